@@ -1,0 +1,63 @@
+"""The assertions for tests of one's own. Each returns the metrics it judged and fails with its findings as message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_mnnquant.quantized import Quantized
+
+
+def assert_converted(quantized: Quantized) -> dict[str, Any]:
+    """The float model computes what the source computes, and the quantized file is a model of the same network."""
+    __tracebackhide__ = True
+    return quantized.require("conversion")
+
+
+def assert_size_reduction(quantized: Quantized, *, at_least: float | None = None) -> dict[str, Any]:
+    """Float bytes / quantized bytes is `at_least` this; without it: the size is what the layers and recipe give."""
+    __tracebackhide__ = True
+    return quantized.require("size", min_size_ratio=at_least)
+
+
+def assert_quantized(quantized: Quantized, *, min_coverage: float | None = None) -> dict[str, Any]:
+    """At least this share (0 to 1) of the weight bytes is stored in the precision that the recipe asks."""
+    __tracebackhide__ = True
+    return quantized.require("coverage", min_coverage=min_coverage)
+
+
+def assert_params_applied(quantized: Quantized) -> dict[str, Any]:
+    """The params file is there, parses, names the model's tensors, and its scales are the ones in the model."""
+    __tracebackhide__ = True
+    return quantized.require("params")
+
+
+def assert_weights_preserved(quantized: Quantized) -> dict[str, Any]:
+    """The stored weights, decoded, are the source's up to rounding."""
+    __tracebackhide__ = True
+    return quantized.require("weights")
+
+
+def assert_int8_executed(quantized: Quantized) -> dict[str, Any]:
+    """What is stored in int8 ran in int8, by the runtime's trace; what runs is not the float model."""
+    __tracebackhide__ = True
+    return quantized.require("execution")
+
+
+def assert_accuracy(
+    quantized: Quantized, *, max_drop: float | None = None, min_cosine: float | None = None
+) -> dict[str, Any]:
+    """Top-1 drops at most `max_drop` (absolute); without labels, outputs have at least `min_cosine` to the float's."""
+    __tracebackhide__ = True
+    return quantized.require("accuracy", max_accuracy_drop=max_drop, min_cosine=min_cosine)
+
+
+def assert_latency(quantized: Quantized, *, max_ratio: float | None = None) -> dict[str, Any]:
+    """Latency is at most `max_ratio` times the float model's, as the median of paired runs."""
+    __tracebackhide__ = True
+    return quantized.require("latency", max_latency_ratio=max_ratio)
+
+
+def assert_bundle_complete(quantized: Quantized) -> dict[str, Any]:
+    """Every file that must be deployed with the model is there."""
+    __tracebackhide__ = True
+    return quantized.require("bundle")

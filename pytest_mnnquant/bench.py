@@ -1,0 +1,90 @@
+"""The latency check, and its record among pytest-benchmark's own results."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pytest_mnnquant.checks.finding import Finding, Result, judge, skipped
+from pytest_mnnquant.gate import Case
+from pytest_mnnquant.options import Limits
+from pytest_mnnquant.runtime.execute import PairedTimes
+
+_MICROSECOND: Final = 1e-6
+
+
+def latency(config: pytest.Config, node: pytest.Item, case: Case, limits: Limits, strict: bool) -> Result:
+    """Time a variant against its float model and record both with pytest-benchmark.
+
+    Where nothing may be timed (xdist, --benchmark-disable), a limit leaves the check inconclusive, never passed.
+    """
+    why_not = _why_not_timed(config)
+    if why_not:
+        if limits.max_latency_ratio is None:
+            return skipped("latency", f"not measured: {why_not}")
+        gap = Finding("MNQ003", f"not measured: {why_not}", remedy="run the latency checks alone: -k latency -p no:xdist")
+        return judge("latency", [gap], {})
+    result = case.check("latency", limits, strict)
+    if "latency_ratio" in result.metrics:
+        _record(config, node, case, case.times, result)
+    return result
+
+
+def _why_not_timed(config: pytest.Config) -> str:
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        return "other workers (-n) disturb the timing"
+    if config.getoption("benchmark_disable", False) or config.getoption("benchmark_skip", False):
+        return "benchmarks are disabled"
+    return ""
+
+
+class _Replay:
+    """A clock that advances by durations measured elsewhere: in the child process, where native code runs."""
+
+    def __init__(self, durations: npt.NDArray[np.float64]) -> None:
+        self.now = 0.0
+        self._durations = iter(durations.tolist())
+
+    def step(self) -> None:
+        self.now += next(self._durations)
+
+    def target(self) -> float:
+        return self.now
+
+
+def _record(config: pytest.Config, node: pytest.Item, case: Case, times: PairedTimes, result: Result) -> None:
+    session: Any = getattr(config, "_benchmarksession", None)
+    if session is None:  # -p no:benchmark
+        return
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+    name = case.gate.settings.name
+    for label, durations in (("float", times.reference), (case.label, times.candidate)):
+        replay = _Replay(durations)
+        fixture = BenchmarkFixture(
+            node,
+            add_stats=session.benchmarks.append,
+            logger=session.logger,
+            warner=node.warn,
+            disabled=session.disabled,
+            group=f"{name} {case.label}",
+            **{**session.options, "timer": replay, "cprofile": False},
+        )
+        fixture.name = f"{name}::{label}"
+        fixture.fullname = f"{node.nodeid}::{label}"
+        fixture.extra_info.update(_extra_info(case, label, result))
+        fixture.pedantic(replay.step, rounds=len(durations))
+        # The clock is not picklable or meaningful in a stored result; what it replays is said instead.
+        fixture.stats.options["timer"] = "perf_counter in a child process"
+
+
+def _extra_info(case: Case, label: str, result: Result) -> dict[str, Any]:
+    model = case.variant.base if label == "float" else case.model
+    info: dict[str, Any] = {"model": case.gate.settings.name, "recipe": label, "mode": case.mode, "bytes": model.size}
+    if label != "float":
+        info |= {key: value for key, value in result.metrics.items() if key.startswith("latency_ratio")}
+    return info

@@ -1,0 +1,165 @@
+"""Accuracy: the variant's outputs are good enough for the task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.metrics.agreement import Agreement, accuracy, agreement
+
+Outputs = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class AccuracyEvidence:
+    """Outputs on the evaluation data, samples first. `labels` has shape [samples] or is None.
+
+    `as_run` are the variant's outputs as this host computes them, where `outputs` come from a copy whose MaxPool
+    operators `pools` are exact; empty where the model was judged as it is. `drift`: see `Variant`.
+    """
+
+    reference: Outputs
+    outputs: Outputs
+    labels: npt.NDArray[Any] | None
+    as_run: Outputs
+    pools: tuple[str, ...]
+    drift: float
+
+
+def check_accuracy(evidence: AccuracyEvidence, max_drop: float, min_cosine: float) -> Result:
+    """Fail on broken outputs; on the drop of top-1 where there are labels for it; else on mean cosine similarity."""
+    findings = _broken(evidence)
+    if not evidence.reference:
+        findings.append(Finding("MNQ001", "no output was compared"))
+    if findings:
+        return judge("accuracy", findings, {})
+    compared = {name: agreement(array, evidence.outputs[name]) for name, array in evidence.reference.items()}
+    metrics: dict[str, Any] = {
+        "samples": next(iter(compared.values())).samples,
+        "outputs": {name: _figures(item) for name, item in compared.items()},
+    }
+    classes = _classifier(evidence)
+    if classes is not None and evidence.labels is not None:
+        before = accuracy(evidence.reference[classes], evidence.labels)
+        after = accuracy(evidence.outputs[classes], evidence.labels)
+        metrics |= {"float_top1": before, "top1": after, "top1_drop": before - after}
+        # The tolerance is for the rounding of the subtraction: a drop of exactly the limit is allowed.
+        if before - after > max_drop + 1e-9:
+            findings.append(_drop(before, after, max_drop, metrics["samples"], evidence))
+    else:
+        findings += _unlike(compared, min_cosine, evidence)
+    if evidence.pools:
+        findings.append(_pool_note(evidence, classes))
+    return judge("accuracy", findings, metrics)
+
+
+def _figures(item: Agreement) -> dict[str, float | None]:
+    return {
+        "sqnr_db": item.sqnr_db,
+        "cosine": item.cosine,
+        "max_error": item.max_error,
+        "relative_error": item.relative_error,
+        "top1_agreement": item.top1,
+    }
+
+
+def _classifier(evidence: AccuracyEvidence) -> str | None:
+    """The output that the labels are for: the only one of shape [samples, classes] that can hold every label."""
+    if evidence.labels is None or evidence.labels.dtype.kind not in "iu" or evidence.labels.size != len(evidence.labels):
+        return None
+    fitting = [
+        name
+        for name, array in evidence.reference.items()
+        if array.ndim == 2 and array.shape[1] > max(1, int(evidence.labels.max()))
+    ]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _broken(evidence: AccuracyEvidence) -> list[Finding]:
+    findings = []
+    for name, reference in evidence.reference.items():
+        output = evidence.outputs.get(name)
+        if output is None or output.shape != reference.shape:
+            shape = "no such output" if output is None else str(list(output.shape))
+            findings.append(Finding("MNQ705", f"output {name!r}: {shape}, the float model gives {list(reference.shape)}"))
+        elif not np.isfinite(output).all() or np.abs(output).max() > 1e30:
+            bad = ~np.isfinite(output) | (np.abs(output) > 1e30)
+            share = float(bad.mean())
+            findings.append(Finding("MNQ703", f"output {name!r}: {share:.0%} of the values are not finite (or above 1e30)"))
+        elif len(output) > 1 and (output == output[:1]).all() and not (reference == reference[:1]).all():
+            message = f"output {name!r} is the same for all {len(output)} samples; the float model's is not"
+            findings.append(Finding("MNQ704", message))
+    return findings
+
+
+def _drop(before: float, after: float, allowed: float, samples: int, evidence: AccuracyEvidence) -> Finding:
+    return Finding(
+        "MNQ701",
+        f"top-1 falls from {before:.4f} (float) to {after:.4f}: a drop of {before - after:.4f}, {allowed:g} allowed "
+        f"({samples} samples)",
+        cause=_drift(evidence),
+        remedy=_remedy(evidence),
+    )
+
+
+def _unlike(compared: dict[str, Agreement], min_cosine: float, evidence: AccuracyEvidence) -> list[Finding]:
+    findings = []
+    for name, item in compared.items():
+        if item.cosine is not None and item.cosine < min_cosine:
+            findings.append(
+                Finding(
+                    "MNQ702",
+                    f"output {name!r}: mean cosine {item.cosine:.4f} to the float model's, at least {min_cosine:g} "
+                    f"wanted (SQNR {item.sqnr_db:.1f} dB, {item.samples} samples)",
+                    cause=_drift(evidence),
+                    remedy=_remedy(evidence),
+                )
+            )
+        elif item.cosine is None and item.relative_error > 1 - min_cosine:
+            findings.append(
+                Finding(
+                    "MNQ702",
+                    f"output {name!r}: largest error {item.relative_error:.3f} of the range, {1 - min_cosine:.3f} allowed",
+                    remedy=_remedy(evidence),
+                )
+            )
+    return findings
+
+
+def _drift(evidence: AccuracyEvidence) -> str:
+    if evidence.drift < 0.5:
+        return ""
+    return (
+        f"calibration in train mode moved BatchNorm means by up to {evidence.drift:.2f} standard deviations, so the "
+        "model itself is another one"
+    )
+
+
+def _remedy(evidence: AccuracyEvidence) -> str:
+    if evidence.drift >= 0.5:
+        return "calibrate in eval mode (model.eval() before the calibration loop), or on data like the real ones"
+    return "calibrate on more data like the real ones, leave sensitive layers float (--mnn-skip-layer), or use w8"
+
+
+def _pool_note(evidence: AccuracyEvidence, classes: str | None) -> Finding:
+    name = classes or next(iter(evidence.reference))
+    raw = agreement(evidence.reference[name], evidence.as_run[name])
+    judged = agreement(evidence.reference[name], evidence.outputs[name])
+    figure = ""
+    if classes is not None and evidence.labels is not None:
+        figure = f"top-1 {accuracy(evidence.as_run[name], evidence.labels):.4f} on this host as it is, "
+        figure += f"{accuracy(evidence.outputs[name], evidence.labels):.4f} as ARM computes it; "
+    if raw.cosine is not None and judged.cosine is not None:
+        figure += f"cosine {raw.cosine:.4f} and {judged.cosine:.4f}"
+    return Finding(
+        "MNQ710",
+        f"{figure.rstrip('; ')}",
+        ", ".join(evidence.pools),
+        cause="MNN's int8 MaxPool on x86 compares offset bytes as signed numbers; ARM's does not",
+        remedy="nothing to do for phones; do not serve this int8 model on x86",
+    )

@@ -1,0 +1,38 @@
+"""Bundle: what must be deployed together is there."""
+
+from __future__ import annotations
+
+from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.checks.params import ParamsEvidence
+from pytest_mnnquant.mnnfile.model import Model
+
+
+def check_bundle(model: Model, params: ParamsEvidence | None) -> Result:
+    """Judge the files: external weights present and long enough; model and params file of one conversion."""
+    findings = []
+    files = [model.path.name]
+    if model.external_path is not None:
+        files.append(model.external_path.name)
+    if model.external_missing:
+        findings.append(
+            Finding(
+                "MNQ803",
+                f"{model.external_path} lacks {model.external_missing:,} of the {model.external_needed:,} bytes that "
+                f"{model.path.name} needs",
+                cause="the model was converted with --saveExternalData (or is above 2 GB); MNN only prints a line and "
+                "computes garbage without this file",
+                remedy="ship the .mnn.weight file beside the .mnn, or convert without --saveExternalData",
+            )
+        )
+    if params is not None and params.params is not None and params.path is not None:
+        files.append(params.path.name)
+        if params.params.uuid and params.params.uuid != model.uuid:
+            findings.append(
+                Finding(
+                    "MNQ804",
+                    f"the model's uuid is {model.uuid or 'empty'}, the params file's {params.params.uuid}",
+                    cause="the converter did not read this params file, or a tool dropped the uuid (mnnquant's EMA does)",
+                    remedy="keep the model with the params file it was made with",
+                )
+            )
+    return judge("bundle", findings, {"files": files, "bytes": model.size})

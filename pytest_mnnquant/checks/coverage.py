@@ -1,0 +1,116 @@
+"""Coverage: which layers of the float model are stored in the precision that was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.mnnfile.matching import Match
+from pytest_mnnquant.mnnfile.model import Op
+from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.quantize.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer of the float model and what became of it. `stored` is None where it has no counterpart."""
+
+    layer: Op
+    stored: Op | None
+    wanted: bool
+    quantized: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """The form it has in the report."""
+        weights = self.stored.weights[0] if self.stored else None
+        return {
+            "name": self.layer.name,
+            "op": self.layer.kind,
+            "weights": self.layer.weight_count,
+            "storage": weights.label if weights else None,
+            "bits": weights.bits if weights else None,
+            "bytes": self.stored.weight_bytes if self.stored else 0,
+            "float_bytes": self.layer.weight_bytes,
+            "quantized": self.quantized,
+            "skipped": not self.wanted,
+        }
+
+
+def layer_rows(match: Match, recipe: Recipe, is_skipped: Callable[[Op], bool]) -> tuple[LayerRow, ...]:
+    """What became of each layer, largest first."""
+    rows = []
+    for layer, stored in [*match.pairs, *((op, None) for op in match.missing)]:
+        quantized = stored is not None and all(recipe.stores(weights) for weights in stored.weights)
+        rows.append(LayerRow(layer, stored, not is_skipped(layer), quantized))
+    return tuple(sorted(rows, key=lambda row: -row.layer.weight_bytes))
+
+
+def coverage(rows: tuple[LayerRow, ...]) -> float:
+    """Share of the wanted layers' float bytes that are stored as asked, in [0, 1]; 0 where there are none."""
+    total = sum(row.layer.weight_bytes for row in rows if row.wanted)
+    return sum(row.layer.weight_bytes for row in rows if row.wanted and row.quantized) / total if total else 0.0
+
+
+def check_coverage(
+    rows: tuple[LayerRow, ...], recipe: Recipe, minimum: float, explain: Callable[[LayerRow], tuple[str, str]]
+) -> Result:
+    """Fail when less than `minimum` of the weight bytes are stored as asked, naming each layer that is not.
+
+    `explain` gives (cause, remedy) for a layer.
+    """
+    wanted = [row for row in rows if row.wanted]
+    share = coverage(rows)
+    metrics = {
+        "coverage": share,
+        "layers": len(wanted),
+        "quantized_layers": sum(row.quantized for row in wanted),
+        "skipped_layers": len(rows) - len(wanted),
+    }
+    if not wanted:
+        return judge("coverage", [Finding("MNQ001", "the float model has no layer to quantize")], metrics)
+    corrupt = [_corrupt(row) for row in wanted if row.stored and not all(w.intact for w in row.stored.weights)]
+    if share >= minimum and not corrupt:
+        return judge("coverage", (), metrics)
+    total = sum(row.layer.weight_bytes for row in wanted)
+    missed = [row for row in wanted if not row.quantized and not (row.stored and _is_corrupt(row.stored))]
+    findings = [_missed(row, recipe, total, *explain(row)) for row in missed] if share < minimum else []
+    head = f"coverage {share:.1%}, at least {minimum:.1%} wanted"
+    findings = [*corrupt, *findings]
+    return judge("coverage", _with_head(findings, head), metrics)
+
+
+def _is_corrupt(op: Op) -> bool:
+    return not all(weights.intact for weights in op.weights)
+
+
+def _corrupt(row: LayerRow) -> Finding:
+    assert row.stored is not None
+    weights = row.stored.weights[0]
+    each = weights.size / max(1, weights.count)
+    return Finding(
+        "MNQ403",
+        f"marked {weights.label}, but its buffer holds {each:.1f} bytes a weight: the runtime can't load it",
+        row.layer.name,
+        cause="MNN's converter writes float weights under an int8 header for Linear layers of 65,536 weights or more "
+        "when --compressionParamsFile is used while converting from ONNX",
+        remedy="convert to a float .mnn first, then quantize that: mnnconvert -f MNN --modelFile float.mnn "
+        "--compressionParamsFile PARAMS --MNNModel OUT.mnn",
+    )
+
+
+def _missed(row: LayerRow, recipe: Recipe, total: int, cause: str, remedy: str) -> Finding:
+    share = row.layer.weight_bytes / total
+    if row.stored is None:
+        code, what = "MNQ401", "has no counterpart in the quantized model"
+    elif row.stored.weights[0].storage is Storage.FLOAT32:
+        code, what = "MNQ401", "is stored as float32"
+    else:
+        code, what = "MNQ402", f"is stored as {row.stored.weights[0].label}"
+    return Finding(code, f"{what}, {recipe.weight_kind} asked ({share:.0%} of all weights)", row.layer.name, cause, remedy)
+
+
+def _with_head(findings: list[Finding], head: str) -> list[Finding]:
+    first, *rest = findings
+    return [Finding(first.code, f"{first.message}; {head}", first.layer, first.cause, first.remedy), *rest]

@@ -1,0 +1,87 @@
+"""Execution: what the runtime did, by its op trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_mnnquant.checks.coverage import LayerRow
+from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.quantize.recipes import Recipe
+from pytest_mnnquant.runtime.execute import TracedOp
+
+_CASTS = ("FloatToInt8", "Int8ToFloat")
+
+
+def check_execution(
+    rows: tuple[LayerRow, ...], recipe: Recipe, trace: Sequence[TracedOp] | None, same_as_float: bool | None
+) -> Result:
+    """Judge what ran. `same_as_float`: whether all outputs equal the float model's in every bit (None: not known).
+
+    Weight-only layers run as float operators on decoded weights, so for them the trace proves only that they ran,
+    and that the outputs are not the float model's proves that the stored weights were used.
+    """
+    if trace is None:
+        gap = Finding(
+            "MNQ002",
+            "the model has While or If bodies, for which MNN gives no trace of operators",
+            remedy="nothing to do: coverage and accuracy judge this model",
+        )
+        return judge("execution", [gap], {})
+    ran = {op.name: op for op in trace}
+    metrics: dict[str, Any] = {
+        "ops": len(trace),
+        "int8_ops": sum(op.int8 for op in trace),
+        "casts": sum(op.kind in _CASTS for op in trace),
+    }
+    layers = [row for row in rows if row.stored and row.stored.is_convolution and not row.stored.subgraph]
+    if not layers:
+        return judge("execution", [Finding("MNQ001", "no layer of the model could be looked for in the trace")], metrics)
+    findings = [
+        Finding("MNQ602", "does not appear in the trace of what ran", row.layer.name)
+        for row in layers
+        if row.stored and row.stored.name not in ran
+    ]
+    if recipe.activations:
+        findings += _int8(layers, ran, metrics)
+    if same_as_float:
+        findings.append(
+            Finding(
+                "MNQ603",
+                "all outputs equal the float model's in every bit",
+                cause="nothing that runs is quantized: an accuracy check would pass for that reason",
+                remedy="see the coverage check for what is stored",
+            )
+        )
+    return judge("execution", findings, metrics)
+
+
+def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], metrics: dict[str, Any]) -> list[Finding]:
+    stored = [row for row in layers if row.stored and row.stored.weights[0].full_int8]
+    floats = [row for row in stored if row.stored and row.stored.name in ran and not ran[row.stored.name].int8]
+    total = sum(row.layer.weight_count for row in layers)
+    int8 = sum(row.layer.weight_count for row in layers if row.stored and ran.get(row.stored.name, _NOTHING).int8)
+    metrics["int8_weight_share"] = int8 / total if total else 0.0
+    metrics["int8_layers"] = sum(ran.get(row.stored.name, _NOTHING).int8 for row in layers if row.stored)
+    if not stored:
+        return [
+            Finding(
+                "MNQ601",
+                f"0 of {len(layers)} layers can run in int8: none is stored with quantized activations",
+                cause="the params file was not applied",
+                remedy="see the coverage and params checks",
+            )
+        ]
+    return [
+        Finding(
+            "MNQ601",
+            f"stored in int8, ran as float {ran[row.stored.name].kind}",
+            row.layer.name,
+            cause="the runtime had no int8 kernel for it, or its input and output tensors carry no quantization",
+        )
+        for row in floats
+        if row.stored
+    ]
+
+
+_NOTHING = TracedOp("", "", False)

@@ -1,0 +1,205 @@
+"""Params: the file is there, parses, names the model's tensors, and its scales are the ones in the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.mnnfile.matching import Match
+from pytest_mnnquant.mnnfile.model import BadModel, Model, Op
+from pytest_mnnquant.mnnfile.params import LayerParams, Params
+
+# MNN adds this to the name of a Linear's tensor, and its converter accepts a params entry without it.
+_LINEAR_SUFFIX = "__matmul_converted"
+_SCALE_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Misnamed:
+    """An entry of the params file that names no tensor, and the layer whose weights it carries, if one was found."""
+
+    entry: LayerParams
+    layer: Op | None
+
+
+@dataclass(frozen=True)
+class ParamsEvidence:
+    """The params file against the models: which entry is which layer. Everything is empty when it can't be read.
+
+    `unreadable` and `missing` say why. `bound` pairs entries with the quantized model's layers by name, as MNN does.
+    """
+
+    path: Path | None
+    params: Params | None = None
+    missing: str = ""
+    unreadable: str = ""
+    bound: tuple[tuple[LayerParams, Op], ...] = ()
+    misnamed: tuple[Misnamed, ...] = ()
+    unlisted: tuple[Op, ...] = ()
+
+    def misnamed_of(self, layer: Op) -> Misnamed | None:
+        """The misnamed entry that belongs to a layer of the float model."""
+        return next((item for item in self.misnamed if item.layer is layer), None)
+
+
+def relate(path: Path, params: Params, base: Model, model: Model, match: Match) -> ParamsEvidence:
+    """Find which entry belongs to which layer: by tensor name, and for names that match nothing by the weights."""
+    by_tensor = {name: op for op in model.convolutions for name in op.output_names[:1]}
+    bound, lost = [], []
+    for entry in params.layers:
+        op = by_tensor.get(entry.name) or by_tensor.get(entry.name + _LINEAR_SUFFIX)
+        if op is not None:
+            bound.append((entry, op))
+        else:
+            lost.append(entry)
+    taken = {id(op) for _, op in bound}
+    free = [layer for layer, stored in match.pairs if layer.is_convolution and id(stored) not in taken]
+    misnamed = []
+    for entry in lost:
+        layer = next((op for op in free if _carries(entry, base, op)), None)
+        misnamed.append(Misnamed(entry, layer))
+        free = [op for op in free if op is not layer]
+    return ParamsEvidence(path, params, bound=tuple(bound), misnamed=tuple(misnamed), unlisted=tuple(free))
+
+
+def _carries(entry: LayerParams, base: Model, layer: Op) -> bool:
+    """Whether the entry's weight scales are those of the layer's own weights, max |w| / 127 a channel.
+
+    Learned scales differ from that, so they are compared by their pattern over channels: correlation above 0.98.
+    """
+    scales = np.array(entry.weight.scales)
+    try:
+        peaks = np.abs(base.decoded(layer)).max(1)
+    except BadModel:
+        return False
+    if len(scales) != len(peaks) or not len(scales):
+        return False
+    expected = peaks / 127
+    if np.allclose(scales, expected, rtol=1e-3, atol=1e-7):
+        return True
+    if len(scales) < 8 or scales.std() == 0 or expected.std() == 0:
+        return False
+    return bool(np.corrcoef(scales, expected)[0, 1] > 0.98)
+
+
+def check_params(evidence: ParamsEvidence, model: Model, wanted: tuple[Op, ...]) -> Result:
+    """Judge the params file of a variant whose activations are quantized. `wanted`: float layers to be quantized."""
+    path, params = evidence.path, evidence.params
+    if evidence.missing:
+        return judge("params", [_missing(evidence)], {})
+    if params is None:
+        return judge("params", [_unreadable(evidence)], {})
+    metrics = {"entries": len(params.layers), "bound": len(evidence.bound), "misnamed": len(evidence.misnamed)}
+    if params.is_guide or not params.layers:
+        return judge("params", [_guide(path, params)], metrics)
+    findings = [_misname(item) for item in evidence.misnamed]
+    findings += [_unlisted(op, path) for op in evidence.unlisted if op in wanted]
+    findings += [problem for entry, op in evidence.bound if (problem := _applied(entry, op, model, params)) is not None]
+    if not evidence.bound and not findings:
+        findings.append(Finding("MNQ001", f"no entry of {path} could be compared with the model"))
+    return judge("params", findings, metrics)
+
+
+def _missing(evidence: ParamsEvidence) -> Finding:
+    return Finding(
+        "MNQ301",
+        f"{evidence.missing}: no such file",
+        remedy="calibrate again and keep the file it writes; give its path as --mnn-params and to the converter as "
+        "--compressionParamsFile (the converter does not complain about a path that is not there: it creates a file)",
+    )
+
+
+def _unreadable(evidence: ParamsEvidence) -> Finding:
+    return Finding(
+        "MNQ302",
+        evidence.unreadable,
+        cause="MNN's converter ignores a params file that it can't parse, and converts to float",
+        remedy="calibrate again to write the file anew, then convert again",
+    )
+
+
+def _guide(path: Path | None, params: Params) -> Finding:
+    if not params.layers:
+        return Finding(
+            "MNQ303",
+            f"{path} lists no layer",
+            cause="the calibration that wrote it quantized nothing (WeightQuantizer records no layers; so does a model "
+            "without a supported one)",
+            remedy="calibrate with LSQQuantizer(mode='offline'), or convert with --weightQuantBits 8",
+        )
+    return Finding(
+        "MNQ303",
+        f"{path} was written by MNN's converter, not by a calibration: {len(params.layers)} layers, all with 0 bits",
+        cause="the path given as --compressionParamsFile did not exist, so the converter created it and quantized nothing",
+        remedy="delete this file, give the path of the calibrated params file to --compressionParamsFile, convert again",
+    )
+
+
+def _misname(item: Misnamed) -> Finding:
+    entry, layer = item.entry, item.layer
+    if layer is None:
+        return Finding(
+            "MNQ304",
+            f"output tensor {entry.name!r} is not in the model, and no layer has the weights it was made for",
+            entry.weight.name,
+            cause="the params were made for another model or another training of it",
+            remedy="calibrate this model again",
+        )
+    return Finding(
+        "MNQ304",
+        f"output tensor {entry.name!r} is not in the model, so MNN leaves this layer float",
+        layer.name,
+        cause=f"name does not match: the entry carries this layer's weights, whose output is {layer.output_names[0]!r} in MNN",
+        remedy=f"rename {entry.name!r} to {layer.output_names[0]!r} in the params file and convert again",
+    )
+
+
+def _unlisted(op: Op, path: Path | None) -> Finding:
+    return Finding(
+        "MNQ306",
+        f"{path} has no entry for output tensor {op.output_names[0]!r}",
+        op.name,
+        cause="the calibration did not know this layer (mnncompress quantizes Conv2d and Linear modules only)",
+        remedy="quantize it weight-only with --weightQuantBits 8, or name it in --mnn-skip-layer if it shall stay float",
+    )
+
+
+def _applied(entry: LayerParams, op: Op, model: Model, params: Params) -> Finding | None:
+    weights = op.weights[0]
+    if not weights.full_int8 or entry.output is None or entry.input is None:
+        cause = "" if model.uuid == params.uuid else (
+            "the converter never read this file: the model does not carry its uuid (was --compressionParamsFile "
+            "mistyped or left out? MNN ignores flags it does not know)"
+        )
+        return Finding(
+            "MNQ305",
+            f"the params file has scales for it, the model stores it as {weights.label}",
+            op.name,
+            cause,
+            "convert again with exactly: --compressionParamsFile PARAMS",
+        )
+    pairs = (
+        ("input scale", entry.input.scale, weights.scale_in),
+        ("output scale", entry.output.scale, weights.scale_out),
+    )
+    for what, asked, stored in pairs:
+        if abs(asked - stored) > _SCALE_TOLERANCE * abs(asked):
+            return _other_scale(op, what, asked, stored)
+    asked_scales, stored_scales = np.array(entry.weight.scales), model.steps(op)
+    if len(asked_scales) == len(stored_scales) and not np.allclose(asked_scales, stored_scales, rtol=_SCALE_TOLERANCE):
+        worst = int(np.abs(asked_scales / stored_scales - 1).argmax())
+        return _other_scale(op, f"weight scale of channel {worst}", asked_scales[worst], stored_scales[worst])
+    return None
+
+
+def _other_scale(op: Op, what: str, asked: float, stored: float) -> Finding:
+    return Finding(
+        "MNQ305",
+        f"{what} is {stored:.6g} in the model, {asked:.6g} in the params file",
+        op.name,
+        "the model was made with another params file",
+        "convert again with this params file, or give the one the model was made with",
+    )

@@ -1,0 +1,69 @@
+"""The catalogue of rules. Codes are stable once released; the first digit is the chapter."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+
+class Severity(str, enum.Enum):
+    """An error fails its check, a warning is told, a gap leaves the check inconclusive."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    GAP = "gap"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One way in which a variant can be wrong."""
+
+    code: str
+    name: str
+    severity: Severity
+    meaning: str
+
+
+_E, _W, _G = Severity.ERROR, Severity.WARNING, Severity.GAP
+
+RULES: Final = {
+    rule.code: rule
+    for rule in (
+        Rule("MNQ001", "nothing-checked", _E, "There was nothing to judge, and no evidence is not a pass."),
+        Rule("MNQ002", "no-op-trace", _G, "The runtime gave no trace of its operators, so what ran is not known."),
+        Rule("MNQ003", "not-measured", _G, "The figure could not be measured here."),
+        Rule("MNQ101", "source-unusable", _E, "The model can't be loaded, copied, run or exported."),
+        Rule("MNQ102", "data-unusable", _E, "The calibration or evaluation data do not fit the model."),
+        Rule("MNQ104", "source-quantized", _E, "The model given as float source is quantized itself."),
+        Rule("MNQ110", "conversion-differs", _E, "The float .mnn does not compute what the source computes."),
+        Rule("MNQ111", "conversion-unproven", _G, "The float .mnn could not be compared with the source."),
+        Rule("MNQ201", "native-step-failed", _E, "A step of MNN crashed, hung or did not do its work."),
+        Rule("MNQ202", "model-unreadable", _E, "The quantized file is missing or is not a complete model."),
+        Rule("MNQ203", "other-network", _E, "The quantized file is not this network."),
+        Rule("MNQ301", "params-missing", _E, "The params file is not there."),
+        Rule("MNQ302", "params-unreadable", _E, "The params file can't be parsed or holds impossible values."),
+        Rule("MNQ303", "params-are-a-guide", _E, "MNN's converter made the params file itself; it quantizes nothing."),
+        Rule("MNQ304", "params-name-mismatch", _E, "A layer of the params file names no tensor of the model."),
+        Rule("MNQ305", "params-not-applied", _E, "The model does not hold what the params file says."),
+        Rule("MNQ306", "params-incomplete", _E, "The params file does not list a layer of the model."),
+        Rule("MNQ401", "layer-is-float", _E, "A layer's weights are not quantized."),
+        Rule("MNQ402", "layer-has-other-precision", _E, "A layer's weights are stored in another precision than asked."),
+        Rule("MNQ403", "weight-buffer-corrupt", _E, "A layer's weight buffer contradicts its own header."),
+        Rule("MNQ410", "weights-differ", _E, "A layer's stored weights are not the source's weights."),
+        Rule("MNQ601", "ran-in-float", _E, "A layer that is stored in int8 did not run in int8."),
+        Rule("MNQ602", "layer-did-not-run", _E, "A layer does not appear in the trace of what ran."),
+        Rule("MNQ603", "computes-like-float", _E, "The quantized model computes exactly what the float model computes."),
+        Rule("MNQ701", "accuracy-drop", _E, "The task metric drops more than allowed."),
+        Rule("MNQ702", "outputs-differ", _E, "The outputs are not similar enough to the float model's."),
+        Rule("MNQ703", "output-not-finite", _E, "An output holds NaN or infinity."),
+        Rule("MNQ704", "output-constant", _E, "An output does not depend on the input."),
+        Rule("MNQ705", "output-shape", _E, "An output is missing or has another shape than the float model's."),
+        Rule("MNQ710", "x86-max-pool", _W, "MNN on x86 pools int8 wrongly; judged on a copy that pools as ARM does."),
+        Rule("MNQ801", "size-unexpected", _E, "The size is not the one that the layers and the recipe give."),
+        Rule("MNQ802", "size-ratio", _E, "The model did not shrink as much as required."),
+        Rule("MNQ803", "external-weights-missing", _E, "The .mnn needs a .mnn.weight file that is missing or too short."),
+        Rule("MNQ804", "bundle-mixed", _W, "The model and the params file carry different uuids."),
+        Rule("MNQ901", "latency-ratio", _E, "The quantized model is slower than allowed."),
+    )
+}

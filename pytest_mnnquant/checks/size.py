@@ -1,0 +1,77 @@
+"""Size: the quantized model is as large as its layers and the recipe make it."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from pytest_mnnquant.checks.coverage import LayerRow
+from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.mnnfile.model import Op
+from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.quantize.recipes import Recipe
+
+TOLERANCE: Final = 0.03
+# Bytes of flatbuffer tables that a quantized layer adds, measured on MNN 3.6.1 (benchmarks/size_prediction.py):
+# parameters of the weights; of the activations, with the descriptions of two tensors.
+_WEIGHT_TABLES: Final = 76
+_ACTIVATION_TABLES: Final = 140
+# What rounding to 4 and 8 bytes and shared vtables leave open, a layer.
+_SLACK: Final = 96
+
+
+def expected_layer_bytes(layer: Op, recipe: Recipe) -> int:
+    """Bytes a float layer takes when stored by a recipe: codes, header with code book, scales, tables.
+
+    Symmetric scales (full int8) take 4 bytes a channel, asymmetric ones (weight-only) 8.
+    """
+    if recipe.storage is Storage.FLOAT16:
+        return 2 * layer.weight_count + (_WEIGHT_TABLES - 20 if layer.is_convolution else 0)
+    if not layer.is_convolution:
+        return layer.weight_bytes
+    header = 1 + 2 * 2 + 1 + 2**recipe.bits
+    codes = math.ceil(layer.weight_count * recipe.bits / 8)
+    channels = layer.shape[0] if layer.shape else 0
+    scales = channels * (4 if recipe.activations else 8)
+    return header + codes + scales + _WEIGHT_TABLES + (_ACTIVATION_TABLES if recipe.activations else 0)
+
+
+def expected_bytes(float_bytes: int, rows: tuple[LayerRow, ...], recipe: Recipe) -> int:
+    """The size that the float model's file has when every wanted layer is stored by the recipe."""
+    layers = [row.layer for row in rows if row.wanted]
+    return float_bytes - sum(layer.weight_bytes - expected_layer_bytes(layer, recipe) for layer in layers)
+
+
+def check_size(
+    float_bytes: int, quantized_bytes: int, rows: tuple[LayerRow, ...], recipe: Recipe, minimum_ratio: float | None
+) -> Result:
+    """Fail when the size is not the expected one within 3 % (or, when a ratio is required, when it is not reached)."""
+    ratio = float_bytes / quantized_bytes if quantized_bytes else 0.0
+    expected = expected_bytes(float_bytes, rows, recipe)
+    metrics = {
+        "float_bytes": float_bytes,
+        "quantized_bytes": quantized_bytes,
+        "size_ratio": ratio,
+        "expected_bytes": expected,
+    }
+    if minimum_ratio is not None:
+        if ratio >= minimum_ratio:
+            return judge("size", (), metrics)
+        message = f"{ratio:.2f}x smaller ({float_bytes:,} to {quantized_bytes:,} bytes), {minimum_ratio:g}x required"
+        return judge("size", [Finding("MNQ802", message, cause=_why(quantized_bytes, expected))], metrics)
+    allowed = TOLERANCE * expected + _SLACK * sum(row.wanted for row in rows)
+    if abs(quantized_bytes - expected) <= allowed:
+        return judge("size", (), metrics)
+    message = (
+        f"{quantized_bytes:,} bytes, {expected:,} expected from the layers (3 % allowed); "
+        f"{ratio:.2f}x smaller than float, {float_bytes / expected:.2f}x expected"
+    )
+    return judge("size", [Finding("MNQ801", message, cause=_why(quantized_bytes, expected))], metrics)
+
+
+def _why(quantized_bytes: int, expected: int) -> str:
+    if quantized_bytes > expected * (1 + TOLERANCE):
+        return "layers are stored in more bytes than asked: the coverage check names them"
+    if quantized_bytes < expected * (1 - TOLERANCE):
+        return "layers are stored in fewer bytes than asked: fewer bits, sparse storage, or parts of the network are gone"
+    return "the layers of this network do not allow more: its biases, tables and graph stay as they are"

@@ -1,0 +1,87 @@
+"""Weights: what is stored, decoded, is what the source has."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.metrics.agreement import sqnr_db
+from pytest_mnnquant.mnnfile.matching import Match
+from pytest_mnnquant.mnnfile.model import BadModel, Model
+
+# A layer is at fault when its error is 10 dB (a factor of 10 in power) above what rounding to its steps gives.
+_MARGIN_DB = 10.0
+# 30 dB is an error of 3 % of the weights' size: below that, only coarse steps excuse a difference.
+_FLOOR_DB = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class WeightError:
+    """SQNR in dB of a layer's decoded weights, measured and as rounding to its steps would give."""
+
+    layer: str
+    measured: float
+    expected: float
+
+    @property
+    def is_other(self) -> bool:
+        """Whether rounding can't explain the difference."""
+        return self.measured < min(self.expected - _MARGIN_DB, _FLOOR_DB)
+
+
+def weight_errors(base: Model, model: Model, match: Match) -> tuple[list[WeightError], list[Finding]]:
+    """Compare each pair of layers; returns the figures, and findings where weights can't be decoded.
+
+    Expected noise power of rounding is step^2 / 12 (uniform error of half a step either way).
+    """
+    errors, findings = [], []
+    for layer, stored in match.pairs:
+        try:
+            ours, theirs = base.decoded(layer).reshape(-1), model.decoded(stored).reshape(-1)
+            steps = model.steps(stored).astype(np.float64)
+        except BadModel as error:
+            findings.append(Finding("MNQ403", f"its weights can't be decoded: {error}", layer.name))
+            continue
+        if ours.shape != theirs.shape or not np.isfinite(theirs).all():
+            findings.append(Finding("MNQ403", f"{theirs.size} finite weights wanted, {ours.size} in the source", layer.name))
+            continue
+        signal = float(np.square(ours.astype(np.float64)).mean())
+        noise = float(np.square(steps).mean()) / 12 if steps.size else signal * 10 ** (-_FLOOR_DB / 10 - 3)
+        expected = 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else math.inf
+        errors.append(WeightError(layer.name, sqnr_db(ours, theirs) if signal > 0 else math.inf, expected))
+    return errors, findings
+
+
+def check_weights(base: Model, model: Model, match: Match, older_by_days: float | None) -> Result:
+    """Fail for each layer whose weights are not the source's. `older_by_days`: how much older the file is than it."""
+    errors, findings = weight_errors(base, model, match)
+    others = sorted((error for error in errors if error.is_other), key=lambda error: error.measured)
+    cause, remedy = _cause(len(others), len(errors), older_by_days)
+    findings += [
+        Finding(
+            "MNQ410",
+            f"stored weights differ from the source's: SQNR {error.measured:.1f} dB, rounding gives {error.expected:.1f} dB",
+            error.layer,
+            cause,
+            remedy,
+        )
+        for error in others
+    ]
+    if not errors and not findings:
+        findings.append(Finding("MNQ001", "no layer of the quantized model could be compared with the source"))
+    worst = min((error.measured for error in errors), default=None)
+    metrics = {"layers_compared": len(errors), "worst_sqnr_db": worst}
+    return judge("weights", findings, metrics)
+
+
+def _cause(others: int, compared: int, older_by_days: float | None) -> tuple[str, str]:
+    remedy = "convert and quantize this source again; delete the old output first, since MNN's converter leaves it there when it fails"
+    if others == compared and older_by_days is not None and older_by_days > 0:
+        age = f"{older_by_days:.1f} days" if older_by_days >= 1 else f"{older_by_days * 24 * 60:.0f} minutes"
+        return f"every layer has other weights and the file is {age} older than the source: it is a stale output", remedy
+    if others == compared:
+        return "every layer has other weights: the file was made from another training of this network", remedy
+    return "", "quantize again from this source, with params made for these weights"

@@ -1,0 +1,124 @@
+"""Puts command line, ini file and the [tool.mnnquant] table together; errors name the key at fault."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_mnnquant.options import Limits, ModelSettings, Settings, command_line, model_settings, table_values
+from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    import pytest
+
+_REPORTS: Final = (".json",)
+_MODEL_KEYS: Final = ("source", "preprocess")
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """Read everything the user asked for. Raises `ValueError` or `SourceError` with one clear line."""
+    given = command_line(config)
+    here = config.invocation_params.dir
+    table, table_base = _table(config, given.get("config"))
+    shared = table_values(table, "[tool.mnnquant]", ("models",)) if table else {}
+    known = _configured(table, table_base)
+    models = []
+    for text in given.get("model", ()):
+        if text in known:
+            models.append(_configured_model(text, known[text], table_base, shared, given))
+        else:
+            spec = parse_spec(text, here)
+            models.append(model_settings(text, spec.name, here, {**shared, **given}))
+    if given.get("config") is not None and not given.get("model"):
+        models = [_configured_model(name, entry, table_base, shared, given) for name, entry in known.items()]
+        if not models:
+            raise ValueError(f"--mnn-config: {given['config']} has no [tool.mnnquant.models.NAME] table")
+    _validate(models, given)
+    return Settings(
+        models=tuple(models),
+        defaults=model_settings("", "", here, {**shared, **given}),
+        strict=bool(given.get("strict", False)),
+        reports=tuple(here / _report(name) for name in given.get("report", ())),
+        cache_dir=here / given["cache_dir"] if given.get("cache_dir") else None,
+        reuse=not given.get("no_cache", False),
+    )
+
+
+def model_spec(settings: ModelSettings) -> Spec:
+    """The parsed source of a model."""
+    return parse_spec(settings.source, settings.base)
+
+
+def _table(config: pytest.Config, file: str | None) -> tuple[dict[str, Any], Path]:
+    path = config.invocation_params.dir / file if file else config.rootpath / "pyproject.toml"
+    if not path.is_file():
+        if file:
+            raise ValueError(f"--mnn-config: {file}: no such file")
+        return {}, config.rootpath
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    table = content.get("tool", {}).get("mnnquant", {})
+    if not isinstance(table, dict):
+        raise ValueError(f"{path}: [tool.mnnquant] is not a table")
+    return table, path.parent
+
+
+def _configured(table: Mapping[str, Any], base: Path) -> dict[str, dict[str, Any]]:
+    models = table.get("models", {})
+    if not isinstance(models, dict) or not all(isinstance(entry, dict) for entry in models.values()):
+        raise ValueError(f"{base}: [tool.mnnquant.models] must hold one table a model")
+    return models
+
+
+def _configured_model(
+    name: str, entry: Mapping[str, Any], base: Path, shared: Mapping[str, Any], given: Mapping[str, Any]
+) -> ModelSettings:
+    where = f"[tool.mnnquant.models.{name}]"
+    if not isinstance(entry.get("source"), str):
+        raise ValueError(f"{where}: the key 'source' is missing")
+    if "preprocess" in entry:
+        raise ValueError(f"{where}: preprocess: image folders can't be read yet; give an .npz of preprocessed arrays")
+    values = {**shared, **table_values(entry, where, _MODEL_KEYS), **given}
+    parse_spec(entry["source"], base)
+    return model_settings(entry["source"], name, base, values)
+
+
+def _report(name: str) -> str:
+    if not name.endswith(_REPORTS):
+        raise ValueError(f"--mnn-report: {name}: only {', '.join(_REPORTS)} reports can be written yet")
+    return name
+
+
+def _validate(models: list[ModelSettings], given: Mapping[str, Any]) -> None:
+    names = [model.name for model in models]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"--mnn-model: two models are called {twice!r}; name them: --mnn-model NAME=SPEC")
+    if given.get("quantized") and len(models) > 1:
+        raise ValueError("--mnn-quantized: goes with a single --mnn-model; for several, use the configuration file")
+    for model in models:
+        if model.quantized is None and model.params is not None:
+            raise ValueError("--mnn-params: goes with --mnn-quantized")
+        if model.quantized is not None and len(model.recipes) > 1:
+            raise ValueError("--mnn-quantized: goes with a single --mnn-recipe, which says what the file is meant to be")
+        for text in (model.calibration, model.evaluation):
+            if text is not None:
+                _exists(text, model.base)
+
+
+def _exists(text: str, base: Path) -> None:
+    place = text.rpartition(":")[0] if ".py:" in text else text
+    if not (base / place).exists():
+        raise SourceError(f"{place}: no such file")
+
+
+__all__ = ["Limits", "model_spec", "read_settings"]

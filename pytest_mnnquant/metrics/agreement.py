@@ -1,0 +1,74 @@
+"""How close a model's outputs are to a reference's. The first axis counts samples throughout."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Figures of one output against the reference's.
+
+    `sqnr_db`: signal to quantization noise, 10 log10(sum ref^2 / sum (ref - out)^2), infinite where equal.
+    `cosine`: mean over samples, in [-1, 1]; None where samples have a single element (it would always be 1).
+    `max_error`: largest absolute difference; `range`: largest minus smallest reference value, in the same unit.
+    `top1`: share of samples with the same arg max, in [0, 1]; None unless samples are vectors of 2 or more.
+    """
+
+    samples: int
+    sqnr_db: float
+    cosine: float | None
+    max_error: float
+    range: float
+    top1: float | None
+
+    @property
+    def relative_error(self) -> float:
+        """Largest error as a share of the reference's range."""
+        return self.max_error / self.range if self.range > 0 else (0.0 if self.max_error == 0 else math.inf)
+
+
+def agreement(reference: Array, output: Array) -> Agreement:
+    """Compare two outputs of the same shape, shape [samples, ...]. Raises `ValueError` on other shapes or no samples."""
+    if reference.shape != output.shape:
+        raise ValueError(f"shapes differ: {reference.shape} and {output.shape}")
+    if reference.size == 0:
+        raise ValueError("nothing to compare: no samples")
+    ref, out = (array.reshape(len(array), -1).astype(np.float64) for array in (reference, output))
+    errors = ref - out
+    return Agreement(
+        samples=len(ref),
+        sqnr_db=sqnr_db(ref, out),
+        cosine=_mean_cosine(ref, out) if ref.shape[1] > 1 else None,
+        max_error=float(np.abs(errors).max()),
+        range=float(ref.max() - ref.min()),
+        top1=float((ref.argmax(1) == out.argmax(1)).mean()) if reference.ndim == 2 and ref.shape[1] > 1 else None,
+    )
+
+
+def sqnr_db(reference: Array, output: Array) -> float:
+    """Signal to quantization noise in dB; infinite where equal, -infinite for a silent reference that is missed."""
+    noise = float(np.square(reference.astype(np.float64) - output).sum())
+    signal = float(np.square(reference.astype(np.float64)).sum())
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+def accuracy(output: Array, labels: Array) -> float:
+    """Share of samples whose arg max is the label, in [0, 1]. `output` has shape [samples, classes]."""
+    return float((output.reshape(len(output), -1).argmax(1) == labels.reshape(-1)).mean())
+
+
+def _mean_cosine(ref: Array, out: Array) -> float:
+    norms = np.linalg.norm(ref, axis=1) * np.linalg.norm(out, axis=1)
+    both_silent = (np.abs(ref).max(1) == 0) & (np.abs(out).max(1) == 0)
+    cosines = np.where(norms > 0, (ref * out).sum(1) / np.where(norms > 0, norms, 1), 0.0)
+    return float(np.where(both_silent, 1.0, cosines).mean())

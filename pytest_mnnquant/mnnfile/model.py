@@ -1,0 +1,288 @@
+"""A `.mnn` file as plain values: its operators, the tensors between them, the weights they hold.
+
+The file is mapped, not read: looking at a model costs its graph, not its weights.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.mnnfile.flatbuffer import BadModel, Table
+from pytest_mnnquant.mnnfile.schema import DATA_TYPES, OP_NAMES, PARAMETER_NAMES
+from pytest_mnnquant.mnnfile.storage import (
+    Floats,
+    Storage,
+    Weights,
+    blob_weights,
+    convolution_weights,
+    inner_product_weights,
+    vector_weights,
+)
+
+# Parameter table -> (slots of its float vectors, slot of their place in the .mnn.weight file).
+_VECTORS: Final = {
+    "MatMul": ((3, 4), None),
+    "Scale": ((1, 2), 3),
+    "LayerNorm": ((2, 3), 5),
+    "GroupNorm": ((2, 3), 6),
+    "PRelu": ((1,), None),
+    "BatchNorm": ((1, 2, 3, 4, 5, 6), None),
+    "Convolution3D": ((1,), 3),
+}
+_BLOBS: Final = {"LSTM": (3, 4, 5, 6), "RNNParam": (4, 5, 6, 7, 8, 9, 10, 11, 12, 13)}
+CONVOLUTIONS: Final = frozenset(
+    {"Convolution", "ConvolutionDepthwise", "Deconvolution", "DeconvolutionDepthwise", "ConvInt8", "DepthwiseConvInt8"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorQuant:
+    """How a tensor is quantized: real value = scale * (code - zero), codes in [low, high]."""
+
+    scale: float
+    zero: float
+    low: float
+    high: float
+    data_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """An input of the model. A dimension of -1 is dynamic; `layout` is NCHW, NHWC or NC4HW4 (fed as NCHW)."""
+
+    name: str
+    shape: tuple[int, ...]
+    data_type: str
+    layout: str
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operator. `subgraph` is empty for the main graph. `weights` holds one entry a stored tensor.
+
+    `shape` is (output channels, input channels, kernel height, kernel width) of a convolution, the dimensions of a
+    constant, else empty.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    subgraph: str = ""
+    shape: tuple[int, ...] = ()
+    group: int = 1
+    weights: tuple[Weights, ...] = ()
+    parameters: Table | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether MNN can store this operator's weights in low bits (Linear layers are 1x1 convolutions in MNN)."""
+        return self.kind in CONVOLUTIONS
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether this operator holds weights worth quantizing: filters, matrices and tables.
+
+        Vectors (bias, normalization, PReLU slopes) have one number a channel; no tool stores them in low bits.
+        """
+        if not self.weights or self.kind in ("Scale", "LayerNorm", "GroupNorm", "PReLU", "BatchNorm"):
+            return False
+        return self.kind != "Const" or sum(size > 1 for size in self.shape) >= 2
+
+    @property
+    def weight_count(self) -> int:
+        """Number of weights."""
+        return sum(weights.count for weights in self.weights)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that store the weights, scales included."""
+        return sum(weights.size for weights in self.weights)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A parsed `.mnn` file. `size` counts the `.mnn.weight` file too, when there is one."""
+
+    path: Path
+    size: int
+    version: str
+    uuid: str
+    ops: tuple[Op, ...]
+    tensor_names: tuple[str, ...]
+    inputs: tuple[ModelInput, ...]
+    output_names: tuple[str, ...]
+    tensor_quants: dict[int, TensorQuant]
+    external_path: Path | None
+    external_needed: int
+    _external: memoryview | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def layers(self) -> tuple[Op, ...]:
+        """The operators whose weights can be quantized or ought to be."""
+        return tuple(op for op in self.ops if op.is_layer)
+
+    @property
+    def convolutions(self) -> tuple[Op, ...]:
+        """The convolutions of the main graph, Linear layers included."""
+        return tuple(op for op in self.ops if op.is_convolution and op.weights and not op.subgraph)
+
+    @property
+    def has_subgraphs(self) -> bool:
+        """Whether the model has While or If bodies: such models have no op trace."""
+        return any(op.subgraph for op in self.ops)
+
+    @property
+    def external_missing(self) -> int:
+        """Bytes of external weights that the file needs and that are not there."""
+        return max(0, self.external_needed - (len(self._external) if self._external is not None else 0))
+
+    def decoded(self, op: Op) -> Floats:
+        """The weights of a layer as float32; raises `BadModel` where they are missing or inconsistent."""
+        if len(op.weights) != 1:
+            raise BadModel(f"{op.name} holds {len(op.weights)} weight tensors")
+        return op.weights[0].decoded(self._external)
+
+    def steps(self, op: Op) -> Floats:
+        """Quantization step of each scale group of a layer, shape [channels * blocks]; empty for float storage."""
+        return op.weights[0].steps(self._external)
+
+
+def read_model(path: Path) -> Model:
+    """Parse the `.mnn` file at `path`. Raises `BadModel` (what is wrong) or `OSError` (no such file)."""
+    buffer = _mapped(path)
+    if len(buffer) < 32:
+        raise BadModel(f"{path}: {len(buffer)} bytes are too few for an MNN model")
+    try:
+        return _model(path, buffer)
+    except BadModel as error:
+        raise BadModel(f"{path} is not a complete MNN model: {error}") from None
+
+
+def _mapped(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _model(path: Path, buffer: memoryview) -> Model:
+    net = Table.root(buffer)
+    names = net.strings(7)
+    ops = tuple(_ops(net, names))
+    if not ops or not names:
+        raise BadModel("it holds no operators")
+    needed = max((sum(weights.external) for op in ops for weights in op.weights if weights.external), default=0)
+    beside = path.with_name(path.name + ".weight")
+    external = _mapped(beside) if needed and beside.is_file() else None
+    extra = net.table(2)
+    return Model(
+        path=path,
+        size=len(buffer) + (len(external) if external is not None else 0),
+        version=extra.string(2) if extra else "",
+        uuid=net.string(11),
+        ops=ops,
+        tensor_names=names,
+        inputs=tuple(_input(op) for op in ops if op.kind == "Input" and not op.subgraph),
+        output_names=net.strings(4),
+        tensor_quants=dict(_tensor_quants(net, 1)),
+        external_path=beside if needed else None,
+        external_needed=needed,
+        _external=external,
+    )
+
+
+def _tensor_quants(holder: Table, slot: int) -> Iterator[tuple[int, TensorQuant]]:
+    for described in holder.tables(slot):
+        info = described.table(4)
+        if info is not None:
+            yield (
+                int(described.scalar(1, "i32")),
+                TensorQuant(
+                    scale=float(info.scalar(0, "f32")),
+                    zero=float(info.scalar(1, "f32")),
+                    low=float(info.scalar(2, "f32", -128.0)),
+                    high=float(info.scalar(3, "f32", 127.0)),
+                    data_type=DATA_TYPES.get(int(info.scalar(4, "i32")), "?"),
+                ),
+            )
+
+
+def _ops(net: Table, names: tuple[str, ...]) -> Iterator[Op]:
+    for table in net.tables(3):
+        yield _op(table, names, "")
+    for subgraph in net.tables(10):
+        inner, title = subgraph.strings(3), subgraph.string(0)
+        for table in subgraph.tables(4):
+            yield _op(table, inner, title)
+
+
+def _op(table: Table, names: tuple[str, ...], subgraph: str) -> Op:
+    number, union = int(table.scalar(5, "i32")), int(table.scalar(1, "u8"))
+    parameters = table.table(2) if union else None
+    parameter_kind = PARAMETER_NAMES.get(union, f"#{union}")
+    inputs, outputs = table.ints(0), table.ints(4)
+    shape, group = _shape(parameter_kind, parameters)
+    return Op(
+        name=table.string(3),
+        kind=OP_NAMES.get(number, f"#{number}"),
+        inputs=inputs,
+        outputs=outputs,
+        input_names=tuple(_name(names, index) for index in inputs),
+        output_names=tuple(_name(names, index) for index in outputs),
+        subgraph=subgraph,
+        shape=shape,
+        group=group,
+        weights=tuple(_weights(parameter_kind, parameters)) if parameters else (),
+        parameters=parameters,
+    )
+
+
+def _name(names: tuple[str, ...], index: int) -> str:
+    return names[index] if 0 <= index < len(names) else f"#{index}"
+
+
+def _weights(kind: str, table: Table) -> Iterator[Weights]:
+    found: list[Weights | None] = []
+    if kind == "Convolution2D":
+        found = [convolution_weights(table)]
+    elif kind == "InnerProduct":
+        found = [inner_product_weights(table)]
+    elif kind == "Blob":
+        found = [blob_weights(table)]
+    elif kind in _VECTORS:
+        found = [vector_weights(table, *_VECTORS[kind])]
+    elif kind in _BLOBS:
+        found = [blob_weights(blob) for slot in _BLOBS[kind] if (blob := table.table(slot)) is not None]
+    yield from (weights for weights in found if weights is not None)
+
+
+def _shape(kind: str, table: Table | None) -> tuple[tuple[int, ...], int]:
+    if table is None:
+        return (), 1
+    if kind == "Blob":
+        return table.ints(0), 1
+    common = table.table(0) if kind == "Convolution2D" else None
+    if common is None:
+        return (), 1
+    channels, group = int(common.scalar(10, "i32")), max(1, int(common.scalar(9, "i32", 1)))
+    height, width = int(common.scalar(3, "i32", 1)), int(common.scalar(2, "i32", 1))
+    return (channels, int(common.scalar(11, "i32")), height, width), group
+
+
+def _input(op: Op) -> ModelInput:
+    table = op.parameters
+    name = op.output_names[0] if op.output_names else op.name
+    if table is None:
+        return ModelInput(name, (), "float", "NCHW")
+    layout = {0: "NCHW", 1: "NHWC", 2: "NC4HW4"}.get(int(table.scalar(2, "i8", 2)), "?")
+    return ModelInput(name, table.ints(0), DATA_TYPES.get(int(table.scalar(1, "i32", 1)), "?"), layout)
+
+
+__all__ = ["BadModel", "Floats", "Model", "ModelInput", "Op", "Storage", "TensorQuant", "Weights", "read_model"]

@@ -1,0 +1,267 @@
+"""Every option, declared once: command line, ini key and TOML key. Read into one frozen `Settings`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import pytest
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option. `kind` is str, float or bool; `many` collects repeated values; `choices` lists allowed ones."""
+
+    name: str
+    help: str
+    metavar: str = ""
+    kind: type = str
+    many: bool = False
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    per_model: bool = True
+
+    @property
+    def flag(self) -> str:
+        """As typed on the command line."""
+        return "--mnn-" + self.name.replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """The ini key, and pytest's own name for the value."""
+        return "mnn_" + self.name
+
+    def parse(self, value: Any, where: str) -> Any:
+        """Turn text (or a TOML value) into the option's value. Raises `ValueError` naming `where`."""
+        if self.many:
+            items = [value] if isinstance(value, str) else list(value)
+            return tuple(self._one(item, where) for item in items)
+        return self._one(value, where)
+
+    def _one(self, value: Any, where: str) -> Any:
+        if self.kind is bool:
+            if isinstance(value, bool):
+                return value
+            raise ValueError(f"{where}: {value!r} is not true or false")
+        if self.kind is float:
+            return self._number(value, where)
+        if not isinstance(value, str):
+            raise ValueError(f"{where}: {value!r} is not text")
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{where}: {value!r} is unknown; choose from: {', '.join(self.choices)}")
+        return value
+
+    def _number(self, value: Any, where: str) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{where}: {value!r} is not a number") from None
+        if not self.low <= number <= self.high:
+            bounds = f"{self.low:g} to {self.high:g}" if math.isfinite(self.high) else f"at least {self.low:g}"
+            raise ValueError(f"{where}: {value} is out of range; allowed: {bounds}")
+        return number
+
+
+RECIPE_NAMES: Final = ("int8", "w8", "w4", "fp16")
+RULE_HELP: Final = "rule code not to report, such as MNQ710 (repeatable)"
+
+OPTIONS: Final = (
+    Option("model", "model to test: [NAME=]file.py:callable, [NAME=]package.module:callable, x.onnx or x.mnn, or the "
+           "name of a model in the configuration (repeatable)", "SPEC", many=True, per_model=False),
+    Option("config", "TOML file with a [tool.mnnquant] table; all its models are tested "
+           "(default: pyproject.toml in rootdir, for the models that --mnn-model names)", "FILE", per_model=False),
+    Option("quantized", "judge this quantized .mnn instead of quantizing", "FILE"),
+    Option("params", "params file that --mnn-quantized was made with "
+           "(default: compress_params_index.bin beside it, if there)", "FILE"),
+    Option("calibration", "calibration data: .npz, .npy, or file.py:callable "
+           "(default: calibration() beside the model)", "SPEC"),
+    Option("evaluation", "evaluation data, likewise; an array named `labels` holds labels "
+           "(default: evaluation() beside the model)", "SPEC"),
+    Option("recipe", "how to quantize: int8, w8, w4 or fp16 (repeatable; default: int8)", "NAME", many=True,
+           default=("int8",), choices=RECIPE_NAMES),
+    Option("mode", "state of the PyTorch model while it is calibrated: both, train or eval (default: both)", "MODE",
+           default="both", choices=("both", "train", "eval")),
+    Option("min_size_ratio", "required float bytes / quantized bytes "
+           "(default: none, judged against the size expected from the layers)", "R", float, low=0.0),
+    Option("min_coverage", "required share of weight bytes stored as asked (default: 0.99)", "C", float, default=0.99,
+           low=0.0, high=1.0),
+    Option("max_accuracy_drop", "allowed drop of top-1, absolute (default: 0.01)", "D", float, default=0.01,
+           low=-1.0, high=1.0),
+    Option("min_cosine", "required mean cosine similarity of outputs where there are no labels "
+           "(default: 0.99, for 4 bit 0.95)", "C", float, low=-1.0, high=1.0),
+    Option("max_latency_ratio", "allowed quantized / float latency (default: none, recorded but not judged)", "R",
+           float, low=0.0),
+    Option("skip_layer", "glob of layers meant to stay float (repeatable)", "PATTERN", many=True, default=()),
+    Option("ignore", RULE_HELP, "CODE", many=True, default=()),
+    Option("report", "write a report; .json by its ending (repeatable)", "FILE", many=True, default=(), per_model=False),
+    Option("cache_dir", "where artifacts are kept by content (default: pytest's cache folder)", "DIR", per_model=False),
+    Option("no_cache", "make everything anew", kind=bool, default=False, per_model=False),
+    Option("exporter", "PyTorch's ONNX exporter: torchscript or dynamo (default: torchscript)", "NAME",
+           default="torchscript", choices=("torchscript", "dynamo")),
+    Option("strict", "skipped and inconclusive checks fail; confidence bounds decide", kind=bool, default=False,
+           per_model=False),
+    Option("timeout", "limit in seconds for one native step (default: 300)", "S", float, default=300.0, low=1.0),
+)  # fmt: skip
+BY_NAME: Final = {option.name: option for option in OPTIONS}
+_PLURALS: Final = {"recipes": "recipe", "skip_layers": "skip_layer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a variant is judged by; the meaning of each is that of the option of the same name."""
+
+    min_size_ratio: float | None = None
+    min_coverage: float = 0.99
+    max_accuracy_drop: float = 0.01
+    min_cosine: float | None = None
+    max_latency_ratio: float | None = None
+
+    def with_changes(self, changes: Mapping[str, Any], where: str) -> Limits:
+        """These limits with some replaced; raises `ValueError` naming an unknown key or bad value."""
+        names = [item.name for item in dataclasses.fields(self)]
+        unknown = [key for key in changes if key not in names]
+        if unknown:
+            raise ValueError(f"{where}: unknown tolerance {unknown[0]!r}; known: {', '.join(names)}")
+        values = {key: BY_NAME[key].parse(value, f"{where}: {key}") for key, value in changes.items()}
+        return dataclasses.replace(self, **values)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """One model to test and how. `base` is the folder that its relative paths start at."""
+
+    source: str
+    name: str
+    base: Path
+    quantized: str | None = None
+    params: str | None = None
+    calibration: str | None = None
+    evaluation: str | None = None
+    recipes: tuple[str, ...] = ("int8",)
+    mode: str = "both"
+    limits: Limits = field(default_factory=Limits)
+    skip_layers: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    exporter: str = "torchscript"
+    timeout: float = 300.0
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes asked for, in the order they are tested."""
+        return ("train", "eval") if self.mode == "both" else (self.mode,)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the user asked for. `defaults` holds for models that tests bring themselves."""
+
+    models: tuple[ModelSettings, ...]
+    defaults: ModelSettings
+    strict: bool = False
+    reports: tuple[Path, ...] = ()
+    cache_dir: Path | None = None
+    reuse: bool = True
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare all options with pytest, on the command line and in the ini file."""
+    group = parser.getgroup("mnnquant", "quantized MNN models")
+    for option in OPTIONS:
+        if option.kind is bool:
+            group.addoption(option.flag, action="store_const", const=True, dest=option.key, help=option.help)
+            parser.addini(option.key, option.help, type="bool", default=None)
+            continue
+        group.addoption(
+            option.flag,
+            action="append" if option.many else "store",
+            dest=option.key,
+            metavar=option.metavar,
+            type=_command_line(option),
+            help=option.help,
+        )
+        kind: Any = "args" if option.many else "string"
+        parser.addini(option.key, option.help, type=kind, default=None)
+
+
+def _command_line(option: Option) -> Any:
+    def parse(text: str) -> Any:
+        try:
+            option._one(text, option.flag)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix(f"{option.flag}: ")) from None
+        return text
+
+    parse.__name__ = option.metavar or option.name
+    return parse
+
+
+def is_asked(config: pytest.Config) -> bool:
+    """Whether this run has models to test."""
+    return bool(_given(config, BY_NAME["model"]) or _given(config, BY_NAME["config"]))
+
+
+def may_hold_ids(args: list[str]) -> bool:
+    """A cheap look at whether an id of one of our items stands among the arguments."""
+    bases = [arg.partition("::")[0] for arg in args if "::" in arg]
+    return any(".py:" in base or base.endswith((".onnx", ".mnn")) or re.search(r":\w+$", base) for base in bases)
+
+
+def _given(config: pytest.Config, option: Option) -> Any:
+    """What the command line says, else the ini file; None where neither does."""
+    value = config.getoption(option.key, None)
+    if value not in (None, []):
+        return value
+    value = config.getini(option.key)
+    return None if value in (None, "", []) else value
+
+
+def command_line(config: pytest.Config) -> dict[str, Any]:
+    """The values given on the command line or in the ini file, parsed. Raises `ValueError`."""
+    found = {}
+    for option in OPTIONS:
+        value = _given(config, option)
+        if value is not None:
+            found[option.name] = option.parse(value, option.flag)
+    return found
+
+
+def table_values(table: Mapping[str, Any], where: str, extra: tuple[str, ...]) -> dict[str, Any]:
+    """The options in a TOML table, by name. `extra` keys are left to the caller. Raises `ValueError` naming the key."""
+    found = {}
+    for key, value in table.items():
+        if key in extra:
+            continue
+        name = _PLURALS.get(key, key)
+        if name not in BY_NAME or not BY_NAME[name].per_model:
+            known = sorted({*extra, *(option.name for option in OPTIONS if option.per_model), *_PLURALS})
+            raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
+        found[name] = BY_NAME[name].parse(value, f"{where}: {key}")
+    return found
+
+
+def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any]) -> ModelSettings:
+    """Settings of one model from parsed option values; what is not given has its default."""
+
+    def value(option: str) -> Any:
+        found = values.get(option)
+        return BY_NAME[option].default if found is None else found
+
+    limits = Limits(**{item.name: value(item.name) for item in dataclasses.fields(Limits)})
+    return ModelSettings(
+        source=source,
+        name=name,
+        base=base,
+        recipes=tuple(dict.fromkeys(value("recipe"))),
+        skip_layers=value("skip_layer"),
+        limits=limits,
+        **{key: value(key) for key in ("quantized", "params", "calibration", "evaluation", "mode", "ignore", "exporter", "timeout")},
+    )

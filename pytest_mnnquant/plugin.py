@@ -1,0 +1,100 @@
+"""The pytest hooks and nothing else. Loading this module imports neither numpy, MNN nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from pytest_mnnquant import fixtures, options
+from pytest_mnnquant.checks import CHECKS
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options."""
+    options.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register fixtures and markers; read the settings where models were asked for."""
+    config.pluginmanager.register(fixtures, "mnnquant-fixtures")
+    config.pluginmanager.register(Records(config), "mnnquant-records")
+    config.addinivalue_line("markers", "mnn(model=, recipes=, modes=, **tolerances): what the mnn_* fixtures use")
+    for check in CHECKS:
+        config.addinivalue_line("markers", f"mnn_{check}: the {check} check of a collected model")
+    if options.is_asked(config) or options.may_hold_ids(config.args):
+        from pytest_mnnquant import session
+
+        session.start(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say which versions and models are at work."""
+    if not options.is_asked(config):
+        return None
+    from pytest_mnnquant import session
+
+    return session.header(config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that use a variant once for each recipe and mode."""
+    fixtures.parametrize(metafunc)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Add the items of the models that were asked for, before -k, -m and --lf choose."""
+    if options.is_asked(config):
+        from pytest_mnnquant import suite
+
+        items[:] = [*suite.collect(session), *items]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember which items will run, so that a check knows whether the one it depends on does."""
+    if options.is_asked(session.config):
+        from pytest_mnnquant.session import bench_of
+
+        bench_of(session.config).selected = frozenset(item.nodeid for item in session.items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attach what was measured to the report, which travels from xdist workers to the controller."""
+    report = yield
+    measured = item.stash.get(fixtures.RECORDS, None) if call.when == "call" else None
+    if measured:
+        from pytest_mnnquant.session import record
+
+        report.mnnquant = [record(case, result) for case, result in measured]  # type: ignore[attr-defined]
+    return report
+
+
+class Records:
+    """Gathers what the items of this run measured; tells it at the end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.found: list[dict[str, Any]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the records off a report."""
+        self.found.extend(getattr(report, "mnnquant", ()))
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the reports, once, where all records arrive."""
+        if options.is_asked(self.config) and not hasattr(self.config, "workerinput"):
+            from pytest_mnnquant import session
+
+            session.write_reports(self.config, self.found)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show one table a model."""
+        if self.found:
+            from pytest_mnnquant.report.terminal import write_summary
+
+            write_summary(terminalreporter, self.found, verbose=terminalreporter.verbosity > 0)

@@ -1,0 +1,1 @@
+"""Recipes: a float model and calibration data become a variant."""

@@ -1,0 +1,161 @@
+"""Binds tensors of a float `.mnn` to the values of the PyTorch model they came from, and calibrates there.
+
+Names differ by exporter and converter; values don't. A small batch runs through both, and a tensor is bound to the
+first PyTorch value that holds the same numbers in any order (layouts differ, and a range does not depend on order).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pytest_mnnquant.mnnfile.model import Model, Op
+from pytest_mnnquant.quantize.calibration import Range, runtime_ranges
+from pytest_mnnquant.quantize.observe import Value, watched
+from pytest_mnnquant.runtime.execute import tensor_values
+from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.sources.pytorch import as_tensors, quiet
+
+_PROBE_SAMPLES: Final = 4
+_BATCH: Final = 32
+_TOLERANCE: Final = 2e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What identifies a set of numbers, whatever their order: count, extremes and moments."""
+
+    count: int
+    low: float
+    high: float
+    mean: float
+    rms: float
+    cubic: float
+
+    def matches(self, other: Moments) -> bool:
+        """Whether both are the same numbers up to float rounding, relative to their size."""
+        if self.count != other.count:
+            return False
+        unit = _TOLERANCE * max(self.rms, other.rms, 1e-12)
+        pairs = ((self.low, other.low), (self.high, other.high), (self.mean, other.mean), (self.rms, other.rms))
+        return all(abs(a - b) <= unit for a, b in pairs) and abs(self.cubic - other.cubic) <= 10 * unit
+
+
+def moments(values: npt.NDArray[np.float32] | torch.Tensor) -> Moments | None:
+    """The moments of a tensor; None for an empty one or one with NaN or infinity."""
+    flat = values.detach().to(torch.float64).reshape(-1) if isinstance(values, torch.Tensor) else torch.from_numpy(
+        values.reshape(-1).astype(np.float64)
+    )
+    if flat.numel() == 0:
+        return None
+    cube = float((flat**3).mean())
+    found = Moments(
+        count=flat.numel(),
+        low=float(flat.min()),
+        high=float(flat.max()),
+        mean=float(flat.mean()),
+        rms=float((flat * flat).mean()) ** 0.5,
+        cubic=math.copysign(abs(cube) ** (1 / 3), cube),
+    )
+    return found if math.isfinite(found.rms) and math.isfinite(found.cubic) else None
+
+
+@dataclass(frozen=True)
+class Binding:
+    """For each tensor index of the layers: the PyTorch value it holds, or None where none was found."""
+
+    values: dict[int, Value | None]
+    modules: dict[str, str]
+
+
+def bind(
+    network: torch.nn.Module, model: Model, layers: tuple[Op, ...], data: Dataset, *, timeout: float, batched: bool
+) -> Binding:
+    """Find the PyTorch value of each layer's input and output tensor. `network` must be in eval mode."""
+    probe = data.head(_PROBE_SAMPLES if batched else 1)
+    known: list[tuple[Value, Moments]] = []
+
+    def remember(value: Value, tensor: torch.Tensor) -> None:
+        if (found := moments(tensor)) is not None:
+            known.append((value, found))
+
+    with quiet(), watched(network, remember) as run:
+        run(*as_tensors(probe))
+    traced = tensor_values(model, [op.name for op in layers], probe, timeout=timeout, batched=batched)
+    values: dict[int, Value | None] = {}
+    modules: dict[str, str] = {}
+    for op in layers:
+        for tensor, array in zip((op.inputs[0], op.outputs[0]), traced[op.name], strict=True):
+            wanted = moments(array) if array is not None else None
+            matches = (value for value, found in known if wanted is not None and found.matches(wanted))
+            if values.get(tensor) is None:
+                values[tensor] = next(matches, None)
+        output = values[op.outputs[0]]
+        modules[op.name] = output.module if output else ""
+    return Binding(values, modules)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The result of one calibration. `network` is the copy that was calibrated, back in eval mode.
+
+    `drift` is the largest change of a BatchNorm mean in units of its standard deviation (0: the model is as it was).
+    `from_runtime` lists tensors whose range was taken from MNN's own float run, since no PyTorch value was found.
+    """
+
+    ranges: dict[int, Range]
+    network: torch.nn.Module
+    drift: float
+    from_runtime: tuple[int, ...]
+
+
+def calibrate(
+    network: torch.nn.Module,
+    model: Model,
+    layers: tuple[Op, ...],
+    binding: Binding,
+    data: Dataset,
+    mode: str,
+    *,
+    timeout: float,
+    batched: bool,
+) -> Calibrated:
+    """Run the calibration data through a copy of `network` in `mode` (train or eval) and take min and max.
+
+    In train mode BatchNorm uses and updates its statistics, as it would in a user's own calibration: the copy that
+    comes back is what such a pipeline would ship.
+    """
+    calibrated = copy.deepcopy(network).train(mode == "train")
+    wanted = {value for value in binding.values.values() if value is not None}
+    seen: dict[Value, Range] = {}
+
+    def see(value: Value, tensor: torch.Tensor) -> None:
+        if value in wanted and tensor.numel():
+            low, high = (float(extreme) for extreme in torch.aminmax(tensor))
+            found = Range(low, high)
+            seen[value] = seen[value].merged(found) if value in seen else found
+
+    with quiet(), watched(calibrated, see) as run:
+        torch.manual_seed(0)  # Dropout in train mode must not make two runs differ.
+        for batch in data.batches(_BATCH):
+            run(*as_tensors(batch))
+    ranges = {tensor: seen[value] for tensor, value in binding.values.items() if value in seen}
+    unbound = tuple(tensor for tensor in binding.values if tensor not in ranges)
+    if unbound:
+        ranges |= runtime_ranges(model, layers, data, timeout=timeout, batched=batched, only=set(unbound))
+    return Calibrated(ranges, calibrated.eval(), _drift(network, calibrated), unbound)
+
+
+def _drift(before: torch.nn.Module, after: torch.nn.Module) -> float:
+    old, largest = dict(before.named_buffers()), 0.0
+    for name, mean in after.named_buffers():
+        if name.endswith("running_mean"):
+            deviation = old[name[: -len("mean")] + "var"].sqrt().clamp_min(1e-12)
+            largest = max(largest, float(((mean - old[name]).abs() / deviation).max()))
+    return largest

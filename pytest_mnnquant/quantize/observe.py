@@ -1,0 +1,127 @@
+"""Watches every tensor that a PyTorch model computes, without tracing it: eager code runs as it is.
+
+A `TorchDispatchMode` sees each ATen call. A call is identified by the module it happens in, the operator, and how
+often that operator ran there before; so the same value has the same identity in every batch, and in train and eval
+mode (what happens inside dropout is not counted, because it exists in one mode only).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_DROPOUTS: Final = ("*dropout*",)
+# Operators that only move values: the value has its identity from where it was computed.
+_MOVES: Final = frozenset(
+    "view _unsafe_view _reshape_alias t transpose permute unsqueeze squeeze clone contiguous detach alias".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The identity of a tensor in a model: `operator` call number `turn` inside the module at `module`."""
+
+    module: str
+    operator: str
+    turn: int
+
+    def __str__(self) -> str:
+        return f"{self.module or 'model'}:{self.operator}" + (f"#{self.turn}" if self.turn else "")
+
+
+See = Callable[[Value, torch.Tensor], None]
+
+
+class _Dispatch(TorchDispatchMode):  # type: ignore[misc]
+    def __init__(self, place: _Place, see: See) -> None:
+        super().__init__()
+        self._place = place
+        self._see = see
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func._schema.name.removeprefix("aten::").rstrip("_")
+        if not self._place.muted and name not in _MOVES:
+            tensors = result if isinstance(result, list | tuple) else (result,)
+            for tensor in tensors[:1] if isinstance(result, tuple) else tensors:
+                if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+                    self._see(self._place.next(name), tensor)
+        return result
+
+
+class _Mute(TorchFunctionMode):  # type: ignore[misc]
+    def __init__(self, place: _Place) -> None:
+        super().__init__()
+        self._place = place
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in _DROPOUTS):
+            return func(*args, **(kwargs or {}))
+        self._place.muted += 1
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self._place.muted -= 1
+
+
+class _Place:
+    """Which module runs now, and how often each operator ran in it during this forward pass."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._names = {id(module): name for name, module in model.named_modules()}
+        self._stack = [""]
+        self._turns: Counter[tuple[str, str]] = Counter()
+        self.muted = 0
+
+    def enter(self, module: torch.nn.Module, _inputs: Any) -> None:
+        self._stack.append(self._names.get(id(module), self._stack[-1]))
+
+    def leave(self, _module: torch.nn.Module, _inputs: Any, _result: Any) -> None:
+        self._stack.pop()
+
+    def restart(self) -> None:
+        self._stack = [""]
+        self._turns.clear()
+
+    def next(self, operator: str) -> Value:
+        key = (self._stack[-1], operator)
+        self._turns[key] += 1
+        return Value(*key, self._turns[key] - 1)
+
+
+@contextlib.contextmanager
+def watched(model: torch.nn.Module, see: See) -> Iterator[Callable[..., Any]]:
+    """Within this context, call the yielded function with a batch; `see` gets each floating-point tensor computed."""
+    place = _Place(model)
+    hooks = []
+    for module in model.modules():
+        hooks.append(module.register_forward_pre_hook(place.enter))
+        hooks.append(module.register_forward_hook(place.leave))
+
+    def run(*inputs: torch.Tensor) -> Any:
+        place.restart()
+        for number, tensor in enumerate(inputs):
+            if tensor.is_floating_point():
+                see(Value("", f"input{number}", 0), tensor)
+        with _Mute(place), _Dispatch(place, see):
+            return model(*inputs)
+
+    # The fast path of nn.TransformerEncoderLayer would run as one operator, in eval mode only.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield run
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,136 @@
+"""A quantized model as tests see it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_mnnquant import bench
+from pytest_mnnquant.checks.coverage import coverage
+from pytest_mnnquant.checks.finding import FAILED, Result
+from pytest_mnnquant.fixtures import RECORDS
+from pytest_mnnquant.gate import Case, Gate
+from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
+from pytest_mnnquant.options import Limits, ModelSettings
+from pytest_mnnquant.report.terminal import failure_text
+from pytest_mnnquant.session import bench_of
+from pytest_mnnquant.sources.spec import SourceError
+
+
+class Quantized:
+    """One quantized model: its files, its figures, and the checks that judge it."""
+
+    def __init__(self, case: Case, node: pytest.Item, limits: Limits) -> None:
+        self._case = case
+        self._node = node
+        self.limits = limits
+
+    def __repr__(self) -> str:
+        """Model and variant."""
+        return f"<{self._case.gate.settings.name} {self._case.label}>"
+
+    @property
+    def path(self) -> Path:
+        """The quantized `.mnn` file."""
+        return self._case.model.path
+
+    @property
+    def float_path(self) -> Path:
+        """The float `.mnn` file it is compared with."""
+        return self._case.gate.prepared.model.path
+
+    @property
+    def params_path(self) -> Path | None:
+        """The params file it was made with, if any."""
+        return self._case.variant.params
+
+    @property
+    def recipe(self) -> str:
+        """The recipe's name."""
+        return self._case.recipe.name
+
+    @property
+    def mode(self) -> str | None:
+        """`train`, `eval` or None."""
+        return self._case.mode
+
+    @property
+    def size_ratio(self) -> float:
+        """Float bytes / quantized bytes."""
+        return self._case.variant.base.size / self._case.model.size
+
+    @property
+    def coverage(self) -> float:
+        """Share of weight bytes stored as the recipe asks, in [0, 1]."""
+        return coverage(self._case.rows)
+
+    def require(self, check: str, **limits: float | None) -> dict[str, Any]:
+        """Run a check and return its metrics; fail the test, with the findings as message, unless it passes.
+
+        A check that has nothing to judge fails too: the test asked for it. `limits` replace those of the options
+        where they are not None.
+        """
+        __tracebackhide__ = True
+        given = {key: value for key, value in limits.items() if value is not None}
+        chosen = self.limits.with_changes(given, f"assert ({check})")
+        result = self._judge(check, chosen)
+        self._node.stash.setdefault(RECORDS, []).append((self._case, result))
+        if not result:
+            pytest.fail(failure_text(self._case, result), pytrace=False)
+        return result.metrics
+
+    def _judge(self, check: str, limits: Limits) -> Result:
+        strict = bench_of(self._node.config).settings.strict
+        if check == "latency":
+            return bench.latency(self._node.config, self._node, self._case, limits, strict)
+        return self._case.check(check, limits, strict)
+
+    def latency(self) -> PairedRatio:
+        """Time against the float model; skips the test where nothing may be timed (xdist, --benchmark-disable)."""
+        result = self._judge("latency", self.limits.with_changes({}, "latency"))
+        self._node.stash.setdefault(RECORDS, []).append((self._case, result))
+        if "latency_ratio" not in result.metrics:
+            text = failure_text(self._case, result)
+            (pytest.fail if result.outcome == FAILED else pytest.skip)(text)
+        return paired_ratio(self._case.times.reference, self._case.times.candidate)
+
+
+def gate_for(node: pytest.Item, model: Any, calibration: Any, evaluation: Any) -> Gate:
+    """The source that a fixture brought, as a gate. Fails the test when it can't be used."""
+    state = bench_of(node.config)
+    if isinstance(model, ModelSettings):
+        settings = model
+        if calibration is None and evaluation is None:
+            return next(gate for gate in state.gates if gate.settings == settings)
+        model = settings.source
+    elif isinstance(model, str | Path):
+        model, stem = str(model), Path(str(model).partition(":")[0]).stem
+        settings = dataclasses.replace(state.settings.defaults, source=model, name=stem)
+    else:
+        settings = dataclasses.replace(state.settings.defaults, name=type(model).__name__)
+    try:
+        return state.gate_for(settings, model, calibration, evaluation)
+    except SourceError as error:
+        pytest.fail(f"mnn_model: {error}", pytrace=False)
+
+
+def quantized_for(
+    node: pytest.Item,
+    model: Any,
+    recipe: str,
+    mode: str | None,
+    calibration: Any,
+    evaluation: Any,
+    tolerances: dict[str, Any],
+) -> Quantized:
+    """The variant for a test. Fails the test when tolerances or model can't be used."""
+    gate = gate_for(node, model, calibration, evaluation)
+    try:
+        limits = gate.settings.limits.with_changes(tolerances, "mnn_tolerances")
+    except ValueError as error:
+        pytest.fail(str(error), pytrace=False)
+    return Quantized(gate.case(recipe, mode), node, limits)
+

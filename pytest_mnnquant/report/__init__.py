@@ -1,0 +1,1 @@
+"""Tells people and programs what was found: reads findings and metrics only."""

@@ -1,0 +1,53 @@
+"""The JSON report (`--mnn-report x.json`), schema 1."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+
+
+def build_report(records: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> dict[str, Any]:
+    """The report of a run from the records of its items."""
+    models: dict[str, dict[str, Any]] = {}
+    for item in records:
+        model = models.setdefault(
+            item["model"], {"name": item["model"], "source": item["source"], "float": item["float"], "variants": {}}
+        )
+        variant = model["variants"].setdefault(item["label"], {**item["variant"], "checks": []})
+        variant["checks"] = [c for c in variant["checks"] if c["check"] != item["check"]["check"]] + [item["check"]]
+    return {
+        "schema": SCHEMA,
+        "tool": dict(versions),
+        "host": {
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "python": platform.python_version(),
+            "cpus": os.cpu_count(),
+        },
+        "models": [{**model, "variants": list(model["variants"].values())} for model in models.values()],
+    }
+
+
+def write_report(report: Mapping[str, Any], path: Path) -> None:
+    """Write the report as a whole or not at all. Numbers that JSON does not have become null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(json.dumps(_plain(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

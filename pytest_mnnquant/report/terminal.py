@@ -1,0 +1,138 @@
+"""What the terminal says: one table a model, and failures with cause and remedy."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from pytest_mnnquant.checks.finding import Finding, Result
+from pytest_mnnquant.checks.rules import Severity
+
+_SHOWN: Final = 6
+_WIDTH: Final = 96
+
+
+class _Case(Protocol):
+    label: str
+
+    @property
+    def gate(self) -> Any: ...
+
+
+def failure_text(case: _Case, result: Result) -> str:
+    """A failed check as the user reads it: what was measured, what was allowed, where, why, what to do."""
+    head = f"{case.gate.settings.name} {case.label}: {result.check} {result.outcome}"
+    if not result.findings:
+        return f"{head}\n  {result.reason}"
+    findings = sorted(result.findings, key=lambda finding: finding.severity is not Severity.ERROR)
+    lines = [head]
+    for number, finding in enumerate(findings[:_SHOWN]):
+        previous = findings[number - 1] if number else None
+        lines += _finding_lines(finding, previous)
+    if len(findings) > _SHOWN:
+        lines.append(f"  and {len(findings) - _SHOWN} more (--mnn-report=report.json lists all)")
+    return "\n".join(lines)
+
+
+def _finding_lines(finding: Finding, previous: Finding | None) -> list[str]:
+    """The lines of one finding; a cause or remedy that was just told is not told again."""
+    where = f"{finding.layer}: " if finding.layer else ""
+    lines = _wrapped(f"  {finding.code} {finding.rule.name}  ", where + finding.message)
+    for title, text, told in (
+        ("why", finding.cause, previous is not None and previous.cause == finding.cause),
+        ("fix", finding.remedy, previous is not None and previous.remedy == finding.remedy),
+    ):
+        if text and not told:
+            lines += _wrapped(f"    {title}: ", text)
+    return lines
+
+
+def _wrapped(first: str, text: str) -> list[str]:
+    """Wrap at blanks only: names of layers and files, and commands, must stay whole to be copied."""
+    lines: list[str] = []
+    for part in text.splitlines() or [""]:
+        indent = " " * 6
+        lines += textwrap.wrap(
+            part,
+            width=_WIDTH,
+            initial_indent=indent if lines else first,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [first.rstrip()]
+    return lines
+
+
+COLUMNS: Final = ("variant", "size", "coverage", "accuracy change", "latency", "verdict")
+
+
+def tables(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """For each model: its name, and a row a variant."""
+    models: dict[str, dict[str, dict[str, Mapping[str, Any]]]] = {}
+    for item in records:
+        variants = models.setdefault(item["model"], {})
+        variants.setdefault(item["label"], {})[item["check"]["check"]] = item["check"]
+    return [(name, [_row(label, checks) for label, checks in variants.items()]) for name, variants in models.items()]
+
+
+def _row(label: str, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    def metric(check: str, key: str) -> Any:
+        return checks.get(check, {}).get("metrics", {}).get(key)
+
+    size, share, ratio = metric("size", "size_ratio"), metric("coverage", "coverage"), metric("latency", "latency_ratio")
+    failed = [name for name, check in checks.items() if check["outcome"] == "failed"]
+    open_ = [name for name, check in checks.items() if check["outcome"] == "inconclusive"]
+    verdict = f"FAILED: {', '.join(failed)}" if failed else "ok" + (f" (inconclusive: {', '.join(open_)})" if open_ else "")
+    return (
+        label,
+        "-" if size is None else f"{size:.2f}x smaller",
+        "-" if share is None else f"{share:.1%}",
+        _accuracy(metric("accuracy", "top1_drop"), metric("accuracy", "outputs")),
+        "-" if ratio is None else f"{ratio:.2f}x float",
+        verdict,
+    )
+
+
+def _accuracy(drop: float | None, outputs: Mapping[str, Mapping[str, Any]] | None) -> str:
+    if drop is not None:
+        return f"top-1 {-drop:+.4f}" if drop else "top-1 +-0"
+    cosines = [figures["cosine"] for figures in (outputs or {}).values() if figures["cosine"] is not None]
+    return f"cosine {min(cosines):.4f}" if cosines else "-"
+
+
+def write_summary(reporter: Any, records: Sequence[Mapping[str, Any]], verbose: bool) -> None:
+    """Write the tables, the warnings and the skipped checks to pytest's terminal reporter."""
+    if not records:
+        return
+    reporter.section("MNN quantization", sep="=")
+    for name, rows in tables(records):
+        reporter.write_line(name, bold=True)
+        everything = [COLUMNS, *rows]
+        widths = [max(len(row[column]) for row in everything) for column in range(len(COLUMNS))]
+        for number, row in enumerate(everything):
+            line = "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            colour = {"light": True} if number == 0 else {"red": True} if "FAILED" in row[-1] else {"green": True}
+            reporter.write_line(line, **colour)
+    for line in _notes(records, verbose):
+        reporter.write_line(line, yellow=True)
+
+
+def _notes(records: Sequence[Mapping[str, Any]], verbose: bool) -> list[str]:
+    warnings: dict[str, list[str]] = {}
+    unjudged: dict[str, list[str]] = {}
+    for item in records:
+        check, where = item["check"], f"{item['model']} {item['label']}"
+        for finding in check["findings"]:
+            if finding["severity"] == "warning":
+                warnings.setdefault(f"{finding['code']} {finding['rule']}", []).append(f"{where}: {finding['message']}")
+        if check["outcome"] in ("skipped", "inconclusive"):
+            unjudged.setdefault(f"{check['check']} {check['outcome']}: {check['reason']}", []).append(where)
+    lines = []
+    for title, texts in warnings.items():
+        lines.append(f"  warning {title}: {texts[0]}" + (f" (and {len(texts) - 1} more)" if len(texts) > 1 and not verbose else ""))
+        if verbose:
+            lines += [f"    {text}" for text in texts[1:]]
+    for title, places in unjudged.items():
+        lines.append(f"  {title} ({', '.join(places) if verbose or len(places) < 3 else f'{len(places)} variants'})")
+    return lines

@@ -1,0 +1,1 @@
+"""Everything that calls MNN's native code, always in a child process."""

@@ -1,0 +1,88 @@
+"""Runs one native job in a child process: own folder, time limit, decoded signals, captured log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+_RUNNER: Final = Path(__file__).with_name("runner.py")
+_LOG_LINES: Final = 12
+_PROTOCOL: Final = 1
+
+
+class NativeFailure(Exception):
+    """A native step crashed, hung or did not do its work. `log` holds the last lines it printed."""
+
+    def __init__(self, what: str, log: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.log = log
+
+    def __str__(self) -> str:
+        return f"{self.what}\nlast lines of its log:\n{self.log}" if self.log else self.what
+
+
+def run_job(task: str, folder: Path, *, timeout: float, what: str, **job: Any) -> dict[str, Any]:
+    """Run `task` of the runner in `folder` and return its result; raises `NativeFailure`.
+
+    `what` names the step for messages ("converting net.onnx"). `timeout` is in seconds.
+    """
+    folder = folder.resolve()
+    job_file, log_file = folder / "job.json", folder / "log.txt"
+    (folder / "result.json").unlink(missing_ok=True)
+    job_file.write_text(json.dumps({"protocol": _PROTOCOL, "task": task, **job}), encoding="utf-8")
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(_RUNNER), str(job_file)],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise NativeFailure(
+                f"{what}: no end after {timeout:g} s (limit: --mnn-timeout)", tail(log_file)
+            ) from None
+        finally:
+            if process.poll() is None:
+                _kill(process)
+    result_file = folder / "result.json"
+    if status != 0 or not result_file.exists():
+        raise NativeFailure(f"{what}: MNN {_ending(status)}", tail(log_file))
+    result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
+    if "error" in result:
+        raise NativeFailure(f"{what}: {result['error']}", tail(log_file))
+    return result
+
+
+def tail(log_file: Path, lines: int = _LOG_LINES) -> str:
+    """The last lines of a log, without MNN's noise about the device."""
+    text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.exists() else ""
+    kept = [line for line in text.splitlines() if line.strip() and "The device supports" not in line]
+    return "\n".join(kept[-lines:])
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        process.kill()
+    process.wait()
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"ended with exit status {status} and no result"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"crashed with {name}"

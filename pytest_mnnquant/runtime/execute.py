@@ -1,0 +1,173 @@
+"""Runs a `.mnn` on arrays and hands back what happened: outputs, op trace, ranges, times."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.mnnfile.model import Model, ModelInput
+from pytest_mnnquant.runtime.child import NativeFailure, run_job
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+BATCH: Final = 32
+_KINDS: Final = {"float": np.float32, "int32": np.int32, "int64": np.int32, "uint8": np.uint8, "int8": np.int8}
+
+
+@dataclass(frozen=True, slots=True)
+class TracedOp:
+    """An operator as the runtime ran it: `kind` is MNN's type string, for example `Convolution`."""
+
+    name: str
+    kind: str
+    int8: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """Outputs by name, samples on the first axis; `trace` is None where the runtime can't give one."""
+
+    outputs: dict[str, npt.NDArray[np.float32]]
+    trace: tuple[TracedOp, ...] | None
+    memory_mb: float | None
+    batched: bool
+
+
+@dataclass(frozen=True)
+class PairedTimes:
+    """Seconds per inference of two models, measured in turn; both have shape [pairs]."""
+
+    reference: npt.NDArray[np.float64]
+    candidate: npt.NDArray[np.float64]
+
+
+def run(
+    model: Model, inputs: Arrays, *, timeout: float, batched: bool = True, memory: int = 0, threads: int = 1
+) -> Run:
+    """Run all samples (first axis). `batched=False` feeds them one by one, for models with a fixed batch of 1.
+
+    Raises `NativeFailure` when MNN crashes, fails or returns nothing.
+    """
+    with _job(model, inputs) as job:
+        result = job.run(
+            "run",
+            what=f"running {model.path.name}",
+            timeout=timeout,
+            model=str(model.path.resolve()),
+            batch=BATCH if batched else 1,
+            engine="module" if model.has_subgraphs else "session",
+            outputs=list(model.output_names),
+            memory=memory,
+            threads=threads,
+        )
+        outputs = {name: job.array(f"output{number}") for number, name in enumerate(result["outputs"])}
+    if not outputs:
+        raise NativeFailure(f"running {model.path.name}: MNN returned no output")
+    trace = None if result["trace"] is None else tuple(_traced(name, kind) for name, kind in result["trace"])
+    return Run(outputs, trace, result["memory_mb"], batched)
+
+
+def tensor_values(
+    model: Model, ops: Sequence[str], inputs: Arrays, *, timeout: float, batched: bool = True
+) -> dict[str, tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]]:
+    """{operator: (its first input, its first output)} on the first batch, flattened in NCHW order."""
+    with _job(model, inputs) as job:
+        job.run(
+            "observe",
+            what=f"tracing {model.path.name}",
+            timeout=timeout,
+            model=str(model.path.resolve()),
+            batch=BATCH if batched else 1,
+            ops=list(ops),
+            probe=True,
+        )
+        return {
+            name: (job.array_or_none(f"tensor{number}_0"), job.array_or_none(f"tensor{number}_1"))
+            for number, name in enumerate(ops)
+        }
+
+
+def tensor_ranges(
+    model: Model, ops: Sequence[str], inputs: Arrays, *, timeout: float, batched: bool = True
+) -> npt.NDArray[np.float64]:
+    """Smallest and largest value in each batch, shape [batches, operators, input or output, min or max]."""
+    with _job(model, inputs) as job:
+        job.run(
+            "observe",
+            what=f"calibrating {model.path.name}",
+            timeout=timeout,
+            model=str(model.path.resolve()),
+            batch=BATCH if batched else 1,
+            ops=list(ops),
+        )
+        return np.load(job.folder / "ranges.npy")  # type: ignore[no-any-return]
+
+
+def paired_times(
+    reference: Model,
+    candidate: Model,
+    inputs: Arrays,
+    *,
+    timeout: float,
+    pairs: int = 150,
+    budget: float = 15.0,
+    threads: int = 1,
+) -> PairedTimes:
+    """Time both models side by side in one process, interleaved, on a batch of one sample."""
+    one = {name: array[:1] for name, array in inputs.items()}
+    with _job(reference, one) as job:
+        result = job.run(
+            "time",
+            what=f"timing {candidate.path.name}",
+            timeout=timeout + budget,
+            models=[str(reference.path.resolve()), str(candidate.path.resolve())],
+            batch=1,
+            pairs=pairs,
+            budget=budget,
+            warmup=10,
+            threads=threads,
+        )
+    reference_times, candidate_times = (np.array(times) for times in result["times"])
+    return PairedTimes(reference_times, candidate_times)
+
+
+class _job:
+    """A temporary folder with the inputs of a job, as files that the child maps."""
+
+    def __init__(self, model: Model, inputs: Arrays) -> None:
+        self._inputs = {spec.name: _as_input(spec, inputs) for spec in model.inputs}
+        self._temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
+        self.folder = Path(self._temporary.name)
+
+    def __enter__(self) -> _job:
+        for number, array in enumerate(self._inputs.values()):
+            np.save(self.folder / f"input{number}.npy", array)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._temporary.cleanup()
+
+    def run(self, task: str, **job: Any) -> dict[str, Any]:
+        files = {name: str(self.folder / f"input{number}.npy") for number, name in enumerate(self._inputs)}
+        return run_job(task, self.folder, inputs=files, **job)
+
+    def array(self, name: str) -> npt.NDArray[np.float32]:
+        return np.load(self.folder / f"{name}.npy")  # type: ignore[no-any-return]
+
+    def array_or_none(self, name: str) -> npt.NDArray[np.float32] | None:
+        return self.array(name) if (self.folder / f"{name}.npy").exists() else None
+
+
+def _as_input(spec: ModelInput, inputs: Arrays) -> npt.NDArray[Any]:
+    if spec.name not in inputs:
+        raise NativeFailure(f"the data have no array for the model's input {spec.name!r}: {sorted(inputs)}")
+    return np.ascontiguousarray(inputs[spec.name], dtype=_KINDS.get(spec.data_type, np.float32))
+
+
+def _traced(name: str, kind: str) -> TracedOp:
+    return TracedOp(name, kind.split("[")[0].strip(), "DT_INT8" in kind)

@@ -1,0 +1,150 @@
+"""What one pytest run holds: settings, sources under test, records for the reports. Kept on `config.stash`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from pytest_mnnquant.checks.finding import Result
+from pytest_mnnquant.config import model_spec, read_settings
+from pytest_mnnquant.gate import Case, Gate, float_json
+from pytest_mnnquant.options import ModelSettings, Settings
+from pytest_mnnquant.quantize.store import Store, versions
+from pytest_mnnquant.report.json_report import build_report, write_report
+from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
+
+class Bench:
+    """The sources under test in this process."""
+
+    KEY: ClassVar = pytest.StashKey["Bench"]()
+
+    def __init__(self, config: pytest.Config, settings: Settings, wanted_ids: tuple[str, ...]) -> None:
+        self.config = config
+        self.settings = settings
+        self.wanted_ids = wanted_ids
+        self.selected: frozenset[str] = frozenset()
+        self.store = Store(self._cache_dir(), settings.reuse)
+        self.gates = [self.gate(model, model_spec(model)) for model in settings.models]
+        self._brought: list[tuple[Any, ModelSettings, Gate]] = []
+
+    def gate(self, model: ModelSettings, spec: Spec, **brought: Any) -> Gate:
+        """A source under test."""
+        return Gate(model, spec, self.store, self._teller(model.name), **brought)
+
+    def gate_for(self, model: ModelSettings, given: Any, calibration: Any, evaluation: Any) -> Gate:
+        """The source that a fixture brought; the same objects give the same gate, so that nothing is made twice."""
+        key = (given, calibration, evaluation)
+        for known, settings, gate in self._brought:
+            if settings == model and all(a is b for a, b in zip(known, key, strict=True)):
+                return gate
+        if isinstance(given, str | Path):
+            spec = model_spec(model)
+            gate = self.gate(model, spec, calibration=calibration, evaluation=evaluation)
+        else:
+            spec = Spec(model.name, model.name)
+            gate = self.gate(model, spec, given=given, calibration=calibration, evaluation=evaluation)
+        self._brought.append((key, model, gate))
+        return gate
+
+    def _cache_dir(self) -> Path:
+        if self.settings.cache_dir is not None:
+            return self.settings.cache_dir
+        cache = getattr(self.config, "cache", None)
+        if cache is None:  # -p no:cacheprovider
+            self._temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
+            return Path(self._temporary.name)
+        return Path(cache.mkdir("mnnquant"))
+
+    def _teller(self, name: str) -> Callable[[str], None]:
+        def say(what: str) -> None:
+            reporter = self.config.pluginmanager.getplugin("terminalreporter")
+            capture = self.config.pluginmanager.getplugin("capturemanager")
+            if reporter is None or not (reporter.isatty or reporter.verbosity > 0):
+                return
+            with capture.global_and_fixture_disabled() if capture else _nothing():
+                reporter.ensure_newline()
+                reporter.write_line(f"  {name}: {what} ...", light=True)
+
+        return say
+
+
+class _nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def record(case: Case, result: Result) -> dict[str, Any]:
+    """A result as plain data, which travels from an xdist worker to the controller."""
+    gate = case.gate
+    return {
+        "model": gate.settings.name,
+        "source": gate.settings.source or gate.spec.text,
+        "float": float_json(gate),
+        "variant": case.as_json(),
+        "label": case.label,
+        "check": result.as_json(),
+    }
+
+
+def start(config: pytest.Config) -> None:
+    """Read the settings and put the sources on the stash; turn what can't be used into a usage error.
+
+    Ids of ours among the command line's arguments are taken out of it, since pytest would look for files of that name.
+    With no other argument the suite runs alone.
+    """
+    ids = getattr(config.option, "mnn_ids", None)
+    if ids is None:  # On an xdist worker the controller has done this already.
+        ids = [arg for arg in config.args if _is_id(arg, config)]
+        config.option.mnn_ids = ids
+    given = config.args_source is pytest.Config.ArgsSource.ARGS
+    config.args[:] = [arg for arg in config.args if arg not in ids] if given else []
+    models = config.option.mnn_model or []
+    new = [base for base in dict.fromkeys(arg.partition("::")[0] for arg in ids) if base not in _sources(models)]
+    config.option.mnn_model = [*models, *new]
+    try:
+        settings = read_settings(config)
+        config.stash[Bench.KEY] = Bench(config, settings, tuple(ids))
+    except (ValueError, SourceError) as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def bench_of(config: pytest.Config) -> Bench:
+    """The bench of this run; one without models where only fixtures are used."""
+    if Bench.KEY not in config.stash:
+        config.stash[Bench.KEY] = Bench(config, read_settings(config), ())
+    return config.stash[Bench.KEY]
+
+
+def header(config: pytest.Config) -> str:
+    """The line of pytest's header: versions, models, recipes."""
+    state = bench_of(config)
+    tools = ", ".join(f"{name} {version}" for name, version in versions().items() if version and name != "numpy")
+    return f"mnnquant: {tools}; models: {', '.join(gate.settings.name for gate in state.gates) or 'none'}"
+
+
+def write_reports(config: pytest.Config, records: list[dict[str, Any]]) -> None:
+    """Write each report that was asked for."""
+    for path in bench_of(config).settings.reports:
+        write_report(build_report(records, versions()), path)
+
+
+def _sources(models: list[str]) -> set[str]:
+    return {part for text in models for part in (text, text.partition("=")[0])}
+
+
+def _is_id(arg: str, config: pytest.Config) -> bool:
+    base, colons, _ = arg.partition("::")
+    if not colons:
+        return False
+    if base in _sources(config.option.mnn_model or []):
+        return True
+    try:
+        parse_spec(base, config.invocation_params.dir)
+    except SourceError:
+        return False
+    return True

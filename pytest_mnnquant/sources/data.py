@@ -1,0 +1,147 @@
+"""Calibration and evaluation data as named arrays, whatever form the user has them in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.sources.spec import SourceError, call, describe, import_file
+
+LABELS: Final = "labels"
+_IMAGE_SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples: one array an input, the first axis counts samples; `labels` has shape [samples] or is None."""
+
+    inputs: dict[str, npt.NDArray[Any]]
+    labels: npt.NDArray[Any] | None = None
+    origin: str = field(default="data", compare=False)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(next(iter(self.inputs.values())))
+
+    def head(self, count: int) -> dict[str, npt.NDArray[Any]]:
+        """The inputs of the first `count` samples."""
+        return {name: array[:count] for name, array in self.inputs.items()}
+
+    def batches(self, size: int) -> Iterable[dict[str, npt.NDArray[Any]]]:
+        """The inputs in batches of `size` samples, in order."""
+        for start in range(0, self.samples, size):
+            yield {name: array[start : start + size] for name, array in self.inputs.items()}
+
+    def digest(self) -> str:
+        """A hash of the content."""
+        total = hashlib.sha256()
+        for name in sorted(self.inputs):
+            array = np.ascontiguousarray(self.inputs[name])
+            total.update(f"{name}{array.dtype}{array.shape}".encode())
+            total.update(memoryview(array).cast("B"))
+        return total.hexdigest()
+
+
+def load_data(text: str, root: Path, input_names: tuple[str, ...]) -> Dataset:
+    """Read what `--mnn-calibration` or `--mnn-evaluation` names. Raises `SourceError`."""
+    target, colon, attribute = text.rpartition(":")
+    if colon and target.endswith(".py"):
+        if not (root / target).is_file():
+            raise SourceError(f"{target}: no such file")
+        try:
+            module = import_file(root / target)
+        except Exception as error:
+            raise SourceError(f"{text}: importing it raised {describe(error)}") from error
+        return as_dataset(call(text, module, attribute), input_names, text)
+    path = root / text
+    if path.is_dir():
+        kind = "images" if any(file.suffix.lower() in _IMAGE_SUFFIXES for file in path.iterdir()) else "no images"
+        raise SourceError(
+            f"{text}: a folder ({kind}); image folders can't be read yet, because their preprocessing must be "
+            "declared: save the preprocessed arrays with numpy.savez, one array per model input"
+        )
+    if not path.is_file():
+        raise SourceError(f"{text}: no such file")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays: Any = {name: loaded[name] for name in loaded.files} if path.suffix == ".npz" else loaded
+    except (ValueError, OSError, EOFError) as error:
+        raise SourceError(f"{text}: not a .npz or .npy file of arrays: {describe(error)}") from None
+    return as_dataset(arrays, input_names, text)
+
+
+def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset:
+    """Turn arrays, dictionaries, (inputs, labels) pairs, or an iterable of such batches into a `Dataset`.
+
+    `input_names` are the model's inputs in order. Tensors are taken by their `detach().cpu().numpy()`. Raises
+    `SourceError` naming what does not fit.
+    """
+    if isinstance(value, Dataset):
+        return value
+    if _is_array(value) or isinstance(value, Mapping | tuple):
+        batches = [_batch(value, input_names, origin)]
+    else:
+        try:
+            batches = [_batch(item, input_names, origin) for item in value]
+        except TypeError:
+            raise SourceError(f"{origin}: {type(value).__name__} is neither arrays nor batches of arrays") from None
+    if not batches:
+        raise SourceError(f"{origin}: no batches")
+    try:
+        joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    except (KeyError, ValueError) as error:
+        raise SourceError(f"{origin}: its batches don't fit together: {describe(error)}") from None
+    labels = joined.pop(LABELS, None)
+    _validate(joined, labels, input_names, origin)
+    return Dataset(joined, labels, origin)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def _array(value: Any) -> npt.NDArray[Any]:
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value)
+
+
+def _batch(value: Any, input_names: tuple[str, ...], origin: str) -> dict[str, npt.NDArray[Any]]:
+    if isinstance(value, Mapping):
+        return {str(name): _array(array) for name, array in value.items()}
+    if isinstance(value, tuple | list):
+        if len(value) == 2 and isinstance(value[0], Mapping | tuple | list):
+            return {**_batch(value[0], input_names, origin), LABELS: _array(value[1])}
+        if len(value) not in (len(input_names), len(input_names) + 1):
+            raise SourceError(f"{origin}: a batch of {len(value)} arrays for {len(input_names)} model inputs")
+        return {name: _array(item) for name, item in zip([*input_names, LABELS], value, strict=False)}
+    return {input_names[0]: _array(value)}
+
+
+def _validate(
+    inputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[Any] | None, input_names: tuple[str, ...], origin: str
+) -> None:
+    missing = [name for name in input_names if name not in inputs]
+    if missing:
+        raise SourceError(f"{origin}: no array for the model's input {missing[0]!r}; it has: {', '.join(inputs) or 'none'}")
+    for name in input_names:
+        if inputs[name].ndim == 0 or inputs[name].dtype.kind not in "fiub":
+            raise SourceError(f"{origin}: array {name!r} is not numeric samples ({inputs[name].dtype})")
+        if inputs[name].size == 0:
+            raise SourceError(f"{origin}: array {name!r} is empty: shape {inputs[name].shape}")
+        if inputs[name].dtype.kind == "f" and not np.isfinite(inputs[name]).all():
+            raise SourceError(f"{origin}: array {name!r} holds NaN or infinity")
+    counts = {name: len(array) for name, array in inputs.items() if name in input_names}
+    if labels is not None:
+        counts[LABELS] = len(labels)
+    if len(set(counts.values())) != 1:
+        raise SourceError(f"{origin}: the arrays count different numbers of samples: {counts}")
+    for name in set(inputs) - set(input_names):
+        del inputs[name]

@@ -1,0 +1,162 @@
+"""A PyTorch model as a source: a private copy, its outputs, its ONNX export. Imports torch only when called."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.sources.spec import SourceError, describe
+
+if TYPE_CHECKING:
+    import torch
+
+EXPORTERS: Final = ("torchscript", "dynamo")
+_BATCH: Final = 32
+_EXPORT_SAMPLES: Final = 2
+
+
+def private_copy(model: Any, name: str) -> torch.nn.Module:
+    """A deep copy in eval mode, so that nothing done here reaches the caller's model. Raises `SourceError`."""
+    torch = import_torch(name)
+    if not isinstance(model, torch.nn.Module):
+        raise SourceError(f"{name}: a {type(model).__name__} was returned where a torch.nn.Module is needed")
+    try:
+        # deepcopy drops .grad of leaf parameters only by luck of version, so gradients are dropped from the copy here.
+        copied = copy.deepcopy(model)
+    except Exception as error:
+        raise SourceError(f"{name}: the model can't be copied: {describe(error)}") from error
+    for parameter in copied.parameters():
+        parameter.grad = None
+        parameter.requires_grad_(False)
+    return copied.eval()
+
+
+def import_torch(name: str) -> Any:
+    """The torch module; raises `SourceError` with the command to install it."""
+    try:
+        import torch
+    except ImportError:
+        raise SourceError(
+            f"{name}: a PyTorch model needs torch, which is not installed: pip install 'pytest-mnnquant[torch]'"
+        ) from None
+    return torch
+
+
+def input_names(model: torch.nn.Module) -> tuple[str, ...]:
+    """The names of `forward`'s required parameters (all positional ones where none is required)."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    positional = [p for p in inspect.signature(model.forward).parameters.values() if p.kind in kinds]
+    required = [p.name for p in positional if p.default is inspect.Parameter.empty]
+    return tuple(required or [p.name for p in positional[:1]])
+
+
+def as_tensors(inputs: dict[str, npt.NDArray[Any]]) -> tuple[torch.Tensor, ...]:
+    """The arrays as tensors, in the order of the model's inputs; copied, since a model may work in place."""
+    import torch
+
+    return tuple(torch.from_numpy(np.array(array)) for array in inputs.values())
+
+
+def flat_outputs(value: Any) -> list[torch.Tensor]:
+    """The tensors that a model returned, in the order in which ONNX lists them."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in flat_outputs(item)]
+    return []
+
+
+def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArray[Any]]:
+    """What the model computes on all samples, one array an output. Raises `SourceError` when it fails on them."""
+    import torch
+
+    parts: list[list[npt.NDArray[Any]]] = []
+    with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for batch in data.batches(_BATCH):
+            try:
+                results = flat_outputs(model(*as_tensors(batch)))
+            except Exception as error:
+                shapes = ", ".join(f"{key} {value.shape}" for key, value in batch.items())
+                raise SourceError(
+                    f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}"
+                ) from error
+            parts.append([np.atleast_1d(result.numpy()) for result in results])
+    if not parts or not parts[0]:
+        raise SourceError(f"{name}: the model returns no tensors")
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def export(model: torch.nn.Module, data: Dataset, path: Path, *, exporter: str, dynamic: bool, name: str) -> None:
+    """Write the model (as it is, in eval mode) to `path` as ONNX. Raises `SourceError` with the exporter's reason.
+
+    Inputs are named like `forward`'s parameters. `dynamic` leaves the batch open.
+    """
+    import torch
+
+    example = as_tensors(data.head(_EXPORT_SAMPLES if dynamic else 1))
+    names = list(data.inputs)
+    options: dict[str, Any] = {"input_names": names}
+    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+        options["dynamo"] = exporter == "dynamo"
+    if exporter == "dynamo":
+        if dynamic:
+            batch = torch.export.Dim("batch")
+            options["dynamic_shapes"] = tuple({0: batch} for _ in names)
+        options["external_data"] = False
+    else:
+        with torch.no_grad(), quiet():
+            count = len(flat_outputs(model(*example)))
+        options["output_names"] = [f"output{number}" if number else "output" for number in range(count)]
+        if dynamic:
+            options["dynamic_axes"] = {key: {0: "batch"} for key in [*names, *options["output_names"]]}
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.onnx.export(model, example, str(path), **options)
+    except Exception as error:
+        hint = " (the dynamo exporter needs onnxscript)" if isinstance(error, ImportError) else ""
+        other = EXPORTERS[1 - EXPORTERS.index(exporter)]
+        raise SourceError(
+            f"{name}: the {exporter} exporter failed: {describe(error)}{hint}; the other one: --mnn-exporter={other}"
+        ) from error
+
+
+def digest(model: torch.nn.Module) -> str:
+    """A hash of the model's structure and state."""
+    total = hashlib.sha256(repr(model).encode())
+    for key, value in model.state_dict().items():
+        total.update(key.encode())
+        if hasattr(value, "numpy"):
+            total.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
+    return total.hexdigest()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep torch's warnings and prints out of the user's run, where `filterwarnings = error` would make them fail."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

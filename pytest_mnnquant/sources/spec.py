@@ -1,0 +1,121 @@
+"""What `--mnn-model` names: `[NAME=]file.py:callable`, `[NAME=]package.module:callable`, or a model file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+MODEL_SUFFIXES: Final = (".onnx", ".mnn")
+_PLANNED: Final = (".pt2", ".tflite")
+
+
+class SourceError(Exception):
+    """A model or its data can't be used as given. One line: what is at fault and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A parsed model specification. Either `path` (and `attribute` for Python files) or `module` is set."""
+
+    text: str
+    name: str
+    path: Path | None = None
+    module: str = ""
+    attribute: str = ""
+
+    @property
+    def is_python(self) -> bool:
+        """Whether the model comes from a Python callable, so needs PyTorch."""
+        return bool(self.attribute)
+
+
+def parse_spec(text: str, root: Path) -> Spec:
+    """Parse one specification; relative paths start at `root`. Raises `SourceError`."""
+    name, target = "", text
+    if match := re.match(r"([\w.\-]+)=(.+)$", text):
+        name, target = match.groups()
+    if target.endswith(MODEL_SUFFIXES):
+        path = root / target
+        if not path.is_file():
+            raise SourceError(f"{target}: no such file")
+        return Spec(text, name or path.stem, path)
+    if target.endswith(_PLANNED):
+        raise SourceError(f"{target}: {Path(target).suffix} models can't be read yet; convert it to .onnx or .mnn")
+    place, colon, attribute = target.rpartition(":")
+    if not colon or not attribute.isidentifier():
+        raise SourceError(
+            f"{target!r} is not a model: give file.py:callable, package.module:callable, or a .onnx or .mnn file"
+        )
+    if place.endswith(".py"):
+        path = root / place
+        if not path.is_file():
+            raise SourceError(f"{place}: no such file")
+        return Spec(text, name or _default_name(path.stem, attribute), path, attribute=attribute)
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise SourceError(f"{place!r} is neither a Python file nor a module name")
+    return Spec(text, name or _default_name(place.rpartition(".")[2], attribute), None, place, attribute)
+
+
+def _default_name(stem: str, attribute: str) -> str:
+    return stem if attribute == "build" else f"{stem}.{attribute}"
+
+
+def load_module(spec: Spec) -> ModuleType:
+    """Import the module that holds the callable. Raises `SourceError` with the first line of what went wrong."""
+    try:
+        if spec.path is None:
+            return importlib.import_module(spec.module)
+        return import_file(spec.path)
+    except Exception as error:
+        raise SourceError(f"{spec.text}: importing it raised {describe(error)}") from error
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import a Python file by its path, once; its folder joins the end of `sys.path` so that it finds its siblings."""
+    name = "mnnquant_" + re.sub(r"\W", "_", str(path.resolve()))
+    if name in sys.modules:
+        return sys.modules[name]
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} can't be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def call(text: str, module: ModuleType, attribute: str) -> Any:
+    """Call `module.attribute()`. Raises `SourceError` naming what is missing or what was raised."""
+    function: Callable[[], Any] | None = getattr(module, attribute, None)
+    if not callable(function):
+        known = ", ".join(name for name in vars(module) if callable(getattr(module, name)) and name[0] != "_")
+        raise SourceError(f"{text}: there is no callable {attribute!r}; it has: {known or 'none'}")
+    try:
+        return function()
+    except Exception as error:
+        raise SourceError(f"{text}: {attribute}() raised {describe(error)}") from error
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line, with the place in the user's code where it was raised."""
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})" if trace else ""
+    return text + place

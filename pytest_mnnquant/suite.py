@@ -1,0 +1,124 @@
+"""The suite that `--mnn-model` collects: one item per variant and check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from pytest_mnnquant import bench
+from pytest_mnnquant.checks import CHECKS
+from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.gate import Case, Gate
+from pytest_mnnquant.quantize.recipes import RECIPES
+from pytest_mnnquant.report.terminal import failure_text
+from pytest_mnnquant.fixtures import RECORDS
+from pytest_mnnquant.session import Bench, bench_of
+
+_BLOCKERS: Final = "conversion"
+
+
+class CheckFailed(Exception):
+    """A check failed; `text` is what the user reads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class ModelCollector(pytest.Collector):
+    """The items of one model. Its name is the specification as the user gave it."""
+
+    gate: Gate
+
+    @classmethod
+    def of(cls, session: pytest.Session, gate: Gate) -> ModelCollector:
+        """The collector of a model; the ids of its items start with the model's specification."""
+        collector: ModelCollector = cls.from_parent(session, name=gate.settings.source, nodeid=node_name(gate))
+        collector.gate = gate
+        return collector
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """One item per variant and check, in order of dependence."""
+        given = self.gate.settings.quantized is not None
+        for name in self.gate.settings.recipes:
+            python = self.gate.spec.is_python and not given
+            for mode in RECIPES[name].modes(python, self.gate.settings.modes):
+                case = self.gate.case(name, mode)
+                for check in CHECKS:
+                    yield CheckItem.of(self, case, check)
+
+
+class CheckItem(pytest.Item):
+    """One check of one variant."""
+
+    case: Case
+    check: str
+
+    @classmethod
+    def of(cls, parent: ModelCollector, case: Case, check: str) -> CheckItem:
+        """The item `RECIPE[MODE]::CHECK`."""
+        item: CheckItem = cls.from_parent(parent, name=f"{case.label}::{check}")
+        item.case, item.check = case, check
+        item.add_marker(f"mnn_{check}")
+        return item
+
+    def runtest(self) -> None:
+        """Judge; fail, skip or pass by the outcome."""
+        state = bench_of(self.config)
+        blocker = None if self.check == _BLOCKERS else self._blocker(state)
+        if blocker:
+            pytest.skip(blocker)
+        result = self.judge(state)
+        self.stash.setdefault(RECORDS, []).append((self.case, result))
+        if result.outcome == PASSED:
+            return
+        if result.outcome == FAILED or state.settings.strict:
+            raise CheckFailed(failure_text(self.case, result))
+        pytest.skip(f"inconclusive: {result.reason}" if result.outcome == INCONCLUSIVE else result.reason)
+
+    def judge(self, state: Bench) -> Result:
+        """The result of this item's check."""
+        strict = state.settings.strict
+        if self.check == "latency":
+            return bench.latency(self.config, self, self.case, self.case.gate.settings.limits, strict)
+        return self.case.check(self.check, strict=strict)
+
+    def _blocker(self, state: Bench) -> str:
+        """Why there is nothing to judge, if the conversion check of this variant already fails with that."""
+        if not self.case.is_unusable or self.nodeid.rpartition("::")[0] + f"::{_BLOCKERS}" not in state.selected:
+            return ""
+        return f"blocked: there is no model to judge, see {self.case.label}::{_BLOCKERS}"
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Our own failures as plain text; anything else as pytest shows it."""
+        if isinstance(excinfo.value, CheckFailed):
+            return excinfo.value.text
+        return super().repr_failure(excinfo)
+
+    def reportinfo(self) -> tuple[Any, int | None, str]:
+        """Where the item comes from, and its title."""
+        return self.case.gate.spec.path or self.path, None, f"{self.case.gate.settings.name}: {self.name}"
+
+
+def node_name(gate: Gate) -> str:
+    """The first part of the ids of a model's items: the specification, or the name where one was given."""
+    return gate.settings.source if "=" not in gate.settings.source else gate.settings.name
+
+
+def collect(session: pytest.Session) -> list[pytest.Item]:
+    """All items of all models that were asked for, or those whose ids were given on the command line."""
+    state = bench_of(session.config)
+    items: list[pytest.Item] = []
+    for gate in state.gates:
+        items.extend(ModelCollector.of(session, gate).collect())  # type: ignore[arg-type]
+    if state.wanted_ids:
+        items = [item for item in items if any(_is_part(item.nodeid, wanted) for wanted in state.wanted_ids)]
+        if not items:
+            raise pytest.UsageError(f"no check is called {state.wanted_ids[0]}; --co lists them")
+    return items
+
+
+def _is_part(nodeid: str, wanted: str) -> bool:
+    return nodeid == wanted or nodeid.startswith((wanted + "::", wanted + "["))
