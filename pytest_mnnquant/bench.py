@@ -26,7 +26,9 @@ def latency(config: pytest.Config, node: pytest.Item, case: Case, limits: Limits
     if why_not:
         if limits.max_latency_ratio is None:
             return skipped("latency", f"not measured: {why_not}")
-        gap = Finding("MNQ003", f"not measured: {why_not}", remedy="run the latency checks alone: -k latency -p no:xdist")
+        gap = Finding(
+            "MNQ003", f"not measured: {why_not}", remedy="run the latency checks alone: -k latency -p no:xdist"
+        )
         return judge("latency", [gap], {})
     result = case.check("latency", limits, strict)
     if "latency_ratio" in result.metrics:

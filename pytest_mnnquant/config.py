@@ -109,7 +109,9 @@ def _validate(models: list[ModelSettings], given: Mapping[str, Any]) -> None:
         if model.quantized is None and model.params is not None:
             raise ValueError("--mnn-params: goes with --mnn-quantized")
         if model.quantized is not None and len(model.recipes) > 1:
-            raise ValueError("--mnn-quantized: goes with a single --mnn-recipe, which says what the file is meant to be")
+            raise ValueError(
+                "--mnn-quantized: goes with a single --mnn-recipe, which says what the file is meant to be"
+            )
         for text in (model.calibration, model.evaluation):
             if text is not None:
                 _exists(text, model.base)

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from pytest_mnnquant.options import ModelSettings
     from pytest_mnnquant.quantized import Quantized
 
-#: What a test measured: (variant, result) pairs.
-RECORDS = pytest.StashKey[list[Any]]()
-
 
 @pytest.fixture
 def mnn_model(request: pytest.FixtureRequest) -> Any:
@@ -89,9 +86,9 @@ def mnn_float(request: pytest.FixtureRequest, mnn_model: Any, mnn_calibration: A
 
 
 @pytest.fixture
-def mnn_latency(request: pytest.FixtureRequest, mnn_quantized: Quantized) -> Iterator[PairedRatio]:
+def mnn_latency(mnn_quantized: Quantized) -> PairedRatio:
     """Latency of the variant over the float model's, timed in pairs and recorded with pytest-benchmark."""
-    yield mnn_quantized.latency()
+    return mnn_quantized.latency()
 
 
 _MARKER_KEYS = ("model", "recipes", "modes")
@@ -128,19 +125,21 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("mnn_recipe", "mnn_mode")[column], values, indirect=True, ids=[str(v) for v in values])
 
 
-def _variants(
-    settings: ModelSettings, marked: dict[str, Any], brings_model: bool
-) -> Iterator[tuple[str, str | None]]:
+def _variants(settings: ModelSettings, marked: dict[str, Any], brings_model: bool) -> Iterator[tuple[str, str | None]]:
     from pytest_mnnquant.quantize.recipes import MODES, RECIPES
 
     recipes = tuple(marked.get("recipes", settings.recipes))
     modes = tuple(marked.get("modes", settings.modes))
     for name, known in ((name, RECIPES) for name in recipes):
         if name not in known:
-            raise pytest.UsageError(f"@pytest.mark.mnn(recipes=...): {name!r} is unknown; choose from: {', '.join(known)}")
+            raise pytest.UsageError(
+                f"@pytest.mark.mnn(recipes=...): {name!r} is unknown; choose from: {', '.join(known)}"
+            )
     for mode in modes:
         if mode not in MODES:
-            raise pytest.UsageError(f"@pytest.mark.mnn(modes=...): {mode!r} is unknown; choose from: {', '.join(MODES)}")
+            raise pytest.UsageError(
+                f"@pytest.mark.mnn(modes=...): {mode!r} is unknown; choose from: {', '.join(MODES)}"
+            )
     source = marked.get("model", settings.source)
     python = settings.quantized is None and (brings_model or not str(source).endswith((".onnx", ".mnn")))
     for name in recipes:
@@ -152,5 +151,3 @@ def _overrides_model(metafunc: pytest.Metafunc) -> bool:
     """Whether the user's own fixture gives the model, so that its kind is not known before it runs."""
     definitions = metafunc._arg2fixturedefs.get("mnn_model", ())  # no public way to ask
     return bool(definitions) and definitions[-1].func.__module__ != __name__
-
-

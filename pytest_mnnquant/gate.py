@@ -112,6 +112,10 @@ class Gate:
         inputs = self.inputs
         return run(source.model, inputs, timeout=self.settings.timeout, batched=source.batched)
 
+    def float_json(self) -> dict[str, Any] | None:
+        """The float model in the report; None when there is none."""
+        return None if isinstance(self._prepared, Unusable) else _file_json(self._prepared.model)
+
     @property
     def inputs(self) -> dict[str, npt.NDArray[Any]]:
         """Evaluation data, else calibration data, else one sample of noise, enough to see what runs."""
@@ -231,9 +235,7 @@ class Case:
 
     def _check_conversion(self, limits: Limits, strict: bool) -> Result:
         source, variant = self.gate.prepared, self.variant
-        return check_conversion(
-            source.model, source.proof, source.unproven, PROOF_TOLERANCE, self.match, variant.given
-        )
+        return check_conversion(source.model, source.proof, source.unproven, PROOF_TOLERANCE, self.match, variant.given)
 
     def _check_params(self, limits: Limits, strict: bool) -> Result:
         self.gate.prepared  # noqa: B018  A source that can't be used is told by every check.
@@ -295,14 +297,6 @@ class Case:
         return {**record, "coverage": coverage(self.rows), "bn_drift": variant.drift, "layers": rows}
 
 
-def float_json(gate: Gate) -> dict[str, Any] | None:
-    """The float model in the report; None when there is none."""
-    try:
-        return _file_json(gate.prepared.model)
-    except Unusable:
-        return None
-
-
 def _file_json(model: Model) -> dict[str, Any]:
     digest = file_digest(model.path) if model.path.exists() else None
     return {"path": str(model.path), "bytes": model.size, "sha256": digest, "uuid": model.uuid}
@@ -338,7 +332,7 @@ def _given_variant(settings: ModelSettings, recipe: Recipe, source: Prepared) ->
 def _days_older(path: Path, source: Path | None) -> float | None:
     if source is None:
         return None
-    return (os.stat(source).st_mtime - os.stat(path).st_mtime) / 86_400
+    return (source.stat().st_mtime - path.stat().st_mtime) / 86_400
 
 
 def _same_bits(reference: Run, other: Run) -> bool | None:

@@ -102,7 +102,7 @@ OPTIONS: Final = (
            float, low=0.0),
     Option("skip_layer", "glob of layers meant to stay float (repeatable)", "PATTERN", many=True, default=()),
     Option("ignore", RULE_HELP, "CODE", many=True, default=()),
-    Option("report", "write a report; .json by its ending (repeatable)", "FILE", many=True, default=(), per_model=False),
+    Option("report", "write a .json report (repeatable)", "FILE", many=True, default=(), per_model=False),
     Option("cache_dir", "where artifacts are kept by content (default: pytest's cache folder)", "DIR", per_model=False),
     Option("no_cache", "make everything anew", kind=bool, default=False, per_model=False),
     Option("exporter", "PyTorch's ONNX exporter: torchscript or dynamo (default: torchscript)", "NAME",
@@ -263,5 +263,8 @@ def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any]
         recipes=tuple(dict.fromkeys(value("recipe"))),
         skip_layers=value("skip_layer"),
         limits=limits,
-        **{key: value(key) for key in ("quantized", "params", "calibration", "evaluation", "mode", "ignore", "exporter", "timeout")},
+        **{
+            key: value(key)
+            for key in ("quantized", "params", "calibration", "evaluation", "mode", "ignore", "exporter", "timeout")
+        },
     )

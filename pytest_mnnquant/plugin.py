@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant import fixtures, options
+from pytest_mnnquant import fixtures, options, records
 from pytest_mnnquant.checks import CHECKS
 
 
@@ -66,11 +66,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Attach what was measured to the report, which travels from xdist workers to the controller."""
     report = yield
-    measured = item.stash.get(fixtures.RECORDS, None) if call.when == "call" else None
-    if measured:
-        from pytest_mnnquant.session import record
-
-        report.mnnquant = [record(case, result) for case, result in measured]  # type: ignore[attr-defined]
+    if call.when == "call":
+        report.mnnquant = records.kept(item)  # type: ignore[attr-defined]
     return report
 
 

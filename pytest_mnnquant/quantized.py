@@ -11,10 +11,10 @@ import pytest
 from pytest_mnnquant import bench
 from pytest_mnnquant.checks.coverage import coverage
 from pytest_mnnquant.checks.finding import FAILED, Result
-from pytest_mnnquant.fixtures import RECORDS
 from pytest_mnnquant.gate import Case, Gate
 from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.options import Limits, ModelSettings
+from pytest_mnnquant.records import keep
 from pytest_mnnquant.report.terminal import failure_text
 from pytest_mnnquant.session import bench_of
 from pytest_mnnquant.sources.spec import SourceError
@@ -77,7 +77,7 @@ class Quantized:
         given = {key: value for key, value in limits.items() if value is not None}
         chosen = self.limits.with_changes(given, f"assert ({check})")
         result = self._judge(check, chosen)
-        self._node.stash.setdefault(RECORDS, []).append((self._case, result))
+        keep(self._node, self._case, result)
         if not result:
             pytest.fail(failure_text(self._case, result), pytrace=False)
         return result.metrics
@@ -91,7 +91,7 @@ class Quantized:
     def latency(self) -> PairedRatio:
         """Time against the float model; skips the test where nothing may be timed (xdist, --benchmark-disable)."""
         result = self._judge("latency", self.limits.with_changes({}, "latency"))
-        self._node.stash.setdefault(RECORDS, []).append((self._case, result))
+        keep(self._node, self._case, result)
         if "latency_ratio" not in result.metrics:
             text = failure_text(self._case, result)
             (pytest.fail if result.outcome == FAILED else pytest.skip)(text)
@@ -133,4 +133,3 @@ def quantized_for(
     except ValueError as error:
         pytest.fail(str(error), pytrace=False)
     return Quantized(gate.case(recipe, mode), node, limits)
-

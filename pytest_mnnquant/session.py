@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pytest_mnnquant.checks.finding import Result
 from pytest_mnnquant.config import model_spec, read_settings
-from pytest_mnnquant.gate import Case, Gate, float_json
+from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.options import ModelSettings, Settings
 from pytest_mnnquant.quantize.store import Store, versions
 from pytest_mnnquant.report.json_report import build_report, write_report
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
+
 
 class Bench:
     """The sources under test in this process."""
@@ -76,19 +76,6 @@ class _nothing:
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...
-
-
-def record(case: Case, result: Result) -> dict[str, Any]:
-    """A result as plain data, which travels from an xdist worker to the controller."""
-    gate = case.gate
-    return {
-        "model": gate.settings.name,
-        "source": gate.settings.source or gate.spec.text,
-        "float": float_json(gate),
-        "variant": case.as_json(),
-        "label": case.label,
-        "check": result.as_json(),
-    }
 
 
 def start(config: pytest.Config) -> None:

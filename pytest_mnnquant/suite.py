@@ -12,8 +12,8 @@ from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.gate import Case, Gate
 from pytest_mnnquant.quantize.recipes import RECIPES
+from pytest_mnnquant.records import keep
 from pytest_mnnquant.report.terminal import failure_text
-from pytest_mnnquant.fixtures import RECORDS
 from pytest_mnnquant.session import Bench, bench_of
 
 _BLOCKERS: Final = "conversion"
@@ -71,7 +71,7 @@ class CheckItem(pytest.Item):
         if blocker:
             pytest.skip(blocker)
         result = self.judge(state)
-        self.stash.setdefault(RECORDS, []).append((self.case, result))
+        keep(self, self.case, result)
         if result.outcome == PASSED:
             return
         if result.outcome == FAILED or state.settings.strict:
@@ -112,7 +112,7 @@ def collect(session: pytest.Session) -> list[pytest.Item]:
     state = bench_of(session.config)
     items: list[pytest.Item] = []
     for gate in state.gates:
-        items.extend(ModelCollector.of(session, gate).collect())  # type: ignore[arg-type]
+        items.extend(ModelCollector.of(session, gate).collect())
     if state.wanted_ids:
         items = [item for item in items if any(_is_part(item.nodeid, wanted) for wanted in state.wanted_ids)]
         if not items:

@@ -70,7 +70,11 @@ def _figures(item: Agreement) -> dict[str, float | None]:
 
 def _classifier(evidence: AccuracyEvidence) -> str | None:
     """The output that the labels are for: the only one of shape [samples, classes] that can hold every label."""
-    if evidence.labels is None or evidence.labels.dtype.kind not in "iu" or evidence.labels.size != len(evidence.labels):
+    if (
+        evidence.labels is None
+        or evidence.labels.dtype.kind not in "iu"
+        or evidence.labels.size != len(evidence.labels)
+    ):
         return None
     fitting = [
         name
@@ -86,11 +90,15 @@ def _broken(evidence: AccuracyEvidence) -> list[Finding]:
         output = evidence.outputs.get(name)
         if output is None or output.shape != reference.shape:
             shape = "no such output" if output is None else str(list(output.shape))
-            findings.append(Finding("MNQ705", f"output {name!r}: {shape}, the float model gives {list(reference.shape)}"))
+            findings.append(
+                Finding("MNQ705", f"output {name!r}: {shape}, the float model gives {list(reference.shape)}")
+            )
         elif not np.isfinite(output).all() or np.abs(output).max() > 1e30:
             bad = ~np.isfinite(output) | (np.abs(output) > 1e30)
             share = float(bad.mean())
-            findings.append(Finding("MNQ703", f"output {name!r}: {share:.0%} of the values are not finite (or above 1e30)"))
+            findings.append(
+                Finding("MNQ703", f"output {name!r}: {share:.0%} of the values are not finite (or above 1e30)")
+            )
         elif len(output) > 1 and (output == output[:1]).all() and not (reference == reference[:1]).all():
             message = f"output {name!r} is the same for all {len(output)} samples; the float model's is not"
             findings.append(Finding("MNQ704", message))
@@ -124,7 +132,8 @@ def _unlike(compared: dict[str, Agreement], min_cosine: float, evidence: Accurac
             findings.append(
                 Finding(
                     "MNQ702",
-                    f"output {name!r}: largest error {item.relative_error:.3f} of the range, {1 - min_cosine:.3f} allowed",
+                    f"output {name!r}: largest error {item.relative_error:.3f} of the range, "
+                    f"{1 - min_cosine:.3f} allowed",
                     remedy=_remedy(evidence),
                 )
             )

@@ -31,7 +31,7 @@ def check_bundle(model: Model, params: ParamsEvidence | None) -> Result:
                 Finding(
                     "MNQ804",
                     f"the model's uuid is {model.uuid or 'empty'}, the params file's {params.params.uuid}",
-                    cause="the converter did not read this params file, or a tool dropped the uuid (mnnquant's EMA does)",
+                    cause="the converter did not read this params file, or a tool dropped the uuid (as mnnquant's EMA)",
                     remedy="keep the model with the params file it was made with",
                 )
             )

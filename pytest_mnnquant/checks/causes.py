@@ -50,12 +50,15 @@ def _int8(
 ) -> tuple[str, str]:
     if row.layer.kind not in INT8_KINDS or row.layer.subgraph:
         place = "inside a While or If body" if row.layer.subgraph else row.layer.kind
-        return f"MNN has no int8 form of it ({place})", "add --weightQuantBits 8, which stores it in 8 bits; " + _SKIP.format(name=row.layer.name)
+        return (
+            f"MNN has no int8 form of it ({place})",
+            "add --weightQuantBits 8, which stores it in 8 bits; " + _SKIP.format(name=row.layer.name),
+        )
     if params is not None and params.params is not None:
         if (lost := params.misnamed_of(row.layer)) is not None:
             tensor = row.layer.output_names[0]
             return (
-                f"name does not match: the params file lists it as {lost.entry.name!r}, its tensor is {tensor!r} in MNN; "
+                f"name does not match: the params file lists it as {lost.entry.name!r}, in MNN it is {tensor!r}; "
                 "both carry the same weights",
                 f"rename {lost.entry.name!r} to {tensor!r} in the params file and convert again",
             )
@@ -66,10 +69,12 @@ def _int8(
                 "give the path of the calibrated params file, and convert again",
             )
         if any(op is row.layer for op in params.unlisted):
-            return "the params file has no entry for it", "calibrate with this layer, or " + _SKIP.format(name=row.layer.name)
+            return "the params file has no entry for it", "calibrate with this layer, or " + _SKIP.format(
+                name=row.layer.name
+            )
         if model.uuid != params.params.uuid:
             return (
-                "the converter never read the params file: the model does not carry its uuid (flag mistyped or left out?)",
+                "the converter never read the params file, whose uuid the model does not carry: mistyped flag or none",
                 _ASK["int8"],
             )
     if params is not None and params.missing:

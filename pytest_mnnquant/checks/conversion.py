@@ -21,7 +21,7 @@ def check_conversion(
         findings.append(
             Finding(
                 "MNQ104",
-                f"{len(low_bit)} of {len(float_model.layers)} layers of the source {float_model.path.name} are quantized",
+                f"{len(low_bit)} of {len(float_model.layers)} layers of {float_model.path.name} are quantized already",
                 low_bit[0].name,
                 remedy="give the float model (or the .onnx, or the PyTorch callable) as --mnn-model",
             )

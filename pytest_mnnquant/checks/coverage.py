@@ -108,7 +108,9 @@ def _missed(row: LayerRow, recipe: Recipe, total: int, cause: str, remedy: str) 
         code, what = "MNQ401", "is stored as float32"
     else:
         code, what = "MNQ402", f"is stored as {row.stored.weights[0].label}"
-    return Finding(code, f"{what}, {recipe.weight_kind} asked ({share:.0%} of all weights)", row.layer.name, cause, remedy)
+    return Finding(
+        code, f"{what}, {recipe.weight_kind} asked ({share:.0%} of all weights)", row.layer.name, cause, remedy
+    )
 
 
 def _with_head(findings: list[Finding], head: str) -> list[Finding]:

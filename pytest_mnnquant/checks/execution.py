@@ -36,7 +36,9 @@ def check_execution(
     }
     layers = [row for row in rows if row.stored and row.stored.is_convolution and not row.stored.subgraph]
     if not layers:
-        return judge("execution", [Finding("MNQ001", "no layer of the model could be looked for in the trace")], metrics)
+        return judge(
+            "execution", [Finding("MNQ001", "no layer of the model could be looked for in the trace")], metrics
+        )
     findings = [
         Finding("MNQ602", "does not appear in the trace of what ran", row.layer.name)
         for row in layers

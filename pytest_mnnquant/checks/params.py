@@ -133,8 +133,8 @@ def _guide(path: Path | None, params: Params) -> Finding:
     return Finding(
         "MNQ303",
         f"{path} was written by MNN's converter, not by a calibration: {len(params.layers)} layers, all with 0 bits",
-        cause="the path given as --compressionParamsFile did not exist, so the converter created it and quantized nothing",
-        remedy="delete this file, give the path of the calibrated params file to --compressionParamsFile, convert again",
+        cause="the path given as --compressionParamsFile did not exist: the converter created it and quantized nothing",
+        remedy="delete this file, give the path of the calibrated params file to --compressionParamsFile",
     )
 
 
@@ -152,7 +152,8 @@ def _misname(item: Misnamed) -> Finding:
         "MNQ304",
         f"output tensor {entry.name!r} is not in the model, so MNN leaves this layer float",
         layer.name,
-        cause=f"name does not match: the entry carries this layer's weights, whose output is {layer.output_names[0]!r} in MNN",
+        cause=f"name does not match: the entry carries this layer's weights, but its tensor in MNN is "
+        f"{layer.output_names[0]!r}",
         remedy=f"rename {entry.name!r} to {layer.output_names[0]!r} in the params file and convert again",
     )
 
@@ -163,16 +164,20 @@ def _unlisted(op: Op, path: Path | None) -> Finding:
         f"{path} has no entry for output tensor {op.output_names[0]!r}",
         op.name,
         cause="the calibration did not know this layer (mnncompress quantizes Conv2d and Linear modules only)",
-        remedy="quantize it weight-only with --weightQuantBits 8, or name it in --mnn-skip-layer if it shall stay float",
+        remedy="quantize it weight-only with --weightQuantBits 8, or name it in --mnn-skip-layer to keep it float",
     )
 
 
 def _applied(entry: LayerParams, op: Op, model: Model, params: Params) -> Finding | None:
     weights = op.weights[0]
     if not weights.full_int8 or entry.output is None or entry.input is None:
-        cause = "" if model.uuid == params.uuid else (
-            "the converter never read this file: the model does not carry its uuid (was --compressionParamsFile "
-            "mistyped or left out? MNN ignores flags it does not know)"
+        cause = (
+            ""
+            if model.uuid == params.uuid
+            else (
+                "the converter never read this file: the model does not carry its uuid (was --compressionParamsFile "
+                "mistyped or left out? MNN ignores flags it does not know)"
+            )
         )
         return Finding(
             "MNQ305",

@@ -48,12 +48,16 @@ RULES: Final = {
         Rule("MNQ305", "params-not-applied", _E, "The model does not hold what the params file says."),
         Rule("MNQ306", "params-incomplete", _E, "The params file does not list a layer of the model."),
         Rule("MNQ401", "layer-is-float", _E, "A layer's weights are not quantized."),
-        Rule("MNQ402", "layer-has-other-precision", _E, "A layer's weights are stored in another precision than asked."),
+        Rule(
+            "MNQ402", "layer-has-other-precision", _E, "A layer's weights are stored in another precision than asked."
+        ),
         Rule("MNQ403", "weight-buffer-corrupt", _E, "A layer's weight buffer contradicts its own header."),
         Rule("MNQ410", "weights-differ", _E, "A layer's stored weights are not the source's weights."),
         Rule("MNQ601", "ran-in-float", _E, "A layer that is stored in int8 did not run in int8."),
         Rule("MNQ602", "layer-did-not-run", _E, "A layer does not appear in the trace of what ran."),
-        Rule("MNQ603", "computes-like-float", _E, "The quantized model computes exactly what the float model computes."),
+        Rule(
+            "MNQ603", "computes-like-float", _E, "The quantized model computes exactly what the float model computes."
+        ),
         Rule("MNQ701", "accuracy-drop", _E, "The task metric drops more than allowed."),
         Rule("MNQ702", "outputs-differ", _E, "The outputs are not similar enough to the float model's."),
         Rule("MNQ703", "output-not-finite", _E, "An output holds NaN or infinity."),
@@ -62,7 +66,9 @@ RULES: Final = {
         Rule("MNQ710", "x86-max-pool", _W, "MNN on x86 pools int8 wrongly; judged on a copy that pools as ARM does."),
         Rule("MNQ801", "size-unexpected", _E, "The size is not the one that the layers and the recipe give."),
         Rule("MNQ802", "size-ratio", _E, "The model did not shrink as much as required."),
-        Rule("MNQ803", "external-weights-missing", _E, "The .mnn needs a .mnn.weight file that is missing or too short."),
+        Rule(
+            "MNQ803", "external-weights-missing", _E, "The .mnn needs a .mnn.weight file that is missing or too short."
+        ),
         Rule("MNQ804", "bundle-mixed", _W, "The model and the params file carry different uuids."),
         Rule("MNQ901", "latency-ratio", _E, "The quantized model is slower than allowed."),
     )

@@ -29,7 +29,7 @@ def expected_layer_bytes(layer: Op, recipe: Recipe) -> int:
         return 2 * layer.weight_count + (_WEIGHT_TABLES - 20 if layer.is_convolution else 0)
     if not layer.is_convolution:
         return layer.weight_bytes
-    header = 1 + 2 * 2 + 1 + 2**recipe.bits
+    header = 1 + 2 * 2 + 1 + (1 << recipe.bits)
     codes = math.ceil(layer.weight_count * recipe.bits / 8)
     channels = layer.shape[0] if layer.shape else 0
     scales = channels * (4 if recipe.activations else 8)
@@ -73,5 +73,7 @@ def _why(quantized_bytes: int, expected: int) -> str:
     if quantized_bytes > expected * (1 + TOLERANCE):
         return "layers are stored in more bytes than asked: the coverage check names them"
     if quantized_bytes < expected * (1 - TOLERANCE):
-        return "layers are stored in fewer bytes than asked: fewer bits, sparse storage, or parts of the network are gone"
+        return (
+            "layers are stored in fewer bytes than asked: fewer bits, sparse storage, or parts of the network are gone"
+        )
     return "the layers of this network do not allow more: its biases, tables and graph stay as they are"

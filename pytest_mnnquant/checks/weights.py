@@ -46,7 +46,9 @@ def weight_errors(base: Model, model: Model, match: Match) -> tuple[list[WeightE
             findings.append(Finding("MNQ403", f"its weights can't be decoded: {error}", layer.name))
             continue
         if ours.shape != theirs.shape or not np.isfinite(theirs).all():
-            findings.append(Finding("MNQ403", f"{theirs.size} finite weights wanted, {ours.size} in the source", layer.name))
+            findings.append(
+                Finding("MNQ403", f"{theirs.size} finite weights wanted, {ours.size} in the source", layer.name)
+            )
             continue
         signal = float(np.square(ours.astype(np.float64)).mean())
         noise = float(np.square(steps).mean()) / 12 if steps.size else signal * 10 ** (-_FLOOR_DB / 10 - 3)
@@ -63,7 +65,7 @@ def check_weights(base: Model, model: Model, match: Match, older_by_days: float 
     findings += [
         Finding(
             "MNQ410",
-            f"stored weights differ from the source's: SQNR {error.measured:.1f} dB, rounding gives {error.expected:.1f} dB",
+            f"its weights are not the source's: SQNR {error.measured:.1f} dB, rounding gives {error.expected:.1f} dB",
             error.layer,
             cause,
             remedy,
@@ -78,10 +80,16 @@ def check_weights(base: Model, model: Model, match: Match, older_by_days: float 
 
 
 def _cause(others: int, compared: int, older_by_days: float | None) -> tuple[str, str]:
-    remedy = "convert and quantize this source again; delete the old output first, since MNN's converter leaves it there when it fails"
+    remedy = (
+        "convert and quantize this source again; delete the old output first, since MNN's converter leaves it there "
+        "when it fails"
+    )
     if others == compared and older_by_days is not None and older_by_days > 0:
         age = f"{older_by_days:.1f} days" if older_by_days >= 1 else f"{older_by_days * 24 * 60:.0f} minutes"
-        return f"every layer has other weights and the file is {age} older than the source: it is a stale output", remedy
+        return (
+            f"every layer has other weights and the file is {age} older than the source: it is a stale output",
+            remedy,
+        )
     if others == compared:
         return "every layer has other weights: the file was made from another training of this network", remedy
     return "", "quantize again from this source, with params made for these weights"

@@ -36,7 +36,7 @@ class Agreement:
 
 
 def agreement(reference: Array, output: Array) -> Agreement:
-    """Compare two outputs of the same shape, shape [samples, ...]. Raises `ValueError` on other shapes or no samples."""
+    """Compare two outputs of the same shape, shape [samples, ...]. Raises `ValueError` when it can't."""
     if reference.shape != output.shape:
         raise ValueError(f"shapes differ: {reference.shape} and {output.shape}")
     if reference.size == 0:

@@ -1,7 +1,7 @@
 """A bounds-checked reader of flatbuffer tables over a memory-mapped file.
 
-Layout: https://flatbuffers.dev/internals. Field number `slot` of a table is found through its vtable at byte 4 + 2 * slot.
-Every offset is checked before it is followed, so a damaged file gives `BadModel` and never a crash.
+Layout: https://flatbuffers.dev/internals. A table finds its field number `slot` through its vtable at byte
+4 + 2 * slot. Every offset is checked before it is followed, so a damaged file gives `BadModel` and never a crash.
 """
 
 from __future__ import annotations

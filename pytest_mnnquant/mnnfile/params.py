@@ -78,9 +78,7 @@ class Params:
         def rename(layer: LayerParams) -> LayerParams:
             if layer.output is None or layer.output.name not in names:
                 return layer
-            return dataclasses.replace(
-                layer, output=dataclasses.replace(layer.output, name=names[layer.output.name])
-            )
+            return dataclasses.replace(layer, output=dataclasses.replace(layer.output, name=names[layer.output.name]))
 
         return dataclasses.replace(self, layers=tuple(rename(layer) for layer in self.layers))
 
@@ -137,7 +135,8 @@ def _layer_bytes(layer: LayerParams) -> bytes:
 
 
 def _from_binary(data: bytes) -> Params:
-    version, uuid, layers = "", "", []
+    version, uuid = "", ""
+    layers: list[LayerParams] = []
     for field in wire.fields(data):
         if field.number == 1:
             version = _text(field)
@@ -178,7 +177,11 @@ def _layer(field: wire.Field) -> LayerParams:
 
 def _tensor(field: wire.Field, is_weight: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"scales": []}
-    names = {2: "bits", 4: "clamp_min", 5: "clamp_max"} if is_weight else {2: "bits", 4: "zero_point", 5: "clamp_min", 6: "clamp_max"}
+    names = (
+        {2: "bits", 4: "clamp_min", 5: "clamp_max"}
+        if is_weight
+        else {2: "bits", 4: "zero_point", 5: "clamp_min", 6: "clamp_max"}
+    )
     for part in wire.fields(_bytes(field), field.position):
         if part.number == 1:
             found["name"] = _text(part)
@@ -255,7 +258,11 @@ def _snake(name: str) -> str:
 
 
 def _make_layer(
-    input_: dict[str, Any] | None, weight: dict[str, Any] | None, output: dict[str, Any] | None, op_name: str, where: str
+    input_: dict[str, Any] | None,
+    weight: dict[str, Any] | None,
+    output: dict[str, Any] | None,
+    op_name: str,
+    where: str,
 ) -> LayerParams:
     if weight is None:
         raise BadParams(f"{where}: the layer has no weight entry")

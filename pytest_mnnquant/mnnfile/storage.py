@@ -60,7 +60,7 @@ class Weights:
     def label(self) -> str:
         """A short name for tables: `int8`, `w4 block 32`, `float32`, ..."""
         if self.storage is not Storage.INTEGER:
-            return self.storage.value
+            return str(self.storage.value)
         if self.full_int8:
             return f"int{self.bits}"
         return f"w{self.bits}" + (f" block {self.block}" if self.block else "")
@@ -81,7 +81,7 @@ class Weights:
 
 def integer_header(buffer: npt.NDArray[np.uint8], wide: bool) -> tuple[tuple[int, ...], npt.NDArray[np.int8], int]:
     """Shape, code book and header length of an IDST buffer: u8 rank, dimensions, u8 entries (0: 256), the entries."""
-    view = memoryview(buffer).cast("B")
+    view = memoryview(buffer.data)
     rank = int(unpack("u8", view, 0))
     if not 1 <= rank <= 4:
         raise BadModel(f"a weight buffer says it has {rank} dimensions")
@@ -104,7 +104,8 @@ def unpack_codes(packed: npt.NDArray[np.uint8], bits: int, count: int) -> npt.ND
         pairs[:, 0], pairs[:, 1] = packed >> 4, packed & 15
         return pairs.reshape(-1)[:count]
     flags = np.unpackbits(packed)[: bits * count].reshape(count, bits)
-    return np.packbits(flags, axis=1).reshape(count) >> (8 - bits)
+    packed_bytes: npt.NDArray[np.uint8] = np.packbits(flags, axis=1).reshape(count) >> np.uint8(8 - bits)
+    return packed_bytes
 
 
 def convolution_weights(table: Table) -> Weights | None:
@@ -115,7 +116,11 @@ def convolution_weights(table: Table) -> Weights | None:
     plain = table.span(1, 4)[1]
     if quantized is None:
         count = plain or (external[1] // 4 if len(external) > 1 else 0)
-        return Weights(Storage.FLOAT32, 32, count, 4 * count, channels, external=external, _source=table) if count else None
+        return (
+            Weights(Storage.FLOAT32, 32, count, 4 * count, channels, external=external, _source=table)
+            if count
+            else None
+        )
     stored = _quantized(quantized, channels, external, symmetric is not None)
     if stored.count == 0 and common is not None:
         return dataclasses.replace(stored, count=_expected_count(common))
@@ -163,7 +168,11 @@ def _quantized(table: Table, channels: int, external: tuple[int, ...], symmetric
     kind, code_bytes = int(table.scalar(2, "i32")), table.span(0, 1)[1]
     alpha32, alpha16 = table.span(1, 4)[1], table.span(14, 2)[1]
     alphas = alpha32 or alpha16 or (external[2] // 4 if len(external) > 2 else 0)
-    size = (code_bytes or (external[1] if len(external) > 1 else 0)) + (2 * alpha16 or 4 * alphas) + 4 * table.span(13, 4)[1]
+    size = (
+        (code_bytes or (external[1] if len(external) > 1 else 0))
+        + (2 * alpha16 or 4 * alphas)
+        + 4 * table.span(13, 4)[1]
+    )
     asymmetric = int(table.scalar(9, "i32")) != 0
     bits = int(table.scalar(7, "i32"))
     scale_in, scale_out = float(table.scalar(5, "f32")), float(table.scalar(6, "f32"))

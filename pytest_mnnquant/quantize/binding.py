@@ -49,8 +49,10 @@ class Moments:
 
 def moments(values: npt.NDArray[np.float32] | torch.Tensor) -> Moments | None:
     """The moments of a tensor; None for an empty one or one with NaN or infinity."""
-    flat = values.detach().to(torch.float64).reshape(-1) if isinstance(values, torch.Tensor) else torch.from_numpy(
-        values.reshape(-1).astype(np.float64)
+    flat = (
+        values.detach().to(torch.float64).reshape(-1)
+        if isinstance(values, torch.Tensor)
+        else torch.from_numpy(values.reshape(-1).astype(np.float64))
     )
     if flat.numel() == 0:
         return None

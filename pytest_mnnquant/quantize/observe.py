@@ -21,7 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _DROPOUTS: Final = ("*dropout*",)
 # Operators that only move values: the value has its identity from where it was computed.
 _MOVES: Final = frozenset(
-    "view _unsafe_view _reshape_alias t transpose permute unsqueeze squeeze clone contiguous detach alias".split()
+    {"view", "_unsafe_view", "_reshape_alias", "t", "transpose", "permute", "unsqueeze", "squeeze", "clone"}
+    | {"contiguous", "detach", "alias"}
 )
 
 
@@ -40,9 +41,9 @@ class Value:
 See = Callable[[Value, torch.Tensor], None]
 
 
-class _Dispatch(TorchDispatchMode):  # type: ignore[misc]
+class _Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, place: _Place, see: See) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._place = place
         self._see = see
 
@@ -57,7 +58,7 @@ class _Dispatch(TorchDispatchMode):  # type: ignore[misc]
         return result
 
 
-class _Mute(TorchFunctionMode):  # type: ignore[misc]
+class _Mute(TorchFunctionMode):
     def __init__(self, place: _Place) -> None:
         super().__init__()
         self._place = place

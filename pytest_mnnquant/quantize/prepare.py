@@ -201,9 +201,7 @@ def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> None:
         fixed = [(axis, size) for axis, size in enumerate(spec.shape[1:], 1) if size > 0]
         if len(shape) != len(spec.shape) or any(shape[axis] != size for axis, size in fixed):
             wanted = ", ".join(["samples", *(str(size) if size > 0 else "any" for size in spec.shape[1:])])
-            raise SourceError(
-                f"{data.origin}: array {spec.name!r} has shape {list(shape)}, the model takes [{wanted}]"
-            )
+            raise SourceError(f"{data.origin}: array {spec.name!r} has shape {list(shape)}, the model takes [{wanted}]")
 
 
 def _try_batch(model: Model, data: Dataset, timeout: float) -> tuple[bool, Run]:
@@ -239,8 +237,15 @@ def _proof_of_file(path: Path, data: Dataset | None, ran: Run | None) -> tuple[d
     return _compare(expected, ran), ""
 
 
-def _run_onnx(session: Any, names: list[str], inputs: dict[str, npt.NDArray[Any]], batch: int) -> dict[str, npt.NDArray[Any]]:
-    kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8}
+def _run_onnx(
+    session: Any, names: list[str], inputs: dict[str, npt.NDArray[Any]], batch: int
+) -> dict[str, npt.NDArray[Any]]:
+    kinds = {
+        "tensor(float)": np.float32,
+        "tensor(int64)": np.int64,
+        "tensor(int32)": np.int32,
+        "tensor(uint8)": np.uint8,
+    }
     wanted = {item.name: kinds.get(item.type, np.float32) for item in session.get_inputs()}
     count = len(next(iter(inputs.values())))
     parts = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,7 +15,9 @@ from typing import Any
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file.read())
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file.read())
+        )
 
 
 def _digest(data: bytes) -> str:
@@ -45,7 +46,7 @@ class Store:
         self._made: set[Path] = set()
 
     def folder(self, kind: str, inputs: dict[str, Any], build: Callable[[Path], None], fresh: bool = False) -> Path:
-        """The folder for these inputs, made by `build(folder)` unless it is there already. It appears whole or not at all.
+        """The folder for these inputs, made by `build(folder)` unless it is there. It appears whole or not at all.
 
         `fresh` makes it anew even so. Exceptions of `build` pass through and leave nothing behind.
         """
@@ -60,7 +61,7 @@ class Store:
             if final.is_dir():
                 shutil.rmtree(final, ignore_errors=True)
             try:
-                os.replace(unfinished, final)
+                unfinished.replace(final)
             except OSError:  # Another process finished the same work first; its result is as good.
                 if not final.is_dir():
                     raise

@@ -69,7 +69,12 @@ def make_variant(
     """Quantize. Raises `SourceError` (no calibration data) or `NativeFailure`."""
     if not recipe.activations:
         say(f"converting to {recipe.name}")
-        inputs = {"float": source.digest, "exporter": choices.exporter, "recipe": recipe.name, "float_uuid": source.model.uuid}
+        inputs: dict[str, Any] = {
+            "float": source.digest,
+            "exporter": choices.exporter,
+            "recipe": recipe.name,
+            "float_uuid": source.model.uuid,
+        }
         folder = store.folder(
             "variant",
             inputs,

@@ -80,10 +80,16 @@ def _row(label: str, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]
     def metric(check: str, key: str) -> Any:
         return checks.get(check, {}).get("metrics", {}).get(key)
 
-    size, share, ratio = metric("size", "size_ratio"), metric("coverage", "coverage"), metric("latency", "latency_ratio")
+    size, share, ratio = (
+        metric("size", "size_ratio"),
+        metric("coverage", "coverage"),
+        metric("latency", "latency_ratio"),
+    )
     failed = [name for name, check in checks.items() if check["outcome"] == "failed"]
     open_ = [name for name, check in checks.items() if check["outcome"] == "inconclusive"]
-    verdict = f"FAILED: {', '.join(failed)}" if failed else "ok" + (f" (inconclusive: {', '.join(open_)})" if open_ else "")
+    verdict = (
+        f"FAILED: {', '.join(failed)}" if failed else "ok" + (f" (inconclusive: {', '.join(open_)})" if open_ else "")
+    )
     return (
         label,
         "-" if size is None else f"{size:.2f}x smaller",
@@ -130,7 +136,10 @@ def _notes(records: Sequence[Mapping[str, Any]], verbose: bool) -> list[str]:
             unjudged.setdefault(f"{check['check']} {check['outcome']}: {check['reason']}", []).append(where)
     lines = []
     for title, texts in warnings.items():
-        lines.append(f"  warning {title}: {texts[0]}" + (f" (and {len(texts) - 1} more)" if len(texts) > 1 and not verbose else ""))
+        lines.append(
+            f"  warning {title}: {texts[0]}"
+            + (f" (and {len(texts) - 1} more)" if len(texts) > 1 and not verbose else "")
+        )
         if verbose:
             lines += [f"    {text}" for text in texts[1:]]
     for title, places in unjudged.items():

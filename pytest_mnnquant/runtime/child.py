@@ -48,9 +48,7 @@ def run_job(task: str, folder: Path, *, timeout: float, what: str, **job: Any) -
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise NativeFailure(
-                f"{what}: no end after {timeout:g} s (limit: --mnn-timeout)", tail(log_file)
-            ) from None
+            raise NativeFailure(f"{what}: no end after {timeout:g} s (limit: --mnn-timeout)", tail(log_file)) from None
         finally:
             if process.poll() is None:
                 _kill(process)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,5 +34,5 @@ def convert(source: Path, output: Path, flags: Sequence[str] = (), *, timeout: f
             raise NativeFailure(f"{what}: {error}", tail(folder / "log.txt")) from None
         for part in (fresh, fresh.with_name(fresh.name + ".weight")):
             if part.exists():
-                os.replace(part, output.with_name(part.name))
+                part.replace(output.with_name(part.name))
     return read_model(output)

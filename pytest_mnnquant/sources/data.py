@@ -45,7 +45,7 @@ class Dataset:
         for name in sorted(self.inputs):
             array = np.ascontiguousarray(self.inputs[name])
             total.update(f"{name}{array.dtype}{array.shape}".encode())
-            total.update(memoryview(array).cast("B"))
+            total.update(array.tobytes())
         return total.hexdigest()
 
 
@@ -130,7 +130,9 @@ def _validate(
 ) -> None:
     missing = [name for name in input_names if name not in inputs]
     if missing:
-        raise SourceError(f"{origin}: no array for the model's input {missing[0]!r}; it has: {', '.join(inputs) or 'none'}")
+        raise SourceError(
+            f"{origin}: no array for the model's input {missing[0]!r}; it has: {', '.join(inputs) or 'none'}"
+        )
     for name in input_names:
         if inputs[name].ndim == 0 or inputs[name].dtype.kind not in "fiub":
             raise SourceError(f"{origin}: array {name!r} is not numeric samples ({inputs[name].dtype})")

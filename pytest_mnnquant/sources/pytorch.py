@@ -29,12 +29,14 @@ _EXPORT_SAMPLES: Final = 2
 
 def private_copy(model: Any, name: str) -> torch.nn.Module:
     """A deep copy in eval mode, so that nothing done here reaches the caller's model. Raises `SourceError`."""
-    torch = import_torch(name)
+    import_torch(name)
+    import torch
+
     if not isinstance(model, torch.nn.Module):
         raise SourceError(f"{name}: a {type(model).__name__} was returned where a torch.nn.Module is needed")
     try:
         # deepcopy drops .grad of leaf parameters only by luck of version, so gradients are dropped from the copy here.
-        copied = copy.deepcopy(model)
+        copied: torch.nn.Module = copy.deepcopy(model)
     except Exception as error:
         raise SourceError(f"{name}: the model can't be copied: {describe(error)}") from error
     for parameter in copied.parameters():
@@ -93,9 +95,7 @@ def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArra
                 results = flat_outputs(model(*as_tensors(batch)))
             except Exception as error:
                 shapes = ", ".join(f"{key} {value.shape}" for key, value in batch.items())
-                raise SourceError(
-                    f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}"
-                ) from error
+                raise SourceError(f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}") from error
             parts.append([np.atleast_1d(result.numpy()) for result in results])
     if not parts or not parts[0]:
         raise SourceError(f"{name}: the model returns no tensors")
@@ -151,7 +151,11 @@ def quiet() -> Iterator[None]:
     """Keep torch's warnings and prints out of the user's run, where `filterwarnings = error` would make them fail."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)

@@ -1,0 +1,36 @@
+"""What tests measured: kept on the item, carried by its report from an xdist worker to the controller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_mnnquant.checks.finding import Result
+    from pytest_mnnquant.gate import Case
+
+#: What an item measured.
+RECORDS = pytest.StashKey[list[tuple["Case", "Result"]]]()
+
+
+def keep(item: pytest.Item, case: Case, result: Result) -> None:
+    """Remember what an item measured."""
+    item.stash.setdefault(RECORDS, []).append((case, result))
+
+
+def kept(item: pytest.Item) -> list[dict[str, Any]]:
+    """What an item measured, as plain data."""
+    return [_record(case, result) for case, result in item.stash.get(RECORDS, [])]
+
+
+def _record(case: Case, result: Result) -> dict[str, Any]:
+    gate = case.gate
+    return {
+        "model": gate.settings.name,
+        "source": gate.settings.source or gate.spec.text,
+        "float": gate.float_json(),
+        "variant": case.as_json(),
+        "label": case.label,
+        "check": result.as_json(),
+    }
