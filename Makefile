@@ -1,0 +1,41 @@
+# Two commands for a fresh machine: `make demo` and `make test`. The README shows the plain commands they run.
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+FIXTURES = digits_cnn garment_classifier mobile_net tiny_transformer
+PLANTED = build/demo
+
+.PHONY: demo test lint bench clean
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/pytest $(foreach name,$(FIXTURES),--mnn-model=fixtures/$(name).py:build)
+	@printf '\nNow the same gate on a model whose conversion said Success and quantized 8 %% of the weights:\n\n'
+	$(BIN)/python demo/plant.py $(PLANTED)
+	$(BIN)/pytest --mnn-model=$(PLANTED)/net.onnx --mnn-quantized=$(PLANTED)/net.mnn \
+		--mnn-params=$(PLANTED)/compress_params_index.bin --mnn-evaluation=$(PLANTED)/evaluation.npz; \
+		status=$$?; [ $$status -eq 1 ] || { echo "the planted failure was not caught: exit $$status"; exit 1; }
+	@printf '\nCaught, as it should be: exit status 1.\n'
+
+test: $(READY)
+	$(BIN)/pytest -n 2 --cov --cov-report=term
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python benchmarks/import_cost.py
+	$(BIN)/python benchmarks/size_prediction.py
+	$(BIN)/python benchmarks/gate_time.py
+
+clean:
+	rm -rf $(VENV) build .pytest_cache

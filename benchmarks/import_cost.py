@@ -1,0 +1,60 @@
+"""What the plugin costs a pytest run that does not use it: CPU time, and modules imported.
+
+    python benchmarks/import_cost.py [PAIRS]
+
+Runs pytest on one empty test with and without the plugin, in turn, and prints the median of the paired differences.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HEAVY = ("numpy", "torch", "MNN", "onnx")
+PROBE = f"""
+import sys
+def test_nothing():
+    loaded = [name for name in {HEAVY!r} if name in sys.modules]
+    assert not loaded, loaded
+"""
+WITH, WITHOUT = ["-p", "pytest_mnnquant.plugin"], []
+# No other plugin: what they cost is not ours to tell.
+ENVIRONMENT = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def cpu_seconds(folder: Path, plugin: list[str]) -> float:
+    """CPU time of one run; raises when the test fails, which it does if something heavy was imported."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, str(folder)]
+    subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def main(pairs: int) -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "test_nothing.py").write_text(PROBE, encoding="utf-8")
+        (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+        for plugin in (WITH, WITHOUT):
+            cpu_seconds(folder, plugin)
+        differences, alone = [], []
+        for number in range(pairs):
+            order = (WITH, WITHOUT) if number % 2 else (WITHOUT, WITH)
+            times = [(plugin, cpu_seconds(folder, plugin)) for plugin in order]
+            alone.append(1000 * next(value for plugin, value in times if plugin is WITHOUT))
+            differences.append(1000 * next(value for plugin, value in times if plugin is WITH) - alone[-1])
+    low, _, high = statistics.quantiles(differences, n=4)
+    print(f"pytest without the plugin: {statistics.median(alone):.0f} ms of CPU time (median of {pairs} runs)")
+    print(f"the plugin adds:           {statistics.median(differences):.1f} ms (quartiles {low:.1f} to {high:.1f})")
+    print(f"of {', '.join(HEAVY)} it imports: none")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
