@@ -37,7 +37,7 @@ def onnx_names(model: Model, graph: onnx.GraphProto) -> dict[str, str]:
 
     def in_onnx(op: Op) -> str:
         own = op.name.removesuffix("__matmul_converted")
-        return relu.get(own, own)
+        return str(relu.get(own, own))
 
     known = {name for node in graph.node for name in node.output}
     return {op.output_names[0]: in_onnx(op) for op in model.convolutions if op.output_names[0] not in known}
@@ -58,7 +58,7 @@ def main(out: Path) -> None:
     convert(out / "net.onnx", out / "net.mnn", flags, timeout=60)
     labels = source.evaluation.labels
     assert labels is not None
-    np.savez(out / "evaluation.npz", labels=labels, **source.evaluation.inputs)
+    np.savez(out / "evaluation.npz", labels=labels, x=source.evaluation.inputs["x"])
 
 
 if __name__ == "__main__":

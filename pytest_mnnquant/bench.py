@@ -11,8 +11,8 @@ import pytest
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge, skipped
 from pytest_mnnquant.gate import Case
-from pytest_mnnquant.options import Limits
 from pytest_mnnquant.runtime.execute import PairedTimes
+from pytest_mnnquant.settings import Limits
 
 _MICROSECOND: Final = 1e-6
 

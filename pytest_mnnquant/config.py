@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_mnnquant.options import Limits, ModelSettings, Settings, command_line, model_settings, table_values
+from pytest_mnnquant.options import command_line, table_values
+from pytest_mnnquant.settings import ModelSettings, Settings, model_settings
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 
 if sys.version_info >= (3, 11):
@@ -121,6 +122,3 @@ def _exists(text: str, base: Path) -> None:
     place = text.rpartition(":")[0] if ".py:" in text else text
     if not (base / place).exists():
         raise SourceError(f"{place}: no such file")
-
-
-__all__ = ["Limits", "model_spec", "read_settings"]

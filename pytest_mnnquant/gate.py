@@ -5,6 +5,7 @@ The only place that knows both how evidence is made and who judges it. Everythin
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable
@@ -28,15 +29,15 @@ from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.mnnfile.params import BadParams, read_params
+from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
 from pytest_mnnquant.mnnfile.pooling import write_exact_copy
-from pytest_mnnquant.options import Limits, ModelSettings
 from pytest_mnnquant.quantize.prepare import PROOF_TOLERANCE, Choices, Prepared, prepare
 from pytest_mnnquant.quantize.recipes import RECIPES, Recipe
 from pytest_mnnquant.quantize.store import Store, file_digest
 from pytest_mnnquant.quantize.variant import PARAMS_NAME, Variant, is_skipped, make_variant
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.execute import PairedTimes, Run, paired_times, run
+from pytest_mnnquant.settings import Limits, ModelSettings
 from pytest_mnnquant.sources.spec import SourceError, Spec
 
 _COSINE: Final = {4: 0.95}
@@ -190,9 +191,16 @@ class Case:
         if not path.exists():
             return ParamsEvidence(path, missing=str(path))
         try:
-            return relate(path, read_params(path), self.variant.base, self.model, self.match)
+            params = read_params(path)
         except (BadParams, OSError) as error:
             return ParamsEvidence(path, unreadable=str(error))
+        evidence = relate(path, params, self.variant.base, self.model, self.match)
+        if names := evidence.names():
+            repaired = params.renamed(names)
+            inputs = {"params": file_digest(path), "names": names}
+            folder = self.gate.store.folder("repaired", inputs, lambda made: write_params(repaired, made / PARAMS_NAME))
+            evidence = dataclasses.replace(evidence, repaired=folder / PARAMS_NAME)
+        return evidence
 
     @cached_property
     def run(self) -> Run:

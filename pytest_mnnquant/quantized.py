@@ -13,10 +13,10 @@ from pytest_mnnquant.checks.coverage import coverage
 from pytest_mnnquant.checks.finding import FAILED, Result
 from pytest_mnnquant.gate import Case, Gate
 from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
-from pytest_mnnquant.options import Limits, ModelSettings
 from pytest_mnnquant.records import keep
 from pytest_mnnquant.report.terminal import failure_text
 from pytest_mnnquant.session import bench_of
+from pytest_mnnquant.settings import Limits, ModelSettings
 from pytest_mnnquant.sources.spec import SourceError
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from pytest_mnnquant.config import model_spec, read_settings
 from pytest_mnnquant.gate import Gate
-from pytest_mnnquant.options import ModelSettings, Settings
 from pytest_mnnquant.quantize.store import Store, versions
 from pytest_mnnquant.report.json_report import build_report, write_report
+from pytest_mnnquant.settings import ModelSettings, Settings
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 
 

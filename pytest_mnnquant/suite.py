@@ -112,7 +112,7 @@ def collect(session: pytest.Session) -> list[pytest.Item]:
     state = bench_of(session.config)
     items: list[pytest.Item] = []
     for gate in state.gates:
-        items.extend(ModelCollector.of(session, gate).collect())
+        items.extend(session.genitems(ModelCollector.of(session, gate)))
     if state.wanted_ids:
         items = [item for item in items if any(_is_part(item.nodeid, wanted) for wanted in state.wanted_ids)]
         if not items:

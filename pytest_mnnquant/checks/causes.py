@@ -60,7 +60,7 @@ def _int8(
             return (
                 f"name does not match: the params file lists it as {lost.entry.name!r}, in MNN it is {tensor!r}; "
                 "both carry the same weights",
-                f"rename {lost.entry.name!r} to {tensor!r} in the params file and convert again",
+                params.mend(lost.entry.name),
             )
         if params.params.is_guide:
             return (

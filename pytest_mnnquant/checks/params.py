@@ -30,6 +30,7 @@ class ParamsEvidence:
     """The params file against the models: which entry is which layer. Everything is empty when it can't be read.
 
     `unreadable` and `missing` say why. `bound` pairs entries with the quantized model's layers by name, as MNN does.
+    `repaired` is the same params file with the names that MNN looks for, where that could be written.
     """
 
     path: Path | None
@@ -39,10 +40,24 @@ class ParamsEvidence:
     bound: tuple[tuple[LayerParams, Op], ...] = ()
     misnamed: tuple[Misnamed, ...] = ()
     unlisted: tuple[Op, ...] = ()
+    repaired: Path | None = None
 
     def misnamed_of(self, layer: Op) -> Misnamed | None:
         """The misnamed entry that belongs to a layer of the float model."""
         return next((item for item in self.misnamed if item.layer is layer), None)
+
+    def names(self) -> dict[str, str]:
+        """{name in the params file: the layer's tensor in MNN} of the entries whose layer was found by its weights."""
+        return {item.entry.name: item.layer.output_names[0] for item in self.misnamed if item.layer is not None}
+
+    def mend(self, name: str) -> str:
+        """What to do about an entry that names no tensor."""
+        if self.repaired is None:
+            return f"rename {name!r} to {self.names()[name]!r} in the params file and convert again"
+        return (
+            f"convert again with the params file that has MNN's own names: mnnconvert -f MNN --modelFile FLOAT.mnn "
+            f"--MNNModel OUT.mnn --compressionParamsFile {self.repaired}"
+        )
 
 
 def relate(path: Path, params: Params, base: Model, model: Model, match: Match) -> ParamsEvidence:
@@ -95,7 +110,7 @@ def check_params(evidence: ParamsEvidence, model: Model, wanted: tuple[Op, ...])
     metrics = {"entries": len(params.layers), "bound": len(evidence.bound), "misnamed": len(evidence.misnamed)}
     if params.is_guide or not params.layers:
         return judge("params", [_guide(path, params)], metrics)
-    findings = [_misname(item) for item in evidence.misnamed]
+    findings = [_misname(item, evidence) for item in evidence.misnamed]
     findings += [_unlisted(op, path) for op in evidence.unlisted if op in wanted]
     findings += [problem for entry, op in evidence.bound if (problem := _applied(entry, op, model, params)) is not None]
     if not evidence.bound and not findings:
@@ -138,7 +153,7 @@ def _guide(path: Path | None, params: Params) -> Finding:
     )
 
 
-def _misname(item: Misnamed) -> Finding:
+def _misname(item: Misnamed, evidence: ParamsEvidence) -> Finding:
     entry, layer = item.entry, item.layer
     if layer is None:
         return Finding(
@@ -154,7 +169,7 @@ def _misname(item: Misnamed) -> Finding:
         layer.name,
         cause=f"name does not match: the entry carries this layer's weights, but its tensor in MNN is "
         f"{layer.output_names[0]!r}",
-        remedy=f"rename {entry.name!r} to {layer.output_names[0]!r} in the params file and convert again",
+        remedy=evidence.mend(entry.name),
     )
 
 

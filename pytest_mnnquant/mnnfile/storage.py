@@ -186,9 +186,14 @@ def _quantized(table: Table, channels: int, external: tuple[int, ...], symmetric
         return Weights(Storage.OTHER, bits, code_bytes, **common)
     count, intact, codes = 0, True, bits
     if code_bytes:
-        shape, book, header = integer_header(table.array(0, "u1"), bool(table.scalar(11, "u8")))
-        count, codes = math.prod(shape), max(1, (book.size - 1).bit_length())
-        intact = kind == 2 or header + math.ceil(codes * count / 8) == code_bytes
+        try:
+            shape, book, header = integer_header(table.array(0, "u1"), bool(table.scalar(11, "u8")))
+            count, codes = math.prod(shape), max(1, (book.size - 1).bit_length())
+            intact = kind == 2 or header + math.ceil(codes * count / 8) == code_bytes
+        except BadModel:  # MNN's converter may leave raw floats there: the layer is broken, not the file.
+            intact = False
+        if not intact:
+            count, codes = 0, bits  # What a broken header says is not believed.
     blocks = alphas // (2 if asymmetric else 1) // channels if channels else 0
     block = count // channels // blocks if blocks > 1 else None
     storage = Storage.INTEGER if kind == 1 else Storage.SPARSE_INTEGER

@@ -10,7 +10,7 @@ from pytest_mnnquant.checks.finding import Finding, Result
 from pytest_mnnquant.checks.rules import Severity
 
 _SHOWN: Final = 6
-_WIDTH: Final = 96
+_WIDTH: Final = 80
 
 
 class _Case(Protocol):
@@ -24,15 +24,23 @@ def failure_text(case: _Case, result: Result) -> str:
     """A failed check as the user reads it: what was measured, what was allowed, where, why, what to do."""
     head = f"{case.gate.settings.name} {case.label}: {result.check} {result.outcome}"
     if not result.findings:
-        return f"{head}\n  {result.reason}"
+        return f"{head}: {result.reason}"
     findings = sorted(result.findings, key=lambda finding: finding.severity is not Severity.ERROR)
-    lines = [head]
+    lines = [f"{head}: {_headline(findings)}"]
     for number, finding in enumerate(findings[:_SHOWN]):
         previous = findings[number - 1] if number else None
         lines += _finding_lines(finding, previous)
     if len(findings) > _SHOWN:
         lines.append(f"  and {len(findings) - _SHOWN} more (--mnn-report=report.json lists all)")
     return "\n".join(lines)
+
+
+def _headline(findings: Sequence[Finding]) -> str:
+    """The first rule and where it struck, in a few words: what pytest's short summary shows."""
+    first = findings[0]
+    places = [finding.layer for finding in findings if finding.code == first.code and finding.layer]
+    where = f" in {places[0]}" + (f" and {len(places) - 1} more" if len(places) > 1 else "") if places else ""
+    return f"{first.code} {first.rule.name}{where}"
 
 
 def _finding_lines(finding: Finding, previous: Finding | None) -> list[str]:

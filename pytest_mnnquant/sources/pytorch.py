@@ -111,20 +111,19 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, *, exporter: str, 
 
     example = as_tensors(data.head(_EXPORT_SAMPLES if dynamic else 1))
     names = list(data.inputs)
-    options: dict[str, Any] = {"input_names": names}
+    with torch.no_grad(), quiet(), torch.random.fork_rng(devices=[]):
+        count = len(flat_outputs(model(*example)))
+    output_names = [f"output{number}" if number else "output" for number in range(count)]
+    options: dict[str, Any] = {"input_names": names, "output_names": output_names}
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:
         options["dynamo"] = exporter == "dynamo"
     if exporter == "dynamo":
+        options["external_data"] = False
         if dynamic:
             batch = torch.export.Dim("batch")
             options["dynamic_shapes"] = tuple({0: batch} for _ in names)
-        options["external_data"] = False
-    else:
-        with torch.no_grad(), quiet():
-            count = len(flat_outputs(model(*example)))
-        options["output_names"] = [f"output{number}" if number else "output" for number in range(count)]
-        if dynamic:
-            options["dynamic_axes"] = {key: {0: "batch"} for key in [*names, *options["output_names"]]}
+    elif dynamic:
+        options["dynamic_axes"] = {key: {0: "batch"} for key in [*names, *output_names]}
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.onnx.export(model, example, str(path), **options)
@@ -148,19 +147,13 @@ def digest(model: torch.nn.Module) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch's warnings and prints out of the user's run, where `filterwarnings = error` would make them fail."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
+    """Keep torch's warnings (which `filterwarnings = error` would raise), prints and logs out of the user's run."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    nowhere = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            warnings.simplefilter("ignore")
             yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    finally:
+        logging.disable(disabled)

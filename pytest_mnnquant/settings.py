@@ -1,0 +1,90 @@
+"""What the user asked for, as frozen values: one `Settings`, in it one `ModelSettings` a model, in it `Limits`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_mnnquant.options import BY_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a variant is judged by; the meaning of each is that of the option of the same name."""
+
+    min_size_ratio: float | None = None
+    min_coverage: float = 0.99
+    max_accuracy_drop: float = 0.01
+    min_cosine: float | None = None
+    max_latency_ratio: float | None = None
+
+    def with_changes(self, changes: Mapping[str, Any], where: str) -> Limits:
+        """These limits with some replaced; raises `ValueError` naming an unknown key or bad value."""
+        names = [item.name for item in dataclasses.fields(self)]
+        unknown = [key for key in changes if key not in names]
+        if unknown:
+            raise ValueError(f"{where}: unknown tolerance {unknown[0]!r}; known: {', '.join(names)}")
+        values = {key: BY_NAME[key].parse(value, f"{where}: {key}") for key, value in changes.items()}
+        return dataclasses.replace(self, **values)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """One model to test and how. `base` is the folder that its relative paths start at."""
+
+    source: str
+    name: str
+    base: Path
+    quantized: str | None = None
+    params: str | None = None
+    calibration: str | None = None
+    evaluation: str | None = None
+    recipes: tuple[str, ...] = ("int8",)
+    mode: str = "both"
+    limits: Limits = field(default_factory=Limits)
+    skip_layers: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    exporter: str = "torchscript"
+    timeout: float = 300.0
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes asked for, in the order they are tested."""
+        return ("train", "eval") if self.mode == "both" else (self.mode,)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the user asked for. `defaults` holds for models that tests bring themselves."""
+
+    models: tuple[ModelSettings, ...]
+    defaults: ModelSettings
+    strict: bool = False
+    reports: tuple[Path, ...] = ()
+    cache_dir: Path | None = None
+    reuse: bool = True
+
+
+def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any]) -> ModelSettings:
+    """Settings of one model from parsed option values; what is not given has its default."""
+
+    def value(option: str) -> Any:
+        found = values.get(option)
+        return BY_NAME[option].default if found is None else found
+
+    limits = Limits(**{item.name: value(item.name) for item in dataclasses.fields(Limits)})
+    return ModelSettings(
+        source=source,
+        name=name,
+        base=base,
+        recipes=tuple(dict.fromkeys(value("recipe"))),
+        skip_layers=value("skip_layer"),
+        limits=limits,
+        **{
+            key: value(key)
+            for key in ("quantized", "params", "calibration", "evaluation", "mode", "ignore", "exporter", "timeout")
+        },
+    )
