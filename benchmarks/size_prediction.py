@@ -10,6 +10,8 @@ from pathlib import Path
 
 from common import MODELS, gate
 
+from pytest_mnnquant.case import case_of
+from pytest_mnnquant.judging import check
 from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.store import Store
 
@@ -23,8 +25,8 @@ def main() -> None:
         for name in MODELS:
             source = gate(name, store)
             for recipe in RECIPES:
-                case = source.case(recipe, "eval" if RECIPES[recipe].activations else None)
-                metrics = case.check("size").metrics
+                case = case_of(source, recipe, "eval" if RECIPES[recipe].activations else None)
+                metrics = check(case, "size").metrics
                 off = metrics["quantized_bytes"] / metrics["expected_bytes"] - 1
                 worst = max(worst, abs(off))
                 print(

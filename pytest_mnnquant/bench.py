@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks.finding import Finding, Result, judge, skipped
-from pytest_mnnquant.gate import Case
+from pytest_mnnquant.judging import check
 from pytest_mnnquant.runtime.execute import PairedTimes
 from pytest_mnnquant.settings import Limits
 
@@ -30,7 +31,7 @@ def latency(config: pytest.Config, node: pytest.Item, case: Case, limits: Limits
             "MNQ003", f"not measured: {why_not}", remedy="run the latency checks alone: -k latency -p no:xdist"
         )
         return judge("latency", [gap], {})
-    result = case.check("latency", limits, strict)
+    result = check(case, "latency", limits, strict)
     if "latency_ratio" in result.metrics:
         _record(config, node, case, case.times, result)
     return result

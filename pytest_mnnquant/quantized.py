@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from pytest_mnnquant import bench
+from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.checks.coverage import coverage
 from pytest_mnnquant.checks.finding import FAILED, Result
-from pytest_mnnquant.gate import Case, Gate
+from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.judging import check as judge
 from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.records import keep
 from pytest_mnnquant.report.terminal import failure_text
@@ -86,7 +88,7 @@ class Quantized:
         strict = bench_of(self._node.config).settings.strict
         if check == "latency":
             return bench.latency(self._node.config, self._node, self._case, limits, strict)
-        return self._case.check(check, limits, strict)
+        return judge(self._case, check, limits, strict)
 
     def latency(self) -> PairedRatio:
         """Time against the float model; skips the test where nothing may be timed (xdist, --benchmark-disable)."""
@@ -132,4 +134,4 @@ def quantized_for(
         limits = gate.settings.limits.with_changes(tolerances, "mnn_tolerances")
     except ValueError as error:
         pytest.fail(str(error), pytrace=False)
-    return Quantized(gate.case(recipe, mode), node, limits)
+    return Quantized(case_of(gate, recipe, mode), node, limits)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_mnnquant.case import Case
     from pytest_mnnquant.checks.finding import Result
-    from pytest_mnnquant.gate import Case
 
 #: What an item measured.
 RECORDS = pytest.StashKey[list[tuple["Case", "Result"]]]()

@@ -8,9 +8,11 @@ from typing import Any, Final
 import pytest
 
 from pytest_mnnquant import bench
+from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Result
-from pytest_mnnquant.gate import Case, Gate
+from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.judging import check
 from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.records import keep
 from pytest_mnnquant.report.terminal import failure_text
@@ -45,9 +47,9 @@ class ModelCollector(pytest.Collector):
         for name in self.gate.settings.recipes:
             python = self.gate.spec.is_python and not given
             for mode in RECIPES[name].modes(python, self.gate.settings.modes):
-                case = self.gate.case(name, mode)
-                for check in CHECKS:
-                    yield CheckItem.of(self, case, check)
+                case = case_of(self.gate, name, mode)
+                for name_of_check in CHECKS:
+                    yield CheckItem.of(self, case, name_of_check)
 
 
 class CheckItem(pytest.Item):
@@ -83,7 +85,7 @@ class CheckItem(pytest.Item):
         strict = state.settings.strict
         if self.check == "latency":
             return bench.latency(self.config, self, self.case, self.case.gate.settings.limits, strict)
-        return self.case.check(self.check, strict=strict)
+        return check(self.case, self.check, strict=strict)
 
     def _blocker(self, state: Bench) -> str:
         """Why there is nothing to judge, if the conversion check of this variant already fails with that."""

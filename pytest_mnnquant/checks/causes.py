@@ -37,6 +37,12 @@ def explain_layer(
         )
     if recipe.activations:
         return _int8(row, recipe, rows, params, model)
+    if params is not None and params.params is not None and params.params.is_guide:
+        return (
+            "the params file is the guide that MNN's converter made at an earlier run: it says 0 bits for every layer, "
+            "which overrides --weightQuantBits",
+            f"delete the file and convert without --compressionParamsFile: {_ASK[recipe.name]}",
+        )
     if weights.storage is Storage.INTEGER and weights.bits != recipe.bits:
         return (
             f"the model was converted with --weightQuantBits {weights.bits} (MNN clamps the number to 2..8)",

@@ -208,11 +208,22 @@ def _applied(entry: LayerParams, op: Op, model: Model, params: Params) -> Findin
     for what, asked, stored in pairs:
         if abs(asked - stored) > _SCALE_TOLERANCE * abs(asked):
             return _other_scale(op, what, asked, stored)
-    asked_scales, stored_scales = np.array(entry.weight.scales), model.steps(op)
+    if not weights.intact:
+        return _unread(op, "its weight buffer is broken", "see the coverage check")
+    try:
+        asked_scales, stored_scales = np.array(entry.weight.scales), model.steps(op)
+    except BadModel as error:
+        return _unread(op, str(error), "see the bundle check")
     if len(asked_scales) == len(stored_scales) and not np.allclose(asked_scales, stored_scales, rtol=_SCALE_TOLERANCE):
         worst = int(np.abs(asked_scales / stored_scales - 1).argmax())
         return _other_scale(op, f"weight scale of channel {worst}", asked_scales[worst], stored_scales[worst])
     return None
+
+
+def _unread(op: Op, why: str, remedy: str) -> Finding:
+    return Finding(
+        "MNQ305", f"its weight scales can't be compared with the params file's: {why}", op.name, remedy=remedy
+    )
 
 
 def _other_scale(op: Op, what: str, asked: float, stored: float) -> Finding:

@@ -6,7 +6,6 @@ Formats as MNN's `ConvolutionCommon::load` reads them (source/core/ConvolutionCo
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import math
 from dataclasses import dataclass, field
@@ -121,10 +120,7 @@ def convolution_weights(table: Table) -> Weights | None:
             if count
             else None
         )
-    stored = _quantized(quantized, channels, external, symmetric is not None)
-    if stored.count == 0 and common is not None:
-        return dataclasses.replace(stored, count=_expected_count(common))
-    return stored
+    return _quantized(quantized, channels, external, symmetric is not None, _expected_count(common) if common else 0)
 
 
 def inner_product_weights(table: Table) -> Weights | None:
@@ -164,7 +160,10 @@ def _expected_count(common: Table) -> int:
     return int(common.scalar(10, "i32")) * max(1, int(common.scalar(11, "i32")) // group) * kernel
 
 
-def _quantized(table: Table, channels: int, external: tuple[int, ...], symmetric_quan: bool) -> Weights:
+def _quantized(
+    table: Table, channels: int, external: tuple[int, ...], symmetric_quan: bool, expected: int = 0
+) -> Weights:
+    """`expected` weights follow from the layer's shape; they count where the codes lie in the `.mnn.weight` file."""
     kind, code_bytes = int(table.scalar(2, "i32")), table.span(0, 1)[1]
     alpha32, alpha16 = table.span(1, 4)[1], table.span(14, 2)[1]
     alphas = alpha32 or alpha16 or (external[2] // 4 if len(external) > 2 else 0)
@@ -181,10 +180,10 @@ def _quantized(table: Table, channels: int, external: tuple[int, ...], symmetric
     if kind == 3:
         return Weights(Storage.FLOAT16, 16, (code_bytes or size) // 2, **common)
     if kind == 0:
-        return Weights(Storage.SPARSE_FLOAT, 32, int(table.scalar(12, "u32")), **common)
+        return Weights(Storage.SPARSE_FLOAT, 32, int(table.scalar(12, "u32")) or expected, **common)
     if kind not in (1, 2):
         return Weights(Storage.OTHER, bits, code_bytes, **common)
-    count, intact, codes = 0, True, bits
+    count, intact, codes = expected, bool(external), bits
     if code_bytes:
         try:
             shape, book, header = integer_header(table.array(0, "u1"), bool(table.scalar(11, "u8")))
@@ -244,12 +243,10 @@ def _external(weights: Weights, external: memoryview | None, part: int, dtype: s
 
 
 def _dequantized(weights: Weights, table: Table, external: memoryview | None) -> Floats:
+    if weights.storage is Storage.SPARSE_FLOAT:
+        return _scattered(weights, table)
     buffer = table.array(0, "u1")
     buffer = buffer if buffer.size else _external(weights, external, 1, "u1")
-    if weights.storage is Storage.SPARSE_FLOAT:
-        dense = np.zeros(weights.count, np.float32)
-        dense[table.array(13, "<u4")] = table.array(1, "<f4")
-        return dense.reshape(weights.channels, -1)
     if weights.storage is not Storage.INTEGER:
         raise BadModel(f"weights stored as {weights.storage.value!r} are not decoded yet")
     shape, book, header = integer_header(buffer, bool(table.scalar(11, "u8")))
@@ -267,6 +264,16 @@ def _dequantized(weights: Weights, table: Table, external: memoryview | None) ->
     else:
         values = blocks * pairs
     return values.reshape(weights.channels, -1)
+
+
+def _scattered(weights: Weights, table: Table) -> Floats:
+    """The values that are not zero, put at their places."""
+    places, values = table.array(13, "<u4"), table.array(1, "<f4")
+    if len(places) != len(values) or (places >= weights.count).any() or weights.count % max(1, weights.channels):
+        raise BadModel(f"{len(values)} values and {len(places)} places do not make {weights.count} sparse weights")
+    dense = np.zeros(weights.count, np.float32)
+    dense[places] = values
+    return dense.reshape(max(1, weights.channels), -1)
 
 
 def _scales(weights: Weights, table: Table, external: memoryview | None) -> Floats:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.sources.spec import SourceError, call, describe, import_file
+from pytest_mnnquant.sources.spec import DataError, call, describe, import_file
 
 LABELS: Final = "labels"
 _IMAGE_SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
@@ -50,30 +50,30 @@ class Dataset:
 
 
 def load_data(text: str, root: Path, input_names: tuple[str, ...]) -> Dataset:
-    """Read what `--mnn-calibration` or `--mnn-evaluation` names. Raises `SourceError`."""
+    """Read what `--mnn-calibration` or `--mnn-evaluation` names. Raises `DataError`."""
     target, colon, attribute = text.rpartition(":")
     if colon and target.endswith(".py"):
         if not (root / target).is_file():
-            raise SourceError(f"{target}: no such file")
+            raise DataError(f"{target}: no such file")
         try:
             module = import_file(root / target)
         except Exception as error:
-            raise SourceError(f"{text}: importing it raised {describe(error)}") from error
+            raise DataError(f"{text}: importing it raised {describe(error)}") from error
         return as_dataset(call(text, module, attribute), input_names, text)
     path = root / text
     if path.is_dir():
         kind = "images" if any(file.suffix.lower() in _IMAGE_SUFFIXES for file in path.iterdir()) else "no images"
-        raise SourceError(
+        raise DataError(
             f"{text}: a folder ({kind}); image folders can't be read yet, because their preprocessing must be "
             "declared: save the preprocessed arrays with numpy.savez, one array per model input"
         )
     if not path.is_file():
-        raise SourceError(f"{text}: no such file")
+        raise DataError(f"{text}: no such file")
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays: Any = {name: loaded[name] for name in loaded.files} if path.suffix == ".npz" else loaded
     except (ValueError, OSError, EOFError) as error:
-        raise SourceError(f"{text}: not a .npz or .npy file of arrays: {describe(error)}") from None
+        raise DataError(f"{text}: not a .npz or .npy file of arrays: {describe(error)}") from None
     return as_dataset(arrays, input_names, text)
 
 
@@ -81,7 +81,7 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
     """Turn arrays, dictionaries, (inputs, labels) pairs, or an iterable of such batches into a `Dataset`.
 
     `input_names` are the model's inputs in order. Tensors are taken by their `detach().cpu().numpy()`. Raises
-    `SourceError` naming what does not fit.
+    `DataError` naming what does not fit.
     """
     if isinstance(value, Dataset):
         return value
@@ -91,13 +91,13 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
         try:
             batches = [_batch(item, input_names, origin) for item in value]
         except TypeError:
-            raise SourceError(f"{origin}: {type(value).__name__} is neither arrays nor batches of arrays") from None
+            raise DataError(f"{origin}: {type(value).__name__} is neither arrays nor batches of arrays") from None
     if not batches:
-        raise SourceError(f"{origin}: no batches")
+        raise DataError(f"{origin}: no batches")
     try:
         joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     except (KeyError, ValueError) as error:
-        raise SourceError(f"{origin}: its batches don't fit together: {describe(error)}") from None
+        raise DataError(f"{origin}: its batches don't fit together: {describe(error)}") from None
     labels = joined.pop(LABELS, None)
     _validate(joined, labels, input_names, origin)
     return Dataset(joined, labels, origin)
@@ -120,7 +120,7 @@ def _batch(value: Any, input_names: tuple[str, ...], origin: str) -> dict[str, n
         if len(value) == 2 and isinstance(value[0], Mapping | tuple | list):
             return {**_batch(value[0], input_names, origin), LABELS: _array(value[1])}
         if len(value) not in (len(input_names), len(input_names) + 1):
-            raise SourceError(f"{origin}: a batch of {len(value)} arrays for {len(input_names)} model inputs")
+            raise DataError(f"{origin}: a batch of {len(value)} arrays for {len(input_names)} model inputs")
         return {name: _array(item) for name, item in zip([*input_names, LABELS], value, strict=False)}
     return {input_names[0]: _array(value)}
 
@@ -130,20 +130,20 @@ def _validate(
 ) -> None:
     missing = [name for name in input_names if name not in inputs]
     if missing:
-        raise SourceError(
+        raise DataError(
             f"{origin}: no array for the model's input {missing[0]!r}; it has: {', '.join(inputs) or 'none'}"
         )
     for name in input_names:
         if inputs[name].ndim == 0 or inputs[name].dtype.kind not in "fiub":
-            raise SourceError(f"{origin}: array {name!r} is not numeric samples ({inputs[name].dtype})")
+            raise DataError(f"{origin}: array {name!r} is not numeric samples ({inputs[name].dtype})")
         if inputs[name].size == 0:
-            raise SourceError(f"{origin}: array {name!r} is empty: shape {inputs[name].shape}")
+            raise DataError(f"{origin}: array {name!r} is empty: shape {inputs[name].shape}")
         if inputs[name].dtype.kind == "f" and not np.isfinite(inputs[name]).all():
-            raise SourceError(f"{origin}: array {name!r} holds NaN or infinity")
+            raise DataError(f"{origin}: array {name!r} holds NaN or infinity")
     counts = {name: len(array) for name, array in inputs.items() if name in input_names}
     if labels is not None:
         counts[LABELS] = len(labels)
     if len(set(counts.values())) != 1:
-        raise SourceError(f"{origin}: the arrays count different numbers of samples: {counts}")
+        raise DataError(f"{origin}: the arrays count different numbers of samples: {counts}")
     for name in set(inputs) - set(input_names):
         del inputs[name]

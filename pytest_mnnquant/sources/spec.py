@@ -20,6 +20,10 @@ class SourceError(Exception):
     """A model or its data can't be used as given. One line: what is at fault and what to do."""
 
 
+class DataError(SourceError):
+    """Calibration or evaluation data can't be used as given, or do not fit the model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """A parsed model specification. Either `path` (and `attribute` for Python files) or `module` is set."""
@@ -73,7 +77,7 @@ def load_module(spec: Spec) -> ModuleType:
         if spec.path is None:
             return importlib.import_module(spec.module)
         return import_file(spec.path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SourceError(f"{spec.text}: importing it raised {describe(error)}") from error
 
 
@@ -106,7 +110,7 @@ def call(text: str, module: ModuleType, attribute: str) -> Any:
         raise SourceError(f"{text}: there is no callable {attribute!r}; it has: {known or 'none'}")
     try:
         return function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SourceError(f"{text}: {attribute}() raised {describe(error)}") from error
 
 

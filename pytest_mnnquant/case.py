@@ -1,0 +1,186 @@
+"""One variant under test: how it is made or found, and all evidence about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pytest_mnnquant.checks.coverage import LayerRow, coverage, layer_rows
+from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.checks.params import ParamsEvidence, relate
+from pytest_mnnquant.gate import UNUSABLE, Gate, Unusable, file_json, why
+from pytest_mnnquant.mnnfile.matching import Match, match_layers
+from pytest_mnnquant.mnnfile.model import Model, read_model
+from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
+from pytest_mnnquant.mnnfile.pooling import write_exact_copy
+from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.recipes import RECIPES, Recipe
+from pytest_mnnquant.quantize.store import file_digest
+from pytest_mnnquant.quantize.variant import PARAMS_NAME, Variant, is_skipped, make_variant
+from pytest_mnnquant.runtime.execute import PairedTimes, Run, paired_times, run
+from pytest_mnnquant.settings import ModelSettings
+
+
+class Case:
+    """One variant and the evidence about it, each piece gathered when a check first asks for it."""
+
+    def __init__(self, gate: Gate, recipe: Recipe, mode: str | None) -> None:
+        self.gate = gate
+        self.recipe = recipe
+        self.mode = mode
+        self.label = recipe.name + (f"[{mode}]" if mode else "")
+
+    @cached_property
+    def _variant(self) -> Variant | Unusable:
+        gate = self.gate
+        try:
+            source = gate.prepared
+            if gate.settings.quantized is not None:
+                return _given_variant(gate.settings, self.recipe, source)
+            skip = gate.settings.skip_layers
+            return make_variant(source, self.recipe, self.mode, skip, gate.choices, gate.store, self._say)
+        except Unusable as error:
+            return error
+        except UNUSABLE as error:
+            return Unusable(why(error))
+
+    def _say(self, what: str) -> None:
+        self.gate.say(f"{self.label}: {what}")
+
+    @property
+    def variant(self) -> Variant:
+        """The quantized model. Raises `Unusable`."""
+        if isinstance(self._variant, Unusable):
+            raise self._variant
+        return self._variant
+
+    @property
+    def is_unusable(self) -> bool:
+        """Whether there is no variant to judge; the conversion check says why."""
+        return isinstance(self._variant, Unusable)
+
+    @property
+    def model(self) -> Model:
+        """The quantized model's file."""
+        return self.variant.model
+
+    @cached_property
+    def match(self) -> Match:
+        """Which layer of the float model is which of the variant."""
+        return match_layers(self.variant.base, self.model)
+
+    @cached_property
+    def rows(self) -> tuple[LayerRow, ...]:
+        """What became of each layer."""
+        patterns, modules = self.gate.settings.skip_layers, self.variant.modules
+        return layer_rows(self.match, self.recipe, lambda op: is_skipped(op, patterns, modules.get(op.name, "")))
+
+    @cached_property
+    def params(self) -> ParamsEvidence | None:
+        """The params file against the model; None where there is none to expect."""
+        path = self.variant.params
+        if path is None:
+            return None
+        if not path.exists():
+            return ParamsEvidence(path, missing=str(path))
+        try:
+            params = read_params(path)
+        except (BadParams, OSError) as error:
+            return ParamsEvidence(path, unreadable=str(error))
+        evidence = relate(path, params, self.variant.base, self.model, self.match)
+        if names := evidence.names():
+            repaired = params.renamed(names)
+            inputs = {"params": file_digest(path), "names": names}
+            folder = self.gate.store.folder("repaired", inputs, lambda made: write_params(repaired, made / PARAMS_NAME))
+            evidence = dataclasses.replace(evidence, repaired=folder / PARAMS_NAME)
+        return evidence
+
+    @cached_property
+    def run(self) -> Run:
+        """The variant on the same inputs as the float model."""
+        self._say("running")
+        source, timeout = self.gate.prepared, self.gate.settings.timeout
+        return run(self.model, self.gate.inputs, timeout=timeout, batched=source.batched)
+
+    @cached_property
+    def exact_run(self) -> tuple[Run, tuple[str, ...]]:
+        """The run as ARM would compute it, and the MaxPool operators for which that needed a copy."""
+        pools = {op.name for op in self.run.trace or () if op.int8 and op.kind == "Pooling"}
+        with tempfile.TemporaryDirectory(prefix="mnnquant-") as folder:
+            copy = Path(folder) / "exact.mnn"
+            changed = write_exact_copy(self.model, pools, copy) if pools and not _pools_right() else ()
+            if not changed:
+                return self.run, ()
+            source, timeout = self.gate.prepared, self.gate.settings.timeout
+            return run(read_model(copy), self.gate.inputs, timeout=timeout, batched=source.batched), changed
+
+    @cached_property
+    def times(self) -> PairedTimes:
+        """The variant and the float model, timed in pairs."""
+        self._say("timing against float")
+        timeout = self.gate.settings.timeout
+        return paired_times(self.gate.prepared.model, self.model, self.gate.inputs, timeout=timeout)
+
+    @property
+    def days_older(self) -> float | None:
+        """By how much the file of a user's pipeline is older than its source, in days; None where that says nothing."""
+        source = self.gate.spec.path
+        if source is None or not self.variant.given:
+            return None
+        return (source.stat().st_mtime - self.model.path.stat().st_mtime) / 86_400
+
+    @property
+    def same_as_float(self) -> bool | None:
+        """Whether all outputs equal the float model's in every bit; None where the outputs are others."""
+        ours, theirs = self.gate.float_run.outputs, self.run.outputs
+        if ours.keys() != theirs.keys():
+            return None
+        return all(np.array_equal(array, theirs[name]) for name, array in ours.items())
+
+    def as_json(self) -> dict[str, Any]:
+        """The variant in the report, without its checks."""
+        record: dict[str, Any] = {"recipe": self.recipe.name, "mode": self.mode, "quantized": None, "params": None}
+        if isinstance(self._variant, Unusable):
+            return {**record, "layers": []}
+        variant = self._variant
+        record["quantized"] = file_json(variant.model)
+        if variant.params is not None and variant.params.is_file():
+            record["params"] = {"path": str(variant.params), "sha256": file_digest(variant.params)}
+        rows = [row.as_json() | {"module": variant.modules.get(row.layer.name)} for row in self.rows]
+        return {**record, "coverage": coverage(self.rows), "bn_drift": variant.drift, "layers": rows}
+
+
+def case_of(gate: Gate, recipe: str, mode: str | None) -> Case:
+    """The variant of a source, always the same object."""
+    cases: dict[tuple[str, str | None], Case] = gate.kept
+    return cases.setdefault((recipe, mode), Case(gate, RECIPES[recipe], mode))
+
+
+def _given_variant(settings: ModelSettings, recipe: Recipe, source: Prepared) -> Variant:
+    path = settings.base / str(settings.quantized)
+    if not path.is_file():
+        finding = Finding(
+            "MNQ202",
+            f"{settings.quantized}: no such file",
+            cause="the converter exits 0 and prints Success even when it writes nothing",
+            remedy="look at what the converter printed, and whether the folder is writable",
+        )
+        raise Unusable(finding)
+    model = read_model(path)
+    if settings.params is not None:
+        params: Path | None = settings.base / settings.params
+    else:
+        beside = path.with_name(PARAMS_NAME)
+        params = beside if beside.is_file() and recipe.activations else None
+    return Variant(recipe, None, model, source.model, params, given=True)
+
+
+def _pools_right() -> bool:
+    """Whether this machine's int8 MaxPool is right: it is wrong on x86 only."""
+    return os.uname().machine not in ("x86_64", "i386", "i686", "AMD64")
