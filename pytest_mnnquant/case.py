@@ -19,6 +19,7 @@ from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
 from pytest_mnnquant.mnnfile.pooling import write_exact_copy
+from pytest_mnnquant.quantize.carry import carried
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.recipes import RECIPES, Recipe
 from pytest_mnnquant.quantize.store import file_digest
@@ -126,6 +127,17 @@ class Case:
         self._say("timing against float")
         timeout = self.gate.settings.timeout
         return paired_times(self.gate.prepared.model, self.model, self.gate.inputs, timeout=timeout)
+
+    @property
+    def clamping(self) -> tuple[str, ...]:
+        """Operators that ran in int8 and clamp at code 0 though their zero point is another (see `quantize.carry`)."""
+        ran = {op.name for op in self.run.trace or () if op.int8}
+        quants, layers = (
+            self.model.tensor_quants,
+            tuple(op for op in self.model.convolutions if op.weights[0].full_int8),
+        )
+        links = [link for link in carried(self.model, layers) if link.clamps_at_zero and link.op.name in ran]
+        return tuple(link.op.name for link in links if link.tensor in quants and quants[link.tensor].zero != 0)
 
     @property
     def days_older(self) -> float | None:

@@ -18,6 +18,7 @@ from pytest_mnnquant.checks.params import check_params
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
+from pytest_mnnquant.quantize.calibration import INT8_KINDS
 from pytest_mnnquant.quantize.prepare import PROOF_TOLERANCE
 from pytest_mnnquant.settings import Limits
 
@@ -50,7 +51,7 @@ def _params(case: Case, limits: Limits, strict: bool) -> Result:
     if evidence is None:
         kind = "was given" if case.recipe.activations else f"is needed for {case.recipe.name}"
         return skipped("params", f"no params file {kind}")
-    wanted = tuple(row.layer for row in case.rows if row.wanted and row.layer.is_convolution)
+    wanted = tuple(row.layer for row in case.rows if row.wanted and row.layer.kind in INT8_KINDS)
     return check_params(evidence, case.model, wanted)
 
 
@@ -66,7 +67,7 @@ def _weights(case: Case, limits: Limits, strict: bool) -> Result:
 
 
 def _execution(case: Case, limits: Limits, strict: bool) -> Result:
-    return check_execution(case.rows, case.recipe, case.run.trace, case.same_as_float)
+    return check_execution(case.rows, case.recipe, case.run.trace, case.same_as_float, case.clamping)
 
 
 def _size(case: Case, limits: Limits, strict: bool) -> Result:
@@ -84,7 +85,13 @@ def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
         return skipped("accuracy", "no evaluation data were given (--mnn-evaluation)")
     exact, pools = case.exact_run
     evidence = AccuracyEvidence(
-        case.gate.float_run.outputs, exact.outputs, data.labels, case.run.outputs, pools, case.variant.drift
+        reference=case.gate.float_run.outputs,
+        outputs=exact.outputs,
+        labels=data.labels,
+        as_run=case.run.outputs,
+        pools=pools,
+        drift=case.variant.drift,
+        clamping=case.clamping,
     )
     least = limits.min_cosine
     if least is None:

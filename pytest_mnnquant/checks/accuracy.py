@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.checks.execution import ADD_RELU, ADD_RELU_REMEDY
 from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.metrics.agreement import Agreement, accuracy, agreement
 
+# A BatchNorm mean that calibration moved by this many standard deviations makes another model of it.
+_MUCH_DRIFT: Final = 0.5
 Outputs = Mapping[str, npt.NDArray[Any]]
 
 
@@ -20,7 +24,8 @@ class AccuracyEvidence:
     """Outputs on the evaluation data, samples first. `labels` has shape [samples] or is None.
 
     `as_run` are the variant's outputs as this host computes them, where `outputs` come from a copy whose MaxPool
-    operators `pools` are exact; empty where the model was judged as it is. `drift`: see `Variant`.
+    operators `pools` are exact; empty where the model was judged as it is. `drift`: see `Variant`; `clamping`: see
+    `check_execution`.
     """
 
     reference: Outputs
@@ -29,6 +34,7 @@ class AccuracyEvidence:
     as_run: Outputs
     pools: tuple[str, ...]
     drift: float
+    clamping: tuple[str, ...] = ()
 
 
 def check_accuracy(evidence: AccuracyEvidence, max_drop: float, min_cosine: float) -> Result:
@@ -61,6 +67,7 @@ def check_accuracy(evidence: AccuracyEvidence, max_drop: float, min_cosine: floa
 def _figures(item: Agreement) -> dict[str, float | None]:
     return {
         "sqnr_db": item.sqnr_db,
+        "centred_sqnr_db": item.centred_sqnr_db,
         "cosine": item.cosine,
         "max_error": item.max_error,
         "relative_error": item.relative_error,
@@ -110,7 +117,7 @@ def _drop(before: float, after: float, allowed: float, samples: int, evidence: A
         "MNQ701",
         f"top-1 falls from {before:.4f} (float) to {after:.4f}: a drop of {before - after:.4f}, {allowed:g} allowed "
         f"({samples} samples)",
-        cause=_drift(evidence),
+        cause=_cause(evidence),
         remedy=_remedy(evidence),
     )
 
@@ -124,34 +131,42 @@ def _unlike(compared: dict[str, Agreement], min_cosine: float, evidence: Accurac
                     "MNQ702",
                     f"output {name!r}: mean cosine {item.cosine:.4f} to the float model's, at least {min_cosine:g} "
                     f"wanted (SQNR {item.sqnr_db:.1f} dB, {item.samples} samples)",
-                    cause=_drift(evidence),
+                    cause=_cause(evidence),
                     remedy=_remedy(evidence),
                 )
             )
-        elif item.cosine is None and item.relative_error > 1 - min_cosine:
+        elif item.cosine is None and item.centred_sqnr_db < _as_sqnr_db(min_cosine):
             findings.append(
                 Finding(
                     "MNQ702",
-                    f"output {name!r}: largest error {item.relative_error:.3f} of the range, "
-                    f"{1 - min_cosine:.3f} allowed",
+                    f"output {name!r} has one element: SQNR {item.centred_sqnr_db:.1f} dB about its mean, at least "
+                    f"{_as_sqnr_db(min_cosine):.1f} dB wanted (as cosine {min_cosine:g}; {item.samples} samples)",
                     remedy=_remedy(evidence),
                 )
             )
     return findings
 
 
-def _drift(evidence: AccuracyEvidence) -> str:
-    if evidence.drift < 0.5:
-        return ""
-    return (
-        f"calibration in train mode moved BatchNorm means by up to {evidence.drift:.2f} standard deviations, so the "
-        "model itself is another one"
-    )
+def _as_sqnr_db(cosine: float) -> float:
+    """The SQNR that independent noise leaves at this cosine: signal / noise = c^2 / (1 - c^2)."""
+    cosine = min(max(cosine, 1e-6), 1 - 1e-9)
+    return 10 * math.log10(cosine**2 / (1 - cosine**2))
+
+
+def _cause(evidence: AccuracyEvidence) -> str:
+    if evidence.drift >= _MUCH_DRIFT:
+        return (
+            f"calibration in train mode moved BatchNorm means by up to {evidence.drift:.2f} standard deviations, so "
+            "the model itself is another one"
+        )
+    return f"{ADD_RELU} ({', '.join(evidence.clamping)})" if evidence.clamping else ""
 
 
 def _remedy(evidence: AccuracyEvidence) -> str:
-    if evidence.drift >= 0.5:
+    if evidence.drift >= _MUCH_DRIFT:
         return "calibrate in eval mode (model.eval() before the calibration loop), or on data like the real ones"
+    if evidence.clamping:
+        return ADD_RELU_REMEDY
     return "calibrate on more data like the real ones, leave sensitive layers float (--mnn-skip-layer), or use w8"
 
 

@@ -186,14 +186,7 @@ def _unlisted(op: Op, path: Path | None) -> Finding:
 def _applied(entry: LayerParams, op: Op, model: Model, params: Params) -> Finding | None:
     weights = op.weights[0]
     if not weights.full_int8 or entry.output is None or entry.input is None:
-        cause = (
-            ""
-            if model.uuid == params.uuid
-            else (
-                "the converter never read this file: the model does not carry its uuid (was --compressionParamsFile "
-                "mistyped or left out? MNN ignores flags it does not know)"
-            )
-        )
+        cause = _never_read(model, params)
         return Finding(
             "MNQ305",
             f"the params file has scales for it, the model stores it as {weights.label}",
@@ -218,6 +211,19 @@ def _applied(entry: LayerParams, op: Op, model: Model, params: Params) -> Findin
         worst = int(np.abs(asked_scales / stored_scales - 1).argmax())
         return _other_scale(op, f"weight scale of channel {worst}", asked_scales[worst], stored_scales[worst])
     return None
+
+
+def _never_read(model: Model, params: Params) -> str:
+    if model.uuid != params.uuid:
+        sign = "the model does not carry its uuid"
+    elif not any(op.weights[0].full_int8 for op in model.convolutions):
+        sign = "no layer of the model is int8"
+    else:
+        return ""
+    return (
+        f"the converter never read this file: {sign} (was --compressionParamsFile mistyped or left out? MNN ignores "
+        "flags it does not know)"
+    )
 
 
 def _unread(op: Op, why: str, remedy: str) -> Finding:

@@ -58,6 +58,7 @@ RULES: Final = {
         Rule(
             "MNQ603", "computes-like-float", _E, "The quantized model computes exactly what the float model computes."
         ),
+        Rule("MNQ610", "add-relu-clamps", _W, "MNN's int8 Add with a fused ReLU cuts off small values."),
         Rule("MNQ701", "accuracy-drop", _E, "The task metric drops more than allowed."),
         Rule("MNQ702", "outputs-differ", _E, "The outputs are not similar enough to the float model's."),
         Rule("MNQ703", "output-not-finite", _E, "An output holds NaN or infinity."),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+# An output this much smaller than usual (root mean square over samples) has a direction made of rounding noise.
+_QUIET: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +19,16 @@ class Agreement:
     """Figures of one output against the reference's.
 
     `sqnr_db`: signal to quantization noise, 10 log10(sum ref^2 / sum (ref - out)^2), infinite where equal.
-    `cosine`: mean over samples, in [-1, 1]; None where samples have a single element (it would always be 1).
+    `centred_sqnr_db`: the same with the reference's mean over samples taken off the signal: what a constant part of
+    the output can't flatter. `cosine`: mean over samples, in [-1, 1]; None where samples have a single element (it
+    would always be 1); samples below a tenth of the usual norm are noise and don't count.
     `max_error`: largest absolute difference; `range`: largest minus smallest reference value, in the same unit.
     `top1`: share of samples with the same arg max, in [0, 1]; None unless samples are vectors of 2 or more.
     """
 
     samples: int
     sqnr_db: float
+    centred_sqnr_db: float
     cosine: float | None
     max_error: float
     range: float
@@ -46,6 +51,7 @@ def agreement(reference: Array, output: Array) -> Agreement:
     return Agreement(
         samples=len(ref),
         sqnr_db=sqnr_db(ref, out),
+        centred_sqnr_db=sqnr_db(ref - ref.mean(0), out - ref.mean(0)),
         cosine=_mean_cosine(ref, out) if ref.shape[1] > 1 else None,
         max_error=float(np.abs(errors).max()),
         range=float(ref.max() - ref.min()),
@@ -68,7 +74,10 @@ def accuracy(output: Array, labels: Array) -> float:
 
 
 def _mean_cosine(ref: Array, out: Array) -> float:
-    norms = np.linalg.norm(ref, axis=1) * np.linalg.norm(out, axis=1)
-    both_silent = (np.abs(ref).max(1) == 0) & (np.abs(out).max(1) == 0)
-    cosines = np.where(norms > 0, (ref * out).sum(1) / np.where(norms > 0, norms, 1), 0.0)
-    return float(np.where(both_silent, 1.0, cosines).mean())
+    ours, theirs = np.linalg.norm(ref, axis=1), np.linalg.norm(out, axis=1)
+    usual = float(np.sqrt(np.square(ours).mean()))
+    if usual == 0:
+        return 1.0 if theirs.max() == 0 else 0.0
+    counts = ours >= _QUIET * usual
+    products = (ref * out).sum(1)[counts]
+    return float((products / np.maximum(ours[counts] * theirs[counts], np.finfo(np.float64).tiny)).mean())

@@ -91,7 +91,7 @@ def read_params(path: Path) -> Params:
     try:
         if path.suffix == ".json":
             return _from_json(data)
-        if data.lstrip()[:1] == b"{":
+        if data.lstrip(b" \t\r")[:1] == b"{":  # A binary file starts with a byte that is a line feed in text.
             return _from_json_in_bin(data)
         return _from_binary(data)
     except BadParams as error:
@@ -128,7 +128,8 @@ def _layer_bytes(layer: LayerParams) -> bytes:
         + wire.put_int(4, weight.clamp_min)
         + wire.put_int(5, weight.clamp_max)
     )
-    return activation(1, layer.input) + wire.put_bytes(2, weight_bytes) + activation(3, layer.output)
+    op_name = wire.put_bytes(5, layer.op_name.encode()) if layer.op_name else b""
+    return activation(1, layer.input) + wire.put_bytes(2, weight_bytes) + activation(3, layer.output) + op_name
 
 
 # Binary -------------------------------------------------------------------------------------------------------------
@@ -218,7 +219,7 @@ def _from_json_in_bin(data: bytes) -> Params:
 def _from_json(data: bytes) -> Params:
     try:
         root = json.loads(data)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadParams(f"not JSON: {error}") from None
     if not isinstance(root, dict):
         raise BadParams("the top level is not an object")
@@ -270,25 +271,32 @@ def _make_layer(
         return LayerParams(
             weight=WeightParams(
                 name=_name(weight, where),
-                scales=tuple(float(scale) for scale in weight.get("scales", ())),
+                scales=_scales(weight, where),
                 **_integers(weight, ("bits", "clamp_min", "clamp_max")),
             ),
             input=_activation(input_, where) if input_ else None,
             output=_activation(output, where) if output else None,
             op_name=op_name,
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, BadParams):
             raise
         raise BadParams(f"{where}: {error}") from None
 
 
 def _activation(tensor: dict[str, Any], where: str) -> ActivationParams:
-    scales = tensor.get("scales", ())
+    scales = _scales(tensor, where)
     if len(scales) != 1:
         raise BadParams(f"{where}: tensor {tensor.get('name')!r} has {len(scales)} scales; MNN uses one a tensor")
     integers = _integers(tensor, ("bits", "zero_point", "clamp_min", "clamp_max"))
-    return ActivationParams(name=_name(tensor, where), scale=float(scales[0]), **integers)
+    return ActivationParams(name=_name(tensor, where), scale=scales[0], **integers)
+
+
+def _scales(tensor: dict[str, Any], where: str) -> tuple[float, ...]:
+    scales = tensor.get("scales", [])
+    if not isinstance(scales, list):
+        raise BadParams(f"{where}: the scales of {tensor.get('name')!r} are not a list")
+    return tuple(float(scale) for scale in scales)
 
 
 def _integers(tensor: dict[str, Any], keys: Iterable[str]) -> dict[str, int]:

@@ -17,6 +17,8 @@ import numpy.typing as npt
 from pytest_mnnquant.mnnfile.flatbuffer import BadModel, Table, unpack
 
 Floats = npt.NDArray[np.float32]
+# Sparse weights are not bounded by the file's size; no layer on a phone has more than this.
+_MOST_SPARSE = 1 << 28
 
 
 class Storage(str, enum.Enum):
@@ -217,8 +219,8 @@ def _decode(weights: Weights, external: memoryview | None) -> Floats:
         parts = [table.array(slot, "<f4" if weights.storage is Storage.FLOAT32 else "<u1") for slot in slots]
         flat = np.concatenate(parts) if len(parts) > 1 else parts[0]
         if flat.size == 0 and weights.external:
-            flat = _external(weights, external, 1, "u1").view("<f4" if weights.bits == 32 else "<f2")
-        return flat.view("<f2").astype(np.float32) if weights.storage is Storage.FLOAT16 else flat
+            flat = _external(weights, external, 1, "<f4" if weights.bits == 32 else "<u1")
+        return _viewed(flat, "<f2").astype(np.float32) if weights.storage is Storage.FLOAT16 else flat
     if source is None:
         raise BadModel("this operator has no weights to decode")
     if weights.storage is Storage.FLOAT32:
@@ -226,20 +228,28 @@ def _decode(weights: Weights, external: memoryview | None) -> Floats:
         flat = flat if flat.size else _external(weights, external, 1, "<f4")
     elif weights.storage is Storage.FLOAT16:
         codes = source.array(0, "u1")
-        flat = (codes if codes.size else _external(weights, external, 1, "u1")).view("<f2").astype(np.float32)
+        flat = _viewed(codes if codes.size else _external(weights, external, 1, "u1"), "<f2").astype(np.float32)
     else:
         return _dequantized(weights, source, external)
-    return flat.reshape(weights.channels, -1) if weights.channels and flat.size % weights.channels == 0 else flat
+    return flat.reshape(weights.channels, -1) if weights.channels > 0 and flat.size % weights.channels == 0 else flat
+
+
+def _viewed(data: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[Any]:
+    if data.size % np.dtype(dtype).itemsize:
+        raise BadModel(f"{data.size} bytes hold no whole number of weights")
+    return data.view(dtype)
 
 
 def _external(weights: Weights, external: memoryview | None, part: int, dtype: str) -> npt.NDArray[Any]:
     if external is None:
         raise BadModel("the weights lie in a .mnn.weight file that is not there")
+    if part >= len(weights.external):
+        raise BadModel("it is not said where in the .mnn.weight file the weights lie")
     start = weights.external[0] + sum(weights.external[1:part])
     size = weights.external[part]
     if start < 0 or size < 0 or start + size > len(external):
         raise BadModel(f"the .mnn.weight file has {len(external)} bytes; {start + size} are needed")
-    return np.frombuffer(external, np.uint8, size, start).view(dtype)
+    return _viewed(np.frombuffer(external, np.uint8, size, start), dtype)
 
 
 def _dequantized(weights: Weights, table: Table, external: memoryview | None) -> Floats:
@@ -251,27 +261,32 @@ def _dequantized(weights: Weights, table: Table, external: memoryview | None) ->
         raise BadModel(f"weights stored as {weights.storage.value!r} are not decoded yet")
     shape, book, header = integer_header(buffer, bool(table.scalar(11, "u8")))
     count = math.prod(shape)
-    if not weights.channels or count % weights.channels or header + math.ceil(weights.bits * count / 8) != buffer.size:
+    if weights.channels <= 0 or count % weights.channels or header + math.ceil(weights.bits * count / 8) != buffer.size:
         raise BadModel("the weight buffer does not have the length that its header asks for")
-    codes = book[unpack_codes(buffer[header:], weights.bits, count)].astype(np.float32)
+    packed = unpack_codes(buffer[header:], weights.bits, count)
+    if packed.max(initial=0) >= book.size:
+        raise BadModel(f"a code points outside the code book of {book.size}")
+    codes = book[packed].astype(np.float32)
     pairs = _scales(weights, table, external)
     if not len(pairs) or count % len(pairs):
         raise BadModel(f"{len(pairs)} scales do not divide {count} weights")
     blocks = codes.reshape(len(pairs), -1)
-    if weights.asymmetric:
-        lowest = np.float32(table.scalar(8, "i32"))
-        values = (blocks - lowest) * pairs[:, 1:] + pairs[:, :1]
-    else:
-        values = blocks * pairs
+    with np.errstate(over="ignore", invalid="ignore"):  # Absurd scales give infinity, which the weights check tells.
+        if weights.asymmetric:
+            lowest = np.float32(table.scalar(8, "i32"))
+            values = (blocks - lowest) * pairs[:, 1:] + pairs[:, :1]
+        else:
+            values = blocks * pairs
     return values.reshape(weights.channels, -1)
 
 
 def _scattered(weights: Weights, table: Table) -> Floats:
     """The values that are not zero, put at their places."""
     places, values = table.array(13, "<u4"), table.array(1, "<f4")
-    if len(places) != len(values) or (places >= weights.count).any() or weights.count % max(1, weights.channels):
+    count = weights.count if 0 < weights.count <= _MOST_SPARSE else 0
+    if len(places) != len(values) or (places >= count).any() or count % max(1, weights.channels) or not count:
         raise BadModel(f"{len(values)} values and {len(places)} places do not make {weights.count} sparse weights")
-    dense = np.zeros(weights.count, np.float32)
+    dense = np.zeros(count, np.float32)
     dense[places] = values
     return dense.reshape(max(1, weights.channels), -1)
 

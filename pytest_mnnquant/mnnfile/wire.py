@@ -35,7 +35,7 @@ def fields(data: bytes, offset: int = 0) -> Iterator[Field]:
         key, at = _varint(data, at, offset)
         number, wire_type = key >> 3, key & 7
         if number == 0:
-            raise BadParams(f"byte {offset + start}: field number 0")
+            raise BadParams(f"byte {offset + start}: field number 0; this is not a params file")
         value: int | bytes
         if wire_type == VARINT:
             value, at = _varint(data, at, offset)

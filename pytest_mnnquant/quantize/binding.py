@@ -70,16 +70,16 @@ def moments(values: npt.NDArray[np.float32] | torch.Tensor) -> Moments | None:
 
 @dataclass(frozen=True)
 class Binding:
-    """For each tensor index of the layers: the PyTorch value it holds, or None where none was found."""
+    """For each tensor index of the operators watched: the PyTorch value it holds, or None where none was found."""
 
     values: dict[int, Value | None]
     modules: dict[str, str]
 
 
 def bind(
-    network: torch.nn.Module, model: Model, layers: tuple[Op, ...], data: Dataset, *, timeout: float, batched: bool
+    network: torch.nn.Module, model: Model, ops: tuple[Op, ...], data: Dataset, *, timeout: float, batched: bool
 ) -> Binding:
-    """Find the PyTorch value of each layer's input and output tensor. `network` must be in eval mode."""
+    """Find the PyTorch value of each operator's first input and output. `network` must be in eval mode."""
     probe = data.head(_PROBE_SAMPLES if batched else 1)
     known: list[tuple[Value, Moments]] = []
 
@@ -89,10 +89,10 @@ def bind(
 
     with quiet(), watched(network, remember) as run:
         run(*as_tensors(probe))
-    traced = tensor_values(model, [op.name for op in layers], probe, timeout=timeout, batched=batched)
+    traced = tensor_values(model, [op.name for op in ops], probe, timeout=timeout, batched=batched)
     values: dict[int, Value | None] = {}
     modules: dict[str, str] = {}
-    for op in layers:
+    for op in ops:
         for tensor, array in zip((op.inputs[0], op.outputs[0]), traced[op.name], strict=True):
             wanted = moments(array) if array is not None else None
             matches = (value for value, found in known if wanted is not None and found.matches(wanted))
@@ -120,7 +120,7 @@ class Calibrated:
 def calibrate(
     network: torch.nn.Module,
     model: Model,
-    layers: tuple[Op, ...],
+    ops: tuple[Op, ...],
     binding: Binding,
     data: Dataset,
     mode: str,
@@ -150,7 +150,7 @@ def calibrate(
     ranges = {tensor: seen[value] for tensor, value in binding.values.items() if value in seen}
     unbound = tuple(tensor for tensor in binding.values if tensor not in ranges)
     if unbound:
-        ranges |= runtime_ranges(model, layers, data, timeout=timeout, batched=batched, only=set(unbound))
+        ranges |= runtime_ranges(model, ops, data, timeout=timeout, batched=batched, only=set(unbound))
     return Calibrated(ranges, calibrated.eval(), _drift(network, calibrated), unbound)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams, write_params
+from pytest_mnnquant.quantize.carry import Carried
 from pytest_mnnquant.runtime.execute import tensor_ranges
 from pytest_mnnquant.sources.data import Dataset
 
@@ -21,20 +23,24 @@ INT8_KINDS = ("Convolution", "ConvolutionDepthwise")
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Smallest and largest value seen in a tensor."""
+    """Smallest and largest value seen in a tensor. `symmetric`: its zero point must be 0 (see `carry`)."""
 
     low: float
     high: float
+    symmetric: bool = False
 
     def merged(self, other: Range) -> Range:
         """The range of both."""
-        return Range(min(self.low, other.low), max(self.high, other.high))
+        return Range(min(self.low, other.low), max(self.high, other.high), self.symmetric or other.symmetric)
 
     def affine(self) -> tuple[float, int]:
         """(scale, zero point) that map the range, widened to hold 0, onto codes -127..127.
 
-        scale = (high - low) / 254, zero point = round(-low / scale) - 127 (mnncompress 0.3.2, LSQ_quantizer.py).
+        scale = (high - low) / 254, zero point = round(-low / scale) - 127 (mnncompress 0.3.2, LSQ_quantizer.py);
+        symmetric: scale = max(|low|, |high|) / 127, zero point = 0.
         """
+        if self.symmetric:
+            return max(abs(self.low), abs(self.high), _HIGHEST * _SMALLEST_SCALE) / _HIGHEST, 0
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         scale = max((high - low) / (_HIGHEST - _LOWEST), _SMALLEST_SCALE)
         return scale, int(np.clip(round(-low / scale + _LOWEST), _LOWEST, _HIGHEST))
@@ -46,16 +52,26 @@ def int8_layers(model: Model) -> tuple[Op, ...]:
 
 
 def runtime_ranges(
-    model: Model, layers: tuple[Op, ...], data: Dataset, *, timeout: float, batched: bool, only: set[int] | None = None
+    model: Model, ops: tuple[Op, ...], data: Dataset, *, timeout: float, batched: bool, only: set[int] | None = None
 ) -> dict[int, Range]:
-    """Ranges from MNN's own run of the float model, for sources that are not PyTorch."""
-    extremes = tensor_ranges(model, [op.name for op in layers], data.inputs, timeout=timeout, batched=batched)
-    low, high = np.nanmin(extremes[..., 0], axis=0), np.nanmax(extremes[..., 1], axis=0)
+    """Ranges from MNN's own run of the float model, by tensor index, of the operators that ran."""
+    extremes = tensor_ranges(model, [op.name for op in ops], data.inputs, timeout=timeout, batched=batched)
+    low, high = extremes[..., 0].min(axis=0), extremes[..., 1].max(axis=0)
     found: dict[int, Range] = {}
-    for number, op in enumerate(layers):
+    for number, op in enumerate(ops):
         for side, tensor in enumerate((op.inputs[0], op.outputs[0])):
-            if only is None or tensor in only:
+            if (only is None or tensor in only) and np.isfinite([low[number, side], high[number, side]]).all():
                 found[tensor] = Range(float(low[number, side]), float(high[number, side]))
+    return found
+
+
+def settled(ranges: dict[int, Range], links: tuple[Carried, ...]) -> dict[int, Range]:
+    """The ranges as the params file needs them: wide and symmetric enough for where MNN carries them."""
+    found = dict(ranges)
+    for link in links:
+        if link.tensor in found:
+            widened = found[link.tensor].merged(ranges.get(link.op.outputs[0], found[link.tensor]))
+            found[link.tensor] = dataclasses.replace(widened, symmetric=link.clamps_at_zero)
     return found
 
 

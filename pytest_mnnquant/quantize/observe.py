@@ -116,13 +116,9 @@ def watched(model: torch.nn.Module, see: See) -> Iterator[Callable[..., Any]]:
         with _Mute(place), _Dispatch(place, see):
             return model(*inputs)
 
-    # The fast path of nn.TransformerEncoderLayer would run as one operator, in eval mode only.
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             yield run
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for hook in hooks:
             hook.remove()

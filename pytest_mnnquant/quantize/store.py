@@ -58,7 +58,7 @@ class Store:
         unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=final.parent))
         try:
             build(unfinished)
-            if final.is_dir():
+            if final.is_dir() and (fresh or not self.reuse):
                 shutil.rmtree(final, ignore_errors=True)
             try:
                 unfinished.replace(final)

@@ -16,7 +16,9 @@ from pytest_mnnquant.quantize.calibration import (
     make_params,
     runtime_ranges,
     save_params,
+    settled,
 )
+from pytest_mnnquant.quantize.carry import carried
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, export_float
 from pytest_mnnquant.quantize.recipes import Recipe
 from pytest_mnnquant.quantize.store import Store
@@ -96,6 +98,11 @@ def make_variant(
         "skip": skip,
         "data": data.digest(),
     }
+    if source.model.has_subgraphs:
+        raise SourceError(
+            f"{recipe.name} can't be calibrated: the model has While or If bodies (LSTM, GRU, loops), for which MNN "
+            "gives no trace of tensors; use --mnn-recipe=w8"
+        )
     say(f"calibrating on {data.samples} samples" + (f" in {mode} mode" if mode else ""))
     build = _build_torch if source.network is not None else _build_runtime
     folder = store.folder("variant", inputs, lambda made: build(source, data, mode or "", skip, choices, made))
@@ -116,8 +123,10 @@ def _build_torch(
     from pytest_mnnquant.quantize.binding import bind, calibrate
 
     layers, limit = int8_layers(source.model), {"timeout": choices.timeout, "batched": source.batched}
-    binding = bind(source.network, source.model, layers, data, **limit)  # type: ignore[arg-type]
-    found = calibrate(source.network, source.model, layers, binding, data, mode, **limit)  # type: ignore[arg-type]
+    links = carried(source.model, layers)
+    ops = (*layers, *(link.op for link in links))
+    binding = bind(source.network, source.model, ops, data, **limit)  # type: ignore[arg-type]
+    found = calibrate(source.network, source.model, ops, binding, data, mode, **limit)  # type: ignore[arg-type]
     model = source.model
     if found.drift > 0:
         # What a pipeline that calibrates in train mode ships: the model with the statistics that calibration left.
@@ -126,22 +135,27 @@ def _build_torch(
         if model.tensor_names != source.model.tensor_names:
             raise SourceError(f"{source.spec.text}: the model exports to another graph after calibration in train mode")
     kept = tuple(op for op in int8_layers(model) if not is_skipped(op, skip, binding.modules.get(op.name, "")))
-    _finish(model, kept, found.ranges, folder, choices.timeout, drift=found.drift, modules=binding.modules)
+    ranges = settled(found.ranges, links)
+    _finish(model, kept, ranges, folder, choices.timeout, drift=found.drift, modules=binding.modules)
 
 
 def _build_runtime(
     source: Prepared, data: Dataset, _mode: str, skip: tuple[str, ...], choices: Choices, folder: Path
 ) -> None:
     layers = tuple(op for op in int8_layers(source.model) if not is_skipped(op, skip))
-    ranges = runtime_ranges(source.model, layers, data, timeout=choices.timeout, batched=source.batched)
-    _finish(source.model, layers, ranges, folder, choices.timeout, drift=0.0, modules={})
+    links = carried(source.model, layers)
+    ops = (*layers, *(link.op for link in links))
+    ranges = runtime_ranges(source.model, ops, data, timeout=choices.timeout, batched=source.batched)
+    _finish(source.model, layers, settled(ranges, links), folder, choices.timeout, drift=0.0, modules={})
 
 
 def _finish(
     model: Model, layers: tuple[Op, ...], ranges: dict[int, Range], folder: Path, timeout: float, **facts: Any
 ) -> None:
+    # A layer without ranges never ran: it stays float, and the coverage check says so.
+    layers = tuple(op for op in layers if op.inputs[0] in ranges and op.outputs[0] in ranges)
     if not layers:
-        raise SourceError(f"{model.path.name}: there is no layer that MNN can run in int8")
+        raise SourceError("int8: there is no layer that MNN can run in int8; use another recipe (--mnn-recipe=w8)")
     params = save_params(make_params(model, layers, ranges), folder / PARAMS_NAME)
     # From the float .mnn, not from ONNX: a Linear of 65,536 weights or more loses its weights on the way from ONNX.
     convert(model.path, folder / "model.mnn", ("--compressionParamsFile", str(params)), timeout=timeout)

@@ -125,7 +125,8 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, *, exporter: str, 
     elif dynamic:
         options["dynamic_axes"] = {key: {0: "batch"} for key in [*names, *output_names]}
     try:
-        with quiet(), torch.random.fork_rng(devices=[]):
+        hidden = _required_inputs_only(model) if exporter == "torchscript" else contextlib.nullcontext()
+        with quiet(), torch.random.fork_rng(devices=[]), hidden:
             torch.onnx.export(model, example, str(path), **options)
     except Exception as error:
         hint = " (the dynamo exporter needs onnxscript)" if isinstance(error, ImportError) else ""
@@ -133,6 +134,19 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, *, exporter: str, 
         raise SourceError(
             f"{name}: the {exporter} exporter failed: {describe(error)}{hint}; the other one: --mnn-exporter={other}"
         ) from error
+
+
+@contextlib.contextmanager
+def _required_inputs_only(model: torch.nn.Module) -> Iterator[None]:
+    """Hide optional parameters of `forward`: the torchscript exporter makes model inputs of those that are numbers."""
+    own, forward = vars(model).get("forward"), model.forward
+    model.forward = lambda *inputs: forward(*inputs)
+    try:
+        yield
+    finally:
+        del model.forward
+        if own is not None:
+            model.forward = own
 
 
 def digest(model: torch.nn.Module) -> str:
@@ -147,7 +161,15 @@ def digest(model: torch.nn.Module) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch's warnings (which `filterwarnings = error` would raise), prints and logs out of the user's run."""
+    """Keep torch's warnings (which `filterwarnings = error` would raise), prints and logs out of the user's run.
+
+    Also has nn.TransformerEncoder take its ordinary path, as in train mode: the fast one of eval mode is a single
+    operator, which can't be exported or looked into.
+    """
+    import torch
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     nowhere = io.StringIO()
@@ -157,3 +179,4 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -1,0 +1,53 @@
+"""What MNN makes of a tensor's quantization beyond the layer it was given for.
+
+A params file describes the input and output tensors of convolutions. MNN carries the quantization of a convolution's
+input back over operators that only reshape or pool, to the output of the operator before them, and runs that one in
+int8 too. Two things go wrong there, on x86 and on ARM alike (MNN 3.6.1, bit for bit the same on both):
+
+- a pooling average has a smaller range than what it averages, so the scale made for it clips its input;
+- a BinaryOp with a fused ReLU (a residual Add) clamps its result at code 0, not at the zero point, so with a zero point
+  of -127 all values below the middle of the range are raised to it.
+
+So the range of such an input takes in the range of the operator it is carried to, and after a fused ReLU its zero point
+is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_mnnquant.mnnfile.model import Model, Op
+
+_PASSING: Final = frozenset(
+    {"Reshape", "Flatten", "ConvertTensor", "Squeeze", "Unsqueeze", "Permute", "Pooling", "Pooling3D"}
+)
+_ACTIVATION: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The quantization of `tensor` reaches the output of `op`; `clamps_at_zero`: its fused ReLU needs zero point 0."""
+
+    tensor: int
+    op: Op
+    clamps_at_zero: bool
+
+
+def carried(model: Model, layers: tuple[Op, ...]) -> tuple[Carried, ...]:
+    """Where the quantization of each layer's input is carried to, for those that reach an operator of another kind."""
+    producers = {output: op for op in model.ops if not op.subgraph for output in op.outputs}
+    found = {}
+    for layer in layers:
+        tensor = layer.inputs[0]
+        op = producers.get(tensor)
+        while op is not None and op.kind in _PASSING and op.inputs:
+            op = producers.get(op.inputs[0])
+        if op is not None and not op.is_convolution and op.kind not in ("Input", "Const"):
+            found[tensor] = Carried(tensor, op, has_fused_relu(op))
+    return tuple(found.values())
+
+
+def has_fused_relu(op: Op) -> bool:
+    """Whether a ReLU is part of this BinaryOp."""
+    return op.kind == "BinaryOp" and op.parameters is not None and op.parameters.scalar(_ACTIVATION, "i32") != 0
