@@ -16,8 +16,8 @@ ADD_RELU = (
     "middle of the range, on x86 and ARM alike"
 )
 ADD_RELU_REMEDY = (
-    "give the tensor after the ReLU zero point 0 in the params file (the int8 recipe of this plugin does), or leave the "
-    "layer it feeds float"
+    "give the tensor after the ReLU zero point 0 in the params file (the int8 recipe of this plugin does), or leave "
+    "the layer it feeds float"
 )
 _CASTS = ("FloatToInt8", "Int8ToFloat")
 
