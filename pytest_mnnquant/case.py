@@ -132,10 +132,8 @@ class Case:
     def clamping(self) -> tuple[str, ...]:
         """Operators that ran in int8 and clamp at code 0 though their zero point is another (see `quantize.carry`)."""
         ran = {op.name for op in self.run.trace or () if op.int8}
-        quants, layers = (
-            self.model.tensor_quants,
-            tuple(op for op in self.model.convolutions if op.weights[0].full_int8),
-        )
+        quants = self.model.tensor_quants
+        layers = tuple(op for op in self.model.convolutions if op.weights[0].full_int8)
         links = [link for link in carried(self.model, layers) if link.clamps_at_zero and link.op.name in ran]
         return tuple(link.op.name for link in links if link.tensor in quants and quants[link.tensor].zero != 0)
 

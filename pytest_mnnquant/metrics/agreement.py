@@ -41,12 +41,19 @@ class Agreement:
 
 
 def agreement(reference: Array, output: Array) -> Agreement:
-    """Compare two outputs of the same shape, shape [samples, ...]. Raises `ValueError` when it can't."""
+    """Compare two outputs of the same shape, shape [samples, ...]. Raises `ValueError` when it can't.
+
+    NaN or infinity in either agrees with nothing: every figure is the worst there is.
+    """
     if reference.shape != output.shape:
         raise ValueError(f"shapes differ: {reference.shape} and {output.shape}")
     if reference.size == 0:
         raise ValueError("nothing to compare: no samples")
     ref, out = (array.reshape(len(array), -1).astype(np.float64) for array in (reference, output))
+    if not (np.isfinite(ref).all() and np.isfinite(out).all()):
+        lost = 0.0 if reference.ndim == 2 and ref.shape[1] > 1 else None
+        cosine = -1.0 if ref.shape[1] > 1 else None
+        return Agreement(len(ref), -math.inf, -math.inf, cosine, math.inf, 0.0, lost)
     errors = ref - out
     return Agreement(
         samples=len(ref),
@@ -65,7 +72,9 @@ def sqnr_db(reference: Array, output: Array) -> float:
     signal = float(np.square(reference.astype(np.float64)).sum())
     if noise == 0:
         return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+    if signal == 0 or not math.isfinite(noise):
+        return -math.inf
+    return 10 * (math.log10(signal) - math.log10(noise))
 
 
 def accuracy(output: Array, labels: Array) -> float:

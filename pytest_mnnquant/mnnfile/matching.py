@@ -30,7 +30,7 @@ def signature(op: Op) -> Signature:
 
 
 def match_layers(first: Model, second: Model) -> Match:
-    """Match the layers of two models: by name and shape, then by shape in order of execution."""
+    """Match the layers of two models: by name and shape, then by shape in order of execution, then by shape alone."""
     pairs: list[tuple[Op, Op]] = []
     by_name = {(op.subgraph, op.name): op for op in second.layers}
     taken: set[int] = set()
@@ -47,6 +47,11 @@ def match_layers(first: Model, second: Model) -> Match:
     for block in aligned.get_matching_blocks():
         pairs.extend(zip(left[block.a : block.a + block.size], right[block.b : block.b + block.size], strict=True))
     matched = {id(op) for pair in pairs for op in pair}
+    for op in left:  # Branches may be written in another order.
+        alike = (other for other in right if id(other) not in matched and signature(other) == signature(op))
+        if id(op) not in matched and (other := next(alike, None)) is not None:
+            pairs.append((op, other))
+            matched |= {id(op), id(other)}
     return Match(
         tuple(pairs),
         tuple(op for op in left if id(op) not in matched),

@@ -24,7 +24,7 @@ from pytest_mnnquant.mnnfile.storage import (
 )
 
 # Parameter table -> (slots of its float vectors, slot of their place in the .mnn.weight file).
-_VECTORS: Final = {
+VECTORS: Final = {
     "MatMul": ((3, 4), None),
     "Scale": ((1, 2), 3),
     "LayerNorm": ((2, 3), 5),
@@ -78,6 +78,7 @@ class Op:
     shape: tuple[int, ...] = ()
     group: int = 1
     weights: tuple[Weights, ...] = ()
+    parameter_kind: str = ""
     parameters: Table | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -108,7 +109,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Model:
-    """A parsed `.mnn` file. `size` counts the `.mnn.weight` file too, when there is one."""
+    """A parsed `.mnn` file. `size` counts the `.mnn.weight` file too, when there is one; `main_size` does not."""
 
     path: Path
     size: int
@@ -121,6 +122,8 @@ class Model:
     tensor_quants: dict[int, TensorQuant]
     external_path: Path | None
     external_needed: int
+    main_size: int = 0
+    _buffer: memoryview = field(default=memoryview(b""), repr=False, compare=False)
     _external: memoryview | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -148,6 +151,11 @@ class Model:
         if len(op.weights) != 1:
             raise BadModel(f"{op.name} holds {len(op.weights)} weight tensors")
         return op.weights[0].decoded(self._external)
+
+    def bytes_at(self, start: int, size: int, external: bool = False) -> memoryview | None:
+        """A run of bytes of the `.mnn` or the `.mnn.weight` file; None where they are not there."""
+        buffer = self._external if external else self._buffer
+        return None if buffer is None or start + size > len(buffer) else buffer[start : start + size]
 
     def steps(self, op: Op) -> Floats:
         """Quantization step of each scale group of a layer, shape [channels * blocks]; empty for float storage."""
@@ -194,6 +202,8 @@ def _model(path: Path, buffer: memoryview) -> Model:
         tensor_quants=dict(_tensor_quants(net, 1)),
         external_path=beside if needed else None,
         external_needed=needed,
+        main_size=len(buffer),
+        _buffer=buffer,
         _external=external,
     )
 
@@ -240,6 +250,7 @@ def _op(table: Table, names: tuple[str, ...], subgraph: str) -> Op:
         shape=shape,
         group=group,
         weights=tuple(_weights(parameter_kind, parameters)) if parameters else (),
+        parameter_kind=parameter_kind,
         parameters=parameters,
     )
 
@@ -256,8 +267,8 @@ def _weights(kind: str, table: Table) -> Iterator[Weights]:
         found = [inner_product_weights(table)]
     elif kind == "Blob":
         found = [blob_weights(table)]
-    elif kind in _VECTORS:
-        found = [vector_weights(table, *_VECTORS[kind])]
+    elif kind in VECTORS:
+        found = [vector_weights(table, *VECTORS[kind])]
     elif kind in _BLOBS:
         found = [blob_weights(blob) for slot in _BLOBS[kind] if (blob := table.table(slot)) is not None]
     yield from (weights for weights in found if weights is not None)

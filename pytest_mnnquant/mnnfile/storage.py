@@ -194,7 +194,7 @@ def _quantized(
         except BadModel:  # MNN's converter may leave raw floats there: the layer is broken, not the file.
             intact = False
         if not intact:
-            count, codes = 0, bits  # What a broken header says is not believed.
+            count, codes = expected, bits  # What a broken header says is not believed.
     blocks = alphas // (2 if asymmetric else 1) // channels if channels else 0
     block = count // channels // blocks if blocks > 1 else None
     storage = Storage.INTEGER if kind == 1 else Storage.SPARSE_INTEGER

@@ -39,15 +39,16 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
     """Write the report as a whole or not at all. Numbers that JSON does not have become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(_plain(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps(plain(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     unfinished.replace(path)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value with numbers that JSON does not have (NaN, infinity) as None, and tuples as lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

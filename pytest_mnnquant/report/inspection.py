@@ -1,0 +1,156 @@
+"""What `pytest-mnnquant inspect` and `diff` say: plain values first, text from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from pytest_mnnquant.metrics.agreement import sqnr_db
+from pytest_mnnquant.mnnfile.ledger import account
+from pytest_mnnquant.mnnfile.matching import match_layers
+from pytest_mnnquant.mnnfile.model import BadModel, Model, Op
+from pytest_mnnquant.mnnfile.storage import Storage
+
+_FLOATS: Final = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
+_SAME_SCALE: Final = 1e-6
+
+
+def inspection(model: Model) -> dict[str, Any]:
+    """Layers, bytes by class and a verdict of one model."""
+    ledger = account(model)
+    layers = [_layer(op) for op in model.layers]
+    weights = sum(layer["weights"] for layer in layers)
+    low = sum(layer["weights"] for layer in layers if layer["quantized"])
+    return {
+        "path": str(model.path),
+        "bytes": model.size,
+        "made_by": model.version,
+        "uuid": model.uuid,
+        "inputs": [{"name": item.name, "shape": list(item.shape), "type": item.data_type} for item in model.inputs],
+        "outputs": list(model.output_names),
+        "layers": layers,
+        "classes": dict(sorted(ledger.classes.items(), key=lambda item: -item[1])),
+        "shared": [list(group) for group in ledger.shared],
+        "duplicated": [list(group) for group in ledger.duplicated],
+        "external_missing": model.external_missing,
+        "quantized_share": low / weights if weights else 0.0,
+    }
+
+
+def _layer(op: Op) -> dict[str, Any]:
+    weights = op.weights[0]
+    return {
+        "name": op.name,
+        "op": op.kind,
+        "subgraph": op.subgraph,
+        "shape": list(op.shape),
+        "group": op.group,
+        "weights": op.weight_count,
+        "stored": weights.label,
+        "bits": weights.bits,
+        "asymmetric": weights.asymmetric,
+        "block": weights.block,
+        "bytes": op.weight_bytes,
+        "intact": weights.intact,
+        "quantized": weights.storage not in _FLOATS and weights.intact,
+    }
+
+
+def inspection_text(found: Mapping[str, Any]) -> str:
+    """An inspection in at most 80 columns, names apart: they are never cut, so that they can be copied."""
+    made_by = f", made by MNN {found['made_by']}" if found["made_by"] else ""
+    lines = [f"{found['path']}: {found['bytes']:,} bytes{made_by}"]
+    head = f"{'stored':<14}{'weights':>12}{'bytes':>12}  {'op':<22}layer"
+    lines.append(head)
+    for layer in found["layers"]:
+        shape = "x".join(str(size) for size in layer["shape"])
+        broken = "" if layer["intact"] else "  BROKEN: buffer and header contradict each other"
+        lines.append(
+            f"{layer['stored']:<14}{layer['weights']:>12,}{layer['bytes']:>12,}  {_short(layer['op'], shape):<22}"
+            f"{layer['name']}{broken}"
+        )
+    lines.append("bytes: " + ", ".join(f"{name} {size:,}" for name, size in found["classes"].items()))
+    for title in ("shared", "duplicated"):
+        lines += [f"{title}: " + ", ".join(group) for group in found[title]]
+    lines.append(verdict(found))
+    return "\n".join(lines)
+
+
+def _short(op: str, shape: str) -> str:
+    names = {"Convolution": "Conv", "ConvolutionDepthwise": "DepthwiseConv", "Deconvolution": "Deconv"}
+    return f"{names.get(op, op)} {shape}"
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """One line: what of the model is quantized."""
+    layers: Sequence[Mapping[str, Any]] = found["layers"]
+    if found["external_missing"]:
+        return f"verdict: BROKEN, {found['external_missing']:,} bytes of the .mnn.weight file are missing"
+    if not all(layer["intact"] for layer in layers):
+        return "verdict: BROKEN, the runtime can't load a layer"
+    forms = sorted({layer["stored"] for layer in layers})
+    low = sum(layer["quantized"] for layer in layers)
+    share = f"{found['quantized_share']:.1%} of the weights"
+    return f"verdict: {low} of {len(layers)} layers quantized, {share} ({', '.join(forms)})"
+
+
+def difference(first: Model, second: Model) -> dict[str, Any]:
+    """What changed from one model to another: layers, storage, scales, decoded weights, bytes by class."""
+    match = match_layers(first, second)
+    layers = [row for mine, other in match.pairs if (row := _changed(first, second, mine, other))]
+    before, after = account(first).classes, account(second).classes
+    classes = {
+        name: [before.get(name, 0), after.get(name, 0)]
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name, 0) != after.get(name, 0)
+    }
+    return {
+        "bytes": [first.size, second.size],
+        "uuid": [first.uuid, second.uuid],
+        "only_in_first": [op.name for op in match.missing],
+        "only_in_second": [op.name for op in match.extra],
+        "layers": layers,
+        "classes": classes,
+        "same": not (match.missing or match.extra or layers or classes),
+    }
+
+
+def _changed(first: Model, second: Model, mine: Op, other: Op) -> dict[str, Any] | None:
+    ours, theirs = mine.weights[0], other.weights[0]
+    row: dict[str, Any] = {"name": mine.name}
+    if mine.name != other.name:
+        row["renamed"] = other.name
+    if ours.label != theirs.label:
+        row["stored"] = [ours.label, theirs.label]
+    scales = {"scale_in": (ours.scale_in, theirs.scale_in), "scale_out": (ours.scale_out, theirs.scale_out)}
+    row |= {key: list(pair) for key, pair in scales.items() if abs(pair[0] - pair[1]) > _SAME_SCALE * abs(pair[0])}
+    try:
+        before, after = first.decoded(mine).reshape(-1), second.decoded(other).reshape(-1)
+        if not np.array_equal(before, after):
+            row["weight_sqnr_db"] = sqnr_db(before, after) if before.shape == after.shape else None
+    except BadModel as error:
+        row["unreadable"] = str(error)
+    return row if len(row) > 1 else None
+
+
+def difference_text(found: Mapping[str, Any]) -> str:
+    """A difference as text."""
+    if found["same"]:
+        return "no difference" + ("" if found["uuid"][0] == found["uuid"][1] else " but the uuid")
+    before, after = found["bytes"]
+    lines = [f"bytes: {before:,} -> {after:,}" + (f" ({before / after:.2f}x smaller)" if after else "")]
+    lines += [f"only in the first: {name}" for name in found["only_in_first"]]
+    lines += [f"only in the second: {name}" for name in found["only_in_second"]]
+    for row in found["layers"]:
+        parts = [f"{key} {_arrow(value)}" for key, value in row.items() if key != "name"]
+        lines.append(f"{row['name']}: {', '.join(parts)}")
+    lines += [f"  {name}: {old:,} -> {new:,} bytes" for name, (old, new) in found["classes"].items()]
+    return "\n".join(lines)
+
+
+def _arrow(value: Any) -> str:
+    if isinstance(value, list):
+        return " -> ".join(f"{item:.6g}" if isinstance(item, float) else str(item) for item in value)
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
