@@ -36,7 +36,8 @@ def read_settings(config: pytest.Config) -> Settings:
             models.append(_configured_model(text, known[text], table_base, shared, given))
         else:
             spec = parse_spec(text, here)
-            models.append(model_settings(text, spec.name, here, {**shared, **given}))
+            node = spec.name if "=" in text else text
+            models.append(model_settings(text, spec.name, here, {**shared, **given}, node))
     if given.get("config") is not None and not given.get("model"):
         models = [_configured_model(name, entry, table_base, shared, given) for name, entry in known.items()]
         if not models:
@@ -50,6 +51,15 @@ def read_settings(config: pytest.Config) -> Settings:
         cache_dir=here / given["cache_dir"] if given.get("cache_dir") else None,
         reuse=not given.get("no_cache", False),
     )
+
+
+def configured_names(config: pytest.Config) -> tuple[str, ...]:
+    """The names of the models in the configuration; none where it can't be read, which `read_settings` tells."""
+    try:
+        table, base = _table(config, command_line(config).get("config"))
+        return tuple(_configured(table, base))
+    except ValueError:
+        return ()
 
 
 def model_spec(settings: ModelSettings) -> Spec:
@@ -90,7 +100,7 @@ def _configured_model(
         raise ValueError(f"{where}: preprocess: image folders can't be read yet; give an .npz of preprocessed arrays")
     values = {**shared, **table_values(entry, where, _MODEL_KEYS), **given}
     parse_spec(entry["source"], base)
-    return model_settings(entry["source"], name, base, values)
+    return model_settings(entry["source"], name, base, values, name)
 
 
 def _report(name: str) -> str:

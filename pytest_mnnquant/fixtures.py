@@ -106,9 +106,13 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     if not wanted & {"mnn_model", "mnn_recipe", "mnn_mode"}:
         return
     from pytest_mnnquant.session import bench_of
+    from pytest_mnnquant.sources.spec import SourceError
 
     marked = marker_values(metafunc.definition)
-    bench = bench_of(metafunc.config)
+    try:
+        bench = bench_of(metafunc.config)
+    except (ValueError, SourceError) as error:
+        raise pytest.Collector.CollectError(str(error)) from None
     models = bench.settings.models
     if "mnn_model" in wanted and models and "model" not in marked:
         metafunc.parametrize("mnn_model", models, indirect=True, ids=[model.name for model in models])

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pytest_mnnquant.config import model_spec, read_settings
+from pytest_mnnquant.config import configured_names, model_spec, read_settings
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.quantize.store import Store, versions
 from pytest_mnnquant.report.json_report import build_report, write_report
@@ -86,7 +86,8 @@ def start(config: pytest.Config) -> None:
     """
     ids = getattr(config.option, "mnn_ids", None)
     if ids is None:  # On an xdist worker the controller has done this already.
-        ids = [arg for arg in config.args if _is_id(arg, config)]
+        names = configured_names(config)
+        ids = [arg for arg in config.args if _is_id(arg, config, names)]
         config.option.mnn_ids = ids
     given = config.args_source is pytest.Config.ArgsSource.ARGS
     config.args[:] = [arg for arg in config.args if arg not in ids] if given else []
@@ -124,11 +125,11 @@ def _sources(models: list[str]) -> set[str]:
     return {part for text in models for part in (text, text.partition("=")[0])}
 
 
-def _is_id(arg: str, config: pytest.Config) -> bool:
+def _is_id(arg: str, config: pytest.Config, names: tuple[str, ...]) -> bool:
     base, colons, _ = arg.partition("::")
     if not colons:
         return False
-    if base in _sources(config.option.mnn_model or []):
+    if base in names or base in _sources(config.option.mnn_model or []):
         return True
     try:
         parse_spec(base, config.invocation_params.dir)

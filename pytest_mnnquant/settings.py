@@ -33,11 +33,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """One model to test and how. `base` is the folder that its relative paths start at."""
+    """One model to test and how. `base` is the folder that its relative paths start at, `node` what its ids start with."""
 
     source: str
     name: str
     base: Path
+    node: str = ""
     quantized: str | None = None
     params: str | None = None
     calibration: str | None = None
@@ -68,7 +69,7 @@ class Settings:
     reuse: bool = True
 
 
-def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any]) -> ModelSettings:
+def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any], node: str = "") -> ModelSettings:
     """Settings of one model from parsed option values; what is not given has its default."""
 
     def value(option: str) -> Any:
@@ -80,6 +81,7 @@ def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any]
         source=source,
         name=name,
         base=base,
+        node=node,
         recipes=tuple(dict.fromkeys(value("recipe"))),
         skip_layers=value("skip_layer"),
         limits=limits,

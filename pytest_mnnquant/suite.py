@@ -37,7 +37,7 @@ class ModelCollector(pytest.Collector):
     @classmethod
     def of(cls, session: pytest.Session, gate: Gate) -> ModelCollector:
         """The collector of a model; the ids of its items start with the model's specification."""
-        collector: ModelCollector = cls.from_parent(session, name=gate.settings.source, nodeid=node_name(gate))
+        collector: ModelCollector = cls.from_parent(session, name=gate.settings.node, nodeid=gate.settings.node)
         collector.gate = gate
         return collector
 
@@ -102,11 +102,6 @@ class CheckItem(pytest.Item):
     def reportinfo(self) -> tuple[Any, int | None, str]:
         """Where the item comes from, and its title."""
         return self.case.gate.spec.path or self.path, None, f"{self.case.gate.settings.name}: {self.name}"
-
-
-def node_name(gate: Gate) -> str:
-    """The first part of the ids of a model's items: the specification, or the name where one was given."""
-    return gate.settings.source if "=" not in gate.settings.source else gate.settings.name
 
 
 def collect(session: pytest.Session) -> list[pytest.Item]:

@@ -27,7 +27,7 @@ class OneLayer:
     def as_stored(self, outputs: npt.NDArray[Any]) -> Floats:
         layer = self.network[0]  # type: ignore[index]
         if isinstance(layer, nn.ConvTranspose2d):
-            return np.ascontiguousarray(outputs.swapaxes(0, 1)).reshape(layer.out_channels, -1)
+            return outputs.reshape(layer.out_channels, -1)  # MNN keeps them input channel first, as PyTorch does
         return outputs.reshape(len(self.identity), -1).T
 
 
@@ -38,6 +38,7 @@ def one_layer(kind: str, seed: int = 0, zeros: float = 0.0) -> OneLayer:
     """
     torch.manual_seed(seed)
     layer: nn.Module
+    identity: npt.NDArray[np.float64]
     if kind == "linear":
         layer, identity = nn.Linear(64, 24, bias=False), np.eye(64)
     elif kind == "conv":

@@ -2,7 +2,7 @@
 
 A `TorchDispatchMode` sees each ATen call. A call is identified by the module it happens in, the operator, and how
 often that operator ran there before; so the same value has the same identity in every batch, and in train and eval
-mode (what happens inside dropout is not counted, because it exists in one mode only).
+mode (dropout and what else works with random masks is not counted, because it exists in one mode only).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -24,6 +25,7 @@ _MOVES: Final = frozenset(
     {"view", "_unsafe_view", "_reshape_alias", "t", "transpose", "permute", "unsqueeze", "squeeze", "clone"}
     | {"contiguous", "detach", "alias"}
 )
+_UNFILLED: Final = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,10 @@ class _Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::").rstrip("_")
-        if not self._place.muted and name not in _MOVES:
+        if name == "bernoulli":  # A mask: of attention's own dropout, out of `_Mute`'s sight, or of a dropped path.
+            self._place.masks.append(result)
+        masked = any(arg is mask for arg in args for mask in self._place.masks)
+        if not self._place.muted and not masked and name not in _MOVES | _UNFILLED:
             tensors = result if isinstance(result, list | tuple) else (result,)
             for tensor in tensors[:1] if isinstance(result, tuple) else tensors:
                 if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
@@ -81,6 +86,7 @@ class _Place:
         self._names = {id(module): name for name, module in model.named_modules()}
         self._stack = [""]
         self._turns: Counter[tuple[str, str]] = Counter()
+        self.masks: list[torch.Tensor] = []
         self.muted = 0
 
     def enter(self, module: torch.nn.Module, _inputs: Any) -> None:
@@ -92,6 +98,7 @@ class _Place:
     def restart(self) -> None:
         self._stack = [""]
         self._turns.clear()
+        self.masks.clear()
 
     def next(self, operator: str) -> Value:
         key = (self._stack[-1], operator)
@@ -117,7 +124,8 @@ def watched(model: torch.nn.Module, see: See) -> Iterator[Callable[..., Any]]:
             return model(*inputs)
 
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        # Of the forms of attention this one has the same operators with dropout and without.
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH):
             yield run
     finally:
         for hook in hooks:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,9 +72,10 @@ def load_data(text: str, root: Path, input_names: tuple[str, ...]) -> Dataset:
     if not path.is_file():
         raise DataError(f"{text}: no such file")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays: Any = {name: loaded[name] for name in loaded.files} if path.suffix == ".npz" else loaded
-    except (ValueError, OSError, EOFError) as error:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays: Any = dict(loaded) if isinstance(loaded, Mapping) else loaded
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{text}: not a .npz or .npy file of arrays: {describe(error)}") from None
     return as_dataset(arrays, input_names, text)
 
@@ -100,7 +103,8 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
         raise DataError(f"{origin}: its batches don't fit together: {describe(error)}") from None
     labels = joined.pop(LABELS, None)
     _validate(joined, labels, input_names, origin)
-    return Dataset(joined, labels, origin)
+    # In the model's order: they are handed to it by position.
+    return Dataset({name: joined[name] for name in input_names}, labels, origin)
 
 
 def _is_array(value: Any) -> bool:
@@ -145,5 +149,3 @@ def _validate(
         counts[LABELS] = len(labels)
     if len(set(counts.values())) != 1:
         raise DataError(f"{origin}: the arrays count different numbers of samples: {counts}")
-    for name in set(inputs) - set(input_names):
-        del inputs[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -138,10 +140,10 @@ def test_blocks_have_steps_of_their_own(workshop: Workshop) -> None:
 
 @pytest.mark.parametrize("flags", [(EXTERNAL,), (*W4, *BLOCKS, EXTERNAL), ("--fp16", EXTERNAL)], ids=str)
 def test_without_the_weight_file_the_model_reads_but_does_not_decode(
-    workshop: Workshop, flags: tuple[str, ...], tmp_path: pytest.TempPathFactory
+    workshop: Workshop, flags: tuple[str, ...], tmp_path: Path
 ) -> None:
     whole = made(workshop, one_layer("linear"), *flags)
-    path = tmp_path / "alone.mnn"  # type: ignore[operator]
+    path = tmp_path / "alone.mnn"
     path.write_bytes(whole.path.read_bytes())
     alone = read_model(path)
     assert alone.layers[0].weights == whole.layers[0].weights

@@ -1,0 +1,125 @@
+"""Flags and params files that MNN's converter takes without a word, and then does nothing or something else."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.conftest import HIDDEN, JUDGED, LAST, Factory, Judge
+
+
+def test_params_given_by_the_right_flag_pass(factory: Factory, judge: Judge) -> None:
+    for source in (factory.float(), factory.onnx()):
+        verdict = judge(source, factory.int8(), params=factory.params())
+        assert verdict.status == 0, verdict.text
+        assert verdict.passed == JUDGED
+
+
+def test_a_mistyped_flag_fails_naming_it(factory: Factory, judge: Judge) -> None:
+    params = factory.params()
+    model = factory.convert(factory.float(), "--compressionParams", params)
+    verdict = judge(factory.onnx(), model, params=params)
+    assert verdict.status == 1
+    assert verdict.failed == {"int8::params", "int8::coverage", "int8::execution", "int8::size"}
+    fix = "--compressionParamsFile PARAMS"
+    verdict.tells("MNQ305", where=f"{HIDDEN}: ", why="mistyped", fix=fix)
+    verdict.tells("MNQ401", where=f"{HIDDEN}: is stored as float32", why="mistyped", fix=fix)
+    verdict.tells("MNQ603", where="equal the float model's in every bit")
+    assert len(verdict.layers("MNQ401")) == 4
+    assert verdict.metrics("coverage")["coverage"] == 0
+
+
+def test_a_mistyped_flag_fails_without_the_params_file_too(factory: Factory, judge: Judge) -> None:
+    model = factory.convert(factory.float(), "--compressionParams", factory.params())
+    verdict = judge(factory.float(), model)
+    assert verdict.status == 1
+    assert verdict.failed == {"int8::coverage", "int8::execution", "int8::size"}
+    verdict.tells("MNQ401", where=HIDDEN, why="no option for it, or a mistyped one", fix="--compressionParamsFile")
+
+
+@pytest.mark.parametrize("ending", ["bin", "json"])
+def test_a_params_file_that_the_converter_made_itself_fails(factory: Factory, judge: Judge, ending: str) -> None:
+    guide = factory.fresh(f"params.{ending}")
+    model = factory.convert(factory.onnx(), "--compressionParamsFile", guide)
+    assert guide.stat().st_size > 0
+    verdict = judge(factory.onnx(), model, params=guide)
+    assert verdict.status == 1
+    assert verdict.failed == {"int8::params", "int8::coverage", "int8::execution", "int8::size"}
+    verdict.tells("MNQ303", where=str(guide), why="did not exist", fix="delete this file")
+    verdict.tells("MNQ401", where=HIDDEN, why="did not exist", fix="calibrated params file")
+
+
+def test_a_params_file_that_is_not_there_fails(factory: Factory, judge: Judge) -> None:
+    missing = factory.fresh("nowhere.bin")
+    model = factory.convert(factory.float())
+    verdict = judge(factory.float(), model, "-k", "params or coverage", params=missing)
+    assert verdict.status == 1
+    assert verdict.failed == {"int8::params", "int8::coverage"}
+    verdict.tells("MNQ301", where=str(missing), fix="--mnn-params")
+    verdict.tells("MNQ401", where=HIDDEN, why="is not there", fix="--compressionParamsFile")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("garbage.bin", bytes(range(7, 250)), "this is not a params file"),
+        ("garbage.json", b"{ no json", "not JSON"),
+        ("empty.bin", b"", "is empty"),
+        ("empty.json", b"", "is empty"),
+    ],
+)
+def test_a_params_file_that_is_none_fails(factory: Factory, judge: Judge, name: str, content: bytes, says: str) -> None:
+    params = factory.fresh(name)
+    params.write_bytes(content)
+    model = factory.convert(factory.float(), "--compressionParamsFile", params)
+    verdict = judge(factory.float(), model, params=params)
+    assert verdict.status == 1
+    assert verdict.failed == {"int8::params", "int8::coverage", "int8::execution", "int8::size"}
+    verdict.tells("MNQ302", where=str(params), why="ignores a params file that it can't parse", fix="calibrate again")
+    verdict.tells("MNQ302", where=says)
+    verdict.tells("MNQ401", where=HIDDEN, why="can't parse", fix="calibrate again")
+
+
+def test_a_truncated_params_file_fails_naming_the_layers_behind_the_cut(factory: Factory, judge: Judge) -> None:
+    whole = factory.params()
+    params = factory.fresh("truncated.bin", whole.read_bytes()[:-300])
+    model = factory.convert(factory.float(), "--compressionParamsFile", params)
+    verdict = judge(factory.float(), model, params=params)
+    assert verdict.status == 1
+    assert verdict.failed == {"int8::params", "int8::coverage", "int8::size"}
+    verdict.tells("MNQ302", where=str(params), why="can't parse", fix="calibrate again")
+    verdict.tells("MNQ302", where="truncated")
+    assert verdict.layers("MNQ401") == {HIDDEN, LAST}
+
+
+def test_fp16_swallows_the_quantization_to_8_bits(factory: Factory, judge: Judge) -> None:
+    model = factory.convert(factory.onnx(), "--fp16", "--weightQuantBits", "8")
+    verdict = judge(factory.onnx(), model, "--mnn-recipe=w8")
+    assert verdict.status == 1
+    assert verdict.failed == {"w8::coverage", "w8::size"}
+    verdict.tells("MNQ402", where=f"{HIDDEN}: is stored as float16", why="--fp16", fix="convert without --fp16")
+    assert verdict.metrics("coverage")["coverage"] == 0
+    assert judge(factory.onnx(), model, "--mnn-recipe=fp16").status == 0
+
+
+def test_eight_bits_for_four_fail(factory: Factory, judge: Judge) -> None:
+    eight = factory.convert(factory.onnx(), "--weightQuantBits", "8")
+    verdict = judge(factory.onnx(), eight, "--mnn-recipe=w4")
+    assert verdict.status == 1
+    assert verdict.failed == {"w4::coverage", "w4::size"}
+    verdict.tells("MNQ402", where=f"{HIDDEN}: is stored as w8", why="--weightQuantBits 8", fix="--weightQuantBits 4")
+    four = factory.convert(factory.onnx(), "--weightQuantBits", "4")
+    healthy = judge(factory.onnx(), four, "--mnn-recipe=w4")
+    assert healthy.status == 0, healthy.text
+    assert healthy.passed == {item.replace("int8", "w4") for item in JUDGED} - {"w4::params"}
+
+
+def test_weight_only_for_int8_fails(factory: Factory, judge: Judge) -> None:
+    model = factory.convert(factory.onnx(), "--weightQuantBits", "8")
+    verdict = judge(factory.onnx(), model)
+    assert verdict.status == 1
+    assert verdict.failed == {"int8::coverage", "int8::execution"}
+    verdict.tells("MNQ402", where=f"{HIDDEN}: is stored as w8", why="weight-only", fix="--compressionParamsFile")
+    verdict.tells("MNQ601", where="0 of 4 layers can run in int8", why="params file was not applied")
+    healthy = judge(factory.onnx(), model, "--mnn-recipe=w8")
+    assert healthy.status == 0, healthy.text
+    assert healthy.skipped == {"w8::params"}

@@ -1,0 +1,156 @@
+"""Running a model: outputs in order, what ran, what flowed through its tensors; and failures that are told."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.runtime.child import NativeFailure
+from pytest_mnnquant.runtime.execute import paired_times, run, tensor_ranges, tensor_values
+from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.sources.pytorch import outputs
+from tests.conftest import TIMEOUT, Workshop
+from tests.smallnets import Words
+
+Images = dict[str, npt.NDArray[Any]]
+
+
+@pytest.fixture
+def images(digits: Prepared) -> Images:
+    """70 images: two full batches and a rest."""
+    assert digits.evaluation is not None
+    return digits.evaluation.head(70)
+
+
+def expected(source: Prepared, inputs: Images) -> npt.NDArray[Any]:
+    return outputs(source.network, Dataset(inputs), "digits")[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_outputs_are_the_source_models_in_the_order_of_the_samples(
+    digits: Prepared, images: Images, batched: bool
+) -> None:
+    ran = run(digits.model, images, timeout=TIMEOUT, batched=batched)
+    assert list(ran.outputs) == ["output"]
+    np.testing.assert_allclose(ran.outputs["output"], expected(digits, images), rtol=1e-3, atol=1e-4)
+    assert ran.batched == batched
+
+
+def test_int8_outputs_come_as_real_numbers(digits: Prepared, digits_int8: Variant, images: Images) -> None:
+    """Read in another way, MNN gives the int8 bytes, or memory that was freed."""
+    ran = run(digits_int8.model, images, timeout=TIMEOUT)
+    reference = expected(digits, images)
+    assert (ran.outputs["output"].argmax(1) == reference.argmax(1)).mean() > 0.9
+    assert np.abs(ran.outputs["output"] - reference).max() < 0.2 * np.ptp(reference)
+
+
+def test_the_trace_tells_int8_operators_from_float_ones(
+    digits: Prepared, digits_int8: Variant, digits_w4: Variant, images: Images
+) -> None:
+    traces = [run(model, images, timeout=TIMEOUT).trace for model in (digits.model, digits_int8.model, digits_w4.model)]
+    ran = [{op.name: (op.kind, op.int8) for op in trace or ()} for trace in traces]
+    for layer in digits.model.layers:
+        assert [found[layer.name] for found in ran] == [
+            ("Convolution", False),
+            ("Convolution", True),
+            ("Convolution", False),
+        ]
+    assert any(kind == "FloatToInt8" for kind, _ in ran[1].values())
+
+
+def test_low_memory_computes_with_the_stored_codes(digits_w4: Variant, images: Images) -> None:
+    """MNN takes the option as a number only; a string would change nothing."""
+    normal = run(digits_w4.model, images, timeout=TIMEOUT)
+    low = run(digits_w4.model, images, timeout=TIMEOUT, memory=2)
+    assert not np.array_equal(normal.outputs["output"], low.outputs["output"])
+    np.testing.assert_allclose(normal.outputs["output"], low.outputs["output"], atol=1.0)
+    assert normal.memory_mb is not None
+    assert low.memory_mb is not None
+    assert low.memory_mb < normal.memory_mb
+
+
+@pytest.fixture(scope="module")
+def words(workshop: Workshop) -> tuple[Words, Model, Images]:
+    torch.manual_seed(0)
+    tokens: Images = {"tokens": np.arange(24, dtype=np.int64).reshape(4, 6)}
+    network = Words().eval()
+    return network, workshop.floats(network, tokens), tokens
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_model_with_a_while_body_runs_without_a_trace(words: tuple[Words, Model, Images], batched: bool) -> None:
+    network, model, tokens = words
+    ran = run(model, tokens, timeout=TIMEOUT, batched=batched)
+    np.testing.assert_allclose(ran.outputs["output"], outputs(network, Dataset(tokens), "w")[0], rtol=1e-4, atol=1e-5)
+    assert ran.trace is None
+
+
+def test_a_missing_input_is_named(digits: Prepared) -> None:
+    with pytest.raises(NativeFailure, match=r"no array for the model's input 'x': \['y'\]"):
+        run(digits.model, {"y": np.ones((1, 1, 16, 16), np.float32)}, timeout=TIMEOUT)
+
+
+def test_no_samples_are_no_result(digits: Prepared) -> None:
+    with pytest.raises(NativeFailure):
+        run(digits.model, {"x": np.ones((0, 1, 16, 16), np.float32)}, timeout=TIMEOUT)
+
+
+def test_a_model_whose_file_is_gone_or_broken_is_a_failure(digits: Prepared, images: Images, tmp_path: Any) -> None:
+    gone = dataclasses.replace(digits.model, path=tmp_path / "gone.mnn")
+    with pytest.raises(NativeFailure, match=r"running gone\.mnn"):
+        run(gone, images, timeout=TIMEOUT)
+    data = digits.model.path.read_bytes()
+    gone.path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(NativeFailure, match=r"running gone\.mnn"):
+        run(gone, images, timeout=TIMEOUT)
+
+
+def test_values_of_tensors_are_what_flows_in_and_out_of_a_layer(digits: Prepared, images: Images) -> None:
+    first, second = digits.model.layers[:2]
+    values = tensor_values(digits.model, [first.name, second.name, "no such layer"], images, timeout=TIMEOUT)
+    assert values["no such layer"] == (None, None)
+    seen: list[torch.Tensor] = []
+    assert digits.network is not None
+    hooks = [
+        digits.network.get_submodule(f"features.{number}").register_forward_hook(
+            lambda _module, _inputs, out: seen.append(out.clone())
+        )
+        for number in (2, 3, 6)
+    ]
+    with torch.no_grad():
+        digits.network(torch.from_numpy(images["x"][:32]))
+    for hook in hooks:
+        hook.remove()
+    pairs = ((values[first.name][1], seen[0]), (values[second.name][0], seen[1]), (values[second.name][1], seen[2]))
+    for found, wanted in pairs:
+        assert found is not None
+        np.testing.assert_allclose(found, wanted.numpy().reshape(-1), rtol=1e-3, atol=1e-4)
+    given = values[first.name][0]
+    assert given is not None
+    np.testing.assert_array_equal(given, images["x"][:32].reshape(-1))
+
+
+def test_ranges_of_tensors_are_those_of_each_batch(digits: Prepared, images: Images) -> None:
+    first = digits.model.layers[0].name
+    ranges = tensor_ranges(digits.model, [first, "no such layer"], images, timeout=TIMEOUT)
+    assert ranges.shape == (3, 2, 2, 2)
+    for number, start in enumerate((0, 32, 64)):
+        part = images["x"][start : start + 32]
+        assert ranges[number, 0, 0].tolist() == [part.min(), part.max()]
+    assert (ranges[:, 0, 1, 0] == 0).all()  # after the fused ReLU
+    assert np.isnan(ranges[:, 1]).all()
+
+
+def test_times_come_in_pairs(digits: Prepared, digits_w4: Variant, images: Images) -> None:
+    times = paired_times(digits.model, digits_w4.model, images, timeout=TIMEOUT, pairs=7, budget=30.0)
+    assert times.reference.shape == times.candidate.shape == (7,)
+    assert (times.reference > 0).all()
+    assert (times.candidate > 0).all()
