@@ -159,8 +159,7 @@ def entries(old: Iterable[Wheel] = ()) -> list[Entry]:
     now = Wheel()
     found = [Entry(f"cnn/{recipe}", partial(_converted, now, "cnn", flags)) for recipe, flags in RECIPES.items()]
     found += [
-        Entry(f"sparse/{recipe}", partial(_converted, now, "sparse", flags))
-        for recipe, flags in SPARSE_RECIPES.items()
+        Entry(f"sparse/{recipe}", partial(_converted, now, "sparse", flags)) for recipe, flags in SPARSE_RECIPES.items()
     ]
     for net in NETS:
         if net != "cnn":
@@ -173,7 +172,9 @@ def entries(old: Iterable[Wheel] = ()) -> list[Entry]:
         found.append(Entry(f"{net}/origin", partial(_converted, now, net, ("--useOriginRNNImpl",))))
         found.append(Entry(f"{net}/origin-fp16", origin))
     found += [Entry(f"transformer/fused-{r}", partial(_fused, now, RECIPES[r])) for r in ("float", "w8")]
-    found += [Entry(f"tflite/{recipe}", partial(_tflite, now, RECIPES[recipe])) for recipe in COMMON]
+    found += [Entry(f"tflite/{recipe}", partial(_tflite, now, RECIPES[recipe], False)) for recipe in COMMON]
+    found.append(Entry("tflite/int8", partial(_tflite, now, (), True)))
+    found.append(Entry("tflite/int8-ext", partial(_tflite, now, (EXTERNAL,), True)))
     for net in ("cnn", "conv1d", "depthwise", "multi", "transformer"):
         found.append(Entry(f"{net}/params", partial(_by_params, now, net, ())))
     found.append(Entry("cnn/params-ext", partial(_by_params, now, "cnn", (EXTERNAL,))))
@@ -215,9 +216,9 @@ def _fused(wheel: Wheel, flags: tuple[str, ...], root: Path, target: Path) -> No
     wheel.convert(_onnx(root, "transformer"), target, (*flags, "--transformerFuse"))
 
 
-def _tflite(wheel: Wheel, flags: tuple[str, ...], root: Path, target: Path) -> None:
+def _tflite(wheel: Wheel, flags: tuple[str, ...], int8: bool, root: Path, target: Path) -> None:
     source = target.with_suffix(".tflite")
-    write_tflite(source)
+    write_tflite(source, int8)
     wheel.convert(source, target, flags)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,7 +100,7 @@ def _sparse() -> nn.Module:
     """Nine weights of ten are zero, in runs as the converter's sparse kernels like them."""
     net = nn.Sequential(nn.Conv2d(16, 64, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 16, 40))
     for layer in (net[0], net[3]):
-        weight = layer.weight.data  # type: ignore[union-attr]
+        weight = layer.weight.data
         assert isinstance(weight, Tensor)
         weight.mul_((torch.rand_like(weight[:1]) >= 0.9) & (torch.rand_like(weight) >= 0.1))
     return net
@@ -177,23 +178,26 @@ NETS: Final = {
 }
 
 
-def write_tflite(path: Path) -> None:
-    """A convolution and a depthwise one in TFLite (https://github.com/tensorflow/tensorflow, schema.fbs, version 3)."""
+def write_tflite(path: Path, int8: bool = False) -> None:
+    """A convolution and a depthwise one in TFLite (https://github.com/tensorflow/tensorflow, schema.fbs, version 3).
+
+    `int8` gives quantized weights and tensors.
+    """
     out = flatbuffers.Builder(4096)
     random = np.random.default_rng(0)
 
-    def table(slots: int, fields: dict[int, Callable[[], None]]) -> int:
-        out.StartObject(slots)
+    def table(fields: dict[int, Callable[[], None]]) -> int:
+        out.StartObject(16)
         for write in fields.values():
             write()
         end: int = out.EndObject()
         return end
 
-    def reference(slot: int, offset: int) -> Callable[[], None]:
-        return lambda: out.PrependUOffsetTRelativeSlot(slot, offset, 0)
+    def number(slot: int, value: int, kind: str = "Int32") -> dict[int, Callable[[], None]]:
+        return {slot: lambda: getattr(out, f"Prepend{kind}Slot")(slot, value, 0)}
 
-    def number(slot: int, value: int, kind: str = "Int32") -> Callable[[], None]:
-        return lambda: getattr(out, f"Prepend{kind}Slot")(slot, value, 0)
+    def parts(offsets: dict[int, int]) -> dict[int, Callable[[], None]]:
+        return {slot: partial(out.PrependUOffsetTRelativeSlot, slot, at, 0) for slot, at in offsets.items()}
 
     def tables(offsets: list[int]) -> int:
         out.StartVector(4, len(offsets), 4)
@@ -202,44 +206,45 @@ def write_tflite(path: Path) -> None:
         end: int = out.EndVector()
         return end
 
-    def refs(fields: dict[int, int], others: dict[int, Callable[[], None]] | None = None) -> int:
-        return table(16, {**{slot: reference(slot, at) for slot, at in fields.items()}, **(others or {})})
-
-    def ints(*values: int) -> int:
-        end: int = out.CreateNumpyVector(np.array(values, np.int32))
+    def vector(values: Any, kind: Any = np.int32) -> int:
+        end: int = out.CreateNumpyVector(np.array(values, kind))
         return end
 
-    data = [
-        np.empty(0, np.float32),
-        random.standard_normal((12, 3, 3, 4)).astype(np.float32),
-        random.standard_normal(12).astype(np.float32),
-        random.standard_normal((1, 3, 3, 12)).astype(np.float32),
-        random.standard_normal(12).astype(np.float32),
-    ]
-    buffers = [refs({0: out.CreateNumpyVector(item.reshape(-1).view(np.uint8))} if item.size else {}) for item in data]
+    def tensor(name: str, shape: tuple[int, ...], buffer: int) -> int:
+        offsets = {0: vector(shape), 3: out.CreateString(name)}
+        float32, int32, signed8 = 0, 2, 9
+        if int8:
+            groups = 12 if buffer else 1
+            scales, zeros = np.full(groups, 0.02 if buffer else 0.05), np.zeros(groups)
+            offsets[4] = table(parts({2: vector(scales, np.float32), 3: vector(zeros, np.int64)}))
+        kind = (int32 if len(shape) == 1 else signed8) if int8 else float32
+        return table(parts(offsets) | number(1, kind, "Int8") | number(2, buffer, "Uint32"))
+
     shapes = [(1, 8, 8, 4), (12, 3, 3, 4), (12,), (1, 8, 8, 12), (1, 3, 3, 12), (12,), (1, 6, 6, 12)]
-    holders = (0, 1, 2, 0, 3, 4, 0)
     names = ("input", "filter", "bias", "seen", "filter2", "bias2", "output")
-    tensors = [
-        refs({0: ints(*shape), 3: out.CreateString(name)}, {2: number(2, holder, "Uint32")})
-        for shape, holder, name in zip(shapes, holders, names, strict=True)
-    ]
-    same, valid = 0, 1
-    conv = table(8, {0: number(0, same, "Int8"), 1: number(1, 1), 2: number(2, 1), 3: number(3, 1, "Int8")})
-    depthwise = table(8, {0: number(0, valid, "Int8"), 1: number(1, 1), 2: number(2, 1), 3: number(3, 1)})
-    conv2d_options, depthwise_options = 1, 2
+    holders = (0, 1, 2, 0, 3, 4, 0)
+    buffers = [table({})]
+    for shape, holder in zip(shapes, holders, strict=True):
+        if holder:
+            values = random.standard_normal(shape)
+            whole = np.int32 if len(shape) == 1 else np.int8
+            stored = np.round(values * 10).astype(whole) if int8 else values.astype(np.float32)
+            buffers.append(table(parts({0: vector(stored.reshape(-1).view(np.uint8), np.uint8)})))
+    tensors = [tensor(*item) for item in zip(names, shapes, holders, strict=True)]
+    valid = number(0, 1, "Int8")
+    conv = table(number(1, 1) | number(2, 1))
+    depthwise = table(valid | number(1, 1) | number(2, 1) | number(3, 1))
     operators = [
-        refs({1: ints(0, 1, 2), 2: ints(3), 4: conv}, {3: number(3, conv2d_options, "Uint8")}),
-        refs(
-            {1: ints(3, 4, 5), 2: ints(6), 4: depthwise},
-            {0: number(0, 1, "Uint32"), 3: number(3, depthwise_options, "Uint8")},
+        table(parts({1: vector((0, 1, 2)), 2: vector((3,)), 4: conv}) | number(3, 1, "Uint8")),
+        table(
+            parts({1: vector((3, 4, 5)), 2: vector((6,)), 4: depthwise})
+            | number(0, 1, "Uint32")
+            | number(3, 2, "Uint8")
         ),
     ]
-    codes = [table(4, {0: number(0, code, "Int8"), 2: lambda: out.PrependInt32Slot(2, 1, 0)}) for code in (3, 4)]
-    graph = refs({0: tables(tensors), 1: ints(0), 2: ints(6), 3: tables(operators), 4: out.CreateString("main")})
-    model = refs(
-        {1: tables(codes), 2: tables([graph]), 3: out.CreateString("by hand"), 4: tables(buffers)},
-        {0: number(0, 3, "Uint32")},
-    )
-    out.Finish(model, b"TFL3")
+    codes = [table(number(0, code, "Int8") | number(2, 1)) for code in (3, 4)]
+    lists = {0: tables(tensors), 1: vector((0,)), 2: vector((6,)), 3: tables(operators), 4: out.CreateString("main")}
+    graph = table(parts(lists))
+    model = {1: tables(codes), 2: tables([graph]), 3: out.CreateString("by hand"), 4: tables(buffers)}
+    out.Finish(table(parts(model) | number(0, 3, "Uint32")), b"TFL3")
     path.write_bytes(bytes(out.Output()))

@@ -138,6 +138,11 @@ class Case:
         return tuple(link.op.name for link in links if link.tensor in quants and quants[link.tensor].zero != 0)
 
     @property
+    def int8_scales(self) -> tuple[str, ...]:
+        """Scale operators that ran in int8 (see `quantize.norms`)."""
+        return tuple(op.name for op in self.run.trace or () if op.int8 and op.kind == "Scale")
+
+    @property
     def days_older(self) -> float | None:
         """By how much the file of a user's pipeline is older than its source, in days; None where that says nothing."""
         source = self.gate.spec.path
@@ -153,6 +158,7 @@ class Case:
             return None
         return all(np.array_equal(array, theirs[name]) for name, array in ours.items())
 
+    @cached_property
     def as_json(self) -> dict[str, Any]:
         """The variant in the report, without its checks."""
         record: dict[str, Any] = {"recipe": self.recipe.name, "mode": self.mode, "quantized": None, "params": None}

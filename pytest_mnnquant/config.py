@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_mnnquant.checks.rules import NOT_IGNORABLE, RULES
 from pytest_mnnquant.options import command_line, table_values
 from pytest_mnnquant.settings import ModelSettings, Settings, model_settings
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
@@ -77,7 +78,8 @@ def _table(config: pytest.Config, file: str | None) -> tuple[dict[str, Any], Pat
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: {error}") from None
-    table = content.get("tool", {}).get("mnnquant", {})
+    tools = content.get("tool", {})
+    table = tools.get("mnnquant", {}) if isinstance(tools, dict) else tools
     if not isinstance(table, dict):
         raise ValueError(f"{path}: [tool.mnnquant] is not a table")
     return table, path.parent
@@ -117,6 +119,12 @@ def _validate(models: list[ModelSettings], given: Mapping[str, Any]) -> None:
     if given.get("quantized") and len(models) > 1:
         raise ValueError("--mnn-quantized: goes with a single --mnn-model; for several, use the configuration file")
     for model in models:
+        unknown = next((code for code in model.ignore if code not in RULES), None)
+        if unknown is not None:
+            raise ValueError(f"--mnn-ignore: {unknown!r} is not a rule code; they read like MNQ710")
+        basic = next((code for code in model.ignore if code in NOT_IGNORABLE), None)
+        if basic is not None:
+            raise ValueError(f"--mnn-ignore: {basic} can't be ignored: without a model or evidence there is no verdict")
         if model.quantized is None and model.params is not None:
             raise ValueError("--mnn-params: goes with --mnn-quantized")
         if model.quantized is not None and len(model.recipes) > 1:

@@ -80,9 +80,9 @@ def mnn_quantized(
 @pytest.fixture
 def mnn_float(request: pytest.FixtureRequest, mnn_model: Any, mnn_calibration: Any, mnn_evaluation: Any) -> Model:
     """The float model that quantized ones are compared with."""
-    from pytest_mnnquant.quantized import gate_for
+    from pytest_mnnquant.quantized import float_for
 
-    return gate_for(request.node, mnn_model, mnn_calibration, mnn_evaluation).prepared.model
+    return float_for(request.node, mnn_model, mnn_calibration, mnn_evaluation)
 
 
 @pytest.fixture
@@ -113,15 +113,22 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         bench = bench_of(metafunc.config)
     except (ValueError, SourceError) as error:
         raise pytest.Collector.CollectError(str(error)) from None
-    models = bench.settings.models
-    if "mnn_model" in wanted and models and "model" not in marked:
+    brought = "model" in marked or _overrides_model(metafunc)
+    models = () if brought or "mnn_model" not in wanted else bench.settings.models
+    both = {"mnn_recipe", "mnn_mode"} <= wanted
+    if models and both:
+        found = [(model, *pair) for model in models for pair in _variants(model, marked, False)]
+        names = [f"{model.name}-{name}" + (f"-{mode}" if mode else "") for model, name, mode in found]
+        metafunc.parametrize(("mnn_model", "mnn_recipe", "mnn_mode"), found, indirect=True, ids=names)
+        return
+    if models:
         metafunc.parametrize("mnn_model", models, indirect=True, ids=[model.name for model in models])
     if not wanted & {"mnn_recipe", "mnn_mode"}:
         return
     first = models[0] if models else bench.settings.defaults
     pairs = list(_variants(first, marked, _overrides_model(metafunc)))
     names = [name + (f"-{mode}" if mode else "") for name, mode in pairs]
-    if {"mnn_recipe", "mnn_mode"} <= wanted:
+    if both:
         metafunc.parametrize(("mnn_recipe", "mnn_mode"), pairs, indirect=True, ids=names)
     else:
         column = 0 if "mnn_recipe" in wanted else 1
@@ -136,12 +143,12 @@ def _variants(settings: ModelSettings, marked: dict[str, Any], brings_model: boo
     modes = tuple(marked.get("modes", settings.modes))
     for name, known in ((name, RECIPES) for name in recipes):
         if name not in known:
-            raise pytest.UsageError(
+            raise pytest.Collector.CollectError(
                 f"@pytest.mark.mnn(recipes=...): {name!r} is unknown; choose from: {', '.join(known)}"
             )
     for mode in modes:
         if mode not in MODES:
-            raise pytest.UsageError(
+            raise pytest.Collector.CollectError(
                 f"@pytest.mark.mnn(modes=...): {mode!r} is unknown; choose from: {', '.join(MODES)}"
             )
     source = marked.get("model", settings.source)

@@ -88,6 +88,7 @@ class Gate:
         inputs = self.inputs
         return run(source.model, inputs, timeout=self.settings.timeout, batched=source.batched)
 
+    @cached_property
     def float_json(self) -> dict[str, Any] | None:
         """The float model in the report; None when there is none."""
         return None if isinstance(self._prepared, Unusable) else file_json(self._prepared.model)

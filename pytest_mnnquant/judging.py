@@ -19,7 +19,6 @@ from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
 from pytest_mnnquant.quantize.calibration import INT8_KINDS
-from pytest_mnnquant.quantize.prepare import PROOF_TOLERANCE
 from pytest_mnnquant.settings import Limits
 
 _COSINE: Final = {4: 0.95}
@@ -32,15 +31,15 @@ def check(case: Case, name: str, limits: Limits | None = None, strict: bool = Fa
     try:
         result = _JUDGES[name](case, limits, strict)
     except Unusable as error:
-        result = judge(name, [error.finding], {})
+        return judge(name, [error.finding], {})  # There is nothing to judge: no code to ignore makes that a pass.
     except UNUSABLE as error:
-        result = judge(name, [why(error)], {})
+        return judge(name, [why(error)], {})
     return without_ignored(result, case.gate.settings.ignore)
 
 
 def _conversion(case: Case, limits: Limits, strict: bool) -> Result:
     source, variant = case.gate.prepared, case.variant
-    return check_conversion(source.model, source.proof, source.unproven, PROOF_TOLERANCE, case.match, variant.given)
+    return check_conversion(source.model, source.proof, source.unproven, case.match, variant.given)
 
 
 def _params(case: Case, limits: Limits, strict: bool) -> Result:
@@ -67,7 +66,7 @@ def _weights(case: Case, limits: Limits, strict: bool) -> Result:
 
 
 def _execution(case: Case, limits: Limits, strict: bool) -> Result:
-    return check_execution(case.rows, case.recipe, case.run.trace, case.same_as_float, case.clamping)
+    return check_execution(case.rows, case.recipe, case.run.trace, case.same_as_float, case.clamping, case.int8_scales)
 
 
 def _size(case: Case, limits: Limits, strict: bool) -> Result:
@@ -92,6 +91,7 @@ def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
         pools=pools,
         drift=case.variant.drift,
         clamping=case.clamping,
+        scales=case.int8_scales,
     )
     least = limits.min_cosine
     if least is None:

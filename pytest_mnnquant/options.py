@@ -179,7 +179,23 @@ def command_line(config: pytest.Config) -> dict[str, Any]:
         value = _given(config, option)
         if value is not None:
             found[option.name] = option.parse(value, option.flag)
+            if option.metavar in ("FILE", "DIR", "SPEC") and config.getoption(option.key, None) in (None, []):
+                found[option.name] = _from_ini_folder(config, found[option.name])
     return found
+
+
+def _from_ini_folder(config: pytest.Config, value: Any) -> Any:
+    """A path of the ini file starts at that file's folder, wherever pytest is called from."""
+    folder = config.inipath.parent if config.inipath else config.rootpath
+    if folder == config.invocation_params.dir:
+        return value
+    if isinstance(value, tuple):
+        return tuple(_from_ini_folder(config, item) for item in value)
+    name, equals, target = value.rpartition("=")
+    place, colon, attribute = target.partition(".py:")
+    if colon:
+        place, colon = place + ".py", ":"
+    return f"{name}{equals}{folder / place}{colon}{attribute}" if (folder / place).exists() else value
 
 
 def table_values(table: Mapping[str, Any], where: str, extra: tuple[str, ...]) -> dict[str, Any]:

@@ -68,6 +68,9 @@ def pytest_runtest_makereport(
     report = yield
     if call.when == "call":
         report.mnnquant = records.kept(item)  # type: ignore[attr-defined]
+    if report.skipped and type(item).__module__ == "pytest_mnnquant.suite" and isinstance(report.longrepr, tuple):
+        # -rs names the place of a skip: that is the check, not the line of ours that skips it.
+        report.longrepr = (item.nodeid, 1, report.longrepr[2])
     return report
 
 
@@ -77,17 +80,21 @@ class Records:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.found: list[dict[str, Any]] = []
+        self.problems: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records off a report."""
         self.found.extend(getattr(report, "mnnquant", ()))
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the reports, once, where all records arrive."""
-        if options.is_asked(self.config) and not hasattr(self.config, "workerinput"):
-            from pytest_mnnquant import session
+        self.found.sort(key=lambda record: int(record["order"]))
+        if (self.found or options.is_asked(self.config)) and not hasattr(self.config, "workerinput"):
+            from pytest_mnnquant.session import write_reports
 
-            session.write_reports(self.config, self.found)
+            self.problems = write_reports(self.config, self.found)
+            if self.problems:
+                session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show one table a model."""
@@ -95,3 +102,5 @@ class Records:
             from pytest_mnnquant.report.terminal import write_summary
 
             write_summary(terminalreporter, self.found, verbose=terminalreporter.verbosity > 0)
+        for problem in self.problems:
+            terminalreporter.write_line(f"ERROR: {problem}", red=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -12,14 +13,17 @@ from pytest_mnnquant import bench
 from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.checks.coverage import coverage
 from pytest_mnnquant.checks.finding import FAILED, Result
-from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.gate import Gate, Unusable
 from pytest_mnnquant.judging import check as judge
 from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
+from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.records import keep
 from pytest_mnnquant.report.terminal import failure_text
 from pytest_mnnquant.session import bench_of
 from pytest_mnnquant.settings import Limits, ModelSettings
 from pytest_mnnquant.sources.spec import SourceError
+
+T = TypeVar("T")
 
 
 class Quantized:
@@ -35,19 +39,26 @@ class Quantized:
         return f"<{self._case.gate.settings.name} {self._case.label}>"
 
     @property
+    def _usable(self) -> Case:
+        """The variant; fails the test, with the reason as message, where there is none."""
+        if self._case.is_unusable:
+            pytest.fail(failure_text(self._case, judge(self._case, "conversion", self.limits)), pytrace=False)
+        return self._case
+
+    @property
     def path(self) -> Path:
         """The quantized `.mnn` file."""
-        return self._case.model.path
+        return self._usable.model.path
 
     @property
     def float_path(self) -> Path:
         """The float `.mnn` file it is compared with."""
-        return self._case.gate.prepared.model.path
+        return self._usable.gate.prepared.model.path
 
     @property
     def params_path(self) -> Path | None:
         """The params file it was made with, if any."""
-        return self._case.variant.params
+        return self._usable.variant.params
 
     @property
     def recipe(self) -> str:
@@ -62,12 +73,12 @@ class Quantized:
     @property
     def size_ratio(self) -> float:
         """Float bytes / quantized bytes."""
-        return self._case.variant.base.size / self._case.model.size
+        return self._usable.variant.base.size / self._case.model.size
 
     @property
     def coverage(self) -> float:
         """Share of weight bytes stored as the recipe asks, in [0, 1]."""
-        return coverage(self._case.rows)
+        return coverage(self._usable.rows)
 
     def require(self, check: str, **limits: float | None) -> dict[str, Any]:
         """Run a check and return its metrics; fail the test, with the findings as message, unless it passes.
@@ -77,7 +88,7 @@ class Quantized:
         """
         __tracebackhide__ = True
         given = {key: value for key, value in limits.items() if value is not None}
-        chosen = self.limits.with_changes(given, f"assert ({check})")
+        chosen = _or_fail(lambda: self.limits.with_changes(given, f"assert ({check})"))
         result = self._judge(check, chosen)
         keep(self._node, self._case, result)
         if not result:
@@ -92,11 +103,12 @@ class Quantized:
 
     def latency(self) -> PairedRatio:
         """Time against the float model; skips the test where nothing may be timed (xdist, --benchmark-disable)."""
-        result = self._judge("latency", self.limits.with_changes({}, "latency"))
+        result = self._judge("latency", self.limits)
         keep(self._node, self._case, result)
         if "latency_ratio" not in result.metrics:
-            text = failure_text(self._case, result)
-            (pytest.fail if result.outcome == FAILED else pytest.skip)(text)
+            if result.outcome == FAILED:
+                pytest.fail(failure_text(self._case, result), pytrace=False)
+            pytest.skip(result.reason)
         return paired_ratio(self._case.times.reference, self._case.times.candidate)
 
 
@@ -111,12 +123,16 @@ def gate_for(node: pytest.Item, model: Any, calibration: Any, evaluation: Any) -
     elif isinstance(model, str | Path):
         model, stem = str(model), Path(str(model).partition(":")[0]).stem
         settings = dataclasses.replace(state.settings.defaults, source=model, name=stem)
+    elif model is None:
+        pytest.fail("mnn_model: None was returned where a torch.nn.Module or a specification is needed", pytrace=False)
     else:
         settings = dataclasses.replace(state.settings.defaults, name=type(model).__name__)
-    try:
-        return state.gate_for(settings, model, calibration, evaluation)
-    except SourceError as error:
-        pytest.fail(f"mnn_model: {error}", pytrace=False)
+    return _or_fail(lambda: state.gate_for(settings, model, calibration, evaluation), "mnn_model: ")
+
+
+def float_for(node: pytest.Item, model: Any, calibration: Any, evaluation: Any) -> Model:
+    """The float model for a test. Fails the test when there is none."""
+    return _or_fail(lambda: gate_for(node, model, calibration, evaluation).prepared.model, "mnn_float: ")
 
 
 def quantized_for(
@@ -130,8 +146,17 @@ def quantized_for(
 ) -> Quantized:
     """The variant for a test. Fails the test when tolerances or model can't be used."""
     gate = gate_for(node, model, calibration, evaluation)
-    try:
-        limits = gate.settings.limits.with_changes(tolerances, "mnn_tolerances")
-    except ValueError as error:
-        pytest.fail(str(error), pytrace=False)
+    limits = _or_fail(lambda: gate.settings.limits.with_changes(tolerances, "mnn_tolerances"))
     return Quantized(case_of(gate, recipe, mode), node, limits)
+
+
+def _or_fail(action: Callable[[], T], title: str = "") -> T:
+    """What `action` returns; fails the test with one line when the user's model, data or limits can't be used.
+
+    The failure is raised outside of `except`, or pytest would show the first exception too.
+    """
+    try:
+        return action()
+    except (ValueError, SourceError, Unusable) as error:
+        problem = str(error)
+    pytest.fail(title + problem, pytrace=False)

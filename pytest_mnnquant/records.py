@@ -20,8 +20,10 @@ def keep(item: pytest.Item, case: Case, result: Result) -> None:
 
 
 def kept(item: pytest.Item) -> list[dict[str, Any]]:
-    """What an item measured, as plain data."""
-    return [_record(case, result) for case, result in item.stash.get(RECORDS, [])]
+    """What an item measured, as plain data; `order` is its place in the run, which workers (-n) end in any order."""
+    found = item.stash.get(RECORDS, [])
+    order = item.session.items.index(item) if found else 0
+    return [{**_record(case, result), "order": order} for case, result in found]
 
 
 def _record(case: Case, result: Result) -> dict[str, Any]:
@@ -29,8 +31,8 @@ def _record(case: Case, result: Result) -> dict[str, Any]:
     return {
         "model": gate.settings.name,
         "source": gate.settings.source or gate.spec.text,
-        "float": gate.float_json(),
-        "variant": case.as_json(),
+        "float": gate.float_json,
+        "variant": case.as_json,
         "label": case.label,
         "check": result.as_json(),
     }

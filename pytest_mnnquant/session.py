@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.config import configured_names, model_spec, read_settings
 from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.store import Store, versions
 from pytest_mnnquant.report.json_report import build_report, write_report
 from pytest_mnnquant.settings import ModelSettings, Settings
@@ -27,7 +31,10 @@ class Bench:
         self.settings = settings
         self.wanted_ids = wanted_ids
         self.selected: frozenset[str] = frozenset()
-        self.store = Store(self._cache_dir(), settings.reuse)
+        root = self._cache_dir()
+        if not settings.reuse:  # Each xdist worker makes its own, so that none replaces what another reads.
+            root = root / "anew" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+        self.store = Store(root, settings.reuse)
         self.gates = [self.gate(model, model_spec(model)) for model in settings.models]
         self._brought: list[tuple[Any, ModelSettings, Gate]] = []
 
@@ -52,11 +59,18 @@ class Bench:
 
     def _cache_dir(self) -> Path:
         if self.settings.cache_dir is not None:
+            if self.settings.cache_dir.exists() and not self.settings.cache_dir.is_dir():
+                raise ValueError(f"--mnn-cache-dir: {self.settings.cache_dir} is not a folder")
+            try:
+                self.settings.cache_dir.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"--mnn-cache-dir: {self.settings.cache_dir}: {error.strerror}") from None
             return self.settings.cache_dir
         cache = getattr(self.config, "cache", None)
         if cache is None:  # -p no:cacheprovider
-            self._temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
-            return Path(self._temporary.name)
+            temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
+            self.config.add_cleanup(temporary.cleanup)
+            return Path(temporary.name)
         return Path(cache.mkdir("mnnquant"))
 
     def _teller(self, name: str) -> Callable[[str], None]:
@@ -89,16 +103,50 @@ def start(config: pytest.Config) -> None:
         names = configured_names(config)
         ids = [arg for arg in config.args if _is_id(arg, config, names)]
         config.option.mnn_ids = ids
-    given = config.args_source is pytest.Config.ArgsSource.ARGS
-    config.args[:] = [arg for arg in config.args if arg not in ids] if given else []
     models = config.option.mnn_model or []
+    given = config.args_source is pytest.Config.ArgsSource.ARGS
+    if given:
+        config.args[:] = [arg for arg in config.args if arg not in ids]
+    elif models or config.option.mnn_config:  # Asked for on the command line, not by an ini file: the suite runs alone.
+        config.args[:] = []
     new = [base for base in dict.fromkeys(arg.partition("::")[0] for arg in ids) if base not in _sources(models)]
-    config.option.mnn_model = [*models, *new]
+    config.option.mnn_model = [*models, *new] or None
+    config.option.mnn_recipe = config.option.mnn_recipe or _recipes(ids) or None
     try:
-        settings = read_settings(config)
-        config.stash[Bench.KEY] = Bench(config, settings, tuple(ids))
+        bench = Bench(config, read_settings(config), tuple(ids))
     except (ValueError, SourceError) as error:
         raise pytest.UsageError(str(error)) from None
+    known = [check_id for gate in bench.gates for check_id in all_ids(gate)]
+    for wanted in ids:
+        if not any(is_part(check_id, wanted) for check_id in known):
+            raise pytest.UsageError(f"no check is called {wanted}; --co lists them")
+    config.stash[Bench.KEY] = bench
+
+
+def _recipes(ids: list[str]) -> list[str]:
+    """The recipes that ids speak of, for ids that are pasted back without the options that made them."""
+    found = (re.split(r"[\[:]", tail)[0] for tail in (arg.partition("::")[2] for arg in ids))
+    return list(dict.fromkeys(name for name in found if name in RECIPES))
+
+
+def variants(gate: Gate) -> Iterator[tuple[str, str | None]]:
+    """The recipes and modes that a source is tested with."""
+    python = gate.spec.is_python and gate.settings.quantized is None
+    for name in gate.settings.recipes:
+        for mode in RECIPES[name].modes(python, gate.settings.modes):
+            yield name, mode
+
+
+def all_ids(gate: Gate) -> Iterator[str]:
+    """The ids of all checks of a source."""
+    for name, mode in variants(gate):
+        label = name + (f"[{mode}]" if mode else "")
+        yield from (f"{gate.settings.node}::{label}::{check}" for check in CHECKS)
+
+
+def is_part(check_id: str, wanted: str) -> bool:
+    """Whether an id is the wanted one or stands below it."""
+    return check_id == wanted or check_id.startswith((wanted + "::", wanted + "["))
 
 
 def bench_of(config: pytest.Config) -> Bench:
@@ -115,10 +163,19 @@ def header(config: pytest.Config) -> str:
     return f"mnnquant: {tools}; models: {', '.join(gate.settings.name for gate in state.gates) or 'none'}"
 
 
-def write_reports(config: pytest.Config, records: list[dict[str, Any]]) -> None:
-    """Write each report that was asked for."""
-    for path in bench_of(config).settings.reports:
-        write_report(build_report(records, versions()), path)
+def write_reports(config: pytest.Config, records: list[dict[str, Any]]) -> list[str]:
+    """Write each report that was asked for. Returns a line for each that could not be written."""
+    report = build_report(records, versions())
+    problems = (_written(report, path) for path in bench_of(config).settings.reports)
+    return [problem for problem in problems if problem]
+
+
+def _written(report: dict[str, Any], path: Path) -> str:
+    try:
+        write_report(report, path)
+    except OSError as error:
+        return f"--mnn-report: {path} can't be written: {error.strerror}"
+    return ""
 
 
 def _sources(models: list[str]) -> set[str]:

@@ -33,7 +33,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """One model to test and how. `base` is the folder that its relative paths start at, `node` what its ids start with."""
+    """One model to test and how. Its relative paths start at `base`, the ids of its checks start with `node`."""
 
     source: str
     name: str

@@ -13,10 +13,9 @@ from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.judging import check
-from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.records import keep
 from pytest_mnnquant.report.terminal import failure_text
-from pytest_mnnquant.session import Bench, bench_of
+from pytest_mnnquant.session import Bench, bench_of, is_part, variants
 
 _BLOCKERS: Final = "conversion"
 
@@ -43,13 +42,10 @@ class ModelCollector(pytest.Collector):
 
     def collect(self) -> Iterator[pytest.Item]:
         """One item per variant and check, in order of dependence."""
-        given = self.gate.settings.quantized is not None
-        for name in self.gate.settings.recipes:
-            python = self.gate.spec.is_python and not given
-            for mode in RECIPES[name].modes(python, self.gate.settings.modes):
-                case = case_of(self.gate, name, mode)
-                for name_of_check in CHECKS:
-                    yield CheckItem.of(self, case, name_of_check)
+        for name, mode in variants(self.gate):
+            case = case_of(self.gate, name, mode)
+            for name_of_check in CHECKS:
+                yield CheckItem.of(self, case, name_of_check)
 
 
 class CheckItem(pytest.Item):
@@ -61,8 +57,11 @@ class CheckItem(pytest.Item):
     @classmethod
     def of(cls, parent: ModelCollector, case: Case, check: str) -> CheckItem:
         """The item `RECIPE[MODE]::CHECK`."""
-        item: CheckItem = cls.from_parent(parent, name=f"{case.label}::{check}")
+        name = f"{case.label}::{check}"
+        # The id is given as text, since --lf and others compare ids that pytest parses from text.
+        item: CheckItem = cls.from_parent(parent, name=name, nodeid=f"{parent.nodeid}::{name}")
         item.case, item.check = case, check
+        item.add_marker("mnn")
         item.add_marker(f"mnn_{check}")
         return item
 
@@ -111,11 +110,5 @@ def collect(session: pytest.Session) -> list[pytest.Item]:
     for gate in state.gates:
         items.extend(session.genitems(ModelCollector.of(session, gate)))
     if state.wanted_ids:
-        items = [item for item in items if any(_is_part(item.nodeid, wanted) for wanted in state.wanted_ids)]
-        if not items:
-            raise pytest.UsageError(f"no check is called {state.wanted_ids[0]}; --co lists them")
+        items = [item for item in items if any(is_part(item.nodeid, wanted) for wanted in state.wanted_ids)]
     return items
-
-
-def _is_part(nodeid: str, wanted: str) -> bool:
-    return nodeid == wanted or nodeid.startswith((wanted + "::", wanted + "["))

@@ -44,7 +44,7 @@ class Workshop:
 
     def floats(self, network: Any, data: Dataset | dict[str, Any], *, dynamic: bool = True) -> Model:
         """A PyTorch model as a float `.mnn`."""
-        data = as_dataset(data, input_names(network), "test data")
+        data = as_dataset(data, input_names(network, "net"), "test data")
 
         def build(folder: Path) -> None:
             export_float(network, data, folder, "torchscript", dynamic, "test net", TIMEOUT)

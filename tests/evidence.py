@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_mnnquant.checks.finding import Result
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
 
@@ -62,3 +63,8 @@ def model(ops: Sequence[Op], **changes: Any) -> Model:
         "external_needed": 0,
     }
     return Model(**{**facts, **changes})
+
+
+def codes(result: Result) -> list[str]:
+    """The rule codes of a result's findings, in order."""
+    return [finding.code for finding in result.findings]

@@ -127,3 +127,51 @@ class Restless(nn.Module):
         tokens = tokens * torch.relu_(functional.dropout(tokens, self.p, self.training) + 1)
         out: torch.Tensor = self.head(self.drop(tokens.mean(1)))
         return out
+
+
+class Residual(nn.Module):
+    """A sum with a fused ReLU before a convolution, and an average pool before a Linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.gate = nn.Conv2d(8, 8, 1)
+        self.pool = nn.AvgPool2d(4)
+        self.head = nn.Linear(8 * 4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        x = torch.relu(x + self.second(x))
+        x = torch.sigmoid(self.gate(x)) * x
+        out: torch.Tensor = self.head(self.pool(x).flatten(1))
+        return out
+
+
+class Loose(nn.Module):
+    """BatchNorms of three kinds: folded into the layer before it, after a ReLU, and first of all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry = nn.BatchNorm2d(1)
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.folded = nn.BatchNorm2d(8)
+        self.act = nn.ReLU()
+        self.loose = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8 * 64, 5)
+        for norm in (self.entry, self.folded, self.loose):
+            nn.init.uniform_(norm.weight, 0.5, 2.0)
+            nn.init.uniform_(norm.bias, -1.0, 1.0)
+            nn.init.uniform_(_tensor(norm.running_mean), -0.5, 0.5)
+            nn.init.uniform_(_tensor(norm.running_var), 0.5, 2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.act(self.folded(self.first(self.entry(x))))
+        out: torch.Tensor = self.head(self.second(self.loose(x)).flatten(1))
+        return out
+
+
+def _tensor(found: torch.Tensor | None) -> torch.Tensor:
+    assert found is not None
+    return found

@@ -10,12 +10,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.checks.execution import ADD_RELU, ADD_RELU_REMEDY
+from pytest_mnnquant.checks.execution import ADD_RELU, ADD_RELU_REMEDY, INT8_SCALE, INT8_SCALE_REMEDY
 from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.metrics.agreement import Agreement, accuracy, agreement
 
 # A BatchNorm mean that calibration moved by this many standard deviations makes another model of it.
 _MUCH_DRIFT: Final = 0.5
+# Integer outputs are classes or indexes: quantization may flip the close ones.
+_MIN_EQUAL: Final = 0.95
 Outputs = Mapping[str, npt.NDArray[Any]]
 
 
@@ -24,8 +26,8 @@ class AccuracyEvidence:
     """Outputs on the evaluation data, samples first. `labels` has shape [samples] or is None.
 
     `as_run` are the variant's outputs as this host computes them, where `outputs` come from a copy whose MaxPool
-    operators `pools` are exact; empty where the model was judged as it is. `drift`: see `Variant`; `clamping`: see
-    `check_execution`.
+    operators `pools` are exact; empty where the model was judged as it is. `drift`: see `Variant`; `clamping` and
+    `scales`: see `check_execution`.
     """
 
     reference: Outputs
@@ -35,13 +37,14 @@ class AccuracyEvidence:
     pools: tuple[str, ...]
     drift: float
     clamping: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
 
 
 def check_accuracy(evidence: AccuracyEvidence, max_drop: float, min_cosine: float) -> Result:
-    """Fail on broken outputs; on the drop of top-1 where there are labels for it; else on mean cosine similarity."""
+    """Fail on broken outputs, on the drop of top-1 where there are labels for an output, on the others' likeness."""
+    if not evidence.reference or any(array.size == 0 for array in evidence.reference.values()):
+        return judge("accuracy", [Finding("MNQ001", "no output or no sample was compared")], {})
     findings = _broken(evidence)
-    if not evidence.reference:
-        findings.append(Finding("MNQ001", "no output was compared"))
     if findings:
         return judge("accuracy", findings, {})
     compared = {name: agreement(array, evidence.outputs[name]) for name, array in evidence.reference.items()}
@@ -57,8 +60,9 @@ def check_accuracy(evidence: AccuracyEvidence, max_drop: float, min_cosine: floa
         # The tolerance is for the rounding of the subtraction: a drop of exactly the limit is allowed.
         if before - after > max_drop + 1e-9:
             findings.append(_drop(before, after, max_drop, metrics["samples"], evidence))
-    else:
-        findings += _unlike(compared, min_cosine, evidence)
+    elif evidence.labels is not None:
+        findings.append(_unused_labels(evidence, evidence.labels))
+    findings += _unlike({name: compared[name] for name in compared if name != classes}, min_cosine, evidence)
     if evidence.pools:
         findings.append(_pool_note(evidence, classes))
     return judge("accuracy", findings, metrics)
@@ -72,23 +76,34 @@ def _figures(item: Agreement) -> dict[str, float | None]:
         "max_error": item.max_error,
         "relative_error": item.relative_error,
         "top1_agreement": item.top1,
+        "equal": item.equal,
     }
 
 
 def _classifier(evidence: AccuracyEvidence) -> str | None:
-    """The output that the labels are for: the only one of shape [samples, classes] that can hold every label."""
-    if (
-        evidence.labels is None
-        or evidence.labels.dtype.kind not in "iu"
-        or evidence.labels.size != len(evidence.labels)
-    ):
+    """The output that the labels are for: the only one of shape [samples, classes], or else of one integer a sample."""
+    labels = evidence.labels
+    if labels is None or labels.dtype.kind not in "iu" or labels.size != len(labels) or labels.min() < 0:
         return None
-    fitting = [
-        name
-        for name, array in evidence.reference.items()
-        if array.ndim == 2 and array.shape[1] > max(1, int(evidence.labels.max()))
-    ]
+    outputs = evidence.reference.items()
+    scores = [name for name, array in outputs if _is_scores(array) and array.shape[1] > max(1, int(labels.max()))]
+    classes = [name for name, array in outputs if array.dtype.kind in "iu" and array.size == len(labels)]
+    fitting = scores or classes
     return fitting[0] if len(fitting) == 1 else None
+
+
+def _is_scores(array: npt.NDArray[Any]) -> bool:
+    return array.ndim == 2 and array.dtype.kind == "f"
+
+
+def _unused_labels(evidence: AccuracyEvidence, labels: npt.NDArray[Any]) -> Finding:
+    shapes = ", ".join(f"{name!r} {list(array.shape)}" for name, array in evidence.reference.items())
+    return Finding(
+        "MNQ720",
+        f"the labels ({labels.dtype}, shape {list(labels.shape)}, {labels.min():g} to {labels.max():g}) are classes of "
+        f"no output: {shapes}; judged by the likeness of outputs instead",
+        remedy="give one class number a sample, counted from 0, as `labels`; leave labels of another kind out",
+    )
 
 
 def _broken(evidence: AccuracyEvidence) -> list[Finding]:
@@ -100,7 +115,9 @@ def _broken(evidence: AccuracyEvidence) -> list[Finding]:
             findings.append(
                 Finding("MNQ705", f"output {name!r}: {shape}, the float model gives {list(reference.shape)}")
             )
-        elif not np.isfinite(output).all() or np.abs(output).max() > 1e30:
+        elif not np.isfinite(reference).all():
+            findings.append(Finding("MNQ703", f"output {name!r}: the float model's own values are not all finite"))
+        elif output.dtype.kind == "f" and (not np.isfinite(output).all() or np.abs(output).max() > 1e30):
             bad = ~np.isfinite(output) | (np.abs(output) > 1e30)
             share = float(bad.mean())
             findings.append(
@@ -125,6 +142,12 @@ def _drop(before: float, after: float, allowed: float, samples: int, evidence: A
 def _unlike(compared: dict[str, Agreement], min_cosine: float, evidence: AccuracyEvidence) -> list[Finding]:
     findings = []
     for name, item in compared.items():
+        if item.equal is not None:
+            if item.equal < _MIN_EQUAL:
+                share = f"{item.equal:.1%} of its integers equal the float model's"
+                message = f"output {name!r}: {share}, {_MIN_EQUAL:.0%} wanted"
+                findings.append(Finding("MNQ702", message, cause=_cause(evidence), remedy=_remedy(evidence)))
+            continue
         if item.cosine is not None and item.cosine < min_cosine:
             findings.append(
                 Finding(
@@ -159,14 +182,16 @@ def _cause(evidence: AccuracyEvidence) -> str:
             f"calibration in train mode moved BatchNorm means by up to {evidence.drift:.2f} standard deviations, so "
             "the model itself is another one"
         )
+    if evidence.scales:
+        return f"{INT8_SCALE} ({', '.join(evidence.scales[:3])})"
     return f"{ADD_RELU} ({', '.join(evidence.clamping)})" if evidence.clamping else ""
 
 
 def _remedy(evidence: AccuracyEvidence) -> str:
     if evidence.drift >= _MUCH_DRIFT:
         return "calibrate in eval mode (model.eval() before the calibration loop), or on data like the real ones"
-    if evidence.clamping:
-        return ADD_RELU_REMEDY
+    if evidence.scales or evidence.clamping:
+        return INT8_SCALE_REMEDY if evidence.scales else ADD_RELU_REMEDY
     return "calibrate on more data like the real ones, leave sensitive layers float (--mnn-skip-layer), or use w8"
 
 

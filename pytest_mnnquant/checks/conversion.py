@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.metrics.agreement import Agreement
+from pytest_mnnquant.metrics.agreement import SAME, Agreement, is_same
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.storage import Storage
@@ -12,7 +12,7 @@ _FLOATS = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
 
 
 def check_conversion(
-    float_model: Model, proof: dict[str, Agreement] | None, unproven: str, tolerance: float, match: Match, given: bool
+    float_model: Model, proof: dict[str, Agreement] | None, unproven: str, match: Match, given: bool
 ) -> Result:
     """Judge the float conversion by its proof (see `Prepared`), and the variant by the layers it shares with it."""
     findings: list[Finding] = []
@@ -28,18 +28,7 @@ def check_conversion(
         )
     if proof is None:
         findings.append(Finding("MNQ111", f"the float model is not compared with its source: {unproven}"))
-    for name, item in (proof or {}).items():
-        if item.relative_error > tolerance:
-            findings.append(
-                Finding(
-                    "MNQ110",
-                    f"output {name!r} of the float .mnn is off by {item.relative_error:.2g} of its range on "
-                    f"{item.samples} samples, {tolerance:g} allowed (cosine "
-                    f"{'-' if item.cosine is None else format(item.cosine, '.4f')})",
-                    remedy="try the other exporter (--mnn-exporter), then report the model to MNN: the error is there "
-                    "before anything is quantized",
-                )
-            )
+    findings += [_differs(name, item) for name, item in (proof or {}).items() if not is_same(item)]
     findings += _network(float_model, match, given)
     worst = max((item.relative_error for item in (proof or {}).values()), default=None)
     metrics = {
@@ -49,6 +38,20 @@ def check_conversion(
         "layers_missing": len(match.missing),
     }
     return judge("conversion", findings, metrics)
+
+
+def _differs(name: str, item: Agreement) -> Finding:
+    if item.equal is not None:
+        what = f"has {item.equal:.1%} of the source's integers"
+    else:
+        cosine = "-" if item.cosine is None else format(item.cosine, ".4f")
+        what = f"is off by {item.relative_error:.2g} of its range, {SAME:g} allowed (cosine {cosine})"
+    return Finding(
+        "MNQ110",
+        f"output {name!r} of the float .mnn {what}, on {item.samples} samples",
+        remedy="try the other exporter (--mnn-exporter), then report the model to MNN: the error is there before "
+        "anything is quantized",
+    )
 
 
 def _network(float_model: Model, match: Match, given: bool) -> list[Finding]:

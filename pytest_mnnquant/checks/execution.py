@@ -10,6 +10,15 @@ from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.quantize.recipes import Recipe
 from pytest_mnnquant.runtime.execute import TracedOp
 
+#: Why a net whose BatchNorms are not folded is ruined in int8, and what to do; measured on x86 and on ARM, MNN 3.6.1.
+INT8_SCALE = (
+    "MNN's int8 Scale (a BatchNorm that does not follow a convolution) ignores its input: each channel comes out "
+    "constant, on x86 and ARM alike"
+)
+INT8_SCALE_REMEDY = (
+    "export that BatchNorm as a multiplication and an addition (the int8 recipe does so for PyTorch sources), or leave "
+    "the layer after it float"
+)
 #: Why a residual net loses accuracy in int8, and what to do; measured on x86 and on ARM, MNN 3.6.1.
 ADD_RELU = (
     "MNN's int8 Add with a fused ReLU clamps at code 0 instead of the zero point, so small values are raised to the "
@@ -28,10 +37,12 @@ def check_execution(
     trace: Sequence[TracedOp] | None,
     same_as_float: bool | None,
     clamping: Sequence[str] = (),
+    scales: Sequence[str] = (),
 ) -> Result:
     """Judge what ran. `same_as_float`: whether all outputs equal the float model's in every bit (None: not known).
 
-    `clamping`: operators that ran in int8 with a fused ReLU and a zero point other than 0 (see `quantize.carry`).
+    `scales`: Scale operators that ran in int8 (see `quantize.norms`). `clamping`: operators that ran in int8 with a
+    fused ReLU and a zero point other than 0 (see `quantize.carry`).
 
     Weight-only layers run as float operators on decoded weights, so for them the trace proves only that they ran,
     and that the outputs are not the float model's proves that the stored weights were used.
@@ -61,6 +72,9 @@ def check_execution(
     ]
     if recipe.activations:
         findings += _int8(layers, ran, metrics)
+    if scales:
+        message = f"{len(scales)} Scale ran in int8"
+        findings.append(Finding("MNQ611", message, scales[0], cause=INT8_SCALE, remedy=INT8_SCALE_REMEDY))
     if clamping:
         findings.append(
             Finding(

@@ -199,7 +199,7 @@ def _applied(entry: LayerParams, op: Op, model: Model, params: Params) -> Findin
         ("output scale", entry.output.scale, weights.scale_out),
     )
     for what, asked, stored in pairs:
-        if abs(asked - stored) > _SCALE_TOLERANCE * abs(asked):
+        if not abs(asked - stored) <= _SCALE_TOLERANCE * abs(asked):  # NaN is another scale too.
             return _other_scale(op, what, asked, stored)
     if not weights.intact:
         return _unread(op, "its weight buffer is broken", "see the coverage check")
@@ -208,7 +208,7 @@ def _applied(entry: LayerParams, op: Op, model: Model, params: Params) -> Findin
     except BadModel as error:
         return _unread(op, str(error), "see the bundle check")
     if len(asked_scales) == len(stored_scales) and not np.allclose(asked_scales, stored_scales, rtol=_SCALE_TOLERANCE):
-        worst = int(np.abs(asked_scales / stored_scales - 1).argmax())
+        worst = int(np.abs(stored_scales / asked_scales - 1).argmax())
         return _other_scale(op, f"weight scale of channel {worst}", asked_scales[worst], stored_scales[worst])
     return None
 

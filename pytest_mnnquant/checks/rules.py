@@ -53,18 +53,21 @@ RULES: Final = {
         ),
         Rule("MNQ403", "weight-buffer-corrupt", _E, "A layer's weight buffer contradicts its own header."),
         Rule("MNQ410", "weights-differ", _E, "A layer's stored weights are not the source's weights."),
+        Rule("MNQ411", "vectors-differ", _E, "A bias or a normalization's vectors are not the source's."),
         Rule("MNQ601", "ran-in-float", _E, "A layer that is stored in int8 did not run in int8."),
         Rule("MNQ602", "layer-did-not-run", _E, "A layer does not appear in the trace of what ran."),
         Rule(
             "MNQ603", "computes-like-float", _E, "The quantized model computes exactly what the float model computes."
         ),
         Rule("MNQ610", "add-relu-clamps", _W, "MNN's int8 Add with a fused ReLU cuts off small values."),
+        Rule("MNQ611", "int8-scale", _W, "MNN's int8 Scale, a BatchNorm that is not folded, ignores its input."),
         Rule("MNQ701", "accuracy-drop", _E, "The task metric drops more than allowed."),
         Rule("MNQ702", "outputs-differ", _E, "The outputs are not similar enough to the float model's."),
         Rule("MNQ703", "output-not-finite", _E, "An output holds NaN or infinity."),
         Rule("MNQ704", "output-constant", _E, "An output does not depend on the input."),
         Rule("MNQ705", "output-shape", _E, "An output is missing or has another shape than the float model's."),
         Rule("MNQ710", "x86-max-pool", _W, "MNN on x86 pools int8 wrongly; judged on a copy that pools as ARM does."),
+        Rule("MNQ720", "labels-unused", _G, "The labels fit no output, so the task metric was not judged."),
         Rule("MNQ801", "size-unexpected", _E, "The size is not the one that the layers and the recipe give."),
         Rule("MNQ802", "size-ratio", _E, "The model did not shrink as much as required."),
         Rule(
@@ -74,3 +77,6 @@ RULES: Final = {
         Rule("MNQ901", "latency-ratio", _E, "The quantized model is slower than allowed."),
     )
 }
+
+#: Rules that say there is nothing to judge: ignoring them would make a pass of nothing.
+NOT_IGNORABLE: Final = frozenset({"MNQ001", "MNQ101", "MNQ102", "MNQ201", "MNQ202"})

@@ -20,6 +20,10 @@ _MARGIN_DB = 6.0
 _FINEST_DB = 50.0
 
 
+# Vectors stay float; float16 keeps 3 digits, and mnnquant's EMA trains them a little.
+_VECTOR_TOLERANCE = 0.05
+
+
 @dataclass(frozen=True, slots=True)
 class WeightError:
     """SQNR in dB of a layer's decoded weights, measured and as rounding to its steps would give.
@@ -88,6 +92,8 @@ def check_weights(base: Model, model: Model, match: Match, older_by_days: float 
         )
         for error in others
     ]
+    if errors and not others:  # Where weights are others, vectors are too: that needs no further word.
+        findings += _other_vectors(base, model, match)
     if not errors and not findings:
         findings.append(Finding("MNQ001", "no layer of the quantized model could be compared with the source"))
     worst = min((error.measured for error in errors), default=None)
@@ -117,3 +123,20 @@ def _cause(others: int, compared: int, older_by_days: float | None) -> tuple[str
     if others == compared:
         return "every layer has other weights: the file was made from another training of this network", remedy
     return "", "convert and quantize this source again"
+
+
+def _other_vectors(base: Model, model: Model, match: Match) -> list[Finding]:
+    """Biases and normalizations that are not the source's; of layers by their match, of others by their name."""
+    ours, theirs = base.vectors(), model.vectors()
+    names = {layer.name: stored.name for layer, stored in match.pairs}
+    findings = []
+    for name, vector in ours.items():
+        other = theirs.get(names.get(name, name))
+        if other is None or other.shape != vector.shape or not vector.size:
+            continue
+        size = float(np.abs(vector).max())
+        worst = float(np.abs(vector - other).max())
+        if not worst <= _VECTOR_TOLERANCE * size:
+            message = f"its bias or normalization is off by {worst:.4g} where its largest value is {size:.4g}"
+            findings.append(Finding("MNQ411", message, name, remedy="convert and quantize this source again"))
+    return findings

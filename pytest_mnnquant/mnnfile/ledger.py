@@ -16,6 +16,7 @@ from typing import Final
 
 from pytest_mnnquant.mnnfile.flatbuffer import Table
 from pytest_mnnquant.mnnfile.model import VECTORS, Model, Op
+from pytest_mnnquant.mnnfile.storage import Storage
 
 GRAPH, SCALES, VECTOR, CONSTANT, UNUSED = "graph", "scales", "vectors", "constants", "unused"
 _BLOB_SLOTS: Final = ((3, 1), (4, 1), (5, 4), (6, 8), (7, 4))
@@ -63,8 +64,8 @@ def account(model: Model) -> Ledger:
     for external, size in ((False, model.main_size), (True, model.size - model.main_size)):
         end = placed = 0
         for key in sorted(key for key in holders if key[0] is external):
-            start, stop = max(key[1], end), key[1] + key[2]
-            if stop > start:  # Runs that overlap count once.
+            start, stop = max(key[1], end), min(key[1] + key[2], size)
+            if stop > start:  # Runs that overlap count once, and those past the end of a cut file not at all.
                 classes[holders[key][0].kind] += stop - start
                 placed, end = placed + stop - start, stop
         rest = size - placed
@@ -110,8 +111,8 @@ def _parts(op: Op) -> Iterator[Part]:
         if external is not None:
             yield from _external(op, table, external, ["float32" if op.is_layer else VECTOR] * 4)
     elif kind in ("LSTM", "RNNParam"):
-        for slot in range(3, 14):
-            inner = table.table(slot) if table.has(slot) and slot < (8 if kind == "LSTM" else 14) else None
+        for slot in range(3, 8) if kind == "LSTM" else range(4, 14):
+            inner = table.table(slot)
             if inner is not None:
                 yield from _blob(op, inner)
 
@@ -128,14 +129,21 @@ def _convolution(op: Op, table: Table) -> Iterator[Part]:
         for slot in (2, 3, 12):
             yield _run(op, symmetric, slot, 4, SCALES)
     plain = table.table(3) is None
-    yield from _external(op, table, 6, [label, VECTOR] if plain else [label, SCALES, VECTOR, SCALES])
+    numbers = _numbers(op)
+    yield from _external(op, table, 6, [label, VECTOR] if plain else [label, numbers, VECTOR, numbers])
 
 
 def _quantized(op: Op, table: Table | None) -> Iterator[Part]:
     if table is not None:
         yield _run(op, table, 0, 1, op.weights[0].label if op.weights else "other")
         for slot, size in ((1, 4), (13, 4), (14, 2)):
-            yield _run(op, table, slot, size, SCALES)
+            yield _run(op, table, slot, size, _numbers(op))
+
+
+def _numbers(op: Op) -> str:
+    """What the floats beside the codes are: scales, but for sparse float weights, which have no codes."""
+    label = op.weights[0].label if op.weights else ""
+    return label if label == Storage.SPARSE_FLOAT.value else SCALES
 
 
 def _blob(op: Op, table: Table) -> Iterator[Part]:

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.mnnfile.flatbuffer import BadModel, Table
-from pytest_mnnquant.mnnfile.schema import DATA_TYPES, OP_NAMES, PARAMETER_NAMES
-from pytest_mnnquant.mnnfile.storage import (
-    Floats,
-    Storage,
-    Weights,
+from pytest_mnnquant.mnnfile.parameters import (
     blob_weights,
     convolution_weights,
     inner_product_weights,
     vector_weights,
 )
+from pytest_mnnquant.mnnfile.schema import DATA_TYPES, OP_NAMES, PARAMETER_NAMES
+from pytest_mnnquant.mnnfile.storage import Floats, Storage, Weights
 
 # Parameter table -> (slots of its float vectors, slot of their place in the .mnn.weight file).
 VECTORS: Final = {
@@ -151,6 +149,16 @@ class Model:
         if len(op.weights) != 1:
             raise BadModel(f"{op.name} holds {len(op.weights)} weight tensors")
         return op.weights[0].decoded(self._external)
+
+    def vectors(self) -> dict[str, Floats]:
+        """Biases and the vectors of normalizations, by operator (integers in an old MNN's full-int8 files)."""
+        found = {}
+        for op in self.ops:
+            if op.parameter_kind == "Convolution2D" and op.parameters is not None and op.parameters.span(2, 4)[1]:
+                found[op.name] = op.parameters.array(2, "<f4")
+            elif op.weights and not op.is_layer and op.kind != "Const" and not self.external_missing:
+                found[op.name] = self.decoded(op)
+        return found
 
     def bytes_at(self, start: int, size: int, external: bool = False) -> memoryview | None:
         """A run of bytes of the `.mnn` or the `.mnn.weight` file; None where they are not there."""

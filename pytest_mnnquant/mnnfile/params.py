@@ -7,18 +7,17 @@ decides by the name). Field numbers: mnncompress 0.3.2, `common/MNN_compression.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import struct
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pytest_mnnquant.mnnfile import wire
+from pytest_mnnquant.mnnfile.params_form import Node, from_binary, from_json
 from pytest_mnnquant.mnnfile.wire import BadParams
 
 _QUANTIZE: Final = 0
+_INT8: Final = (-128, 127)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +89,15 @@ def read_params(path: Path) -> Params:
         raise BadParams(f"{path} is empty")
     try:
         if path.suffix == ".json":
-            return _from_json(data)
-        if data.lstrip(b" \t\r")[:1] == b"{":  # A binary file starts with a byte that is a line feed in text.
-            return _from_json_in_bin(data)
-        return _from_binary(data)
+            return _params(from_json(data))
+        if data.lstrip(b" \t\r")[:1] != b"{":  # A binary file starts with a byte that is a line feed in text.
+            return _params(from_binary(data))
+        params = _params(from_json(data))
     except BadParams as error:
         raise BadParams(f"{path}: {error}") from None
+    if not params.is_guide:  # The converter writes its guide as JSON whatever the file is called.
+        raise BadParams(f"{path}: it holds JSON text, but MNN reads JSON only from a file whose name ends in .json")
+    return params
 
 
 def write_params(params: Params, path: Path) -> None:
@@ -128,208 +130,83 @@ def _layer_bytes(layer: LayerParams) -> bytes:
         + wire.put_int(4, weight.clamp_min)
         + wire.put_int(5, weight.clamp_max)
     )
-    op_name = wire.put_bytes(5, layer.op_name.encode()) if layer.op_name else b""
-    return activation(1, layer.input) + wire.put_bytes(2, weight_bytes) + activation(3, layer.output) + op_name
+    return activation(1, layer.input) + wire.put_bytes(2, weight_bytes) + activation(3, layer.output)
 
 
-# Binary -------------------------------------------------------------------------------------------------------------
-
-
-def _from_binary(data: bytes) -> Params:
-    version, uuid = "", ""
-    layers: list[LayerParams] = []
-    for field in wire.fields(data):
-        if field.number == 1:
-            version = _text(field)
-        elif field.number == 2:
-            layers.extend(_algorithm(field))
-        elif field.number == 3:
-            uuid = _text(field)
-        elif field.number > 15:
-            raise BadParams(f"byte {field.position}: unknown field {field.number}; this is not a params file")
-    if not version:
+def _params(root: Node) -> Params:
+    if not root.values.get("version"):
         raise BadParams("the required field `version` is missing; this is not a params file, or it is truncated")
-    return _checked(Params(tuple(layers), uuid, version))
-
-
-def _algorithm(field: wire.Field) -> Iterator[LayerParams]:
-    kind = _QUANTIZE
-    inner = list(wire.fields(_bytes(field), field.position))
-    for part in inner:
-        if part.number == 1:
-            kind = int(part.value) if isinstance(part.value, int) else kind
-    for part in inner:
-        if part.number == 2 and kind == _QUANTIZE:
-            for entry in wire.fields(_bytes(part), part.position):
-                if entry.number == 4:
-                    yield _layer(entry)
-
-
-def _layer(field: wire.Field) -> LayerParams:
-    tensors: dict[int, dict[str, Any]] = {}
-    op_name = ""
-    for part in wire.fields(_bytes(field), field.position):
-        if part.number in (1, 2, 3):
-            tensors.setdefault(part.number, _tensor(part, is_weight=part.number == 2))
-        elif part.number == 5 and isinstance(part.value, bytes):
-            op_name = _text(part)
-    return _make_layer(tensors.get(1), tensors.get(2), tensors.get(3), op_name, f"byte {field.position}")
-
-
-def _tensor(field: wire.Field, is_weight: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {"scales": []}
-    names = (
-        {2: "bits", 4: "clamp_min", 5: "clamp_max"}
-        if is_weight
-        else {2: "bits", 4: "zero_point", 5: "clamp_min", 6: "clamp_max"}
-    )
-    for part in wire.fields(_bytes(field), field.position):
-        if part.number == 1:
-            found["name"] = _text(part)
-        elif part.number == 3 and isinstance(part.value, bytes) and len(part.value) % 4 == 0:
-            found["scales"].extend(struct.unpack(f"<{len(part.value) // 4}f", part.value))
-        elif part.number in names and isinstance(part.value, int):
-            found[names[part.number]] = wire.signed(part.value)
-    return found
-
-
-def _bytes(field: wire.Field) -> bytes:
-    if not isinstance(field.value, bytes):
-        raise BadParams(f"byte {field.position}: field {field.number} is a number where a message is expected")
-    return field.value
-
-
-def _text(field: wire.Field) -> str:
-    try:
-        return _bytes(field).decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadParams(f"byte {field.position}: field {field.number} is not UTF-8 text") from None
-
-
-# JSON ---------------------------------------------------------------------------------------------------------------
-
-
-def _from_json_in_bin(data: bytes) -> Params:
-    params = _from_json(data)
-    if params.is_guide:
-        return params  # The converter writes its guide as JSON whatever the file is called.
-    raise BadParams("it holds JSON text, but MNN reads JSON only from a file whose name ends in .json")
-
-
-def _from_json(data: bytes) -> Params:
-    try:
-        root = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadParams(f"not JSON: {error}") from None
-    if not isinstance(root, dict):
-        raise BadParams("the top level is not an object")
     layers = []
-    for a, algorithm in enumerate(_list(root, "algo", "")):
-        if algorithm.get("type", "QUANTIZE") not in ("QUANTIZE", _QUANTIZE):
-            continue
-        where = f"algo[{a}].quantParams"
-        quant = algorithm.get("quantParams", algorithm.get("quant_params", {}))
-        for number, layer in enumerate(_list(quant if isinstance(quant, dict) else {}, "layer", where)):
-            layers.append(_json_layer(layer, f"{where}.layer[{number}]"))
-    uuid = root.get("mnnUuid", root.get("mnn_uuid", ""))
-    return _checked(Params(tuple(layers), str(uuid), str(root.get("version", "0.0.0"))))
-
-
-def _json_layer(layer: dict[str, Any], where: str) -> LayerParams:
-    def first(key: str) -> dict[str, Any] | None:
-        tensors = _list(layer, key, where)
-        return {_snake(name): value for name, value in tensors[0].items()} if tensors else None
-
-    name = layer.get("opName", layer.get("op_name", ""))
-    return _make_layer(first("input"), first("weight"), first("output"), str(name), where)
-
-
-def _list(holder: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
-    value = holder.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise BadParams(f"{where + '.' if where else ''}{key} is not a list of objects")
-    return value
-
-
-def _snake(name: str) -> str:
-    return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name)
-
-
-# Both ---------------------------------------------------------------------------------------------------------------
-
-
-def _make_layer(
-    input_: dict[str, Any] | None,
-    weight: dict[str, Any] | None,
-    output: dict[str, Any] | None,
-    op_name: str,
-    where: str,
-) -> LayerParams:
-    if weight is None:
-        raise BadParams(f"{where}: the layer has no weight entry")
-    try:
-        return LayerParams(
-            weight=WeightParams(
-                name=_name(weight, where),
-                scales=_scales(weight, where),
-                **_integers(weight, ("bits", "clamp_min", "clamp_max")),
-            ),
-            input=_activation(input_, where) if input_ else None,
-            output=_activation(output, where) if output else None,
-            op_name=op_name,
-        )
-    except (TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, BadParams):
-            raise
-        raise BadParams(f"{where}: {error}") from None
-
-
-def _activation(tensor: dict[str, Any], where: str) -> ActivationParams:
-    scales = _scales(tensor, where)
-    if len(scales) != 1:
-        raise BadParams(f"{where}: tensor {tensor.get('name')!r} has {len(scales)} scales; MNN uses one a tensor")
-    integers = _integers(tensor, ("bits", "zero_point", "clamp_min", "clamp_max"))
-    return ActivationParams(name=_name(tensor, where), scale=scales[0], **integers)
-
-
-def _scales(tensor: dict[str, Any], where: str) -> tuple[float, ...]:
-    scales = tensor.get("scales", [])
-    if not isinstance(scales, list):
-        raise BadParams(f"{where}: the scales of {tensor.get('name')!r} are not a list")
-    return tuple(float(scale) for scale in scales)
-
-
-def _integers(tensor: dict[str, Any], keys: Iterable[str]) -> dict[str, int]:
-    return {key: int(tensor[key]) for key in keys if key in tensor}
-
-
-def _name(tensor: dict[str, Any], where: str) -> str:
-    name = tensor.get("name")
-    if not isinstance(name, str):
-        raise BadParams(f"{where}: a tensor has no name")
-    return name
-
-
-def _is_scale(value: float) -> bool:
-    return math.isfinite(value) and value > 0
-
-
-def _checked(params: Params) -> Params:
+    for algorithm in root.values.get("algo", []):
+        quantize = algorithm.values.get("quant_params")
+        if algorithm.values.get("type", _QUANTIZE) in (_QUANTIZE, "QUANTIZE") and quantize is not None:
+            layers += [_layer(node) for node in quantize.values.get("layer", [])]
+    params = Params(tuple(layers), root.values.get("mnn_uuid", ""), root.values["version"])
     seen: set[str] = set()
     for layer in params.layers:
-        for tensor in (layer.input, layer.output):
-            if tensor is None:
-                continue
-            if not _is_scale(tensor.scale):
-                raise BadParams(f"tensor {tensor.name!r} has scale {tensor.scale}; it must be finite and above 0")
-            if not -128 <= tensor.zero_point <= 127:
-                raise BadParams(f"tensor {tensor.name!r} has zero point {tensor.zero_point}, outside -128..127")
-        if not all(_is_scale(scale) for scale in layer.weight.scales):
-            raise BadParams(f"the weights of {layer.name!r} have a scale that is not finite and above 0")
         if layer.output is not None and layer.name in seen:
             raise BadParams(f"output tensor {layer.name!r} is listed twice; MNN takes the first")
         seen.add(layer.name)
     return params
+
+
+def _layer(node: Node) -> LayerParams:
+    weight, input_, output = node.first("weight"), node.first("input"), node.first("output")
+    if weight is None:
+        raise BadParams(f"{node.where}: the layer has no weight entry")
+    activations = [_activation(tensor) if tensor is not None else None for tensor in (input_, output)]
+    if (input_ is None) != (output is None):
+        raise BadParams(f"{node.where}: the layer has an input or an output, but not both")
+    scales = tuple(_scale(value, weight) for value in weight.values.get("scales", ()))
+    # A guide has no activations; in it, 0 bits stand for "not quantized".
+    bits = _integer(weight, "bits", 8, (2, 8) if output is not None else (0, 8))
+    return LayerParams(
+        weight=WeightParams(
+            name=_name(weight),
+            scales=scales,
+            bits=bits,
+            clamp_min=_integer(weight, "clamp_min", -128, _INT8),
+            clamp_max=_integer(weight, "clamp_max", 127, _INT8),
+        ),
+        input=activations[0],
+        output=activations[1],
+        op_name=node.values.get("op_name", ""),
+    )
+
+
+def _activation(node: Node) -> ActivationParams:
+    name, scales = _name(node), node.values.get("scales", ())
+    if len(scales) != 1:
+        raise BadParams(f"{node.where}: tensor {name!r} has {len(scales)} scales; MNN uses one a tensor")
+    return ActivationParams(
+        name=name,
+        scale=_scale(scales[0], node),
+        zero_point=_integer(node, "zero_point", 0, _INT8),
+        bits=_integer(node, "bits", 8, (2, 8)),
+        clamp_min=_integer(node, "clamp_min", -128, _INT8),
+        clamp_max=_integer(node, "clamp_max", 127, _INT8),
+    )
+
+
+def _name(node: Node) -> str:
+    name = node.values.get("name")
+    if not isinstance(name, str):
+        raise BadParams(f"{node.where}: a tensor has no name")
+    return name
+
+
+def _scale(value: float, node: Node) -> float:
+    if not math.isfinite(value) or value <= 0:
+        raise BadParams(f"{node.where}: {node.values.get('name')!r} has scale {value}; it must be finite and above 0")
+    return value
+
+
+def _integer(node: Node, key: str, default: int, allowed: tuple[int, int]) -> int:
+    value = int(node.values.get(key, default))
+    if not allowed[0] <= value <= allowed[1]:
+        bounds = f"outside {allowed[0]}..{allowed[1]}"
+        raise BadParams(f"{node.where}: {node.values.get('name')!r} has {key.replace('_', ' ')} {value}, {bounds}")
+    return value
 
 
 __all__ = ["ActivationParams", "BadParams", "LayerParams", "Params", "WeightParams", "read_params", "write_params"]

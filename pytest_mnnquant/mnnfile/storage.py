@@ -1,24 +1,30 @@
-"""How the weights of one operator are stored: read from its parameters, decoded back to float32.
+"""The forms in which an operator's weights are stored, decoded back to float32.
 
-Formats as MNN's `ConvolutionCommon::load` reads them (source/core/ConvolutionCommon.cpp) and its converter's
-`IDSTEncoder` writes them. All shapes are [output channels, weights per output channel].
+Formats as MNN's `ConvolutionCommon::load` reads them (source/core/ConvolutionCommon.cpp). All shapes are
+[output channels, weights per output channel].
 """
 
 from __future__ import annotations
 
 import enum
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.mnnfile.flatbuffer import BadModel, Table, unpack
+from pytest_mnnquant.mnnfile.codes import (
+    MOST_SPARSE,
+    Codes,
+    dense_codes,
+    integer_header,
+    sparse_codes,
+    sparse_header,
+    unpack_codes,
+)
+from pytest_mnnquant.mnnfile.flatbuffer import BadModel, Table
 
 Floats = npt.NDArray[np.float32]
-# Sparse weights are not bounded by the file's size; no layer on a phone has more than this.
-_MOST_SPARSE = 1 << 28
 
 
 class Storage(str, enum.Enum):
@@ -32,6 +38,16 @@ class Storage(str, enum.Enum):
     OTHER = "other"
 
 
+class Kind(enum.IntEnum):
+    """What MNN numbers them in IDSTQuan's field `type`. Up to 3.2, params files gave PLAIN weights."""
+
+    SPARSE_FLOAT = 0
+    DENSE = 1
+    SPARSE = 2
+    HALF = 3
+    PLAIN = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """The stored weights of one operator.
@@ -40,7 +56,7 @@ class Weights:
     `block` is the number of weights that share a scale, None where a whole channel does. `full_int8` tells that
     activations are quantized too, so that the runtime may compute in int8. `intact` is False when the code buffer
     does not have the length that its own header asks for. `scale_in` and `scale_out` are the scales of the input and
-    output tensor of a full-int8 layer, else 0.
+    output tensor of a full-int8 layer, else 0. `of_product` tells that the file has no scale of the weights alone.
     """
 
     storage: Storage
@@ -55,6 +71,7 @@ class Weights:
     scale_out: float = 0.0
     intact: bool = True
     external: tuple[int, ...] = ()
+    of_product: bool = False
     _source: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -75,141 +92,14 @@ class Weights:
 
     def steps(self, external: memoryview | None = None) -> Floats:
         """Quantization step of each scale group in file order, shape [channels * blocks]; empty for float storage."""
-        if self.storage not in (Storage.INTEGER, Storage.SPARSE_INTEGER):
+        if self.storage not in (Storage.INTEGER, Storage.SPARSE_INTEGER) or self.of_product:
             return np.empty(0, np.float32)
         return np.abs(_scales(self, self._source, external)[:, -1])
 
 
-def integer_header(buffer: npt.NDArray[np.uint8], wide: bool) -> tuple[tuple[int, ...], npt.NDArray[np.int8], int]:
-    """Shape, code book and header length of an IDST buffer: u8 rank, dimensions, u8 entries (0: 256), the entries."""
-    view = memoryview(buffer.data)
-    rank = int(unpack("u8", view, 0))
-    if not 1 <= rank <= 4:
-        raise BadModel(f"a weight buffer says it has {rank} dimensions")
-    kind, size = ("u32", 4) if wide else ("u16", 2)
-    shape = tuple(int(unpack(kind, view, 1 + size * axis)) for axis in range(rank))
-    at = 1 + size * rank
-    entries = int(unpack("u8", view, at)) or 256
-    if at + 1 + entries > len(buffer):
-        raise BadModel("a weight buffer ends within its code book")
-    return shape, buffer[at + 1 : at + 1 + entries].view(np.int8), at + 1 + entries
-
-
-def unpack_codes(packed: npt.NDArray[np.uint8], bits: int, count: int) -> npt.NDArray[np.uint8]:
-    """`count` codes of `bits` bits (1 to 8) each, packed with the most significant bit first."""
-    packed = packed[: math.ceil(bits * count / 8)]
-    if bits == 8:
-        return packed[:count]
-    if bits == 4:
-        pairs = np.empty((packed.size, 2), np.uint8)
-        pairs[:, 0], pairs[:, 1] = packed >> 4, packed & 15
-        return pairs.reshape(-1)[:count]
-    flags = np.unpackbits(packed)[: bits * count].reshape(count, bits)
-    packed_bytes: npt.NDArray[np.uint8] = np.packbits(flags, axis=1).reshape(count) >> np.uint8(8 - bits)
-    return packed_bytes
-
-
-def convolution_weights(table: Table) -> Weights | None:
-    """The weights of a Convolution2D table (convolutions, deconvolutions and the Linear layers made into them)."""
-    common, quantized, symmetric = table.table(0), table.table(3), table.table(4)
-    channels = int(common.scalar(10, "i32")) if common else 0
-    external = tuple(int(value) for value in table.array(6, "<i8"))
-    plain = table.span(1, 4)[1]
-    if quantized is None:
-        count = plain or (external[1] // 4 if len(external) > 1 else 0)
-        return (
-            Weights(Storage.FLOAT32, 32, count, 4 * count, channels, external=external, _source=table)
-            if count
-            else None
-        )
-    return _quantized(quantized, channels, external, symmetric is not None, _expected_count(common) if common else 0)
-
-
-def inner_product_weights(table: Table) -> Weights | None:
-    """The weights of an InnerProduct table (Caffe and TFLite sources)."""
-    channels, count = int(table.scalar(0, "i32")), table.span(3, 4)[1]
-    quantized = table.table(7)
-    if quantized is not None and not count:
-        return _quantized(quantized, channels, (), False)
-    return Weights(Storage.FLOAT32, 32, count, 4 * count, channels, _source=(table, 3)) if count else None
-
-
-def vector_weights(table: Table, slots: tuple[int, ...], external_slot: int | None) -> Weights | None:
-    """Float vectors that lie straight in an operator's parameters (MatMul, Scale, LayerNorm, PReLU, ...)."""
-    external = () if external_slot is None else tuple(int(value) for value in table.array(external_slot, "<i8"))
-    count = sum(table.span(slot, 4)[1] for slot in slots) or sum(external[1:]) // 4
-    if not count:
-        return None
-    return Weights(Storage.FLOAT32, 32, count, 4 * count, external=external, _source=(table, *slots))
-
-
-def blob_weights(blob: Table) -> Weights | None:
-    """The numbers of a Blob (constants; the weights of RNN operators). Integer blobs are indexes, not weights: None."""
-    data_type = int(blob.scalar(2, "i32", 1))
-    external = tuple(int(value) for value in blob.array(9, "<i8"))
-    if data_type == 1:
-        count = blob.span(7, 4)[1] or (external[1] // 4 if len(external) > 1 else 0)
-        return Weights(Storage.FLOAT32, 32, count, 4 * count, external=external, _source=(blob, 7)) if count else None
-    if data_type == 19:
-        size = blob.span(3, 1)[1] or (external[1] if len(external) > 1 else 0)
-        return Weights(Storage.FLOAT16, 16, size // 2, size, external=external, _source=(blob, 3)) if size else None
-    return None
-
-
-def _expected_count(common: Table) -> int:
-    kernel = int(common.scalar(2, "i32", 1)) * int(common.scalar(3, "i32", 1))
-    group = max(1, int(common.scalar(9, "i32", 1)))
-    return int(common.scalar(10, "i32")) * max(1, int(common.scalar(11, "i32")) // group) * kernel
-
-
-def _quantized(
-    table: Table, channels: int, external: tuple[int, ...], symmetric_quan: bool, expected: int = 0
-) -> Weights:
-    """`expected` weights follow from the layer's shape; they count where the codes lie in the `.mnn.weight` file."""
-    kind, code_bytes = int(table.scalar(2, "i32")), table.span(0, 1)[1]
-    alpha32, alpha16 = table.span(1, 4)[1], table.span(14, 2)[1]
-    alphas = alpha32 or alpha16 or (external[2] // 4 if len(external) > 2 else 0)
-    size = (
-        (code_bytes or (external[1] if len(external) > 1 else 0))
-        + (2 * alpha16 or 4 * alphas)
-        + 4 * table.span(13, 4)[1]
-    )
-    asymmetric = int(table.scalar(9, "i32")) != 0
-    bits = int(table.scalar(7, "i32"))
-    scale_in, scale_out = float(table.scalar(5, "f32")), float(table.scalar(6, "f32"))
-    full = symmetric_quan and scale_in != 0
-    common: dict[str, Any] = {"size": size, "channels": channels, "external": external, "_source": table}
-    if kind == 3:
-        return Weights(Storage.FLOAT16, 16, (code_bytes or size) // 2, **common)
-    if kind == 0:
-        return Weights(Storage.SPARSE_FLOAT, 32, int(table.scalar(12, "u32")) or expected, **common)
-    if kind not in (1, 2):
-        return Weights(Storage.OTHER, bits, code_bytes, **common)
-    count, intact, codes = expected, bool(external), bits
-    if code_bytes:
-        try:
-            shape, book, header = integer_header(table.array(0, "u1"), bool(table.scalar(11, "u8")))
-            count, codes = math.prod(shape), max(1, (book.size - 1).bit_length())
-            intact = kind == 2 or header + math.ceil(codes * count / 8) == code_bytes
-        except BadModel:  # MNN's converter may leave raw floats there: the layer is broken, not the file.
-            intact = False
-        if not intact:
-            count, codes = expected, bits  # What a broken header says is not believed.
-    blocks = alphas // (2 if asymmetric else 1) // channels if channels else 0
-    block = count // channels // blocks if blocks > 1 else None
-    storage = Storage.INTEGER if kind == 1 else Storage.SPARSE_INTEGER
-    return Weights(
-        storage,
-        codes,
-        count,
-        asymmetric=asymmetric,
-        block=block,
-        full_int8=full,
-        scale_in=scale_in,
-        scale_out=scale_out,
-        intact=intact,
-        **common,
-    )
+def is_first_plain(table: Table) -> bool:
+    """Whether an IDSTQuan table is of the first form of PLAIN weights: always asymmetric, no factor to the scales."""
+    return int(table.scalar(2, "i32")) == Kind.PLAIN and not table.scalar(8, "i32") and not table.scalar(4, "f32")
 
 
 def _decode(weights: Weights, external: memoryview | None) -> Floats:
@@ -219,7 +109,8 @@ def _decode(weights: Weights, external: memoryview | None) -> Floats:
         parts = [table.array(slot, "<f4" if weights.storage is Storage.FLOAT32 else "<u1") for slot in slots]
         flat = np.concatenate(parts) if len(parts) > 1 else parts[0]
         if flat.size == 0 and weights.external:
-            flat = _external(weights, external, 1, "<f4" if weights.bits == 32 else "<u1")
+            dtype, last = "<f4" if weights.bits == 32 else "<u1", min(len(slots) + 1, max(2, len(weights.external)))
+            flat = np.concatenate([_external(weights, external, part, dtype) for part in range(1, last)])
         return _viewed(flat, "<f2").astype(np.float32) if weights.storage is Storage.FLOAT16 else flat
     if source is None:
         raise BadModel("this operator has no weights to decode")
@@ -227,10 +118,11 @@ def _decode(weights: Weights, external: memoryview | None) -> Floats:
         flat = source.array(1, "<f4")
         flat = flat if flat.size else _external(weights, external, 1, "<f4")
     elif weights.storage is Storage.FLOAT16:
-        codes = source.array(0, "u1")
-        flat = _viewed(codes if codes.size else _external(weights, external, 1, "u1"), "<f2").astype(np.float32)
+        flat = _viewed(_code_bytes(weights, source, external), "<f2").astype(np.float32)
+    elif weights.storage is Storage.SPARSE_FLOAT:
+        flat = _scattered(weights, source, external)
     else:
-        return _dequantized(weights, source, external)
+        flat = _dequantized(weights, source, external)
     return flat.reshape(weights.channels, -1) if weights.channels > 0 and flat.size % weights.channels == 0 else flat
 
 
@@ -252,51 +144,76 @@ def _external(weights: Weights, external: memoryview | None, part: int, dtype: s
     return _viewed(np.frombuffer(external, np.uint8, size, start), dtype)
 
 
-def _dequantized(weights: Weights, table: Table, external: memoryview | None) -> Floats:
-    if weights.storage is Storage.SPARSE_FLOAT:
-        return _scattered(weights, table)
+def _code_bytes(weights: Weights, table: Table, external: memoryview | None) -> npt.NDArray[np.uint8]:
     buffer = table.array(0, "u1")
-    buffer = buffer if buffer.size else _external(weights, external, 1, "u1")
-    if weights.storage is not Storage.INTEGER:
-        raise BadModel(f"weights stored as {weights.storage.value!r} are not decoded yet")
-    shape, book, header = integer_header(buffer, bool(table.scalar(11, "u8")))
-    count = math.prod(shape)
-    if weights.channels <= 0 or count % weights.channels or header + math.ceil(weights.bits * count / 8) != buffer.size:
-        raise BadModel("the weight buffer does not have the length that its header asks for")
-    packed = unpack_codes(buffer[header:], weights.bits, count)
-    if packed.max(initial=0) >= book.size:
-        raise BadModel(f"a code points outside the code book of {book.size}")
-    codes = book[packed].astype(np.float32)
+    return buffer if buffer.size else _external(weights, external, 1, "u1")
+
+
+def _dequantized(weights: Weights, table: Table, external: memoryview | None) -> Floats:
+    if weights.of_product or weights.storage is Storage.OTHER:
+        raise BadModel(f"weights stored as {weights.storage.value!r} without a scale of their own can't be decoded")
     pairs = _scales(weights, table, external)
-    if not len(pairs) or count % len(pairs):
-        raise BadModel(f"{len(pairs)} scales do not divide {count} weights")
-    blocks = codes.reshape(len(pairs), -1)
+    codes = _codes(weights, table, external, pairs)
+    count = codes.size
+    if weights.channels <= 0 or count % weights.channels or not count or count % len(pairs):
+        raise BadModel(f"{len(pairs)} scales and {weights.channels} channels do not divide {count} weights")
+    blocks = codes.astype(np.float32).reshape(len(pairs), -1)
     with np.errstate(over="ignore", invalid="ignore"):  # Absurd scales give infinity, which the weights check tells.
         if weights.asymmetric:
-            lowest = np.float32(table.scalar(8, "i32"))
-            values = (blocks - lowest) * pairs[:, 1:] + pairs[:, :1]
+            lowest = int(table.scalar(8, "i32")) or -128  # MNN takes 0 for -128, and no positive number.
+            values: Floats = (blocks - np.float32(min(lowest, 0))) * pairs[:, 1:] + pairs[:, :1]
         else:
             values = blocks * pairs
-    return values.reshape(weights.channels, -1)
+    return values
 
 
-def _scattered(weights: Weights, table: Table) -> Floats:
+def _codes(weights: Weights, table: Table, external: memoryview | None, pairs: Floats) -> Codes:
+    buffer, wide = _code_bytes(weights, table, external), bool(table.scalar(11, "u8"))
+    if int(table.scalar(2, "i32")) == Kind.PLAIN:
+        return buffer.view(np.int8)
+    if weights.storage is Storage.INTEGER:
+        return dense_codes(buffer, wide)
+    head = sparse_header(buffer, wide)
+    if head.count != weights.count or len(pairs) != head.groups or head.count % head.groups:
+        raise BadModel(f"{len(pairs)} scales do not fit {head.count} sparse weights in {head.groups} groups")
+    zeros = np.zeros(len(pairs), np.int64)
+    if weights.asymmetric:  # A zero is the code nearest to it; a group without a scale has it at the minimum.
+        with np.errstate(all="ignore"):
+            zero = -pairs[:, 0] / pairs[:, 1]
+            nearest = np.trunc(zero + np.copysign(np.float32(0.5), zero))
+        zeros = np.where((pairs[:, 1] > 1e-6) & (np.abs(nearest) < 1e6), nearest, 0).astype(np.int64)
+        zeros -= 1 << head.bits - 1
+    return sparse_codes(buffer, head, zeros.astype(np.int8))
+
+
+def _scattered(weights: Weights, table: Table, external: memoryview | None) -> Floats:
     """The values that are not zero, put at their places."""
     places, values = table.array(13, "<u4"), table.array(1, "<f4")
-    count = weights.count if 0 < weights.count <= _MOST_SPARSE else 0
+    if not places.size and weights.external:
+        values, places = _external(weights, external, 2, "<f4"), _external(weights, external, 4, "<u4")
+    count = weights.count if weights.intact and 0 < weights.count <= MOST_SPARSE else 0
     if len(places) != len(values) or (places >= count).any() or count % max(1, weights.channels) or not count:
         raise BadModel(f"{len(values)} values and {len(places)} places do not make {weights.count} sparse weights")
     dense = np.zeros(count, np.float32)
     dense[places] = values
-    return dense.reshape(max(1, weights.channels), -1)
+    return dense
 
 
 def _scales(weights: Weights, table: Table, external: memoryview | None) -> Floats:
     """[minimum, scale] (asymmetric) or [scale] of each group, as MNN stores them: in float32, float16 or externally."""
-    alpha = table.array(1, "<f4")
-    alpha = alpha if alpha.size else table.array(14, "<f2").astype(np.float32)
-    alpha = alpha if alpha.size or not weights.external else _external(weights, external, 2, "<f4")
+    half = int(table.scalar(15, "i8")) == 1
+    dtype = "<f2" if half else "<f4"
+    alpha = table.array(14 if half else 1, dtype)
+    alpha = alpha if alpha.size or not weights.external else _external(weights, external, 2, dtype)
     columns = 2 if weights.asymmetric else 1
     if not alpha.size or alpha.size % columns:
         raise BadModel(f"{alpha.size} scale values where groups of {columns} are needed")
-    return alpha.reshape(-1, columns)
+    pairs = alpha.astype(np.float32).reshape(-1, columns)
+    factor = np.float32(table.scalar(4, "f32"))
+    if weights.full_int8 or table.scalar(10, "u8") or factor == 1 or is_first_plain(table):
+        return pairs
+    with np.errstate(over="ignore", invalid="ignore"):
+        return pairs * factor
+
+
+__all__ = ["Floats", "Kind", "Storage", "Weights", "integer_header", "is_first_plain", "unpack_codes"]

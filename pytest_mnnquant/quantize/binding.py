@@ -88,7 +88,7 @@ def bind(
             known.append((value, found))
 
     with quiet(), watched(network, remember) as run:
-        run(*as_tensors(probe))
+        run(*as_tensors(probe, network))
     traced = tensor_values(model, [op.name for op in ops], probe, timeout=timeout, batched=batched)
     values: dict[int, Value | None] = {}
     modules: dict[str, str] = {}
@@ -146,7 +146,7 @@ def calibrate(
     with quiet(), watched(calibrated, see) as run:
         torch.manual_seed(0)  # Dropout in train mode must not make two runs differ.
         for batch in data.batches(_BATCH):
-            run(*as_tensors(batch))
+            run(*as_tensors(batch, calibrated))
     ranges = {tensor: seen[value] for tensor, value in binding.values.items() if value in seen}
     unbound = tuple(tensor for tensor in binding.values if tensor not in ranges)
     if unbound:

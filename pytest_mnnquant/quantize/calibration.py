@@ -70,7 +70,7 @@ def settled(ranges: dict[int, Range], links: tuple[Carried, ...]) -> dict[int, R
     found = dict(ranges)
     for link in links:
         if link.tensor in found:
-            widened = found[link.tensor].merged(ranges.get(link.op.outputs[0], found[link.tensor]))
+            widened = found[link.tensor].merged(ranges.get(link.output, found[link.tensor]))
             found[link.tensor] = dataclasses.replace(widened, symmetric=link.clamps_at_zero)
     return found
 

@@ -27,10 +27,11 @@ _ACTIVATION: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """The quantization of `tensor` reaches the output of `op`; `clamps_at_zero`: its fused ReLU needs zero point 0."""
+    """The quantization of `tensor` reaches tensor `output` of `op`, whose fused ReLU may need zero point 0."""
 
     tensor: int
     op: Op
+    output: int
     clamps_at_zero: bool
 
 
@@ -39,13 +40,21 @@ def carried(model: Model, layers: tuple[Op, ...]) -> tuple[Carried, ...]:
     producers = {output: op for op in model.ops if not op.subgraph for output in op.outputs}
     found = {}
     for layer in layers:
-        tensor = layer.inputs[0]
+        tensor = output = layer.inputs[0]
         op = producers.get(tensor)
         while op is not None and op.kind in _PASSING and op.inputs:
-            op = producers.get(op.inputs[0])
+            output = op.inputs[0]
+            op = producers.get(output)
         if op is not None and not op.is_convolution and op.kind not in ("Input", "Const"):
-            found[tensor] = Carried(tensor, op, has_fused_relu(op))
+            found[tensor] = Carried(tensor, op, output, has_fused_relu(op))
     return tuple(found.values())
+
+
+def watched_ops(layers: tuple[Op, ...], links: tuple[Carried, ...]) -> tuple[Op, ...]:
+    """The operators whose tensors must be observed, each once: layers, and what their quantization is carried to."""
+    # Of an operator with several outputs only the first can be observed.
+    others = {link.op.name: link.op for link in links if link.output == link.op.outputs[0]}
+    return (*layers, *(op for name, op in others.items() if name not in {layer.name for layer in layers}))
 
 
 def has_fused_relu(op: Op) -> bool:

@@ -18,7 +18,7 @@ from pytest_mnnquant.quantize.calibration import (
     save_params,
     settled,
 )
-from pytest_mnnquant.quantize.carry import carried
+from pytest_mnnquant.quantize.carry import carried, watched_ops
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, export_float
 from pytest_mnnquant.quantize.recipes import Recipe
 from pytest_mnnquant.quantize.store import Store
@@ -33,7 +33,8 @@ PARAMS_NAME = "compress_params_index.bin"
 class Variant:
     """One quantized model and where it came from.
 
-    `base` is the float model it was quantized from: the source's, or in train mode the one that calibration left.
+    `base` is the float model it was quantized from: the source's, or the one that was exported for it (calibration in
+    train mode moves statistics; BatchNorms that MNN does not fold are written as multiply and add).
     `given` is True for a file that the user's own pipeline made. `drift`: see `Calibrated`. `modules` gives the
     user's own module for each layer, where it is known.
     """
@@ -108,7 +109,7 @@ def make_variant(
     folder = store.folder("variant", inputs, lambda made: build(source, data, mode or "", skip, choices, made))
     facts: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     model = read_model(folder / "model.mnn")
-    base = read_model(folder / "float.mnn") if facts["drift"] > 0 else source.model
+    base = read_model(folder / "float.mnn") if (folder / "float.mnn").exists() else source.model
     params = folder / PARAMS_NAME
     return Variant(recipe, mode, model, base, params, drift=facts["drift"], modules=facts["modules"])
 
@@ -121,19 +122,30 @@ def _build_torch(
     source: Prepared, data: Dataset, mode: str, skip: tuple[str, ...], choices: Choices, folder: Path
 ) -> None:
     from pytest_mnnquant.quantize.binding import bind, calibrate
+    from pytest_mnnquant.quantize.norms import loose_norms, with_plain_norms
 
-    layers, limit = int8_layers(source.model), {"timeout": choices.timeout, "batched": source.batched}
-    links = carried(source.model, layers)
-    ops = (*layers, *(link.op for link in links))
-    binding = bind(source.network, source.model, ops, data, **limit)  # type: ignore[arg-type]
-    found = calibrate(source.network, source.model, ops, binding, data, mode, **limit)  # type: ignore[arg-type]
-    model = source.model
+    network: Any = source.network
+    limit: Any = {"timeout": choices.timeout, "batched": source.batched}
+    model, loose = source.model, loose_norms(network, source.model, data, **limit)
+
+    def export(exported: Any) -> Model:
+        plain = with_plain_norms(exported, loose)
+        export_float(plain, data, folder, choices.exporter, source.batched, source.spec.text, choices.timeout)
+        return read_model(folder / "float.mnn")
+
+    if loose:
+        model = export(network)
+    layers = int8_layers(model)
+    links = carried(model, layers)
+    ops = watched_ops(layers, links)
+    binding = bind(network, model, ops, data, **limit)
+    found = calibrate(network, model, ops, binding, data, mode, **limit)
     if found.drift > 0:
         # What a pipeline that calibrates in train mode ships: the model with the statistics that calibration left.
-        export_float(found.network, data, folder, choices.exporter, source.batched, source.spec.text, choices.timeout)
-        model = read_model(folder / "float.mnn")
-        if model.tensor_names != source.model.tensor_names:
+        drifted = export(found.network)
+        if drifted.tensor_names != model.tensor_names:
             raise SourceError(f"{source.spec.text}: the model exports to another graph after calibration in train mode")
+        model = drifted
     kept = tuple(op for op in int8_layers(model) if not is_skipped(op, skip, binding.modules.get(op.name, "")))
     ranges = settled(found.ranges, links)
     _finish(model, kept, ranges, folder, choices.timeout, drift=found.drift, modules=binding.modules)
@@ -144,7 +156,7 @@ def _build_runtime(
 ) -> None:
     layers = tuple(op for op in int8_layers(source.model) if not is_skipped(op, skip))
     links = carried(source.model, layers)
-    ops = (*layers, *(link.op for link in links))
+    ops = watched_ops(layers, links)
     ranges = runtime_ranges(source.model, ops, data, timeout=choices.timeout, batched=source.batched)
     _finish(source.model, layers, settled(ranges, links), folder, choices.timeout, drift=0.0, modules={})
 

@@ -100,12 +100,18 @@ def _row(label: str, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]
     )
     return (
         label,
-        "-" if size is None else f"{size:.2f}x smaller",
+        _size(size),
         "-" if share is None else f"{share:.1%}",
         _accuracy(metric("accuracy", "top1_drop"), metric("accuracy", "outputs")),
         "-" if ratio is None else f"{ratio:.2f}x float",
         verdict,
     )
+
+
+def _size(ratio: float | None) -> str:
+    if ratio is None:
+        return "-"
+    return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x LARGER"
 
 
 def _accuracy(drop: float | None, outputs: Mapping[str, Mapping[str, Any]] | None) -> str:

@@ -20,6 +20,11 @@ def convert(source: Path, output: Path, flags: Sequence[str] = (), *, timeout: f
     framework = "ONNX" if source.suffix == ".onnx" else "MNN"
     output = output.resolve()
     what = f"converting {source.name} ({' '.join(flags) or 'float'})"
+    if framework == "MNN":  # Of a truncated model MNN makes one that lacks operators, and prints Success.
+        try:
+            read_model(source)
+        except (BadModel, OSError) as error:
+            raise NativeFailure(f"{what}: {error}") from None
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="convert-", dir=output.parent) as name:
         folder = Path(name)

@@ -56,14 +56,14 @@ class Session:
                 layout = self.mnn.Tensor_DimensionType_Tensorflow
             tensor.copyFrom(self.mnn.Tensor(array.shape, kinds[array.dtype.kind], array, layout))
 
-    def host(self, tensor: Any) -> Any:
+    def host(self, tensor: Any, integer: bool = False) -> Any:
         """A tensor's values, dequantized, in NCHW order. The one right way: other getters return int8 bytes."""
         import numpy as np
 
         shape = tensor.getShape()
-        copy = self.mnn.Tensor(
-            shape, self.mnn.Halide_Type_Float, np.zeros(shape, np.float32), self.mnn.Tensor_DimensionType_Caffe
-        )
+        kind = self.mnn.Halide_Type_Int if integer else self.mnn.Halide_Type_Float
+        empty = np.zeros(shape, np.int32 if integer else np.float32)
+        copy = self.mnn.Tensor(shape, kind, empty, self.mnn.Tensor_DimensionType_Caffe)
         tensor.copyToHostTensor(copy)
         return np.array(copy.getNumpyData()).reshape(shape).copy()
 
@@ -73,9 +73,10 @@ class Session:
         if status not in (0, None):
             raise RuntimeError(f"MNN's runSession failed with status {status}")
 
-    def outputs(self) -> dict[str, Any]:
-        """All outputs of the last run."""
-        return {name: self.host(tensor) for name, tensor in self.net.getSessionOutputAll(self.session).items()}
+    def outputs(self, integers: set[str]) -> dict[str, Any]:
+        """All outputs of the last run; those named in `integers` are integers, which a tensor itself does not tell."""
+        tensors = self.net.getSessionOutputAll(self.session)
+        return {name: self.host(tensor, name in integers) for name, tensor in tensors.items()}
 
 
 def batches(job: dict[str, Any]) -> Any:
@@ -88,6 +89,17 @@ def batches(job: dict[str, Any]) -> Any:
         yield {name: np.ascontiguousarray(array[start : start + size]) for name, array in arrays.items()}
 
 
+def integer_outputs(path: str) -> set[str]:
+    """The names of a model's integer tensors, from MNN's shape inference; a session's tensors hide their type."""
+    import MNN
+
+    try:
+        known = MNN.expr.load_as_dict(path)
+        return {name for name, value in known.items() if value.dtype in (MNN.expr.int, MNN.expr.int64)}
+    except Exception:  # What can't be inferred is taken for float, as nearly all outputs are.
+        return set()
+
+
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Outputs of a model on all samples, and the type MNN gives each operator as it runs (the op trace)."""
     import numpy as np
@@ -95,6 +107,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     if job.get("engine") == "module":
         return run_module(job)
     session, parts, trace = Session(job, job["model"]), {}, []  # type: Session, dict[str, list[Any]], list[Any]
+
+    integers = integer_outputs(job["model"])
 
     def before(_tensors: Any, _info: Any) -> bool:
         return True
@@ -109,7 +123,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             session.net.runSessionWithCallBackInfo(session.session, before, after)
         else:
             session.run()
-        for name, array in session.outputs().items():
+        for name, array in session.outputs(integers).items():
             parts.setdefault(name, []).append(array)
     for number, arrays in enumerate(parts.values()):
         np.save(f"output{number}.npy", np.concatenate([np.atleast_1d(array) for array in arrays]))
@@ -145,7 +159,7 @@ def observe(job: dict[str, Any]) -> dict[str, Any]:
     ranges: list[Any] = []
     for batch in batches(job):
         session.feed(batch)
-        extremes = np.full((len(wanted), 2, 2), np.nan)
+        extremes = np.full((len(job["ops"]), 2, 2), np.nan)
 
         def see(tensors: Any, info: Any, side: int, extremes: Any = extremes) -> bool:
             number = wanted.get(info.getName())
@@ -193,12 +207,23 @@ def paired_times(job: dict[str, Any]) -> dict[str, Any]:
     return {"times": times, "loops": loops}
 
 
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, however that happens (a CI job that is cut off)."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+    except (OSError, AttributeError):
+        pass  # Not Linux: the parent's own clean-up has to do.
+
+
 TASKS = {"convert": convert, "run": run, "observe": observe, "time": paired_times}
 
 
 def main() -> None:
     """Run the job named on the command line. The result file appears whole or not at all."""
     job_file = Path(sys.argv[1])
+    die_with_parent()
     sys.path.pop(0)  # The folder of this script must not shadow the standard library.
     job = json.loads(job_file.read_text(encoding="utf-8"))
     if job["protocol"] != PROTOCOL:

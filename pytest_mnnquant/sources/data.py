@@ -90,17 +90,23 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
         return value
     if _is_array(value) or isinstance(value, Mapping | tuple):
         batches = [_batch(value, input_names, origin)]
+    elif not hasattr(value, "__iter__") and not hasattr(value, "__getitem__"):
+        raise DataError(f"{origin}: {type(value).__name__} is neither arrays nor batches of arrays")
     else:
         try:
             batches = [_batch(item, input_names, origin) for item in value]
-        except TypeError:
-            raise DataError(f"{origin}: {type(value).__name__} is neither arrays nor batches of arrays") from None
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"{origin}: making its batches raised {describe(error)}") from error
     if not batches:
         raise DataError(f"{origin}: no batches")
     try:
         joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    except (KeyError, ValueError) as error:
-        raise DataError(f"{origin}: its batches don't fit together: {describe(error)}") from None
+    except KeyError as error:
+        raise DataError(f"{origin}: its batches don't fit together: one has no array {error}") from None
+    except ValueError as error:
+        raise DataError(f"{origin}: its batches don't fit together: {error}") from None
     labels = joined.pop(LABELS, None)
     _validate(joined, labels, input_names, origin)
     # In the model's order: they are handed to it by position.
@@ -136,6 +142,12 @@ def _validate(
     if missing:
         raise DataError(
             f"{origin}: no array for the model's input {missing[0]!r}; it has: {', '.join(inputs) or 'none'}"
+        )
+    unknown = [name for name in inputs if name not in input_names]
+    if unknown:
+        known = ", ".join([*input_names, LABELS])
+        raise DataError(
+            f"{origin}: array {unknown[0]!r} is neither an input of the model nor its labels; known: {known}"
         )
     for name in input_names:
         if inputs[name].ndim == 0 or inputs[name].dtype.kind not in "fiub":

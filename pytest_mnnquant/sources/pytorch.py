@@ -34,14 +34,16 @@ def private_copy(model: Any, name: str) -> torch.nn.Module:
 
     if not isinstance(model, torch.nn.Module):
         raise SourceError(f"{name}: a {type(model).__name__} was returned where a torch.nn.Module is needed")
+    # What wraps a model to run it elsewhere or faster is no part of it, and can't be exported.
+    model = getattr(model, "_orig_mod", model)  # torch.compile
+    model = model.module if isinstance(model, torch.nn.DataParallel) else model
     try:
-        # deepcopy drops .grad of leaf parameters only by luck of version, so gradients are dropped from the copy here.
         copied: torch.nn.Module = copy.deepcopy(model)
+        for parameter in copied.parameters():
+            parameter.grad = None
+            parameter.requires_grad_(False)
     except Exception as error:
         raise SourceError(f"{name}: the model can't be copied: {describe(error)}") from error
-    for parameter in copied.parameters():
-        parameter.grad = None
-        parameter.requires_grad_(False)
     return copied.eval()
 
 
@@ -56,19 +58,27 @@ def import_torch(name: str) -> Any:
     return torch
 
 
-def input_names(model: torch.nn.Module) -> tuple[str, ...]:
-    """The names of `forward`'s required parameters (all positional ones where none is required)."""
+def input_names(model: torch.nn.Module, name: str) -> tuple[str, ...]:
+    """The names of `forward`'s required parameters (the first one where none is). Raises `SourceError`: it has none."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = [p for p in inspect.signature(model.forward).parameters.values() if p.kind in kinds]
     required = [p.name for p in positional if p.default is inspect.Parameter.empty]
+    if not positional:
+        raise SourceError(f"{name}: forward{inspect.signature(model.forward)} has no named inputs; give it some")
     return tuple(required or [p.name for p in positional[:1]])
 
 
-def as_tensors(inputs: dict[str, npt.NDArray[Any]]) -> tuple[torch.Tensor, ...]:
-    """The arrays as tensors, in the order of the model's inputs; copied, since a model may work in place."""
+def as_tensors(inputs: dict[str, npt.NDArray[Any]], model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
+    """The arrays as tensors, in the order of the model's inputs; copied, since a model may work in place.
+
+    Floating-point arrays take the type of the model's parameters: numpy makes float64 where nobody asked for it.
+    """
     import torch
 
-    return tuple(torch.from_numpy(np.array(array)) for array in inputs.values())
+    floating = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    kind = next(floating, torch.float32)
+    tensors = (torch.from_numpy(np.array(array)) for array in inputs.values())
+    return tuple(tensor.to(kind) if tensor.is_floating_point() else tensor for tensor in tensors)
 
 
 def flat_outputs(value: Any) -> list[torch.Tensor]:
@@ -92,7 +102,7 @@ def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArra
     with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
         for batch in data.batches(_BATCH):
             try:
-                results = flat_outputs(model(*as_tensors(batch)))
+                results = flat_outputs(model(*as_tensors(batch, model)))
             except Exception as error:
                 shapes = ", ".join(f"{key} {value.shape}" for key, value in batch.items())
                 raise SourceError(f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}") from error
@@ -109,7 +119,7 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, *, exporter: str, 
     """
     import torch
 
-    example = as_tensors(data.head(_EXPORT_SAMPLES if dynamic else 1))
+    example = as_tensors(data.head(_EXPORT_SAMPLES if dynamic else 1), model)
     names = list(data.inputs)
     with torch.no_grad(), quiet(), torch.random.fork_rng(devices=[]):
         count = len(flat_outputs(model(*example)))

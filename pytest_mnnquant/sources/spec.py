@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import random
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -75,6 +77,9 @@ def load_module(spec: Spec) -> ModuleType:
     """Import the module that holds the callable. Raises `SourceError` with the first line of what went wrong."""
     try:
         if spec.path is None:
+            here = str(Path.cwd())
+            if here not in sys.path:  # As `python -m pytest` has it.
+                sys.path.append(here)
             return importlib.import_module(spec.module)
         return import_file(spec.path)
     except (Exception, SystemExit) as error:
@@ -109,7 +114,8 @@ def call(text: str, module: ModuleType, attribute: str) -> Any:
         known = ", ".join(name for name in vars(module) if callable(getattr(module, name)) and name[0] != "_")
         raise SourceError(f"{text}: there is no callable {attribute!r}; it has: {known or 'none'}")
     try:
-        return function()
+        with undisturbed_generators():
+            return function()
     except (Exception, SystemExit) as error:
         raise SourceError(f"{text}: {attribute}() raised {describe(error)}") from error
 
@@ -123,3 +129,20 @@ def describe(error: BaseException) -> str:
         trace = trace.tb_next
     place = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})" if trace else ""
     return text + place
+
+
+@contextlib.contextmanager
+def undisturbed_generators() -> Iterator[None]:
+    """Put the random generators back as they were: a user's function may seed them, and later tests must not see it."""
+    python = random.getstate()
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    arrays = numpy.random.get_state() if numpy else None
+    tensors = torch.random.get_rng_state() if torch else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        if numpy and arrays is not None:
+            numpy.random.set_state(arrays)
+        if torch and tensors is not None:
+            torch.random.set_rng_state(tensors)

@@ -31,7 +31,7 @@ with warnings.catch_warnings():  # Imported before any run in this process: a ru
     warnings.simplefilter("ignore")
     import onnxruntime  # noqa: F401
 
-SAMPLES = 200
+SAMPLES = 120
 NET = "digits_cnn"
 #: The layers of that net, from input to output.
 FIRST, SECOND, HIDDEN, LAST = (
@@ -40,6 +40,7 @@ FIRST, SECOND, HIDDEN, LAST = (
     "/classifier/classifier.2/Gemm_output_0__matmul_converted",
     "output__matmul_converted",
 )
+STILL = "conversion or params or coverage or weights or size or bundle"
 #: What an int8 model is judged by; a weight-only one has no params.
 JUDGED = {f"int8::{check}" for check in CHECKS if check != "latency"}
 
@@ -121,10 +122,16 @@ class Factory:
 
 
 class Judge(Protocol):
-    """Runs the plugin on a source and a finished model."""
+    """Runs the plugin on a source and a finished model; `still` leaves out the checks that run the model."""
 
     def __call__(
-        self, source: Path, quantized: Path, *more: str | Path, params: Path | None = None, data: Path | None = None
+        self,
+        source: Path,
+        quantized: Path,
+        *more: object,
+        params: Path | None = None,
+        data: Path | None = None,
+        still: bool = False,
     ) -> Outcome: ...
 
 
@@ -135,6 +142,7 @@ def factory(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Factory:
     Torch must not be imported twice, and a test with `pytester` forgets what it imported: so what imports more of torch
     (an export, a calibration, an optimizer) must first happen in fixtures of a wider scope, as here.
     """
+    torch.set_num_threads(1)  # Waiting threads of torch would fight MNN's processes for the cores.
     made = Factory(store, tmp_path_factory.mktemp("artifacts"))
     made.params()
     return made
@@ -144,9 +152,9 @@ def factory(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Factory:
 def gate(pytester: pytest.Pytester, store: Store) -> Callable[..., Outcome]:
     """Runs the plugin in this process, all warnings being errors, without the timed check."""
 
-    def run(*args: str | Path) -> Outcome:
+    def run(*args: object) -> Outcome:
         usual = ("-W", "error", "-p", "no:cacheprovider", "-k", "not latency", f"--mnn-cache-dir={store.root}")
-        return outcome(pytester.runpytest_inprocess(*usual, *args))
+        return outcome(pytester.runpytest_inprocess(*usual, *map(str, args)))
 
     return run
 
@@ -156,10 +164,16 @@ def judge(gate: Callable[..., Outcome], factory: Factory) -> Judge:
     """Runs the plugin on finished files, with held-out digits unless told otherwise."""
 
     def run(
-        source: Path, quantized: Path, *more: str | Path, params: Path | None = None, data: Path | None = None
+        source: Path,
+        quantized: Path,
+        *more: object,
+        params: Path | None = None,
+        data: Path | None = None,
+        still: bool = False,
     ) -> Outcome:
-        files: list[str | Path] = ["--mnn-model", source, "--mnn-quantized", quantized]
+        files: list[object] = ["--mnn-model", source, "--mnn-quantized", quantized]
         files += ["--mnn-params", params] if params else []
-        return gate(*files, "--mnn-evaluation", data or factory.evaluation(), *more)
+        files += ["-k", STILL] if still else ["--mnn-evaluation", data or factory.evaluation()]
+        return gate(*files, *more)
 
     return run

@@ -73,9 +73,9 @@ def test_params_with_the_names_of_mnn_pass(factory: Factory, judge: Judge) -> No
 
 def test_params_beside_the_model_are_found(factory: Factory, judge: Judge) -> None:
     model = factory.copy(factory.int8())
-    assert judge(factory.float(), model, "-k", "params").skipped == {"int8::params"}
+    assert judge(factory.float(), model, "-k", "params", still=True).skipped == {"int8::params"}
     model.with_name(PARAMS_NAME).write_bytes(factory.params().read_bytes()[:200])
-    verdict = judge(factory.float(), model, "-k", "params")
+    verdict = judge(factory.float(), model, "-k", "params", still=True)
     assert verdict.status == 1
     verdict.tells("MNQ302", where=str(model.with_name(PARAMS_NAME)))
 
@@ -100,7 +100,7 @@ def test_a_layer_meant_to_stay_float_may(factory: Factory, judge: Judge) -> None
     assert verdict.status == 0, verdict.text
     assert verdict.passed == JUDGED
     assert verdict.metrics("coverage")["skipped_layers"] == 1
-    other = judge(factory.float(), model, "--mnn-skip-layer", FIRST, "-k", "coverage", params=params)
+    other = judge(factory.float(), model, "--mnn-skip-layer", FIRST, "-k", "coverage", params=params, still=True)
     assert other.status == 1
     assert other.layers("MNQ401") == {SECOND}
 

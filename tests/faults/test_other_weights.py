@@ -50,7 +50,7 @@ def test_a_newer_model_of_another_training_fails_too(factory: Factory, judge: Ju
     model = factory.copy(factory.int8())
     later = retrained.model.path.stat().st_mtime + DAY
     os.utime(model, (later, later))
-    verdict = judge(retrained.model.path, model, "-k", "weights")
+    verdict = judge(retrained.model.path, model, "-k", "weights", still=True)
     assert verdict.status == 1
     verdict.tells("MNQ410", where=HIDDEN, why="made from another training of this network", fix="convert and quantize")
 
@@ -73,18 +73,19 @@ def test_params_of_the_weights_after_it_pass(factory: Factory, judge: Judge, ret
 
 
 def test_a_model_made_with_another_params_file_fails(factory: Factory, judge: Judge, retrained: Prepared) -> None:
-    verdict = judge(factory.float(), factory.int8(), "-k", "params", params=factory.params(retrained))
+    verdict = judge(factory.float(), factory.int8(), "-k", "params", params=factory.params(retrained), still=True)
     assert verdict.status == 1
     assert verdict.layers("MNQ305") == {FIRST, SECOND, HIDDEN, LAST}
     verdict.tells("MNQ305", where="in the params file", why="with another params file", fix="convert again")
 
 
 def test_a_model_of_another_network_fails(factory: Factory, judge: Judge) -> None:
-    verdict = judge(factory.float(), factory.int8("mobile_net"))
+    verdict = judge(factory.float(), factory.int8("garment_classifier"))
     assert verdict.status == 1
     assert verdict.failed >= {"int8::conversion", "int8::coverage", "int8::weights", "int8::execution", "int8::size"}
     verdict.tells("MNQ203", where="4 of the source's 4 layers", why="another network", fix="convert this source again")
-    assert "/stem/stem.0/stem.0.0/Conv_output_0" in verdict.text
-    healthy = judge(factory.float("mobile_net"), factory.int8("mobile_net"), data=factory.evaluation("mobile_net"))
+    assert "it has 5 that the source lacks (/conv1/Conv_output_0 [6, 1, 5, 5]" in verdict.text
+    other = "garment_classifier"
+    healthy = judge(factory.float(other), factory.int8(other), data=factory.evaluation(other))
     assert healthy.status == 0, healthy.text
     assert healthy.skipped == {"int8::params"}

@@ -12,6 +12,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pytest_mnnquant.mnnfile.ledger import account
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.pooling import write_exact_copy
@@ -29,6 +30,7 @@ LAYER_FLAGS = {
     "external-fp16": ("--fp16", "--saveExternalData"),
     "sparse": ("--detectSparseSpeedUp",),
     "sparse-integer": ("--weightQuantBits", "8", "--detectSparseSpeedUp"),
+    "sparse-external": ("--detectSparseSpeedUp", "--saveExternalData"),
 }
 
 
@@ -74,6 +76,8 @@ def ask_everything(model: Model, healthy: Model, folder: Path) -> None:
             with contextlib.suppress(BadModel):
                 assert question(op).dtype.kind == "f"
     match_layers(healthy, model)
+    with contextlib.suppress(BadModel):
+        assert account(model).total == model.size
     with contextlib.suppress(BadModel):
         write_exact_copy(model, {op.name for op in model.ops}, folder / "copy")
 

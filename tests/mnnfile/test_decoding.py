@@ -52,6 +52,7 @@ CASES = [
     ("linear", (*W4, *BLOCKS, EXTERNAL), "w4 block 32", 4, True),
     ("linear", (*W2, SYMMETRIC, EXTERNAL), "w2", 2, False),
     ("linear", ("--fp16", EXTERNAL), "float16", 16, False),
+    ("linear", (*W4, "--weightQuantScaleBit", "16", EXTERNAL), "w4", 4, True),
     ("conv", (*W3, SYMMETRIC), "w3", 3, False),
     ("conv", (*W4, EXTERNAL), "w4", 4, True),
     ("depthwise", W4, "w4", 4, True),
@@ -103,21 +104,28 @@ def quantized_by(workshop: Workshop, base: Model, params: Params) -> Model:
     return workshop.quantized(base, "--compressionParamsFile", str(path))
 
 
-def test_sparse_float_weights_are_decoded(workshop: Workshop) -> None:
+SPARSE = "--detectSparseSpeedUp"
+SPARSE_CASES = [
+    ((SPARSE,), Storage.SPARSE_FLOAT),
+    ((SPARSE, EXTERNAL), Storage.SPARSE_FLOAT),
+    ((*W8, SPARSE), Storage.SPARSE_INTEGER),
+    ((*W8, SPARSE, SYMMETRIC), Storage.SPARSE_INTEGER),
+    ((*W4, SPARSE), Storage.SPARSE_INTEGER),
+    ((*W4, SPARSE, SYMMETRIC, EXTERNAL), Storage.SPARSE_INTEGER),
+]
+
+
+@pytest.mark.parametrize(("flags", "storage"), SPARSE_CASES, ids=lambda value: str(value).replace("--", ""))
+def test_sparse_weights_are_those_that_mnn_multiplies_with(
+    workshop: Workshop, flags: tuple[str, ...], storage: Storage
+) -> None:
     layer = one_layer("linear", zeros=0.95)
-    model = made(workshop, layer, "--detectSparseSpeedUp")
+    model = made(workshop, layer, *flags)
     (op,) = model.layers
-    assert op.weights[0].storage is Storage.SPARSE_FLOAT
+    assert op.weights[0].storage is storage
+    assert op.weights[0].label == storage.value
+    assert op.weights[0].intact
     np.testing.assert_allclose(model.decoded(op), computed(layer, model), rtol=0, atol=ROUNDING)
-
-
-def test_sparse_integer_weights_are_refused_not_guessed(workshop: Workshop) -> None:
-    model = made(workshop, one_layer("linear", zeros=0.95), *W8, "--detectSparseSpeedUp")
-    (op,) = model.layers
-    assert op.weights[0].storage is Storage.SPARSE_INTEGER
-    assert op.weights[0].label == "sparse integer"
-    with pytest.raises(BadModel, match="not decoded yet"):
-        model.decoded(op)
 
 
 def test_a_channel_of_zeros_stays_zero_in_every_storage(workshop: Workshop) -> None:

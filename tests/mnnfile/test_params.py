@@ -27,22 +27,18 @@ NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 SCALES = st.floats(2.0**-26, 2.0**26, width=32)
 INT8 = st.integers(-128, 127)
 ACTIVATIONS = st.builds(
-    ActivationParams, name=NAMES, scale=SCALES, zero_point=INT8, bits=st.integers(2, 16), clamp_min=INT8, clamp_max=INT8
+    ActivationParams, name=NAMES, scale=SCALES, zero_point=INT8, bits=st.integers(2, 8), clamp_min=INT8, clamp_max=INT8
 )
 WEIGHTS = st.builds(
     WeightParams,
     name=NAMES,
     scales=st.lists(SCALES, max_size=5).map(tuple),
-    bits=st.integers(0, 16),
+    bits=st.integers(2, 8),
     clamp_min=INT8,
     clamp_max=INT8,
 )
-LAYERS = st.builds(
-    LayerParams,
-    weight=WEIGHTS,
-    input=st.none() | ACTIVATIONS,
-    output=st.none() | ACTIVATIONS,
-    op_name=st.just("") | NAMES,
+LAYERS = st.builds(LayerParams, weight=WEIGHTS, input=ACTIVATIONS, output=ACTIVATIONS) | st.builds(
+    LayerParams, weight=WEIGHTS
 )
 PARAMS = st.builds(
     Params,
@@ -135,9 +131,14 @@ BAD_LAYERS = {
     "NaN scale": (layer(input=ActivationParams("in", float("nan"))), "scale nan"),
     "infinite scale": (layer(input=ActivationParams("in", float("inf"))), "scale inf"),
     "zero point": (layer(output=ActivationParams("out", 1.0, 128)), "zero point 128"),
+    "9 bits": (layer(output=ActivationParams("out", 1.0, bits=9)), "bits 9"),
+    "1 bit": (layer(weight=WeightParams("w", (1.0,), bits=1)), "bits 1"),
+    "0 bits of a quantized layer": (layer(weight=WeightParams("w", (1.0,), bits=0)), "bits 0"),
+    "clamp": (layer(output=ActivationParams("out", 1.0, clamp_max=128)), "clamp max 128"),
+    "an output without an input": (layer(input=None), "not both"),
     "negative zero point": (layer(output=ActivationParams("out", 1.0, -129)), "zero point -129"),
-    "weight scale 0": (layer(weight=WeightParams("w", (1.0, 0.0))), "weights of 'out'"),
-    "weight scale NaN": (layer(weight=WeightParams("w", (float("nan"),))), "weights of 'out'"),
+    "weight scale 0": (layer(weight=WeightParams("w", (1.0, 0.0))), "'w' has scale 0"),
+    "weight scale NaN": (layer(weight=WeightParams("w", (float("nan"),))), "'w' has scale nan"),
 }
 
 
@@ -147,6 +148,33 @@ def test_values_that_mnn_can_not_mean_are_refused(tmp_path: Path, name: str) -> 
     write_params(Params((layer("other"), bad)), tmp_path / "p.bin")
     with pytest.raises(BadParams, match=rf"p\.bin.*{problem}"):
         read_params(tmp_path / "p.bin")
+
+
+BAD_JSON = {
+    "a mistyped key": ('"scale": [1.0]', r"output\[0\]\.scale: unknown key, which MNN ignores; did you mean 'scales'"),
+    "text for a number": ('"scales": ["much"]', r"output\[0\]\.scales\[0\]: 'much' is not a number"),
+    "a number for a list": ('"scales": 1.0', r"output\[0\]\.scales is not a list of numbers"),
+    "half a zero point": ('"scales": [1.0], "zeroPoint": 0.5', "zeroPoint: 0.5 is not a whole number"),
+    "true for a number": ('"scales": [1.0], "bits": true', "bits: True is not a number"),
+    "infinity": ('"scales": ["Infinity"]', "scale inf"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_JSON)
+def test_json_says_which_key_is_wrong(tmp_path: Path, name: str) -> None:
+    output, problem = BAD_JSON[name]
+    (tmp_path / "p.json").write_text(
+        '{"version": "1", "algo": [{"type": "QUANTIZE", "quantParams": {"layer": [{"weight": [{"name": "w"}], '
+        '"input": [{"name": "in", "scales": [1.0]}], "output": [{"name": "out", ' + output + "}]}]}}]}"
+    )
+    with pytest.raises(BadParams, match=rf"p\.json: .*{problem}"):
+        read_params(tmp_path / "p.json")
+
+
+def test_text_that_is_no_json_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"version": "1",\n "algo": [}')
+    with pytest.raises(BadParams, match="line 2, column 11"):
+        read_params(tmp_path / "p.json")
 
 
 def test_an_output_listed_twice_is_refused(tmp_path: Path) -> None:
@@ -169,7 +197,7 @@ BAD_BINARY = {
     "a tensor without a name": (entry(WEIGHT, wire.put_bytes(3, wire.put_float(3, 1.0))), "no name"),
     "an activation of two scales": (entry(WEIGHT, wire.put_bytes(3, NAME + 2 * wire.put_float(3, 1.0))), "2 scales"),
     "an activation of no scale": (entry(WEIGHT, wire.put_bytes(1, NAME)), "0 scales"),
-    "a number for a message": (wire.put_bytes(1, b"0") + wire.put_int(2, 5), "a number where a message"),
+    "a number for a message": (wire.put_bytes(1, b"0") + wire.put_int(2, 5), "a number where text or a message"),
     "a name that is no text": (entry(wire.put_bytes(2, wire.put_bytes(1, b"\xff\xfe"))), "not UTF-8"),
     "nothing": (b"", "is empty"),
 }
@@ -191,7 +219,7 @@ def test_packed_scales_are_read_as_single_ones(tmp_path: Path) -> None:
 
 def test_other_algorithms_than_quantization_are_passed_over(tmp_path: Path) -> None:
     write_params(Params((layer(),)), tmp_path / "p.bin")
-    pruning = wire.put_bytes(2, wire.put_int(1, 1) + wire.put_bytes(2, wire.put_bytes(4, b"\xff")))
+    pruning = wire.put_bytes(2, wire.put_int(1, 1) + wire.put_bytes(3, b"\xff"))
     (tmp_path / "p.bin").write_bytes((tmp_path / "p.bin").read_bytes() + pruning)
     assert [item.name for item in read_params(tmp_path / "p.bin").layers] == ["out"]
 

@@ -42,7 +42,8 @@ class Functional(nn.Module):
         x = functional.alpha_dropout(x * 5, 0.3, self.training) / 7
         x = functional.feature_alpha_dropout(x, 0.3, self.training) + 1
         x = functional.dropout2d(x, 0.3, self.training) + 2
-        return torch.dropout(x, 0.3, self.training) * 11
+        out: torch.Tensor = torch.dropout(x, 0.3, self.training) * 11
+        return out
 
 
 class DropPath(nn.Module):
@@ -53,7 +54,7 @@ class DropPath(nn.Module):
         self.block = nn.Linear(6, 6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.block(x) * 2
+        y: torch.Tensor = self.block(x) * 2
         if self.training:
             noise = y.new_empty(len(y), 1, 1, 1).bernoulli_(0.7)
             noise.div_(0.7)
@@ -137,7 +138,8 @@ def test_integers_and_moved_values_are_no_values_of_their_own() -> None:
     class Moving(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             order = x[0, 0, 0].argsort()
-            return x.permute(0, 2, 3, 1).reshape(3, -1)[:, order].t().contiguous().unsqueeze(0) + 1
+            out: torch.Tensor = x.permute(0, 2, 3, 1).reshape(3, -1)[:, order].t().contiguous().unsqueeze(0) + 1
+            return out
 
     operators = [value.operator for value in watch(Moving(), image())]
     assert operators[-2:] == ["index", "add"]

@@ -98,12 +98,12 @@ class KeywordOnly(nn.Module):
     ("model", "names"), [(TwoWays(), ("image", "extra")), (Optional(), ("x",)), (KeywordOnly(), ("x",))], ids=str
 )
 def test_inputs_are_the_required_parameters(model: nn.Module, names: tuple[str, ...]) -> None:
-    assert input_names(model) == names
+    assert input_names(model, "m") == names
 
 
 def test_tensors_are_copies_of_the_arrays() -> None:
     array = np.ones((2, 3), np.float32)
-    (tensor,) = as_tensors({"x": array})
+    (tensor,) = as_tensors({"x": array}, torch.nn.Identity())
     tensor.mul_(5)
     assert (array == 1).all()
 
@@ -121,7 +121,7 @@ def test_outputs_are_those_of_all_samples_in_order() -> None:
     mixed, seen = outputs(model, many, "m")
     assert (mixed.shape, seen.shape) == ((45, 7), (45, 4, 6, 6))
     with torch.no_grad():
-        expected = model(*as_tensors(data.inputs))
+        expected = model(*as_tensors(data.inputs, model))
     for number in (0, 8):
         part = slice(5 * number, 5 * number + 5)
         np.testing.assert_allclose(mixed[part], expected[0].numpy(), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,78 @@
+"""BatchNorms that MNN does not fold into the layer before them, and their harmless form.
+
+MNN folds a BatchNorm that directly follows a convolution. Any other becomes a `Scale` operator, and MNN 3.6.1 runs that
+in int8 between int8 layers and ignores its input there, on x86 and on ARM alike: each channel comes out constant. The
+same arithmetic exported as a multiplication and an addition is right.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.quantize.binding import Moments, moments
+from pytest_mnnquant.quantize.observe import Value, watched
+from pytest_mnnquant.runtime.execute import tensor_values
+from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.sources.pytorch import as_tensors, quiet
+
+_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+_PROBE_SAMPLES = 4
+
+
+class MultiplyAdd(torch.nn.Module):
+    """A BatchNorm in eval mode: y = x * factor + offset a channel (axis 1)."""
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        factor = torch.rsqrt(norm.running_var + norm.eps) * (1.0 if norm.weight is None else norm.weight.detach())
+        offset = (0.0 if norm.bias is None else norm.bias.detach()) - norm.running_mean * factor
+        self.register_buffer("factor", factor)
+        self.register_buffer("offset", offset)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply it."""
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        factor, offset = self.get_buffer("factor"), self.get_buffer("offset")
+        return x * factor.reshape(shape) + offset.reshape(shape)
+
+
+def loose_norms(
+    network: torch.nn.Module, model: Model, data: Dataset, *, timeout: float, batched: bool
+) -> frozenset[str]:
+    """The names of the BatchNorm modules that became `Scale` operators in the float `.mnn`: those with equal values."""
+    scales = [op.name for op in model.ops if op.kind == "Scale" and not op.subgraph]
+    norms = {name: module for name, module in network.named_modules() if isinstance(module, _NORMS)}
+    if not scales or not norms or model.has_subgraphs:
+        return frozenset()
+    probe = data.head(_PROBE_SAMPLES if batched else 1)
+    known: list[tuple[str, Moments]] = []
+
+    def remember(value: Value, tensor: torch.Tensor) -> None:
+        # A ReLU may be fused into the Scale, so its values count as the BatchNorm's too.
+        if value.module in norms:
+            found = (moments(possible) for possible in (tensor, tensor.clamp_min(0)))
+            known.extend((value.module, item) for item in found if item is not None)
+
+    with quiet(), watched(network, remember) as run:
+        run(*as_tensors(probe, network))
+    traced = tensor_values(model, scales, probe, timeout=timeout, batched=batched)
+    outputs: list[npt.NDArray[np.float32] | None] = [traced[name][1] for name in scales]
+    wanted = [found for output in outputs if output is not None and (found := moments(output)) is not None]
+    return frozenset(name for name, found in known if any(found.matches(other) for other in wanted))
+
+
+def with_plain_norms(network: torch.nn.Module, names: frozenset[str]) -> torch.nn.Module:
+    """A copy of the network in eval mode in which the named BatchNorms are multiplications and additions."""
+    if not names:
+        return network
+    copied = copy.deepcopy(network).eval()
+    for name in names:
+        parent, _, attribute = name.rpartition(".")
+        setattr(copied.get_submodule(parent), attribute, MultiplyAdd(copied.get_submodule(name)))
+    return copied

@@ -1,0 +1,181 @@
+"""The accuracy check: each fault in the outputs gives its rule, health gives none."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pytest_mnnquant.checks.accuracy import AccuracyEvidence, check_accuracy
+from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Result
+from tests.evidence import codes
+
+Array = npt.NDArray[Any]
+RANDOM = np.random.default_rng(0)
+LOGITS = RANDOM.standard_normal((100, 5)).astype(np.float32)
+LABELS = LOGITS.argmax(1)
+BOXES = RANDOM.standard_normal((100, 3, 4)).astype(np.float32)
+SCORE = RANDOM.standard_normal((100, 1)).astype(np.float32)
+
+
+def evidence(output: Array, reference: Array = LOGITS, labels: Array | None = LABELS, **more: Any) -> AccuracyEvidence:
+    facts: dict[str, Any] = {"as_run": {}, "pools": (), "drift": 0.0}
+    return AccuracyEvidence({"y": reference}, {"y": output}, labels, **{**facts, **more})
+
+
+def check(found: AccuracyEvidence, max_drop: float = 0.01, min_cosine: float = 0.99) -> Result:
+    return check_accuracy(found, max_drop, min_cosine)
+
+
+def wrong(count: int) -> Array:
+    """Outputs in which the first `count` samples have another largest class."""
+    out = LOGITS.copy()
+    out[np.arange(count), (LABELS[:count] + 1) % 5] = 9
+    return out
+
+
+def noisy(reference: Array, size: float) -> Array:
+    return (reference + size * np.random.default_rng(1).standard_normal(reference.shape)).astype(np.float32)
+
+
+def test_small_noise_passes_with_its_figures() -> None:
+    result = check(evidence(noisy(LOGITS, 1e-4)))
+    assert result.outcome == PASSED
+    assert (result.metrics["top1"], result.metrics["float_top1"], result.metrics["samples"]) == (1.0, 1.0, 100)
+    assert result.metrics["outputs"]["y"]["sqnr_db"] > 60
+
+
+@pytest.mark.parametrize(("lost", "allowed", "outcome"), [(1, 0.01, PASSED), (2, 0.01, FAILED), (2, 0.02, PASSED)])
+def test_the_drop_of_top_1_is_what_counts_where_there_are_labels(lost: int, allowed: float, outcome: str) -> None:
+    result = check(evidence(wrong(lost)), allowed, min_cosine=1.0)
+    assert result.outcome == outcome
+    assert codes(result) == ([] if outcome == PASSED else ["MNQ701"])
+    assert result.metrics["top1_drop"] == pytest.approx(lost / 100)
+
+
+def test_a_gain_is_no_drop() -> None:
+    reference = wrong(10)
+    result = check(evidence(LOGITS, reference), 0.0)
+    assert result.outcome == PASSED
+    assert result.metrics["top1_drop"] == pytest.approx(-0.1)
+
+
+def test_with_no_drop_allowed_one_lost_sample_fails() -> None:
+    assert codes(check(evidence(wrong(1)), 0.0)) == ["MNQ701"]
+
+
+def test_without_labels_the_cosine_counts() -> None:
+    assert check(evidence(noisy(LOGITS, 0.01), labels=None)).outcome == PASSED
+    assert codes(check(evidence(noisy(LOGITS, 0.5), labels=None))) == ["MNQ702"]
+    assert check(evidence(noisy(LOGITS, 0.5), labels=None), min_cosine=0.5).outcome == PASSED
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [LABELS.astype(np.float32), LABELS + 5, np.eye(5)[LABELS], np.eye(5, dtype=int)[LABELS]],
+    ids=["real numbers", "more classes than outputs", "one-hot", "one-hot integers"],
+)
+def test_labels_that_are_no_classes_of_an_output_leave_it_open_and_to_the_cosine(labels: Array) -> None:
+    similar = check(evidence(noisy(LOGITS, 0.01), labels=labels))
+    assert similar.outcome == INCONCLUSIVE
+    assert codes(similar) == ["MNQ720"]
+    assert "top1" not in similar.metrics
+    unlike = check(evidence(noisy(LOGITS, 0.5), labels=labels))
+    assert unlike.outcome == FAILED
+    assert codes(unlike) == ["MNQ720", "MNQ702"]
+
+
+def test_an_output_of_class_numbers_is_judged_by_its_labels() -> None:
+    """A model that ends in an arg max."""
+    found = LABELS[:, None]
+    assert check(evidence(found, found)).metrics["top1"] == 1
+    other = found.copy()
+    other[:30] = (other[:30] + 1) % 5
+    assert codes(check(evidence(other, found))) == ["MNQ701"]
+
+
+def test_an_output_of_one_element_is_judged_by_its_noise() -> None:
+    """Its cosine is 1 or -1, whatever the error."""
+    assert check(evidence(noisy(SCORE, 0.01), SCORE, None)).outcome == PASSED
+    assert codes(check(evidence(noisy(SCORE, 0.5), SCORE, None))) == ["MNQ702"]
+    assert codes(check(evidence(noisy(SCORE + 100, 0.5), SCORE + 100, None))) == ["MNQ702"]
+
+
+def several(boxes: Array, output: Array = LOGITS) -> AccuracyEvidence:
+    reference = {"boxes": BOXES, "y": LOGITS}
+    return AccuracyEvidence(reference, {"boxes": boxes, "y": output}, LABELS, {}, (), 0.0)
+
+
+def test_outputs_that_the_labels_are_not_for_are_judged_too() -> None:
+    assert check(several(noisy(BOXES, 0.01))).outcome == PASSED
+    assert codes(check(several(noisy(BOXES, 2.0)))) == ["MNQ702"]
+    assert codes(check(several(noisy(BOXES, 2.0), wrong(50)))) == ["MNQ701", "MNQ702"]
+
+
+def spoiled(value: float) -> Array:
+    out = LOGITS.copy()
+    out[3, 2] = value
+    return out
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2e30])
+@pytest.mark.parametrize("labels", [LABELS, None], ids=["labels", "no labels"])
+def test_numbers_that_are_not_finite_fail(value: float, labels: Array | None) -> None:
+    assert codes(check(evidence(spoiled(value), labels=labels), 1.0, -1.0)) == ["MNQ703"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("labels", [LABELS, None], ids=["labels", "no labels"])
+def test_a_float_model_of_broken_numbers_is_no_reference(value: float, labels: Array | None) -> None:
+    assert codes(check(evidence(LOGITS, spoiled(value), labels), 1.0, -1.0)) == ["MNQ703"]
+
+
+def test_an_output_that_does_not_depend_on_the_input_fails() -> None:
+    assert codes(check(evidence(np.tile(LOGITS[:1], (100, 1))), 1.0, -1.0)) == ["MNQ704"]
+    constant = np.ones((100, 5), np.float32)
+    assert check(evidence(constant, constant, None)).outcome == PASSED
+    assert check(evidence(LOGITS[:1], LOGITS[:1], LABELS[:1])).outcome == PASSED
+
+
+def test_a_missing_output_or_one_of_another_shape_fails() -> None:
+    assert codes(check(evidence(LOGITS[:, :4]))) == ["MNQ705"]
+    assert codes(check(evidence(LOGITS[:50]))) == ["MNQ705"]
+    missing = dataclasses.replace(evidence(LOGITS), outputs={"z": LOGITS})
+    assert codes(check(missing)) == ["MNQ705"]
+
+
+def test_nothing_compared_is_a_failure() -> None:
+    assert codes(check(AccuracyEvidence({}, {}, None, {}, (), 0.0))) == ["MNQ001"]
+    assert codes(check(evidence(LOGITS[:0], LOGITS[:0], None))) == ["MNQ001"]
+
+
+def test_a_drifted_model_is_named_as_the_cause() -> None:
+    (finding,) = check(evidence(wrong(50), drift=2.5)).findings
+    assert "2.50 standard deviations" in finding.cause
+    assert "eval mode" in finding.remedy
+    (finding,) = check(evidence(wrong(50), drift=0.1)).findings
+    assert finding.cause == ""
+    (finding,) = check(evidence(wrong(50), clamping=("/Add_3",))).findings
+    assert "/Add_3" in finding.cause
+
+
+@pytest.mark.parametrize("labels", [LABELS, None], ids=["labels", "no labels"])
+def test_a_copy_with_exact_pools_is_judged_and_the_host_is_warned_of(labels: Array | None) -> None:
+    """What this host computes is ruined; what ARM computes is what counts."""
+    found = evidence(noisy(LOGITS, 1e-3), labels=labels, as_run={"y": wrong(60)}, pools=("pool1", "pool2"))
+    result = check(found)
+    assert result.outcome == PASSED
+    assert codes(result) == ["MNQ710"]
+    (note,) = result.findings
+    assert note.layer == "pool1, pool2"
+    assert ("0.4000" in note.message) == (labels is not None)
+    ruined = dataclasses.replace(found, outputs={"y": wrong(60)})
+    assert check(ruined).outcome == FAILED
+
+
+def test_a_host_of_broken_numbers_does_not_break_the_check() -> None:
+    found = evidence(noisy(LOGITS, 1e-3), as_run={"y": spoiled(np.inf)}, pools=("pool",))
+    assert codes(check(found)) == ["MNQ710"]

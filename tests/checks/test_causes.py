@@ -1,0 +1,113 @@
+"""Why a layer is not as asked: the cause that the evidence shows, or none."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_mnnquant.checks.causes import explain_layer
+from pytest_mnnquant.checks.coverage import LayerRow
+from pytest_mnnquant.checks.params import Misnamed, ParamsEvidence
+from pytest_mnnquant.mnnfile.model import Op
+from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams
+from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.quantize.recipes import RECIPES
+from tests.evidence import as_int8, layer, model, with_weights
+
+LAYER = layer("conv")
+ENTRY = LayerParams(WeightParams("conv"), ActivationParams("in", 1.0), ActivationParams("wrong:out", 1.0))
+APPLIED = Params((ENTRY,), uuid="uuid-1")
+PATH = Path("p.bin")
+W4: dict[str, Any] = {"storage": Storage.INTEGER, "bits": 4}
+W8: dict[str, Any] = {"storage": Storage.INTEGER, "bits": 8}
+FP16: dict[str, Any] = {"storage": Storage.FLOAT16, "bits": 16}
+
+
+def explain(
+    stored: Op | None = LAYER,
+    recipe: str = "int8",
+    params: ParamsEvidence | None = None,
+    of: Op = LAYER,
+    others: tuple[Op, ...] = (),
+    uuid: str = "uuid-1",
+) -> tuple[str, str]:
+    row = LayerRow(of, stored, True, False)
+    rows = (row, *(LayerRow(op, op, True, False) for op in others))
+    found = model([stored] if stored else [], uuid=uuid)
+    return explain_layer(row, RECIPES[recipe], rows, params, found)
+
+
+def test_a_misnamed_entry_is_the_cause_with_both_names() -> None:
+    cause, remedy = explain(params=ParamsEvidence(PATH, APPLIED, misnamed=(Misnamed(ENTRY, LAYER),)))
+    assert "'wrong:out'" in cause
+    assert "'conv:out'" in cause
+    assert "'wrong:out'" in remedy
+    repaired = ParamsEvidence(PATH, APPLIED, misnamed=(Misnamed(ENTRY, LAYER),), repaired=Path("repaired.bin"))
+    assert "repaired.bin" in explain(params=repaired)[1]
+
+
+def test_a_guide_is_the_cause() -> None:
+    guide = ParamsEvidence(PATH, Params((LayerParams(WeightParams("conv", bits=0)),)), unlisted=(LAYER,))
+    assert "created a file" in explain(params=guide)[0]
+    assert "guide" in explain(recipe="w8", params=guide)[0]
+
+
+def test_an_unlisted_layer_is_told_as_such() -> None:
+    cause, remedy = explain(params=ParamsEvidence(PATH, APPLIED, unlisted=(LAYER,)))
+    assert "no entry" in cause
+    assert "--mnn-skip-layer 'conv'" in remedy
+
+
+def test_params_that_were_never_read_missing_or_unreadable_are_the_cause() -> None:
+    assert "never read" in explain(params=ParamsEvidence(PATH, APPLIED), uuid="another")[0]
+    assert "p.bin is not there" in explain(params=ParamsEvidence(PATH, missing="p.bin"))[0]
+    assert "byte 7" in explain(params=ParamsEvidence(PATH, unreadable="byte 7"))[0]
+
+
+def test_weight_only_bits_in_place_of_int8_are_told() -> None:
+    assert "weight-only" in explain(with_weights(LAYER, **W8))[0]
+
+
+@pytest.mark.parametrize("recipe", ["int8", "w8", "w4"])
+def test_fp16_keeps_integers_away(recipe: str) -> None:
+    cause, remedy = explain(with_weights(LAYER, **FP16), recipe)
+    assert "--fp16" in cause
+    assert "convert without --fp16" in remedy
+
+
+@pytest.mark.parametrize(("recipe", "stored", "bits"), [("w8", W4, 4), ("w4", W8, 8)])
+def test_other_bits_are_told(recipe: str, stored: dict[str, Any], bits: int) -> None:
+    cause, remedy = explain(with_weights(LAYER, **stored), recipe)
+    assert f"--weightQuantBits {bits}" in cause
+    assert f"--weightQuantBits {RECIPES[recipe].bits}" in remedy
+
+
+@pytest.mark.parametrize("recipe", ["int8", "w8", "fp16"])
+def test_a_file_in_which_nothing_is_quantized_is_told_whole(recipe: str) -> None:
+    assert "no layer of the file" in explain(recipe=recipe)[0]
+    assert explain(recipe=recipe, others=(as_int8(layer("other")),))[0] == ""
+
+
+def test_tables_and_loop_bodies_stay_float_in_mnn() -> None:
+    table = layer("table", (50, 12), kind="Const")
+    cause, remedy = explain(table, of=table, recipe="w8")
+    assert "tables in float" in cause
+    assert "--mnn-skip-layer 'table'" in remedy
+    for op in (layer("inside", subgraph="body"), layer("up", kind="Deconvolution")):
+        assert "no int8 form" in explain(op, of=op)[0]
+
+
+def test_a_layer_that_is_gone_is_left_to_the_conversion_check() -> None:
+    assert explain(None) == ("", "see the conversion check")
+
+
+def test_what_the_evidence_does_not_show_is_not_claimed() -> None:
+    """Params that were read and name the layer, which is float all the same."""
+    entry = dataclasses.replace(ENTRY, output=ActivationParams("conv:out", 1.0))
+    bound = ParamsEvidence(PATH, Params((entry,), uuid="uuid-1"), bound=((entry, LAYER),))
+    cause, remedy = explain(params=bound, others=(as_int8(layer("other")),))
+    assert cause == ""
+    assert "--compressionParamsFile" in remedy

@@ -1,0 +1,100 @@
+"""Findings and results: what fails, what stays open, what is left out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pytest_mnnquant.checks import CHECKS
+from pytest_mnnquant.checks.finding import (
+    FAILED,
+    INCONCLUSIVE,
+    PASSED,
+    SKIPPED,
+    Finding,
+    judge,
+    skipped,
+    without_ignored,
+)
+from pytest_mnnquant.checks.rules import RULES, Severity
+
+ERROR, WARNING, GAP = Finding("MNQ401", "float"), Finding("MNQ804", "mixed"), Finding("MNQ003", "no clock")
+
+
+@pytest.mark.parametrize(
+    ("findings", "outcome"),
+    [
+        ([], PASSED),
+        ([WARNING], PASSED),
+        ([GAP], INCONCLUSIVE),
+        ([WARNING, GAP], INCONCLUSIVE),
+        ([WARNING, GAP, ERROR], FAILED),
+        ([Finding("MNQ401", "float", softened=True)], PASSED),
+    ],
+    ids=str,
+)
+def test_the_worst_finding_decides(findings: list[Finding], outcome: str) -> None:
+    result = judge("size", findings, {"ratio": 2.0})
+    assert result.outcome == outcome
+    assert bool(result) == (outcome == PASSED)
+    assert result.reason == ("no clock" if outcome == INCONCLUSIVE else "")
+    assert result.metrics == {"ratio": 2.0}
+
+
+def test_a_skipped_check_is_not_passed() -> None:
+    result = skipped("accuracy", "no data")
+    assert (result.outcome, result.reason, bool(result)) == (SKIPPED, "no data", False)
+    assert without_ignored(result, ("MNQ401",)) is result
+
+
+def test_ignored_findings_do_not_count_but_are_counted() -> None:
+    result = judge("coverage", [ERROR, WARNING, ERROR], {"layers": 3})
+    assert without_ignored(result, ()) is result
+    assert without_ignored(result, ("MNQ999",)) is result
+    ignored = without_ignored(result, ("MNQ401",))
+    assert (ignored.outcome, ignored.findings) == (PASSED, (WARNING,))
+    assert ignored.metrics == {"layers": 3, "ignored_findings": 2}
+    assert without_ignored(result, ("MNQ804",)).outcome == FAILED
+
+
+def test_what_goes_into_the_report_is_plain() -> None:
+    result = judge("coverage", [Finding("MNQ401", "is float", "conv", "why", "how")], {"coverage": 0.5})
+    assert json.loads(json.dumps(result.as_json())) == {
+        "check": "coverage",
+        "outcome": "failed",
+        "reason": None,
+        "metrics": {"coverage": 0.5},
+        "findings": [
+            {
+                "code": "MNQ401",
+                "rule": "layer-is-float",
+                "severity": "error",
+                "layer": "conv",
+                "message": "is float",
+                "cause": "why",
+                "remedy": "how",
+            }
+        ],
+    }
+    plain = WARNING.as_json()
+    assert (plain["layer"], plain["cause"], plain["remedy"]) == (None, None, None)
+    assert Finding("MNQ401", "", softened=True).as_json()["severity"] == "warning"
+
+
+def test_the_catalogue_is_consistent() -> None:
+    names = [rule.name for rule in RULES.values()]
+    assert len(set(names)) == len(names)
+    for code, rule in RULES.items():
+        assert rule.code == code
+        assert len(code) == 6
+        assert code[3:].isdigit()
+        assert rule.name == rule.name.lower().replace("_", "-").replace(" ", "-")
+        assert rule.meaning.endswith(".")
+        assert isinstance(rule.severity, Severity)
+    assert len(set(CHECKS)) == len(CHECKS)
+
+
+def test_an_unknown_code_can_not_be_told() -> None:
+    with pytest.raises(KeyError):
+        judge("size", [Finding("MNQ000", "?")], {})

@@ -1,0 +1,190 @@
+"""The weights check, on real models into which faults are planted."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pytest_mnnquant.checks.finding import FAILED, PASSED, Result
+from pytest_mnnquant.checks.weights import WeightError, check_weights, weight_errors
+from pytest_mnnquant.mnnfile.matching import match_layers
+from pytest_mnnquant.mnnfile.model import Model, read_model
+from pytest_mnnquant.mnnfile.params import read_params, write_params
+from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.variant import Variant
+from tests.conftest import Workshop
+from tests.evidence import codes
+
+RECIPES = [("int8", "eval"), ("w8", None), ("w4", None), ("fp16", None)]
+
+
+def check(base: Model, model: Model, older: float | None = None) -> Result:
+    return check_weights(base, model, match_layers(base, model), older)
+
+
+@pytest.mark.parametrize(("recipe", "mode"), RECIPES)
+@pytest.mark.parametrize("name", ["digits_cnn", "mobile_net", "tiny_transformer"])
+def test_honest_quantization_passes(workshop: Workshop, name: str, recipe: str, mode: str | None) -> None:
+    variant = workshop.variant(name, recipe, mode)
+    result = check(variant.base, variant.model)
+    assert result.outcome == PASSED
+    assert result.metrics["layers_compared"] == len(variant.base.layers)
+    assert result.metrics["worst_sqnr_db"] > 10
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--weightQuantBits", "2"),
+        ("--weightQuantBits", "3", "--weightQuantAsymmetric=0"),
+        ("--weightQuantBits", "4", "--weightQuantBlock", "32"),
+        ("--weightQuantBits", "4", "--hqq"),
+        ("--weightQuantBits", "8", "--saveExternalData"),
+    ],
+    ids=str,
+)
+def test_coarse_steps_excuse_coarse_weights(workshop: Workshop, digits: Prepared, flags: tuple[str, ...]) -> None:
+    assert check(digits.model, workshop.quantized(digits.model, *flags)).outcome == PASSED
+
+
+def retrained(workshop: Workshop, digits: Prepared, *layers: str) -> Model:
+    """The float model of the same net, some of its layers with other weights."""
+    assert digits.network is not None
+    assert digits.calibration is not None
+    network = type(digits.network)()
+    network.load_state_dict(digits.network.state_dict())
+    torch.manual_seed(1)
+    for name in layers:
+        weight = network.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        nn.init.kaiming_normal_(weight)
+    return workshop.floats(network.eval(), digits.calibration.head(2))
+
+
+ALL = ("features.0", "features.4", "classifier.2", "classifier.4")
+
+
+@pytest.mark.parametrize("flags", [("--weightQuantBits", "8"), ("--weightQuantBits", "2"), ("--fp16",)], ids=str)
+def test_a_model_of_another_training_fails_in_every_layer(
+    workshop: Workshop, digits: Prepared, flags: tuple[str, ...]
+) -> None:
+    other = workshop.quantized(retrained(workshop, digits, *ALL), *flags)
+    result = check(digits.model, other)
+    assert codes(result) == ["MNQ410"] * 4
+    assert "another training" in result.findings[0].cause
+
+
+@pytest.mark.parametrize(("days", "age"), [(3.0, "3.0 days"), (0.25, "360 minutes")])
+def test_an_older_file_is_told_as_stale(workshop: Workshop, digits: Prepared, days: float, age: str) -> None:
+    other = retrained(workshop, digits, *ALL)
+    causes = {finding.cause for finding in check(digits.model, other, days).findings}
+    assert len(causes) == 1
+    assert age in causes.pop()
+    assert not any("older" in finding.cause for finding in check(digits.model, other, -days).findings)
+
+
+@pytest.mark.parametrize("flags", [("--weightQuantBits", "4"), ("--fp16",)], ids=str)
+def test_one_layer_of_other_weights_is_named_alone(
+    workshop: Workshop, digits: Prepared, flags: tuple[str, ...]
+) -> None:
+    other = workshop.quantized(retrained(workshop, digits, "classifier.2"), *flags)
+    result = check(digits.model, other)
+    assert codes(result) == ["MNQ410"]
+    assert result.findings[0].layer == digits.model.layers[2].name
+    assert "another training" not in result.findings[0].cause
+
+
+def test_scales_made_for_other_weights_clip_and_are_told_so(
+    workshop: Workshop, digits_int8: Variant, tmp_path: Path
+) -> None:
+    """The params of an earlier training, applied to this one: every name and the uuid are right."""
+    assert digits_int8.params is not None
+    params = read_params(digits_int8.params)
+    second = params.layers[1]
+    small = dataclasses.replace(second.weight, scales=tuple(scale / 3 for scale in second.weight.scales))
+    layers = (params.layers[0], dataclasses.replace(second, weight=small), *params.layers[2:])
+    write_params(dataclasses.replace(params, layers=layers), tmp_path / "p.bin")
+    model = workshop.quantized(digits_int8.base, "--compressionParamsFile", str(tmp_path / "p.bin"))
+    result = check(digits_int8.base, model)
+    assert codes(result) == ["MNQ410"]
+    (finding,) = result.findings
+    assert finding.layer == digits_int8.base.layers[1].name
+    assert "48 of its 48 scales are too small" in finding.cause
+
+
+def patched(model: Model, number: int, edit: dict[int, bytes], slot: int, size: int, path: Path) -> Model:
+    """A copy of the file with bytes of one vector of a layer's quantization replaced."""
+    parameters = model.layers[number].parameters
+    assert parameters is not None
+    table = parameters.table(3)
+    assert table is not None
+    start, _ = table.span(slot, size)
+    data = bytearray(model.path.read_bytes())
+    for at, content in edit.items():
+        data[start + at : start + at + len(content)] = content
+    path.write_bytes(data)
+    return read_model(path)
+
+
+def test_scrambled_codes_are_found_though_the_file_is_whole(
+    digits: Prepared, digits_w4: Variant, tmp_path: Path
+) -> None:
+    size = digits_w4.model.layers[1].weight_bytes // 2
+    scrambled = patched(digits_w4.model, 1, {100: bytes(range(256)) * (size // 512)}, 0, 1, tmp_path / "s.mnn")
+    assert scrambled.layers[1].weights[0].intact
+    assert codes(check(digits.model, scrambled)) == ["MNQ410"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scales_that_are_no_numbers_fail(digits: Prepared, digits_w4: Variant, value: float, tmp_path: Path) -> None:
+    broken = patched(digits_w4.model, 1, {4: np.float32(value).tobytes()}, 1, 4, tmp_path / "n.mnn")
+    result = check(digits.model, broken)
+    assert codes(result) == ["MNQ403"]
+    assert result.findings[0].layer == digits.model.layers[1].name
+
+
+def test_weights_that_are_not_there_fail(workshop: Workshop, digits: Prepared, tmp_path: Path) -> None:
+    model = workshop.quantized(digits.model, "--weightQuantBits", "8", "--saveExternalData")
+    (tmp_path / "alone.mnn").write_bytes(model.path.read_bytes())
+    result = check(digits.model, read_model(tmp_path / "alone.mnn"))
+    assert codes(result) == ["MNQ403"] * 4
+
+
+def test_weights_in_place_of_zeros_fail(workshop: Workshop, digits: Prepared) -> None:
+    assert digits.network is not None
+    assert digits.calibration is not None
+    network = type(digits.network)()
+    network.load_state_dict(digits.network.state_dict())
+    weight = network.get_submodule("classifier.2").weight
+    assert isinstance(weight, torch.Tensor)
+    with torch.no_grad():
+        weight.zero_()
+    silent = workshop.floats(network.eval(), digits.calibration.head(2))
+    honest = workshop.quantized(silent, "--weightQuantBits", "8")
+    assert check(silent, honest).outcome == PASSED
+    result = check(silent, digits.model)
+    assert codes(result) == ["MNQ410"]
+    assert result.findings[0].layer == digits.model.layers[2].name
+
+
+def test_nothing_compared_is_no_pass(workshop: Workshop, digits: Prepared) -> None:
+    other = workshop.prepared("garment_classifier").model
+    result = check(digits.model, other)
+    assert result.outcome == FAILED
+    assert codes(result) == ["MNQ001"]
+    assert result.metrics["worst_sqnr_db"] is None
+
+
+def test_figures_are_near_what_rounding_gives(digits: Prepared, digits_w4: Variant) -> None:
+    errors, findings = weight_errors(digits.model, digits_w4.model, match_layers(digits.model, digits_w4.model))
+    assert findings == []
+    assert [error.layer for error in errors] == [op.name for op in digits.model.layers]
+    for error in errors:
+        assert error.measured == pytest.approx(error.expected, abs=2.0)
+        assert not error.is_other
+    assert WeightError("x", measured=10.0, expected=30.0).is_other

@@ -1,0 +1,121 @@
+"""Runs the plugin on a tiny model of a user's own, in a folder of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import torch
+
+from pytest_mnnquant.quantize.prepare import Choices, prepare
+from pytest_mnnquant.quantize.recipes import RECIPES
+from pytest_mnnquant.quantize.store import Store
+from pytest_mnnquant.quantize.variant import make_variant
+from pytest_mnnquant.sources.spec import parse_spec
+from tests.conftest import TIMEOUT, quietly
+
+pytest.register_assert_rewrite("tests.plugin.outcomes")
+
+from tests.plugin.outcomes import Outcome, outcome  # noqa: E402
+
+#: A user's model file. The labels are what the model itself says, on images that it is sure about.
+NET = '''
+"""A model, and data for it."""
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 16, 3)
+        self.norm = nn.BatchNorm2d(16, momentum=0.01)
+        self.head = nn.Linear(16 * 36, 4)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.norm(self.conv(x))).flatten(1))
+
+
+def build():
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+def images(seed, count=24):
+    return np.random.default_rng(seed).random((count, 1, 8, 8), np.float32)
+
+
+def calibration():
+    return {"x": images(1)}
+
+
+def evaluation():
+    x = images(2, 200)
+    with torch.no_grad():
+        logits = build()(torch.from_numpy(x)).numpy()
+    best, second = np.sort(logits, 1)[:, :-3:-1].T
+    clear = np.argsort(second - best)[:24]
+    return {"x": x[clear], "labels": logits[clear].argmax(1)}
+'''
+CONV, HEAD = "/conv/Conv_output_0", "output__matmul_converted"
+
+
+class Files:
+    """The tiny model as finished files, for runs that need no PyTorch."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        torch.set_num_threads(1)  # Waiting threads of torch would fight MNN's processes for the cores.
+        (folder / "net.py").write_text(NET)
+        choices = Choices(folder, timeout=TIMEOUT)
+        source = prepare(parse_spec("net.py:build", folder), choices, store, quietly)
+        variants = [make_variant(source, RECIPES[name], mode, (), choices, store, quietly)
+                    for name, mode in (("int8", "train"), ("int8", "eval"), ("w8", None))]  # fmt: skip
+        self.float = source.model.path
+        self.onnx = self.float.with_name("float.onnx")
+        self.int8, self.w8 = variants[1].model.path, variants[2].model.path
+        self.params = variants[1].params or Path()
+
+
+@pytest.fixture(scope="session")
+def files(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Made before any run, since the runs in this process must find all of torch imported that they need."""
+    return Files(tmp_path_factory.mktemp("net"), store)
+
+
+class Run(Protocol):
+    """Runs pytest in the test's own folder; all warnings are errors."""
+
+    def __call__(self, *args: object, alone: bool = False) -> Outcome: ...
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, store: Store, files: Files, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs pytest where `net.py` lies; `alone` in a process of its own, which takes seconds."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    pytester.makepyfile(net=NET)
+
+    def run(*args: object, alone: bool = False) -> Outcome:
+        usual = ["-W", "error", f"--mnn-cache-dir={store.root}", *map(str, args)]
+        if alone:
+            return outcome(pytester.runpytest_subprocess(*usual, "-rA"))
+        return outcome(pytester.runpytest_inprocess(*usual))
+
+    return run
+
+
+@pytest.fixture
+def refused(run: Run) -> Callable[..., str]:
+    """Runs pytest, which must refuse its options: exit status 4 and a line that says why. Returns that line."""
+
+    def refuse(*args: object) -> str:
+        found = run(*args)
+        errors = [line for line in found.lines if re.match(r"ERROR: (?!usage)|.* error: argument", line)]
+        assert (found.status, len(errors)) == (pytest.ExitCode.USAGE_ERROR, 1), found.text
+        return errors[0]
+
+    return refuse

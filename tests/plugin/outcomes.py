@@ -1,0 +1,96 @@
+"""One run of the plugin: as its user reads it, and as plain data."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import pytest_mnnquant
+
+# A run in this process forgets the modules it imported; half of a package must not be known from an earlier run.
+for _module in pkgutil.walk_packages(pytest_mnnquant.__path__, "pytest_mnnquant."):
+    importlib.import_module(_module.name)
+
+_OUR_CODE = re.compile(r"Traceback \(most|INTERNALERROR|pytest_mnnquant/[\w/]*\.py")
+_SUMMARY = re.compile(r"(PASSED|FAILED|SKIPPED|ERROR)\s+(\S+)")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`text` is all that was printed, with every run of blanks as one; `items` maps node ids to their outcomes."""
+
+    status: int
+    text: str
+    lines: tuple[str, ...]
+    items: Mapping[str, str]
+    checks: tuple[Mapping[str, Any], ...]
+
+    def ended(self, outcome: str) -> set[str]:
+        """The items with this outcome, by the last two parts of their ids: `int8::coverage`."""
+        return {"::".join(name.split("::")[-2:]) for name, found in self.items.items() if found == outcome}
+
+    @property
+    def failed(self) -> set[str]:
+        return self.ended("failed")
+
+    @property
+    def passed(self) -> set[str]:
+        return self.ended("passed")
+
+    @property
+    def skipped(self) -> set[str]:
+        return self.ended("skipped")
+
+    def metrics(self, check: str) -> Mapping[str, Any]:
+        """What the only check of this name measured."""
+        (found,) = [item["metrics"] for item in self.checks if item["check"] == check]
+        assert isinstance(found, Mapping)
+        return found
+
+    def codes(self, check: str = "") -> set[str]:
+        """The rules that were broken."""
+        return {finding["code"] for item in self.checks for finding in item["findings"] if check in ("", item["check"])}
+
+    def layers(self, code: str) -> set[str]:
+        """The layers that a rule names."""
+        findings = [finding for item in self.checks for finding in item["findings"]]
+        return {finding["layer"] for finding in findings if finding["code"] == code}
+
+    def tells(self, code: str, *, where: str = "", why: str = "", fix: str = "") -> None:
+        """Assert that a finding says this, and that the user gets to read it."""
+        findings = [finding for item in self.checks for finding in item["findings"] if finding["code"] == code]
+        fitting = [
+            finding
+            for finding in findings
+            if where in f"{finding['layer']}: {finding['message']}"
+            and why in (finding["cause"] or "")
+            and fix in (finding["remedy"] or "")
+        ]
+        assert fitting, f"no finding {code} with {where!r}, {why!r}, {fix!r} among {findings}"
+        assert code in self.text
+        for part in (where, why, fix):
+            assert part in self.text
+
+
+def outcome(result: pytest.RunResult) -> Outcome:
+    """What a run of pytester did. No run may show our own code or a traceback to its user."""
+    lines = tuple(result.outlines + result.errlines)
+    ours = [line for line in lines if _OUR_CODE.search(line)]
+    assert not ours, ours
+    items: dict[str, str] = {}
+    checks: list[Mapping[str, Any]] = []
+    recorder: Any = getattr(result, "reprec", None)
+    if not hasattr(recorder, "getreports"):  # in a process of its own, run with -rA; or it did not get that far
+        items = {name: found.lower() for found, name in _SUMMARY.findall("\n".join(lines))}
+    else:
+        for report in recorder.getreports("pytest_runtest_logreport"):
+            if report.when == "call" or report.outcome != "passed":
+                items[report.nodeid] = report.outcome
+            checks += [record["check"] for record in getattr(report, "mnnquant", ())]
+    return Outcome(int(result.ret), " ".join(" ".join(lines).split()), lines, items, tuple(checks))

@@ -1,0 +1,79 @@
+"""Options and files that can't be used end the run at once: exit status 4 and one line that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.plugin.conftest import Run
+
+Refused = Callable[..., str]
+MODEL = "--mnn-model=net.py:build"
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("none.py:build", "none.py: no such file"),
+        ("none.onnx", "none.onnx: no such file"),
+        ("deep/none.mnn", "deep/none.mnn: no such file"),
+        ("net.py", "'net.py' is not a model: give file.py:callable, package.module:callable, or a .onnx or .mnn file"),
+        ("net.py:", "is not a model"),
+        ("net.txt", "'net.txt' is not a model"),
+        ("net.py:build()", "is not a model"),
+        ("net.pt2", "net.pt2: .pt2 models can't be read yet"),
+        ("net.tflite", "net.tflite: .tflite models can't be read yet"),
+        ("no-name:build", "'no-name' is neither a Python file nor a module name"),
+        ("", "is not a model"),
+    ],
+)
+def test_a_model_that_is_none_is_refused(refused: Refused, spec: str, says: str) -> None:
+    assert says in refused(f"--mnn-model={spec}")
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--mnn-recipe=int7", "argument --mnn-recipe: 'int7' is unknown; choose from: int8, w8, w4, fp16"),
+        ("--mnn-mode=test", "argument --mnn-mode: 'test' is unknown; choose from: both, train, eval"),
+        ("--mnn-exporter=jit", "argument --mnn-exporter: 'jit' is unknown; choose from: torchscript, dynamo"),
+        ("--mnn-min-coverage=1.01", "argument --mnn-min-coverage: 1.01 is out of range; allowed: 0 to 1"),
+        ("--mnn-min-coverage=99%", "argument --mnn-min-coverage: '99%' is not a number"),
+        ("--mnn-min-coverage=nan", "argument --mnn-min-coverage: 'nan' is not a number"),
+        ("--mnn-max-accuracy-drop=2", "argument --mnn-max-accuracy-drop: 2 is out of range; allowed: -1 to 1"),
+        ("--mnn-min-cosine=-2", "argument --mnn-min-cosine: -2 is out of range; allowed: -1 to 1"),
+        ("--mnn-min-size-ratio=-1", "argument --mnn-min-size-ratio: -1 is out of range; allowed: at least 0"),
+        ("--mnn-max-latency-ratio=x", "argument --mnn-max-latency-ratio: 'x' is not a number"),
+        ("--mnn-timeout=0", "argument --mnn-timeout: 0 is out of range; allowed: at least 1"),
+        ("--mnn-report=r.txt", "--mnn-report: r.txt: only .json"),
+        ("--mnn-calibration=none.npz", "none.npz: no such file"),
+        ("--mnn-evaluation=none.py:data", "none.py: no such file"),
+        ("--mnn-params=p.bin", "--mnn-params: goes with --mnn-quantized"),
+        ("--mnn-ignore=MNQ9999", "MNQ9999"),
+        ("--mnn-ignore=size-ratio", "size-ratio"),
+        ("--mnn-cache-dir=net.py", "--mnn-cache-dir"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused(refused: Refused, option: str, says: str) -> None:
+    assert says in refused(MODEL, option)
+
+
+def test_options_that_exclude_each_other_are_refused(refused: Refused) -> None:
+    assert "--mnn-quantized: goes with a single --mnn-recipe" in refused(
+        MODEL, "--mnn-quantized=q.mnn", "--mnn-recipe=w8", "--mnn-recipe=w4"
+    )
+    assert "--mnn-quantized: goes with a single --mnn-model" in refused(
+        MODEL, "--mnn-model=b=net.py:build", "--mnn-quantized=q.mnn"
+    )
+    assert "two models are called 'net'; name them: --mnn-model NAME=SPEC" in refused(MODEL, MODEL)
+
+
+def test_an_unknown_option_is_refused_by_pytest(run: Run) -> None:
+    found = run(MODEL, "--mnn-recipies=w8")
+    assert found.status == pytest.ExitCode.USAGE_ERROR
+    assert "unrecognized arguments: --mnn-recipies=w8" in found.text
+
+
+def test_an_option_is_not_guessed_from_its_beginning(run: Run) -> None:
+    assert run(MODEL, "--mnn-reci=w8").status == pytest.ExitCode.USAGE_ERROR

@@ -1,0 +1,101 @@
+"""The plugin beside pytest-xdist and pytest-benchmark, and without parts of pytest that it uses."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.plugin.conftest import Files, Run
+from tests.plugin.outcomes import Outcome
+
+MODEL, W8 = "--mnn-model=net.py:build", "--mnn-recipe=w8"
+
+
+def summary(found: Outcome) -> list[str]:
+    """The plugin's own part of the summary."""
+    start = next(number for number, line in enumerate(found.lines) if "MNN quantization" in line)
+    end = next(n for n, line in enumerate(found.lines) if n > start and (not line or line.startswith("==")))
+    lines = (re.sub(r"\d+\.\d+x float", "-", line) for line in found.lines[start:end])
+    return [" ".join(line.split()) for line in lines if "latency skipped" not in line]
+
+
+def test_workers_give_the_same_summary_and_status(run: Run, files: Files) -> None:
+    two = [f"--mnn-model={files.float}", W8, "--mnn-recipe=fp16", "--mnn-min-size-ratio=2"]
+    alone = run(*two, "-k", "not execution")
+    spread = run(*two, "-k", "not execution", "-n2", alone=True)
+    assert alone.status == spread.status == 1
+    assert spread.failed == alone.failed == {"fp16::size"}
+    assert summary(spread) == summary(alone)
+    assert "latency skipped: not measured: other workers (-n) disturb the timing" in spread.text
+    assert alone.passed - spread.passed == {"w8::latency", "fp16::latency"}
+
+
+def test_a_latency_limit_that_workers_can_not_judge_is_no_pass(run: Run) -> None:
+    usual = [MODEL, W8, "-k", "latency", "--mnn-max-latency-ratio=1000", "--benchmark-disable"]
+    assert run(*usual).skipped == {"w8::latency"}
+    assert run(*usual, "--mnn-strict").failed == {"w8::latency"}
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["cacheprovider", "xdist", "benchmark", "terminalreporter", "faulthandler", "junitxml", "logging", "capture"],
+)
+def test_no_other_plugin_is_needed(run: Run, missing: str) -> None:
+    found = run(MODEL, W8, "-p", f"no:{missing}", "-k", "size or latency")
+    assert (found.status, found.passed) == (0, {"w8::size", "w8::latency"}), found.text
+
+
+def test_without_the_cache_and_a_folder_of_ones_own_nothing_is_left_behind(run: Run, pytester: pytest.Pytester) -> None:
+    before = {path.name for path in pytester.path.iterdir()}
+    found = run(MODEL, W8, "-p", "no:cacheprovider", "-p", "no:benchmark", "--mnn-cache-dir=", "-k", "size")
+    assert found.status == 0, found.text
+    assert {path.name for path in pytester.path.iterdir()} - before <= {"__pycache__"}
+
+
+def test_strict_markers_know_ours(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_own="import pytest\n\n@pytest.mark.mnn(recipes=['w8'])\ndef test_plain():\n    pass")
+    found = run(MODEL, W8, "--strict-markers", "--strict-config", "-k", "plain or size", "test_own.py")
+    assert (found.status, found.passed) == (0, {"w8::size", "test_own.py::test_plain"})
+    assert "mnn_size: the size check of a collected model" in run("--markers").text
+
+
+def test_the_junit_report_names_each_check(run: Run, pytester: pytest.Pytester) -> None:
+    run(MODEL, W8, "--mnn-min-size-ratio=9", "-k", "size or params or bundle", "--junitxml=j.xml")
+    text = (pytester.path / "j.xml").read_text()
+    assert re.search(r'<testsuite [^>]*failures="1" skipped="1" tests="3"', text)
+    assert "MNQ802 size-ratio" in text
+
+
+@pytest.fixture
+def benchmarks(run: Run, pytester: pytest.Pytester) -> list[dict[str, Any]]:
+    """What pytest-benchmark stores of a latency check."""
+    found = run(MODEL, W8, "-k", "latency", "--benchmark-json=b.json")
+    assert found.status == 0, found.text
+    stored: list[dict[str, Any]] = json.loads((pytester.path / "b.json").read_text())["benchmarks"]
+    return stored
+
+
+def test_latency_is_among_the_results_of_pytest_benchmark(benchmarks: list[dict[str, Any]]) -> None:
+    assert [item["name"] for item in benchmarks] == ["net::float", "net::w8"]
+    assert {item["group"] for item in benchmarks} == {"net w8"}
+    for item in benchmarks:
+        assert item["stats"]["rounds"] >= 30
+        assert 0 < item["stats"]["min"] <= item["stats"]["median"] <= item["stats"]["max"] < 1
+
+
+def test_the_stored_results_say_what_was_timed(benchmarks: list[dict[str, Any]]) -> None:
+    plain, quantized = (item["extra_info"] for item in benchmarks)
+    assert (plain["model"], plain["recipe"], quantized["recipe"]) == ("net", "float", "w8")
+    assert plain["bytes"] > 1.5 * quantized["bytes"]
+    assert quantized["latency_ratio_low"] <= quantized["latency_ratio"] <= quantized["latency_ratio_high"]
+
+
+def test_a_stored_result_can_be_compared_with(run: Run) -> None:
+    usual = [MODEL, W8, "-k", "latency", "--benchmark-storage=kept", "--benchmark-autosave"]
+    assert run(*usual).status == 0
+    again = run(*usual, "--benchmark-compare", "--benchmark-compare-fail=min:100000%")
+    assert again.status == 0, again.text
+    assert "Comparing against benchmarks from" in again.text

@@ -1,0 +1,102 @@
+"""Where MNN carries a tensor's quantization beyond its layer, and ranges that are right there too."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from pytest_mnnquant.metrics.agreement import agreement
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, runtime_ranges, save_params, settled
+from pytest_mnnquant.quantize.carry import Carried, carried, has_fused_relu
+from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.runtime.execute import Run, run
+from pytest_mnnquant.sources.data import Dataset
+from tests.conftest import TIMEOUT, Workshop
+from tests.evidence import layer
+from tests.smallnets import Residual
+
+
+@pytest.fixture(scope="module")
+def inputs() -> dict[str, npt.NDArray[np.float32]]:
+    return {"x": torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()}
+
+
+@pytest.fixture(scope="module")
+def residual(workshop: Workshop, inputs: dict[str, npt.NDArray[np.float32]]) -> Model:
+    torch.manual_seed(0)
+    return workshop.floats(Residual().eval(), inputs)
+
+
+@pytest.fixture(scope="module")
+def links(residual: Model) -> tuple[Carried, ...]:
+    return carried(residual, int8_layers(residual))
+
+
+@pytest.fixture(scope="module")
+def seen(residual: Model, links: tuple[Carried, ...], inputs: dict[str, npt.NDArray[np.float32]]) -> dict[int, Range]:
+    ops = (*int8_layers(residual), *(link.op for link in links))
+    return runtime_ranges(residual, ops, Dataset(dict(inputs)), timeout=TIMEOUT, batched=True)
+
+
+def test_a_layers_input_is_followed_back_to_what_made_it(residual: Model, links: tuple[Carried, ...]) -> None:
+    gate, head = int8_layers(residual)[2:]
+    assert {(link.tensor, link.op.kind, link.clamps_at_zero) for link in links} == {
+        (gate.inputs[0], "BinaryOp", True),
+        (head.inputs[0], "BinaryOp", False),
+    }
+    assert all(link.op.outputs[0] != head.inputs[0] for link in links)  # behind the pool and the reshapes
+
+
+def test_a_plain_net_carries_nothing(digits: Prepared) -> None:
+    assert carried(digits.model, int8_layers(digits.model)) == ()
+
+
+def test_only_sums_with_a_relu_have_one() -> None:
+    assert not has_fused_relu(layer("a"))
+    assert not has_fused_relu(layer("a", kind="BinaryOp"))
+
+
+def test_settled_ranges_are_wide_and_symmetric_where_they_must_be(
+    residual: Model, links: tuple[Carried, ...], seen: dict[int, Range]
+) -> None:
+    found = settled(seen, links)
+    gate, head = int8_layers(residual)[2:]
+    assert found[gate.inputs[0]].affine()[1] == 0
+    (source,) = (link.op.outputs[0] for link in links if link.tensor == head.inputs[0])
+    assert found[head.inputs[0]].low <= seen[source].low
+    assert found[head.inputs[0]].high >= seen[source].high > seen[head.inputs[0]].high
+    changed = {link.tensor for link in links}
+    assert {key: value for key, value in found.items() if key not in changed} == {
+        key: value for key, value in seen.items() if key not in changed
+    }
+
+
+def computed(
+    workshop: Workshop, model: Model, ranges: dict[int, Range], inputs: dict[str, npt.NDArray[np.float32]]
+) -> Run:
+    params = make_params(model, int8_layers(model), ranges)
+    scale = params.layers[2].input
+    path = save_params(params, model.path.with_name(f"{scale.zero_point if scale else None}.bin"))
+    return run(workshop.quantized(model, "--compressionParamsFile", str(path)), inputs, timeout=TIMEOUT)
+
+
+def test_with_settled_ranges_mnn_computes_what_float_does_and_without_it_does_not(
+    workshop: Workshop,
+    residual: Model,
+    links: tuple[Carried, ...],
+    seen: dict[int, Range],
+    inputs: dict[str, npt.NDArray[np.float32]],
+) -> None:
+    """Should the second half fail one day, MNN has mended its BinaryOp, and `carry` has become needless."""
+    reference = run(residual, inputs, timeout=TIMEOUT).outputs["output"]
+    right = computed(workshop, residual, settled(seen, links), inputs)
+    assert {op.name for op in right.trace or () if op.int8} >= {op.name for op in int8_layers(residual)}
+    found = agreement(reference, right.outputs["output"])
+    assert found.cosine is not None
+    assert found.cosine > 0.999
+    assert found.centred_sqnr_db > 20
+    wrong = agreement(reference, computed(workshop, residual, seen, inputs).outputs["output"])
+    assert wrong.centred_sqnr_db < 0

@@ -1,0 +1,156 @@
+"""Artifacts by content: made once, whole or not at all, whoever makes them at the same time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_mnnquant.quantize.store import Store, file_digest, versions
+
+Build = Callable[[Path], None]
+
+
+class Builder:
+    """Counts how often it builds."""
+
+    def __init__(self) -> None:
+        self.built = 0
+
+    def __call__(self, folder: Path) -> None:
+        self.built += 1
+        (folder / "made.txt").write_text(str(self.built))
+
+
+def contents(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).parts[-1] for path in root.rglob("*") if path.is_file())
+
+
+def test_the_same_inputs_are_built_once_in_this_run_and_the_next(tmp_path: Path) -> None:
+    build = Builder()
+    first = Store(tmp_path).folder("float", {"a": 1, "b": "x"}, build)
+    assert (first / "made.txt").read_text() == "1"
+    assert Store(tmp_path).folder("float", {"b": "x", "a": 1}, build) == first
+    assert build.built == 1
+
+
+@pytest.mark.parametrize("other", [{"a": 2}, {"a": "1"}, {"a": 1, "b": None}, {}, {"a": (1,)}], ids=str)
+def test_other_inputs_or_another_kind_are_another_folder(tmp_path: Path, other: dict[str, Any]) -> None:
+    store, build = Store(tmp_path), Builder()
+    folders = {store.folder("float", {"a": 1}, build), store.folder("float", other, build)}
+    folders.add(store.folder("variant", {"a": 1}, build))
+    assert len(folders) == build.built == 3
+
+
+def test_another_version_of_a_tool_is_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Builder()
+    Store(tmp_path).folder("float", {}, build)
+    monkeypatch.setattr("pytest_mnnquant.quantize.store.versions", lambda: {**versions(), "MNN": "99"})
+    Store(tmp_path).folder("float", {}, build)
+    assert build.built == 2
+
+
+def test_versions_name_the_tools_that_make_artifacts() -> None:
+    assert set(versions()) == {"pytest-mnnquant", "MNN", "torch", "numpy"}
+    assert all(versions().values())
+
+
+def test_without_reuse_everything_is_made_anew_once_a_run(tmp_path: Path) -> None:
+    build = Builder()
+    Store(tmp_path).folder("float", {}, build)
+    store = Store(tmp_path, reuse=False)
+    for _ in range(3):
+        assert (store.folder("float", {}, build) / "made.txt").read_text() == "2"
+
+
+def test_fresh_replaces_what_is_there(tmp_path: Path) -> None:
+    store, build = Store(tmp_path), Builder()
+    store.folder("float", {}, build)
+    assert (store.folder("float", {}, build, fresh=True) / "made.txt").read_text() == "2"
+    assert contents(tmp_path) == ["made.txt"]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_failed_build_leaves_nothing_behind_and_is_tried_again(tmp_path: Path, fresh: bool) -> None:
+    store = Store(tmp_path)
+
+    def fail(folder: Path) -> None:
+        (folder / "half.txt").write_text("half")
+        raise KeyboardInterrupt
+
+    if fresh:
+        store.folder("float", {}, Builder())
+    with pytest.raises(KeyboardInterrupt):
+        store.folder("float", {}, fail, fresh=fresh)
+    assert contents(tmp_path) == (["made.txt"] if fresh else [])
+    assert [path for path in (tmp_path / "float").iterdir() if path.name.startswith("unfinished")] == []
+    assert (store.folder("float", {}, Builder()) / "made.txt").exists()
+
+
+def test_who_loses_the_race_uses_the_winners_folder(tmp_path: Path) -> None:
+    def win(folder: Path) -> None:
+        (folder / "who.txt").write_text("winner")
+
+    def lose(folder: Path) -> None:
+        (folder / "who.txt").write_text("loser")
+        Store(tmp_path).folder("float", {}, win)
+
+    made = Store(tmp_path).folder("float", {}, lose)
+    assert (made / "who.txt").read_text() == "winner"
+    assert contents(tmp_path) == ["who.txt"]
+
+
+PROCESS = textwrap.dedent("""
+    import sys, time
+    from pathlib import Path
+    from pytest_mnnquant.quantize.store import Store
+
+    def build(folder):
+        for number in range(40):
+            (folder / f"{number}.txt").write_text(sys.argv[2])
+            time.sleep(0.002)
+
+    for turn in range(3):
+        made = Store(Path(sys.argv[1]), reuse=sys.argv[3] == "reuse").folder("float", {"turn": turn}, build)
+        writers = {path.read_text() for path in made.iterdir()}
+        assert len(writers) == 1 and len(list(made.iterdir())) == 40, (writers, made)
+""")
+
+
+def test_processes_that_build_the_same_at_the_same_time_get_whole_folders(tmp_path: Path) -> None:
+    """As xdist's workers do. A watcher looks at every folder that has appeared: it must be whole at once."""
+    torn: list[str] = []
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            made = tmp_path.glob("float/[0-9a-f]*")
+            torn.extend(folder.name for folder in made if len(list(folder.glob("*.txt"))) != 40)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROCESS, str(tmp_path), str(number), "reuse"], stderr=subprocess.PIPE, text=True
+            )
+            for number in range(4)
+        ]
+        errors = [process.communicate(timeout=60)[1] for process in processes]
+    finally:
+        stop.set()
+        watcher.join()
+    assert [(process.returncode, error) for process, error in zip(processes, errors, strict=True)] == [(0, "")] * 4
+    assert torn == []
+    assert len(list((tmp_path / "float").iterdir())) == 3
+
+
+def test_a_files_digest_is_sha_256_of_its_content(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert file_digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,167 @@
+"""Options: parsed the same from command line, ini file and TOML; what is wrong is named with its place."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_mnnquant import options
+from pytest_mnnquant.options import BY_NAME, OPTIONS, Option, command_line, is_asked, may_hold_ids, table_values
+from pytest_mnnquant.quantize.recipes import MODES, RECIPES
+from pytest_mnnquant.sources.pytorch import EXPORTERS
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+@given(value=ANYTHING)
+def test_any_value_is_parsed_or_refused_with_its_place(option: Option, value: Any) -> None:
+    try:
+        parsed = option.parse(value, "the place")
+    except ValueError as error:
+        told = str(error)
+    else:
+        told = "the place: "
+        items = parsed if option.many else (parsed,)
+        assert all(isinstance(item, option.kind) for item in items)
+        assert all(not option.choices or item in option.choices for item in items)
+        assert all(option.low <= item <= option.high for item in items if option.kind is float)
+    assert told.startswith("the place: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "parsed"),
+    [
+        ("min_coverage", "0.5", 0.5),
+        ("min_coverage", 1, 1.0),
+        ("timeout", "1e3", 1000.0),
+        ("max_accuracy_drop", "-0.5", -0.5),
+        ("recipe", "w8", ("w8",)),
+        ("recipe", ["w8", "int8"], ("w8", "int8")),
+        ("ignore", [], ()),
+        ("mode", "train", "train"),
+        ("strict", True, True),
+        ("calibration", "data/c.npz", "data/c.npz"),
+    ],
+)
+def test_values_are_parsed_by_kind(name: str, value: Any, parsed: Any) -> None:
+    assert BY_NAME[name].parse(value, "x") == parsed
+    assert type(BY_NAME[name].parse(value, "x")) is type(parsed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("min_coverage", "99", "99 is out of range; allowed: 0 to 1"),
+        ("min_coverage", "99%", "'99%' is not a number"),
+        ("min_coverage", "nan", "is not a number"),
+        ("min_coverage", True, "is not a number"),
+        ("min_size_ratio", "-1", "-1 is out of range; allowed: at least 0"),
+        ("timeout", "0.5", "0.5 is out of range; allowed: at least 1"),
+        ("recipe", "int4", "'int4' is unknown; choose from: int8, w8, w4, fp16"),
+        ("recipe", 8, "8 is not a list of texts"),
+        ("recipe", [8], "8 is not text"),
+        ("mode", "Eval", "'Eval' is unknown; choose from: both, train, eval"),
+        ("strict", "yes", "'yes' is not true or false"),
+        ("calibration", 3, "3 is not text"),
+    ],
+)
+def test_bad_values_are_named(name: str, value: Any, problem: str) -> None:
+    with pytest.raises(ValueError) as error:
+        BY_NAME[name].parse(value, "[tool.mnnquant]")
+    assert str(error.value).startswith("[tool.mnnquant]: ")
+    assert problem in str(error.value)
+
+
+def test_an_infinite_limit_is_no_limit_where_there_is_no_upper_bound() -> None:
+    assert BY_NAME["max_latency_ratio"].parse("inf", "x") == math.inf
+    with pytest.raises(ValueError, match="out of range"):
+        BY_NAME["max_accuracy_drop"].parse("inf", "x")
+
+
+def test_options_offer_what_the_package_has() -> None:
+    assert tuple(RECIPES) == options.RECIPE_NAMES
+    assert BY_NAME["mode"].choices == ("both", *MODES)
+    assert BY_NAME["exporter"].choices == EXPORTERS
+    assert len(BY_NAME) == len(OPTIONS)
+    for option in OPTIONS:
+        assert option.flag == "--" + option.key.replace("_", "-")
+        assert option.help
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_defaults_are_values_of_their_option(option: Option) -> None:
+    if option.default is not None:
+        assert option.parse(option.default, "x") == option.default
+
+
+def test_the_command_line_comes_before_the_ini_file(pytester: pytest.Pytester) -> None:
+    pytester.makeini(
+        "[pytest]\nmnn_min_coverage = 0.5\nmnn_timeout = 60\nmnn_recipe = w8 fp16\nmnn_strict = true\nmnn_mode = eval\n"
+    )
+    config = pytester.parseconfig("--mnn-min-coverage=0.25", "--mnn-model=a.py:b", "--mnn-model", "c.onnx")
+    assert command_line(config) == {
+        "model": ("a.py:b", "c.onnx"),
+        "min_coverage": 0.25,
+        "timeout": 60.0,
+        "recipe": ("w8", "fp16"),
+        "strict": True,
+        "mode": "eval",
+    }
+    assert is_asked(config)
+
+
+def test_nothing_given_is_nothing_asked(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfig()
+    assert command_line(config) == {}
+    assert not is_asked(config)
+
+
+def test_a_model_in_the_ini_file_is_asked(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmnn_model = net.py:build\n")
+    assert is_asked(pytester.parseconfig())
+
+
+def test_a_bad_value_in_the_ini_file_is_named(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmnn_min_coverage = most\n")
+    with pytest.raises(ValueError, match="--mnn-min-coverage: 'most' is not a number"):
+        command_line(pytester.parseconfig())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], False),
+        (["tests"], False),
+        ([__file__ + "::test_x"], False),
+        ([__file__], False),
+        (["net.py:build::int8[eval]::size"], True),
+        (["net.onnx::int8::size"], True),
+        (["tests", "mine::w8"], True),
+    ],
+)
+def test_ids_of_ours_are_told_from_files(arguments: list[str], expected: bool) -> None:
+    assert may_hold_ids(arguments) is expected
+
+
+def test_tables_may_use_plurals_and_only_what_belongs_to_a_model() -> None:
+    table = {"recipes": ["w4"], "skip_layers": ["a*"], "min_cosine": 0.9, "models": {}, "mode": "train"}
+    assert table_values(table, "t", ("models",)) == {
+        "recipe": ("w4",),
+        "skip_layer": ("a*",),
+        "min_cosine": 0.9,
+        "mode": "train",
+    }
+    for key in ("models", "min_cosin", "mnn_mode", "report", "strict", "config"):
+        with pytest.raises(ValueError, match=rf"^t: unknown key '{key}'; known: .*min_cosine"):
+            table_values({key: "x"}, "t", ())
+    with pytest.raises(ValueError, match=r"^t: recipes: 'int4' is unknown"):
+        table_values({"recipes": ["int4"]}, "t", ())
