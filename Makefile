@@ -36,6 +36,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/import_cost.py
 	$(BIN)/python benchmarks/size_prediction.py
 	$(BIN)/python benchmarks/gate_time.py
+	$(BIN)/python benchmarks/reader.py
+	$(BIN)/python benchmarks/dump_agreement.py build/corpus
+	$(BIN)/python benchmarks/fuzz.py build/corpus 5000
 
 clean:
 	rm -rf $(VENV) build .pytest_cache

@@ -82,6 +82,14 @@ class Case:
         patterns, modules = self.gate.settings.skip_layers, self.variant.modules
         return layer_rows(self.match, self.recipe, lambda op: is_skipped(op, patterns, modules.get(op.name, "")))
 
+    @property
+    def idle_patterns(self) -> tuple[str, ...]:
+        """The patterns of layers to skip that match no layer."""
+        modules = self.variant.modules
+        layers = [(row.layer, modules.get(row.layer.name, "")) for row in self.rows]
+        patterns = self.gate.settings.skip_layers
+        return tuple(one for one in patterns if not any(is_skipped(op, (one,), module) for op, module in layers))
+
     @cached_property
     def params(self) -> ParamsEvidence | None:
         """The params file against the model; None where there is none to expect."""

@@ -58,7 +58,7 @@ def _coverage(case: Case, limits: Limits, strict: bool) -> Result:
     def explain(row: LayerRow) -> tuple[str, str]:
         return explain_layer(row, case.recipe, case.rows, case.params, case.model)
 
-    return check_coverage(case.rows, case.recipe, limits.min_coverage, explain)
+    return check_coverage(case.rows, case.recipe, limits.min_coverage, explain, case.idle_patterns)
 
 
 def _weights(case: Case, limits: Limits, strict: bool) -> Result:

@@ -119,6 +119,25 @@ def test_the_command_line_comes_before_the_ini_file(pytester: pytest.Pytester) -
     assert is_asked(config)
 
 
+def test_paths_in_the_ini_file_start_at_its_folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = "mnn_model = zoo/net.py:build\n    mine=zoo/net.py:small\n    pkg.nets:build\n"
+    pytester.makeini(f"[pytest]\n{models}mnn_calibration = c.npz\nmnn_mode = eval\nmnn_report = r.json\n")
+    for name in ("zoo", "sub"):
+        (pytester.path / name).mkdir()
+    for name in ("zoo/net.py", "c.npz"):
+        (pytester.path / name).touch()
+    monkeypatch.chdir(pytester.path / "sub")
+    root = pytester.path
+    assert command_line(pytester.parseconfig()) == {
+        "model": (f"{root}/zoo/net.py:build", f"mine={root}/zoo/net.py:small", "pkg.nets:build"),
+        "calibration": f"{root}/c.npz",
+        "mode": "eval",
+        "report": ("r.json",),
+    }
+    given = command_line(pytester.parseconfig("--mnn-calibration=c.npz"))
+    assert given["calibration"] == "c.npz"
+
+
 def test_nothing_given_is_nothing_asked(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfig()
     assert command_line(config) == {}

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.checks.execution import ADD_RELU, ADD_RELU_REMEDY, INT8_SCALE, INT8_SCALE_REMEDY
 from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.metrics.agreement import Agreement, accuracy, agreement
+from pytest_mnnquant.metrics.agreement import SILENT, Agreement, accuracy, agreement
 
 # A BatchNorm mean that calibration moved by this many standard deviations makes another model of it.
 _MUCH_DRIFT: Final = 0.5
@@ -142,6 +142,10 @@ def _drop(before: float, after: float, allowed: float, samples: int, evidence: A
 def _unlike(compared: dict[str, Agreement], min_cosine: float, evidence: AccuracyEvidence) -> list[Finding]:
     findings = []
     for name, item in compared.items():
+        if item.equal is None and item.range <= SILENT:
+            message = f"output {name!r} spans {item.range:.2g} on these {item.samples} samples, which is rounding noise"
+            findings.append(Finding("MNQ003", message, remedy="evaluate on data like the real ones"))
+            continue
         if item.equal is not None:
             if item.equal < _MIN_EQUAL:
                 share = f"{item.equal:.1%} of its integers equal the float model's"

@@ -54,11 +54,15 @@ def coverage(rows: tuple[LayerRow, ...]) -> float:
 
 
 def check_coverage(
-    rows: tuple[LayerRow, ...], recipe: Recipe, minimum: float, explain: Callable[[LayerRow], tuple[str, str]]
+    rows: tuple[LayerRow, ...],
+    recipe: Recipe,
+    minimum: float,
+    explain: Callable[[LayerRow], tuple[str, str]],
+    idle_patterns: tuple[str, ...] = (),
 ) -> Result:
     """Fail when less than `minimum` of the weight bytes are stored as asked, naming each layer that is not.
 
-    `explain` gives (cause, remedy) for a layer.
+    `explain` gives (cause, remedy) for a layer; `idle_patterns` are those of --mnn-skip-layer that match none.
     """
     wanted = [row for row in rows if row.wanted]
     share = coverage(rows)
@@ -70,15 +74,28 @@ def check_coverage(
     }
     if not wanted:
         return judge("coverage", [Finding("MNQ001", "the float model has no layer to quantize")], metrics)
+    kept = [_not_kept(row) for row in rows if not row.wanted and row.stored and not _is_float(row.stored)]
+    kept += [Finding("MNQ404", f"--mnn-skip-layer={pattern} matches no layer") for pattern in idle_patterns]
     corrupt = [_corrupt(row) for row in wanted if row.stored and not all(w.intact for w in row.stored.weights)]
     if share >= minimum and not corrupt:
-        return judge("coverage", (), metrics)
+        return judge("coverage", kept, metrics)
     total = sum(row.layer.weight_bytes for row in wanted)
     missed = [row for row in wanted if not row.quantized and not (row.stored and _is_corrupt(row.stored))]
     findings = [_missed(row, recipe, total, *explain(row)) for row in missed] if share < minimum else []
     head = f"coverage {share:.1%}, at least {minimum:.1%} wanted"
-    findings = [*corrupt, *findings]
+    findings = [*corrupt, *findings, *kept]
     return judge("coverage", _with_head(findings, head), metrics)
+
+
+def _is_float(op: Op) -> bool:
+    return all(weights.storage is Storage.FLOAT32 for weights in op.weights)
+
+
+def _not_kept(row: LayerRow) -> Finding:
+    assert row.stored is not None
+    label = row.stored.weights[0].label
+    message = f"is stored as {label}, but was meant to stay float (--mnn-skip-layer)"
+    return Finding("MNQ405", message, row.layer.name, remedy="leave it out when calibrating, and convert again")
 
 
 def _is_corrupt(op: Op) -> bool:

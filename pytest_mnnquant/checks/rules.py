@@ -51,9 +51,18 @@ RULES: Final = {
         Rule(
             "MNQ402", "layer-has-other-precision", _E, "A layer's weights are stored in another precision than asked."
         ),
+        Rule("MNQ404", "skip-matches-nothing", _W, "A pattern of --mnn-skip-layer matches no layer."),
+        Rule("MNQ405", "skipped-layer-quantized", _E, "A layer meant to stay float is not stored as float."),
         Rule("MNQ403", "weight-buffer-corrupt", _E, "A layer's weight buffer contradicts its own header."),
         Rule("MNQ410", "weights-differ", _E, "A layer's stored weights are not the source's weights."),
         Rule("MNQ411", "vectors-differ", _E, "A bias or a normalization's vectors are not the source's."),
+        Rule(
+            "MNQ412",
+            "channels-lost",
+            _E,
+            "Channels of a layer hold other values than the source's.",
+        ),
+        Rule("MNQ413", "scales-too-coarse", _E, "A layer's steps are far coarser than its weights need."),
         Rule("MNQ601", "ran-in-float", _E, "A layer that is stored in int8 did not run in int8."),
         Rule("MNQ602", "layer-did-not-run", _E, "A layer does not appear in the trace of what ran."),
         Rule(

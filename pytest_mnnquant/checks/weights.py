@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -9,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.metrics.agreement import sqnr_db
 from pytest_mnnquant.mnnfile.matching import Match
-from pytest_mnnquant.mnnfile.model import BadModel, Floats, Model
+from pytest_mnnquant.mnnfile.model import BadModel, Floats, Model, Op
+from pytest_mnnquant.mnnfile.storage import Affine, Storage
 
 # No rounding errs by more than half a step, which is 4.8 dB above its mean power of step^2 / 12. Of MNN's own ways to
 # quantize only mnnquant's ADMM weights come near that (3.9 dB). An error beyond it is no rounding.
@@ -20,6 +21,12 @@ _MARGIN_DB = 6.0
 _FINEST_DB = 50.0
 
 
+# A channel of which more than this share of the power is error is lost.
+_LOST = 0.1
+# Steps this much coarser than the weights need throw two bits away. One scale for a whole layer stays below.
+_COARSE = 4.0
+# Weights of one block: four bytes each, in a cache of 256 kB or more.
+_CACHED = 1 << 15
 # Vectors stay float; float16 keeps 3 digits, and mnnquant's EMA trains them a little.
 _VECTOR_TOLERANCE = 0.05
 
@@ -28,7 +35,9 @@ _VECTOR_TOLERANCE = 0.05
 class WeightError:
     """SQNR in dB of a layer's decoded weights, measured and as rounding to its steps would give.
 
-    `clipped` of `channels` can't hold the source's largest weights, where that is all that is wrong.
+    Of its `channels` (scale groups), `clipped` can't hold the source's largest weights, where that is all that is
+    wrong, and `lost` have errors that are no rounding while the layer as a whole looks right (`first_lost` is one).
+    `coarseness`: root mean square of its steps over that of the steps that its weights need.
     """
 
     layer: str
@@ -36,6 +45,9 @@ class WeightError:
     expected: float
     clipped: int = 0
     channels: int = 0
+    lost: int = 0
+    first_lost: int = -1
+    coarseness: float = 1.0
 
     @property
     def is_other(self) -> bool:
@@ -44,30 +56,95 @@ class WeightError:
 
 
 def weight_errors(base: Model, model: Model, match: Match) -> tuple[list[WeightError], list[Finding]]:
-    """Compare each pair of layers; returns the figures, and findings where weights can't be decoded.
-
-    Expected noise power of rounding is step^2 / 12 (uniform error of half a step either way).
-    """
+    """Compare each pair of layers; returns the figures, and findings where weights can't be decoded."""
     errors, findings = [], []
     for layer, stored in match.pairs:
         try:
-            ours, theirs = base.decoded(layer).reshape(-1), model.decoded(stored).reshape(-1)
-            steps = model.steps(stored).astype(np.float64)
+            ours = base.decoded(layer).reshape(-1)
+            found = _compared(ours, model, layer, stored)
         except BadModel as error:
             findings.append(Finding("MNQ403", f"its weights can't be decoded: {error}", layer.name))
             continue
-        if ours.shape != theirs.shape or not np.isfinite(theirs).all():
-            findings.append(
-                Finding("MNQ403", f"{theirs.size} finite weights wanted, {ours.size} in the source", layer.name)
-            )
-            continue
-        signal = float(np.square(ours.astype(np.float64)).mean())
-        noise = float(np.square(steps).mean()) / 12 if steps.size else 0.0
-        expected = 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else math.inf
-        clipped = _clipped(ours.reshape(len(steps), -1), theirs.reshape(len(steps), -1), steps) if len(steps) else 0
-        measured = sqnr_db(ours, theirs)
-        errors.append(WeightError(layer.name, measured, min(expected, _FINEST_DB), clipped, len(steps)))
+        if found is None:
+            message = f"it does not hold the {ours.size} finite weights of the source"
+            findings.append(Finding("MNQ403", message, layer.name))
+        else:
+            errors.append(found)
     return errors, findings
+
+
+def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError | None:
+    """The error of one layer; None where the stored weights are not as many as the source's, or not finite.
+
+    Expected noise power of rounding is step^2 / 12 (uniform error of half a step either way).
+    """
+    weights = stored.weights[0]
+    if weights.storage is Storage.INTEGER:
+        quantized = model.affine(stored)
+        steps = np.abs(quantized.scales).astype(np.float64)
+        size = quantized.codes.size
+    else:
+        quantized, steps = None, np.empty(0)
+        theirs = model.decoded(stored).reshape(-1)
+        size = theirs.size
+    if size != ours.size:
+        return None
+    groups = len(steps) or max(1, layer.shape[0] if layer.shape and size % layer.shape[0] == 0 else 1)
+    rows = ours.reshape(groups, -1)
+    sums = _sums(rows, quantized if quantized is not None else theirs.reshape(groups, -1))
+    if not np.isfinite(sums.noise).all():
+        return None
+    signal, noise = float(sums.signal.sum()), float(sums.noise.sum())
+    rounding = np.square(steps) / 12 * rows.shape[1]
+    expected = 10 * math.log10(signal / rounding.sum()) if signal > 0 and rounding.sum() > 0 else math.inf
+    measured = (10 * math.log10(signal / noise) if signal > 0 else -math.inf) if noise > 0 else math.inf
+    found = WeightError(layer.name, measured, min(expected, _FINEST_DB), channels=len(steps))
+    if not len(steps):
+        return found
+    if found.is_other:
+        decoded = model.decoded(stored).reshape(groups, -1)
+        return dataclasses.replace(found, clipped=_clipped(rows, decoded, steps))
+    # A channel of next to nothing (BatchNorm folds such) may become anything of that size: it drowns in the rounding of
+    # the others.
+    audible = sums.noise > rounding.mean()
+    lost = (sums.noise > 10 ** (_MARGIN_DB / 10) * rounding) & (sums.noise > _LOST * sums.signal) & audible
+    needed = 2 * sums.peak / ((1 << weights.bits) - 2 or 1)
+    ratio = math.sqrt(np.square(steps).sum() / np.square(needed).sum()) if needed.any() else 1.0
+    return dataclasses.replace(
+        found, lost=int(lost.sum()), first_lost=int(lost.argmax()) if lost.any() else -1, coarseness=ratio
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """For each group of weights: sums of squares of source and of error, and the source's largest magnitude."""
+
+    signal: npt.NDArray[np.float64]
+    noise: npt.NDArray[np.float64]
+    peak: npt.NDArray[np.float64]
+
+
+def _sums(rows: Floats, stored: Affine | Floats) -> _Sums:
+    """Walk both in blocks that stay in the processor's cache: what is compared is touched once."""
+    groups, width = rows.shape
+    sums = _Sums(np.empty(groups), np.empty(groups), np.empty(groups))
+    high = max(1, _CACHED // max(1, width))
+    buffer = np.empty((min(high, groups), width), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, groups, high):
+            ours = rows[start : start + high]
+            part = slice(start, start + len(ours))
+            error = buffer[: len(ours)]
+            if isinstance(stored, Affine):
+                np.multiply(stored.codes[part], stored.scales[part, np.newaxis], out=error, casting="unsafe")
+                error += stored.offsets[part, np.newaxis]
+                error -= ours
+            else:
+                np.subtract(stored[part], ours, out=error)
+            sums.noise[part] = np.einsum("ij,ij->i", error, error)
+            sums.signal[part] = np.einsum("ij,ij->i", ours, ours)
+            sums.peak[part] = np.maximum(ours.max(1), -ours.min(1))
+    return sums
 
 
 def _clipped(ours: Floats, theirs: Floats, steps: npt.NDArray[np.float64]) -> int:
@@ -92,6 +169,7 @@ def check_weights(base: Model, model: Model, match: Match, older_by_days: float 
         )
         for error in others
     ]
+    findings += [finding for error in errors if not error.is_other for finding in _channels(error)]
     if errors and not others:  # Where weights are others, vectors are too: that needs no further word.
         findings += _other_vectors(base, model, match)
     if not errors and not findings:
@@ -99,6 +177,34 @@ def check_weights(base: Model, model: Model, match: Match, older_by_days: float 
     worst = min((error.measured for error in errors), default=None)
     metrics = {"layers_compared": len(errors), "worst_sqnr_db": worst}
     return judge("weights", findings, metrics)
+
+
+def _channels(error: WeightError) -> list[Finding]:
+    """What is wrong with a layer whose weights as a whole are the source's."""
+    found = []
+    if error.lost:
+        where = f"{error.lost} of its {error.channels} channels (first: {error.first_lost})"
+        message = f"{where} hold other values than the source's"
+        found.append(
+            Finding(
+                "MNQ412",
+                message,
+                error.layer,
+                cause="their range is too small for the converter's scale, so all their weights became one code",
+                remedy="quantize this layer symmetrically (--weightQuantAsymmetric=0), or leave it float",
+            )
+        )
+    if error.coarseness > _COARSE:
+        found.append(
+            Finding(
+                "MNQ413",
+                f"its steps are {error.coarseness:.1f} times as coarse as its weights need, {_COARSE:g} allowed",
+                error.layer,
+                cause="the scales were made for larger weights than these",
+                remedy="calibrate this source again, and convert with the params file that this writes",
+            )
+        )
+    return found
 
 
 def _clipping(error: WeightError) -> tuple[str, str]:

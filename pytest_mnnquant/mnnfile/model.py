@@ -19,7 +19,7 @@ from pytest_mnnquant.mnnfile.parameters import (
     vector_weights,
 )
 from pytest_mnnquant.mnnfile.schema import DATA_TYPES, OP_NAMES, PARAMETER_NAMES
-from pytest_mnnquant.mnnfile.storage import Floats, Storage, Weights
+from pytest_mnnquant.mnnfile.storage import Affine, Floats, Storage, Weights, affine
 
 # Parameter table -> (slots of its float vectors, slot of their place in the .mnn.weight file).
 VECTORS: Final = {
@@ -164,6 +164,10 @@ class Model:
         """A run of bytes of the `.mnn` or the `.mnn.weight` file; None where they are not there."""
         buffer = self._external if external else self._buffer
         return None if buffer is None or start + size > len(buffer) else buffer[start : start + size]
+
+    def affine(self, op: Op) -> Affine:
+        """The integer weights of a layer as codes, scales and offsets; raises `BadModel` where there are none."""
+        return affine(op.weights[0], self._external)
 
     def steps(self, op: Op) -> Floats:
         """Quantization step of each scale group of a layer, shape [channels * blocks]; empty for float storage."""

@@ -97,6 +97,35 @@ class Weights:
         return np.abs(_scales(self, self._source, external)[:, -1])
 
 
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """Integer weights before they are multiplied out: value = code * scale + offset.
+
+    `codes` has shape [groups, weights per group], `scales` and `offsets` [groups]; `codes` may be a view of the file.
+    """
+
+    codes: npt.NDArray[Any]
+    scales: Floats
+    offsets: Floats
+
+
+def affine(weights: Weights, external: memoryview | None) -> Affine:
+    """Codes, scales and offsets of integer weights; raises `BadModel` where they are missing or inconsistent."""
+    table = weights._source
+    if weights.of_product or weights.storage not in (Storage.INTEGER, Storage.SPARSE_INTEGER) or table is None:
+        raise BadModel(f"weights stored as {weights.storage.value!r} have no scales of their own")
+    pairs = _scales(weights, table, external)
+    codes = _codes(weights, table, external, pairs)
+    if weights.channels <= 0 or codes.size % weights.channels or not codes.size or codes.size % len(pairs):
+        raise BadModel(f"{len(pairs)} scales and {weights.channels} channels do not divide {codes.size} weights")
+    scales, offsets = pairs[:, -1], np.zeros(len(pairs), np.float32)
+    if weights.asymmetric:
+        lowest = int(table.scalar(8, "i32")) or -128  # MNN takes 0 for -128, and no positive number.
+        with np.errstate(over="ignore", invalid="ignore"):
+            offsets = pairs[:, 0] - np.float32(min(lowest, 0)) * scales
+    return Affine(codes.reshape(len(pairs), -1), scales, offsets)
+
+
 def is_first_plain(table: Table) -> bool:
     """Whether an IDSTQuan table is of the first form of PLAIN weights: always asymmetric, no factor to the scales."""
     return int(table.scalar(2, "i32")) == Kind.PLAIN and not table.scalar(8, "i32") and not table.scalar(4, "f32")

@@ -24,6 +24,8 @@ from pytest_mnnquant.sources.pytorch import as_tensors, quiet
 
 _PROBE_SAMPLES: Final = 4
 _BATCH: Final = 32
+# ATen operators that a layer with weights runs as.
+_WEIGHTED: Final = ("convolution", "addmm", "mm", "bmm", "baddbmm")
 _TOLERANCE: Final = 2e-3
 
 
@@ -95,12 +97,17 @@ def bind(
     for op in ops:
         for tensor, array in zip((op.inputs[0], op.outputs[0]), traced[op.name], strict=True):
             wanted = moments(array) if array is not None else None
-            matches = (value for value, found in known if wanted is not None and found.matches(wanted))
+            matches = (place for place, (_, found) in enumerate(known) if wanted is not None and found.matches(wanted))
+            place = next(matches, None)
             if values.get(tensor) is None:
-                values[tensor] = next(matches, None)
-        output = values[op.outputs[0]]
-        modules[op.name] = output.module if output else ""
+                values[tensor] = None if place is None else known[place][0]
+        modules[op.name] = "" if place is None else _module_of(known[: place + 1])
     return Binding(values, modules)
+
+
+def _module_of(until: list[tuple[Value, Moments]]) -> str:
+    """The module of the layer whose output comes last: what follows it there (BatchNorm, ReLU) is fused into it."""
+    return next((value.module for value, _ in reversed(until) if value.operator in _WEIGHTED), until[-1][0].module)
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,10 @@ def make_variant(
 ) -> Variant:
     """Quantize. Raises `SourceError` (no calibration data) or `NativeFailure`."""
     if not recipe.activations:
+        if any(is_skipped(op, skip) for op in source.model.layers if op.is_convolution):
+            raise SourceError(
+                f"{recipe.name} can't leave layers float yet: --mnn-skip-layer goes with int8 and with given files"
+            )
         say(f"converting to {recipe.name}")
         inputs: dict[str, Any] = {
             "float": source.digest,

@@ -59,7 +59,7 @@ def load_data(text: str, root: Path, input_names: tuple[str, ...]) -> Dataset:
             raise DataError(f"{target}: no such file")
         try:
             module = import_file(root / target)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError(f"{text}: importing it raised {describe(error)}") from error
         return as_dataset(call(text, module, attribute), input_names, text)
     path = root / text

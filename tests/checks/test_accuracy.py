@@ -135,9 +135,21 @@ def test_a_float_model_of_broken_numbers_is_no_reference(value: float, labels: A
 
 def test_an_output_that_does_not_depend_on_the_input_fails() -> None:
     assert codes(check(evidence(np.tile(LOGITS[:1], (100, 1))), 1.0, -1.0)) == ["MNQ704"]
-    constant = np.ones((100, 5), np.float32)
-    assert check(evidence(constant, constant, None)).outcome == PASSED
     assert check(evidence(LOGITS[:1], LOGITS[:1], LABELS[:1])).outcome == PASSED
+
+
+def test_a_float_model_whose_output_does_not_depend_on_the_input_shows_nothing() -> None:
+    constant = np.ones((100, 5), np.float32)
+    result = check(evidence(constant, constant, None))
+    assert result.outcome == INCONCLUSIVE
+    assert codes(result) == ["MNQ003"]
+
+
+@pytest.mark.parametrize(("flipped", "found"), [(1, []), (60, ["MNQ702"])])
+def test_an_output_of_integers_without_labels_is_compared_one_by_one(flipped: int, found: list[str]) -> None:
+    other = LABELS.copy()
+    other[:flipped] += 1
+    assert codes(check(evidence(other[:, None], LABELS[:, None], None))) == found
 
 
 def test_a_missing_output_or_one_of_another_shape_fails() -> None:

@@ -89,7 +89,22 @@ def test_a_broken_buffer_fails_even_where_the_share_is_reached() -> None:
 def test_skipped_layers_neither_count_nor_fail() -> None:
     result = check([(BIG, BIG), (SMALL, as_int8(SMALL))], skip=("big",))
     assert result.outcome == PASSED
+    assert codes(result) == []
     assert result.metrics == {"coverage": 1.0, "layers": 1, "quantized_layers": 1, "skipped_layers": 1}
+
+
+def test_a_layer_that_should_stay_float_and_does_not_fails() -> None:
+    result = check([(BIG, as_int8(BIG)), (SMALL, as_int8(SMALL))], skip=("big",))
+    assert codes(result) == ["MNQ405"]
+    assert result.findings[0].layer == "big"
+
+
+def test_a_pattern_that_matches_no_layer_is_a_warning() -> None:
+    found = rows([(BIG, as_int8(BIG))])
+    result = check_coverage(found, RECIPES["int8"], 0.99, lambda _row: ("", ""), ("bigg",))
+    assert result.outcome == PASSED
+    assert codes(result) == ["MNQ404"]
+    assert "bigg" in result.findings[0].message
 
 
 def test_nothing_to_quantize_is_no_pass() -> None:
@@ -130,9 +145,9 @@ def test_coverage_is_the_share_of_wanted_bytes_and_decides(
     layers: list[tuple[int, bool, bool]], minimum: float
 ) -> None:
     pairs: list[tuple[Op, Op | None]] = []
-    for number, (size, quantized, _) in enumerate(layers):
+    for number, (size, quantized, skipped) in enumerate(layers):
         op = layer(f"l{number}", (size, number + 1, 1, 1))
-        pairs.append((op, as_int8(op) if quantized else op))
+        pairs.append((op, as_int8(op) if quantized and not skipped else op))
     skip = tuple(f"l{number}" for number, (_, _, skipped) in enumerate(layers) if skipped)
     found = rows(pairs, skip=skip)
     share = coverage(found)

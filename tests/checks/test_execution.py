@@ -117,6 +117,12 @@ def test_a_renamed_layer_is_looked_for_under_its_name_in_the_file() -> None:
     assert codes(check((renamed,), [TracedOp("big", "Convolution", True)])) == ["MNQ602"]
 
 
+def test_a_scale_that_ran_in_int8_is_told() -> None:
+    result = check(scales=("/norm/Batch",))
+    assert codes(result) == ["MNQ611"]
+    assert result.findings[0].layer == "/norm/Batch"
+
+
 def test_a_clamping_sum_is_a_warning() -> None:
     result = check(clamping=("/Add_1", "/Add_2"))
     assert result.outcome == PASSED

@@ -12,13 +12,14 @@ from torch import nn
 
 from pytest_mnnquant.checks.finding import FAILED, PASSED, Result
 from pytest_mnnquant.checks.weights import WeightError, check_weights, weight_errors
-from pytest_mnnquant.mnnfile.matching import match_layers
+from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from tests.conftest import Workshop
 from tests.evidence import codes
+from tests.smallnets import one_layer
 
 RECIPES = [("int8", "eval"), ("w8", None), ("w4", None), ("fp16", None)]
 
@@ -52,8 +53,8 @@ def test_coarse_steps_excuse_coarse_weights(workshop: Workshop, digits: Prepared
     assert check(digits.model, workshop.quantized(digits.model, *flags)).outcome == PASSED
 
 
-def retrained(workshop: Workshop, digits: Prepared, *layers: str) -> Model:
-    """The float model of the same net, some of its layers with other weights."""
+def retrained(workshop: Workshop, digits: Prepared, *layers: str, bias: str = "") -> Model:
+    """The float model of the same net, some of its layers with other weights, or one with another bias."""
     assert digits.network is not None
     assert digits.calibration is not None
     network = type(digits.network)()
@@ -63,6 +64,10 @@ def retrained(workshop: Workshop, digits: Prepared, *layers: str) -> Model:
         weight = network.get_submodule(name).weight
         assert isinstance(weight, torch.Tensor)
         nn.init.kaiming_normal_(weight)
+    if bias:
+        vector = network.get_submodule(bias).bias
+        assert isinstance(vector, torch.Tensor)
+        vector.data += 3 * vector.data.abs().max()
     return workshop.floats(network.eval(), digits.calibration.head(2))
 
 
@@ -117,6 +122,22 @@ def test_scales_made_for_other_weights_clip_and_are_told_so(
     assert "48 of its 48 scales are too small" in finding.cause
 
 
+@pytest.mark.parametrize(("factor", "found"), [(2, []), (6, ["MNQ413"])])
+def test_scales_that_are_far_too_coarse_are_told(
+    workshop: Workshop, digits_int8: Variant, tmp_path: Path, factor: float, found: list[str]
+) -> None:
+    assert digits_int8.params is not None
+    params = read_params(digits_int8.params)
+    third = params.layers[2]
+    wide = dataclasses.replace(third.weight, scales=tuple(scale * factor for scale in third.weight.scales))
+    layers = (*params.layers[:2], dataclasses.replace(third, weight=wide), params.layers[3])
+    write_params(dataclasses.replace(params, layers=layers), tmp_path / "p.bin")
+    model = workshop.quantized(digits_int8.base, "--compressionParamsFile", str(tmp_path / "p.bin"))
+    result = check(digits_int8.base, model)
+    assert codes(result) == found
+    assert all(finding.layer == digits_int8.base.layers[2].name for finding in result.findings)
+
+
 def patched(model: Model, number: int, edit: dict[int, bytes], slot: int, size: int, path: Path) -> Model:
     """A copy of the file with bytes of one vector of a layer's quantization replaced."""
     parameters = model.layers[number].parameters
@@ -138,6 +159,34 @@ def test_scrambled_codes_are_found_though_the_file_is_whole(
     scrambled = patched(digits_w4.model, 1, {100: bytes(range(256)) * (size // 512)}, 0, 1, tmp_path / "s.mnn")
     assert scrambled.layers[1].weights[0].intact
     assert codes(check(digits.model, scrambled)) == ["MNQ410"]
+
+
+def faint(workshop: Workshop, size: float) -> tuple[Model, Model]:
+    """A layer whose channel 3 is small, as float and in 4 bits."""
+    layer = one_layer("linear")
+    with torch.no_grad():
+        layer.network.get_parameter("0.weight")[3] *= size
+    base = workshop.floats(layer.network, {"input": layer.identity})
+    return base, workshop.quantized(base, "--weightQuantBits", "4")
+
+
+def test_one_lost_channel_is_named_though_the_layer_as_a_whole_looks_right(workshop: Workshop, tmp_path: Path) -> None:
+    base, model = faint(workshop, 0.1)
+    assert check(base, model).outcome == PASSED
+    header, channel = 1 + 2 * 2 + 1 + 16, 64 // 2
+    flattened = patched(model, 0, {header + 3 * channel: bytes(channel)}, 0, 1, tmp_path / "flat.mnn")
+    (error,), _ = weight_errors(base, flattened, match_layers(base, flattened))
+    assert not error.is_other
+    result = check(base, flattened)
+    assert codes(result) == ["MNQ412"]
+    assert "1 of its 24 channels (first: 3)" in result.findings[0].message
+
+
+def test_what_becomes_of_a_channel_of_next_to_nothing_does_not_matter(workshop: Workshop) -> None:
+    """MNN gives it no scale."""
+    base, model = faint(workshop, 1e-7)
+    assert np.unique(model.decoded(model.layers[0])[3]).size == 1
+    assert check(base, model).outcome == PASSED
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -172,9 +221,19 @@ def test_weights_in_place_of_zeros_fail(workshop: Workshop, digits: Prepared) ->
     assert result.findings[0].layer == digits.model.layers[2].name
 
 
-def test_nothing_compared_is_no_pass(workshop: Workshop, digits: Prepared) -> None:
-    other = workshop.prepared("garment_classifier").model
+def test_one_bias_or_normalization_of_other_values_is_named_alone(workshop: Workshop, digits: Prepared) -> None:
+    other = workshop.quantized(retrained(workshop, digits, bias="classifier.2"), "--weightQuantBits", "4")
     result = check(digits.model, other)
+    assert codes(result) == ["MNQ411"]
+    assert result.findings[0].layer == digits.model.layers[2].name
+    shifted = retrained(workshop, digits, bias="features.5")  # a BatchNorm, folded into the convolution before it
+    assert [(item.code, item.layer) for item in check(digits.model, shifted).findings] == [
+        ("MNQ411", digits.model.layers[1].name)
+    ]
+
+
+def test_nothing_compared_is_no_pass(digits: Prepared) -> None:
+    result = check_weights(digits.model, digits.model, Match((), digits.model.layers, ()), None)
     assert result.outcome == FAILED
     assert codes(result) == ["MNQ001"]
     assert result.metrics["worst_sqnr_db"] is None

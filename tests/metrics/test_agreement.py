@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pytest_mnnquant.metrics.agreement import Agreement, accuracy, agreement, sqnr_db
+from pytest_mnnquant.metrics.agreement import Agreement, accuracy, agreement, is_same, sqnr_db
 
 Floats = npt.NDArray[np.float32]
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=5)
@@ -123,6 +123,30 @@ def test_broken_numbers_never_pass_for_agreement(bad: float, side: str) -> None:
     found = agreement(reference, output)
     assert not found.relative_error <= 0.01
     assert not found.sqnr_db >= 10
+
+
+def test_integers_are_compared_one_by_one() -> None:
+    """The distance between two classes means nothing."""
+    reference = np.arange(200).reshape(50, 4) % 9
+    output = reference.copy()
+    output[:2, 1] += 1
+    found = agreement(reference, output)
+    assert found.equal == 0.99
+    assert found.cosine is None
+    assert found.top1 is None
+    assert is_same(found)
+    output[:10, 1] += 1
+    assert not is_same(agreement(reference, output))
+
+
+@pytest.mark.parametrize(
+    ("error", "same"), [(0.0, True), (0.009, True), (0.011, False), (np.nan, False), (np.inf, False)]
+)
+def test_reals_are_the_same_up_to_a_share_of_their_range(error: float, same: bool) -> None:
+    reference = np.linspace(-1, 1, 40).reshape(10, 4)
+    output = reference.copy()
+    output[3, 1] += 2 * error
+    assert is_same(agreement(reference, output)) is same
 
 
 def test_nothing_and_other_shapes_can_not_be_compared() -> None:

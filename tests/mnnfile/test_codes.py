@@ -159,6 +159,13 @@ def test_sparse_headers_that_make_no_sense_are_refused(at: int) -> None:
         sparse_header(buffer[: at + 1], False)
 
 
+@pytest.mark.parametrize("keep", [8, 10, 12, -1])
+def test_a_sparse_buffer_that_is_cut_off_is_refused(keep: int) -> None:
+    buffer = sparse((2, 30), [1, 20, 50], [7, -8, 1], 3, 4)
+    with pytest.raises(BadModel):
+        sparse_header(buffer[:keep], False)
+
+
 def test_a_sparse_place_beyond_the_end_is_refused() -> None:
     buffer = sparse((1, 7), [3, 6], [1, 1], 3, 4)
     shorter = buffer.copy()

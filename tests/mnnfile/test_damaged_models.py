@@ -77,6 +77,8 @@ def ask_everything(model: Model, healthy: Model, folder: Path) -> None:
                 assert question(op).dtype.kind == "f"
     match_layers(healthy, model)
     with contextlib.suppress(BadModel):
+        assert all(vector.ndim == 1 for vector in model.vectors().values())
+    with contextlib.suppress(BadModel):
         assert account(model).total == model.size
     with contextlib.suppress(BadModel):
         write_exact_copy(model, {op.name for op in model.ops}, folder / "copy")

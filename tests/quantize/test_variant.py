@@ -75,9 +75,9 @@ def test_modules_are_told_for_layers(digits: Prepared, digits_int8: Variant) -> 
     assert digits.network is not None
     names = dict(digits.network.named_modules())
     assert [digits_int8.modules[op.name] for op in digits.model.layers] == [
-        "features.2",  # the ReLU that MNN fuses into the first convolution
-        "features.6",
-        "classifier.3",
+        "features.0",  # though its output in MNN is that of the ReLU after it
+        "features.4",
+        "classifier.2",
         "classifier.4",
     ]
     assert all(name in names for name in digits_int8.modules.values())
@@ -108,6 +108,12 @@ def test_layers_are_skipped_by_name_output_or_module(pattern: str, module: str, 
     assert is_skipped(layer("conv"), (pattern,), module) is skipped
     assert is_skipped(layer("conv"), ("other", pattern), module) is skipped
     assert not is_skipped(layer("conv"), (), module)
+
+
+def test_weight_only_recipes_can_not_skip_a_layer(digits: Prepared, store: Store) -> None:
+    with pytest.raises(SourceError, match="w8 can't leave layers float"):
+        make_variant(digits, RECIPES["w8"], None, ("*features.0*",), CHOICES, store, quietly)
+    make_variant(digits, RECIPES["w8"], None, ("no such layer",), CHOICES, store, quietly)
 
 
 def test_the_same_variant_is_made_once_and_other_choices_make_another(digits: Prepared, store: Store) -> None:

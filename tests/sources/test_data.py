@@ -162,6 +162,29 @@ def test_a_python_callable_yields_batches(tmp_path: Path) -> None:
         load_data("feed.py:missing", tmp_path, ("x",))
 
 
+@pytest.mark.parametrize("text", ["raise SystemExit(3)", "import no_such_package", "def ("])
+def test_a_python_file_that_can_not_be_imported_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "feed.py").write_text(text)
+    with pytest.raises(SourceError, match=r"feed\.py:batches: importing it raised"):
+        load_data("feed.py:batches", tmp_path, ("x",))
+    with pytest.raises(SourceError, match=r"none\.py: no such file"):
+        load_data("none.py:batches", tmp_path, ("x",))
+
+
+def test_batches_that_can_not_be_made_are_named() -> None:
+    def failing() -> Iterator[Any]:
+        yield X
+        raise RuntimeError("disk is full")
+
+    with pytest.raises(SourceError, match="the origin: making its batches raised RuntimeError: disk is full"):
+        as_dataset(failing(), ("x",), "the origin")
+
+
+def test_a_dataset_stays_as_it_is() -> None:
+    data = Dataset({"x": X})
+    assert as_dataset(data, ("x",), "test") is data
+
+
 def test_the_content_decides_whether_it_is_one_array_or_many(tmp_path: Path) -> None:
     np.save(tmp_path / "d.npy", X)
     (tmp_path / "d.npy").replace(tmp_path / "one.npz")

@@ -1,0 +1,75 @@
+"""`pytest-mnnquant inspect | diff | explain`: what they say, and their exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pytest_mnnquant.checks.rules import RULES
+from pytest_mnnquant.cli import main
+from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.variant import Variant
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_inspect_lists_every_layer_by_its_whole_name(digits_w4: Variant, capsys: Capture) -> None:
+    assert main(["inspect", str(digits_w4.model.path)]) == 0
+    text = capsys.readouterr().out
+    for op in digits_w4.model.layers:
+        assert f"{op.weight_count:,}" in text
+        assert op.name in text
+    assert "verdict: 4 of 4 layers quantized, 100.0% of the weights (w4)" in text
+
+
+def test_inspect_as_json_accounts_for_the_size(digits_w4: Variant, capsys: Capture) -> None:
+    assert main(["inspect", "--json", str(digits_w4.model.path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sum(found["classes"].values()) == found["bytes"] == digits_w4.model.size
+    assert {layer["bits"] for layer in found["layers"]} == {4}
+
+
+@pytest.mark.parametrize(("recipe", "status"), [("w4", 0), ("w8", 1), ("int8", 1), ("fp16", 1)])
+def test_inspect_fails_when_the_file_is_not_what_is_expected(digits_w4: Variant, recipe: str, status: int) -> None:
+    assert main(["inspect", str(digits_w4.model.path), "--expect", recipe]) == status
+
+
+def test_inspect_of_a_broken_file_is_one_line_and_status_2(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "junk.mnn").write_bytes(b"junk" * 100)
+    for name in ("junk.mnn", "none.mnn"):
+        assert main(["inspect", str(tmp_path / name)]) == 2
+        error = capsys.readouterr().err
+        assert name in error
+        assert error.count("\n") == 1
+
+
+def test_diff_of_a_model_with_itself_is_nothing(digits: Prepared, capsys: Capture) -> None:
+    path = str(digits.model.path)
+    assert main(["diff", path, path]) == 0
+    assert capsys.readouterr().out == "no difference\n"
+
+
+def test_diff_tells_storage_weights_and_bytes(digits: Prepared, digits_w4: Variant, capsys: Capture) -> None:
+    assert main(["diff", str(digits.model.path), str(digits_w4.model.path)]) == 1
+    text = capsys.readouterr().out
+    for op in digits.model.layers:
+        assert f"{op.name}: stored float32 -> w4, weight_sqnr_db" in text
+    assert f"bytes: {digits.model.size:,} -> {digits_w4.model.size:,}" in text
+    assert main(["diff", "--json", str(digits.model.path), str(digits_w4.model.path)]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["classes"]["float32"] == [sum(op.weight_bytes for op in digits.model.layers), 0]
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_every_rule_is_explained(code: str, capsys: Capture) -> None:
+    assert main(["explain", code.lower()]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{code} {RULES[code].name} (")
+    assert RULES[code].meaning in text
+
+
+def test_an_unknown_rule_is_status_2_and_lists_the_known(capsys: Capture) -> None:
+    assert main(["explain", "MNQ999"]) == 2
+    assert "MNQ304" in capsys.readouterr().err
