@@ -38,7 +38,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/gate_time.py
 	$(BIN)/python benchmarks/reader.py
 	$(BIN)/python benchmarks/dump_agreement.py build/corpus
-	$(BIN)/python benchmarks/fuzz.py build/corpus 5000
+	$(BIN)/python benchmarks/fuzz.py build/corpus
 
 clean:
 	rm -rf $(VENV) build .pytest_cache
