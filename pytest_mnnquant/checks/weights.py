@@ -79,7 +79,7 @@ def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError 
     Expected noise power of rounding is step^2 / 12 (uniform error of half a step either way).
     """
     weights = stored.weights[0]
-    if weights.storage is Storage.INTEGER:
+    if weights.storage in (Storage.INTEGER, Storage.SPARSE_INTEGER):
         quantized = model.affine(stored)
         steps = np.abs(quantized.scales).astype(np.float64)
         size = quantized.codes.size

@@ -111,19 +111,12 @@ class Affine:
 
 def affine(weights: Weights, external: memoryview | None) -> Affine:
     """Codes, scales and offsets of integer weights; raises `BadModel` where they are missing or inconsistent."""
-    table = weights._source
-    if weights.of_product or weights.storage not in (Storage.INTEGER, Storage.SPARSE_INTEGER) or table is None:
-        raise BadModel(f"weights stored as {weights.storage.value!r} have no scales of their own")
-    pairs = _scales(weights, table, external)
-    codes = _codes(weights, table, external, pairs)
-    if weights.channels <= 0 or codes.size % weights.channels or not codes.size or codes.size % len(pairs):
-        raise BadModel(f"{len(pairs)} scales and {weights.channels} channels do not divide {codes.size} weights")
+    codes, pairs = _grouped(weights, external)
     scales, offsets = pairs[:, -1], np.zeros(len(pairs), np.float32)
     if weights.asymmetric:
-        lowest = int(table.scalar(8, "i32")) or -128  # MNN takes 0 for -128, and no positive number.
         with np.errstate(over="ignore", invalid="ignore"):
-            offsets = pairs[:, 0] - np.float32(min(lowest, 0)) * scales
-    return Affine(codes.reshape(len(pairs), -1), scales, offsets)
+            offsets = pairs[:, 0] - _lowest(weights) * scales
+    return Affine(codes, scales, offsets)
 
 
 def is_first_plain(table: Table) -> bool:
@@ -151,7 +144,7 @@ def _decode(weights: Weights, external: memoryview | None) -> Floats:
     elif weights.storage is Storage.SPARSE_FLOAT:
         flat = _scattered(weights, source, external)
     else:
-        flat = _dequantized(weights, source, external)
+        flat = _dequantized(weights, external)
     return flat.reshape(weights.channels, -1) if weights.channels > 0 and flat.size % weights.channels == 0 else flat
 
 
@@ -178,22 +171,32 @@ def _code_bytes(weights: Weights, table: Table, external: memoryview | None) -> 
     return buffer if buffer.size else _external(weights, external, 1, "u1")
 
 
-def _dequantized(weights: Weights, table: Table, external: memoryview | None) -> Floats:
-    if weights.of_product or weights.storage is Storage.OTHER:
+def _grouped(weights: Weights, external: memoryview | None) -> tuple[Codes, Floats]:
+    """Codes, shape [groups, weights per group], and [minimum, scale] or [scale] of each group."""
+    table = weights._source
+    if weights.of_product or weights.storage not in (Storage.INTEGER, Storage.SPARSE_INTEGER) or table is None:
         raise BadModel(f"weights stored as {weights.storage.value!r} without a scale of their own can't be decoded")
     pairs = _scales(weights, table, external)
     codes = _codes(weights, table, external, pairs)
     count = codes.size
     if weights.channels <= 0 or count % weights.channels or not count or count % len(pairs):
         raise BadModel(f"{len(pairs)} scales and {weights.channels} channels do not divide {count} weights")
-    blocks = codes.astype(np.float32).reshape(len(pairs), -1)
+    return codes.reshape(len(pairs), -1), pairs
+
+
+def _lowest(weights: Weights) -> np.float32:
+    """The code that stands for the minimum. MNN takes 0 for -128, and no positive number."""
+    return np.float32(min(int(weights._source.scalar(8, "i32")) or -128, 0))
+
+
+def _dequantized(weights: Weights, external: memoryview | None) -> Floats:
+    codes, pairs = _grouped(weights, external)
+    blocks = codes.astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # Absurd scales give infinity, which the weights check tells.
-        if weights.asymmetric:
-            lowest = int(table.scalar(8, "i32")) or -128  # MNN takes 0 for -128, and no positive number.
-            values: Floats = (blocks - np.float32(min(lowest, 0))) * pairs[:, 1:] + pairs[:, :1]
-        else:
-            values = blocks * pairs
-    return values
+        if weights.asymmetric:  # In this order, as MNN does it.
+            values: Floats = (blocks - _lowest(weights)) * pairs[:, 1:] + pairs[:, :1]
+            return values
+        return blocks * pairs
 
 
 def _codes(weights: Weights, table: Table, external: memoryview | None, pairs: Floats) -> Codes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random as python_random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,8 +67,10 @@ class Snapshot:
         )
 
 
-@pytest.fixture
-def caller() -> tuple[Restless, dict[str, Any]]:
+Caller = tuple[Restless, dict[str, Any]]
+
+
+def caller() -> Caller:
     """A model in the middle of a training: modes mixed, some parameters frozen, gradients pending."""
     torch.manual_seed(0)
     model = Restless()
@@ -79,24 +81,38 @@ def caller() -> tuple[Restless, dict[str, Any]]:
     return model, data
 
 
-def variants(model: nn.Module, data: dict[str, Any], folder: Path) -> list[Variant]:
+@dataclass
+class Made:
+    """A caller's model and data, what was to be seen of them before and after, and what was made of them."""
+
+    model: Restless
+    data: dict[str, Any]
+    before: Snapshot
+    after: Snapshot
+    in_train: Variant
+    in_eval: Variant
+    weights: Variant
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    model, data = caller()
     choices = Choices(folder, calibration=data, evaluation=data, timeout=TIMEOUT)
     store = Store(folder / "store")
+    before = Snapshot.of(model, data)
     source = prepare(Spec("net", "net"), choices, store, quietly, given=model)
     wanted = [("int8", "train"), ("int8", "eval"), ("w4", None)]
-    return [make_variant(source, RECIPES[name], mode, (), choices, store, quietly) for name, mode in wanted]
+    variants = [make_variant(source, RECIPES[name], mode, (), choices, store, quietly) for name, mode in wanted]
+    return Made(model, data, before, Snapshot.of(model, data), *variants)
 
 
-def test_the_callers_model_data_and_process_are_as_before(
-    caller: tuple[Restless, dict[str, Any]], tmp_path: Path
-) -> None:
-    before = Snapshot.of(*caller)
-    variants(*caller, tmp_path)
-    assert before.same(Snapshot.of(*caller))
+def test_the_callers_model_data_and_process_are_as_before(made: Made) -> None:
+    assert made.before.same(made.after)
 
 
-def test_the_snapshot_notices_what_it_is_for(caller: tuple[Restless, dict[str, Any]]) -> None:
-    model, data = caller
+def test_the_snapshot_notices_what_it_is_for() -> None:
+    model, data = caller()
     before = Snapshot.of(model, data)
     assert before.same(Snapshot.of(model, data))
     torch.rand(1)
@@ -110,18 +126,15 @@ def test_the_snapshot_notices_what_it_is_for(caller: tuple[Restless, dict[str, A
     assert not before.same(Snapshot.of(model, data))
 
 
-def test_each_mode_has_the_float_model_it_was_made_from(
-    caller: tuple[Restless, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_each_mode_has_the_float_model_it_was_made_from(made: Made) -> None:
     """Calibration in train mode leaves other statistics, and with them another float model; eval mode doesn't."""
-    in_train, in_eval, weights = variants(*caller, tmp_path)
-    assert in_train.drift > 0
-    assert in_eval.drift == weights.drift == 0
-    assert in_eval.base.path == weights.base.path != in_train.base.path
+    assert made.in_train.drift > 0
+    assert made.in_eval.drift == made.weights.drift == 0
+    assert made.in_eval.base.path == made.weights.base.path != made.in_train.base.path
     moved, as_it_was = (
-        run(variant.base, caller[1], timeout=TIMEOUT).outputs["output"] for variant in (in_train, in_eval)
+        run(variant.base, made.data, timeout=TIMEOUT).outputs["output"] for variant in (made.in_train, made.in_eval)
     )
     assert not np.allclose(moved, as_it_was, rtol=1e-3, atol=1e-4)
     with torch.no_grad():
-        expected = caller[0].eval()(torch.from_numpy(caller[1]["x"])).numpy()
+        expected = copy.deepcopy(made.model).eval()(torch.from_numpy(made.data["x"])).numpy()
     np.testing.assert_allclose(as_it_was, expected, rtol=1e-3, atol=1e-4)
