@@ -62,7 +62,7 @@ def _coverage(case: Case, limits: Limits, strict: bool) -> Result:
 
 
 def _weights(case: Case, limits: Limits, strict: bool) -> Result:
-    return check_weights(case.variant.base, case.model, case.match, case.days_older)
+    return check_weights(case.variant.base, case.model, case.match, case.days_older, case.recipe.block)
 
 
 def _execution(case: Case, limits: Limits, strict: bool) -> Result:

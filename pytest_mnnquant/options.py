@@ -76,7 +76,7 @@ class Option:
         return number
 
 
-RECIPE_NAMES: Final = ("int8", "w8", "w4", "fp16")
+RECIPE_NAMES: Final = ("int8", "w8", "w4", "w8b32", "w4b32", "w8b64", "w4b64", "w8b128", "w4b128", "fp16")
 RULE_HELP: Final = "rule code not to report, such as MNQ710 (repeatable)"
 
 OPTIONS: Final = (
@@ -91,7 +91,8 @@ OPTIONS: Final = (
            "(default: calibration() beside the model)", "SPEC"),
     Option("evaluation", "evaluation data, likewise; an array named `labels` holds labels "
            "(default: evaluation() beside the model)", "SPEC"),
-    Option("recipe", "how to quantize: int8, w8, w4 or fp16 (repeatable; default: int8)", "NAME", many=True,
+    Option("recipe", "how to quantize: int8, w8, w4, fp16, or w8 and w4 in blocks such as w4b32 "
+           "(repeatable; default: int8)", "NAME", many=True,
            default=("int8",), choices=RECIPE_NAMES),
     Option("mode", "state of the PyTorch model while it is calibrated: both, train or eval (default: both)", "MODE",
            default="both", choices=("both", "train", "eval")),

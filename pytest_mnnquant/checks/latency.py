@@ -12,8 +12,7 @@ _FEWEST_PAIRS = 30
 def check_latency(times: PairedTimes, max_ratio: float | None, strict: bool) -> Result:
     """Record the ratio; fail when it is above `max_ratio`, where one is set.
 
-    The point estimate decides, or with `strict` the upper bound of the 95 % interval. A limit inside the interval
-    leaves the check inconclusive only when the estimate passes and `strict` is off.
+    The point estimate decides, or with `strict` the upper bound of the 95 % interval.
     """
     if len(times.reference) < _FEWEST_PAIRS:
         gap = Finding(

@@ -63,6 +63,7 @@ RULES: Final = {
             "Channels of a layer hold other values than the source's.",
         ),
         Rule("MNQ413", "scales-too-coarse", _E, "A layer's steps are far coarser than its weights need."),
+        Rule("MNQ414", "block-dropped", _E, "A layer has one scale a channel where one a block was asked."),
         Rule("MNQ601", "ran-in-float", _E, "A layer that is stored in int8 did not run in int8."),
         Rule("MNQ602", "layer-did-not-run", _E, "A layer does not appear in the trace of what ran."),
         Rule(

@@ -9,7 +9,7 @@ from pytest_mnnquant.checks.coverage import LayerRow
 from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.quantize.recipes import Recipe
+from pytest_mnnquant.quantize.recipes import Recipe, can_block
 
 TOLERANCE: Final = 0.03
 # Bytes of flatbuffer tables that a quantized layer adds, measured on MNN 3.6.1 (benchmarks/size_prediction.py):
@@ -32,7 +32,10 @@ def expected_layer_bytes(layer: Op, recipe: Recipe) -> int:
     header = 1 + 2 * 2 + 1 + (1 << recipe.bits)
     codes = math.ceil(layer.weight_count * recipe.bits / 8)
     channels = layer.shape[0] if layer.shape else 0
-    scales = channels * (4 if recipe.activations else 8)
+    groups = channels
+    if recipe.block and can_block(layer.shape, layer.group, recipe.block):
+        groups *= layer.shape[1] // recipe.block
+    scales = groups * (4 if recipe.activations else 8)
     return header + codes + scales + _WEIGHT_TABLES + (_ACTIVATION_TABLES if recipe.activations else 0)
 
 

@@ -13,6 +13,7 @@ from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import BadModel, Floats, Model, Op
 from pytest_mnnquant.mnnfile.storage import Affine, Storage
+from pytest_mnnquant.quantize.recipes import can_block
 
 # No rounding errs by more than half a step, which is 4.8 dB above its mean power of step^2 / 12. Of MNN's own ways to
 # quantize only mnnquant's ADMM weights come near that (3.9 dB). An error beyond it is no rounding.
@@ -155,8 +156,13 @@ def _clipped(ours: Floats, theirs: Floats, steps: npt.NDArray[np.float64]) -> in
     return 0 if (wrong & ~beyond).any() else int(beyond.any(1).sum())
 
 
-def check_weights(base: Model, model: Model, match: Match, older_by_days: float | None) -> Result:
-    """Fail for each layer whose weights are not the source's. `older_by_days`: how much older the file is than it."""
+def check_weights(
+    base: Model, model: Model, match: Match, older_by_days: float | None, block: int | None = None
+) -> Result:
+    """Fail for each layer whose weights are not the source's, or whose scales are not one for each `block` weights.
+
+    `older_by_days`: how much older the file is than the source.
+    """
     errors, findings = weight_errors(base, model, match)
     others = sorted((error for error in errors if error.is_other), key=lambda error: error.measured)
     cause, remedy = _cause(len(others), len(errors), older_by_days)
@@ -170,6 +176,7 @@ def check_weights(base: Model, model: Model, match: Match, older_by_days: float 
         for error in others
     ]
     findings += [finding for error in errors if not error.is_other for finding in _channels(error)]
+    findings += _dropped_blocks(match, block) if block else []
     if errors and not others:  # Where weights are others, vectors are too: that needs no further word.
         findings += _other_vectors(base, model, match)
     if not errors and not findings:
@@ -229,6 +236,37 @@ def _cause(others: int, compared: int, older_by_days: float | None) -> tuple[str
     if others == compared:
         return "every layer has other weights: the file was made from another training of this network", remedy
     return "", "convert and quantize this source again"
+
+
+def _dropped_blocks(match: Match, block: int) -> list[Finding]:
+    """Layers without the block that was asked: an error where MNN could have given it, else one word for all."""
+    dropped = [
+        (layer, stored.weights[0])
+        for layer, stored in match.pairs
+        if stored.weights[0].storage is Storage.INTEGER
+        and stored.weights[0].block != block
+        and not (layer.shape[1:2] == (block,) and stored.weights[0].block is None)  # A channel of one block.
+    ]
+    findings = []
+    for layer, weights in dropped:
+        if can_block(layer.shape, layer.group, block):
+            has = "one a channel" if weights.block is None else f"one for {weights.block} weights"
+            message = f"its scales are {has}, one for {block} weights was asked"
+            findings.append(
+                Finding("MNQ414", message, layer.name, remedy=f"convert again with --weightQuantBlock {block}")
+            )
+    impossible = [layer for layer, _ in dropped if not can_block(layer.shape, layer.group, block)]
+    if impossible:
+        findings.append(
+            Finding(
+                "MNQ414",
+                f"{len(impossible)} layers keep one scale a channel, where one for {block} weights was asked",
+                impossible[0].name,
+                cause=f"MNN blocks 1x1 kernels and Linear layers whose input channels {block} divides, and no others",
+                softened=True,
+            )
+        )
+    return findings
 
 
 def _other_vectors(base: Model, model: Model, match: Match) -> list[Finding]:

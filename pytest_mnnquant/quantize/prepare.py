@@ -169,7 +169,9 @@ def _ordered(model: Model) -> list[str]:
 
 def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None]) -> Prepared:
     assert spec.path is not None
-    digest = file_digest(spec.path)
+    # torch's exporter puts the weights of a large model into a file beside it.
+    files = [spec.path, spec.path.with_name(spec.path.name + ".data")]
+    digest = "".join(file_digest(file) for file in files if file.is_file())
     if spec.path.suffix == ".mnn":
         model = read_model(spec.path)
     else:

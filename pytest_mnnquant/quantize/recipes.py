@@ -15,6 +15,7 @@ class Recipe:
     """A named way to quantize: what each layer's weights must be stored as, and how to make it so.
 
     `activations` tells whether layers compute in int8, which needs calibration data. `flags` are MNN's converter's.
+    `block` weights share a scale, where MNN can do that; None: a whole channel does.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Recipe:
     bits: int
     activations: bool = False
     flags: tuple[str, ...] = ()
+    block: int | None = None
 
     @property
     def weight_kind(self) -> str:
@@ -41,12 +43,28 @@ class Recipe:
         return wanted if self.activations and source_is_python else (None,)
 
 
+def _weight_only(bits: int, block: int | None = None) -> Recipe:
+    name = f"w{bits}" + (f"b{block}" if block else "")
+    flags = ("--weightQuantBits", str(bits), *(("--weightQuantBlock", str(block)) if block else ()))
+    return Recipe(name, Storage.INTEGER, bits, flags=flags, block=block)
+
+
 RECIPES: Final = {
     recipe.name: recipe
     for recipe in (
         Recipe("int8", Storage.INTEGER, 8, activations=True),
-        Recipe("w8", Storage.INTEGER, 8, flags=("--weightQuantBits", "8")),
-        Recipe("w4", Storage.INTEGER, 4, flags=("--weightQuantBits", "4")),
+        *(_weight_only(bits, block) for block in (None, 32, 64, 128) for bits in (8, 4)),
         Recipe("fp16", Storage.FLOAT16, 16, flags=("--fp16",)),
     )
 }
+
+
+def can_block(shape: tuple[int, ...], group: int, block: int) -> bool:
+    """Whether MNN can give each `block` weights of a convolution a scale of their own.
+
+    It does so for 1x1 kernels (Linear layers) whose input channels the block divides, in multiples of 16
+    (tools/converter/source/common/WeightQuantAndCoding.cpp); elsewhere it takes one scale a channel and says nothing.
+    """
+    if len(shape) != 4 or shape[2:] != (1, 1) or group != 1:
+        return False
+    return shape[1] % block == 0 and shape[1] > block and block % 16 == 0

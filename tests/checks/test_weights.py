@@ -247,3 +247,19 @@ def test_figures_are_near_what_rounding_gives(digits: Prepared, digits_w4: Varia
         assert error.measured == pytest.approx(error.expected, abs=2.0)
         assert not error.is_other
     assert WeightError("x", measured=10.0, expected=30.0).is_other
+
+
+def test_a_block_that_was_dropped_is_named_where_mnn_could_have_given_it(workshop: Workshop, digits: Prepared) -> None:
+    flags = ("--weightQuantBits", "4")
+    match = match_layers(digits.model, workshop.quantized(digits.model, *flags))
+    model = workshop.quantized(digits.model, *flags)
+    result = check_weights(digits.model, model, match_layers(digits.model, model), None, 32)
+    errors = [item for item in result.findings if not item.softened]
+    linear = [layer.name for layer, _ in match.pairs if layer.shape[2:] == (1, 1) and layer.shape[1] % 32 == 0]
+    assert [(item.code, item.layer) for item in errors] == [("MNQ414", name) for name in linear]
+    assert linear
+    assert [item.code for item in result.findings if item.softened] == ["MNQ414"]  # The 3x3 kernels, which MNN can't.
+    blocked = workshop.quantized(digits.model, *flags, "--weightQuantBlock", "32")
+    assert check_weights(digits.model, blocked, match_layers(digits.model, blocked), None, 32).outcome == PASSED
+    other = check_weights(digits.model, blocked, match_layers(digits.model, blocked), None, 64)
+    assert "one for 32 weights, one for 64" in other.findings[0].message
