@@ -66,7 +66,7 @@ def test_values_are_parsed_by_kind(name: str, value: Any, parsed: Any) -> None:
         ("min_coverage", True, "is not a number"),
         ("min_size_ratio", "-1", "-1 is out of range; allowed: at least 0"),
         ("timeout", "0.5", "0.5 is out of range; allowed: at least 1"),
-        ("recipe", "int4", "'int4' is unknown; choose from: int8, w8, w4, fp16"),
+        ("recipe", "int4", "'int4' is unknown; choose from: int8, w8, w4"),
         ("recipe", 8, "8 is not a list of texts"),
         ("recipe", [8], "8 is not text"),
         ("mode", "Eval", "'Eval' is unknown; choose from: both, train, eval"),

@@ -30,7 +30,8 @@ class Recipe:
         """What is asked, for messages: `8-bit weights and int8 activations`."""
         if self.storage is Storage.FLOAT16:
             return "16-bit float weights"
-        return f"{self.bits}-bit weights" + (" and int8 activations" if self.activations else "")
+        block = f" in blocks of {self.block}" if self.block else ""
+        return f"{self.bits}-bit weights{block}" + (" and int8 activations" if self.activations else "")
 
     def stores(self, weights: Weights) -> bool:
         """Whether stored weights have the precision that was asked."""

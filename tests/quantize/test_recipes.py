@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
+from pytest_mnnquant.options import RECIPE_NAMES
 from pytest_mnnquant.quantize.recipes import MODES, RECIPES
 from tests.evidence import stored
 
@@ -34,10 +35,10 @@ def test_only_recipes_that_calibrate_in_pytorch_have_modes() -> None:
 
 
 def test_what_is_asked_is_told_in_words() -> None:
-    assert [recipe.weight_kind for recipe in RECIPES.values()] == [
-        "8-bit weights and int8 activations",
-        "8-bit weights",
-        "4-bit weights",
-        "16-bit float weights",
-    ]
+    words = {name: recipe.weight_kind for name, recipe in RECIPES.items()}
+    assert words["int8"] == "8-bit weights and int8 activations"
+    assert words["w8"] == "8-bit weights"
+    assert words["w4b32"] == "4-bit weights in blocks of 32"
+    assert words["fp16"] == "16-bit float weights"
+    assert tuple(RECIPES) == RECIPE_NAMES  # The options name them without loading this package's reader.
     assert all(name == recipe.name for name, recipe in RECIPES.items())
