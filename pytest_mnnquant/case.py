@@ -35,7 +35,7 @@ class Case:
         self.gate = gate
         self.recipe = recipe
         self.mode = mode
-        self.label = recipe.name + (f"[{mode}]" if mode else "")
+        self.label = recipe.label(mode)
 
     @cached_property
     def _variant(self) -> Variant | Unusable:

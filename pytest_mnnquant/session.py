@@ -140,7 +140,7 @@ def variants(gate: Gate) -> Iterator[tuple[str, str | None]]:
 def all_ids(gate: Gate) -> Iterator[str]:
     """The ids of all checks of a source."""
     for name, mode in variants(gate):
-        label = name + (f"[{mode}]" if mode else "")
+        label = RECIPES[name].label(mode)
         yield from (f"{gate.settings.node}::{label}::{check}" for check in CHECKS)
 
 

@@ -33,6 +33,10 @@ class Recipe:
         block = f" in blocks of {self.block}" if self.block else ""
         return f"{self.bits}-bit weights{block}" + (" and int8 activations" if self.activations else "")
 
+    def label(self, mode: str | None) -> str:
+        """The name of a variant of this recipe, as ids and tables have it: `int8[train]`, `w8`, ..."""
+        return f"{self.name}[{mode}]" if mode else self.name
+
     def stores(self, weights: Weights) -> bool:
         """Whether stored weights have the precision that was asked."""
         if weights.storage is not self.storage or weights.bits != self.bits or not weights.intact:

@@ -51,7 +51,7 @@ class Variant:
     @property
     def label(self) -> str:
         """`int8[train]`, `w8`, ..."""
-        return self.recipe.name + (f"[{self.mode}]" if self.mode else "")
+        return self.recipe.label(self.mode)
 
 
 def is_skipped(op: Op, patterns: tuple[str, ...], module: str = "") -> bool:
