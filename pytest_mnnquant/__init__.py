@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pytest_mnnquant.assertions import (
         assert_accuracy,
         assert_bundle_complete,
+        assert_calibration_sufficient,
         assert_converted,
         assert_int8_executed,
         assert_latency,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "assert_accuracy",
     "assert_bundle_complete",
+    "assert_calibration_sufficient",
     "assert_converted",
     "assert_int8_executed",
     "assert_latency",

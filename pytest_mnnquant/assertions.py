@@ -37,6 +37,12 @@ def assert_weights_preserved(quantized: Quantized) -> dict[str, Any]:
     return quantized.require("weights")
 
 
+def assert_calibration_sufficient(quantized: Quantized) -> dict[str, Any]:
+    """Calibration saw enough data like the evaluation's, and the scales it left fit them."""
+    __tracebackhide__ = True
+    return quantized.require("calibration")
+
+
 def assert_int8_executed(quantized: Quantized) -> dict[str, Any]:
     """What is stored in int8 ran in int8, by the runtime's trace; what runs is not the float model."""
     __tracebackhide__ = True

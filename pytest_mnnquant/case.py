@@ -11,19 +11,23 @@ from typing import Any
 
 import numpy as np
 
+from pytest_mnnquant.checks.calibration import CalibrationEvidence
 from pytest_mnnquant.checks.coverage import LayerRow, coverage, layer_rows
 from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.checks.params import ParamsEvidence, relate
 from pytest_mnnquant.gate import UNUSABLE, Gate, Unusable, file_json, why
+from pytest_mnnquant.heldout import calibration_evidence
+from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
 from pytest_mnnquant.mnnfile.pooling import write_exact_copy
 from pytest_mnnquant.quantize.carry import carried
+from pytest_mnnquant.quantize.makers import PARAMS_NAME, is_skipped
 from pytest_mnnquant.quantize.prepare import Prepared
-from pytest_mnnquant.quantize.recipes import RECIPES, Recipe
+from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
 from pytest_mnnquant.quantize.store import file_digest
-from pytest_mnnquant.quantize.variant import PARAMS_NAME, Variant, is_skipped, make_variant
+from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.runtime.execute import PairedTimes, Run, paired_times, run
 from pytest_mnnquant.settings import ModelSettings
 
@@ -103,19 +107,34 @@ class Case:
         except (BadParams, OSError) as error:
             return ParamsEvidence(path, unreadable=str(error))
         evidence = relate(path, params, self.variant.base, self.model, self.match)
-        if names := evidence.names():
-            repaired = params.renamed(names)
-            inputs = {"params": file_digest(path), "names": names}
-            folder = self.gate.store.folder("repaired", inputs, lambda made: write_params(repaired, made / PARAMS_NAME))
+        if evidence.can_be_repaired:
+            mended = repaired(params, self.variant.base)
+            inputs = {"params": file_digest(path), "float": file_digest(self.variant.base.path)}
+            folder = self.gate.store.folder("repaired", inputs, lambda made: write_params(mended, made / PARAMS_NAME))
             evidence = dataclasses.replace(evidence, repaired=folder / PARAMS_NAME)
         return evidence
+
+    @cached_property
+    def calibration(self) -> CalibrationEvidence:
+        """What is known of the calibration, and how the scales fit held-out data."""
+        self._say("looking at the calibration")
+        return calibration_evidence(self.gate.prepared, self.variant, self.rows, self.gate.settings.timeout)
 
     @cached_property
     def run(self) -> Run:
         """The variant on the same inputs as the float model."""
         self._say("running")
+        return self._ran(self.model)
+
+    def _ran(self, model: Model) -> Run:
         source, timeout = self.gate.prepared, self.gate.settings.timeout
-        return run(self.model, self.gate.inputs, timeout=timeout, batched=source.batched)
+        found = run(model, self.gate.inputs, timeout=timeout, batched=source.batched)
+        wanted, names = source.model.output_names, model.output_names
+        if set(names) == set(wanted) or len(names) != len(wanted):
+            return found
+        # A pipeline may have exported it with other names: then outputs go by their order.
+        outputs = {name: found.outputs[own] for name, own in zip(wanted, names, strict=True)}
+        return dataclasses.replace(found, outputs=outputs)
 
     @cached_property
     def exact_run(self) -> tuple[Run, tuple[str, ...]]:
@@ -126,8 +145,7 @@ class Case:
             changed = write_exact_copy(self.model, pools, copy) if pools and not _pools_right() else ()
             if not changed:
                 return self.run, ()
-            source, timeout = self.gate.prepared, self.gate.settings.timeout
-            return run(read_model(copy), self.gate.inputs, timeout=timeout, batched=source.batched), changed
+            return self._ran(read_model(copy)), changed
 
     @cached_property
     def times(self) -> PairedTimes:
@@ -177,13 +195,19 @@ class Case:
         if variant.params is not None and variant.params.is_file():
             record["params"] = {"path": str(variant.params), "sha256": file_digest(variant.params)}
         rows = [row.as_json() | {"module": variant.modules.get(row.layer.name)} for row in self.rows]
-        return {**record, "coverage": coverage(self.rows), "bn_drift": variant.drift, "layers": rows}
+        return {
+            **record,
+            "coverage": coverage(self.rows),
+            "bn_drift": variant.drift,
+            "provenance": variant.provenance,
+            "layers": rows,
+        }
 
 
 def case_of(gate: Gate, recipe: str, mode: str | None) -> Case:
     """The variant of a source, always the same object."""
     cases: dict[tuple[str, str | None], Case] = gate.kept
-    return cases.setdefault((recipe, mode), Case(gate, RECIPES[recipe], mode))
+    return cases.setdefault((recipe, mode), Case(gate, recipe_named(recipe), mode))
 
 
 def _given_variant(settings: ModelSettings, recipe: Recipe, source: Prepared) -> Variant:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_mnnquant.checks.rules import NOT_IGNORABLE, RULES
 from pytest_mnnquant.options import command_line, table_values
+from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.settings import ModelSettings, Settings, model_settings
+from pytest_mnnquant.sources.images import parse_preprocess, undeclared
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 
 if sys.version_info >= (3, 11):
@@ -29,7 +31,7 @@ def read_settings(config: pytest.Config) -> Settings:
     given = command_line(config)
     here = config.invocation_params.dir
     table, table_base = _table(config, given.get("config"))
-    shared = table_values(table, "[tool.mnnquant]", ("models",)) if table else {}
+    shared = _values(table, "[tool.mnnquant]", ("models", "preprocess"))
     known = _configured(table, table_base)
     models = []
     for text in given.get("model", ()):
@@ -98,11 +100,16 @@ def _configured_model(
     where = f"[tool.mnnquant.models.{name}]"
     if not isinstance(entry.get("source"), str):
         raise ValueError(f"{where}: the key 'source' is missing")
-    if "preprocess" in entry:
-        raise ValueError(f"{where}: preprocess: image folders can't be read yet; give an .npz of preprocessed arrays")
-    values = {**shared, **table_values(entry, where, _MODEL_KEYS), **given}
+    values = {**shared, **_values(entry, where, _MODEL_KEYS), **given}
     parse_spec(entry["source"], base)
     return model_settings(entry["source"], name, base, values, name)
+
+
+def _values(table: Mapping[str, Any], where: str, extra: tuple[str, ...]) -> dict[str, Any]:
+    found = table_values(table, where, extra)
+    if "preprocess" in table:
+        found["preprocess"] = parse_preprocess(table["preprocess"], f"{where}: preprocess")
+    return found
 
 
 def _report(name: str) -> str:
@@ -131,9 +138,25 @@ def _validate(models: list[ModelSettings], given: Mapping[str, Any]) -> None:
             raise ValueError(
                 "--mnn-quantized: goes with a single --mnn-recipe, which says what the file is meant to be"
             )
+        _validate_recipes(model)
         for text in (model.calibration, model.evaluation):
             if text is not None:
                 _exists(text, model.base)
+                if model.preprocess is None and (model.base / text).is_dir():
+                    raise ValueError(undeclared(text))
+
+
+def _validate_recipes(model: ModelSettings) -> None:
+    recipes = [recipe_named(name) for name in model.recipes]
+    names = [recipe.name for recipe in recipes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"--mnn-recipe: two recipes are called {twice!r}; name them: --mnn-recipe NAME=file.py:callable"
+        )
+    for recipe in recipes:
+        if recipe.pipeline:
+            _exists(recipe.pipeline, model.base)
 
 
 def _exists(text: str, base: Path) -> None:

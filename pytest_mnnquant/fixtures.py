@@ -118,7 +118,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     both = {"mnn_recipe", "mnn_mode"} <= wanted
     if models and both:
         found = [(model, *pair) for model in models for pair in _variants(model, marked, False)]
-        names = [f"{model.name}-{name}" + (f"-{mode}" if mode else "") for model, name, mode in found]
+        names = [f"{model.name}-{_title(name, mode)}" for model, name, mode in found]
         metafunc.parametrize(("mnn_model", "mnn_recipe", "mnn_mode"), found, indirect=True, ids=names)
         return
     if models:
@@ -127,7 +127,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         return
     first = models[0] if models else bench.settings.defaults
     pairs = list(_variants(first, marked, _overrides_model(metafunc)))
-    names = [name + (f"-{mode}" if mode else "") for name, mode in pairs]
+    names = [_title(*pair) for pair in pairs]
     if both:
         metafunc.parametrize(("mnn_recipe", "mnn_mode"), pairs, indirect=True, ids=names)
     else:
@@ -137,15 +137,14 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 
 def _variants(settings: ModelSettings, marked: dict[str, Any], brings_model: bool) -> Iterator[tuple[str, str | None]]:
-    from pytest_mnnquant.quantize.recipes import MODES, RECIPES
+    from pytest_mnnquant.quantize.recipes import MODES, recipe_named
 
     recipes = tuple(marked.get("recipes", settings.recipes))
     modes = tuple(marked.get("modes", settings.modes))
-    for name, known in ((name, RECIPES) for name in recipes):
-        if name not in known:
-            raise pytest.Collector.CollectError(
-                f"@pytest.mark.mnn(recipes=...): {name!r} is unknown; choose from: {', '.join(known)}"
-            )
+    try:
+        known = {name: recipe_named(name) for name in recipes}
+    except ValueError as error:
+        raise pytest.Collector.CollectError(f"@pytest.mark.mnn(recipes=...): {error}") from None
     for mode in modes:
         if mode not in MODES:
             raise pytest.Collector.CollectError(
@@ -153,9 +152,15 @@ def _variants(settings: ModelSettings, marked: dict[str, Any], brings_model: boo
             )
     source = marked.get("model", settings.source)
     python = settings.quantized is None and (brings_model or not str(source).endswith((".onnx", ".mnn")))
-    for name in recipes:
-        for mode in RECIPES[name].modes(python, modes):
+    for name, recipe in known.items():
+        for mode in recipe.modes(python, modes):
             yield name, mode
+
+
+def _title(recipe: str, mode: str | None) -> str:
+    from pytest_mnnquant.quantize.recipes import recipe_named
+
+    return recipe_named(recipe).name + (f"-{mode}" if mode else "")
 
 
 def _overrides_model(metafunc: pytest.Metafunc) -> bool:

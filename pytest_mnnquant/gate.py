@@ -64,7 +64,9 @@ class Gate:
     def choices(self) -> Choices:
         """What decides how the source is prepared."""
         chosen = self.settings
-        return Choices(chosen.base, self._calibration, self._evaluation, chosen.exporter, chosen.timeout)
+        return Choices(
+            chosen.base, self._calibration, self._evaluation, chosen.exporter, chosen.timeout, chosen.preprocess
+        )
 
     @cached_property
     def _prepared(self) -> Prepared | Unusable:

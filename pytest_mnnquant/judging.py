@@ -8,6 +8,7 @@ from typing import Final
 from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks.accuracy import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.bundle import check_bundle
+from pytest_mnnquant.checks.calibration import check_calibration
 from pytest_mnnquant.checks.causes import explain_layer
 from pytest_mnnquant.checks.conversion import check_conversion
 from pytest_mnnquant.checks.coverage import LayerRow, check_coverage
@@ -18,11 +19,12 @@ from pytest_mnnquant.checks.params import check_params
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
-from pytest_mnnquant.quantize.calibration import INT8_KINDS
+from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.settings import Limits
 
-_COSINE: Final = {4: 0.95}
-_USUAL_COSINE: Final = 0.99
+# Where the user set no limit: of 4 bits less is asked.
+_COSINE: Final = 0.99
+_COARSE_COSINE: Final = 0.95
 
 
 def check(case: Case, name: str, limits: Limits | None = None, strict: bool = False) -> Result:
@@ -50,7 +52,7 @@ def _params(case: Case, limits: Limits, strict: bool) -> Result:
     if evidence is None:
         kind = "was given" if case.recipe.activations else f"is needed for {case.recipe.name}"
         return skipped("params", f"no params file {kind}")
-    wanted = tuple(row.layer for row in case.rows if row.wanted and row.layer.kind in INT8_KINDS)
+    wanted = tuple(row.layer for row in case.rows if row.wanted and can_compute(row.layer))
     return check_params(evidence, case.model, wanted)
 
 
@@ -77,6 +79,15 @@ def _bundle(case: Case, limits: Limits, strict: bool) -> Result:
     return check_bundle(case.model, case.params)
 
 
+def _calibration(case: Case, limits: Limits, strict: bool) -> Result:
+    source, variant = case.gate.prepared, case.variant
+    if not case.recipe.activations:
+        return skipped("calibration", f"{case.recipe.name} needs no calibration: it has no scales of activations")
+    if variant.given and source.calibration is None and source.evaluation is None:
+        return skipped("calibration", "no calibration or evaluation data were given (--mnn-evaluation)")
+    return check_calibration(case.calibration)
+
+
 def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
     data = case.gate.prepared.evaluation
     case.variant  # noqa: B018  A variant that can't be used is told by every check.
@@ -95,7 +106,7 @@ def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
     )
     least = limits.min_cosine
     if least is None:
-        least = _COSINE.get(case.recipe.bits, _USUAL_COSINE)
+        least = _COARSE_COSINE if case.recipe.bits == 4 else _COSINE
     return check_accuracy(evidence, limits.max_accuracy_drop, least)
 
 
@@ -111,6 +122,7 @@ _JUDGES: Final[dict[str, Callable[[Case, Limits, bool], Result]]] = {
     "execution": _execution,
     "size": _size,
     "bundle": _bundle,
+    "calibration": _calibration,
     "accuracy": _accuracy,
     "latency": _latency,
 }

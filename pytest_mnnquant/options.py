@@ -59,6 +59,13 @@ class Option:
             return self._number(value, where)
         if not isinstance(value, str):
             raise ValueError(f"{where}: {value!r} is not text")
+        if self.name == "recipe":
+            from pytest_mnnquant.quantize.recipes import recipe_named  # only where a recipe is given: it loads numpy
+
+            try:
+                recipe_named(value)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
         if self.choices and value not in self.choices:
             raise ValueError(f"{where}: {value!r} is unknown; choose from: {', '.join(self.choices)}")
         return value
@@ -76,7 +83,6 @@ class Option:
         return number
 
 
-RECIPE_NAMES: Final = ("int8", "w8", "w4", "w8b32", "w4b32", "w8b64", "w4b64", "w8b128", "w4b128", "fp16")
 RULE_HELP: Final = "rule code not to report, such as MNQ710 (repeatable)"
 
 OPTIONS: Final = (
@@ -87,13 +93,13 @@ OPTIONS: Final = (
     Option("quantized", "judge this quantized .mnn instead of quantizing", "FILE"),
     Option("params", "params file that --mnn-quantized was made with "
            "(default: compress_params_index.bin beside it, if there)", "FILE"),
-    Option("calibration", "calibration data: .npz, .npy, or file.py:callable "
+    Option("calibration", "calibration data: .npz, .npy, a folder of images, or file.py:callable "
            "(default: calibration() beside the model)", "SPEC"),
     Option("evaluation", "evaluation data, likewise; an array named `labels` holds labels "
            "(default: evaluation() beside the model)", "SPEC"),
-    Option("recipe", "how to quantize: int8, w8, w4, fp16, or w8 and w4 in blocks such as w4b32 "
-           "(repeatable; default: int8)", "NAME", many=True,
-           default=("int8",), choices=RECIPE_NAMES),
+    Option("recipe", "how to quantize: int8 (int8-kl+w8, ...), w2 to w8 (w4b32-hqq, ...), fp16, mnnquant-kl, -admm or "
+           "-ema, mnncompress or mnncompress-repaired, or a pipeline of one's own, [NAME=]file.py:callable[@RECIPE] "
+           "(repeatable; default: int8)", "RECIPE", many=True, default=("int8",)),
     Option("mode", "state of the PyTorch model while it is calibrated: both, train or eval (default: both)", "MODE",
            default="both", choices=("both", "train", "eval")),
     Option("min_size_ratio", "required float bytes / quantized bytes "
@@ -180,7 +186,7 @@ def command_line(config: pytest.Config) -> dict[str, Any]:
         value = _given(config, option)
         if value is not None:
             found[option.name] = option.parse(value, option.flag)
-            if option.metavar in ("FILE", "DIR", "SPEC") and config.getoption(option.key, None) in (None, []):
+            if option.metavar in ("FILE", "DIR", "SPEC", "RECIPE") and config.getoption(option.key, None) in (None, []):
                 found[option.name] = _from_ini_folder(config, found[option.name])
     return found
 

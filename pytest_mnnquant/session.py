@@ -14,7 +14,7 @@ import pytest
 from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.config import configured_names, model_spec, read_settings
 from pytest_mnnquant.gate import Gate
-from pytest_mnnquant.quantize.recipes import RECIPES
+from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.store import Store, versions
 from pytest_mnnquant.report.json_report import build_report, write_report
 from pytest_mnnquant.settings import ModelSettings, Settings
@@ -125,22 +125,30 @@ def start(config: pytest.Config) -> None:
 
 def _recipes(ids: list[str]) -> list[str]:
     """The recipes that ids speak of, for ids that are pasted back without the options that made them."""
-    found = (re.split(r"[\[:]", tail)[0] for tail in (arg.partition("::")[2] for arg in ids))
-    return list(dict.fromkeys(name for name in found if name in RECIPES))
+    found = (re.split(r"\[|::", tail)[0] for tail in (arg.partition("::")[2] for arg in ids))
+    return list(dict.fromkeys(name for name in found if _is_recipe(name)))
+
+
+def _is_recipe(name: str) -> bool:
+    try:
+        recipe_named(name)
+    except ValueError:
+        return False
+    return True
 
 
 def variants(gate: Gate) -> Iterator[tuple[str, str | None]]:
     """The recipes and modes that a source is tested with."""
     python = gate.spec.is_python and gate.settings.quantized is None
     for name in gate.settings.recipes:
-        for mode in RECIPES[name].modes(python, gate.settings.modes):
+        for mode in recipe_named(name).modes(python, gate.settings.modes):
             yield name, mode
 
 
 def all_ids(gate: Gate) -> Iterator[str]:
     """The ids of all checks of a source."""
     for name, mode in variants(gate):
-        label = RECIPES[name].label(mode)
+        label = recipe_named(name).label(mode)
         yield from (f"{gate.settings.node}::{label}::{check}" for check in CHECKS)
 
 

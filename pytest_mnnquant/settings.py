@@ -6,9 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_mnnquant.options import BY_NAME
+
+if TYPE_CHECKING:
+    from pytest_mnnquant.sources.images import Preprocess
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class ModelSettings:
     ignore: tuple[str, ...] = ()
     exporter: str = "torchscript"
     timeout: float = 300.0
+    preprocess: Preprocess | None = None
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -85,6 +89,7 @@ def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any]
         recipes=tuple(dict.fromkeys(value("recipe"))),
         skip_layers=value("skip_layer"),
         limits=limits,
+        preprocess=values.get("preprocess"),
         **{
             key: value(key)
             for key in ("quantized", "params", "calibration", "evaluation", "mode", "ignore", "exporter", "timeout")

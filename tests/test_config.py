@@ -9,6 +9,7 @@ import pytest
 
 from pytest_mnnquant.config import configured_names, model_spec, read_settings
 from pytest_mnnquant.settings import Limits, ModelSettings, Settings
+from pytest_mnnquant.sources.images import Preprocess
 from pytest_mnnquant.sources.spec import SourceError
 
 TABLE = """
@@ -165,7 +166,14 @@ BAD_MODELS = {
     "source is not there": ("source = 'none.onnx'", "none.onnx: no such file"),
     "unknown key": ("source = 'zoo/net.onnx'\nrecipie = 'w8'", r"models.small\]: unknown key 'recipie'"),
     "bad value": ("source = 'zoo/net.onnx'\nmode = 'fast'", r"models.small\]: mode: 'fast' is unknown"),
-    "images": ("source = 'zoo/net.onnx'\npreprocess = {}", r"models.small\]: preprocess: image folders can't be read"),
+    "preprocess": (
+        "source = 'zoo/net.onnx'\npreprocess = {}",
+        r"models.small\]: preprocess: the key 'format' is missing",
+    ),
+    "a folder": (
+        "source = 'zoo/net.onnx'\ncalibration = 'zoo'",
+        "zoo: a folder of images needs its preprocessing declared",
+    ),
     "a run's option": ("source = 'zoo/net.onnx'\nstrict = true", r"models.small\]: unknown key 'strict'"),
     "data": ("source = 'zoo/net.onnx'\nevaluation = 'none.npz'", "none.npz: no such file"),
 }
@@ -185,6 +193,31 @@ def test_a_bad_model_table_is_named(pytester: pytest.Pytester, folder: Path, kin
     (folder / "m.toml").write_text(f"[tool.mnnquant.models.small]\n{text}")
     with pytest.raises((ValueError, SourceError), match=problem):
         settings(pytester, "--mnn-config=m.toml")
+
+
+IMAGES = """
+    [tool.mnnquant]
+    preprocess = {format = "GRAY", size = [8, 6], mean = [127.5], normal = [0.01]}
+    [tool.mnnquant.models.small]
+    source = "zoo/net.py:small"
+    calibration = "zoo"
+    [tool.mnnquant.models.large]
+    source = "zoo/net.onnx"
+    evaluation = "zoo"
+    preprocess = {format = "RGB", size = [4, 4], mean = [0, 0, 0], normal = [1, 1, 1], count = 10}
+"""
+
+
+def test_preprocessing_is_declared_for_all_models_or_for_one(pytester: pytest.Pytester, folder: Path) -> None:
+    (folder / "m.toml").write_text(textwrap.dedent(IMAGES))
+    small, large = settings(pytester, "--mnn-config=m.toml").models
+    assert small.preprocess == Preprocess("GRAY", (8, 6), (127.5,), (0.01,))
+    assert large.preprocess == Preprocess("RGB", (4, 4), (0.0,) * 3, (1.0,) * 3, count=10)
+    found = model(pytester, "--mnn-model=zoo/net.onnx", "--mnn-calibration=zoo", table=IMAGES)
+    assert found.preprocess == small.preprocess
+    bad = IMAGES.replace('"GRAY"', '"grey"')
+    with pytest.raises(ValueError, match=r"\[tool.mnnquant\]: preprocess: format: 'grey' is unknown"):
+        model(pytester, "--mnn-model=zoo/net.onnx", table=bad)
 
 
 def test_a_configuration_without_models_is_refused_when_it_was_asked_for(

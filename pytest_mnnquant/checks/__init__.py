@@ -11,6 +11,7 @@ CHECKS: Final = (
     "execution",
     "size",
     "bundle",
+    "calibration",
     "accuracy",
     "latency",
 )

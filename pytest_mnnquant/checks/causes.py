@@ -8,16 +8,17 @@ from pytest_mnnquant.checks.coverage import LayerRow
 from pytest_mnnquant.checks.params import ParamsEvidence
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.quantize.calibration import INT8_KINDS
-from pytest_mnnquant.quantize.recipes import Recipe
+from pytest_mnnquant.quantize.calibration import can_compute
+from pytest_mnnquant.quantize.recipes import Maker, Recipe
 
 _SKIP: Final = "if it shall stay as it is: --mnn-skip-layer '{name}'"
-_ASK: Final = {
-    "int8": "mnnconvert ... --compressionParamsFile PARAMS (spelled exactly so: MNN ignores flags it does not know)",
-    "w8": "mnnconvert ... --weightQuantBits 8",
-    "w4": "mnnconvert ... --weightQuantBits 4",
-    "fp16": "mnnconvert ... --fp16",
-}
+
+
+def _ask(recipe: Recipe) -> str:
+    """How MNN's converter is asked for this recipe."""
+    if not recipe.activations:
+        return f"mnnconvert ... {' '.join(recipe.flags)}"
+    return "mnnconvert ... --compressionParamsFile PARAMS (spelled exactly so: MNN ignores flags it does not know)"
 
 
 def explain_layer(
@@ -28,12 +29,12 @@ def explain_layer(
         return "", "see the conversion check"
     weights = row.stored.weights[0]
     if not row.stored.is_convolution:
-        return f"MNN keeps {row.stored.kind} tables in float", _SKIP.format(name=row.layer.name)
+        return f"MNN keeps tables and matrices that are {row.stored.kind} in float", _SKIP.format(name=row.layer.name)
     if weights.storage is Storage.FLOAT16 and recipe.storage is Storage.INTEGER:
         return (
             "the model was converted with --fp16: MNN casts first, and then --weightQuantBits and the params file find "
             "no float weights to quantize",
-            f"convert without --fp16: {_ASK[recipe.name]}",
+            f"convert without --fp16: {_ask(recipe)}",
         )
     if recipe.activations:
         return _int8(row, recipe, rows, params, model)
@@ -41,28 +42,34 @@ def explain_layer(
         return (
             "the params file is the guide that MNN's converter made at an earlier run: it says 0 bits for every layer, "
             "which overrides --weightQuantBits",
-            f"delete the file and convert without --compressionParamsFile: {_ASK[recipe.name]}",
+            f"delete the file and convert without --compressionParamsFile: {_ask(recipe)}",
         )
     if weights.storage is Storage.INTEGER and weights.bits != recipe.bits:
         return (
             f"the model was converted with --weightQuantBits {weights.bits} (MNN clamps the number to 2..8)",
-            _ASK[recipe.name],
+            _ask(recipe),
         )
-    return _nothing_quantized(rows, recipe) or ("", _ASK[recipe.name])
+    return _nothing_quantized(rows, recipe) or ("", _ask(recipe))
 
 
 def _int8(
     row: LayerRow, recipe: Recipe, rows: tuple[LayerRow, ...], params: ParamsEvidence | None, model: Model
 ) -> tuple[str, str]:
-    if row.layer.kind not in INT8_KINDS or row.layer.subgraph:
-        place = "inside a While or If body" if row.layer.subgraph else row.layer.kind
+    if not can_compute(row.layer):
         return (
-            f"MNN has no int8 form of it ({place})",
-            "add --weightQuantBits 8, which stores it in 8 bits; " + _SKIP.format(name=row.layer.name),
+            "it is inside a While or If body, of which MNN gives no trace, so its ranges can't be "
+            "measured (those of an LSTM of one layer can, from PyTorch)"
+            if row.layer.subgraph
+            else f"MNN has no int8 form of it ({row.layer.kind})",
+            "--mnn-recipe=int8+w8 (for mnnconvert: add --weightQuantBits 8) stores it in 8 bits; "
+            + _SKIP.format(name=row.layer.name),
         )
     if params is not None and params.params is not None:
         if (lost := params.misnamed_of(row.layer)) is not None:
             tensor = row.layer.output_names[0]
+            if lost.groups:
+                many = len(lost.groups)
+                return f"MNN splits this grouped convolution into {many} layers", params.mend(lost.entry.name)
             return (
                 f"name does not match: the params file lists it as {lost.entry.name!r}, in MNN it is {tensor!r}; "
                 "both carry the same weights",
@@ -75,21 +82,21 @@ def _int8(
                 "give the path of the calibrated params file, and convert again",
             )
         if any(op is row.layer for op in params.unlisted):
-            return "the params file has no entry for it", "calibrate with this layer, or " + _SKIP.format(
-                name=row.layer.name
-            )
+            known = " (mnncompress knows Conv2d and Linear, called once)" if recipe.maker is Maker.MNNCOMPRESS else ""
+            skip = _SKIP.format(name=row.layer.name)
+            return f"the params file has no entry for it{known}", f"calibrate with this layer, or {skip}"
         if model.uuid != params.params.uuid:
             return (
                 "the converter never read the params file, whose uuid the model does not carry: mistyped flag or none",
-                _ASK["int8"],
+                _ask(recipe),
             )
     if params is not None and params.missing:
-        return f"the params file {params.missing} is not there", _ASK["int8"]
+        return f"the params file {params.missing} is not there", _ask(recipe)
     if params is not None and params.unreadable:
         return f"MNN ignores a params file that it can't parse ({params.unreadable})", "calibrate again, convert again"
     if row.stored is not None and row.stored.weights[0].storage is Storage.INTEGER:
-        return "it is weight-only: --weightQuantBits was given, and no params were applied to it", _ASK["int8"]
-    return _nothing_quantized(rows, recipe) or ("", _ASK["int8"])
+        return "it is weight-only: --weightQuantBits was given, and no params were applied to it", _ask(recipe)
+    return _nothing_quantized(rows, recipe) or ("", _ask(recipe))
 
 
 def _nothing_quantized(rows: tuple[LayerRow, ...], recipe: Recipe) -> tuple[str, str] | None:
@@ -97,5 +104,5 @@ def _nothing_quantized(rows: tuple[LayerRow, ...], recipe: Recipe) -> tuple[str,
         return None
     return (
         "no layer of the file is quantized at all: the converter was given no option for it, or a mistyped one",
-        _ASK[recipe.name],
+        _ask(recipe),
     )

@@ -10,6 +10,7 @@ from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.recipes import Recipe
 
 
@@ -33,6 +34,8 @@ class LayerRow:
             "bits": weights.bits if weights else None,
             "bytes": self.stored.weight_bytes if self.stored else 0,
             "float_bytes": self.layer.weight_bytes,
+            "scale_in": (weights.scale_in or None) if weights else None,
+            "scale_out": (weights.scale_out or None) if weights else None,
             "quantized": self.quantized,
             "skipped": not self.wanted,
         }
@@ -42,7 +45,7 @@ def layer_rows(match: Match, recipe: Recipe, is_skipped: Callable[[Op], bool]) -
     """What became of each layer, largest first."""
     rows = []
     for layer, stored in [*match.pairs, *((op, None) for op in match.missing)]:
-        quantized = stored is not None and all(recipe.stores(weights) for weights in stored.weights)
+        quantized = stored is not None and all(recipe.stores(weights, can_compute(layer)) for weights in stored.weights)
         rows.append(LayerRow(layer, stored, not is_skipped(layer), quantized))
     return tuple(sorted(rows, key=lambda row: -row.layer.weight_bytes))
 

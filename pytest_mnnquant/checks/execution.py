@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from pytest_mnnquant.checks.coverage import LayerRow
 from pytest_mnnquant.checks.finding import Finding, Result, judge
@@ -48,12 +48,7 @@ def check_execution(
     and that the outputs are not the float model's proves that the stored weights were used.
     """
     if trace is None:
-        gap = Finding(
-            "MNQ002",
-            "the model has While or If bodies, for which MNN gives no trace of operators",
-            remedy="nothing to do: coverage and accuracy judge this model",
-        )
-        return judge("execution", [gap], {})
+        return judge("execution", _without_trace(recipe, same_as_float), {})
     ran = {op.name: op for op in trace}
     metrics: dict[str, Any] = {
         "ops": len(trace),
@@ -86,15 +81,31 @@ def check_execution(
             )
         )
     if same_as_float:
-        findings.append(
-            Finding(
-                "MNQ603",
-                "all outputs equal the float model's in every bit",
-                cause="nothing that runs is quantized: an accuracy check would pass for that reason",
-                remedy="see the coverage check for what is stored",
-            )
-        )
+        findings.append(_SAME)
     return judge("execution", findings, metrics)
+
+
+_SAME: Final = Finding(
+    "MNQ603",
+    "all outputs equal the float model's in every bit",
+    cause="nothing that runs is quantized: an accuracy check would pass for that reason",
+    remedy="see the coverage check for what is stored",
+)
+
+
+def _without_trace(recipe: Recipe, same_as_float: bool | None) -> list[Finding]:
+    """Of weights alone no more is to be shown than that they are the ones that were used: other outputs show it."""
+    if same_as_float:
+        return [_SAME]
+    if same_as_float is False and not recipe.activations:
+        return []
+    return [
+        Finding(
+            "MNQ002",
+            "the model has While or If bodies, for which MNN gives no trace of operators",
+            remedy="nothing to do: coverage and accuracy judge this model",
+        )
+    ]
 
 
 def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], metrics: dict[str, Any]) -> list[Finding]:

@@ -8,21 +8,24 @@ from pathlib import Path
 import numpy as np
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.mnnfile.entries import bind_by_name, bind_by_weights
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import BadModel, Model, Op
 from pytest_mnnquant.mnnfile.params import LayerParams, Params
 
-# MNN adds this to the name of a Linear's tensor, and its converter accepts a params entry without it.
-_LINEAR_SUFFIX = "__matmul_converted"
 _SCALE_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Misnamed:
-    """An entry of the params file that names no tensor, and the layer whose weights it carries, if one was found."""
+    """An entry of the params file that names no tensor, and the layer whose weights it carries, if one was found.
+
+    `groups` are the layers that MNN made of a grouped convolution, `layer` the first of them.
+    """
 
     entry: LayerParams
     layer: Op | None
+    groups: tuple[Op, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,18 @@ class ParamsEvidence:
 
     def misnamed_of(self, layer: Op) -> Misnamed | None:
         """The misnamed entry that belongs to a layer of the float model."""
-        return next((item for item in self.misnamed if item.layer is layer), None)
+        return next((item for item in self.misnamed if any(op is layer for op in (item.layer, *item.groups))), None)
 
-    def names(self) -> dict[str, str]:
-        """{name in the params file: the layer's tensor in MNN} of the entries whose layer was found by its weights."""
-        return {item.entry.name: item.layer.output_names[0] for item in self.misnamed if item.layer is not None}
+    @property
+    def can_be_repaired(self) -> bool:
+        """Whether the layer of an entry that names no tensor was found by its weights."""
+        return any(item.layer is not None for item in self.misnamed)
 
     def mend(self, name: str) -> str:
         """What to do about an entry that names no tensor."""
         if self.repaired is None:
-            return f"rename {name!r} to {self.names()[name]!r} in the params file and convert again"
+            layers = {item.entry.name: item.layer for item in self.misnamed if item.layer is not None}
+            return f"rename {name!r} to {layers[name].output_names[0]!r} in the params file and convert again"
         return (
             f"convert again with the params file that has MNN's own names: mnnconvert -f MNN --modelFile FLOAT.mnn "
             f"--MNNModel OUT.mnn --compressionParamsFile {self.repaired}"
@@ -62,42 +67,16 @@ class ParamsEvidence:
 
 def relate(path: Path, params: Params, base: Model, model: Model, match: Match) -> ParamsEvidence:
     """Find which entry belongs to which layer: by tensor name, and for names that match nothing by the weights."""
-    by_tensor = {name: op for op in model.convolutions for name in op.output_names[:1]}
-    bound, lost = [], []
-    for entry in params.layers:
-        op = by_tensor.get(entry.name) or by_tensor.get(entry.name + _LINEAR_SUFFIX)
-        if op is not None:
-            bound.append((entry, op))
-        else:
-            lost.append(entry)
+    bound, lost = bind_by_name(params, model)
     taken = {id(op) for _, op in bound}
     free = [layer for layer, stored in match.pairs if layer.is_convolution and id(stored) not in taken]
-    misnamed = []
-    for entry in lost:
-        layer = next((op for op in free if _carries(entry, base, op)), None)
-        misnamed.append(Misnamed(entry, layer))
-        free = [op for op in free if op is not layer]
-    return ParamsEvidence(path, params, bound=tuple(bound), misnamed=tuple(misnamed), unlisted=tuple(free))
-
-
-def _carries(entry: LayerParams, base: Model, layer: Op) -> bool:
-    """Whether the entry's weight scales are those of the layer's own weights, max |w| / 127 a channel.
-
-    Learned scales differ from that, so they are compared by their pattern over channels: correlation above 0.98.
-    """
-    scales = np.array(entry.weight.scales)
-    try:
-        peaks = np.abs(base.decoded(layer)).max(1)
-    except BadModel:
-        return False
-    if len(scales) != len(peaks) or not len(scales):
-        return False
-    expected = peaks / 127
-    if np.allclose(scales, expected, rtol=1e-3, atol=1e-7):
-        return True
-    if len(scales) < 8 or scales.std() == 0 or expected.std() == 0:
-        return False
-    return bool(np.corrcoef(scales, expected)[0, 1] > 0.98)
+    misnamed = tuple(
+        Misnamed(entry, ops[0] if ops else None, ops if len(ops) > 1 else ())
+        for entry, ops in bind_by_weights(lost, base, free)
+    )
+    known = {id(op) for item in misnamed for op in (item.layer, *item.groups)}
+    unlisted = tuple(op for op in free if id(op) not in known)
+    return ParamsEvidence(path, params, bound=tuple(bound), misnamed=misnamed, unlisted=unlisted)
 
 
 def check_params(evidence: ParamsEvidence, model: Model, wanted: tuple[Op, ...]) -> Result:
@@ -163,14 +142,12 @@ def _misname(item: Misnamed, evidence: ParamsEvidence) -> Finding:
             cause="the params were made for another model or another training of it",
             remedy="calibrate this model again",
         )
-    return Finding(
-        "MNQ304",
-        f"output tensor {entry.name!r} is not in the model, so MNN leaves this layer float",
-        layer.name,
-        cause=f"name does not match: the entry carries this layer's weights, but its tensor in MNN is "
-        f"{layer.output_names[0]!r}",
-        remedy=evidence.mend(entry.name),
-    )
+    cause = "name does not match: the entry carries this layer's weights, but its tensor in MNN is "
+    cause += repr(layer.output_names[0])
+    if item.groups:
+        cause = f"MNN splits this grouped convolution into {len(item.groups)} layers; each needs an entry of its own"
+    message = f"output tensor {entry.name!r} is not in the model, so MNN leaves this layer float"
+    return Finding("MNQ304", message, layer.name, cause=cause, remedy=evidence.mend(entry.name))
 
 
 def _unlisted(op: Op, path: Path | None) -> Finding:
@@ -178,7 +155,8 @@ def _unlisted(op: Op, path: Path | None) -> Finding:
         "MNQ306",
         f"{path} has no entry for output tensor {op.output_names[0]!r}",
         op.name,
-        cause="the calibration did not know this layer (mnncompress quantizes Conv2d and Linear modules only)",
+        cause="the calibration did not know this layer (mnncompress quantizes Conv2d and Linear modules, "
+        "and of these not the ones that are called more than once)",
         remedy="quantize it weight-only with --weightQuantBits 8, or name it in --mnn-skip-layer to keep it float",
     )
 

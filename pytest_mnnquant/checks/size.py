@@ -9,7 +9,8 @@ from pytest_mnnquant.checks.coverage import LayerRow
 from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.quantize.recipes import Recipe, can_block
+from pytest_mnnquant.quantize.calibration import can_compute
+from pytest_mnnquant.quantize.recipes import Recipe, can_block, recipe_named
 
 TOLERANCE: Final = 0.03
 # Bytes of flatbuffer tables that a quantized layer adds, measured on MNN 3.6.1 (benchmarks/size_prediction.py):
@@ -21,10 +22,9 @@ _SLACK: Final = 96
 
 
 def expected_layer_bytes(layer: Op, recipe: Recipe) -> int:
-    """Bytes a float layer takes when stored by a recipe: codes, header with code book, scales, tables.
-
-    Symmetric scales (full int8) take 4 bytes a channel, asymmetric ones (weight-only) 8.
-    """
+    """Bytes a float layer takes when stored by a recipe: codes, header with code book, scales, tables."""
+    if recipe.fill is not None and not can_compute(layer):
+        recipe = recipe_named(f"w{recipe.fill}")
     if recipe.storage is Storage.FLOAT16:
         return 2 * layer.weight_count + (_WEIGHT_TABLES - 20 if layer.is_convolution else 0)
     if not layer.is_convolution:
@@ -35,14 +35,18 @@ def expected_layer_bytes(layer: Op, recipe: Recipe) -> int:
     groups = channels
     if recipe.block and can_block(layer.shape, layer.group, recipe.block):
         groups *= layer.shape[1] // recipe.block
-    scales = groups * (4 if recipe.activations else 8)
+    scales = groups * recipe.scale_bytes
     return header + codes + scales + _WEIGHT_TABLES + (_ACTIVATION_TABLES if recipe.activations else 0)
 
 
 def expected_bytes(float_bytes: int, rows: tuple[LayerRow, ...], recipe: Recipe) -> int:
-    """The size that the float model's file has when every wanted layer is stored by the recipe."""
+    """The size that the float model's file has when every wanted layer is stored by the recipe.
+
+    Winograd scales count as they are: a choice of the tool's, not a matter of precision.
+    """
     layers = [row.layer for row in rows if row.wanted]
-    return float_bytes - sum(layer.weight_bytes - expected_layer_bytes(layer, recipe) for layer in layers)
+    extra = sum(row.stored.winograd_bytes for row in rows if row.stored)
+    return extra + float_bytes - sum(layer.weight_bytes - expected_layer_bytes(layer, recipe) for layer in layers)
 
 
 def check_size(

@@ -38,7 +38,8 @@ class WeightError:
 
     Of its `channels` (scale groups), `clipped` can't hold the source's largest weights, where that is all that is
     wrong, and `lost` have errors that are no rounding while the layer as a whole looks right (`first_lost` is one).
-    `coarseness`: root mean square of its steps over that of the steps that its weights need.
+    `coarseness`: root mean square of its steps over that of the steps that its weights need. `calibrated` tells that
+    the scales came from a params file or tool, not from the converter.
     """
 
     layer: str
@@ -49,6 +50,7 @@ class WeightError:
     lost: int = 0
     first_lost: int = -1
     coarseness: float = 1.0
+    calibrated: bool = False
 
     @property
     def is_other(self) -> bool:
@@ -101,7 +103,8 @@ def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError 
     rounding = np.square(steps) / 12 * rows.shape[1]
     expected = 10 * math.log10(signal / rounding.sum()) if signal > 0 and rounding.sum() > 0 else math.inf
     measured = (10 * math.log10(signal / noise) if signal > 0 else -math.inf) if noise > 0 else math.inf
-    found = WeightError(layer.name, measured, min(expected, _FINEST_DB), channels=len(steps))
+    finest, calibrated = min(expected, _FINEST_DB), weights.full_int8
+    found = WeightError(layer.name, measured, finest, channels=len(steps), calibrated=calibrated)
     if not len(steps):
         return found
     if found.is_other:
@@ -217,6 +220,12 @@ def _channels(error: WeightError) -> list[Finding]:
 
 
 def _clipping(error: WeightError) -> tuple[str, str]:
+    if not error.calibrated:
+        return (
+            f"{error.clipped} of its {error.channels} channels became one code each: MNN's converter gives channels "
+            "whose step is 1e-6 or less no scale",
+            "leave this layer float (--mnn-skip-layer), or scale its weights up and what follows down",
+        )
     return (
         f"{error.clipped} of its {error.channels} scales are too small for the weights, which are clipped: the params "
         "were made for other weights, such as those before a retraining",

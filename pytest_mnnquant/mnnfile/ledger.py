@@ -126,7 +126,7 @@ def _convolution(op: Op, table: Table) -> Iterator[Part]:
     if symmetric is not None:
         yield _run(op, symmetric, 0, 1, label)
         yield _run(op, symmetric, 1, 4, VECTOR)
-        for slot in (2, 3, 12):
+        for slot in (2, 3, 10, 12):  # 10: scales for Winograd
             yield _run(op, symmetric, slot, 4, SCALES)
     plain = table.table(3) is None
     numbers = _numbers(op)

@@ -100,6 +100,12 @@ class Op:
         return sum(weights.count for weights in self.weights)
 
     @property
+    def winograd_bytes(self) -> int:
+        """Bytes of a full-int8 layer's Winograd settings and scales, which mnnquant's EMA adds to 3x3 convolutions."""
+        quantized = self.parameters.table(4) if self.parameters and self.parameter_kind == "Convolution2D" else None
+        return 4 * quantized.span(10, 4)[1] if quantized else 0
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes that store the weights, scales included."""
         return sum(weights.size for weights in self.weights)

@@ -1,7 +1,7 @@
 """MNN's params file (`compress_params_index.bin`): what the converter is told about each layer's quantization.
 
 A protobuf message `MNN.Compression.Pipeline`, binary, or JSON when the file's name ends in `.json` (the converter
-decides by the name). Field numbers: mnncompress 0.3.2, `common/MNN_compression.proto`.
+decides by the name). Field numbers: MNN 3.6.1, `tools/converter/source/compression/MNN_compression.proto`.
 """
 
 from __future__ import annotations
@@ -45,12 +45,17 @@ class WeightParams:
 
 @dataclass(frozen=True, slots=True)
 class LayerParams:
-    """One layer. MNN finds it by the name of its output tensor; a guide for weight-only bits has no activations."""
+    """One layer. MNN finds it by the name of its output tensor.
+
+    Without activations it gives only the bits of the weights of operator `op_name` (0: float), of the main graph or of
+    `subgraph`.
+    """
 
     weight: WeightParams
     input: ActivationParams | None = None
     output: ActivationParams | None = None
     op_name: str = ""
+    subgraph: str = ""
 
     @property
     def name(self) -> str:
@@ -130,7 +135,9 @@ def _layer_bytes(layer: LayerParams) -> bytes:
         + wire.put_int(4, weight.clamp_min)
         + wire.put_int(5, weight.clamp_max)
     )
-    return activation(1, layer.input) + wire.put_bytes(2, weight_bytes) + activation(3, layer.output)
+    names = ((6, layer.op_name), (7, layer.subgraph))
+    named = b"".join(wire.put_bytes(number, name.encode()) for number, name in names if name)
+    return activation(1, layer.input) + wire.put_bytes(2, weight_bytes) + activation(3, layer.output) + named
 
 
 def _params(root: Node) -> Params:
@@ -171,6 +178,7 @@ def _layer(node: Node) -> LayerParams:
         input=activations[0],
         output=activations[1],
         op_name=node.values.get("op_name", ""),
+        subgraph=node.values.get("subgraph_name", ""),
     )
 
 

@@ -1,7 +1,7 @@
 """The two forms of a params file, binary protobuf and JSON, read into one tree whose nodes know where they stand.
 
-Message layout: mnncompress 0.3.2, `common/MNN_compression.proto`; keys without a number are what MNN 3.6.1's converter
-writes into the guides it makes itself (as JSON). JSON keys may be in camel or in snake case, as protobuf allows.
+Message layout: MNN 3.6.1, `tools/converter/source/compression/MNN_compression.proto`. JSON keys may be in camel or in
+snake case, as protobuf allows.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _HIGHEST_FIELD: Final = 15
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A field of a message. `kind`: text, int, bool, enum, floats, ints, texts, or the name of a message.
+    """A field of a message. `kind`: text, int, bool, enum, floats, any, or the name of a message.
 
-    `number` is its number in the binary form, 0 where that is not known. `many`: a list of messages.
+    `number` is its number in the binary form. `many`: a list of messages.
     """
 
     kind: str
-    number: int = 0
+    number: int
     many: bool = False
 
 
@@ -36,7 +36,7 @@ MESSAGES: Final[dict[str, dict[str, Key]]] = {
         "version": Key("text", 1),
         "algo": Key("Algorithm", 2, many=True),
         "mnn_uuid": Key("text", 3),
-        "for_guide": Key("bool"),
+        "for_guide": Key("bool", 4),
     },
     "Algorithm": {"type": Key("enum", 1), "quant_params": Key("Quantize", 2), "prune_params": Key("any", 3)},
     "Quantize": {"round_mode": Key("enum", 1), "layer": Key("Layer", 4, many=True)},
@@ -45,8 +45,10 @@ MESSAGES: Final[dict[str, dict[str, Key]]] = {
         "weight": Key("Weight", 2, many=True),
         "output": Key("Activation", 3, many=True),
         "method": Key("enum", 4),
-        "op_name": Key("text"),
-        "conv": Key("any"),
+        "wino_params": Key("any", 5),
+        "op_name": Key("text", 6),
+        "subgraph_name": Key("text", 7),
+        "conv": Key("any", 8),
     },
     "Activation": {
         **_TENSOR,
@@ -58,8 +60,8 @@ MESSAGES: Final[dict[str, dict[str, Key]]] = {
         **_TENSOR,
         "clamp_min": Key("int", 4),
         "clamp_max": Key("int", 5),
-        "asymmetric": Key("bool"),
-        "block_size": Key("int"),
+        "asymmetric": Key("bool", 6),
+        "block_size": Key("int", 7),
     },
 }
 
@@ -86,7 +88,7 @@ def from_binary(data: bytes) -> Node:
 
 
 def _binary(message: str, data: bytes, position: int) -> Node:
-    numbers = {key.number: (name, key) for name, key in MESSAGES[message].items() if key.number}
+    numbers = {key.number: (name, key) for name, key in MESSAGES[message].items()}
     values: dict[str, Any] = {}
     for field in wire.fields(data, position):
         if field.number not in numbers:

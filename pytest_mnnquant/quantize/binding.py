@@ -1,4 +1,4 @@
-"""Binds tensors of a float `.mnn` to the values of the PyTorch model they came from, and calibrates there.
+"""Binds tensors of a float `.mnn` to the values of the PyTorch model they came from.
 
 Names differ by exporter and converter; values don't. A small batch runs through both, and a tensor is bound to the
 first PyTorch value that holds the same numbers in any order (layouts differ, and a range does not depend on order).
@@ -6,7 +6,6 @@ first PyTorch value that holds the same numbers in any order (layouts differ, an
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Final
@@ -16,14 +15,13 @@ import numpy.typing as npt
 import torch
 
 from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.quantize.calibration import Range, runtime_ranges
-from pytest_mnnquant.quantize.observe import Value, watched
+from pytest_mnnquant.quantize.collect import Exits, module_exits
+from pytest_mnnquant.quantize.observe import Value
 from pytest_mnnquant.runtime.execute import tensor_values
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import as_tensors, quiet
 
 _PROBE_SAMPLES: Final = 4
-_BATCH: Final = 32
 # ATen operators that a layer with weights runs as.
 _WEIGHTED: Final = ("convolution", "addmm", "mm", "bmm", "baddbmm")
 _TOLERANCE: Final = 2e-3
@@ -72,10 +70,14 @@ def moments(values: npt.NDArray[np.float32] | torch.Tensor) -> Moments | None:
 
 @dataclass(frozen=True)
 class Binding:
-    """For each tensor index of the operators watched: the PyTorch value it holds, or None where none was found."""
+    """For each tensor index of the operators watched: the PyTorch value it holds, or None where none was found.
+
+    `modules` gives the user's own module for each operator, `exits` where values leave modules in eval mode.
+    """
 
     values: dict[int, Value | None]
     modules: dict[str, str]
+    exits: Exits | None = None
 
 
 def bind(
@@ -89,9 +91,9 @@ def bind(
         if (found := moments(tensor)) is not None:
             known.append((value, found))
 
-    with quiet(), watched(network, remember) as run:
-        run(*as_tensors(probe, network))
-    traced = tensor_values(model, [op.name for op in ops], probe, timeout=timeout, batched=batched)
+    with quiet():
+        exits = module_exits(network, as_tensors(probe, network), remember)
+    traced = tensor_values(model, ops, probe, timeout=timeout, batched=batched)
     values: dict[int, Value | None] = {}
     modules: dict[str, str] = {}
     for op in ops:
@@ -102,69 +104,9 @@ def bind(
             if values.get(tensor) is None:
                 values[tensor] = None if place is None else known[place][0]
         modules[op.name] = "" if place is None else _module_of(known[: place + 1])
-    return Binding(values, modules)
+    return Binding(values, modules, exits)
 
 
 def _module_of(until: list[tuple[Value, Moments]]) -> str:
     """The module of the layer whose output comes last: what follows it there (BatchNorm, ReLU) is fused into it."""
     return next((value.module for value, _ in reversed(until) if value.operator in _WEIGHTED), until[-1][0].module)
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """The result of one calibration. `network` is the copy that was calibrated, back in eval mode.
-
-    `drift` is the largest change of a BatchNorm mean in units of its standard deviation (0: the model is as it was).
-    `from_runtime` lists tensors whose range was taken from MNN's own float run, since no PyTorch value was found.
-    """
-
-    ranges: dict[int, Range]
-    network: torch.nn.Module
-    drift: float
-    from_runtime: tuple[int, ...]
-
-
-def calibrate(
-    network: torch.nn.Module,
-    model: Model,
-    ops: tuple[Op, ...],
-    binding: Binding,
-    data: Dataset,
-    mode: str,
-    *,
-    timeout: float,
-    batched: bool,
-) -> Calibrated:
-    """Run the calibration data through a copy of `network` in `mode` (train or eval) and take min and max.
-
-    In train mode BatchNorm uses and updates its statistics, as it would in a user's own calibration: the copy that
-    comes back is what such a pipeline would ship.
-    """
-    calibrated = copy.deepcopy(network).train(mode == "train")
-    wanted = {value for value in binding.values.values() if value is not None}
-    seen: dict[Value, Range] = {}
-
-    def see(value: Value, tensor: torch.Tensor) -> None:
-        if value in wanted and tensor.numel():
-            low, high = (float(extreme) for extreme in torch.aminmax(tensor))
-            found = Range(low, high)
-            seen[value] = seen[value].merged(found) if value in seen else found
-
-    with quiet(), watched(calibrated, see) as run:
-        torch.manual_seed(0)  # Dropout in train mode must not make two runs differ.
-        for batch in data.batches(_BATCH):
-            run(*as_tensors(batch, calibrated))
-    ranges = {tensor: seen[value] for tensor, value in binding.values.items() if value in seen}
-    unbound = tuple(tensor for tensor in binding.values if tensor not in ranges)
-    if unbound:
-        ranges |= runtime_ranges(model, ops, data, timeout=timeout, batched=batched, only=set(unbound))
-    return Calibrated(ranges, calibrated.eval(), _drift(network, calibrated), unbound)
-
-
-def _drift(before: torch.nn.Module, after: torch.nn.Module) -> float:
-    old, largest = dict(before.named_buffers()), 0.0
-    for name, mean in after.named_buffers():
-        if name.endswith("running_mean"):
-            deviation = old[name[: -len("mean")] + "var"].sqrt().clamp_min(1e-12)
-            largest = max(largest, float(((mean - old[name]).abs() / deviation).max()))
-    return largest

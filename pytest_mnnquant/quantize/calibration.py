@@ -1,4 +1,4 @@
-"""The ranges of a model's tensors on calibration data, and the params that follow from them."""
+"""From the ranges of a model's tensors to the params file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import numpy.typing as npt
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams, write_params
 from pytest_mnnquant.quantize.carry import Carried
-from pytest_mnnquant.runtime.execute import tensor_ranges
-from pytest_mnnquant.sources.data import Dataset
 
 # Codes -127..127 as mnncompress uses them: symmetric kernels never see -128.
 _LOWEST, _HIGHEST = -127, 127
+CODES = _HIGHEST - _LOWEST
 _SMALLEST_SCALE = 1e-8
-INT8_KINDS = ("Convolution", "ConvolutionDepthwise")
+_INT8_KINDS = ("Convolution", "ConvolutionDepthwise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +41,23 @@ class Range:
         if self.symmetric:
             return max(abs(self.low), abs(self.high), _HIGHEST * _SMALLEST_SCALE) / _HIGHEST, 0
         low, high = min(self.low, 0.0), max(self.high, 0.0)
-        scale = max((high - low) / (_HIGHEST - _LOWEST), _SMALLEST_SCALE)
-        return scale, int(np.clip(round(-low / scale + _LOWEST), _LOWEST, _HIGHEST))
+        # In float32, as mnncompress computes: its scales and zero points come out the same.
+        scale = max((np.float32(high) - np.float32(low)) / np.float32(CODES), np.float32(_SMALLEST_SCALE))
+        zero = np.rint(np.float32(-low) / scale + np.float32(_LOWEST))
+        return float(scale), int(np.clip(zero, _LOWEST, _HIGHEST))
+
+
+def can_compute(op: Op) -> bool:
+    """Whether MNN can run this layer in int8 (with float weights or not), and its tensors can be watched.
+
+    Layers in the bodies of loops are not counted: MNN gives no trace of them (see `recurrent` for those of LSTMs).
+    """
+    return op.kind in _INT8_KINDS and len(op.inputs) == 1 and not op.subgraph
 
 
 def int8_layers(model: Model) -> tuple[Op, ...]:
     """The layers that MNN can run in int8: convolutions and Linear layers of the main graph with float weights."""
-    return tuple(op for op in model.convolutions if op.kind in INT8_KINDS and len(op.inputs) == 1)
-
-
-def runtime_ranges(
-    model: Model, ops: tuple[Op, ...], data: Dataset, *, timeout: float, batched: bool, only: set[int] | None = None
-) -> dict[int, Range]:
-    """Ranges from MNN's own run of the float model, by tensor index, of the operators that ran."""
-    extremes = tensor_ranges(model, [op.name for op in ops], data.inputs, timeout=timeout, batched=batched)
-    low, high = extremes[..., 0].min(axis=0), extremes[..., 1].max(axis=0)
-    found: dict[int, Range] = {}
-    for number, op in enumerate(ops):
-        for side, tensor in enumerate((op.inputs[0], op.outputs[0])):
-            if (only is None or tensor in only) and np.isfinite([low[number, side], high[number, side]]).all():
-                found[tensor] = Range(float(low[number, side]), float(high[number, side]))
-    return found
+    return tuple(op for op in model.convolutions if can_compute(op))
 
 
 def settled(ranges: dict[int, Range], links: tuple[Carried, ...]) -> dict[int, Range]:
@@ -75,20 +70,29 @@ def settled(ranges: dict[int, Range], links: tuple[Carried, ...]) -> dict[int, R
     return found
 
 
-def make_params(model: Model, layers: tuple[Op, ...], ranges: dict[int, Range]) -> Params:
-    """Params for `layers`, from the ranges of their input and output tensors (by tensor index)."""
+def make_params(
+    model: Model,
+    layers: tuple[Op, ...],
+    ranges: dict[int, Range],
+    inner: dict[str, tuple[Range, Range]] | None = None,
+) -> Params:
+    """Params for `layers`, from the ranges of their input and output tensors (by tensor index).
 
-    def activation(tensor: int) -> ActivationParams:
-        scale, zero = ranges[tensor].affine()
-        name = model.tensor_names[tensor]
+    `inner` gives the ranges of layers in the bodies of loops, whose tensors are numbered on their own, by name.
+    """
+
+    def activation(name: str, found: Range) -> ActivationParams:
+        scale, zero = found.affine()
         return ActivationParams(name, scale, zero, clamp_min=_LOWEST, clamp_max=_HIGHEST)
 
-    def layer(op: Op) -> LayerParams:
+    def layer(op: Op, before: Range, after: Range) -> LayerParams:
         scales = weight_scales(model.decoded(op))
         weight = WeightParams(op.name, tuple(scales.tolist()), clamp_min=_LOWEST, clamp_max=_HIGHEST)
-        return LayerParams(weight, activation(op.inputs[0]), activation(op.outputs[0]))
+        return LayerParams(weight, activation(op.input_names[0], before), activation(op.output_names[0], after))
 
-    return Params(tuple(layer(op) for op in layers), model.uuid)
+    entries = [layer(op, ranges[op.inputs[0]], ranges[op.outputs[0]]) for op in layers]
+    entries += [layer(op, *inner[op.name]) for op in model.layers if inner and op.subgraph and op.name in inner]
+    return Params(tuple(entries), model.uuid)
 
 
 def weight_scales(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

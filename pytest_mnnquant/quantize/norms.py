@@ -46,9 +46,9 @@ def loose_norms(
     network: torch.nn.Module, model: Model, data: Dataset, *, timeout: float, batched: bool
 ) -> frozenset[str]:
     """The names of the BatchNorm modules that became `Scale` operators in the float `.mnn`: those with equal values."""
-    scales = [op.name for op in model.ops if op.kind == "Scale" and not op.subgraph]
+    scales = [op for op in model.ops if op.kind == "Scale" and not op.subgraph]
     norms = {name: module for name, module in network.named_modules() if isinstance(module, _NORMS)}
-    if not scales or not norms or model.has_subgraphs:
+    if not scales or not norms:
         return frozenset()
     probe = data.head(_PROBE_SAMPLES if batched else 1)
     known: list[tuple[str, Moments]] = []
@@ -62,7 +62,7 @@ def loose_norms(
     with quiet(), watched(network, remember) as run:
         run(*as_tensors(probe, network))
     traced = tensor_values(model, scales, probe, timeout=timeout, batched=batched)
-    outputs: list[npt.NDArray[np.float32] | None] = [traced[name][1] for name in scales]
+    outputs: list[npt.NDArray[np.float32] | None] = [traced[op.name][1] for op in scales]
     wanted = [found for output in outputs if output is not None and (found := moments(output)) is not None]
     return frozenset(name for name, found in known if any(found.matches(other) for other in wanted))
 

@@ -19,6 +19,7 @@ from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.sources.data import Dataset, as_dataset, load_data
+from pytest_mnnquant.sources.images import Preprocess
 from pytest_mnnquant.sources.spec import SourceError, Spec, call, load_module
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _PROOF_SAMPLES: Final = 64
 class Choices:
     """What the user chose that decides how a model is prepared. Paths in specifications start at `root`.
 
-    Data are a specification (text), or arrays or batches themselves.
+    Data are a specification (text), or arrays or batches themselves; `preprocess` goes with folders of images.
     """
 
     root: Path
@@ -39,6 +40,7 @@ class Choices:
     evaluation: Any = None
     exporter: str = "torchscript"
     timeout: float = 300.0
+    preprocess: Preprocess | None = None
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,11 @@ def prepare(spec: Spec, choices: Choices, store: Store, say: Callable[[str], Non
     return _prepare_file(spec, choices, store, say)
 
 
-def _data(given: Any, module: ModuleType | None, function: str, names: tuple[str, ...], root: Path) -> Dataset | None:
+def _data(
+    given: Any, module: ModuleType | None, function: str, names: tuple[str, ...], choices: Choices
+) -> Dataset | None:
     if isinstance(given, str):
-        return load_data(given, root, names)
+        return load_data(given, choices.root, names, choices.preprocess, choices.timeout)
     if given is not None:
         return as_dataset(given, names, f"the {function} data")
     if module is not None and hasattr(module, function):
@@ -100,8 +104,8 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
     built = given if given is not None else call(spec.text, module, spec.attribute)  # type: ignore[arg-type]
     network = pytorch.private_copy(built, spec.text)
     names = pytorch.input_names(network, spec.text)
-    calibration = _data(choices.calibration, module, "calibration", names, choices.root)
-    evaluation = _data(choices.evaluation, module, "evaluation", names, choices.root)
+    calibration = _data(choices.calibration, module, "calibration", names, choices)
+    evaluation = _data(choices.evaluation, module, "evaluation", names, choices)
     data = evaluation or calibration
     if data is None:
         raise SourceError(
@@ -182,8 +186,8 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
         )
         model = read_model(folder / "float.mnn")
     names = tuple(item.name for item in model.inputs)
-    calibration = _data(choices.calibration, None, "calibration", names, choices.root)
-    evaluation = _data(choices.evaluation, None, "evaluation", names, choices.root)
+    calibration = _data(choices.calibration, None, "calibration", names, choices)
+    evaluation = _data(choices.evaluation, None, "evaluation", names, choices)
     data = evaluation or calibration
     if data is not None:
         _fit(data, model.inputs)

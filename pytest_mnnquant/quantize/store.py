@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             return ""
 
-    return {name: version(name) for name in ("pytest-mnnquant", "MNN", "torch", "numpy")}
+    return {name: version(name) for name in ("pytest-mnnquant", "MNN", "torch", "numpy", "mnncompress")}
 
 
 class Store:
@@ -45,13 +46,23 @@ class Store:
         self.reuse = reuse
         self._made: set[Path] = set()
 
-    def folder(self, kind: str, inputs: dict[str, Any], build: Callable[[Path], None], fresh: bool = False) -> Path:
+    def folder(
+        self,
+        kind: str,
+        inputs: dict[str, Any],
+        build: Callable[[Path], None],
+        fresh: bool = False,
+        private: bool = False,
+    ) -> Path:
         """The folder for these inputs, made by `build(folder)` unless it is there. It appears whole or not at all.
 
-        `fresh` makes it anew even so. Exceptions of `build` pass through and leave nothing behind.
+        `fresh` makes it anew even so. `private` makes one for this process alone, and drops those of processes that
+        have ended. Exceptions of `build` pass through and leave nothing behind.
         """
         text = json.dumps({"kind": kind, "versions": versions(), **inputs}, sort_keys=True, default=str)
         final = self.root / kind / _digest(text.encode())[:24]
+        if private:
+            final = _private(final)
         if final.is_dir() and not fresh and (self.reuse or final in self._made):
             return final
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -69,3 +80,20 @@ class Store:
             shutil.rmtree(unfinished, ignore_errors=True)
         self._made.add(final)
         return final
+
+
+def _private(final: Path) -> Path:
+    for other in final.parent.glob(f"{final.name}-*"):
+        if not _is_alive(int(other.name.rpartition("-")[2])):
+            shutil.rmtree(other, ignore_errors=True)
+    return final.with_name(f"{final.name}-{os.getpid()}")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # Another user's.
+        pass
+    return True

@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_mnnquant.report.modes import compare_modes
+
 SCHEMA = 1
 
 
 def build_report(records: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> dict[str, Any]:
     """The report of a run from the records of its items."""
     models: dict[str, dict[str, Any]] = {}
+    compared = compare_modes(records)
     for item in records:
         model = models.setdefault(
             item["model"], {"name": item["model"], "source": item["source"], "float": item["float"], "variants": {}}
@@ -31,7 +34,14 @@ def build_report(records: Sequence[Mapping[str, Any]], versions: Mapping[str, st
             "python": platform.python_version(),
             "cpus": os.cpu_count(),
         },
-        "models": [{**model, "variants": list(model["variants"].values())} for model in models.values()],
+        "models": [
+            {
+                **model,
+                "variants": list(model["variants"].values()),
+                "modes": [comparison.as_json() for comparison in compared.get(name, [])],
+            }
+            for name, model in models.items()
+        ],
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from pytest_mnnquant.checks.finding import Finding, Result
 from pytest_mnnquant.checks.rules import Severity
+from pytest_mnnquant.report.modes import compare_modes, comparison_lines
 
 _SHOWN: Final = 6
 _WIDTH: Final = 80
@@ -126,6 +127,7 @@ def write_summary(reporter: Any, records: Sequence[Mapping[str, Any]], verbose: 
     if not records:
         return
     reporter.section("MNN quantization", sep="=")
+    compared = compare_modes(records)
     for name, rows in tables(records):
         reporter.write_line(name, bold=True)
         everything = [COLUMNS, *rows]
@@ -134,6 +136,9 @@ def write_summary(reporter: Any, records: Sequence[Mapping[str, Any]], verbose: 
             line = "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             colour = {"light": True} if number == 0 else {"red": True} if "FAILED" in row[-1] else {"green": True}
             reporter.write_line(line, **colour)
+        for comparison in compared.get(name, []):
+            for line in comparison_lines(comparison):
+                reporter.write_line(line)
     for line in _notes(records, verbose):
         reporter.write_line(line, yellow=True)
 

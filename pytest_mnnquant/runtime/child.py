@@ -1,4 +1,4 @@
-"""Runs one native job in a child process: own folder, time limit, decoded signals, captured log."""
+"""Runs one job in a child process: own folder, time limit, decoded signals, captured log."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,10 +28,21 @@ class NativeFailure(Exception):
         return f"{self.what}\nlast lines of its log:\n{self.log}" if self.log else self.what
 
 
-def run_job(task: str, folder: Path, *, timeout: float, what: str, **job: Any) -> dict[str, Any]:
-    """Run `task` of the runner in `folder` and return its result; raises `NativeFailure`.
+def run_job(
+    task: str,
+    folder: Path,
+    *,
+    timeout: float,
+    what: str,
+    who: str = "MNN",
+    program: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    **job: Any,
+) -> dict[str, Any]:
+    """Run `task` in `folder` and return its result; raises `NativeFailure`.
 
-    `what` names the step for messages ("converting net.onnx"). `timeout` is in seconds.
+    `what` names the step for messages ("converting net.onnx"), `who` whose code it is that may crash. `timeout` is in
+    seconds. `program` is run instead of MNN's runner; `env` is added to the environment.
     """
     folder = folder.resolve()
     job_file, log_file = folder / "job.json", folder / "log.txt"
@@ -38,8 +50,9 @@ def run_job(task: str, folder: Path, *, timeout: float, what: str, **job: Any) -
     job_file.write_text(json.dumps({"protocol": _PROTOCOL, "task": task, **job}), encoding="utf-8")
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, str(_RUNNER), str(job_file)],
+            [sys.executable, str(program or _RUNNER), str(job_file)],
             cwd=folder,
+            env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -50,11 +63,10 @@ def run_job(task: str, folder: Path, *, timeout: float, what: str, **job: Any) -
         except subprocess.TimeoutExpired:
             raise NativeFailure(f"{what}: no end after {timeout:g} s (limit: --mnn-timeout)", tail(log_file)) from None
         finally:
-            if process.poll() is None:
-                _kill(process)
+            _kill(process)  # Also what it has left running.
     result_file = folder / "result.json"
     if status != 0 or not result_file.exists():
-        raise NativeFailure(f"{what}: MNN {_ending(status)}", tail(log_file))
+        raise NativeFailure(f"{what}: {who} {_ending(status)}", tail(log_file))
     result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
     if "error" in result:
         raise NativeFailure(f"{what}: {result['error']}", tail(log_file))

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.runtime.child import NativeFailure, run_job, tail
+
+_ALL: Final = 10_000
 
 
 def convert(source: Path, output: Path, flags: Sequence[str] = (), *, timeout: float) -> Model:
     """Convert an `.onnx` or `.mnn` file with MNN's `flags` and return the model that was written to `output`.
 
-    Runs in a folder of its own, since MNN writes a temporary file of a fixed name into the working directory and
-    parallel conversions would corrupt each other. A file at `output` is replaced only by a complete model. Raises
-    `NativeFailure` when no new, readable model came out, whatever MNN printed or returned.
+    See `run_converter`, which does it.
     """
     framework = "ONNX" if source.suffix == ".onnx" else "MNN"
-    output = output.resolve()
     what = f"converting {source.name} ({' '.join(flags) or 'float'})"
     if framework == "MNN":  # Of a truncated model MNN makes one that lacks operators, and prints Success.
         try:
@@ -26,18 +28,57 @@ def convert(source: Path, output: Path, flags: Sequence[str] = (), *, timeout: f
         except (BadModel, OSError) as error:
             raise NativeFailure(f"{what}: {error}") from None
     output.parent.mkdir(parents=True, exist_ok=True)
+    arguments = ["-f", framework, "--modelFile", str(source.resolve()), "--bizCode", "MNN", *flags]
+    run_converter(arguments, output, timeout=timeout, what=what)
+    return read_model(output.resolve())
+
+
+def run_converter(
+    arguments: Sequence[str],
+    output: Path,
+    *,
+    timeout: float,
+    what: str,
+    flag: str = "--MNNModel",
+    check: Callable[[Path], object] = read_model,
+) -> str:
+    """Run MNN's converter with `arguments`, all paths absolute, and `flag` for the output; returns its log.
+
+    Runs in a folder of its own, since MNN writes a temporary file of a fixed name into the working directory and
+    parallel conversions would corrupt each other. A file at `output` is replaced only by a complete one, of which
+    `check` raises no `BadModel`. Raises `NativeFailure` when there is none, whatever MNN printed or returned.
+    """
+    output = output.resolve()
     with tempfile.TemporaryDirectory(prefix="convert-", dir=output.parent) as name:
         folder = Path(name)
         fresh = folder / output.name
-        arguments = ["-f", framework, "--modelFile", str(source.resolve()), "--MNNModel", str(fresh)]
-        run_job("convert", folder, timeout=timeout, what=what, arguments=[*arguments, "--bizCode", "MNN", *flags])
+        run_job("convert", folder, timeout=timeout, what=what, arguments=[flag, str(fresh), *arguments])
         if not fresh.exists():
             raise NativeFailure(f"{what}: the converter wrote no file", tail(folder / "log.txt"))
         try:
-            read_model(fresh)
+            check(fresh)
         except BadModel as error:
-            raise NativeFailure(f"{what}: {error}", tail(folder / "log.txt")) from None
-        for part in (fresh, fresh.with_name(fresh.name + ".weight")):
-            if part.exists():
-                part.replace(output.with_name(part.name))
-    return read_model(output)
+            wrong = str(error).replace(str(fresh), output.name)
+            raise NativeFailure(f"{what}: {wrong}", tail(folder / "log.txt")) from None
+        place(fresh, output)
+        return tail(folder / "log.txt", _ALL)
+
+
+def place(fresh: Path, output: Path) -> None:
+    """Move a finished model, with its external weights, to where it was asked for. Both are on the same disk."""
+    for part in (fresh.with_name(fresh.name + ".weight"), fresh):
+        if part.exists():
+            part.replace(output.with_name(output.name + part.name.removeprefix(fresh.name)))
+
+
+def printed(arguments: Sequence[str], *, timeout: float) -> str:
+    """What MNN's converter prints, for arguments that make it answer a question instead of converting."""
+    with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
+        run_job("convert", Path(name), timeout=timeout, what="asking MNN's converter", arguments=list(arguments))
+        return tail(Path(name) / "log.txt", _ALL)
+
+
+@functools.cache
+def known_flags(timeout: float) -> frozenset[str]:
+    """The long flags of the MNN that is installed, from its own help: others it ignores without a word."""
+    return frozenset(re.findall(r"--(\w+)", printed(["--help"], timeout=timeout)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.mnnfile.model import Model, ModelInput
+from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.runtime.child import NativeFailure, run_job
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -36,6 +37,35 @@ class Run:
     trace: tuple[TracedOp, ...] | None
     memory_mb: float | None
     batched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The values that a tensor's codes stand for: steps of `scale` from `low` to `high`."""
+
+    scale: float
+    low: float
+    high: float
+
+
+Sided = tuple[Grid | None, Grid | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What a grid loses of `count` values between `low` and `high`, whose mean square is `energy`.
+
+    `outside` is the share of values that it clips by more than half a step; `clipped` and `rounded` are the shares of
+    the energy that clipping and rounding take away.
+    """
+
+    count: int
+    low: float
+    high: float
+    energy: float
+    outside: float
+    clipped: float
+    rounded: float
 
 
 @dataclass(frozen=True)
@@ -73,39 +103,67 @@ def run(
 
 
 def tensor_values(
-    model: Model, ops: Sequence[str], inputs: Arrays, *, timeout: float, batched: bool = True
+    model: Model, ops: Sequence[Op], inputs: Arrays, *, timeout: float, batched: bool = True
 ) -> dict[str, tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]]:
-    """{operator: (its first input, its first output)} on the first batch, flattened in NCHW order."""
-    with _job(model, inputs) as job:
-        job.run(
-            "observe",
-            what=f"tracing {model.path.name}",
-            timeout=timeout,
-            model=str(model.path.resolve()),
-            batch=BATCH if batched else 1,
-            ops=list(ops),
-            probe=True,
-        )
+    """{operator: (its first input, its first output)} on one batch of inputs, flattened in NCHW order."""
+    size = BATCH if batched else 1
+    with _job(model, {name: array[:size] for name, array in inputs.items()}) as job:
+        job.watch("observe", f"tracing {model.path.name}", model, ops, batched, timeout, probe=True)
         return {
-            name: (job.array_or_none(f"tensor{number}_0"), job.array_or_none(f"tensor{number}_1"))
-            for number, name in enumerate(ops)
+            op.name: (job.array_or_none(f"tensor{number}_0"), job.array_or_none(f"tensor{number}_1"))
+            for number, op in enumerate(ops)
         }
 
 
 def tensor_ranges(
-    model: Model, ops: Sequence[str], inputs: Arrays, *, timeout: float, batched: bool = True
+    model: Model, ops: Sequence[Op], inputs: Arrays, *, timeout: float, batched: bool = True
 ) -> npt.NDArray[np.float64]:
     """Smallest and largest value in each batch, shape [batches, operators, input or output, min or max]."""
     with _job(model, inputs) as job:
-        job.run(
-            "observe",
-            what=f"calibrating {model.path.name}",
-            timeout=timeout,
-            model=str(model.path.resolve()),
-            batch=BATCH if batched else 1,
-            ops=list(ops),
-        )
+        job.watch("observe", f"calibrating {model.path.name}", model, ops, batched, timeout)
         return np.load(job.folder / "ranges.npy")  # type: ignore[no-any-return]
+
+
+def tensor_histograms(
+    model: Model,
+    ops: Sequence[Op],
+    bounds: npt.NDArray[np.float64],
+    bins: int,
+    inputs: Arrays,
+    *,
+    timeout: float,
+    batched: bool = True,
+) -> npt.NDArray[np.float64]:
+    """How often values fell in equal bins, shape [operators, input or output, bins]; `bounds` ends in [low or high]."""
+    with _job(model, inputs) as job:
+        np.save(job.folder / "bounds.npy", bounds)
+        more = {"bounds": str(job.folder / "bounds.npy"), "bins": bins}
+        job.watch("histograms", f"calibrating {model.path.name}", model, ops, batched, timeout, **more)
+        return np.load(job.folder / "histograms.npy")  # type: ignore[no-any-return]
+
+
+def code_losses(
+    model: Model, ops: Sequence[Op], grids: Sequence[Sided], inputs: Arrays, *, timeout: float, batched: bool = True
+) -> tuple[tuple[Losses | None, Losses | None], ...]:
+    """What quantizing (its input, its output) would lose of each operator's values.
+
+    None where there is no grid, where the tensor never appeared in the run, and where its values are not finite.
+    """
+    plain = [[dataclasses.astuple(grid) if grid else (0.0, 0.0, 0.0) for grid in sides] for sides in grids]
+    with _job(model, inputs) as job:
+        np.save(job.folder / "grids.npy", np.array(plain, np.float64).reshape(len(ops), 2, 3))
+        path = str(job.folder / "grids.npy")
+        job.watch("losses", f"observing {model.path.name}", model, ops, batched, timeout, grids=path)
+        found = np.load(job.folder / "losses.npy")
+    return tuple((_losses(first), _losses(second)) for first, second in found)
+
+
+def _losses(figures: npt.NDArray[np.float64]) -> Losses | None:
+    count, energy, outside, clipped, rounded, low, high = figures.tolist()
+    if not count or not np.isfinite(figures).all():
+        return None
+    whole = energy or 1.0  # What is nothing but zeros loses nothing.
+    return Losses(int(count), low, high, energy / count, outside / count, clipped / whole, rounded / whole)
 
 
 def paired_times(
@@ -126,6 +184,7 @@ def paired_times(
             what=f"timing {candidate.path.name}",
             timeout=timeout + budget,
             models=[str(reference.path.resolve()), str(candidate.path.resolve())],
+            names=[_renamed(reference, model) for model in (reference, candidate)],
             batch=1,
             pairs=pairs,
             budget=budget,
@@ -140,7 +199,8 @@ class _job:
     """A temporary folder with the inputs of a job, as files that the child maps."""
 
     def __init__(self, model: Model, inputs: Arrays) -> None:
-        self._inputs = {spec.name: _as_input(spec, inputs) for spec in model.inputs}
+        given = _by_name(model, inputs)
+        self._inputs = {spec.name: _as_input(spec, given) for spec in model.inputs}
         self._temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
         self.folder = Path(self._temporary.name)
 
@@ -156,11 +216,46 @@ class _job:
         files = {name: str(self.folder / f"input{number}.npy") for number, name in enumerate(self._inputs)}
         return run_job(task, self.folder, inputs=files, **job)
 
+    def watch(
+        self, task: str, what: str, model: Model, ops: Sequence[Op], batched: bool, timeout: float, **job: Any
+    ) -> None:
+        """Run a task that looks at the tensors of operators."""
+        names = model.tensor_names
+        self.run(
+            task,
+            what=what,
+            timeout=timeout,
+            model=str(model.path.resolve()),
+            batch=BATCH if batched else 1,
+            engine="module" if model.has_subgraphs else "session",
+            ops=[[op.name, names[op.inputs[0]], names[op.outputs[0]]] for op in ops],
+            **job,
+        )
+
     def array(self, name: str) -> npt.NDArray[np.float32]:
         return np.load(self.folder / f"{name}.npy")  # type: ignore[no-any-return]
 
     def array_or_none(self, name: str) -> npt.NDArray[np.float32] | None:
         return self.array(name) if (self.folder / f"{name}.npy").exists() else None
+
+
+def _renamed(reference: Model, model: Model) -> dict[str, str]:
+    """The names of a model's inputs by those of the reference: the same, or others in the same order."""
+    ours, theirs = ([spec.name for spec in item.inputs] for item in (reference, model))
+    return dict(zip(ours, ours if set(ours) == set(theirs) else theirs, strict=len(ours) == len(theirs)))
+
+
+def _by_name(model: Model, inputs: Arrays) -> Arrays:
+    """The inputs under the model's names. A pipeline may have exported it with others: then they go by their order."""
+    names = [spec.name for spec in model.inputs]
+    if set(names) <= inputs.keys() or len(names) != len(inputs):
+        return inputs
+    fits = all(
+        array.ndim == len(spec.shape)
+        and all(size in (-1, 0, own) for size, own in zip(spec.shape[1:], array.shape[1:], strict=True))
+        for spec, array in zip(model.inputs, inputs.values(), strict=True)
+    )
+    return dict(zip(names, inputs.values(), strict=True)) if fits else inputs
 
 
 def _as_input(spec: ModelInput, inputs: Arrays) -> npt.NDArray[Any]:

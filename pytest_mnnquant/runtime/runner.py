@@ -3,8 +3,8 @@
     python runner.py JOB.json
 
 Needs nothing but MNN and numpy, and imports nothing from this package, so it can be copied anywhere. A job names its
-`task` (convert, run, observe, time); the result goes to `result.json` and `*.npy` beside the job. Whatever MNN prints
-goes to stdout and is not trusted.
+`task`, one of `TASKS` below; the result goes to `result.json` and `*.npy` beside the job. Whatever MNN prints goes to
+stdout and is not trusted.
 """
 
 from __future__ import annotations
@@ -24,6 +24,14 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
     import _tools
 
     _tools.mnnconvert(["mnnconvert", *job["arguments"]])
+    return {}
+
+
+def quantize(job: dict[str, Any]) -> dict[str, Any]:
+    """Run MNN's offline quantization tool; it returns 0 on every error path."""
+    import _tools
+
+    _tools.mnnquant(["mnnquant", *job["arguments"]])
     return {}
 
 
@@ -136,12 +144,10 @@ def run_module(job: dict[str, Any]) -> dict[str, Any]:
     import MNN
     import numpy as np
 
-    expr = MNN.expr
     net = MNN.nn.load_module_from_file(job["model"], list(job["inputs"]), job["outputs"])
     parts: list[list[Any]] = [[] for _ in job["outputs"]]
-    kinds = {"f": expr.float, "i": expr.int, "u": expr.uint8}
     for batch in batches(job):
-        held = [expr.const(array, list(array.shape), expr.NCHW, kinds[array.dtype.kind]) for array in batch.values()]
+        held = [constant(array) for array in batch.values()]
         results = net.forward(held)
         for part, result in zip(parts, results, strict=True):
             part.append(np.array(result.read()).copy())  # read() is a view that dies with `result`
@@ -150,33 +156,124 @@ def run_module(job: dict[str, Any]) -> dict[str, Any]:
     return {"outputs": job["outputs"], "trace": None, "memory_mb": None}
 
 
-def observe(job: dict[str, Any]) -> dict[str, Any]:
-    """First input and first output of the named operators: their values (`probe`) or their range in each batch."""
-    import numpy as np
+def watch(job: dict[str, Any], see: Any, skip: Any = frozenset()) -> None:
+    """Call `see(batch, operator, side, values)` with the first input (side 0) and output (side 1) of operators.
 
-    session, wanted = Session(job, job["model"]), {name: number for number, name in enumerate(job["ops"])}
-    probe = bool(job.get("probe"))
-    ranges: list[Any] = []
-    for batch in batches(job):
+    `job["ops"]` lists them as [name, name of the input tensor, name of the output tensor]; values are floats as NCHW.
+    `skip` holds (operator, side) that nobody wants to see.
+    """
+    if job.get("engine") == "module":
+        watch_module(job, see, skip)
+        return
+    session, wanted = Session(job, job["model"]), {op[0]: number for number, op in enumerate(job["ops"])}
+    for place, batch in enumerate(batches(job)):
         session.feed(batch)
-        extremes = np.full((len(job["ops"]), 2, 2), np.nan)
 
-        def see(tensors: Any, info: Any, side: int, extremes: Any = extremes) -> bool:
+        def look(tensors: Any, info: Any, side: int, place: int = place) -> bool:
             number = wanted.get(info.getName())
-            if number is not None and tensors:
-                values = session.host(tensors[0])
-                extremes[number, side] = values.min(), values.max()
-                if probe:
-                    np.save(f"tensor{number}_{side}.npy", values.reshape(-1))
+            if number is not None and tensors and (number, side) not in skip:
+                see(place, number, side, session.host(tensors[0]))
             return True
 
         session.net.runSessionWithCallBackInfo(
-            session.session, lambda tensors, info: see(tensors, info, 0), lambda tensors, info: see(tensors, info, 1)
+            session.session, lambda tensors, info: look(tensors, info, 0), lambda tensors, info: look(tensors, info, 1)
         )
-        ranges.append(extremes)
-        if probe:
-            break
+
+
+def watch_module(job: dict[str, Any], see: Any, skip: Any) -> None:
+    """The same through MNN's Module API, which runs While and If bodies: the tensors are asked for as outputs."""
+    import MNN
+    import numpy as np
+
+    places: dict[str, list[tuple[int, int]]] = {}
+    for number, (_, *tensors) in enumerate(job["ops"]):
+        for side, tensor in enumerate(tensors):
+            if (number, side) not in skip:
+                places.setdefault(tensor, []).append((number, side))
+    net = MNN.nn.load_module_from_file(job["model"], list(job["inputs"]), list(places))
+    for place, batch in enumerate(batches(job)):
+        held = [constant(array) for array in batch.values()]
+        results = net.forward(held)
+        for result, ends in zip(results, places.values(), strict=True):
+            plain = MNN.expr.convert(result, MNN.expr.NCHW) if result.data_format == MNN.expr.NC4HW4 else result
+            values = np.array(plain.read()).copy()
+            for number, side in ends:
+                see(place, number, side, values)
+
+
+def constant(array: Any) -> Any:
+    """An array as an input of MNN's Module API."""
+    import MNN
+
+    kinds = {"f": MNN.expr.float, "i": MNN.expr.int, "u": MNN.expr.uint8}
+    return MNN.expr.const(array, list(array.shape), MNN.expr.NCHW, kinds[array.dtype.kind])
+
+
+def observe(job: dict[str, Any]) -> dict[str, Any]:
+    """Tensors of the named operators: their values on the first batch (`probe`), or their range in each batch."""
+    import numpy as np
+
+    if job.get("probe"):
+        watch(job, lambda _, number, side, values: np.save(f"tensor{number}_{side}.npy", values.reshape(-1)))
+        return {}
+    ranges: list[Any] = []
+
+    def see(place: int, number: int, side: int, values: Any) -> None:
+        while len(ranges) <= place:
+            ranges.append(np.full((len(job["ops"]), 2, 2), np.nan))
+        if values.size:
+            ranges[place][number, side] = values.min(), values.max()
+
+    watch(job, see)
     np.save("ranges.npy", np.stack(ranges))
+    return {}
+
+
+def histograms(job: dict[str, Any]) -> dict[str, Any]:
+    """How the values of tensors spread over `job["bins"]` bins between the bounds in the file `job["bounds"]`."""
+    import numpy as np
+
+    bounds = np.load(job["bounds"])  # [operators, sides, low or high]
+    counts = np.zeros((*bounds.shape[:2], job["bins"]))
+
+    def see(_place: int, number: int, side: int, values: Any) -> None:
+        low, high = bounds[number, side]
+        if high > low:
+            counts[number, side] += np.histogram(values, job["bins"], (low, high))[0]
+
+    watch(job, see)
+    np.save("histograms.npy", counts)
+    return {}
+
+
+def losses(job: dict[str, Any]) -> dict[str, Any]:
+    """What codes would lose of the tensors' values. The file `job["grids"]` holds [scale, lowest, highest] of each.
+
+    Counted: values, their energy, how many are clipped by more than half a step, the energy of what is clipped and of
+    what rounding takes away, the smallest and the largest value. A scale of 0 leaves a tensor out.
+    """
+    import numpy as np
+
+    grids = np.load(job["grids"])  # [operators, sides, 3]
+    totals = np.zeros((*grids.shape[:2], 7))
+    totals[..., 5:] = np.inf, -np.inf
+
+    def see(_place: int, number: int, side: int, values: Any) -> None:
+        if not values.size:
+            return
+        scale, lowest, highest = grids[number, side]
+        flat = values.reshape(-1)
+        clipped = flat - np.clip(flat, np.float32(lowest), np.float32(highest))
+        steps = (flat - clipped) / np.float32(scale)
+        steps -= np.rint(steps)
+        energies = [float(np.dot(part, part)) for part in (flat, clipped, steps)]
+        outside = np.count_nonzero(np.abs(clipped) > scale / 2)
+        kept = totals[number, side]
+        kept[:5] += flat.size, energies[0], outside, energies[1], energies[2] * scale**2
+        kept[5:] = min(kept[5], flat.min()), max(kept[6], flat.max())
+
+    watch(job, see, {(int(number), int(side)) for number, side in np.argwhere(grids[..., 0] == 0)})
+    np.save("losses.npy", totals)
     return {}
 
 
@@ -184,8 +281,8 @@ def paired_times(job: dict[str, Any]) -> dict[str, Any]:
     """Seconds an inference of two models takes, run in turn: A B, B A, A B, ... on the first batch."""
     first = next(iter(batches(job)))
     sessions = [Session(job, path) for path in job["models"]]
-    for session in sessions:
-        session.feed(first)
+    for session, names in zip(sessions, job["names"], strict=True):
+        session.feed({names[name]: array for name, array in first.items()})
 
     def timed(session: Session, loops: int) -> float:
         start = time.perf_counter()
@@ -207,6 +304,70 @@ def paired_times(job: dict[str, Any]) -> dict[str, Any]:
     return {"times": times, "loops": loops}
 
 
+def images(job: dict[str, Any]) -> dict[str, Any]:
+    """Image files as `images.npy`, float32 [n, c, h, w]: crop, resize, format and scaling as mnnquant itself has them.
+
+    The same calls as `Helper::preprocessInput` in MNN's tools/quantization, so that the pixels are equal in every bit.
+    """
+    import MNN
+    import numpy as np
+
+    width, height = job["size"]
+    kinds = {kind: getattr(MNN, f"CV_ImageFormat_{kind}") for kind in ("RGB", "BGR", "RGBA", "GRAY")}
+    process = MNN.CVImageProcess(
+        {
+            "filterType": MNN.CV_Filter_BILINEAL,
+            "sourceFormat": kinds["RGBA"],
+            "destFormat": kinds[job["format"]],
+            "mean": tuple([*job["mean"], 0.0, 0.0, 0.0][:4]),
+            "normal": tuple([*job["normal"], 1.0, 1.0, 1.0][:4]),
+        }
+    )
+    shape = (len(job["files"]), len(job["mean"]), height, width)
+    out = np.lib.format.open_memmap("images.npy", mode="w+", dtype=np.float32, shape=shape)
+    for number, file in enumerate(job["files"]):
+        Path("reading.txt").write_text(str(number), encoding="utf-8")  # a damaged image crashes below
+        if job["format"] == "RGBA" and has_alpha(Path(file).read_bytes()):
+            return {"unreadable": number, "why": "MNN's Python package can't read an alpha channel; save it as RGB"}
+        if not MNN.cv.haveImageReader(file):
+            return {"unreadable": number, "why": "MNN can't decode this image"}
+        decoded = MNN.cv.imread(file)
+        pixels = np.array(decoded.read()).copy()
+        rows, columns = pixels.shape[:2]
+        source = np.full((rows, columns, 4), 255, np.uint8)
+        source[..., :3] = pixels[..., ::-1]
+        # A product of 32-bit floats, as there.
+        across, down = (int(n * np.float32(share)) for n, share in zip((columns, rows), job["crop"], strict=True))
+        if not across or not down:
+            return {"unreadable": number, "why": f"center_crop leaves nothing of its {columns}x{rows} pixels"}
+        left, top = (columns - across) // 2, (rows - down) // 2
+        right, bottom = left + across - 1, top + down - 1
+        matrix = MNN.CVMatrix()
+        matrix.setPolyToPoly(corners(0, 0, width - 1, height - 1), corners(left, top, right, bottom))
+        process.setMatrix(matrix)
+        empty = np.zeros((1, *shape[1:]), np.float32)
+        tensor = MNN.Tensor(empty.shape, MNN.Halide_Type_Float, empty, MNN.Tensor_DimensionType_Caffe)
+        # By address: given an array, MNN refuses an image that is smaller than the tensor.
+        if process.convert(source.ctypes.data, columns, rows, 0, tensor) != 0:
+            return {"unreadable": number, "why": "MNN can't resize this image"}
+        out[number] = np.array(tensor.getNumpyData()).reshape(shape[1:])
+    out.flush()
+    Path("reading.txt").unlink()
+    return {}
+
+
+def corners(left: int, top: int, right: int, bottom: int) -> list[float]:
+    """A rectangle's corners in mnnquant's order."""
+    return [float(value) for value in (left, top, left, bottom, right, top, right, bottom)]
+
+
+def has_alpha(data: bytes) -> bool:
+    """Whether an image file may hold transparency (of PNG: by its colour type or a list of transparent colours)."""
+    if data.startswith(b"\x89PNG"):
+        return data[25:26] in (b"\x04", b"\x06") or b"tRNS" in data
+    return data.startswith(b"BM") and data[28:29] == b"\x20"
+
+
 def die_with_parent() -> None:
     """Ask Linux to kill this process when its parent dies, however that happens (a CI job that is cut off)."""
     try:
@@ -217,7 +378,16 @@ def die_with_parent() -> None:
         pass  # Not Linux: the parent's own clean-up has to do.
 
 
-TASKS = {"convert": convert, "run": run, "observe": observe, "time": paired_times}
+TASKS = {
+    "convert": convert,
+    "quantize": quantize,
+    "images": images,
+    "run": run,
+    "observe": observe,
+    "histograms": histograms,
+    "losses": losses,
+    "time": paired_times,
+}
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,10 +13,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.sources.images import MEMORY_LIMIT, Preprocess, load_images, undeclared
 from pytest_mnnquant.sources.spec import DataError, call, describe, import_file
 
 LABELS: Final = "labels"
-_IMAGE_SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+# Counted for an array at least, so that endless batches are noticed even where each is tiny.
+_LEAST_BYTES: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,17 @@ class Dataset:
         return total.hexdigest()
 
 
-def load_data(text: str, root: Path, input_names: tuple[str, ...]) -> Dataset:
-    """Read what `--mnn-calibration` or `--mnn-evaluation` names. Raises `DataError`."""
+def load_data(
+    text: str,
+    root: Path,
+    input_names: tuple[str, ...],
+    preprocess: Preprocess | None = None,
+    timeout: float = 300.0,
+) -> Dataset:
+    """Read what `--mnn-calibration` or `--mnn-evaluation` names. Raises `DataError`.
+
+    `preprocess` says how the images of a folder become input values.
+    """
     target, colon, attribute = text.rpartition(":")
     if colon and target.endswith(".py"):
         if not (root / target).is_file():
@@ -64,11 +75,15 @@ def load_data(text: str, root: Path, input_names: tuple[str, ...]) -> Dataset:
         return as_dataset(call(text, module, attribute), input_names, text)
     path = root / text
     if path.is_dir():
-        kind = "images" if any(file.suffix.lower() in _IMAGE_SUFFIXES for file in path.iterdir()) else "no images"
-        raise DataError(
-            f"{text}: a folder ({kind}); image folders can't be read yet, because their preprocessing must be "
-            "declared: save the preprocessed arrays with numpy.savez, one array per model input"
-        )
+        if preprocess is None:
+            raise DataError(undeclared(text))
+        if len(input_names) > 1:
+            raise DataError(
+                f"{text}: a folder of images feeds one input, the model has {len(input_names)}: "
+                f"{', '.join(input_names)}; save the arrays with numpy.savez, one for each input"
+            )
+        images, labels = load_images(path, preprocess, text, timeout)
+        return Dataset({input_names[0]: images}, labels, f"{text} ({preprocess})")
     if not path.is_file():
         raise DataError(f"{text}: no such file")
     try:
@@ -94,7 +109,7 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
         raise DataError(f"{origin}: {type(value).__name__} is neither arrays nor batches of arrays")
     else:
         try:
-            batches = [_batch(item, input_names, origin) for item in value]
+            batches = list(_held(value, input_names, origin))
         except DataError:
             raise
         except Exception as error:
@@ -111,6 +126,21 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
     _validate(joined, labels, input_names, origin)
     # In the model's order: they are handed to it by position.
     return Dataset({name: joined[name] for name in input_names}, labels, origin)
+
+
+def _held(value: Any, input_names: tuple[str, ...], origin: str) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """The batches of an iterable, as long as memory can hold them all: a generator may never end."""
+    total = 0
+    for number, item in enumerate(value, 1):
+        # Copies: a generator may fill the same array again for its next batch.
+        batch = {name: array.copy() for name, array in _batch(item, input_names, origin).items()}
+        total += sum(max(_LEAST_BYTES, array.nbytes) for array in batch.values())
+        if total > MEMORY_LIMIT:
+            raise DataError(
+                f"{origin}: more than {MEMORY_LIMIT / 1e9:.1f} GB after {number} batches, and no end; yield fewer "
+                "(100 to 1,000 samples are enough to calibrate), with itertools.islice for one"
+            )
+        yield batch
 
 
 def _is_array(value: Any) -> bool:

@@ -94,10 +94,13 @@ def test_a_file_in_which_nothing_is_quantized_is_told_whole(recipe: str) -> None
 def test_tables_and_loop_bodies_stay_float_in_mnn() -> None:
     table = layer("table", (50, 12), kind="Const")
     cause, remedy = explain(table, of=table, recipe="w8")
-    assert "tables in float" in cause
+    assert "tables and matrices" in cause
     assert "--mnn-skip-layer 'table'" in remedy
-    for op in (layer("inside", subgraph="body"), layer("up", kind="Deconvolution")):
-        assert "no int8 form" in explain(op, of=op)[0]
+    places = {"gives no trace": layer("inside", subgraph="body"), "no int8 form": layer("up", kind="Deconvolution")}
+    for why, op in places.items():
+        cause, remedy = explain(op, of=op)
+        assert why in cause
+        assert "--mnn-recipe=int8+w8" in remedy
 
 
 def test_a_layer_that_is_gone_is_left_to_the_conversion_check() -> None:

@@ -129,6 +129,8 @@ def test_rows_come_largest_first_and_go_into_the_report() -> None:
         "bits": 8,
         "bytes": 64 * 64 * 9,
         "float_bytes": 4 * 64 * 64 * 9,
+        "scale_in": 0.5,
+        "scale_out": 0.25,
         "quantized": True,
         "skipped": False,
     }

@@ -128,3 +128,10 @@ def test_a_clamping_sum_is_a_warning() -> None:
     assert result.outcome == PASSED
     assert codes(result) == ["MNQ610"]
     assert result.findings[0].layer == "/Add_1"
+
+
+def test_without_a_trace_other_outputs_are_proof_for_weights_alone() -> None:
+    assert check(trace=None, recipe="w8").outcome == PASSED
+    assert codes(check(trace=None, recipe="w8", same=True)) == ["MNQ603"]
+    assert codes(check(trace=None, recipe="w8", same=None)) == ["MNQ002"]
+    assert codes(check(trace=None, same=True)) == ["MNQ603"]

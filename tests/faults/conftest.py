@@ -29,6 +29,7 @@ from tests.plugin.outcomes import Outcome, outcome  # noqa: E402
 
 with warnings.catch_warnings():  # Imported before any run in this process: a run forgets what it imported.
     warnings.simplefilter("ignore")
+    import onnx  # noqa: F401
     import onnxruntime  # noqa: F401
 
 SAMPLES = 120

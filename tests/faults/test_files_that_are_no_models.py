@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pytest_mnnquant.checks import CHECKS
 from tests.faults.conftest import FIRST, HIDDEN, LAST, SECOND, Factory, Judge
 from tests.plugin.outcomes import Outcome
 
-BLOCKED = {f"int8::{check}" for check in ("params", "coverage", "weights", "execution", "size", "bundle", "accuracy")}
+BLOCKED = {f"int8::{check}" for check in CHECKS if check not in ("conversion", "latency")}
 
 
 def external(factory: Factory) -> Path:

@@ -110,7 +110,7 @@ def test_eight_bits_for_four_fail(factory: Factory, judge: Judge) -> None:
     four = factory.convert(factory.onnx(), "--weightQuantBits", "4")
     healthy = judge(factory.onnx(), four, "--mnn-recipe=w4")
     assert healthy.status == 0, healthy.text
-    assert healthy.passed == {item.replace("int8", "w4") for item in JUDGED} - {"w4::params"}
+    assert healthy.passed == {item.replace("int8", "w4") for item in JUDGED} - {"w4::params", "w4::calibration"}
 
 
 def test_weight_only_for_int8_fails(factory: Factory, judge: Judge) -> None:
@@ -122,4 +122,4 @@ def test_weight_only_for_int8_fails(factory: Factory, judge: Judge) -> None:
     verdict.tells("MNQ601", where="0 of 4 layers can run in int8", why="params file was not applied")
     healthy = judge(factory.float(), model, "--mnn-recipe=w8")
     assert healthy.status == 0, healthy.text
-    assert healthy.skipped == {"w8::params"}
+    assert healthy.skipped == {"w8::params", "w8::calibration"}

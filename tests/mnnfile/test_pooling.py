@@ -67,7 +67,9 @@ def codes(values: npt.NDArray[np.float32], pooled: Range) -> npt.NDArray[np.int6
 
 def pooled_codes(model: Model, pooled: Range) -> npt.NDArray[np.int64]:
     """The integer reference: maxima over windows of the codes that MNN's first convolution gave."""
-    before, _ = tensor_values(model, [pool_of(model)], inputs(), timeout=TIMEOUT)[pool_of(model)]
+    before, _ = tensor_values(model, [op for op in model.ops if op.name == pool_of(model)], inputs(), timeout=TIMEOUT)[
+        pool_of(model)
+    ]
     assert before is not None
     found: npt.NDArray[np.int64] = codes(before, pooled).reshape(4, 8, 4, 2, 4, 2).max((3, 5))
     return found

@@ -144,11 +144,6 @@ def test_a_data_file_that_holds_no_arrays_is_told_and_never_unpickled(
     assert not (pytester.path / "unpickled").exists()
 
 
-def test_a_folder_of_images_is_told_what_to_do(run: Run, pytester: pytest.Pytester) -> None:
-    (pytester.mkdir("images") / "a.png").touch()
-    assert "image folders can't be read yet" in fails(run, MODEL, "--mnn-mode=eval", "--mnn-calibration=images")
-
-
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [

@@ -44,7 +44,7 @@ def test_an_impossible_limit_is_told(run: Run, pytester: pytest.Pytester, line: 
 @pytest.mark.parametrize(
     ("marker", "says"),
     [
-        ("recipes=['int7']", "'int7' is unknown; choose from: int8, w8, w4"),
+        ("recipes=['int7']", "'int7' is no recipe; they read like: int8, "),
         ("modes=['test']", "'test' is unknown; choose from: train, eval"),
         ("min_accuracy=0.9", "unknown tolerance 'min_accuracy'; known: "),
         ("min_coverage=9", "min_coverage: 9 is out of range; allowed: 0 to 1"),

@@ -33,8 +33,8 @@ def mnn_evaluation():
 """
 ALL = """
 from pytest_mnnquant import (
-    assert_accuracy, assert_bundle_complete, assert_converted, assert_int8_executed, assert_latency,
-    assert_params_applied, assert_quantized, assert_size_reduction, assert_weights_preserved,
+    assert_accuracy, assert_bundle_complete, assert_calibration_sufficient, assert_converted, assert_int8_executed,
+    assert_latency, assert_params_applied, assert_quantized, assert_size_reduction, assert_weights_preserved,
 )
 
 
@@ -45,6 +45,7 @@ def test_ships(mnn_quantized, mnn_recipe, mnn_mode, mnn_float):
     assert assert_quantized(mnn_quantized, min_coverage=1)["coverage"] == mnn_quantized.coverage == 1
     assert assert_params_applied(mnn_quantized)["bound"] == 2
     assert assert_weights_preserved(mnn_quantized)["worst_sqnr_db"] > 35
+    assert assert_calibration_sufficient(mnn_quantized)["samples"] == 24
     assert assert_int8_executed(mnn_quantized)["int8_layers"] == 2
     assert assert_accuracy(mnn_quantized, max_drop=0.05)["top1"] > 0.94
     assert assert_bundle_complete(mnn_quantized)["bytes"] == mnn_quantized.path.stat().st_size

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.mnnfile.params import read_params
-from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, runtime_ranges, weight_scales
+from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, weight_scales
 from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.quantize.variant import Variant
 from tests.conftest import TIMEOUT, Workshop
 
@@ -24,7 +25,7 @@ RANGES = st.builds(lambda pair, symmetric: Range(pair[0], pair[1], symmetric), P
 def test_scale_and_zero_point_are_ones_that_mnn_can_mean(found: Range) -> None:
     scale, zero = found.affine()
     assert math.isfinite(scale)
-    assert scale >= 1e-8
+    assert scale >= np.float32(1e-8)
     assert -127 <= zero <= 127
     assert isinstance(zero, int)
 
@@ -91,12 +92,12 @@ def test_ranges_of_mnns_own_run_are_those_of_the_data(digits: Prepared) -> None:
     data = digits.calibration
     assert data is not None
     first, *_, last = digits.model.layers
-    found = runtime_ranges(digits.model, digits.model.layers, data, timeout=TIMEOUT, batched=True)
+    found = calibrate_runtime(digits.model, digits.model.layers, data, timeout=TIMEOUT, batched=True).ranges
     assert set(found) == {tensor for op in digits.model.layers for tensor in (op.inputs[0], op.outputs[0])}
     assert found[first.inputs[0]] == Range(float(data.inputs["x"].min()), float(data.inputs["x"].max()))
     assert found[first.outputs[0]].low == 0
     assert found[last.outputs[0]].low < 0 < found[last.outputs[0]].high
-    only = runtime_ranges(digits.model, (first,), data, timeout=TIMEOUT, batched=True, only={first.inputs[0]})
+    only = calibrate_runtime(digits.model, (first,), data, timeout=TIMEOUT, batched=True, only={first.inputs[0]}).ranges
     assert only == {first.inputs[0]: found[first.inputs[0]]}
 
 

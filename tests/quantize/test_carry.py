@@ -9,9 +9,10 @@ import torch
 
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, runtime_ranges, save_params, settled
+from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params, settled
 from pytest_mnnquant.quantize.carry import Carried, carried, has_fused_relu
 from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.sources.data import Dataset
 from tests.conftest import TIMEOUT, Workshop
@@ -38,7 +39,7 @@ def links(residual: Model) -> tuple[Carried, ...]:
 @pytest.fixture(scope="module")
 def seen(residual: Model, links: tuple[Carried, ...], inputs: dict[str, npt.NDArray[np.float32]]) -> dict[int, Range]:
     ops = (*int8_layers(residual), *(link.op for link in links))
-    return runtime_ranges(residual, ops, Dataset(dict(inputs)), timeout=TIMEOUT, batched=True)
+    return calibrate_runtime(residual, ops, Dataset(dict(inputs)), timeout=TIMEOUT, batched=True).ranges
 
 
 def test_a_layers_input_is_followed_back_to_what_made_it(residual: Model, links: tuple[Carried, ...]) -> None:

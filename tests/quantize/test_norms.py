@@ -12,9 +12,10 @@ from torch import nn
 
 from pytest_mnnquant.metrics.agreement import Agreement, agreement
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.calibration import int8_layers, make_params, runtime_ranges, save_params
+from pytest_mnnquant.quantize.calibration import int8_layers, make_params, save_params
 from pytest_mnnquant.quantize.norms import MultiplyAdd, loose_norms, with_plain_norms
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.quantize.variant import make_variant
@@ -97,7 +98,7 @@ def test_the_int8_recipe_gets_it_right_where_the_scales_are_wrong(
     assert found.cosine > 0.99
     assert found.centred_sqnr_db > 15
     layers = int8_layers(source.model)
-    ranges = runtime_ranges(source.model, layers, Dataset(DATA), timeout=TIMEOUT, batched=True)
+    ranges = calibrate_runtime(source.model, layers, Dataset(DATA), timeout=TIMEOUT, batched=True).ranges
     path = save_params(make_params(source.model, layers, ranges), source.model.path.with_name("plain.bin"))
     naive = workshop.quantized(source.model, "--compressionParamsFile", str(path))
     assert compared(source.model, naive).centred_sqnr_db < 5

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
-from pytest_mnnquant.options import RECIPE_NAMES
-from pytest_mnnquant.quantize.recipes import MODES, RECIPES
+from pytest_mnnquant.quantize.recipes import MODES, RECIPES, Maker, recipe_named
 from tests.evidence import stored
 
 INT8 = stored(64, Storage.INTEGER, 8, full_int8=True)
@@ -40,5 +41,71 @@ def test_what_is_asked_is_told_in_words() -> None:
     assert words["w8"] == "8-bit weights"
     assert words["w4b32"] == "4-bit weights in blocks of 32"
     assert words["fp16"] == "16-bit float weights"
-    assert tuple(RECIPES) == RECIPE_NAMES  # The options name them without loading this package's reader.
     assert all(name == recipe.name for name, recipe in RECIPES.items())
+    assert recipe_named("w4-sym").weight_kind == "symmetric 4-bit weights"
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("w2", "--weightQuantBits 2"),
+        ("w4b32-hqq", "--weightQuantBits 4 --weightQuantBlock 32 --hqq"),
+        ("w8-sym-scale16", "--weightQuantBits 8 --weightQuantAsymmetric=0 --weightQuantScaleBit 16"),
+        ("fp16", "--fp16"),
+    ],
+)
+def test_names_of_the_converters_recipes_are_its_flags(name: str, flags: str) -> None:
+    recipe = recipe_named(name)
+    assert (recipe.maker, recipe.name) == (Maker.CONVERTER, name)
+    assert " ".join(recipe.flags) == flags
+    assert not recipe.activations
+
+
+def test_names_of_calibrated_recipes_say_how() -> None:
+    plain, filled = recipe_named("int8"), recipe_named("int8-percentile99.9+w4")
+    assert (plain.maker, plain.observer, plain.number, plain.fill) == (Maker.OURS, "minmax", None, None)
+    assert (filled.observer, filled.number, filled.fill) == ("percentile", 99.9, 4)
+    offline = recipe_named("mnnquant-ema-admm")
+    assert (offline.maker, offline.feature, offline.weight) == (Maker.MNNQUANT, "EMA", "ADMM")
+    assert offline.modes(True, MODES) == (None,)
+    assert recipe_named("mnncompress-repaired").repaired
+    assert recipe_named("mnncompress").modes(True, MODES) == MODES
+
+
+def test_a_pipeline_is_judged_by_what_it_is_meant_to_make() -> None:
+    plain = recipe_named("tools/ours.py:quantize")
+    assert (plain.name, plain.pipeline) == ("tools/ours.py:quantize", "tools/ours.py:quantize")
+    assert (plain.maker, plain.bits, plain.activations) == (Maker.PIPELINE, 8, True)
+    named = recipe_named("ours=tools/ours.py:quantize@w4b32")
+    assert (named.name, named.pipeline, named.bits, named.block) == ("ours", "tools/ours.py:quantize", 4, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("w9", "is no recipe; they read like: int8, "),
+        ("w1", "is no recipe"),
+        ("W8", "is no recipe"),
+        ("int4", "is no recipe"),
+        ("", "is no recipe"),
+        ("w4-sym-hqq", "MNN drops HQQ from symmetric weights"),
+        ("int8-kl99", "kl takes no number"),
+        ("int8-percentile20", "a number above 50 and up to 100"),
+        ("int8-average1", "a number above 0"),
+        ("w8=ours.py:f", "'w8' is a recipe already"),
+        ("ours.py:f@nothing", "'nothing' is no recipe"),
+        ("ours.py:f@other.py:g", "after @ comes a recipe of ours"),
+    ],
+)
+def test_a_name_that_is_no_recipe_says_what_is(name: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        recipe_named(name)
+
+
+def test_a_layer_that_can_not_compute_in_int8_is_filled_with_weights_of_few_bits() -> None:
+    recipe = recipe_named("int8+w8")
+    assert recipe.stores(INT8)
+    assert not recipe.stores(W8)
+    assert recipe.stores(W8, computes=False)
+    assert not recipe.stores(FLOAT, computes=False)
+    assert not recipe_named("int8").stores(W8, computes=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -57,8 +58,8 @@ def test_another_version_of_a_tool_is_another_folder(tmp_path: Path, monkeypatch
 
 
 def test_versions_name_the_tools_that_make_artifacts() -> None:
-    assert set(versions()) == {"pytest-mnnquant", "MNN", "torch", "numpy"}
-    assert all(versions().values())
+    assert set(versions()) == {"pytest-mnnquant", "MNN", "torch", "numpy", "mnncompress"}
+    assert all(version for name, version in versions().items() if name != "mnncompress")
 
 
 def test_without_reuse_everything_is_made_anew_once_a_run(tmp_path: Path) -> None:
@@ -154,3 +155,14 @@ def test_processes_that_build_the_same_at_the_same_time_get_whole_folders(tmp_pa
 def test_a_files_digest_is_sha_256_of_its_content(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert file_digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_private_folder_belongs_to_one_process_and_goes_with_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = store.folder("kind", {"a": 1}, lambda folder: (folder / "x").touch(), private=True)
+    assert made.name.endswith(f"-{os.getpid()}")
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = made.with_name(made.name.rpartition("-")[0] + f"-{int(ended.stdout)}")
+    left.mkdir()
+    assert store.folder("kind", {"a": 1}, lambda folder: pytest.fail("made again"), private=True) == made
+    assert not left.exists()

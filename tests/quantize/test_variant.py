@@ -12,10 +12,11 @@ import torch
 from pytest_mnnquant.metrics.agreement import accuracy
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.params import read_params
+from pytest_mnnquant.quantize.makers import is_skipped
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
-from pytest_mnnquant.quantize.recipes import RECIPES
+from pytest_mnnquant.quantize.recipes import RECIPES, recipe_named
 from pytest_mnnquant.quantize.store import Store
-from pytest_mnnquant.quantize.variant import Variant, is_skipped, make_variant
+from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.runtime.execute import run
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 from tests.conftest import FIXTURES, TIMEOUT, Workshop, quietly
@@ -110,10 +111,26 @@ def test_layers_are_skipped_by_name_output_or_module(pattern: str, module: str, 
     assert not is_skipped(layer("conv"), (), module)
 
 
-def test_weight_only_recipes_can_not_skip_a_layer(digits: Prepared, store: Store) -> None:
-    with pytest.raises(SourceError, match="w8 can't leave layers float"):
-        make_variant(digits, RECIPES["w8"], None, ("*features.0*",), CHOICES, store, quietly)
-    make_variant(digits, RECIPES["w8"], None, ("no such layer",), CHOICES, store, quietly)
+@pytest.mark.parametrize("recipe", ["w8", "w4b32-hqq", "int8+w8"])
+def test_a_skipped_layer_stays_float_under_every_recipe_of_integers(
+    digits: Prepared, store: Store, recipe: str
+) -> None:
+    first = digits.model.layers[0].name
+    asked = recipe_named(recipe)
+    mode = asked.modes(True, ("eval",))[0]
+    variant = make_variant(digits, asked, mode, (first,), CHOICES, store, quietly)
+    labels = [op.weights[0].label for op in variant.model.layers]
+    assert labels[0] == "float32"
+    assert "float32" not in labels[1:]
+    np.testing.assert_array_equal(
+        variant.model.decoded(variant.model.layers[0]), digits.model.decoded(digits.model.layers[0])
+    )
+
+
+def test_fp16_can_not_skip_a_layer(digits: Prepared, store: Store) -> None:
+    with pytest.raises(SourceError, match="fp16: MNN casts all layers"):
+        make_variant(digits, RECIPES["fp16"], None, ("*",), CHOICES, store, quietly)
+    make_variant(digits, RECIPES["fp16"], None, ("no such layer",), CHOICES, store, quietly)
 
 
 def test_the_same_variant_is_made_once_and_other_choices_make_another(digits: Prepared, store: Store) -> None:
@@ -158,12 +175,25 @@ def test_a_file_is_calibrated_on_mnns_own_run(digits: Prepared, store: Store, tm
         np.testing.assert_array_equal(variant.model.decoded(ours), reference.model.decoded(theirs))
 
 
-def test_a_recurrent_model_is_refused_for_int8_and_made_for_w8(store: Store) -> None:
+def test_a_recurrent_model_is_quantized_inside_its_loop_too(store: Store) -> None:
     torch.manual_seed(0)
     tokens = np.arange(24, dtype=np.int64).reshape(4, 6)
     choices = Choices(Path(), calibration={"tokens": tokens}, timeout=TIMEOUT)
     source = prepare(Spec("words", "words"), choices, store, quietly, given=Words())
-    with pytest.raises(SourceError, match=r"int8 can't be calibrated.*--mnn-recipe=w8"):
-        make_variant(source, RECIPES["int8"], "eval", (), choices, store, quietly)
-    variant = make_variant(source, RECIPES["w8"], None, (), choices, store, quietly)
-    assert {op.weights[0].label for op in variant.model.layers if op.is_convolution} == {"w8"}
+
+    def labels(recipe: str, mode: str | None) -> dict[str, set[str]]:
+        variant = make_variant(source, recipe_named(recipe), mode, (), choices, store, quietly)
+        inputs = {"tokens": tokens.astype(np.int32)}
+        whole, quantized = (
+            run(model, inputs, timeout=TIMEOUT).outputs["output"] for model in (variant.base, variant.model)
+        )
+        assert np.abs(whole - quantized).max() < 0.05 * np.ptp(whole)
+        layers = [op for op in variant.model.layers if op.is_convolution]
+        return {
+            "graph": {op.weights[0].label for op in layers if not op.subgraph},
+            "body": {op.weights[0].label for op in layers if op.subgraph},
+        }
+
+    assert labels("w8", None) == {"graph": {"w8"}, "body": {"w8"}}
+    assert labels("int8", "eval") == {"graph": {"int8"}, "body": {"int8"}}
+    assert labels("int8-kl+w8", "eval") == {"graph": {"int8"}, "body": {"int8"}}

@@ -82,7 +82,8 @@ def test_names_and_commands_stay_whole(names: list[str]) -> None:
 
 
 def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> Mapping[str, Any]:
-    return {"model": model, "label": label, "check": check.as_json()}
+    variant = {"recipe": "w8", "mode": None}
+    return {"model": model, "label": label, "variant": variant, "check": check.as_json()}
 
 
 def full(label: str = "w8", **more: Any) -> Records:

@@ -152,3 +152,21 @@ def test_the_tail_is_the_last_lines_without_noise(tmp_path: Path) -> None:
 
 def test_a_failure_without_a_log_is_its_first_line() -> None:
     assert str(NativeFailure("it failed")) == "it failed"
+
+
+def test_another_program_gets_its_environment_and_is_named_in_its_failure(tmp_path: Path) -> None:
+    program = tmp_path / "other.py"
+    program.write_text("import os, pathlib\npathlib.Path('seen').write_text(os.environ['MINE'])\nos.abort()")
+    with pytest.raises(NativeFailure, match=r"^it: their code crashed with SIGABRT"):
+        run_job("any", tmp_path, timeout=60, what="it", who="their code", program=program, env={"MINE": "yes"})
+    assert (tmp_path / "seen").read_text() == "yes"
+
+
+def test_what_a_finished_job_left_running_is_ended(tmp_path: Path, script: Script) -> None:
+    script(
+        "import pathlib, subprocess\n"
+        "pathlib.Path('pid').write_text(str(subprocess.Popen(['sleep', '600']).pid))\n"
+        "pathlib.Path('result.json').write_text('{}')"
+    )
+    assert run_job("run", tmp_path, timeout=60, what="it") == {}
+    assert ends(int((tmp_path / "pid").read_text()))

@@ -14,7 +14,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.runtime.execute import paired_times, run, tensor_ranges, tensor_values
+from pytest_mnnquant.runtime.execute import Grid, code_losses, paired_times, run, tensor_ranges, tensor_values
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import outputs
 from tests.conftest import TIMEOUT, Workshop
@@ -95,7 +95,7 @@ def test_a_model_with_a_while_body_runs_without_a_trace(words: tuple[Words, Mode
 
 def test_a_missing_input_is_named(digits: Prepared) -> None:
     with pytest.raises(NativeFailure, match=r"no array for the model's input 'x': \['y'\]"):
-        run(digits.model, {"y": np.ones((1, 1, 16, 16), np.float32)}, timeout=TIMEOUT)
+        run(digits.model, {"y": np.ones((1, 3, 16, 16), np.float32)}, timeout=TIMEOUT)
 
 
 def test_no_samples_are_no_result(digits: Prepared) -> None:
@@ -115,7 +115,8 @@ def test_a_model_whose_file_is_gone_or_broken_is_a_failure(digits: Prepared, ima
 
 def test_values_of_tensors_are_what_flows_in_and_out_of_a_layer(digits: Prepared, images: Images) -> None:
     first, second = digits.model.layers[:2]
-    values = tensor_values(digits.model, [first.name, second.name, "no such layer"], images, timeout=TIMEOUT)
+    gone = dataclasses.replace(first, name="no such layer")
+    values = tensor_values(digits.model, [first, second, gone], images, timeout=TIMEOUT)
     assert values["no such layer"] == (None, None)
     seen: list[torch.Tensor] = []
     assert digits.network is not None
@@ -139,8 +140,9 @@ def test_values_of_tensors_are_what_flows_in_and_out_of_a_layer(digits: Prepared
 
 
 def test_ranges_of_tensors_are_those_of_each_batch(digits: Prepared, images: Images) -> None:
-    first = digits.model.layers[0].name
-    ranges = tensor_ranges(digits.model, [first, "no such layer"], images, timeout=TIMEOUT)
+    first = digits.model.layers[0]
+    gone = dataclasses.replace(first, name="no such layer")
+    ranges = tensor_ranges(digits.model, [first, gone], images, timeout=TIMEOUT)
     assert ranges.shape == (3, 2, 2, 2)
     for number, start in enumerate((0, 32, 64)):
         part = images["x"][start : start + 32]
@@ -154,3 +156,20 @@ def test_times_come_in_pairs(digits: Prepared, digits_w4: Variant, images: Image
     assert times.reference.shape == times.candidate.shape == (7,)
     assert (times.reference > 0).all()
     assert (times.candidate > 0).all()
+
+
+def test_what_codes_lose_of_a_tensor_is_counted(digits: Prepared) -> None:
+    assert digits.evaluation is not None
+    layer, images = digits.model.convolutions[0], digits.evaluation.head(70)["x"]
+    grid = Grid(scale=0.1, low=0.0, high=0.6)
+    ((first, second),) = code_losses(digits.model, [layer], [(grid, None)], {"x": images}, timeout=TIMEOUT)
+    assert second is None
+    assert first is not None
+    values = images.astype(np.float64)
+    clipped = values - values.clip(0, 0.6)
+    rounded = values.clip(0, 0.6) - np.rint(values.clip(0, 0.6) * 10) / 10
+    assert (first.count, first.low, first.high) == (images.size, 0.0, 1.0)
+    assert first.energy == pytest.approx((values**2).mean(), rel=1e-4)
+    assert first.outside == pytest.approx((values > 0.65).mean(), abs=1e-3)
+    assert first.clipped == pytest.approx((clipped**2).sum() / (values**2).sum(), rel=1e-4)
+    assert first.rounded == pytest.approx((rounded**2).sum() / (values**2).sum(), rel=1e-2)

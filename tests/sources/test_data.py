@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_mnnquant.sources import data as data_module
 from pytest_mnnquant.sources.data import Dataset, as_dataset, load_data
 from pytest_mnnquant.sources.spec import SourceError
 
@@ -214,7 +216,29 @@ def test_files_that_hold_no_arrays_are_named(tmp_path: Path, kind: str, suffix: 
         load_data(path.name, tmp_path, ("x",))
 
 
-def test_a_folder_of_images_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "cat.jpg").write_bytes(b"")
-    with pytest.raises(SourceError, match=r"folder \(images\).*numpy.savez"):
-        load_data(".", tmp_path, ("x",))
+def test_a_generator_may_fill_the_same_array_again() -> None:
+    def refilled() -> Iterator[Any]:
+        batch = np.empty((2, 4), np.float32)
+        for start in range(0, 6, 2):
+            batch[:] = X[start : start + 2]
+            yield {"x": batch}
+
+    np.testing.assert_array_equal(as_dataset(refilled(), ("x",), "test").inputs["x"], X)
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_batches_that_never_end_are_stopped(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Tiny ones too, long before their values fill memory."""
+    taken = []
+
+    def endless() -> Iterator[Any]:
+        for number in itertools.count():
+            taken.append(number)
+            yield np.zeros((1, size), np.float32)
+
+    monkeypatch.setattr(data_module, "MEMORY_LIMIT", 10**7)
+    with pytest.raises(SourceError, match=r"the origin: more than 0\.0 GB after \d+ batches, and no end; yield fewer"):
+        as_dataset(endless(), ("x",), "the origin")
+    assert len(taken) == 10**7 // max(4096, 4 * size) + 1
+    few = as_dataset(itertools.islice(endless(), 5), ("x",), "the origin")
+    assert few.inputs["x"].shape == (5, size)

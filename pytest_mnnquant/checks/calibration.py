@@ -1,0 +1,200 @@
+"""Calibration: whether there was enough of it, on the right data, and whether what it left fits held-out data."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.checks.rules import Severity
+from pytest_mnnquant.checks.samples import judge_samples
+from pytest_mnnquant.checks.saturation import HeldOut, fit_metrics, judge_fit
+from pytest_mnnquant.checks.stability import (
+    Batches,
+    judge_number,
+    judge_order,
+    movement,
+    spans,
+    stability_metrics,
+)
+from pytest_mnnquant.quantize.record import Record, Watched
+from pytest_mnnquant.sources.data import Dataset
+
+# What rounding in float32 may change of a model.
+_ROUNDING: Final = 1e-5
+# A scale that moves this much after calibration clips half of a tensor's range, or costs a bit.
+_MOVED, _MOVED_A_LITTLE = 2.0, 1.05
+
+_CLIPPING: Final = re.compile(r"(percentile|histogram|kl)[\d.]*|mnnquant-.*")
+
+
+@dataclass(frozen=True)
+class CalibrationEvidence:
+    """What is known of a variant's calibration.
+
+    `record` is None for finished files. `floats` names the inputs that take floats. `batches` gives the ranges of
+    tensors by batch, or by sample where there are few; empty where they are not known. `tensors` are the quantized
+    tensors; they have no losses where there are no evaluation data.
+    """
+
+    mode: str | None
+    record: Record | None
+    calibration: Dataset | None
+    evaluation: Dataset | None
+    floats: tuple[str, ...] = ()
+    batches: Mapping[str, Batches] = field(default_factory=dict)
+    tensors: tuple[HeldOut, ...] = ()
+
+
+def samples_used(record: Record | None, data: Dataset | None) -> int | None:
+    """How many samples were used for calibration; None where that is not known."""
+    if record is None:
+        return data.samples if data else None
+    watched = record.watched
+    if watched is None:
+        return record.samples
+    if watched.handed_out == 0 and watched.forwards > 0:
+        return None  # It ran on data of its own.
+    return min(record.samples, watched.handed_out * record.batch)  # A pipeline may leave its loop early.
+
+
+def check_calibration(evidence: CalibrationEvidence) -> Result:
+    """Judge how a variant was calibrated, the data it was calibrated on, and its scales on held-out data."""
+    record, data = evidence.record, evidence.calibration
+    observer = record.observer if record else "minmax"
+    samples = samples_used(record, data)
+    seen = spans(record.batches if record and record.batches else evidence.batches)
+    fit = judge_fit(evidence.tensors, seen)
+    if _CLIPPING.fullmatch(observer):  # They cut ranges on purpose; where that does no harm, it was asked for.
+        fit = [finding for finding in fit if finding.severity is Severity.ERROR]
+    moved = movement(evidence.batches, observer)
+    metrics: dict[str, Any] = {"samples": samples, "observer": observer if record else None}
+    metrics |= {"batches": len(next(iter(record.batches.values()))) if record and record.batches else None}
+    findings = _pipeline(record.watched, evidence, fit) if record and record.watched else []
+    if samples == 0 and not findings:
+        findings.append(_nothing("no sample was used for calibration"))
+    elif data is not None and not _has_error(findings):
+        of_data, statistics = judge_samples(data, evidence.evaluation, evidence.floats)
+        findings, metrics = findings + of_data, metrics | statistics
+    of_order = judge_order(record.batches, observer) if record else []
+    if samples and not _has_error(findings):
+        # A first batch that decides alone makes the ranges move as well.
+        findings += judge_number(samples, None if of_order else moved, observer)
+    findings += of_order
+    if _has_error(findings):
+        findings = _with_consequence(findings, fit, evidence.tensors)
+    else:
+        findings += fit
+    if evidence.evaluation is not None and not any(tensor.losses for tensor in evidence.tensors):
+        findings.append(_unmeasured(evidence.tensors))
+    return judge("calibration", findings, metrics | stability_metrics(moved) | fit_metrics(evidence.tensors))
+
+
+def _has_error(findings: list[Finding]) -> bool:
+    return any(finding.severity is Severity.ERROR for finding in findings)
+
+
+def _with_consequence(findings: list[Finding], fit: list[Finding], tensors: tuple[HeldOut, ...]) -> list[Finding]:
+    """One root cause, one error: what it does to the tensors is told with it."""
+    if not any(tensor.losses for tensor in tensors) or not fit:
+        return findings
+    place = next(number for number, finding in enumerate(findings) if finding.severity is Severity.ERROR)
+    worst = max(tensors, key=lambda tensor: max(tensor.clipped, tensor.rounded))
+    lost = max(worst.clipped, worst.rounded)
+    how = "clipping" if worst.clipped >= worst.rounded else "rounding"
+    message = f"{findings[place].message}. In tensor {worst.tensor!r} {how} takes {lost:.0%} of the held-out energy"
+    return [*findings[:place], dataclasses.replace(findings[place], message=message), *findings[place + 1 :]]
+
+
+def _unmeasured(tensors: tuple[HeldOut, ...]) -> Finding:
+    why = "none of the quantized tensors appeared in the float model's run" if tensors else "no tensor is quantized"
+    return Finding(
+        "MNQ003",
+        f"{why}, so how the scales fit held-out data is not known",
+        remedy="see the coverage check for what is stored",
+    )
+
+
+# What a pipeline was seen to do --------------------------------------------------------------------------------------
+
+
+def _pipeline(watched: Watched, evidence: CalibrationEvidence, fit: list[Finding]) -> list[Finding]:
+    is_fitting = any(tensor.losses for tensor in evidence.tensors) and not fit
+    if watched.forwards == 0 and (watched.handed_out == 0 or not is_fitting):
+        return [_nothing(f"the model never ran before its export ({watched.handed_out} batches were taken)")]
+    findings = []
+    if watched.handed_out == 0:
+        message = f"none of the calibration data were taken; the model ran {watched.forwards} times on other data"
+        remedy = "loop over the calibration batches that the pipeline is given"
+        findings.append(Finding("MNQ501", message, remedy=remedy, softened=True))
+    if watched.gradients:
+        findings.append(
+            Finding(
+                "MNQ502",
+                f"the model ran {watched.forwards} times, and gradients were recorded",
+                remedy="put the calibration loop into `with torch.no_grad():`; it is faster and needs less memory",
+            )
+        )
+    is_other = watched.training and evidence.mode == "eval"
+    if watched.drift > _ROUNDING or watched.weight_change > _ROUNDING:
+        findings.append(_changed(watched, is_other))
+    elif is_other:
+        message = "the variant is calibrated in eval mode, but the model ran in train mode"
+        remedy = "call model.eval() before the calibration loop, and let nothing call train() after it"
+        findings.append(Finding("MNQ503", message, remedy=remedy))
+    return findings + _moved(watched.moved)
+
+
+def _nothing(message: str) -> Finding:
+    return Finding(
+        "MNQ501",
+        message,
+        cause="the scales are what they started with, or what the example input of an export left",
+        remedy="run the model on 100 to 1,000 samples before it is exported (--mnn-calibration)",
+    )
+
+
+def _changed(watched: Watched, in_other_mode: bool) -> Finding:
+    parts = []
+    if watched.drift > _ROUNDING:
+        parts.append(f"BatchNorm means moved by up to {watched.drift:.3g} standard deviations")
+    if watched.weight_change > _ROUNDING:
+        parts.append(f"weights changed by up to {watched.weight_change:.3g} of their norm")
+    cause = "it ran in train mode, where BatchNorm updates its statistics; the float model is ruined with it"
+    if not watched.training:
+        cause = "the pipeline wrote into the model's tensors: an optimizer step, or a quantizer that shares them"
+    mode = " though the variant says eval" if in_other_mode else ""
+    return Finding(
+        "MNQ504",
+        f"the model that was given is another one now{mode}: {', '.join(parts)}",
+        cause=cause,
+        remedy="calibrate a copy in eval mode: model = copy.deepcopy(model).eval()",
+    )
+
+
+def _moved(moved: Mapping[str, tuple[float, float]]) -> list[Finding]:
+    factors = {name: _factor(*pair) for name, pair in moved.items()}
+    far = {name: factor for name, factor in factors.items() if factor >= _MOVED_A_LITTLE}
+    if not far:
+        return []
+    worst = max(far, key=lambda name: far[name])
+    before, after = moved[worst]
+    more = f", and those of {len(far) - 1} more" if len(far) > 1 else ""
+    return [
+        Finding(
+            "MNQ505",
+            f"the scale of {worst!r} was {before:.4g} when the calibration data were used up and {after:.4g} at the end"
+            f"{more}",
+            cause="observers went on observing: evaluation or the input of an export passed through them",
+            remedy="save the params file right after calibration, or export and evaluate a copy",
+            softened=far[worst] < _MOVED,
+        )
+    ]
+
+
+def _factor(before: float, after: float) -> float:
+    low, high = sorted((abs(before), abs(after)))
+    return high / low if low > 0 else float("inf") if high > 0 else 1.0

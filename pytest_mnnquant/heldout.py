@@ -1,0 +1,94 @@
+"""Gathers what the calibration check judges by: ranges that calibration saw, and scales on held-out data."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy.typing as npt
+
+from pytest_mnnquant.checks.calibration import CalibrationEvidence, samples_used
+from pytest_mnnquant.checks.coverage import LayerRow
+from pytest_mnnquant.checks.samples import subset
+from pytest_mnnquant.checks.saturation import HeldOut, is_scale
+from pytest_mnnquant.checks.stability import LEAST, Batches
+from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
+from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.record import Record
+from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.runtime.execute import Grid, code_losses, tensor_ranges
+
+# Enough to see whether ranges settle, where another tool calibrated and kept none.
+_MOST_OBSERVED: Final = 320
+Pair = tuple[Op, Op]
+
+
+def calibration_evidence(
+    source: Prepared, variant: Variant, rows: tuple[LayerRow, ...], timeout: float
+) -> CalibrationEvidence:
+    """Run the float model on held-out data, and on few calibration samples one by one."""
+    pairs = [(row.layer, row.stored) for row in rows if row.stored and row.stored.weights[0].full_int8]
+    limits: dict[str, Any] = {"timeout": timeout}
+    record: Record | None = getattr(variant, "record", None)
+    held_out = subset(source.evaluation) if source.evaluation else None
+    return CalibrationEvidence(
+        mode=variant.mode,
+        record=record,
+        calibration=source.calibration,
+        evaluation=source.evaluation,
+        floats=tuple(item.name for item in source.model.inputs if item.data_type == "float"),
+        batches=_batches(source, variant.base, [layer for layer, _ in pairs], record, limits),
+        tensors=_tensors(variant, pairs, held_out, limits | {"batched": source.batched}),
+    )
+
+
+def _batches(
+    source: Prepared, base: Model, layers: list[Op], record: Record | None, limits: dict[str, Any]
+) -> dict[str, Batches]:
+    data = source.calibration
+    samples = samples_used(record, data) or 0
+    if record and record.batches and samples >= LEAST:
+        return dict(record.batches)
+    if data is None or not layers or not samples:
+        return {}
+    some = data.head(min(samples, _MOST_OBSERVED))
+    found = tensor_ranges(base, layers, some, batched=source.batched and samples >= LEAST, **limits)
+    return {
+        base.tensor_names[tensor]: found[:, number, side]
+        for number, op in enumerate(layers)
+        for side, tensor in enumerate((op.inputs[0], op.outputs[0]))
+    }
+
+
+def _tensors(
+    variant: Variant, pairs: list[Pair], held_out: dict[str, npt.NDArray[Any]] | None, limits: dict[str, Any]
+) -> tuple[HeldOut, ...]:
+    quants = variant.model.tensor_quants
+    # Each tensor once: one layer's output is often the next one's input.
+    wanted: dict[int, tuple[int, int, TensorQuant]] = {}
+    for number, (layer, stored) in enumerate(pairs):
+        for side, (tensor, index) in enumerate(
+            ((layer.inputs[0], stored.inputs[0]), (layer.outputs[0], stored.outputs[0]))
+        ):
+            if index in quants:
+                wanted.setdefault(tensor, (number, side, quants[index]))
+    grids: list[list[Grid | None]] = [[None, None] for _ in pairs]
+    for number, side, quant in wanted.values():
+        grids[number][side] = _grid(quant)
+    layers = [layer for layer, _ in pairs]
+    losses = None
+    if held_out and wanted:
+        losses = code_losses(variant.base, layers, [(first, second) for first, second in grids], held_out, **limits)
+    found = []
+    for tensor, (number, side, quant) in wanted.items():
+        grid, name = _grid(quant), variant.base.tensor_names[tensor]
+        lost = losses[number][side] if losses else None
+        found.append(HeldOut(layers[number].name, name, quant.scale, grid.low, grid.high, lost))
+    return tuple(found)
+
+
+def _grid(quant: TensorQuant) -> Grid:
+    """What the codes stand for; nothing but 0 where the scale is none."""
+    if not is_scale(quant.scale):
+        return Grid(1.0, 0.0, 0.0)
+    low, high = ((code - quant.zero) * quant.scale for code in (quant.low, quant.high))
+    return Grid(quant.scale, low, high)

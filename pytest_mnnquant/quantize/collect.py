@@ -1,0 +1,161 @@
+"""Runs calibration data through a PyTorch model and collects what observers need of each value.
+
+Most values that matter are what some module returns, so a hook on that module sees them at next to no cost. Only where
+one is not (functional code in the middle of a `forward`) every operator is watched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pytest_mnnquant.quantize.observe import See, Value, watched
+from pytest_mnnquant.quantize.observers import BINS, Histogram
+from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.sources.pytorch import as_tensors, quiet
+
+BATCH: Final = 32
+# Enough to find where values leave modules; BatchNorm in train mode needs two.
+_FEW: Final = 2
+# Where a value leaves a module: the module's name, the number of its call, the place among what it returns.
+Exit = tuple[str, int, int]
+Exits = dict[Value, Exit]
+
+
+def extremes(
+    network: torch.nn.Module, wanted: set[Value], data: Dataset, exits: Exits | None = None
+) -> dict[Value, npt.NDArray[np.float64]]:
+    """Smallest and largest of each value in each batch, shape [batches, 2]. `network` runs in the mode it is in.
+
+    `exits` tells where values leave modules in this mode; None: a trial finds out.
+    """
+    seen: dict[Value, list[torch.Tensor]] = defaultdict(list)
+
+    def see(value: Value, tensor: torch.Tensor) -> None:
+        if tensor.numel():
+            seen[value].extend(torch.aminmax(tensor))
+
+    _run_all(network, wanted, data, see, exits)
+    return {value: torch.stack(found).double().numpy().reshape(-1, 2) for value, found in seen.items()}
+
+
+def histograms(
+    network: torch.nn.Module,
+    bounds: dict[Value, tuple[float, float]],
+    data: Dataset,
+    exits: Exits | None = None,
+) -> dict[Value, Histogram]:
+    """A histogram of each value over its bounds; `exits` as for `extremes`."""
+    counts = {value: np.zeros(BINS) for value in bounds}
+
+    def see(value: Value, tensor: torch.Tensor) -> None:
+        low, high = bounds[value]
+        if tensor.numel() and high > low:
+            counts[value] += torch.histc(tensor.float(), BINS, low, high).numpy()
+
+    _run_all(network, set(bounds), data, see, exits)
+    return {value: Histogram(*bounds[value], counts[value]) for value in bounds}
+
+
+def _run_all(network: torch.nn.Module, wanted: set[Value], data: Dataset, see: See, exits: Exits | None) -> None:
+    with quiet():
+        if exits is None:
+            trial = copy.deepcopy(network) if network.training else network
+            exits = module_exits(trial, as_tensors(data.head(_FEW), network))
+        chosen = _only(wanted, see)
+        hooked = all(value in exits or _is_input(value) for value in wanted)
+        places = {exits[value]: value for value in wanted if value in exits}
+        with _tapped(network, places, chosen) if hooked else watched(network, chosen) as run:
+            torch.manual_seed(0)  # Dropout in train mode must not make two runs differ.
+            for batch in data.batches(BATCH):
+                run(*as_tensors(batch, network))
+
+
+def _only(wanted: set[Value], see: See) -> See:
+    return lambda value, tensor: see(value, tensor) if value in wanted else None
+
+
+def _is_input(value: Value) -> bool:
+    return not value.module and value.operator.startswith("input")
+
+
+def module_exits(network: torch.nn.Module, example: tuple[torch.Tensor, ...], also: See | None = None) -> Exits:
+    """Where values leave a module as they are; those that do not are missing. Runs `network` once, in its mode.
+
+    A tensor that a module returns is the value that was computed into it last. `also` sees every value on the way.
+    """
+    latest: dict[int, tuple[Value, torch.Tensor]] = {}  # The tensor is held, or its id would be given to another.
+    exits: Exits = {}
+
+    def see(value: Value, tensor: torch.Tensor) -> None:
+        latest[id(tensor)] = (value, tensor)
+        if also is not None:
+            also(value, tensor)
+
+    def leave(place: Exit, tensor: torch.Tensor) -> None:
+        if id(tensor) in latest:
+            exits.setdefault(latest[id(tensor)][0], place)
+
+    with _leaving(network, leave) as restart, watched(network, see) as run:
+        restart()
+        run(*example)
+    return exits
+
+
+@contextlib.contextmanager
+def _leaving(
+    network: torch.nn.Module, leave: Callable[[Exit, torch.Tensor], None], only: Iterable[str] | None = None
+) -> Iterator[Callable[[], None]]:
+    """Within this context `leave` gets each tensor that a module returns; the yielded function starts a new pass."""
+    calls: Counter[str] = Counter()
+    names = None if only is None else set(only)
+
+    def hook(name: str) -> Callable[..., None]:
+        def left(_module: torch.nn.Module, _inputs: Any, result: Any) -> None:
+            number = calls[name]
+            calls[name] += 1
+            for place, tensor in enumerate(result if isinstance(result, tuple | list) else (result,)):
+                if isinstance(tensor, torch.Tensor):
+                    leave((name, number, place), tensor)
+
+        return left
+
+    hooks = [
+        module.register_forward_hook(hook(name))
+        for name, module in network.named_modules()
+        if names is None or name in names
+    ]
+    try:
+        yield calls.clear
+    finally:
+        for one in hooks:
+            one.remove()
+
+
+@contextlib.contextmanager
+def _tapped(network: torch.nn.Module, exits: dict[Exit, Value], see: See) -> Iterator[Callable[..., Any]]:
+    def leave(place: Exit, tensor: torch.Tensor) -> None:
+        if place in exits:
+            see(exits[place], tensor)
+
+    with (
+        _leaving(network, leave, {name for name, _, _ in exits}) as restart,
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+    ):
+
+        def run(*inputs: torch.Tensor) -> Any:
+            restart()
+            for number, tensor in enumerate(inputs):
+                if tensor.is_floating_point():
+                    see(Value("", f"input{number}", 0), tensor)
+            return network(*inputs)
+
+        yield run

@@ -1,0 +1,111 @@
+"""The original PyTorch quantizer, mnncompress 0.3.2, in `offline` mode, called as its documentation says.
+
+A pipeline like any other (see `pipeline.py`); the two exporters are two callables. Its quirks are kept, since they are
+what its users ship: ranges are moving averages seeded by the first batch, and go on moving with each later pass.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pytest_mnnquant.sources.pytorch import flat_outputs, quiet
+from pytest_mnnquant.sources.spec import SourceError, describe
+
+if TYPE_CHECKING:
+    from pytest_mnnquant.quantize.watching import Calibration
+
+_ONNX, _PARAMS = "quant_model.onnx", "compress_params_index.bin"
+_KNOWN = (torch.nn.Conv2d, torch.nn.Linear)
+
+
+def torchscript(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: str) -> dict[str, Path]:
+    """Calibrate, and export with the TorchScript exporter."""
+    return _run(model, calibration, mode, Path(outdir), dynamo=False)
+
+
+def dynamo(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: str) -> dict[str, Path]:
+    """Calibrate, and export with the dynamo exporter."""
+    return _run(model, calibration, mode, Path(outdir), dynamo=True)
+
+
+def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Path, *, dynamo: bool) -> dict[str, Path]:
+    known = {name for name, module in model.named_modules() if isinstance(module, _KNOWN)}
+    if not known:
+        raise SourceError("mnncompress: the model has no Conv2d or Linear module, the only layers it quantizes")
+    if clash := sorted(known & set(calibration.names)):
+        raise SourceError(
+            f"mnncompress: it takes the input {clash[0]!r} for the module of that name; rename one of them"
+        )
+    quantizer_class = _lsq_quantizer()
+    try:
+        quantizer = quantizer_class(model, mode="offline")
+        quantized = quantizer.convert()
+    except Exception as error:
+        raise SourceError(
+            f"mnncompress: it can't trace and rewrite the model with torch.fx: {describe(error)}; "
+            "recipe int8 does neither"
+        ) from error
+    quantized.train(mode == "train")
+    outputs: Any = None
+    dummy: tuple[torch.Tensor, ...] = ()
+    with torch.no_grad():
+        for inputs in calibration:
+            outputs = quantized(*inputs)
+            dummy = dummy or inputs
+    quantizer.strip_qat_ops()
+    quantized.eval()
+    if dynamo:
+        # The stripped fake quantizers stay in the graph as dead code, which torch.export can't trace.
+        quantized.graph.eliminate_dead_code()
+        quantized.recompile()
+    else:
+        # The TorchScript exporter makes model inputs of optional parameters that are numbers.
+        forward = quantized.forward
+        quantized.forward = lambda *inputs: forward(*inputs)
+    names = [f"output{number}" if number else "output" for number in range(len(flat_outputs(outputs)))]
+    dummy = dummy if calibration.batched else tuple(tensor[:1] for tensor in dummy)
+    options = _options(list(calibration.names), names, dynamo=dynamo, dynamic=calibration.batched)
+    other = "torchscript" if dynamo else "dynamo"
+    try:
+        with quiet():
+            torch.onnx.export(quantized, dummy, str(outdir / _ONNX), **options)
+    except Exception as error:
+        raise SourceError(
+            f"mnncompress: the exporter failed: {describe(error)}; the other one: --mnn-exporter={other}"
+        ) from error
+    try:
+        quantizer.save_compress_params(str(outdir / _ONNX), str(outdir / _PARAMS))
+    except Exception as error:
+        raise SourceError(
+            f"mnncompress: it can't find its layers in the ONNX model that it exported: {describe(error)}; the other "
+            f"exporter may name them otherwise: --mnn-exporter={other}"
+        ) from error
+    return {"onnx": outdir / _ONNX, "params": outdir / _PARAMS}
+
+
+def _options(inputs: list[str], outputs: list[str], *, dynamo: bool, dynamic: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
+    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+        options["dynamo"] = dynamo
+    if dynamo:
+        options["external_data"] = False
+        if dynamic:
+            batch = torch.export.Dim("batch")
+            options["dynamic_shapes"] = tuple({0: batch} for _ in inputs)
+    elif dynamic:
+        options["dynamic_axes"] = {name: {0: "batch"} for name in [*inputs, *outputs]}
+    return options
+
+
+def _lsq_quantizer() -> Any:
+    try:
+        from mnncompress.pytorch import LSQQuantizer
+    except ImportError as error:
+        raise SourceError(
+            f"mnncompress: it can't be imported ({error}): pip install 'pytest-mnnquant[torch,mnncompress]'"
+        ) from error
+    return LSQQuantizer

@@ -1,0 +1,188 @@
+"""The program of the child process that runs a pipeline: somebody else's code, on a model and data of ours.
+
+    python pipeline_child.py JOB.json
+
+The model is rebuilt from the user's own source and gets the weights that the parent wrote, or is loaded whole. What
+the pipeline returned, what it raised and what it was seen to do go to `result.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import torch
+
+    from pytest_mnnquant.sources.spec import Spec
+
+#: What a pipeline may make, as keys of the mapping it returns.
+KINDS: Final = ("quantized", "onnx", "params")
+# Modules that install packages and report to a server as soon as they are imported; MNN and mnncompress import them.
+_LOGGERS: Final = ("mnncompress.common.log", "MNN.tools.utils.log")
+
+
+class _NoLogger:
+    """Takes every report and sends none."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_args, **_kwargs: True
+
+
+def silence() -> None:
+    """Put empty modules in the place of those that phone home, before anything imports them."""
+    for name in _LOGGERS:
+        module = ModuleType(name, "Emptied by pytest-mnnquant: nothing is installed, nothing is sent.")
+        module.__dict__["mnn_logger"] = _NoLogger()
+        sys.modules[name] = module
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Run the pipeline; the result has `raised` where it, or the model's source, is at fault."""
+    from pytest_mnnquant.quantize.watching import Calibration, Watch
+    from pytest_mnnquant.sources.data import Dataset
+    from pytest_mnnquant.sources.spec import SourceError, describe, load_module
+
+    try:
+        pipeline = _spec(job["pipeline"])
+        module = load_module(pipeline)
+        function = _callable(module, pipeline)
+        model = _model(job)
+    except SourceError as error:
+        return {"raised": str(error)}
+    model.train(job["mode"] == "train")
+    data = Dataset(_arrays(job), origin=job["origin"])
+    os.chdir(job["outdir"])
+    watch = Watch(model)
+    calibration = Calibration(data, model, job["batched"], watch)
+    try:
+        with watch:
+            returned = function(model, calibration, job["mode"], job["outdir"])
+        return {"returned": _paths(returned, pipeline.text), "watched": vars(watch.result())}
+    except SourceError as error:
+        return {"raised": str(error)}
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        return {"raised": f"{pipeline.text}: it raised {describe(_in_own_code(error, module.__file__))}"}
+
+
+def _spec(fields: dict[str, Any]) -> Spec:
+    from pytest_mnnquant.sources.spec import Spec
+
+    return Spec(**{**fields, "path": Path(fields["path"]) if fields["path"] else None})
+
+
+def _callable(module: ModuleType, spec: Spec) -> Any:
+    from pytest_mnnquant.sources.spec import SourceError
+
+    function = getattr(module, spec.attribute, None)
+    if not callable(function):
+        known = ", ".join(name for name in vars(module) if callable(getattr(module, name)) and name[0] != "_")
+        raise SourceError(f"{spec.text}: there is no callable {spec.attribute!r}; it has: {known or 'none'}")
+    return function
+
+
+def _model(job: dict[str, Any]) -> torch.nn.Module:
+    """The model to calibrate, with exactly the weights of the parent's."""
+    import torch
+
+    from pytest_mnnquant.sources.spec import SourceError, call, describe, load_module
+
+    if job["source"] is None:
+        try:
+            model: torch.nn.Module = torch.load(job["weights"], weights_only=False)
+        except Exception as error:
+            raise SourceError(
+                f"{job['name']}: the model can't be handed to the process of the pipeline: {describe(error)}; "
+                "name a function that builds it instead: --mnn-model=file.py:callable"
+            ) from error
+        # The parent's copy has gradients switched off; a pipeline may want to train.
+        return model.requires_grad_(True)
+    spec = _spec(job["source"])
+    built = call(spec.text, load_module(spec), spec.attribute)
+    built = getattr(built, "_orig_mod", built)  # As the parent took it out of its wrappers.
+    model = built.module if isinstance(built, torch.nn.DataParallel) else built
+    try:
+        model.load_state_dict(torch.load(job["weights"], weights_only=True))
+    except Exception as error:
+        first = str(error).strip().splitlines()
+        raise SourceError(
+            f"{spec.text}: {spec.attribute}() built another model in the process of the pipeline: "
+            f"{' '.join(line.strip() for line in first[:2])}"
+        ) from error
+    return model
+
+
+def _arrays(job: dict[str, Any]) -> dict[str, Any]:
+    import numpy as np
+
+    return {name: np.load(file, mmap_mode="r") for name, file in job["inputs"].items()}
+
+
+def _paths(value: Any, text: str) -> Any:
+    """A pipeline's answer as JSON. Raises `SourceError`: it is no path, list of paths, or mapping of them."""
+    from pytest_mnnquant.sources.spec import SourceError
+
+    if value is None:
+        return None
+    if isinstance(value, str | os.PathLike):
+        return [os.fspath(value)]
+    if isinstance(value, list | tuple) and all(isinstance(item, str | os.PathLike) for item in value):
+        return [os.fspath(item) for item in value]
+    if isinstance(value, dict):
+        named = {key: item for key, item in value.items() if item is not None}
+        if set(named) <= set(KINDS) and all(isinstance(item, str | os.PathLike) for item in named.values()):
+            return {key: os.fspath(item) for key, item in named.items()}
+        raise SourceError(f"{text}: it returned a mapping that is not one of {', '.join(KINDS)} to paths: {value!r}")
+    raise SourceError(
+        f"{text}: it returned a {type(value).__name__}; return the path of the file it made, a list of paths, "
+        f"a mapping of {', '.join(KINDS)} to paths, or None for what is in outdir"
+    )
+
+
+def _in_own_code(error: BaseException, own: str | None) -> BaseException:
+    """The same error with a traceback that ends in the user's code (`own` is a file of it), not in a library."""
+    standard, ours = sysconfig.get_paths()["stdlib"], Path(__file__).parents[1]
+
+    def is_library(file: Path) -> bool:
+        installed = {"site-packages", "dist-packages"} & set(file.parts)
+        return bool(installed) or file.is_relative_to(standard) or file.is_relative_to(ours)
+
+    last, trace = None, error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file == own or not (file.startswith("<") or is_library(Path(file))):
+            last = trace
+        trace = trace.tb_next
+    if last is not None:
+        last.tb_next = None
+    return error
+
+
+def main() -> None:
+    """Run the job named on the command line. The result file appears whole or not at all."""
+    job_file = Path(sys.argv[1])
+    job = json.loads(job_file.read_text(encoding="utf-8"))
+    sys.path[:] = job["path"]
+    silence()
+    from pytest_mnnquant.runtime.runner import die_with_parent
+
+    die_with_parent()
+    os.chdir(job["cwd"])
+    result = run(job)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    unfinished = job_file.with_name("result.json.part")
+    unfinished.write_text(json.dumps(result), encoding="utf-8")
+    unfinished.replace(job_file.with_name("result.json"))
+    os._exit(0)  # What a pipeline leaves behind (threads, native destructors) must not spoil its result.
+
+
+if __name__ == "__main__":
+    main()

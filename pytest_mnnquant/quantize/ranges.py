@@ -1,0 +1,139 @@
+"""Calibration: the range of each tensor of a float model, as an observer takes it from the calibration data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.mnnfile.model import Model, Op
+from pytest_mnnquant.quantize.calibration import Range
+from pytest_mnnquant.quantize.observers import BINS, NEEDS_HISTOGRAM, Histogram, observed
+from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
+from pytest_mnnquant.runtime.execute import tensor_histograms, tensor_ranges
+from pytest_mnnquant.sources.data import Dataset
+
+if TYPE_CHECKING:
+    import torch
+
+    from pytest_mnnquant.quantize.binding import Binding
+    from pytest_mnnquant.quantize.observe import Value
+
+MINMAX: Final = recipe_named("int8")
+Batches = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The result of one calibration, by tensor index. `batches` holds what each batch spanned, shape [batches, 2].
+
+    `network` is what was calibrated, in eval mode, and `drift` the largest change of a BatchNorm mean of
+    it in units of its standard deviation (0: the model is as it was). `from_runtime` lists tensors whose range was
+    taken from MNN's own float run, since no PyTorch value was found for them.
+    """
+
+    ranges: dict[int, Range]
+    batches: dict[int, Batches]
+    network: torch.nn.Module | None = None
+    drift: float = 0.0
+    from_runtime: tuple[int, ...] = ()
+
+
+def calibrate_runtime(
+    model: Model,
+    ops: tuple[Op, ...],
+    data: Dataset,
+    recipe: Recipe = MINMAX,
+    *,
+    timeout: float,
+    batched: bool,
+    only: set[int] | None = None,
+) -> Calibrated:
+    """Take the ranges of each operator's first input and output from MNN's own run of the float model.
+
+    Tensors of operators that did not run are missing. `only` names the tensors that are wanted; None: all.
+    """
+    names = [op.name for op in ops]
+    limits: Any = {"timeout": timeout, "batched": batched}
+    extremes = tensor_ranges(model, ops, data.inputs, **limits)
+    places = {
+        tensor: (number, side)
+        for number, op in enumerate(ops)
+        for side, tensor in enumerate((op.inputs[0], op.outputs[0]))
+        if (only is None or tensor in only) and np.isfinite(extremes[:, number, side]).all()
+    }
+    batches = {tensor: extremes[:, number, side] for tensor, (number, side) in places.items()}
+    histograms: dict[int, Histogram] = {}
+    if recipe.observer in NEEDS_HISTOGRAM and places:
+        bounds = np.zeros((len(names), 2, 2))
+        for tensor, (number, side) in places.items():
+            bounds[number, side] = _span(batches[tensor])
+        counts = tensor_histograms(model, ops, bounds, BINS, data.inputs, **limits)
+        for tensor, (number, side) in places.items():
+            histograms[tensor] = Histogram(*_span(batches[tensor]), counts[number, side])
+    return Calibrated(_observed(recipe, batches, histograms), batches)
+
+
+def calibrate_torch(
+    network: torch.nn.Module,
+    model: Model,
+    ops: tuple[Op, ...],
+    binding: Binding,
+    data: Dataset,
+    mode: str,
+    recipe: Recipe,
+    *,
+    timeout: float,
+    batched: bool,
+) -> Calibrated:
+    """Run the calibration data through `network` in eval mode, or through a copy of it in train mode.
+
+    In train mode BatchNorm uses and updates its statistics, as it would in a user's own calibration: the copy that
+    comes back is what such a pipeline would ship.
+    """
+    from pytest_mnnquant.quantize.collect import extremes, histograms
+
+    training = mode == "train"
+    calibrated = copy.deepcopy(network).train() if training else network
+    wanted = {value for value in binding.values.values() if value is not None}
+    exits = None if training else binding.exits
+    seen = extremes(calibrated, wanted, data, exits)
+    shapes: dict[Value, Histogram] = {}
+    if recipe.observer in NEEDS_HISTOGRAM:
+        # In train mode the first pass has moved the statistics, so this one starts from them as they were.
+        again = copy.deepcopy(network).train() if training else network
+        shapes = histograms(again, {value: _span(batches) for value, batches in seen.items()}, data, exits)
+    bound = {tensor: value for tensor, value in binding.values.items() if value is not None and value in seen}
+    batches = {tensor: seen[value] for tensor, value in bound.items()}
+    ranges = _observed(recipe, batches, {tensor: shapes[value] for tensor, value in bound.items() if shapes})
+    unbound = tuple(tensor for tensor in binding.values if tensor not in bound)
+    if unbound:
+        limits: Any = {"timeout": timeout, "batched": batched}
+        rest = calibrate_runtime(model, ops, data, recipe, only=set(unbound), **limits)
+        ranges, batches = ranges | rest.ranges, batches | rest.batches
+    return Calibrated(ranges, batches, calibrated.eval(), batchnorm_drift(network, calibrated), unbound)
+
+
+def _observed(recipe: Recipe, batches: Mapping[int, Batches], histograms: Mapping[int, Histogram]) -> dict[int, Range]:
+    return {
+        tensor: observed(recipe.observer, recipe.number, rows, histograms.get(tensor))
+        for tensor, rows in batches.items()
+    }
+
+
+def _span(batches: Batches) -> tuple[float, float]:
+    return float(batches[:, 0].min()), float(batches[:, 1].max())
+
+
+def batchnorm_drift(before: torch.nn.Module, after: torch.nn.Module) -> float:
+    """The largest change of a BatchNorm mean, in units of its standard deviation before."""
+    old, largest = dict(before.named_buffers()), 0.0
+    for name, mean in after.named_buffers():
+        if name.endswith("running_mean"):
+            deviation = old[name[: -len("mean")] + "var"].sqrt().clamp_min(1e-12)
+            largest = max(largest, float(((mean - old[name]).abs() / deviation).max()))
+    return largest

@@ -1,0 +1,289 @@
+"""Watches a pipeline: what it does with the model and the calibration data that it was given."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, Final
+
+import torch
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from pytest_mnnquant.quantize.record import Watched
+from pytest_mnnquant.runtime.execute import BATCH
+from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.sources.pytorch import as_tensors
+
+_MOVED: Final = 0.01  # a scale that changed by more has moved
+# They run a model on examples, or on no values at all, to write it down: such passes calibrate nothing.
+_WRITERS: Final = ((torch.onnx, "export"), (torch.export, "export"), (torch.jit, "trace"))
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+class Calibration:
+    """The calibration data as a pipeline gets them: batches as tuples of tensors, in the order of the model's inputs.
+
+    `names` are the names of these inputs. `batched` is False for a model that can only be exported with a batch of one.
+    """
+
+    def __init__(self, data: Dataset, model: nn.Module, batched: bool, watch: Watch) -> None:
+        self._data = data
+        self._model = model
+        self._watch = watch
+        self.names = tuple(data.inputs)
+        self.batched = batched
+
+    def __len__(self) -> int:
+        return math.ceil(self._data.samples / BATCH)
+
+    def __iter__(self) -> Iterator[Tensors]:
+        self._watch.start()
+        try:
+            for batch in self._data.batches(BATCH):
+                tensors = as_tensors(batch, self._model)
+                self._watch.hand_out(tensors)
+                yield tensors
+        finally:  # Also where a loop is left early.
+            self._watch.used_up()
+
+
+@dataclass
+class _Passes:
+    """Forward passes, by the module that ran."""
+
+    counts: Counter[int] = field(default_factory=Counter)
+    gradients: bool = False
+    training: bool = False
+
+
+class Watch:
+    """Sees every call of a module in this process, of the model that a pipeline was given and of what it makes of it.
+
+    Use as a context. Layers are recognised by their weights, whatever a quantizer has put in their place; observers
+    by a scale of their own, or by the smallest and largest value they have seen.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._kinds = {type(module) for module in model.modules()}
+        self._state = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
+        self._before_export, self._after_export = _Passes(), _Passes()
+        self._exported = False
+        self._depth = 0
+        self._handed_out = 0
+        self._alive: dict[int, weakref.ref[torch.Tensor]] = {}
+        self._pending = 0  # batches of the present iteration that no pass was seen for yet
+        self._roots: dict[int, nn.Module] = {}
+        self._observers: dict[int, nn.Module] = {}
+        self._calibrating = False
+        self._seen_calibrating = False
+        self._scales: dict[int, float] = {}
+        self._hooks: list[Any] = []
+        self._compile = torch.compile
+        self._writers = {(place, name): getattr(place, name) for place, name in _WRITERS}
+
+    def __enter__(self) -> Watch:
+        self._hook()
+        for (place, name), function in self._writers.items():
+            setattr(place, name, self._writing(function, exports=place is torch.onnx))
+        torch.compile = _as_it_is
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unhook()
+        for (place, name), function in self._writers.items():
+            setattr(place, name, function)
+        torch.compile = self._compile
+
+    # The calibration data --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """The pipeline begins to take batches."""
+        self._pending = 0
+
+    def hand_out(self, tensors: Tensors) -> None:
+        """A batch goes to the pipeline."""
+        self._handed_out += 1
+        self._pending += 1
+        for tensor in tensors:
+            self._alive[id(tensor)] = weakref.ref(tensor)
+
+    def used_up(self) -> None:
+        """The pipeline has no more batches, or wants none."""
+        # Batches that were only gathered in a list have calibrated nothing yet; the last one may have been left out.
+        if not self._seen_calibrating and self._pending <= 1:
+            self._remember()
+
+    # Passes ----------------------------------------------------------------------------------------------------------
+
+    def _hook(self) -> None:
+        self._hooks = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, always_call=True),
+        ]
+
+    def _unhook(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _writing(self, function: Callable[..., Any], exports: bool) -> Callable[..., Any]:
+        @wraps(function)
+        def write(*args: Any, **kwargs: Any) -> Any:
+            if not self._hooks:  # One such function calls another.
+                return function(*args, **kwargs)
+            self._foreign()
+            self._exported |= exports
+            self._unhook()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._hook()
+
+        return write
+
+    def _enter(self, module: nn.Module, inputs: Any) -> None:
+        self._depth += 1
+        if torch.compiler.is_compiling() or any(isinstance(item, fx.Proxy) for item in inputs):
+            return
+        if self._depth == 1 and any(parameter.ndim >= 2 for parameter in module.parameters()):
+            self._begin(module, inputs)
+        passes = self._after_export if self._exported else self._before_export
+        if self._is_layer(module):
+            passes.counts[id(module)] += 1
+            passes.gradients |= torch.is_grad_enabled()
+        passes.training |= module.training and self._minds_the_mode(module)
+        if type(module) not in self._kinds and _has_range(module):
+            self._observers[id(module)] = module
+
+    def _leave(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
+        self._depth -= 1
+
+    def _begin(self, module: nn.Module, inputs: Any) -> None:
+        """A pass through a whole network begins: on calibration data as they were handed out, or on other values."""
+        self._roots[id(module)] = module
+        self._pending -= 1
+        tensors = list(_flat(inputs))
+        if any(self._was_handed_out(tensor) for tensor in tensors):
+            self._calibrating = self._seen_calibrating = True
+        elif tensors:
+            self._foreign()
+
+    def _foreign(self) -> None:
+        """Something else than calibration is about to run: what the observers have seen so far counts."""
+        if self._calibrating:
+            self._remember()
+        self._calibrating = False
+
+    def _was_handed_out(self, tensor: torch.Tensor) -> bool:
+        whole = tensor if tensor._base is None else tensor._base
+        reference = self._alive.get(id(whole))
+        return reference is not None and reference() is whole
+
+    def _is_layer(self, module: nn.Module) -> bool:
+        whole = isinstance(module, fx.GraphModule | torch.jit.ScriptModule) or type(module) is type(self._model)
+        return whole or any(p is not None and p.ndim >= 2 for p in module._parameters.values())
+
+    def _minds_the_mode(self, module: nn.Module) -> bool:
+        """Whether this module may compute something else in train mode, and is one of the model's own."""
+        if isinstance(module, _NormBase | _DropoutNd):
+            return True
+        return type(module) in self._kinds and not type(module).__module__.startswith("torch.nn.")
+
+    # What was seen ---------------------------------------------------------------------------------------------------
+
+    def _remember(self) -> None:
+        self._scales = _scales(self._observers)
+
+    def result(self) -> Watched:
+        """What the pipeline was seen to do."""
+        passes = self._before_export if self._before_export.counts else self._after_export
+        return Watched(
+            handed_out=self._handed_out,
+            forwards=max(passes.counts.values(), default=0),
+            gradients=passes.gradients,
+            training=passes.training,
+            drift=self._drift(),
+            weight_change=self._weight_change(),
+            moved={} if self._calibrating else self._moved(),
+        )
+
+    def _drift(self) -> float:
+        now, largest = dict(_tensors(self._model)), 0.0
+        for name, old in self._state.items():
+            variance = self._state.get(name[: -len("mean")] + "var") if name.endswith("running_mean") else None
+            if variance is not None and name in now:
+                change = (now[name].detach() - old).abs() / variance.sqrt().clamp_min(1e-12)
+                largest = max(largest, float(change.max()))
+        return largest
+
+    def _weight_change(self) -> float:
+        """A weight that is no longer there, or has another shape, was replaced: as if it had changed altogether."""
+        now, largest = dict(_tensors(self._model)), 0.0
+        names = [name for name, old in self._state.items() if old.is_floating_point() and "running_" not in name]
+        for name in names:
+            old, new = self._state[name], now.get(name)
+            if new is None or new.shape != old.shape:
+                largest = max(largest, 1.0)
+            elif not torch.equal(new, old):
+                largest = max(largest, float((new.detach() - old).norm() / old.norm().clamp_min(1e-12)))
+        return largest
+
+    def _moved(self) -> dict[str, tuple[float, float]]:
+        names: dict[int, str] = {}
+        for root in self._roots.values():
+            for name, module in root.named_modules():
+                names.setdefault(id(module), name)
+        now = _scales(self._observers)
+        return {
+            names.get(key) or type(self._observers[key]).__name__: (old, now[key])
+            for key, old in self._scales.items()
+            if key in now and abs(now[key] - old) > _MOVED * abs(old)
+        }
+
+
+def _as_it_is(model: Any = None, **_: Any) -> Any:
+    """In the place of `torch.compile`: compiled code runs without hooks, and computes the same."""
+    return model if model is not None else lambda function: function
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _flat(values: Any) -> Iterator[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, list | tuple | dict):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _flat(value)
+
+
+def _number(module: nn.Module, name: str) -> float | None:
+    value = getattr(module, name, None)
+    return float(value) if isinstance(value, torch.Tensor) and value.numel() == 1 else None
+
+
+def _has_range(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "scale", None), torch.Tensor) or hasattr(module, "min_val")
+
+
+def _scales(observers: dict[int, nn.Module]) -> dict[int, float]:
+    """The scale of each observer of a whole tensor, or the span of the values it has seen."""
+    found = {}
+    for key, observer in observers.items():
+        scale, low, high = (_number(observer, name) for name in ("scale", "min_val", "max_val"))
+        if scale is None and low is not None and high is not None:
+            scale = high - low
+        if scale is not None and math.isfinite(scale):
+            found[key] = scale
+    return found

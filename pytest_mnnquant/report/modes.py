@@ -1,0 +1,180 @@
+"""Train against eval: what the mode of calibration changed, in figures and in a plain sentence.
+
+Works on the records of a run, so that it can be told whichever worker measured which mode.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+# Scales and coverage that differ by less than this do not differ.
+_SAME_SCALE: Final = 0.01
+# Cosines are compared by how far they are from 1; a factor below this is no difference.
+_CLEARLY: Final = 1.5
+_NOISE: Final = 1e-5
+_WIDTH: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What is known of the variant of one mode; None where it was not measured."""
+
+    mode: str
+    coverage: float | None
+    size_ratio: float | None
+    float_top1: float | None
+    top1: float | None
+    cosine: float | None
+    samples: int
+    drift: float
+    scales: Mapping[str, float]
+    failed: tuple[str, ...]
+
+    def figures(self) -> dict[str, Any]:
+        """For the report."""
+        names = ("mode", "coverage", "size_ratio", "float_top1", "top1", "cosine", "drift")
+        return {**{name: getattr(self, name) for name in names}, "failed": list(self.failed)}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Both modes of one recipe. `changes` is the relative change of each tensor's scale from eval to train."""
+
+    recipe: str
+    train: Mode
+    eval: Mode
+    changes: Mapping[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """The form it has in the report."""
+        return {
+            "recipe": self.recipe,
+            "train": self.train.figures(),
+            "eval": self.eval.figures(),
+            "scale_change": dict(self.changes),
+            "verdict": self.verdict,
+        }
+
+    @property
+    def verdict(self) -> str:
+        """Which mode to ship, and why, in a sentence."""
+        train, other = self.train, self.eval
+        assert train.coverage is not None
+        assert other.coverage is not None
+        if abs(train.coverage - other.coverage) > 1e-6:
+            better = train if train.coverage > other.coverage else other
+            shares = f"train quantizes {train.coverage:.1%} of the weights, eval {other.coverage:.1%}"
+            return f"ship {better.mode}: {shares}"
+        same = f"both quantize the same share of the weights ({other.coverage:.1%})"
+        if train.drift == 0 and max(self.changes.values(), default=0.0) < _SAME_SCALE:
+            return f"they do not differ: {same}, with the same scales; eval is the usual one"
+        better_mode, why = self._more_accurate()
+        moved = f"; train moved BatchNorm means by up to {train.drift:.2g} standard deviations" if train.drift else ""
+        if better_mode is None:
+            return f"ship eval: {same}, and {why}{moved}"
+        return f"ship {better_mode}: {same}, but {why}{moved}"
+
+    def _more_accurate(self) -> tuple[str | None, str]:
+        train, other = self.train, self.eval
+        if train.top1 is not None and other.top1 is not None:
+            # Twice the standard error of a difference of as many samples: below it, data can't tell.
+            share = (train.top1 + other.top1) / 2
+            noise = 2 * math.sqrt(max(share * (1 - share), 1e-4) / max(train.samples, 1))
+            if train.top1 == other.top1:
+                return None, f"top-1 is {train.top1:.4f} in both"
+            figures = f"top-1 is {train.top1:.4f} in train and {other.top1:.4f} in eval"
+            if abs(train.top1 - other.top1) <= noise:
+                return None, f"{figures}, which {train.samples} samples can't tell apart"
+            return ("train" if train.top1 > other.top1 else "eval"), figures
+        if train.cosine is not None and other.cosine is not None:
+            figures = f"cosine to float is {train.cosine:.4f} in train and {other.cosine:.4f} in eval"
+            lost = [max(1 - mode.cosine, _NOISE) for mode in (train, other) if mode.cosine is not None]
+            if max(lost) / min(lost) < _CLEARLY:
+                return None, f"{figures}, which is no difference"
+            return ("train" if lost[0] < lost[1] else "eval"), figures
+        return None, "accuracy was not measured"
+
+
+def compare_modes(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Comparison]]:
+    """For each model, a comparison for each recipe of which both modes were made and judged."""
+    found: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
+    for record in records:
+        variant = record["variant"]
+        if variant["mode"] in ("train", "eval"):
+            modes = found.setdefault((record["model"], variant["recipe"]), {})
+            modes.setdefault(variant["mode"], []).append(record)
+    compared: dict[str, list[Comparison]] = {}
+    for (model, recipe), modes in found.items():
+        train, other = (_mode(name, modes.get(name, ())) for name in ("train", "eval"))
+        if train.coverage is not None and other.coverage is not None:
+            changes = {
+                tensor: abs(scale / other.scales[tensor] - 1)
+                for tensor, scale in train.scales.items()
+                if other.scales.get(tensor)
+            }
+            compared.setdefault(model, []).append(Comparison(recipe, train, other, changes))
+    return compared
+
+
+def _mode(name: str, records: Sequence[Mapping[str, Any]]) -> Mode:
+    checks = {record["check"]["check"]: record["check"] for record in records}
+
+    def metric(check: str, key: str) -> Any:
+        return checks.get(check, {}).get("metrics", {}).get(key)
+
+    cosines = [figures["cosine"] for figures in (metric("accuracy", "outputs") or {}).values()]
+    variant = records[0]["variant"] if records else {}
+    scales = {
+        f"{layer['name']} {side}": layer[f"scale_{side}"]
+        for layer in variant.get("layers", ())
+        for side in ("in", "out")
+        if layer.get(f"scale_{side}")
+    }
+    return Mode(
+        name,
+        variant.get("coverage"),
+        metric("size", "size_ratio"),
+        metric("accuracy", "float_top1"),
+        metric("accuracy", "top1"),
+        min((cosine for cosine in cosines if cosine is not None), default=None),
+        metric("accuracy", "samples") or 0,
+        variant.get("bn_drift") or 0.0,
+        scales,
+        tuple(sorted(check for check, result in checks.items() if result["outcome"] == "failed")),
+    )
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """The comparison as lines of a terminal."""
+    header = ("", "coverage", "size", "accuracy", "BatchNorm drift")
+    rows = [header, *(_row(mode) for mode in (comparison.train, comparison.eval))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = [f"  {comparison.recipe}, train against eval:"]
+    lines += [
+        "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    if comparison.changes:
+        worst = max(comparison.changes, key=lambda tensor: comparison.changes[tensor])
+        middle = statistics.median(comparison.changes.values())
+        lines.append(
+            f"    scales differ by {middle:.1%} (median), by {comparison.changes[worst]:.1%} at most ({worst})"
+        )
+    return [*lines, *textwrap.wrap(comparison.verdict, _WIDTH, initial_indent="    ", subsequent_indent="    ")]
+
+
+def _row(mode: Mode) -> tuple[str, ...]:
+    accuracy = "-" if mode.cosine is None else f"cosine {mode.cosine:.4f}"
+    if mode.top1 is not None and mode.float_top1 is not None:
+        accuracy = f"top-1 {mode.top1:.4f} (float {mode.float_top1:.4f})"
+    return (
+        mode.mode,
+        "-" if mode.coverage is None else f"{mode.coverage:.1%}",
+        "-" if mode.size_ratio is None else f"{mode.size_ratio:.2f}x smaller",
+        accuracy,
+        f"{mode.drift:.2g} sd" if mode.drift else "0",
+    )

@@ -1,0 +1,356 @@
+"""The calibration check: on enough data, on the right data, and with scales that fit held-out data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pytest_mnnquant.checks.calibration import CalibrationEvidence, check_calibration
+from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
+from pytest_mnnquant.checks.samples import MOST_SAMPLES, subset
+from pytest_mnnquant.checks.saturation import HeldOut
+from pytest_mnnquant.checks.stability import movement
+from pytest_mnnquant.quantize.record import Record, Watched
+from pytest_mnnquant.runtime.execute import Losses
+from pytest_mnnquant.sources.data import Dataset
+from tests.evidence import codes
+
+Array = npt.NDArray[Any]
+
+
+def images(seed: int, count: int = 200, channels: int = 1) -> Array:
+    """Pixels in 0..1, no two images alike, the last channel darker than the first."""
+    random = np.random.default_rng(seed)
+    bright = random.uniform(0.3, 1.0, (count, 1, 1, 1)) * np.linspace(1.0, 0.5, channels)[:, None, None]
+    return (bright * random.random((count, channels, 8, 8))).astype(np.float32)
+
+
+def data(array: Array, **more: Array) -> Dataset:
+    return Dataset({"x": array, **more})
+
+
+def tensor(name: str = "t", clipped: float = 0.0, rounded: float = 1e-4, **changes: Any) -> HeldOut:
+    """A tensor whose values span 0 to 4, with codes for 0 to 5."""
+    losses = Losses(1000, 0.0, 4.0, 1.0, 2 * clipped, clipped, rounded)
+    return HeldOut(**{"layer": f"{name}'s", "tensor": name, "scale": 0.02, "low": 0.0, "high": 5.0, "losses": losses,
+                      **changes})  # fmt: skip
+
+
+FIT = (tensor("a"), tensor("b"), tensor("c"), tensor("d"))
+
+
+def batches(count: int = 10, tensors: int = 3, spread: float = 0.1) -> dict[str, Array]:
+    """Ranges of 0 to about 4, batch by batch."""
+    random = np.random.default_rng(0)
+    highs = 4 - 4 * spread * random.random((tensors, count))
+    return {f"{number}": np.column_stack([np.zeros(count), high]) for number, high in enumerate(highs)}
+
+
+def check(
+    own: Dataset | None = None,
+    other: Dataset | None = None,
+    *,
+    samples: int = 200,
+    observer: str = "minmax",
+    ranges: dict[str, Array] | None = None,
+    tensors: tuple[HeldOut, ...] = FIT,
+    watched: Watched | None = None,
+    **changes: Any,
+) -> Result:
+    """A healthy calibration, but for what is given."""
+    ranges = batches() if ranges is None else ranges
+    facts: dict[str, Any] = {
+        "mode": "eval",
+        "record": Record(observer, samples, 32, ranges, watched),
+        "calibration": own or data(images(1)),
+        "evaluation": other or data(images(2)),
+        "floats": ("x",),
+        "batches": ranges,
+        "tensors": tensors,
+    }
+    return check_calibration(CalibrationEvidence(**{**facts, **changes}))
+
+
+def only(result: Result, code: str) -> Finding:
+    assert codes(result) == [code], result.findings
+    return result.findings[0]
+
+
+def test_a_healthy_calibration_has_no_finding_and_is_measured() -> None:
+    result = check()
+    assert (result.outcome, result.findings) == (PASSED, ())
+    figures = result.metrics
+    assert (figures["samples"], figures["batches"], figures["observer"]) == (200, 10, "minmax")
+    assert 0 < figures["range_movement"] < 0.1
+    assert figures["inputs"]["x"]["calibration"]["mean"] == pytest.approx(0.325, abs=0.02)
+    assert (figures["tensors"], figures["tensors_measured"], figures["clipped_energy"]) == (4, 4, 0.0)
+
+
+def test_without_evaluation_data_the_calibration_itself_is_judged() -> None:
+    unmeasured = tuple(tensor(name, losses=None) for name in "abcd")
+    assert check(evaluation=None, tensors=unmeasured).outcome == PASSED
+    same = data(np.repeat(images(1, 1), 200, 0))
+    assert codes(check(same, evaluation=None, tensors=unmeasured)) == ["MNQ520"]
+
+
+def test_a_finished_file_is_judged_by_its_scales_alone() -> None:
+    result = check(record=None, calibration=None, batches={})
+    assert (result.outcome, result.metrics["samples"]) == (PASSED, None)
+    broken = check(record=None, calibration=None, batches={}, tensors=(*FIT, tensor("e", rounded=1.0, scale=2.7e19)))
+    finding = only(broken, "MNQ541")
+    assert finding.layer == "e's"
+    assert "steps of 2.7e+19 take 100.0% of the energy" in finding.message
+
+
+def test_what_was_not_measured_is_no_pass() -> None:
+    for none in ((), (tensor(losses=None),)):
+        result = check(tensors=none)
+        assert (result.outcome, codes(result)) == (INCONCLUSIVE, ["MNQ003"])
+
+
+# Number, order and spread --------------------------------------------------------------------------------------------
+
+
+def test_few_samples_are_told_with_what_the_ranges_move_by() -> None:
+    result = check(samples=4, ranges=batches(4, spread=0.8))
+    assert result.outcome == PASSED
+    finding = only(result, "MNQ510")
+    moved = movement(batches(4, spread=0.8), "minmax")
+    assert moved is not None
+    assert (
+        f"4 samples; 100 to 1,000 are advised. Drawn again, ranges move by up to {moved.worst:.0%}" in finding.message
+    )
+    assert "96 more samples" in finding.remedy
+    assert "move" not in only(check(samples=1, ranges=batches(1)), "MNQ510").message
+    assert check(samples=100).findings == ()
+
+
+def test_no_sample_fails() -> None:
+    result = check(samples=0, ranges={}, calibration=None)
+    assert (result.outcome, codes(result)) == (FAILED, ["MNQ501"])
+
+
+def test_one_outlier_among_many_batches_has_not_converged() -> None:
+    ranges = batches()
+    ranges["2"][3, 1] = 9.0
+    result = check(ranges=ranges)
+    assert result.outcome == PASSED
+    finding = only(result, "MNQ511")
+    assert "tensor '2'" in finding.message
+    assert "give 200 more samples" in finding.remedy
+    assert check(ranges=ranges, observer="percentile99.99").findings == ()  # it does not look at single values
+    assert check(ranges=ranges, samples=2000).findings[0].remedy.startswith("look for odd samples")
+
+
+def test_a_blank_first_batch_dominates_a_moving_average_only() -> None:
+    ranges = {name: np.vstack([[[0.0, 0.0]], rows, rows]) for name, rows in batches().items()}
+    result = check(ranges=ranges, observer="average0.99", tensors=(*FIT, tensor("e", clipped=0.8)))
+    assert result.outcome == FAILED
+    finding = only(result, "MNQ512")
+    assert "5.4 times as wide" in finding.message or "5.5 times as wide" in finding.message
+    assert "clipping takes 80% of the held-out energy" in finding.message  # a consequence, not a second error
+    assert "the first of 21 batches a weight of 82%" in finding.cause
+    assert check(ranges=ranges).findings == ()
+    assert check(ranges=ranges, observer="average0.5").findings == ()
+    last = {name: rows[::-1] for name, rows in ranges.items()}
+    assert check(ranges=last, observer="average0.99").findings == ()
+
+
+def test_a_wild_first_batch_is_a_warning() -> None:
+    ranges = {name: np.vstack([[[0.0, 40.0]], rows, rows]) for name, rows in batches().items()}
+    result = check(ranges=ranges, observer="average0.99")
+    assert result.outcome == PASSED
+    assert "times as wide as with batches in another order" in only(result, "MNQ512").message
+
+
+# Samples -------------------------------------------------------------------------------------------------------------
+
+
+def test_samples_that_are_all_the_same_fail() -> None:
+    result = check(data(np.repeat(images(1, 1), 200, 0)))
+    assert result.outcome == FAILED
+    assert "all 200 samples are the same" in only(result, "MNQ520").message
+
+
+@pytest.mark.parametrize("value", [np.zeros((200, 1, 1, 1)), np.linspace(0, 1, 200).reshape(-1, 1, 1, 1)])
+def test_samples_of_a_single_value_each_fail(value: Array) -> None:
+    result = check(data(np.broadcast_to(value, (200, 1, 8, 8)).astype(np.float32)))
+    assert result.outcome == FAILED
+    assert "holds a single value" in only(result, "MNQ520").message
+
+
+def test_many_repeated_or_blank_samples_are_a_warning() -> None:
+    repeated = only(check(data(np.concatenate([images(1, 20)] * 10))), "MNQ521")
+    assert "90% of the 200 samples repeat others: 20 are different" in repeated.message
+    some = images(1)
+    some[:60] = np.linspace(0, 1, 60)[:, None, None, None]
+    assert "30% of the samples hold a single value" in only(check(data(some)), "MNQ521").message
+    some = images(1)
+    some[:10] = 0
+    assert check(data(some)).findings == ()
+
+
+def test_what_repeats_honestly_is_left_alone() -> None:
+    random = np.random.default_rng(0)
+    tokens = random.integers(0, 5, (200, 64))
+    assert check(data(tokens), data(tokens[:50]), floats=()).findings == ()
+    one_hot = np.eye(40, dtype=np.float32)[random.integers(0, 40, 200)]
+    assert check(data(one_hot), data(one_hot)).findings == ()
+    few = random.integers(0, 3, (200, 4)).astype(np.float32)
+    assert check(data(few), data(few)).findings == ()
+    mask = np.zeros((200, 1, 8, 8), np.float32)
+    pairs = [data(images(seed), mask=mask) for seed in (1, 2)]
+    assert check(*pairs, floats=("x", "mask")).findings == ()
+    frames = np.repeat(images(1, 50), 4, 0)  # still pictures of a film, in both sets
+    assert check(data(frames), data(frames[::-1])).findings == ()
+
+
+# Range ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "told", "cause"),
+    [
+        (255 * images(1), images(2), "fill 1/25", "the calibration data are pixels of 0..255, the other set 0..1"),
+        (images(1), 255 * images(2), "100% of the", "the evaluation data are pixels of 0..255, the other set 0..1"),
+        (255 * images(1), (images(2) - 0.4) / 0.2, "lie outside", "0..255, the other set normalised values"),
+        (images(1) - 0.7, images(2), "lie outside", "a mean was subtracted from one set only"),
+        (images(1) / 16, images(2), "lie outside", "calibration = 0.06"),
+        ((images(1) - 0.3) / 0.02, images(2), "fill 1/", "mean and normalise differ"),
+    ],
+)
+def test_inputs_in_another_range_fail(own: Array, other: Array, told: str, cause: str) -> None:
+    result = check(data(own), data(other), tensors=(*FIT, tensor("e", rounded=1.0)))
+    assert result.outcome == FAILED
+    finding = only(result, "MNQ530")
+    assert told in finding.message
+    assert "(mean " in finding.message
+    assert cause in finding.cause
+
+
+def test_a_milder_difference_of_range_is_a_warning_and_a_small_one_none() -> None:
+    result = check(data(3 * images(1)))
+    assert (result.outcome, codes(result)) == (PASSED, ["MNQ530"])
+    assert check(data(1.5 * images(1))).findings == ()
+    assert check(data(images(1) + 0.05)).findings == ()
+
+
+def test_channels_in_reverse_order_are_told_where_that_is_clear() -> None:
+    own, other = images(1, channels=3), images(2, channels=3)
+    assert check(data(own), data(other)).findings == ()
+    reverse = check(data(own[:, ::-1]), data(other))
+    assert reverse.outcome == PASSED
+    finding = only(reverse, "MNQ531")
+    assert "match in reverse order" in finding.message
+    assert "BGR" in finding.cause
+    last = data(np.moveaxis(own[:, ::-1], 1, -1)), data(np.moveaxis(other, 1, -1))
+    assert codes(check(*last)) == ["MNQ531"]
+    grey = own.mean(1, keepdims=True).repeat(3, 1)
+    assert check(data(grey), data(other)).findings == ()
+
+
+# Saturation ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_ruined_tensor_fails_and_names_its_layer() -> None:
+    bad = tensor("e", clipped=0.6, low=0.0, high=1.0)
+    result = check(tensors=(*FIT, bad), ranges={**batches(), "e": np.array([[0.0, 1.0]] * 10)})
+    assert result.outcome == FAILED
+    finding = only(result, "MNQ540")
+    assert finding.layer == "e's"
+    assert "60.0% of their energy are clipped: the values span 0 to 4, its codes hold 0 to 1" in finding.message
+    assert "calibration saw 0 to 1 only" in finding.cause
+    assert "like those that the model will meet" in finding.remedy
+    wide = check(tensors=(*FIT, bad), ranges={**batches(), "e": np.array([[0.0, 4.0]] * 10)})
+    assert "cut on purpose" in only(wide, "MNQ540").cause
+    assert "min-max" in only(wide, "MNQ540").remedy
+
+
+def test_one_tensor_clipped_a_little_is_a_warning_and_several_fail() -> None:
+    one = check(tensors=(*FIT, tensor("e", clipped=0.3)))
+    assert (one.outcome, codes(one)) == (PASSED, ["MNQ540"])
+    assert check(tensors=(*FIT, tensor("e", clipped=0.3)), observer="kl").findings == ()  # it does so on purpose
+    several = tuple(tensor(name, clipped=0.2) for name in "efg")
+    result = check(tensors=(*FIT, *several), observer="kl")
+    assert result.outcome == FAILED
+    assert "so for 2 more of 7 tensors (f, g)" in only(result, "MNQ540").message
+    assert check(tensors=(*FIT, tensor("e", clipped=0.05))).findings == ()
+
+
+def test_steps_that_are_too_coarse_fail() -> None:
+    result = check(tensors=(*FIT, tensor("e", rounded=0.9, scale=2.0)))
+    assert result.outcome == FAILED
+    finding = only(result, "MNQ541")
+    assert "span 0 to 4, 2 steps of 254" in finding.message
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), -1.0])
+def test_scales_that_are_none_fail_without_evaluation_data(scale: float) -> None:
+    result = check(tensors=(*FIT, tensor("e", scale=scale, losses=None)), evaluation=None)
+    assert result.outcome == FAILED
+    assert f"has the scale {scale:g}" in only(result, "MNQ541").message
+
+
+def test_a_scale_of_zero_is_right_for_a_tensor_of_zeros() -> None:
+    dead = tensor("e", rounded=0.0, scale=0.0)
+    assert check(tensors=(*FIT, dead)).findings == ()
+    result = check(tensors=(*FIT, tensor("e", clipped=1.0, scale=0.0)))
+    assert result.outcome == FAILED
+    assert "its scale is 0" in only(result, "MNQ540").message
+
+
+def test_samples_are_taken_evenly() -> None:
+    array = np.arange(1000)[:, None]
+    some = subset(data(array))["x"][:, 0]
+    assert (len(some), some[0], some[-1]) == (MOST_SAMPLES, 0, 999)
+    assert len(subset(data(array[:10]))["x"]) == 10
+
+
+# Pipelines -----------------------------------------------------------------------------------------------------------
+
+SEEN: dict[str, Any] = {"handed_out": 10, "forwards": 10}
+
+
+@pytest.mark.parametrize(
+    ("watched", "code", "outcome", "told"),
+    [
+        (Watched(**SEEN), "", PASSED, ""),
+        (Watched(0, 0), "MNQ501", FAILED, "never ran before its export (0 batches were taken)"),
+        (Watched(0, 5), "MNQ501", PASSED, "none of the calibration data were taken; the model ran 5 times"),
+        (Watched(**SEEN, gradients=True), "MNQ502", PASSED, "gradients were recorded"),
+        (Watched(**SEEN, training=True), "MNQ503", PASSED, "in eval mode, but the model ran in train mode"),
+        (Watched(**SEEN, training=True, drift=0.4), "MNQ504", FAILED, "though the variant says eval"),
+        (Watched(**SEEN, weight_change=0.01), "MNQ504", FAILED, "weights changed by up to 0.01 of their norm"),
+        (Watched(**SEEN, drift=1e-7, weight_change=1e-7), "", PASSED, ""),
+        (
+            Watched(**SEEN, moved={"a": (0.032, 0.08)}),
+            "MNQ505",
+            FAILED,
+            "was 0.032 when the calibration data were used",
+        ),
+        (Watched(**SEEN, moved={"a": (0.032, 0.036)}), "MNQ505", PASSED, "0.036 at the end"),
+        (Watched(**SEEN, moved={"a": (0.032, 0.0321)}), "", PASSED, ""),
+    ],
+)
+def test_what_a_pipeline_was_seen_to_do(watched: Watched, code: str, outcome: str, told: str) -> None:
+    result = check(watched=watched)
+    assert (result.outcome, codes(result)) == (outcome, [code] if code else [])
+    assert told in "".join(finding.message for finding in result.findings)
+
+
+def test_a_model_that_never_ran_is_judged_by_whether_its_scales_fit() -> None:
+    """A pipeline may calibrate in MNN's runtime instead."""
+    watched = Watched(handed_out=10, forwards=0)
+    assert check(watched=watched).findings == ()
+    assert codes(check(watched=watched, tensors=(*FIT, tensor("e", rounded=1.0)))) == ["MNQ501"]
+    assert codes(check(watched=watched, evaluation=None, tensors=(tensor(losses=None),))) == ["MNQ501"]
+
+
+def test_train_mode_in_a_train_variant_is_what_was_asked_unless_it_changed_the_model() -> None:
+    assert check(watched=Watched(**SEEN, training=True), mode="train").findings == ()
+    changed = check(watched=Watched(**SEEN, training=True, drift=0.2), mode="train")
+    assert changed.outcome == FAILED
+    assert "moved by up to 0.2 standard deviations" in only(changed, "MNQ504").message

@@ -1,0 +1,72 @@
+"""Other people's quantizers end in variants like our own, each with what it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+
+import pytest
+
+from pytest_mnnquant.checks.coverage import coverage, layer_rows
+from pytest_mnnquant.mnnfile.matching import match_layers
+from pytest_mnnquant.mnnfile.params import read_params
+from pytest_mnnquant.quantize.prepare import Choices, Prepared
+from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.quantize.store import Store
+from pytest_mnnquant.quantize.variant import Variant, make_variant
+from pytest_mnnquant.sources.spec import SourceError
+from tests.conftest import FIXTURES, TIMEOUT, quietly
+
+CHOICES = Choices(FIXTURES, timeout=TIMEOUT)
+needs_mnncompress = pytest.mark.skipif(
+    importlib.util.find_spec("mnncompress") is None, reason="pip install pytest-mnnquant[mnncompress]"
+)
+
+
+def made(source: Prepared, store: Store, recipe: str, skip: tuple[str, ...] = ()) -> Variant:
+    asked = recipe_named(recipe)
+    return make_variant(source, asked, asked.modes(True, ("eval",))[0], skip, CHOICES, store, quietly)
+
+
+def share(variant: Variant) -> float:
+    rows = layer_rows(match_layers(variant.base, variant.model), variant.recipe, lambda _op: False)
+    return coverage(rows)
+
+
+@needs_mnncompress
+def test_what_mnncompress_loses_by_name_is_bound_again(digits: Prepared, store: Store) -> None:
+    """The Linear before a ReLU holds 81 % of the weights, and MNN gives its name to another operator."""
+    plain, repaired = made(digits, store, "mnncompress"), made(digits, store, "mnncompress-repaired")
+    assert share(plain) < 0.2
+    assert share(repaired) == 1.0
+    assert repaired.params is not None
+    assert read_params(repaired.params).uuid == repaired.model.uuid
+    assert repaired.record is not None
+    assert repaired.record.watched is not None
+    assert repaired.record.watched.forwards == repaired.record.watched.handed_out > 1
+    assert repaired.record.observer == "average0.99"
+    assert repaired.provenance["versions"]["mnncompress"]
+    assert repaired.provenance["maker"] == "mnncompress"
+
+
+@needs_mnncompress
+def test_layers_to_skip_are_left_out_of_mnncompresss_params(digits: Prepared, store: Store) -> None:
+    variant = made(digits, store, "mnncompress-repaired", skip=("classifier.2",))
+    labels = [op.weights[0].label for op in variant.model.layers]
+    assert labels == ["int8", "int8", "float32", "int8"]
+
+
+def test_mnnquant_is_fed_our_data_and_leaves_a_record(digits: Prepared, store: Store) -> None:
+    variant = made(digits, store, "mnnquant-kl", skip=("features.0",))
+    assert [op.weights[0].label for op in variant.model.layers] == ["float32", "int8", "int8", "int8"]
+    assert digits.calibration is not None
+    assert variant.record is not None
+    assert variant.record.samples == digits.calibration.samples
+    assert variant.provenance["arguments"]["config"]["feature_quantize_method"] == "KL"
+    assert variant.params is None
+
+
+@pytest.mark.parametrize("recipe", ["mnncompress", "ours=anything.py:quantize"])
+def test_pytorch_pipelines_need_a_pytorch_source(digits: Prepared, store: Store, recipe: str) -> None:
+    with pytest.raises(SourceError, match="it needs a PyTorch source"):
+        made(dataclasses.replace(digits, network=None, digest="of a file"), store, recipe)

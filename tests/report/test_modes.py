@@ -1,0 +1,91 @@
+"""Train against eval: the sentence follows from the figures."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from pytest_mnnquant.report.modes import Comparison, compare_modes, comparison_lines
+
+
+def records(
+    mode: str,
+    *,
+    coverage: float | None = 1.0,
+    top1: float | None = 0.99,
+    cosine: float | None = 0.999,
+    drift: float = 0.0,
+    scale: float = 0.1,
+    samples: int = 600,
+) -> list[dict[str, Any]]:
+    metrics: dict[str, Any] = {"samples": samples, "outputs": {"output": {"cosine": cosine}}}
+    if top1 is not None:
+        metrics |= {"float_top1": 0.99, "top1": top1}
+    variant: dict[str, Any] = {"recipe": "int8", "mode": mode, "layers": []}
+    if coverage is not None:
+        layer = {"name": "conv", "scale_in": scale, "scale_out": 0.2}
+        variant |= {"coverage": coverage, "bn_drift": drift, "layers": [layer, {"name": "float", "scale_in": None}]}
+    checks = [("size", {"size_ratio": 3.5}), ("accuracy", metrics)]
+    return [
+        {"model": "net", "variant": variant, "check": {"check": name, "outcome": "passed", "metrics": found}}
+        for name, found in checks
+    ]
+
+
+def compared(train: dict[str, Any], other: dict[str, Any]) -> Comparison:
+    (found,) = compare_modes(records("train", **train) + records("eval", **other))["net"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "verdict"),
+    [
+        ({}, {}, "they do not differ: both quantize the same share of the weights .100.0%., with the same scales"),
+        ({"coverage": 0.5}, {}, "ship eval: train quantizes 50.0% of the weights, eval 100.0%"),
+        ({"drift": 0.2}, {}, "ship eval: .*, and top-1 is 0.9900 in both; train moved BatchNorm means by up to 0.2 "),
+        ({"scale": 0.2}, {}, "ship eval: .*top-1 is 0.9900 in both$"),
+        ({"top1": 0.985, "drift": 1}, {}, "ship eval: .* 0.9850 in train and 0.9900 in eval, which 600 samples can't"),
+        ({"top1": 0.105, "drift": 2.4}, {}, "ship eval: .*, but top-1 is 0.1050 in train and 0.9900 in eval"),
+        ({"scale": 0.2}, {"top1": 0.7}, "ship train: .*, but top-1"),
+        ({"top1": None, "scale": 0.2}, {"top1": None}, "ship eval: .*cosine .*, which is no difference"),
+        (
+            {"top1": None, "cosine": 0.9, "scale": 1},
+            {"top1": None},
+            "ship eval: .*, but cosine to float is 0.9000 in t",
+        ),
+        ({"top1": None, "cosine": None, "scale": 1}, {"top1": None, "cosine": None}, "accuracy was not measured"),
+    ],
+    ids=str,
+)
+def test_a_sentence_says_which_mode_to_ship(train: dict[str, Any], other: dict[str, Any], verdict: str) -> None:
+    assert re.search(verdict, compared(train, other).verdict)
+
+
+def test_scales_are_compared_tensor_by_tensor() -> None:
+    assert compared({"scale": 0.12}, {}).changes == pytest.approx({"conv in": 0.2, "conv out": 0.0})
+
+
+def test_one_mode_alone_is_not_compared() -> None:
+    assert compare_modes(records("train", coverage=None) + records("eval")) == {}
+    assert compare_modes(records("eval")) == {}
+    assert (
+        compare_modes([{**record, "variant": {**record["variant"], "mode": None}} for record in records("eval")]) == {}
+    )
+
+
+def test_the_lines_hold_every_figure_and_fit_a_terminal() -> None:
+    lines = comparison_lines(compared({"top1": 0.105, "drift": 2.37, "scale": 0.3}, {}))
+    text = "\n".join(lines)
+    for figure in ("100.0%", "3.50x smaller", "top-1 0.1050 (float 0.9900)", "2.4 sd", "200.0% at most (conv in)"):
+        assert figure in text
+    assert all(len(line) <= 100 for line in lines)
+
+
+def test_the_report_holds_the_comparison() -> None:
+    found = compared({"drift": 0.2}, {}).as_json()
+    assert found["recipe"] == "int8"
+    assert found["train"]["drift"] == 0.2
+    assert found["eval"]["top1"] == 0.99
+    assert found["verdict"].startswith("ship eval")
