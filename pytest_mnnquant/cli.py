@@ -1,39 +1,67 @@
-"""`pytest-mnnquant inspect | diff | explain`: looking at models from a shell.
+"""`pytest-mnnquant inspect | diff | explain | convert | calibrate`: models seen and made from a shell.
 
 Exit status: `inspect` 0, or 1 when the file is broken or not what `--expect` says; `diff` 0 when equal and 1 when not;
-2 for files and arguments that can't be used.
+`convert` and `calibrate` 0 for a new model that was verified, 1 for everything else, wrong arguments included; else 2
+for files and arguments that can't be used.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pytest_mnnquant.checks.rules import RULES
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.quantize.recipes import RECIPES
+from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
 from pytest_mnnquant.report.inspection import difference, difference_text, inspection, inspection_text
 from pytest_mnnquant.report.json_report import plain
+from pytest_mnnquant.runtime.child import NativeFailure
+from pytest_mnnquant.tools.calibrating import calibrated
+from pytest_mnnquant.tools.converting import converted
+from pytest_mnnquant.tools.flags import Refused
 
 _ENOUGH = 0.99
+_TIMEOUT = 300.0
+_CONVERT = """usage: pytest-mnnquant convert [options of ours] ARGUMENTS OF MNNCONVERT
+
+Run MNN's converter with its own arguments, and exit 0 only for a new model that is what they ask for.
+  --mnn-skip-layer GLOB   repeatable: a layer meant to stay float
+  --mnn-timeout S         limit for one native step (300)
+"""
+_CALIBRATE = """usage: pytest-mnnquant calibrate [options of ours] SOURCE.mnn OUTPUT.mnn CONFIG.json
+
+Run MNN's offline quantization tool with its own configuration, and exit 0 only for a new int8 model.
+  --mnn-skip-layer GLOB   repeatable: a layer meant to stay float, beside those of skip_quant_op_names
+  --mnn-timeout S         limit for one native step (300)
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["convert"]:
+        return _made(converted, arguments[1:], _CONVERT)
+    if arguments[:1] == ["calibrate"]:
+        return _made(calibrated, arguments[1:], _CALIBRATE)
     parser = argparse.ArgumentParser(prog="pytest-mnnquant", description="Look at MNN models and rules.")
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser("inspect", help="layers, storage, bits and bytes of a model")
     inspect.add_argument("model", type=Path)
-    inspect.add_argument("--expect", choices=sorted(RECIPES), help="exit 1 unless 99 %% of the weights are stored so")
+    inspect.add_argument(
+        "--expect", type=recipe_named, metavar="RECIPE", help="exit 1 unless 99 %% of the weights are stored so"
+    )
     diff = commands.add_parser("diff", help="what changed between two models")
     diff.add_argument("first", type=Path)
     diff.add_argument("second", type=Path)
     explain = commands.add_parser("explain", help="what a rule code means")
     explain.add_argument("code")
+    commands.add_parser("convert", help="mnnconvert, verified: takes its arguments")
+    commands.add_parser("calibrate", help="mnnquant, verified: SOURCE.mnn OUTPUT.mnn CONFIG.json")
     for command in (inspect, diff, explain):
         command.add_argument("--json", action="store_true", help="write JSON")
     given = parser.parse_args(arguments)
@@ -42,6 +70,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BadModel, OSError) as error:
         print(f"pytest-mnnquant: {error}", file=sys.stderr)
         return 2
+
+
+def _made(tool: Callable[..., int], arguments: list[str], usage: str) -> int:
+    """Run one of MNN's tools; what is wrong goes to stderr, and is always status 1."""
+    tell = functools.partial(print, file=sys.stderr)
+    wants_help = arguments[:1] in (["-h"], ["--help"])
+    if wants_help or not arguments:
+        print(usage, end="")
+        if tool is calibrated or not arguments:
+            return int(not arguments)
+    try:
+        rest, skip, timeout = _ours(arguments)
+        return tool(rest, skip, timeout, print, tell)
+    except Refused as refused:
+        for reason in refused.reasons:
+            tell(f"pytest-mnnquant: {reason}")
+    except (NativeFailure, BadModel, OSError) as error:
+        tell(f"pytest-mnnquant: {error}")
+    return 1
+
+
+def _ours(arguments: list[str]) -> tuple[list[str], tuple[str, ...], float]:
+    """The tool's own arguments, and the values of ours: layers to skip, and the time limit."""
+    rest, skip, timeout = [], [], _TIMEOUT
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in ("--mnn-skip-layer", "--mnn-timeout"):
+            rest.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if name == "--mnn-skip-layer" and value:
+            skip.append(value)
+            continue
+        try:
+            timeout = float(value)
+        except ValueError:
+            timeout = 0.0
+        if not timeout > 0 or name == "--mnn-skip-layer":
+            raise Refused(f"{name} {value}: it needs " + ("a glob" if "layer" in name else "a number of seconds"))
+    return rest, tuple(skip), timeout
 
 
 def _show(given: argparse.Namespace, value: Any, text: str) -> None:
@@ -56,8 +125,7 @@ def _inspect(given: argparse.Namespace) -> int:
     return int(broken or (given.expect is not None and _share(model, given.expect) < _ENOUGH))
 
 
-def _share(model: Model, recipe: str) -> float:
-    asked = RECIPES[recipe]
+def _share(model: Model, asked: Recipe) -> float:
     total = sum(op.weight_count for op in model.layers)
     stored = sum(op.weight_count for op in model.layers if all(asked.stores(weights) for weights in op.weights))
     return stored / total if total else 0.0

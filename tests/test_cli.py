@@ -70,6 +70,24 @@ def test_every_rule_is_explained(code: str, capsys: Capture) -> None:
     assert RULES[code].meaning in text
 
 
+@pytest.mark.parametrize(("tool", "argument"), [("convert", "OF MNNCONVERT"), ("calibrate", "CONFIG.json")])
+def test_tools_without_arguments_tell_their_usage(tool: str, argument: str, capsys: Capture) -> None:
+    for arguments, status in (([], 1), (["--help"], 0)):
+        assert main([tool, *arguments]) == status
+        text = capsys.readouterr().out
+        assert text.startswith(f"usage: pytest-mnnquant {tool} ")
+        assert argument in text
+        assert "--mnn-skip-layer GLOB" in text
+
+
+def test_the_tools_are_listed(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert "mnnconvert, verified" in text
+    assert "mnnquant, verified" in text
+
+
 def test_an_unknown_rule_is_status_2_and_lists_the_known(capsys: Capture) -> None:
     assert main(["explain", "MNQ999"]) == 2
     assert "MNQ304" in capsys.readouterr().err

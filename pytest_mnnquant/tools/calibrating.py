@@ -1,0 +1,140 @@
+"""`pytest-mnnquant calibrate`: MNN's `mnnquant` with its own configuration, believed only for a sound int8 model."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.checks.accuracy import AccuracyEvidence, check_accuracy
+from pytest_mnnquant.checks.finding import Result
+from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
+from pytest_mnnquant.mnnfile.pooling import write_exact_copy
+from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.runtime.child import NativeFailure
+from pytest_mnnquant.runtime.convert import place
+from pytest_mnnquant.runtime.execute import Run, run
+from pytest_mnnquant.runtime.offline import mnnquant
+from pytest_mnnquant.tools.calibration_config import read_config
+from pytest_mnnquant.tools.command import unwritable
+from pytest_mnnquant.tools.flags import Refused
+from pytest_mnnquant.tools.samples import Samples, checked_samples
+from pytest_mnnquant.tools.verdict import Asked, judged
+
+# The largest step between two codes that any real network needs; uninitialized memory gives far more.
+_SANE_SCALE: Final = 1e6
+# On data that it was calibrated on, the worst sound model measured has 0.96; broken ones have 0.5 and less.
+_COSINE: Final = 0.9
+Say = Callable[[str], None]
+
+
+def calibrated(arguments: Sequence[str], skip: tuple[str, ...], timeout: float, say: Say, tell: Say) -> int:
+    """Quantize; the exit status is 0 only for a new int8 model that was verified.
+
+    `say` gets the verdict, `tell` warnings and failures. Raises `Refused` for a configuration or data that the tool
+    would misread, and `NativeFailure` when it crashed, hung or wrote nothing. The output is replaced only by a model
+    that passes.
+    """
+    source, output, settings = _paths(arguments)
+    model = _source(source)
+    config = read_config(settings, model)
+    if config.feature == "EMA" and model.external_path is not None:
+        raise Refused(
+            f"{source}: its weights are in {model.external_path.name}, from where EMA does not take them: it quantizes "
+            "nothing; convert to a float .mnn without --saveExternalData"
+        )
+    samples = checked_samples(config, model)
+    for warning in samples.warnings:
+        tell(f"warning: {warning}")
+    recipe = recipe_named(f"mnnquant-{config.feature.lower()}" + ("-admm" if config.weight == "ADMM" else ""))
+    with tempfile.TemporaryDirectory(prefix="mnnquant-", dir=output.parent) as folder:
+        absolute = {**config.content, "path": f"{config.path.resolve()}/"}
+        made = mnnquant(source, Path(folder) / output.name, absolute, timeout=timeout)
+        kept = (*skip, *(glob.escape(name) for name in config.skip))
+        verdict = judged(model, made, Asked(recipe, kept))
+        if wrong := _wrong_scales(made):
+            raise NativeFailure("\n".join(wrong))
+        likeness = _likeness(model, made, samples, config.is_sequence, timeout)
+        verdict = dataclasses.replace(verdict, results=(*verdict.results, likeness))
+        if verdict.failed:
+            tell(verdict.failures(str(output), recipe.name))
+            tell(f"{output} is not written")
+            return 1
+        for warning in verdict.warnings:
+            tell(f"warning {warning}")
+        line = verdict.line(model, made)
+        place(made.path, output)
+    say(f"{arguments[1]}: {recipe.name}: {line}")
+    return 0
+
+
+def _paths(arguments: Sequence[str]) -> tuple[Path, Path, Path]:
+    options = [word for word in arguments if word.startswith("-")]
+    if options or len(arguments) != 3:
+        wrong = f"{options[0]}: mnnquant has no options" if options else f"{len(arguments)} arguments"
+        raise Refused(f"{wrong}; give SOURCE.mnn OUTPUT.mnn CONFIG.json")
+    source, output, settings = map(Path, arguments)
+    if wrong := unwritable(output):
+        raise Refused(wrong)
+    return source, output.resolve(), settings
+
+
+def _source(path: Path) -> Model:
+    """The float model to quantize."""
+    try:
+        model = read_model(path)
+    except OSError:
+        raise Refused(f"{path}: no such file") from None
+    except BadModel as error:
+        raise Refused(f"{error}; mnnquant takes a float .mnn: make one with pytest-mnnquant convert") from None
+    low = [op for op in model.layers if any(weights.storage is not Storage.FLOAT32 for weights in op.weights)]
+    if low:
+        raise Refused(f"{path}: {low[0].name} is stored as {low[0].weights[0].label}; mnnquant takes a float .mnn only")
+    if model.external_missing:
+        raise Refused(f"{path}: its weights are in {model.external_path}, which is missing or too short")
+    if model.has_subgraphs:
+        raise Refused(
+            f"{path}: it has While or If bodies (LSTM, GRU, loops), on which mnnquant crashes or leaves layers float; "
+            "quantize its weights with pytest-mnnquant convert ... --weightQuantBits 8"
+        )
+    return model
+
+
+def _wrong_scales(model: Model) -> list[str]:
+    """Tensors whose scale can't come from calibration data."""
+    return [
+        f"tensor {model.tensor_names[index]!r} has scale {quant.scale:g}: its calibration data are empty or broken"
+        for index, quant in model.tensor_quants.items()
+        if not math.isfinite(quant.scale) or not 0 < quant.scale < _SANE_SCALE
+    ][:3]
+
+
+def _likeness(source: Model, made: Model, samples: Samples, real: bool, timeout: float) -> Result:
+    """The outputs on the samples against the float model's, as ARM computes them; of noise only that they are sound."""
+
+    def outcome(model: Model) -> Run:
+        return run(model, samples.arrays, timeout=timeout, batched=samples.batched)
+
+    reference, ran = outcome(source), outcome(made)
+    trace = [op for op in ran.trace or () if op.int8]
+    pools = {op.name for op in trace if op.kind == "Pooling"}
+    exact, copy = ran, made.path.with_name("exact.mnn")
+    changed = write_exact_copy(made, pools, copy) if pools and os.uname().machine == "x86_64" else ()
+    if changed:
+        exact = outcome(read_model(copy))
+    evidence = AccuracyEvidence(
+        reference=reference.outputs,
+        outputs=exact.outputs,
+        labels=None,
+        as_run=ran.outputs,
+        pools=changed,
+        drift=0.0,
+        scales=tuple(op.name for op in trace if op.kind == "Scale"),
+    )
+    return check_accuracy(evidence, 0.0, _COSINE if real else -1.0)

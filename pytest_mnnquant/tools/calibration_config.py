@@ -1,0 +1,239 @@
+"""The configuration of MNN's offline quantization tool, refused where the tool would do something else.
+
+What a key means is read in tools/quantization/calibration.cpp (MNN 3.6.1): the tool ignores keys and values that it
+does not know, and reads a value of another type as garbage.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_mnnquant.mnnfile.model import Model, ModelInput
+from pytest_mnnquant.tools.flags import Refused, nearest
+
+CHANNELS: Final = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
+FEATURES: Final = ("KL", "ADMM", "EMA")
+_WEIGHTS: Final = ("MAX_ABS", "ADMM")
+_TYPES: Final = ("image", "sequence")
+_CROPS: Final = ("center_crop_h", "center_crop_w")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration without contradictions. `count` samples are used of those at `path` (0: all)."""
+
+    content: Mapping[str, Any]
+    path: Path
+    count: int
+    feature: str
+    weight: str
+    skip: tuple[str, ...]
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether samples are folders of numbers rather than images."""
+        return bool(self.content.get("input_type") == "sequence")
+
+    @property
+    def pixels(self) -> tuple[list[float], list[float]]:
+        """(mean, normal) of each channel: a pixel becomes (pixel - mean) * normal."""
+        channels = CHANNELS[self.content["format"]]
+        return self.content["mean"][:channels], self.content["normal"][:channels]
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(kind(one) for one in value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# Key -> (what its value must be, in words, and the test).
+_KEYS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    "format": (f"one of {', '.join(CHANNELS)}; the tool takes any other for BGR", lambda value: value in CHANNELS),
+    "mean": ("a list of numbers", _are(_is_number)),
+    "normal": ("a list of numbers, none of them 0", _are(lambda value: _is_number(value) and value != 0)),
+    "center_crop_h": ("a number above 0 and up to 1", lambda value: _is_number(value) and 0 < value <= 1),
+    "center_crop_w": ("a number above 0 and up to 1", lambda value: _is_number(value) and 0 < value <= 1),
+    "width": ("an integer above 0", lambda value: _is_integer(value) and value > 0),
+    "height": ("an integer above 0", lambda value: _is_integer(value) and value > 0),
+    "batch_size": ("an integer above 0", lambda value: _is_integer(value) and value > 0),
+    "quant_bits": (
+        "8: with fewer the tool clips the activations to the range of the weights' codes, which ruins the model; "
+        "pytest-mnnquant convert ... --weightQuantBits gives fewer bits",
+        lambda value: _is_integer(value) and value == 8,
+    ),
+    "path": ("the path of a folder", _is_text),
+    "used_image_num": ("an integer of 0 (all) or more", lambda value: _is_integer(value) and value >= 0),
+    "used_sample_num": ("an integer of 0 (all) or more", lambda value: _is_integer(value) and value >= 0),
+    "feature_quantize_method": (f"one of {', '.join(FEATURES)}", lambda value: value in FEATURES),
+    "weight_quantize_method": (f"one of {', '.join(_WEIGHTS)}", lambda value: value in _WEIGHTS),
+    "feature_clamp_value": (
+        "an integer from 1 to 127 (the tool cuts decimals, and 0 gives infinite scales)",
+        lambda value: _is_number(value) and value == int(value) and 1 <= value <= 127,
+    ),
+    "weight_clamp_value": (
+        "an integer from 1 to 127 (the tool cuts decimals, and 0 gives infinite scales)",
+        lambda value: _is_number(value) and value == int(value) and 1 <= value <= 127,
+    ),
+    "winogradOpt": ("true or false", lambda value: isinstance(value, bool)),
+    "skip_quant_op_names": ("a list of operators' names", _are(_is_text)),
+    "debug": ("true or false", lambda value: isinstance(value, bool)),
+    "input_type": (f"one of {', '.join(_TYPES)}; the tool takes any other for image", lambda value: value in _TYPES),
+    "inputs": (
+        'a list of {"name": ..., "shape": [...]}',
+        _are(lambda value: isinstance(value, dict) and _is_text(value.get("name"))),
+    ),
+    "model": ("a text", _is_text),  # In MNN's documentation; the tool does not read it.
+}
+
+
+def read_config(path: Path, model: Model) -> Config:
+    """The configuration at `path`, for this model. Raises `Refused` with all that is wrong."""
+    content = _parsed(path)
+    reasons = [
+        f"{key}: there is no such key, and the tool ignores it{nearest(key, [*_KEYS])}"
+        for key in content
+        if key not in _KEYS
+    ]
+    bad = {key for key, value in content.items() if key in _KEYS and not _KEYS[key][1](value)}
+    reasons += [f"{key} {json.dumps(content[key])}: it must be {_KEYS[key][0]}" for key in content if key in bad]
+    good = {key: value for key, value in content.items() if key in _KEYS and key not in bad}
+    feature, weight = good.get("feature_quantize_method", "KL"), good.get("weight_quantize_method", "MAX_ABS")
+    reasons += _of_method(good, feature, weight, model)
+    reasons += _of_skips(good.get("skip_quant_op_names", []), model)
+    if "path" not in content:
+        reasons.append("path is missing: the folder of the calibration data")
+    if "input_type" not in bad:
+        reasons += (
+            _of_sequence(good) if good.get("input_type") == "sequence" else _of_images(content, good, model, feature)
+        )
+    names = [item["name"] for item in good.get("inputs", [])]
+    inputs = [item.name for item in model.inputs]
+    reasons += [
+        f"inputs: the model has no input {name!r}{nearest(name, inputs)}" for name in names if name not in inputs
+    ]
+    counts = {good[key] for key in ("used_image_num", "used_sample_num") if key in good}
+    if len(counts) > 1:
+        reasons.append("used_image_num and used_sample_num differ; the tool takes the second")
+    if reasons:
+        raise Refused(*(f"{path}: {reason}" for reason in reasons))
+    return Config(
+        content, Path(good["path"]), max(counts, default=0), feature, weight, tuple(good.get("skip_quant_op_names", ()))
+    )
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key is given twice")
+        return found
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
+    except OSError:
+        raise Refused(f"{path}: no such file") from None
+    except ValueError as error:
+        raise Refused(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise Refused(f"{path}: it must be an object of keys and values")
+    return content
+
+
+def _of_method(good: dict[str, Any], feature: str, weight: str, model: Model) -> list[str]:
+    reasons = []
+    if feature == "EMA":
+        if weight != "MAX_ABS":
+            reasons.append(f"weight_quantize_method {weight}: it does nothing with EMA, which trains the weights")
+        if good.get("skip_quant_op_names"):
+            reasons.append("skip_quant_op_names: it does nothing with EMA, which quantizes every layer; use KL")
+        clamps = ("feature_clamp_value", "weight_clamp_value")
+        reasons += [f"{key}: it does nothing with EMA" for key in clamps if good.get(key, 127) != 127]
+    elif good.get("winogradOpt"):
+        reasons.append(f"winogradOpt: it does nothing with {feature}, only with EMA")
+    if feature != "EMA" and any(op.kind == "BatchNorm" for op in model.ops):
+        reasons.append(
+            f"feature_quantize_method {feature}: the model has BatchNorm operators, for which the tool takes EMA "
+            "unasked; convert the model without --forTraining, or write EMA"
+        )
+    return reasons
+
+
+def _of_skips(names: list[str], model: Model) -> list[str]:
+    ops = {op.name for op in model.ops}
+    reasons = []
+    for name in names:
+        if name in ops:
+            continue
+        made = next((op.name for op in model.ops if name in op.output_names), "")
+        hint = f"; that tensor is made by operator {made!r}" if made else nearest(name, sorted(ops))
+        reasons.append(f"skip_quant_op_names: the model has no operator {name!r}, and the tool skips none{hint}")
+    return reasons
+
+
+def _of_sequence(good: dict[str, Any]) -> list[str]:
+    return [
+        f"{key}: it does nothing with input_type sequence, whose numbers are fed as they are; write them normalized"
+        for key in ("mean", "normal")
+        if key in good
+    ]
+
+
+def _of_images(content: dict[str, Any], good: dict[str, Any], model: Model, feature: str) -> list[str]:
+    if len(model.inputs) != 1:
+        names = ", ".join(item.name for item in model.inputs)
+        return [f"input_type image: the model has {len(model.inputs)} inputs ({names}); the tool crashes; use sequence"]
+    reasons = [
+        f"{key} is missing: {why}"
+        for key, why in (
+            ("format", "the tool would take BGR"),
+            ("mean", "the tool would feed 0..255; write [0, 0, 0] if that is right"),
+            ("normal", "the tool would feed 0..255; write [1, 1, 1] if that is right"),
+            ("width", "the model's input"),
+            ("height", "the model's input"),
+        )
+        if key not in content
+    ]
+    if feature == "ADMM":
+        reasons.append(
+            "feature_quantize_method ADMM: the tool crashes on images; use input_type sequence, or KL or EMA"
+        )
+    channels = CHANNELS.get(good.get("format", ""), 0)
+    reasons += [
+        f"{key}: {len(good[key])} numbers, {channels} needed for {good['format']}"
+        for key in ("mean", "normal")
+        if channels and key in good and not channels <= len(good[key]) <= 4
+    ]
+    return reasons + _of_shape(model.inputs[0], good, channels)
+
+
+def _of_shape(item: ModelInput, good: dict[str, Any], channels: int) -> list[str]:
+    if len(item.shape) != 4 or item.data_type != "float":
+        return [f"input_type image: the model's input {item.name} is {item.data_type} {list(item.shape)}; use sequence"]
+    axes = ("height", "width", "channels") if item.layout == "NHWC" else ("channels", "height", "width")
+    wanted = dict(zip(axes, item.shape[1:], strict=True))
+    reasons = [
+        f"{key} {good[key]}: the model's input {item.name} has {wanted[key]}; the tool would calibrate another size"
+        for key in ("width", "height")
+        if key in good and wanted[key] > 0 and good[key] != wanted[key]
+    ]
+    if channels and wanted["channels"] > 0 and wanted["channels"] != channels:
+        reasons.append(
+            f"format {good['format']}: {channels} channels, the model's input {item.name} has {wanted['channels']}"
+        )
+    return reasons

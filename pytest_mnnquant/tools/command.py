@@ -1,0 +1,210 @@
+"""A command line of MNN's converter as what it asks for, refused where MNN would do something else."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.mnnfile.model import read_model
+from pytest_mnnquant.mnnfile.params import BadParams, Params, read_params
+from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
+from pytest_mnnquant.tools.flags import FLAGS, Kind, Refused, Role, nearest, written
+from pytest_mnnquant.tools.sources import FRAMEWORKS, wrong_content
+
+_FLOATS: Final = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
+# Of these flags MNN uses nothing unless weights are quantized too.
+_OF_BITS: Final = ("hqq", "weightQuantBlock", "weightQuantAsymmetric", "weightQuantScaleBit")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is asked of the converter. `params` is what the params file holds, where one is given."""
+
+    given: dict[str, str]
+    source: Path
+    output: Path
+    recipe: Recipe | None
+    params: Params | None = None
+
+    @property
+    def params_path(self) -> Path | None:
+        """The params file."""
+        path = self.given.get("compressionParamsFile")
+        return None if path is None else Path(path)
+
+    @property
+    def is_dump(self) -> bool:
+        """Whether the output is a JSON text of the source, and no model."""
+        return "JsonFile" in self.given
+
+    @property
+    def bits(self) -> dict[str, int]:
+        """{operator: bits of its weights} where the params file gives no more than that."""
+        layers = self.params.layers if self.params is not None else ()
+        return {layer.name: layer.weight.bits for layer in layers if layer.output is None}
+
+    def arguments(self, compressed: bool = True) -> list[str]:
+        """The converter's arguments but for the output, paths absolute; without compression the same graph in float."""
+        kept = {
+            name: str(Path(value).resolve()) if FLAGS[name].kind is Kind.PATH else value
+            for name, value in self.given.items()
+            if name not in ("MNNModel", "JsonFile") and (compressed or FLAGS[name].role is not Role.COMPRESSION)
+        }
+        return written(kept)
+
+
+def command(given: dict[str, str], known: frozenset[str]) -> Command:
+    """The command that was given; `known` are the flags of the installed MNN. Raises `Refused`."""
+    unknown = [name for name in given if name not in known]
+    reasons = [f"--{name}: the MNN that is installed does not know this flag, and ignores it" for name in unknown]
+    params, wrong = _params(given)
+    reasons += _place(given) + _useless(given) + _contradictions(given, params) + wrong
+    asks = [name for name in given if FLAGS[name].role is Role.COMPRESSION]
+    if asks and (given.get("framework") == "JSON" or "JsonFile" in given):
+        reasons.append(f"--{asks[0]}: MNN rewrites the model as it is from and to JSON, and quantizes nothing")
+    if reasons:
+        raise Refused(*reasons)
+    source, output = Path(given["modelFile"]), Path(given.get("MNNModel") or given["JsonFile"])
+    recipe = _recipe(given, params)
+    if recipe is not None and given["framework"] == "MNN":
+        layers = read_model(source).layers
+        low = [op for op in layers if any(weights.storage not in _FLOATS for weights in op.weights)]
+        if low:
+            raise Refused(
+                f"{source}: {len(low)} of {len(layers)} layers are quantized already ({low[0].name}: "
+                f"{low[0].weights[0].label}), and MNN leaves them as they are; convert from the float model"
+            )
+    return Command(given, source, output, recipe, params)
+
+
+def _place(given: dict[str, str]) -> list[str]:
+    """Whether source and output are there and are what they are said to be."""
+    reasons = []
+    framework, source = given.get("framework"), given.get("modelFile")
+    if framework is None:
+        reasons.append(f"-f is missing: one of {', '.join(FRAMEWORKS)}")
+    elif framework == "TORCH":
+        reasons.append("-f TORCH: MNN's wheel is built without it; export the model to ONNX")
+    elif framework not in FRAMEWORKS:
+        reasons.append(f"-f {framework}: MNN knows {', '.join(FRAMEWORKS)}{nearest(framework, FRAMEWORKS, '-f ')}")
+    if source is None:
+        reasons.append("--modelFile is missing: the model to convert")
+    elif not Path(source).is_file():
+        reasons.append(f"--modelFile {source}: no such file")
+    elif framework in FRAMEWORKS and (wrong := wrong_content(Path(source), framework)):
+        reasons.append(f"--modelFile {source}: {wrong}")
+    outputs = [name for name in ("MNNModel", "JsonFile") if name in given]
+    if not outputs:
+        reasons.append("--MNNModel is missing: the file to write")
+    if len(outputs) == 2:
+        reasons.append("--JsonFile: MNN ignores it where --MNNModel is given")
+    if outputs == ["JsonFile"] and framework not in ("MNN", "TFLITE"):
+        reasons.append("--JsonFile: MNN writes JSON of MNN and TFLITE models only; give --MNNModel")
+    reasons += [wrong for name in outputs[:1] if (wrong := unwritable(Path(given[name]), f"--{name} "))]
+    return reasons
+
+
+def unwritable(path: Path, what: str = "") -> str:
+    """Why a file can't be written at `path`: MNN says "Success" all the same."""
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        return f"{what}{path}: the folder {folder} does not exist"
+    if path.is_dir():
+        return f"{what}{path}: it is a folder"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{what}{path}: the folder {folder} is not writable"
+
+
+def _useless(given: dict[str, str]) -> list[str]:
+    """Flags that do nothing, or whose word counts for nothing."""
+    reasons = []
+    if "benchmarkModel" in given:
+        reasons.append("--benchmarkModel: it does nothing in MNN; the weights stay in the file")
+    reasons += [
+        f"--{name}: MNN's own test passes when the reference file is missing, and exits 0 when it fails; "
+        "leave it out, and compare with pytest --mnn-model ... --mnn-quantized ..."
+        for name in ("testdir", "testconfig", "thredhold")
+        if name in given
+    ]
+    if "customOpLibs" in given:
+        reasons.append("--customOpLibs: it does nothing; only -f TORCH reads it, which MNN's wheel is built without")
+    if "inputConfigFile" in given and "saveStaticModel" not in given:
+        reasons.append("--inputConfigFile: it does nothing without --saveStaticModel")
+    if "prototxt" in given and given.get("framework") != "CAFFE":
+        reasons.append("--prototxt: it does nothing without -f CAFFE")
+    if given.get("optimizeLevel") == "0" and given.get("framework") != "MNN":
+        reasons.append("--optimizeLevel 0: it does nothing without -f MNN; other sources are always optimized")
+    if "splitBlockQuant" in given and given.get("framework") != "MNN":
+        reasons.append(
+            "--splitBlockQuant: it goes with -f MNN only; otherwise MNN leaves out all other passes and fails"
+        )
+    return reasons
+
+
+def _contradictions(given: dict[str, str], params: Params | None) -> list[str]:
+    """Flags that do not go together, and files that flags need."""
+    reasons = []
+    if "fp16" in given and "weightQuantBits" in given:
+        reasons.append("--fp16 with --weightQuantBits: MNN casts to 16-bit floats first, and then quantizes nothing")
+    if "hqq" in given and given.get("weightQuantAsymmetric") in ("0", "false"):
+        reasons.append("--hqq with --weightQuantAsymmetric=0: MNN switches HQQ off for symmetric weights")
+    if "weightQuantBits" not in given and not (params is not None and params.is_guide):
+        reasons += [f"--{name}: it does nothing without --weightQuantBits" for name in _OF_BITS if name in given]
+    block = int(given.get("weightQuantBlock", "-1"))
+    if block != -1 and (block < 16 or block % 16):
+        reasons.append(
+            f"--weightQuantBlock {block}: MNN blocks in multiples of 16 only, and takes one scale a channel otherwise"
+        )
+    if given.get("weightQuantScaleBit") not in (None, "16", "32"):
+        reasons.append(f"--weightQuantScaleBit {given['weightQuantScaleBit']}: MNN stores scales in 16 or 32 bits")
+    if given.get("framework") == "CAFFE" and "prototxt" not in given:
+        reasons.append("-f CAFFE needs --prototxt")
+    for name in ("prototxt", "inputConfigFile"):
+        if name in given and not Path(given[name]).is_file():
+            reasons.append(f"--{name} {given[name]}: no such file")
+    return reasons
+
+
+def _params(given: dict[str, str]) -> tuple[Params | None, list[str]]:
+    """The params file's content, and why MNN would do nothing with it."""
+    if "compressionParamsFile" not in given:
+        return None, []
+    text = given["compressionParamsFile"]
+    what = f"--compressionParamsFile {text}: "
+    if not Path(text).is_file():
+        return None, [f"{what}no such file; MNN would create one, and quantize nothing"]
+    try:
+        params = read_params(Path(text))
+    except BadParams as error:
+        return None, [f"--compressionParamsFile {error}; MNN ignores a params file that it can't parse"]
+    if not params.layers:
+        return None, [
+            f"{what}it lists no layer (WeightQuantizer records none), so MNN quantizes nothing by it; give "
+            "--weightQuantBits 8 instead, or calibrate with LSQQuantizer"
+        ]
+    if params.is_guide and not any(layer.weight.bits for layer in params.layers):
+        return None, [
+            f"{what}it is the guide that MNN's converter wrote at an earlier run: it says 0 bits for each layer, which "
+            "overrides --weightQuantBits; delete it, and give the params file of a calibration"
+        ]
+    if params.is_guide and Path(text).suffix != ".json":
+        return None, [f"{what}it holds JSON text, which MNN reads only from a file whose name ends in .json"]
+    return params, []
+
+
+def _recipe(given: dict[str, str], params: Params | None) -> Recipe | None:
+    """The recipe that the flags spell; None for a plain conversion."""
+    bits = given.get("weightQuantBits")
+    if params is not None and not params.is_guide:
+        return recipe_named("int8" + (f"+w{int(bits)}" if bits else ""))
+    if params is not None:
+        bits = bits or str(max(layer.weight.bits for layer in params.layers))
+    if bits:
+        block = int(given.get("weightQuantBlock", "-1"))
+        name = f"w{int(bits)}" + (f"b{block}" if block > 0 else "")
+        name += "-sym" if given.get("weightQuantAsymmetric") in ("0", "false") else ""
+        name += "-hqq" if "hqq" in given else ""
+        return recipe_named(name + ("-scale16" if given.get("weightQuantScaleBit") == "16" else ""))
+    return recipe_named("fp16") if "fp16" in given else None

@@ -1,0 +1,144 @@
+"""`pytest-mnnquant convert`: MNN's converter with its own arguments, believed only for a model that they ask for."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
+from pytest_mnnquant.quantize.recipes import can_block
+from pytest_mnnquant.runtime.convert import known_flags, place, printed, run_converter
+from pytest_mnnquant.tools.command import Command, command
+from pytest_mnnquant.tools.flags import FLAGS, Refused, Role, read_flags, written
+from pytest_mnnquant.tools.sources import wrong_content
+from pytest_mnnquant.tools.verdict import Asked, judged
+
+Say = Callable[[str], None]
+# What to think of first where layers stay float.
+_HINTS: Final = {
+    ("convertMatmulToConv", "0"): "it keeps Linear layers as matrices, which MNN does not quantize; leave it out",
+    ("useOriginRNNImpl", ""): "it keeps LSTM and GRU whole, which MNN does not quantize; leave it out",
+}
+
+
+def converted(arguments: Sequence[str], skip: tuple[str, ...], timeout: float, say: Say, tell: Say) -> int:
+    """Convert; the exit status is 0 only for a new file that was verified.
+
+    `say` gets the verdict, `tell` warnings and failures. Raises `Refused` for arguments that MNN would not carry out,
+    and `NativeFailure` when it crashed, hung or wrote nothing. The output is replaced only by a model that passes.
+    """
+    given = read_flags(arguments)
+    questions = [name for name in given if FLAGS[name].role is Role.QUESTION]
+    if questions:
+        return _answered(given, questions, timeout, say)
+    asked = command(given, known_flags(timeout))
+    if "debug" in given:
+        tell("--debug: it does nothing in MNN")
+    output = asked.output.resolve()
+    with tempfile.TemporaryDirectory(prefix="convert-", dir=output.parent) as folder:
+        fresh = Path(folder) / output.name
+        log = _run(asked, fresh, timeout)
+        if asked.is_dump:
+            line = f"{fresh.stat().st_size:,} bytes of JSON"
+        elif asked.recipe is None:
+            line = _plain_line(read_model(fresh))
+        else:
+            found = _verified(asked, fresh, skip, timeout, tell)
+            if found is None:
+                return 1
+            line = found
+        place(fresh, output)
+    if "dumpPass" in given:
+        tell(log)
+    say(f"{asked.output}: {line}")
+    return 0
+
+
+def _answered(given: dict[str, str], questions: list[str], timeout: float, say: Say) -> int:
+    others = [name for name in given if name not in (*questions, "framework", "modelFile")]
+    if others:
+        raise Refused(f"--{questions[0]}: MNN answers and converts nothing; leave out --{others[0]}, or this")
+    if "info" in questions:
+        source = given.get("modelFile", "")
+        if given.get("framework") != "MNN":
+            raise Refused("--info: MNN tells of MNN models only; give -f MNN --modelFile")
+        if wrong := wrong_content(Path(source), "MNN"):
+            raise Refused(f"--modelFile {source}: {wrong}")
+        given = {**given, "modelFile": str(Path(source).resolve())}
+    say(printed(written(given), timeout=timeout))
+    return 0
+
+
+def _run(asked: Command, fresh: Path, timeout: float) -> str:
+    what = f"converting {asked.source}"
+    if asked.is_dump:
+        return run_converter(asked.arguments(), fresh, timeout=timeout, what=what, flag="--JsonFile", check=_is_json)
+    return run_converter(asked.arguments(), fresh, timeout=timeout, what=what)
+
+
+def _is_json(path: Path) -> None:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BadModel(f"the JSON that MNN wrote can't be parsed ({error}): the model holds NaN or infinity") from None
+
+
+def _plain_line(model: Model) -> str:
+    broken = [op.name for op in model.ops if not all(weights.intact for weights in op.weights)]
+    if broken or model.external_missing:
+        raise BadModel(
+            f"{model.path.name}: weights of {broken[0] if broken else 'its .mnn.weight file'} are incomplete"
+        )
+    kinds = sorted({weights.label for op in model.layers for weights in op.weights})
+    return (
+        f"a complete model, {len(model.layers)} layers ({', '.join(kinds) or 'none has weights'}), {model.size:,} bytes"
+    )
+
+
+def _verified(asked: Command, fresh: Path, skip: tuple[str, ...], timeout: float, tell: Say) -> str | None:
+    """The verdict's line; None for a model that is not what was asked, of which the reasons have been told."""
+    assert asked.recipe is not None
+    plain = fresh.parent / "plain" / fresh.name
+    plain.parent.mkdir()
+    run_converter(asked.arguments(compressed=False), plain, timeout=timeout, what=f"converting {asked.source} to float")
+    base, model = read_model(plain), read_model(fresh)
+    _refuse_idle_block(base, asked)
+    path = asked.params_path
+    bits = asked.given.get("weightQuantBits")
+    verdict = judged(
+        base,
+        model,
+        Asked(
+            asked.recipe,
+            skip,
+            asked.params,
+            path,
+            asked.output.resolve().with_name(f"{path.stem}.repaired.bin") if path is not None else None,
+            rest=int(bits) if bits else 16 if "fp16" in asked.given else None,
+            bits=asked.bits,
+            sparse="detectSparseSpeedUp" in asked.given,
+        ),
+    )
+    if verdict.failed:
+        tell(verdict.failures(str(asked.output), asked.recipe.name))
+        for (name, value), hint in _HINTS.items():
+            if asked.given.get(name) == value:
+                tell(f"--{name} {value}".rstrip() + f": {hint}")
+        tell(f"{asked.output} is not written")
+        return None
+    for warning in verdict.warnings:
+        tell(f"warning {warning}")
+    return f"{asked.recipe.name}: {verdict.line(base, model)}"
+
+
+def _refuse_idle_block(base: Model, asked: Command) -> None:
+    block = asked.recipe.block if asked.recipe is not None else None
+    layers = [op for op in base.layers if op.is_convolution]
+    if block and not any(can_block(op.shape, op.group, block) or op.shape[1:2] == (block,) for op in layers):
+        raise Refused(
+            f"--weightQuantBlock {block}: it fits none of {len(layers)} layers (1x1 kernels and Linear layers whose "
+            f"input channels {block} divides); MNN would take one scale a channel and say nothing"
+        )

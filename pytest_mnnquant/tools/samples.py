@@ -1,0 +1,148 @@
+"""The calibration data of MNN's offline quantization tool: images, or folders of numbers as text."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.tools.calibration_config import Config
+from pytest_mnnquant.tools.flags import Refused
+
+Arrays = dict[str, npt.NDArray[np.float32]]
+# How the images start that the tool's decoder (stb_image) reads.
+_IMAGES: Final = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"8BPS", b"P5", b"P6", b"#?", b"\x53\x80\xf6\x34")
+_FEW: Final = 100
+_SHOWN: Final = 3
+_KEPT: Final = 8
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A few samples as the model is fed them: one by one, or (`batched`) all at once. `warnings` are of all samples."""
+
+    arrays: Arrays
+    batched: bool
+    warnings: tuple[str, ...]
+
+
+def checked_samples(config: Config, model: Model) -> Samples:
+    """Look at all samples. Raises `Refused` for data that the tool would misread."""
+    if not config.path.is_dir():
+        raise Refused(f"path {config.path}: no such folder")
+    # The tool passes over what is hidden, and takes everything else.
+    entries = sorted(entry for entry in config.path.iterdir() if not entry.name.startswith("."))
+    if not entries:
+        raise Refused(f"path {config.path}: the folder is empty")
+    if config.count > len(entries):
+        raise Refused(
+            f"path {config.path}: {len(entries)} samples, {config.count} asked for; the tool takes what is there"
+        )
+    used, batch = config.count or len(entries), config.content.get("batch_size", 32)
+    if config.feature == "EMA" and config.is_sequence and 1 < batch <= used:
+        raise Refused(f"batch_size {batch}: EMA takes one of {batch} folders only, and drops the others; write 1")
+    kept, reasons = _sequence(entries, model) if config.is_sequence else _images(entries, config, model)
+    if reasons:
+        more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+        raise Refused(*reasons[:_SHOWN], *more)
+    batched = any(len(array) > 1 for array in kept[0].values())
+    fed = kept[:1] if batched else kept
+    arrays = {name: np.concatenate([sample[name] for sample in fed]) for name in fed[0]}
+    return Samples(arrays, batched, tuple(_warnings(config, len(entries))))
+
+
+def _warnings(config: Config, entries: int) -> list[str]:
+    used = config.count or entries
+    found = []
+    if 0 < config.count < entries:
+        found.append(
+            f"the tool takes the first {config.count} of {entries} samples in the order of the disk, which differs "
+            "between machines: put those meant into a folder of their own"
+        )
+    if config.feature == "ADMM" and used > 1:
+        found.append(f"ADMM calibrates on the last sample alone, of {used}; put a batch into it")
+    elif used < _FEW:
+        found.append(f"{used} samples; 100 to 1,000 are advised")
+    return found
+
+
+def _images(entries: list[Path], config: Config, model: Model) -> tuple[list[Arrays], list[str]]:
+    """Noise in the range of the pixels: one sample that shows whether the model runs."""
+    reasons = [f"{entry}: {why}" for entry in entries if (why := _no_image(entry))]
+    mean, normal = (np.array(values, np.float32) for values in config.pixels)
+    item = model.inputs[0]
+    size = (config.content["height"], config.content["width"])
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *size, len(mean)))
+    values = ((pixels - mean) * normal).astype(np.float32)
+    return [{item.name: values if item.layout == "NHWC" else values.transpose(0, 3, 1, 2)}], reasons
+
+
+def _no_image(entry: Path) -> str:
+    if entry.is_dir():
+        return "it is a folder; the tool would take it for an image"
+    with entry.open("rb") as file:
+        start = file.read(8)
+    if entry.suffix.lower() == ".tga" or start.startswith(_IMAGES):
+        return ""
+    return "it is no image that the tool can read; it would calibrate on garbage"
+
+
+def _sequence(entries: list[Path], model: Model) -> tuple[list[Arrays], list[str]]:
+    """The first samples of one shape, and what is wrong with any."""
+    kept: list[Arrays] = []
+    reasons: list[str] = []
+    for entry in entries:
+        try:
+            sample = _numbers(entry, model)
+        except ValueError as error:
+            reasons.append(f"{entry}: {error}")
+            continue
+        same = not kept or all(sample[name].shape == array.shape for name, array in kept[0].items())
+        if same and len(kept) < _KEPT:
+            kept.append(sample)
+    return kept, reasons
+
+
+def _numbers(folder: Path, model: Model) -> Arrays:
+    """The arrays in a folder of the `sequence` form; `ValueError` says what the tool would fill with garbage."""
+    described = folder / "input.json"
+    if not described.is_file():
+        raise ValueError("it has no input.json, which gives the shape of each input")
+    shapes = _shapes(described)
+    arrays = {}
+    for item in model.inputs:
+        if item.name not in shapes:
+            raise ValueError(
+                f"input.json gives no shape for input {item.name!r}; it names: {', '.join(shapes) or 'none'}"
+            )
+        shape = shapes[item.name]
+        fixed = [size > 0 and size != given for size, given in zip(item.shape[1:], shape[1:], strict=False)]
+        if len(shape) != len(item.shape) or any(fixed):
+            raise ValueError(f"input.json gives {item.name!r} the shape {shape}, the model takes {list(item.shape)}")
+        file = folder / f"{item.name.lstrip('/')}.txt"
+        if not file.is_file():
+            raise ValueError(f"it has no {file.name}; the tool would calibrate on uninitialized memory")
+        try:
+            values = np.array(file.read_text(encoding="utf-8").split(), np.float32)
+        except ValueError as error:
+            raise ValueError(f"{file.name}: {error}; the tool would read 0 from there on") from None
+        if values.size != math.prod(shape) or not np.isfinite(values).all():
+            raise ValueError(
+                f"{file.name} holds {values.size} numbers, {math.prod(shape)} finite ones needed for {shape}"
+            )
+        arrays[item.name] = np.atleast_1d(values.reshape(shape))
+    return arrays
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        return {item["name"]: [int(size) for size in item["shape"]] for item in content["inputs"] if "shape" in item}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f'input.json is not {{"inputs": [{{"name": ..., "shape": [...]}}, ...]}}: {error!r}') from None

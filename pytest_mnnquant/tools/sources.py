@@ -1,0 +1,121 @@
+"""What kind of model a source file holds, whatever it is called, and whether all of it is there."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, cast
+
+from pytest_mnnquant.mnnfile.model import BadModel, read_model
+from pytest_mnnquant.mnnfile.wire import BYTES, VARINT, BadParams, Field, fields
+
+#: The sources that MNN's wheels convert.
+FRAMEWORKS: Final = ("ONNX", "MNN", "TFLITE", "TF", "CAFFE", "JSON")
+_VERSION, _GRAPH = 1, 7  # Fields of ONNX's ModelProto,
+_INITIALIZER, _EXTERNAL = 5, 13  # its GraphProto and TensorProto.
+
+
+def wrong_content(path: Path, framework: str) -> str:
+    """Why the file at `path` is no source of this framework; empty where it is one.
+
+    TF and CAFFE files are protobuf without a mark of their own: of them it is only known that they are whole.
+    """
+    if not path.is_file():
+        return "no such file"
+    if not path.stat().st_size:
+        return "the file is empty"
+    broken = _CHECKS[framework](path)
+    if not broken:
+        return ""
+    actual = next(
+        (kind for kind in ("MNN", "TFLITE", "ONNX", "JSON") if kind != framework and not _CHECKS[kind](path)), ""
+    )
+    return f"the file is {actual}: write -f {actual}" if actual else broken
+
+
+def _mnn(path: Path) -> str:
+    try:
+        model = read_model(path)
+    except BadModel as error:
+        return str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
+    return f"its weights are in {model.external_path}, which is missing or too short" if model.external_missing else ""
+
+
+def _tflite(path: Path) -> str:
+    with path.open("rb") as file:
+        return "" if file.read(8)[4:] == b"TFL3" else "is not a TFLite model"
+
+
+def _json(path: Path) -> str:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError as error:
+        return f"is not JSON: {error}"
+    return ""
+
+
+def _onnx(path: Path) -> str:
+    try:
+        found = {(field.number, field.wire_type): field for field in _fields(path)}
+        if (_VERSION, VARINT) not in found or (_GRAPH, BYTES) not in found:
+            return "is not an ONNX model: it has no graph"
+        return _missing_data(path, found[_GRAPH, BYTES])
+    except ValueError as error:
+        return f"is not a complete ONNX model: {_plain(error)}"
+
+
+def _missing_data(path: Path, graph: Field) -> str:
+    """Which weights in a file beside the model are not there: MNN takes uninitialized memory for them."""
+    for tensor in _inside(graph, _INITIALIZER):
+        entries = [{field.number: _text(field) for field in _of(entry)} for entry in _inside(tensor, _EXTERNAL)]
+        where = {entry.get(1, ""): entry.get(2, "") for entry in entries}
+        if "location" not in where:
+            continue
+        beside = path.parent / where["location"]
+        needed = int(where.get("offset") or 0) + int(where.get("length") or 0)
+        if not beside.is_file() or beside.stat().st_size < needed:
+            return f"its weights are in {beside}, which is missing or too short; MNN would make up others"
+    return ""
+
+
+def _fields(path: Path) -> Iterator[Field]:
+    """The fields of a protobuf file, which is mapped: weights are passed over, not copied."""
+    with path.open("rb") as file:
+        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return fields(cast("bytes", mapped))
+
+
+def _of(field: Field) -> Iterator[Field]:
+    return fields(cast("bytes", field.value))
+
+
+def _inside(field: Field, number: int) -> Iterator[Field]:
+    return (inner for inner in _of(field) if inner.number == number and inner.wire_type == BYTES)
+
+
+def _text(field: Field) -> str:
+    return bytes(cast("bytes", field.value)).decode(errors="replace") if field.wire_type == BYTES else ""
+
+
+def _protobuf(path: Path) -> str:
+    try:
+        found = {(field.number, field.wire_type) for field in _fields(path)}
+    except BadParams as error:
+        return f"is not a complete protobuf file: {_plain(error)}"
+    return "is an ONNX model" if (_VERSION, VARINT) in found else ""
+
+
+def _plain(error: ValueError) -> str:
+    return str(error).replace("this is not a params file", "this is another format")
+
+
+_CHECKS: Final[dict[str, Callable[[Path], str]]] = {
+    "MNN": _mnn,
+    "TFLITE": _tflite,
+    "ONNX": _onnx,
+    "JSON": _json,
+    "TF": _protobuf,
+    "CAFFE": _protobuf,
+}

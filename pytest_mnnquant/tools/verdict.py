@@ -1,0 +1,201 @@
+"""Whether a converted model is what was asked: the gate's own checks, on a plain conversion and the quantized one.
+
+Decisions. A layer that is not stored as asked fails, as it does in the gate, unless it is named by --mnn-skip-layer:
+tables that MNN can't quantize, and layers that the params file does not list, are un-quantized whoever meant it.
+Two kinds of layers are judged by what the command line says of them instead: those that the params file does not list,
+where --weightQuantBits or --fp16 is given for the rest, and those for which the file gives bits only. A sparse
+layer passes where --detectSparseSpeedUp asked for it, unless nearly all of its weights are zero: such a layer is more
+often dead than pruned, and makes a compression that says nothing about bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from pytest_mnnquant.checks.causes import explain_layer
+from pytest_mnnquant.checks.conversion import check_conversion
+from pytest_mnnquant.checks.coverage import LayerRow, check_coverage, coverage, layer_rows
+from pytest_mnnquant.checks.finding import FAILED, Finding, Result, judge
+from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
+from pytest_mnnquant.checks.rules import Severity
+from pytest_mnnquant.checks.size import check_size
+from pytest_mnnquant.checks.weights import check_weights
+from pytest_mnnquant.mnnfile.entries import repaired
+from pytest_mnnquant.mnnfile.matching import Match, match_layers
+from pytest_mnnquant.mnnfile.model import Model, Op
+from pytest_mnnquant.mnnfile.params import Params, write_params
+from pytest_mnnquant.mnnfile.storage import Storage, Weights
+from pytest_mnnquant.quantize.calibration import can_compute
+from pytest_mnnquant.quantize.makers import is_skipped
+from pytest_mnnquant.quantize.recipes import Recipe
+from pytest_mnnquant.report.terminal import failure_text
+
+_COVERAGE = 0.99
+# Of pruned networks' layers at least this share of weights is left.
+_LEFT = 0.05
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the layers of a model were asked to become; `skip` are globs of layers meant to stay float.
+
+    `rest` says what `recipe` does not: bits (16: floats) of layers that the params file does not list. `bits` overrides
+    the recipe's, by operator. `params` is applied where activations are quantized, and `repaired` is where to write it
+    with the names that MNN looks for, should it have others.
+    """
+
+    recipe: Recipe
+    skip: tuple[str, ...] = ()
+    params: Params | None = None
+    params_path: Path | None = None
+    repaired: Path | None = None
+    rest: int | None = None
+    bits: dict[str, int] = dataclasses.field(default_factory=dict)
+    sparse: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The results of the checks, and what became of each layer."""
+
+    results: tuple[Result, ...]
+    rows: tuple[LayerRow, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the model is not what was asked."""
+        return any(result.outcome == FAILED for result in self.results)
+
+    def line(self, base: Model, model: Model) -> str:
+        """Layers, coverage and sizes in a few words."""
+        wanted = [row for row in self.rows if row.wanted]
+        stored = sum(row.quantized for row in wanted)
+        return (
+            f"{stored} of {len(wanted)} layers, coverage {coverage(self.rows):.1%}, "
+            f"{base.size / model.size:.2f}x smaller than float ({base.size:,} to {model.size:,} bytes)"
+        )
+
+    def failures(self, name: str, label: str) -> str:
+        """What failed, in the words of the gate."""
+        case = SimpleNamespace(label=label, gate=SimpleNamespace(settings=SimpleNamespace(name=name)))
+        parts = []
+        for result in self.results:
+            errors = tuple(finding for finding in result.findings if finding.severity is Severity.ERROR)
+            if errors:
+                text = failure_text(case, dataclasses.replace(result, findings=errors))
+                parts.append(text.replace(" (--mnn-report=report.json lists all)", ""))
+        return "\n".join(parts)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is told of a model that passes."""
+        return [
+            f"{finding.code} {finding.rule.name}: " + (f"{finding.layer}: " if finding.layer else "") + finding.message
+            for result in self.results
+            for finding in result.findings
+        ]
+
+
+def judged(base: Model, model: Model, asked: Asked) -> Verdict:
+    """Judge `model` against the same conversion without compression."""
+    recipe, match = asked.recipe, match_layers(base, model)
+    evidence = _evidence(base, model, match, asked)
+    unlisted = evidence.unlisted if evidence is not None and asked.rest is not None else ()
+    rows = tuple(_row(row, base, asked, unlisted) for row in layer_rows(match, recipe, lambda op: _kept(op, asked)))
+    idle = tuple(one for one in asked.skip if not any(is_skipped(row.layer, (one,)) for row in rows))
+
+    def explain(row: LayerRow) -> tuple[str, str]:
+        return explain_layer(row, recipe, rows, evidence, model)
+
+    results = [check_conversion(base, {}, "", match, given=False)]
+    if evidence is not None:
+        wanted = tuple(row.layer for row in rows if row.wanted and can_compute(row.layer))
+        told = {op.name for op in unlisted} | set(asked.bits)
+        results.append(check_params(evidence, model, tuple(op for op in wanted if op.name not in told)))
+    results.append(judge("params", _lost_operators(rows, asked), {}))
+    covered = check_coverage(rows, recipe, _COVERAGE, explain, idle)
+    results.append(covered)
+    results.append(check_weights(base, model, match, None, recipe.block))
+    results.append(judge("weights", _nearly_empty(base, rows), {}))
+    if covered and _has_known_size(asked, unlisted):
+        results.append(check_size(base.size, model.size, rows, recipe, None))
+    return Verdict(tuple(results), rows)
+
+
+def _evidence(base: Model, model: Model, match: Match, asked: Asked) -> ParamsEvidence | None:
+    if asked.params is None or asked.params_path is None or not asked.recipe.activations:
+        return None
+    evidence = relate(asked.params_path, asked.params, base, model, match)
+    if asked.repaired is None or not evidence.can_be_repaired:
+        return evidence
+    write_params(repaired(asked.params, base), asked.repaired)
+    return dataclasses.replace(evidence, repaired=asked.repaired)
+
+
+def _kept(op: Op, asked: Asked) -> bool:
+    return is_skipped(op, asked.skip) or asked.bits.get(op.name) == 0
+
+
+def _row(row: LayerRow, base: Model, asked: Asked, unlisted: Sequence[Op]) -> LayerRow:
+    """The row as the command line says it, where that differs from the recipe."""
+    if row.stored is None or row.quantized:
+        stored = None if row.stored is None else row.stored.weights[0]
+        bits = asked.bits.get(row.layer.name)
+        return row if bits in (None, 0) or stored is None else _set(row, stored.bits == bits)
+    weights = row.stored.weights[0]
+    if any(op is row.layer for op in unlisted):
+        return _set(row, _holds(weights, asked.rest))
+    if row.layer.name in asked.bits:
+        return _set(row, _holds(weights, asked.bits[row.layer.name]))
+    if asked.sparse and weights.storage is Storage.SPARSE_INTEGER:
+        return _set(row, weights.bits == asked.recipe.bits and weights.intact)
+    return row
+
+
+def _set(row: LayerRow, quantized: bool) -> LayerRow:
+    return dataclasses.replace(row, quantized=quantized)
+
+
+def _holds(weights: Weights, bits: int | None) -> bool:
+    storage = Storage.FLOAT16 if bits == 16 else Storage.INTEGER
+    return weights.storage is storage and weights.bits == bits and weights.intact
+
+
+def _lost_operators(rows: tuple[LayerRow, ...], asked: Asked) -> list[Finding]:
+    """Operators that get bits by name and are not in the model: MNN passes over them without a word."""
+    names = {row.layer.name for row in rows}
+    return [
+        Finding(
+            "MNQ304",
+            f"{asked.params_path}: it gives bits for operator {name!r}, which is not in the model",
+            remedy="name the operator as pytest-mnnquant inspect shows it, or make the file anew with this model",
+        )
+        for name in asked.bits
+        if name not in names
+    ]
+
+
+def _nearly_empty(base: Model, rows: tuple[LayerRow, ...]) -> list[Finding]:
+    found = []
+    for row in rows:
+        if row.stored is None or row.stored.weights[0].storage is not Storage.SPARSE_INTEGER:
+            continue
+        weights = base.decoded(row.layer)
+        share = np.count_nonzero(weights) / max(1, weights.size)
+        if share < _LEFT:
+            message = f"is stored sparse, with {share:.1%} of its weights: all others are zero in the source"
+            cause = "a layer like this is more often dead or badly exported than pruned, and hides how others compress"
+            remedy = "look at the source's weights; if it is pruned on purpose, convert without --detectSparseSpeedUp"
+            found.append(Finding("MNQ402", message, row.layer.name, cause, remedy))
+    return found
+
+
+def _has_known_size(asked: Asked, unlisted: Sequence[Op]) -> bool:
+    """Whether the format of all layers is one whose size is predicted."""
+    return not (asked.sparse or asked.bits or unlisted)

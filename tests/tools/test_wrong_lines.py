@@ -1,0 +1,372 @@
+"""Command lines for which MNN exits 0 and prints Success are refused or caught, and the old output stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from pytest_mnnquant.mnnfile.model import read_model
+from pytest_mnnquant.mnnfile.params import Params, read_params, write_params
+from tests.conftest import Workshop
+from tests.smallnets import Words, one_layer
+from tests.tools.conftest import Net, Result, by_hand
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def refuse(tool: Callable[..., Result], tmp_path: Path) -> Refuse:
+    """Runs `convert` on a line that must fail; returns its reasons on one line, without repeated blanks."""
+    output = tmp_path / "out" / "net.mnn"
+    output.parent.mkdir()
+    output.write_bytes(b"the old output")
+
+    def run(*arguments: object) -> str:
+        given = [str(argument) for argument in arguments]
+        result = tool("convert", *given, *([] if "--MNNModel" in given else ["--MNNModel", output]))
+        assert (result.status, result.out) == (1, "")
+        assert output.read_bytes() == b"the old output"
+        assert {path.name for path in output.parent.iterdir()} <= {"net.mnn", "wrong.repaired.bin"}
+        return " ".join(result.err.split())
+
+    return run
+
+
+FLAGS = {
+    # Section D of the failure catalogue, and what belongs to it.
+    "unknown flag": ("--weightQuantBit 8", "--weightQuantBit: MNN has no such flag, and ignores it; did you mean"),
+    "unknown params flag": ("--compressionParams {net.params}", "did you mean --compressionParamsFile?"),
+    "no bits": ("--weightQuantBits", "--weightQuantBits: MNN needs an integer after it"),
+    "bits are a word": ("--weightQuantBits int8", "it must be an integer"),
+    "1 bit": ("--weightQuantBits 1", "it must be 2 to 8"),
+    "16 bits": ("--weightQuantBits 16", "it must be 2 to 8"),
+    "fp16 swallows bits": ("--fp16 --weightQuantBits 8", "--fp16 with --weightQuantBits: MNN casts to 16-bit floats"),
+    "hqq without bits": ("--hqq", "--hqq: it does nothing without --weightQuantBits"),
+    "hqq and symmetric": ("--weightQuantBits 4 --hqq --weightQuantAsymmetric=0", "MNN switches HQQ off"),
+    "auto_quant.py": ("--weightQuantBits 8 --hqq --weightQuantAsymmetric=0 --testdir x", "--testdir: MNN's own test"),
+    "hqq and its reverse": ("--weightQuantBits 4 --hqq --weightQuantAsymmetric", "the reverse of what it says"),
+    "block without bits": ("--weightQuantBlock 32", "--weightQuantBlock: it does nothing without --weightQuantBits"),
+    "block of 8": ("--weightQuantBits 4 --weightQuantBlock 8", "MNN blocks in multiples of 16 only"),
+    "block of 40": ("--weightQuantBits 4 --weightQuantBlock 40", "MNN blocks in multiples of 16 only"),
+    "block fits nothing": ("--weightQuantBits 4 --weightQuantBlock 1040", "it fits none of 4 layers"),
+    "8-bit scales": ("--weightQuantBits 4 --weightQuantScaleBit 8", "MNN stores scales in 16 or 32 bits"),
+    "scales without bits": ("--weightQuantScaleBit 16", "it does nothing without --weightQuantBits"),
+    "testdir": ("--testdir tests --thredhold 0.01", "MNN's own test passes when the reference file is missing"),
+    "benchmarkModel": ("--benchmarkModel", "--benchmarkModel: it does nothing"),
+    "customOpLibs": ("--customOpLibs a.so", "--customOpLibs: it does nothing"),
+    "inputConfigFile": ("--inputConfigFile {net.onnx}", "it does nothing without --saveStaticModel"),
+    "prototxt": ("--prototxt {net.onnx}", "--prototxt: it does nothing without -f CAFFE"),
+    "optimizeLevel 0": ("--optimizeLevel 0", "it does nothing without -f MNN"),
+    "splitBlockQuant": ("--splitBlockQuant", "it goes with -f MNN only"),
+    "newer flag": ("--transformerFuseLnProj 1", "the MNN that is installed does not know this flag"),
+    "a second output": ("--JsonFile x.json", "--JsonFile: MNN ignores it where --MNNModel is given"),
+    "a question too": ("--fp16 --info", "--info: MNN answers and converts nothing"),
+    # Section C.
+    "no params file": ("--compressionParamsFile none.bin", "no such file; MNN would create one, and quantize nothing"),
+}
+
+
+@pytest.mark.parametrize(("line", "reason"), FLAGS.values(), ids=FLAGS)
+def test_flags_that_do_other_than_they_say(net: Net, refuse: Refuse, line: str, reason: str) -> None:
+    assert reason in refuse("-f", "ONNX", "--modelFile", net.onnx, *line.format(net=net).split())
+
+
+def test_json_is_not_quantized(net: Net, tool: Callable[..., Result], tmp_path: Path) -> None:
+    line = ("-f", "MNN", "--modelFile", net.mnn, "--JsonFile", tmp_path / "net.json", "--weightQuantBits", "8")
+    result = tool("convert", *line)
+    assert (result.status, result.out) == (1, "")
+    assert "MNN rewrites the model as it is from and to JSON, and quantizes nothing" in result.err
+    assert not (tmp_path / "net.json").exists()
+
+
+def test_a_missing_params_file_is_not_created(net: Net, refuse: Refuse, tmp_path: Path) -> None:
+    refuse("-f", "ONNX", "--modelFile", net.onnx, "--compressionParamsFile", tmp_path / "none.json")
+    assert not (tmp_path / "none.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("framework", "reason"),
+    [
+        ("onnx", "-f onnx: MNN knows ONNX, MNN, TFLITE, TF, CAFFE, JSON; did you mean -f ONNX?"),
+        ("TORCH", "MNN's wheel is built without it; export the model to ONNX"),
+        ("XYZ", "-f XYZ: MNN knows"),
+        ("MNN", "the file is ONNX: write -f ONNX"),
+        ("TFLITE", "the file is ONNX: write -f ONNX"),
+        ("TF", "the file is ONNX: write -f ONNX"),
+        ("CAFFE", "the file is ONNX: write -f ONNX"),
+        ("JSON", "the file is ONNX: write -f ONNX"),
+    ],
+)
+def test_a_framework_that_is_not_the_files(net: Net, refuse: Refuse, framework: str, reason: str) -> None:
+    assert reason in refuse("-f", framework, "--modelFile", net.onnx)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"), [("--modelFile {net.onnx}", "-f is missing"), ("-f ONNX", "--modelFile is missing")]
+)
+def test_what_is_missing(net: Net, refuse: Refuse, line: str, reason: str) -> None:
+    assert reason in refuse(*line.format(net=net).split())
+
+
+def test_no_output(net: Net, tool: Callable[..., Result]) -> None:
+    result = tool("convert", "-f", "ONNX", "--modelFile", net.onnx)
+    assert (result.status, result.out) == (1, "")
+    assert "--MNNModel is missing" in result.err
+
+
+@pytest.mark.parametrize("kind", ["truncated", "random", "empty", "missing"])
+@pytest.mark.parametrize("framework", ["ONNX", "MNN"])
+def test_broken_sources(net: Net, refuse: Refuse, tmp_path: Path, framework: str, kind: str) -> None:
+    whole = (net.onnx if framework == "ONNX" else net.mnn).read_bytes()
+    content = {"truncated": whole[: len(whole) // 2], "random": bytes(range(1, 256)) * 9, "empty": b""}
+    path = tmp_path / "broken"
+    if kind in content:
+        path.write_bytes(content[kind])
+    reasons = {"truncated": "complete", "random": "complete", "empty": "is empty", "missing": "no such file"}
+    text = refuse("-f", framework, "--modelFile", path, "--weightQuantBits", "8")
+    assert f"--modelFile {path}: " in text
+    assert reasons[kind] in text
+
+
+@pytest.mark.parametrize("framework", ["ONNX", "MNN"])
+def test_weights_beside_the_source_that_are_not_there(
+    net: Net, workshop: Workshop, refuse: Refuse, tool: Callable[..., Result], tmp_path: Path, framework: str
+) -> None:
+    """MNN takes uninitialized memory for them, and calls it a Success."""
+    if framework == "ONNX":
+        path, beside = tmp_path / "net.onnx", tmp_path / "net.data"
+        onnx.save(
+            onnx.load(str(net.onnx)), str(path), save_as_external_data=True, location=beside.name, size_threshold=0
+        )
+    else:
+        source = workshop.quantized(net.model, "--saveExternalData").path
+        path, beside = tmp_path / "net.mnn", tmp_path / "net.mnn.weight"
+        shutil.copy(source, path)
+        shutil.copy(source.with_name(source.name + ".weight"), beside)
+    line = ("-f", framework, "--modelFile", path, "--weightQuantBits", "8")
+    assert tool("convert", *line, "--MNNModel", tmp_path / "made.mnn").status == 0
+    beside.write_bytes(beside.read_bytes()[:-9])
+    for _ in range(2):
+        assert f"its weights are in {beside}, which is missing or too short" in refuse(*line)
+        beside.unlink(missing_ok=True)
+
+
+def test_outputs_that_can_not_be_written(net: Net, refuse: Refuse, tmp_path: Path) -> None:
+    source = ("-f", "ONNX", "--modelFile", net.onnx, "--MNNModel")
+    assert "does not exist" in refuse(*source, tmp_path / "none" / "net.mnn")
+    assert "it is a folder" in refuse(*source, tmp_path)
+    if os.geteuid():
+        tmp_path.chmod(0o500)
+        assert "is not writable" in refuse(*source, tmp_path / "net.mnn")
+
+
+@pytest.mark.parametrize("flags", [("--fp16",), ("--weightQuantBits", "8")])
+def test_a_source_that_is_quantized_already(
+    net: Net, workshop: Workshop, refuse: Refuse, flags: tuple[str, ...]
+) -> None:
+    small = workshop.quantized(net.model, *flags)
+    text = refuse("-f", "MNN", "--modelFile", small.path, "--weightQuantBits", "4")
+    assert "4 of 4 layers are quantized already" in text
+
+
+# Params files ---------------------------------------------------------------------------------------------------------
+
+
+def guide(net: Net, path: Path, bits: int) -> Path:
+    """What MNN's converter writes to a params path that does not exist."""
+    layers = [{"opName": op.name, "weight": [{"name": op.name, "bits": bits}]} for op in net.model.convolutions]
+    algo = {"type": "QUANTIZE", "quantParams": {"layer": layers}}
+    path.write_text(json.dumps({"version": "3.6.1", "algo": [algo], "forGuide": True}))
+    return path
+
+
+def test_params_files_that_mnn_ignores(net: Net, refuse: Refuse, tmp_path: Path) -> None:
+    whole = net.params.read_bytes()
+    write_params(Params((), "uuid"), tmp_path / "no_layers.bin")
+    for name, content in (("empty.bin", b""), ("half.bin", whole[: len(whole) // 2]), ("garbage.json", b"{not json")):
+        (tmp_path / name).write_bytes(content)
+    guide(net, tmp_path / "guide.json", 0)
+    guide(net, tmp_path / "sixteen.json", 16)
+    guide(net, tmp_path / "guide.bin", 8)
+    for name, reason in (
+        ("empty.bin", "MNN ignores a params file that it can't parse"),
+        ("half.bin", "MNN ignores a params file that it can't parse"),
+        ("garbage.json", "MNN ignores a params file that it can't parse"),
+        ("no_layers.bin", "it lists no layer"),
+        ("guide.json", "it is the guide that MNN's converter wrote at an earlier run"),
+        ("sixteen.json", "bits 16, outside 0..8"),
+        ("guide.bin", "which MNN reads only from a file whose name ends in .json"),
+    ):
+        line = ("-f", "ONNX", "--modelFile", net.onnx, "--compressionParamsFile", tmp_path / name)
+        for flags in ((), ("--weightQuantBits", "8")):
+            text = refuse(*line, *flags)
+            assert reason in text, (name, text)
+
+
+def test_bits_by_operator_are_judged_by_operator(
+    net: Net, refuse: Refuse, tool: Callable[..., Result], tmp_path: Path
+) -> None:
+    """The way of MNN's auto_quant.py: its file gives each operator's bits, and 0 leaves one float."""
+    names = [op.name for op in net.model.convolutions]
+    path, output = guide(net, tmp_path / "bits.json", 4), tmp_path / "mixed.mnn"
+    content = json.loads(path.read_text())
+    content["algo"][0]["quantParams"]["layer"][0]["weight"][0]["bits"] = 0
+    path.write_text(json.dumps(content))
+    line = ("-f", "ONNX", "--modelFile", net.onnx, "--compressionParamsFile", path, "--hqq")
+    result = tool("convert", *line, "--MNNModel", output)
+    assert (result.status, result.err) == (0, "")
+    assert "3 of 3 layers" in result.out
+    assert {op.name: op.weights[0].label for op in read_model(output).layers} == {
+        name: "float32" if name == names[0] else "w4" for name in names
+    }
+    content["algo"][0]["quantParams"]["layer"][1]["opName"] = "/conv9"
+    path.write_text(json.dumps(content))
+    assert "it gives bits for operator '/conv9', which is not in the model" in refuse(*line)
+
+
+def misnamed(net: Net, path: Path) -> str:
+    """The net's params file with one tensor named as another exporter would; returns the layer's name."""
+    op = net.model.convolutions[2]
+    write_params(read_params(net.params).renamed({op.output_names[0]: "relu_2"}), path)
+    return op.name
+
+
+@pytest.mark.parametrize("flags", [(), ("--weightQuantBits", "8"), ("--fp16",)], ids=str)
+def test_params_that_name_no_tensor_whatever_masks_it(
+    net: Net, refuse: Refuse, tool: Callable[..., Result], tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    params = tmp_path / "wrong.bin"
+    layer = misnamed(net, params)
+    text = refuse("-f", "ONNX", "--modelFile", net.onnx, "--compressionParamsFile", params, *flags)
+    assert f"MNQ304 params-name-mismatch {layer}: output tensor 'relu_2' is not in the model" in text
+    repaired = tmp_path / "out" / "wrong.repaired.bin"
+    assert f"--compressionParamsFile {repaired}" in text
+    line = (
+        "-f",
+        "MNN",
+        "--modelFile",
+        net.mnn,
+        "--MNNModel",
+        tmp_path / "net.mnn",
+        "--compressionParamsFile",
+        repaired,
+    )
+    assert tool("convert", *line).out.startswith(f"{tmp_path / 'net.mnn'}: int8: 4 of 4 layers")
+
+
+def test_a_layer_that_the_params_file_does_not_list(
+    net: Net, refuse: Refuse, tool: Callable[..., Result], tmp_path: Path
+) -> None:
+    params, left = read_params(net.params), net.model.convolutions[1]
+    kept = tuple(layer for layer in params.layers if layer.name not in (left.output_names[0], left.name))
+    assert len(kept) == 3
+    write_params(replace(params, layers=kept), tmp_path / "part.bin")
+    line = ("-f", "MNN", "--modelFile", net.mnn, "--compressionParamsFile", tmp_path / "part.bin")
+    text = refuse(*line)
+    assert f"MNQ306 params-incomplete {left.name}" in text
+    assert f"MNQ401 layer-is-float {left.name}" in text
+    for flags, stored in (
+        (("--mnn-skip-layer", left.name), "float32"),
+        (("--weightQuantBits", "4"), "w4"),
+        (("--fp16",), "float16"),
+    ):
+        result = tool("convert", *flags, *line, "--MNNModel", tmp_path / "net.mnn")
+        assert result.status == 0, result.err
+        labels = {op.name: op.weights[0].label for op in read_model(tmp_path / "net.mnn").layers}
+        assert labels.pop(left.name) == stored
+        assert set(labels.values()) == {"int8"}
+
+
+def test_params_of_other_weights(refuse: Refuse, workshop: Workshop, tmp_path: Path) -> None:
+    """A retrained model with the params file of before: MNN clips its weights, and calls it a Success."""
+    first, second = one_layer("conv"), one_layer("conv", seed=1)
+    with torch.no_grad():
+        second.network[0].weight.mul_(3)  # type: ignore[index]
+    old, new = (workshop.floats(one.network, {"input": one.identity[:8]}) for one in (first, second))
+    params = by_hand(old, tmp_path / "old.bin")
+    text = refuse("-f", "MNN", "--modelFile", new.path, "--compressionParamsFile", params)
+    assert "MNQ410 weights-differ" in text
+    assert "the params were made for other weights" in text
+
+
+def test_a_large_linear_layer_with_params_from_onnx(
+    refuse: Refuse, tool: Callable[..., Result], workshop: Workshop, tmp_path: Path
+) -> None:
+    """MNN writes float weights under an int8 header. In two steps it does not."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(256, 256), nn.Tanh(), nn.Linear(256, 4)).eval()
+    model = workshop.floats(network, {"input": np.random.default_rng(0).random((8, 256), np.float32)})
+    params = by_hand(model, tmp_path / "params.bin")
+    text = refuse("-f", "ONNX", "--modelFile", model.path.with_name("float.onnx"), "--compressionParamsFile", params)
+    assert "MNQ403 weight-buffer-corrupt" in text
+    assert "convert to a float .mnn first, then quantize that" in text
+    line = ("-f", "MNN", "--modelFile", model.path, "--compressionParamsFile", params)
+    assert tool("convert", *line, "--MNNModel", tmp_path / "net.mnn").status == 0
+
+
+# What only the result shows -------------------------------------------------------------------------------------------
+
+
+def test_tables_and_native_rnns_stay_float(
+    refuse: Refuse, tool: Callable[..., Result], workshop: Workshop, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = workshop.floats(Words().eval(), {"tokens": np.random.default_rng(0).integers(0, 50, (8, 6))})
+    line = ("-f", "ONNX", "--modelFile", model.path.with_name("float.onnx"), "--weightQuantBits", "8")
+    text = refuse(*line)
+    assert "MNQ401 layer-is-float" in text
+    assert "tables and matrices that are Const in float" in text
+    table = next(op.name for op in model.layers if op.kind == "Const")
+    result = tool("convert", f"--mnn-skip-layer={table}", *line, "--MNNModel", tmp_path / "net.mnn")
+    assert result.status == 0, result.err
+    for flags in (("--useOriginRNNImpl",), ("--convertMatmulToConv", "0")):
+        text = refuse(f"--mnn-skip-layer={table}", *line, *flags)
+        assert "MNQ401 layer-is-float" in text
+        assert f"{' '.join(flags)}: it keeps " in text
+
+
+def test_an_inflated_ratio(refuse: Refuse, tool: Callable[..., Result], workshop: Workshop, tmp_path: Path) -> None:
+    """Sparse storage of a layer that is all but zero: 8 bits were asked, 40 times smaller is no work of 8 bits."""
+    zeros = one_layer("linear", zeros=0.98)
+    model = workshop.floats(zeros.network, {"input": zeros.identity[:8]})
+    line = ("-f", "MNN", "--modelFile", model.path, "--weightQuantBits", "8")
+    text = refuse(*line, "--detectSparseSpeedUp")
+    assert "is stored sparse" in text
+    assert "dead or badly exported" in text
+    assert tool("convert", *line, "--MNNModel", tmp_path / "net.mnn").status == 0
+
+
+def test_what_mnn_can_not_convert(net: Net, refuse: Refuse, tmp_path: Path) -> None:
+    graph = onnx.load(str(net.onnx))
+    graph.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(graph, str(tmp_path / "odd.onnx"))
+    text = refuse("-f", "ONNX", "--modelFile", tmp_path / "odd.onnx", "--weightQuantBits", "8")
+    assert "the converter wrote no file last lines of its log:" in text
+    assert "ONNX::NoSuchOperator" in text
+
+
+def test_a_conversion_that_takes_too_long(net: Net, refuse: Refuse) -> None:
+    text = refuse("--mnn-timeout", "0.001", "-f", "ONNX", "--modelFile", net.onnx, "--fp16")
+    assert "no end after 0.001 s (limit: --mnn-timeout)" in text
+    for given in ("soon", "0", "nan"):
+        assert f"--mnn-timeout {given}: it needs a number of seconds" in refuse(f"--mnn-timeout={given}")
+    assert "--mnn-skip-layer : it needs a glob" in refuse("--mnn-skip-layer=")
+
+
+def test_external_weights_are_replaced_together(net: Net, tool: Callable[..., Result], tmp_path: Path) -> None:
+    line = ("-f", "MNN", "--modelFile", net.mnn, "--MNNModel", tmp_path / "net.mnn", "--saveExternalData")
+    assert tool("convert", *line).status == 0
+    shutil.copy(tmp_path / "net.mnn.weight", tmp_path / "before")
+    assert tool("convert", *line, "--weightQuantBits", "8").status == 0
+    assert read_model(tmp_path / "net.mnn").external_missing == 0
+    assert (tmp_path / "net.mnn.weight").stat().st_size < (tmp_path / "before").stat().st_size / 3
