@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+USABLE = $(VENV)/.usable
 FIXTURES = digits_cnn garment_classifier mobile_net tiny_transformer
 PLANTED = build/demo
 
@@ -14,7 +15,13 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(READY)
+$(USABLE): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable '.[torch,onnx]'
+	touch $@
+
+demo: $(USABLE)
 	$(BIN)/pytest $(foreach name,$(FIXTURES),--mnn-model=fixtures/$(name).py:build)
 	@printf '\nNow the same gate on a model whose conversion said Success and quantized 8 %% of the weights:\n\n'
 	$(BIN)/python demo/plant.py $(PLANTED)

@@ -22,7 +22,8 @@ from typing import Final
 from corpus_nets import NETS, SAMPLES, arrays, write_tflite
 
 from pytest_mnnquant.mnnfile.model import read_model
-from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, runtime_ranges, save_params
+from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params
+from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.sources.data import as_dataset
 from pytest_mnnquant.sources.pytorch import export
 
@@ -232,7 +233,7 @@ def _by_params(wheel: Wheel, net: str, flags: tuple[str, ...], root: Path, targe
     base = read_model(_float(wheel, net, root))
     data = as_dataset(arrays(NETS[net].inputs), tuple(NETS[net].inputs), net)
     layers = int8_layers(base)
-    ranges: dict[int, Range] = runtime_ranges(base, layers, data, timeout=TIMEOUT, batched=True)
+    ranges: dict[int, Range] = calibrate_runtime(base, layers, data, timeout=TIMEOUT, batched=True).ranges
     params = save_params(make_params(base, layers, ranges), target.with_suffix(".params.bin"))
     wheel.convert(base.path, target, ("--compressionParamsFile", str(params.resolve()), *flags))
 

@@ -12,25 +12,27 @@ from common import MODELS, gate
 
 from pytest_mnnquant.case import case_of
 from pytest_mnnquant.judging import check
-from pytest_mnnquant.quantize.recipes import RECIPES
+from pytest_mnnquant.quantize.recipes import RECIPES, recipe_named
 from pytest_mnnquant.quantize.store import Store
+
+NAMES = (*RECIPES, "int8+w4", "w8-sym", "w4b32-hqq", "w8-scale16", "w3", "w2")
 
 
 def main() -> None:
     """Print one row a variant."""
     worst = 0.0
-    print(f"{'model':<20}{'recipe':<8}{'bytes':>10}{'expected':>10}{'off by':>9}")
+    print(f"{'model':<20}{'recipe':<12}{'bytes':>10}{'expected':>10}{'off by':>9}")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         for name in MODELS:
             source = gate(name, store)
-            for recipe in RECIPES:
-                case = case_of(source, recipe, "eval" if RECIPES[recipe].activations else None)
+            for recipe in NAMES:
+                case = case_of(source, recipe, "eval" if recipe_named(recipe).activations else None)
                 metrics = check(case, "size").metrics
                 off = metrics["quantized_bytes"] / metrics["expected_bytes"] - 1
                 worst = max(worst, abs(off))
                 print(
-                    f"{name:<20}{recipe:<8}{metrics['quantized_bytes']:>10,}{metrics['expected_bytes']:>10,}{off:>+9.2%}"
+                    f"{name:<20}{recipe:<12}{metrics['quantized_bytes']:>10,}{metrics['expected_bytes']:>10,}{off:>+9.2%}"
                 )
     print(f"worst: {worst:.2%} (the check allows 3 % and 96 bytes a layer)")
 
