@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-USABLE = $(VENV)/.usable
+COMPLETE = $(VENV)/.complete
 FIXTURES = digits_cnn garment_classifier mobile_net tiny_transformer
 PLANTED = build/demo
 
@@ -15,13 +15,11 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-$(USABLE): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable '.[torch,onnx]'
+$(COMPLETE): $(READY)
+	$(BIN)/pip install --quiet --editable '.[dev,mnncompress]'
 	touch $@
 
-demo: $(USABLE)
+demo: $(READY)
 	$(BIN)/pytest $(foreach name,$(FIXTURES),--mnn-model=fixtures/$(name).py:build)
 	@printf '\nNow the same gate on a model whose conversion said Success and quantized 8 %% of the weights:\n\n'
 	$(BIN)/python demo/plant.py $(PLANTED)
@@ -30,7 +28,7 @@ demo: $(USABLE)
 		status=$$?; [ $$status -eq 1 ] || { echo "the planted failure was not caught: exit $$status"; exit 1; }
 	@printf '\nCaught, as it should be: exit status 1.\n'
 
-test: $(READY)
+test: $(COMPLETE)
 	$(BIN)/pytest -n 2 --cov --cov-report=term
 
 lint: $(READY)
@@ -39,13 +37,15 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)
+bench: $(COMPLETE)
 	$(BIN)/python benchmarks/import_cost.py
 	$(BIN)/python benchmarks/size_prediction.py
 	$(BIN)/python benchmarks/gate_time.py
 	$(BIN)/python benchmarks/reader.py
 	$(BIN)/python benchmarks/dump_agreement.py build/corpus
 	$(BIN)/python benchmarks/fuzz.py build/corpus
+	$(BIN)/python benchmarks/calibration.py build/networks
+	$(BIN)/python benchmarks/recipe_matrix.py build/networks
 
 clean:
 	rm -rf $(VENV) build .pytest_cache

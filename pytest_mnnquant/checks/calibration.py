@@ -163,7 +163,7 @@ def _changed(watched: Watched, in_other_mode: bool) -> Finding:
         parts.append(f"BatchNorm means moved by up to {watched.drift:.3g} standard deviations")
     if watched.weight_change > _ROUNDING:
         parts.append(f"weights changed by up to {watched.weight_change:.3g} of their norm")
-    cause = "it ran in train mode, where BatchNorm updates its statistics; the float model is ruined with it"
+    cause = "it ran in train mode, where BatchNorm updates its statistics: the float model changed with it"
     if not watched.training:
         cause = "the pipeline wrote into the model's tensors: an optimizer step, or a quantizer that shares them"
     mode = " though the variant says eval" if in_other_mode else ""
