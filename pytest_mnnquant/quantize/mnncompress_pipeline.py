@@ -56,6 +56,13 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
         for inputs in calibration:
             outputs = quantized(*inputs)
             dummy = dummy or inputs
+    scales = {name: value for name, value in quantized.named_parameters() if name.endswith("scale")}
+    broken = [name for name, value in scales.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise SourceError(
+            f"mnncompress: {broken[0]} is NaN: it divides by the range of each batch, and a tensor was all zeros in "
+            "one; leave blank samples out of the calibration data"
+        )
     quantizer.strip_qat_ops()
     quantized.eval()
     if dynamo:

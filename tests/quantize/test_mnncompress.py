@@ -277,3 +277,13 @@ def test_what_fails_late_is_told_with_the_other_exporter(tmp_path: Path, monkeyp
     told = r"^mnncompress: the exporter failed: RuntimeError: Unsupported.*; the other one: --mnn-exporter=dynamo$"
     with pytest.raises(SourceError, match=told):
         mnncompress_pipeline.torchscript(nn.Linear(2, 2), batches, "eval", str(tmp_path))
+
+
+def test_a_blank_batch_is_named_as_what_makes_its_scales_nan(digits: Prepared, tmp_path: Path) -> None:
+    assert digits.network is not None
+    assert digits.calibration is not None
+    images = digits.calibration.head(64)["x"].copy()
+    images[:32] = 0
+    given = (digits.spec, digits.network, Dataset({"x": images}), "eval", tmp_path)
+    with pytest.raises(SourceError, match=r"scale is NaN: .*; leave blank samples out"):
+        run_pipeline(MNNCOMPRESS, ROOT, *given, timeout=TIMEOUT)
