@@ -26,6 +26,7 @@ WITH: list[str] = ["-p", "pytest_mnnquant.plugin"]
 WITHOUT: list[str] = []
 # No other plugin: what they cost is not ours to tell.
 ENVIRONMENT = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)  # What compiling costs is paid once.
 
 
 def cpu_seconds(folder: Path, plugin: list[str]) -> float:
