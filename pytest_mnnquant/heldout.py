@@ -45,7 +45,7 @@ def _batches(
     source: Prepared, base: Model, layers: list[Op], record: Record | None, limits: dict[str, Any]
 ) -> dict[str, Batches]:
     data = source.calibration
-    samples = samples_used(record, data) or 0
+    samples = data.samples if data and record is None else samples_used(record, data) or 0
     if record and record.batches and samples >= LEAST:
         return dict(record.batches)
     if data is None or not layers or not samples:

@@ -22,7 +22,7 @@ from pytest_mnnquant.gate import UNUSABLE, Unusable, why
 from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.settings import Limits
 
-# Where the user set no limit: of 4 bits less is asked.
+# Where the user set no limit: of 4 bits and fewer less is asked.
 _COSINE: Final = 0.99
 _COARSE_COSINE: Final = 0.95
 
@@ -103,10 +103,11 @@ def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
         drift=case.variant.drift,
         clamping=case.clamping,
         scales=case.int8_scales,
+        recipe=case.recipe,
     )
     least = limits.min_cosine
     if least is None:
-        least = _COARSE_COSINE if case.recipe.bits == 4 else _COSINE
+        least = _COARSE_COSINE if case.recipe.bits <= 4 else _COSINE
     return check_accuracy(evidence, limits.max_accuracy_drop, least)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pytest_mnnquant.checks.execution import ADD_RELU, ADD_RELU_REMEDY, INT8_SCALE, INT8_SCALE_REMEDY
 from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.metrics.agreement import SILENT, Agreement, accuracy, agreement
+from pytest_mnnquant.quantize.recipes import Maker, Recipe
 
 # A BatchNorm mean that calibration moved by this many standard deviations makes another model of it.
 _MUCH_DRIFT: Final = 0.5
@@ -27,7 +28,7 @@ class AccuracyEvidence:
 
     `as_run` are the variant's outputs as this host computes them, where `outputs` come from a copy whose MaxPool
     operators `pools` are exact; empty where the model was judged as it is. `drift`: see `Variant`; `clamping` and
-    `scales`: see `check_execution`.
+    `scales`: see `check_execution`. `recipe` is None where no recipe of ours was asked.
     """
 
     reference: Outputs
@@ -38,6 +39,7 @@ class AccuracyEvidence:
     drift: float
     clamping: tuple[str, ...] = ()
     scales: tuple[str, ...] = ()
+    recipe: Recipe | None = None
 
 
 def check_accuracy(evidence: AccuracyEvidence, max_drop: float, min_cosine: float) -> Result:
@@ -183,8 +185,8 @@ def _as_sqnr_db(cosine: float) -> float:
 def _cause(evidence: AccuracyEvidence) -> str:
     if evidence.drift >= _MUCH_DRIFT:
         return (
-            f"calibration in train mode moved BatchNorm means by up to {evidence.drift:.2f} standard deviations, so "
-            "the model itself is another one"
+            f"calibration in train mode moved BatchNorm statistics by up to {evidence.drift:.2f} standard deviations, "
+            "so the model itself is another one"
         )
     if evidence.scales:
         return f"{INT8_SCALE} ({', '.join(evidence.scales[:3])})"
@@ -194,8 +196,13 @@ def _cause(evidence: AccuracyEvidence) -> str:
 def _remedy(evidence: AccuracyEvidence) -> str:
     if evidence.drift >= _MUCH_DRIFT:
         return "calibrate in eval mode (model.eval() before the calibration loop), or on data like the real ones"
+    recipe = evidence.recipe
     if evidence.scales or evidence.clamping:
+        if recipe is not None and recipe.maker not in (Maker.OURS, Maker.CONVERTER):
+            return "use --mnn-recipe=int8 on the PyTorch source: it keeps clear of this operator"
         return INT8_SCALE_REMEDY if evidence.scales else ADD_RELU_REMEDY
+    if recipe is not None and not recipe.activations:
+        return "use more bits, one scale for fewer weights (w4b32), HQQ, or leave layers float (--mnn-skip-layer)"
     return "calibrate on more data like the real ones, leave sensitive layers float (--mnn-skip-layer), or use w8"
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.checks.rules import Severity
 from pytest_mnnquant.checks.samples import judge_samples
-from pytest_mnnquant.checks.saturation import HeldOut, fit_metrics, judge_fit
+from pytest_mnnquant.checks.saturation import HeldOut, fit_metrics, is_scale, judge_fit
 from pytest_mnnquant.checks.stability import (
     Batches,
     judge_number,
@@ -28,6 +28,8 @@ _ROUNDING: Final = 1e-5
 # A scale that moves this much after calibration clips half of a tensor's range, or costs a bit.
 _MOVED, _MOVED_A_LITTLE = 2.0, 1.05
 
+# Ranges that are the same, relative to their width; and the factor by which no observer makes them wider.
+_SAME, _OTHER = 0.05, 4.0
 _CLIPPING: Final = re.compile(r"(percentile|histogram|kl)[\d.]*|mnnquant-.*")
 
 
@@ -52,13 +54,14 @@ class CalibrationEvidence:
 def samples_used(record: Record | None, data: Dataset | None) -> int | None:
     """How many samples were used for calibration; None where that is not known."""
     if record is None:
-        return data.samples if data else None
+        return None
     watched = record.watched
     if watched is None:
         return record.samples
-    if watched.handed_out == 0 and watched.forwards > 0:
-        return None  # It ran on data of its own.
-    return min(record.samples, watched.handed_out * record.batch)  # A pipeline may leave its loop early.
+    if (watched.handed_out == 0) != (watched.forwards == 0):
+        return None  # It ran on data of its own, or gave them to another tool.
+    # A pipeline may leave its loop early.
+    return min(record.samples, min(watched.handed_out, watched.forwards) * record.batch)
 
 
 def check_calibration(evidence: CalibrationEvidence) -> Result:
@@ -79,6 +82,8 @@ def check_calibration(evidence: CalibrationEvidence) -> Result:
     elif data is not None and not _has_error(findings):
         of_data, statistics = judge_samples(data, evidence.evaluation, evidence.floats)
         findings, metrics = findings + of_data, metrics | statistics
+    if data is not None and (record is None or record.watched) and not _has_error(findings):
+        findings += _other_values(evidence, data)
     of_order = judge_order(record.batches, observer) if record else []
     if samples and not _has_error(findings):
         # A first batch that decides alone makes the ranges move as well.
@@ -118,14 +123,40 @@ def _unmeasured(tensors: tuple[HeldOut, ...]) -> Finding:
     )
 
 
+def _other_values(evidence: CalibrationEvidence, data: Dataset) -> list[Finding]:
+    """A model's input whose codes were made for wider values than the calibration data (narrower ones saturate)."""
+    for name in evidence.floats:
+        low, high = (float(end) for end in (data.inputs[name].min(), data.inputs[name].max()))
+        width = max(high, 0.0) - min(low, 0.0)
+        for tensor in evidence.tensors:
+            rows = evidence.batches.get(tensor.tensor)
+            if rows is None or not width or not is_scale(tensor.scale):
+                continue
+            # The tensor that holds the input itself spans what the data span, unless few of them were looked at.
+            holds = abs(rows[:, 0].min() - low) + abs(rows[:, 1].max() - high) < _SAME * width
+            factor = (tensor.high - tensor.low) / width
+            if holds and factor >= _OTHER:
+                codes, values = f"{tensor.low:.3g} to {tensor.high:.3g}", f"{low:.3g} to {high:.3g}"
+                message = f"input {name!r}: its codes reach from {codes}, the calibration data from {values}"
+                cause = "calibrated on other values: preprocessed otherwise (mean, normalize), or an example input"
+                remedy = "feed the calibration data as they are given"
+                return [Finding("MNQ530", message, tensor.layer, cause, remedy)]
+    return []
+
+
 # What a pipeline was seen to do --------------------------------------------------------------------------------------
 
 
 def _pipeline(watched: Watched, evidence: CalibrationEvidence, fit: list[Finding]) -> list[Finding]:
     is_fitting = any(tensor.losses for tensor in evidence.tensors) and not fit
-    if watched.forwards == 0 and (watched.handed_out == 0 or not is_fitting):
+    if watched.forwards == 0 and (watched.handed_out == 0 or watched.observers or not is_fitting):
         return [_nothing(f"the model never ran before its export ({watched.handed_out} batches were taken)")]
     findings = []
+    if watched.forwards == 0:
+        # Another tool may have calibrated on what was taken; the scales fit held-out data.
+        message = f"{watched.handed_out} batches were taken, but the model never ran on them in PyTorch"
+        remedy = "nothing to do where another tool calibrates; else run the model on each batch before it is exported"
+        findings.append(Finding("MNQ501", message, remedy=remedy, softened=True))
     if watched.handed_out == 0:
         message = f"none of the calibration data were taken; the model ran {watched.forwards} times on other data"
         remedy = "loop over the calibration batches that the pipeline is given"
@@ -160,7 +191,7 @@ def _nothing(message: str) -> Finding:
 def _changed(watched: Watched, in_other_mode: bool) -> Finding:
     parts = []
     if watched.drift > _ROUNDING:
-        parts.append(f"BatchNorm means moved by up to {watched.drift:.3g} standard deviations")
+        parts.append(f"BatchNorm statistics moved by up to {watched.drift:.3g} standard deviations")
     if watched.weight_change > _ROUNDING:
         parts.append(f"weights changed by up to {watched.weight_change:.3g} of their norm")
     cause = "it ran in train mode, where BatchNorm updates its statistics: the float model changed with it"

@@ -63,7 +63,14 @@ def _statistics(array: Array) -> dict[str, float]:
 
 def _degenerate(calibration: Dataset, evaluation: Dataset | None, floats: Sequence[str]) -> list[Finding]:
     rich = [name for name in floats if _is_rich(calibration.inputs[name])]
-    if calibration.samples < 2 or not rich:
+    if calibration.samples < 2:
+        return []
+    if not rich:
+        # Of a few numbers or tokens some may repeat honestly, but not all of many.
+        large = sum(array[0].size for array in calibration.inputs.values()) > 1 and calibration.samples >= _ELEMENTS
+        others = evaluation is None or evaluation.samples < 2 or _different(evaluation) > 1
+        if large and others and _different(calibration) == 1:
+            return [_alike(f"all {calibration.samples} samples are the same", "one sample was fed again and again")]
         return []
     blank = {name: _blank_share(calibration.inputs[name]) for name in rich}
     honest = {name: _blank_share(evaluation.inputs[name]) if evaluation else 0.0 for name in rich}

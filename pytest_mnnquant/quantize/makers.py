@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_mnnquant.mnnfile.entries import repaired
+from pytest_mnnquant.mnnfile.entries import bind_by_name, bind_by_weights, repaired
 from pytest_mnnquant.mnnfile.model import Model, Op, read_model
 from pytest_mnnquant.mnnfile.params import LayerParams, Params, WeightParams, read_params, write_params
 from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params, settled
@@ -237,6 +237,8 @@ def by_pipeline(job: Job, folder: Path) -> Facts:
     save_record(record, folder)
     params, model = made.params, made.quantized
     facts: Facts = {"drift": made.watched.drift, "arguments": [recipe.pipeline or MNNCOMPRESS]}
+    if params is not None and made.onnx is not None:
+        facts["modules"] = _modules_of(read_params(params), base)
     if model is None:
         if made.onnx is None or params is None:
             raise SourceError(f"{recipe.name}: it made neither a .mnn nor an .onnx with its params file")
@@ -251,6 +253,15 @@ def by_pipeline(job: Job, folder: Path) -> Facts:
     }
 
 
+def _modules_of(params: Params, base: Model) -> dict[str, str]:
+    """The module of each layer: mnncompress names weights as PyTorch does, `features.0.weight`."""
+    bound, lost = bind_by_name(params, base)
+    taken = {id(op) for _, op in bound}
+    found = bind_by_weights(lost, base, [op for op in base.convolutions if id(op) not in taken])
+    pairs = [(entry, (op,)) for entry, op in bound] + found
+    return {op.name: entry.weight.name.removesuffix(".weight") for entry, ops in pairs for op in ops}
+
+
 def _adapts(job: Job) -> bool:
     return job.recipe.repaired or bool(job.skip)
 
@@ -260,7 +271,7 @@ def _adapted(job: Job, path: Path, base: Model, folder: Path) -> Path:
     params = read_params(path)
     kept = tuple(entry for entry in params.layers if not _names_skipped(entry, job.skip))
     # The model keeps the uuid of the .mnn that it is quantized from.
-    params = dataclasses.replace(params, layers=kept, uuid=base.uuid if job.recipe.repaired else params.uuid)
+    params = dataclasses.replace(params, layers=kept, uuid=base.uuid)
     return save_params(repaired(params, base) if job.recipe.repaired else params, folder.resolve() / PARAMS_NAME)
 
 

@@ -96,10 +96,12 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
 
 def _options(inputs: list[str], outputs: list[str], *, dynamo: bool, dynamic: bool) -> dict[str, Any]:
     options: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
-    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+    known = inspect.signature(torch.onnx.export).parameters
+    if "dynamo" in known:
         options["dynamo"] = dynamo
     if dynamo:
-        options["external_data"] = False
+        if "external_data" in known:
+            options["external_data"] = False
         if dynamic:
             batch = torch.export.Dim("batch")
             options["dynamic_shapes"] = tuple({0: batch} for _ in inputs)

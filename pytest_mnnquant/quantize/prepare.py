@@ -114,6 +114,8 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
         )
     some = Dataset(data.head(_PROOF_SAMPLES), origin=data.origin)
     expected = pytorch.outputs(network, some, spec.text)
+    if calibration is not None and calibration is not data:  # It must not fail later, in the middle of calibrating.
+        pytorch.outputs(network, Dataset(calibration.head(2), origin=calibration.origin), spec.text)
     digest = pytorch.digest(network)
     failure: Exception | None = None
     for dynamic in (True, False):

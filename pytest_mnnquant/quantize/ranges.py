@@ -31,9 +31,9 @@ Batches = npt.NDArray[np.float64]
 class Calibrated:
     """The result of one calibration, by tensor index. `batches` holds what each batch spanned, shape [batches, 2].
 
-    `network` is what was calibrated, in eval mode, and `drift` the largest change of a BatchNorm mean of
-    it in units of its standard deviation (0: the model is as it was). `from_runtime` lists tensors whose range was
-    taken from MNN's own float run, since no PyTorch value was found for them.
+    `network` is what was calibrated, in eval mode, and `drift` the largest change of a BatchNorm in it, in units of its
+    standard deviation (0: the model is as it was). `from_runtime` lists tensors whose range was taken from MNN's own
+    float run, since no PyTorch value was found for them.
     """
 
     ranges: dict[int, Range]
@@ -115,7 +115,13 @@ def calibrate_torch(
         limits: Any = {"timeout": timeout, "batched": batched}
         rest = calibrate_runtime(model, ops, data, recipe, only=set(unbound), **limits)
         ranges, batches = ranges | rest.ranges, batches | rest.batches
-    return Calibrated(ranges, batches, calibrated.eval(), batchnorm_drift(network, calibrated), unbound)
+    return Calibrated(
+        ranges,
+        batches,
+        calibrated.eval(),
+        batchnorm_drift(dict(network.named_buffers()), dict(calibrated.named_buffers())),
+        unbound,
+    )
 
 
 def _observed(recipe: Recipe, batches: Mapping[int, Batches], histograms: Mapping[int, Histogram]) -> dict[int, Range]:
@@ -129,11 +135,16 @@ def _span(batches: Batches) -> tuple[float, float]:
     return float(batches[:, 0].min()), float(batches[:, 1].max())
 
 
-def batchnorm_drift(before: torch.nn.Module, after: torch.nn.Module) -> float:
-    """The largest change of a BatchNorm mean, in units of its standard deviation before."""
-    old, largest = dict(before.named_buffers()), 0.0
-    for name, mean in after.named_buffers():
-        if name.endswith("running_mean"):
-            deviation = old[name[: -len("mean")] + "var"].sqrt().clamp_min(1e-12)
-            largest = max(largest, float(((mean - old[name]).abs() / deviation).max()))
+def batchnorm_drift(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> float:
+    """The largest change of a BatchNorm's mean or standard deviation, in units of that standard deviation before.
+
+    Both are the buffers of a model by name.
+    """
+    largest = 0.0
+    for name, mean in before.items():
+        spread = name.removesuffix("mean") + "var"
+        if name.endswith("running_mean") and {name, spread} <= after.keys():
+            deviation = before[spread].sqrt().clamp_min(1e-12)
+            for change in (after[name] - mean, after[spread].sqrt() - before[spread].sqrt()):
+                largest = max(largest, float((change.abs() / deviation).max()))
     return largest

@@ -21,9 +21,10 @@ class Watched:
 
     `handed_out` batches were taken from the calibration data; `forwards` is how often the busiest layer ran before
     the pipeline went on to export. `gradients` and `training` tell whether any of these passes recorded gradients
-    or ran in train mode. `drift` is the largest change of a BatchNorm mean in units of its standard deviation, and
+    or ran in train mode.`drift` is the largest change of a BatchNorm in units of its standard deviation, and
     `weight_change` the largest change of a weight tensor relative to its norm, of the model it was given. `moved` maps
     an observer to its scale when the calibration data were used up and when the pipeline ended, where these differ.
+    `observers` is how many fake quantizers and observers ran in PyTorch.
     """
 
     handed_out: int = 0
@@ -33,6 +34,7 @@ class Watched:
     drift: float = 0.0
     weight_change: float = 0.0
     moved: dict[str, tuple[float, float]] = field(default_factory=dict)
+    observers: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,27 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+_TOKEN: Final = secrets.token_hex(8)
+_RUN: Final = "-run-"
+_DAY: Final = 86_400.0  # seconds
+_CHUNK: Final = 1 << 20
 
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
+    total = hashlib.sha256()
     with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file.read())
-        )
+        while chunk := file.read(_CHUNK):
+            total.update(chunk)
+    return total.hexdigest()
 
 
 def _digest(data: bytes) -> str:
@@ -56,13 +64,13 @@ class Store:
     ) -> Path:
         """The folder for these inputs, made by `build(folder)` unless it is there. It appears whole or not at all.
 
-        `fresh` makes it anew even so. `private` makes one for this process alone, and drops those of processes that
-        have ended. Exceptions of `build` pass through and leave nothing behind.
+        `fresh` makes it anew even so. `private` makes one for this run alone. Exceptions of `build` pass through and
+        leave nothing behind.
         """
         text = json.dumps({"kind": kind, "versions": versions(), **inputs}, sort_keys=True, default=str)
         final = self.root / kind / _digest(text.encode())[:24]
         if private:
-            final = _private(final)
+            final = _of_this_run(final)
         if final.is_dir() and not fresh and (self.reuse or final in self._made):
             return final
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -82,18 +90,10 @@ class Store:
         return final
 
 
-def _private(final: Path) -> Path:
-    for other in final.parent.glob(f"{final.name}-*"):
-        if not _is_alive(int(other.name.rpartition("-")[2])):
+def _of_this_run(final: Path) -> Path:
+    """The folder's name in this run; what runs of yesterday and before left is dropped."""
+    for other in final.parent.glob(f"*{_RUN}*"):
+        if time.time() - other.stat().st_mtime > _DAY:
             shutil.rmtree(other, ignore_errors=True)
-    return final.with_name(f"{final.name}-{os.getpid()}")
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # Another user's.
-        pass
-    return True
+    # The workers of xdist are one run.
+    return final.with_name(final.name + _RUN + os.environ.get("PYTEST_XDIST_TESTRUNUID", _TOKEN))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from pytest_mnnquant.quantize.ranges import batchnorm_drift
 from pytest_mnnquant.quantize.record import Watched
 from pytest_mnnquant.runtime.execute import BATCH
 from pytest_mnnquant.sources.data import Dataset
@@ -209,21 +211,14 @@ class Watch:
         return Watched(
             handed_out=self._handed_out,
             forwards=max(passes.counts.values(), default=0),
+            # mnncompress's own may run in an export alone, where nothing is watched.
+            observers=max(len(self._observers), int("mnncompress" in sys.modules)),
             gradients=passes.gradients,
             training=passes.training,
-            drift=self._drift(),
+            drift=batchnorm_drift(self._state, {name: value.detach() for name, value in _tensors(self._model)}),
             weight_change=self._weight_change(),
             moved={} if self._calibrating else self._moved(),
         )
-
-    def _drift(self) -> float:
-        now, largest = dict(_tensors(self._model)), 0.0
-        for name, old in self._state.items():
-            variance = self._state.get(name[: -len("mean")] + "var") if name.endswith("running_mean") else None
-            if variance is not None and name in now:
-                change = (now[name].detach() - old).abs() / variance.sqrt().clamp_min(1e-12)
-                largest = max(largest, float(change.max()))
-        return largest
 
     def _weight_change(self) -> float:
         """A weight that is no longer there, or has another shape, was replaced: as if it had changed altogether."""

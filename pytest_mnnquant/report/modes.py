@@ -74,7 +74,8 @@ class Comparison:
         if train.drift == 0 and max(self.changes.values(), default=0.0) < _SAME_SCALE:
             return f"they do not differ: {same}, with the same scales; eval is the usual one"
         better_mode, why = self._more_accurate()
-        moved = f"; train moved BatchNorm means by up to {train.drift:.2g} standard deviations" if train.drift else ""
+        far = f"by up to {train.drift:.2g} standard deviations"
+        moved = f"; train moved BatchNorm statistics {far}" if train.drift else ""
         if better_mode is None:
             return f"ship eval: {same}, and {why}{moved}"
         return f"ship {better_mode}: {same}, but {why}{moved}"

@@ -65,7 +65,12 @@ def run_converter(
 
 
 def place(fresh: Path, output: Path) -> None:
-    """Move a finished model, with its external weights, to where it was asked for. Both are on the same disk."""
+    """Move a finished model, with its external weights, to where it was asked for. Both are on the same disk.
+
+    External weights that an earlier model left there go.
+    """
+    if not fresh.with_name(fresh.name + ".weight").exists():
+        output.with_name(output.name + ".weight").unlink(missing_ok=True)
     for part in (fresh.with_name(fresh.name + ".weight"), fresh):
         if part.exists():
             part.replace(output.with_name(output.name + part.name.removeprefix(fresh.name)))

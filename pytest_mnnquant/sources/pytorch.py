@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.sources.data import Dataset
-from pytest_mnnquant.sources.spec import SourceError, describe
+from pytest_mnnquant.sources.spec import DataError, SourceError, describe
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,7 @@ def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArra
                 results = flat_outputs(model(*as_tensors(batch, model)))
             except Exception as error:
                 shapes = ", ".join(f"{key} {value.shape}" for key, value in batch.items())
-                raise SourceError(f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}") from error
+                raise DataError(f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}") from error
             parts.append([np.atleast_1d(result.numpy()) for result in results])
     if not parts or not parts[0]:
         raise SourceError(f"{name}: the model returns no tensors")
@@ -125,10 +125,12 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, *, exporter: str, 
         count = len(flat_outputs(model(*example)))
     output_names = [f"output{number}" if number else "output" for number in range(count)]
     options: dict[str, Any] = {"input_names": names, "output_names": output_names}
-    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+    known = inspect.signature(torch.onnx.export).parameters
+    if "dynamo" in known:
         options["dynamo"] = exporter == "dynamo"
     if exporter == "dynamo":
-        options["external_data"] = False
+        if "external_data" in known:
+            options["external_data"] = False
         if dynamic:
             batch = torch.export.Dim("batch")
             options["dynamic_shapes"] = tuple({0: batch} for _ in names)

@@ -49,7 +49,7 @@ def calibrated(arguments: Sequence[str], skip: tuple[str, ...], timeout: float, 
             f"{source}: its weights are in {model.external_path.name}, from where EMA does not take them: it quantizes "
             "nothing; convert to a float .mnn without --saveExternalData"
         )
-    samples = checked_samples(config, model)
+    samples = checked_samples(config, model, timeout)
     for warning in samples.warnings:
         tell(f"warning: {warning}")
     recipe = recipe_named(f"mnnquant-{config.feature.lower()}" + ("-admm" if config.weight == "ADMM" else ""))
@@ -60,7 +60,7 @@ def calibrated(arguments: Sequence[str], skip: tuple[str, ...], timeout: float, 
         verdict = judged(model, made, Asked(recipe, kept))
         if wrong := _wrong_scales(made):
             raise NativeFailure("\n".join(wrong))
-        likeness = _likeness(model, made, samples, config.is_sequence, timeout)
+        likeness = _likeness(model, made, samples, timeout)
         verdict = dataclasses.replace(verdict, results=(*verdict.results, likeness))
         if verdict.failed:
             tell(verdict.failures(str(output), recipe.name))
@@ -82,6 +82,8 @@ def _paths(arguments: Sequence[str]) -> tuple[Path, Path, Path]:
     source, output, settings = map(Path, arguments)
     if wrong := unwritable(output):
         raise Refused(wrong)
+    if output.resolve() in (source.resolve(), settings.resolve()):
+        raise Refused(f"{output}: it is both read and written; give the output a name of its own")
     return source, output.resolve(), settings
 
 
@@ -115,8 +117,8 @@ def _wrong_scales(model: Model) -> list[str]:
     ][:3]
 
 
-def _likeness(source: Model, made: Model, samples: Samples, real: bool, timeout: float) -> Result:
-    """The outputs on the samples against the float model's, as ARM computes them; of noise only that they are sound."""
+def _likeness(source: Model, made: Model, samples: Samples, timeout: float) -> Result:
+    """The outputs on the samples against the float model's, as ARM computes them."""
 
     def outcome(model: Model) -> Run:
         return run(model, samples.arrays, timeout=timeout, batched=samples.batched)
@@ -137,4 +139,4 @@ def _likeness(source: Model, made: Model, samples: Samples, real: bool, timeout:
         drift=0.0,
         scales=tuple(op.name for op in trace if op.kind == "Scale"),
     )
-    return check_accuracy(evidence, 0.0, _COSINE if real else -1.0)
+    return check_accuracy(evidence, 0.0, _COSINE)

@@ -64,7 +64,10 @@ def _is_text(value: Any) -> bool:
 
 # Key -> (what its value must be, in words, and the test).
 _KEYS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
-    "format": (f"one of {', '.join(CHANNELS)}; the tool takes any other for BGR", lambda value: value in CHANNELS),
+    "format": (
+        f"one of {', '.join(CHANNELS)}; the tool takes any other for BGR",
+        lambda value: isinstance(value, str) and value in CHANNELS,
+    ),
     "mean": ("a list of numbers", _are(_is_number)),
     "normal": ("a list of numbers, none of them 0", _are(lambda value: _is_number(value) and value != 0)),
     "center_crop_h": ("a number above 0 and up to 1", lambda value: _is_number(value) and 0 < value <= 1),

@@ -104,6 +104,10 @@ def _place(given: dict[str, str]) -> list[str]:
     if outputs == ["JsonFile"] and framework not in ("MNN", "TFLITE"):
         reasons.append("--JsonFile: MNN writes JSON of MNN and TFLITE models only; give --MNNModel")
     reasons += [wrong for name in outputs[:1] if (wrong := unwritable(Path(given[name]), f"--{name} "))]
+    read = [Path(given[name]).resolve() for name in ("modelFile", "compressionParamsFile") if given.get(name)]
+    for name in outputs[:1]:
+        if Path(given[name]).resolve() in read:
+            reasons.append(f"--{name} {given[name]}: it is read as well; give the output a name of its own")
     return reasons
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.sources.images import Preprocess, load_images
+from pytest_mnnquant.sources.spec import DataError
 from pytest_mnnquant.tools.calibration_config import Config
 from pytest_mnnquant.tools.flags import Refused
 
@@ -32,7 +34,7 @@ class Samples:
     warnings: tuple[str, ...]
 
 
-def checked_samples(config: Config, model: Model) -> Samples:
+def checked_samples(config: Config, model: Model, timeout: float) -> Samples:
     """Look at all samples. Raises `Refused` for data that the tool would misread."""
     if not config.path.is_dir():
         raise Refused(f"path {config.path}: no such folder")
@@ -47,11 +49,11 @@ def checked_samples(config: Config, model: Model) -> Samples:
     used, batch = config.count or len(entries), config.content.get("batch_size", 32)
     if config.feature == "EMA" and config.is_sequence and 1 < batch <= used:
         raise Refused(f"batch_size {batch}: EMA takes one of {batch} folders only, and drops the others; write 1")
-    kept, reasons = _sequence(entries, model) if config.is_sequence else _images(entries, config, model)
+    kept, reasons = _sequence(entries, model) if config.is_sequence else _images(entries, config, model, timeout)
     if reasons:
         more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
         raise Refused(*reasons[:_SHOWN], *more)
-    batched = any(len(array) > 1 for array in kept[0].values())
+    batched = config.is_sequence and any(len(array) > 1 for array in kept[0].values())
     fed = kept[:1] if batched else kept
     arrays = {name: np.concatenate([sample[name] for sample in fed]) for name in fed[0]}
     return Samples(arrays, batched, tuple(_warnings(config, len(entries))))
@@ -72,15 +74,28 @@ def _warnings(config: Config, entries: int) -> list[str]:
     return found
 
 
-def _images(entries: list[Path], config: Config, model: Model) -> tuple[list[Arrays], list[str]]:
-    """Noise in the range of the pixels: one sample that shows whether the model runs."""
+def _images(entries: list[Path], config: Config, model: Model, timeout: float) -> tuple[list[Arrays], list[str]]:
+    """Some of the images, with the pixels that the tool feeds, one by one."""
     reasons = [f"{entry}: {why}" for entry in entries if (why := _no_image(entry))]
-    mean, normal = (np.array(values, np.float32) for values in config.pixels)
+    if reasons:
+        return [], reasons
+    content, (mean, normal) = config.content, config.pixels
+    preprocess = Preprocess(
+        content["format"],
+        (content["width"], content["height"]),
+        tuple(mean),
+        tuple(normal),
+        content.get("center_crop_w", 1.0),
+        content.get("center_crop_h", 1.0),
+        count=min(_KEPT, len(entries)),
+    )
+    try:
+        values, _ = load_images(config.path, preprocess, f"path {config.path}", timeout)
+    except DataError as error:
+        raise Refused(str(error)) from None
     item = model.inputs[0]
-    size = (config.content["height"], config.content["width"])
-    pixels = np.random.default_rng(0).integers(0, 256, (1, *size, len(mean)))
-    values = ((pixels - mean) * normal).astype(np.float32)
-    return [{item.name: values if item.layout == "NHWC" else values.transpose(0, 3, 1, 2)}], reasons
+    values = values.transpose(0, 2, 3, 1) if item.layout == "NHWC" else values
+    return [{item.name: value[np.newaxis]} for value in values], []
 
 
 def _no_image(entry: Path) -> str:

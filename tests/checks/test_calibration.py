@@ -342,9 +342,12 @@ def test_what_a_pipeline_was_seen_to_do(watched: Watched, code: str, outcome: st
 
 
 def test_a_model_that_never_ran_is_judged_by_whether_its_scales_fit() -> None:
-    """A pipeline may calibrate in MNN's runtime instead."""
+    """A pipeline may calibrate in MNN's runtime instead; not one with observers in PyTorch."""
     watched = Watched(handed_out=10, forwards=0)
-    assert check(watched=watched).findings == ()
+    told = check(watched=watched)
+    assert (told.outcome, told.metrics["samples"]) == (PASSED, None)
+    assert "never ran on them in PyTorch" in only(told, "MNQ501").message
+    assert check(watched=Watched(handed_out=10, forwards=0, observers=3)).outcome == FAILED
     assert codes(check(watched=watched, tensors=(*FIT, tensor("e", rounded=1.0)))) == ["MNQ501"]
     assert codes(check(watched=watched, evaluation=None, tensors=(tensor(losses=None),))) == ["MNQ501"]
 
@@ -354,3 +357,31 @@ def test_train_mode_in_a_train_variant_is_what_was_asked_unless_it_changed_the_m
     changed = check(watched=Watched(**SEEN, training=True, drift=0.2), mode="train")
     assert changed.outcome == FAILED
     assert "moved by up to 0.2 standard deviations" in only(changed, "MNQ504").message
+
+
+def test_codes_of_an_input_that_reach_far_beyond_the_data_were_made_for_other_values() -> None:
+    """What a pipeline that preprocesses the data once more does; rounding may hide in the energy of the rest."""
+    own = data(images(1))
+    high = float(own.inputs["x"].max())
+    ranges = {"in": np.array([[0.0, high * 0.9], [0.0, high]]), **batches()}
+    wide, usual = tensor("in", high=20 * high, low=0.0), tensor("in", high=1.5 * high, low=0.0)
+    watched = Watched(handed_out=10, forwards=10)
+    finding = only(check(own, ranges=ranges, tensors=(*FIT, wide), watched=watched), "MNQ530")
+    assert "its codes reach from 0 to" in finding.message
+    assert "preprocessed otherwise" in finding.cause
+    assert check(own, ranges=ranges, tensors=(*FIT, usual), watched=watched).findings == ()
+    # Our own recipes and mnnquant were fed these data: a wider scale has another reason there.
+    assert check(own, ranges=ranges, tensors=(*FIT, wide)).findings == ()
+
+
+def test_tokens_may_repeat_but_not_be_the_same_in_all_samples() -> None:
+    same = Dataset({"ids": np.tile(np.arange(6), (200, 1))})
+    usual = Dataset({"ids": np.random.default_rng(0).integers(0, 3, (200, 6))})
+    assert codes(check(same, usual, floats=())) == ["MNQ520"]
+    assert check(usual, usual, floats=()).findings == ()
+
+
+def test_how_many_samples_a_pipeline_used_is_what_it_ran_on() -> None:
+    early = check(samples=320, watched=Watched(handed_out=2, forwards=1))
+    assert early.metrics["samples"] == 32
+    assert check(record=None).metrics["samples"] is None

@@ -22,7 +22,7 @@ def test_noise_in_train_mode_fails_and_eval_mode_is_judged_on_its_own(
     assert verdict.failed == {"int8[train]::accuracy", "int8[train]::calibration", "int8[eval]::calibration"}
     assert {"int8[eval]::accuracy", "int8[train]::coverage", "int8[train]::weights"} < verdict.passed
     verdict.tells("MNQ530", where="the evaluation's values fill 1/18", fix="preprocess both alike")
-    verdict.tells("MNQ701", where="0.01 allowed", why="moved BatchNorm means", fix="calibrate in eval mode")
+    verdict.tells("MNQ701", where="0.01 allowed", why="moved BatchNorm statistics", fix="calibrate in eval mode")
 
 
 def test_real_images_pass_in_both_modes(factory: Factory, gate: Callable[..., Outcome]) -> None:

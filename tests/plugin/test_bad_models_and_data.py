@@ -175,3 +175,10 @@ def test_a_model_without_data_is_told(run: Run, pytester: pytest.Pytester) -> No
 def test_a_model_file_that_is_none_is_told(run: Run, pytester: pytest.Pytester, ending: str) -> None:
     (pytester.path / f"bad.{ending}").write_bytes(b"This is no model, but a text of some length. " * 9)
     assert f"bad.{ending}" in fails(run, f"--mnn-model=bad.{ending}", W8)
+
+
+def test_calibration_data_of_another_shape_are_told_in_one_finding(run: Run) -> None:
+    np.savez("wrong.npz", x=np.zeros((8, 8, 8, 1), np.float32))
+    found = run(MODEL, "--mnn-calibration=wrong.npz", "-k", "conversion")
+    assert found.codes() == {"MNQ102"}
+    assert "the model fails on wrong.npz (x (2, 8, 8, 1))" in found.text

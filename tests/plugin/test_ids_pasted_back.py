@@ -84,3 +84,8 @@ def test_a_failed_check_prints_an_id_that_runs_it_again(run: Run) -> None:
     again = run(*usual, printed)
     assert (again.status, again.failed) == (1, {"w8::size"})
     assert len(again.items) == 1
+
+
+def test_an_id_as_pytest_9_2_prints_it_with_a_bracket_too_many_runs(run: Run) -> None:
+    found = run("net.py:build::int8[eval]::coverage]")
+    assert found.passed == {"int8[eval]::coverage"}

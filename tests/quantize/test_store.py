@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,12 +158,14 @@ def test_a_files_digest_is_sha_256_of_its_content(tmp_path: Path) -> None:
     assert file_digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_a_private_folder_belongs_to_one_process_and_goes_with_it(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    made = store.folder("kind", {"a": 1}, lambda folder: (folder / "x").touch(), private=True)
-    assert made.name.endswith(f"-{os.getpid()}")
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    left = made.with_name(made.name.rpartition("-")[0] + f"-{int(ended.stdout)}")
-    left.mkdir()
-    assert store.folder("kind", {"a": 1}, lambda folder: pytest.fail("made again"), private=True) == made
-    assert not left.exists()
+def test_a_private_folder_belongs_to_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, build = Store(tmp_path), Builder()
+    made = store.folder("kind", {"a": 1}, build, private=True)
+    assert store.folder("kind", {"a": 1}, build, private=True) == made
+    monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", "another")
+    other = store.folder("kind", {"a": 1}, build, private=True)
+    assert other != made
+    old = time.time() - 2 * 86_400
+    os.utime(made, (old, old))
+    assert store.folder("kind", {"b": 2}, build, private=True).exists()
+    assert (made.exists(), other.exists()) == (False, True)

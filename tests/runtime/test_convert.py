@@ -111,3 +111,11 @@ def test_conversions_at_the_same_time_into_one_folder_do_not_disturb_each_other(
             np.testing.assert_array_equal(model.decoded(ours), alone.decoded(theirs))
     for ours, theirs in zip(read_model(paths[1]).layers, digits.model.layers, strict=True):
         np.testing.assert_array_equal(read_model(paths[1]).decoded(ours), digits.model.decoded(theirs))
+
+
+def test_weights_beside_an_earlier_model_do_not_stay(digits: Prepared, tmp_path: Path) -> None:
+    output, beside = tmp_path / "net.mnn", tmp_path / "net.mnn.weight"
+    convert(digits.model.path, output, ("--saveExternalData",), timeout=TIMEOUT)
+    assert beside.exists()
+    convert(digits.model.path, output, (), timeout=TIMEOUT)
+    assert not beside.exists()

@@ -370,3 +370,15 @@ def test_external_weights_are_replaced_together(net: Net, tool: Callable[..., Re
     assert tool("convert", *line, "--weightQuantBits", "8").status == 0
     assert read_model(tmp_path / "net.mnn").external_missing == 0
     assert (tmp_path / "net.mnn.weight").stat().st_size < (tmp_path / "before").stat().st_size / 3
+
+
+@pytest.mark.parametrize("read", ["--modelFile", "--compressionParamsFile"])
+def test_no_file_that_is_read_is_written(tool: Callable[..., Result], net: Net, tmp_path: Path, read: str) -> None:
+    given = {"--modelFile": net.onnx, "--compressionParamsFile": net.params}
+    copies = {flag: shutil.copy(path, tmp_path / path.name) for flag, path in given.items()}
+    before = Path(copies[read]).read_bytes()
+    line = [word for pair in copies.items() for word in pair]
+    result = tool("convert", "-f", "ONNX", *line, "--MNNModel", copies[read])
+    assert result.status == 1
+    assert "it is read as well; give the output a name of its own" in result.err.replace("\n", " ")
+    assert Path(copies[read]).read_bytes() == before
