@@ -28,7 +28,7 @@ def calibration_evidence(
     """Run the float model on held-out data, and on few calibration samples one by one."""
     pairs = [(row.layer, row.stored) for row in rows if row.stored and row.stored.weights[0].full_int8]
     limits: dict[str, Any] = {"timeout": timeout}
-    record: Record | None = getattr(variant, "record", None)
+    record = variant.record
     held_out = subset(source.evaluation) if source.evaluation else None
     return CalibrationEvidence(
         mode=variant.mode,

@@ -6,13 +6,12 @@ what its users ship: ranges are moving averages seeded by the first batch, and g
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_mnnquant.sources.pytorch import flat_outputs, quiet
+from pytest_mnnquant.sources.pytorch import export_options, flat_outputs, quiet
 from pytest_mnnquant.sources.spec import SourceError, describe
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
         quantized.forward = lambda *inputs: forward(*inputs)
     names = [f"output{number}" if number else "output" for number in range(len(flat_outputs(outputs)))]
     dummy = dummy if calibration.batched else tuple(tensor[:1] for tensor in dummy)
-    options = _options(list(calibration.names), names, dynamo=dynamo, dynamic=calibration.batched)
+    options = export_options(list(calibration.names), names, dynamo=dynamo, dynamic=calibration.batched)
     other = "torchscript" if dynamo else "dynamo"
     try:
         with quiet():
@@ -92,22 +91,6 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
             f"exporter may name them otherwise: --mnn-exporter={other}"
         ) from error
     return {"onnx": outdir / _ONNX, "params": outdir / _PARAMS}
-
-
-def _options(inputs: list[str], outputs: list[str], *, dynamo: bool, dynamic: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
-    known = inspect.signature(torch.onnx.export).parameters
-    if "dynamo" in known:
-        options["dynamo"] = dynamo
-    if dynamo:
-        if "external_data" in known:
-            options["external_data"] = False
-        if dynamic:
-            batch = torch.export.Dim("batch")
-            options["dynamic_shapes"] = tuple({0: batch} for _ in inputs)
-    elif dynamic:
-        options["dynamic_axes"] = {name: {0: "batch"} for name in [*inputs, *outputs]}
-    return options
 
 
 def _lsq_quantizer() -> Any:

@@ -124,18 +124,7 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, *, exporter: str, 
     with torch.no_grad(), quiet(), torch.random.fork_rng(devices=[]):
         count = len(flat_outputs(model(*example)))
     output_names = [f"output{number}" if number else "output" for number in range(count)]
-    options: dict[str, Any] = {"input_names": names, "output_names": output_names}
-    known = inspect.signature(torch.onnx.export).parameters
-    if "dynamo" in known:
-        options["dynamo"] = exporter == "dynamo"
-    if exporter == "dynamo":
-        if "external_data" in known:
-            options["external_data"] = False
-        if dynamic:
-            batch = torch.export.Dim("batch")
-            options["dynamic_shapes"] = tuple({0: batch} for _ in names)
-    elif dynamic:
-        options["dynamic_axes"] = {key: {0: "batch"} for key in [*names, *output_names]}
+    options = export_options(names, output_names, dynamo=exporter == "dynamo", dynamic=dynamic)
     try:
         hidden = _required_inputs_only(model) if exporter == "torchscript" else contextlib.nullcontext()
         with quiet(), torch.random.fork_rng(devices=[]), hidden:
@@ -146,6 +135,25 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, *, exporter: str, 
         raise SourceError(
             f"{name}: the {exporter} exporter failed: {describe(error)}{hint}; the other one: --mnn-exporter={other}"
         ) from error
+
+
+def export_options(inputs: list[str], outputs: list[str], *, dynamo: bool, dynamic: bool) -> dict[str, Any]:
+    """The keywords of `torch.onnx.export` for these names, those that this torch knows; `dynamic` opens the batch."""
+    import torch
+
+    known = inspect.signature(torch.onnx.export).parameters
+    options: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
+    if "dynamo" in known:
+        options["dynamo"] = dynamo
+    if dynamo:
+        if "external_data" in known:
+            options["external_data"] = False
+        if dynamic:
+            batch = torch.export.Dim("batch")
+            options["dynamic_shapes"] = tuple({0: batch} for _ in inputs)
+    elif dynamic:
+        options["dynamic_axes"] = {name: {0: "batch"} for name in [*inputs, *outputs]}
+    return options
 
 
 @contextlib.contextmanager
