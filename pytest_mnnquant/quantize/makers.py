@@ -227,18 +227,18 @@ def by_pipeline(job: Job, folder: Path) -> Facts:
         **job.limits,
     )
     base, record = source.model, Record(recipe.name, job.data.samples, BATCH, watched=made.watched)
+    facts: Facts = {"drift": made.watched.drift, "arguments": [recipe.pipeline or MNNCOMPRESS]}
     if made.onnx is not None:
         base = convert(made.onnx, folder / FLOAT, timeout=choices.timeout)
     if recipe.maker is Maker.MNNCOMPRESS:
+        if made.params is not None:
+            facts["modules"] = _modules_of(read_params(made.params), base)
         # It keeps no ranges of batches; those of the float model tell whether the first one decided its average.
         seen = calibrate_runtime(base, int8_layers(base), job.data, **job.limits).batches
         batches = {base.tensor_names[tensor]: rows for tensor, rows in seen.items()}
         record = dataclasses.replace(record, observer=describe("average", None), batches=batches)
     save_record(record, folder)
     params, model = made.params, made.quantized
-    facts: Facts = {"drift": made.watched.drift, "arguments": [recipe.pipeline or MNNCOMPRESS]}
-    if params is not None and made.onnx is not None:
-        facts["modules"] = _modules_of(read_params(params), base)
     if model is None:
         if made.onnx is None or params is None:
             raise SourceError(f"{recipe.name}: it made neither a .mnn nor an .onnx with its params file")
@@ -263,7 +263,8 @@ def _modules_of(params: Params, base: Model) -> dict[str, str]:
 
 
 def _adapts(job: Job) -> bool:
-    return job.recipe.repaired or bool(job.skip)
+    """Whether the params file is changed first; a user's own is taken as it is."""
+    return job.recipe.repaired or (job.recipe.maker is Maker.MNNCOMPRESS and bool(job.skip))
 
 
 def _adapted(job: Job, path: Path, base: Model, folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +71,27 @@ def test_mnnquant_is_fed_our_data_and_leaves_a_record(digits: Prepared, store: S
 def test_pytorch_pipelines_need_a_pytorch_source(digits: Prepared, store: Store, recipe: str) -> None:
     with pytest.raises(SourceError, match="it needs a PyTorch source"):
         made(dataclasses.replace(digits, network=None, digest="of a file"), store, recipe)
+
+
+BUILD = """
+import torch
+
+
+def broken_params(model, calibration, mode, outdir):
+    (x,) = next(iter(calibration))
+    torch.onnx.export(model, (x,), "net.onnx", dynamo=False, input_names=["x"], output_names=["output"])
+    with open("params.bin", "wb") as file:
+        file.write(b"\\xff not params")
+    return {"onnx": "net.onnx", "params": "params.bin"}
+"""
+
+
+def test_a_pipelines_broken_params_file_is_left_to_the_checks(digits: Prepared, store: Store, tmp_path: Path) -> None:
+    """MNN converts to float without a word; that is what the pipeline's users ship."""
+    (tmp_path / "build.py").write_text(BUILD)
+    choices = Choices(tmp_path, timeout=TIMEOUT)
+    asked = recipe_named("ours=build.py:broken_params")
+    variant = make_variant(digits, asked, "eval", ("*features.0*",), choices, store, quietly)
+    assert {op.weights[0].label for op in variant.model.layers} == {"float32"}
+    assert variant.params is not None
+    assert variant.params.name == "params.bin"
