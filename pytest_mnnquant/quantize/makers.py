@@ -13,6 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from pytest_mnnquant.mnnfile.entries import bind_by_name, bind_by_weights, repaired
 from pytest_mnnquant.mnnfile.model import Model, Op, read_model
 from pytest_mnnquant.mnnfile.params import LayerParams, Params, WeightParams, read_params, write_params
@@ -27,7 +29,7 @@ from pytest_mnnquant.quantize.record import Record, save_record
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.execute import BATCH
 from pytest_mnnquant.sources.data import Dataset
-from pytest_mnnquant.sources.spec import SourceError
+from pytest_mnnquant.sources.spec import DataError, SourceError
 
 MADE: Final = "model.mnn"
 FLOAT: Final = "float.mnn"
@@ -144,6 +146,12 @@ def _apply(
     hidden: dict[str, tuple[Range, Range]],
 ) -> Facts:
     able = int8_layers(model)
+    broken = [tensor for tensor, rows in found.batches.items() if not np.isfinite(rows).all()]
+    if broken:
+        name, batch = model.tensor_names[broken[0]], int(np.argmin(np.isfinite(found.batches[broken[0]]).all(1)))
+        raise DataError(
+            f"{job.source.spec.text}: tensor {name!r} is NaN or infinite in batch {batch} of the calibration data"
+        )
     # A layer without ranges never ran: it stays float, and the coverage check says so.
     layers = tuple(
         op

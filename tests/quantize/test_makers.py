@@ -6,16 +6,18 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from pytest_mnnquant.checks.coverage import coverage, layer_rows
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.params import read_params
-from pytest_mnnquant.quantize.prepare import Choices, Prepared
+from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.quantize.variant import Variant, make_variant
-from pytest_mnnquant.sources.spec import SourceError
+from pytest_mnnquant.sources.spec import DataError, SourceError, Spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 
 CHOICES = Choices(FIXTURES, timeout=TIMEOUT)
@@ -95,3 +97,23 @@ def test_a_pipelines_broken_params_file_is_left_to_the_checks(digits: Prepared, 
     assert {op.weights[0].label for op in variant.model.layers} == {"float32"}
     assert variant.params is not None
     assert variant.params.name == "params.bin"
+
+
+class Logarithm(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.layer(torch.log(x))
+        return scores
+
+
+def test_calibration_data_that_make_a_tensor_nan_are_named(store: Store) -> None:
+    good = np.random.default_rng(0).uniform(1, 2, (64, 4)).astype(np.float32)
+    bad = good.copy()
+    bad[40] = -1
+    choices = Choices(FIXTURES, {"x": bad}, {"x": good}, timeout=TIMEOUT)
+    source = prepare(Spec("log", "log"), choices, store, quietly, given=Logarithm())
+    with pytest.raises(DataError, match="is NaN or infinite in batch 1 of the calibration data"):
+        make_variant(source, recipe_named("int8"), "eval", (), choices, store, quietly)
