@@ -64,17 +64,21 @@ def _whole(layers: Iterable[Op]) -> list[tuple[Op, ...]]:
     return list(found.values())
 
 
+def layers_of(params: Params, model: Model) -> list[tuple[LayerParams, tuple[Op, ...]]]:
+    """Each entry with its layer (or the groups of it) in the float model `model`: by name, else by the weights."""
+    bound, lost = bind_by_name(params, model)
+    taken = {id(op) for _, op in bound}
+    free = [op for op in model.convolutions if id(op) not in taken]
+    return [*((entry, (op,)) for entry, op in bound), *bind_by_weights(lost, model, free)]
+
+
 def repaired(params: Params, model: Model) -> Params:
     """The same params with the names under which MNN's converter finds each layer of the float model `model`.
 
     An entry of a grouped convolution becomes one a group. Convert with it from `.mnn` to `.mnn`. Entries whose layer is
     not found stay as they are.
     """
-    bound, lost = bind_by_name(params, model)
-    taken = {id(op) for _, op in bound}
-    free = [op for op in model.convolutions if id(op) not in taken]
-    layers: dict[int, tuple[Op, ...]] = {id(entry): (op,) for entry, op in bound}
-    layers |= {id(entry): ops for entry, ops in bind_by_weights(lost, model, free)}
+    layers = {id(entry): ops for entry, ops in layers_of(params, model)}
     entries = [new for entry in params.layers for new in _renamed(entry, layers.get(id(entry), ()))]
     return dataclasses.replace(params, layers=tuple(entries))
 

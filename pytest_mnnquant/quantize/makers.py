@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pytest_mnnquant.mnnfile.entries import bind_by_name, bind_by_weights, repaired
+from pytest_mnnquant.mnnfile.entries import layers_of, repaired
 from pytest_mnnquant.mnnfile.model import Model, Op, read_model
 from pytest_mnnquant.mnnfile.params import LayerParams, Params, WeightParams, read_params, write_params
 from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params, settled
@@ -263,11 +263,8 @@ def by_pipeline(job: Job, folder: Path) -> Facts:
 
 def _modules_of(params: Params, base: Model) -> dict[str, str]:
     """The module of each layer: mnncompress names weights as PyTorch does, `features.0.weight`."""
-    bound, lost = bind_by_name(params, base)
-    taken = {id(op) for _, op in bound}
-    found = bind_by_weights(lost, base, [op for op in base.convolutions if id(op) not in taken])
-    pairs = [(entry, (op,)) for entry, op in bound] + found
-    return {op.name: entry.weight.name.removesuffix(".weight") for entry, ops in pairs for op in ops}
+    found = layers_of(params, base)
+    return {op.name: entry.weight.name.removesuffix(".weight") for entry, ops in found for op in ops}
 
 
 def _adapts(job: Job) -> bool:

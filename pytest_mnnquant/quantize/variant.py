@@ -84,10 +84,10 @@ def make_variant(
 
     # What a pipeline of the user's own depends on is not known, so it runs anew in each session.
     folder = store.folder("variant", inputs, build, private=bool(recipe.pipeline))
-    return _loaded(job, folder)
+    return _loaded(job, folder, inputs["data"])
 
 
-def _loaded(job: Job, folder: Path) -> Variant:
+def _loaded(job: Job, folder: Path, data_digest: str | None) -> Variant:
     facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     base = read_model(folder / FLOAT) if (folder / FLOAT).exists() else job.source.model
     params = folder / facts["params"] if facts.get("params") else None
@@ -100,11 +100,13 @@ def _loaded(job: Job, folder: Path) -> Variant:
         drift=facts.get("drift", 0.0),
         modules=facts.get("modules", {}),
         record=load_record(folder),
-        provenance=_provenance(job, base, params, facts),
+        provenance=_provenance(job, base, params, facts, data_digest),
     )
 
 
-def _provenance(job: Job, base: Model, params: Path | None, facts: dict[str, Any]) -> dict[str, Any]:
+def _provenance(
+    job: Job, base: Model, params: Path | None, facts: dict[str, Any], data_digest: str | None
+) -> dict[str, Any]:
     return {
         "maker": job.recipe.maker.value,
         "versions": versions(),
@@ -113,7 +115,7 @@ def _provenance(job: Job, base: Model, params: Path | None, facts: dict[str, Any
         "skipped": list(job.skip),
         "source": {"spec": job.source.spec.text, "sha256": job.source.digest},
         "float": {"path": str(base.path), "sha256": file_digest(base.path)},
-        "calibration": {"origin": job.data.origin, "samples": job.data.samples, "sha256": job.data.digest()}
+        "calibration": {"origin": job.data.origin, "samples": job.data.samples, "sha256": data_digest}
         if job.data
         else None,
         "params": {"path": str(params), "sha256": file_digest(params)} if params else None,
