@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,7 @@ from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
-from pytest_mnnquant.mnnfile.pooling import write_exact_copy
+from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.quantize.carry import carried
 from pytest_mnnquant.quantize.makers import PARAMS_NAME, is_skipped
 from pytest_mnnquant.quantize.prepare import Prepared
@@ -142,7 +141,7 @@ class Case:
         pools = {op.name for op in self.run.trace or () if op.int8 and op.kind == "Pooling"}
         with tempfile.TemporaryDirectory(prefix="mnnquant-") as folder:
             copy = Path(folder) / "exact.mnn"
-            changed = write_exact_copy(self.model, pools, copy) if pools and not _pools_right() else ()
+            changed = write_exact_copy(self.model, pools, copy) if pools and not pools_right() else ()
             if not changed:
                 return self.run, ()
             return self._ran(read_model(copy)), changed
@@ -227,8 +226,3 @@ def _given_variant(settings: ModelSettings, recipe: Recipe, source: Prepared) ->
         beside = path.with_name(PARAMS_NAME)
         params = beside if beside.is_file() and recipe.activations else None
     return Variant(recipe, None, model, source.model, params, given=True)
-
-
-def _pools_right() -> bool:
-    """Whether this machine's int8 MaxPool is right: it is wrong on x86 only."""
-    return os.uname().machine not in ("x86_64", "i386", "i686", "AMD64")

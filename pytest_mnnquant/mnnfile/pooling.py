@@ -10,6 +10,7 @@ exactly what ARM gives. The copy differs from the model in that one vector of th
 from __future__ import annotations
 
 import dataclasses
+import os
 import struct
 from collections.abc import Collection
 from pathlib import Path
@@ -83,3 +84,8 @@ def _with_quants(data: bytes, quants: dict[int, TensorQuant]) -> bytes:
         out += struct.pack("<iffffi", at + 12 - (vtables + 14), quant.scale, quant.zero, quant.low, quant.high, kind)
     struct.pack_into("<I", out, field, vector - field)
     return bytes(out)
+
+
+def pools_right() -> bool:
+    """Whether this machine's int8 MaxPool is right: it is wrong on x86 only."""
+    return os.uname().machine not in ("x86_64", "i386", "i686", "AMD64")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import glob
 import math
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Final
 from pytest_mnnquant.checks.accuracy import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.finding import Result
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.mnnfile.pooling import write_exact_copy
+from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.runtime.child import NativeFailure
@@ -127,7 +126,7 @@ def _likeness(source: Model, made: Model, samples: Samples, timeout: float) -> R
     trace = [op for op in ran.trace or () if op.int8]
     pools = {op.name for op in trace if op.kind == "Pooling"}
     exact, copy = ran, made.path.with_name("exact.mnn")
-    changed = write_exact_copy(made, pools, copy) if pools and os.uname().machine == "x86_64" else ()
+    changed = write_exact_copy(made, pools, copy) if pools and not pools_right() else ()
     if changed:
         exact = outcome(read_model(copy))
     evidence = AccuracyEvidence(
