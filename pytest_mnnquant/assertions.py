@@ -50,11 +50,33 @@ def assert_int8_executed(quantized: Quantized) -> dict[str, Any]:
 
 
 def assert_accuracy(
-    quantized: Quantized, *, max_drop: float | None = None, min_cosine: float | None = None
+    quantized: Quantized,
+    *,
+    metric: str | None = None,
+    max_drop: float | None = None,
+    min_ratio: float | None = None,
+    min_float: float | None = None,
+    min_cosine: float | dict[str, float] | None = None,
+    min_agreement: float | dict[str, float] | None = None,
+    min_sqnr: float | dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Top-1 drops at most `max_drop` (absolute); without labels, outputs have at least `min_cosine` to the float's."""
+    """The outputs are good enough: each limit is that of the option of its name (`max_drop`: --mnn-max-accuracy-drop).
+
+    Top-1, or the `metric`, drops at most `max_drop` (absolute), and at least `min_ratio` of the float model's figure is
+    left. Outputs that no label judges have at least `min_cosine` to the float model's. The last three take a number
+    for all outputs, or one an output by name.
+    """
     __tracebackhide__ = True
-    return quantized.require("accuracy", max_accuracy_drop=max_drop, min_cosine=min_cosine)
+    return quantized.require(
+        "accuracy",
+        metric=metric,
+        max_accuracy_drop=max_drop,
+        min_accuracy_ratio=min_ratio,
+        min_float_accuracy=min_float,
+        min_cosine=min_cosine,
+        min_agreement=min_agreement,
+        min_sqnr=min_sqnr,
+    )
 
 
 def assert_latency(quantized: Quantized, *, max_ratio: float | None = None) -> dict[str, Any]:

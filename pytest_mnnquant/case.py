@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ import numpy as np
 from pytest_mnnquant.checks.calibration import CalibrationEvidence
 from pytest_mnnquant.checks.coverage import LayerRow, coverage, layer_rows
 from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.checks.layers import Losses
 from pytest_mnnquant.checks.params import ParamsEvidence, relate
+from pytest_mnnquant.diagnosis import layer_losses
 from pytest_mnnquant.gate import UNUSABLE, Gate, Unusable, file_json, why
 from pytest_mnnquant.heldout import calibration_evidence
+from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Model, read_model
@@ -29,32 +34,53 @@ from pytest_mnnquant.quantize.store import file_digest
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.runtime.execute import PairedTimes, Run, paired_times, run
 from pytest_mnnquant.settings import ModelSettings
+from pytest_mnnquant.sources.data import Dataset
 
 
 class Case:
-    """One variant and the evidence about it, each piece gathered when a check first asks for it."""
+    """One variant and the evidence about it, each piece gathered when a check first asks for it.
 
-    def __init__(self, gate: Gate, recipe: Recipe, mode: str | None) -> None:
+    `skip` are globs of layers that stay float, and `calibration` the data, where these are not what the settings say;
+    `made` is the variant itself, where it is made already.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        recipe: Recipe,
+        mode: str | None,
+        skip: tuple[str, ...] | None = None,
+        calibration: Dataset | None = None,
+        made: Variant | None = None,
+    ) -> None:
         self.gate = gate
+        self.skip = gate.settings.skip_layers if skip is None else skip
+        self._given_calibration = calibration
+        self._made = made
         self.recipe = recipe
         self.mode = mode
         self.label = recipe.label(mode)
+        self._losses: dict[str, Losses | None] = {}
 
     @cached_property
     def _variant(self) -> Variant | Unusable:
         gate = self.gate
+        if self._made is not None:
+            return self._made
         try:
             source = gate.prepared
             if gate.settings.quantized is not None:
                 return _given_variant(gate.settings, self.recipe, source)
-            skip = gate.settings.skip_layers
-            return make_variant(source, self.recipe, self.mode, skip, gate.choices, gate.store, self._say)
+            if self._given_calibration is not None:
+                source = dataclasses.replace(source, calibration=self._given_calibration)
+            return make_variant(source, self.recipe, self.mode, self.skip, gate.choices, gate.store, self.say)
         except Unusable as error:
             return error
         except UNUSABLE as error:
             return Unusable(why(error))
 
-    def _say(self, what: str) -> None:
+    def say(self, what: str) -> None:
+        """Tell what is being done with this variant."""
         self.gate.say(f"{self.label}: {what}")
 
     @property
@@ -82,7 +108,7 @@ class Case:
     @cached_property
     def rows(self) -> tuple[LayerRow, ...]:
         """What became of each layer."""
-        patterns, modules = self.gate.settings.skip_layers, self.variant.modules
+        patterns, modules = self.skip, self.variant.modules
         return layer_rows(self.match, self.recipe, lambda op: is_skipped(op, patterns, modules.get(op.name, "")))
 
     @property
@@ -90,8 +116,7 @@ class Case:
         """The patterns of layers to skip that match no layer."""
         modules = self.variant.modules
         layers = [(row.layer, modules.get(row.layer.name, "")) for row in self.rows]
-        patterns = self.gate.settings.skip_layers
-        return tuple(one for one in patterns if not any(is_skipped(op, (one,), module) for op, module in layers))
+        return tuple(one for one in self.skip if not any(is_skipped(op, (one,), module) for op, module in layers))
 
     @cached_property
     def params(self) -> ParamsEvidence | None:
@@ -116,13 +141,13 @@ class Case:
     @cached_property
     def calibration(self) -> CalibrationEvidence:
         """What is known of the calibration, and how the scales fit held-out data."""
-        self._say("looking at the calibration")
+        self.say("looking at the calibration")
         return calibration_evidence(self.gate.prepared, self.variant, self.rows, self.gate.settings.timeout)
 
     @cached_property
     def run(self) -> Run:
         """The variant on the same inputs as the float model."""
-        self._say("running")
+        self.say("running")
         return self._ran(self.model)
 
     def _ran(self, model: Model) -> Run:
@@ -138,18 +163,33 @@ class Case:
     @cached_property
     def exact_run(self) -> tuple[Run, tuple[str, ...]]:
         """The run as ARM would compute it, and the MaxPool operators for which that needed a copy."""
+        with self._as_arm() as (model, changed):
+            return (self._ran(model) if changed else self.run), changed
+
+    @contextlib.contextmanager
+    def _as_arm(self) -> Iterator[tuple[Model, tuple[str, ...]]]:
+        """A model that computes here what the variant computes on ARM, and the MaxPool operators changed for that."""
         pools = {op.name for op in self.run.trace or () if op.int8 and op.kind == "Pooling"}
         with tempfile.TemporaryDirectory(prefix="mnnquant-") as folder:
             copy = Path(folder) / "exact.mnn"
             changed = write_exact_copy(self.model, pools, copy) if pools and not pools_right() else ()
-            if not changed:
-                return self.run, ()
-            return self._ran(read_model(copy)), changed
+            yield (read_model(copy) if changed else self.model), changed
+
+    def losses(self, metric: TaskMetric | None) -> Losses | None:
+        """What each layer adds to the error, and what it costs alone; None where that can't be seen."""
+        key = metric.name if metric else ""
+        if key not in self._losses:
+            self.say("looking for the layer that lost it")
+            pairs = [(row.layer, row.stored) for row in self.rows if row.stored]
+            source, timeout = self.gate.prepared, self.gate.settings.timeout
+            with self._as_arm() as (model, _):
+                self._losses[key] = layer_losses(source, self.variant, model, pairs, metric, timeout)
+        return self._losses[key]
 
     @cached_property
     def times(self) -> PairedTimes:
         """The variant and the float model, timed in pairs."""
-        self._say("timing against float")
+        self.say("timing against float")
         timeout = self.gate.settings.timeout
         return paired_times(self.gate.prepared.model, self.model, self.gate.inputs, timeout=timeout)
 

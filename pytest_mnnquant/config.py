@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_mnnquant.checks.rules import NOT_IGNORABLE, RULES
+from pytest_mnnquant.checks.task import NO_LIMIT
 from pytest_mnnquant.options import command_line, table_values
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.settings import ModelSettings, Settings, model_settings
 from pytest_mnnquant.sources.images import parse_preprocess, undeclared
+from pytest_mnnquant.sources.metric import load_metric
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 
 if sys.version_info >= (3, 11):
@@ -139,6 +141,7 @@ def _validate(models: list[ModelSettings], given: Mapping[str, Any]) -> None:
                 "--mnn-quantized: goes with a single --mnn-recipe, which says what the file is meant to be"
             )
         _validate_recipes(model)
+        _validate_metric(model)
         for text in (model.calibration, model.evaluation):
             if text is not None:
                 _exists(text, model.base)
@@ -157,6 +160,16 @@ def _validate_recipes(model: ModelSettings) -> None:
     for recipe in recipes:
         if recipe.pipeline:
             _exists(recipe.pipeline, model.base)
+
+
+def _validate_metric(model: ModelSettings) -> None:
+    limits = model.limits
+    metric = None if limits.metric is None else load_metric(limits.metric, model.base)
+    limits.validate("--mnn-max-accuracy-drop")
+    if metric is None:
+        return
+    if not metric.is_share and limits.max_accuracy_drop is None and limits.min_accuracy_ratio is None:
+        raise ValueError(NO_LIMIT.format(metric=limits.metric))
 
 
 def _exists(text: str, base: Path) -> None:

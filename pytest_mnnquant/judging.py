@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.case import Case
-from pytest_mnnquant.checks.accuracy import AccuracyEvidence, check_accuracy
+from pytest_mnnquant.checks.accuracy import AccuracyEvidence, check_accuracy, with_location
+from pytest_mnnquant.checks.blame import Suspects
 from pytest_mnnquant.checks.bundle import check_bundle
 from pytest_mnnquant.checks.calibration import check_calibration
 from pytest_mnnquant.checks.causes import explain_layer
 from pytest_mnnquant.checks.conversion import check_conversion
 from pytest_mnnquant.checks.coverage import LayerRow, check_coverage
+from pytest_mnnquant.checks.criteria import Criteria
 from pytest_mnnquant.checks.execution import check_execution
-from pytest_mnnquant.checks.finding import Result, judge, skipped, without_ignored
+from pytest_mnnquant.checks.finding import FAILED, Result, judge, skipped, without_ignored
 from pytest_mnnquant.checks.latency import check_latency
 from pytest_mnnquant.checks.params import check_params
+from pytest_mnnquant.checks.proposals import with_search
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
 from pytest_mnnquant.quantize.calibration import can_compute
+from pytest_mnnquant.quantize.proof import FLOAT_MNN, VARIANTS_FLOAT
+from pytest_mnnquant.quantize.recipes import Recipe
+from pytest_mnnquant.quantize.repeat import repeated
 from pytest_mnnquant.settings import Limits
+from pytest_mnnquant.sources.metric import load_metric
+from pytest_mnnquant.suggest import search
 
 # Where the user set no limit: of 4 bits and fewer less is asked.
 _COSINE: Final = 0.99
@@ -30,18 +39,34 @@ _COARSE_COSINE: Final = 0.95
 def check(case: Case, name: str, limits: Limits | None = None, strict: bool = False) -> Result:
     """Run one of `CHECKS`. Never raises for a bad model: what is wrong with it is in the result."""
     limits = limits or case.gate.settings.limits
+    result = _usable(name, lambda: _JUDGES[name](case, limits, strict))
+    # Where there is nothing to judge, no code to ignore makes that a pass.
+    return result if case.is_unusable else without_ignored(result, case.gate.settings.ignore)
+
+
+def _usable(name: str, asked: Callable[[], Result]) -> Result:
+    """The result of a check; what keeps it from being made is its finding."""
     try:
-        result = _JUDGES[name](case, limits, strict)
+        return asked()
     except Unusable as error:
-        return judge(name, [error.finding], {})  # There is nothing to judge: no code to ignore makes that a pass.
+        return judge(name, [error.finding], {})
     except UNUSABLE as error:
         return judge(name, [why(error)], {})
-    return without_ignored(result, case.gate.settings.ignore)
 
 
 def _conversion(case: Case, limits: Limits, strict: bool) -> Result:
     source, variant = case.gate.prepared, case.variant
-    return check_conversion(source.model, source.proof, source.unproven, case.match, variant.given)
+    models = {FLOAT_MNN: source.model, VARIANTS_FLOAT: variant.base, "quantized .mnn": variant.model}
+    return check_conversion(
+        source.model,
+        source.proof,
+        source.unproven,
+        case.match,
+        variant.given,
+        chain=(*source.chain, *variant.chain),
+        unchained=source.unchained,
+        repeated=repeated(models),
+    )
 
 
 def _params(case: Case, limits: Limits, strict: bool) -> Result:
@@ -89,6 +114,22 @@ def _calibration(case: Case, limits: Limits, strict: bool) -> Result:
 
 
 def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
+    result = _likeness(case, limits, strict)
+    if result.outcome != FAILED or not result.metrics:
+        return result
+    settings = case.gate.settings
+    losses = case.losses(criteria_of(limits, case.recipe, settings.base, strict).metric)
+    result = with_location(result, losses)
+    if not settings.suggest:
+        return result
+
+    def trial(other: Case) -> Result:
+        return _usable("accuracy", lambda: _likeness(other, limits, strict))
+
+    return with_search(result, search(case, trial, losses, settings.suggest_time))
+
+
+def _likeness(case: Case, limits: Limits, strict: bool) -> Result:
     data = case.gate.prepared.evaluation
     case.variant  # noqa: B018  A variant that can't be used is told by every check.
     if data is None:
@@ -100,15 +141,24 @@ def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
         labels=data.labels,
         as_run=case.run.outputs,
         pools=pools,
-        drift=case.variant.drift,
-        clamping=case.clamping,
-        scales=case.int8_scales,
-        recipe=case.recipe,
+        suspects=Suspects(case.variant.drift, case.clamping, case.int8_scales, case.recipe),
     )
-    least = limits.min_cosine
-    if least is None:
-        least = _COARSE_COSINE if case.recipe.bits <= 4 else _COSINE
-    return check_accuracy(evidence, limits.max_accuracy_drop, least)
+    return check_accuracy(evidence, criteria_of(limits, case.recipe, case.gate.settings.base, strict))
+
+
+def criteria_of(limits: Limits, recipe: Recipe, base: Path, strict: bool) -> Criteria:
+    """What the outputs of a variant must meet. Raises `SourceError` for a metric that can't be loaded."""
+    return Criteria(
+        metric=load_metric(limits.metric, base) if limits.metric else None,
+        max_drop=limits.max_accuracy_drop,
+        min_ratio=limits.min_accuracy_ratio,
+        min_float=limits.min_float_accuracy,
+        min_cosine=limits.min_cosine,
+        min_sqnr=limits.min_sqnr,
+        min_agreement=limits.min_agreement,
+        usual_cosine=_COARSE_COSINE if recipe.bits <= 4 else _COSINE,
+        strict=strict,
+    )
 
 
 def _latency(case: Case, limits: Limits, strict: bool) -> Result:

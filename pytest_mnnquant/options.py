@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option. `kind` is str, float or bool; `many` collects repeated values; `choices` lists allowed ones."""
+    """One option. `kind` is str, float or bool; `many` collects repeated values; `choices` lists allowed ones.
+
+    `named` takes a number for all outputs, or NAME=NUMBER for one (repeatable; in TOML a table, with "*" for others).
+    """
 
     name: str
     help: str
     metavar: str = ""
     kind: type = str
     many: bool = False
+    named: bool = False
     default: Any = None
     choices: tuple[str, ...] = ()
     low: float = -math.inf
@@ -43,6 +47,8 @@ class Option:
 
     def parse(self, value: Any, where: str) -> Any:
         """Turn text (or a TOML value) into the option's value. Raises `ValueError` naming `where`."""
+        if self.named:
+            return self._by_name(value, where)
         if self.many:
             items = [value] if isinstance(value, str) else value
             if not isinstance(items, list | tuple):
@@ -50,7 +56,25 @@ class Option:
             return tuple(self._one(item, where) for item in items)
         return self._one(value, where)
 
+    @property
+    def repeats(self) -> bool:
+        """Whether the command line takes it more than once."""
+        return self.many or self.named
+
+    def _by_name(self, value: Any, where: str) -> float | dict[str, float]:
+        if isinstance(value, Mapping):
+            return {name: self._number(number, f"{where}: {name}") for name, number in value.items()}
+        if value == [] or value == ():
+            raise ValueError(f"{where}: a number is missing")
+        found: dict[str, float] = {}
+        for item in value if isinstance(value, list | tuple) else [value]:
+            name, _, number = item.rpartition("=") if isinstance(item, str) else ("", "", item)
+            found[name or "*"] = self._number(number, where)
+        return found["*"] if set(found) == {"*"} else found
+
     def _one(self, value: Any, where: str) -> Any:
+        if self.named:
+            return self._by_name(value, where)
         if self.kind is bool:
             if isinstance(value, bool):
                 return value
@@ -106,10 +130,20 @@ OPTIONS: Final = (
            "(default: none, judged against the size expected from the layers)", "R", float, low=0.0),
     Option("min_coverage", "required share of weight bytes stored as asked (default: 0.99)", "C", float, default=0.99,
            low=0.0, high=1.0),
-    Option("max_accuracy_drop", "allowed drop of top-1, absolute (default: 0.01)", "D", float, default=0.01,
-           low=-1.0, high=1.0),
-    Option("min_cosine", "required mean cosine similarity of outputs where there are no labels "
-           "(default: 0.99, for 4 bit 0.95)", "C", float, low=-1.0, high=1.0),
+    Option("metric", "task metric of outputs and labels: top1, top5, miou, mae, rmse, words, characters, each with "
+           "@OUTPUT where several outputs fit, or file.py:callable (default: top1)", "METRIC"),
+    Option("max_accuracy_drop", "allowed drop of the task metric against the float model, absolute (of an error: rise; "
+           "default: 0.01 of a share such as top1)", "D", float),
+    Option("min_accuracy_ratio", "required task metric / float model's, such as 0.99 (of an error: float / quantized; "
+           "default: none)", "R", float, low=0.0),
+    Option("min_float_accuracy", "what the float model itself must reach (of an error: at most; default: none)", "A",
+           float),
+    Option("min_cosine", "required mean cosine similarity of outputs that no label judges, for all or as OUTPUT=C "
+           "(repeatable; default: 0.99, for 4 bit 0.95)", "C", float, named=True, low=-1.0, high=1.0),
+    Option("min_agreement", "required share of samples with the float model's class, for all outputs or as OUTPUT=A "
+           "(repeatable; default: none)", "A", float, named=True, low=0.0, high=1.0),
+    Option("min_sqnr", "required SQNR of outputs in dB, for all or as OUTPUT=DB (repeatable; default: none)", "DB",
+           float, named=True),
     Option("max_latency_ratio", "allowed quantized / float latency (default: none, recorded but not judged)", "R",
            float, low=0.0),
     Option("skip_layer", "glob of layers meant to stay float (repeatable)", "PATTERN", many=True, default=()),
@@ -121,6 +155,10 @@ OPTIONS: Final = (
            default="torchscript", choices=("torchscript", "dynamo")),
     Option("strict", "skipped and inconclusive checks fail; confidence bounds decide", kind=bool, default=False,
            per_model=False),
+    Option("suggest", "where accuracy fails, search for layers to leave float, other bits or another observer, and try "
+           "each proposal", kind=bool, default=False),
+    Option("suggest_time", "limit in seconds for the search for one variant (default: 120)", "S", float, default=120.0,
+           low=1.0),
     Option("timeout", "limit in seconds for one native step (default: 300)", "S", float, default=300.0, low=1.0),
 )  # fmt: skip
 BY_NAME: Final = {option.name: option for option in OPTIONS}
@@ -137,13 +175,13 @@ def add_options(parser: pytest.Parser) -> None:
             continue
         group.addoption(
             option.flag,
-            action="append" if option.many else "store",
+            action="append" if option.repeats else "store",
             dest=option.key,
             metavar=option.metavar,
             type=_command_line(option),
             help=option.help,
         )
-        kind: Any = "args" if option.many else "string"
+        kind: Any = "args" if option.repeats else "string"
         parser.addini(option.key, option.help, type=kind, default=None)
 
 
@@ -186,7 +224,10 @@ def command_line(config: pytest.Config) -> dict[str, Any]:
         value = _given(config, option)
         if value is not None:
             found[option.name] = option.parse(value, option.flag)
-            if option.metavar in ("FILE", "DIR", "SPEC", "RECIPE") and config.getoption(option.key, None) in (None, []):
+            if option.metavar in ("FILE", "DIR", "SPEC", "RECIPE", "METRIC") and config.getoption(option.key, None) in (
+                None,
+                [],
+            ):
                 found[option.name] = _from_ini_folder(config, found[option.name])
     return found
 

@@ -80,7 +80,7 @@ class Quantized:
         """Share of weight bytes stored as the recipe asks, in [0, 1]."""
         return coverage(self._usable.rows)
 
-    def require(self, check: str, **limits: float | None) -> dict[str, Any]:
+    def require(self, check: str, **limits: Any) -> dict[str, Any]:
         """Run a check and return its metrics; fail the test, with the findings as message, unless it passes.
 
         A check that has nothing to judge fails too: the test asked for it. `limits` replace those of the options

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_mnnquant.checks.criteria import Named
+from pytest_mnnquant.metrics.task import metric_named
 from pytest_mnnquant.options import BY_NAME
 
 if TYPE_CHECKING:
@@ -20,8 +23,13 @@ class Limits:
 
     min_size_ratio: float | None = None
     min_coverage: float = 0.99
-    max_accuracy_drop: float = 0.01
-    min_cosine: float | None = None
+    metric: str | None = None
+    max_accuracy_drop: float | None = None
+    min_accuracy_ratio: float | None = None
+    min_float_accuracy: float | None = None
+    min_cosine: Named = None
+    min_agreement: Named = None
+    min_sqnr: Named = None
     max_latency_ratio: float | None = None
 
     def with_changes(self, changes: Mapping[str, Any], where: str) -> Limits:
@@ -31,7 +39,18 @@ class Limits:
         if unknown:
             raise ValueError(f"{where}: unknown tolerance {unknown[0]!r}; known: {', '.join(names)}")
         values = {key: BY_NAME[key].parse(value, f"{where}: {key}") for key, value in changes.items()}
-        return dataclasses.replace(self, **values)
+        changed = dataclasses.replace(self, **values)
+        changed.validate(where)
+        return changed
+
+    def validate(self, where: str) -> None:
+        """Refuse a drop that no share can have. Raises `ValueError` that starts with `where`."""
+        metric = None if self.metric is None else metric_named(self.metric)
+        is_share = self.metric is None or (metric is not None and metric.is_share)
+        drop = self.max_accuracy_drop
+        if is_share and drop is not None and math.isfinite(drop) and abs(drop) > 1:
+            name = self.metric or "top1"
+            raise ValueError(f"{where}: a drop of {drop:g} is out of range; allowed for {name}: -1 to 1")
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,8 @@ class ModelSettings:
     ignore: tuple[str, ...] = ()
     exporter: str = "torchscript"
     timeout: float = 300.0
+    suggest: bool = False
+    suggest_time: float = 120.0
     preprocess: Preprocess | None = None
 
     @property
@@ -92,6 +113,9 @@ def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any]
         preprocess=values.get("preprocess"),
         **{
             key: value(key)
-            for key in ("quantized", "params", "calibration", "evaluation", "mode", "ignore", "exporter", "timeout")
+            for key in (
+                *("quantized", "params", "calibration", "evaluation", "mode", "ignore", "exporter", "timeout"),
+                *("suggest", "suggest_time"),
+            )
         },
     )

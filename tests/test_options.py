@@ -29,7 +29,8 @@ def test_any_value_is_parsed_or_refused_with_its_place(option: Option, value: An
         told = str(error)
     else:
         told = "the place: "
-        items = parsed if option.many else (parsed,)
+        items = parsed.values() if isinstance(parsed, dict) else parsed if option.many else (parsed,)
+        assert option.named or not isinstance(parsed, dict)
         assert all(isinstance(item, option.kind) for item in items)
         assert all(not option.choices or item in option.choices for item in items)
         assert all(option.low <= item <= option.high for item in items if option.kind is float)
@@ -48,6 +49,9 @@ def test_any_value_is_parsed_or_refused_with_its_place(option: Option, value: An
         ("ignore", [], ()),
         ("mode", "train", "train"),
         ("strict", True, True),
+        ("min_sqnr", "20", 20.0),
+        ("min_sqnr", ["boxes=25", "20"], {"boxes": 25.0, "*": 20.0}),
+        ("min_cosine", {"boxes": 0.5}, {"boxes": 0.5}),
         ("calibration", "data/c.npz", "data/c.npz"),
     ],
 )
@@ -71,6 +75,9 @@ def test_values_are_parsed_by_kind(name: str, value: Any, parsed: Any) -> None:
         ("mode", "Eval", "'Eval' is unknown; choose from: both, train, eval"),
         ("strict", "yes", "'yes' is not true or false"),
         ("calibration", 3, "3 is not text"),
+        ("min_cosine", {"boxes": 2}, "boxes: 2 is out of range; allowed: -1 to 1"),
+        ("min_agreement", "boxes=most", "'most' is not a number"),
+        ("min_sqnr", [], "a number is missing"),
     ],
 )
 def test_bad_values_are_named(name: str, value: Any, problem: str) -> None:
@@ -83,7 +90,7 @@ def test_bad_values_are_named(name: str, value: Any, problem: str) -> None:
 def test_an_infinite_limit_is_no_limit_where_there_is_no_upper_bound() -> None:
     assert BY_NAME["max_latency_ratio"].parse("inf", "x") == math.inf
     with pytest.raises(ValueError, match="out of range"):
-        BY_NAME["max_accuracy_drop"].parse("inf", "x")
+        BY_NAME["min_coverage"].parse("inf", "x")
 
 
 def test_options_offer_what_the_package_has() -> None:

@@ -1,20 +1,36 @@
-"""Conversion: the float model is the source, and the quantized file is a model of the same network."""
+"""Conversion: the float model is the source, made the same each time, and the quantized file is of the same network."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_mnnquant.checks.broken_step import differs
 from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.metrics.agreement import SAME, Agreement, is_same
+from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.quantize.proof import Step
 
 _FLOATS = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
 
 
 def check_conversion(
-    float_model: Model, proof: dict[str, Agreement] | None, unproven: str, match: Match, given: bool
+    float_model: Model,
+    proof: dict[str, Agreement] | None,
+    unproven: str,
+    match: Match,
+    given: bool,
+    chain: tuple[Step, ...] = (),
+    unchained: str = "",
+    repeated: Mapping[str, str] | None = None,
 ) -> Result:
-    """Judge the float conversion by its proof (see `Prepared`), and the variant by the layers it shares with it."""
+    """Judge the float conversion by its proof (see `Prepared`), and the variant by the layers it shares with it.
+
+    `chain` are the steps from the source to the float models with figures of their own, and `unchained` says why one is
+    missing. `repeated` holds, for each model that was converted twice, where the second one differs.
+    """
     findings: list[Finding] = []
     low_bit = [op for op in float_model.layers if any(weights.storage not in _FLOATS for weights in op.weights)]
     if low_bit:
@@ -28,29 +44,44 @@ def check_conversion(
         )
     if proof is None:
         findings.append(Finding("MNQ111", f"the float model is not compared with its source: {unproven}"))
-    findings += [_differs(name, item) for name, item in (proof or {}).items() if not is_same(item)]
+    findings += [differs(name, item, chain, unchained) for name, item in (proof or {}).items() if not is_same(item)]
+    findings += [_unstable(title, where) for title, where in (repeated or {}).items() if where]
     findings += _network(float_model, match, given)
     worst = max((item.relative_error for item in (proof or {}).values()), default=None)
     metrics = {
         "outputs_compared": len(proof or {}),
         "worst_relative_error": worst,
+        "chain": [_step(step) for step in chain],
+        "chain_lacks": unchained or None,
+        "converted_twice": sorted(repeated or {}),
         "layers_matched": len(match.pairs),
         "layers_missing": len(match.missing),
     }
     return judge("conversion", findings, metrics)
 
 
-def _differs(name: str, item: Agreement) -> Finding:
-    if item.equal is not None:
-        what = f"has {item.equal:.1%} of the source's integers"
-    else:
-        cosine = "-" if item.cosine is None else format(item.cosine, ".4f")
-        what = f"is off by {item.relative_error:.2g} of its range, {SAME:g} allowed (cosine {cosine})"
+def _step(step: Step) -> dict[str, Any]:
+    """One step in the report."""
+    outputs = {
+        name: {
+            "relative_error": item.relative_error,
+            "cosine": item.cosine,
+            "sqnr_db": item.sqnr_db,
+            "top1_agreement": item.top1,
+            "equal": item.equal,
+        }
+        for name, item in step.outputs.items()
+    }
+    return {"from": step.before, "to": step.after, "outputs": outputs}
+
+
+def _unstable(title: str, where: str) -> Finding:
     return Finding(
-        "MNQ110",
-        f"output {name!r} of the float .mnn {what}, on {item.samples} samples",
-        remedy="try the other exporter (--mnn-exporter), then report the model to MNN: the error is there before "
-        "anything is quantized",
+        "MNQ113",
+        f"converted twice from the same file with the same flags, the {title} differs: {where}",
+        cause="MNN's converter reads memory it never wrote, or its threads race; what is judged here is one of several "
+        "possible models",
+        remedy="ship the very file that was judged (--mnn-quantized), and report the model to MNN",
     )
 
 

@@ -47,9 +47,12 @@ def subset(data: Dataset) -> dict[str, Array]:
 
 
 def _some(array: Array) -> Array:
-    if len(array) <= MOST_SAMPLES:
-        return array
-    return array[np.linspace(0, len(array) - 1, MOST_SAMPLES).astype(np.int64)]
+    return array if len(array) <= MOST_SAMPLES else array[spread(len(array), MOST_SAMPLES)]
+
+
+def spread(count: int, most: int) -> npt.NDArray[np.int64]:
+    """The places of at most `most` of `count` samples, spread evenly."""
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
 
 
 def _statistics(array: Array) -> dict[str, float]:

@@ -29,8 +29,10 @@ class Agreement:
     `centred_sqnr_db`: the same with the reference's mean over samples taken off the signal: what a constant part of
     the output can't flatter. `cosine`: mean over samples, in [-1, 1]; None where samples have a single element (it
     would always be 1); samples below a tenth of the usual norm are noise and don't count.
-    `max_error`: largest absolute difference; `range`: largest minus smallest reference value, in the same unit.
-    `top1`: share of samples with the same arg max, in [0, 1]; None unless samples are vectors of 2 or more.
+    `max_error` and `mean_error`: largest and mean absolute difference; `range`: largest minus smallest reference value,
+    in the same unit. `top1`: share of samples with the same arg max, in [0, 1]; None unless samples are vectors of 2 or
+    more, and where it is the same one in all samples of the reference: agreement on a constant says nothing.
+    `top5`: share of the reference's five largest elements among the output's five; None below ten elements.
     """
 
     samples: int
@@ -41,6 +43,8 @@ class Agreement:
     range: float
     top1: float | None
     equal: float | None = None
+    mean_error: float = 0.0
+    top5: float | None = None
 
     @property
     def relative_error(self) -> float:
@@ -61,23 +65,36 @@ def agreement(reference: Array, output: Array) -> Agreement:
     if not (np.isfinite(ref).all() and np.isfinite(out).all()):
         lost = 0.0 if reference.ndim == 2 and ref.shape[1] > 1 else None
         cosine = -1.0 if ref.shape[1] > 1 else None
-        return Agreement(len(ref), -math.inf, -math.inf, cosine, math.inf, 0.0, lost)
-    errors = ref - out
+        return Agreement(len(ref), -math.inf, -math.inf, cosine, math.inf, 0.0, lost, mean_error=math.inf)
+    errors = np.abs(ref - out)
     integers = reference.dtype.kind in "iub"
+    classes = reference.ndim == 2 and ref.shape[1] > 1 and not integers
     return Agreement(
         samples=len(ref),
         sqnr_db=sqnr_db(ref, out),
         centred_sqnr_db=sqnr_db(ref - ref.mean(0), out - ref.mean(0)),
-        cosine=_mean_cosine(ref, out) if ref.shape[1] > 1 and not integers else None,
-        max_error=float(np.abs(errors).max()),
+        cosine=float(cosines(ref, out).mean()) if ref.shape[1] > 1 and not integers else None,
+        max_error=float(errors.max()),
+        mean_error=float(errors.mean()),
         range=float(ref.max() - ref.min()),
-        top1=_same_maximum(ref, out) if reference.ndim == 2 and ref.shape[1] > 1 and not integers else None,
+        top1=float(same_maximum(ref, out).mean()) if classes and not _is_constant(ref.argmax(1)) else None,
+        top5=_same_largest(ref, out, 5) if classes and ref.shape[1] >= 10 else None,
         equal=float((reference == output).mean()) if integers else None,
     )
 
 
-def _same_maximum(ref: Array, out: Array) -> float:
-    return float((ref.argmax(1) == out.argmax(1)).mean())
+def same_maximum(ref: Array, out: Array) -> npt.NDArray[np.bool_]:
+    """Whether both have the same arg max, for each sample; both have shape [samples, classes]."""
+    return np.asarray(ref.argmax(1) == out.argmax(1))
+
+
+def _is_constant(values: Array) -> bool:
+    return len(values) > 1 and bool((values == values[0]).all())
+
+
+def _same_largest(ref: Array, out: Array, count: int) -> float:
+    ours, theirs = (np.argpartition(-array, count - 1, axis=1)[:, :count] for array in (ref, out))
+    return float((ours[:, :, None] == theirs[:, None, :]).any(2).mean())
 
 
 def is_same(item: Agreement) -> bool:
@@ -108,11 +125,12 @@ def accuracy(output: Array, labels: Array) -> float:
     return float((classes == labels.reshape(-1)).mean())
 
 
-def _mean_cosine(ref: Array, out: Array) -> float:
+def cosines(ref: Array, out: Array) -> npt.NDArray[np.float64]:
+    """The cosine of each sample that counts (see `Agreement`); both have shape [samples, elements]."""
     ours, theirs = np.linalg.norm(ref, axis=1), np.linalg.norm(out, axis=1)
     usual = float(np.sqrt(np.square(ours).mean()))
     if usual == 0:
-        return 1.0 if theirs.max() == 0 else 0.0
+        return np.asarray(theirs == 0, np.float64)
     counts = ours >= _QUIET * usual
     products = (ref * out).sum(1)[counts]
-    return float((products / np.maximum(ours[counts] * theirs[counts], np.finfo(np.float64).tiny)).mean())
+    return np.asarray(products / np.maximum(ours[counts] * theirs[counts], np.finfo(np.float64).tiny))

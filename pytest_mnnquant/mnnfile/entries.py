@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -70,6 +70,12 @@ def layers_of(params: Params, model: Model) -> list[tuple[LayerParams, tuple[Op,
     taken = {id(op) for _, op in bound}
     free = [op for op in model.convolutions if id(op) not in taken]
     return [*((entry, (op,)) for entry, op in bound), *bind_by_weights(lost, model, free)]
+
+
+def without(params: Params, model: Model, names: Collection[str]) -> Params:
+    """The params without the entries of the named layers of the float model `model`, which then stay float."""
+    dropped = {id(entry) for entry, ops in layers_of(params, model) if any(op.name in names for op in ops)}
+    return dataclasses.replace(params, layers=tuple(entry for entry in params.layers if id(entry) not in dropped))
 
 
 def repaired(params: Params, model: Model) -> Params:

@@ -2,28 +2,29 @@
 
 MNN stores int8 tensors on x86 as bytes offset by 128, but its int8 MaxPool compares them as signed numbers
 (`MNNMaxPoolInt8_`, source/backend/cpu/x86_x64/FunctionDispatcher.cpp), so a window with codes of both signs gives the
-largest negative one. ARM pools rightly. Where a pool's input and output carry quantization with the same zero point
-and scales that differ by 1 in 10,000, MNN pools in float between a dequantization and a requantization, which gives
-exactly what ARM gives. The copy differs from the model in that one vector of the file; no weight is touched.
+largest negative one. ARM pools rightly. Where a pool's input and output carry different quantization, MNN pools in
+float between a dequantization and a requantization, which gives exactly what ARM gives. So in the copy the zero point
+of the output lies one float32 step beside the input's: MNN compares zero points as floats, and computes with them as
+integers, so nothing else of the network changes by a single code (a scale moved by 1 in 10,000 would: the layer after
+the pool computes with it). No weight is touched.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import struct
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.mnnfile.flatbuffer import Table
+import numpy as np
+
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
-from pytest_mnnquant.mnnfile.schema import DATA_TYPES
+from pytest_mnnquant.mnnfile.quants import write_with_quants
 
 _SHAPE_ONLY: Final = {"Reshape", "ConvertTensor", "Squeeze", "Unsqueeze", "Flatten", "Permute"}
-_SCALE_STEP: Final = 1.0001
+_TINY: Final = 1e-30
 _POOL_TYPE, _MAX_POOL = 7, 0
-_NUMBERS: Final = {name: number for number, name in DATA_TYPES.items()}
 
 
 def is_max_pool(op: Op) -> bool:
@@ -45,14 +46,17 @@ def write_exact_copy(model: Model, int8_pools: Collection[str], path: Path) -> t
         quant = quants.get(source) or quants.get(target) or _downstream(model, target, quants)
         if quant is not None:
             quants[source] = quants.get(source, quant)
-            quants[target] = dataclasses.replace(quants[source], scale=quants[source].scale * _SCALE_STEP)
+            quants[target] = dataclasses.replace(quants[source], zero=_beside(quants[source].zero))
             changed.append(op.name)
     if changed:
-        path.write_bytes(_with_quants(model.path.read_bytes(), quants))
-        weights = model.external_path
-        if weights is not None and weights.exists():
-            path.with_name(path.name + ".weight").write_bytes(weights.read_bytes())
+        write_with_quants(model, quants, path)
     return tuple(changed)
+
+
+def _beside(zero: float) -> float:
+    """The float32 next to a zero point, away from 0: as an integer it is still the same."""
+    near = np.float32(zero)
+    return float(np.nextafter(near, np.copysign(np.float32(np.inf), near))) if zero else _TINY
 
 
 def _downstream(model: Model, tensor: int, quants: dict[int, TensorQuant]) -> TensorQuant | None:
@@ -63,27 +67,6 @@ def _downstream(model: Model, tensor: int, quants: dict[int, TensorQuant]) -> Te
                 if found := quants.get(output) or _downstream(model, output, quants):
                     return found
     return None
-
-
-def _with_quants(data: bytes, quants: dict[int, TensorQuant]) -> bytes:
-    """Append a new `extraTensorDescribe` vector to the file and point the root table's field 1 at it."""
-    out = bytearray(data + bytes(-len(data) % 16))
-    net = Table.root(memoryview(data))
-    field, vector = net.field(1), len(out)
-    count = len(quants)
-    # Layout: vector | vtable of TensorDescribe | vtable of TensorQuantInfo | per tensor: describe (12), quant (24).
-    vtables = vector + 4 + 4 * count
-    tables = vtables + 28
-    out += struct.pack("<I", count)
-    out += b"".join(struct.pack("<I", tables + 36 * i - (vector + 4 + 4 * i)) for i in range(count))
-    out += struct.pack("<7H", 14, 12, 0, 4, 0, 0, 8) + struct.pack("<7H", 14, 24, 4, 8, 12, 16, 20)
-    for i, (index, quant) in enumerate(quants.items()):
-        at = tables + 36 * i
-        out += struct.pack("<iiI", at - vtables, index, 4)
-        kind = _NUMBERS.get(quant.data_type, 0)
-        out += struct.pack("<iffffi", at + 12 - (vtables + 14), quant.scale, quant.zero, quant.low, quant.high, kind)
-    struct.pack_into("<I", out, field, vector - field)
-    return bytes(out)
 
 
 def pools_right() -> bool:

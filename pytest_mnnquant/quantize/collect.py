@@ -68,7 +68,8 @@ def _run_all(network: torch.nn.Module, wanted: set[Value], data: Dataset, see: S
     with quiet():
         if exits is None:
             trial = copy.deepcopy(network) if network.training else network
-            exits = module_exits(trial, as_tensors(data.head(_FEW), network))
+            few = next(iter(data.batches(_FEW)))
+            exits = module_exits(trial, as_tensors(few, network))
         chosen = _only(wanted, see)
         hooked = all(value in exits or _is_input(value) for value in wanted)
         places = {exits[value]: value for value in wanted if value in exits}

@@ -16,17 +16,18 @@ from typing import Any, Final
 import numpy as np
 
 from pytest_mnnquant.mnnfile.entries import layers_of, repaired
-from pytest_mnnquant.mnnfile.model import Model, Op, read_model
+from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import LayerParams, Params, WeightParams, read_params, write_params
 from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params, settled
 from pytest_mnnquant.quantize.carry import carried, watched_ops
 from pytest_mnnquant.quantize.observers import describe
 from pytest_mnnquant.quantize.offline import quantize_offline
-from pytest_mnnquant.quantize.prepare import Choices, Prepared, export_float
+from pytest_mnnquant.quantize.prepare import Choices, Prepared
 from pytest_mnnquant.quantize.ranges import Calibrated, calibrate_runtime
 from pytest_mnnquant.quantize.recipes import Maker, Recipe
 from pytest_mnnquant.quantize.record import Record, save_record
-from pytest_mnnquant.runtime.convert import convert
+from pytest_mnnquant.quantize.remade import export_again
+from pytest_mnnquant.quantize.repeat import convert_twice
 from pytest_mnnquant.runtime.execute import BATCH
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import DataError, SourceError
@@ -73,7 +74,7 @@ def by_converter(job: Job, folder: Path) -> Facts:
     if skipped:
         write_params(Params(skipped, model.uuid), folder / "left_float.bin")
         flags = (*flags, "--compressionParamsFile", str(folder / "left_float.bin"))
-    convert(model.path, folder / MADE, flags, timeout=job.choices.timeout)
+    convert_twice(model.path, folder / MADE, flags, timeout=job.choices.timeout)
     return {"modules": modules, "arguments": ["mnnconvert", "-f", "MNN", *job.recipe.flags]}
 
 
@@ -113,9 +114,8 @@ def _in_torch(job: Job, folder: Path) -> Facts:
     model, loose = source.model, loose_norms(network, source.model, data, **job.limits)
 
     def export(exported: Any) -> Model:
-        plain = with_plain_norms(exported, loose)
-        export_float(plain, data, folder, choices.exporter, source.batched, source.spec.text, choices.timeout)
-        return read_model(folder / FLOAT)
+        plain, label = with_plain_norms(exported, loose), job.recipe.label(job.mode)
+        return export_again(plain, source, source.data or data, folder, choices, label)
 
     if loose:
         model = export(network)
@@ -173,11 +173,13 @@ def _apply(
         params = Params((*params.layers, *_left_float(model, job.skip, modules)), params.uuid)
     path = save_params(params, folder / PARAMS_NAME)
     # From the float .mnn, not from ONNX: a Linear of 65,536 weights or more loses its weights on the way from ONNX.
-    convert(model.path, folder / MADE, ("--compressionParamsFile", str(path), *flags), timeout=job.choices.timeout)
+    convert_twice(
+        model.path, folder / MADE, ("--compressionParamsFile", str(path), *flags), timeout=job.choices.timeout
+    )
     assert job.data is not None
     observer = describe(job.recipe.observer, job.recipe.number)
     batches = {model.tensor_names[tensor]: rows for tensor, rows in found.batches.items()}
-    size = BATCH if job.source.network is not None or job.source.batched else 1
+    size = BATCH if (job.source.network is not None and not job.data.alone) or job.source.batched else 1
     save_record(Record(observer, job.data.samples, size, batches), folder)
     return {
         "params": PARAMS_NAME,
@@ -237,7 +239,7 @@ def by_pipeline(job: Job, folder: Path) -> Facts:
     base, record = source.model, Record(recipe.name, job.data.samples, BATCH, watched=made.watched)
     facts: Facts = {"drift": made.watched.drift, "arguments": [recipe.pipeline or MNNCOMPRESS]}
     if made.onnx is not None:
-        base = convert(made.onnx, folder / FLOAT, timeout=choices.timeout)
+        base = convert_twice(made.onnx, folder / FLOAT, timeout=choices.timeout)
     if recipe.maker is Maker.MNNCOMPRESS:
         if made.params is not None:
             facts["modules"] = _modules_of(read_params(made.params), base)
@@ -252,7 +254,7 @@ def by_pipeline(job: Job, folder: Path) -> Facts:
             raise SourceError(f"{recipe.name}: it made neither a .mnn nor an .onnx with its params file")
         start, params = (folder / FLOAT, _adapted(job, params, base, folder)) if _adapts(job) else (made.onnx, params)
         flags = ("--compressionParamsFile", str(params))
-        model = convert(start, folder / MADE, flags, timeout=choices.timeout).path
+        model = convert_twice(start, folder / MADE, flags, timeout=choices.timeout).path
         facts["arguments"] += ["mnnconvert", "-f", "MNN" if _adapts(job) else "ONNX", *flags[:1], params.name]
     return {
         **facts,

@@ -2,7 +2,7 @@
 
 The callable gets a PyTorch model in train or eval mode (`mode` says which), the calibration data, and a folder:
 
-    for inputs in calibration:      # tuples of tensors in the order of the model's inputs, batches of 32
+    for inputs in calibration:      # tuples of tensors in the order of the model's inputs, batches of 32 (or 1)
         model(*inputs)
 
 and returns the path of the file it made, a list of paths, or a mapping of `quantized`, `onnx` and `params` to paths;
@@ -113,6 +113,7 @@ def run_pipeline(
             origin=data.origin,
             mode=mode,
             batched=batched,
+            alone=data.alone,
             outdir=str(outdir),
             cwd=str(Path.cwd()),
             path=[str(Path(place).resolve()) for place in [*sys.path, "."]],

@@ -57,7 +57,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     except SourceError as error:
         return {"raised": str(error)}
     model.train(job["mode"] == "train")
-    data = Dataset(_arrays(job), origin=job["origin"])
+    data = Dataset(_arrays(job), origin=job["origin"], alone=job["alone"])
     os.chdir(job["outdir"])
     watch = Watch(model)
     calibration = Calibration(data, model, job["batched"], watch)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
-from pytest_mnnquant.metrics.agreement import Agreement, agreement, is_same
+from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, read_model
+from pytest_mnnquant.quantize.proof import (
+    FLOAT_MNN,
+    ONNX,
+    PROOF_SAMPLES,
+    Array,
+    Step,
+    by_name,
+    compare,
+    is_proven,
+    proof_from_onnx,
+    steps_from_pytorch,
+)
+from pytest_mnnquant.quantize.repeat import convert_twice
 from pytest_mnnquant.quantize.store import Store, file_digest
 from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.sources.data import Dataset, as_dataset, load_data
 from pytest_mnnquant.sources.images import Preprocess
@@ -25,7 +34,8 @@ from pytest_mnnquant.sources.spec import SourceError, Spec, call, load_module
 if TYPE_CHECKING:
     import torch
 
-_PROOF_SAMPLES: Final = 64
+_EXPORTED: Final = "float.onnx"
+_FLOAT: Final = "float.mnn"
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,9 @@ class Prepared:
     """A source and its float model.
 
     `proof` compares each output with the source's on real samples; None with `unproven` saying why it could not be
-    made. `batched` tells whether several samples can be fed at once. `network` is our private copy of a PyTorch model.
+    made. `chain` are the steps from the source to the float model with their own figures, and `unchained` says why the
+    one by way of ONNX is not among them. `batched` tells whether several samples can be fed at once. `network` is our
+    private copy of a PyTorch model.
     """
 
     spec: Spec
@@ -59,6 +71,8 @@ class Prepared:
     batched: bool
     proof: dict[str, Agreement] | None
     unproven: str = ""
+    chain: tuple[Step, ...] = ()
+    unchained: str = ""
     network: torch.nn.Module | None = field(default=None, repr=False)
     sample_run: Run | None = field(default=None, repr=False)
 
@@ -112,31 +126,45 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
             f"{spec.text}: no data to run the model on: give --mnn-calibration (and --mnn-evaluation), or define "
             "calibration() and evaluation() beside the model"
         )
-    some = Dataset(data.head(_PROOF_SAMPLES), origin=data.origin)
+    if not pytorch.takes_batches(network, data):
+        calibration, evaluation = (one and dataclasses.replace(one, alone=True) for one in (calibration, evaluation))
+        data = dataclasses.replace(data, alone=True)
+    some = data.first(PROOF_SAMPLES)
     expected = pytorch.outputs(network, some, spec.text)
-    if calibration is not None and calibration is not data:  # It must not fail later, in the middle of calibrating.
-        pytorch.outputs(network, Dataset(calibration.head(2), origin=calibration.origin), spec.text)
+    if calibration is not None and evaluation is not None:  # It must not fail later, in the middle of calibrating.
+        pytorch.outputs(network, calibration.first(2), spec.text)
     digest = pytorch.digest(network)
+    say("exporting and converting to float")
+    model, ran, wanted, proof = _proven(network, some, expected, digest, choices, store, spec.text)
+    onnx = model.path.with_name(_EXPORTED)
+    chain, unchained = steps_from_pytorch(onnx, some.inputs, wanted, ran, proof, choices.timeout)
+    found = (model, digest, calibration, evaluation, ran.batched, proof, "", chain, unchained, network, ran)
+    return Prepared(spec, *found)
+
+
+def _proven(
+    network: Any, some: Dataset, expected: Sequence[Array], digest: str, choices: Choices, store: Store, name: str
+) -> tuple[Model, Run, dict[str, Array], dict[str, Agreement]]:
+    """The float model, its run, the outputs it should have given, and the proof.
+
+    With a dynamic batch, else with a batch of one; from the store, else made anew. The last is taken as it is.
+    """
     failure: Exception | None = None
-    for dynamic in (True, False):
-        for fresh in (False, True):
-            try:
-                say("exporting and converting to float")
-                model = _export_and_convert(network, some, digest, choices, store, dynamic, fresh, spec.text)
-                ran = run(model, some.inputs, timeout=choices.timeout, batched=dynamic)
-                exported = _ordered(model)
-                if len(exported) != len(expected):
-                    raise ValueError(f"the model returns {len(expected)} tensors, its ONNX export {len(exported)}")
-                proof = _compare(dict(zip(exported, expected, strict=True)), ran)
-            except (NativeFailure, ValueError) as error:
-                failure = error
-                continue
-            if is_proven(proof) or not dynamic:
-                return Prepared(spec, model, digest, calibration, evaluation, dynamic, proof, "", network, ran)
-            failure = None
-    if failure is not None:
-        raise failure if isinstance(failure, NativeFailure) else SourceError(f"{spec.text}: {failure}")
-    return Prepared(spec, model, digest, calibration, evaluation, False, proof, "", network, ran)
+    for dynamic, fresh in ((True, False), (True, True), (False, False), (False, True)):
+        if dynamic and some.alone:
+            continue
+        try:
+            model = _export_and_convert(network, some, digest, choices, store, dynamic, fresh, name)
+            ran = run(model, some.inputs, timeout=choices.timeout, batched=dynamic)
+            wanted = by_name(model, expected)
+            proof = compare(wanted, ran.outputs)
+        except (NativeFailure, ValueError) as error:
+            failure = error
+            continue
+        if is_proven(proof) or (fresh and not dynamic):
+            return model, ran, wanted, proof
+    assert failure is not None
+    raise failure if isinstance(failure, NativeFailure) else SourceError(f"{name}: {failure}")
 
 
 def _export_and_convert(
@@ -144,30 +172,21 @@ def _export_and_convert(
 ) -> Model:
     shapes = {key: array.shape[1:] for key, array in data.inputs.items()}
     inputs = {"state": digest, "exporter": choices.exporter, "dynamic": dynamic, "shapes": shapes}
-    return read_model(
-        store.folder(
-            "float",
-            inputs,
-            lambda folder: export_float(network, data, folder, choices.exporter, dynamic, name, choices.timeout),
-            fresh=fresh,
-        )
-        / "float.mnn"
-    )
+
+    def build(folder: Path) -> None:
+        export_float(network, data, folder, choices.exporter, dynamic, name, choices.timeout)
+
+    return read_model(store.folder("float", inputs, build, fresh=fresh) / _FLOAT)
 
 
 def export_float(
     network: Any, data: Dataset, folder: Path, exporter: str, dynamic: bool, name: str, timeout: float
-) -> None:
+) -> Model:
     """Write `float.onnx` and `float.mnn` of a PyTorch model into `folder`."""
     from pytest_mnnquant.sources import pytorch
 
-    pytorch.export(network, data, folder / "float.onnx", exporter=exporter, dynamic=dynamic, name=name)
-    convert(folder / "float.onnx", folder / "float.mnn", timeout=timeout)
-
-
-def _ordered(model: Model) -> list[str]:
-    """The outputs in the order of export: `output`, `output1`, `output2`, ..."""
-    return sorted(model.output_names, key=lambda name: int(name.removeprefix("output") or 0))
+    pytorch.export(network, data, folder / _EXPORTED, exporter=exporter, dynamic=dynamic, name=name)
+    return convert_twice(folder / _EXPORTED, folder / _FLOAT, timeout=timeout)
 
 
 # Files --------------------------------------------------------------------------------------------------------------
@@ -184,9 +203,9 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
         say("converting to float")
         source = spec.path
         folder = store.folder(
-            "float", {"onnx": digest}, lambda made: _convert_onnx(source, made / "float.mnn", choices.timeout)
+            "float", {"onnx": digest}, lambda made: _convert_onnx(source, made / _FLOAT, choices.timeout)
         )
-        model = read_model(folder / "float.mnn")
+        model = read_model(folder / _FLOAT)
     names = tuple(item.name for item in model.inputs)
     calibration = _data(choices.calibration, None, "calibration", names, choices)
     evaluation = _data(choices.evaluation, None, "evaluation", names, choices)
@@ -194,12 +213,13 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
     if data is not None:
         _fit(data, model.inputs)
     batched, ran = (True, None) if data is None else _try_batch(model, data, choices.timeout)
-    proof, unproven = _proof_of_file(spec.path, data, ran)
-    return Prepared(spec, model, digest, calibration, evaluation, batched, proof, unproven, None, ran)
+    proof, unproven = _proof_of_file(spec.path, data, ran, choices.timeout)
+    chain = (Step(ONNX, FLOAT_MNN, proof),) if proof else ()
+    return Prepared(spec, model, digest, calibration, evaluation, batched, proof, unproven, chain, sample_run=ran)
 
 
 def _convert_onnx(source: Path, output: Path, timeout: float) -> None:
-    convert(source, output, timeout=timeout)
+    convert_twice(source, output, timeout=timeout)
 
 
 def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> None:
@@ -214,70 +234,21 @@ def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> None:
 
 def _try_batch(model: Model, data: Dataset, timeout: float) -> tuple[bool, Run]:
     """Whether the model gives the same for samples fed together as one by one (a fixed batch of 1 may not)."""
-    some = data.head(_PROOF_SAMPLES)
+    some = data.head(PROOF_SAMPLES)
     alone = run(model, some, timeout=timeout, batched=False)
     try:
         together = run(model, some, timeout=timeout)
-        same = is_proven(_compare(alone.outputs, together))
+        same = is_proven(compare(alone.outputs, together.outputs))
     except (NativeFailure, ValueError):
         return False, alone
     return (True, together) if same else (False, alone)
 
 
-def _proof_of_file(path: Path, data: Dataset | None, ran: Run | None) -> tuple[dict[str, Agreement] | None, str]:
+def _proof_of_file(
+    path: Path, data: Dataset | None, ran: Run | None, timeout: float
+) -> tuple[dict[str, Agreement] | None, str]:
     if path.suffix == ".mnn":
         return {}, ""
     if data is None or ran is None:
         return None, "no data were given (--mnn-evaluation) to compare the float model with the ONNX model on"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import onnxruntime
-    except ImportError:
-        return None, "onnxruntime is not installed to run the ONNX model (pip install 'pytest-mnnquant[onnx]')"
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        fixed = session.get_inputs()[0].shape[0]
-        batch = 1 if fixed == 1 else len(next(iter(ran.outputs.values())))
-        expected = _run_onnx(session, names, data.head(_PROOF_SAMPLES), batch)
-    except Exception as error:
-        return None, f"onnxruntime can't run the ONNX model on {data.origin}: {str(error).splitlines()[0]}"
-    return _compare(expected, ran), ""
-
-
-def _run_onnx(
-    session: Any, names: list[str], inputs: dict[str, npt.NDArray[Any]], batch: int
-) -> dict[str, npt.NDArray[Any]]:
-    kinds = {
-        "tensor(float)": np.float32,
-        "tensor(int64)": np.int64,
-        "tensor(int32)": np.int32,
-        "tensor(uint8)": np.uint8,
-    }
-    wanted = {item.name: kinds.get(item.type, np.float32) for item in session.get_inputs()}
-    count = len(next(iter(inputs.values())))
-    parts = []
-    for start in range(0, count, batch):
-        feed = {name: inputs[name][start : start + batch].astype(kind) for name, kind in wanted.items()}
-        parts.append(session.run(names, feed))
-    return {name: np.concatenate(column) for name, column in zip(names, zip(*parts, strict=True), strict=True)}
-
-
-# Both ---------------------------------------------------------------------------------------------------------------
-
-
-def _compare(expected: dict[str, npt.NDArray[Any]], ran: Run) -> dict[str, Agreement]:
-    missing = sorted(set(expected) - set(ran.outputs))
-    if missing:
-        raise ValueError(f"the float model has no output {missing[0]!r}; it has: {', '.join(sorted(ran.outputs))}")
-    return {name: agreement(_flat(array), _flat(ran.outputs[name])) for name, array in expected.items()}
-
-
-def _flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return array if array.ndim == 2 else array.reshape(len(array), -1)
-
-
-def is_proven(proof: dict[str, Agreement]) -> bool:
-    """Whether every output agrees to float rounding."""
-    return all(is_same(item) for item in proof.values())
+    return proof_from_onnx(path, data.head(PROOF_SAMPLES), data.origin, ran, timeout)

@@ -11,8 +11,10 @@ from typing import Any
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.makers import FLOAT, MADE, MAKE, Job
 from pytest_mnnquant.quantize.prepare import Choices, Prepared
+from pytest_mnnquant.quantize.proof import Step
 from pytest_mnnquant.quantize.recipes import Recipe
 from pytest_mnnquant.quantize.record import Record, load_record
+from pytest_mnnquant.quantize.remade import load_chain
 from pytest_mnnquant.quantize.store import Store, file_digest, versions
 from pytest_mnnquant.sources.spec import SourceError
 
@@ -26,7 +28,8 @@ class Variant:
     `base` is the float model it was quantized from: the source's, or the one that was exported for it (calibration in
     train mode moves statistics; BatchNorms that MNN does not fold are written as multiply and add).
     `given` is True for a file that the user's own build made. `drift`: see `Calibrated`. `modules` gives the
-    user's own module for each layer, where it is known. `provenance` says how it was made: tool, versions, arguments,
+    user's own module for each layer, where it is known. `chain` is the proof of a `base` that was exported for this
+    variant: against the network that calibration left. `provenance` says how it was made: tool, versions, arguments,
     hashes of source, float model, calibration data and params file.
     """
 
@@ -39,6 +42,7 @@ class Variant:
     drift: float = 0.0
     modules: dict[str, str] = field(default_factory=dict)
     record: Record | None = None
+    chain: tuple[Step, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -100,6 +104,7 @@ def _loaded(job: Job, folder: Path, data_digest: str | None) -> Variant:
         drift=facts.get("drift", 0.0),
         modules=facts.get("modules", {}),
         record=load_record(folder),
+        chain=load_chain(folder),
         provenance=_provenance(job, base, params, facts, data_digest),
     )
 

@@ -44,7 +44,7 @@ class Calibration:
         self.batched = batched
 
     def __len__(self) -> int:
-        return math.ceil(self._data.samples / BATCH)
+        return self._data.samples if self._data.alone else math.ceil(self._data.samples / BATCH)
 
     def __iter__(self) -> Iterator[Tensors]:
         self._watch.start()

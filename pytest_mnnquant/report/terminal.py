@@ -103,7 +103,7 @@ def _row(label: str, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]
         label,
         _size(size),
         "-" if share is None else f"{share:.1%}",
-        _accuracy(metric("accuracy", "top1_drop"), metric("accuracy", "outputs")),
+        _accuracy(metric("accuracy", "task"), metric("accuracy", "outputs")),
         "-" if ratio is None else f"{ratio:.2f}x float",
         verdict,
     )
@@ -115,9 +115,10 @@ def _size(ratio: float | None) -> str:
     return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x LARGER"
 
 
-def _accuracy(drop: float | None, outputs: Mapping[str, Mapping[str, Any]] | None) -> str:
-    if drop is not None:
-        return f"top-1 {-drop:+.4f}" if drop else "top-1 +-0"
+def _accuracy(task: Mapping[str, Any] | None, outputs: Mapping[str, Mapping[str, Any]] | None) -> str:
+    if task is not None:
+        change = task["quantized"] - task["float"]
+        return f"{task['label']} {change:+.4f}" if change else f"{task['label']} +-0"
     cosines = [figures["cosine"] for figures in (outputs or {}).values() if figures["cosine"] is not None]
     return f"cosine {min(cosines):.4f}" if cosines else "-"
 

@@ -83,7 +83,7 @@ def run(
 
     Raises `NativeFailure` when MNN crashes, fails or returns nothing.
     """
-    with _job(model, inputs) as job:
+    with Job(model, inputs) as job:
         result = job.run(
             "run",
             what=f"running {model.path.name}",
@@ -107,7 +107,7 @@ def tensor_values(
 ) -> dict[str, tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]]:
     """{operator: (its first input, its first output)} on one batch of inputs, flattened in NCHW order."""
     size = BATCH if batched else 1
-    with _job(model, {name: array[:size] for name, array in inputs.items()}) as job:
+    with Job(model, {name: array[:size] for name, array in inputs.items()}) as job:
         job.watch("observe", f"tracing {model.path.name}", model, ops, batched, timeout, probe=True)
         return {
             op.name: (job.array_or_none(f"tensor{number}_0"), job.array_or_none(f"tensor{number}_1"))
@@ -119,7 +119,7 @@ def tensor_ranges(
     model: Model, ops: Sequence[Op], inputs: Arrays, *, timeout: float, batched: bool = True
 ) -> npt.NDArray[np.float64]:
     """Smallest and largest value in each batch, shape [batches, operators, input or output, min or max]."""
-    with _job(model, inputs) as job:
+    with Job(model, inputs) as job:
         job.watch("observe", f"calibrating {model.path.name}", model, ops, batched, timeout)
         return np.load(job.folder / "ranges.npy")  # type: ignore[no-any-return]
 
@@ -135,7 +135,7 @@ def tensor_histograms(
     batched: bool = True,
 ) -> npt.NDArray[np.float64]:
     """How often values fell in equal bins, shape [operators, input or output, bins]; `bounds` ends in [low or high]."""
-    with _job(model, inputs) as job:
+    with Job(model, inputs) as job:
         np.save(job.folder / "bounds.npy", bounds)
         more = {"bounds": str(job.folder / "bounds.npy"), "bins": bins}
         job.watch("histograms", f"calibrating {model.path.name}", model, ops, batched, timeout, **more)
@@ -150,7 +150,7 @@ def code_losses(
     None where there is no grid, where the tensor never appeared in the run, and where its values are not finite.
     """
     plain = [[dataclasses.astuple(grid) if grid else (0.0, 0.0, 0.0) for grid in sides] for sides in grids]
-    with _job(model, inputs) as job:
+    with Job(model, inputs) as job:
         np.save(job.folder / "grids.npy", np.array(plain, np.float64).reshape(len(ops), 2, 3))
         path = str(job.folder / "grids.npy")
         job.watch("losses", f"observing {model.path.name}", model, ops, batched, timeout, grids=path)
@@ -178,13 +178,13 @@ def paired_times(
 ) -> PairedTimes:
     """Time both models side by side in one process, interleaved, on a batch of one sample."""
     one = {name: array[:1] for name, array in inputs.items()}
-    with _job(reference, one) as job:
+    with Job(reference, one) as job:
         result = job.run(
             "time",
             what=f"timing {candidate.path.name}",
             timeout=timeout + budget,
             models=[str(reference.path.resolve()), str(candidate.path.resolve())],
-            names=[_renamed(reference, model) for model in (reference, candidate)],
+            names=[renamed(reference, model) for model in (reference, candidate)],
             batch=1,
             pairs=pairs,
             budget=budget,
@@ -195,7 +195,7 @@ def paired_times(
     return PairedTimes(reference_times, candidate_times)
 
 
-class _job:
+class Job:
     """A temporary folder with the inputs of a job, as files that the child maps."""
 
     def __init__(self, model: Model, inputs: Arrays) -> None:
@@ -204,7 +204,7 @@ class _job:
         self._temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
         self.folder = Path(self._temporary.name)
 
-    def __enter__(self) -> _job:
+    def __enter__(self) -> Job:
         for number, array in enumerate(self._inputs.values()):
             np.save(self.folder / f"input{number}.npy", array)
         return self
@@ -213,6 +213,7 @@ class _job:
         self._temporary.cleanup()
 
     def run(self, task: str, **job: Any) -> dict[str, Any]:
+        """Run a task of the runner (or of another `program`) on these inputs; raises `NativeFailure`."""
         files = {name: str(self.folder / f"input{number}.npy") for number, name in enumerate(self._inputs)}
         return run_job(task, self.folder, inputs=files, **job)
 
@@ -233,13 +234,15 @@ class _job:
         )
 
     def array(self, name: str) -> npt.NDArray[np.float32]:
+        """An array that the task left."""
         return np.load(self.folder / f"{name}.npy")  # type: ignore[no-any-return]
 
     def array_or_none(self, name: str) -> npt.NDArray[np.float32] | None:
+        """An array that the task may have left."""
         return self.array(name) if (self.folder / f"{name}.npy").exists() else None
 
 
-def _renamed(reference: Model, model: Model) -> dict[str, str]:
+def renamed(reference: Model, model: Model) -> dict[str, str]:
     """The names of a model's inputs by those of the reference: the same, or others in the same order."""
     ours, theirs = ([spec.name for spec in item.inputs] for item in (reference, model))
     return dict(zip(ours, ours if set(ours) == set(theirs) else theirs, strict=len(ours) == len(theirs)))

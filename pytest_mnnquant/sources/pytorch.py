@@ -94,6 +94,40 @@ def flat_outputs(value: Any) -> list[torch.Tensor]:
     return []
 
 
+def takes_batches(model: torch.nn.Module, data: Dataset) -> bool:
+    """Whether two samples together give what each gives alone: `view(1, -1)` in a model mixes or refuses them."""
+    import torch
+
+    if data.samples < 2:
+        return True
+    with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            alone = [flat_outputs(model(*as_tensors(one, model))) for one in data.first(2).batches(1)]
+            together = flat_outputs(model(*as_tensors(data.head(2), model)))
+        except Exception:
+            return not _runs(model, data.head(1))  # What fails on a single sample too is told elsewhere.
+    if any(len(one) != len(together) for one in alone):
+        return False
+    pairs = zip(together, *alone, strict=True)
+    return all(_is_both(both, torch.cat([first, second])) for both, first, second in pairs if first.dim())
+
+
+def _runs(model: torch.nn.Module, inputs: dict[str, npt.NDArray[Any]]) -> bool:
+    try:
+        model(*as_tensors(inputs, model))
+    except Exception:
+        return False
+    return True
+
+
+def _is_both(both: torch.Tensor, joined: torch.Tensor) -> bool:
+    """Whether a batch of two holds what its samples give, up to rounding that may differ with the size of a batch."""
+    if both.shape != joined.shape:
+        return False
+    span = float(joined.double().abs().max()) if joined.numel() else 0.0
+    return bool(((both.double() - joined.double()).abs() <= 1e-2 * span + 1e-6).all())
+
+
 def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArray[Any]]:
     """What the model computes on all samples, one array an output. Raises `SourceError` when it fails on them."""
     import torch
@@ -170,8 +204,12 @@ def _required_inputs_only(model: torch.nn.Module) -> Iterator[None]:
 
 
 def digest(model: torch.nn.Module) -> str:
-    """A hash of the model's structure and state."""
+    """A hash of the model's structure and state, and of the plain attributes that its code may go by."""
     total = hashlib.sha256(repr(model).encode())
+    for name, module in model.named_modules():
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, bool | int | float | str)}
+        plain.pop("training", None)
+        total.update(f"{name}{type(module).__qualname__}{sorted(plain.items())}".encode())
     for key, value in model.state_dict().items():
         total.update(key.encode())
         if hasattr(value, "numpy"):

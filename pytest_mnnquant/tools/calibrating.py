@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.checks.accuracy import AccuracyEvidence, check_accuracy
+from pytest_mnnquant.checks.blame import Suspects
+from pytest_mnnquant.checks.criteria import Criteria
 from pytest_mnnquant.checks.finding import Result
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
@@ -132,10 +134,8 @@ def _likeness(source: Model, made: Model, samples: Samples, timeout: float) -> R
     evidence = AccuracyEvidence(
         reference=reference.outputs,
         outputs=exact.outputs,
-        labels=None,
         as_run=ran.outputs,
         pools=changed,
-        drift=0.0,
-        scales=tuple(op.name for op in trace if op.kind == "Scale"),
+        suspects=Suspects(scales=tuple(op.name for op in trace if op.kind == "Scale")),
     )
-    return check_accuracy(evidence, 0.0, _COSINE)
+    return check_accuracy(evidence, Criteria(usual_cosine=_COSINE))

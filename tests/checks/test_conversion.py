@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from pytest_mnnquant.metrics.agreement import Agreement, agreement
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.quantize.proof import FLOAT_MNN, NOT_INSTALLED, ONNX, PYTORCH, Step
 from tests.evidence import as_int8, codes, layer, model, with_weights
 
 FLOAT = model([layer("a"), layer("b", (4, 8, 3, 3)), layer("c", (9, 9, 1, 1))])
@@ -24,8 +27,9 @@ def check(
     proof: dict[str, Agreement] | None = GOOD,
     unproven: str = "",
     given: bool = False,
+    **more: Any,
 ) -> Result:
-    return check_conversion(base, proof, unproven, match_layers(base, variant), given)
+    return check_conversion(base, proof, unproven, match_layers(base, variant), given, **more)
 
 
 def test_the_same_network_proven_passes() -> None:
@@ -113,3 +117,109 @@ def test_a_layer_more_or_less_fails() -> None:
 def test_a_model_without_layers_is_no_evidence() -> None:
     empty = model([])
     assert codes(check(empty, empty)) == ["MNQ001"]
+
+
+# Which step --------------------------------------------------------------------------------------------------------
+
+
+def off(by: float, reference: np.ndarray = REFERENCE) -> Agreement:
+    """An output of which one value is off by this share of the range."""
+    other = reference.copy()
+    other[3, 3] += by * np.ptp(reference)
+    return agreement(reference, other)
+
+
+def judged(exported: float, converted: float, whole: float) -> Result:
+    chain = (Step(PYTORCH, ONNX, {"y": off(exported)}), Step(ONNX, FLOAT_MNN, {"y": off(converted)}))
+    return check(proof={"y": off(whole)}, chain=chain)
+
+
+@pytest.mark.parametrize(
+    ("exported", "converted", "whole", "code", "cause", "remedy"),
+    [
+        (0.2, 1e-6, 0.2, "MNQ112", "the exporter did it", "--mnn-exporter"),
+        (1e-6, 0.2, 0.2, "MNQ110", "MNN's converter or its operators did it; the export is right", "report the ONNX"),
+        (0.2, 0.3, 0.4, "MNQ110", "both steps are off: PyTorch to ONNX off by 0.2 of its range", "--mnn-exporter"),
+        (0.007, 0.007, 0.014, "MNQ110", "no single step is off by more than allowed", "report"),
+    ],
+    ids=["export", "conversion", "both", "neither alone"],
+)
+def test_the_step_that_broke_an_output_is_accused_and_no_other(
+    exported: float, converted: float, whole: float, code: str, cause: str, remedy: str
+) -> None:
+    result = judged(exported, converted, whole)
+    assert codes(result) == [code]
+    (finding,) = result.findings
+    assert "'y'" in finding.message
+    assert cause in finding.cause
+    assert remedy in finding.remedy
+    assert "before anything is quantized" in finding.remedy
+
+
+def test_each_output_has_its_own_culprit() -> None:
+    fine, wrong = off(1e-6), off(0.5)
+    chain = (
+        Step(PYTORCH, ONNX, {"a": wrong, "b": fine, "c": fine}),
+        Step(ONNX, FLOAT_MNN, {"a": fine, "b": wrong, "c": fine}),
+    )
+    result = check(proof={"a": wrong, "b": wrong, "c": fine}, chain=chain)
+    assert [(finding.code, finding.message.split("'")[1]) for finding in result.findings] == [
+        ("MNQ112", "a"),
+        ("MNQ110", "b"),
+    ]
+
+
+def test_a_float_model_that_is_right_passes_whatever_onnxruntime_computes() -> None:
+    assert judged(0.2, 0.2, 1e-6).outcome == PASSED
+
+
+def test_integers_are_told_by_their_share() -> None:
+    reference = np.arange(100) % 7
+    wrong = agreement(reference, np.where(np.arange(100) < 30, reference + 1, reference))
+    chain = (
+        Step(PYTORCH, ONNX, {"y": wrong}),
+        Step(ONNX, FLOAT_MNN, {"y": agreement(reference, reference)}),
+    )
+    result = check(proof={"y": wrong}, chain=chain)
+    assert codes(result) == ["MNQ112"]
+    assert "has 70.0% of the source's integers" in result.findings[0].message
+    assert "100.0% equal" in result.findings[0].message
+
+
+def test_an_onnx_source_has_one_step_to_blame() -> None:
+    result = check(proof={"y": off(0.3)}, chain=(Step(ONNX, FLOAT_MNN, {"y": off(0.3)}),))
+    assert codes(result) == ["MNQ110"]
+    assert "the source is the ONNX model itself" in result.findings[0].cause
+    assert "--mnn-exporter" not in result.findings[0].remedy
+
+
+def test_without_onnxruntime_either_step_may_have_done_it() -> None:
+    chain = (Step(PYTORCH, FLOAT_MNN, {"y": off(0.3)}),)
+    result = check(proof={"y": off(0.3)}, chain=chain, unchained=NOT_INSTALLED)
+    assert codes(result) == ["MNQ110"]
+    assert "which of them is not known: onnxruntime is not installed" in result.findings[0].cause
+    assert result.metrics["chain_lacks"] == NOT_INSTALLED
+
+
+def test_each_step_has_its_figures_in_the_report() -> None:
+    chain = judged(1e-6, 2e-6, 3e-6).metrics["chain"]
+    assert [(step["from"], step["to"]) for step in chain] == [(PYTORCH, ONNX), (ONNX, FLOAT_MNN)]
+    for step, error in zip(chain, (1e-6, 2e-6), strict=True):
+        assert set(step["outputs"]["y"]) == {"relative_error", "cosine", "sqnr_db", "top1_agreement", "equal"}
+        assert step["outputs"]["y"]["relative_error"] == pytest.approx(error, rel=1e-3)
+
+
+# Twice the same ----------------------------------------------------------------------------------------------------
+
+
+def test_models_that_come_out_the_same_twice_pass() -> None:
+    result = check(repeated={"float .mnn": "", "quantized .mnn": ""})
+    assert result.outcome == PASSED
+    assert result.metrics["converted_twice"] == ["float .mnn", "quantized .mnn"]
+
+
+def test_each_model_that_does_not_fails_with_the_place() -> None:
+    where = {"float .mnn": "", "float .mnn of the variant": "a: 3 of 288 weights, by up to 0.1", "quantized .mnn": "b"}
+    result = check(repeated=where)
+    assert codes(result) == ["MNQ113", "MNQ113"]
+    assert "the float .mnn of the variant differs: a: 3 of 288 weights" in result.findings[0].message

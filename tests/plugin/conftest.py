@@ -43,7 +43,11 @@ class Net(nn.Module):
 
 def build():
     torch.manual_seed(0)
-    return Net().eval()
+    net = Net().eval()
+    with torch.no_grad():  # All classes are found, not the same one everywhere.
+        some = np.random.default_rng(3).random((200, 1, 8, 8), np.float32)
+        net.head.bias -= net(torch.from_numpy(some)).mean(0)
+    return net
 
 
 def images(seed, count=24):

@@ -41,7 +41,10 @@ def test_a_model_that_is_none_is_refused(refused: Refused, spec: str, says: str)
         ("--mnn-min-coverage=1.01", "argument --mnn-min-coverage: 1.01 is out of range; allowed: 0 to 1"),
         ("--mnn-min-coverage=99%", "argument --mnn-min-coverage: '99%' is not a number"),
         ("--mnn-min-coverage=nan", "argument --mnn-min-coverage: 'nan' is not a number"),
-        ("--mnn-max-accuracy-drop=2", "argument --mnn-max-accuracy-drop: 2 is out of range; allowed: -1 to 1"),
+        (
+            "--mnn-max-accuracy-drop=2",
+            "--mnn-max-accuracy-drop: a drop of 2 is out of range; allowed for top1: -1 to 1",
+        ),
         ("--mnn-min-cosine=-2", "argument --mnn-min-cosine: -2 is out of range; allowed: -1 to 1"),
         ("--mnn-min-size-ratio=-1", "argument --mnn-min-size-ratio: -1 is out of range; allowed: at least 0"),
         ("--mnn-max-latency-ratio=x", "argument --mnn-max-latency-ratio: 'x' is not a number"),

@@ -88,7 +88,7 @@ def test_evaluation_data_decide_about_accuracy(run: Run, pytester: pytest.Pytest
     assert plain.metrics("accuracy")["outputs"]["output"]["cosine"] > 0.999
     assert "top1" not in plain.metrics("accuracy")
     labelled = run(MODEL, "--mnn-recipe=w8", "--mnn-evaluation=wrong.npz", "-k", "accuracy")
-    assert labelled.metrics("accuracy")["float_top1"] < 0.9
+    assert "MNQ709" in labelled.codes()  # Which the float model does not answer.
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_mnnquant.quantize.prepare import Choices, Prepared, is_proven, prepare
+from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.proof import is_proven
 from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 from tests.conftest import FIXTURES, TIMEOUT, Workshop, quietly
@@ -95,6 +96,17 @@ def test_an_artifact_of_other_weights_or_half_of_one_is_not_believed(tmp_path: P
         np.testing.assert_array_equal(
             again.model.decoded(again.model.layers[0]), right.model.decoded(right.model.layers[0])
         )
+
+
+def test_one_for_a_fixed_batch_is_not_believed_either(tmp_path: Path) -> None:
+    network, data, own = OneByOne(), {"x": images()}, Store(tmp_path / "store")
+    first = prepared(network, data, own)
+    assert not first.batched
+    first.model.path.unlink()
+    first.model.path.write_bytes(prepared(OneByOne(), data, Store(tmp_path / "other")).model.path.read_bytes())
+    again = prepared(network, data, own)
+    assert again.proof is not None
+    assert is_proven(again.proof)
 
 
 def test_the_second_time_nothing_is_made(digits: Prepared, store: Store) -> None:

@@ -87,7 +87,7 @@ def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> M
 
 
 def full(label: str = "w8", **more: Any) -> Records:
-    accuracy = {"top1_drop": 0.0125, "outputs": {}}
+    accuracy = {"task": {"label": "top-1", "float": 0.9, "quantized": 0.8875}, "outputs": {}}
     return [
         record(judge("size", [], {"size_ratio": 3.456}), label),
         record(judge("coverage", [], {"coverage": 0.98765}), label),
@@ -104,10 +104,10 @@ def test_a_variant_is_a_row_of_its_figures() -> None:
 @pytest.mark.parametrize(
     ("metrics", "shown"),
     [
-        ({"top1_drop": 0.0}, "top-1 +-0"),
-        ({"top1_drop": -0.01}, "top-1 +0.0100"),
-        ({"top1_drop": None, "outputs": {"a": {"cosine": 0.99}, "b": {"cosine": 0.5}}}, "cosine 0.5000"),
-        ({"top1_drop": None, "outputs": {"a": {"cosine": None}}}, "-"),
+        ({"task": {"label": "top-1", "float": 0.5, "quantized": 0.5}}, "top-1 +-0"),
+        ({"task": {"label": "mean IoU", "float": 0.5, "quantized": 0.51}}, "mean IoU +0.0100"),
+        ({"task": None, "outputs": {"a": {"cosine": 0.99}, "b": {"cosine": 0.5}}}, "cosine 0.5000"),
+        ({"task": None, "outputs": {"a": {"cosine": None}}}, "-"),
     ],
     ids=str,
 )

@@ -242,3 +242,12 @@ def test_batches_that_never_end_are_stopped(monkeypatch: pytest.MonkeyPatch, siz
     assert len(taken) == 10**7 // max(4096, 4 * size) + 1
     few = as_dataset(itertools.islice(endless(), 5), ("x",), "the origin")
     assert few.inputs["x"].shape == (5, size)
+
+
+def test_the_first_samples_are_data_of_their_own() -> None:
+    data = Dataset({"x": np.arange(10)}, np.arange(10) * 2, "there", alone=True)
+    some = data.first(3)
+    assert some.samples == 3
+    assert some.labels is not None
+    assert (some.labels.tolist(), some.origin, some.alone) == ([0, 2, 4], "there", True)
+    assert [len(batch["x"]) for batch in some.batches(32)] == [1, 1, 1]

@@ -24,6 +24,7 @@ from pytest_mnnquant.sources.pytorch import (
     outputs,
     private_copy,
     quiet,
+    takes_batches,
 )
 from pytest_mnnquant.sources.spec import SourceError
 from tests.conftest import TIMEOUT, Workshop
@@ -201,3 +202,61 @@ def test_quiet_keeps_warnings_and_prints_away_and_puts_settings_back(capfd: pyte
     assert capfd.readouterr().out == ""
     with pytest.warns(UserWarning, match="shown"):
         warnings.warn("shown", UserWarning, stacklevel=1)
+
+
+class Mixes(nn.Module):
+    """Written for a batch of one: `reshape` mixes samples that come together."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(1, 4, -1).mean(2)
+
+
+class Refuses(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(x.reshape(1, -1))
+        return out
+
+
+class Fails(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("never")
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "takes"),
+    [
+        (nn.Linear(8, 3), (5, 8), True),
+        (Mixes(), (5, 4, 6), False),
+        (Refuses(), (5, 8), False),
+        (Refuses(), (1, 8), True),
+        (Fails(), (5, 8), True),
+    ],
+)
+def test_models_that_take_one_sample_at_a_time_are_noticed(
+    network: nn.Module, shape: tuple[int, ...], takes: bool
+) -> None:
+    data = Dataset({"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)})
+    assert takes_batches(network.eval(), data) == takes
+
+
+def test_one_at_a_time_every_sample_has_its_own_output() -> None:
+    data = Dataset({"x": np.arange(96, dtype=np.float32).reshape(4, 4, 6)}, alone=True)
+    (found,) = outputs(Mixes(), data, "net")
+    assert np.array_equal(found, data.inputs["x"].mean(2))
+
+
+def test_the_digest_tells_plain_attributes_apart() -> None:
+    """Code that goes by an attribute computes something else, with the same weights."""
+
+    def net(swapped: bool) -> nn.Module:
+        torch.manual_seed(0)
+        made = nn.Sequential(nn.Linear(3, 3))
+        made.swapped = swapped  # type: ignore[assignment]
+        return made
+
+    assert digest(net(True)) != digest(net(False))
+    assert digest(net(True)) == digest(net(True).train())

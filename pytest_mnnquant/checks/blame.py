@@ -1,0 +1,57 @@
+"""What made a variant's outputs worse, where evidence shows it, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_mnnquant.checks.execution import ADD_RELU, ADD_RELU_REMEDY, INT8_SCALE, INT8_SCALE_REMEDY
+from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.quantize.recipes import Maker, Recipe
+
+# A BatchNorm mean that calibration moved by this many standard deviations makes another model of it.
+_MUCH_DRIFT: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """What is known to spoil outputs. `drift`: see `Variant`; `clamping` and `scales`: see `check_execution`.
+
+    `recipe` is None where no recipe of ours was asked.
+    """
+
+    drift: float = 0.0
+    clamping: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
+    recipe: Recipe | None = None
+
+
+def cause(suspects: Suspects) -> str:
+    """Why outputs are worse; empty where none of the known reasons is there."""
+    if suspects.drift >= _MUCH_DRIFT:
+        return (
+            f"calibration in train mode moved BatchNorm statistics by up to {suspects.drift:.2f} standard deviations, "
+            "so the model itself is another one"
+        )
+    if suspects.scales:
+        return f"{INT8_SCALE} ({', '.join(suspects.scales[:3])})"
+    return f"{ADD_RELU} ({', '.join(suspects.clamping)})" if suspects.clamping else ""
+
+
+def remedy(suspects: Suspects) -> str:
+    """What to do about it."""
+    if suspects.drift >= _MUCH_DRIFT:
+        return "calibrate in eval mode (model.eval() before the calibration loop), or on data like the real ones"
+    recipe = suspects.recipe
+    if suspects.scales or suspects.clamping:
+        if recipe is not None and recipe.maker not in (Maker.OURS, Maker.CONVERTER):
+            return "use --mnn-recipe=int8 on the PyTorch source: it keeps clear of this operator"
+        return INT8_SCALE_REMEDY if suspects.scales else ADD_RELU_REMEDY
+    suggest = "--mnn-suggest searches for a way and tries it"
+    if recipe is not None and recipe.storage is Storage.FLOAT16:
+        return "values beyond what 16-bit floats hold (65,504) are lost: use --mnn-recipe=w8 or int8"
+    if recipe is not None and not recipe.activations:
+        ways = f"symmetric weights (w{recipe.bits}-sym), one scale for fewer weights (w{recipe.bits}b32), HQQ"
+        more = "more bits, " if recipe.bits < 8 else ""
+        return f"try {more}{ways}, or --mnn-skip-layer; {suggest}"
+    return f"calibrate on more data like the real ones, leave layers float (--mnn-skip-layer), or use w8; {suggest}"

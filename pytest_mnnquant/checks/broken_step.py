@@ -1,0 +1,55 @@
+"""Which step from the source to the float model broke an output: the exporter's or the converter's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.metrics.agreement import Agreement, is_same
+from pytest_mnnquant.quantize.proof import FLOAT_MNN, ONNX, PYTORCH, Step, told
+
+_OTHER: Final = "export with the other exporter (--mnn-exporter)"
+_REPORT: Final = "report the ONNX model to MNN"
+_BEFORE: Final = "the error is there before anything is quantized"
+_SOURCES: Final = "the source's"
+
+
+def differs(name: str, item: Agreement, chain: tuple[Step, ...], unchained: str) -> Finding:
+    """The finding on an output of the float model that is not the source's; the chain tells who did it."""
+    steps = {(step.before, step.after): step.outputs[name] for step in chain if name in step.outputs}
+    exported, converted = steps.get((PYTORCH, ONNX)), steps.get((ONNX, FLOAT_MNN))
+    if exported is not None and converted is not None:
+        if is_same(converted) and not is_same(exported):
+            return _export_differs(name, exported, converted)
+        cause, remedy = _conversion_differs(exported, converted)
+    elif converted is not None:
+        cause, remedy = "MNN's converter or its operators did it: the source is the ONNX model itself", _REPORT
+    else:
+        cause = f"the export or MNN's converter; which of them is not known: {unchained}" if unchained else ""
+        remedy = f"{_OTHER}, then report the model to MNN"
+    message = f"output {name!r} of the float .mnn {told(item, _SOURCES)}, on {item.samples} samples"
+    return Finding("MNQ110", message, cause=cause, remedy=f"{remedy}: {_BEFORE}")
+
+
+def _export_differs(name: str, exported: Agreement, converted: Agreement) -> Finding:
+    return Finding(
+        "MNQ112",
+        f"output {name!r} of the ONNX export {told(exported, _SOURCES)}, on {exported.samples} samples; the float .mnn "
+        f"computes what the export does ({_figure(converted)})",
+        cause="the exporter did it. It writes down one run on an example: numbers that Python code took from tensors "
+        "(float(), .item(), numpy) and the branches they decided are constants in the export",
+        remedy=f"{_OTHER}, or keep such values tensors (torch.where, torch.clamp): {_BEFORE}",
+    )
+
+
+def _conversion_differs(exported: Agreement, converted: Agreement) -> tuple[str, str]:
+    figures = f"PyTorch to ONNX {_figure(exported)}, ONNX to .mnn {_figure(converted)}"
+    if is_same(exported) and not is_same(converted):
+        return f"MNN's converter or its operators did it; the export is right: {figures}", _REPORT
+    if not is_same(exported):
+        return f"both steps are off: {figures}", f"{_OTHER}, then {_REPORT}"
+    return f"no single step is off by more than allowed: {figures}", f"{_OTHER}, then {_REPORT}"
+
+
+def _figure(item: Agreement) -> str:
+    return f"{item.equal:.1%} equal" if item.equal is not None else f"off by {item.relative_error:.2g} of its range"

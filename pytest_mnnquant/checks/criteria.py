@@ -1,0 +1,101 @@
+"""What outputs must meet, and whether this many samples can tell that they do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.metrics.confidence import Estimate, samples_to_tell
+from pytest_mnnquant.metrics.task import TaskMetric
+
+#: A limit for every output, or for some by name ("*" for the others); None: not judged.
+Named = float | Mapping[str, float] | None
+#: Two-sided, so that each of an estimate's bounds is 95 % sure by itself.
+CONFIDENCE: Final = 0.90
+#: Allowed drop of a share (top-1, ...) where nothing is said.
+DROP: Final = 0.01
+# One-sided 95 % of the normal distribution, squared: below it nothing is seen of an event this rare (Wilson's bound).
+_UNSEEN: Final = 1.645**2
+# For the rounding of subtractions: what meets a limit exactly is allowed.
+_ROUNDING: Final = 1e-9
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What a variant's outputs are judged by; the meaning of each limit is that of the option of the same name.
+
+    `metric` is None where none was asked: top-1, where labels fit an output. `usual_cosine` holds for outputs that no
+    task metric judges. `strict`: a bound decides instead of the figure itself.
+    """
+
+    metric: TaskMetric | None = None
+    max_drop: float | None = None
+    min_ratio: float | None = None
+    min_float: float | None = None
+    min_cosine: Named = None
+    min_sqnr: Named = None
+    min_agreement: Named = None
+    usual_cosine: float = 0.99
+    strict: bool = False
+
+
+def limit_for(limit: Named, output: str) -> float | None:
+    """The limit of one output."""
+    return limit.get(output, limit.get("*")) if isinstance(limit, Mapping) else limit
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a figure breaks its limit, and whether the data can't tell; `needed` samples like these could."""
+
+    estimate: Estimate
+    limit: float
+    fails: bool
+    is_unsure: bool
+    needed: int | None
+
+    @property
+    def doubt(self) -> str:
+        """What is to be said of the data where they can't tell; else empty."""
+        if not self.is_unsure:
+            return ""
+        more = f"about {self.needed:,} samples like these could" if self.needed else "it lies at the limit"
+        return f"{self.estimate.samples:,} samples can't tell: {_bounds(self.estimate)}; {more}"
+
+
+def _bounds(estimate: Estimate) -> str:
+    return f"it is between {estimate.low:.4g} and {estimate.high:.4g} (each bound 95 % sure)"
+
+
+def verdict(estimate: Estimate, limit: float, *, at_least: bool, strict: bool) -> Verdict:
+    """Hold a figure against its limit: the figure itself decides, or with `strict` its bound."""
+    sign = -1 if at_least else 1
+    value, bound = sign * estimate.value, sign * limit + _ROUNDING
+    low, high = sorted((sign * estimate.low, sign * estimate.high))
+    surely_fails, surely_holds = low > bound, high <= bound
+    unsure = not (surely_fails if value > bound else surely_holds)
+    if strict:
+        return Verdict(estimate, limit, surely_fails, not surely_fails and not surely_holds, _needed(estimate, limit))
+    return Verdict(estimate, limit, value > bound, unsure, _needed(estimate, limit) if unsure else None)
+
+
+def _needed(estimate: Estimate, limit: float) -> int | None:
+    margin = abs(limit - estimate.value)
+    if not math.isfinite(margin) or margin <= _ROUNDING or not math.isfinite(estimate.spread):
+        return None
+    if estimate.spread == 0:
+        return math.ceil(_UNSEEN * max(0.0, 1 / margin - 1)) if margin < 1 else None
+    return max(samples_to_tell(estimate.spread, margin), estimate.samples + 1)
+
+
+def doubt_finding(what: str, held: Verdict, strict: bool) -> Finding:
+    """That the data can't tell whether a limit is kept: open where bounds decide, else a warning."""
+    return Finding(
+        "MNQ730",
+        f"{what}: {held.doubt}",
+        remedy="evaluate on more samples (--mnn-evaluation)",
+        softened=not strict,
+    )

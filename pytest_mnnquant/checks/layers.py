@@ -1,0 +1,146 @@
+"""Where accuracy was lost: the layer that adds most of the error, and by what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pytest_mnnquant.runtime.layers import LayerErrors
+
+# An operator without weights that multiplies the error it is given so often is at fault itself.
+_OWN_FAULT: Final = 8.0
+# Noise below this share of the signal (-30 dB) is no fault, whatever it was before.
+_QUIET: Final = 1e-3
+# A part of a layer's error above this share of it is what makes it.
+_MOST: Final = 0.5
+_CLIPPED: Final = 0.005
+_NAMED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LayerLoss:
+    """One layer: what it adds itself, and what the model loses when this layer alone is quantized.
+
+    `module` is the user's own name for it, where known. `alone` is the noise / signal at the worst output with this
+    layer alone quantized, `alone_metric` the task metric then; None where that was not tried.
+    """
+
+    name: str
+    module: str
+    errors: LayerErrors
+    alone: float | None = None
+    alone_metric: float | None = None
+
+    @property
+    def title(self) -> str:
+        """The user's name for the layer, and MNN's."""
+        return f"{self.module} ({self.name})" if self.module and self.module != self.name else self.name
+
+    def as_json(self) -> dict[str, Any]:
+        """The form it has in the report: SQNR in dB."""
+        errors = self.errors
+        figures = {"weights": errors.weights, "input": errors.input, "own": errors.own, "reached": errors.reached}
+        return {
+            "name": self.name,
+            "module": self.module or None,
+            **{f"{key}_sqnr_db": decibels(value) for key, value in figures.items()},
+            "clipped_in": errors.clipped_in,
+            "clipped_out": errors.clipped_out,
+            "alone_sqnr_db": None if self.alone is None else decibels(self.alone),
+            "alone_metric": self.alone_metric,
+        }
+
+
+@dataclass(frozen=True)
+class Losses:
+    """All layers in the order of execution; `operators` without weights as (name, error entering, error leaving)."""
+
+    layers: tuple[LayerLoss, ...]
+    operators: tuple[tuple[str, float, float], ...] = ()
+    metric_label: str = ""
+    exact_metric: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The layer (or operator) at fault and why, in words; `others` are the next worst layers."""
+
+    layer: str
+    cause: str
+    others: tuple[str, ...] = ()
+
+
+def decibels(noise: float) -> float:
+    """SQNR of noise given as a share of the signal's energy."""
+    return math.inf if noise == 0 else -math.inf if not math.isfinite(noise) else -10 * math.log10(noise)
+
+
+def ranked(losses: Losses) -> tuple[LayerLoss, ...]:
+    """The layers, the most harmful first: by what each costs alone at the output, else by the error it adds."""
+    measured = [layer for layer in losses.layers if layer.errors.measured and layer.errors.own > 0]
+    tried = sorted((one for one in measured if one.alone is not None), key=lambda one: -(one.alone or 0.0))
+    rest = sorted((one for one in measured if one.alone is None), key=lambda one: -one.errors.own)
+    return (*tried, *rest)
+
+
+def located(losses: Losses) -> Located | None:
+    """The layer or operator that lost most of it; None where none adds any error."""
+    order = ranked(losses)
+    guilty = _operator(losses.operators)
+    if guilty is not None and (not order or guilty[2] > 4 * (order[0].alone or order[0].errors.own)):
+        name, entered, left = guilty
+        cause = (
+            f"operator {name} leaves {decibels(left):.1f} dB of SQNR of the {decibels(entered):.1f} dB that enter it: "
+            "it computes something else than the float model's (no layer's weights or ranges are to blame)"
+        )
+        return Located(name, cause)
+    if not order:
+        return None
+    worst = order[0]
+    cause = f"layer {worst.title} adds most of the error: {_own(worst)}{_alone(worst, losses)}; {_why(worst.errors)}"
+    first = next((one for one in losses.layers if one.errors.own >= worst.errors.own / 2), worst)
+    if first is not worst:
+        cause += f"; the first one as bad is {first.title} ({decibels(first.errors.own):.1f} dB)"
+    return Located(worst.name, cause, tuple(one.name for one in order[1 : 1 + _NAMED]))
+
+
+def _operator(operators: Iterable[tuple[str, float, float]]) -> tuple[str, float, float] | None:
+    """The first operator without weights that makes the error it is given many times larger."""
+    return next((one for one in operators if one[2] > _QUIET * 10 and one[2] > _OWN_FAULT * max(one[1], _QUIET)), None)
+
+
+def _own(worst: LayerLoss) -> str:
+    errors = worst.errors
+    text = f"with exact inputs its output has {decibels(errors.own):.1f} dB of SQNR"
+    if errors.inherited > 0:
+        text += f" ({decibels(errors.reached):.1f} dB as it runs, of {decibels(errors.inherited):.1f} dB that enter)"
+    return text
+
+
+def _alone(worst: LayerLoss, losses: Losses) -> str:
+    if worst.alone is None:
+        return ""
+    text = f"; it alone leaves the model's output {decibels(worst.alone):.1f} dB"
+    if worst.alone_metric is not None and worst.alone_metric != losses.exact_metric:
+        text += f" and {losses.metric_label} {worst.alone_metric:.4f} (float {losses.exact_metric:.4f})"
+    return text
+
+
+def _why(errors: LayerErrors) -> str:
+    """Which part of the layer's own error is the largest: its weights, its input or its output."""
+    weights, entering = errors.weights, max(0.0, errors.input - errors.weights)
+    leaving = max(0.0, errors.own - errors.input)
+    whole = max(errors.own, 1e-30)
+    if weights >= _MOST * whole:
+        return f"its weights do that ({decibels(weights):.1f} dB by themselves)"
+    if entering >= leaving:
+        return f"the codes of its input do that{_clipping(errors.clipped_in)}"
+    return f"the codes of its output do that{_clipping(errors.clipped_out)}"
+
+
+def _clipping(share: float) -> str:
+    if share >= _CLIPPED:
+        return f": {share:.1%} of the values lie outside of their range"
+    return ": their steps are too coarse for the values"

@@ -1,0 +1,57 @@
+"""Outputs that are no answer at all: missing, not finite, or without any dependence on the input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.checks.finding import Finding
+
+Array = npt.NDArray[Any]
+Outputs = Mapping[str, Array]
+# What MNN computes from memory that was never filled; no network means it.
+_ABSURD: Final = 1e30
+
+
+def broken(reference: Outputs, outputs: Outputs) -> list[Finding]:
+    """A finding for each output that can't be compared with the float model's; samples are on the first axis."""
+    found = (_broken(name, array, outputs.get(name), outputs) for name, array in reference.items())
+    return [finding for finding in found if finding is not None]
+
+
+def _broken(name: str, reference: Array, output: Array | None, outputs: Outputs) -> Finding | None:
+    if output is None:
+        return Finding("MNQ705", f"output {name!r}: no such output; the model gives {', '.join(outputs) or 'none'}")
+    if output.shape != reference.shape:
+        message = f"output {name!r}: {list(output.shape)}, the float model gives {list(reference.shape)}"
+        return Finding("MNQ705", message)
+    if not np.isfinite(reference).all():
+        return Finding(
+            "MNQ707",
+            f"output {name!r}: {_share_bad(reference):.0%} of the float model's own values are not finite",
+            remedy="look at the float model and the evaluation data: nothing can be told of a quantized one yet",
+        )
+    if output.dtype.kind != "f":
+        return None
+    if not np.isfinite(output).all() or np.abs(output).max() > _ABSURD:
+        message = f"output {name!r}: {_share_bad(output):.0%} of the values are not finite (or above {_ABSURD:g})"
+        return Finding("MNQ703", message)
+    if len(output) > 1 and (output == output[:1]).all() and not (reference == reference[:1]).all():
+        message = f"output {name!r} is the same for all {len(output)} samples; the float model's is not"
+        return Finding("MNQ704", message)
+    if output[0].size > 1 and _is_flat(output) and not _is_flat(reference):
+        message = f"output {name!r}: all {output[0].size} values of a sample are equal; the float model's are not"
+        return Finding("MNQ706", message)
+    return None
+
+
+def _share_bad(array: Array) -> float:
+    return float((~np.isfinite(array) | (np.abs(array) > _ABSURD)).mean())
+
+
+def _is_flat(array: Array) -> bool:
+    flat = array.reshape(len(array), -1)
+    return bool((flat == flat[:, :1]).all())

@@ -1,0 +1,85 @@
+"""What was tried to mend a failing accuracy, and how it is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pytest_mnnquant.checks.finding import FAILED, Result
+
+_TOLD: Final = 3
+_LOST: Final = ("MNQ701", "MNQ702")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One other way to quantize that was tried: the options that say it, and what came of it.
+
+    `figure` is the accuracy in words; `size_ratio` is float bytes / quantized bytes; `float_share` is the share of the
+    weights that stays float, in [0, 1]. `gives_up` says what of the recipe is lost, where it is another one altogether.
+    """
+
+    options: tuple[str, ...]
+    passes: bool
+    figure: str
+    quality: float
+    size_ratio: float
+    float_share: float
+    gives_up: str = ""
+
+    @property
+    def text(self) -> str:
+        """The proposal in a line, costs included."""
+        cost = f"{self.float_share:.1%} of the weights stay float, {self.size_ratio:.2f}x smaller than float"
+        return f"{' '.join(self.options)} ({self.figure}; {cost})"
+
+    def as_json(self) -> dict[str, Any]:
+        """The form it has in the report."""
+        return {**dataclasses.asdict(self), "options": list(self.options)}
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """All that was tried within `seconds`; `is_complete` is False where the time ran out. `note` says what was seen."""
+
+    proposals: tuple[Proposal, ...]
+    seconds: float
+    is_complete: bool
+    note: str = ""
+
+    def _best(self) -> list[Proposal]:
+        """Of those that pass the one of each recipe that leaves least float, the best first."""
+        by_recipe: dict[tuple[str, ...], Proposal] = {}
+        passing = (one for one in self.proposals if one.passes)
+        for one in sorted(passing, key=lambda one: (one.float_share, -one.size_ratio)):
+            by_recipe.setdefault(tuple(option for option in one.options if "skip-layer" not in option), one)
+        return list(by_recipe.values())
+
+    @property
+    def text(self) -> str:
+        """What to do, by what was tried."""
+        good = [one for one in self._best() if not one.gives_up]
+        if good:
+            rest = f"; also: {'; '.join(one.text for one in good[1:_TOLD])}" if len(good) > 1 else ""
+            return f"tried, and it passes: {good[0].text}{rest}"
+        ended = "" if self.is_complete else ", then the time was over (--mnn-suggest-time)"
+        kept = [one for one in self.proposals if not one.gives_up]
+        text = f"--mnn-suggest tried {len(kept)} other ways in {self.seconds:.0f} s{ended}: none passes"
+        if kept:
+            text += f"; the best was {max(kept, key=lambda one: one.quality).text}"
+        if other := next((one for one in self._best() if one.gives_up), None):
+            text += f"; giving up {other.gives_up}, this passes: {other.text}"
+        return text + (f"; {self.note}" if self.note else "")
+
+
+def with_search(result: Result, search: Search) -> Result:
+    """A failed accuracy whose remedy is what was tried and found."""
+    if result.outcome != FAILED:
+        return result
+    findings = tuple(
+        dataclasses.replace(finding, remedy=search.text) if finding.code in _LOST else finding
+        for finding in result.findings
+    )
+    tried = [proposal.as_json() for proposal in search.proposals]
+    return dataclasses.replace(result, findings=findings, metrics={**result.metrics, "tried": tried})

@@ -1,0 +1,102 @@
+"""Finds where a variant loses its accuracy: runs it beside the float model, layer by layer, on evaluation data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.checks.accuracy import AccuracyEvidence, compare
+from pytest_mnnquant.checks.layers import LayerLoss, Losses
+from pytest_mnnquant.checks.samples import spread
+from pytest_mnnquant.metrics.task import TaskMetric
+from pytest_mnnquant.mnnfile.model import Model, Op
+from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.runtime.layers import LayerRun, layer_errors
+from pytest_mnnquant.sources.data import Dataset
+
+_SAMPLES: Final = 64
+# So many of the layers that add most error are quantized alone, to see what each costs.
+_ALONE: Final = 8
+Pair = tuple[Op, Op]
+Outputs = dict[str, npt.NDArray[Any]]
+
+
+def layer_losses(
+    source: Prepared, variant: Variant, judged: Model, pairs: Sequence[Pair], metric: TaskMetric | None, timeout: float
+) -> Losses | None:
+    """What each layer adds and costs; None where MNN lets nobody look (While and If bodies) or there is nothing to see.
+
+    `judged` is the variant's model, or the copy of it that was judged in its stead; `pairs` are layers of both models.
+    """
+    data = source.evaluation
+    layers = [(layer, stored) for layer, stored in pairs if _can_be_watched(layer) and _can_be_watched(stored)]
+    if data is None or not layers or variant.base.has_subgraphs or judged.has_subgraphs:
+        return None
+    inputs, labels = _some(data)
+    limits: dict[str, Any] = {"timeout": timeout, "batched": source.batched}
+    found = layer_errors(variant.base, judged, layers, inputs, alone=_ALONE, **limits)
+    labels = None if labels is None else labels[list(found.samples)]
+    modules = variant.modules or _modules(source, variant.base, [layer for layer, _ in layers], data, limits)
+    order = {op.name: place for place, op in enumerate(variant.base.ops)}
+    names = sorted(found.layers, key=lambda name: order.get(name, 0))
+    figures = {name: _alone(found, name, labels, metric) for name in found.alone}
+    return Losses(
+        layers=tuple(
+            LayerLoss(name, modules.get(name, ""), found.layers[name], *figures.get(name, (None, None)))
+            for name in names
+        ),
+        operators=tuple((name, *errors) for name, errors in found.operators.items()),
+        metric_label=metric_label(found.exact, labels, metric),
+        exact_metric=_metric(found.exact, found.exact, labels, metric),
+    )
+
+
+def _can_be_watched(op: Op) -> bool:
+    return op.is_convolution and len(op.inputs) == 1 and not op.subgraph
+
+
+def _some(data: Dataset) -> tuple[Outputs, npt.NDArray[Any] | None]:
+    chosen = spread(data.samples, _SAMPLES)
+    labels = None if data.labels is None else data.labels[chosen]
+    return {name: array[chosen] for name, array in data.inputs.items()}, labels
+
+
+def _modules(source: Prepared, base: Model, layers: list[Op], data: Dataset, limits: dict[str, Any]) -> dict[str, str]:
+    if source.network is None:
+        return {}
+    from pytest_mnnquant.quantize.binding import bind
+
+    return bind(source.network, base, tuple(layers), data, **limits).modules
+
+
+def _alone(
+    found: LayerRun, name: str, labels: npt.NDArray[Any] | None, metric: TaskMetric | None
+) -> tuple[float, float | None]:
+    outputs = found.alone[name]
+    noises = [_noise(exact, outputs[output]) for output, exact in found.exact.items() if exact.dtype.kind == "f"]
+    return max(noises, default=0.0), _metric(found.exact, outputs, labels, metric)
+
+
+def _noise(exact: npt.NDArray[Any], output: npt.NDArray[Any]) -> float:
+    """Noise as a share of what varies from sample to sample: a constant part hides nothing."""
+    ours, theirs = exact.astype(np.float64), output.astype(np.float64)
+    signal = float(np.square(ours - ours.mean(0)).sum()) or float(np.square(ours).sum())
+    noise = float(np.square(ours - theirs).sum())
+    return noise / signal if signal and np.isfinite(noise) else float(noise > 0 or not np.isfinite(noise))
+
+
+def _metric(
+    exact: Outputs, outputs: Outputs, labels: npt.NDArray[Any] | None, metric: TaskMetric | None
+) -> float | None:
+    compared, _, _ = compare(AccuracyEvidence(exact, outputs, labels), metric)
+    return None if compared is None or compared.is_void else compared.after.value
+
+
+def metric_label(exact: Outputs, labels: npt.NDArray[Any] | None, metric: TaskMetric | None) -> str:
+    """What the task metric is called; empty where there is none for these labels."""
+    compared, _, _ = compare(AccuracyEvidence(exact, exact, labels), metric)
+    return compared.metric.label if compared is not None else ""

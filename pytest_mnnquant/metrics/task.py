@@ -1,0 +1,280 @@
+"""Task metrics: how well outputs answer their labels, as one figure and sample by sample.
+
+top1, top5, ...   share of samples whose label is the largest (among the five largest) of [samples, classes]
+miou              mean intersection over union of classes: [samples, classes, ...] against labels [samples, ...]
+mae, rmse         mean absolute, root mean square difference to labels of the same size
+words             share of label sequences read right from [samples, steps, classes] (CTC, greedy, blank 0)
+characters        1 - edits / length of the labels, likewise
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Indices = npt.NDArray[np.int64]
+Outputs = Mapping[str, Array]
+#: What pads label sequences to one length.
+PADDING: Final = -1
+_BLANK: Final = 0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A metric on `samples` samples. `of` gives its figure on chosen samples, which may repeat.
+
+    `each` has shape [samples] where the figure is a mean of one number a sample, else it is None. `baseline` is what
+    the best constant answer would get, where that is known.
+    """
+
+    samples: int
+    of: Callable[[Indices], float]
+    each: npt.NDArray[np.float64] | None = None
+    baseline: float | None = None
+
+    @property
+    def value(self) -> float:
+        """The figure on all samples."""
+        return self.of(np.arange(self.samples))
+
+
+@dataclass(frozen=True)
+class TaskMetric:
+    """A named metric. `is_share`: it lies in [0, 1]. `lower_is_better`: it is an error. `output` names the output.
+
+    `fits` tells whether an output and labels are of its kind; `score` compares them. A metric of the user's own has
+    `call` instead: of all outputs and labels, a number, or one a sample.
+    """
+
+    name: str
+    label: str
+    is_share: bool = True
+    lower_is_better: bool = False
+    output: str = ""
+    fits: Callable[[Array, Array], bool] | None = None
+    score: Callable[[Array, Array], Scores] | None = None
+    call: Callable[[dict[str, Array], Array | None], Any] | None = None
+
+
+class MetricError(ValueError):
+    """A metric can't be computed on these outputs and labels: one line that says why."""
+
+
+def metric_named(name: str) -> TaskMetric | None:
+    """The metric of this name (`top5`, `miou@masks`); None where there is none. Raises `MetricError` for top0."""
+    stem, _, output = name.partition("@")
+    if match := re.fullmatch(r"top(\d+)", stem):
+        count = int(match[1])
+        if count < 1:
+            raise MetricError(f"{name!r}: the number of classes must be at least 1")
+        of_top: Any = {"fits": partial(_is_classes, count=count), "score": partial(_top, count=count)}
+        return TaskMetric(stem, f"top-{count}", output=output, **of_top)
+    known: dict[str, tuple[str, bool, Callable[[Array, Array], bool], Callable[[Array, Array], Scores]]] = {
+        "miou": ("mean IoU", False, _is_map, _overlap),
+        "mae": ("mean absolute error", True, _is_same_size, _absolute),
+        "rmse": ("root mean square error", True, _is_same_size, _square),
+        "words": ("words read right", False, _is_sequence, _words),
+        "characters": ("characters read right", False, _is_sequence, _characters),
+    }
+    if stem not in known:
+        return None
+    label, is_error, fits, score = known[stem]
+    return TaskMetric(stem, label, not is_error, is_error, output, fits, score)
+
+
+def output_for(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> str:
+    """The output that the labels are for. Raises `MetricError` where none or several fit."""
+    if metric.output:
+        if metric.output not in outputs:
+            raise MetricError(f"there is no output {metric.output!r}; there are: {', '.join(outputs)}")
+        names = [metric.output]
+    else:
+        names = list(outputs)
+    if labels is None:
+        raise MetricError("it needs labels, and the evaluation data have none")
+    assert metric.fits is not None
+    fitting = [name for name in names if metric.fits(outputs[name], labels)]
+    if len(fitting) != 1:
+        shapes = ", ".join(f"{name!r} {outputs[name].dtype} {list(outputs[name].shape)}" for name in names)
+        what = "several outputs fit" if fitting else "no output fits"
+        which = f"; name it: {metric.name}@{fitting[0]}" if fitting else ""
+        raise MetricError(f"{what} the labels ({labels.dtype} {list(labels.shape)}): {shapes}{which}")
+    return fitting[0]
+
+
+def scores(metric: TaskMetric, outputs: Outputs, name: str, labels: Array | None) -> Scores:
+    """The metric on these outputs; `name` is the output that `output_for` gave. Raises `MetricError`."""
+    if metric.call is not None:
+        return _own(metric, outputs, labels)
+    assert metric.score is not None
+    assert labels is not None
+    return metric.score(outputs[name], labels)
+
+
+def _mean(each: Array, baseline: float | None = None) -> Scores:
+    values = np.asarray(each, np.float64)
+    return Scores(len(values), lambda chosen: float(values[chosen].mean()), values, baseline)
+
+
+def _summed(parts: Array, figure: Callable[[npt.NDArray[np.float64]], float]) -> Scores:
+    """A metric that is a function of sums over samples; `parts` has shape [samples, sums]."""
+    parts = np.asarray(parts, np.float64)
+    return Scores(len(parts), lambda chosen: figure(parts[chosen].sum(0)))
+
+
+# Classes -------------------------------------------------------------------------------------------------------------
+
+
+def _is_classes(output: Array, labels: Array, count: int) -> bool:
+    if labels.dtype.kind not in "iu" or labels.size != len(labels) or labels.min() < 0:
+        return False
+    if output.dtype.kind in "iu":  # The classes themselves.
+        return count == 1 and output.size == len(labels)
+    return output.ndim == 2 and output.shape[1] > max(count, int(labels.max()))
+
+
+def _top(output: Array, labels: Array, count: int) -> Scores:
+    wanted = labels.reshape(-1)
+    if output.dtype.kind in "iu":
+        hits = output.reshape(-1) == wanted
+    elif count == 1:
+        hits = output.argmax(1) == wanted
+    else:
+        hits = (np.argpartition(-output, count - 1, axis=1)[:, :count] == wanted[:, None]).any(1)
+    usual = float(np.unique(wanted, return_counts=True)[1].max() / len(wanted))
+    return _mean(hits, usual if count == 1 else None)
+
+
+# Maps and numbers ----------------------------------------------------------------------------------------------------
+
+
+def _is_map(output: Array, labels: Array) -> bool:
+    if labels.dtype.kind not in "iu" or labels.ndim < 2:
+        return False
+    if output.dtype.kind in "iu":
+        return output.shape == labels.shape
+    return output.ndim == labels.ndim + 1 and (len(output), *output.shape[2:]) == labels.shape
+
+
+def _overlap(output: Array, labels: Array) -> Scores:
+    """Labels that are no class of the output (255, by custom) are left out."""
+    classes = output.shape[1] if output.dtype.kind == "f" else int(max(output.max(), labels.max())) + 1
+    found = output.argmax(1) if output.dtype.kind == "f" else output
+    counted = (labels >= 0) & (labels < classes)
+    axes = tuple(range(1, labels.ndim))
+    parts = np.empty((len(labels), 2 * classes))
+    for number in range(classes):
+        ours, theirs = (found == number) & counted, labels == number
+        parts[:, number] = (ours & theirs).sum(axes)
+        parts[:, classes + number] = (ours | theirs).sum(axes)
+
+    def figure(sums: npt.NDArray[np.float64]) -> float:
+        there = sums[classes:] > 0
+        return float((sums[:classes][there] / sums[classes:][there]).mean()) if there.any() else 0.0
+
+    return _summed(parts, figure)
+
+
+def _is_same_size(output: Array, labels: Array) -> bool:
+    return labels.dtype.kind in "fiu" and output.size == labels.size and len(output) == len(labels)
+
+
+def _differences(output: Array, labels: Array) -> npt.NDArray[np.float64]:
+    return np.asarray(output.reshape(len(output), -1) - labels.reshape(len(labels), -1).astype(np.float64))
+
+
+def _absolute(output: Array, labels: Array) -> Scores:
+    return _mean(np.abs(_differences(output, labels)).mean(1))
+
+
+def _square(output: Array, labels: Array) -> Scores:
+    parts = np.square(_differences(output, labels)).mean(1, keepdims=True)
+    parts = np.concatenate([parts, np.ones_like(parts)], axis=1)
+    return _summed(parts, lambda sums: float(np.sqrt(sums[0] / sums[1])))
+
+
+# Sequences -----------------------------------------------------------------------------------------------------------
+
+
+def _is_sequence(output: Array, labels: Array) -> bool:
+    return (
+        output.ndim == 3
+        and output.dtype.kind == "f"
+        and labels.ndim == 2
+        and labels.dtype.kind in "iu"
+        and len(output) == len(labels)
+        and int(labels.max(initial=0)) < output.shape[2]
+    )
+
+
+def read_sequences(output: Array) -> list[list[int]]:
+    """The classes that each sample spells: the largest of each step, repetitions and blanks left out.
+
+    Graves et al., Connectionist Temporal Classification, 2006. `output` has shape [samples, steps, classes].
+    """
+    best = output.argmax(2)
+    new = np.ones_like(best, dtype=bool)
+    new[:, 1:] = best[:, 1:] != best[:, :-1]
+    return [row[keep].tolist() for row, keep in zip(best, new & (best != _BLANK), strict=True)]
+
+
+def _wanted(labels: Array) -> list[list[int]]:
+    return [row[row != PADDING].tolist() for row in labels.astype(np.int64)]
+
+
+def _words(output: Array, labels: Array) -> Scores:
+    pairs = zip(read_sequences(output), _wanted(labels), strict=True)
+    return _mean(np.array([found == wanted for found, wanted in pairs]))
+
+
+def _characters(output: Array, labels: Array) -> Scores:
+    pairs = zip(read_sequences(output), _wanted(labels), strict=True)
+    parts = np.array([[edits(found, wanted), len(wanted)] for found, wanted in pairs], np.float64)
+    return _summed(parts, lambda sums: 1 - float(sums[0] / max(sums[1], 1.0)))
+
+
+def edits(found: list[int], wanted: list[int]) -> int:
+    """The least number of insertions, deletions and replacements between two sequences (Levenshtein, 1966)."""
+    row = list(range(len(wanted) + 1))
+    for number, one in enumerate(found, 1):
+        before, row[0] = row[0], number
+        for place, other in enumerate(wanted, 1):
+            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (one != other))
+    return row[-1]
+
+
+# One's own -----------------------------------------------------------------------------------------------------------
+
+
+def _own(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> Scores:
+    found = _called(metric, dict(outputs), labels)
+    samples = len(next(iter(outputs.values())))
+    if found.ndim == 1 and len(found) == samples:
+        return _mean(found)
+    if found.size != 1:
+        raise MetricError(f"it returned an array of shape {list(found.shape)}: one number, or one a sample, is needed")
+
+    def of(chosen: Indices) -> float:
+        some = {name: array[chosen] for name, array in outputs.items()}
+        return float(_called(metric, some, None if labels is None else labels[chosen]).reshape(()))
+
+    return Scores(samples, of)
+
+
+def _called(metric: TaskMetric, outputs: dict[str, Array], labels: Array | None) -> npt.NDArray[np.float64]:
+    assert metric.call is not None
+    try:
+        found = np.asarray(metric.call(outputs, labels), np.float64)
+    except Exception as error:
+        text = (str(error).splitlines() or [""])[0]
+        raise MetricError(f"it raised {type(error).__name__}: {text}") from error
+    if not np.isfinite(found).all():
+        raise MetricError("it returned NaN or infinity")
+    return found

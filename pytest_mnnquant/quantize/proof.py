@@ -1,0 +1,111 @@
+"""The proof that a float model computes what its source computes, step by step.
+
+A PyTorch model becomes ONNX, and that a float `.mnn`. Where onnxruntime is installed each step has figures of its own:
+the exporter is not blamed for what the converter did, and quantization for neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy.typing as npt
+
+from pytest_mnnquant.metrics.agreement import SAME, Agreement, agreement, is_same
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.runtime.child import NativeFailure
+from pytest_mnnquant.runtime.execute import Arrays, Run
+from pytest_mnnquant.runtime.onnx_run import has_onnxruntime, run_onnx
+
+Array = npt.NDArray[Any]
+Outputs = Mapping[str, Array]
+#: Samples that a proof is made on.
+PROOF_SAMPLES: Final = 64
+PYTORCH: Final = "PyTorch"
+ONNX: Final = "ONNX"
+FLOAT_MNN: Final = "float .mnn"
+#: A variant may be quantized from another float model than the source's: see `Variant.base`.
+CALIBRATED: Final = "PyTorch, as calibrated"
+VARIANTS_FLOAT: Final = "float .mnn of the variant"
+NOT_INSTALLED: Final = "onnxruntime is not installed to run the ONNX model (pip install 'pytest-mnnquant[onnx]')"
+
+
+@dataclass(frozen=True)
+class Step:
+    """How well each output that `after` computes agrees with what `before`, which it was made from, computes."""
+
+    before: str
+    after: str
+    outputs: dict[str, Agreement]
+
+
+def by_name(model: Model, expected: Sequence[Array]) -> dict[str, Array]:
+    """PyTorch's outputs by their names in the export: `output`, `output1`, ... Raises `ValueError`: not as many."""
+    names = sorted(model.output_names, key=lambda name: int(name.removeprefix("output") or 0))
+    if len(names) != len(expected):
+        raise ValueError(f"the model returns {len(expected)} tensors, its ONNX export {len(names)}")
+    return dict(zip(names, expected, strict=True))
+
+
+def compare(expected: Outputs, found: Outputs, what: str = "the float model") -> dict[str, Agreement]:
+    """Figures of each output. Raises `ValueError` where one is missing or has another shape."""
+    missing = sorted(set(expected) - set(found))
+    if missing:
+        raise ValueError(f"{what} has no output {missing[0]!r}; it has: {', '.join(sorted(found))}")
+    return {name: agreement(_flat(array), _flat(found[name])) for name, array in expected.items()}
+
+
+def _flat(array: Array) -> Array:
+    return array if array.ndim == 2 else array.reshape(len(array), -1)
+
+
+def is_proven(proof: Mapping[str, Agreement]) -> bool:
+    """Whether every output agrees to float rounding."""
+    return all(is_same(item) for item in proof.values())
+
+
+def told(item: Agreement, whose: str) -> str:
+    """An output's figures in words, as "is off by ..."; `whose` it should have been."""
+    if item.equal is not None:
+        return f"has {item.equal:.1%} of {whose} integers"
+    cosine = "-" if item.cosine is None else format(item.cosine, ".4f")
+    return f"is off by {item.relative_error:.2g} of its range, {SAME:g} allowed (cosine {cosine})"
+
+
+def steps_from_pytorch(
+    onnx: Path, inputs: Arrays, expected: Outputs, ran: Run, proof: dict[str, Agreement], timeout: float
+) -> tuple[tuple[Step, ...], str]:
+    """The steps by way of the ONNX export; or the single one without it, and why there is no more.
+
+    `expected` are PyTorch's outputs on `inputs`, `ran` is the float model's run, and `proof` compares the two.
+    """
+    direct = (Step(PYTORCH, FLOAT_MNN, proof),)
+    if not has_onnxruntime():
+        return direct, NOT_INSTALLED
+    try:
+        between = run_onnx(onnx, inputs, timeout=timeout, batched=ran.batched)
+        exported = compare(expected, between, "the ONNX export")
+        converted = compare({name: between[name] for name in expected}, ran.outputs)
+    except (NativeFailure, ValueError) as error:
+        return direct, f"onnxruntime can't run the ONNX export: {first_line(error)}"
+    return (Step(PYTORCH, ONNX, exported), Step(ONNX, FLOAT_MNN, converted)), ""
+
+
+def proof_from_onnx(
+    onnx: Path, inputs: Arrays, origin: str, ran: Run, timeout: float
+) -> tuple[dict[str, Agreement] | None, str]:
+    """Figures of the float model's outputs against the ONNX model's; None with the reason where it can't be run."""
+    if not has_onnxruntime():
+        return None, NOT_INSTALLED
+    try:
+        expected = run_onnx(onnx, inputs, timeout=timeout, batched=ran.batched)
+    except NativeFailure as error:
+        return None, f"onnxruntime can't run the ONNX model on {origin}: {first_line(error)}"
+    return compare(expected, ran.outputs), ""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what went wrong."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

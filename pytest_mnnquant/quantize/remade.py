@@ -1,0 +1,62 @@
+"""Float models that are exported once more, for one variant, with a proof of their own.
+
+Calibration in train mode leaves another network, and BatchNorms that MNN does not fold are exported in another form.
+What is quantized then is not the float model that `prepare` proved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from pytest_mnnquant.metrics.agreement import Agreement, is_same
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.quantize.prepare import Choices, Prepared, export_float
+from pytest_mnnquant.quantize.proof import CALIBRATED, PROOF_SAMPLES, VARIANTS_FLOAT, Step, by_name, compare, told
+from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.sources.spec import SourceError
+
+_PROOF: Final = "proof.json"
+_WHOSE: Final = "the network's"
+
+
+def export_again(network: Any, source: Prepared, data: Dataset, folder: Path, choices: Choices, label: str) -> Model:
+    """The float model of `network`, proven on some of the data; `label` names the variant.
+
+    Raises `SourceError` where they are not the same: the fault is the exporter's or the converter's.
+    """
+    from pytest_mnnquant.sources import pytorch
+
+    name, timeout = source.spec.text, choices.timeout
+    some = data.first(PROOF_SAMPLES)
+    model = export_float(network, data, folder, choices.exporter, source.batched, name, timeout)
+    expected = pytorch.outputs(network, some, name)
+    ran = run(model, some.inputs, timeout=timeout, batched=source.batched)
+    try:
+        wanted = by_name(model, expected)
+        proof = compare(wanted, ran.outputs)
+    except ValueError as error:
+        raise SourceError(f"{name}: exported again for {label}: {error}") from None
+    for array, (output, item) in zip(wanted.values(), proof.items(), strict=True):
+        # Where calibration made the network itself compute NaN there is nothing to blame on an export.
+        if not is_same(item) and np.isfinite(array).all():
+            raise SourceError(
+                f"{name}: exported again for {label}, output {output!r} of the float .mnn {told(item, _WHOSE)}: "
+                "the export or the conversion to float did it, before anything was quantized"
+            )
+    figures = {output: dataclasses.asdict(item) for output, item in proof.items()}
+    (folder / _PROOF).write_text(json.dumps(figures), encoding="utf-8")
+    return model
+
+
+def load_chain(folder: Path) -> tuple[Step, ...]:
+    """The step from the network that calibration left to its float model; empty where there was none."""
+    if not (folder / _PROOF).is_file():
+        return ()
+    figures = json.loads((folder / _PROOF).read_text(encoding="utf-8"))
+    return (Step(CALIBRATED, VARIANTS_FLOAT, {output: Agreement(**item) for output, item in figures.items()}),)

@@ -1,0 +1,38 @@
+"""Conversions that are made twice: a model that comes out differently the next time was judged for nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.mnnfile.fingerprint import difference
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.runtime.convert import convert
+
+_NOTE: Final = ".repeated.txt"
+
+
+def convert_twice(source: Path, output: Path, flags: Sequence[str] = (), *, timeout: float) -> Model:
+    """Convert as `convert` does, convert again, and note beside the output where the second result differs.
+
+    Two processes, since what an address or a fresh heap decides may be the same twice in one.
+    """
+    model = convert(source, output, flags, timeout=timeout)
+    with tempfile.TemporaryDirectory(prefix="again-", dir=output.parent) as name:
+        again = convert(source, Path(name) / output.name, flags, timeout=timeout)
+        _note(model.path).write_text(difference(model, again), encoding="utf-8")
+    return model
+
+
+def repeated(models: Mapping[str, Model]) -> dict[str, str]:
+    """Of the models that were converted twice, by the given titles: where the second differs, empty where nowhere."""
+    paths: dict[Path, str] = {}
+    for title, model in models.items():
+        paths.setdefault(model.path, title)
+    return {title: _note(path).read_text(encoding="utf-8") for path, title in paths.items() if _note(path).is_file()}
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(path.name + _NOTE)

@@ -1,0 +1,139 @@
+"""What each layer of a variant adds to the error, and what a model loses when that layer alone is quantized."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
+from pytest_mnnquant.mnnfile.quants import write_with_quants
+from pytest_mnnquant.runtime.execute import Arrays, Job, renamed
+
+_PROGRAM: Final = Path(__file__).with_name("layerwise.py")
+_BATCH: Final = 16
+# Bytes of what operators take and give: held at once, and looked at in all.
+_HELD: Final = 256e6
+_WORK: Final = 2e9
+_FEWEST: Final = 4
+_EPSILON: Final = 1e-30
+
+
+@dataclass(frozen=True, slots=True)
+class LayerErrors:
+    """Errors at the output of one layer, each as noise energy / signal energy of the float model's own output.
+
+    Of what the layer itself does with the float model's exact input: `weights` is what its stored weights alone do;
+    `input` takes in the rounding and clipping of its input; `own` that of its output too. `reached` is what its output
+    is off by in the variant's own run, `inherited` what its input is. `clipped_in` and `clipped_out` are the shares of
+    values that its codes can't hold. `measured` is False where the layer never appeared in the runs.
+    """
+
+    weights: float
+    input: float
+    own: float
+    reached: float
+    inherited: float
+    clipped_in: float
+    clipped_out: float
+    measured: bool
+
+
+@dataclass(frozen=True)
+class LayerRun:
+    """Errors by layer (as the float model calls it), and of operators without weights as (entered, left).
+
+    `exact` are the float model's outputs, `alone` those with one layer quantized and the rest of the model float, on
+    the samples numbered in `samples`.
+    """
+
+    layers: dict[str, LayerErrors]
+    operators: dict[str, tuple[float, float]]
+    exact: dict[str, npt.NDArray[Any]]
+    alone: dict[str, dict[str, npt.NDArray[Any]]]
+    samples: tuple[int, ...]
+
+
+def layer_errors(
+    base: Model,
+    variant: Model,
+    layers: Sequence[tuple[Op, Op]],
+    inputs: Arrays,
+    *,
+    timeout: float,
+    batched: bool,
+    alone: int,
+) -> LayerRun:
+    """Run `base` and `variant` on the samples, layer by layer; `layers` pairs the layers of both.
+
+    Of a large model fewer samples are taken. The `alone` worst layers are quantized alone too. Raises `NativeFailure`;
+    models with While or If bodies can't be looked into.
+    """
+    with tempfile.TemporaryDirectory(prefix="mnnquant-") as name, Job(base, inputs) as job:
+        weights = Path(name) / "weights.mnn"
+        write_with_quants(variant, {}, weights)
+        found = job.run(
+            "layers",
+            what=f"comparing {variant.path.name} with the float model",
+            timeout=timeout,
+            program=_PROGRAM,
+            batch=_BATCH if batched else 1,
+            held=_HELD,
+            work=_WORK,
+            fewest=_FEWEST,
+            names={"float": renamed(base, base), "variant": renamed(base, variant)},
+            outputs=list(base.output_names),
+            layers=[_described(layer, stored, variant.tensor_quants) for layer, stored in layers],
+            alone=alone,
+            **{"float": str(base.path.resolve()), "variant": str(variant.path.resolve()), "weights": str(weights)},
+        )
+        sums = job.array("sums")
+        outputs = {
+            number: {output: job.array(f"alone{number}_{place}") for place, output in enumerate(base.output_names)}
+            for number in (-1, *found["alone"])
+        }
+    return LayerRun(
+        {layer.name: _errors(row) for (layer, _), row in zip(layers, sums, strict=True)},
+        {name: _passed(*figures) for name, figures in found["others"].items()},
+        outputs.pop(-1),
+        {layers[number][0].name: arrays for number, arrays in outputs.items()},
+        tuple(found["samples"]),
+    )
+
+
+def _described(layer: Op, stored: Op, quants: Mapping[int, TensorQuant]) -> dict[str, Any]:
+    def grid(tensor: int) -> list[float] | None:
+        quant = quants.get(tensor)
+        return [quant.scale, quant.zero, quant.low, quant.high] if quant and quant.scale > 0 else None
+
+    is_int8 = stored.weights[0].full_int8
+    sides = (grid(stored.inputs[0]), grid(stored.outputs[0])) if is_int8 else (None, None)
+    return {"float": layer.name, "stored": stored.name, "grid_in": sides[0], "grid_out": sides[1]}
+
+
+def _errors(sums: npt.NDArray[np.float64]) -> LayerErrors:
+    signal, weights, entered, own, reached, inherited, input_signal, *clipped = sums.tolist()
+    outside_in, outside_out, count_in, count_out = clipped
+
+    def share(noise: float, whole: float) -> float:
+        return noise / max(whole, _EPSILON) if noise else 0.0
+
+    return LayerErrors(
+        weights=share(weights, signal),
+        input=share(entered, signal),
+        own=share(own, signal),
+        reached=share(reached, signal),
+        inherited=share(inherited, input_signal),
+        clipped_in=share(outside_in, count_in),
+        clipped_out=share(outside_out, count_out),
+        measured=count_out > 0,
+    )
+
+
+def _passed(signal: float, noise: float, entered: float) -> tuple[float, float]:
+    return entered, noise / max(signal, _EPSILON) if noise else 0.0

@@ -1,0 +1,40 @@
+"""The task metric that a specification names: one of ours, or `file.py:callable`.
+
+A callable gets the outputs by name, {name: array [samples, ...]}, and the labels (None where there are none), and
+returns one number, or one a sample. It is better the higher it is, unless the callable has a true attribute
+`lower_is_better`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.metrics.task import MetricError, TaskMetric, metric_named
+from pytest_mnnquant.sources.spec import SourceError, describe, import_file
+
+_FORMS: Final = "top1, top5, miou, mae, rmse, words, characters or file.py:callable"
+
+
+def load_metric(text: str, root: Path) -> TaskMetric:
+    """The metric of this name; files start at `root`. Raises `SourceError` in one line."""
+    try:
+        known = metric_named(text)
+    except MetricError as error:
+        raise SourceError(f"--mnn-metric: {error}") from None
+    if known is not None:
+        return known
+    place, colon, attribute = text.rpartition(":")
+    if not colon or not place.endswith(".py") or not attribute.isidentifier():
+        raise SourceError(f"--mnn-metric: {text!r} is no metric; there are: {_FORMS}")
+    if not (root / place).is_file():
+        raise SourceError(f"--mnn-metric: {place}: no such file")
+    try:
+        module = import_file(root / place)
+    except (Exception, SystemExit) as error:
+        raise SourceError(f"--mnn-metric: {text}: importing it raised {describe(error)}") from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise SourceError(f"--mnn-metric: {text}: there is no callable {attribute!r}")
+    lower = bool(getattr(function, "lower_is_better", False))
+    return TaskMetric(text, attribute, is_share=False, lower_is_better=lower, call=function)

@@ -1,0 +1,203 @@
+"""Searches for another way to quantize that keeps the accuracy; what it proposes has been made, run and judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_mnnquant.case import Case
+from pytest_mnnquant.checks.finding import PASSED, Result
+from pytest_mnnquant.checks.layers import Losses, ranked
+from pytest_mnnquant.checks.proposals import Proposal, Search
+from pytest_mnnquant.mnnfile.entries import without
+from pytest_mnnquant.mnnfile.model import read_model
+from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
+from pytest_mnnquant.quantize.makers import MADE, PARAMS_NAME
+from pytest_mnnquant.quantize.recipes import OBSERVERS, Maker, Recipe, recipe_named
+from pytest_mnnquant.quantize.store import file_digest
+from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.runtime.convert import convert
+
+# So many of the worst layers are left float, one number after another.
+_COUNTS: Final = (1, 2, 3, 5, 8, 12, 20)
+# More than this share of the weights in float is no quantization worth proposing.
+_MOST_FLOAT: Final = 0.5
+_FEW: Final = 8
+Judge = Callable[[Case], Result]
+
+
+@dataclass
+class _Trials:
+    """Makes and judges variants until the time is over, and keeps what came of each."""
+
+    case: Case
+    judge: Judge
+    until: float
+    made: list[Proposal] = field(default_factory=list)
+    cases: dict[str, Case] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.until
+
+    @property
+    def found(self) -> bool:
+        return any(one.passes and not one.gives_up for one in self.made)
+
+    def recipe(self, recipe: Recipe, gives_up: str = "") -> Proposal | None:
+        """Quantize by another recipe."""
+        trial = Case(self.case.gate, recipe, self.case.mode if recipe.in_torch else None, self.case.skip)
+        found = self._judged(trial, (f"--mnn-recipe={recipe.name}",), gives_up)
+        if found is not None:
+            self.cases[recipe.name] = trial
+        return found
+
+    def without(self, recipe: Recipe, names: tuple[str, ...], anew: bool = False) -> Proposal | None:
+        """Leave layers float. From the params file that is there already, where one is; `anew` calibrates again."""
+        parent = self.case if recipe == self.case.recipe else self.cases[recipe.name]
+        skip = (*self.case.skip, *map(glob.escape, names))
+        made = None if anew or recipe.fill is not None else _reduced(parent, names)
+        chosen = () if recipe == self.case.recipe else (f"--mnn-recipe={recipe.name}",)
+        if made is not None and parent.variant.given:
+            chosen = (f"mnnconvert ... --compressionParamsFile {made.params} (your params file without these), then",)
+        options = (*chosen, *(f"--mnn-skip-layer='{glob.escape(name)}'" for name in names))
+        return self._judged(Case(self.case.gate, recipe, parent.mode, skip, made=made), options)
+
+    def on_half(self) -> Proposal | None:
+        """The same way on half of the calibration data."""
+        data = self.case.gate.prepared.calibration
+        if data is None or data.samples < 2 or not self.case.recipe.activations:
+            return None
+        case, half = self.case, data.first(data.samples // 2)
+        return self._judged(Case(case.gate, case.recipe, case.mode, case.skip, half), (), keep=False)
+
+    def _judged(self, trial: Case, options: tuple[str, ...], gives_up: str = "", keep: bool = True) -> Proposal | None:
+        self.case.say(f"trying {len(self.made) + 1}: {' '.join(options) or 'half of the calibration data'}")
+        result = self.judge(trial)
+        if trial.is_unusable or not result.metrics.get("outputs"):
+            return None
+        total = sum(row.layer.weight_count for row in trial.rows)
+        left = sum(row.layer.weight_count for row in trial.rows if row.stored and row.stored.weights[0].bits == 32)
+        share, ratio = left / total if total else 0.0, trial.variant.base.size / trial.model.size
+        passes = result.outcome == PASSED and share <= _MOST_FLOAT
+        found = Proposal(options, passes, *_figure(result.metrics), ratio, share, gives_up)
+        if keep:
+            self.made.append(found)
+        return found
+
+
+def search(case: Case, judge: Judge, losses: Losses | None, seconds: float) -> Search:
+    """Try other ways to quantize the source of a variant whose accuracy fails, for at most `seconds`."""
+    start = time.monotonic()
+    trials = _Trials(case, judge, start + seconds)
+    own = case.recipe
+    others = [] if case.variant.given or own.pipeline else list(_siblings(own))
+    if losses is not None and own.name != "fp16":
+        worst = [layer.name for layer in ranked(losses)]
+        _leave_float(trials, own, worst)
+        quality = {other: found.quality for other in others if not trials.is_over and (found := trials.recipe(other))}
+        if quality and not trials.found:
+            _leave_float(trials, max(quality, key=lambda recipe: quality[recipe]), worst)
+    if not trials.found and not case.variant.given:
+        for recipe, gives_up in _last_resorts(own):
+            if not trials.is_over and not any(one.passes for one in trials.made):
+                trials.recipe(recipe, gives_up)
+    note = _more_data(trials) if not trials.found and not trials.is_over else ""
+    return Search(tuple(trials.made), time.monotonic() - start, not trials.is_over, note)
+
+
+def _siblings(recipe: Recipe) -> Iterator[Recipe]:
+    """Recipes of the same bits: other observers; of weights, more scales and HQQ."""
+    if recipe.maker is Maker.OURS:
+        fill = f"+w{recipe.fill}" if recipe.fill else ""
+        yield from (recipe_named(f"int8-{name}{fill}") for name in OBSERVERS if name != recipe.observer)
+    elif recipe.activations:
+        yield recipe_named("int8")
+    elif recipe.name != "fp16":
+        names = (f"w{recipe.bits}-sym", f"w{recipe.bits}-hqq", f"w{recipe.bits}b32", f"w{recipe.bits}b32-hqq")
+        yield from (recipe_named(name) for name in names if name != recipe.name)
+
+
+def _last_resorts(recipe: Recipe) -> Iterator[tuple[Recipe, str]]:
+    """What gives up more than layers: int8 arithmetic, or bits."""
+    if recipe.activations:
+        yield recipe_named("w8"), "int8 arithmetic"
+    elif recipe.name != "fp16":
+        yield from ((recipe_named(f"w{bits}"), f"{recipe.bits}-bit weights") for bits in range(recipe.bits + 1, 9))
+
+
+def _leave_float(trials: _Trials, recipe: Recipe, worst: list[str]) -> None:
+    """Leave more and more of the worst layers float until it passes; then take back what is not needed."""
+    for count in _COUNTS:
+        chosen = tuple(worst[:count])
+        if trials.is_over or len(chosen) < count:
+            return
+        tried = trials.without(recipe, chosen)
+        if tried is None or tried.float_share > _MOST_FLOAT:
+            return
+        if tried.passes:
+            _confirm(trials, recipe, _taken_back(trials, recipe, chosen))
+            return
+
+
+def _taken_back(trials: _Trials, recipe: Recipe, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """As few of the layers as it still passes with; the largest are taken back first."""
+    sizes = {row.layer.name: row.layer.weight_count for row in trials.case.rows}
+    for name in sorted(chosen[:_FEW], key=lambda name: -sizes.get(name, 0)):
+        fewer = tuple(other for other in chosen if other != name)
+        if trials.is_over or not fewer:
+            break
+        tried = trials.without(recipe, fewer)
+        if tried is not None and tried.passes:
+            chosen = fewer
+    return chosen
+
+
+def _confirm(trials: _Trials, recipe: Recipe, chosen: tuple[str, ...]) -> None:
+    """Make the proposal as its options will make it: from the start, not from a params file that is there already."""
+    if trials.case.variant.given or trials.case.recipe.pipeline or recipe.maker is not Maker.OURS:
+        return
+    confirmed = trials.without(recipe, chosen, anew=True)
+    if confirmed is not None:
+        trials.made = [one for one in trials.made if one.options != confirmed.options] + [confirmed]
+
+
+def _reduced(parent: Case, names: tuple[str, ...]) -> Variant | None:
+    """The variant with layers left float, by its own params file without them; None where there is none to use."""
+    variant, gate = parent.variant, parent.gate
+    if variant.params is None or not parent.recipe.activations:
+        return None
+    try:
+        params = read_params(variant.params)
+    except (BadParams, OSError):
+        return None
+
+    def build(folder: Path) -> None:
+        write_params(without(params, variant.base, names), folder / PARAMS_NAME)
+        flags = ("--compressionParamsFile", str(folder / PARAMS_NAME))
+        convert(variant.base.path, folder / MADE, flags, timeout=gate.settings.timeout)
+
+    inputs = {"base": file_digest(variant.base.path), "params": file_digest(variant.params), "without": names}
+    folder = gate.store.folder("reduced", inputs, build)
+    return dataclasses.replace(variant, model=read_model(folder / MADE), params=folder / PARAMS_NAME)
+
+
+def _more_data(trials: _Trials) -> str:
+    """What half of the calibration data give: whether more of them would help."""
+    half = trials.on_half()
+    return f"on half of the calibration data it has {half.figure}, which tells whether more would help" if half else ""
+
+
+def _figure(metrics: dict[str, Any]) -> tuple[str, float]:
+    """The accuracy in words, and as a number that is higher for better."""
+    if (task := metrics.get("task")) is not None:
+        return f"{task['label']} {task['quantized']:.4f}", -task["drop"]
+    cosines = [one["cosine"] for one in metrics["outputs"].values() if one["cosine"] is not None]
+    noises = [one["sqnr_db"] for one in metrics["outputs"].values()]
+    worst = min(cosines, default=None)
+    return (f"cosine {worst:.4f}", worst) if worst is not None else (f"SQNR {min(noises):.1f} dB", min(noises))

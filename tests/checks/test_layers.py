@@ -1,0 +1,123 @@
+"""Which layer is at fault, from what each adds and costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from pytest_mnnquant.checks.accuracy import with_location
+from pytest_mnnquant.checks.finding import FAILED, Finding, Result, judge
+from pytest_mnnquant.checks.layers import LayerLoss, Losses, decibels, located, ranked
+from pytest_mnnquant.runtime.layers import LayerErrors
+
+FINE = LayerErrors(1e-5, 3e-5, 5e-5, 1e-4, 1e-4, 0.0, 0.0, True)
+
+
+def layer(name: str, module: str = "", alone: float | None = None, **errors: Any) -> LayerLoss:
+    return LayerLoss(name, module, dataclasses.replace(FINE, **errors), alone)
+
+
+HEALTHY = (layer("a"), layer("b"), layer("c"))
+
+
+def test_noise_in_decibels() -> None:
+    assert decibels(0.01) == pytest.approx(20)
+    assert decibels(0.0) == math.inf
+    assert decibels(math.inf) == -math.inf
+
+
+def test_what_a_layer_costs_alone_counts_more_than_what_it_adds() -> None:
+    gate = layer("gate", own=0.5, alone=1e-4)
+    head = layer("head", own=0.01, alone=0.02)
+    untried = layer("other", own=0.9)
+    assert [one.name for one in ranked(Losses((gate, untried, head)))] == ["head", "gate", "other"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        ({"weights": 0.09, "input": 0.095, "own": 0.1}, "its weights do that (10.5 dB by themselves)"),
+        ({"input": 0.09, "own": 0.1, "clipped_in": 0.3}, "the codes of its input do that: 30.0% of the values lie"),
+        ({"input": 0.09, "own": 0.1}, "the codes of its input do that: their steps are too coarse"),
+        ({"own": 0.1, "clipped_out": 0.2}, "the codes of its output do that: 20.0% of the values lie"),
+        ({"own": 0.1}, "the codes of its output do that: their steps are too coarse"),
+    ],
+)
+def test_the_part_that_makes_the_error_is_named(errors: dict[str, float], words: str) -> None:
+    bad = layer("/conv_3", "features.3.conv", alone=0.5, **errors)
+    place = located(Losses((*HEALTHY, bad)))
+    assert place is not None
+    assert place.layer == "/conv_3"
+    assert "layer features.3.conv (/conv_3) adds most of the error" in place.cause
+    assert "its output has 10.0 dB of SQNR" in place.cause
+    assert "it alone leaves the model's output 3.0 dB" in place.cause
+    assert words in place.cause
+
+
+def test_the_task_metric_of_a_layer_alone_is_told_where_it_falls() -> None:
+    bad = dataclasses.replace(layer("x", own=0.1, alone=0.5), alone_metric=0.25)
+    place = located(Losses((bad,), metric_label="top-1", exact_metric=0.99))
+    assert place is not None
+    assert "and top-1 0.2500 (float 0.9900)" in place.cause
+    same = located(Losses((dataclasses.replace(bad, alone_metric=0.99),), metric_label="top-1", exact_metric=0.99))
+    assert same is not None
+    assert "top-1" not in same.cause
+
+
+def test_the_first_of_several_bad_layers_is_named_too() -> None:
+    place = located(
+        Losses((layer("a"), layer("b", "stem", own=0.2), layer("c", own=0.3, alone=0.4), layer("d", own=0.25)))
+    )
+    assert place is not None
+    assert place.layer == "c"
+    assert "the first one as bad is stem (b) (7.0 dB)" in place.cause
+    assert place.others == ("d", "b", "a")
+
+
+def test_an_operator_without_weights_that_ruins_what_it_is_given_is_at_fault() -> None:
+    """MNN's int8 MaxPool on x86: 38 dB enter, 12 dB leave."""
+    operators = (("raster", 1e-4, 1e-4), ("pool", 1e-4, 0.06), ("pool2", 0.06, 0.07))
+    place = located(Losses(HEALTHY, operators))
+    assert place is not None
+    assert place.layer == "pool"
+    assert "operator pool leaves 12.2 dB of SQNR of the 40.0 dB that enter it" in place.cause
+
+
+def test_an_operator_is_no_suspect_where_a_layer_explains_more() -> None:
+    operators = (("add", 1e-4, 0.02),)
+    place = located(Losses((*HEALTHY, layer("bad", own=0.9, alone=0.8)), operators))
+    assert place is not None
+    assert place.layer == "bad"
+
+
+def test_nothing_is_accused_where_nothing_adds_an_error() -> None:
+    exact = layer("a", weights=0.0, input=0.0, own=0.0)
+    unseen = layer("b", own=0.9, measured=False)
+    assert located(Losses((exact, unseen))) is None
+    assert located(Losses(())) is None
+
+
+def failed(code: str = "MNQ701", **more: Any) -> Result:
+    return judge("accuracy", [Finding(code, "worse", **more)], {"samples": 5})
+
+
+def test_the_layer_goes_into_finding_and_report() -> None:
+    losses = Losses((*HEALTHY, layer("bad", own=0.5, alone=0.5)))
+    result = with_location(failed(cause="known"), losses)
+    (finding,) = result.findings
+    assert result.outcome == FAILED
+    assert finding.layer == "bad"
+    assert finding.cause.startswith("known; layer bad adds most")
+    assert result.metrics["suspect"] == "bad"
+    assert [row["name"] for row in result.metrics["layers"]] == ["a", "b", "c", "bad"]
+    assert result.metrics["layers"][3]["own_sqnr_db"] == pytest.approx(3.01, abs=0.01)
+
+
+def test_without_a_location_the_result_stays_as_it_is() -> None:
+    assert with_location(failed(), None) == failed()
+    assert with_location(failed(), Losses(())) == failed()
+    passed = judge("accuracy", [], {})
+    assert with_location(passed, Losses((layer("bad", own=0.5),))) is passed

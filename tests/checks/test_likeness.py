@@ -1,0 +1,95 @@
+"""Likeness to the float model's outputs: what is asked of each, and what can't be told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pytest_mnnquant.checks.accuracy import AccuracyEvidence, check_accuracy
+from pytest_mnnquant.checks.criteria import Criteria
+from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Result
+from tests.evidence import codes
+
+Array = npt.NDArray[Any]
+RANDOM = np.random.default_rng(0)
+SCORES = RANDOM.standard_normal((400, 10)).astype(np.float32)
+BOXES = RANDOM.standard_normal((400, 3, 4)).astype(np.float32)
+
+
+def noisy(reference: Array, size: float) -> Array:
+    return (reference + size * np.random.default_rng(1).standard_normal(reference.shape)).astype(np.float32)
+
+
+def check(outputs: dict[str, Array], **criteria: Any) -> Result:
+    reference = {"scores": SCORES, "boxes": BOXES}
+    evidence = AccuracyEvidence({name: reference[name] for name in outputs}, outputs)
+    return check_accuracy(evidence, Criteria(**criteria))
+
+
+def test_each_output_is_held_to_its_own_limit() -> None:
+    outputs = {"scores": noisy(SCORES, 0.05), "boxes": noisy(BOXES, 0.3)}
+    assert codes(check(outputs)) == ["MNQ702"]
+    assert "'boxes'" in check(outputs).findings[0].message
+    assert check(outputs, min_cosine={"boxes": 0.9}).outcome == PASSED
+    assert codes(check(outputs, min_cosine={"boxes": 0.9, "*": 0.9999})) == ["MNQ702"]
+
+
+def test_a_least_sqnr_is_judged_where_it_is_asked() -> None:
+    outputs = {"scores": noisy(SCORES, 0.1)}
+    assert check(outputs, min_sqnr=19.0).outcome == PASSED
+    result = check(outputs, min_sqnr=21.0)
+    assert codes(result) == ["MNQ702"]
+    assert "SQNR 20.0 dB, at least 21 dB wanted" in result.findings[0].message
+
+
+def test_a_least_agreement_is_judged_where_it_is_asked() -> None:
+    outputs = {"scores": noisy(SCORES, 0.1)}
+    assert check(outputs, min_agreement=0.5).outcome == PASSED
+    result = check(outputs, min_agreement=0.99)
+    assert codes(result) == ["MNQ702"]
+    assert "have the float model's class, at least 99.00% wanted" in result.findings[0].message
+
+
+def test_agreement_of_an_output_without_classes_is_open() -> None:
+    result = check({"boxes": noisy(BOXES, 0.01)}, min_agreement={"boxes": 0.9})
+    assert result.outcome == INCONCLUSIVE
+    assert "gives no classes" in result.reason
+
+
+def test_one_finding_an_output_tells_all_that_it_misses() -> None:
+    result = check({"scores": noisy(SCORES, 0.5)}, min_sqnr=30.0, min_agreement=0.99)
+    (finding,) = result.findings
+    assert all(words in finding.message for words in ("mean cosine", "SQNR", "float model's class"))
+
+
+def test_strictly_the_bound_of_the_cosine_decides() -> None:
+    """Half of the samples are exact, half are at 0.98: the mean is 0.99, give or take."""
+    output = SCORES.copy()
+    output[::2] = noisy(SCORES, 0.2)[::2]
+    cosine = check({"scores": output}, min_cosine=-1.0).metrics["outputs"]["scores"]["cosine"]
+    assert check({"scores": output}, min_cosine=cosine - 1e-4).outcome == PASSED
+    assert codes(check({"scores": output}, min_cosine=cosine - 1e-4)) == ["MNQ730"]
+    assert check({"scores": output}, min_cosine=cosine - 1e-4, strict=True).outcome == INCONCLUSIVE
+    assert check({"scores": output}, min_cosine=cosine - 0.01, strict=True).outcome == PASSED
+    assert check({"scores": output}, min_cosine=cosine + 0.005, strict=True).outcome == FAILED
+
+
+def test_outputs_in_another_order_are_recognised() -> None:
+    first, second = SCORES, noisy(SCORES[::-1], 0.0)
+    evidence = AccuracyEvidence({"a": first, "b": second}, {"a": second, "b": first})
+    found = check_accuracy(evidence, Criteria()).findings
+    assert [finding.cause[:36] for finding in found] == [
+        "it holds the values of output 'b': t",
+        "it holds the values of output 'a': t",
+    ]
+    assert "another order" in found[0].cause
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-9])
+def test_rounding_noise_about_a_constant_is_no_evidence(size: float) -> None:
+    constant = np.ones((50, 4), np.float32)
+    evidence = AccuracyEvidence({"y": constant}, {"y": noisy(constant, size)})
+    assert check_accuracy(evidence, Criteria()).outcome == INCONCLUSIVE

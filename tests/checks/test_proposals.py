@@ -1,0 +1,55 @@
+"""What was tried to mend a failing accuracy, as it is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_mnnquant.checks.finding import Finding, judge
+from pytest_mnnquant.checks.proposals import Proposal, Search, with_search
+
+
+def proposal(
+    *options: str, passes: bool = True, quality: float = 0.0, share: float = 0.0, ratio: float = 3.5
+) -> Proposal:
+    return Proposal(options, passes, f"top-1 {0.99 + quality:.2f}", quality, ratio, share)
+
+
+def test_the_one_that_leaves_least_float_is_told_first() -> None:
+    found = Search(
+        (
+            proposal("--mnn-skip-layer='a'", share=0.08),
+            proposal("--mnn-skip-layer='b'", share=0.02),
+            proposal("--mnn-recipe=int8-kl", passes=False, quality=-0.05),
+            proposal("--mnn-recipe=w8", ratio=3.4),
+        ),
+        12.0,
+        True,
+    )
+    assert found.text == (
+        "tried, and it passes: --mnn-recipe=w8 (top-1 0.99; 0.0% of the weights stay float, 3.40x smaller than float); "
+        "also: --mnn-skip-layer='b' (top-1 0.99; 2.0% of the weights stay float, 3.50x smaller than float)"
+    )
+
+
+@pytest.mark.parametrize(("complete", "words"), [(True, "in 12 s: none passes"), (False, "then the time was over")])
+def test_where_none_passes_the_best_is_told_and_nothing_is_proposed(complete: bool, words: str) -> None:
+    tried = (proposal("--mnn-recipe=w3", passes=False, quality=-0.3), proposal("-x", passes=False, quality=-0.5))
+    text = Search(tried, 12.0, complete, "more data would not help").text
+    assert "tried 2 other ways" in text
+    assert words in text
+    assert "the best was --mnn-recipe=w3 (top-1 0.69" in text
+    assert text.endswith("; more data would not help")
+    assert "it passes" not in text
+
+
+def test_the_remedy_of_a_lost_accuracy_becomes_what_was_found() -> None:
+    findings = [Finding("MNQ701", "worse", remedy="use more bits"), Finding("MNQ710", "pools", remedy="nothing")]
+    result = with_search(judge("accuracy", findings, {}), Search((proposal("--mnn-recipe=w8"),), 1.0, True))
+    assert result.findings[0].remedy.startswith("tried, and it passes: --mnn-recipe=w8")
+    assert result.findings[1].remedy == "nothing"
+    assert result.metrics["tried"][0]["options"] == ["--mnn-recipe=w8"]
+
+
+def test_a_passed_check_is_left_alone() -> None:
+    passed = judge("accuracy", [], {})
+    assert with_search(passed, Search((), 0.0, True)) is passed

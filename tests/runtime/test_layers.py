@@ -1,0 +1,99 @@
+"""What each layer adds: the figures are those of the real int8 kernels, taken apart."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pytest_mnnquant.metrics.agreement import sqnr_db
+from pytest_mnnquant.mnnfile.matching import match_layers
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.runtime.execute import run, tensor_values
+from pytest_mnnquant.runtime.layers import LayerRun, layer_errors
+from tests.conftest import TIMEOUT, Workshop
+
+LIMITS = {"timeout": TIMEOUT, "batched": True}
+
+
+def errors(workshop: Workshop, name: str, variant: Variant, samples: int = 24, alone: int = 3) -> LayerRun:
+    data = workshop.prepared(name).evaluation
+    assert data is not None
+    pairs = [(a, b) for a, b in match_layers(variant.base, variant.model).pairs if a.is_convolution]
+    return layer_errors(
+        variant.base, variant.model, pairs, data.head(samples), alone=alone, timeout=TIMEOUT, batched=True
+    )
+
+
+@pytest.fixture(scope="module")
+def int8(workshop: Workshop) -> LayerRun:
+    return errors(workshop, "mobile_net", workshop.variant("mobile_net", "int8", "eval"))
+
+
+def test_the_first_layer_inherits_rounding_of_the_input_only_and_runs_as_simulated(int8: LayerRun) -> None:
+    """MNN's int8 convolution is exact integer arithmetic: rounding input and output to codes gives what it gives."""
+    first = next(iter(int8.layers.values()))
+    assert first.reached == pytest.approx(first.own, rel=0.02)
+    assert first.weights < first.input < first.own
+    assert first.inherited < first.own
+
+
+def test_all_layers_are_measured_and_none_adds_more_than_it_ends_with(int8: LayerRun) -> None:
+    assert len(int8.layers) == 25
+    for layer in int8.layers.values():
+        assert layer.measured
+        assert 0 < layer.own < 0.01
+        assert layer.reached > 0.3 * layer.own
+
+
+def test_what_a_layer_costs_alone_is_less_than_all_together(workshop: Workshop, int8: LayerRun) -> None:
+    variant = workshop.variant("mobile_net", "int8", "eval")
+    data = workshop.prepared("mobile_net").evaluation
+    assert data is not None
+    exact = int8.exact["output"]
+    assert exact.shape == (24, 10)
+    whole = run(variant.model, data.head(24), timeout=TIMEOUT).outputs["output"]
+    reference = run(variant.base, data.head(24), timeout=TIMEOUT).outputs["output"]
+    assert np.allclose(reference, exact, atol=1e-4)
+    assert len(int8.alone) == 3
+    for outputs in int8.alone.values():
+        assert sqnr_db(exact, whole) < sqnr_db(exact, outputs["output"]) < 70
+
+
+def test_weight_only_layers_add_what_their_weights_add(workshop: Workshop) -> None:
+    found = errors(workshop, "digits_cnn", workshop.variant("digits_cnn", "w4"), alone=1)
+    for layer in found.layers.values():
+        assert layer.weights == layer.input == layer.own > 1e-4
+        assert (layer.clipped_in, layer.clipped_out) == (0, 0)
+
+
+def test_a_model_that_is_float_adds_nothing(workshop: Workshop) -> None:
+    base = workshop.prepared("digits_cnn").model
+    data = workshop.prepared("digits_cnn").evaluation
+    assert data is not None
+    pairs = [(op, op) for op in base.convolutions]
+    found = layer_errors(base, base, pairs, data.head(8), alone=4, timeout=TIMEOUT, batched=True)
+    assert all(layer.own < 1e-10 and layer.reached < 1e-10 for layer in found.layers.values())
+
+
+def test_values_outside_of_the_codes_are_counted(workshop: Workshop, digits_int8: Variant) -> None:
+    """The tensor's scale is cut to a tenth in the file, so that most values are clipped."""
+    model = digits_int8.model
+    layer = model.convolutions[1]
+    quants = dict(model.tensor_quants)
+    quants[layer.inputs[0]] = dataclasses.replace(quants[layer.inputs[0]], scale=quants[layer.inputs[0]].scale / 10)
+    cut: Model = dataclasses.replace(model, tensor_quants=quants)
+    data = workshop.prepared("digits_cnn").evaluation
+    assert data is not None
+    pairs = [(a, b) for a, b in match_layers(digits_int8.base, cut).pairs if a.is_convolution]
+    found = layer_errors(digits_int8.base, cut, pairs, data.head(8), alone=0, timeout=TIMEOUT, batched=True)
+    values = tensor_values(digits_int8.base, [layer], data.head(8), **LIMITS)[layer.name][0]  # type: ignore[arg-type]
+    assert values is not None
+    quant = quants[layer.inputs[0]]
+    codes = np.rint(values / quant.scale) + quant.zero
+    outside = float(((codes < quant.low) | (codes > quant.high)).mean())
+    assert outside > 0.1
+    assert found.layers[layer.name].clipped_in == pytest.approx(outside, abs=0.01)
+    assert found.layers[layer.name].input > 0.05

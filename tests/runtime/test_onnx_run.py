@@ -1,0 +1,78 @@
+"""An ONNX model is run by onnxruntime, in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.runtime import onnx_run
+from pytest_mnnquant.runtime.child import NativeFailure
+from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.onnx_run import run_onnx
+from tests.conftest import TIMEOUT
+
+
+def doubled(path: Path, batch: int | str, kind: int = TensorProto.FLOAT) -> Path:
+    """A model that adds its input to itself."""
+    shapes = [helper.make_tensor_value_info(name, kind, [batch, 3]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "net", shapes[:1], shapes[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def test_it_computes_what_the_float_model_does(digits: Prepared) -> None:
+    assert digits.data is not None
+    some = digits.data.head(70)
+    expected = run(digits.model, some, timeout=TIMEOUT).outputs
+    for batched in (True, False):
+        found = run_onnx(digits.model.path.with_suffix(".onnx"), some, timeout=TIMEOUT, batched=batched)
+        assert found.keys() == expected.keys()
+        np.testing.assert_allclose(found["output"], expected["output"], atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", ["n", 1, 2, 3])
+def test_a_batch_that_the_model_fixes_is_kept(tmp_path: Path, batch: int | str) -> None:
+    x = np.arange(18, dtype=np.float32).reshape(6, 3)
+    found = run_onnx(doubled(tmp_path / "net.onnx", batch), {"x": x}, timeout=TIMEOUT)
+    np.testing.assert_array_equal(found["y"], 2 * x)
+
+
+def test_numbers_are_given_in_the_type_that_the_model_takes(tmp_path: Path) -> None:
+    path = doubled(tmp_path / "net.onnx", "n", TensorProto.INT64)
+    found = run_onnx(path, {"x": np.full((2, 3), 7, np.int32)}, timeout=TIMEOUT)
+    np.testing.assert_array_equal(found["y"], np.full((2, 3), 14, np.int64))
+    assert found["y"].dtype == np.int64
+
+
+def test_what_can_not_be_run_is_a_failure_with_the_reason(digits: Prepared, tmp_path: Path) -> None:
+    whole = digits.model.path.with_suffix(".onnx").read_bytes()
+    (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
+    x = np.zeros((2, 1, 16, 16), np.float32)
+    with pytest.raises(NativeFailure, match=r"running half\.onnx: .*InvalidProtobuf"):
+        run_onnx(tmp_path / "half.onnx", {"x": x}, timeout=TIMEOUT)
+    with pytest.raises(NativeFailure, match=r"running missing\.onnx: .*NoSuchFile"):
+        run_onnx(tmp_path / "missing.onnx", {"x": x}, timeout=TIMEOUT)
+    with pytest.raises(NativeFailure, match=r"running float\.onnx: .*Got invalid dimensions"):
+        run_onnx(digits.model.path.with_suffix(".onnx"), {"x": x[:, :, :5]}, timeout=TIMEOUT)
+
+
+def test_a_crash_of_onnxruntime_does_not_reach_this_process(
+    digits: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "crash.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.setattr(onnx_run, "_PROGRAM", tmp_path / "crash.py")
+    with pytest.raises(NativeFailure, match="onnxruntime crashed with SIGSEGV"):
+        run_onnx(digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, timeout=TIMEOUT)
+
+
+def test_it_is_not_imported_here(digits: Prepared) -> None:
+    assert onnx_run.has_onnxruntime()
+    known = "onnxruntime" in sys.modules
+    run_onnx(digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, timeout=TIMEOUT)
+    assert ("onnxruntime" in sys.modules) == known

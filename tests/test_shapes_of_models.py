@@ -1,0 +1,177 @@
+"""Models of every shape are judged: inputs, outputs, sequences, sizes and batches of all kinds."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import nn
+
+from pytest_mnnquant.case import Case, case_of
+from pytest_mnnquant.checks.finding import PASSED, Result
+from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.judging import check
+from pytest_mnnquant.quantize.store import Store
+from pytest_mnnquant.settings import model_settings
+from pytest_mnnquant.sources.spec import Spec, parse_spec
+from tests.conftest import TIMEOUT, quietly
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def images(count: int = 40, size: int = 12, seed: int = 0) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((count, 1, size, size)).astype(np.float32)
+
+
+class ManyEnds(nn.Module):
+    """Two inputs of other kinds; a dictionary of outputs of other ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.see, self.count = nn.Conv2d(1, 8, 3), nn.Linear(6, 8)
+        self.scores, self.offset = nn.Linear(8, 4), nn.Linear(8, 1)
+
+    def forward(self, image: torch.Tensor, sums: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen = torch.relu(self.see(image))
+        both = seen.mean((2, 3)) + torch.relu(self.count(sums))
+        return {"map": seen, "scores": self.scores(both), "offset": self.offset(both)}
+
+
+class Steps(nn.Module):
+    """Sequences in, a vector a step out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(6, 10, batch_first=True), nn.Linear(10, 3)
+
+    def forward(self, steps: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.rnn(steps)[0])
+        return out
+
+
+class Tokens(nn.Module):
+    """Integers in; logits and the class itself, an integer, out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(30, 16), nn.Linear(16 * 5, 7)
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.head(torch.relu(self.table(tokens)).flatten(1))
+        return logits, logits.argmax(1)
+
+
+class OneAtATime(nn.Module):
+    """A batch of one is written into the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = torch.relu(self.conv(x)).reshape(1, 8, -1).mean(2)
+        out: torch.Tensor = self.head(seen)
+        return out
+
+
+class AnySize(nn.Module):
+    """Convolutions alone, for images of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())
+        self.head = nn.Conv2d(16, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.body(x))
+        return out
+
+
+def rows(seed: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((40, 9, 6)).astype(np.float32)
+
+
+def tokens(seed: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(0, 30, (200, 5))
+
+
+def judged(case: Case, *names: str) -> dict[str, Result]:
+    results = {name: check(case, name) for name in names or ("conversion", "coverage", "accuracy")}
+    assert {name: result.outcome for name, result in results.items()} == dict.fromkeys(results, PASSED), results
+    return results
+
+
+def built(network: nn.Module, data: list[Arrays], recipe: str, store: Store, tmp_path: Path) -> Case:
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        nn.init.uniform_(parameter, -0.4, 0.4)
+    settings = model_settings("net", "net", tmp_path, {"timeout": TIMEOUT, "skip_layer": ("*table*", "*Gather*")})
+    calibration, evaluation = data
+    gate = Gate(
+        settings,
+        Spec("net", "net"),
+        store,
+        quietly,
+        given=network.eval(),
+        calibration=calibration,
+        evaluation=evaluation,
+    )
+    return case_of(gate, recipe, "eval" if recipe == "int8" else None)
+
+
+@pytest.mark.parametrize("recipe", ["int8", "w8"])
+def test_several_inputs_and_outputs_of_all_ranks(recipe: str, store: Store, tmp_path: Path) -> None:
+    many = np.random.default_rng(1).standard_normal((800, 6)).astype(np.float32)
+    data: list[Arrays] = [{"image": images(400, seed=s), "sums": many[s::2]} for s in (0, 1)]
+    outputs = judged(built(ManyEnds(), data, recipe, store, tmp_path))["accuracy"].metrics["outputs"]
+    assert [figures["top1_agreement"] is None for figures in outputs.values()] == [True, False, True]
+    assert [figures["cosine"] is None for figures in outputs.values()] == [False, False, True]
+
+
+@pytest.mark.parametrize("recipe", ["int8", "w8"])
+def test_sequences(recipe: str, store: Store, tmp_path: Path) -> None:
+    case = built(Steps(), [{"steps": rows(s)} for s in (1, 2)], recipe, store, tmp_path)
+    judged(case)
+    assert case.run.outputs["output"].shape == (40, 9, 3)
+
+
+@pytest.mark.parametrize("recipe", ["int8", "w8"])
+def test_integers_in_and_out(recipe: str, store: Store, tmp_path: Path) -> None:
+    data: list[Arrays] = [{"tokens": tokens(s)} for s in (1, 2)]
+    outputs = judged(built(Tokens(), data, recipe, store, tmp_path))["accuracy"].metrics["outputs"]
+    assert outputs["output1"]["equal"] > 0.95
+    assert outputs["output1"]["cosine"] is None
+
+
+@pytest.mark.parametrize("recipe", ["int8", "w8"])
+def test_a_batch_of_one_alone(recipe: str, store: Store, tmp_path: Path) -> None:
+    case = built(OneAtATime(), [{"x": images(seed=s)} for s in (1, 2)], recipe, store, tmp_path)
+    judged(case)
+    assert not case.gate.prepared.batched
+    assert case.run.outputs["output"].shape == (40, 4)
+    losses = case.losses(None)
+    assert losses is not None
+    assert all(layer.errors.measured for layer in losses.layers)
+
+
+@pytest.mark.parametrize("recipe", ["int8", "w8"])
+@pytest.mark.parametrize("size", [8, 20])
+def test_other_sizes_than_the_export_had(recipe: str, size: int, store: Store, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "any.onnx"
+    axes = {"x": {0: "n", 2: "h", 3: "w"}, "y": {0: "n", 2: "h", 3: "w"}}
+    names: Any = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": axes, "dynamo": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(AnySize().eval(), (torch.zeros(2, 1, 12, 12),), str(path), **names)
+    settings = model_settings("any.onnx", "any", tmp_path, {"timeout": TIMEOUT})
+    data = {"x": images(size=size, seed=1)}
+    gate = Gate(settings, parse_spec("any.onnx", tmp_path), store, quietly, calibration=data, evaluation=data)
+    case = case_of(gate, recipe, None)
+    judged(case)
+    assert case.run.outputs["y"].shape == (40, 2, size, size)
