@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import spoilers
 import torch
-from architectures import ARCHITECTURES, Architecture
+from architectures import ARCHITECTURES
 from spoilers import Spoilt
 
 from pytest_mnnquant.case import Case, case_of
@@ -137,12 +137,24 @@ def neighbours(model: Model, name: str) -> set[str]:
     return {second for first, second in edges if first == name} | {first for first, second in edges if second == name}
 
 
-def gate_of(name: str, network: Any, architecture: Architecture, store: Store, spoilt: Spoilt | None = None) -> Gate:
-    """The gate on a network, or on a model that somebody made of it."""
-    given = {} if spoilt is None else {"quantized": str(spoilt.model), "params": spoilt.params and str(spoilt.params)}
-    settings = model_settings(name, name, _HERE, {**given, "timeout": spoilers.TIMEOUT})
+def gate_of(name: str, network: Any, store: Store) -> Gate:
+    """The gate on a network."""
+    architecture = ARCHITECTURES[name.split(",")[0]]
+    settings = model_settings(name, name, _HERE, {"timeout": spoilers.TIMEOUT})
     data = {"calibration": architecture.calibration(), "evaluation": architecture.evaluation()}
     return Gate(settings, Spec(name, name), store, lambda _: None, network, **data)
+
+
+def gate_on(source: Gate, spoilt: Spoilt) -> Gate:
+    """The gate on a model that somebody made of the network that `source` is on."""
+    given = {"quantized": str(spoilt.model), "params": str(spoilt.params) if spoilt.params else None}
+    changed = {**given, "timeout": spoilers.TIMEOUT}
+    gate = Gate(
+        model_settings(source.spec.text, source.spec.text, _HERE, changed), source.spec, source.store, source.say
+    )
+    # The float model and its run are the same for all.
+    vars(gate).update({"_prepared": source.prepared, "float_run": source.float_run})
+    return gate
 
 
 def judged(case: Case) -> tuple[Truth, Result, tuple[str, ...]]:
@@ -167,26 +179,28 @@ def healthy_rows(name: str, gate: Gate) -> Iterator[Row]:
         yield Row(name, recipe, truth, result.outcome == FAILED, codes, False, result.metrics.get("suspect", ""))
 
 
-def spoilt_row(name: str, gate: Gate, spoilt: Spoilt) -> Row:
+def spoilt_row(source: Gate, spoilt: Spoilt) -> Row:
     """One spoilt model, judged as its user would."""
+    gate = gate_on(source, spoilt)
     truth, result, codes = judged(case_of(gate, spoilt.recipe, None))
     failed, named = result.outcome == FAILED, result.metrics.get("suspect", "")
     place, model = "", gate.prepared.model
     if failed and truth.loses and spoilt.layers:
         near = {other for layer in spoilt.layers for other in neighbours(model, layer)}
         place = "right" if named in spoilt.layers else "neighbour" if named in near else "wrong" if named else "none"
-    return Row(name, f"{spoilt.recipe}: {spoilt.what}", truth, failed, codes, True, named, spoilt.layers, place)
+    return Row(
+        source.spec.text, f"{spoilt.recipe}: {spoilt.what}", truth, failed, codes, True, named, spoilt.layers, place
+    )
 
 
-def spoilt_rows(name: str, gate: Gate, network: Any, folder: Path, scratch: Path) -> Iterator[Row]:
+def spoilt_rows(gate: Gate, network: Any, folder: Path, scratch: Path) -> Iterator[Row]:
     """One architecture, one thing wrong in each model."""
-    source, architecture = gate.prepared, ARCHITECTURES[name]
+    source, name = gate.prepared, gate.spec.text
     assert source.data is not None
     exporter = spoilers.Exporter(source.data, source.batched, scratch)
 
-    def rows(models: Iterable[Spoilt], title: str = name, given: Any = network) -> Iterator[Row]:
-        for spoilt in models:
-            yield spoilt_row(title, gate_of(name, given, architecture, gate.store, spoilt), spoilt)
+    def rows(models: Iterable[Spoilt], of: Gate = gate) -> Iterator[Row]:
+        return (spoilt_row(of, spoilt) for spoilt in models)
 
     yield from rows(spoilers.of_fewer_bits(exporter, network))
     if name in SPOILT:
@@ -194,10 +208,10 @@ def spoilt_rows(name: str, gate: Gate, network: Any, folder: Path, scratch: Path
         yield from rows(spoilers.by_params(int8, scratch))
         yield from rows(spoilers.by_stored_scales(case_of(gate, "w8-sym", None), scratch))
         yield from rows(spoilers.by_weights(int8, network, exporter))
-        yield from rows(spoilers.of_another_epoch(architecture, folder, exporter))
+        yield from rows(spoilers.of_another_epoch(ARCHITECTURES[name], folder, exporter))
     if name in TWO_OUTPUTS:
-        both = spoilers.Both(network, swapped=False).eval()
-        yield from rows(spoilers.with_outputs_swapped(network, exporter), f"{name}, 2 outputs", both)
+        both = gate_of(f"{name}, two outputs", spoilers.Both(network, swapped=False).eval(), gate.store)
+        yield from rows(spoilers.with_outputs_swapped(network, exporter), both)
 
 
 def rows_of(name: str, folder: Path) -> list[Row]:
@@ -205,8 +219,8 @@ def rows_of(name: str, folder: Path) -> list[Row]:
     torch.set_num_threads(1)
     network = ARCHITECTURES[name].trained(folder)
     with tempfile.TemporaryDirectory() as kept, tempfile.TemporaryDirectory() as made:
-        gate = gate_of(name, network, ARCHITECTURES[name], Store(Path(kept)))
-        return [*healthy_rows(name, gate), *spoilt_rows(name, gate, network, folder, Path(made))]
+        gate = gate_of(name, network, Store(Path(kept)))
+        return [*healthy_rows(name, gate), *spoilt_rows(gate, network, folder, Path(made))]
 
 
 def summary(rows: list[Row]) -> tuple[list[str], bool]:

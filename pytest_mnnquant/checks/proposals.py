@@ -9,6 +9,7 @@ from typing import Any, Final
 from pytest_mnnquant.checks.finding import FAILED, Result
 
 _TOLD: Final = 3
+_LISTED: Final = 5
 _LOST: Final = ("MNQ701", "MNQ702")
 
 
@@ -32,7 +33,10 @@ class Proposal:
     def text(self) -> str:
         """The proposal in a line, costs included."""
         cost = f"{self.float_share:.1%} of the weights stay float, {self.size_ratio:.2f}x smaller than float"
-        return f"{' '.join(self.options)} ({self.figure}; {cost})"
+        options = list(self.options)
+        if not self.passes and len(options) > _LISTED:  # Nobody will type it.
+            options = [*options[:_TOLD], f"and {len(options) - _TOLD} more layers"]
+        return f"{' '.join(options)} ({self.figure}; {cost})"
 
     def as_json(self) -> dict[str, Any]:
         """The form it has in the report."""

@@ -42,6 +42,22 @@ def test_where_none_passes_the_best_is_told_and_nothing_is_proposed(complete: bo
     assert "it passes" not in text
 
 
+def test_a_long_list_that_does_not_pass_is_cut() -> None:
+    options = tuple(f"--mnn-skip-layer='{number}'" for number in range(9))
+    assert "--mnn-skip-layer='2' and 6 more layers (top-1" in proposal(*options, passes=False).text
+    assert "--mnn-skip-layer='8' (top-1" in proposal(*options).text
+
+
+def test_what_gives_up_more_is_told_as_that() -> None:
+    tried = (
+        proposal("-x", passes=False, quality=-0.5),
+        Proposal(("-r",), True, "top-1 0.99", 0.0, 3.4, 0.0, "int8 arithmetic"),
+    )
+    text = Search(tried, 12.0, True).text
+    assert "tried 1 other ways" in text
+    assert "giving up int8 arithmetic, this passes: -r (top-1 0.99" in text
+
+
 def test_the_remedy_of_a_lost_accuracy_becomes_what_was_found() -> None:
     findings = [Finding("MNQ701", "worse", remedy="use more bits"), Finding("MNQ710", "pools", remedy="nothing")]
     result = with_search(judge("accuracy", findings, {}), Search((proposal("--mnn-recipe=w8"),), 1.0, True))
