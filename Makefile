@@ -46,6 +46,10 @@ bench: $(COMPLETE)
 	$(BIN)/python benchmarks/fuzz.py build/corpus
 	$(BIN)/python benchmarks/calibration.py build/networks
 	$(BIN)/python benchmarks/recipe_matrix.py build/networks
+	$(BIN)/python benchmarks/intervals.py
+	$(BIN)/python benchmarks/accuracy_verdicts.py build/networks
+	$(BIN)/python benchmarks/suggestion.py build/networks
+	$(BIN)/python benchmarks/accuracy_truth.py build/networks
 
 clean:
 	rm -rf $(VENV) build .pytest_cache

@@ -86,7 +86,9 @@ def _noise(exact: npt.NDArray[Any], output: npt.NDArray[Any]) -> float:
     ours, theirs = exact.astype(np.float64), output.astype(np.float64)
     signal = float(np.square(ours - ours.mean(0)).sum()) or float(np.square(ours).sum())
     noise = float(np.square(ours - theirs).sum())
-    return noise / signal if signal and np.isfinite(noise) else float(noise > 0 or not np.isfinite(noise))
+    if not np.isfinite(noise):
+        return np.inf
+    return noise / signal if signal else float(noise > 0)
 
 
 def _metric(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.case import Case
-from pytest_mnnquant.checks.accuracy import AccuracyEvidence, check_accuracy, with_location
+from pytest_mnnquant.checks.accuracy import AccuracyEvidence, can_be_located, check_accuracy, with_location
 from pytest_mnnquant.checks.blame import Suspects
 from pytest_mnnquant.checks.bundle import check_bundle
 from pytest_mnnquant.checks.calibration import check_calibration
@@ -16,7 +16,7 @@ from pytest_mnnquant.checks.conversion import check_conversion
 from pytest_mnnquant.checks.coverage import LayerRow, check_coverage
 from pytest_mnnquant.checks.criteria import Criteria
 from pytest_mnnquant.checks.execution import check_execution
-from pytest_mnnquant.checks.finding import FAILED, Result, judge, skipped, without_ignored
+from pytest_mnnquant.checks.finding import Result, judge, skipped, without_ignored
 from pytest_mnnquant.checks.latency import check_latency
 from pytest_mnnquant.checks.params import check_params
 from pytest_mnnquant.checks.proposals import with_search
@@ -115,7 +115,7 @@ def _calibration(case: Case, limits: Limits, strict: bool) -> Result:
 
 def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
     result = _likeness(case, limits, strict)
-    if result.outcome != FAILED or not result.metrics:
+    if not can_be_located(result):
         return result
     settings = case.gate.settings
     losses = case.losses(criteria_of(limits, case.recipe, settings.base, strict).metric)

@@ -19,8 +19,12 @@ from pytest_mnnquant.checks.task import Compared, judge_task
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.metrics.task import MetricError, TaskMetric, metric_named, output_for, scores
 
-# What a drop of accuracy or likeness is told by.
+# What a drop of accuracy or likeness is told by, and what an output that is no answer.
 _LOST: Final = ("MNQ701", "MNQ702")
+_BROKEN: Final = ("MNQ703", "MNQ704", "MNQ706")
+# A layer at fault makes at least this share of an output's noise; of a broken output's signal, this share as noise.
+_LEAST_SHARE: Final = 1e-3
+_BREAKS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -141,14 +145,24 @@ def _pool_note(evidence: AccuracyEvidence, compared: Compared | None, decided: s
     )
 
 
+def can_be_located(result: Result) -> bool:
+    """Whether a layer may be at fault for what this result tells."""
+    return result.outcome == FAILED and any(item.code in (*_LOST, *_BROKEN) for item in result.findings)
+
+
 def with_location(result: Result, losses: Losses | None) -> Result:
     """A failed result that names the layer which lost the accuracy, where the losses tell."""
     place = located(losses) if losses is not None and result.outcome == FAILED else None
     if losses is None or place is None:
         return result
+    blamed = _BROKEN if place.noise >= _BREAKS else ()
+    if place.noise >= _LEAST_SHARE * _noise(result.metrics):
+        blamed = (*blamed, *_LOST)
+    if not any(finding.code in blamed for finding in result.findings):
+        return result
     findings = []
     for finding in result.findings:
-        if finding.code in _LOST and not finding.layer:
+        if finding.code in blamed and not finding.layer:
             cause = f"{finding.cause}; {place.cause}" if finding.cause else place.cause
             finding = dataclasses.replace(finding, layer=place.layer, cause=cause)
         findings.append(finding)
@@ -159,3 +173,9 @@ def with_location(result: Result, losses: Losses | None) -> Result:
         "next_suspects": list(place.others),
     }
     return dataclasses.replace(result, findings=tuple(findings), metrics=metrics)
+
+
+def _noise(metrics: dict[str, Any]) -> float:
+    """The noise / signal of the worst output; 0 where outputs were not compared."""
+    figures = metrics.get("outputs", {}).values()
+    return max((10 ** (-one["centred_sqnr_db"] / 10) for one in figures if one["equal"] is None), default=0.0)

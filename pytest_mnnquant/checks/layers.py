@@ -38,6 +38,15 @@ class LayerLoss:
         """The user's name for the layer, and MNN's."""
         return f"{self.module} ({self.name})" if self.module and self.module != self.name else self.name
 
+    @property
+    def cost(self) -> float:
+        """Noise / signal at the worst output with this layer alone quantized; untried: at its own output.
+
+        Infinite where it makes NaN or infinity of exact inputs.
+        """
+        own = self.errors.own
+        return own if self.alone is None or not math.isfinite(own) else self.alone
+
     def as_json(self) -> dict[str, Any]:
         """The form it has in the report: SQNR in dB."""
         errors = self.errors
@@ -65,11 +74,15 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """The layer (or operator) at fault and why, in words; `others` are the next worst layers."""
+    """The layer (or operator) at fault and why, in words; `others` are the next worst layers.
+
+    `noise` is what it does to the model's output (an operator: to its own), as a share of the signal.
+    """
 
     layer: str
     cause: str
     others: tuple[str, ...] = ()
+    noise: float = 0.0
 
 
 def decibels(noise: float) -> float:
@@ -78,37 +91,53 @@ def decibels(noise: float) -> float:
 
 
 def ranked(losses: Losses) -> tuple[LayerLoss, ...]:
-    """The layers, the most harmful first: by what each costs alone at the output, else by the error it adds."""
-    measured = [layer for layer in losses.layers if layer.errors.measured and layer.errors.own > 0]
-    tried = sorted((one for one in measured if one.alone is not None), key=lambda one: -(one.alone or 0.0))
+    """The layers, the most harmful first: by what each costs alone at the output, else by the error it adds.
+
+    Before all others come those that make NaN or infinity of exact inputs, in order of execution.
+    """
+    seen = [layer for layer in losses.layers if layer.errors.measured and layer.errors.own > 0]
+    broken = [layer for layer in seen if not math.isfinite(layer.errors.own)]
+    measured = [layer for layer in seen if math.isfinite(layer.errors.own)]
+    tried = sorted((one for one in measured if one.alone is not None), key=lambda one: -one.cost)
     rest = sorted((one for one in measured if one.alone is None), key=lambda one: -one.errors.own)
-    return (*tried, *rest)
+    return (*broken, *tried, *rest)
 
 
 def located(losses: Losses) -> Located | None:
     """The layer or operator that lost most of it; None where none adds any error."""
     order = ranked(losses)
     guilty = _operator(losses.operators)
-    if guilty is not None and (not order or guilty[2] > 4 * (order[0].alone or order[0].errors.own)):
+    if guilty is not None and (not order or guilty[2] > 4 * order[0].cost):
         name, entered, left = guilty
         cause = (
             f"operator {name} leaves {decibels(left):.1f} dB of SQNR of the {decibels(entered):.1f} dB that enter it: "
             "it computes something else than the float model's (no layer's weights or ranges are to blame)"
         )
-        return Located(name, cause)
+        return Located(name, cause, noise=left)
     if not order:
         return None
     worst = order[0]
+    others = tuple(one.name for one in order[1 : 1 + _NAMED])
+    if not math.isfinite(worst.errors.own):
+        return Located(worst.name, _not_finite(worst), others, worst.cost)
     cause = f"layer {worst.title} adds most of the error: {_own(worst)}{_alone(worst, losses)}; {_why(worst.errors)}"
     first = next((one for one in losses.layers if one.errors.own >= worst.errors.own / 2), worst)
     if first is not worst:
         cause += f"; the first one as bad is {first.title} ({decibels(first.errors.own):.1f} dB)"
-    return Located(worst.name, cause, tuple(one.name for one in order[1 : 1 + _NAMED]))
+    return Located(worst.name, cause, others, worst.cost)
 
 
 def _operator(operators: Iterable[tuple[str, float, float]]) -> tuple[str, float, float] | None:
     """The first operator without weights that makes the error it is given many times larger."""
     return next((one for one in operators if one[2] > _QUIET * 10 and one[2] > _OWN_FAULT * max(one[1], _QUIET)), None)
+
+
+def _not_finite(worst: LayerLoss) -> str:
+    errors = worst.errors
+    part = "its weights or its bias do" if not math.isfinite(errors.weights) else "the scale of its input does"
+    if math.isfinite(errors.input):
+        part = "the scale of its output does"
+    return f"layer {worst.title} makes NaN or infinity of the float model's own input: {part} that"
 
 
 def _own(worst: LayerLoss) -> str:

@@ -13,10 +13,9 @@ import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.quants import write_with_quants
-from pytest_mnnquant.runtime.execute import Arrays, Job, renamed
+from pytest_mnnquant.runtime.execute import BATCH, Arrays, Job, renamed
 
 _PROGRAM: Final = Path(__file__).with_name("layerwise.py")
-_BATCH: Final = 16
 # Bytes of what operators take and give: held at once, and looked at in all.
 _HELD: Final = 256e6
 _WORK: Final = 2e9
@@ -82,12 +81,15 @@ def layer_errors(
             what=f"comparing {variant.path.name} with the float model",
             timeout=timeout,
             program=_PROGRAM,
-            batch=_BATCH if batched else 1,
+            # As it is judged: MNN's kernels treat a NaN otherwise in batches of other sizes.
+            batch=BATCH if batched else 1,
             held=_HELD,
             work=_WORK,
             fewest=_FEWEST,
             names={"float": renamed(base, base), "variant": renamed(base, variant)},
             outputs=list(base.output_names),
+            # Others than the file's own are numbered anew in each model: a name does not say what they do.
+            operators=sorted({op.name for op in base.ops} & {op.name for op in variant.ops}),
             layers=[_described(layer, stored, variant.tensor_quants) for layer, stored in layers],
             alone=alone,
             **{"float": str(base.path.resolve()), "variant": str(variant.path.resolve()), "weights": str(weights)},

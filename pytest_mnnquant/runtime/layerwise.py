@@ -82,6 +82,7 @@ class Layers:
         self.layers = job["layers"]
         self.by_float = {layer["float"]: number for number, layer in enumerate(self.layers)}
         self.by_stored = {layer["stored"]: number for number, layer in enumerate(self.layers)}
+        self.operators = frozenset(job["operators"])
         self.sums = np.zeros((len(self.layers), SUMS))
         #: operator -> [signal of its output, noise of it, worst noise to signal of its inputs], summed over batches
         self.others: dict[str, list[float]] = {}
@@ -100,10 +101,6 @@ class Layers:
             self.outputs[name] = self.float.read(tensors[:1])[0] if tensors else None
 
         self.float.run(batch, before, after)
-        for name, number in self.by_float.items():
-            if name in self.inputs:
-                self.sums[number, SIGNAL] += energy(self.outputs[name])
-                self.sums[number, INPUT_SIGNAL] += energy(self.inputs[name][0])
 
     def as_it_is(self, batch: dict[str, Any]) -> None:
         """Run the variant: what has become of each operator's input and output on the way."""
@@ -113,12 +110,12 @@ class Layers:
             return self.layers[self.by_stored[name]]["float"] if name in self.by_stored else name
 
         def before(name: str, tensors: Any) -> None:
-            exact = self.inputs.get(float_name(name), [])
-            pairs = list(zip(self.variant.read(tensors), exact, strict=True)) if len(tensors) == len(exact) else []
-            same = [(ours, theirs) for ours, theirs in pairs if ours.shape == theirs.shape]
-            noises = [(energy(ours - theirs), energy(theirs)) for ours, theirs in same]
+            exact, ours = self.inputs.get(float_name(name), []), self.variant.read(tensors)
+            if not ours or [array.shape for array in ours] != [array.shape for array in exact]:
+                return  # What enters can't be told, so nobody is to be blamed for what leaves.
+            noises = [(energy(mine - theirs), energy(theirs)) for mine, theirs in zip(ours, exact, strict=True)]
             entered[name] = max((noise / signal for noise, signal in noises if signal), default=0.0)
-            if name in self.by_stored and noises:
+            if name in self.by_stored:
                 self.sums[self.by_stored[name], INHERITED] += noises[0][0]
 
         def after(name: str, tensors: Any) -> None:
@@ -131,11 +128,11 @@ class Layers:
             noise = energy(values - exact)
             if name in self.by_stored:
                 self.sums[self.by_stored[name], REACHED] += noise
-            else:
+            elif name in self.operators and name in entered:
                 kept = self.others.setdefault(name, [0.0, 0.0, 0.0])
                 kept[0] += energy(exact)
                 kept[1] += noise
-                kept[2] = max(kept[2], entered.get(name, 0.0))
+                kept[2] = max(kept[2], entered[name])
 
         self.variant.run(batch, before, after)
 
@@ -189,6 +186,10 @@ class Layers:
         """Add one batch to the sums."""
         self.batch = batch
         self.exact(batch)
+        for name, number in self.by_float.items():
+            if name in self.inputs:
+                self.sums[number, SIGNAL] += energy(self.outputs[name])
+                self.sums[number, INPUT_SIGNAL] += energy(self.inputs[name][0])
         self.as_it_is(batch)
         self.by_themselves(as_codes=False)
         self.by_themselves(as_codes=True)

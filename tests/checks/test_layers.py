@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.checks.accuracy import with_location
+from pytest_mnnquant.checks.accuracy import can_be_located, with_location
 from pytest_mnnquant.checks.finding import FAILED, Finding, Result, judge
 from pytest_mnnquant.checks.layers import LayerLoss, Losses, decibels, located, ranked
 from pytest_mnnquant.runtime.layers import LayerErrors
@@ -121,3 +121,36 @@ def test_without_a_location_the_result_stays_as_it_is() -> None:
     assert with_location(failed(), Losses(())) == failed()
     passed = judge("accuracy", [], {})
     assert with_location(passed, Losses((layer("bad", own=0.5),))) is passed
+
+
+def test_layers_that_make_nan_of_exact_inputs_come_first_in_order_of_execution() -> None:
+    bad = layer("bad", own=0.9, alone=0.9)
+    first, second = layer("first", own=math.inf, weights=math.inf, input=math.inf), layer("second", own=math.inf)
+    assert [one.name for one in ranked(Losses((bad, first, second)))] == ["first", "second", "bad"]
+    place = located(Losses((bad, first, second)))
+    assert place is not None
+    assert (
+        "layer first makes NaN or infinity of the float model's own input: its weights or its bias do that"
+        in place.cause
+    )
+
+
+def test_a_broken_output_names_the_layer_that_breaks_it_alone() -> None:
+    broken = failed("MNQ704")
+    assert with_location(broken, Losses((layer("dead", own=1.0, alone=1.0),))).findings[0].layer == "dead"
+    assert with_location(broken, Losses((layer("noisy", own=0.01, alone=0.01),))) == broken
+
+
+def test_no_layer_is_named_that_explains_nothing_of_the_loss() -> None:
+    """Swapped outputs are wrong altogether, while every layer is nearly exact."""
+    figures = {"outputs": {"y": {"centred_sqnr_db": -3.0, "equal": None}}}
+    result = judge("accuracy", [Finding("MNQ702", "unlike")], figures)
+    assert with_location(result, Losses((layer("a", own=1e-5, alone=1e-5),))) == result
+    assert with_location(result, Losses((layer("a", own=0.1, alone=0.1),))).findings[0].layer == "a"
+
+
+def test_only_what_a_layer_can_cause_is_located() -> None:
+    assert can_be_located(failed("MNQ701"))
+    assert can_be_located(failed("MNQ703"))
+    assert not can_be_located(failed("MNQ708"))
+    assert not can_be_located(judge("accuracy", [], {}))
