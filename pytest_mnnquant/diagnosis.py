@@ -77,12 +77,14 @@ def _alone(
     found: LayerRun, name: str, labels: npt.NDArray[Any] | None, metric: TaskMetric | None
 ) -> tuple[float, float | None]:
     outputs = found.alone[name]
-    noises = [_noise(exact, outputs[output]) for output, exact in found.exact.items() if exact.dtype.kind == "f"]
+    noises = [_noise(exact, outputs[output]) for output, exact in found.exact.items()]
     return max(noises, default=0.0), _metric(found.exact, outputs, labels, metric)
 
 
 def _noise(exact: npt.NDArray[Any], output: npt.NDArray[Any]) -> float:
-    """Noise as a share of what varies from sample to sample: a constant part hides nothing."""
+    """Noise as a share of what varies from sample to sample: a constant part hides nothing. Integers: those unequal."""
+    if exact.dtype.kind != "f":
+        return float((exact != output).mean())
     ours, theirs = exact.astype(np.float64), output.astype(np.float64)
     signal = float(np.square(ours - ours.mean(0)).sum()) or float(np.square(ours).sum())
     noise = float(np.square(ours - theirs).sum())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.case import Case
-from pytest_mnnquant.checks.accuracy import AccuracyEvidence, can_be_located, check_accuracy, with_location
+from pytest_mnnquant.checks.accuracy import AccuracyEvidence, can_be_located, check_accuracy, unlocated, with_location
 from pytest_mnnquant.checks.blame import Suspects
 from pytest_mnnquant.checks.bundle import check_bundle
 from pytest_mnnquant.checks.calibration import check_calibration
@@ -16,10 +17,11 @@ from pytest_mnnquant.checks.conversion import check_conversion
 from pytest_mnnquant.checks.coverage import LayerRow, check_coverage
 from pytest_mnnquant.checks.criteria import Criteria
 from pytest_mnnquant.checks.execution import check_execution
-from pytest_mnnquant.checks.finding import Result, judge, skipped, without_ignored
+from pytest_mnnquant.checks.finding import FAILED, PASSED, Result, judge, skipped, without_ignored
 from pytest_mnnquant.checks.latency import check_latency
 from pytest_mnnquant.checks.params import check_params
 from pytest_mnnquant.checks.proposals import with_search
+from pytest_mnnquant.checks.rules import Severity
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
@@ -114,19 +116,33 @@ def _calibration(case: Case, limits: Limits, strict: bool) -> Result:
 
 
 def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
-    result = _likeness(case, limits, strict)
+    settings = case.gate.settings
+    result = without_ignored(_likeness(case, limits, strict), settings.ignore)
     if not can_be_located(result):
         return result
-    settings = case.gate.settings
-    losses = case.losses(criteria_of(limits, case.recipe, settings.base, strict).metric)
+    try:
+        losses = case.losses(criteria_of(limits, case.recipe, settings.base, strict).metric)
+    except UNUSABLE as error:  # What was found stands, whether its place is known or not.
+        return unlocated(result, str(error))
     result = with_location(result, losses)
     if not settings.suggest:
         return result
+    open_before = {finding.code for finding in result.findings if finding.severity is Severity.GAP}
 
     def trial(other: Case) -> Result:
-        return _usable("accuracy", lambda: _likeness(other, limits, strict))
+        return _tried(other, limits, strict, (*settings.ignore, *open_before))
 
     return with_search(result, search(case, trial, losses, settings.suggest_time))
+
+
+def _tried(case: Case, limits: Limits, strict: bool, ignored: tuple[str, ...]) -> Result:
+    """The accuracy of a variant that may be proposed; one that fails another check that was asked fails here too."""
+    result = without_ignored(_usable("accuracy", lambda: _likeness(case, limits, strict)), ignored)
+    for name in ("coverage", "size") if result.outcome == PASSED else ():
+        other = without_ignored(_usable(name, partial(_JUDGES[name], case, limits, strict)), ignored)
+        if other.outcome == FAILED:
+            return judge("accuracy", other.findings, result.metrics)
+    return result
 
 
 def _likeness(case: Case, limits: Limits, strict: bool) -> Result:

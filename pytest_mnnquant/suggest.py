@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from pytest_mnnquant.quantize.makers import MADE, PARAMS_NAME
 from pytest_mnnquant.quantize.recipes import OBSERVERS, Maker, Recipe, recipe_named
 from pytest_mnnquant.quantize.store import file_digest
 from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.convert import convert
 
 # So many of the worst layers are left float, one number after another.
@@ -62,16 +64,19 @@ class _Trials:
         parent = self.case if recipe == self.case.recipe else self.cases[recipe.name]
         skip = (*self.case.skip, *map(glob.escape, names))
         made = None if anew or recipe.fill is not None else _reduced(parent, names)
+        if made is None and parent.variant.given:
+            return None  # Nothing can be made of a finished file.
         chosen = () if recipe == self.case.recipe else (f"--mnn-recipe={recipe.name}",)
-        if made is not None and parent.variant.given:
-            chosen = (f"mnnconvert ... --compressionParamsFile {made.params} (your params file without these), then",)
+        if made is not None and (recipe.maker is not Maker.OURS or parent.variant.given):
+            # Other tools do not know our options: what was tried is the params file.
+            chosen = (f"mnnconvert ... --compressionParamsFile {made.params} (the params file without these), then",)
         options = (*chosen, *(f"--mnn-skip-layer='{glob.escape(name)}'" for name in names))
         return self._judged(Case(self.case.gate, recipe, parent.mode, skip, made=made), options)
 
     def on_half(self) -> Proposal | None:
         """The same way on half of the calibration data."""
         data = self.case.gate.prepared.calibration
-        if data is None or data.samples < 2 or not self.case.recipe.activations:
+        if data is None or data.samples < 2 or not self.case.recipe.activations or self.case.variant.given:
             return None
         case, half = self.case, data.first(data.samples // 2)
         return self._judged(Case(case.gate, case.recipe, case.mode, case.skip, half), (), keep=False)
@@ -79,7 +84,7 @@ class _Trials:
     def _judged(self, trial: Case, options: tuple[str, ...], gives_up: str = "", keep: bool = True) -> Proposal | None:
         self.case.say(f"trying {len(self.made) + 1}: {' '.join(options) or 'half of the calibration data'}")
         result = self.judge(trial)
-        if trial.is_unusable or not result.metrics.get("outputs"):
+        if trial.is_unusable:
             return None
         total = sum(row.layer.weight_count for row in trial.rows)
         left = sum(row.layer.weight_count for row in trial.rows if row.stored and row.stored.weights[0].bits == 32)
@@ -174,16 +179,20 @@ def _reduced(parent: Case, names: tuple[str, ...]) -> Variant | None:
         return None
     try:
         params = read_params(variant.params)
+        reduced = without(params, variant.base, names)
     except (BadParams, OSError):
         return None
 
     def build(folder: Path) -> None:
-        write_params(without(params, variant.base, names), folder / PARAMS_NAME)
+        write_params(reduced, folder / PARAMS_NAME)
         flags = ("--compressionParamsFile", str(folder / PARAMS_NAME))
         convert(variant.base.path, folder / MADE, flags, timeout=gate.settings.timeout)
 
     inputs = {"base": file_digest(variant.base.path), "params": file_digest(variant.params), "without": names}
-    folder = gate.store.folder("reduced", inputs, build)
+    try:
+        folder = gate.store.folder("reduced", inputs, build)
+    except NativeFailure:
+        return None
     return dataclasses.replace(variant, model=read_model(folder / MADE), params=folder / PARAMS_NAME)
 
 
@@ -195,6 +204,8 @@ def _more_data(trials: _Trials) -> str:
 
 def _figure(metrics: dict[str, Any]) -> tuple[str, float]:
     """The accuracy in words, and as a number that is higher for better."""
+    if not metrics.get("outputs"):
+        return "a broken output", -math.inf
     if (task := metrics.get("task")) is not None:
         return f"{task['label']} {task['quantized']:.4f}", -task["drop"]
     cosines = [one["cosine"] for one in metrics["outputs"].values() if one["cosine"] is not None]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +17,7 @@ from pytest_mnnquant.checks.finding import FAILED, Finding, Result, judge
 from pytest_mnnquant.checks.layers import Losses, located
 from pytest_mnnquant.checks.likeness import figures, unlike
 from pytest_mnnquant.checks.outputs import Outputs, broken
-from pytest_mnnquant.checks.task import Compared, judge_task
+from pytest_mnnquant.checks.task import Compared, below_floor, judge_task
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.metrics.task import MetricError, TaskMetric, metric_named, output_for, scores
 
@@ -55,17 +57,21 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
         "samples": next(iter(likenesses.values())).samples,
         "outputs": {name: figures(item) for name, item in likenesses.items()},
     }
-    compared, decided, findings = compare(evidence, criteria.metric)
+    compared, output, findings = compare(evidence, criteria.metric)
     if compared is not None and not compared.is_void:
         found, metrics["task"] = judge_task(compared, criteria)
         findings += found
         metrics |= _top1(metrics["task"])
+    else:
+        findings += [*(below_floor(compared, criteria) if compared else ()), *_unjudged(compared, criteria, findings)]
     if compared is not None and compared.is_blind:
         findings.append(_blind(compared))
-        decided = None
+        output = None
+    decides_all = compared is not None and compared.metric.call is not None
+    decided = tuple(reference) if decides_all else (output,) if output else ()
     findings += unlike(reference, outputs, likenesses, decided, criteria)
     if evidence.pools:
-        findings.append(_pool_note(evidence, compared, decided))
+        findings.append(_pool_note(evidence, compared, output))
     return judge("accuracy", [_blamed(finding, evidence.suspects) for finding in findings], metrics)
 
 
@@ -87,6 +93,20 @@ def compare(evidence: AccuracyEvidence, metric: TaskMetric | None) -> tuple[Comp
         return None, None, [_unused_labels(labels, str(error))]
 
 
+def _unjudged(compared: Compared | None, criteria: Criteria, told: Sequence[Finding]) -> list[Finding]:
+    """Limits that only a task metric can meet, where there is none; a drop has one by default, labels or not."""
+    asked = {
+        "--mnn-min-accuracy-ratio": criteria.min_ratio,
+        "--mnn-min-float-accuracy": criteria.min_float if compared is None else None,
+    }
+    given = [flag for flag, limit in asked.items() if limit is not None]
+    if not given or told:
+        return []
+    why = "the float model is no better than a constant" if compared else "the evaluation data have no labels"
+    remedy = "give labels (an array named `labels`), or leave the option out"
+    return [Finding("MNQ003", f"{', '.join(given)} could not be judged: {why}", remedy=remedy)]
+
+
 def _top1(task: dict[str, Any]) -> dict[str, Any]:
     """The figures of top-1 by the names they have always had in the report."""
     if task["metric"] != "top1":
@@ -98,9 +118,9 @@ def _unused_labels(labels: npt.NDArray[Any], why: str) -> Finding:
     span = f", {labels.min():g} to {labels.max():g}" if labels.dtype.kind in "iuf" and labels.size else ""
     return Finding(
         "MNQ720",
-        f"the labels ({labels.dtype}, shape {list(labels.shape)}{span}) are classes of no output: {why}; judged by the "
-        "likeness of outputs instead",
-        remedy="give one class number a sample, counted from 0, as `labels`, or say what they are: --mnn-metric",
+        f"the labels ({labels.dtype}, shape {list(labels.shape)}{span}) could not be used as classes: {why}; judged by "
+        "the likeness of outputs instead",
+        remedy="say what they are with --mnn-metric, or give one class number a sample, counted from 0, as `labels`",
     )
 
 
@@ -150,6 +170,18 @@ def can_be_located(result: Result) -> bool:
     return result.outcome == FAILED and any(item.code in (*_LOST, *_BROKEN) for item in result.findings)
 
 
+def unlocated(result: Result, why: str) -> Result:
+    """The result, with the reason for which no layer is named."""
+    text = f"which layer lost it could not be looked for: {why.splitlines()[0]}"
+    findings = (
+        dataclasses.replace(one, cause=f"{one.cause}; {text}" if one.cause else text)
+        if one.code in (*_LOST, *_BROKEN)
+        else one
+        for one in result.findings
+    )
+    return dataclasses.replace(result, findings=tuple(findings))
+
+
 def with_location(result: Result, losses: Losses | None) -> Result:
     """A failed result that names the layer which lost the accuracy, where the losses tell."""
     place = located(losses) if losses is not None and result.outcome == FAILED else None
@@ -176,6 +208,6 @@ def with_location(result: Result, losses: Losses | None) -> Result:
 
 
 def _noise(metrics: dict[str, Any]) -> float:
-    """The noise / signal of the worst output; 0 where outputs were not compared."""
-    figures = metrics.get("outputs", {}).values()
-    return max((10 ** (-one["centred_sqnr_db"] / 10) for one in figures if one["equal"] is None), default=0.0)
+    """The noise / signal of the worst output; 0 where outputs were not compared, or have no signal of their own."""
+    figures = (one["centred_sqnr_db"] for one in metrics.get("outputs", {}).values() if one["equal"] is None)
+    return max((10 ** (-figure / 10) for figure in figures if math.isfinite(figure)), default=0.0)

@@ -62,16 +62,24 @@ class Verdict:
         """What is to be said of the data where they can't tell; else empty."""
         if not self.is_unsure:
             return ""
+        if not (math.isfinite(self.estimate.low) and math.isfinite(self.estimate.high)):
+            return f"{self.estimate.samples:,} samples do not show how far they vary"
         more = f"about {self.needed:,} samples like these could" if self.needed else "it lies at the limit"
-        return f"{self.estimate.samples:,} samples can't tell: {_bounds(self.estimate)}; {more}"
+        bounds = f"it is between {self.estimate.low:.4g} and {self.estimate.high:.4g} (each bound 95 % sure)"
+        return f"{self.estimate.samples:,} samples can't tell: {bounds}; {more}"
 
 
-def _bounds(estimate: Estimate) -> str:
-    return f"it is between {estimate.low:.4g} and {estimate.high:.4g} (each bound 95 % sure)"
+def unbounded(value: float, samples: int) -> Estimate:
+    """A figure of which nobody knows how far it varies."""
+    return Estimate(value, -math.inf, math.inf, samples, math.inf)
 
 
 def verdict(estimate: Estimate, limit: float, *, at_least: bool, strict: bool) -> Verdict:
     """Hold a figure against its limit: the figure itself decides, or with `strict` its bound."""
+    if estimate.samples < 2:
+        estimate = unbounded(estimate.value, estimate.samples)
+    if math.isnan(estimate.value):
+        return Verdict(estimate, limit, True, False, None)
     sign = -1 if at_least else 1
     value, bound = sign * estimate.value, sign * limit + _ROUNDING
     low, high = sorted((sign * estimate.low, sign * estimate.high))

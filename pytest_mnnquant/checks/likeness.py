@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ _MIN_EQUAL: Final = 0.95
 # As like as this an output is the other one.
 _SWAPPED: Final = 0.95
 _TINY: Final = 1e-300
+# Of a constant output int8 may be off by this share.
+_COARSE: Final = 0.05
 
 
 def figures(item: Agreement) -> dict[str, float | int | None]:
@@ -41,18 +43,18 @@ def figures(item: Agreement) -> dict[str, float | int | None]:
 
 
 def unlike(
-    reference: Outputs, outputs: Outputs, compared: dict[str, Agreement], decided: str | None, criteria: Criteria
+    reference: Outputs, outputs: Outputs, compared: dict[str, Agreement], decided: Collection[str], criteria: Criteria
 ) -> list[Finding]:
-    """Findings on outputs that are not like the float model's. `decided` is the output that a task metric judges."""
-    findings = []
+    """Findings on outputs that are not like the float model's; `decided` are those that a task metric judges."""
+    findings = _idle_limits(compared, criteria)
     for name, item in compared.items():
         if item.equal is None and item.range <= SILENT:
-            message = f"output {name!r} spans {item.range:.2g} on these {item.samples} samples, which is rounding noise"
-            findings.append(Finding("MNQ003", message, remedy="evaluate on data like the real ones"))
+            findings.append(_silent(name, item, reference[name]))
             continue
-        if item.top1 is None and isinstance(criteria.min_agreement, Mapping) and name in criteria.min_agreement:
-            findings.append(_no_classes(name, reference[name]))
-        demands = list(_demands(item, _flat(reference[name]), _flat(outputs[name]), name, name == decided, criteria))
+        demands = list(_demands(item, _flat(reference[name]), _flat(outputs[name]), name, name in decided, criteria))
+        if item.equal is None and item.samples > 1 and item.centred_sqnr_db < 0 and name not in decided:
+            findings.append(_lost(name, item, swapped(name, reference, outputs)))
+            continue
         broken = [demand for demand in demands if demand.verdict.fails]
         if broken:
             texts = "; ".join(demand.text for demand in broken)
@@ -111,7 +113,7 @@ def _noise(exact: Array, ours: Array) -> Estimate:
     """SQNR in dB, with its bounds."""
     signal, noise = np.square(exact).sum(1), np.square(exact - ours).sum(1)
     whole = sqnr_db(exact, ours)
-    if not math.isfinite(whole) or len(exact) < 2:
+    if not math.isfinite(whole):
         return Estimate(whole, whole, whole, len(exact), 0.0)
 
     def decibels(chosen: npt.NDArray[np.int64]) -> float:
@@ -131,9 +133,45 @@ def _as_sqnr_db(cosine: float) -> float:
     return 10 * math.log10(cosine**2 / (1 - cosine**2))
 
 
-def _no_classes(name: str, array: Array) -> Finding:
-    message = f"output {name!r} {list(array.shape)} gives no classes that differ from sample to sample"
-    return Finding("MNQ003", message, remedy="leave --mnn-min-agreement out for it")
+def _silent(name: str, item: Agreement, reference: Array) -> Finding:
+    """Of a constant nothing can be told, unless the variant gives something else altogether."""
+    constant = float(np.abs(reference).max())
+    if item.max_error > max(_COARSE * constant, SILENT):
+        message = (
+            f"output {name!r} is {constant:.4g} in the float model, always; the variant is off by {item.max_error:.4g}"
+        )
+        return Finding("MNQ702", message)
+    message = f"output {name!r} spans {item.range:.2g} on these {item.samples} samples, which is rounding noise"
+    return Finding("MNQ003", message, remedy="evaluate on data like the real ones")
+
+
+def _lost(name: str, item: Agreement, cause: str) -> Finding:
+    """A large constant part flatters the cosine of an output whose variable part is noise."""
+    cosine = "" if item.cosine is None else f" (cosine {item.cosine:.4f}, by what is the same in all samples)"
+    message = f"output {name!r}: what varies from sample to sample is lost: SQNR {item.centred_sqnr_db:.1f} dB{cosine}"
+    return Finding("MNQ702", message, cause=cause)
+
+
+def _idle_limits(compared: dict[str, Agreement], criteria: Criteria) -> list[Finding]:
+    """Limits that were asked for and can't be applied: a name that no output has, a figure that no output gives."""
+    findings = []
+    classes = {name for name, item in compared.items() if item.top1 is not None}
+    floats = {name for name, item in compared.items() if item.equal is None}
+    for flag, limit, able in (
+        ("--mnn-min-cosine", criteria.min_cosine, set(compared)),
+        ("--mnn-min-agreement", criteria.min_agreement, classes),
+        ("--mnn-min-sqnr", criteria.min_sqnr, floats),
+    ):
+        named = [name for name in limit if name != "*"] if isinstance(limit, Mapping) else []
+        for name in named:
+            if name not in compared:
+                message = f"{flag}={name}=...: there is no such output; there are: {', '.join(compared)}"
+                findings.append(Finding("MNQ722", message, remedy="name one of them"))
+        asked = [name for name in compared if limit_for(limit, name) is not None]
+        for name in asked if not able & set(asked) else [name for name in named if name in set(compared) - able]:
+            message = f"output {name!r} has no figure for {flag}: it gives no classes that differ, or is of integers"
+            findings.append(Finding("MNQ003", message, remedy=f"leave {flag} out for it"))
+    return findings
 
 
 def swapped(name: str, reference: Outputs, outputs: Outputs) -> str:

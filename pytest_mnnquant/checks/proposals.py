@@ -10,7 +10,7 @@ from pytest_mnnquant.checks.finding import FAILED, Result
 
 _TOLD: Final = 3
 _LISTED: Final = 5
-_LOST: Final = ("MNQ701", "MNQ702")
+_MENDED: Final = ("MNQ701", "MNQ702", "MNQ703", "MNQ704", "MNQ706")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def with_search(result: Result, search: Search) -> Result:
     if result.outcome != FAILED:
         return result
     findings = tuple(
-        dataclasses.replace(finding, remedy=search.text) if finding.code in _LOST else finding
+        dataclasses.replace(finding, remedy=search.text) if finding.code in _MENDED else finding
         for finding in result.findings
     )
     tried = [proposal.as_json() for proposal in search.proposals]

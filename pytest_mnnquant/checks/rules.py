@@ -99,6 +99,7 @@ RULES: Final = {
         Rule("MNQ710", "x86-max-pool", _W, "MNN on x86 pools int8 wrongly; judged on a copy that pools as ARM does."),
         Rule("MNQ720", "labels-unused", _G, "The labels fit no output, so the task metric was not judged."),
         Rule("MNQ721", "metric-unusable", _E, "The task metric that was asked can't be computed."),
+        Rule("MNQ722", "limit-for-no-output", _E, "A limit names an output that the model does not have."),
         Rule("MNQ730", "too-few-samples", _G, "There are too few samples to tell whether a limit is kept."),
         Rule("MNQ801", "size-unexpected", _E, "The size is not the one that the layers and the recipe give."),
         Rule("MNQ802", "size-ratio", _E, "The model did not shrink as much as required."),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from pytest_mnnquant.checks.criteria import CONFIDENCE, DROP, Criteria, Verdict, doubt_finding, verdict
+from pytest_mnnquant.checks.criteria import CONFIDENCE, DROP, Criteria, Verdict, doubt_finding, unbounded, verdict
 from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.metrics import confidence
 from pytest_mnnquant.metrics.confidence import Estimate
-from pytest_mnnquant.metrics.task import Scores, TaskMetric
+from pytest_mnnquant.metrics.task import Indices, Scores, TaskMetric
 
 #: What a metric needs that has the unit of the user's own labels.
 NO_LIMIT: Final = (
@@ -32,6 +34,8 @@ class Compared:
     def flips(self) -> tuple[int, int] | None:
         """How many samples were right before and are wrong now, and the reverse; None where it is not yes or no."""
         before, after = self.before.each, self.after.each
+        if self.metric.lower_is_better:
+            before, after = after, before
         if before is None or after is None or not (np.isin(before, (0, 1)).all() and np.isin(after, (0, 1)).all()):
             return None
         return int((before > after).sum()), int((after > before).sum())
@@ -42,25 +46,25 @@ class Compared:
         sign = -1 if self.metric.lower_is_better else 1
         before, after = self.before, self.after
         if (flips := self.flips) is not None:
-            lost, won = flips if sign > 0 else flips[::-1]
-            return confidence.paired_drop(lost, won, before.samples, CONFIDENCE)
+            return confidence.paired_drop(*flips, before.samples, CONFIDENCE)
         if before.each is not None and after.each is not None:
             return confidence.mean(sign * (before.each - after.each), CONFIDENCE)
-        return confidence.resampled(
-            lambda chosen: sign * (before.of(chosen) - after.of(chosen)), before.samples, confidence=CONFIDENCE
-        )
+        value = sign * (before.value - after.value)
+        return _resampled(lambda chosen: sign * (before.of(chosen) - after.of(chosen)), value, before.samples)
 
     @property
     def ratio(self) -> Estimate:
         """What is left of the float model's figure (of an error: float / variant). Raises `ValueError` for 0 / 0."""
         first, second = (self.before, self.after) if self.metric.lower_is_better else (self.after, self.before)
+        if self.metric.lower_is_better and second.value == 0:  # No error is left.
+            best = math.inf if first.value else 1.0
+            return Estimate(best, best, best, first.samples, 0.0)
         if first.each is not None and second.each is not None:
             return confidence.ratio(first.each, second.each, CONFIDENCE)
         if second.value == 0:
             raise ValueError("the figure that it is compared with is 0")
-        return confidence.resampled(
-            lambda chosen: first.of(chosen) / max(second.of(chosen), 1e-300), first.samples, confidence=CONFIDENCE
-        )
+        value = first.value / second.value
+        return _resampled(lambda chosen: first.of(chosen) / (second.of(chosen) or 1e-300), value, first.samples)
 
     @property
     def is_blind(self) -> bool:
@@ -71,6 +75,14 @@ class Compared:
     def is_void(self) -> bool:
         """Whether one constant answer would do better than the float model, so that a drop says nothing at all."""
         return self.before.baseline is not None and self.before.value < self.before.baseline
+
+
+def _resampled(statistic: Callable[[Indices], float], value: float, samples: int) -> Estimate:
+    """Bounds of a figure, or none where a metric of the user's own is too slow or fails on some of the samples."""
+    try:
+        return confidence.resampled(statistic, samples, confidence=CONFIDENCE)
+    except ValueError:
+        return unbounded(value, samples)
 
 
 def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], dict[str, Any]]:
@@ -89,7 +101,7 @@ def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], d
     }
     if (flips := compared.flips) is not None:
         figures |= {"lost": flips[0], "won": flips[1], "p_value": confidence.mcnemar(*flips)}
-    findings = _floor(metric, before, criteria)
+    findings = below_floor(compared, criteria)
     if allowed_drop(metric, criteria) is None and criteria.min_ratio is None:
         findings.append(Finding("MNQ721", NO_LIMIT.format(metric=metric.name)))
     demands = []
@@ -122,8 +134,9 @@ def allowed_drop(metric: TaskMetric, criteria: Criteria) -> float | None:
     return DROP
 
 
-def _floor(metric: TaskMetric, before: float, criteria: Criteria) -> list[Finding]:
-    floor = criteria.min_float
+def below_floor(compared: Compared, criteria: Criteria) -> list[Finding]:
+    """That the float model itself is not as good as was asked."""
+    metric, before, floor = compared.metric, compared.before.value, criteria.min_float
     if floor is None or (before <= floor if metric.lower_is_better else before >= floor):
         return []
     wanted = "at most" if metric.lower_is_better else "at least"

@@ -127,8 +127,8 @@ def mean(values: Array, confidence: float = 0.95) -> Estimate:
     values = _numbers(values)
     if values.min() == values.max():
         return _certain(float(values[0]), len(values))
-    value, spread = float(values.mean()), float(values.std(ddof=1))
-    low, high = _bounds(value, spread / math.sqrt(len(values)), values, len(values) - 1, confidence)
+    value, spread, skews = _moments(values)
+    low, high = _bounds(value, spread / math.sqrt(len(values)), skews, _student(confidence, len(values) - 1))
     return Estimate(value, low, high, len(values), spread)
 
 
@@ -148,15 +148,14 @@ def ratio(after: Array, before: Array, confidence: float = 0.95) -> Estimate:
     left = after - value * before
     if len(left) < 2 or np.ptp(left) <= _ROUNDING * np.abs(after).max():
         return _certain(value, len(left))
-    spread = float(left.std(ddof=1)) / abs(total / len(left))
+    t, step = _student(confidence, len(left) - 1), float(left.std(ddof=1)) / abs(total) * root
 
     def holds(guess: float) -> bool:
-        left = after - guess * before
-        error = float(left.std(ddof=1)) / root
-        low, high = _bounds(float(left.mean()), error, left, len(left) - 1, confidence)
+        middle, spread, skews = _moments(after - guess * before)
+        low, high = _bounds(middle, spread / root, skews, t)
         return low <= 0 <= high
 
-    return Estimate(value, _edge(holds, value, -spread / root), _edge(holds, value, spread / root), len(left), spread)
+    return Estimate(value, _edge(holds, value, -step), _edge(holds, value, step), len(left), step * root)
 
 
 def _edge(holds: Callable[[float], bool], start: float, step: float) -> float:
@@ -205,7 +204,8 @@ def resampled(
         return Estimate(value, -math.inf, math.inf, samples, math.inf)
     if error <= _ROUNDING * abs(value):
         return _certain(value, samples)
-    low, high = _bounds(value, error, -lefts, max(1, samples - 1), confidence)
+    skews = _moments(-lefts)[2] if len(lefts) > 1 else (0.0, 0.0)
+    low, high = _bounds(value, error, skews, _student(confidence, max(1, samples - 1)))
     return Estimate(value, low, high, samples, error * math.sqrt(samples))
 
 
@@ -233,16 +233,14 @@ def _until(deadline: float, statistic: Callable[[Indices], float], sets: Iterato
 # Bounds --------------------------------------------------------------------------------------------------------------
 
 
-def _bounds(value: float, error: float, values: Array, freedom: int, confidence: float) -> tuple[float, float]:
-    """Bounds of a mean with this standard error, corrected for the skewness of `values`.
+def _bounds(value: float, error: float, skews: tuple[float, float], t: float) -> tuple[float, float]:
+    """Bounds of a mean with this standard error, corrected for its skewness; `skews` as `_moments` gives them.
 
     Student's t is skewed by Hall's cubic (Journal of the Royal Statistical Society B 54, 1992). The bound on the side
     of the long tail moves out by all of the skewness that was found. The other one moves in only by what is surely
     there: a few large values of either sign look like skewness too.
     """
-    t = _student(confidence, freedom)
-    skew, sure = _skewness(values)
-    below, above = (skew, sure) if skew < 0 else (sure, skew)
+    below, above = skews if skews[0] < 0 else skews[::-1]
     return value - error * max(0.0, _skewed(t, below)), value - error * min(0.0, _skewed(-t, above))
 
 
@@ -253,18 +251,25 @@ def _skewed(t: float, skew: float) -> float:
     return 3 / skew * (float(np.cbrt(1 + skew * (t - skew / 6))) - 1)
 
 
-def _skewness(values: Array) -> tuple[float, float]:
-    """The skewness of the values' mean; and what three standard errors, by its influence function, leave of it."""
-    u = values - values.mean()
-    if not (largest := np.abs(u).max(initial=0.0)) > 0:
-        return 0.0, 0.0
+def _moments(values: Array) -> tuple[float, float, tuple[float, float]]:
+    """Mean and standard deviation; the skewness of the mean, and what three standard errors leave of it.
+
+    The standard error is that of the skewness's influence function.
+    """
+    count, value = len(values), float(values.mean())
+    u = values - value
+    if (largest := float(np.abs(u).max())) == 0:
+        return value, 0.0, (0.0, 0.0)
     u /= largest
-    u /= math.sqrt(float(np.square(u).mean()))
-    squares = np.square(u)
+    u /= (scale := math.sqrt(u @ u / count))
+    squares = u * u
     cubes = squares * u
-    skew, root = float(cubes.mean()), math.sqrt(len(u))
-    error = float((cubes - 3 * u - 1.5 * skew * squares).std()) / root
-    return skew / root, math.copysign(max(0.0, abs(skew) - 3 * error), skew) / root
+    skew = float(cubes.mean())
+    influence = cubes - 3 * u - 1.5 * skew * squares
+    influence -= influence.mean()
+    sure = math.copysign(max(0.0, abs(skew) - 3 * math.sqrt(influence @ influence) / count), skew)
+    spread, root = largest * scale * math.sqrt(count / (count - 1)), math.sqrt(count)
+    return value, spread, (skew / root, sure / root)
 
 
 def _student(confidence: float, freedom: int) -> float:

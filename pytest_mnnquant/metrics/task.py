@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +24,7 @@ Outputs = Mapping[str, Array]
 #: What pads label sequences to one length.
 PADDING: Final = -1
 _BLANK: Final = 0
+_NO_LABEL: Final = 255
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Scores:
     each: npt.NDArray[np.float64] | None = None
     baseline: float | None = None
 
-    @property
+    @cached_property
     def value(self) -> float:
         """The figure on all samples."""
         return self.of(np.arange(self.samples))
@@ -101,6 +102,9 @@ def output_for(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> st
         raise MetricError("it needs labels, and the evaluation data have none")
     assert metric.fits is not None
     fitting = [name for name in names if metric.fits(outputs[name], labels)]
+    # Beside scores a model may give the class that has the largest.
+    scored = [name for name in fitting if outputs[name].dtype.kind == "f"]
+    fitting = scored or fitting
     if len(fitting) != 1:
         shapes = ", ".join(f"{name!r} {outputs[name].dtype} {list(outputs[name].shape)}" for name in names)
         what = "several outputs fit" if fitting else "no output fits"
@@ -160,24 +164,28 @@ def _is_map(output: Array, labels: Array) -> bool:
         return False
     if output.dtype.kind in "iu":
         return output.shape == labels.shape
-    return output.ndim == labels.ndim + 1 and (len(output), *output.shape[2:]) == labels.shape
+    if output.ndim != labels.ndim + 1 or output.shape[1] < 2:  # One channel has no largest.
+        return False
+    return (len(output), *output.shape[2:]) == labels.shape
 
 
 def _overlap(output: Array, labels: Array) -> Scores:
-    """Labels that are no class of the output (255, by custom) are left out."""
-    classes = output.shape[1] if output.dtype.kind == "f" else int(max(output.max(), labels.max())) + 1
+    """Labels that are no class of the output, and those of 255, are left out, as is the custom."""
     found = output.argmax(1) if output.dtype.kind == "f" else output
-    counted = (labels >= 0) & (labels < classes)
+    counted = (labels >= 0) & (labels != _NO_LABEL)
+    if output.dtype.kind == "f":
+        counted &= labels < output.shape[1]
     axes = tuple(range(1, labels.ndim))
-    parts = np.empty((len(labels), 2 * classes))
-    for number in range(classes):
-        ours, theirs = (found == number) & counted, labels == number
-        parts[:, number] = (ours & theirs).sum(axes)
-        parts[:, classes + number] = (ours | theirs).sum(axes)
+    classes = np.union1d(found[counted], labels[counted])
+    parts = np.zeros((len(labels), 2 * len(classes)))
+    for place, number in enumerate(classes):
+        ours, theirs = (found == number) & counted, (labels == number) & counted
+        parts[:, place] = (ours & theirs).sum(axes)
+        parts[:, len(classes) + place] = (ours | theirs).sum(axes)
 
     def figure(sums: npt.NDArray[np.float64]) -> float:
-        there = sums[classes:] > 0
-        return float((sums[:classes][there] / sums[classes:][there]).mean()) if there.any() else 0.0
+        there = sums[len(classes) :] > 0
+        return float((sums[: len(classes)][there] / sums[len(classes) :][there]).mean()) if there.any() else 0.0
 
     return _summed(parts, figure)
 
@@ -187,7 +195,10 @@ def _is_same_size(output: Array, labels: Array) -> bool:
 
 
 def _differences(output: Array, labels: Array) -> npt.NDArray[np.float64]:
-    return np.asarray(output.reshape(len(output), -1) - labels.reshape(len(labels), -1).astype(np.float64))
+    wanted = labels.reshape(len(labels), -1).astype(np.float64)
+    if not np.isfinite(wanted).all():
+        raise MetricError("the labels hold NaN or infinity")
+    return np.asarray(output.reshape(len(output), -1) - wanted)
 
 
 def _absolute(output: Array, labels: Array) -> Scores:

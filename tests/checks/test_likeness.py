@@ -93,3 +93,35 @@ def test_rounding_noise_about_a_constant_is_no_evidence(size: float) -> None:
     constant = np.ones((50, 4), np.float32)
     evidence = AccuracyEvidence({"y": constant}, {"y": noisy(constant, size)})
     assert check_accuracy(evidence, Criteria()).outcome == INCONCLUSIVE
+
+
+def test_a_limit_that_no_output_can_meet_is_told() -> None:
+    outputs = {"scores": noisy(SCORES, 0.01)}
+    result = check(outputs, min_sqnr={"scors": 60.0})
+    assert result.outcome == FAILED
+    assert codes(result) == ["MNQ722"]
+    assert "there is no such output; there are: scores" in result.findings[0].message
+    assert check({"boxes": BOXES}, min_agreement=0.9).outcome == INCONCLUSIVE
+
+
+def test_a_constant_part_does_not_hide_that_the_rest_is_lost() -> None:
+    """Cosine 0.997 between two signals that have nothing but their mean in common."""
+    reference = (10 + 0.5 * SCORES).astype(np.float32)
+    other = (10 + 0.5 * np.random.default_rng(9).standard_normal(SCORES.shape)).astype(np.float32)
+    result = check_accuracy(AccuracyEvidence({"y": reference}, {"y": other}), Criteria())
+    assert codes(result) == ["MNQ702"]
+    assert "what varies from sample to sample is lost: SQNR -3.1 dB (cosine 0.9977" in result.findings[0].message
+
+
+def test_a_constant_that_became_noise_fails() -> None:
+    constant = np.ones((50, 4), np.float32)
+    assert codes(check_accuracy(AccuracyEvidence({"y": constant}, {"y": noisy(constant, 9.0)}), Criteria())) == [
+        "MNQ702"
+    ]
+
+
+def test_a_single_sample_can_not_be_sure() -> None:
+    outputs = {"scores": noisy(SCORES[:1], 1e-4)}
+    evidence = AccuracyEvidence({"scores": SCORES[:1]}, outputs)
+    assert codes(check_accuracy(evidence, Criteria())) == ["MNQ730"]
+    assert check_accuracy(evidence, Criteria(strict=True)).outcome == INCONCLUSIVE

@@ -155,3 +155,67 @@ def test_labels_that_a_constant_answers_as_well_say_nothing() -> None:
     assert "task" not in result.metrics
     same = AccuracyEvidence({"y": LOGITS}, {"y": LOGITS}, np.where(labels < 2, labels, 0))
     assert check_accuracy(same, Criteria()).outcome == PASSED
+
+
+def test_the_floor_is_judged_even_where_a_drop_says_nothing() -> None:
+    labels = np.where(np.random.default_rng(5).permutation(LABELS) < 2, LABELS, 0)
+    evidence = AccuracyEvidence({"y": LOGITS}, {"y": LOGITS}, labels)
+    assert "MNQ708" in codes(check_accuracy(evidence, Criteria(min_float=0.7)))
+    result = check_accuracy(evidence, Criteria(min_ratio=0.99))
+    assert result.outcome == INCONCLUSIVE
+    assert "--mnn-min-accuracy-ratio could not be judged: the float model is no better" in result.reason
+
+
+@pytest.mark.parametrize("asked", [{"min_ratio": 0.99}, {"min_float": 0.9}])
+def test_without_labels_what_only_they_can_meet_is_open(asked: dict[str, float]) -> None:
+    result = check_accuracy(AccuracyEvidence({"y": LOGITS}, {"y": LOGITS}), Criteria(**asked))  # type: ignore[arg-type]
+    assert result.outcome == INCONCLUSIVE
+    assert "the evaluation data have no labels" in result.reason
+
+
+def own(call: Any, labels: Array = LABELS, **more: Any) -> Result:
+    metric = TaskMetric("m.py:f", "f", is_share=False, call=call)
+    return check_accuracy(AccuracyEvidence({"y": LOGITS}, {"y": wrong(50)}, labels), Criteria(metric=metric, **more))
+
+
+def test_a_metric_that_fails_on_some_samples_has_no_bounds() -> None:
+    def picky(outputs: dict[str, Array], labels: Array | None) -> float:
+        assert labels is not None
+        if len(np.unique(labels, axis=0)) < 10 or len(set(outputs["y"][:, 0])) < 900:
+            raise ValueError("too few different samples")
+        return float((outputs["y"].argmax(1) == labels).mean())
+
+    result = own(picky, max_drop=0.5)
+    assert result.outcome == PASSED
+    assert codes(result) == ["MNQ730"]
+    assert "do not show how far they vary" in result.findings[0].message
+    assert own(picky, max_drop=0.01).outcome == FAILED
+
+
+def test_a_metric_of_ones_own_decides_about_all_outputs() -> None:
+    assert own(lambda outputs, labels: outputs["y"].argmax(1) == labels, max_drop=1.0).outcome == PASSED
+
+
+def test_labels_of_no_number_are_told() -> None:
+    labels = POINTS.copy()
+    labels[3] = np.nan
+    assert codes(check(POINTS, POINTS, labels, "mae", max_drop=1.0))[0] == "MNQ721"
+
+
+def test_an_error_that_is_gone_is_no_loss() -> None:
+    assert check(POINTS, POINTS + np.float32(0.1), POINTS, "mae", min_ratio=0.99).outcome == PASSED
+
+
+def test_flips_of_an_error_are_counted_the_right_way_round() -> None:
+    def misses(outputs: dict[str, Array], labels: Array | None) -> Array:
+        return np.asarray(outputs["y"].argmax(1) != labels)
+
+    metric = TaskMetric("m.py:f", "f", is_share=False, lower_is_better=True, call=misses)
+    evidence = AccuracyEvidence({"y": LOGITS}, {"y": wrong(50)}, LABELS)
+    (finding,) = check_accuracy(evidence, Criteria(metric=metric, max_drop=0.01)).findings
+    assert "50 were right and are wrong now, 0 the reverse" in finding.message
+
+
+def test_beside_scores_the_class_itself_does_not_confuse() -> None:
+    evidence = AccuracyEvidence({"s": LOGITS, "c": LABELS}, {"s": wrong(50), "c": wrong(50).argmax(1)}, LABELS)
+    assert codes(check_accuracy(evidence, Criteria()))[0] == "MNQ701"

@@ -192,3 +192,14 @@ def test_a_callable_gives_one_number_or_one_a_sample() -> None:
 def test_a_callable_that_gives_nothing_usable_is_told(call: Any, problem: str) -> None:
     with pytest.raises(MetricError, match=problem):
         own(call)
+
+
+def test_one_channel_is_no_map_of_classes() -> None:
+    with pytest.raises(MetricError, match="no output fits"):
+        scored("miou", RANDOM.standard_normal((4, 1, 3, 3)), np.ones((4, 3, 3), int))
+
+
+def test_of_maps_of_class_numbers_255_is_no_class() -> None:
+    labels = maps([0, 0, 1, 255], [2, 2, 255, 255])
+    found = np.where(labels == 255, 0, labels)
+    assert scored("miou", found, labels).value == 1
