@@ -10,6 +10,10 @@ from pytest_mnnquant.checks.finding import FAILED, Result
 
 _TOLD: Final = 3
 _LISTED: Final = 5
+NOTHING_TO_TRY: Final = (
+    "--mnn-suggest had nothing to try: a finished file can't be made anew without its params file (--mnn-params); let "
+    "the gate quantize the source itself (--mnn-recipe without --mnn-quantized)"
+)
 _MENDED: Final = ("MNQ701", "MNQ702", "MNQ703", "MNQ704", "MNQ706")
 
 
@@ -67,6 +71,8 @@ class Search:
         if good:
             rest = f"; also: {'; '.join(one.text for one in good[1:_TOLD])}" if len(good) > 1 else ""
             return f"tried, and it passes: {good[0].text}{rest}"
+        if not self.proposals:
+            return NOTHING_TO_TRY
         ended = "" if self.is_complete else ", then the time was over (--mnn-suggest-time)"
         kept = [one for one in self.proposals if not one.gives_up]
         text = f"--mnn-suggest tried {len(kept)} other ways in {self.seconds:.0f} s{ended}: none passes"

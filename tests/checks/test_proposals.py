@@ -66,6 +66,10 @@ def test_the_remedy_of_a_lost_accuracy_becomes_what_was_found() -> None:
     assert result.metrics["tried"][0]["options"] == ["--mnn-recipe=w8"]
 
 
+def test_where_nothing_could_be_tried_the_way_to_try_is_told() -> None:
+    assert "had nothing to try: a finished file" in Search((), 0.0, True).text
+
+
 def test_a_passed_check_is_left_alone() -> None:
     passed = judge("accuracy", [], {})
     assert with_search(passed, Search((), 0.0, True)) is passed
