@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pytest_mnnquant.checks.accuracy import AccuracyEvidence, compare
 from pytest_mnnquant.checks.layers import LayerLoss, Losses
 from pytest_mnnquant.checks.samples import spread
+from pytest_mnnquant.checks.task import Compared
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.prepare import Prepared
@@ -44,14 +45,15 @@ def layer_losses(
     order = {op.name: place for place, op in enumerate(variant.base.ops)}
     names = sorted(found.layers, key=lambda name: order.get(name, 0))
     figures = {name: _alone(found, name, labels, metric) for name in found.alone}
+    exact = _compared(found.exact, found.exact, labels, metric)
     return Losses(
         layers=tuple(
             LayerLoss(name, modules.get(name, ""), found.layers[name], *figures.get(name, (None, None)))
             for name in names
         ),
         operators=tuple((name, *errors) for name, errors in found.operators.items()),
-        metric_label=metric_label(found.exact, labels, metric),
-        exact_metric=_metric(found.exact, found.exact, labels, metric),
+        metric_label=exact.metric.label if exact else "",
+        exact_metric=exact.after.value if exact else None,
     )
 
 
@@ -78,7 +80,8 @@ def _alone(
 ) -> tuple[float, float | None]:
     outputs = found.alone[name]
     noises = [_noise(exact, outputs[output]) for output, exact in found.exact.items()]
-    return max(noises, default=0.0), _metric(found.exact, outputs, labels, metric)
+    compared = _compared(found.exact, outputs, labels, metric)
+    return max(noises, default=0.0), compared.after.value if compared else None
 
 
 def _noise(exact: npt.NDArray[Any], output: npt.NDArray[Any]) -> float:
@@ -93,14 +96,9 @@ def _noise(exact: npt.NDArray[Any], output: npt.NDArray[Any]) -> float:
     return noise / signal if signal else float(noise > 0)
 
 
-def _metric(
+def _compared(
     exact: Outputs, outputs: Outputs, labels: npt.NDArray[Any] | None, metric: TaskMetric | None
-) -> float | None:
+) -> Compared | None:
+    """The task metric of both; None where there is none for these labels, or it says nothing."""
     compared, _, _ = compare(AccuracyEvidence(exact, outputs, labels), metric)
-    return None if compared is None or compared.is_void else compared.after.value
-
-
-def metric_label(exact: Outputs, labels: npt.NDArray[Any] | None, metric: TaskMetric | None) -> str:
-    """What the task metric is called; empty where there is none for these labels."""
-    compared, _, _ = compare(AccuracyEvidence(exact, exact, labels), metric)
-    return compared.metric.label if compared is not None else ""
+    return None if compared is None or compared.is_void else compared

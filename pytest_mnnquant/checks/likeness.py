@@ -51,10 +51,10 @@ def unlike(
         if item.equal is None and item.range <= SILENT:
             findings.append(_silent(name, item, reference[name]))
             continue
-        demands = list(_demands(item, _flat(reference[name]), _flat(outputs[name]), name, name in decided, criteria))
         if item.equal is None and item.samples > 1 and item.centred_sqnr_db < 0 and name not in decided:
             findings.append(_lost(name, item, swapped(name, reference, outputs)))
             continue
+        demands = list(_demands(item, _flat(reference[name]), _flat(outputs[name]), name, name in decided, criteria))
         broken = [demand for demand in demands if demand.verdict.fails]
         if broken:
             texts = "; ".join(demand.text for demand in broken)

@@ -224,11 +224,10 @@ class Layers:
             keep(number, name, outputs[name])
 
 
-def sample_bytes(job: dict[str, Any]) -> int:
+def sample_bytes(found: Layers) -> int:
     """The bytes that are held of one sample: all that its operators take and give."""
-    probe = Layers(job)
-    probe.exact(next(iter(runner.batches({**job, "batch": 1}))))
-    values = [*probe.outputs.values(), *(array for arrays in probe.inputs.values() for array in arrays)]
+    found.exact(next(iter(runner.batches({**found.job, "batch": 1}))))
+    values = [*found.outputs.values(), *(array for arrays in found.inputs.values() for array in arrays)]
     return max(1, sum(int(array.nbytes) for array in values if array is not None))
 
 
@@ -246,12 +245,12 @@ def layers(job: dict[str, Any]) -> dict[str, Any]:
     """Sums of all layers to `sums.npy`; outputs with one layer quantized to `aloneN_OUTPUT.npy` (-1: with none)."""
     import numpy as np
 
-    size, count = sample_bytes(job), next(len(np.load(file, mmap_mode="r")) for file in job["inputs"].values())
+    found, parts = Layers(job), {}  # type: Layers, dict[tuple[int, int], list[Any]]
+    size, count = sample_bytes(found), next(len(np.load(file, mmap_mode="r")) for file in job["inputs"].values())
     job["batch"] = max(1, min(job["batch"], int(job["held"] / size)))
     # Large models are looked at on fewer samples, or the search would take minutes.
     samples = np.linspace(0, count - 1, max(job["fewest"], min(count, int(job["work"] / size)))).astype(int)
     samples = np.unique(samples)
-    found, parts = Layers(job), {}  # type: Layers, dict[tuple[int, int], list[Any]]
     for batch in chosen_batches(job, samples):
         found.measure(batch)
     chosen = found.worst(job["alone"])
