@@ -14,7 +14,7 @@ import numpy as np
 
 from pytest_mnnquant.checks.calibration import CalibrationEvidence
 from pytest_mnnquant.checks.coverage import LayerRow, coverage, layer_rows
-from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.checks.finding import Finding, Result
 from pytest_mnnquant.checks.layers import Losses
 from pytest_mnnquant.checks.params import ParamsEvidence, relate
 from pytest_mnnquant.diagnosis import layer_losses
@@ -41,7 +41,7 @@ class Case:
     """One variant and the evidence about it, each piece gathered when a check first asks for it.
 
     `skip` are globs of layers that stay float, and `calibration` the data, where these are not what the settings say;
-    `made` is the variant itself, where it is made already.
+    `made` is the variant itself, where it is made already. `found` is what checks found: by name, limits, strictness.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Case:
         self.mode = mode
         self.label = recipe.label(mode)
         self._losses: dict[str, Losses | None] = {}
+        self.found: dict[tuple[str, str, bool], Result] = {}
 
     @cached_property
     def _variant(self) -> Variant | Unusable:

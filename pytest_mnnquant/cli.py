@@ -20,6 +20,7 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
 from pytest_mnnquant.report.inspection import difference, difference_text, inspection, inspection_text
 from pytest_mnnquant.report.json_report import plain
+from pytest_mnnquant.report.pages import rule_page
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.tools.calibrating import calibrated
 from pytest_mnnquant.tools.converting import converted
@@ -138,12 +139,16 @@ def _diff(given: argparse.Namespace) -> int:
 
 
 def _explain(given: argparse.Namespace) -> int:
-    rule = RULES.get(given.code.upper())
+    wanted = given.code.upper()
+    rule = RULES.get(wanted) or next((rule for rule in RULES.values() if rule.name == given.code.lower()), None)
     if rule is None:
-        print(f"pytest-mnnquant: there is no rule {given.code!r}; known: {', '.join(RULES)}", file=sys.stderr)
+        known = [code for code in RULES if code.startswith(wanted)] or list(RULES)
+        print(f"pytest-mnnquant: there is no rule {given.code!r}; known: {', '.join(known)}", file=sys.stderr)
         return 2
-    text = f"{rule.code} {rule.name} ({rule.severity.value})\n{rule.meaning}"
-    _show(given, {"code": rule.code, "name": rule.name, "severity": rule.severity.value, "meaning": rule.meaning}, text)
+    page = rule_page(rule.code)
+    text = page or f"# {rule.code} {rule.name}\n\n{rule.severity.value}, since {rule.since}\n\n{rule.meaning}"
+    facts = {"code": rule.code, "name": rule.name, "severity": rule.severity.value, "meaning": rule.meaning}
+    _show(given, {**facts, "since": rule.since, "page": page or None}, text.rstrip())
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -120,6 +121,16 @@ def _report(name: str) -> str:
     return name
 
 
+def _validate_ignored(code: str) -> None:
+    """A rule's code, or the beginning of some; but not of all."""
+    if not re.fullmatch(r"MNQ\d+", code) or not any(known.startswith(code) for known in RULES):
+        raise ValueError(
+            f"--mnn-ignore: {code!r} is not a rule code, nor the beginning of one; they read like MNQ710 or MNQ71"
+        )
+    if code in NOT_IGNORABLE:
+        raise ValueError(f"--mnn-ignore: {code} can't be ignored: without a model or evidence there is no verdict")
+
+
 def _validate(models: list[ModelSettings], given: Mapping[str, Any]) -> None:
     names = [model.name for model in models]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -128,12 +139,8 @@ def _validate(models: list[ModelSettings], given: Mapping[str, Any]) -> None:
     if given.get("quantized") and len(models) > 1:
         raise ValueError("--mnn-quantized: goes with a single --mnn-model; for several, use the configuration file")
     for model in models:
-        unknown = next((code for code in model.ignore if code not in RULES), None)
-        if unknown is not None:
-            raise ValueError(f"--mnn-ignore: {unknown!r} is not a rule code; they read like MNQ710")
-        basic = next((code for code in model.ignore if code in NOT_IGNORABLE), None)
-        if basic is not None:
-            raise ValueError(f"--mnn-ignore: {basic} can't be ignored: without a model or evidence there is no verdict")
+        for code in model.ignore:
+            _validate_ignored(code)
         if model.quantized is None and model.params is not None:
             raise ValueError("--mnn-params: goes with --mnn-quantized")
         if model.quantized is not None and len(model.recipes) > 1:

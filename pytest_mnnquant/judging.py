@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.case import Case
+from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.checks.accuracy import AccuracyEvidence, can_be_located, check_accuracy, unlocated, with_location
 from pytest_mnnquant.checks.blame import Suspects
 from pytest_mnnquant.checks.bundle import check_bundle
@@ -21,10 +22,12 @@ from pytest_mnnquant.checks.finding import FAILED, PASSED, Result, judge, skippe
 from pytest_mnnquant.checks.latency import check_latency
 from pytest_mnnquant.checks.params import check_params
 from pytest_mnnquant.checks.proposals import with_search
+from pytest_mnnquant.checks.roots import STILL, rooted
 from pytest_mnnquant.checks.rules import Severity
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
+from pytest_mnnquant.mnnfile.structure import differences
 from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.proof import FLOAT_MNN, VARIANTS_FLOAT
 from pytest_mnnquant.quantize.recipes import Recipe
@@ -38,12 +41,34 @@ _COSINE: Final = 0.99
 _COARSE_COSINE: Final = 0.95
 
 
-def check(case: Case, name: str, limits: Limits | None = None, strict: bool = False) -> Result:
-    """Run one of `CHECKS`. Never raises for a bad model: what is wrong with it is in the result."""
-    limits = limits or case.gate.settings.limits
-    result = _usable(name, lambda: _JUDGES[name](case, limits, strict))
-    # Where there is nothing to judge, no code to ignore makes that a pass.
-    return result if case.is_unusable else without_ignored(result, case.gate.settings.ignore)
+def check(
+    case: Case, name: str, limits: Limits | None = None, strict: bool = False, beside: Collection[str] = ()
+) -> Result:
+    """Run one of `CHECKS`. Never raises for a bad model: what is wrong with it is in the result.
+
+    `beside` are the checks of this variant that are told in the same run, by the same limits: what follows from a
+    finding of theirs is told as that.
+    """
+    own = _found(case, name, limits, strict)
+    if own.outcome != FAILED:
+        return own
+    # What judges files alone is asked even before its turn, so that causes and consequences are known at once.
+    asked = {*STILL, *(("execution", "calibration") if name == "accuracy" else ())} & {*beside}
+    known = {other: _found(case, other, limits, strict) for other in CHECKS if other in asked and other != name}
+    ran = {other: case.found[key] for other in beside if (key := (other, repr(limits), strict)) in case.found}
+    told = {**ran, **known, name: own}
+    return rooted(name, {other: told[other] for other in CHECKS if other in told})
+
+
+def _found(case: Case, name: str, limits: Limits | None, strict: bool) -> Result:
+    """What a check finds by itself, remembered."""
+    key = (name, repr(limits), strict)
+    if key not in case.found:
+        settings = case.gate.settings
+        result = _usable(name, lambda: _JUDGES[name](case, limits or settings.limits, strict))
+        # Where there is nothing to judge, no code to ignore makes that a pass.
+        case.found[key] = result if case.is_unusable else without_ignored(result, settings.ignore)
+    return case.found[key]
 
 
 def _usable(name: str, asked: Callable[[], Result]) -> Result:
@@ -68,13 +93,14 @@ def _conversion(case: Case, limits: Limits, strict: bool) -> Result:
         chain=(*source.chain, *variant.chain),
         unchained=source.unchained,
         repeated=repeated(models),
+        otherwise=differences(variant.base, variant.model, case.match),
     )
 
 
 def _params(case: Case, limits: Limits, strict: bool) -> Result:
     case.gate.prepared  # noqa: B018  A source that can't be used is told by every check.
     evidence = case.params
-    if evidence is not None and not case.recipe.activations and evidence.params and not evidence.params.is_guide:
+    if evidence is not None and not case.recipe.activations and evidence.params and not evidence.params.is_blank:
         return skipped("params", f"{case.recipe.name} has no scales of activations to find in the model")
     if evidence is None:
         kind = "was given" if case.recipe.activations else f"is needed for {case.recipe.name}"
@@ -91,7 +117,7 @@ def _coverage(case: Case, limits: Limits, strict: bool) -> Result:
 
 
 def _weights(case: Case, limits: Limits, strict: bool) -> Result:
-    return check_weights(case.variant.base, case.model, case.match, case.days_older, case.recipe.block)
+    return check_weights(case.variant.base, case.model, case.match, case.days_older, case.recipe)
 
 
 def _execution(case: Case, limits: Limits, strict: bool) -> Result:

@@ -107,11 +107,11 @@ class Option:
         return number
 
 
-RULE_HELP: Final = "rule code not to report, such as MNQ710 (repeatable)"
+RULE_HELP: Final = "rule code not to report, such as MNQ710, or the beginning of some, such as MNQ71 (repeatable)"
 
 OPTIONS: Final = (
-    Option("model", "model to test: [NAME=]file.py:callable, [NAME=]package.module:callable, x.onnx or x.mnn, or the "
-           "name of a model in the configuration (repeatable)", "SPEC", many=True, per_model=False),
+    Option("model", "model to test: [NAME=]file.py:callable, [NAME=]package.module:callable, x.onnx, x.tflite, x.mnn, "
+           "or the name of a model in the configuration (repeatable)", "SPEC", many=True, per_model=False),
     Option("config", "TOML file with a [tool.mnnquant] table; all its models are tested "
            "(default: pyproject.toml in rootdir, for the models that --mnn-model names)", "FILE", per_model=False),
     Option("quantized", "judge this quantized .mnn instead of quantizing", "FILE"),
@@ -205,7 +205,7 @@ def is_asked(config: pytest.Config) -> bool:
 def may_hold_ids(args: list[str]) -> bool:
     """A cheap look at whether an id of one of our items stands among the arguments."""
     bases = [arg.partition("::")[0] for arg in args if "::" in arg]
-    return any(base.endswith((".onnx", ".mnn")) or not os.path.exists(base) for base in bases)  # noqa: PTH110
+    return any(base.endswith((".onnx", ".tflite", ".mnn")) or not os.path.exists(base) for base in bases)  # noqa: PTH110
 
 
 def _given(config: pytest.Config, option: Option) -> Any:

@@ -84,7 +84,12 @@ class CheckItem(pytest.Item):
         strict = state.settings.strict
         if self.check == "latency":
             return bench.latency(self.config, self, self.case, self.case.gate.settings.limits, strict)
-        return check(self.case, self.check, strict=strict)
+        return check(self.case, self.check, strict=strict, beside=self._beside(state))
+
+    def _beside(self, state: Bench) -> set[str]:
+        """The checks of the same variant that are selected too."""
+        variant = self.nodeid.rpartition("::")[0]
+        return {name for name in CHECKS if f"{variant}::{name}" in state.selected}
 
     def _blocker(self, state: Bench) -> str:
         """Why there is nothing to judge, if the conversion check of this variant already fails with that."""

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, export_float, prepare
-from pytest_mnnquant.quantize.recipes import RECIPES
+from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.runtime.convert import convert
@@ -73,7 +73,7 @@ class Workshop:
         key = (name, recipe, mode)
         if key not in self._variants:
             source, choices = self.prepared(name), Choices(FIXTURES, timeout=TIMEOUT)
-            self._variants[key] = make_variant(source, RECIPES[recipe], mode, (), choices, self.store, quietly)
+            self._variants[key] = make_variant(source, recipe_named(recipe), mode, (), choices, self.store, quietly)
         return self._variants[key]
 
 

@@ -11,6 +11,7 @@ from pytest_mnnquant.checks.rules import RULES
 from pytest_mnnquant.cli import main
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.report import pages
 
 Capture = pytest.CaptureFixture[str]
 
@@ -66,8 +67,16 @@ def test_diff_tells_storage_weights_and_bytes(digits: Prepared, digits_w4: Varia
 def test_every_rule_is_explained(code: str, capsys: Capture) -> None:
     assert main(["explain", code.lower()]) == 0
     text = capsys.readouterr().out
-    assert text.startswith(f"{code} {RULES[code].name} (")
-    assert RULES[code].meaning in text
+    assert text.startswith(f"# {code} {RULES[code].name}\n")
+    assert f"{RULES[code].severity.value}, " in text
+
+
+def test_a_rule_is_explained_by_its_name_too_and_without_its_page(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "_FOLDERS", ())
+    assert main(["explain", "params-name-mismatch"]) == 0
+    assert RULES["MNQ304"].meaning in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("tool", "argument"), [("convert", "OF MNNCONVERT"), ("calibrate", "CONFIG.json")])

@@ -7,6 +7,7 @@ from typing import Final
 from pytest_mnnquant.checks.coverage import LayerRow
 from pytest_mnnquant.checks.params import ParamsEvidence
 from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.recipes import Maker, Recipe
@@ -28,8 +29,14 @@ def explain_layer(
     if row.stored is None:
         return "", "see the conversion check"
     weights = row.stored.weights[0]
-    if not row.stored.is_convolution:
+    if not row.layer.is_convolution:
         return f"MNN keeps tables and matrices that are {row.stored.kind} in float", _SKIP.format(name=row.layer.name)
+    if row.layer.is_convolution and not row.stored.is_convolution:
+        return (
+            f"the model holds its weights in a float {row.stored.kind}, which MNN can't quantize: converted with "
+            "--convertMatmulToConv 0 or --useOriginRNNImpl",
+            "convert without that flag",
+        )
     if weights.storage is Storage.FLOAT16 and recipe.storage is Storage.INTEGER:
         return (
             "the model was converted with --fp16: MNN casts first, and then --weightQuantBits and the params file find "
@@ -38,11 +45,17 @@ def explain_layer(
         )
     if recipe.activations:
         return _int8(row, recipe, rows, params, model)
-    if params is not None and params.params is not None and params.params.is_guide:
+    if params is not None and params.params is not None and params.params.is_blank:
         return (
             "the params file is the guide that MNN's converter made at an earlier run: it says 0 bits for every layer, "
             "which overrides --weightQuantBits",
             f"delete the file and convert without --compressionParamsFile: {_ask(recipe)}",
+        )
+    if params is not None and params.params is not None and _has_no_bits(row, params.params):
+        return (
+            "the params file, a guide of MNN's converter that was filled in, gives this layer 0 bits, which overrides "
+            "--weightQuantBits",
+            f"set its bits to {recipe.bits} there, and convert again",
         )
     if weights.storage is Storage.INTEGER and weights.bits != recipe.bits:
         return (
@@ -50,6 +63,11 @@ def explain_layer(
             _ask(recipe),
         )
     return _nothing_quantized(rows, recipe) or ("", _ask(recipe))
+
+
+def _has_no_bits(row: LayerRow, params: Params) -> bool:
+    name = row.stored.name if row.stored else row.layer.name
+    return params.is_guide and any(entry.op_name == name and entry.weight.bits == 0 for entry in params.layers)
 
 
 def _int8(
@@ -75,7 +93,7 @@ def _int8(
                 "both carry the same weights",
                 params.mend(lost.entry.name),
             )
-        if params.params.is_guide:
+        if params.params.is_blank:
             return (
                 "the path given as --compressionParamsFile did not exist: the converter created a file there and "
                 "quantized nothing",
@@ -100,7 +118,8 @@ def _int8(
 
 
 def _nothing_quantized(rows: tuple[LayerRow, ...], recipe: Recipe) -> tuple[str, str] | None:
-    if any(row.stored and row.stored.weights[0].storage is not Storage.FLOAT32 for row in rows):
+    floats = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
+    if any(row.stored and row.stored.weights[0].storage not in floats for row in rows):
         return None
     return (
         "no layer of the file is quantized at all: the converter was given no option for it, or a mistyped one",

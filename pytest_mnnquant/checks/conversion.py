@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_mnnquant.checks.broken_step import differs
@@ -11,8 +11,10 @@ from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.mnnfile.structure import Difference
 from pytest_mnnquant.quantize.proof import Step
 
+_AGAIN = "convert this source again and give its output as --mnn-quantized"
 _FLOATS = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
 
 
@@ -25,11 +27,13 @@ def check_conversion(
     chain: tuple[Step, ...] = (),
     unchained: str = "",
     repeated: Mapping[str, str] | None = None,
+    otherwise: Sequence[Difference] = (),
 ) -> Result:
     """Judge the float conversion by its proof (see `Prepared`), and the variant by the layers it shares with it.
 
-    `chain` are the steps from the source to the float models with figures of their own, and `unchained` says why one is
-    missing. `repeated` holds, for each model that was converted twice, where the second one differs.
+    `chain` are the steps from the source to the float models with figures of their own; `unchained` says why one is
+    missing. `repeated` holds, for each model that was converted twice, where the second one differs. `otherwise` are
+    the operators of the variant that are set or connected otherwise than the float model's.
     """
     findings: list[Finding] = []
     low_bit = [op for op in float_model.layers if any(weights.storage not in _FLOATS for weights in op.weights)]
@@ -46,7 +50,7 @@ def check_conversion(
         findings.append(Finding("MNQ111", f"the float model is not compared with its source: {unproven}"))
     findings += [differs(name, item, chain, unchained) for name, item in (proof or {}).items() if not is_same(item)]
     findings += [_unstable(title, where) for title, where in (repeated or {}).items() if where]
-    findings += _network(float_model, match, given)
+    findings += _network(float_model, match, given) or [_otherwise(one) for one in otherwise]
     worst = max((item.relative_error for item in (proof or {}).values()), default=None)
     metrics = {
         "outputs_compared": len(proof or {}),
@@ -85,22 +89,39 @@ def _unstable(title: str, where: str) -> Finding:
     )
 
 
+def _otherwise(difference: Difference) -> Finding:
+    return Finding(
+        "MNQ204",
+        difference.text,
+        difference.operator,
+        cause="quantization changes weights and scales and nothing else: this file was made from another version of "
+        "the network, or was changed after it was made",
+        remedy="convert and quantize this source again; `pytest-mnnquant diff FLOAT.mnn OUT.mnn` compares the files",
+    )
+
+
 def _network(float_model: Model, match: Match, given: bool) -> list[Finding]:
     total = len(match.pairs) + len(match.missing)
     if not total:
         return [Finding("MNQ001", f"{float_model.path.name} has no layer with weights")]
     if not match.missing and not match.extra:
         return []
-    missing = ", ".join(f"{op.name} {list(op.shape)}" for op in match.missing[:4])
-    extra = ", ".join(f"{op.name} {list(op.shape)}" for op in match.extra[:4])
+    gone, more = (sorted(ops, key=lambda op: -op.weight_count) for ops in (match.missing, match.extra))
+    missing = ", ".join(f"{op.name} {list(op.shape)}" for op in gone[:4])
+    extra = ", ".join(f"{op.name} {list(op.shape)}" for op in more[:4])
+    cause, remedy = "the file was made from another network, or from another version of this one", _AGAIN
+    if not match.pairs and not match.extra:
+        cause = (
+            "it holds no layer at all: of a source that is cut off or unreadable MNN's converter makes an empty model"
+        )
     return [
         Finding(
             "MNQ203",
             f"{len(match.missing)} of the source's {total} layers are not in the quantized model"
             + (f" ({missing})" if missing else "")
             + (f"; it has {len(match.extra)} that the source lacks ({extra})" if extra else ""),
-            (match.missing or match.extra)[0].name,
-            cause="the file was made from another network, or from another version of this one" if given else "",
-            remedy="convert this source again and give its output as --mnn-quantized" if given else "",
+            (gone or more)[0].name if match.pairs else "",
+            cause=cause if given else "",
+            remedy=remedy if given else "",
         )
     ]

@@ -124,8 +124,8 @@ def _missed(row: LayerRow, recipe: Recipe, total: int, cause: str, remedy: str) 
     share = row.layer.weight_bytes / total
     if row.stored is None:
         code, what = "MNQ401", "has no counterpart in the quantized model"
-    elif row.stored.weights[0].storage is Storage.FLOAT32:
-        code, what = "MNQ401", "is stored as float32"
+    elif row.stored.weights[0].storage in (Storage.FLOAT32, Storage.SPARSE_FLOAT):
+        code, what = "MNQ401", f"is stored as {row.stored.weights[0].label}"
     else:
         code, what = "MNQ402", f"is stored as {row.stored.weights[0].label}"
     return Finding(

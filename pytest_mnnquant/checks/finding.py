@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_mnnquant.checks.rules import RULES, Rule, Severity
+from pytest_mnnquant.checks.rules import NOT_IGNORABLE, RULES, Rule, Severity
 
 PASSED, FAILED, SKIPPED, INCONCLUSIVE = "passed", "failed", "skipped", "inconclusive"
 
@@ -15,7 +17,8 @@ PASSED, FAILED, SKIPPED, INCONCLUSIVE = "passed", "failed", "skipped", "inconclu
 class Finding:
     """One fact that speaks against a variant: what was measured and allowed (`message`), where, why, what to do.
 
-    `cause` is empty where the evidence does not show one. `severity` overrides the rule's own.
+    `cause` is empty where the evidence does not show one. `follows` names the error that this is a consequence of, and
+    `consequences` are the findings that come from this one: `check` tells whose they are.
     """
 
     code: str
@@ -24,6 +27,9 @@ class Finding:
     cause: str = ""
     remedy: str = ""
     softened: bool = False
+    check: str = ""
+    follows: str = ""
+    consequences: tuple[Finding, ...] = ()
 
     @property
     def rule(self) -> Rule:
@@ -32,8 +38,10 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """The rule's severity; `softened` makes it a warning."""
-        return Severity.WARNING if self.softened else self.rule.severity
+        """The rule's severity; `softened` makes it a warning, `follows` an error a consequence."""
+        if self.softened:
+            return Severity.WARNING
+        return Severity.CONSEQUENCE if self.follows else self.rule.severity
 
     def as_json(self) -> dict[str, Any]:
         """The form it has in the report."""
@@ -45,18 +53,24 @@ class Finding:
             "message": self.message,
             "cause": self.cause or None,
             "remedy": self.remedy or None,
+            "follows": self.follows or None,
+            "consequences": [{"check": one.check, **one.as_json()} for one in self.consequences],
         }
 
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one check on one variant. `reason` explains a skipped or inconclusive one."""
+    """The outcome of one check on one variant. `reason` explains a skipped or inconclusive one.
+
+    `ignored` counts the findings that were not to be reported, by their code.
+    """
 
     check: str
     outcome: str
     findings: tuple[Finding, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether the check passed."""
@@ -69,15 +83,16 @@ class Result:
             "outcome": self.outcome,
             "reason": self.reason or None,
             "metrics": self.metrics,
+            "ignored": dict(self.ignored),
             "findings": [finding.as_json() for finding in self.findings],
         }
 
 
 def judge(check: str, findings: Iterable[Finding], metrics: dict[str, Any]) -> Result:
-    """Errors fail, gaps leave it open, else it passed."""
+    """Errors and their consequences fail, gaps leave it open, else it passed."""
     found = tuple(findings)
     severities = {finding.severity for finding in found}
-    if Severity.ERROR in severities:
+    if severities & {Severity.ERROR, Severity.CONSEQUENCE}:
         return Result(check, FAILED, found, metrics)
     if Severity.GAP in severities:
         gap = next(finding for finding in found if finding.severity is Severity.GAP)
@@ -90,10 +105,16 @@ def skipped(check: str, reason: str) -> Result:
     return Result(check, SKIPPED, reason=reason)
 
 
+def is_ignored(code: str, ignored: Iterable[str]) -> bool:
+    """Whether a code is one of these, or begins with one of them; rules without which nothing is judged never are."""
+    return code not in NOT_IGNORABLE and code.startswith(tuple(ignored))
+
+
 def without_ignored(result: Result, ignored: tuple[str, ...]) -> Result:
-    """The result as it is when findings of the ignored codes don't count; how many there were is kept as a metric."""
-    kept = tuple(finding for finding in result.findings if finding.code not in ignored)
-    if len(kept) == len(result.findings):
+    """The result as it is when findings of these codes don't count; how many of each there were stays with it."""
+    kept = tuple(finding for finding in result.findings if not is_ignored(finding.code, ignored))
+    if len(kept) == len(result.findings) or result.outcome == SKIPPED:
         return result
-    metrics = {**result.metrics, "ignored_findings": len(result.findings) - len(kept)}
-    return judge(result.check, kept, metrics) if result.outcome != SKIPPED else result
+    counts = Counter(finding.code for finding in result.findings if is_ignored(finding.code, ignored))
+    counts.update(result.ignored)
+    return dataclasses.replace(judge(result.check, kept, result.metrics), ignored=dict(counts))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.mnnfile.consistency import zero_points
 from pytest_mnnquant.mnnfile.entries import bind_by_name, bind_by_weights
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import BadModel, Model, Op
@@ -87,14 +88,23 @@ def check_params(evidence: ParamsEvidence, model: Model, wanted: tuple[Op, ...])
     if params is None:
         return judge("params", [_unreadable(evidence)], {})
     metrics = {"entries": len(params.layers), "bound": len(evidence.bound), "misnamed": len(evidence.misnamed)}
-    if params.is_guide or not params.layers:
+    if params.is_blank or not params.layers:
         return judge("params", [_guide(path, params)], metrics)
-    findings = [_misname(item, evidence) for item in evidence.misnamed]
-    findings += [_unlisted(op, path) for op in evidence.unlisted if op in wanted]
-    findings += [problem for entry, op in evidence.bound if (problem := _applied(entry, op, model, params)) is not None]
+    heaviest = sorted(evidence.misnamed, key=lambda item: -(item.layer.weight_count if item.layer else 0))
+    if params.is_guide:
+        return judge("params", [_weights_only(path)], metrics)
+    findings = [_misname(item, evidence) for item in heaviest]
+    findings += [_unlisted(op, path) for op in sorted(evidence.unlisted, key=_by_weights) if op in wanted]
+    bound = sorted(evidence.bound, key=lambda pair: _by_weights(pair[1]))
+    findings += [problem for entry, op in bound if (problem := _applied(entry, op, model, params)) is not None]
     if not evidence.bound and not findings:
         findings.append(Finding("MNQ001", f"no entry of {path} could be compared with the model"))
     return judge("params", findings, metrics)
+
+
+def _by_weights(op: Op) -> int:
+    """Layers that matter most come first."""
+    return -op.weight_count
 
 
 def _missing(evidence: ParamsEvidence) -> Finding:
@@ -129,6 +139,15 @@ def _guide(path: Path | None, params: Params) -> Finding:
         f"{path} was written by MNN's converter, not by a calibration: {len(params.layers)} layers, all with 0 bits",
         cause="the path given as --compressionParamsFile did not exist: the converter created it and quantized nothing",
         remedy="delete this file, give the path of the calibrated params file to --compressionParamsFile",
+    )
+
+
+def _weights_only(path: Path | None) -> Finding:
+    return Finding(
+        "MNQ303",
+        f"{path} gives the bits of weights only, no scales of activations",
+        cause="it is the guide that MNN's converter writes, filled in by hand: what it makes is weight-only",
+        remedy="judge the model as that (--mnn-recipe=w8), or calibrate and convert with the params file of that",
     )
 
 
@@ -179,6 +198,10 @@ def _applied(entry: LayerParams, op: Op, model: Model, params: Params) -> Findin
     for what, asked, stored in pairs:
         if not abs(asked - stored) <= _SCALE_TOLERANCE * abs(asked):  # NaN is another scale too.
             return _other_scale(op, what, asked, stored)
+    if (zeros := zero_points(op)) is not None:
+        for what, tensor, stored_zero in zip(("input", "output"), (entry.input, entry.output), zeros, strict=True):
+            if tensor.zero_point != stored_zero:
+                return _other_scale(op, f"{what} zero point", tensor.zero_point, stored_zero)
     if not weights.intact:
         return _unread(op, "its weight buffer is broken", "see the coverage check")
     try:

@@ -8,21 +8,26 @@ from typing import Final
 
 
 class Severity(str, enum.Enum):
-    """An error fails its check, a warning is told, a gap leaves the check inconclusive."""
+    """An error fails its check, a warning is told, a gap leaves the check inconclusive.
+
+    A consequence is an error that follows from another one: it fails its check too, and is mended with that.
+    """
 
     ERROR = "error"
+    CONSEQUENCE = "consequence"
     WARNING = "warning"
     GAP = "gap"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One way in which a variant can be wrong."""
+    """One way in which a variant can be wrong; `since` is the first version of ours that has the rule."""
 
     code: str
     name: str
     severity: Severity
     meaning: str
+    since: str = "0.1.0"
 
 
 _E, _W, _G = Severity.ERROR, Severity.WARNING, Severity.GAP
@@ -43,6 +48,7 @@ RULES: Final = {
         Rule("MNQ201", "native-step-failed", _E, "A step of MNN crashed, hung or did not do its work."),
         Rule("MNQ202", "model-unreadable", _E, "The quantized file is missing or is not a complete model."),
         Rule("MNQ203", "other-network", _E, "The quantized file is not this network."),
+        Rule("MNQ204", "operator-differs", _E, "An operator is set or connected otherwise than the float model's."),
         Rule("MNQ301", "params-missing", _E, "The params file is not there."),
         Rule("MNQ302", "params-unreadable", _E, "The params file can't be parsed or holds impossible values."),
         Rule("MNQ303", "params-are-a-guide", _E, "MNN's converter made the params file itself; it quantizes nothing."),
@@ -66,6 +72,8 @@ RULES: Final = {
         ),
         Rule("MNQ413", "scales-too-coarse", _E, "A layer's steps are far coarser than its weights need."),
         Rule("MNQ414", "block-dropped", _E, "A layer has one scale a channel where one a block was asked."),
+        Rule("MNQ415", "scales-of-other-form", _E, "A layer's scales are not of the form that was asked."),
+        Rule("MNQ416", "scales-contradict", _E, "A layer and its tensor have different scales or zero points."),
         Rule("MNQ501", "calibrated-on-nothing", _E, "No calibration data went through the model."),
         Rule("MNQ502", "calibrated-with-gradients", _W, "Gradients were recorded while calibrating."),
         Rule("MNQ503", "calibrated-in-other-mode", _W, "The model ran in another mode than the variant says."),

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.mnnfile.consistency import contradictions
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import BadModel, Floats, Model, Op
 from pytest_mnnquant.mnnfile.storage import Affine, Storage
-from pytest_mnnquant.quantize.recipes import can_block
+from pytest_mnnquant.mnnfile.structure import Difference
+from pytest_mnnquant.quantize.recipes import Recipe, can_block
 
 # No rounding errs by more than half a step, which is 4.8 dB above its mean power of step^2 / 12. Of MNN's own ways to
 # quantize only mnnquant's ADMM weights come near that (3.9 dB). An error beyond it is no rounding.
@@ -26,8 +28,14 @@ _FINEST_DB = 50.0
 _LOST = 0.1
 # Steps this much coarser than the weights need throw two bits away. One scale for a whole layer stays below.
 _COARSE = 4.0
+# MNN's converter gives channels of smaller steps no scale.
+_NO_SCALE = 1e-6
+# Other weights in this share of the channels are not those of another layer or training.
+_FEW = 0.25
 # Weights of one block: four bytes each, in a cache of 256 kB or more.
 _CACHED = 1 << 15
+# In steps: how near a minimum the lowest code is where scales span from min to max.
+_SPANS = 1e-3
 # Vectors stay float; float16 keeps 3 digits, and mnnquant's EMA trains them a little.
 _VECTOR_TOLERANCE = 0.05
 
@@ -39,7 +47,8 @@ class WeightError:
     Of its `channels` (scale groups), `clipped` can't hold the source's largest weights, where that is all that is
     wrong, and `lost` have errors that are no rounding while the layer as a whole looks right (`first_lost` is one).
     `coarseness`: root mean square of its steps over that of the steps that its weights need. `calibrated` tells that
-    the scales came from a params file or tool, not from the converter.
+    the scales came from a params file or tool, not from the converter; `changed` that but for the lost channels all is
+    well, so that `measured` leaves them out.
     """
 
     layer: str
@@ -51,6 +60,7 @@ class WeightError:
     first_lost: int = -1
     coarseness: float = 1.0
     calibrated: bool = False
+    changed: bool = False
 
     @property
     def is_other(self) -> bool:
@@ -61,7 +71,9 @@ class WeightError:
 def weight_errors(base: Model, model: Model, match: Match) -> tuple[list[WeightError], list[Finding]]:
     """Compare each pair of layers; returns the figures, and findings where weights can't be decoded."""
     errors, findings = [], []
-    for layer, stored in match.pairs:
+    for layer, stored in sorted(match.pairs, key=lambda pair: -pair[0].weight_count):
+        if layer.is_convolution and not stored.is_convolution:
+            continue  # Told by their weights, in another order.
         if len(layer.weights) != 1 or len(stored.weights) != 1:
             continue  # MNN's own RNN operators hold several tensors, always float: the coverage check tells of them.
         try:
@@ -109,7 +121,13 @@ def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError 
         return found
     if found.is_other:
         decoded = model.decoded(stored).reshape(groups, -1)
-        return dataclasses.replace(found, clipped=_clipped(rows, decoded, steps))
+        clipped = _clipped(rows, decoded, steps)
+        bad = sums.noise > 10 ** (_MARGIN_DB / 10) * rounding
+        if not (clipped and (calibrated or (steps <= _NO_SCALE).any())) and 0 < bad.sum() <= _FEW * groups:
+            return dataclasses.replace(
+                found, measured=found.expected, lost=int(bad.sum()), first_lost=int(bad.argmax()), changed=True
+            )
+        return dataclasses.replace(found, clipped=clipped)
     # A channel of next to nothing (BatchNorm folds such) may become anything of that size: it drowns in the rounding of
     # the others.
     audible = sums.noise > rounding.mean()
@@ -162,14 +180,15 @@ def _clipped(ours: Floats, theirs: Floats, steps: npt.NDArray[np.float64]) -> in
 
 
 def check_weights(
-    base: Model, model: Model, match: Match, older_by_days: float | None, block: int | None = None
+    base: Model, model: Model, match: Match, older_by_days: float | None, recipe: Recipe | None = None
 ) -> Result:
-    """Fail for each layer whose weights are not the source's, or whose scales are not one for each `block` weights.
+    """Fail for each layer whose weights are not the source's, or whose scales are not as the `recipe` asks.
 
     `older_by_days`: how much older the file is than the source.
     """
     errors, findings = weight_errors(base, model, match)
-    others = sorted((error for error in errors if error.is_other), key=lambda error: error.measured)
+    counts = {layer.name: layer.weight_count for layer, _ in match.pairs}
+    others = sorted((error for error in errors if error.is_other), key=lambda error: -counts[error.layer])
     cause, remedy = _cause(len(others), len(errors), older_by_days)
     findings += [
         Finding(
@@ -181,7 +200,9 @@ def check_weights(
         for error in others
     ]
     findings += [finding for error in errors if not error.is_other for finding in _channels(error)]
-    findings += _dropped_blocks(match, block) if block else []
+    findings += [_contradiction(one) for one in contradictions(model)]
+    findings += _dropped_blocks(match, recipe.block) if recipe and recipe.block else []
+    findings += _other_forms(base, model, match, recipe) if recipe and not others else []
     if errors and not others:  # Where weights are others, vectors are too: that needs no further word.
         findings += _other_vectors(base, model, match)
     if not errors and not findings:
@@ -189,6 +210,16 @@ def check_weights(
     worst = min((error.measured for error in errors), default=None)
     metrics = {"layers_compared": len(errors), "worst_sqnr_db": worst}
     return judge("weights", findings, metrics)
+
+
+_FLATTENED = (
+    "their range is too small for the converter's scale, so all their weights became one code",
+    "quantize this layer symmetrically (--weightQuantAsymmetric=0), or leave it float",
+)
+_CHANGED = (
+    "all other channels are the source's: the file was changed after it was made, or made by a faulty tool",
+    "convert and quantize this source again",
+)
 
 
 def _channels(error: WeightError) -> list[Finding]:
@@ -202,8 +233,7 @@ def _channels(error: WeightError) -> list[Finding]:
                 "MNQ412",
                 message,
                 error.layer,
-                cause="their range is too small for the converter's scale, so all their weights became one code",
-                remedy="quantize this layer symmetrically (--weightQuantAsymmetric=0), or leave it float",
+                *(_CHANGED if error.changed else _FLATTENED),
             )
         )
     if error.coarseness > _COARSE:
@@ -250,34 +280,81 @@ def _cause(others: int, compared: int, older_by_days: float | None) -> tuple[str
 
 
 def _dropped_blocks(match: Match, block: int) -> list[Finding]:
-    """Layers without the block that was asked: an error where MNN could have given it, else one word for all."""
+    """Layers without the block that was asked: an error where MNN could have given it, else one word for all.
+
+    That is an error too where no layer has such blocks: what was asked is nowhere in the file.
+    """
+    layers = [(layer, stored.weights[0]) for layer, stored in match.pairs]
+    layers = [(layer, weights) for layer, weights in layers if weights.storage is Storage.INTEGER]
     dropped = [
-        (layer, stored.weights[0])
-        for layer, stored in match.pairs
-        if stored.weights[0].storage is Storage.INTEGER
-        and stored.weights[0].block != block
-        and not (layer.shape[1:2] == (block,) and stored.weights[0].block is None)  # A channel of one block.
+        (layer, weights)
+        for layer, weights in sorted(layers, key=lambda pair: -pair[0].weight_count)
+        if weights.block != block
+        and not (layer.shape[1:] == (block, 1, 1) and weights.block is None)  # A channel of one block.
     ]
+    could = [pair for pair in dropped if can_block(pair[0].shape, pair[0].group, block)]
     findings = []
-    for layer, weights in dropped:
-        if can_block(layer.shape, layer.group, block):
-            has = "one a channel" if weights.block is None else f"one for {weights.block} weights"
-            message = f"its scales are {has}, one for {block} weights was asked"
-            findings.append(
-                Finding("MNQ414", message, layer.name, remedy=f"convert again with --weightQuantBlock {block}")
-            )
-    impossible = [layer for layer, _ in dropped if not can_block(layer.shape, layer.group, block)]
+    for layer, weights in could:
+        has = "one a channel" if weights.block is None else f"one for {weights.block} weights"
+        message = f"its scales are {has}, one for {block} weights was asked"
+        remedy = f"convert again with --weightQuantBlock {block}"
+        findings.append(Finding("MNQ414", message, layer.name, remedy=remedy))
+    impossible = [layer for layer, weights in dropped if (layer, weights) not in could]
     if impossible:
-        findings.append(
-            Finding(
-                "MNQ414",
-                f"{len(impossible)} layers keep one scale a channel, where one for {block} weights was asked",
-                impossible[0].name,
-                cause=f"MNN blocks 1x1 kernels and Linear layers whose input channels {block} divides, and no others",
-                softened=True,
-            )
-        )
+        findings.append(_unblocked(impossible, block, is_nowhere=len(dropped) == len(layers) and not could))
     return findings
+
+
+def _unblocked(layers: list[Op], block: int, is_nowhere: bool) -> Finding:
+    return Finding(
+        "MNQ414",
+        f"{len(layers)} layers keep one scale a channel, where one for {block} weights was asked",
+        layers[0].name,
+        cause=f"MNN blocks 1x1 kernels and Linear layers whose input channels {block} divides, in multiples of 16, and "
+        "no others",
+        remedy="ask for a block that divides the input channels, or for none" if is_nowhere else "",
+        softened=not is_nowhere,
+    )
+
+
+def _contradiction(difference: Difference) -> Finding:
+    return Finding(
+        "MNQ416",
+        difference.text,
+        difference.operator,
+        cause="MNN's tools write both from one number: the file was changed after it was made",
+        remedy="convert and quantize this source again",
+    )
+
+
+def _other_forms(base: Model, model: Model, match: Match, recipe: Recipe) -> list[Finding]:
+    """Layers whose scales are wider than asked, or not optimized though HQQ was asked."""
+    found = []
+    for layer, stored in sorted(match.pairs, key=lambda pair: -pair[0].weight_count):
+        weights = stored.weights[0]
+        if weights.storage is not Storage.INTEGER or not weights.intact:
+            continue
+        remedy = f"convert again with exactly: {' '.join(recipe.flags)} (MNN ignores flags it does not know)"
+        if recipe.half_scales and not weights.half_scales:
+            found.append(Finding("MNQ415", "its scales are 32-bit floats, 16 bits were asked", layer.name, "", remedy))
+        elif recipe.hqq and (why := _not_hqq(base, layer, model, stored)):
+            cause = "MNN's converter drops --hqq where weights are symmetric, and ignores other spellings of it"
+            found.append(Finding("MNQ415", f"its scales {why}, HQQ was asked", layer.name, cause, remedy))
+    return found
+
+
+def _not_hqq(base: Model, layer: Op, model: Model, stored: Op) -> str:
+    """How scales are seen not to be optimized: symmetric, or the lowest code of each group stands for its minimum.
+
+    MNN's HQQ moves that by 0.2 to 0.4 of a step in the worst group of a layer, and leaves the steps as they are.
+    """
+    if not stored.weights[0].asymmetric:
+        return "are symmetric"
+    steps = model.steps(stored)
+    if not len(steps) or layer.weight_count % len(steps):
+        return ""
+    ours, theirs = (of.decoded(op).reshape(len(steps), -1) for of, op in ((base, layer), (model, stored)))
+    return "span the weights from min to max" if (np.abs(ours.min(1) - theirs.min(1)) <= _SPANS * steps).all() else ""
 
 
 def _other_vectors(base: Model, model: Model, match: Match) -> list[Finding]:

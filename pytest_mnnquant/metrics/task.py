@@ -119,6 +119,8 @@ def scores(metric: TaskMetric, outputs: Outputs, name: str, labels: Array | None
         return _own(metric, outputs, labels)
     assert metric.score is not None
     assert labels is not None
+    if len(outputs[name]) != len(labels):
+        raise MetricError(f"output {name!r} gives {len(outputs[name])} rows for {len(labels)} labels")
     return metric.score(outputs[name], labels)
 
 

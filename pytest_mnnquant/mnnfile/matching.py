@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from pytest_mnnquant.mnnfile.model import Model, Op
+import numpy as np
+
+from pytest_mnnquant.mnnfile.model import BadModel, Model, Op
 
 Signature = tuple[str, tuple[int, ...], int]
 
@@ -30,7 +32,7 @@ def signature(op: Op) -> Signature:
 
 
 def match_layers(first: Model, second: Model) -> Match:
-    """Match the layers of two models: by name and shape, then by shape in order of execution, then by shape alone."""
+    """Match the layers of two models: by name and shape, by shape in order of execution, by shape alone, by weights."""
     pairs: list[tuple[Op, Op]] = []
     by_name = {(op.subgraph, op.name): op for op in second.layers}
     taken: set[int] = set()
@@ -52,8 +54,24 @@ def match_layers(first: Model, second: Model) -> Match:
         if id(op) not in matched and (other := next(alike, None)) is not None:
             pairs.append((op, other))
             matched |= {id(op), id(other)}
+    for op in left:  # A converter may hold the same weights in an operator of another kind.
+        alike = (other for other in right if id(other) not in matched and _holds_the_same(first, op, second, other))
+        if id(op) not in matched and (other := next(alike, None)) is not None:
+            pairs.append((op, other))
+            matched |= {id(op), id(other)}
     return Match(
         tuple(pairs),
         tuple(op for op in left if id(op) not in matched),
         tuple(op for op in right if id(op) not in matched),
     )
+
+
+def _holds_the_same(first: Model, op: Op, second: Model, other: Op) -> bool:
+    """Whether two layers of different kinds have the same weights in any order, up to 16-bit rounding."""
+    if op.weight_count != other.weight_count or len(op.weights) != 1 or len(other.weights) != 1:
+        return False
+    try:
+        ours, theirs = np.sort(first.decoded(op), axis=None), np.sort(second.decoded(other), axis=None)
+    except BadModel:
+        return False
+    return ours.size > 1 and bool(np.allclose(ours, theirs, rtol=0, atol=1e-3 * float(np.abs(ours).max() or 1)))

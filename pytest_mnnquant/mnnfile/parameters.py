@@ -121,6 +121,7 @@ def _quantized(
         scale_in=scale_in,
         scale_out=scale_out,
         intact=intact,
+        half_scales=scale_size == 2,
         **common,
     )
 
@@ -144,4 +145,4 @@ def _codes(table: Table, kind: int, external_size: int, expected: int, bits: int
     count = math.prod(shape)
     if header + (bits_of(book) * count + 7) // 8 != buffer.size:
         return expected, bits, False
-    return count, bits_of(book), True
+    return count, bits_of(book), count > 0 or expected == 0

@@ -73,8 +73,13 @@ class Params:
 
     @property
     def is_guide(self) -> bool:
-        """Whether the converter itself made this file: it lists the layers with 0 bits, so nothing is quantized."""
+        """Whether the converter itself made this file: it lists layers with bits for weights, and no tensors."""
         return bool(self.layers) and all(layer.output is None for layer in self.layers)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is such a file as the converter leaves it: 0 bits everywhere, so that nothing is quantized."""
+        return self.is_guide and not any(layer.weight.bits for layer in self.layers)
 
     def renamed(self, names: dict[str, str]) -> Params:
         """The same params with output tensors renamed."""

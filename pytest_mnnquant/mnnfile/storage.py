@@ -56,7 +56,8 @@ class Weights:
     `block` is the number of weights that share a scale, None where a whole channel does. `full_int8` tells that
     activations are quantized too, so that the runtime may compute in int8. `intact` is False when the code buffer
     does not have the length that its own header asks for. `scale_in` and `scale_out` are the scales of the input and
-    output tensor of a full-int8 layer, else 0. `of_product` tells that the file has no scale of the weights alone.
+    output tensor of a full-int8 layer, else 0. `of_product` tells that the file has no scale of the weights alone,
+    `half_scales` that scales are 16-bit floats.
     """
 
     storage: Storage
@@ -72,6 +73,7 @@ class Weights:
     intact: bool = True
     external: tuple[int, ...] = ()
     of_product: bool = False
+    half_scales: bool = False
     _source: Any = field(default=None, repr=False, compare=False)
 
     @property

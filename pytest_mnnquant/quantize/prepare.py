@@ -29,6 +29,7 @@ from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.sources.data import Dataset, as_dataset, load_data
 from pytest_mnnquant.sources.images import Preprocess
+from pytest_mnnquant.sources.onnx_data import require_external_data
 from pytest_mnnquant.sources.spec import SourceError, Spec, call, load_module
 
 if TYPE_CHECKING:
@@ -200,10 +201,12 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
     if spec.path.suffix == ".mnn":
         model = read_model(spec.path)
     else:
+        if spec.path.suffix == ".onnx":
+            require_external_data(spec.path)
         say("converting to float")
         source = spec.path
         folder = store.folder(
-            "float", {"onnx": digest}, lambda made: _convert_onnx(source, made / _FLOAT, choices.timeout)
+            "float", {"source": digest}, lambda made: _convert_file(source, made / _FLOAT, choices.timeout)
         )
         model = read_model(folder / _FLOAT)
     names = tuple(item.name for item in model.inputs)
@@ -218,7 +221,7 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
     return Prepared(spec, model, digest, calibration, evaluation, batched, proof, unproven, chain, sample_run=ran)
 
 
-def _convert_onnx(source: Path, output: Path, timeout: float) -> None:
+def _convert_file(source: Path, output: Path, timeout: float) -> None:
     convert_twice(source, output, timeout=timeout)
 
 
@@ -249,6 +252,8 @@ def _proof_of_file(
 ) -> tuple[dict[str, Agreement] | None, str]:
     if path.suffix == ".mnn":
         return {}, ""
+    if path.suffix == ".tflite":
+        return None, "there is no way yet to run TFLite models here"
     if data is None or ran is None:
         return None, "no data were given (--mnn-evaluation) to compare the float model with the ONNX model on"
     return proof_from_onnx(path, data.head(PROOF_SAMPLES), data.origin, ran, timeout)

@@ -75,7 +75,17 @@ class Recipe:
     def scale_bytes(self) -> int:
         """Bytes of scale and offset that a group of weights takes; symmetric ones have no offset."""
         size = 4 if self.activations or self.symmetric else 8
-        return size // 2 if _HALF_SCALES in self.flags else size
+        return size // 2 if self.half_scales else size
+
+    @property
+    def half_scales(self) -> bool:
+        """Whether scales are stored as 16-bit floats."""
+        return _HALF_SCALES in self.flags
+
+    @property
+    def hqq(self) -> bool:
+        """Whether scales and offsets are optimized (half-quadratic quantization) instead of spanning min to max."""
+        return "--hqq" in self.flags
 
     @property
     def in_torch(self) -> bool:
@@ -93,7 +103,9 @@ class Recipe:
         """
         if self.fill is not None and not computes:
             return weights.storage is Storage.INTEGER and weights.bits == self.fill and weights.intact
-        if weights.storage is not self.storage or weights.bits != self.bits or not weights.intact:
+        # What MNN stores as a list of the weights that are not zero has the same bits.
+        storage = Storage.INTEGER if weights.storage is Storage.SPARSE_INTEGER else weights.storage
+        if storage is not self.storage or weights.bits != self.bits or not weights.intact:
             return False
         if self.symmetric and weights.asymmetric:
             return False

@@ -25,6 +25,9 @@ def build_report(records: Sequence[Mapping[str, Any]], versions: Mapping[str, st
         )
         variant = model["variants"].setdefault(item["label"], {**item["variant"], "checks": []})
         variant["checks"] = [c for c in variant["checks"] if c["check"] != item["check"]["check"]] + [item["check"]]
+    for model in models.values():
+        for variant in model["variants"].values():
+            variant["checks"] = _joined(variant["checks"])
     return {
         "schema": SCHEMA,
         "tool": dict(versions),
@@ -43,6 +46,25 @@ def build_report(records: Sequence[Mapping[str, Any]], versions: Mapping[str, st
             for name, model in models.items()
         ],
     }
+
+
+def _joined(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The checks of a variant; each error lists what follows from it in the others, whoever ran first."""
+    every = [(check["check"], finding) for check in checks for finding in check["findings"]]
+    joined = []
+    for check in checks:
+        findings = []
+        for finding in check["findings"]:
+            title = f"{finding['code']} {finding['rule']}" + (f" in {finding['layer']}" if finding["layer"] else "")
+            below = list(finding["consequences"])
+            known = {(one["check"], one["code"], one["layer"]) for one in below}
+            for name, other in every:
+                key = (name, other["code"], other["layer"])
+                if other["follows"] == f"{title} ({check['check']})" and key not in known:
+                    below.append({"check": name, **other})
+            findings.append({**finding, "consequences": below})
+        joined.append({**check, "findings": findings})
+    return joined
 
 
 def write_report(report: Mapping[str, Any], path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -11,6 +12,9 @@ from pytest_mnnquant.checks.rules import Severity
 from pytest_mnnquant.report.modes import compare_modes, comparison_lines
 
 _SHOWN: Final = 6
+# Layers that the same befell, which are told one by one.
+_ALSO: Final = 2
+_ORDER: Final = (Severity.ERROR, Severity.CONSEQUENCE, Severity.GAP, Severity.WARNING)
 _WIDTH: Final = 80
 
 
@@ -26,11 +30,11 @@ def failure_text(case: _Case, result: Result) -> str:
     head = f"{case.gate.settings.name} {case.label}: {result.check} {result.outcome}"
     if not result.findings:
         return f"{head}: {result.reason}"
-    findings = sorted(result.findings, key=lambda finding: finding.severity is not Severity.ERROR)
+    findings = sorted(result.findings, key=lambda finding: _ORDER.index(finding.severity))
     lines = [f"{head}: {_headline(findings)}"]
     for number, finding in enumerate(findings[:_SHOWN]):
         previous = findings[number - 1] if number else None
-        lines += _finding_lines(finding, previous)
+        lines += _finding_lines(result.check, finding, previous)
     if len(findings) > _SHOWN:
         lines.append(f"  and {len(findings) - _SHOWN} more (--mnn-report=report.json lists all)")
     return "\n".join(lines)
@@ -39,12 +43,15 @@ def failure_text(case: _Case, result: Result) -> str:
 def _headline(findings: Sequence[Finding]) -> str:
     """The first rule and where it struck, in a few words: what pytest's short summary shows."""
     first = findings[0]
-    places = [finding.layer for finding in findings if finding.code == first.code and finding.layer]
+    if first.follows:
+        return f"follows from {first.follows}"
+    places = [one.layer for finding in findings for one in (finding, *finding.consequences) if one.code == first.code]
+    places = list(dict.fromkeys(place for place in places if place))
     where = f" in {places[0]}" + (f" and {len(places) - 1} more" if len(places) > 1 else "") if places else ""
     return f"{first.code} {first.rule.name}{where}"
 
 
-def _finding_lines(finding: Finding, previous: Finding | None) -> list[str]:
+def _finding_lines(check: str, finding: Finding, previous: Finding | None) -> list[str]:
     """The lines of one finding; a cause or remedy that was just told is not told again."""
     where = f"{finding.layer}: " if finding.layer else ""
     lines = _wrapped(f"  {finding.code} {finding.rule.name}  ", where + finding.message)
@@ -54,6 +61,24 @@ def _finding_lines(finding: Finding, previous: Finding | None) -> list[str]:
     ):
         if text and not told:
             lines += _wrapped(f"    {title}: ", text)
+    return lines + _consequence_lines(check, finding)
+
+
+def _consequence_lines(check: str, finding: Finding) -> list[str]:
+    """The same in other layers, and what comes from it in other checks: a line for each check and rule."""
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for one in finding.consequences:
+        kinds.setdefault((one.check, one.code), []).append(one)
+    lines = []
+    for (other, code), ones in kinds.items():
+        if (other, code) == (check, finding.code):
+            texts = [f"{one.layer}: {one.message}" if one.layer else one.message for one in ones[:_ALSO]]
+            lines += [line for text in texts for line in _wrapped("    also ", text)]
+            lines += [f"    and {len(ones) - _ALSO} more"] if len(ones) > _ALSO else []
+            continue
+        layers = list(dict.fromkeys(one.layer for one in ones if one.layer))
+        where = f" in {layers[0]}" + (f" and {len(layers) - 1} more" if len(layers) > 1 else "") if layers else ""
+        lines += _wrapped("    so: ", f"{other}: {code} {ones[0].rule.name}{where}")
     return lines
 
 
@@ -94,11 +119,9 @@ def _row(label: str, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]
         metric("coverage", "coverage"),
         metric("latency", "latency_ratio"),
     )
-    failed = [name for name, check in checks.items() if check["outcome"] == "failed"]
+    failed = _failed(checks)
     open_ = [name for name, check in checks.items() if check["outcome"] == "inconclusive"]
-    verdict = (
-        f"FAILED: {', '.join(failed)}" if failed else "ok" + (f" (inconclusive: {', '.join(open_)})" if open_ else "")
-    )
+    verdict = f"FAILED: {failed}" if failed else "ok" + (f" (inconclusive: {', '.join(open_)})" if open_ else "")
     return (
         label,
         _size(size),
@@ -107,6 +130,18 @@ def _row(label: str, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]
         "-" if ratio is None else f"{ratio:.2f}x float",
         verdict,
     )
+
+
+def _failed(checks: Mapping[str, Mapping[str, Any]]) -> str:
+    """The checks that failed: those at the root of it, then those that follow from these."""
+    roots: list[str] = []
+    effects: list[str] = []
+    for name, check in checks.items():
+        if check["outcome"] == "failed":
+            severities = {finding["severity"] for finding in check["findings"]}
+            (effects if "consequence" in severities and "error" not in severities else roots).append(name)
+    parts = [", ".join(roots)] if roots else []
+    return ", hence ".join([*parts, ", ".join(effects)] if effects else parts)
 
 
 def _size(ratio: float | None) -> str:
@@ -147,14 +182,16 @@ def write_summary(reporter: Any, records: Sequence[Mapping[str, Any]], verbose: 
 def _notes(records: Sequence[Mapping[str, Any]], verbose: bool) -> list[str]:
     warnings: dict[str, list[str]] = {}
     unjudged: dict[str, list[str]] = {}
+    ignored: Counter[str] = Counter()
     for item in records:
         check, where = item["check"], f"{item['model']} {item['label']}"
+        ignored.update(check["ignored"])
         for finding in check["findings"]:
             if finding["severity"] == "warning":
                 warnings.setdefault(f"{finding['code']} {finding['rule']}", []).append(f"{where}: {finding['message']}")
         if check["outcome"] in ("skipped", "inconclusive"):
             unjudged.setdefault(f"{check['check']} {check['outcome']}: {check['reason']}", []).append(where)
-    lines = []
+    lines = [f"  ignored {code}: {count} (--mnn-ignore)" for code, count in sorted(ignored.items())]
     for title, texts in warnings.items():
         lines.append(
             f"  warning {title}: {texts[0]}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,14 +15,16 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.runtime.child import NativeFailure, run_job, tail
 
 _ALL: Final = 10_000
+_EXTERNAL: Final = ".__convert_external_data.bin"
+_FRAMEWORKS: Final = {".onnx": "ONNX", ".tflite": "TFLITE"}
 
 
 def convert(source: Path, output: Path, flags: Sequence[str] = (), *, timeout: float) -> Model:
-    """Convert an `.onnx` or `.mnn` file with MNN's `flags` and return the model that was written to `output`.
+    """Convert an `.onnx`, `.tflite` or `.mnn` file with MNN's `flags` and return the model written to `output`.
 
     See `run_converter`, which does it.
     """
-    framework = "ONNX" if source.suffix == ".onnx" else "MNN"
+    framework = _FRAMEWORKS.get(source.suffix, "MNN")
     what = f"converting {source.name} ({' '.join(flags) or 'float'})"
     if framework == "MNN":  # Of a truncated model MNN makes one that lacks operators, and prints Success.
         try:
@@ -51,6 +55,7 @@ def run_converter(
     output = output.resolve()
     with tempfile.TemporaryDirectory(prefix="convert-", dir=output.parent) as name:
         folder = Path(name)
+        _bring_external(arguments, folder)
         fresh = folder / output.name
         run_job("convert", folder, timeout=timeout, what=what, arguments=[flag, str(fresh), *arguments])
         if not fresh.exists():
@@ -62,6 +67,17 @@ def run_converter(
             raise NativeFailure(f"{what}: {wrong}", tail(folder / "log.txt")) from None
         place(fresh, output)
         return tail(folder / "log.txt", _ALL)
+
+
+def _bring_external(arguments: Sequence[str], folder: Path) -> None:
+    """Put the external weights of a `.mnn` source where MNN's converter looks for them: where it runs, by a fixed name.
+
+    It looks nowhere else, and without them converts memory that it never filled; it deletes them afterwards.
+    """
+    for flag, value in itertools.pairwise(arguments):
+        external = Path(value + ".weight")
+        if flag == "--modelFile" and external.is_file():
+            shutil.copyfile(external, folder / _EXTERNAL)
 
 
 def place(fresh: Path, output: Path) -> None:

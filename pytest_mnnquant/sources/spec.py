@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-MODEL_SUFFIXES: Final = (".onnx", ".mnn")
-_PLANNED: Final = (".pt2", ".tflite")
+MODEL_SUFFIXES: Final = (".onnx", ".tflite", ".mnn")
+_PLANNED: Final = (".pt2",)
 
 
 class SourceError(Exception):
@@ -57,7 +57,7 @@ def parse_spec(text: str, root: Path) -> Spec:
     place, colon, attribute = target.rpartition(":")
     if not colon or not attribute.isidentifier():
         raise SourceError(
-            f"{target!r} is not a model: give file.py:callable, package.module:callable, or a .onnx or .mnn file"
+            f"{target!r} is not a model: give file.py:callable, package.module:callable, x.onnx, x.tflite or x.mnn"
         )
     if place.endswith(".py"):
         path = root / place

@@ -121,7 +121,7 @@ def judged(base: Model, model: Model, asked: Asked) -> Verdict:
     results.append(judge("params", _lost_operators(rows, asked), {}))
     covered = check_coverage(rows, recipe, _COVERAGE, explain, idle)
     results.append(covered)
-    results.append(check_weights(base, model, match, None, recipe.block))
+    results.append(check_weights(base, model, match, None, recipe))
     results.append(judge("weights", _nearly_empty(base, rows), {}))
     if covered and _has_known_size(asked, unlisted):
         results.append(check_size(base.size, model.size, rows, recipe, None))

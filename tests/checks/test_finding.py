@@ -54,7 +54,9 @@ def test_ignored_findings_do_not_count_but_are_counted() -> None:
     assert without_ignored(result, ("MNQ999",)) is result
     ignored = without_ignored(result, ("MNQ401",))
     assert (ignored.outcome, ignored.findings) == (PASSED, (WARNING,))
-    assert ignored.metrics == {"layers": 3, "ignored_findings": 2}
+    assert ignored.metrics == {"layers": 3}
+    assert ignored.ignored == {"MNQ401": 2}
+    assert without_ignored(without_ignored(result, ("MNQ401",)), ("MNQ8",)).ignored == {"MNQ401": 2, "MNQ804": 1}
     assert without_ignored(result, ("MNQ804",)).outcome == FAILED
 
 
@@ -65,6 +67,7 @@ def test_what_goes_into_the_report_is_plain() -> None:
         "outcome": "failed",
         "reason": None,
         "metrics": {"coverage": 0.5},
+        "ignored": {},
         "findings": [
             {
                 "code": "MNQ401",
@@ -74,6 +77,8 @@ def test_what_goes_into_the_report_is_plain() -> None:
                 "message": "is float",
                 "cause": "why",
                 "remedy": "how",
+                "follows": None,
+                "consequences": [],
             }
         ],
     }

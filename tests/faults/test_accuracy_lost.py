@@ -13,7 +13,8 @@ from torch import nn
 
 from pytest_mnnquant.mnnfile.params import LayerParams, Params, read_params, write_params
 from pytest_mnnquant.quantize.prepare import Prepared
-from tests.faults.conftest import FIRST, HIDDEN, LAST, NET, SECOND, Factory, Judge
+from tests.faults.conftest import Judge
+from tests.faults.factory import FIRST, HIDDEN, LAST, NET, SECOND, Factory
 
 Change = Callable[[LayerParams], LayerParams]
 

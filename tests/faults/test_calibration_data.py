@@ -13,7 +13,8 @@ import pytest
 
 from pytest_mnnquant.mnnfile.params import LayerParams, read_params, write_params
 from tests.conftest import FIXTURES
-from tests.faults.conftest import LAST, NET, Factory, Judge
+from tests.faults.conftest import Judge
+from tests.faults.factory import LAST, NET, Factory
 from tests.plugin.outcomes import Outcome
 
 Array = npt.NDArray[Any]

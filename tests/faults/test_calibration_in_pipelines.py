@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import FIXTURES
-from tests.faults.conftest import NET, Factory
+from tests.faults.factory import NET, Factory
 from tests.plugin.outcomes import Outcome
 
 pytest.importorskip("mnncompress")

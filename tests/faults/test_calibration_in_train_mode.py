@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tests.conftest import FIXTURES
-from tests.faults.conftest import NET, Factory
+from tests.faults.factory import NET, Factory
 from tests.plugin.outcomes import Outcome
 
 

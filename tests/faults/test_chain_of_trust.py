@@ -14,7 +14,7 @@ from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize import repeat
 from pytest_mnnquant.runtime.convert import convert
 from tests.conftest import FIXTURES
-from tests.faults.conftest import FIRST, NET, Factory
+from tests.faults.factory import FIRST, NET, Factory
 from tests.plugin.outcomes import Outcome
 
 SOURCE = """

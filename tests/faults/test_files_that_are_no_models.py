@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.checks import CHECKS
-from tests.faults.conftest import FIRST, HIDDEN, LAST, SECOND, Factory, Judge
+from tests.faults.conftest import Judge
+from tests.faults.factory import FIRST, HIDDEN, LAST, SECOND, Factory
 from tests.plugin.outcomes import Outcome
 
 BLOCKED = {f"int8::{check}" for check in CHECKS if check not in ("conversion", "latency")}

@@ -11,7 +11,8 @@ from pytest_mnnquant.quantize.makers import PARAMS_NAME
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly
-from tests.faults.conftest import FIRST, HIDDEN, JUDGED, NET, SECOND, Factory, Judge
+from tests.faults.conftest import JUDGED, Judge
+from tests.faults.factory import FIRST, HIDDEN, NET, SECOND, Factory
 
 GARMENT = "garment_classifier"
 FC1, FC2 = "/fc1/Gemm_output_0__matmul_converted", "/fc2/Gemm_output_0__matmul_converted"

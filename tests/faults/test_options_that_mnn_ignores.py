@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.conftest import HIDDEN, JUDGED, LAST, Factory, Judge
+from tests.faults.conftest import JUDGED, Judge
+from tests.faults.factory import HIDDEN, LAST, Factory
 
 
 def test_params_given_by_the_right_flag_pass(factory: Factory, judge: Judge) -> None:

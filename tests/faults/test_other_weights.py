@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 
 from pytest_mnnquant.quantize.prepare import Prepared
-from tests.faults.conftest import FIRST, HIDDEN, JUDGED, LAST, NET, SECOND, Factory, Judge
+from tests.faults.conftest import JUDGED, Judge
+from tests.faults.factory import FIRST, HIDDEN, LAST, NET, SECOND, Factory
 
 DAY = 86_400
 

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from tests.faults.conftest import HIDDEN, JUDGED, Factory
+from tests.faults.conftest import JUDGED
+from tests.faults.factory import HIDDEN, Factory
 from tests.plugin.outcomes import Outcome, outcome
 
 

@@ -53,18 +53,30 @@ class Outcome:
         assert isinstance(found, Mapping)
         return found
 
+    def told(self, check: str = "") -> list[Mapping[str, Any]]:
+        """The findings of a check or of all; those that were merged into another of the same check too."""
+        found: list[Mapping[str, Any]] = []
+        for item in self.checks:
+            for finding in item["findings"] if check in ("", item["check"]) else ():
+                found += [finding, *(one for one in finding["consequences"] if one["check"] == item["check"])]
+        return found
+
+    def roots(self) -> list[tuple[str, str]]:
+        """Rule and layer of each error that follows from no other."""
+        findings = [finding for item in self.checks for finding in item["findings"]]
+        return [(one["code"], one["layer"] or "") for one in findings if one["severity"] == "error"]
+
     def codes(self, check: str = "") -> set[str]:
         """The rules that were broken."""
-        return {finding["code"] for item in self.checks for finding in item["findings"] if check in ("", item["check"])}
+        return {finding["code"] for finding in self.told(check)}
 
     def layers(self, code: str) -> set[str]:
         """The layers that a rule names."""
-        findings = [finding for item in self.checks for finding in item["findings"]]
-        return {finding["layer"] for finding in findings if finding["code"] == code}
+        return {finding["layer"] for finding in self.told() if finding["code"] == code}
 
     def tells(self, code: str, *, where: str = "", why: str = "", fix: str = "") -> None:
         """Assert that a finding says this, and that the user gets to read it."""
-        findings = [finding for item in self.checks for finding in item["findings"] if finding["code"] == code]
+        findings = [finding for finding in self.told() if finding["code"] == code]
         fitting = [
             finding
             for finding in findings

@@ -144,7 +144,19 @@ def test_ignored_codes_are_not_reported(run: Run, files: Files) -> None:
     assert run(*usual).failed == {"w8::coverage", "w8::execution"}
     found = run(*usual, "--mnn-ignore=MNQ603", "--mnn-ignore=MNQ401")
     assert found.status == 0, found.text
-    assert found.metrics("coverage")["ignored_findings"] == 2
+    (coverage,) = [check for check in found.checks if check["check"] == "coverage"]
+    assert coverage["ignored"] == {"MNQ401": 2}
+    assert "ignored MNQ401: 2" in found.text
+
+
+def test_the_beginning_of_codes_ignores_them_all_but_those_that_judge_nothing(run: Run, files: Files) -> None:
+    usual = ["--mnn-model", files.float, "--mnn-recipe=w8", "-k", "coverage or execution or conversion"]
+    found = run(*usual, "--mnn-quantized", files.float, "--mnn-ignore=MNQ4", "--mnn-ignore=MNQ60")
+    assert found.status == 0, found.text
+    assert "ignored MNQ603: 1" in found.text
+    missing = run(*usual, "--mnn-quantized=nowhere.mnn", "--mnn-ignore=MNQ2")
+    assert missing.status == 1
+    assert missing.codes() == {"MNQ202"}
 
 
 def test_reports_are_written_to_each_file(run: Run, pytester: pytest.Pytester) -> None:

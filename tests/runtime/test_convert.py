@@ -119,3 +119,14 @@ def test_weights_beside_an_earlier_model_do_not_stay(digits: Prepared, tmp_path:
     assert beside.exists()
     convert(digits.model.path, output, (), timeout=TIMEOUT)
     assert not beside.exists()
+
+
+def test_a_source_with_external_weights_keeps_them(digits: Prepared, tmp_path: Path) -> None:
+    outside = convert(digits.model.path, tmp_path / "outside.mnn", ["--saveExternalData"], timeout=TIMEOUT)
+    assert outside.external_path is not None
+    before = outside.external_path.read_bytes()
+    inside = convert(outside.path, tmp_path / "inside.mnn", timeout=TIMEOUT)
+    assert inside.external_path is None
+    assert outside.external_path.read_bytes() == before
+    for ours, theirs in zip(digits.model.layers, inside.layers, strict=True):
+        assert np.array_equal(digits.model.decoded(ours), inside.decoded(theirs))

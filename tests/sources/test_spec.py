@@ -68,7 +68,7 @@ def test_absolute_paths_stay_as_they_are(folder: Path) -> None:
         ("a/b:build", "neither a Python file nor a module name"),
         ("a-b.c:build", "neither a Python file nor a module name"),
         ("net.pt2", "can't be read yet; convert it to .onnx or .mnn"),
-        ("net.tflite", "can't be read yet"),
+        ("net.tflite", "no such file"),
     ],
 )
 def test_what_is_no_model_is_named_in_one_line(folder: Path, text: str, problem: str) -> None:

@@ -1,0 +1,59 @@
+"""Whether an ONNX file has its external data beside it. MNN's converter does not ask, and converts what memory holds.
+
+Numbers of fields, of onnx.proto: ModelProto.graph 7; GraphProto.node 1, initializer 5; NodeProto.attribute 5;
+AttributeProto.t 5, g 6; TensorProto.external_data 13, data_location 14.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.mnnfile.wire import BadParams, fields
+from pytest_mnnquant.sources.spec import SourceError
+
+_EXTERNAL: Final = 1
+
+
+def require_external_data(path: Path) -> None:
+    """Raise `SourceError` where tensors of an ONNX file lie in a file that is missing or too short."""
+    needed: dict[str, int] = {}
+    try:
+        for location, end in (one for graph in _messages(path.read_bytes(), 7) for one in _in_graph(graph)):
+            needed[location] = max(end, needed.get(location, 0))
+    except (BadParams, ValueError):
+        return  # What is no ONNX file is told when it is converted.
+    for location, size in needed.items():
+        place = path.parent / location
+        has = place.stat().st_size if place.is_file() else None
+        if has is None or has < size:
+            state = "is not there" if has is None else f"has {has:,} bytes"
+            raise SourceError(f"{path}: needs {location} beside it, of at least {size:,} bytes; it {state}")
+
+
+def _messages(message: bytes, number: int) -> Iterator[bytes]:
+    return (one.value for one in fields(message) if one.number == number and isinstance(one.value, bytes))
+
+
+def _in_graph(graph: bytes) -> Iterator[tuple[str, int]]:
+    """(file, last byte needed) of each external tensor, those of loops' bodies too."""
+    for tensor in _messages(graph, 5):
+        yield from _external(tensor)
+    for attribute in (one for node in _messages(graph, 1) for one in _messages(node, 5)):
+        for tensor in _messages(attribute, 5):
+            yield from _external(tensor)
+        for body in _messages(attribute, 6):
+            yield from _in_graph(body)
+
+
+def _external(tensor: bytes) -> Iterator[tuple[str, int]]:
+    # What a tensor holds itself is its field 9: nothing to look into.
+    if not any(one.number == 14 and one.value == _EXTERNAL for one in fields(tensor)):
+        return
+    entries = {}
+    for entry in _messages(tensor, 13):
+        key, value = (b"".join(_messages(entry, number)).decode("utf-8", "replace") for number in (1, 2))
+        entries[key] = value
+    if "location" in entries:
+        yield entries["location"], int(entries.get("offset", "0")) + int(entries.get("length", "0"))

@@ -1,0 +1,118 @@
+"""One cause, one error: what follows from what."""
+
+from __future__ import annotations
+
+from pytest_mnnquant.checks.finding import FAILED, PASSED, Finding, Result, judge
+from pytest_mnnquant.checks.roots import rooted
+from pytest_mnnquant.checks.rules import Severity
+
+
+def told(**checks: list[Finding]) -> dict[str, Result]:
+    return {name: judge(name, findings, {}) for name, findings in checks.items()}
+
+
+def roots(results: dict[str, Result]) -> list[tuple[str, str, str]]:
+    told_by = ((name, one) for name in results for one in rooted(name, results).findings)
+    return [(name, one.code, one.layer) for name, one in told_by if one.severity is Severity.ERROR]
+
+
+def test_what_is_told_alone_stands_for_itself() -> None:
+    results = told(coverage=[Finding("MNQ401", "is float", "a")])
+    result = rooted("coverage", results)
+    assert result.outcome == FAILED
+    assert [(one.code, one.follows, one.consequences) for one in result.findings] == [("MNQ401", "", ())]
+
+
+def test_a_passed_check_stays_as_it_is() -> None:
+    results = told(size=[], coverage=[Finding("MNQ401", "is float", "a")])
+    assert rooted("size", results) is results["size"]
+    assert rooted("size", results).outcome == PASSED
+
+
+def test_a_lost_name_explains_its_layer_and_the_size() -> None:
+    results = told(
+        params=[Finding("MNQ304", "no such tensor", "a", remedy="rename")],
+        coverage=[Finding("MNQ401", "is float", "a")],
+        size=[Finding("MNQ801", "too large")],
+    )
+    assert roots(results) == [("params", "MNQ304", "a")]
+    (root,) = rooted("params", results).findings
+    assert [(one.check, one.code, one.layer) for one in root.consequences] == [
+        ("coverage", "MNQ401", "a"),
+        ("size", "MNQ801", ""),
+    ]
+    (effect,) = rooted("coverage", results).findings
+    assert (effect.severity, effect.remedy) == (Severity.CONSEQUENCE, "rename")
+    assert effect.follows == "MNQ304 params-name-mismatch in a (params)"
+    assert rooted("coverage", results).outcome == FAILED
+
+
+def test_two_layers_lost_in_two_ways_are_two_errors() -> None:
+    results = told(
+        params=[Finding("MNQ304", "no such tensor", "a"), Finding("MNQ306", "no entry", "b")],
+        coverage=[Finding("MNQ401", "is float", "a"), Finding("MNQ401", "is float", "b")],
+        size=[Finding("MNQ801", "too large")],
+    )
+    assert roots(results) == [("params", "MNQ304", "a"), ("params", "MNQ306", "b")]
+    assert [one.layer for one in rooted("coverage", results).findings] == ["a", "b"]
+
+
+def test_the_same_in_many_layers_is_one_error_that_names_them() -> None:
+    lost = [Finding("MNQ304", f"{name!r} is not there", name, f"this layer's tensor is {name!r}") for name in "abc"]
+    results = told(params=lost, coverage=[Finding("MNQ401", "is float", name) for name in "abc"])
+    assert roots(results) == [("params", "MNQ304", "a")]
+    (root,) = rooted("params", results).findings
+    assert [one.layer for one in root.consequences] == ["b", "c", "a", "b", "c"]
+    (effect,) = rooted("coverage", results).findings
+    assert [one.layer for one in effect.consequences] == ["b", "c"]
+
+
+def test_the_same_rule_for_other_reasons_is_two_errors() -> None:
+    results = told(weights=[Finding("MNQ410", "x", "a", "stale"), Finding("MNQ410", "y", "b", "clipped")])
+    assert roots(results) == [("weights", "MNQ410", "a"), ("weights", "MNQ410", "b")]
+
+
+def test_an_unrelated_layer_is_an_error_of_its_own() -> None:
+    results = told(
+        weights=[Finding("MNQ411", "bias", "a")],
+        accuracy=[Finding("MNQ702", "unlike", "b")],
+    )
+    assert roots(results) == [("weights", "MNQ411", "a"), ("accuracy", "MNQ702", "b")]
+    near = results["accuracy"]
+    results["accuracy"] = Result("accuracy", FAILED, near.findings, {"next_suspects": ["a"]})
+    assert roots(results) == [("weights", "MNQ411", "a")]
+
+
+def test_bad_calibration_explains_accuracy_wherever_it_was_lost() -> None:
+    results = told(calibration=[Finding("MNQ530", "range", "a")], accuracy=[Finding("MNQ701", "drop", "z")])
+    assert roots(results) == [("calibration", "MNQ530", "a")]
+
+
+def test_what_keeps_all_checks_from_judging_is_told_once() -> None:
+    missing = Finding("MNQ202", "no such file")
+    results = told(conversion=[missing], coverage=[missing], weights=[missing], size=[missing])
+    assert roots(results) == [("conversion", "MNQ202", "")]
+
+
+def test_a_crash_follows_from_a_broken_buffer() -> None:
+    results = told(
+        coverage=[Finding("MNQ403", "4 bytes a weight", "a")],
+        weights=[Finding("MNQ403", "can't be decoded", "a")],
+        execution=[Finding("MNQ201", "SIGSEGV")],
+    )
+    assert roots(results) == [("coverage", "MNQ403", "a")]
+
+
+def test_nothing_left_to_judge_is_no_cause() -> None:
+    results = told(
+        weights=[Finding("MNQ001", "nothing compared")],
+        conversion=[Finding("MNQ203", "another network")],
+    )
+    assert roots(results) == [("conversion", "MNQ203", "")]
+
+
+def test_warnings_and_gaps_stay_beside_the_error() -> None:
+    results = told(
+        coverage=[Finding("MNQ404", "matches nothing"), Finding("MNQ401", "is float", "a"), Finding("MNQ003", "gap")]
+    )
+    assert [one.code for one in rooted("coverage", results).findings] == ["MNQ401", "MNQ404", "MNQ003"]

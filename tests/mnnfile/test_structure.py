@@ -1,0 +1,90 @@
+"""Operators that are set or connected otherwise than the float model's."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from pytest_mnnquant.mnnfile.flatbuffer import Table
+from pytest_mnnquant.mnnfile.matching import match_layers
+from pytest_mnnquant.mnnfile.model import Model, Op, read_model
+from pytest_mnnquant.mnnfile.settings import settings
+from pytest_mnnquant.mnnfile.structure import Difference, differences
+from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.variant import Variant
+from tests.conftest import Workshop
+
+
+def found(first: Model, second: Model) -> list[Difference]:
+    return differences(first, second, match_layers(first, second))
+
+
+def changed(model: Model, position: int, form: str, value: int, target: Path) -> Model:
+    """A copy with one number set otherwise."""
+    content = bytearray(model.path.read_bytes())
+    struct.pack_into(form, content, position, value)
+    target.write_bytes(content)
+    return read_model(target)
+
+
+def table_of(model: Model, kind: str, number: int = 0) -> tuple[Op, Table]:
+    op = [op for op in model.ops if op.kind == kind][number]
+    assert op.parameters is not None
+    common = op.parameters.table(0) if op.is_convolution else op.parameters
+    assert common is not None
+    return op, common
+
+
+@pytest.mark.parametrize("recipe", ["int8", "w8", "w4b32", "fp16", "mnnquant-kl", "mnnquant-ema"])
+@pytest.mark.parametrize("name", ["digits_cnn", "mobile_net", "tiny_transformer"])
+def test_quantization_changes_no_operator(workshop: Workshop, name: str, recipe: str) -> None:
+    variant = workshop.variant(name, recipe, "eval" if recipe == "int8" else None)
+    assert found(variant.base, variant.model) == []
+
+
+@pytest.mark.parametrize(("slot", "what"), [(4, "strideX"), (7, "dilateY")])
+def test_a_convolution_that_is_set_otherwise(digits_int8: Variant, tmp_path: Path, slot: int, what: str) -> None:
+    op, common = table_of(digits_int8.model, "Convolution", 1)
+    wrong = changed(digits_int8.model, common.field(slot), "<i", 2, tmp_path / "net.mnn")
+    assert found(digits_int8.base, wrong) == [Difference(op.name, f"its {what} is 2, 1 in the float model")]
+
+
+def test_an_activation_that_is_gone(digits_int8: Variant, tmp_path: Path) -> None:
+    op, common = table_of(digits_int8.model, "Convolution")
+    assert common.field(12)
+    wrong = changed(digits_int8.model, common.field(12), "<B", 0, tmp_path / "net.mnn")
+    assert found(digits_int8.base, wrong) == [
+        Difference(op.name, "nothing is applied to what it computes, relu in the float model")
+    ]
+
+
+def test_a_pooling_of_another_kind(digits_int8: Variant, tmp_path: Path) -> None:
+    op, pool = table_of(digits_int8.model, "Pooling")
+    wrong = changed(digits_int8.model, pool.field(5), "<i", 1, tmp_path / "net.mnn")
+    assert found(digits_int8.base, wrong) == [Difference(op.name, "its strideX is 1, 2 in the float model")]
+
+
+def test_an_operator_that_takes_something_else(workshop: Workshop, tmp_path: Path) -> None:
+    variant = workshop.variant("mobile_net", "w8")
+    op = next(op for op in variant.model.ops if op.kind == "BinaryOp")
+    model = variant.model
+    content = model.bytes_at(0, model.main_size)
+    assert content is not None
+    (table,) = (one for one in Table.root(content).tables(3) if one.string(3) == op.name)
+    at, _ = table.span(0, 4)
+    other = next(one for one in model.ops if one.is_convolution).outputs[0]
+    wrong = changed(model, at, "<i", other, tmp_path / "net.mnn")
+    (difference,) = found(variant.base, wrong)
+    assert difference.operator == op.name
+    assert difference.text.startswith("takes ")
+
+
+def test_settings_have_the_names_of_the_schema(digits: Prepared) -> None:
+    op, _ = table_of(digits.model, "Convolution")
+    known = settings(op)
+    assert known["strideX"] == 1
+    assert known["relu"] == 1
+    assert known["pads"] == (1, 1, 1, 1)
+    assert settings(Op("x", "Concat", (), (), (), ())) == {}

@@ -1,0 +1,63 @@
+"""ONNX files whose weights lie in another file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from pytest_mnnquant.sources.onnx_data import require_external_data
+from pytest_mnnquant.sources.spec import SourceError
+
+
+@pytest.fixture
+def external(tmp_path: Path) -> Path:
+    """A convolution of 64 weights, in a file beside the model."""
+    weights = onnx.numpy_helper.from_array(np.arange(64, dtype=np.float32).reshape(64, 1, 1, 1), "w")
+    shapes = [onnx.helper.make_tensor_value_info(name, 1, ["n", size, 4, 4]) for name, size in (("x", 1), ("y", 64))]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Conv", ["x", "w"], ["y"])], "net", *map(list, zip(shapes)))
+    graph.initializer.append(weights)
+    path = tmp_path / "net.onnx"
+    options = {"all_tensors_to_one_file": True, "location": "net.data", "size_threshold": 0}
+    onnx.save_model(onnx.helper.make_model(graph), path, save_as_external_data=True, **options)
+    return path
+
+
+def test_a_complete_model_passes(external: Path) -> None:
+    require_external_data(external)
+
+
+def test_a_missing_file_is_named(external: Path) -> None:
+    external.with_name("net.data").unlink()
+    with pytest.raises(SourceError, match=r"needs net\.data beside it, of at least 256 bytes; it is not there"):
+        require_external_data(external)
+
+
+def test_a_cut_file_is_named(external: Path) -> None:
+    external.with_name("net.data").write_bytes(bytes(100))
+    with pytest.raises(SourceError, match="it has 100 bytes"):
+        require_external_data(external)
+
+
+def test_what_is_no_onnx_file_is_told_by_others(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(bytes(range(1, 200)))
+    require_external_data(path)
+
+
+def test_tensors_in_loops_are_looked_at(external: Path) -> None:
+    inner = onnx.load(external, load_external_data=False).graph
+    loop = onnx.helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=inner.initializer[0])
+    for nodes in ([loop], [constant]):
+        graph = onnx.helper.make_graph(nodes, "outer", [], [])
+        path = external.with_name("outer.onnx")
+        path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+        require_external_data(path)
+        stored = external.with_name("net.data").read_bytes()
+        external.with_name("net.data").unlink()
+        with pytest.raises(SourceError, match=r"net\.data"):
+            require_external_data(path)
+        external.with_name("net.data").write_bytes(stored)
