@@ -96,7 +96,7 @@ def _otherwise(difference: Difference) -> Finding:
         difference.operator,
         cause="quantization changes weights and scales and nothing else: this file was made from another version of "
         "the network, or was changed after it was made",
-        remedy="convert and quantize this source again; `pytest-mnnquant diff FLOAT.mnn OUT.mnn` compares the files",
+        remedy="convert and quantize this source again",
     )
 
 

@@ -26,7 +26,7 @@ _BRINGS: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("MNQ304", "MNQ306"), ("MNQ401", "MNQ402", "MNQ6", "MNQ80")),
     "MNQ403": ("MNQ001", "MNQ201", "MNQ305", "MNQ40", "MNQ41", "MNQ5", "MNQ6", "MNQ7", "MNQ80"),
     "MNQ201": ("MNQ001", "MNQ6", "MNQ7"),
-    "MNQ402": ("MNQ305", "MNQ6", "MNQ7", "MNQ80"),
+    "MNQ402": ("MNQ305", "MNQ41", "MNQ6", "MNQ7", "MNQ80"),
     "MNQ410": ("MNQ305", "MNQ41", "MNQ5", "MNQ6", "MNQ7", "MNQ80"),
     "MNQ305": ("MNQ401", "MNQ416", "MNQ5", "MNQ6", "MNQ7", "MNQ80"),
     "MNQ401": ("MNQ5", "MNQ6", "MNQ80"),

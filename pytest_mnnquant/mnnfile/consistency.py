@@ -7,6 +7,7 @@ tensor (TensorQuantInfo). MNN 3.6.1 computes by the tensor's, other versions by 
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from pytest_mnnquant.mnnfile.model import Model, Op
@@ -29,7 +30,7 @@ def _contradiction(model: Model, op: Op) -> str:
     sides = (("input", op.inputs, weights.scale_in, 0), ("output", op.outputs, weights.scale_out, 1))
     for side, tensors, scale, place in sides:
         quant = model.tensor_quants.get(tensors[0]) if tensors else None
-        if quant is None:
+        if quant is None or quant.scale == scale or not math.isfinite(scale):
             continue
         if not abs(quant.scale - scale) <= _TOLERANCE * abs(scale):
             return f"its {side} scale is {scale:.6g}, the tensor's own is {quant.scale:.6g}"

@@ -36,7 +36,7 @@ def differences(first: Model, second: Model, match: Match) -> list[Difference]:
     ours, theirs = _named(first), _named(second)
     shared = {key for key, op in ours.items() if key in theirs and _family(op) == _family(theirs[key])}
     pairs = {id(ours[key]): (ours[key], theirs[key]) for key in ours if key in shared}
-    pairs |= {id(op): (op, other) for op, other in match.pairs}
+    pairs |= {id(op): (op, other) for op, other in match.pairs if _family(op) == _family(other)}
     before, after = _Wiring(first, shared), _Wiring(second, shared)
     found = []
     for op, other in pairs.values():

@@ -200,6 +200,10 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
     digest = "".join(file_digest(file) for file in files if file.is_file())
     if spec.path.suffix == ".mnn":
         model = read_model(spec.path)
+        if model.external_missing:
+            raise SourceError(
+                f"{spec.path}: {spec.path.name}.weight beside it lacks {model.external_missing:,} bytes of its weights"
+            )
     else:
         if spec.path.suffix == ".onnx":
             require_external_data(spec.path)

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 Script = Callable[[nn.Module, Any, str, str], None]
 #: The highest pixel of 8, 12 and 16 bits, where the model was trained on 0..1.
@@ -30,7 +29,7 @@ def _feed(net: nn.Module, data: Any) -> None:
 
 def _export(net: nn.Module, dummy: torch.Tensor, path: Path, *, dynamo: bool = False) -> None:
     axes = {"x": {0: "batch"}, "output": {0: "batch"}}
-    names = {"input_names": ["x"], "output_names": ["output"]}
+    names: dict[str, Any] = {"input_names": ["x"], "output_names": ["output"]}
     dynamic: dict[str, Any] = (
         {"dynamic_shapes": ({0: torch.export.Dim("batch")},)} if dynamo else {"dynamic_axes": axes}
     )
@@ -264,7 +263,7 @@ def just_careful(model: nn.Module, calibration: Any, mode: str, outdir: str) -> 
 class Rows(nn.Module):
     """Reads an image row by row."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: Callable[..., nn.RNNBase]) -> None:
         super().__init__()
         self.rnn = kind(16, 48, batch_first=True)
         self.head = nn.Linear(48, 10)
@@ -289,33 +288,28 @@ class Reused(nn.Module):
         return out
 
 
-class Functional(nn.Module):
-    """Keeps the weights of a convolution as a parameter of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.head = nn.Conv2d(1, 24, 3), nn.Linear(24, 10)
-        self.weight = nn.Parameter(0.1 * torch.randn(24, 24, 3, 3))
+class Chain(nn.Sequential):
+    """Modules in a row, with an input of the name that the data have."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(functional.conv2d(torch.relu(self.stem(x)), self.weight))
-        out: torch.Tensor = self.head(x.mean((2, 3)))
-        return out
+        for module in self:
+            x = module(x)
+        return x
 
 
 def _segmenter() -> nn.Module:
     body = nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()
-    return nn.Sequential(*body, nn.Conv2d(16, 8, 3, padding=1))
+    return Chain(*body, nn.Conv2d(16, 8, 3, padding=1))
 
 
 def _upsampler() -> nn.Module:
     body = nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(16, 16, 2, stride=2), nn.ReLU()
-    return nn.Sequential(*body, nn.Conv2d(16, 8, 3, padding=1), nn.Sigmoid())
+    return Chain(*body, nn.Conv2d(16, 8, 3, padding=1), nn.Sigmoid())
 
 
 def _signals() -> nn.Module:
     body = nn.Flatten(2), nn.Conv1d(1, 16, 5, stride=2), nn.ReLU(), nn.Conv1d(16, 32, 5, stride=2), nn.ReLU()
-    return nn.Sequential(*body, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(32, 10))
+    return Chain(*body, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(32, 10))
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -325,7 +319,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "lstm": lambda: Rows(nn.LSTM),
     "gru": lambda: Rows(nn.GRU),
     "reused": Reused,
-    "functional": Functional,
 }
 
 

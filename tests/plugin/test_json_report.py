@@ -14,7 +14,7 @@ from pytest_mnnquant.checks import CHECKS
 from tests.plugin.conftest import CONV, HEAD, Files, Run
 
 MODEL = "--mnn-model=net.py:build"
-FINDING = {"code", "rule", "severity", "layer", "message", "cause", "remedy"}
+FINDING = {"code", "rule", "severity", "layer", "message", "cause", "remedy", "follows", "consequences"}
 
 
 def written(folder: Path, name: str = "r.json") -> dict[str, Any]:
@@ -94,8 +94,12 @@ def test_what_was_not_quantized_is_named_with_cause_and_remedy(
     (variant,) = written(pytester.path)["models"][0]["variants"]
     coverage, weights = variant["checks"]
     assert variant["coverage"] == coverage["metrics"]["coverage"] == 0
-    assert [(f["code"], f["layer"]) for f in coverage["findings"]] == [("MNQ401", HEAD), ("MNQ401", CONV)]
-    assert all(finding["cause"] and finding["remedy"] for finding in coverage["findings"])
+    (finding,) = coverage["findings"]
+    (other,) = finding["consequences"]
+    assert [(f["code"], f["layer"]) for f in (finding, other)] == [("MNQ401", HEAD), ("MNQ401", CONV)]
+    assert other["check"] == "coverage"
+    assert finding["cause"]
+    assert finding["remedy"]
     assert weights["metrics"]["worst_sqnr_db"] is None  # infinite: JSON has no such number
 
 

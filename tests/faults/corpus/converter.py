@@ -391,7 +391,7 @@ def sparse(slug: str, name: str, code: str, layer: str, flags: Sequence[str], tw
 SPARSE = "--detectSparseSpeedUp"
 sparse("sparse-inflated-ratio", "w8", "MNQ410", HIDDEN, [*EIGHT, SPARSE], EIGHT, own=False)
 sparse("sparse-inflated-ratio-dense", "w8", "MNQ410", HIDDEN, EIGHT, EIGHT, own=False)
-sparse("sparse-inflated-ratio-float", "w8", "MNQ401", HIDDEN, [SPARSE], EIGHT, own=True)
+sparse("sparse-inflated-ratio-float", "w8", "MNQ401", HIDDEN, [SPARSE], [*EIGHT, SPARSE], own=True)
 
 
 # Failures with exit status 0 -----------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,8 @@ import onnx
 import torch
 from torch import nn
 
-from tests.faults.corpus.plan import Pair, Planted, fault
+from tests.conftest import TIMEOUT
+from tests.faults.corpus.plan import ANY, Pair, Planted, fault
 from tests.faults.corpus.tools import (
     held_out,
     keep,
@@ -25,7 +28,7 @@ from tests.faults.corpus.tools import (
     write_images,
     write_samples,
 )
-from tests.faults.factory import FIRST, HIDDEN, LAST, NET, SECOND, Factory
+from tests.faults.factory import FIRST, HIDDEN, LAST, NET, Factory
 from tests.smallnets import TwoWays
 
 #: Why rows of the catalogue's section E are not built here.
@@ -236,7 +239,7 @@ nothing_written("admm-kl-crash-admm", with_images(feature_quantize_method="ADMM"
 def misfed(
     slug: str,
     code: str,
-    layer: str = FIRST,
+    layer: str = ANY,
     folder: str = "digits",
     twin: Mapping[str, Any] | None = None,
     perturb: int | None = None,
@@ -270,7 +273,7 @@ misfed("quant_bits-2-clips-activations", "MNQ402", HIDDEN, quant_bits=2)
 def unreadable(slug: str, code: str, perturb: int, change: Callable[[Path], None], **changes: Any) -> None:
     """Samples in text of which the tool can't read an input's values: it calibrates on memory that nobody wrote."""
 
-    @fault("E", slug, code, FIRST)
+    @fault("E", slug, code, ANY)
     def build(factory: Factory) -> Pair:
         made = quantized(factory, of_samples(samples(factory, slug, change), **changes), perturb=perturb)
         assert made.status == 0
@@ -349,10 +352,10 @@ skipped("ema-skips-nothing", [LAST], "MNQ405", LAST, ema=True)
 skipped("skip-name-too-many", [LAST, HIDDEN], "MNQ401", HIDDEN)
 
 
-# What the tool gets ----------------------------------------------------------------------------------------------------
+# What the tool gets --------------------------------------------------------------------------------------------------
 
 
-@fault("E", "int8-source", "MNQ540", SECOND)
+@fault("E", "int8-source", "MNQ701", FIRST)
 def an_int8_model_quantized_again(factory: Factory) -> Pair:
     """It calibrates what int8 kernels hand on as if they were numbers."""
     made = quantized(factory, of_images(images(factory)), factory.int8())
@@ -373,6 +376,47 @@ def an_ema_model_of_other_weights(factory: Factory) -> Pair:
     config = of_images(images(factory), feature_quantize_method="EMA")
     made = quantized(factory, config, factory.convert(retrained(factory)))
     return Pair(judged(factory, made, options=EMA), judged(factory, quantized(factory, config), options=EMA))
+
+
+@fault("E", "nothing-written-no-folder", "MNQ202")
+def a_folder_that_is_not_there(factory: Factory) -> Pair:
+    """The tool says "done", and nothing is written."""
+    if (made := known(factory, "no folder")) is None:
+        target = factory.folder / "nowhere" / "net.mnn"
+        settings = factory.fresh("quant.json", json.dumps(of_images(images(factory))).encode())
+        made = keep(factory, Made(target, run_tool("mnnquant", factory.float(), target, settings)), "no folder")
+    assert made.status == 0
+    return Pair(judged(factory, made), healthy(factory))
+
+
+# By hand in Python ---------------------------------------------------------------------------------------------------
+
+_EAGER: Final = """
+import sys
+import MNN
+import numpy as np
+net = MNN.nn.load_module_from_file(sys.argv[1], ["x"], ["output"])
+x = MNN.expr.placeholder([1, 1, 16, 16], MNN.expr.NCHW, MNN.expr.float)
+x.name = "x"
+x.write(np.zeros(256, np.float32))
+out = net.forward([x])[0]
+out.name = "output"
+MNN.expr.save([out], sys.argv[2])
+"""
+
+
+@fault("E", "python-quant-collapses-to-const", "MNQ203")
+def the_answer_for_one_input(factory: Factory) -> Pair:
+    """Saved in Python without lazy evaluation: what is in the file is what the net made of one input."""
+    if (path := known(factory, "collapsed")) is None:
+        path = factory.fresh("net.mnn")
+        command = [sys.executable, "-c", _EAGER, str(factory.int8()), str(path)]
+        subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT)
+        keep(factory, path, "collapsed")
+    return Pair(
+        Planted(factory.onnx(), path, data=factory.evaluation()),
+        Planted(factory.onnx(), factory.int8(), data=factory.evaluation()),
+    )
 
 
 # Other networks ------------------------------------------------------------------------------------------------------
@@ -453,5 +497,33 @@ def two_samples(factory: Factory, data: Mapping[str, Any], lost: str) -> Path:
 
 
 several("multi-input", "MNQ202", "", True, None, "")
-several("multi-input-one-missing", "MNQ541", "/mixed/Gemm_output_0__matmul_converted", False, LARGE, "extra")
+several("multi-input-one-missing", "MNQ702", "output__matmul_converted", False, LARGE, "extra")
 several("multi-input-image-missing", "MNQ541", "/image/Conv_output_0", False, LARGE, "image")
+
+
+class Rows(nn.Module):
+    """Reads an image row by row: half of an LSTM's weights lie in a While body of MNN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.head = nn.LSTM(16, 48, batch_first=True), nn.Linear(48, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states, _ = self.rnn(x[:, 0])
+        out: torch.Tensor = self.head(states[:, -1])
+        return out
+
+
+@fault("E", "subgraph-skipped", "MNQ401", "Convolution23")
+def admm_of_a_loop(factory: Factory) -> Pair:
+    """ADMM looks at operators of the top level alone."""
+    data = {"x": factory.module(NET).evaluation()["x"][:100]}
+    model, path = source(factory, "rows", Rows, data).model.path, held_out(factory, "rows", data)
+    made = quantized(factory, of_samples(samples(factory), feature_quantize_method="ADMM"), model)
+    assert made.status == 0
+    twin = factory.convert(model, "--weightQuantBits", "8")
+    return Pair(
+        Planted(model, made.path, data=path, options=("--mnn-recipe=mnnquant-admm",)),
+        Planted(model, twin, data=path, options=("--mnn-recipe=w8",)),
+    )

@@ -249,7 +249,9 @@ def one_layer_that_was_forgotten_in_the_file(factory: Factory) -> Pair:
     """The guide was filled in by a person: it is not the one that quantizes nothing."""
     forgotten, right = edited_guide(factory, {SECOND: 0}), edited_guide(factory, {})
     model, twin = (factory.convert(factory.onnx(), FLAG, one) for one in (forgotten, right))
-    return Pair(Planted(factory.onnx(), model, forgotten, options=W8), Planted(factory.onnx(), twin, right, options=W8))
+    return Pair(
+        Planted(factory.float(), model, forgotten, options=W8), Planted(factory.float(), twin, right, options=W8)
+    )
 
 
 # The uuid proves nothing ---------------------------------------------------------------------------------------------

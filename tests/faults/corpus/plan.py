@@ -76,6 +76,10 @@ class Fault:
         return f"{self.section}-{self.slug}"
 
 
+#: The layer where all are struck alike.
+ANY: Final = "*"
+#: Faults that fail, but not yet by the rule or the layer, or as the one cause, that they should: what is told instead.
+OPEN: Final[dict[str, str]] = {}
 #: All planted faults, in the order of their modules.
 FAULTS: Final[list[Fault]] = []
 

@@ -112,7 +112,7 @@ def doubled(layer: str, which: int) -> Callable[[dict[str, Any]], None]:
 
 
 through_json("convint8-invisible", "MNQ601", HIDDEN, without_tensors)
-through_json("convint8-invisible-one-layer", "MNQ601", HIDDEN, without_those_of(HIDDEN))
+through_json("convint8-invisible-first-layer", "MNQ601", FIRST, without_those_of(FIRST))
 through_json("convint8-invisible-last-layer", "MNQ601", LAST, without_those_of(LAST))
 through_json("quant-info-mismatch-log", "MNQ416", SECOND, doubled(SECOND, 0))
 through_json("quant-info-mismatch-log-without-data", "MNQ416", HIDDEN, doubled(HIDDEN, 1), data=False)
@@ -122,33 +122,34 @@ through_json("quant-info-mismatch-log-input", "MNQ416", FIRST, doubled(FIRST, 0)
 # Numbers beyond half precision ---------------------------------------------------------------------------------------
 
 
-def scaled(factory: Factory, name: str, factor: float) -> Path:
+def scaled(factory: Factory, factor: float) -> Path:
     """The net with the weights of a layer multiplied, and what follows it divided: it computes the same."""
-    if (found := known(factory, "scaled", name)) is None:
+    if (found := known(factory, "scaled", factor)) is None:
         net = onnx.load(factory.onnx())
         for tensor in net.graph.initializer:
             scale = {"classifier.2.weight": factor, "classifier.2.bias": factor, "classifier.4.weight": 1 / factor}
             if tensor.name in scale:
                 values = onnx.numpy_helper.to_array(tensor) * np.float32(scale[tensor.name])
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-        found = keep(factory, factory.fresh("scaled.onnx", net.SerializeToString()), "scaled", name)
+        found = keep(factory, factory.fresh("scaled.onnx", net.SerializeToString()), "scaled", factor)
     return found  # type: ignore[no-any-return]
 
 
-def overflowing(slug: str, code: str, layer: str, factor: float) -> None:
-    """Weights that float32 holds and float16 does not."""
+def overflowing(slug: str, factor: float, within: float) -> None:
+    """Weights that float32 holds and float16 does not; `within` is a factor that both can take."""
 
-    @fault("F", slug, code, layer)
+    @fault("F", slug, "MNQ410", HIDDEN)
     def build(factory: Factory) -> Pair:
-        onnx_ = scaled(factory, slug, factor)
-        half = ("--mnn-recipe=fp16",)
-        made = Planted(onnx_, factory.convert(onnx_, "--fp16"), data=factory.evaluation(), options=half)
-        twin = Planted(onnx_, factory.convert(onnx_, *EIGHT), data=factory.evaluation(), options=W8)
+        nets = [scaled(factory, one) for one in (factor, within)]
+        made, twin = (
+            Planted(net, factory.convert(net, "--fp16"), data=factory.evaluation(), options=("--mnn-recipe=fp16",))
+            for net in nets
+        )
         return Pair(made, twin)
 
 
-overflowing("low-precision-overflow", "MNQ403", HIDDEN, 1e7)
-overflowing("low-precision-overflow-to-zero", "MNQ410", HIDDEN, 1e-8)
+overflowing("low-precision-overflow", 1e7, 100)
+overflowing("low-precision-overflow-to-zero", 1e-8, 0.01)
 
 
 # Speed ---------------------------------------------------------------------------------------------------------------
