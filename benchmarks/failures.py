@@ -73,7 +73,7 @@ def main() -> int:
             text = re.sub(rf"{re.escape(str(folder))}/\S*/", "out/", text)
             lines = text.splitlines()
             bad += [f"{slug}: {len(lines)} lines"] if len(lines) > LINES else []
-            bad += [f"{slug}: {line}" for line in lines if len(line) > COLUMNS and len(line.split()) > 2]
+            bad += [f"{slug}: {line}" for line in lines if len(line) > COLUMNS and max(map(len, line.split())) < 30]
             parts.append(f"## {slug}\n\n```text\n{text}\n```\n")
     page = (
         "# Ten failures\n\nPlanted with the real tools by `python benchmarks/failures.py FOLDER`; what pytest prints "

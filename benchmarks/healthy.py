@@ -74,6 +74,7 @@ LEFT_OUT: Final = {
     **{(f"tflite {net}", "w4"): _FEW_BITS for net in ("mobile", "mlp")},
     ("mobile_net, dynamo", "mnnquant-kl"): _CRASH,
     ("zero branch and biases", "mnnquant-kl"): _CRASH,
+    ("pruned lenet", "mnnquant-kl"): "mnnquant stores the pruned layer as NaN: top-1 falls from 0.99 to 0.66",
     ("two inputs, three outputs", "mnnquant-kl"): _CRASH,
     ("zero branch and biases", "mnnquant-ema"): "EMA gives a tensor of zeros the scale NaN, and is refused",
     ("two inputs, three outputs", "mnnquant-ema"): "EMA renames an output, so a pipeline's caller would not find it",
@@ -450,7 +451,7 @@ def of_pruned(bench: Bench) -> Iterator[Healthy]:
         layer.weight[::10] = 0
         layer.bias[::10] = 0
     gate = bench.gate(network, architecture.calibration(), architecture.evaluation())
-    for recipe in ("int8", "int8-average", "w8", "w8-sym", "fp16", "mnnquant-kl"):
+    for recipe in ("int8", "int8-average", "w8", "w8-sym", "fp16"):
         mode = "eval" if recipe.startswith("int8") else None
         yield Healthy(f"pruned lenet {recipe}", "PyTorch, pruned", case_of(gate, recipe, mode))
     start = gate.prepared.model.path.with_name("float.onnx")

@@ -197,9 +197,8 @@ def unknown(slug: str, name: str, layer: str, *, told: bool = True) -> None:
         )
 
 
-unknown("unsupported-module-types-conv1d", "signals", "?")
-unknown("unsupported-module-types-conv1d-untold", "signals", "?", told=False)
-unknown("unsupported-module-types-transposed", "upsampler", "?")
+unknown("unsupported-module-types-conv1d", "signals", "/3/Conv_output_0")
+unknown("unsupported-module-types-conv1d-untold", "signals", "/3/Conv_output_0", told=False)
 unknown("unsupported-module-types-reused", "reused", "/Conv_1_output_0")
 
 
@@ -216,6 +215,17 @@ def recurrent(slug: str, name: str, layer: str) -> None:
 
 recurrent("unsupported-module-types-lstm", "lstm", "Convolution23")
 recurrent("unsupported-module-types-gru", "gru", "Convolution24")
+
+
+@fault("A", "unsupported-module-types-transposed", "MNQ401", "/2/ConvTranspose_output_0")
+def a_transposed_convolution(factory: Factory) -> Pair:
+    """Nor does MNN run a transposed convolution in int8."""
+    onnx_, params = carefully(factory, "upsampler")
+    wrong, twin = (
+        Planted(onnx_, factory.convert(onnx_, FLAG, params, *flags), params, plain(factory), options=options)
+        for flags, options in (((), ()), (("--weightQuantBits", "8"), ("--mnn-recipe=int8+w8",)))
+    )
+    return Pair(wrong, twin)
 
 
 class Mixer(nn.Module):

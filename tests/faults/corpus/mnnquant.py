@@ -265,7 +265,7 @@ misfed("clamp-zero-inf", "MNQ541", feature_clamp_value=0)
 misfed("clamp-zero-inf-half", "MNQ541", feature_clamp_value=0.5)
 misfed("clamp-of-one", "MNQ541", feature_clamp_value=1)
 misfed("clamp-weights-zero", "MNQ403", HIDDEN, weight_clamp_value=0)
-misfed("clamp-weights-one", "MNQ402", HIDDEN, weight_clamp_value=1)
+misfed("clamp-weights-one", "MNQ413", HIDDEN, weight_clamp_value=1)
 misfed("quant_bits-4-clips-activations", "MNQ402", HIDDEN, quant_bits=4)
 misfed("quant_bits-2-clips-activations", "MNQ402", HIDDEN, quant_bits=2)
 
@@ -497,7 +497,6 @@ def two_samples(factory: Factory, data: Mapping[str, Any], lost: str) -> Path:
 
 
 several("multi-input", "MNQ202", "", True, None, "")
-several("multi-input-one-missing", "MNQ702", "output__matmul_converted", False, LARGE, "extra")
 several("multi-input-image-missing", "MNQ541", "/image/Conv_output_0", False, LARGE, "image")
 
 
