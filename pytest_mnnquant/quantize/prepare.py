@@ -196,7 +196,7 @@ def export_float(
 def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None]) -> Prepared:
     assert spec.path is not None
     # torch's exporter puts the weights of a large model into a file beside it.
-    files = [spec.path, spec.path.with_name(spec.path.name + ".data")]
+    files = [spec.path, *(spec.path.with_name(spec.path.name + ending) for ending in (".data", ".weight"))]
     digest = "".join(file_digest(file) for file in files if file.is_file())
     if spec.path.suffix == ".mnn":
         model = read_model(spec.path)
@@ -204,6 +204,13 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
             raise SourceError(
                 f"{spec.path}: {spec.path.name}.weight beside it lacks {model.external_missing:,} bytes of its weights"
             )
+        if model.external_path is not None:  # MNN quantizes by a params file before it reads external weights.
+            say("putting the weights into one file")
+            outside = spec.path
+            folder = store.folder(
+                "whole", {"source": digest}, lambda made: _convert_file(outside, made / _FLOAT, choices.timeout)
+            )
+            model = read_model(folder / _FLOAT)
     else:
         if spec.path.suffix == ".onnx":
             require_external_data(spec.path)

@@ -174,7 +174,7 @@ def the_float_network_exported_instead(factory: Factory) -> Pair:
     )
 
 
-@fault("A", "dynamo-export-breaks-mnncompress-aloud", "MNQ201")
+@fault("A", "dynamo-export-breaks-mnncompress-aloud", "MNQ101")
 def an_export_that_fails(factory: Factory) -> Pair:
     return Pair(pipeline(factory, "dynamo_of_the_quantized"), pipeline(factory, "careful"))
 

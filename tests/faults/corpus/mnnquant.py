@@ -270,6 +270,13 @@ misfed("quant_bits-4-clips-activations", "MNQ402", HIDDEN, quant_bits=4)
 misfed("quant_bits-2-clips-activations", "MNQ402", HIDDEN, quant_bits=2)
 
 
+@fault("E", "clamp-zero-inf-without-data", "MNQ541", ANY)
+def infinite_scales_in_the_file(factory: Factory) -> Pair:
+    """No data are needed to see it: there is no tensor of which an infinite scale is right."""
+    made = quantized(factory, of_images(images(factory), feature_clamp_value=0))
+    return Pair(judged(factory, made, data=False), healthy(factory, data=False))
+
+
 def unreadable(slug: str, code: str, perturb: int, change: Callable[[Path], None], **changes: Any) -> None:
     """Samples in text of which the tool can't read an input's values: it calibrates on memory that nobody wrote."""
 
@@ -514,9 +521,9 @@ class Rows(nn.Module):
         return out
 
 
-@fault("E", "subgraph-skipped", "MNQ401", "Convolution23")
+@fault("E", "subgraph-skipped", "MNQ203", "Convolution28")
 def admm_of_a_loop(factory: Factory) -> Pair:
-    """ADMM looks at operators of the top level alone."""
+    """ADMM looks at operators of the top level alone, and gives one of them the shape of another."""
     data = {"x": factory.module(NET).evaluation()["x"][:100]}
     model, path = source(factory, "rows", Rows, data).model.path, held_out(factory, "rows", data)
     made = quantized(factory, of_samples(samples(factory), feature_quantize_method="ADMM"), model)
