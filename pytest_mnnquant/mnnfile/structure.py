@@ -33,10 +33,12 @@ class Difference:
 
 def differences(first: Model, second: Model, match: Match) -> list[Difference]:
     """Where the second model's operators are set or connected otherwise than the first one's."""
+    if any(_family(op) != _family(other) for op, other in match.pairs):
+        return []  # Converted by other rules (an LSTM kept as one operator): the layers that differ are told as such.
     ours, theirs = _named(first), _named(second)
     shared = {key for key, op in ours.items() if key in theirs and _family(op) == _family(theirs[key])}
     pairs = {id(ours[key]): (ours[key], theirs[key]) for key in ours if key in shared}
-    pairs |= {id(op): (op, other) for op, other in match.pairs if _family(op) == _family(other)}
+    pairs |= {id(op): (op, other) for op, other in match.pairs}
     before, after = _Wiring(first, shared), _Wiring(second, shared)
     found = []
     for op, other in pairs.values():

@@ -88,8 +88,6 @@ OPEN: Final[dict[str, str]] = {
     "E-config-key-typo-width": "MNQ401 and MNQ410, not one cause",
     "E-format-typo-bgr": "MNQ401 and MNQ410, not one cause",
     "E-format-typo-left-out": "MNQ401 and MNQ410, not one cause",
-    "D-native-rnn-float": "MNQ204 beside MNQ401: the LSTM's other operators differ too",
-    "D-native-rnn-float-from-the-file": "MNQ204 beside MNQ401: the LSTM's other operators differ too",
     "E-multi-input-one-missing": "told as MNQ541 instead of MNQ702",
     "E-subgraph-skipped": "told as another network (MNQ203)",
     "A-dynamo-export-breaks-mnncompress-aloud": "told as MNQ101 instead of MNQ201",
@@ -100,7 +98,7 @@ OPEN: Final[dict[str, str]] = {
     "A-unsupported-module-types-transposed": "told as MNQ401 instead of MNQ306",
 }
 #: Sections of which faults, and of which twins too, are judged in each run of the tests; all are by the scoreboard.
-JUDGED_ALWAYS: Final = {"planted": "ABCDEI", "twins": "CDI"}
+JUDGED_ALWAYS: Final = {"planted": "ABCDI", "twins": "CDI"}
 #: All planted faults, in the order of their modules.
 FAULTS: Final[list[Fault]] = []
 
