@@ -31,6 +31,7 @@ NOT_BUILT = {
     "asymmetric-means-symmetric": "`w8` asks for 8 bits, and symmetric weights are that too (`w8-sym` insists)",
     "auto_quant-zero-error": "auto_quant.py is not in the wheel; the flags by which it loses HQQ are hqq-switched-off",
     "overlapping-conversions": "which bytes conversions in one folder take from each other is left to chance",
+    "rc0-on-failure-cut-mnn": "what MNN makes of a .mnn that was cut is left to chance: an empty model, or a crash",
     "benchmark-model": "--benchmarkModel leaves an ONNX model's weights as they are in MNN 3.6.1",
 }
 
@@ -482,20 +483,6 @@ def a_folder_that_is_not_there(factory: Factory) -> Pair:
         return output
 
     known(factory, "no folder", make)
-    return Pair(Planted(factory.float(), output, options=W8), weight_only(factory, data=False))
-
-
-@fault("D", "rc0-on-failure-cut-mnn", "MNQ203")
-def a_cut_model_converted_again(factory: Factory) -> Pair:
-    """Of a model that was cut the converter makes one that lacks operators, and prints Success."""
-
-    def make() -> Path:
-        whole, output = factory.float().read_bytes(), factory.fresh("net.mnn")
-        source = factory.fresh("cut.mnn", whole[: len(whole) * 9 // 10])
-        raw(output, "-f", "MNN", "--modelFile", source, *EIGHT)
-        return output
-
-    output = known(factory, "cut model", make)
     return Pair(Planted(factory.float(), output, options=W8), weight_only(factory, data=False))
 
 

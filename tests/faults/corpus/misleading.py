@@ -17,7 +17,7 @@ from tests.faults.corpus.mnncompress import FIRST as THEIR_FIRST
 from tests.faults.corpus.mnncompress import finished
 from tests.faults.corpus.mnnquant import EMA, of_images, of_samples, quantized, samples
 from tests.faults.corpus.params_files import FLAG, W8, healthy
-from tests.faults.corpus.plan import Pair, Planted, fault
+from tests.faults.corpus.plan import ANY, Pair, Planted, fault
 from tests.faults.factory import FIRST, HIDDEN, LAST, NET, SAMPLES, SECOND, Factory
 
 MOBILE = "mobile_net"
@@ -50,15 +50,13 @@ float_all_along("the-float-file", lambda factory: factory.float(), "MNQ401")
 float_all_along("the-heaviest-layer", lambda factory: without(factory, HIDDEN), "MNQ401")
 float_all_along("all-but-the-last", lambda factory: without(factory, FIRST, SECOND, HIDDEN), "MNQ401")
 float_all_along("halves", lambda factory: factory.convert(factory.float(), "--fp16"), "MNQ402")
-float_all_along(
-    "weights-alone", lambda factory: factory.convert(factory.float(), "--weightQuantBits", "8"), "MNQ402"
-)
+float_all_along("weights-alone", lambda factory: factory.convert(factory.float(), "--weightQuantBits", "8"), "MNQ402")
 
 
 def compared_with_itself(slug: str, source: Callable[[Factory], Path]) -> None:
     """The baseline is not the float model: what both lost, no comparison shows."""
 
-    @fault("H", f"accuracy-passes-because-float-{slug}", "MNQ104")
+    @fault("H", f"accuracy-passes-because-float-{slug}", "MNQ104", ANY)
     def build(factory: Factory) -> Pair:
         data = factory.evaluation()
         return Pair(
@@ -92,10 +90,10 @@ def labelled(factory: Factory, name: str, change: Callable[[Any, Any], tuple[Any
     return known(factory, f"labelled {name}", make)  # type: ignore[no-any-return]
 
 
-def below_the_floor(slug: str, change: Callable[[Any, Any], tuple[Any, Any]]) -> None:
+def below_the_floor(slug: str, change: Callable[[Any, Any], tuple[Any, Any]], code: str = "MNQ708") -> None:
     """Data on which the float model is no good either, so that the quantized one loses nothing."""
 
-    @fault("H", f"agreement-metric-misleads-{slug}", "MNQ708")
+    @fault("H", f"agreement-metric-misleads-{slug}", code)
     def build(factory: Factory) -> Pair:
         good = healthy(factory)
         data = labelled(factory, slug, change)
@@ -105,7 +103,8 @@ def below_the_floor(slug: str, change: Callable[[Any, Any], tuple[Any, Any]]) ->
         )
 
 
-below_the_floor("labels-off-by-one", lambda images, labels: (images, labels + 1))
+below_the_floor("labels-off-by-one", lambda images, labels: (images, (labels + 1) % 10))
+below_the_floor("labels-from-one", lambda images, labels: (images, labels + 1), "MNQ721")
 below_the_floor("labels-of-another-order", lambda images, labels: (images, labels[::-1]))
 below_the_floor("images-upside-down", lambda images, labels: (images[:, :, ::-1], labels))
 
@@ -114,9 +113,7 @@ below_the_floor("images-upside-down", lambda images, labels: (images[:, :, ::-1]
 def a_baseline_with_statistics_of_noise(factory: Factory) -> Pair:
     """Calibration in train mode changed the float model as well: both answer the same nonsense."""
     spoilt, careful = finished(factory, "on_noise_in_train_mode"), finished(factory, "careful")
-    wrong, twin = (
-        Planted(one.source, one.quantized, one.params, one.data, options=FLOOR) for one in (spoilt, careful)
-    )
+    wrong, twin = (Planted(one.source, one.quantized, one.params, one.data, options=FLOOR) for one in (spoilt, careful))
     return Pair(wrong, twin)
 
 

@@ -341,7 +341,7 @@ def last_rows_zeroed(copy: Copy) -> None:
     copy.codes(HIDDEN)[-2:] = 0
 
 
-@edited("one-weight-flipped", digits_w8, "MNQ410", LAST)
+@edited("one-weight-flipped", digits_w8, "MNQ412", LAST)
 def one_weight_flipped(copy: Copy) -> None:
     """The highest bit of one code."""
     copy.codes(LAST)[2, 17] ^= 0x80
@@ -378,7 +378,7 @@ def scale_in_untold(copy: Copy) -> None:
     scale_in(copy)
 
 
-@edited("tensor-scale", digits_int8, "MNQ305", SECOND, RUN, STILL)
+@edited("tensor-scale", digits_int8, "MNQ416", SECOND, RUN, STILL, ALONE)
 def tensor_scale(copy: Copy) -> None:
     """The output's scale as the tensor has it; the layer still tells the old one."""
 
@@ -387,11 +387,6 @@ def tensor_scale(copy: Copy) -> None:
         quants[index] = dataclasses.replace(quants[index], scale=quants[index].scale / 8)
 
     copy.quantize(change)
-
-
-@edited("tensor-scale", digits_int8, "MNQ416", SECOND, ALONE)
-def tensor_scale_untold(copy: Copy) -> None:
-    tensor_scale(copy)
 
 
 @edited("zero-point", digits_int8, "MNQ305", LAST, RUN, STILL)
@@ -489,13 +484,13 @@ def mean_to_maximum(copy: Copy) -> None:
     copy.put(copy.table(MEAN), 0, "b", LARGEST)
 
 
-@edited("constant", varied_w8, "MNQ411", CONSTANT)
+@edited("constant", varied_w8, "MNQ204", CONSTANT)
 def constant(copy: Copy) -> None:
     """A factor that stands in the network itself."""
     copy.array(copy.table(CONSTANT), 7, "<f4")[:] = 0.5
 
 
-@edited("constant-slightly", varied_int8, "MNQ411", CONSTANT)
+@edited("constant-slightly", varied_int8, "MNQ204", CONSTANT)
 def constant_slightly(copy: Copy) -> None:
     copy.array(copy.table(CONSTANT), 7, "<f4")[:] = 0.665
 
@@ -524,7 +519,7 @@ def outputs_reordered(copy: Copy) -> None:
     copy.swap_names(OUTPUT_NAMES, 0, 1)
 
 
-@edited("outputs-renamed", varied_w8, "MNQ204", "output")
+@edited("outputs-renamed", varied_w8, "MNQ204", "")
 def outputs_renamed(copy: Copy) -> None:
     """The values of each head under the name of the other one."""
     names = copy.model.tensor_names
