@@ -99,7 +99,8 @@ def test_what_is_in_int8_runs_in_int8(case: Case) -> None:
 
 def test_what_stays_float_is_named_with_the_reason(case: Case) -> None:
     left = [row.layer for row in case.rows if not row.quantized]
-    findings = {item.layer: item for item in check(case, "coverage", Limits(min_coverage=1.0)).findings}
+    found = check(case, "coverage", Limits(min_coverage=1.0)).findings
+    findings = {item.layer: item for one in found for item in (one, *one.consequences)}
     assert set(findings) == {op.name for op in left}
     for op in left:
         assert findings[op.name].code == "MNQ401"
