@@ -80,6 +80,13 @@ class Fault:
 ANY: Final = "*"
 #: Faults that fail, but not yet by the rule or the layer, or as the one cause, that they should: what is told instead.
 OPEN: Final[dict[str, str]] = {
+    "A-unsupported-module-types-lstm": "MNQ306 and MNQ401, not one cause: the recurrent half is in a loop",
+    "A-unsupported-module-types-gru": "MNQ306 and MNQ401, not one cause: the recurrent half is in a loop",
+    "A-qdq-onnx-import-convolutions": "four causes instead of one",
+    "A-qdq-onnx-import-as-source": "told as MNQ201 instead of MNQ104",
+    "A-qdq-onnx-import-as-source-convolutions": "told as MNQ201 instead of MNQ104",
+    "A-qdq-onnx-import-as-source-dynamic": "told as MNQ201 instead of MNQ104",
+    "A-qdq-onnx-import-as-source-operators": "told as MNQ201 instead of MNQ104",
     "E-clamp-zero-inf": "told as MNQ540 (clipping) instead of MNQ541",
     "E-clamp-zero-inf-half": "told as MNQ540 (clipping) instead of MNQ541",
     "E-clamp-weights-one": "told as MNQ413 instead of MNQ402",
