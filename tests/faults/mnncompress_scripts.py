@@ -318,6 +318,32 @@ def _signals() -> nn.Module:
     return Chain(*body, nn.AvgPool1d(4), nn.Flatten(), nn.Linear(64 * 7, 10))
 
 
+def _normalized(*middle: nn.Module) -> nn.Module:
+    """A convolution, two modules, and layers that follow; the norm has seen values of another size."""
+    for norm in middle:
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean, norm.running_var = 0.3 * torch.rand(16), 0.02 + 0.08 * torch.rand(16)
+            nn.init.uniform_(norm.bias, -0.5, 0.5)
+    after = nn.Conv2d(16, 16, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 49, 10)
+    return Chain(nn.Conv2d(1, 16, 3, padding=1), *middle, *after)
+
+
+class Residual(nn.Module):
+    """Adds what a convolution makes of it to a tensor, and cuts at zero before the sum or after it."""
+
+    def __init__(self, *, after: bool) -> None:
+        super().__init__()
+        self.stem, self.step = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.down, self.head = nn.Conv2d(16, 16, 3, stride=2), nn.Linear(16 * 49, 10)
+        self.after = after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = torch.relu(x + self.step(x)) if self.after else torch.relu(x) + torch.relu(self.step(x))
+        out: torch.Tensor = self.head(torch.relu(self.down(x)).flatten(1))
+        return out
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "segmenter": _segmenter,
     "upsampler": _upsampler,
@@ -325,6 +351,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "lstm": lambda: Rows(nn.LSTM),
     "gru": lambda: Rows(nn.GRU),
     "reused": Reused,
+    "norm after": lambda: _normalized(nn.ReLU(), nn.BatchNorm2d(16)),
+    "norm before": lambda: _normalized(nn.BatchNorm2d(16), nn.ReLU()),
+    "sum before": lambda: Residual(after=True),
+    "sum after": lambda: Residual(after=False),
 }
 
 

@@ -22,6 +22,8 @@ NOT_BUILT: Final = {
     "pymnn-memory-string-ignored": "it is in the application's call of MNN, not in the file; the gate runs its own",
     "lowmem-not-compiled": "it is in how MNN was built for the device; the wheel is built with low memory",
     "backend-fallback": "it is in the application's call of MNN: the wheel has the CPU alone",
+    "op-fallback-sandwich": "healthy models have operators without weights that run in float, too; "
+    "layers that fall back are convint8-invisible",
     "gpu-ignores-ptq": "it needs a GPU and an MNN that is built for it",
     "dynamic-quant-slower-x86": "it is in the application's call (memory low); the gate times memory normal",
     "arm-slower": "it needs an ARM device: times under emulation say nothing",

@@ -122,7 +122,7 @@ def without_external_weights(factory: Factory, version: str) -> Pair:
     return Pair(judged(factory, model, W8), judged(factory, whole, W8))
 
 
-@old("hqq-unknown", "MNQ415", HIDDEN, ("3.0.0",))
+@old("hqq-unknown", "MNQ415", HIDDEN)
 def hqq_of_a_release_that_has_none(factory: Factory, version: str) -> Pair:
     """The flag came later: this release ignores it as it does every flag that it does not know."""
     made, twin = (converted(factory, version, factory.onnx(), *FOUR, *more) for more in (("--hqq",), ()))
