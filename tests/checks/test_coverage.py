@@ -61,7 +61,7 @@ def test_a_tiny_layer_left_float_passes_by_bytes_and_fails_when_all_are_asked() 
         ("int8", {"storage": Storage.FLOAT16, "bits": 16}),
         ("w8", {"storage": Storage.INTEGER, "bits": 4}),
         ("w4", {"storage": Storage.INTEGER, "bits": 8}),
-        ("w4", {"storage": Storage.SPARSE_INTEGER, "bits": 4}),
+        ("w4", {"storage": Storage.SPARSE_INTEGER, "bits": 8}),
         ("fp16", {"storage": Storage.INTEGER, "bits": 8}),
     ],
     ids=str,

@@ -22,6 +22,7 @@ with warnings.catch_warnings():  # Imported before any run in this process: a ru
     warnings.simplefilter("ignore")
     import onnx  # noqa: F401
     import onnxruntime  # noqa: F401
+    import torch.export._trace  # what the dynamo exporter needs; torch refuses to import it twice
 
 STILL = "conversion or params or coverage or weights or size or bundle"
 #: What an int8 model is judged by; a weight-only one has no params.

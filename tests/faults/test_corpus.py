@@ -26,7 +26,8 @@ def failures(verdict: Outcome) -> list[list[str]]:
             found.append([])
         elif found:
             found[-1].append(line)
-    return [lines for lines in found if lines and ": " in lines[0] and "failed" in lines[0]]
+    # The short summary repeats them, each line of it starting with the outcome.
+    return [lines for lines in found if lines and " failed: " in lines[0] and not lines[0].startswith("FAILED ")]
 
 
 def unless_left_out(fault: Fault, which: str) -> None:

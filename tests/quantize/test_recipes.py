@@ -21,7 +21,7 @@ SPARSE = stored(64, Storage.SPARSE_INTEGER, 8)
 
 @pytest.mark.parametrize(
     ("recipe", "accepted"),
-    [("int8", [INT8]), ("w8", [INT8, W8]), ("w4", [W4]), ("fp16", [FP16])],
+    [("int8", [INT8]), ("w8", [INT8, W8, SPARSE]), ("w4", [W4]), ("fp16", [FP16])],
 )
 def test_only_the_asked_precision_counts(recipe: str, accepted: list[Weights]) -> None:
     everything = [INT8, W8, W4, FP16, FLOAT, BROKEN, SPARSE]
