@@ -22,7 +22,6 @@ with warnings.catch_warnings():  # Imported before any run in this process: a ru
     warnings.simplefilter("ignore")
     import onnx  # noqa: F401
     import onnxruntime  # noqa: F401
-    import torch.export._trace  # what the dynamo exporter needs; torch refuses to import it twice
 
 STILL = "conversion or params or coverage or weights or size or bundle"
 #: What an int8 model is judged by; a weight-only one has no params.
@@ -51,7 +50,11 @@ def factory(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Factory:
     (an export, a calibration, an optimizer) must first happen in fixtures of a wider scope, as here.
     """
     torch.set_num_threads(1)  # Waiting threads of torch would fight MNN's processes for the cores.
-    made = Factory(store, tmp_path_factory.mktemp("artifacts"))
+    folder = tmp_path_factory.mktemp("artifacts")
+    with warnings.catch_warnings():  # Neither torch's export machinery nor onnxscript works when imported twice.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(torch.nn.Conv2d(1, 1, 1).eval(), (torch.zeros(1, 1, 2, 2),), folder / "any.onnx", dynamo=True)
+    made = Factory(store, folder)
     made.params()
     return made
 
