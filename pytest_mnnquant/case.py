@@ -23,8 +23,8 @@ from pytest_mnnquant.heldout import calibration_evidence
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
-from pytest_mnnquant.mnnfile.model import Model, read_model
-from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
+from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
+from pytest_mnnquant.mnnfile.params import BadParams, DoubledParams, read_params, write_params
 from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.quantize.carry import carried
 from pytest_mnnquant.quantize.makers import PARAMS_NAME, is_skipped
@@ -130,7 +130,7 @@ class Case:
         try:
             params = read_params(path)
         except (BadParams, OSError) as error:
-            return ParamsEvidence(path, unreadable=str(error))
+            return ParamsEvidence(path, unreadable=str(error), doubled=isinstance(error, DoubledParams))
         evidence = relate(path, params, self.variant.base, self.model, self.match)
         if evidence.can_be_repaired:
             mended = repaired(params, self.variant.base)
@@ -218,11 +218,24 @@ class Case:
 
     @property
     def same_as_float(self) -> bool | None:
-        """Whether all outputs equal the float model's in every bit; None where the outputs are others."""
+        """Whether all outputs equal the float model's in every bit; None where that would say nothing."""
         ours, theirs = self.gate.float_run.outputs, self.run.outputs
         if ours.keys() != theirs.keys():
             return None
-        return all(np.array_equal(array, theirs[name]) for name, array in ours.items())
+        same = all(np.array_equal(array, theirs[name]) for name, array in ours.items())
+        return None if same and self._is_lossless else same
+
+    @property
+    def _is_lossless(self) -> bool:
+        """Whether what is quantized holds the float model's very values (a source in float16, stored as float16)."""
+        pairs = [(row.layer, row.stored) for row in self.rows if row.quantized and row.stored]
+        if self.recipe.activations or not pairs:
+            return False
+        base, model = self.variant.base, self.model
+        try:
+            return all(np.array_equal(base.decoded(layer), model.decoded(stored)) for layer, stored in pairs)
+        except BadModel:
+            return False
 
     @cached_property
     def as_json(self) -> dict[str, Any]:

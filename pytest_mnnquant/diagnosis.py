@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy import AccuracyEvidence, compare
+from pytest_mnnquant.checks.criteria import Criteria
 from pytest_mnnquant.checks.layers import LayerLoss, Losses
 from pytest_mnnquant.checks.samples import spread
 from pytest_mnnquant.checks.task import Compared
@@ -100,5 +101,5 @@ def _compared(
     exact: Outputs, outputs: Outputs, labels: npt.NDArray[Any] | None, metric: TaskMetric | None
 ) -> Compared | None:
     """The task metric of both; None where there is none for these labels, or it says nothing."""
-    compared, _, _ = compare(AccuracyEvidence(exact, outputs, labels), metric)
+    compared, _, _ = compare(AccuracyEvidence(exact, outputs, labels), Criteria(metric=metric))
     return None if compared is None or compared.is_void else compared

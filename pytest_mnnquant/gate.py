@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.checks.conversion import FLOAT_SOURCE
 from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.mnnfile.model import BadModel, Model
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
@@ -19,7 +20,7 @@ from pytest_mnnquant.quantize.store import Store, file_digest
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.settings import ModelSettings
-from pytest_mnnquant.sources.spec import DataError, SourceError, Spec
+from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError, Spec
 
 #: What can be wrong with a model, its data or MNN, as opposed to a mistake of ours.
 UNUSABLE: Final = (SourceError, NativeFailure, BadModel, OSError)
@@ -108,6 +109,8 @@ def why(error: Exception) -> Finding:
         return Finding("MNQ201", error.what, cause=f"last lines of MNN's log:\n{error.log}" if error.log else "")
     if isinstance(error, BadModel):
         return Finding("MNQ202", str(error), remedy="convert again, and look at what the converter prints")
+    if isinstance(error, QuantizedSource):
+        return Finding("MNQ104", str(error), remedy=FLOAT_SOURCE)
     return Finding("MNQ102" if isinstance(error, DataError) else "MNQ101", str(error))
 
 

@@ -27,7 +27,7 @@ from pytest_mnnquant.checks.rules import Severity
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
-from pytest_mnnquant.mnnfile.structure import differences
+from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
 from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.proof import FLOAT_MNN, VARIANTS_FLOAT
 from pytest_mnnquant.quantize.recipes import Recipe
@@ -94,6 +94,7 @@ def _conversion(case: Case, limits: Limits, strict: bool) -> Result:
         unchained=source.unchained,
         repeated=repeated(models),
         otherwise=differences(variant.base, variant.model, case.match),
+        casts=foreign_casts(variant.model),
     )
 
 
@@ -105,7 +106,8 @@ def _params(case: Case, limits: Limits, strict: bool) -> Result:
     if evidence is None:
         kind = "was given" if case.recipe.activations else f"is needed for {case.recipe.name}"
         return skipped("params", f"no params file {kind}")
-    wanted = tuple(row.layer for row in case.rows if row.wanted and can_compute(row.layer))
+    filled = case.recipe.fill is not None
+    wanted = tuple(row.layer for row in case.rows if row.wanted and (can_compute(row.layer) or not filled))
     return check_params(evidence, case.model, wanted)
 
 
@@ -129,7 +131,7 @@ def _size(case: Case, limits: Limits, strict: bool) -> Result:
 
 
 def _bundle(case: Case, limits: Limits, strict: bool) -> Result:
-    return check_bundle(case.model, case.params)
+    return check_bundle(case.model, case.params, applied=_found(case, "params", limits, strict).outcome == PASSED)
 
 
 def _calibration(case: Case, limits: Limits, strict: bool) -> Result:

@@ -19,11 +19,13 @@ from pytest_mnnquant.checks.likeness import figures, unlike
 from pytest_mnnquant.checks.outputs import Outputs, broken
 from pytest_mnnquant.checks.task import Compared, below_floor, judge_task
 from pytest_mnnquant.metrics.agreement import agreement
-from pytest_mnnquant.metrics.task import MetricError, TaskMetric, metric_named, output_for, scores
+from pytest_mnnquant.metrics.task import MetricError, metric_named, output_for, scores
 
 # What a drop of accuracy or likeness is told by, and what an output that is no answer.
 _LOST: Final = ("MNQ701", "MNQ702")
 _BROKEN: Final = ("MNQ703", "MNQ704", "MNQ706")
+# What is no news once the float model itself is known to fail.
+_MOOT: Final = ("MNQ709", "MNQ730")
 # A layer at fault makes at least this share of an output's noise; of a broken output's signal, this share as noise.
 _LEAST_SHARE: Final = 1e-3
 _BREAKS: Final = 0.5
@@ -57,7 +59,7 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
         "samples": next(iter(likenesses.values())).samples,
         "outputs": {name: figures(item) for name, item in likenesses.items()},
     }
-    compared, output, findings = compare(evidence, criteria.metric)
+    compared, output, findings = compare(evidence, criteria)
     if compared is not None and not compared.is_void:
         found, metrics["task"] = judge_task(compared, criteria)
         findings += found
@@ -70,14 +72,17 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
     decides_all = compared is not None and compared.metric.call is not None
     decided = tuple(reference) if decides_all else (output,) if output else ()
     findings += unlike(reference, outputs, likenesses, decided, criteria)
+    if any(finding.code == "MNQ708" for finding in findings):  # Of a float model that is no good the rest says little.
+        findings = [finding for finding in findings if finding.code not in _MOOT]
     if evidence.pools:
         findings.append(_pool_note(evidence, compared, output))
     return judge("accuracy", [_blamed(finding, evidence.suspects) for finding in findings], metrics)
 
 
-def compare(evidence: AccuracyEvidence, metric: TaskMetric | None) -> tuple[Compared | None, str | None, list[Finding]]:
+def compare(evidence: AccuracyEvidence, criteria: Criteria) -> tuple[Compared | None, str | None, list[Finding]]:
     """The task metric of both models and the output it judges; or what keeps it from being taken."""
-    labels, chosen = evidence.labels, metric or metric_named("top1")
+    metric, labels = criteria.metric, evidence.labels
+    chosen = metric or metric_named("top1")
     if metric is None and labels is None:
         return None, None, []
     assert chosen is not None
@@ -90,7 +95,17 @@ def compare(evidence: AccuracyEvidence, metric: TaskMetric | None) -> tuple[Comp
             message = f"--mnn-metric={metric.name}: {error}"
             return None, None, [Finding("MNQ721", message, remedy="see the docs of --mnn-metric for what it takes")]
         assert labels is not None
-        return None, None, [_unused_labels(labels, str(error))]
+        return None, None, [_unused_labels(labels, str(error), _asked(criteria))]
+
+
+def _asked(criteria: Criteria) -> list[str]:
+    """The options that set a limit to a task metric."""
+    limits = {
+        "--mnn-max-accuracy-drop": criteria.max_drop,
+        "--mnn-min-accuracy-ratio": criteria.min_ratio,
+        "--mnn-min-float-accuracy": criteria.min_float,
+    }
+    return [flag for flag, limit in limits.items() if limit is not None]
 
 
 def _unjudged(compared: Compared | None, criteria: Criteria, told: Sequence[Finding]) -> list[Finding]:
@@ -114,14 +129,14 @@ def _top1(task: dict[str, Any]) -> dict[str, Any]:
     return {"float_top1": task["float"], "top1": task["quantized"], "top1_drop": task["drop"]}
 
 
-def _unused_labels(labels: npt.NDArray[Any], why: str) -> Finding:
+def _unused_labels(labels: npt.NDArray[Any], why: str, asked: Sequence[str]) -> Finding:
+    """An error where a limit was `asked` that nothing but labels can meet."""
     span = f", {labels.min():g} to {labels.max():g}" if labels.dtype.kind in "iuf" and labels.size else ""
-    return Finding(
-        "MNQ720",
-        f"the labels ({labels.dtype}, shape {list(labels.shape)}{span}) could not be used as classes: {why}; judged by "
-        "the likeness of outputs instead",
-        remedy="say what they are with --mnn-metric, or give one class number a sample, counted from 0, as `labels`",
-    )
+    message = f"the labels ({labels.dtype}, shape {list(labels.shape)}{span}) could not be used as classes: {why}"
+    remedy = "say what they are with --mnn-metric, or give one class number a sample, counted from 0, as `labels`"
+    if asked:
+        return Finding("MNQ721", f"{' and '.join(asked)} can't be judged: {message}", remedy=remedy)
+    return Finding("MNQ720", f"{message}; judged by the likeness of outputs instead", remedy=remedy)
 
 
 def _blind(compared: Compared) -> Finding:

@@ -7,8 +7,12 @@ from pytest_mnnquant.checks.params import ParamsEvidence
 from pytest_mnnquant.mnnfile.model import Model
 
 
-def check_bundle(model: Model, params: ParamsEvidence | None) -> Result:
-    """Judge the files: external weights present and long enough; model and params file of one conversion."""
+def check_bundle(model: Model, params: ParamsEvidence | None, applied: bool = False) -> Result:
+    """Judge the files: external weights present and long enough; model and params file of one conversion.
+
+    `applied`: the model holds all that the params file says. Then it was made with it, whatever the uuids: converting
+    from .mnn keeps the uuid of the float model.
+    """
     findings = []
     files = [model.path.name]
     if model.external_path is not None:
@@ -21,12 +25,13 @@ def check_bundle(model: Model, params: ParamsEvidence | None) -> Result:
                 f"{model.path.name} needs",
                 cause="the model was converted with --saveExternalData (or is above 2 GB); MNN only prints a line and "
                 "computes garbage without this file",
-                remedy="ship the .mnn.weight file beside the .mnn, or convert without --saveExternalData",
+                remedy="ship the .mnn.weight file beside the .mnn, or convert without --saveExternalData (also what is "
+                "given to mnnquant: its EMA reads no such file and writes none)",
             )
         )
     if params is not None and params.params is not None and params.path is not None:
         files.append(params.path.name)
-        if params.params.uuid and params.params.uuid != model.uuid:
+        if not applied and params.params.uuid and params.params.uuid != model.uuid:
             findings.append(
                 Finding(
                     "MNQ804",

@@ -17,6 +17,8 @@ _SKIP: Final = "if it shall stay as it is: --mnn-skip-layer '{name}'"
 
 def _ask(recipe: Recipe) -> str:
     """How MNN's converter is asked for this recipe."""
+    if recipe.maker is Maker.MNNQUANT:
+        return "mnnquant FLOAT.mnn OUT.mnn CONFIG.json, with width, height and format of the model's own input"
     if not recipe.activations:
         return f"mnnconvert ... {' '.join(recipe.flags)}"
     return "mnnconvert ... --compressionParamsFile PARAMS (spelled exactly so: MNN ignores flags it does not know)"
@@ -112,6 +114,13 @@ def _int8(
         return f"the params file {params.missing} is not there", _ask(recipe)
     if params is not None and params.unreadable:
         return f"MNN ignores a params file that it can't parse ({params.unreadable})", "calibrate again, convert again"
+    if row.stored is not None and row.stored.weights[0].full_int8:
+        bits = row.stored.weights[0].bits
+        return (
+            f"it was quantized with {bits} bits (quant_bits of mnnquant, or of the params file): MNN computes the "
+            "scales for 8 bits, and clips the codes",
+            f"quantize with 8 bits; for {bits}-bit weights take --mnn-recipe=w{bits}, by the converter",
+        )
     if row.stored is not None and row.stored.weights[0].storage is Storage.INTEGER:
         return "it is weight-only: --weightQuantBits was given, and no params were applied to it", _ask(recipe)
     return _nothing_quantized(rows, recipe) or ("", _ask(recipe))
@@ -121,6 +130,12 @@ def _nothing_quantized(rows: tuple[LayerRow, ...], recipe: Recipe) -> tuple[str,
     floats = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
     if any(row.stored and row.stored.weights[0].storage not in floats for row in rows):
         return None
+    if recipe.maker is Maker.MNNQUANT:
+        return (
+            "no layer of the file is quantized at all: mnnquant could not compute one sample (its log says 'Compute "
+            "Shape Error'), and wrote float weights with 'Quantize model done!'",
+            _ask(recipe),
+        )
     return (
         "no layer of the file is quantized at all: the converter was given no option for it, or a mistyped one",
         _ask(recipe),

@@ -15,6 +15,8 @@ from pytest_mnnquant.mnnfile.structure import Difference
 from pytest_mnnquant.quantize.proof import Step
 
 _AGAIN = "convert this source again and give its output as --mnn-quantized"
+#: What to give instead of a source that is quantized.
+FLOAT_SOURCE = "give the float model (or the .onnx, or the PyTorch callable) as --mnn-model"
 _FLOATS = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
 
 
@@ -28,12 +30,14 @@ def check_conversion(
     unchained: str = "",
     repeated: Mapping[str, str] | None = None,
     otherwise: Sequence[Difference] = (),
+    casts: Mapping[str, int] | None = None,
 ) -> Result:
     """Judge the float conversion by its proof (see `Prepared`), and the variant by the layers it shares with it.
 
     `chain` are the steps from the source to the float models with figures of their own; `unchained` says why one is
     missing. `repeated` holds, for each model that was converted twice, where the second one differs. `otherwise` are
-    the operators of the variant that are set or connected otherwise than the float model's.
+    the operators of the variant that are set or connected otherwise than the float model's; `casts` counts its
+    quantizing operators where none of its layers is int8 (see `foreign_casts`).
     """
     findings: list[Finding] = []
     low_bit = [op for op in float_model.layers if any(weights.storage not in _FLOATS for weights in op.weights)]
@@ -42,15 +46,15 @@ def check_conversion(
             Finding(
                 "MNQ104",
                 f"{len(low_bit)} of {len(float_model.layers)} layers of {float_model.path.name} are quantized already",
-                low_bit[0].name,
-                remedy="give the float model (or the .onnx, or the PyTorch callable) as --mnn-model",
+                max(low_bit, key=lambda op: op.weight_count).name if len(low_bit) < len(float_model.layers) else "",
+                remedy=FLOAT_SOURCE,
             )
         )
     if proof is None:
         findings.append(Finding("MNQ111", f"the float model is not compared with its source: {unproven}"))
     findings += [differs(name, item, chain, unchained) for name, item in (proof or {}).items() if not is_same(item)]
     findings += [_unstable(title, where) for title, where in (repeated or {}).items() if where]
-    findings += _network(float_model, match, given) or [_otherwise(one) for one in otherwise]
+    findings += _foreign(casts) or _network(float_model, match, given) or [_otherwise(one) for one in otherwise]
     worst = max((item.relative_error for item in (proof or {}).values()), default=None)
     metrics = {
         "outputs_compared": len(proof or {}),
@@ -98,6 +102,21 @@ def _otherwise(difference: Difference) -> Finding:
         "the network, or was changed after it was made",
         remedy="convert and quantize this source again",
     )
+
+
+def _foreign(casts: Mapping[str, int] | None) -> list[Finding]:
+    if not casts:
+        return []
+    told = " and ".join(f"{count} {kind}" for kind, count in casts.items())
+    return [
+        Finding(
+            "MNQ203",
+            f"the file has {told} operators and not one layer in int8",
+            cause="it was converted from an ONNX model that another tool had quantized (QuantizeLinear and "
+            "DequantizeLinear): MNN does not import that, and loses weights on the way",
+            remedy="convert the float ONNX model, and quantize with MNN's tools (--mnn-recipe=int8 does)",
+        )
+    ]
 
 
 def _network(float_model: Model, match: Match, given: bool) -> list[Finding]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.checks.coverage import LayerRow
 from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.quantize.recipes import Recipe
+from pytest_mnnquant.quantize.recipes import Maker, Recipe
 from pytest_mnnquant.runtime.execute import TracedOp
 
 #: Why a net whose BatchNorms are not folded is ruined in int8, and what to do; measured on x86 and on ARM, MNN 3.6.1.
@@ -66,7 +66,7 @@ def check_execution(
         if row.stored and row.stored.name not in ran
     ]
     if recipe.activations:
-        findings += _int8(layers, ran, metrics)
+        findings += _int8(layers, ran, metrics, recipe)
     if scales:
         message = f"{len(scales)} Scale ran in int8"
         findings.append(Finding("MNQ611", message, scales[0], cause=INT8_SCALE, remedy=INT8_SCALE_REMEDY))
@@ -108,7 +108,7 @@ def _without_trace(recipe: Recipe, same_as_float: bool | None) -> list[Finding]:
     ]
 
 
-def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], metrics: dict[str, Any]) -> list[Finding]:
+def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], metrics: dict[str, Any], recipe: Recipe) -> list[Finding]:
     stored = [row for row in layers if row.stored and row.stored.weights[0].full_int8]
     floats = [row for row in stored if row.stored and row.stored.name in ran and not ran[row.stored.name].int8]
     total = sum(row.layer.weight_count for row in layers)
@@ -120,7 +120,7 @@ def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], metrics: dict[str, A
             Finding(
                 "MNQ601",
                 f"0 of {len(layers)} layers can run in int8: none is stored with quantized activations",
-                cause="the params file was not applied",
+                cause="" if recipe.maker is Maker.MNNQUANT else "the params file was not applied",
                 remedy="see the coverage and params checks",
             )
         ]

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.mnnfile.consistency import zero_points
+from pytest_mnnquant.mnnfile.consistency import clamps, zero_points
 from pytest_mnnquant.mnnfile.entries import bind_by_name, bind_by_weights
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import BadModel, Model, Op
 from pytest_mnnquant.mnnfile.params import LayerParams, Params
+from pytest_mnnquant.quantize.calibration import can_compute
 
 _SCALE_TOLERANCE = 1e-4
 
@@ -33,14 +34,16 @@ class Misnamed:
 class ParamsEvidence:
     """The params file against the models: which entry is which layer. Everything is empty when it can't be read.
 
-    `unreadable` and `missing` say why. `bound` pairs entries with the quantized model's layers by name, as MNN does.
-    `repaired` is the same params file with the names that MNN looks for, where that could be written.
+    `unreadable` and `missing` say why, `doubled` that it holds two calibrations. `bound` pairs entries with the
+    quantized model's layers by name, as MNN does. `repaired` is the same params file with the names that MNN looks for,
+    where that could be written.
     """
 
     path: Path | None
     params: Params | None = None
     missing: str = ""
     unreadable: str = ""
+    doubled: bool = False
     bound: tuple[tuple[LayerParams, Op], ...] = ()
     misnamed: tuple[Misnamed, ...] = ()
     unlisted: tuple[Op, ...] = ()
@@ -94,7 +97,9 @@ def check_params(evidence: ParamsEvidence, model: Model, wanted: tuple[Op, ...])
     if params.is_guide:
         return judge("params", [_weights_only(path)], metrics)
     findings = [_misname(item, evidence) for item in heaviest]
-    findings += [_unlisted(op, path) for op in sorted(evidence.unlisted, key=_by_weights) if op in wanted]
+    unlisted = sorted(evidence.unlisted, key=_by_weights)
+    if any(op in wanted and can_compute(op) for op in unlisted):  # The half of an LSTM that is in a loop goes with it.
+        findings += [_unlisted(op, path) for op in unlisted if op in wanted and (can_compute(op) or op.subgraph)]
     bound = sorted(evidence.bound, key=lambda pair: _by_weights(pair[1]))
     findings += [problem for entry, op in bound if (problem := _applied(entry, op, model, params)) is not None]
     if not evidence.bound and not findings:
@@ -117,6 +122,13 @@ def _missing(evidence: ParamsEvidence) -> Finding:
 
 
 def _unreadable(evidence: ParamsEvidence) -> Finding:
+    if evidence.doubled:
+        return Finding(
+            "MNQ302",
+            evidence.unreadable,
+            cause="two calibrations were written into one file (append=True of mnncompress adds to what is there)",
+            remedy="calibrate again into a new file (append=False), and convert with that",
+        )
     return Finding(
         "MNQ302",
         evidence.unreadable,
@@ -176,7 +188,8 @@ def _unlisted(op: Op, path: Path | None) -> Finding:
         op.name,
         cause="the calibration did not know this layer (mnncompress quantizes Conv2d and Linear modules, "
         "and of these not the ones that are called more than once)",
-        remedy="quantize it weight-only with --weightQuantBits 8, or name it in --mnn-skip-layer to keep it float",
+        remedy="add --weightQuantBits 8, which stores in 8 bits what the params file leaves out "
+        "(--mnn-recipe=int8+w8), or keep it float: --mnn-skip-layer",
     )
 
 
@@ -202,6 +215,11 @@ def _applied(entry: LayerParams, op: Op, model: Model, params: Params) -> Findin
         for what, tensor, stored_zero in zip(("input", "output"), (entry.input, entry.output), zeros, strict=True):
             if tensor.zero_point != stored_zero:
                 return _other_scale(op, f"{what} zero point", tensor.zero_point, stored_zero)
+    asked_codes = (entry.output.clamp_min, entry.output.clamp_max)
+    if (codes := clamps(op)) is not None:
+        for end, one, other in zip(("lowest", "highest"), asked_codes, codes, strict=True):
+            if abs(one - other) > 1:  # -128 is -127 to some of MNN's tools.
+                return _other_scale(op, f"{end} code of the output", one, other)
     if not weights.intact:
         return _unread(op, "its weight buffer is broken", "see the coverage check")
     try:

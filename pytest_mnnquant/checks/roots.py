@@ -22,13 +22,14 @@ _BRINGS: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("MNQ101", "MNQ102", "MNQ104", "MNQ202", "MNQ203"), ("MNQ",)),
     **dict.fromkeys(("MNQ204",), ("MNQ001", "MNQ201", "MNQ5", "MNQ6", "MNQ7", "MNQ801")),
     "MNQ803": ("MNQ001", "MNQ201", "MNQ305", "MNQ40", "MNQ41", "MNQ5", "MNQ6", "MNQ7", "MNQ80"),
-    **dict.fromkeys(("MNQ301", "MNQ302", "MNQ303"), ("MNQ001", "MNQ305", "MNQ40", "MNQ5", "MNQ6", "MNQ80")),
+    **dict.fromkeys(("MNQ301", "MNQ303"), ("MNQ001", "MNQ305", "MNQ40", "MNQ5", "MNQ6", "MNQ80")),
+    "MNQ302": ("MNQ001", "MNQ305", "MNQ40", "MNQ41", "MNQ5", "MNQ6", "MNQ7", "MNQ80"),
     **dict.fromkeys(("MNQ304", "MNQ306"), ("MNQ401", "MNQ402", "MNQ6", "MNQ80")),
     "MNQ403": ("MNQ001", "MNQ201", "MNQ305", "MNQ40", "MNQ41", "MNQ5", "MNQ6", "MNQ7", "MNQ80"),
     "MNQ201": ("MNQ001", "MNQ6", "MNQ7"),
     "MNQ402": ("MNQ305", "MNQ41", "MNQ6", "MNQ7", "MNQ80"),
     "MNQ410": ("MNQ305", "MNQ41", "MNQ5", "MNQ6", "MNQ7", "MNQ80"),
-    "MNQ305": ("MNQ401", "MNQ416", "MNQ5", "MNQ6", "MNQ7", "MNQ80"),
+    "MNQ305": ("MNQ401", "MNQ412", "MNQ416", "MNQ5", "MNQ6", "MNQ7", "MNQ80"),
     "MNQ401": ("MNQ5", "MNQ6", "MNQ80"),
     "MNQ405": ("MNQ80",),
     "MNQ41": ("MNQ5", "MNQ6", "MNQ7", "MNQ80"),
@@ -42,7 +43,7 @@ _RANK: Final = tuple(_BRINGS)
 # Where these strike, there is no model of this network to judge.
 _SPOILS_FILE: Final = ("MNQ10", "MNQ201", "MNQ202", "MNQ203", "MNQ803")
 # A range that is wrong in one layer spoils all that follow: which layer loses most is another question.
-_SPOILS_ALL: Final = ("MNQ204", "MNQ305", "MNQ416", "MNQ5", "MNQ6")
+_SPOILS_ALL: Final = ("MNQ204", "MNQ305", "MNQ416", "MNQ417", "MNQ5", "MNQ6")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,13 +68,15 @@ class _Told:
             return True  # What keeps one check from judging keeps all others.
         if ours.code == theirs.code and ours.layer and ours.layer == theirs.layer:
             return True
+        if ours.code == theirs.code and self.check != other.check and ours.code.startswith(_SPOILS_ALL):
+            return True  # Each check names the layer that it saw first.
         if self.check == other.check and (self.check == "accuracy" or (ours.layer and ours.layer == theirs.layer)):
             return True
         if self.rank >= other.rank or not theirs.code.startswith(_BRINGS[_RANK[self.rank]]):
             return False
         if ours.code.startswith(_SPOILS_FILE):
             return True
-        if theirs.code.startswith("MNQ7") and ours.code.startswith(_SPOILS_ALL):
+        if theirs.code.startswith(("MNQ5", "MNQ7")) and ours.code.startswith(_SPOILS_ALL):
             return True
         return "" in (ours.layer, theirs.layer) or ours.layer in (theirs.layer, *other.suspects)
 

@@ -74,6 +74,7 @@ RULES: Final = {
         Rule("MNQ414", "block-dropped", _E, "A layer has one scale a channel where one a block was asked."),
         Rule("MNQ415", "scales-of-other-form", _E, "A layer's scales are not of the form that was asked."),
         Rule("MNQ416", "scales-contradict", _E, "A layer and its tensor have different scales or zero points."),
+        Rule("MNQ417", "scale-impossible", _E, "A tensor's scale is infinite, negative, no number or absurdly large."),
         Rule("MNQ501", "calibrated-on-nothing", _E, "No calibration data went through the model."),
         Rule("MNQ502", "calibrated-with-gradients", _W, "Gradients were recorded while calibrating."),
         Rule("MNQ503", "calibrated-in-other-mode", _W, "The model ran in another mode than the variant says."),

@@ -58,9 +58,12 @@ def is_scale(scale: float) -> bool:
 
 def judge_fit(tensors: Sequence[HeldOut], seen: Spans) -> list[Finding]:
     """Findings on tensors that do not fit. `seen` gives the range of tensors in the calibration data, by name."""
-    findings = [_impossible(tensor) for tensor in tensors if not tensor.losses and not _is_plausible(tensor)][:1]
+    findings = [_impossible(tensor) for tensor in tensors if not _is_plausible(tensor)][:1]
+    tensors = [tensor for tensor in tensors if _is_plausible(tensor)]
     findings += _judge(tensors, lambda tensor: tensor.clipped, "MNQ540", lambda worst: _clipping(worst, seen))
-    return findings + _judge(tensors, lambda tensor: tensor.rounded, "MNQ541", lambda worst: _rounding(worst, seen))
+    return findings + _judge(
+        tensors, lambda tensor: tensor.rounded, "MNQ541", lambda worst: _rounding(worst, seen, tensors)
+    )
 
 
 def fit_metrics(tensors: Sequence[HeldOut]) -> dict[str, Any]:
@@ -87,7 +90,7 @@ def _is_plausible(tensor: HeldOut) -> bool:
 
 def _impossible(tensor: HeldOut) -> Finding:
     message = f"tensor {tensor.tensor!r} has the scale {tensor.scale:g}"
-    return Finding("MNQ541", message, tensor.layer, remedy="calibrate again, and look at the values that are fed")
+    return Finding("MNQ417", message, tensor.layer, remedy="calibrate again, and look at the values that are fed")
 
 
 def _judge(
@@ -99,15 +102,17 @@ def _judge(
     bad = sorted((tensor for tensor in tensors if share(tensor) >= ALLOWED), key=share, reverse=True)
     if not bad:
         return []
-    worst = bad[0]
+    # Where data are at fault most are ruined alike: the first of them, in the order of the network, says it best.
+    worst = next((tensor for tensor in tensors if share(tensor) >= _RUINED), bad[0])
+    bad = [tensor for tensor in bad if tensor is not worst]
     # One tensor may be clipped at no cost, before an activation that saturates; a ruined one, or several, may not.
-    is_harmed = share(worst) >= _RUINED or len(bad) >= _SEVERAL
+    is_harmed = share(worst) >= _RUINED or 1 + len(bad) >= _SEVERAL
     message, cause, remedy = explain(worst)
     message += f" ({ALLOWED:.0%} allowed)"
-    if len(bad) > 1:
-        others = ", ".join(tensor.tensor for tensor in bad[1 : 1 + _NAMED])
-        dots = ", ..." if len(bad) > 1 + _NAMED else ""
-        message += f"; so for {len(bad) - 1} more of {len(tensors)} tensors ({others}{dots})"
+    if bad:
+        others = ", ".join(tensor.tensor for tensor in bad[:_NAMED])
+        dots = ", ..." if len(bad) > _NAMED else ""
+        message += f"; so for {len(bad)} more of {len(tensors)} tensors ({others}{dots})"
     return [Finding(code, message, worst.layer, cause=cause, remedy=remedy, softened=not is_harmed)]
 
 
@@ -115,8 +120,8 @@ def _clipping(worst: HeldOut, seen: Spans) -> tuple[str, str, str]:
     losses = worst.losses
     assert losses is not None
     reach = f"the values span {losses.low:.4g} to {losses.high:.4g}, its codes hold {worst.low:.4g} to {worst.high:.4g}"
-    if not is_scale(worst.scale):
-        reach = f"its scale is {worst.scale:g}"
+    if not worst.scale:
+        reach = "its scale is 0"
     message = (
         f"tensor {worst.tensor!r}: {losses.outside:.1%} of the held-out values and {losses.clipped:.1%} of their "
         f"energy are clipped: {reach}"
@@ -134,17 +139,29 @@ def _clipping(worst: HeldOut, seen: Spans) -> tuple[str, str, str]:
     return message, cause, remedy
 
 
-def _rounding(worst: HeldOut, seen: Spans) -> tuple[str, str, str]:
+def _rounding(worst: HeldOut, seen: Spans, tensors: Sequence[HeldOut]) -> tuple[str, str, str]:
     losses = worst.losses
     assert losses is not None
+    louder = [one.tensor for one in tensors if one.scale == worst.scale and one.rounded < ALLOWED]
     used = (losses.high - losses.low) / worst.scale
     message = (
         f"tensor {worst.tensor!r}: steps of {worst.scale:.4g} take {losses.rounded:.1%} of the energy of the held-out "
         f"values, which span {losses.low:.4g} to {losses.high:.4g}, {used:.2g} steps of 254"
     )
+    if louder and not _is_wide(seen.get(worst.tensor), losses):
+        return (
+            message,
+            f"it has the very scale of {louder[0]!r}: MNN's tools give all inputs of a Concat one scale, the loudest's",
+            "leave this layer float (--mnn-skip-layer), or calibrate by --mnn-recipe=int8, which gives each its own",
+        )
     if worst.tensor in seen:
         low, high = seen[worst.tensor]
         cause = f"calibration saw {low:.4g} to {high:.4g}"
     else:
         cause = "calibration saw a far wider range: data without their preprocessing, or memory never filled"
     return message, cause, "calibrate on samples preprocessed as the evaluation's are (--mnn-calibration)"
+
+
+def _is_wide(span: tuple[float, float] | None, losses: Losses) -> bool:
+    """Whether calibration saw a far wider range than the held-out values have."""
+    return span is not None and span[1] - span[0] > 2 * (losses.high - losses.low)

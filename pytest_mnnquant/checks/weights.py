@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.mnnfile.consistency import contradictions
+from pytest_mnnquant.mnnfile.consistency import contradictions, impossible_scales
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import BadModel, Floats, Model, Op
 from pytest_mnnquant.mnnfile.storage import Affine, Storage
@@ -34,6 +34,8 @@ _NO_SCALE = 1e-6
 _FEW = 0.25
 # Weights of one block: four bytes each, in a cache of 256 kB or more.
 _CACHED = 1 << 15
+# In steps: how near floats lie to the codes that they stand for.
+_ON_GRID = 1e-2
 # In steps: how near a minimum the lowest code is where scales span from min to max.
 _SPANS = 1e-3
 # Vectors stay float; float16 keeps 3 digits, and mnnquant's EMA trains them a little.
@@ -118,7 +120,8 @@ def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError 
     finest, calibrated = min(expected, _FINEST_DB), weights.full_int8
     found = WeightError(layer.name, measured, finest, channels=len(steps), calibrated=calibrated)
     if not len(steps):
-        return found
+        is_grid = found.is_other and weights.storage is Storage.FLOAT32 and _is_rounded(theirs.reshape(groups, -1))
+        return dataclasses.replace(found, measured=found.expected) if is_grid else found
     if found.is_other:
         decoded = model.decoded(stored).reshape(groups, -1)
         clipped = _clipped(rows, decoded, steps)
@@ -137,6 +140,13 @@ def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError 
     return dataclasses.replace(
         found, lost=int(lost.sum()), first_lost=int(lost.argmax()) if lost.any() else -1, coarseness=ratio
     )
+
+
+def _is_rounded(rows: Floats) -> bool:
+    """Whether floats are codes of 8 bits times a step a channel: mnnquant leaves such where it quantized nothing."""
+    step = np.abs(rows).max(1, keepdims=True) / np.float32(127)
+    codes = rows / np.where(step > 0, step, 1)
+    return bool((np.abs(codes - np.rint(codes)) < _ON_GRID).all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +211,7 @@ def check_weights(
     ]
     findings += [finding for error in errors if not error.is_other for finding in _channels(error)]
     findings += [_contradiction(one) for one in contradictions(model)]
+    findings += [_impossible(one) for one in impossible_scales(model)]
     findings += _dropped_blocks(match, recipe.block) if recipe and recipe.block else []
     findings += _other_forms(base, model, match, recipe) if recipe and not others else []
     if errors and not others:  # Where weights are others, vectors are too: that needs no further word.
@@ -306,9 +317,10 @@ def _dropped_blocks(match: Match, block: int) -> list[Finding]:
 
 
 def _unblocked(layers: list[Op], block: int, is_nowhere: bool) -> Finding:
+    who = "1 layer keeps" if len(layers) == 1 else f"{len(layers)} layers keep"
     return Finding(
         "MNQ414",
-        f"{len(layers)} layers keep one scale a channel, where one for {block} weights was asked",
+        f"{who} one scale a channel, where one for {block} weights was asked",
         layers[0].name,
         cause=f"MNN blocks 1x1 kernels and Linear layers whose input channels {block} divides, in multiples of 16, and "
         "no others",
@@ -324,6 +336,17 @@ def _contradiction(difference: Difference) -> Finding:
         difference.operator,
         cause="MNN's tools write both from one number: the file was changed after it was made",
         remedy="convert and quantize this source again",
+    )
+
+
+def _impossible(difference: Difference) -> Finding:
+    return Finding(
+        "MNQ417",
+        difference.text,
+        difference.operator,
+        cause="no data give such a range: feature_clamp_value below 1 in mnnquant's configuration, or calibration on "
+        "memory that was never filled (samples that are missing or can't be read)",
+        remedy="calibrate again with feature_clamp_value 127, and look at the values that are fed",
     )
 
 

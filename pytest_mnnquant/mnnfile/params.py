@@ -20,6 +20,10 @@ _QUANTIZE: Final = 0
 _INT8: Final = (-128, 127)
 
 
+class DoubledParams(BadParams):
+    """The entries of two calibrations in one file."""
+
+
 @dataclass(frozen=True, slots=True)
 class ActivationParams:
     """A quantized tensor: real value = scale * (code - zero_point), codes in [clamp_min, clamp_max]."""
@@ -104,7 +108,7 @@ def read_params(path: Path) -> Params:
             return _params(from_binary(data))
         params = _params(from_json(data))
     except BadParams as error:
-        raise BadParams(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}") from None
     if not params.is_guide:  # The converter writes its guide as JSON whatever the file is called.
         raise BadParams(f"{path}: it holds JSON text, but MNN reads JSON only from a file whose name ends in .json")
     return params
@@ -157,7 +161,7 @@ def _params(root: Node) -> Params:
     seen: set[str] = set()
     for layer in params.layers:
         if layer.output is not None and layer.name in seen:
-            raise BadParams(f"output tensor {layer.name!r} is listed twice; MNN takes the first")
+            raise DoubledParams(f"output tensor {layer.name!r} is listed twice; MNN takes the first")
         seen.add(layer.name)
     return params
 
@@ -222,4 +226,13 @@ def _integer(node: Node, key: str, default: int, allowed: tuple[int, int]) -> in
     return value
 
 
-__all__ = ["ActivationParams", "BadParams", "LayerParams", "Params", "WeightParams", "read_params", "write_params"]
+__all__ = [
+    "ActivationParams",
+    "BadParams",
+    "DoubledParams",
+    "LayerParams",
+    "Params",
+    "WeightParams",
+    "read_params",
+    "write_params",
+]

@@ -49,9 +49,20 @@ def differences(first: Model, second: Model, match: Match) -> list[Difference]:
     return found + _outputs(first, second, before, after)
 
 
+def foreign_casts(model: Model) -> dict[str, int]:
+    """Quantizing operators in a file without int8 layers, counted by kind; MNN's own tools write no such file."""
+    if any(weights.full_int8 for op in model.convolutions for weights in op.weights):
+        return {}
+    return dict(Counter(op.kind for op in model.ops if op.kind in ("FloatToInt8", "Int8ToFloat")))
+
+
 def _outputs(first: Model, second: Model, before: _Wiring, after: _Wiring) -> list[Difference]:
-    """Outputs that come from other operators than the first model's."""
+    """Outputs that come from other operators than the first model's, or in another order."""
     found = []
+    names, others = first.output_names, second.output_names
+    if names != others and set(names) == set(others):
+        text = f"the outputs are {', '.join(others)}; in the float model {', '.join(names)}: by number each is another"
+        found.append(Difference("", text))
     for name in first.output_names:
         ours, theirs = before.output(name), after.output(name)
         if name in second.output_names and ours is not None and theirs is not None and ours != theirs:
@@ -81,13 +92,17 @@ def _set_otherwise(op: Op, other: Op, before: _Wiring, after: _Wiring) -> str:
         theirs.pop(name, None)
     for name, value in ours.items():
         if theirs.get(name, value) != value:
-            return f"its {name} is {theirs[name]}, {value} in the float model"
+            return f"its {name} is {_told(theirs[name])}, {_told(value)} in the float model"
     activation, wanted = after.activation(other), before.activation(op)
     # What a full-int8 layer's codes can hold is its upper limit too: mnnquant's EMA makes a ReLU of a ReLU6.
     bounded = any(weights.full_int8 for weights in other.weights)
     if activation != wanted and not (bounded and activation and wanted):
         return f"{activation or 'nothing'} is applied to what it computes, {wanted or 'nothing'} in the float model"
     return ""
+
+
+def _told(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class _Wiring:

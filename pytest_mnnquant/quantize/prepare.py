@@ -29,8 +29,8 @@ from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.sources.data import Dataset, as_dataset, load_data
 from pytest_mnnquant.sources.images import Preprocess
-from pytest_mnnquant.sources.onnx_data import require_external_data
-from pytest_mnnquant.sources.spec import SourceError, Spec, call, load_module
+from pytest_mnnquant.sources.onnx_data import require_external_data, require_float
+from pytest_mnnquant.sources.spec import DataError, SourceError, Spec, call, load_module
 
 if TYPE_CHECKING:
     import torch
@@ -214,6 +214,7 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
     else:
         if spec.path.suffix == ".onnx":
             require_external_data(spec.path)
+            require_float(spec.path)
         say("converting to float")
         source = spec.path
         folder = store.folder(
@@ -243,7 +244,7 @@ def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> None:
         fixed = [(axis, size) for axis, size in enumerate(spec.shape[1:], 1) if size > 0]
         if len(shape) != len(spec.shape) or any(shape[axis] != size for axis, size in fixed):
             wanted = ", ".join(["samples", *(str(size) if size > 0 else "any" for size in spec.shape[1:])])
-            raise SourceError(f"{data.origin}: array {spec.name!r} has shape {list(shape)}, the model takes [{wanted}]")
+            raise DataError(f"{data.origin}: array {spec.name!r} has shape {list(shape)}, the model takes [{wanted}]")
 
 
 def _try_batch(model: Model, data: Dataset, timeout: float) -> tuple[bool, Run]:

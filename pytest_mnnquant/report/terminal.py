@@ -30,7 +30,9 @@ def failure_text(case: _Case, result: Result) -> str:
     head = f"{case.gate.settings.name} {case.label}: {result.check} {result.outcome}"
     if not result.findings:
         return f"{head}: {result.reason}"
-    findings = sorted(result.findings, key=lambda finding: _ORDER.index(finding.severity))
+    below = {(one.check, one.code, one.layer) for finding in result.findings for one in finding.consequences}
+    own = [one for one in result.findings if not (one.follows and (result.check, one.code, one.layer) in below)]
+    findings = sorted(own or result.findings, key=lambda finding: _ORDER.index(finding.severity))
     lines = [f"{head}: {_headline(findings)}"]
     for number, finding in enumerate(findings[:_SHOWN]):
         previous = findings[number - 1] if number else None

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 MODEL_SUFFIXES: Final = (".onnx", ".tflite", ".mnn")
 _PLANNED: Final = (".pt2",)
+# Of a terminal; PyTorch's exporter puts them into its messages.
+_COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
 
 
 class SourceError(Exception):
@@ -24,6 +26,10 @@ class SourceError(Exception):
 
 class DataError(SourceError):
     """Calibration or evaluation data can't be used as given, or do not fit the model."""
+
+
+class QuantizedSource(SourceError):
+    """The model given as float source is quantized itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,7 @@ def call(text: str, module: ModuleType, attribute: str) -> Any:
 
 def describe(error: BaseException) -> str:
     """An exception in one line, with the place in the user's code where it was raised."""
-    lines = str(error).strip().splitlines()
+    lines = _COLOURS.sub("", str(error)).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -27,7 +27,7 @@ def evidence(output: Array, reference: Array = LOGITS, labels: Array | None = LA
     return AccuracyEvidence({"y": reference}, {"y": output}, labels, **more)
 
 
-def check(found: AccuracyEvidence, max_drop: float = 0.01, min_cosine: float = 0.99, **more: Any) -> Result:
+def check(found: AccuracyEvidence, max_drop: float | None = 0.01, min_cosine: float = 0.99, **more: Any) -> Result:
     return check_accuracy(found, Criteria(max_drop=max_drop, min_cosine=min_cosine, **more))
 
 
@@ -80,13 +80,30 @@ def test_without_labels_the_cosine_counts() -> None:
     ids=["real numbers", "more classes than outputs", "one-hot", "one-hot integers"],
 )
 def test_labels_that_are_no_classes_of_an_output_leave_it_open_and_to_the_cosine(labels: Array) -> None:
-    similar = check(evidence(noisy(LOGITS, 0.01), labels=labels))
+    similar = check(evidence(noisy(LOGITS, 0.01), labels=labels), None)
     assert similar.outcome == INCONCLUSIVE
     assert codes(similar) == ["MNQ720"]
     assert "top1" not in similar.metrics
-    unlike = check(evidence(noisy(LOGITS, 0.5), labels=labels))
+    unlike = check(evidence(noisy(LOGITS, 0.5), labels=labels), None)
     assert unlike.outcome == FAILED
     assert codes(unlike) == ["MNQ720", "MNQ702"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"max_drop": 0.01}, "--mnn-max-accuracy-drop"),
+        ({"max_drop": None, "min_ratio": 0.9}, "--mnn-min-accuracy-ratio"),
+        ({"max_drop": 0.1, "min_float": 0.9}, "--mnn-max-accuracy-drop and --mnn-min-float-accuracy"),
+    ],
+)
+def test_a_limit_that_was_asked_is_not_dropped_for_labels_that_do_not_fit(asked: dict[str, Any], named: str) -> None:
+    result = check(evidence(noisy(LOGITS, 0.01), labels=LABELS + 1), **asked)
+    assert result.outcome == FAILED
+    (finding,) = result.findings
+    assert finding.code == "MNQ721"
+    assert finding.message.startswith(f"{named} can't be judged: the labels (int64, shape [100], 1 to 5)")
+    assert "counted from 0" in finding.remedy
 
 
 def test_an_output_of_class_numbers_is_judged_by_its_labels() -> None:

@@ -291,7 +291,7 @@ def test_steps_that_are_too_coarse_fail() -> None:
 def test_scales_that_are_none_fail_without_evaluation_data(scale: float) -> None:
     result = check(tensors=(*FIT, tensor("e", scale=scale, losses=None)), evaluation=None)
     assert result.outcome == FAILED
-    assert f"has the scale {scale:g}" in only(result, "MNQ541").message
+    assert f"has the scale {scale:g}" in only(result, "MNQ417").message
 
 
 def test_a_scale_of_zero_is_right_for_a_tensor_of_zeros() -> None:

@@ -210,5 +210,12 @@ def test_files_that_are_missing_or_unreadable_fail(digits_int8: Variant) -> None
         assert "p.bin" in result.findings[0].message
 
 
+def test_two_calibrations_in_one_file_are_told_as_that(digits_int8: Variant) -> None:
+    evidence = ParamsEvidence(PATH, unreadable="p.bin: output tensor 'a' is listed twice", doubled=True)
+    (finding,) = check_params(evidence, digits_int8.model, ()).findings
+    assert finding.code == "MNQ302"
+    assert "append=True" in finding.cause
+
+
 def test_nothing_compared_is_no_pass(digits_int8: Variant, params: Params) -> None:
     assert codes(check_params(ParamsEvidence(PATH, params), digits_int8.model, ())) == ["MNQ001"]

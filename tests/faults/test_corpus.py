@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.corpus.every import FAULTS, Fault
-from tests.faults.corpus.plan import ANY, JUDGED_ALWAYS, OPEN
+from tests.faults.corpus.plan import ANY, JUDGED_ALWAYS
 from tests.faults.factory import Factory
 from tests.plugin.outcomes import Outcome
 
@@ -33,6 +33,8 @@ def failures(verdict: Outcome) -> list[list[str]]:
 def unless_left_out(fault: Fault, which: str) -> None:
     if fault.section not in JUDGED_ALWAYS[which] and "MNNQUANT_CORPUS" not in os.environ:
         pytest.skip("left to benchmarks/scoreboard.py (set MNNQUANT_CORPUS to judge it here)")
+    if fault.code == "MNQ901" and "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("latency is not judged beside other workers: run without -n")
     if fault.lacks():
         pytest.skip(fault.lacks())
 
@@ -42,8 +44,6 @@ def test_planted(fault: Fault, factory: Factory, gate: Callable[..., Outcome]) -
     unless_left_out(fault, "planted")
     verdict = gate(*fault.build(factory).fault.arguments())
     assert verdict.status == 1, verdict.text
-    if str(fault) in OPEN:
-        pytest.xfail(OPEN[str(fault)])
     layer = verdict.roots()[0][1] if fault.layer == ANY and verdict.roots() else fault.layer
     assert verdict.roots() == [(fault.code, layer)], verdict.text
     longest = max(len(section) for section in failures(verdict))

@@ -31,6 +31,7 @@ from tests.tflite_nets import NETS, TfliteNet
 
 sys.path.append(str(FIXTURES))
 import digits_data
+import garment_classifier
 
 SAMPLES = 300
 #: A MaxPool on x86, and too few samples for a bound: told of any such model.
@@ -102,6 +103,17 @@ def test_int8_of_pytorch_in_train_mode(store: Store) -> None:
 @pytest.mark.parametrize("recipe", ["int8-average", "int8+w8", "mnncompress-repaired"])
 def test_other_calibrations(recipe: str, store: Store) -> None:
     assert_healthy(case_of(fixture_gate(store, "digits_cnn"), recipe, "eval"))
+
+
+def test_half_precision_of_what_was_half_before(store: Store) -> None:
+    """All outputs then equal the float model's in every bit, and that is right."""
+    network = garment_classifier.build()
+    with torch.no_grad():
+        for tensor in network.parameters():
+            tensor.copy_(tensor.half())
+    case = case_of(gate_on(store, network, train(28), held_out(28)), "fp16", None)
+    assert_healthy(case)
+    assert case.same_as_float is None
 
 
 @pytest.mark.parametrize("recipe", ["w8", "w8-sym", "w8-scale16", "w4", "w4-hqq", "fp16"])

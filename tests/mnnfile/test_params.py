@@ -16,6 +16,7 @@ from pytest_mnnquant.mnnfile import wire
 from pytest_mnnquant.mnnfile.params import (
     ActivationParams,
     BadParams,
+    DoubledParams,
     LayerParams,
     Params,
     WeightParams,
@@ -179,7 +180,7 @@ def test_text_that_is_no_json_is_refused_with_its_line(tmp_path: Path) -> None:
 
 def test_an_output_listed_twice_is_refused(tmp_path: Path) -> None:
     write_params(Params((layer("a"), layer("b"), layer("a"))), tmp_path / "p.bin")
-    with pytest.raises(BadParams, match="'a' is listed twice"):
+    with pytest.raises(DoubledParams, match=r"p\.bin: .*'a' is listed twice"):
         read_params(tmp_path / "p.bin")
 
 

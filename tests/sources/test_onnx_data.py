@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from pytest_mnnquant.sources.onnx_data import require_external_data
-from pytest_mnnquant.sources.spec import SourceError
+from pytest_mnnquant.sources.onnx_data import require_external_data, require_float
+from pytest_mnnquant.sources.spec import QuantizedSource, SourceError
 
 
 @pytest.fixture
@@ -61,3 +61,40 @@ def test_tensors_in_loops_are_looked_at(external: Path) -> None:
         with pytest.raises(SourceError, match=r"net\.data"):
             require_external_data(path)
         external.with_name("net.data").write_bytes(stored)
+
+
+def graph_of(tmp_path: Path, *kinds: str, inside: str = "") -> Path:
+    """A file with operators of these kinds in a row, and one in the branch of an If."""
+    names = [f"t{number}" for number in range(len(kinds) + 1)]
+    pairs = zip(kinds, names, names[1:], strict=False)
+    nodes = [onnx.helper.make_node(kind, [first], [second]) for kind, first, second in pairs]
+    if inside:
+        branch = onnx.helper.make_graph([onnx.helper.make_node(inside, ["t0"], ["in"])], "branch", [], [])
+        nodes.append(onnx.helper.make_node("If", ["t0"], ["out"], then_branch=branch))
+    path = tmp_path / "net.onnx"
+    path.write_bytes(onnx.helper.make_model(onnx.helper.make_graph(nodes, "net", [], [])).SerializeToString())
+    return path
+
+
+def test_a_float_model_passes(external: Path, tmp_path: Path) -> None:
+    require_float(external)
+    require_float(graph_of(tmp_path, "Conv", "DequantizeLinear"))  # Weights alone are stored as integers.
+
+
+@pytest.mark.parametrize(
+    "kind", ["QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearAdd", "ConvInteger", "QGemm"]
+)
+def test_a_quantized_model_is_refused(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(QuantizedSource, match=rf"net\.onnx is quantized already \(2 {kind}\)"):
+        require_float(graph_of(tmp_path, "Conv", kind, kind))
+
+
+def test_quantization_in_a_branch_is_seen(tmp_path: Path) -> None:
+    with pytest.raises(QuantizedSource):
+        require_float(graph_of(tmp_path, "Conv", inside="MatMulInteger"))
+
+
+def test_what_is_no_onnx_file_is_not_refused_here(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(bytes(range(1, 200)))
+    require_float(path)

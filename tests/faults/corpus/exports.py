@@ -287,7 +287,7 @@ def foreign(factory: Factory, kind: str) -> Path:
     return known(factory, f"foreign {kind}", make)  # type: ignore[no-any-return]
 
 
-@fault("A", "qdq-onnx-import-convolutions", "MNQ401", HIDDEN)
+@fault("A", "qdq-onnx-import-convolutions", "MNQ203")
 def convolutions_between_casts(factory: Factory) -> Pair:
     """MNN's converter takes the casts as they are, and the weights as floats."""
     model = factory.convert(foreign(factory, "qdq-convolutions"))

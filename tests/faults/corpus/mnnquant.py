@@ -261,8 +261,8 @@ misfed("config-key-typo-normal", "MNQ541", normal=None, norm=[1 / 255])
 misfed("dead-tensor-scale0", "MNQ540", folder="blank")
 misfed("images-that-are-none-large", "MNQ541", folder="captions", perturb=LARGE)
 misfed("images-that-are-none-small", "MNQ540", folder="captions", perturb=SMALL)
-misfed("clamp-zero-inf", "MNQ541", feature_clamp_value=0)
-misfed("clamp-zero-inf-half", "MNQ541", feature_clamp_value=0.5)
+misfed("clamp-zero-inf", "MNQ417", feature_clamp_value=0)
+misfed("clamp-zero-inf-half", "MNQ417", feature_clamp_value=0.5)
 misfed("clamp-of-one", "MNQ541", feature_clamp_value=1)
 misfed("clamp-weights-zero", "MNQ403", HIDDEN, weight_clamp_value=0)
 misfed("clamp-weights-one", "MNQ413", HIDDEN, weight_clamp_value=1)
@@ -270,7 +270,7 @@ misfed("quant_bits-4-clips-activations", "MNQ402", HIDDEN, quant_bits=4)
 misfed("quant_bits-2-clips-activations", "MNQ402", HIDDEN, quant_bits=2)
 
 
-@fault("E", "clamp-zero-inf-without-data", "MNQ541", ANY)
+@fault("E", "clamp-zero-inf-without-data", "MNQ417", ANY)
 def infinite_scales_in_the_file(factory: Factory) -> Pair:
     """No data are needed to see it: there is no tensor of which an infinite scale is right."""
     made = quantized(factory, of_images(images(factory), feature_clamp_value=0))

@@ -78,32 +78,6 @@ class Fault:
 
 #: The layer where all are struck alike.
 ANY: Final = "*"
-#: Faults that fail, but not yet by the rule or the layer, or as the one cause, that they should: what is told instead.
-OPEN: Final[dict[str, str]] = {
-    "A-unsupported-module-types-lstm": "MNQ306 and MNQ401, not one cause: the recurrent half is in a loop",
-    "A-unsupported-module-types-gru": "MNQ306 and MNQ401, not one cause: the recurrent half is in a loop",
-    "A-qdq-onnx-import-convolutions": "four causes instead of one",
-    "A-qdq-onnx-import-as-source": "told as MNQ201 instead of MNQ104",
-    "A-qdq-onnx-import-as-source-convolutions": "told as MNQ201 instead of MNQ104",
-    "A-qdq-onnx-import-as-source-dynamic": "told as MNQ201 instead of MNQ104",
-    "A-qdq-onnx-import-as-source-operators": "told as MNQ201 instead of MNQ104",
-    "E-clamp-zero-inf": "told as MNQ540 (clipping) instead of MNQ541",
-    "E-clamp-zero-inf-half": "told as MNQ540 (clipping) instead of MNQ541",
-    "E-clamp-weights-one": "told as MNQ413 instead of MNQ402",
-    "E-wrong-input-size-accepted": "MNQ401 and MNQ410, not one cause",
-    "E-wrong-input-size-left-out": "MNQ401 and MNQ410, not one cause",
-    "E-config-key-typo-width": "MNQ401 and MNQ410, not one cause",
-    "E-format-typo-bgr": "MNQ401 and MNQ410, not one cause",
-    "E-format-typo-left-out": "MNQ401 and MNQ410, not one cause",
-    "E-multi-input-one-missing": "told as MNQ541 instead of MNQ702",
-    "E-subgraph-skipped": "told as another network (MNQ203)",
-    "A-dynamo-export-breaks-mnncompress-aloud": "told as MNQ101 instead of MNQ201",
-    "B-first-batch-dominates-watched": "told as MNQ540 instead of MNQ512",
-    "B-append-crash": "the layer is named where none is at fault",
-    "A-unsupported-module-types-conv1d": "which layer is to be named is not settled",
-    "A-unsupported-module-types-conv1d-untold": "which layer is to be named is not settled",
-    "A-unsupported-module-types-transposed": "told as MNQ401 instead of MNQ306",
-}
 #: Sections of which faults, and of which twins too, are judged in each run of the tests; all are by the scoreboard.
 JUDGED_ALWAYS: Final = {"planted": "ABCDI", "twins": "CDI"}
 #: All planted faults, in the order of their modules.

@@ -389,18 +389,13 @@ def tensor_scale(copy: Copy) -> None:
     copy.quantize(change)
 
 
-@edited("zero-point", digits_int8, "MNQ305", LAST, RUN, STILL)
+@edited("zero-point", digits_int8, "MNQ416", LAST, RUN, STILL, ALONE)
 def zero_point(copy: Copy) -> None:
     def change(quants: dict[int, TensorQuant]) -> None:
         index = copy.op(LAST).outputs[0]
         quants[index] = dataclasses.replace(quants[index], zero=quants[index].zero + 60)
 
     copy.quantize(change)
-
-
-@edited("zero-point", digits_int8, "MNQ416", LAST, ALONE)
-def zero_point_untold(copy: Copy) -> None:
-    zero_point(copy)
 
 
 @edited("zero-point-of-the-layer", digits_int8, "MNQ305", LAST, RUN, STILL)
@@ -416,13 +411,13 @@ def clamp(copy: Copy) -> None:
     copy.put(copy.table(LAST, SYMMETRIC), CLAMP_MIN, "b", -7)
 
 
-@edited("tensor-not-quantized", digits_int8, "MNQ601", LAST, RUN, ALONE)
+@edited("tensor-not-quantized", digits_int8, "MNQ416", LAST, RUN, ALONE)
 def tensor_not_quantized(copy: Copy) -> None:
     """Without a description of its output the layer runs in float."""
     copy.quantize(lambda quants: _drop(quants, copy.op(LAST).outputs[0]))
 
 
-@edited("input-not-quantized", digits_int8, "MNQ601", FIRST)
+@edited("input-not-quantized", digits_int8, "MNQ416", FIRST)
 def input_not_quantized(copy: Copy) -> None:
     copy.quantize(lambda quants: _drop(quants, copy.op(FIRST).inputs[0]))
 
