@@ -50,6 +50,10 @@ bench: $(COMPLETE)
 	$(BIN)/python benchmarks/accuracy_verdicts.py build/networks
 	$(BIN)/python benchmarks/suggestion.py build/networks
 	$(BIN)/python benchmarks/accuracy_truth.py build/networks
+	$(BIN)/python benchmarks/healthy.py build/networks
+	$(BIN)/python -m tests.faults.corpus.wheels build/wheels
+	$(BIN)/python benchmarks/scoreboard.py build/planted --write
+	$(BIN)/python benchmarks/failures.py build/planted
 
 clean:
 	rm -rf $(VENV) build .pytest_cache

@@ -59,10 +59,12 @@ _FEW_BITS: Final = "loses more than a point of top-1 in 4 bits: the gate is righ
 _LOOPS: Final = "mnnquant can't quantize a model with loops, and is refused"
 _KINDS: Final = "mnncompress knows Conv2d and Linear only, so layers of this net stay float"
 _CRASH: Final = "MNN's KL crashes on a mean over several axes: the gate can but say so"
+_BLOCKS: Final = "MNN can block none of its layers, so nothing that was asked is done: the gate is right to fail it"
 _EMA: Final = "of mnnquant's EMA no layer can be left float, and this net needs that"
 #: (architecture, recipe) -> why a person would not call it healthy. An architecture of "*" stands for any.
 LEFT_OUT: Final = {
     ("grouped", "w4"): _FEW_BITS,
+    **{(net, "w8b32"): _BLOCKS for net in ("lstm", "gru", "segmentation")},
     ("grouped", "mnnquant-ema"): "EMA on 320 samples loses more than a point of top-1",
     ("grouped", "mnncompress-repaired"): "its moving average of ranges loses more than a point of top-1",
     **{(net, recipe): _LOOPS for net in ("lstm", "gru") for recipe in TOOLS[:3]},

@@ -226,7 +226,7 @@ def judged(planted: Planted, store: Path) -> Verdict:
     return Verdict(accused, [(one["code"], one["layer"] or "") for one in findings])
 
 
-def row(fault: Fault, planted: Planted, is_fault: bool, verdict: Verdict) -> Row:
+def weighed(fault: Fault, planted: Planted, is_fault: bool, verdict: Verdict) -> Row:
     """A verdict against what it should be."""
     told = verdict.told
     wanted = [(fault.code, told[0][1] if fault.layer == ANY and told else fault.layer)] if is_fault else []
@@ -315,7 +315,7 @@ def main() -> int:
             # Many faults have a twin in common, which is judged once.
             unique = {tuple(planted.arguments()): planted for _, planted, _ in cases}
             verdicts = dict(zip(unique, pool.map(lambda one: judged(one, store), unique.values()), strict=True))
-        rows = [row(*case, verdicts[tuple(case[1].arguments())]) for case in cases]
+        rows = [weighed(*case, verdicts[tuple(case[1].arguments())]) for case in cases]
     print("\n".join([*summary(rows), "", *details(rows)]))
     bad = [row for row in rows if row.wrong or row.accused[OURS] != row.is_fault]
     for row in bad:

@@ -13,7 +13,8 @@ from tests.faults.corpus.plan import ANY, JUDGED_ALWAYS
 from tests.faults.factory import Factory
 from tests.plugin.outcomes import Outcome
 
-MOST_LINES = 25
+#: A failure fits on a terminal of this size, lines that it wraps counted.
+MOST_LINES, WIDTH = 25, 80
 #: What is told of any model with so few samples, or with a MaxPool on x86.
 USUAL = {"MNQ710", "MNQ730"}
 
@@ -46,7 +47,7 @@ def test_planted(fault: Fault, factory: Factory, gate: Callable[..., Outcome]) -
     assert verdict.status == 1, verdict.text
     layer = verdict.roots()[0][1] if fault.layer == ANY and verdict.roots() else fault.layer
     assert verdict.roots() == [(fault.code, layer)], verdict.text
-    longest = max(len(section) for section in failures(verdict))
+    longest = max(sum(max(1, -(-len(line) // WIDTH)) for line in section) for section in failures(verdict))
     assert longest <= MOST_LINES, verdict.text
 
 
