@@ -38,7 +38,7 @@ from pytest_mnnquant.runtime.child import NativeFailure  # noqa: E402
 from pytest_mnnquant.runtime.convert import run_converter  # noqa: E402
 from pytest_mnnquant.runtime.execute import run  # noqa: E402
 from tests.faults.corpus.every import FAULTS  # noqa: E402
-from tests.faults.corpus.plan import ANY, Fault, Planted  # noqa: E402
+from tests.faults.corpus.plan import Fault, Planted  # noqa: E402
 from tests.faults.factory import Factory  # noqa: E402
 
 TIMEOUT: Final = 120.0
@@ -228,8 +228,8 @@ def judged(planted: Planted, store: Path) -> Verdict:
 
 def weighed(fault: Fault, planted: Planted, is_fault: bool, verdict: Verdict) -> Row:
     """A verdict against what it should be."""
-    told = verdict.told
-    wanted = [(fault.code, told[0][1] if fault.layer == ANY and told else fault.layer)] if is_fault else []
+    told = sorted(verdict.told)
+    wanted = fault.expected(told) if is_fault else []
     return Row(fault, planted, is_fault, verdict.accused, "" if told == wanted else f"told {told}, wanted {wanted}")
 
 

@@ -25,6 +25,8 @@ _LARGEST_SCALE: Final = 1e9
 def contradictions(model: Model) -> list[Difference]:
     """The layers whose scales or zero points are others than those of the tensors that they take and give.
 
+    So is a layer that is full int8 between tensors that are not, and one whose codes reach further on one side.
+
     A file in which no tensor is described is left to the runtime, which then computes in float.
     """
     if not model.tensor_quants:
@@ -84,6 +86,8 @@ def _contradiction(model: Model, op: Op) -> str:
             continue
         if not abs(quant.scale - scale) <= _TOLERANCE * abs(scale):
             return f"its {side} scale is {scale:.6g}, the tensor's own is {quant.scale:.6g}"
+        if abs(quant.low + quant.high) > 1:  # Narrower codes than 8 bits have are narrower on both sides.
+            return f"the codes of its {side} go from {quant.low:g} to {quant.high:g}"
         if zero is not None and not abs(quant.zero - zero) <= _ZERO_TOLERANCE:
             return f"its {side} zero point is {zero}, the tensor's own is {quant.zero:g}"
     return ""

@@ -25,10 +25,14 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An operator of the first model, and what the second one has otherwise."""
+    """An operator of the first model, and what the second one has otherwise.
+
+    `is_minor`: it computes the same, but who asks the file what to feed is told something else.
+    """
 
     operator: str
     text: str
+    is_minor: bool = False
 
 
 def differences(first: Model, second: Model, match: Match) -> list[Difference]:
@@ -39,14 +43,30 @@ def differences(first: Model, second: Model, match: Match) -> list[Difference]:
     shared = {key for key, op in ours.items() if key in theirs and _family(op) == _family(theirs[key])}
     pairs = {id(ours[key]): (ours[key], theirs[key]) for key in ours if key in shared}
     pairs |= {id(op): (op, other) for op, other in match.pairs}
-    before, after = _Wiring(first, shared), _Wiring(second, shared)
-    found = []
+    by_name = {one.name for one in first.inputs} == {one.name for one in second.inputs}
+    before, after = _Wiring(first, shared, by_name), _Wiring(second, shared, by_name)
+    found = _inputs(first, second) if by_name else []
     for op, other in pairs.values():
         if text := _set_otherwise(op, other, before, after):
             found.append(Difference(op.name, text))
         elif (op.subgraph, op.name) in shared and op.name == other.name and before.inputs(op) != after.inputs(other):
             found.append(Difference(op.name, f"takes {after.told(other)}; the float model's takes {before.told(op)}"))
     return found + _outputs(first, second, before, after)
+
+
+def _inputs(first: Model, second: Model) -> list[Difference]:
+    """Inputs that are of another kind of number, or say another size; the number of samples is nobody's."""
+    found, others = [], {one.name: one for one in second.inputs}
+    for ours in first.inputs:
+        theirs = others[ours.name]
+        if (ours.data_type == "float") != (theirs.data_type == "float"):
+            text = f"this input takes {theirs.data_type}; in the float model {ours.data_type}"
+            found.append(Difference(ours.name, text))
+        sizes = zip(ours.shape[1:], theirs.shape[1:], strict=False)
+        if len(ours.shape) == len(theirs.shape) and any(one != two for one, two in sizes if one > 0 and two > 0):
+            text = f"this input says it takes {list(theirs.shape)}; in the float model {list(ours.shape)}"
+            found.append(Difference(ours.name, text, is_minor=True))
+    return found
 
 
 def foreign_casts(model: Model) -> dict[str, int]:
@@ -92,7 +112,8 @@ def _set_otherwise(op: Op, other: Op, before: _Wiring, after: _Wiring) -> str:
         theirs.pop(name, None)
     for name, value in ours.items():
         if theirs.get(name, value) != value:
-            return f"its {name} is {_told(theirs[name])}, {_told(value)} in the float model"
+            verb = "are" if isinstance(value, tuple) else "is"
+            return f"its {name} {verb} {_told(theirs[name])}, {_told(value)} in the float model"
     activation, wanted = after.activation(other), before.activation(op)
     # What a full-int8 layer's codes can hold is its upper limit too: mnnquant's EMA makes a ReLU of a ReLU6.
     bounded = any(weights.full_int8 for weights in other.weights)
@@ -108,11 +129,13 @@ def _told(value: object) -> str:
 class _Wiring:
     """What each operator of a model takes, in terms of operators that another model has too."""
 
-    def __init__(self, model: Model, shared: set[Key]) -> None:
+    def __init__(self, model: Model, shared: set[Key], by_name: bool) -> None:
         self._shared = shared
         self._names = {name: number for number, name in enumerate(model.tensor_names)}
         self._producers = {(op.subgraph, tensor): op for op in model.ops for tensor in op.outputs}
-        self._inputs = [op.name for op in model.ops if op.kind == "Input"]
+        inputs = [op.output_names[0] if op.output_names else op.name for op in model.ops if op.kind == "Input"]
+        # By their names where both models have the same, else by their order.
+        self._inputs: dict[str, object] = {name: name if by_name else number for number, name in enumerate(inputs)}
         self._consumers: dict[tuple[str, int], list[Op]] = {}
         for op in model.ops:
             for tensor in op.inputs:
@@ -154,7 +177,7 @@ class _Wiring:
         if op is None or depth > _DEPTH:
             return f"#{tensor}" if op is None else "..."
         if op.kind == "Input":
-            return ("input", self._inputs.index(op.name))
+            return ("input", self._inputs[op.output_names[0] if op.output_names else op.name])
         if op.kind == "Const":
             return "const"
         if (subgraph, op.name) in self._shared:
@@ -170,5 +193,7 @@ def _words(source: Source) -> str:
         return " and ".join(sorted(_words(one) for one in source))
     if isinstance(source, tuple):
         name, number = source
-        return f"{name}" if name != "input" and number == 0 else f"{name} {number}"
+        if name == "input":
+            return f"input {number}"
+        return str(name) if number == 0 else f"output {number} of {name}"
     return str(source)

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.checks.finding import FAILED, PASSED, Result
-from pytest_mnnquant.checks.weights import WeightError, check_weights, weight_errors
+from pytest_mnnquant.checks.weight_errors import WeightError, weight_errors
+from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.params import read_params, write_params
@@ -180,7 +181,7 @@ def test_one_lost_channel_is_named_though_the_layer_as_a_whole_looks_right(works
     assert not error.is_other
     result = check(base, flattened)
     assert codes(result) == ["MNQ412"]
-    assert "1 of its 24 channels (first: 3)" in result.findings[0].message
+    assert "the weights of 1 of its 24 scales (first: 3)" in result.findings[0].message
 
 
 def test_what_becomes_of_a_channel_of_next_to_nothing_does_not_matter(workshop: Workshop) -> None:

@@ -9,6 +9,9 @@ from typing import Final
 
 from tests.faults.factory import Factory
 
+#: The layer where all are struck alike.
+ANY: Final = "*"
+
 
 @dataclass(frozen=True)
 class Planted:
@@ -57,7 +60,8 @@ class Fault:
     """One row of the catalogue: `code` and `layer` are what the only root-cause finding must say.
 
     `layer` is empty where the fault is the whole model's. `warnings` are rules that a person would agree with for the
-    twin (few samples, ...). `needs` says what is missing here to plant it (an old MNN), or nothing.
+    twin (few samples, ...). `needs` says what is missing here to plant it (an old MNN), or nothing. `beside` are the
+    (code, layer) of a second fault that has nothing to do with the first one.
     """
 
     section: str
@@ -67,17 +71,21 @@ class Fault:
     build: Builder
     warnings: tuple[str, ...] = ()
     needs: Callable[[], str] = str
+    beside: tuple[tuple[str, str], ...] = ()
 
     def lacks(self) -> str:
         """What is missing here to plant it; empty where nothing is."""
         return self.needs()
 
+    def expected(self, told: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The root causes that are to be told, sorted; `told` names the layer where any is right."""
+        own = next((layer for code, layer in told if code == self.code), "") if self.layer == ANY else self.layer
+        return sorted([(self.code, own), *self.beside])
+
     def __str__(self) -> str:
         return f"{self.section}-{self.slug}"
 
 
-#: The layer where all are struck alike.
-ANY: Final = "*"
 #: Sections of which faults, and of which twins too, are judged in each run of the tests; all are by the scoreboard.
 JUDGED_ALWAYS: Final = {"planted": "ABCDI", "twins": "CDI"}
 #: All planted faults, in the order of their modules.
@@ -92,11 +100,12 @@ def fault(
     *,
     warnings: tuple[str, ...] = (),
     needs: Callable[[], str] = str,
+    beside: tuple[tuple[str, str], ...] = (),
 ) -> Callable[[Builder], Builder]:
     """Add the decorated builder to the list."""
 
     def add(build: Builder) -> Builder:
-        FAULTS.append(Fault(section, slug, code, layer, build, warnings, needs))
+        FAULTS.append(Fault(section, slug, code, layer, build, warnings, needs, beside))
         return build
 
     return add

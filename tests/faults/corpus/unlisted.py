@@ -10,19 +10,20 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from torch import nn
 from torch.nn import functional
 
 from pytest_mnnquant.mnnfile.flatbuffer import Table
 from pytest_mnnquant.mnnfile.model import TensorQuant, read_model
+from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.prepare import Prepared
 from tests.faults.corpus.deployment import APART, weights_of
 from tests.faults.corpus.mnnquant import EMA, KL, Made, of_images, of_samples, quantized, retrained
 from tests.faults.corpus.mnnquant import images as pictures
-from tests.faults.corpus.params_files import W8
+from tests.faults.corpus.params_files import FLAG, W8
 from tests.faults.corpus.plan import ANY, Pair, Planted, fault
-from tests.faults.corpus.runtime import scaled
 from tests.faults.corpus.tampered import (
     ALPHA,
     BIAS,
@@ -39,7 +40,6 @@ from tests.faults.corpus.tampered import (
     images,
     untold,
     varied,
-    varied_int8,
 )
 from tests.faults.corpus.tools import held_out, keep, known, source, write_samples
 from tests.faults.factory import HIDDEN, LAST, NET, Factory
@@ -50,7 +50,7 @@ GARMENT: Final = "garment_classifier"
 MOBILE: Final = "mobile_net"
 BITS: Final = "--weightQuantBits"
 # Slots of MNN 3.6.1's schema.
-INTEGERS, NUMBERS, DIMS, LAYOUT, LOWEST, EPSILON, APART_AT, RESIZE = 5, 7, 0, 2, 8, 1, 6, 5
+INTEGERS, NUMBERS, LOWEST, EPSILON, APART_AT = 5, 7, 8, 1, 6
 OPS, SUBGRAPHS, SUBGRAPH_OPS = 3, 10, 4
 #: Layers of the networks below.
 QUERY, KEY = (f"/blocks/blocks.0/attention/{name}/Add_output_0__matmul_converted" for name in ("query", "key"))
@@ -157,11 +157,20 @@ class Probabilities(nn.Module):
         return torch.softmax(self.net(x), 1)
 
 
-def edited(slug: str, start: Start, code: str, layer: str, way: str) -> Callable[[Edit], Edit]:
+def edited(
+    slug: str,
+    start: Start,
+    code: str,
+    layer: str,
+    way: str,
+    *,
+    warnings: tuple[str, ...] = (),
+    beside: tuple[tuple[str, str], ...] = (),
+) -> Callable[[Edit], Edit]:
     """Plant the decorated edit of a healthy model, to be found with data or from the files alone."""
 
     def add(edit: Edit) -> Edit:
-        @fault("V", slug, code, layer)
+        @fault("V", slug, code, layer, warnings=warnings, beside=beside)
         def build(factory: Factory) -> Pair:
             healthy = start(factory)
             if (made := known(factory, "unlisted", slug)) is None:
@@ -220,6 +229,24 @@ def positions_exchanged(copy: Copy) -> None:
     rows[[0, 8]] = rows[[8, 0]].copy()
 
 
+@fault("V", "scales-of-another-layer", "MNQ410", QUERY)
+def scales_of_another_layer(factory: Factory) -> Pair:
+    """A params file that lists the weight scales of query and key the wrong way round, and the model made with it."""
+    if (path := known(factory, "unlisted", "scales")) is None:
+        params = read_params(factory.params(TRANSFORMER))
+        scales = {entry.weight.name: entry.weight.scales for entry in params.layers}
+        scales[QUERY], scales[KEY] = scales[KEY], scales[QUERY]
+        layers = tuple(
+            dataclasses.replace(entry, weight=dataclasses.replace(entry.weight, scales=scales[entry.weight.name]))
+            for entry in params.layers
+        )
+        path = keep(factory, factory.fresh("exchanged.bin", b" "), "unlisted", "scales")
+        write_params(dataclasses.replace(params, layers=layers), path)
+    twin = transformer_int8(factory)
+    model = factory.convert(twin.source, FLAG, path)
+    return Pair(Planted(twin.source, model, path), Planted(twin.source, twin.model, twin.params))
+
+
 # Codes of few bits ---------------------------------------------------------------------------------------------------
 
 
@@ -251,11 +278,11 @@ def truncated(factory: Factory) -> Pair:
 def joined(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Two codes of 4 bits in a byte."""
     first, second = codes.reshape(-1, 2).T
-    return first << 4 | second
+    return np.asarray(first << 4 | second, np.uint8)
 
 
 @edited("scales-of-two-blocks", weights_only(GARMENT, "w4b32", BITS, "4", "--weightQuantBlock", "32"), "MNQ412", FC1,
-        STILL)  # fmt: skip
+        STILL, warnings=("MNQ414",))  # fmt: skip
 def scales_of_two_blocks(copy: Copy) -> None:
     """Two of the eight blocks of one channel have each other's minimum and scale."""
     pairs = copy.array(copy.table(FC1, QUANTIZED), ALPHA, "<f4").reshape(120, 8, 2)
@@ -268,9 +295,9 @@ def lowest_code(copy: Copy) -> None:
     copy.put(copy.table(EXCITE, QUANTIZED), LOWEST, "i", -122)
 
 
-@fault("V", "scales-too-small-for-16-bits", "MNQ410", HIDDEN)
-def scales_too_small_for_half_precision(factory: Factory) -> Pair:
-    """Weights are so small that their scales are 0 as 16-bit floats; what follows makes up for them."""
+@fault("V", "scales-too-large-for-16-bits", "MNQ403", LAST)
+def scales_too_large_for_half_precision(factory: Factory) -> Pair:
+    """The head answers in units so small that the minima of its weights are infinite as 16-bit floats."""
     wrong, twin = (
         Planted(
             net,
@@ -278,9 +305,20 @@ def scales_too_small_for_half_precision(factory: Factory) -> Pair:
             data=factory.evaluation(),
             options=("--mnn-recipe=w8-scale16",),
         )
-        for net in (scaled(factory, factor) for factor in (1e-6, 10.0))
+        for net in (in_other_units(factory, factor) for factor in (1e6, 100.0))
     )
     return Pair(wrong, twin)
+
+
+def in_other_units(factory: Factory, factor: float) -> Path:
+    if (found := known(factory, "units", factor)) is None:
+        net = onnx.load(factory.onnx())
+        for tensor in net.graph.initializer:
+            if tensor.name in ("classifier.4.weight", "classifier.4.bias"):
+                values = onnx.numpy_helper.to_array(tensor) * np.float32(factor)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        found = keep(factory, factory.fresh("units.onnx", net.SerializeToString()), "units", factor)
+    return found  # type: ignore[no-any-return]
 
 
 # Weights in a file of their own --------------------------------------------------------------------------------------
@@ -302,8 +340,7 @@ def half_a_download(factory: Factory) -> Pair:
     if (made := known(factory, "unlisted", "half")) is None:
         made = keep(factory, factory.copy(healthy), "unlisted", "half")
         new, old = (
-            weights_of(one).read_bytes()
-            for one in (healthy, factory.convert(retrained(factory), BITS, "8", APART))
+            weights_of(one).read_bytes() for one in (healthy, factory.convert(retrained(factory), BITS, "8", APART))
         )
         assert len(new) == len(old)
         weights_of(made).write_bytes(new[: len(new) // 2] + old[len(old) // 2 :])
@@ -313,23 +350,7 @@ def half_a_download(factory: Factory) -> Pair:
 # Inputs and outputs --------------------------------------------------------------------------------------------------
 
 
-@edited("input-layout", digits_int8, "MNQ204", "x", STILL)
-def input_layout(copy: Copy) -> None:
-    """Channels last, as another exporter would have it."""
-    copy.put(copy.table("x"), LAYOUT, "b", 1)
-    size = copy.array(copy.table("x"), DIMS, "<i4")
-    size[:] = size[[0, 2, 3, 1]].copy()
-
-
-@edited("input-size", varied_int8, "MNQ204", "x", STILL)
-def input_size(copy: Copy) -> None:
-    """An app asks the model how large its images are to be, and this one takes any size."""
-    size = copy.array(copy.table("x"), DIMS, "<i4")
-    assert list(size) == [1, 1, 16, 16]
-    size[2:] = 24
-
-
-@edited("inputs-renamed", beside_w8, "MNQ204", "", RUN)
+@edited("inputs-renamed", beside_w8, "MNQ204", "/left/Conv_output_0", RUN)
 def inputs_renamed(copy: Copy) -> None:
     """Each of two inputs of one shape has the other one's name."""
     names = copy.model.tensor_names
@@ -362,7 +383,7 @@ def batch_of_one(copy: Copy) -> None:
 # Recurrent and embedded ----------------------------------------------------------------------------------------------
 
 
-@edited("gates-exchanged", words_w8, "MNQ204", "UnaryOp29", RUN)
+@edited("gates-exchanged", words_w8, "MNQ204", "UnaryOp26", RUN)
 def gates_exchanged(copy: Copy) -> None:
     """In the loop's body the forget gate takes the values of the input gate, and the other way round."""
     net = Table.root(memoryview(bytes(copy.data)))
@@ -372,7 +393,7 @@ def gates_exchanged(copy: Copy) -> None:
     one[:], other[:] = other.copy(), one.copy()
 
 
-@edited("word-without-a-vector", words_w8, "MNQ412", "table.weight", RUN)
+@edited("word-without-a-vector", words_w8, "MNQ410", "table.weight", RUN)
 def word_without_a_vector(copy: Copy) -> None:
     """A word of the vocabulary is lost that no sentence of the evaluation data holds."""
     rows = copy.array(copy.table("table.weight"), NUMBERS, "<f4").reshape(50, 12)
@@ -428,12 +449,16 @@ def biases_off_by_one(copy: Copy) -> None:
     found[:] = np.roll(found, 1)
 
 
-@edited("first-and-last-layer", weights_only(MOBILE, "w8", BITS, "8"), "MNQ411", STEM, RUN)
+@edited(
+    "first-and-last-layer",
+    weights_only(MOBILE, "w8", BITS, "8"),
+    "MNQ411",
+    STEM,
+    RUN,
+    beside=(("MNQ412", LAST),),
+)
 def first_and_last_layer(copy: Copy) -> None:
-    """Two faults that have nothing to do with each other: a bias of the first layer, two classes of the last one.
-
-    Expected is the first; the other one (channels of the last layer) is an error of its own as well.
-    """
+    """Two faults that have nothing to do with each other: a bias of the first layer, two classes of the last one."""
     first = bias(copy, STEM)
     first[np.abs(first).argmax()] *= -1
     rows, pairs = copy.codes(LAST), copy.array(copy.table(LAST, QUANTIZED), ALPHA, "<f4").reshape(-1, 2)

@@ -1,0 +1,229 @@
+"""What is stored of a layer's weights, decoded, against the source's: how far they are off, and in which way."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.mnnfile.matching import Match
+from pytest_mnnquant.mnnfile.model import BadModel, Floats, Model, Op
+from pytest_mnnquant.mnnfile.storage import Affine, Storage
+
+# No rounding errs by more than half a step, which is 4.8 dB above its mean power of step^2 / 12. Of MNN's own ways to
+# quantize only mnnquant's ADMM weights come near that (3.9 dB). An error beyond it is no rounding.
+_MARGIN_DB = 6.0
+# Steps finer than this are judged as if they were this fine; float16 keeps about 67 dB.
+_FINEST_DB = 50.0
+# A channel of which more than this share of the power is error is lost.
+_LOST = 0.1
+# MNN's converter gives channels of smaller steps no scale.
+_NO_SCALE = 1e-6
+# Other weights in this share of the channels are not those of another layer or training.
+_FEW = 0.25
+# Weights of one block: four bytes each, in a cache of 256 kB or more.
+_CACHED = 1 << 15
+# In steps: the mean error of rounding is next to none, that of truncation is half a step.
+_DRIFT = 0.3
+# In steps: how near floats lie to the codes that they stand for.
+_ON_GRID = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class WeightError:
+    """SQNR in dB of a layer's decoded weights, measured and as rounding to its steps would give.
+
+    Of its `channels` (scale groups), `clipped` can't hold the source's largest weights, where that is all that is
+    wrong, and `lost` have errors that are no rounding while the layer as a whole looks right (`first_lost` is one).
+    `coarseness`: root mean square of its steps over that of the steps that its weights need. `calibrated` tells that
+    the scales came from a params file or tool, not from the converter; `changed` that but for the lost channels all is
+    well, so that `measured` leaves them out; `flattened` that the first lost one holds a single code. `drift` is the
+    mean error in steps: rounding has none.
+    """
+
+    layer: str
+    measured: float
+    expected: float
+    clipped: int = 0
+    channels: int = 0
+    lost: int = 0
+    first_lost: int = -1
+    coarseness: float = 1.0
+    calibrated: bool = False
+    changed: bool = False
+    flattened: bool = False
+    drift: float = 0.0
+
+    @property
+    def is_other(self) -> bool:
+        """Whether rounding can't explain the difference."""
+        return self.measured < self.expected - _MARGIN_DB or self.is_truncated
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether weights were rounded to one side: the noise is then 4 times (6 dB) that of rounding."""
+        return abs(self.drift) > _DRIFT and self.measured > self.expected - _MARGIN_DB - 2
+
+
+def weight_errors(base: Model, model: Model, match: Match) -> tuple[list[WeightError], list[Finding]]:
+    """Compare each pair of layers; returns the figures, and findings where weights can't be decoded."""
+    errors, findings = [], []
+    for layer, stored in sorted(match.pairs, key=lambda pair: -pair[0].weight_count):
+        if layer.is_convolution and not stored.is_convolution:
+            continue  # Told by their weights, in another order.
+        if len(layer.weights) != 1 or len(stored.weights) != 1:
+            continue  # MNN's own RNN operators hold several tensors, always float: the coverage check tells of them.
+        try:
+            ours = base.decoded(layer).reshape(-1)
+            found = _compared(ours, model, layer, stored)
+        except BadModel as error:
+            findings.append(Finding("MNQ403", f"its weights can't be decoded: {error}", layer.name))
+            continue
+        if found is None:
+            findings.append(_not_held(model, layer, stored, ours.size))
+        else:
+            errors.append(found)
+    return errors, findings
+
+
+def _not_held(model: Model, layer: Op, stored: Op, count: int) -> Finding:
+    weights = stored.weights[0]
+    if weights.storage is Storage.INTEGER and not np.isfinite(_scales(model, stored)).all():
+        is_half = weights.half_scales
+        return Finding(
+            "MNQ403",
+            "its scales or minima are infinite or no numbers",
+            layer.name,
+            cause="16-bit floats hold no more than 65,504" if is_half else "",
+            remedy="convert without --weightQuantScaleBits 16" if is_half else "convert and quantize this source again",
+        )
+    message = f"it does not hold the {count} finite weights of the source"
+    return Finding("MNQ403", message, layer.name, remedy="convert and quantize this source again")
+
+
+def _scales(model: Model, stored: Op) -> npt.NDArray[np.float32]:
+    found = model.affine(stored)
+    return np.concatenate([found.scales, found.offsets])
+
+
+def weights_of(base: Model, model: Model, match: Match, name: str) -> str:
+    """The other layer of the source whose weights the layer of this name holds; empty where it is none's."""
+    pairs = {layer.name: (layer, stored) for layer, stored in match.pairs}
+    _, stored = pairs[name]
+    for other, _ in match.pairs:
+        if other.name == name or other.weight_count != pairs[name][0].weight_count or len(other.weights) != 1:
+            continue
+        try:
+            found = _compared(base.decoded(other).reshape(-1), model, other, stored)
+        except BadModel:
+            continue
+        if found is not None and not found.is_other and not found.changed:
+            return other.name
+    return ""
+
+
+def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError | None:
+    """The error of one layer; None where the stored weights are not as many as the source's, or not finite.
+
+    Expected noise power of rounding is step^2 / 12 (uniform error of half a step either way).
+    """
+    weights = stored.weights[0]
+    if weights.storage in (Storage.INTEGER, Storage.SPARSE_INTEGER):
+        quantized = model.affine(stored)
+        steps = np.abs(quantized.scales).astype(np.float64)
+        size = quantized.codes.size
+    else:
+        quantized, steps = None, np.empty(0)
+        theirs = model.decoded(stored).reshape(-1)
+        size = theirs.size
+    if size != ours.size:
+        return None
+    groups = len(steps) or max(1, layer.shape[0] if layer.shape and size % layer.shape[0] == 0 else 1)
+    rows = ours.reshape(groups, -1)
+    sums = _sums(rows, quantized if quantized is not None else theirs.reshape(groups, -1))
+    if not np.isfinite(sums.noise).all():
+        return None
+    signal, noise = float(sums.signal.sum()), float(sums.noise.sum())
+    rounding = np.square(steps) / 12 * rows.shape[1]
+    expected = 10 * math.log10(signal / rounding.sum()) if signal > 0 and rounding.sum() > 0 else math.inf
+    measured = (10 * math.log10(signal / noise) if signal > 0 else -math.inf) if noise > 0 else math.inf
+    finest, calibrated = min(expected, _FINEST_DB), weights.full_int8
+    found = WeightError(layer.name, measured, finest, channels=len(steps), calibrated=calibrated)
+    if len(steps) and (steps > 0).all():
+        found = dataclasses.replace(found, drift=float(np.median(sums.mean / steps)))
+    if not len(steps):
+        is_grid = found.is_other and weights.storage is Storage.FLOAT32 and _is_rounded(theirs.reshape(groups, -1))
+        return dataclasses.replace(found, measured=found.expected) if is_grid else found
+    if found.is_truncated:
+        return found
+    if found.is_other:
+        decoded = model.decoded(stored).reshape(groups, -1)
+        clipped = _clipped(rows, decoded, steps)
+        bad = sums.noise > 10 ** (_MARGIN_DB / 10) * rounding
+        if not (clipped and (calibrated or (steps <= _NO_SCALE).any())) and 0 < bad.sum() <= _FEW * groups:
+            return dataclasses.replace(
+                found, measured=found.expected, lost=int(bad.sum()), first_lost=int(bad.argmax()), changed=True
+            )
+        return dataclasses.replace(found, clipped=clipped)
+    # A channel of next to nothing (BatchNorm folds such) may become anything of that size: it drowns in the rounding of
+    # the others.
+    audible = sums.noise > rounding.mean()
+    lost = (sums.noise > 10 ** (_MARGIN_DB / 10) * rounding) & (sums.noise > _LOST * sums.signal) & audible
+    first = int(lost.argmax()) if lost.any() else -1
+    flattened = first >= 0 and quantized is not None and bool(np.ptp(quantized.codes[first]) == 0)
+    needed = 2 * sums.peak / ((1 << weights.bits) - 2 or 1)
+    ratio = math.sqrt(np.square(steps).sum() / np.square(needed).sum()) if needed.any() else 1.0
+    return dataclasses.replace(found, lost=int(lost.sum()), first_lost=first, coarseness=ratio, flattened=flattened)
+
+
+def _is_rounded(rows: Floats) -> bool:
+    """Whether floats are codes of 8 bits times a step a channel: mnnquant leaves such where it quantized nothing."""
+    step = np.abs(rows).max(1, keepdims=True) / np.float32(127)
+    codes = rows / np.where(step > 0, step, 1)
+    return bool((np.abs(codes - np.rint(codes)) < _ON_GRID).all())
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """For each group of weights: sums of squares of source and of error, mean error, the source's largest magnitude."""
+
+    signal: npt.NDArray[np.float64]
+    noise: npt.NDArray[np.float64]
+    mean: npt.NDArray[np.float64]
+    peak: npt.NDArray[np.float64]
+
+
+def _sums(rows: Floats, stored: Affine | Floats) -> _Sums:
+    """Walk both in blocks that stay in the processor's cache: what is compared is touched once."""
+    groups, width = rows.shape
+    sums = _Sums(*(np.empty(groups) for _ in range(4)))
+    high = max(1, _CACHED // max(1, width))
+    buffer = np.empty((min(high, groups), width), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, groups, high):
+            ours = rows[start : start + high]
+            part = slice(start, start + len(ours))
+            error = buffer[: len(ours)]
+            if isinstance(stored, Affine):
+                np.multiply(stored.codes[part], stored.scales[part, np.newaxis], out=error, casting="unsafe")
+                error += stored.offsets[part, np.newaxis]
+                error -= ours
+            else:
+                np.subtract(stored[part], ours, out=error)
+            sums.mean[part] = error.mean(1)
+            sums.noise[part] = np.einsum("ij,ij->i", error, error)
+            sums.signal[part] = np.einsum("ij,ij->i", ours, ours)
+            sums.peak[part] = np.maximum(ours.max(1), -ours.min(1))
+    return sums
+
+
+def _clipped(ours: Floats, theirs: Floats, steps: npt.NDArray[np.float64]) -> int:
+    """How many groups can't hold the source's largest values, if nothing else is wrong; both are [groups, n]."""
+    step = steps[:, np.newaxis]
+    beyond = (ours > theirs.max(1, keepdims=True) + step) | (ours < theirs.min(1, keepdims=True) - step)
+    wrong = np.abs(ours - theirs) > step
+    return 0 if (wrong & ~beyond).any() else int(beyond.any(1).sum())
