@@ -251,14 +251,18 @@ def _vector_errors(base: Model, model: Model, match: Match) -> dict[str, float]:
 def _other_vectors(base: Model, model: Model, match: Match, recipe: Recipe | None) -> list[Finding]:
     """Biases and normalizations that are not the source's."""
     allowed = _TRAINED if recipe is not None and recipe.feature == "EMA" else _VECTOR_TOLERANCE
-    remedy = "convert and quantize this source again"
+    errors = _vector_errors(base, model, match)
+    wrong = {name: share for name, share in errors.items() if not share <= allowed}
+    cause = ""
+    if 1 < len(errors) <= 2 * len(wrong):
+        cause = f"so are {len(wrong)} of {len(errors)}: the file is of another training, or another checkpoint, of it"
     return [
         Finding(
             "MNQ411",
             f"its bias or normalization is off by {share:.2g} of its largest value, {allowed:g} allowed",
             name,
-            remedy=remedy,
+            cause,
+            "convert and quantize this source again",
         )
-        for name, share in _vector_errors(base, model, match).items()
-        if not share <= allowed
+        for name, share in wrong.items()
     ]

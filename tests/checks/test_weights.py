@@ -269,3 +269,52 @@ def test_a_block_that_was_dropped_is_named_where_mnn_could_have_given_it(worksho
     )
     other = check_weights(digits.model, blocked, match_layers(digits.model, blocked), None, recipe_named("w8b64"))
     assert "one for 32 weights, one for 64" in other.findings[0].message
+
+
+def test_a_layer_that_holds_the_weights_of_another_one_is_told_whose(workshop: Workshop, tmp_path: Path) -> None:
+    """Query and key of a transformer have one shape."""
+    variant = workshop.variant("tiny_transformer", "w8")
+    layers = {op.name: op for op in variant.model.layers}
+    first, second = (
+        layers[f"/blocks/blocks.0/attention/{one}/Add_output_0__matmul_converted"] for one in ("query", "key")
+    )
+    content = bytearray(variant.model.path.read_bytes())
+    for slot, size in ((0, 1), (1, 4)):  # Codes and scales.
+        spans = []
+        for op in (first, second):
+            assert op.parameters is not None
+            table = op.parameters.table(3)
+            assert table is not None
+            start, count = table.span(slot, size)
+            spans.append(slice(start, start + count * size))
+        content[spans[0]], content[spans[1]] = content[spans[1]], content[spans[0]]
+    (tmp_path / "net.mnn").write_bytes(content)
+    result = check(variant.base, read_model(tmp_path / "net.mnn"))
+    causes = {finding.layer: finding.cause for finding in result.findings if finding.code == "MNQ410"}
+    assert causes == {
+        first.name: f"it holds the weights of {second.name!r}",
+        second.name: f"it holds the weights of {first.name!r}",
+    }
+
+
+def test_weights_that_were_cut_off_instead_of_rounded_are_told(digits: Prepared) -> None:
+    error = WeightError("a", 12.1, 18.0, drift=-0.49)
+    assert error.is_other
+    assert error.is_truncated
+    assert not WeightError("a", 18.0, 18.0, drift=-0.01).is_other
+    assert not WeightError("a", 3.0, 18.0, drift=0.4).is_truncated  # Clipped weights are off to one side too.
+
+
+def test_vectors_of_another_checkpoint_are_told_together(digits: Prepared) -> None:
+    shifted = {name: vector * 1.002 for name, vector in digits.model.vectors().items()}
+
+    class Later(Model):
+        def vectors(self) -> dict[str, Floats]:
+            return shifted
+
+    later = Later(**{item.name: getattr(digits.model, item.name) for item in dataclasses.fields(Model)})
+    result = check(digits.model, later)
+    assert set(codes(result)) == {"MNQ411"}
+    assert result.findings[0].cause == "so are 4 of 4: the file is of another training, or another checkpoint, of it"
+    ema = check_weights(digits.model, later, match_layers(digits.model, later), None, recipe_named("mnnquant-ema"))
+    assert ema.outcome == PASSED

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +81,31 @@ def test_an_operator_that_takes_something_else(workshop: Workshop, tmp_path: Pat
     (difference,) = found(variant.base, wrong)
     assert difference.operator == op.name
     assert difference.text.startswith("takes ")
+
+
+def with_input(model: Model, **values: Any) -> Model:
+    return dataclasses.replace(model, inputs=(dataclasses.replace(model.inputs[0], **values),))
+
+
+def test_an_input_of_another_size_is_minor_and_one_of_other_numbers_is_not(digits_int8: Variant) -> None:
+    model = digits_int8.model
+    (size,) = found(digits_int8.base, with_input(model, shape=(1, 1, 24, 24)))
+    assert size.is_minor
+    assert size.text.startswith("this input says it takes [1, 1, 24, 24]; in the float model ")
+    for shape in ((7, 1, 16, 16), (-1, 1, -1, -1), (1, 1, 16)):
+        assert found(digits_int8.base, with_input(model, shape=shape)) == []
+    (numbers,) = found(digits_int8.base, with_input(model, data_type="uint8"))
+    assert not numbers.is_minor
+    assert numbers.text == "this input takes uint8; in the float model float"
+
+
+def test_outputs_in_another_order(workshop: Workshop) -> None:
+    model = workshop.variant("digits_cnn", "w8").model
+    two = (*model.output_names, model.layers[0].output_names[0])
+    first, second = (dataclasses.replace(model, output_names=names) for names in (two, two[::-1]))
+    assert [one.text for one in found(first, second)] == [
+        f"the outputs are {two[1]}, {two[0]}; in the float model {two[0]}, {two[1]}: by number each is another"
+    ]
 
 
 def test_settings_have_the_names_of_the_schema(digits: Prepared) -> None:
