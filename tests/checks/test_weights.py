@@ -14,7 +14,7 @@ from pytest_mnnquant.checks.finding import FAILED, PASSED, Result
 from pytest_mnnquant.checks.weight_errors import WeightError, weight_errors
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
-from pytest_mnnquant.mnnfile.model import Model, read_model
+from pytest_mnnquant.mnnfile.model import Floats, Model, read_model
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.recipes import recipe_named
@@ -275,8 +275,8 @@ def test_a_layer_that_holds_the_weights_of_another_one_is_told_whose(workshop: W
     """Query and key of a transformer have one shape."""
     variant = workshop.variant("tiny_transformer", "w8")
     layers = {op.name: op for op in variant.model.layers}
-    first, second = (
-        layers[f"/blocks/blocks.0/attention/{one}/Add_output_0__matmul_converted"] for one in ("query", "key")
+    names = (f"/blocks/blocks.0/attention/{one}/Add_output_0__matmul_converted" for one in ("query", "key"))
+    first, second = (layers[name] for name in names)
     )
     content = bytearray(variant.model.path.read_bytes())
     for slot, size in ((0, 1), (1, 4)):  # Codes and scales.
@@ -297,7 +297,7 @@ def test_a_layer_that_holds_the_weights_of_another_one_is_told_whose(workshop: W
     }
 
 
-def test_weights_that_were_cut_off_instead_of_rounded_are_told(digits: Prepared) -> None:
+def test_weights_that_were_cut_off_instead_of_rounded_are_told() -> None:
     error = WeightError("a", 12.1, 18.0, drift=-0.49)
     assert error.is_other
     assert error.is_truncated
