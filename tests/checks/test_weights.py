@@ -277,7 +277,6 @@ def test_a_layer_that_holds_the_weights_of_another_one_is_told_whose(workshop: W
     layers = {op.name: op for op in variant.model.layers}
     names = (f"/blocks/blocks.0/attention/{one}/Add_output_0__matmul_converted" for one in ("query", "key"))
     first, second = (layers[name] for name in names)
-    )
     content = bytearray(variant.model.path.read_bytes())
     for slot, size in ((0, 1), (1, 4)):  # Codes and scales.
         spans = []
