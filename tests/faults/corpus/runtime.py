@@ -114,8 +114,8 @@ def doubled(layer: str, which: int) -> Callable[[dict[str, Any]], None]:
 
 
 through_json("convint8-invisible", "MNQ601", HIDDEN, without_tensors)
-through_json("convint8-invisible-first-layer", "MNQ601", FIRST, without_those_of(FIRST))
-through_json("convint8-invisible-last-layer", "MNQ601", LAST, without_those_of(LAST))
+through_json("convint8-invisible-first-layer", "MNQ416", FIRST, without_those_of(FIRST))
+through_json("convint8-invisible-last-layer", "MNQ416", LAST, without_those_of(LAST))
 through_json("quant-info-mismatch-log", "MNQ416", SECOND, doubled(SECOND, 0))
 through_json("quant-info-mismatch-log-without-data", "MNQ416", HIDDEN, doubled(HIDDEN, 1), data=False)
 through_json("quant-info-mismatch-log-input", "MNQ416", FIRST, doubled(FIRST, 0))
