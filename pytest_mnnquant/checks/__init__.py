@@ -14,4 +14,5 @@ CHECKS: Final = (
     "calibration",
     "accuracy",
     "latency",
+    "memory",
 )

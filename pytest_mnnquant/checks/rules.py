@@ -117,6 +117,8 @@ RULES: Final = {
         ),
         Rule("MNQ804", "bundle-mixed", _W, "The model and the params file carry different uuids."),
         Rule("MNQ901", "latency-ratio", _E, "The quantized model is slower than allowed."),
+        Rule("MNQ902", "int8-not-faster", _W, "Int8 is no faster on a host that has instructions for it."),
+        Rule("MNQ903", "low-memory-fails", _W, "The model can't run in MNN's memory mode 2 (low)."),
     )
 }
 

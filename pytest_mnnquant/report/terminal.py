@@ -100,7 +100,7 @@ def _wrapped(first: str, text: str) -> list[str]:
     return lines
 
 
-COLUMNS: Final = ("variant", "size", "coverage", "accuracy change", "latency", "verdict")
+COLUMNS: Final = ("variant", "size", "coverage", "accuracy change", "latency", "memory", "verdict")
 
 
 def tables(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[tuple[str, ...]]]]:
@@ -116,11 +116,8 @@ def _row(label: str, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]
     def metric(check: str, key: str) -> Any:
         return checks.get(check, {}).get("metrics", {}).get(key)
 
-    size, share, ratio = (
-        metric("size", "size_ratio"),
-        metric("coverage", "coverage"),
-        metric("latency", "latency_ratio"),
-    )
+    size, share = metric("size", "size_ratio"), metric("coverage", "coverage")
+    ratio, memory = metric("latency", "latency_ratio"), metric("memory", "memory_ratio")
     failed = _failed(checks)
     open_ = [name for name, check in checks.items() if check["outcome"] == "inconclusive"]
     verdict = f"FAILED: {failed}" if failed else "ok" + (f" (inconclusive: {', '.join(open_)})" if open_ else "")
@@ -130,6 +127,7 @@ def _row(label: str, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]
         "-" if share is None else f"{share:.1%}",
         _accuracy(metric("accuracy", "task"), metric("accuracy", "outputs")),
         "-" if ratio is None else f"{ratio:.2f}x float",
+        "-" if memory is None else f"{memory:.2f}x float",
         verdict,
     )
 
@@ -184,6 +182,7 @@ def write_summary(reporter: Any, records: Sequence[Mapping[str, Any]], verbose: 
 def _notes(records: Sequence[Mapping[str, Any]], verbose: bool) -> list[str]:
     warnings: dict[str, list[str]] = {}
     unjudged: dict[str, list[str]] = {}
+    said: dict[str, list[str]] = {}
     ignored: Counter[str] = Counter()
     for item in records:
         check, where = item["check"], f"{item['model']} {item['label']}"
@@ -191,12 +190,15 @@ def _notes(records: Sequence[Mapping[str, Any]], verbose: bool) -> list[str]:
         for finding in check["findings"]:
             if finding["severity"] == "warning":
                 warnings.setdefault(f"{finding['code']} {finding['rule']}", []).append(f"{where}: {finding['message']}")
+        if note := check["metrics"].get("note"):
+            said.setdefault(check["check"], []).append(f"{where}: {note}")
         if check["outcome"] in ("skipped", "inconclusive"):
             unjudged.setdefault(f"{check['check']} {check['outcome']}: {check['reason']}", []).append(where)
     lines = [f"  ignored {code}: {count} (--mnn-ignore)" for code, count in sorted(ignored.items())]
-    for title, texts in warnings.items():
+    told = {f"warning {title}": texts for title, texts in warnings.items()} | said
+    for title, texts in told.items():
         lines.append(
-            f"  warning {title}: {texts[0]}"
+            f"  {title}: {texts[0]}"
             + (f" (and {len(texts) - 1} more)" if len(texts) > 1 and not verbose else "")
         )
         if verbose:
