@@ -26,7 +26,9 @@ SHORTEST = 2e-4
 
 def opened(job: dict[str, Any], which: int, batch: dict[str, Any]) -> Any:
     """A session of one of the models, fed, and run a few times: a failing one says so here."""
-    session = runner.Session(job, job["models"][which])
+    threads = job["threads"]  # One number, or one for each model.
+    own = {**job, "threads": threads[which] if isinstance(threads, list) else threads}
+    session = runner.Session(own, job["models"][which])
     names = job["names"][which]
     session.feed({names[name]: array for name, array in batch.items()})
     for _ in range(job["warmup"]):
