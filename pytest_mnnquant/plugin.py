@@ -81,17 +81,24 @@ class Records:
         self.config = config
         self.found: list[dict[str, Any]] = []
         self.problems: list[str] = []
+        self.unkept = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the records off a report."""
-        self.found.extend(getattr(report, "mnnquant", ()))
+        """Take the records off a report, and keep them: a run that is killed loses little."""
+        new = getattr(report, "mnnquant", ())
+        self.found.extend(new)
+        if new and not hasattr(self.config, "workerinput"):
+            from pytest_mnnquant.session import keep_history
+
+            keep_history(self.config, self.found)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the reports, once, where all records arrive."""
         self.found.sort(key=lambda record: int(record["order"]))
         if (self.found or options.is_asked(self.config)) and not hasattr(self.config, "workerinput"):
-            from pytest_mnnquant.session import write_reports
+            from pytest_mnnquant.session import keep_history, write_reports
 
+            self.unkept = keep_history(self.config, self.found, ended=session)
             self.problems = write_reports(self.config, self.found)
             if self.problems:
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
@@ -102,5 +109,7 @@ class Records:
             from pytest_mnnquant.report.terminal import write_summary
 
             write_summary(terminalreporter, self.found, verbose=terminalreporter.verbosity > 0)
+        if self.unkept:
+            terminalreporter.write_line(f"WARNING: {self.unkept}", yellow=True)
         for problem in self.problems:
             terminalreporter.write_line(f"ERROR: {problem}", red=True)

@@ -7,18 +7,23 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import pytest
 
 from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.config import configured_names, model_spec, read_settings
 from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.history.figures import figures_of_report
+from pytest_mnnquant.history.recorder import Recorder
+from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.store import Store, versions
 from pytest_mnnquant.report.json_report import build_report, write_report
 from pytest_mnnquant.settings import ModelSettings, Settings
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
+
+_HISTORY: Final = pytest.StashKey[Recorder]()
 
 
 class Bench:
@@ -182,6 +187,25 @@ def write_reports(config: pytest.Config, records: list[dict[str, Any]]) -> list[
     report = build_report(records, versions())
     problems = (_written(report, path) for path in bench_of(config).settings.reports)
     return [problem for problem in problems if problem]
+
+
+def keep_history(config: pytest.Config, records: list[dict[str, Any]], ended: pytest.Session | None = None) -> str:
+    """Append what is known of this run to the history, now and then, and when it has ended.
+
+    Returns a line that says why it can't be written. Without pytest-benchmark, or with a storage that is no folder,
+    there is no history.
+    """
+    recorder = config.stash.get(_HISTORY, None)
+    if recorder is None:
+        folder = storage_folder(config.getoption("benchmark_storage", None))
+        if folder is None or not records:
+            return ""
+        recorder = config.stash[_HISTORY] = Recorder(config, folder, versions()["MNN"])
+    if ended is not None or recorder.is_due:
+        complete = ended is not None and ended.exitstatus in (0, 1) and not (ended.shouldstop or ended.shouldfail)
+        figures = tuple(figures_of_report(build_report(records, versions())))
+        recorder.write(figures, finished=ended is not None, complete=complete)
+    return recorder.problem
 
 
 def _written(report: dict[str, Any], path: Path) -> str:
