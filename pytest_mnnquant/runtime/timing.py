@@ -11,11 +11,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.ratio import paired_ratio
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.execute import Arrays, Job, renamed, traced
 from pytest_mnnquant.runtime.host import Host, host_facts
 
 _PROGRAM: Final = Path(__file__).with_name("timer.py")
+# Below this there is no interval.
+_FEWEST: Final = 6
 #: MNN's numbers for `precision`; it ignores texts that it does not know.
 PRECISIONS: Final = {"normal": 0, "high": 1, "low": 2}
 #: Memory modes that are measured: normal, and low, which keeps weights of 8 bits and fewer as they are.
@@ -59,6 +62,13 @@ class PairedTimes:
     starts: tuple[int, ...] = (0,)
     settings: TimingSettings = field(default_factory=TimingSettings)
     host: Host | None = None
+
+    def tells(self, limit: float | None) -> bool:
+        """Whether more pairs would tell no more about a limit than these."""
+        if limit is None or limit == self.settings.limit or len(self.reference) < _FEWEST:
+            return True
+        ratio = paired_ratio(self.reference, self.candidate)
+        return not ratio.low <= limit <= ratio.high
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ def test_the_suite_can_be_listed(run: Run) -> None:
     expected = [f"net.py:build::{variant}::{check}" for variant in ("w8", "int8[eval]") for check in CHECKS]
     assert [line for line in found.lines if line.startswith("net.py:build::")] == expected
     assert found.status == 0
-    assert "20 tests collected" in found.text
+    assert "22 tests collected" in found.text
 
 
 def test_each_check_says_which_model_it_belongs_to(run: Run) -> None:
