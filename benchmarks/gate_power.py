@@ -31,8 +31,8 @@ from torch import nn
 _ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))
 
-from pytest_mnnquant.gate import Gate  # noqa: E402
 from pytest_mnnquant.case import case_of  # noqa: E402
+from pytest_mnnquant.gate import Gate  # noqa: E402
 from pytest_mnnquant.metrics.ratio import paired_ratio  # noqa: E402
 from pytest_mnnquant.mnnfile.model import Model, read_model  # noqa: E402
 from pytest_mnnquant.quantize.store import Store  # noqa: E402
@@ -60,6 +60,7 @@ class Net(nn.Module):
         self.head = nn.Linear(WIDTH, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits."""
         out: torch.Tensor = self.head(self.layers(x).mean((2, 3)))
         return out
 
@@ -84,6 +85,7 @@ class Counts:
     seconds: list[float] = dataclasses.field(default_factory=list)
 
     def add(self, judge: str, gate: float, alarm: bool) -> None:
+        """Count one verdict."""
         self.alarms[judge, gate] = self.alarms.get((judge, gate), 0) + alarm
 
 

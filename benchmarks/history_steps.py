@@ -1,6 +1,6 @@
 """How well steps are found: simulated histories of 60 commits, with steps of 3, 5 and 10 %, and without any.
 
-    python benchmarks/history_steps.py [--histories N] [--write]
+    python benchmarks/history_steps.py [--histories N] [--drift D] [--noise W ...] [--runs K ...] [--write]
 
 The noise. A stored ratio is level * exp(drift + noise). The noise of a run is Student's t of 4 degrees of freedom, as
 wide as `noise` says (1.4826 times the median absolute deviation). The drift is the machine's: all runs of a commit
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -102,12 +102,12 @@ def judge(steps: tuple[Step, ...], levels: Array, scores: dict[float, Score]) ->
     return len(left)
 
 
-def rows(count: int, drift: float) -> Iterator[str]:
+def rows(count: int, drift: float, noises: Sequence[float], many: Sequence[int]) -> Iterator[str]:
     """The table, a row as soon as it is there."""
     yield "| noise | runs a commit | step | at the commit | within one | further | missed | range holds it | invented |"
     yield "|---" * 9 + "|"
-    for noise in NOISES:
-        for runs in RUNS:
+    for noise in noises:
+        for runs in many:
             random = np.random.default_rng(0)
             scores, invented, of_none = {size: Score() for size in SIZES}, 0, 0
             for _ in range(count):
@@ -131,10 +131,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--histories", type=int, default=400)
     parser.add_argument("--drift", type=float, default=DRIFT)
+    parser.add_argument("--noise", type=float, nargs="+", default=NOISES)
+    parser.add_argument("--runs", type=int, nargs="+", default=RUNS)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     start, lines = time.process_time(), []
-    for line in rows(given.histories, given.drift):
+    for line in rows(given.histories, given.drift, given.noise, given.runs):
         print(line, flush=True)
         lines.append(line)
     print(f"\n{given.histories} histories a row, seed 0; {time.process_time() - start:.0f} s of processor time")

@@ -1,4 +1,4 @@
-"""The program of a child process: how long two models take, side by side; what one holds in memory; its operators' time.
+"""The program of a child process: how long two models take side by side, what one holds, and its operators' times.
 
     python timer.py JOB.json
 

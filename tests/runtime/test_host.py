@@ -20,7 +20,8 @@ def test_this_machine_is_told_by_its_architecture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("log", "used"), [(ARM_LOG, ("dotprod",)), (ARM_LOG.replace(b"i8mm: 0", b"i8mm: 1"), ("dotprod", "i8mm")), (b"", ())]
+    ("log", "used"),
+    [(ARM_LOG, ("dotprod",)), (ARM_LOG.replace(b"i8mm: 0", b"i8mm: 1"), ("dotprod", "i8mm")), (b"", ())],
 )
 def test_int8_instructions_are_those_that_mnn_uses(log: bytes, used: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_bytes(log)
