@@ -96,9 +96,7 @@ class Gate:
     def float_memory(self) -> Mapping[int, MemoryUse]:
         """What the float model holds in memory when it runs, by memory mode."""
         settings = self.settings
-        return memory_use(
-            self.prepared.model, self.inputs, timeout=settings.timeout, threads=settings.timing.threads
-        )
+        return memory_use(self.prepared.model, self.inputs, timeout=settings.timeout, threads=settings.timing.threads)
 
     @cached_property
     def float_json(self) -> dict[str, Any] | None:

@@ -144,8 +144,8 @@ OPTIONS: Final = (
            "(repeatable; default: none)", "A", float, named=True, low=0.0, high=1.0),
     Option("min_sqnr", "required SQNR of outputs in dB, for all or as OUTPUT=DB (repeatable; default: none)", "DB",
            float, named=True),
-    Option("max_latency_ratio", "allowed quantized / float latency, on all hosts or as HOST=R, HOST being its name, x86_64, "
-           "aarch64, vnni, dotprod or i8mm (repeatable; default: none, recorded but not judged)", "R", float,
+    Option("max_latency_ratio", "allowed quantized / float latency, on all hosts or as HOST=R, HOST being its name, "
+           "x86_64, aarch64, vnni, dotprod or i8mm (repeatable; default: none, recorded but not judged)", "R", float,
            named=True, low=0.0),
     Option("threads", "threads of MNN for latency and memory (default: 1)", "N", float, default=1.0, low=1.0,
            high=256.0),

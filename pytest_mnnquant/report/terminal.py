@@ -198,8 +198,7 @@ def _notes(records: Sequence[Mapping[str, Any]], verbose: bool) -> list[str]:
     told = {f"warning {title}": texts for title, texts in warnings.items()} | said
     for title, texts in told.items():
         lines.append(
-            f"  {title}: {texts[0]}"
-            + (f" (and {len(texts) - 1} more)" if len(texts) > 1 and not verbose else "")
+            f"  {title}: {texts[0]}" + (f" (and {len(texts) - 1} more)" if len(texts) > 1 and not verbose else "")
         )
         if verbose:
             lines += [f"    {text}" for text in texts[1:]]

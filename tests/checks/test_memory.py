@@ -29,8 +29,9 @@ def test_weights_that_are_held_as_float_are_told() -> None:
     use = {0: MemoryUse(10 * MB, 14 * MB), 2: MemoryUse(2 * MB, 3 * MB)}
     result = check_memory(FLOAT, use, activations=False)
     assert result.outcome == PASSED
-    assert "holds its weights as float: 10.00 MB, float 10.00 MB; in mode 2 (memory: low) 2.00 MB" in (
-        result.metrics["note"]
+    assert (
+        "holds its weights as float: 10.00 MB, float 10.00 MB; in mode 2 (memory: low) 2.00 MB"
+        in (result.metrics["note"])
     )
 
 
