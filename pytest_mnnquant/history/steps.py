@@ -27,15 +27,15 @@ FEWEST: Final = 13
 _ERRORS: Final = 4.0
 #: A level that only one commit has is not confirmed.
 _SHORTEST: Final = 2
-#: Commits that must have come before, for one at the end to be told as possibly another level.
+#: Commits that must have come before, for those at the end to be told as possibly another level.
 _KNOWN: Final = 5
 #: Differences of logarithms that are rounding.
 _FLOOR: Final = 1e-5
 _LONGEST: Final = 1000
 #: Degrees of freedom of the noise: timings of processes have heavy tails.
 _FREEDOM: Final = 4.0
-#: How much less likely than the best place another may be to be told too: twice the logarithm of the ratio. Places are
-#: no smooth parameter, so that 3.84 (chi-squared) holds the true one in 88 % of simulated histories, and 6 in 95 %.
+#: How much less likely than the best place another may be to be told too: twice the logarithm of the ratio. A place is
+#: no smooth parameter: chi-squared's 3.84 for 95 % holds the true one too rarely (benchmarks/history_steps.py).
 _DOUBT: Final = 6.0
 
 
@@ -62,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The steps of a series, and a change that only its last commit has, which is not confirmed."""
+    """The steps of a series, and a change that only its last commits have, too few to confirm it."""
 
     steps: tuple[Step, ...] = ()
     possible: Step | None = None
@@ -192,18 +192,18 @@ def _step(logs: Sequence[Values], cuts: Sequence[int], which: int) -> Step:
 
 
 def _possible(logs: Sequence[Values], cuts: Sequence[int], effect: float) -> Step | None:
-    """The last commit as a step, if it stands out of its piece."""
+    """The last commits as a step, if they stand out of their piece and are too few to be one."""
     piece = _pieces(logs, cuts)[-1]
-    known, last = piece[:-1], piece[-1]
-    if len(known) < _KNOWN:
+    off = _medians(piece) - _level(piece)
+    reach = max(math.log1p(effect), _ERRORS * _noise(logs[:-1], cuts)[0])
+    apart = np.sign(off[-1]) * off >= reach
+    new = len(piece) if apart.all() else int(np.argmin(apart[::-1]))
+    if not new or len(piece) - new < _KNOWN:
         return None
-    spread = _noise(logs[:-1], cuts)[0]
-    before, after = _level(known), float(np.median(last))
-    if abs(after - before) < max(math.log1p(effect), _ERRORS * spread):
-        return None
-    place = len(logs) - 1
-    p = mann_whitney(np.concatenate(known), last)
-    return Step(place, math.exp(before), math.exp(after), p, place, place)
+    known, last = piece[:-new], piece[-new:]
+    place = len(logs) - new
+    p = mann_whitney(np.concatenate(known), np.concatenate(last))
+    return Step(place, math.exp(_level(known)), math.exp(_level(last)), p, place, place)
 
 
 def _shifted(step: Step, by: int) -> Step:

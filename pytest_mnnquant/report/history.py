@@ -45,7 +45,7 @@ def _letter(hosts: Sequence[str], host: str) -> str:
 def event_lines(found: Mapping[str, Any]) -> list[str]:
     """Steps, changes that are not confirmed, and changes of machine: a sentence each."""
     sentences = [_step_text(step) for step in found["steps"]]
-    sentences += [f"possible, not confirmed by a second commit: {_step_text(step)}" for step in found["possible"]]
+    sentences += [f"possible, too few commits to confirm it: {_step_text(step)}" for step in found["possible"]]
     for change in found["machine_changes"]:
         figure = change["figure"]
         levels = " -> ".join(value_text(figure, change[side]) for side in ("before", "after"))

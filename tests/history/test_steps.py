@@ -71,6 +71,13 @@ def test_the_last_commit_alone_is_possible_and_not_confirmed(random: np.random.G
     assert noisy_steps(values[:-1].tolist()).possible is None
 
 
+def test_two_commits_of_one_run_do_not_confirm_it_yet(random: np.random.Generator) -> None:
+    found = noisy_steps(series(random, {38: 1.3}, runs=1, commits=40).tolist())
+    assert found.steps == ()
+    assert found.possible is not None
+    assert found.possible.index == 38
+
+
 def test_two_commits_of_several_runs_confirm_it(random: np.random.Generator) -> None:
     found = noisy_steps(series(random, {58: 1.3}).tolist())
     assert [step.index for step in found.steps] == [58]

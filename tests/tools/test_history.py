@@ -128,7 +128,7 @@ def test_a_last_commit_that_stands_out_is_possible(tool: Tool, tmp_path: Path, r
     for number in range(15):
         store(tmp_path, number, ratio=(0.6 if number < 14 else 0.9) * (1 + 0.01 * random.normal()))
     text = sentences(tool("history", "--storage", tmp_path).out)
-    assert "possible, not confirmed by a second commit: ratio 0.60" in text
+    assert "possible, too few commits to confirm it: ratio 0.60" in text
     assert "since commit 0000000e" in text
 
 
