@@ -16,3 +16,7 @@ CHECKS: Final = (
     "latency",
     "memory",
 )
+
+#: With a baseline file in use, the last check of each variant, and the one of the file itself.
+BASELINE: Final = "baseline"
+ENTRIES: Final = "entries"
