@@ -30,7 +30,7 @@ def latency(config: pytest.Config, node: pytest.Item, case: Case, limits: Limits
 
     Where nothing may be timed (xdist, --benchmark-disable), a limit leaves the check inconclusive, never passed.
     """
-    why_not = _why_not_timed(config)
+    why_not = why_not_timed(config)
     if why_not:
         if limits.max_latency_ratio is None:
             return skipped("latency", f"not measured: {why_not}")
@@ -44,7 +44,9 @@ def latency(config: pytest.Config, node: pytest.Item, case: Case, limits: Limits
     return result
 
 
-def _why_not_timed(config: pytest.Config) -> str:
+def why_not_timed(config: pytest.Config) -> str:
+    """Why nothing may be timed in this run; empty where it may."""
+    """Why nothing may be timed in this run; empty where it may."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
         return "other workers (-n) disturb the timing"
     if config.getoption("benchmark_disable", False) or config.getoption("benchmark_skip", False):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class Option:
     """One option. `kind` is str, float or bool; `many` collects repeated values; `choices` lists allowed ones.
 
+    What is not `ini` is given on the command line only.
     `named` takes a number for all outputs, or NAME=NUMBER for one (repeatable; in TOML a table, with "*" for others).
     """
 
@@ -34,6 +35,7 @@ class Option:
     low: float = -math.inf
     high: float = math.inf
     per_model: bool = True
+    ini: bool = True
 
     @property
     def flag(self) -> str:
@@ -158,6 +160,10 @@ OPTIONS: Final = (
     Option("skip_layer", "glob of layers meant to stay float (repeatable)", "PATTERN", many=True, default=()),
     Option("ignore", RULE_HELP, "CODE", many=True, default=()),
     Option("report", "write a .json report (repeatable)", "FILE", many=True, default=(), per_model=False),
+    Option("baseline", "compare with the accepted figures in this file (default: mnnquant-baseline.json in rootdir, if "
+           "there)", "FILE", per_model=False),
+    Option("update_baseline", "accept the figures of this run: write them to the baseline; refused where CI is set",
+           kind=bool, default=False, per_model=False, ini=False),
     Option("cache_dir", "where artifacts are kept by content (default: pytest's cache folder)", "DIR", per_model=False),
     Option("no_cache", "make everything anew", kind=bool, default=False, per_model=False),
     Option("exporter", "PyTorch's ONNX exporter: torchscript or dynamo (default: torchscript)", "NAME",
@@ -171,6 +177,7 @@ OPTIONS: Final = (
     Option("timeout", "limit in seconds for one native step (default: 300)", "S", float, default=300.0, low=1.0),
 )  # fmt: skip
 BY_NAME: Final = {option.name: option for option in OPTIONS}
+_BY_FLAG: Final = {option.flag: option for option in OPTIONS}
 _PLURALS: Final = {"recipes": "recipe", "skip_layers": "skip_layer"}
 
 
@@ -180,7 +187,8 @@ def add_options(parser: pytest.Parser) -> None:
     for option in OPTIONS:
         if option.kind is bool:
             group.addoption(option.flag, action="store_const", const=True, dest=option.key, help=option.help)
-            parser.addini(option.key, option.help, type="bool", default=None)
+            if option.ini:
+                parser.addini(option.key, option.help, type="bool", default=None)
             continue
         group.addoption(
             option.flag,
@@ -208,13 +216,14 @@ def _command_line(option: Option) -> Any:
 
 def is_asked(config: pytest.Config) -> bool:
     """Whether this run has models to test."""
-    return bool(_given(config, BY_NAME["model"]) or _given(config, BY_NAME["config"]))
+    ids = getattr(config.option, "mnn_ids", None)
+    return bool(ids or _given(config, BY_NAME["model"]) or _given(config, BY_NAME["config"]))
 
 
 def may_hold_ids(args: list[str]) -> bool:
     """A cheap look at whether an id of one of our items stands among the arguments."""
     bases = [arg.partition("::")[0] for arg in args if "::" in arg]
-    return any(base.endswith((".onnx", ".tflite", ".mnn")) or not os.path.exists(base) for base in bases)  # noqa: PTH110
+    return any(base.endswith((".onnx", ".tflite", ".mnn", ".json")) or not os.path.exists(base) for base in bases)  # noqa: PTH110
 
 
 def _given(config: pytest.Config, option: Option) -> Any:
@@ -222,7 +231,7 @@ def _given(config: pytest.Config, option: Option) -> Any:
     value = config.getoption(option.key, None)
     if value not in (None, []):
         return value
-    value = config.getini(option.key)
+    value = config.getini(option.key) if option.ini else None
     return None if value in (None, "", []) else value
 
 
@@ -266,4 +275,18 @@ def table_values(table: Mapping[str, Any], where: str, extra: tuple[str, ...]) -
             known = sorted({*extra, *(option.name for option in OPTIONS if option.per_model), *_PLURALS})
             raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
         found[name] = BY_NAME[name].parse(value, f"{where}: {key}")
+    return found
+
+
+def of_ours(args: Sequence[str]) -> list[str]:
+    """The options of a command line that say what is tested and how; not those that say what is done with it."""
+    found: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        option = _BY_FLAG.get(arg.partition("=")[0])
+        if option is None or option.name in ("update_baseline", "report", "strict", "cache_dir", "no_cache"):
+            continue
+        found.append(arg)
+        if "=" not in arg and option.kind is not bool:
+            found.append(next(rest, ""))
     return found

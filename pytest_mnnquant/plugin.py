@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_mnnquant import fixtures, options, records
-from pytest_mnnquant.checks import CHECKS
+from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,9 +21,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "mnnquant-fixtures")
     config.pluginmanager.register(Records(config), "mnnquant-records")
     config.addinivalue_line("markers", "mnn(model=, recipes=, modes=, **tolerances): what the mnn_* fixtures use")
-    for check in CHECKS:
+    for check in (*CHECKS, BASELINE, ENTRIES):
         config.addinivalue_line("markers", f"mnn_{check}: the {check} check of a collected model")
-    if options.is_asked(config) or options.may_hold_ids(config.args):
+    updates = config.getoption("mnn_update_baseline", False)
+    if options.is_asked(config) or updates or options.may_hold_ids(config.args):
         from pytest_mnnquant import session
 
         session.start(config)
@@ -82,6 +83,7 @@ class Records:
         self.found: list[dict[str, Any]] = []
         self.problems: list[str] = []
         self.unkept = ""
+        self.accepted: tuple[str, ...] = ()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records off a report, and keep them: a run that is killed loses little."""
@@ -100,6 +102,14 @@ class Records:
 
             self.unkept = keep_history(self.config, self.found, ended=session)
             self.problems = write_reports(self.config, self.found)
+            if self.config.getoption("mnn_update_baseline", None):
+                from pytest_mnnquant.updating import update
+
+                told = update(session, self.found)
+                self.accepted = told.lines
+                self.problems += [told.problem] if told.problem else []
+                if told.is_refused and session.exitstatus == pytest.ExitCode.OK:
+                    session.exitstatus = pytest.ExitCode.TESTS_FAILED
             if self.problems:
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
@@ -109,6 +119,8 @@ class Records:
             from pytest_mnnquant.report.terminal import write_summary
 
             write_summary(terminalreporter, self.found, verbose=terminalreporter.verbosity > 0)
+        for line in self.accepted:
+            terminalreporter.write_line(line)
         if self.unkept:
             terminalreporter.write_line(f"WARNING: {self.unkept}", yellow=True)
         for problem in self.problems:

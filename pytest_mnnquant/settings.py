@@ -89,7 +89,11 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the user asked for. `defaults` holds for models that tests bring themselves."""
+    """All that the user asked for. `defaults` holds for models that tests bring themselves.
+
+    `baseline` is the file of accepted figures that is in use. `is_whole_configuration`: the models are those of the
+    configuration, all of them.
+    """
 
     models: tuple[ModelSettings, ...]
     defaults: ModelSettings
@@ -97,6 +101,9 @@ class Settings:
     reports: tuple[Path, ...] = ()
     cache_dir: Path | None = None
     reuse: bool = True
+    baseline: Path | None = None
+    updates_baseline: bool = False
+    is_whole_configuration: bool = False
 
 
 def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any], node: str = "") -> ModelSettings:

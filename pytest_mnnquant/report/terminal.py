@@ -28,12 +28,15 @@ class _Case(Protocol):
 def failure_text(case: _Case, result: Result) -> str:
     """A failed check as the user reads it: what was measured, what was allowed, where, why, what to do."""
     head = f"{case.gate.settings.name} {case.label}: {result.check} {result.outcome}"
-    if not result.findings:
-        return f"{head}: {result.reason}"
+    return findings_text(f"{head}:", result) if result.findings else f"{head}: {result.reason}"
+
+
+def findings_text(head: str, result: Result) -> str:
+    """The findings of a failed check, below a line that begins with `head` and names the first."""
     below = {(one.check, one.code, one.layer) for finding in result.findings for one in finding.consequences}
     own = [one for one in result.findings if not (one.follows and (result.check, one.code, one.layer) in below)]
     findings = sorted(own or result.findings, key=lambda finding: _ORDER.index(finding.severity))
-    lines = [f"{head}: {_headline(findings)}"]
+    lines = [f"{head} {_headline(findings)}"]
     for number, finding in enumerate(findings[:_SHOWN]):
         previous = findings[number - 1] if number else None
         lines += _finding_lines(result.check, finding, previous)
