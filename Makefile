@@ -47,6 +47,7 @@ bench: $(COMPLETE)
 	$(BIN)/python benchmarks/calibration.py build/networks
 	$(BIN)/python benchmarks/recipe_matrix.py build/networks
 	$(BIN)/python benchmarks/intervals.py
+	$(BIN)/python benchmarks/history_steps.py --write
 	$(BIN)/python benchmarks/accuracy_verdicts.py build/networks
 	$(BIN)/python benchmarks/suggestion.py build/networks
 	$(BIN)/python benchmarks/accuracy_truth.py build/networks

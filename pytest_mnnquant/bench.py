@@ -11,11 +11,18 @@ import pytest
 
 from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks.finding import Finding, Result, judge, skipped
-from pytest_mnnquant.judging import check
-from pytest_mnnquant.runtime.execute import PairedTimes
+from pytest_mnnquant.judging import check, timing_of
+from pytest_mnnquant.quantize.store import file_digest
+from pytest_mnnquant.runtime.timing import PairedTimes
 from pytest_mnnquant.settings import Limits
 
-_MICROSECOND: Final = 1e-6
+# What other checks measured and pytest-benchmark's results show too.
+_FIGURES: Final[dict[str, tuple[str, ...]]] = {
+    "size": ("size_ratio",),
+    "coverage": ("coverage",),
+    "accuracy": ("task", "outputs"),
+    "memory": ("session_bytes", "float_session_bytes", "peak_bytes", "float_peak_bytes"),
+}
 
 
 def latency(config: pytest.Config, node: pytest.Item, case: Case, limits: Limits, strict: bool) -> Result:
@@ -23,7 +30,7 @@ def latency(config: pytest.Config, node: pytest.Item, case: Case, limits: Limits
 
     Where nothing may be timed (xdist, --benchmark-disable), a limit leaves the check inconclusive, never passed.
     """
-    why_not = _why_not_timed(config)
+    why_not = why_not_timed(config)
     if why_not:
         if limits.max_latency_ratio is None:
             return skipped("latency", f"not measured: {why_not}")
@@ -33,11 +40,13 @@ def latency(config: pytest.Config, node: pytest.Item, case: Case, limits: Limits
         return judge("latency", [gap], {})
     result = check(case, "latency", limits, strict)
     if "latency_ratio" in result.metrics:
-        _record(config, node, case, case.times, result)
+        _record(config, node, case, case.times(timing_of(case, limits)), result)
     return result
 
 
-def _why_not_timed(config: pytest.Config) -> str:
+def why_not_timed(config: pytest.Config) -> str:
+    """Why nothing may be timed in this run; empty where it may."""
+    """Why nothing may be timed in this run; empty where it may."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
         return "other workers (-n) disturb the timing"
     if config.getoption("benchmark_disable", False) or config.getoption("benchmark_skip", False):
@@ -86,8 +95,23 @@ def _record(config: pytest.Config, node: pytest.Item, case: Case, times: PairedT
 
 
 def _extra_info(case: Case, label: str, result: Result) -> dict[str, Any]:
-    model = case.variant.base if label == "float" else case.model
-    info: dict[str, Any] = {"model": case.gate.settings.name, "recipe": label, "mode": case.mode, "bytes": model.size}
-    if label != "float":
-        info |= {key: value for key, value in result.metrics.items() if key.startswith("latency_ratio")}
+    """Our figures in pytest-benchmark's results; those of other checks where they ran before this one."""
+    is_float = label == "float"
+    model = case.variant.base if is_float else case.model
+    metrics = result.metrics
+    info: dict[str, Any] = {
+        "model": case.gate.settings.name,
+        "recipe": "float" if is_float else case.recipe.name,
+        "mode": None if is_float else case.mode,
+        "bytes": model.size,
+        "sha256": file_digest(model.path),
+        "settings": metrics["settings"],
+        "host": metrics["host"],
+    }
+    if is_float:
+        return info
+    info |= {key: value for key, value in metrics.items() if key.startswith("latency_ratio")}
+    info |= {key: metrics[key] for key in ("pairs", "outliers", "drift")}
+    for (name, _, _), found in case.found.items():
+        info |= {key: found.metrics[key] for key in _FIGURES.get(name, ()) if key in found.metrics}
     return info

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,16 @@ from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
 from pytest_mnnquant.quantize.store import file_digest
 from pytest_mnnquant.quantize.variant import Variant, make_variant
-from pytest_mnnquant.runtime.execute import PairedTimes, Run, paired_times, run
+from pytest_mnnquant.runtime.execute import Run, run
+from pytest_mnnquant.runtime.timing import (
+    MemoryUse,
+    OpTime,
+    PairedTimes,
+    TimingSettings,
+    memory_use,
+    op_times,
+    paired_times,
+)
 from pytest_mnnquant.settings import ModelSettings
 from pytest_mnnquant.sources.data import Dataset
 
@@ -60,6 +69,7 @@ class Case:
         self.recipe = recipe
         self.mode = mode
         self.label = recipe.label(mode)
+        self._times: dict[TimingSettings, PairedTimes] = {}
         self._losses: dict[str, Losses | None] = {}
         self.found: dict[tuple[str, str, bool], Result] = {}
 
@@ -187,12 +197,28 @@ class Case:
                 self._losses[key] = layer_losses(source, self.variant, model, pairs, metric, timeout)
         return self._losses[key]
 
-    @cached_property
-    def times(self) -> PairedTimes:
+    def times(self, settings: TimingSettings) -> PairedTimes:
         """The variant and the float model, timed in pairs."""
-        self.say("timing against float")
-        timeout = self.gate.settings.timeout
-        return paired_times(self.gate.prepared.model, self.model, self.gate.inputs, timeout=timeout)
+        how = dataclasses.replace(settings, limit=None)
+        known = self._times.get(how)
+        if known is None or not known.tells(settings.limit):
+            self.say("timing against float")
+            timeout, reference = self.gate.settings.timeout, self.gate.prepared.model
+            known = paired_times(reference, self.model, self.gate.inputs, timeout=timeout, settings=settings)
+            self._times[how] = known
+        return known
+
+    def op_times(self) -> tuple[OpTime, ...]:
+        """What each of the variant's operators takes."""
+        settings = self.gate.settings
+        return op_times(self.model, self.gate.inputs, timeout=settings.timeout, settings=settings.timing)
+
+    @cached_property
+    def memory(self) -> Mapping[int, MemoryUse]:
+        """What the variant holds in memory when it runs, by memory mode."""
+        self.say("measuring its memory")
+        settings = self.gate.settings
+        return memory_use(self.model, self.gate.inputs, timeout=settings.timeout, threads=settings.timing.threads)
 
     @property
     def clamping(self) -> tuple[str, ...]:

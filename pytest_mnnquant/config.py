@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pytest
 
 _REPORTS: Final = (".json",)
+_BASELINE: Final = "mnnquant-baseline.json"
 _MODEL_KEYS: Final = ("source", "preprocess")
 
 
@@ -49,6 +51,7 @@ def read_settings(config: pytest.Config) -> Settings:
         if not models:
             raise ValueError(f"--mnn-config: {given['config']} has no [tool.mnnquant.models.NAME] table")
     _validate(models, given)
+    updates = bool(given.get("update_baseline", False))
     return Settings(
         models=tuple(models),
         defaults=model_settings("", "", here, {**shared, **given}),
@@ -56,6 +59,9 @@ def read_settings(config: pytest.Config) -> Settings:
         reports=tuple(here / _report(name) for name in given.get("report", ())),
         cache_dir=here / given["cache_dir"] if given.get("cache_dir") else None,
         reuse=not given.get("no_cache", False),
+        baseline=_baseline(config, given.get("baseline"), updates),
+        updates_baseline=updates,
+        is_whole_configuration=given.get("config") is not None and not given.get("model"),
     )
 
 
@@ -71,6 +77,25 @@ def configured_names(config: pytest.Config) -> tuple[str, ...]:
 def model_spec(settings: ModelSettings) -> Spec:
     """The parsed source of a model."""
     return parse_spec(settings.source, settings.base)
+
+
+def _baseline(config: pytest.Config, name: str | None, updates: bool) -> Path | None:
+    """The file of accepted figures, where one is in use. Raises `ValueError`."""
+    if updates and os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        raise ValueError(
+            "--mnn-update-baseline: CI is set in the environment, and figures that nobody looked at are not accepted; "
+            "run it at home and commit the file"
+        )
+    if name is None:
+        usual = config.rootpath / _BASELINE
+        return usual if updates or os.path.lexists(usual) else None
+    is_ini = config.getoption("mnn_baseline", None) is None
+    base = config.inipath.parent if is_ini and config.inipath else config.invocation_params.dir
+    if not (updates or os.path.lexists(base / name)):
+        raise ValueError(f"--mnn-baseline: {name}: no such file; write it with --mnn-update-baseline")
+    if (base / name).is_dir() or not (base / name).suffix:
+        raise ValueError(f"--mnn-baseline: {name} is no file's name; it reads like {_BASELINE}")
+    return base / name
 
 
 def _table(config: pytest.Config, file: str | None) -> tuple[dict[str, Any], Path]:

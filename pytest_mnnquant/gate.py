@@ -5,7 +5,7 @@ Everything is made when first needed, and kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.store import Store, file_digest
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.execute import Run, run
+from pytest_mnnquant.runtime.timing import MemoryUse, memory_use
 from pytest_mnnquant.settings import ModelSettings
 from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError, Spec
 
@@ -90,6 +91,12 @@ class Gate:
         self.say("running the float model")
         inputs = self.inputs
         return run(source.model, inputs, timeout=self.settings.timeout, batched=source.batched)
+
+    @cached_property
+    def float_memory(self) -> Mapping[int, MemoryUse]:
+        """What the float model holds in memory when it runs, by memory mode."""
+        settings = self.settings
+        return memory_use(self.prepared.model, self.inputs, timeout=settings.timeout, threads=settings.timing.threads)
 
     @cached_property
     def float_json(self) -> dict[str, Any] | None:

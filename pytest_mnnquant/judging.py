@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,8 @@ from pytest_mnnquant.checks.coverage import LayerRow, check_coverage
 from pytest_mnnquant.checks.criteria import Criteria
 from pytest_mnnquant.checks.execution import check_execution
 from pytest_mnnquant.checks.finding import FAILED, PASSED, Result, judge, skipped, without_ignored
-from pytest_mnnquant.checks.latency import check_latency
+from pytest_mnnquant.checks.latency import check_latency, limit_on
+from pytest_mnnquant.checks.memory import check_memory
 from pytest_mnnquant.checks.params import check_params
 from pytest_mnnquant.checks.proposals import with_search
 from pytest_mnnquant.checks.roots import STILL, rooted
@@ -32,6 +34,8 @@ from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.proof import FLOAT_MNN, VARIANTS_FLOAT
 from pytest_mnnquant.quantize.recipes import Recipe
 from pytest_mnnquant.quantize.repeat import repeated
+from pytest_mnnquant.runtime.host import host_facts
+from pytest_mnnquant.runtime.timing import TimingSettings
 from pytest_mnnquant.settings import Limits
 from pytest_mnnquant.sources.metric import load_metric
 from pytest_mnnquant.suggest import search
@@ -206,7 +210,20 @@ def criteria_of(limits: Limits, recipe: Recipe, base: Path, strict: bool) -> Cri
 
 
 def _latency(case: Case, limits: Limits, strict: bool) -> Result:
-    return check_latency(case.times, limits.max_latency_ratio, strict)
+    times = case.times(timing_of(case, limits))
+    return check_latency(times, limits.max_latency_ratio, case.recipe.activations, case.op_times)
+
+
+def timing_of(case: Case, limits: Limits) -> TimingSettings:
+    """How a variant is timed: as the settings say, until it is known on which side of the limit it is."""
+    limit = limit_on(limits.max_latency_ratio, host_facts())
+    return dataclasses.replace(case.gate.settings.timing, limit=limit)
+
+
+def _memory(case: Case, limits: Limits, strict: bool) -> Result:
+    if case.model.has_subgraphs or case.gate.prepared.model.has_subgraphs:
+        return skipped("memory", "MNN does not tell the memory of models with While or If bodies")
+    return check_memory(case.gate.float_memory, case.memory, case.recipe.activations)
 
 
 _JUDGES: Final[dict[str, Callable[[Case, Limits, bool], Result]]] = {
@@ -220,4 +237,5 @@ _JUDGES: Final[dict[str, Callable[[Case, Limits, bool], Result]]] = {
     "calibration": _calibration,
     "accuracy": _accuracy,
     "latency": _latency,
+    "memory": _memory,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class Option:
     """One option. `kind` is str, float or bool; `many` collects repeated values; `choices` lists allowed ones.
 
+    What is not `ini` is given on the command line only.
     `named` takes a number for all outputs, or NAME=NUMBER for one (repeatable; in TOML a table, with "*" for others).
     """
 
@@ -34,6 +35,7 @@ class Option:
     low: float = -math.inf
     high: float = math.inf
     per_model: bool = True
+    ini: bool = True
 
     @property
     def flag(self) -> str:
@@ -144,11 +146,24 @@ OPTIONS: Final = (
            "(repeatable; default: none)", "A", float, named=True, low=0.0, high=1.0),
     Option("min_sqnr", "required SQNR of outputs in dB, for all or as OUTPUT=DB (repeatable; default: none)", "DB",
            float, named=True),
-    Option("max_latency_ratio", "allowed quantized / float latency (default: none, recorded but not judged)", "R",
-           float, low=0.0),
+    Option("max_latency_ratio", "allowed quantized / float latency, on all hosts or as HOST=R, HOST being its name, "
+           "x86_64, aarch64, vnni, dotprod or i8mm (repeatable; default: none, recorded but not judged)", "R", float,
+           named=True, low=0.0),
+    Option("threads", "threads of MNN for latency and memory (default: 1)", "N", float, default=1.0, low=1.0,
+           high=256.0),
+    Option("precision", "MNN's precision for latency: normal, high or low (default: normal)", "NAME", default="normal",
+           choices=("normal", "high", "low")),
+    Option("memory_mode", "MNN's memory mode for latency: normal, or low, which computes with stored weights "
+           "(default: normal)", "NAME", default="normal", choices=("normal", "low")),
+    Option("batch", "samples in one timed inference (default: 1)", "N", float, default=1.0, low=1.0, high=65536.0),
+    Option("latency_time", "limit in seconds for timing one variant (default: 15)", "S", float, default=15.0, low=0.1),
     Option("skip_layer", "glob of layers meant to stay float (repeatable)", "PATTERN", many=True, default=()),
     Option("ignore", RULE_HELP, "CODE", many=True, default=()),
     Option("report", "write a .json report (repeatable)", "FILE", many=True, default=(), per_model=False),
+    Option("baseline", "compare with the accepted figures in this file (default: mnnquant-baseline.json in rootdir, if "
+           "there)", "FILE", per_model=False),
+    Option("update_baseline", "accept the figures of this run: write them to the baseline; refused where CI is set",
+           kind=bool, default=False, per_model=False, ini=False),
     Option("cache_dir", "where artifacts are kept by content (default: pytest's cache folder)", "DIR", per_model=False),
     Option("no_cache", "make everything anew", kind=bool, default=False, per_model=False),
     Option("exporter", "PyTorch's ONNX exporter: torchscript or dynamo (default: torchscript)", "NAME",
@@ -162,6 +177,7 @@ OPTIONS: Final = (
     Option("timeout", "limit in seconds for one native step (default: 300)", "S", float, default=300.0, low=1.0),
 )  # fmt: skip
 BY_NAME: Final = {option.name: option for option in OPTIONS}
+_BY_FLAG: Final = {option.flag: option for option in OPTIONS}
 _PLURALS: Final = {"recipes": "recipe", "skip_layers": "skip_layer"}
 
 
@@ -171,7 +187,8 @@ def add_options(parser: pytest.Parser) -> None:
     for option in OPTIONS:
         if option.kind is bool:
             group.addoption(option.flag, action="store_const", const=True, dest=option.key, help=option.help)
-            parser.addini(option.key, option.help, type="bool", default=None)
+            if option.ini:
+                parser.addini(option.key, option.help, type="bool", default=None)
             continue
         group.addoption(
             option.flag,
@@ -199,13 +216,14 @@ def _command_line(option: Option) -> Any:
 
 def is_asked(config: pytest.Config) -> bool:
     """Whether this run has models to test."""
-    return bool(_given(config, BY_NAME["model"]) or _given(config, BY_NAME["config"]))
+    ids = getattr(config.option, "mnn_ids", None)
+    return bool(ids or _given(config, BY_NAME["model"]) or _given(config, BY_NAME["config"]))
 
 
 def may_hold_ids(args: list[str]) -> bool:
     """A cheap look at whether an id of one of our items stands among the arguments."""
     bases = [arg.partition("::")[0] for arg in args if "::" in arg]
-    return any(base.endswith((".onnx", ".tflite", ".mnn")) or not os.path.exists(base) for base in bases)  # noqa: PTH110
+    return any(base.endswith((".onnx", ".tflite", ".mnn", ".json")) or not os.path.exists(base) for base in bases)  # noqa: PTH110
 
 
 def _given(config: pytest.Config, option: Option) -> Any:
@@ -213,7 +231,7 @@ def _given(config: pytest.Config, option: Option) -> Any:
     value = config.getoption(option.key, None)
     if value not in (None, []):
         return value
-    value = config.getini(option.key)
+    value = config.getini(option.key) if option.ini else None
     return None if value in (None, "", []) else value
 
 
@@ -257,4 +275,18 @@ def table_values(table: Mapping[str, Any], where: str, extra: tuple[str, ...]) -
             known = sorted({*extra, *(option.name for option in OPTIONS if option.per_model), *_PLURALS})
             raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
         found[name] = BY_NAME[name].parse(value, f"{where}: {key}")
+    return found
+
+
+def of_ours(args: Sequence[str]) -> list[str]:
+    """The options of a command line that say what is tested and how; not those that say what is done with it."""
+    found: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        option = _BY_FLAG.get(arg.partition("=")[0])
+        if option is None or option.name in ("update_baseline", "report", "strict", "cache_dir", "no_cache"):
+            continue
+        found.append(arg)
+        if "=" not in arg and option.kind is not bool:
+            found.append(next(rest, ""))
     return found

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_mnnquant import fixtures, options, records
-from pytest_mnnquant.checks import CHECKS
+from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,9 +21,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "mnnquant-fixtures")
     config.pluginmanager.register(Records(config), "mnnquant-records")
     config.addinivalue_line("markers", "mnn(model=, recipes=, modes=, **tolerances): what the mnn_* fixtures use")
-    for check in CHECKS:
+    for check in (*CHECKS, BASELINE, ENTRIES):
         config.addinivalue_line("markers", f"mnn_{check}: the {check} check of a collected model")
-    if options.is_asked(config) or options.may_hold_ids(config.args):
+    updates = config.getoption("mnn_update_baseline", False)
+    if options.is_asked(config) or updates or options.may_hold_ids(config.args):
         from pytest_mnnquant import session
 
         session.start(config)
@@ -81,18 +82,34 @@ class Records:
         self.config = config
         self.found: list[dict[str, Any]] = []
         self.problems: list[str] = []
+        self.unkept = ""
+        self.accepted: tuple[str, ...] = ()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the records off a report."""
-        self.found.extend(getattr(report, "mnnquant", ()))
+        """Take the records off a report, and keep them: a run that is killed loses little."""
+        new = getattr(report, "mnnquant", ())
+        self.found.extend(new)
+        if new and not hasattr(self.config, "workerinput"):
+            from pytest_mnnquant.session import keep_history
+
+            keep_history(self.config, self.found)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the reports, once, where all records arrive."""
         self.found.sort(key=lambda record: int(record["order"]))
         if (self.found or options.is_asked(self.config)) and not hasattr(self.config, "workerinput"):
-            from pytest_mnnquant.session import write_reports
+            from pytest_mnnquant.session import keep_history, write_reports
 
+            self.unkept = keep_history(self.config, self.found, ended=session)
             self.problems = write_reports(self.config, self.found)
+            if self.config.getoption("mnn_update_baseline", None):
+                from pytest_mnnquant.updating import update
+
+                told = update(session, self.found)
+                self.accepted = told.lines
+                self.problems += [told.problem] if told.problem else []
+                if told.is_refused and session.exitstatus == pytest.ExitCode.OK:
+                    session.exitstatus = pytest.ExitCode.TESTS_FAILED
             if self.problems:
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
@@ -102,5 +119,9 @@ class Records:
             from pytest_mnnquant.report.terminal import write_summary
 
             write_summary(terminalreporter, self.found, verbose=terminalreporter.verbosity > 0)
+        for line in self.accepted:
+            terminalreporter.write_line(line)
+        if self.unkept:
+            terminalreporter.write_line(f"WARNING: {self.unkept}", yellow=True)
         for problem in self.problems:
             terminalreporter.write_line(f"ERROR: {problem}", red=True)

@@ -15,6 +15,7 @@ from pytest_mnnquant.checks.coverage import coverage
 from pytest_mnnquant.checks.finding import FAILED, Result
 from pytest_mnnquant.gate import Gate, Unusable
 from pytest_mnnquant.judging import check as judge
+from pytest_mnnquant.judging import timing_of
 from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.records import keep
@@ -109,7 +110,8 @@ class Quantized:
             if result.outcome == FAILED:
                 pytest.fail(failure_text(self._case, result), pytrace=False)
             pytest.skip(result.reason)
-        return paired_ratio(self._case.times.reference, self._case.times.candidate)
+        times = self._case.times(timing_of(self._case, self.limits))
+        return paired_ratio(times.reference, times.candidate)
 
 
 def gate_for(node: pytest.Item, model: Any, calibration: Any, evaluation: Any) -> Gate:

@@ -6,19 +6,27 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import pytest
 
-from pytest_mnnquant.checks import CHECKS
+from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.config import configured_names, model_spec, read_settings
 from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.history.baseline import BadBaseline, Baseline, read_baseline
+from pytest_mnnquant.history.figures import figures_of_report
+from pytest_mnnquant.history.recorder import Recorder
+from pytest_mnnquant.history.storage import storage_folder
+from pytest_mnnquant.options import of_ours
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.store import Store, versions
 from pytest_mnnquant.report.json_report import build_report, write_report
 from pytest_mnnquant.settings import ModelSettings, Settings
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
+
+_HISTORY: Final = pytest.StashKey[Recorder]()
 
 
 class Bench:
@@ -37,6 +45,28 @@ class Bench:
         self.store = Store(root, settings.reuse)
         self.gates = [self.gate(model, model_spec(model)) for model in settings.models]
         self._brought: list[tuple[Any, ModelSettings, Gate]] = []
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The checks of a variant; with a baseline in use, the comparison with it is the last."""
+        return CHECKS if self.settings.baseline is None else (*CHECKS, BASELINE)
+
+    @property
+    def entries_id(self) -> str:
+        """The id of the item that judges the baseline file itself; empty where none is in use."""
+        path = self.settings.baseline
+        return "" if path is None else f"{path.name}::{ENTRIES}"
+
+    @cached_property
+    def baseline(self) -> Baseline | BadBaseline:
+        """What is accepted, as it was when first asked for; or why that can't be read."""
+        path = self.settings.baseline
+        if path is None or (self.settings.updates_baseline and not os.path.lexists(path)):
+            return Baseline()
+        try:
+            return read_baseline(path)
+        except BadBaseline as error:
+            return error
 
     def gate(self, model: ModelSettings, spec: Spec, **brought: Any) -> Gate:
         """A source under test."""
@@ -104,20 +134,26 @@ def start(config: pytest.Config) -> None:
         config.args[:] = [_balanced(arg) for arg in config.args]
         ids = [arg for arg in config.args if _is_id(arg, config, names)]
         config.option.mnn_ids = ids
+        config.option.mnn_command = of_ours([*map(str, config.invocation_params.args)])
     models = config.option.mnn_model or []
     given = config.args_source is pytest.Config.ArgsSource.ARGS
     if given:
         config.args[:] = [arg for arg in config.args if arg not in ids]
     elif models or config.option.mnn_config:  # Asked for on the command line, not by an ini file: the suite runs alone.
         config.args[:] = []
-    new = [base for base in dict.fromkeys(arg.partition("::")[0] for arg in ids) if base not in _sources(models)]
+    bases = dict.fromkeys(arg.partition("::")[0] for arg in ids if not _is_entries(arg))
+    new = [base for base in bases if base not in _sources(models)]
     config.option.mnn_model = [*models, *new] or None
     config.option.mnn_recipe = config.option.mnn_recipe or _recipes(ids) or None
     try:
         bench = Bench(config, read_settings(config), tuple(ids))
     except (ValueError, SourceError) as error:
         raise pytest.UsageError(str(error)) from None
-    known = [check_id for gate in bench.gates for check_id in all_ids(gate)]
+    if bench.settings.updates_baseline and not bench.gates:
+        raise pytest.UsageError("--mnn-update-baseline: no model is tested (--mnn-model, --mnn-config)")
+    if bench.settings.updates_baseline and isinstance(bench.baseline, BadBaseline):
+        raise pytest.UsageError(f"--mnn-update-baseline: {bench.baseline}; {bench.baseline.remedy}")
+    known = [check_id for gate in bench.gates for check_id in all_ids(gate, bench.checks)] + [bench.entries_id]
     for wanted in ids:
         if not any(is_part(check_id, wanted) for check_id in known):
             raise pytest.UsageError(f"no check is called {wanted}; --co lists them")
@@ -151,11 +187,11 @@ def variants(gate: Gate) -> Iterator[tuple[str, str | None]]:
             yield name, mode
 
 
-def all_ids(gate: Gate) -> Iterator[str]:
+def all_ids(gate: Gate, checks: tuple[str, ...] = CHECKS) -> Iterator[str]:
     """The ids of all checks of a source."""
     for name, mode in variants(gate):
         label = recipe_named(name).label(mode)
-        yield from (f"{gate.settings.node}::{label}::{check}" for check in CHECKS)
+        yield from (f"{gate.settings.node}::{label}::{check}" for check in checks)
 
 
 def is_part(check_id: str, wanted: str) -> bool:
@@ -184,6 +220,25 @@ def write_reports(config: pytest.Config, records: list[dict[str, Any]]) -> list[
     return [problem for problem in problems if problem]
 
 
+def keep_history(config: pytest.Config, records: list[dict[str, Any]], ended: pytest.Session | None = None) -> str:
+    """Append what is known of this run to the history, now and then, and when it has ended.
+
+    Returns a line that says why it can't be written. Without pytest-benchmark, or with a storage that is no folder,
+    there is no history.
+    """
+    recorder = config.stash.get(_HISTORY, None)
+    if recorder is None:
+        folder = storage_folder(config.getoption("benchmark_storage", None))
+        if folder is None or not records:
+            return ""
+        recorder = config.stash[_HISTORY] = Recorder(config, folder, versions()["MNN"])
+    if ended is not None or recorder.is_due:
+        complete = ended is not None and ended.exitstatus in (0, 1) and not (ended.shouldstop or ended.shouldfail)
+        figures = tuple(figures_of_report(build_report(records, versions())))
+        recorder.write(figures, finished=ended is not None, complete=complete)
+    return recorder.problem
+
+
 def _written(report: dict[str, Any], path: Path) -> str:
     try:
         write_report(report, path)
@@ -196,11 +251,17 @@ def _sources(models: list[str]) -> set[str]:
     return {part for text in models for part in (text, text.partition("=")[0])}
 
 
+def _is_entries(arg: str) -> bool:
+    """Whether this is the id of a baseline file's own item."""
+    base, _, name = arg.partition("::")
+    return name == ENTRIES and not base.endswith(".py")
+
+
 def _is_id(arg: str, config: pytest.Config, names: tuple[str, ...]) -> bool:
     base, colons, _ = arg.partition("::")
     if not colons:
         return False
-    if base in names or base in _sources(config.option.mnn_model or []):
+    if _is_entries(arg) or base in names or base in _sources(config.option.mnn_model or []):
         return True
     try:
         parse_spec(base, config.invocation_params.dir)

@@ -7,14 +7,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_mnnquant.checks.criteria import Named
 from pytest_mnnquant.metrics.task import metric_named
 from pytest_mnnquant.options import BY_NAME
+from pytest_mnnquant.runtime.timing import TimingSettings
 
 if TYPE_CHECKING:
     from pytest_mnnquant.sources.images import Preprocess
+
+# MNN takes numbers, and ignores texts.
+_MEMORY_MODES: Final = {"normal": 0, "low": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Limits:
     min_cosine: Named = None
     min_agreement: Named = None
     min_sqnr: Named = None
-    max_latency_ratio: float | None = None
+    max_latency_ratio: Named = None
 
     def with_changes(self, changes: Mapping[str, Any], where: str) -> Limits:
         """These limits with some replaced; raises `ValueError` naming an unknown key or bad value."""
@@ -74,6 +78,7 @@ class ModelSettings:
     timeout: float = 300.0
     suggest: bool = False
     suggest_time: float = 120.0
+    timing: TimingSettings = field(default_factory=TimingSettings)
     preprocess: Preprocess | None = None
 
     @property
@@ -84,7 +89,11 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the user asked for. `defaults` holds for models that tests bring themselves."""
+    """All that the user asked for. `defaults` holds for models that tests bring themselves.
+
+    `baseline` is the file of accepted figures that is in use. `is_whole_configuration`: the models are those of the
+    configuration, all of them.
+    """
 
     models: tuple[ModelSettings, ...]
     defaults: ModelSettings
@@ -92,6 +101,9 @@ class Settings:
     reports: tuple[Path, ...] = ()
     cache_dir: Path | None = None
     reuse: bool = True
+    baseline: Path | None = None
+    updates_baseline: bool = False
+    is_whole_configuration: bool = False
 
 
 def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any], node: str = "") -> ModelSettings:
@@ -110,6 +122,13 @@ def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any]
         recipes=tuple(dict.fromkeys(value("recipe"))),
         skip_layers=value("skip_layer"),
         limits=limits,
+        timing=TimingSettings(
+            threads=int(value("threads")),
+            precision=value("precision"),
+            memory_mode=_MEMORY_MODES[value("memory_mode")],
+            batch=int(value("batch")),
+            budget=value("latency_time"),
+        ),
         preprocess=values.get("preprocess"),
         **{
             key: value(key)

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_mnnquant import bench
+from pytest_mnnquant import accepting, bench
 from pytest_mnnquant.case import Case, case_of
-from pytest_mnnquant.checks import CHECKS
+from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.judging import check
 from pytest_mnnquant.records import keep
-from pytest_mnnquant.report.terminal import failure_text
+from pytest_mnnquant.report.terminal import failure_text, findings_text
 from pytest_mnnquant.session import Bench, bench_of, is_part, variants
 
 _BLOCKERS: Final = "conversion"
@@ -44,7 +44,7 @@ class ModelCollector(pytest.Collector):
         """One item per variant and check, in order of dependence."""
         for name, mode in variants(self.gate):
             case = case_of(self.gate, name, mode)
-            for name_of_check in CHECKS:
+            for name_of_check in bench_of(self.config).checks:
                 yield CheckItem.of(self, case, name_of_check)
 
 
@@ -68,7 +68,8 @@ class CheckItem(pytest.Item):
     def runtest(self) -> None:
         """Judge; fail, skip or pass by the outcome."""
         state = bench_of(self.config)
-        blocker = None if self.check == _BLOCKERS else self._blocker(state)
+        updates = self.check == BASELINE and state.settings.updates_baseline  # It judges nothing then.
+        blocker = None if self.check == _BLOCKERS or updates else self._blocker(state)
         if blocker:
             pytest.skip(blocker)
         result = self.judge(state)
@@ -84,6 +85,8 @@ class CheckItem(pytest.Item):
         strict = state.settings.strict
         if self.check == "latency":
             return bench.latency(self.config, self, self.case, self.case.gate.settings.limits, strict)
+        if self.check == BASELINE:
+            return accepting.judged(self.config, self.case, self.nodeid, self._beside(state))
         return check(self.case, self.check, strict=strict, beside=self._beside(state))
 
     def _beside(self, state: Bench) -> set[str]:
@@ -108,12 +111,44 @@ class CheckItem(pytest.Item):
         return self.case.gate.spec.path or self.path, None, f"{self.case.gate.settings.name}: {self.name}"
 
 
+class BaselineCollector(pytest.Collector):
+    """The item of the baseline file. Its name is the file's."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Whether all that the file lists is still there."""
+        item: EntriesItem = EntriesItem.from_parent(self, name=ENTRIES, nodeid=f"{self.nodeid}::{ENTRIES}")
+        item.add_marker("mnn")
+        item.add_marker(f"mnn_{ENTRIES}")
+        yield item
+
+
+class EntriesItem(pytest.Item):
+    """The check of the baseline file itself."""
+
+    def runtest(self) -> None:
+        """Judge."""
+        result = accepting.check_entries(self.config)
+        if result.outcome == FAILED:
+            raise CheckFailed(findings_text(f"{self.nodeid} failed:", result))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Our own failures as plain text; anything else as pytest shows it."""
+        return excinfo.value.text if isinstance(excinfo.value, CheckFailed) else super().repr_failure(excinfo)
+
+    def reportinfo(self) -> tuple[Any, int | None, str]:
+        """Where the item comes from, and its title."""
+        return bench_of(self.config).settings.baseline or self.path, None, f"baseline: {self.name}"
+
+
 def collect(session: pytest.Session) -> list[pytest.Item]:
     """All items of all models that were asked for, or those whose ids were given on the command line."""
     state = bench_of(session.config)
     items: list[pytest.Item] = []
     for gate in state.gates:
         items.extend(session.genitems(ModelCollector.of(session, gate)))
+    if state.settings.baseline is not None:
+        name = state.settings.baseline.name
+        items.extend(session.genitems(BaselineCollector.from_parent(session, name=name, nodeid=name)))
     if state.wanted_ids:
         items = [item for item in items if any(is_part(item.nodeid, wanted) for wanted in state.wanted_ids)]
     return items

@@ -14,4 +14,9 @@ CHECKS: Final = (
     "calibration",
     "accuracy",
     "latency",
+    "memory",
 )
+
+#: With a baseline file in use, the last check of each variant, and the one of the file itself.
+BASELINE: Final = "baseline"
+ENTRIES: Final = "entries"

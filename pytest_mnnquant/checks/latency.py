@@ -2,40 +2,122 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
 from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.metrics.ratio import paired_ratio
-from pytest_mnnquant.runtime.execute import PairedTimes
+from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
+from pytest_mnnquant.runtime.host import Host
+from pytest_mnnquant.runtime.timing import OpTime, PairedTimes
 
-_FEWEST_PAIRS = 30
+_FEWEST_PAIRS: Final = 30
+_CASTS: Final = ("FloatToInt8", "Int8ToFloat")
+_NAMED: Final = 3
+#: Why int8 is slow on a host without instructions for it; measured on x86 with MNN's wheels up to 3.6.1.
+SLOW_HOST: Final = (
+    "MNN has no int8 instructions on this host ({machine}): int8 is often slower than float here, and faster on a phone"
+)
 
 
-def check_latency(times: PairedTimes, max_ratio: float | None, strict: bool) -> Result:
-    """Record the ratio; fail when it is above `max_ratio`, where one is set.
+def limit_on(limit: float | Mapping[str, float] | None, host: Host | None) -> float | None:
+    """The limit that holds on a host: by its name, else by what it can do, else by its architecture, else "*"."""
+    if not isinstance(limit, Mapping):
+        return limit
+    keys = (*(host.keys if host else ()), "*")
+    return next((limit[key] for key in keys if key in limit), None)
 
-    The point estimate decides, or with `strict` the upper bound of the 95 % interval.
+
+def check_latency(
+    times: PairedTimes,
+    limit: float | Mapping[str, float] | None,
+    activations: bool = False,
+    profile: Callable[[], Sequence[OpTime]] = tuple,
+) -> Result:
+    """Record the ratio; fail when all of its 95 % interval is above the limit, where one holds on this host.
+
+    Where the interval holds the limit, more runs would have to tell: inconclusive. `activations`: the variant is meant
+    to run in int8. `profile` gives the times of its operators, and is asked only where int8 is no faster on a host that
+    has instructions for it.
     """
     if len(times.reference) < _FEWEST_PAIRS:
         gap = Finding(
             "MNQ003",
             f"{len(times.reference)} pairs of runs fitted into the time budget, {_FEWEST_PAIRS} needed",
-            remedy="raise --mnn-timeout or measure on a faster machine",
+            remedy="raise --mnn-latency-time, or measure on a faster machine",
         )
         return judge("latency", [gap], {"pairs": len(times.reference)})
-    ratio = paired_ratio(times.reference, times.candidate)
-    metrics = {
+    ratio, host = paired_ratio(times.reference, times.candidate), times.host
+    metrics = _metrics(times, ratio)
+    allowed = limit_on(limit, host)
+    findings = [] if allowed is None else _against(ratio, allowed, host)
+    if activations and host is not None and not host.is_fast_in_int8 and ratio.median > 1:
+        metrics["note"] = SLOW_HOST.format(machine=host.machine)
+    if activations and host is not None and host.is_fast_in_int8 and ratio.low > 1:
+        findings.append(_not_faster(ratio, profile(), host))
+    return judge("latency", findings, metrics)
+
+
+def _metrics(times: PairedTimes, ratio: PairedRatio) -> dict[str, Any]:
+    ratios = times.candidate / times.reference
+    low, high = np.quantile(ratios, (0.25, 0.75))
+    outliers = (ratios < low - 1.5 * (high - low)) | (ratios > high + 1.5 * (high - low))
+    half = len(ratios) // 2
+    return {
         "latency_ratio": ratio.median,
         "latency_ratio_low": ratio.low,
         "latency_ratio_high": ratio.high,
         "pairs": ratio.pairs,
-        "float_seconds": float(sorted(times.reference)[ratio.pairs // 2]),
-        "quantized_seconds": float(sorted(times.candidate)[ratio.pairs // 2]),
+        "float_seconds": float(np.median(times.reference)),
+        "quantized_seconds": float(np.median(times.candidate)),
+        "ratio_quantiles": {f"{share:g}": float(np.quantile(ratios, share)) for share in (0.05, 0.25, 0.75, 0.95)},
+        "outliers": int(outliers.sum()),
+        "drift": float(np.median(ratios[half:]) / np.median(ratios[:half]) - 1),
+        "slowest_over_median": _spread(times.reference),
+        "settings": times.settings.as_json(),
+        "host": times.host.as_json() if times.host else None,
     }
-    if max_ratio is None or (ratio.high if strict else ratio.median) <= max_ratio:
-        return judge("latency", (), metrics)
-    message = (
+
+
+def _spread(times: npt.NDArray[np.float64]) -> float:
+    """How noisy the host was: the 95th percentile of the float model's times over their median."""
+    return float(np.quantile(times, 0.95) / np.median(times))
+
+
+def _against(ratio: PairedRatio, allowed: float, host: Host | None) -> list[Finding]:
+    told = (
         f"{ratio.median:.3f} times the float model's latency (95 % interval {ratio.low:.3f} to {ratio.high:.3f}, "
-        f"{ratio.pairs} pairs), {max_ratio:g} allowed"
+        f"{ratio.pairs} pairs), {allowed:g} allowed"
     )
-    cause = "x86 has few int8 instructions: int8 is often slower there than float, and faster on a phone"
-    remedy = "measure on the target, or leave --mnn-max-latency-ratio unset on this host"
-    return judge("latency", [Finding("MNQ901", message, cause=cause, remedy=remedy)], metrics)
+    if ratio.low > allowed:
+        fast = host is not None and host.is_fast_in_int8
+        cause = "" if fast or host is None else SLOW_HOST.format(machine=host.machine)
+        where = host.machine if host else "HOST"
+        remedy = f"measure on the target, or give this host a limit of its own (--mnn-max-latency-ratio {where}=R)"
+        return [Finding("MNQ901", told, cause=cause, remedy=remedy)]
+    if ratio.high > allowed:
+        remedy = "give it more time (--mnn-latency-time), or a quieter machine"
+        return [Finding("MNQ003", f"{told}: the interval holds the limit, so this can't tell", remedy=remedy)]
+    return []
+
+
+def _not_faster(ratio: PairedRatio, ops: Sequence[OpTime], host: Host) -> Finding:
+    total = sum(op.seconds for op in ops) or 1.0
+    casts = [op for op in ops if op.kind in _CASTS]
+    floats = sorted((op for op in ops if op not in casts and not op.is_int8), key=lambda op: -op.seconds)
+    parts = []
+    if floats:
+        share = sum(op.seconds for op in floats) / total
+        names = ", ".join(f"{op.name} ({op.kind}, {op.seconds / total:.0%})" for op in floats[:_NAMED])
+        parts.append(f"{len(floats)} operators run in float and take {share:.0%} of the time: {names}")
+    if casts:
+        parts.append(f"{len(casts)} casts between float and int8 take {sum(op.seconds for op in casts) / total:.0%}")
+    return Finding(
+        "MNQ902",
+        f"int8 takes {ratio.median:.3f} times the float model's time, and this host has {', '.join(host.used)}",
+        floats[0].name if floats else "",
+        cause="; ".join(parts),
+        remedy="quantize what runs in float, or leave more around it float, so that there are fewer casts",
+    )

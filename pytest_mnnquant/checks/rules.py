@@ -117,8 +117,18 @@ RULES: Final = {
         ),
         Rule("MNQ804", "bundle-mixed", _W, "The model and the params file carry different uuids."),
         Rule("MNQ901", "latency-ratio", _E, "The quantized model is slower than allowed."),
+        Rule("MNQ902", "int8-not-faster", _W, "Int8 is no faster on a host that has instructions for it."),
+        Rule("MNQ903", "low-memory-fails", _W, "The model can't run in MNN's memory mode 2 (low)."),
+        Rule("MNQ910", "baseline-unusable", _E, "The baseline file is missing or can't be read."),
+        Rule("MNQ911", "not-in-baseline", _E, "The baseline has no figures of this variant."),
+        Rule("MNQ912", "baseline-stale", _E, "The baseline has figures of a model or variant that is gone."),
+        Rule("MNQ913", "worse-than-baseline", _E, "A figure is worse than the accepted one by more than allowed."),
+        Rule("MNQ914", "storage-changed", _E, "A layer is stored otherwise than accepted."),
+        Rule("MNQ915", "slower-than-baseline", _E, "The model is slower than accepted by more than allowed."),
+        Rule("MNQ916", "better-than-baseline", _W, "A figure is far better than the accepted one."),
+        Rule("MNQ917", "figure-not-accepted", _W, "A figure was measured that the baseline does not have yet."),
     )
 }
 
 #: Rules that say there is nothing to judge: ignoring them would make a pass of nothing.
-NOT_IGNORABLE: Final = frozenset({"MNQ001", "MNQ101", "MNQ102", "MNQ201", "MNQ202"})
+NOT_IGNORABLE: Final = frozenset({"MNQ001", "MNQ101", "MNQ102", "MNQ201", "MNQ202", "MNQ910", "MNQ911"})

@@ -28,12 +28,15 @@ class _Case(Protocol):
 def failure_text(case: _Case, result: Result) -> str:
     """A failed check as the user reads it: what was measured, what was allowed, where, why, what to do."""
     head = f"{case.gate.settings.name} {case.label}: {result.check} {result.outcome}"
-    if not result.findings:
-        return f"{head}: {result.reason}"
+    return findings_text(f"{head}:", result) if result.findings else f"{head}: {result.reason}"
+
+
+def findings_text(head: str, result: Result) -> str:
+    """The findings of a failed check, below a line that begins with `head` and names the first."""
     below = {(one.check, one.code, one.layer) for finding in result.findings for one in finding.consequences}
     own = [one for one in result.findings if not (one.follows and (result.check, one.code, one.layer) in below)]
     findings = sorted(own or result.findings, key=lambda finding: _ORDER.index(finding.severity))
-    lines = [f"{head}: {_headline(findings)}"]
+    lines = [f"{head} {_headline(findings)}"]
     for number, finding in enumerate(findings[:_SHOWN]):
         previous = findings[number - 1] if number else None
         lines += _finding_lines(result.check, finding, previous)
@@ -100,7 +103,7 @@ def _wrapped(first: str, text: str) -> list[str]:
     return lines
 
 
-COLUMNS: Final = ("variant", "size", "coverage", "accuracy change", "latency", "verdict")
+COLUMNS: Final = ("variant", "size", "coverage", "accuracy change", "latency", "memory", "verdict")
 
 
 def tables(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[tuple[str, ...]]]]:
@@ -116,11 +119,8 @@ def _row(label: str, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]
     def metric(check: str, key: str) -> Any:
         return checks.get(check, {}).get("metrics", {}).get(key)
 
-    size, share, ratio = (
-        metric("size", "size_ratio"),
-        metric("coverage", "coverage"),
-        metric("latency", "latency_ratio"),
-    )
+    size, share = metric("size", "size_ratio"), metric("coverage", "coverage")
+    ratio, memory = metric("latency", "latency_ratio"), metric("memory", "memory_ratio")
     failed = _failed(checks)
     open_ = [name for name, check in checks.items() if check["outcome"] == "inconclusive"]
     verdict = f"FAILED: {failed}" if failed else "ok" + (f" (inconclusive: {', '.join(open_)})" if open_ else "")
@@ -130,6 +130,7 @@ def _row(label: str, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]
         "-" if share is None else f"{share:.1%}",
         _accuracy(metric("accuracy", "task"), metric("accuracy", "outputs")),
         "-" if ratio is None else f"{ratio:.2f}x float",
+        "-" if memory is None else f"{memory:.2f}x float",
         verdict,
     )
 
@@ -184,6 +185,7 @@ def write_summary(reporter: Any, records: Sequence[Mapping[str, Any]], verbose: 
 def _notes(records: Sequence[Mapping[str, Any]], verbose: bool) -> list[str]:
     warnings: dict[str, list[str]] = {}
     unjudged: dict[str, list[str]] = {}
+    said: dict[str, list[str]] = {}
     ignored: Counter[str] = Counter()
     for item in records:
         check, where = item["check"], f"{item['model']} {item['label']}"
@@ -191,13 +193,15 @@ def _notes(records: Sequence[Mapping[str, Any]], verbose: bool) -> list[str]:
         for finding in check["findings"]:
             if finding["severity"] == "warning":
                 warnings.setdefault(f"{finding['code']} {finding['rule']}", []).append(f"{where}: {finding['message']}")
+        if note := check["metrics"].get("note"):
+            said.setdefault(check["check"], []).append(f"{where}: {note}")
         if check["outcome"] in ("skipped", "inconclusive"):
             unjudged.setdefault(f"{check['check']} {check['outcome']}: {check['reason']}", []).append(where)
     lines = [f"  ignored {code}: {count} (--mnn-ignore)" for code, count in sorted(ignored.items())]
-    for title, texts in warnings.items():
+    told = {f"warning {title}": texts for title, texts in warnings.items()} | said
+    for title, texts in told.items():
         lines.append(
-            f"  warning {title}: {texts[0]}"
-            + (f" (and {len(texts) - 1} more)" if len(texts) > 1 and not verbose else "")
+            f"  {title}: {texts[0]}" + (f" (and {len(texts) - 1} more)" if len(texts) > 1 and not verbose else "")
         )
         if verbose:
             lines += [f"    {text}" for text in texts[1:]]

@@ -1,4 +1,4 @@
-"""Runs a `.mnn` on arrays and hands back what happened: outputs, op trace, ranges, times."""
+"""Runs a `.mnn` on arrays and hands back what happened: outputs, op trace, ranges."""
 
 from __future__ import annotations
 
@@ -68,14 +68,6 @@ class Losses:
     rounded: float
 
 
-@dataclass(frozen=True)
-class PairedTimes:
-    """Seconds per inference of two models, measured in turn; both have shape [pairs]."""
-
-    reference: npt.NDArray[np.float64]
-    candidate: npt.NDArray[np.float64]
-
-
 def run(
     model: Model, inputs: Arrays, *, timeout: float, batched: bool = True, memory: int = 0, threads: int = 1
 ) -> Run:
@@ -98,7 +90,7 @@ def run(
         outputs = {name: job.array(f"output{number}") for number, name in enumerate(result["outputs"])}
     if not outputs:
         raise NativeFailure(f"running {model.path.name}: MNN returned no output")
-    trace = None if result["trace"] is None else tuple(_traced(name, kind) for name, kind in result["trace"])
+    trace = None if result["trace"] is None else tuple(traced(name, kind) for name, kind in result["trace"])
     return Run(outputs, trace, result["memory_mb"], batched)
 
 
@@ -164,35 +156,6 @@ def _losses(figures: npt.NDArray[np.float64]) -> Losses | None:
         return None
     whole = energy or 1.0  # What is nothing but zeros loses nothing.
     return Losses(int(count), low, high, energy / count, outside / count, clipped / whole, rounded / whole)
-
-
-def paired_times(
-    reference: Model,
-    candidate: Model,
-    inputs: Arrays,
-    *,
-    timeout: float,
-    pairs: int = 150,
-    budget: float = 15.0,
-    threads: int = 1,
-) -> PairedTimes:
-    """Time both models side by side in one process, interleaved, on a batch of one sample."""
-    one = {name: array[:1] for name, array in inputs.items()}
-    with Job(reference, one) as job:
-        result = job.run(
-            "time",
-            what=f"timing {candidate.path.name}",
-            timeout=timeout + budget,
-            models=[str(reference.path.resolve()), str(candidate.path.resolve())],
-            names=[renamed(reference, model) for model in (reference, candidate)],
-            batch=1,
-            pairs=pairs,
-            budget=budget,
-            warmup=10,
-            threads=threads,
-        )
-    reference_times, candidate_times = (np.array(times) for times in result["times"])
-    return PairedTimes(reference_times, candidate_times)
 
 
 class Job:
@@ -267,5 +230,6 @@ def _as_input(spec: ModelInput, inputs: Arrays) -> npt.NDArray[Any]:
     return np.ascontiguousarray(inputs[spec.name], dtype=_KINDS.get(spec.data_type, np.float32))
 
 
-def _traced(name: str, kind: str) -> TracedOp:
+def traced(name: str, kind: str) -> TracedOp:
+    """An operator from the type that MNN gives as it runs, such as `Convolution[DT_INT8]`."""
     return TracedOp(name, kind.split("[")[0].strip(), "DT_INT8" in kind)

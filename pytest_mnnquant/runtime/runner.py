@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ class Session:
         self.mnn = MNN
         self.net = MNN.Interpreter(path)
         config = {"backend": "CPU", "numThread": job.get("threads", 1), "memory": int(job.get("memory", 0))}
+        config["precision"] = int(job.get("precision", 0))
         self.session = self.net.createSession(config)
 
     def feed(self, arrays: dict[str, Any]) -> None:
@@ -277,33 +277,6 @@ def losses(job: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def paired_times(job: dict[str, Any]) -> dict[str, Any]:
-    """Seconds an inference of two models takes, run in turn: A B, B A, A B, ... on the first batch."""
-    first = next(iter(batches(job)))
-    sessions = [Session(job, path) for path in job["models"]]
-    for session, names in zip(sessions, job["names"], strict=True):
-        session.feed({names[name]: array for name, array in first.items()})
-
-    def timed(session: Session, loops: int) -> float:
-        start = time.perf_counter()
-        for _ in range(loops):
-            session.net.runSession(session.session)
-        return (time.perf_counter() - start) / loops
-
-    for session in sessions:  # Warm up, and let a failing session say so.
-        for _ in range(job["warmup"]):
-            session.run()
-    # A sample shorter than about 0.2 ms measures the clock and the interpreter, not the model.
-    loops = max(1, round(2e-4 / max(1e-7, min(timed(session, 5) for session in sessions))))
-    times: list[list[float]] = [[], []]
-    end = time.monotonic() + job["budget"]
-    while len(times[0]) < job["pairs"] and time.monotonic() < end:
-        order = (0, 1) if len(times[0]) % 2 == 0 else (1, 0)
-        for which in order:
-            times[which].append(timed(sessions[which], loops))
-    return {"times": times, "loops": loops}
-
-
 def images(job: dict[str, Any]) -> dict[str, Any]:
     """Image files as `images.npy`, float32 [n, c, h, w]: crop, resize, format and scaling as mnnquant itself has them.
 
@@ -386,7 +359,6 @@ TASKS = {
     "observe": observe,
     "histograms": histograms,
     "losses": losses,
-    "time": paired_times,
 }
 
 

@@ -21,7 +21,18 @@ MODEL = "--mnn-model=net.py:build"
 def test_a_model_is_tested_by_all_checks_in_both_modes(run: Run) -> None:
     found = run(MODEL, "-k", "not latency")
     assert found.status == 0, found.text
-    checks = ("conversion", "params", "coverage", "weights", "execution", "size", "bundle", "calibration", "accuracy")
+    checks = (
+        "conversion",
+        "params",
+        "coverage",
+        "weights",
+        "execution",
+        "size",
+        "bundle",
+        "calibration",
+        "accuracy",
+        "memory",
+    )
     assert found.passed == {f"int8[{mode}]::{check}" for mode in ("train", "eval") for check in checks}
     assert "int8[train] 2." in found.text
     assert "int8[eval] 2." in found.text

@@ -17,7 +17,7 @@ def test_the_suite_can_be_listed(run: Run) -> None:
     expected = [f"net.py:build::{variant}::{check}" for variant in ("w8", "int8[eval]") for check in CHECKS]
     assert [line for line in found.lines if line.startswith("net.py:build::")] == expected
     assert found.status == 0
-    assert "20 tests collected" in found.text
+    assert "22 tests collected" in found.text
 
 
 def test_each_check_says_which_model_it_belongs_to(run: Run) -> None:
@@ -81,6 +81,6 @@ def test_the_summary_has_a_row_for_each_variant(run: Run) -> None:
     found = run(MODEL, W8, "--mnn-recipe=w4", "-k", "size or coverage or accuracy or params")
     table = found.lines[found.lines.index("net") + 1 :][:3]
     assert [line.split()[0] for line in table] == ["variant", "w8", "w4"]
-    assert table[0].split() == ["variant", "size", "coverage", "accuracy", "change", "latency", "verdict"]
+    assert table[0].split() == ["variant", "size", "coverage", "accuracy", "change", "latency", "memory", "verdict"]
     assert all(" 100.0% " in line and line.endswith(" ok") for line in table[1:])
     assert "params skipped: no params file is needed for w8 (net w8)" in found.text

@@ -97,8 +97,8 @@ def full(label: str = "w8", **more: Any) -> Records:
 
 
 def test_a_variant_is_a_row_of_its_figures() -> None:
-    assert tables(full()) == [("digits", [("w8", "3.46x smaller", "98.8%", "top-1 -0.0125", "1.23x float", "ok")])]
-    assert len(COLUMNS) == 6
+    assert tables(full()) == [("digits", [("w8", "3.46x smaller", "98.8%", "top-1 -0.0125", "1.23x float", "-", "ok")])]
+    assert len(COLUMNS) == 7
 
 
 @pytest.mark.parametrize(

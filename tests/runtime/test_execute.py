@@ -14,7 +14,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.runtime.execute import Grid, code_losses, paired_times, run, tensor_ranges, tensor_values
+from pytest_mnnquant.runtime.execute import Grid, code_losses, run, tensor_ranges, tensor_values
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import outputs
 from tests.conftest import TIMEOUT, Workshop
@@ -149,13 +149,6 @@ def test_ranges_of_tensors_are_those_of_each_batch(digits: Prepared, images: Ima
         assert ranges[number, 0, 0].tolist() == [part.min(), part.max()]
     assert (ranges[:, 0, 1, 0] == 0).all()  # after the fused ReLU
     assert np.isnan(ranges[:, 1]).all()
-
-
-def test_times_come_in_pairs(digits: Prepared, digits_w4: Variant, images: Images) -> None:
-    times = paired_times(digits.model, digits_w4.model, images, timeout=TIMEOUT, pairs=7, budget=30.0)
-    assert times.reference.shape == times.candidate.shape == (7,)
-    assert (times.reference > 0).all()
-    assert (times.candidate > 0).all()
 
 
 def test_what_codes_lose_of_a_tensor_is_counted(digits: Prepared) -> None:

@@ -1,0 +1,213 @@
+"""The baseline item of a variant: gathers its figures from the checks and has them compared with the accepted ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from pytest_mnnquant.bench import why_not_timed
+from pytest_mnnquant.case import Case
+from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
+from pytest_mnnquant.checks.accepted import Entry, rounded
+from pytest_mnnquant.checks.baseline import Evidence, check_baseline
+from pytest_mnnquant.checks.figures import Figures
+from pytest_mnnquant.checks.finding import FAILED, PASSED, Finding, Result, judge, skipped, without_ignored
+from pytest_mnnquant.checks.roots import rooted
+from pytest_mnnquant.gate import UNUSABLE, Gate, Unusable, why
+from pytest_mnnquant.history.artifacts import BadArtifact, folder_of, kept_model
+from pytest_mnnquant.history.baseline import BadBaseline
+from pytest_mnnquant.history.figures import figures_of
+from pytest_mnnquant.judging import check
+from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
+from pytest_mnnquant.mnnfile.fingerprint import fingerprint
+from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.quantize.store import versions
+from pytest_mnnquant.runtime.host import host_facts
+from pytest_mnnquant.runtime.timing import paired_times
+from pytest_mnnquant.session import Bench, bench_of, variants
+from pytest_mnnquant.sources.spec import MODEL_SUFFIXES
+
+#: Which check gives which figure.
+_GIVES: Final = {"size": "size", "coverage": "coverage", "accuracy": "accuracy", "latency": "ratio", "memory": "memory"}
+#: What is not of the baseline's own record, since the variant's has it.
+_ELSEWHERE: Final = ("model", "variant", "layers", "failed", "path")
+
+
+def judged(config: pytest.Config, case: Case, node_id: str, beside: Collection[str] = ()) -> Result:
+    """Compare a variant with what was accepted; while the baseline is updated, measure only.
+
+    `beside` are the checks of the variant that are told in the same run: what follows from theirs is told as that.
+    """
+    state = bench_of(config)
+    updates = state.settings.updates_baseline
+    if isinstance(state.baseline, BadBaseline):
+        return judge(BASELINE, [unusable(state.baseline)], {})
+    try:
+        case.variant  # noqa: B018  Without one there is nothing to compare.
+        found = _asked(config, case, state.settings.strict, CHECKS if updates else tuple(_GIVES))
+        figures = _figures(case, found, state)
+    except Unusable as error:
+        return judge(BASELINE, [error.finding], {})
+    except UNUSABLE as error:
+        return judge(BASELINE, [why(error)], {})
+    record = measured(case, figures, tuple(name for name, result in found.items() if result.outcome == FAILED))
+    if updates:
+        return Result(BASELINE, PASSED, metrics=record)
+    entry = state.baseline.entry(figures.model, figures.variant)
+    mend = accepting(config, node_id)
+    if entry is None:
+        told = f"{state.settings.baseline} has no figures of {figures.model} {figures.variant}"
+        return judge(BASELINE, [Finding("MNQ911", told, remedy=f"accept them as they are: {mend}")], record)
+    paired, unpaired = _paired(config, case, entry, state, figures, mend)
+    unmeasured = {_GIVES[name]: result.reason for name, result in found.items() if result.reason}
+    evidence = Evidence(figures, record["versions"], record["host"], unmeasured, paired, unpaired)
+    result = check_baseline(evidence, entry, mend)
+    result = dataclasses.replace(result, metrics={**result.metrics, **record})
+    result = without_ignored(result, case.gate.settings.ignore)
+    keys = {name: (name, repr(None), state.settings.strict) for name in CHECKS if name in beside}
+    told_beside = {name: case.found[key] for name, key in keys.items() if key in case.found}
+    return rooted(BASELINE, {**told_beside, BASELINE: result})
+
+
+def measured(case: Case, figures: Figures, failed: tuple[str, ...]) -> dict[str, Any]:
+    """What an update accepts, as plain data: it travels from xdist workers."""
+    own = {key: value for key, value in dataclasses.asdict(figures).items() if key not in _ELSEWHERE}
+    facts, timing = host_facts(), case.gate.settings.timing.as_json()
+    host = {
+        "machine": facts.machine,
+        "processor": facts.processor,
+        **{key: str(value) for key, value in timing.items()},
+    }
+    return {
+        "measured": own,
+        "failed": list(failed),
+        "versions": {k: v for k, v in versions().items() if v},
+        "host": host,
+    }
+
+
+def unusable(error: BadBaseline) -> Finding:
+    """A baseline that can't be read as a finding."""
+    return Finding("MNQ910", str(error), remedy=error.remedy)
+
+
+def accepting(config: pytest.Config, node_id: str = "") -> str:
+    """The command that accepts what an item measures (of all items, where none is named)."""
+    given = [*getattr(config.option, "mnn_command", ()), *([node_id] if node_id else [])]
+    return shlex.join(["pytest", *given, "--mnn-update-baseline"])
+
+
+def stale(state: Bench, is_narrowed: bool) -> Iterator[tuple[str, str, str]]:
+    """Entries whose model is gone: model, variant, why. `is_narrowed`: recipes or modes are not the configured ones."""
+    path = state.settings.baseline
+    if path is None or isinstance(state.baseline, BadBaseline):
+        return
+    asked = {gate.settings.name: set(labels(gate)) for gate in state.gates}
+    for model, variant, entry in state.baseline.entries:
+        file = _file_of(entry.figures.source)
+        if file and not (path.parent / file).exists():
+            yield model, variant, f"its source {file} is not there"
+        elif state.settings.is_whole_configuration and model not in asked:
+            yield model, variant, "no model of this name is in the configuration"
+        elif state.settings.is_whole_configuration and not is_narrowed and variant not in asked[model]:
+            yield model, variant, "the configuration asks for no such variant"
+
+
+def check_entries(config: pytest.Config) -> Result:
+    """Judge the file itself: that it can be read, and that all in it is still there."""
+    state = bench_of(config)
+    if isinstance(state.baseline, BadBaseline):
+        return judge(ENTRIES, [unusable(state.baseline)], {})
+    remedy = f"if it is gone for good, have it removed: {accepting(config)}"
+    gone = [] if state.settings.updates_baseline else [*stale(state, chooses_variants(config))]
+    found = [Finding("MNQ912", f"{model} {label}: {text}", remedy=remedy) for model, label, text in gone]
+    return without_ignored(judge(ENTRIES, found, {}), state.settings.defaults.ignore)
+
+
+def chooses_variants(config: pytest.Config) -> bool:
+    """Whether the command line says which recipes or modes run, or what file stands for them."""
+    return any(getattr(config.option, f"mnn_{name}", None) for name in ("recipe", "mode", "quantized"))
+
+
+def labels(gate: Gate) -> Iterator[str]:
+    """The variants that a source is tested with."""
+    return (recipe_named(name).label(mode) for name, mode in variants(gate))
+
+
+def _asked(config: pytest.Config, case: Case, strict: bool, names: tuple[str, ...]) -> dict[str, Result]:
+    """The results of these checks; what ran before is not run again."""
+    disturbed = why_not_timed(config)
+    return {
+        name: skipped(name, f"not measured: {disturbed}")
+        if name == "latency" and disturbed
+        else check(case, name, strict=strict)
+        for name in names
+    }
+
+
+def _figures(case: Case, found: Mapping[str, Result], state: Bench) -> Figures:
+    gate = case.gate
+    model = {"name": gate.settings.name, "source": _source(gate, state), "float": gate.float_json}
+    variant = {**case.as_json, "checks": [result.as_json() for result in found.values()]}
+    ours, base = fingerprint(case.model), fingerprint(gate.prepared.model)
+    return rounded(dataclasses.replace(figures_of(model, variant), sha256=ours, float_sha256=base))
+
+
+def _source(gate: Gate, state: Bench) -> str:
+    """The source as the baseline names it: its path starts at the file's folder."""
+    spec, path = gate.spec, state.settings.baseline
+    if spec.path is None or path is None:
+        return f"{spec.module}:{spec.attribute}"
+    place = Path(os.path.relpath(spec.path.resolve(), path.resolve().parent)).as_posix()
+    return f"{place}:{spec.attribute}" if spec.attribute else place
+
+
+def _file_of(source: str) -> str:
+    """The file that a source names; empty for a module's name."""
+    place = source.rpartition(":")[0] if ".py:" in source else source
+    return place if place.endswith((".py", *MODEL_SUFFIXES)) else ""
+
+
+def _paired(
+    config: pytest.Config, case: Case, entry: Entry, state: Bench, figures: Figures, mend: str
+) -> tuple[PairedRatio | None, Finding | None]:
+    """The variant's time over that of the accepted model, where that is kept; or why there is none."""
+    path = state.settings.baseline
+    folder = folder_of(path) if path is not None else None
+    accepted = entry.figures
+    if folder is None or entry.tolerances.ratio_paired is None:
+        return None, None
+    try:
+        kept = kept_model(folder, accepted.model, accepted.variant, accepted.sha256)
+    except BadArtifact as error:
+        return None, Finding("MNQ910", str(error), remedy=error.remedy)
+    if kept is None:
+        told = f"ratio: the accepted model is not kept in {folder} yet"
+        return None, Finding("MNQ003", told, remedy=f"have it kept: {mend}")
+    if accepted.sha256 == figures.sha256:
+        return None, None  # One and the same model: what is left to compare is the stored ratio.
+    if disturbed := why_not_timed(config):
+        told = f"ratio: not timed beside the accepted model: {disturbed}"
+        return None, Finding("MNQ003", told, remedy="run it alone: -k baseline -p no:xdist")
+    settings = case.gate.settings
+    how = dataclasses.replace(settings.timing, limit=1 + entry.tolerances.ratio_paired)
+    case.say("timing against the accepted model")
+    names = [spec.name for spec in case.gate.prepared.model.inputs]
+    if len(kept.inputs) != len(names):
+        told = "ratio: the accepted model takes other inputs than this one"
+        return None, Finding("MNQ003", told, remedy=f"if this is meant to be, accept it: {mend}")
+    given = dict(zip([spec.name for spec in kept.inputs], (case.gate.inputs[name] for name in names), strict=True))
+    inputs = case.gate.inputs if {*names} == given.keys() else given
+    try:
+        times = paired_times(kept, case.model, inputs, timeout=settings.timeout, settings=how)
+        return paired_ratio(times.reference, times.candidate), None
+    except UNUSABLE as error:
+        return None, Finding("MNQ003", f"ratio: it could not be timed beside the accepted model: {why(error).message}")
+    except ValueError as error:  # Too few pairs fitted into the time.
+        return None, Finding("MNQ003", f"ratio: {error}", remedy="raise --mnn-latency-time, or use a quieter machine")

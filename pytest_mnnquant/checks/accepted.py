@@ -1,0 +1,77 @@
+"""What was accepted of a variant: its figures, and how far later ones may be from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pytest_mnnquant.checks.figures import Figures
+
+COSINE: Final = "cosine"
+#: Task metrics that have units of their own; all others of ours are shares of samples.
+_WITH_UNITS: Final = ("mae", "rmse")
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """How much worse than accepted a figure may be. None: the figure is kept, and not compared.
+
+    `size`, `memory`, `ratio` and `ratio_paired` are shares of the accepted figure (0.01: 1 % more). `ratio` is for
+    ratios of two runs, which differ by 15 % and more on shared machines; `ratio_paired` where the accepted model is
+    kept and both are timed in turn. `coverage` and `accuracy` are absolute, `accuracy_relative` is a share of the
+    accepted figure; where both are given, both hold.
+    """
+
+    size: float | None = 0.01
+    coverage: float | None = 0.0
+    accuracy: float | None = None
+    accuracy_relative: float | None = None
+    ratio: float | None = 0.25
+    ratio_paired: float | None = 0.1
+    memory: float | None = 0.05
+
+    @property
+    def judges_accuracy(self) -> bool:
+        """Whether the accuracy is compared at all."""
+        return self.accuracy is not None or self.accuracy_relative is not None
+
+
+def usual_tolerances(figures: Figures) -> Tolerances:
+    """What is allowed where nobody said otherwise, by the task metric."""
+    if figures.metric == COSINE:
+        return Tolerances(accuracy=0.002)
+    has_units = figures.lower_is_better or figures.metric.partition("@")[0] in _WITH_UNITS
+    if has_units or abs(figures.accuracy or 0.0) > 1:
+        return Tolerances(accuracy_relative=0.01)
+    return Tolerances(accuracy=0.005)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The accepted figures of a variant, what they were made with (`versions`) and where (`host`, for latency)."""
+
+    figures: Figures
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    host: Mapping[str, str] = field(default_factory=dict)
+
+
+def rounded(figures: Figures) -> Figures:
+    """The figures as they are kept: with no more digits than they can be told by, so that differences are readable."""
+    return dataclasses.replace(
+        figures,
+        coverage=_digits(figures.coverage),
+        accuracy=_digits(figures.accuracy),
+        ratio=_digits(figures.ratio, 4),
+        ratio_low=_digits(figures.ratio_low, 4),
+        ratio_high=_digits(figures.ratio_high, 4),
+        failed=(),
+        path="",
+    )
+
+
+def _digits(value: float | None, count: int = 6) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{count}g}")

@@ -1,0 +1,235 @@
+"""The baseline check: the figures of a variant against the accepted ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from pytest_mnnquant.checks import BASELINE
+from pytest_mnnquant.checks.accepted import Entry
+from pytest_mnnquant.checks.figures import NUMBERS, Figures
+from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.metrics.ratio import PairedRatio
+
+# What rounding to six digits and the subtraction of such figures may add.
+_ROUNDING: Final = 2e-6
+# A figure better by this many tolerances is told, so that the file is tightened: less is the usual play.
+_FAR: Final = 5
+_FAR_COVERAGE: Final = 0.01
+_FEWEST_PAIRS: Final = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What is compared with an entry.
+
+    `unmeasured` says of a figure why it was not measured. `paired` is the time of the variant over that of the accepted
+    model, timed in turn; None where that model is not kept, or could not be timed: then `unpaired` says why.
+    """
+
+    figures: Figures
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    host: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    unmeasured: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    paired: PairedRatio | None = None
+    unpaired: Finding | None = None
+
+
+def check_baseline(evidence: Evidence, entry: Entry, mend: str) -> Result:
+    """Compare; `mend` is the command that accepts the figures as they are now.
+
+    Fails for a layer that is stored otherwise than accepted and for a figure that is worse by more than its tolerance.
+    An accepted figure that could not be measured leaves it inconclusive; one that is not in the entry yet is told.
+    """
+    remedy = f"if this is meant to be, accept it: {mend}"
+    cause = _changed_since(evidence, entry)
+    findings = [*_storage(evidence.figures, entry.figures, cause, remedy)]
+    for name in NUMBERS:
+        findings += _JUDGES[name](evidence, entry, cause, remedy)
+    findings += _unaccepted(evidence.figures, entry, mend)
+    return judge(BASELINE, findings, comparison(evidence.figures, entry.figures, evidence.paired))
+
+
+def comparison(figures: Figures, accepted: Figures, paired: PairedRatio | None = None) -> dict[str, Any]:
+    """The figures side by side, for the report."""
+    pairs = {name: {"accepted": getattr(accepted, name), "now": getattr(figures, name)} for name in NUMBERS}
+    changed = [layer for layer, _, _ in stored_otherwise(figures, accepted)]
+    found: dict[str, Any] = {"compared": pairs, "stored_otherwise": changed}
+    if paired is not None:
+        found["paired_ratio"] = paired.median
+        found["paired_ratio_low"], found["paired_ratio_high"] = paired.low, paired.high
+    return found
+
+
+def shown(name: str, value: Any) -> str:
+    """A figure as it is told."""
+    if value is None:
+        return "none"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def stored_otherwise(figures: Figures, accepted: Figures) -> Iterator[tuple[str, str, str]]:
+    """Each layer that is stored otherwise than accepted: its name, and both storages ("absent" where it is not)."""
+    for layer in dict.fromkeys((*figures.layers, *accepted.layers)):
+        before, now = accepted.layers.get(layer, "absent"), figures.layers.get(layer, "absent")
+        if before != now:
+            yield layer, before, now
+
+
+def _storage(figures: Figures, accepted: Figures, cause: str, remedy: str) -> Iterator[Finding]:
+    for layer, before, now in stored_otherwise(figures, accepted):
+        yield Finding("MNQ914", f"stored as {now}, accepted as {before}", layer, cause, remedy)
+
+
+def _changed_since(evidence: Evidence, entry: Entry) -> str:
+    """What else is not as it was when the figures were accepted: the first thing to look at."""
+    ours, accepted = evidence.figures, entry.figures
+    if ours.sha256 and ours.sha256 == accepted.sha256:
+        what = "the file is the accepted one, bit for bit: only data, versions or the machine can differ"
+    elif ours.float_sha256 and accepted.float_sha256 and ours.float_sha256 != accepted.float_sha256:
+        what = "the float model is another one than the accepted: source, exporter or converter changed"
+    else:
+        what = ""
+    versions = [
+        f"{name} {was} -> {evidence.versions[name]}"
+        for name, was in entry.versions.items()
+        if name in evidence.versions and was and evidence.versions[name] not in ("", was)
+    ]
+    return "; ".join([*([what] if what else []), *versions])
+
+
+def _more(name: str, unit: str) -> Callable[[Evidence, Entry, str, str], list[Finding]]:
+    """Judges a figure in bytes, of which more is worse."""
+
+    def judged(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list[Finding]:
+        was, now = getattr(entry.figures, name), getattr(evidence.figures, name)
+        allowed = getattr(entry.tolerances, name)
+        if was is None or allowed is None:
+            return []
+        if now is None:
+            return [_gap(evidence, name, was)]
+        if name == "memory" and (gap := _elsewhere(evidence, entry, ("machine", "threads"))):
+            return [_gap(evidence, name, was, gap)]
+        change = (now - was) / was if was else float(now > was)
+        told = f"{name} {now:,} {unit}, accepted {was:,} ({change:+.1%}, at most {allowed:+.1%} allowed)"
+        if change > allowed + _ROUNDING:
+            return [Finding("MNQ913", told, "", cause, remedy)]
+        return [_better(told, remedy)] if change < -max(_FAR * allowed, 0.01) else []
+
+    return judged
+
+
+def _coverage(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list[Finding]:
+    was, now, allowed = entry.figures.coverage, evidence.figures.coverage, entry.tolerances.coverage
+    if was is None or allowed is None:
+        return []
+    if now is None:
+        return [_gap(evidence, "coverage", was)]
+    told = f"coverage {now:.4%}, accepted {was:.4%} (a drop of {allowed:.4%} allowed)"
+    if was - now > allowed + _ROUNDING:
+        return [Finding("MNQ913", told, "", cause, remedy)]
+    return [_better(told, remedy)] if now - was > _FAR_COVERAGE else []
+
+
+def _accuracy(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list[Finding]:
+    accepted, ours, tolerances = entry.figures, evidence.figures, entry.tolerances
+    was, now = accepted.accuracy, ours.accuracy
+    if was is None or not tolerances.judges_accuracy:
+        return []
+    if now is None:
+        return [_gap(evidence, f"accuracy ({accepted.metric})", was)]
+    if ours.metric != accepted.metric:
+        return [_gap(evidence, "accuracy", was, f"it was accepted as {accepted.metric}, and is now {ours.metric}")]
+    limits = []
+    if tolerances.accuracy is not None:
+        limits.append(tolerances.accuracy)
+    if tolerances.accuracy_relative is not None:
+        limits.append(tolerances.accuracy_relative * abs(was))
+    allowed, loss = min(limits), (now - was if accepted.lower_is_better else was - now)
+    what = "rise" if accepted.lower_is_better else "drop"
+    told = f"accuracy ({accepted.metric}) {now:.6g}, accepted {was:.6g} (a {what} of {allowed:.6g} allowed)"
+    if loss > allowed + _ROUNDING * max(1.0, abs(was)):
+        return [Finding("MNQ913", told, "", cause, remedy)]
+    return [_better(told, remedy)] if allowed and loss < -_FAR * allowed else []
+
+
+def _ratio(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list[Finding]:
+    was, now, tolerances = entry.figures.ratio, evidence.figures.ratio, entry.tolerances
+    if evidence.unpaired is not None:
+        return [evidence.unpaired] if tolerances.ratio_paired is not None else []
+    if evidence.paired is not None:
+        return _paired(evidence.paired, tolerances.ratio_paired, cause, remedy)
+    if was is None or tolerances.ratio is None:
+        return []
+    if now is None:
+        return [_gap(evidence, "ratio", was)]
+    if gap := _elsewhere(evidence, entry, tuple(entry.host)):
+        return [_gap(evidence, "ratio", was, gap)]
+    low, high, limit = evidence.figures.ratio_low, evidence.figures.ratio_high, was * (1 + tolerances.ratio)
+    told = (
+        f"ratio {now:.4g} of the float model's latency (95 % interval {_number(low)} to {_number(high)}), "
+        f"accepted {was:.4g} ({tolerances.ratio:+.0%} allowed: {limit:.4g})"
+    )
+    return _against(told, now if low is None else low, now if high is None else high, limit, cause, remedy)
+
+
+def _paired(ratio: PairedRatio, allowed: float | None, cause: str, remedy: str) -> list[Finding]:
+    if allowed is None:
+        return []
+    if ratio.pairs < _FEWEST_PAIRS:
+        return [Finding("MNQ003", f"ratio: {ratio.pairs} pairs of runs with the accepted model, {_FEWEST_PAIRS} needed",
+                        remedy="measure on a quieter machine")]  # fmt: skip
+    told = (
+        f"{ratio.median:.3f} times the accepted model's latency (95 % interval {ratio.low:.3f} to {ratio.high:.3f}, "
+        f"{ratio.pairs} pairs timed in turn), {1 + allowed:g} allowed"
+    )
+    return _against(told, ratio.low, ratio.high, 1 + allowed, cause, remedy)
+
+
+def _against(told: str, low: float, high: float, limit: float, cause: str, remedy: str) -> list[Finding]:
+    if low > limit + _ROUNDING:
+        return [Finding("MNQ915", told, "", cause, remedy)]
+    if high > limit + _ROUNDING:
+        again = "run it again on a quieter machine: -k baseline -p no:xdist"
+        return [Finding("MNQ003", f"{told}: the interval holds the limit, so this can't tell", remedy=again)]
+    return []
+
+
+def _elsewhere(evidence: Evidence, entry: Entry, facts: tuple[str, ...]) -> str:
+    """Why a figure of the machine can't be compared: it was accepted on another one, or run with other settings."""
+    for fact in facts:
+        was, now = entry.host.get(fact), evidence.host.get(fact)
+        if was and now and was != now:
+            return f"it was accepted with {fact} {was!r}, and this is {now!r}"
+    return ""
+
+
+def _gap(evidence: Evidence, name: str, accepted: Any, why: str = "") -> Finding:
+    why = why or evidence.unmeasured.get(name.partition(" ")[0]) or "its check gave no figure"
+    told = f"{name}: accepted {shown(name, accepted)} can't be compared: {why}"
+    return Finding("MNQ003", told, remedy="run this variant alone, with all its checks: -k baseline -p no:xdist")
+
+
+def _better(told: str, remedy: str) -> Finding:
+    return Finding("MNQ916", told, remedy=remedy.replace("if this is meant to be, accept it", "hold it to that"))
+
+
+def _unaccepted(figures: Figures, entry: Entry, mend: str) -> Iterator[Finding]:
+    new = [name for name in NUMBERS if getattr(entry.figures, name) is None and getattr(figures, name) is not None]
+    if new:
+        values = ", ".join(f"{name} {shown(name, getattr(figures, name))}" for name in new)
+        yield Finding("MNQ917", f"not in the baseline yet: {values}", remedy=f"accept it: {mend}")
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4g}"
+
+
+_JUDGES: Final[Mapping[str, Callable[[Evidence, Entry, str, str], list[Finding]]]] = {
+    "size": _more("size", "bytes"),
+    "coverage": _coverage,
+    "accuracy": _accuracy,
+    "ratio": _ratio,
+    "memory": _more("memory", "bytes"),
+}

@@ -1,0 +1,43 @@
+"""The figures of a variant that are kept: what one run measured, and what was accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One variant in one run; None is what was not measured.
+
+    `size` and `float_size` are bytes. `accuracy` is the task metric named by `metric`, or, where there is none, the
+    lowest mean cosine of an output ("cosine"). `ratio` is quantized / float latency, with its 95 % interval. `memory`
+    and `float_memory` are bytes of MNN's session at memory mode 0. `layers` gives each layer's storage ("int8", "w8",
+    "float32"). `failed` names the checks that failed. `sha256` and `float_sha256` are of the files: in history as they
+    are, in a baseline without MNN's random uuid, so that what was made anew is the same.
+    """
+
+    model: str
+    variant: str
+    source: str = ""
+    size: int | None = None
+    float_size: int | None = None
+    coverage: float | None = None
+    accuracy: float | None = None
+    metric: str = ""
+    lower_is_better: bool = False
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    memory: int | None = None
+    float_memory: int | None = None
+    layers: Mapping[str, str] = field(default_factory=dict)
+    failed: tuple[str, ...] = ()
+    sha256: str = ""
+    float_sha256: str = ""
+    path: str = ""
+
+
+#: The figures that are numbers, in the order in which they are shown.
+NUMBERS: Final = ("size", "coverage", "accuracy", "ratio", "memory")

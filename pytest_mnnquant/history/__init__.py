@@ -1,0 +1,1 @@
+"""What a model's figures were: the committed baseline, and all runs over time."""

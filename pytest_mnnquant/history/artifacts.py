@@ -1,0 +1,99 @@
+"""The accepted models themselves, kept beside the baseline where the user made a folder for them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+from pytest_mnnquant.history.baseline import POINTER
+from pytest_mnnquant.mnnfile.fingerprint import fingerprint
+from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
+
+
+class BadArtifact(Exception):
+    """A kept model can't be used. One line; `remedy` is what to do."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+def folder_of(baseline: Path) -> Path | None:
+    """The folder of the accepted models: named as the file without `.json`. None where the user made none."""
+    folder = baseline.with_suffix("")
+    return folder if folder != baseline and folder.is_dir() else None
+
+
+def place_of(folder: Path, model: str, variant: str) -> Path:
+    """Where the model of a variant is kept."""
+    return folder / _safe(model) / f"{_safe(variant)}.mnn"
+
+
+def kept_model(folder: Path, model: str, variant: str, sha256: str) -> Model | None:
+    """The accepted model of a variant; None where none is kept. Raises `BadArtifact` for another one than the accepted.
+
+    `sha256` is the accepted model's, without its uuid (`mnnfile.fingerprint`).
+    """
+    path = place_of(folder, model, variant)
+    if not path.is_file():
+        return None
+    for part in (path, _weights(path)):
+        if _is_pointer(part):
+            raise BadArtifact(f"{part}: is a pointer of git-lfs, not the file itself", "run git lfs pull")
+    try:
+        kept = read_model(path)
+        found = fingerprint(kept)
+    except BadModel as error:
+        raise BadArtifact(f"{path}: {error}", "bring it back from version control") from None
+    if sha256 and found != sha256:
+        raise BadArtifact(
+            f"{path}: is not the accepted model (sha256 {found[:12]}, accepted {sha256[:12]})",
+            "bring file and folder back from the same commit, or accept anew: --mnn-update-baseline",
+        )
+    return kept
+
+
+def keep(folder: Path, model: str, variant: str, file: Path) -> None:
+    """Keep a model with its external weights, if any. Raises `OSError`."""
+    place = place_of(folder, model, variant)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    weights = _weights(file)
+    if weights.is_file():
+        _copy(weights, _weights(place))
+    else:
+        _weights(place).unlink(missing_ok=True)
+    _copy(file, place)
+
+
+def drop(folder: Path, model: str, variant: str) -> None:
+    """Remove the kept model of a variant."""
+    place = place_of(folder, model, variant)
+    for path in (place, _weights(place)):
+        path.unlink(missing_ok=True)
+
+
+def _is_pointer(path: Path) -> bool:
+    """Whether git-lfs has not fetched the file yet."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(POINTER)) == POINTER.encode()
+
+
+def _copy(source: Path, target: Path) -> None:
+    unfinished = target.with_name(f".{target.name}.part")
+    shutil.copyfile(source, unfinished)
+    unfinished.replace(target)
+
+
+def _weights(model: Path) -> Path:
+    return model.with_name(model.name + ".weight")
+
+
+def _safe(name: str) -> str:
+    """A file name that tells the name; with a hash where something in it had to be replaced."""
+    plain = re.sub(r"[^\w.+\-\[\]@]", "_", name)
+    plain = re.sub(r"^\.", "_", plain)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

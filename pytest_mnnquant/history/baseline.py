@@ -1,0 +1,204 @@
+"""The baseline: accepted figures by model and variant, as they lie in one JSON file of the user's repository.
+
+It is read strictly, since people edit it and merge it: what is wrong is told in one line that names file and key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_mnnquant.checks.accepted import Entry, Tolerances, usual_tolerances
+from pytest_mnnquant.checks.figures import Figures
+from pytest_mnnquant.history.fields import BadField, known, mapping, numbers, required, text, texts
+
+SCHEMA: Final = 1
+#: What a file begins with that git-lfs has not fetched yet.
+POINTER: Final = "version https://git-lfs.github.com/spec/"
+_CONFLICT: Final = re.compile(r"^(<{7} |={7}$|>{7} |\|{7} )", re.MULTILINE)
+_INTEGERS: Final = ("size", "float_size", "memory", "float_memory")
+_FLOATS: Final = ("coverage", "accuracy", "ratio", "ratio_low", "ratio_high")
+_TOLERANCES: Final = tuple(item.name for item in dataclasses.fields(Tolerances))
+
+
+class BadBaseline(ValueError):
+    """The file can't be used. The message is one line: the file, what is wrong with it; `remedy` is what to do."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What was accepted of a model: its source, with a path that starts at the file's folder, and its variants."""
+
+    source: str = ""
+    float_sha256: str = ""
+    variants: Mapping[str, Entry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """All accepted models, by name."""
+
+    models: Mapping[str, Accepted] = field(default_factory=dict)
+
+    def entry(self, model: str, variant: str) -> Entry | None:
+        """What was accepted of a variant."""
+        found = self.models.get(model)
+        return found.variants.get(variant) if found else None
+
+    @property
+    def entries(self) -> Iterator[tuple[str, str, Entry]]:
+        """Model, variant and entry, in the order of the file."""
+        for model in sorted(self.models):
+            for variant in sorted(self.models[model].variants):
+                yield model, variant, self.models[model].variants[variant]
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a file. Raises `BadBaseline`, also where it is not there."""
+    again = "bring back a good one from version control, or accept anew: delete it and run with --mnn-update-baseline"
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise BadBaseline(f"{path}: no such file", "accept the figures as they are: --mnn-update-baseline") from None
+    except OSError as error:
+        raise BadBaseline(f"{path}: can't be read: {error.strerror}", "make it readable") from None
+    except UnicodeDecodeError:
+        raise BadBaseline(f"{path}: is no text in UTF-8", again) from None
+    if content.startswith(POINTER):
+        raise BadBaseline(f"{path}: is a pointer of git-lfs, not the file itself", "run git lfs pull")
+    if mark := _CONFLICT.search(content):
+        line = content.count("\n", 0, mark.start()) + 1
+        raise BadBaseline(
+            f"{path}: line {line} holds a merge conflict",
+            "take either side of each conflict, then run with --mnn-update-baseline to accept what is true now",
+        )
+    try:
+        return parsed(json.loads(content, parse_constant=_no_number, object_pairs_hook=_once))
+    except BadField as error:
+        raise BadBaseline(f"{path}: {error}", error.remedy or again) from None
+    except json.JSONDecodeError as error:
+        raise BadBaseline(f"{path}: line {error.lineno} is no JSON: {error.msg}", again) from None
+    except RecursionError:
+        raise BadBaseline(f"{path}: is no baseline: it is nested too deeply", again) from None
+
+
+def parsed(content: Any) -> Baseline:
+    """The baseline of a parsed file. Raises `BadField` that names the key at fault."""
+    top = mapping(content, "the file")
+    schema = required(top, "schema", "the file")
+    if isinstance(schema, bool) or not isinstance(schema, int):
+        raise BadField(f"schema: {schema!r} is not a whole number")
+    if schema > SCHEMA:
+        what = f"schema {schema} was written by a newer pytest-mnnquant; this one reads schema {SCHEMA}"
+        raise BadField(what, "update pytest-mnnquant: pip install --upgrade pytest-mnnquant")
+    if schema < SCHEMA:
+        what = f"schema {schema} was written by an older pytest-mnnquant; this one reads schema {SCHEMA}"
+        raise BadField(what, "accept anew: delete it and run with --mnn-update-baseline")
+    known(top, ("schema", "models"), "the file")
+    models = mapping(required(top, "models", "the file"), "models")
+    return Baseline({name: _model(value, name) for name, value in models.items()})
+
+
+def as_text(baseline: Baseline) -> str:
+    """The file's content: sorted, one value a line, the same for the same figures."""
+    models = {name: _model_json(accepted) for name, accepted in baseline.models.items()}
+    content = {"schema": SCHEMA, "models": models}
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _model_json(accepted: Accepted) -> dict[str, Any]:
+    variants = {label: _entry_json(entry) for label, entry in accepted.variants.items()}
+    return {"source": accepted.source, "float_sha256": accepted.float_sha256, "variants": variants}
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    ours = entry.figures
+    figures = {name: getattr(ours, name) for name in (*_INTEGERS, *_FLOATS) if getattr(ours, name) is not None}
+    if ours.metric:
+        figures |= {"metric": ours.metric, "lower_is_better": ours.lower_is_better}
+    return {
+        "figures": figures,
+        "tolerances": _tolerances_json(entry.tolerances),
+        "layers": dict(ours.layers),
+        "sha256": ours.sha256,
+        "versions": dict(entry.versions),
+        "host": dict(entry.host),
+    }
+
+
+def _tolerances_json(tolerances: Tolerances) -> dict[str, Any]:
+    """All of them; of the two of accuracy the one that holds."""
+    values = dataclasses.asdict(tolerances)
+    if tolerances.accuracy_relative is None:
+        del values["accuracy_relative"]
+    elif tolerances.accuracy is None:
+        del values["accuracy"]
+    return values
+
+
+def _model(value: Any, name: str) -> Accepted:
+    where = f"models.{name}"
+    model = mapping(value, where)
+    known(model, ("source", "float_sha256", "variants"), where)
+    source, float_sha256 = text(model, "source", where), text(model, "float_sha256", where)
+    variants = mapping(required(model, "variants", where), f"{where}.variants")
+    entries = {label: _entry(entry, name, label, source, float_sha256) for label, entry in variants.items()}
+    return Accepted(source, float_sha256, entries)
+
+
+def _entry(value: Any, model: str, label: str, source: str, float_sha256: str) -> Entry:
+    where = f"models.{model}.variants.{label}"
+    entry = mapping(value, where)
+    known(entry, ("figures", "tolerances", "layers", "sha256", "versions", "host"), where)
+    place = f"{where}.figures"
+    figures = mapping(required(entry, "figures", where), place)
+    known(figures, (*_INTEGERS, *_FLOATS, "metric", "lower_is_better"), place)
+    lower = figures.get("lower_is_better", False)
+    if not isinstance(lower, bool):
+        raise BadField(f"{place}.lower_is_better: {lower!r} is not true or false")
+    if figures.get("accuracy") is not None and not figures.get("metric"):
+        raise BadField(f"{place}.metric: is missing, so accuracy says nothing")
+    found = Figures(
+        model=model,
+        variant=label,
+        source=source,
+        float_sha256=float_sha256,
+        metric=text(figures, "metric", place),
+        lower_is_better=lower,
+        layers=texts(required(entry, "layers", where), f"{where}.layers"),
+        sha256=text(entry, "sha256", where),
+        **numbers(figures, _INTEGERS, place, whole=True, low=0),
+        **numbers(figures, ("accuracy",), place, whole=False),
+        **numbers(figures, [name for name in _FLOATS if name != "accuracy"], place, whole=False, low=0),
+    )
+    place = f"{where}.tolerances"
+    allowed = mapping(entry.get("tolerances", {}), place)
+    known(allowed, _TOLERANCES, place)
+    usual = usual_tolerances(found)
+    if not allowed.keys().isdisjoint(("accuracy", "accuracy_relative")):
+        usual = dataclasses.replace(usual, accuracy=None, accuracy_relative=None)
+    tolerances = dataclasses.replace(usual, **numbers(allowed, [*allowed], place, whole=False, low=0))
+    versions, host = (texts(entry.get(key, {}), f"{where}.{key}") for key in ("versions", "host"))
+    return Entry(found, tolerances, versions, host)
+
+
+def _no_number(constant: str) -> Any:
+    raise BadField(f"{constant} is no number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadField(f"the key {twice!r} is there twice (a merge?)")
+    return found

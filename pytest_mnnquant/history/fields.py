@@ -1,0 +1,72 @@
+"""Fields of parsed JSON, read strictly; errors name the key at fault."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class BadField(ValueError):
+    """A field is not what it must be: one line that starts with its key. `remedy` is set where it is a special one."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+def mapping(value: Any, where: str) -> Mapping[str, Any]:
+    """An object. Raises `BadField`."""
+    if not isinstance(value, dict):
+        raise BadField(f"{where}: is not an object of keys and values")
+    return value
+
+
+def known(found: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+    """Raises `BadField` for a key that is none of these."""
+    allowed = tuple(keys)
+    for key in found:
+        if key not in allowed:
+            raise BadField(f"{where}: unknown key {key!r}; known: {', '.join(allowed)}")
+
+
+def required(found: Mapping[str, Any], key: str, where: str) -> Any:
+    """The value of a key. Raises `BadField` where it is missing."""
+    if key not in found:
+        raise BadField(f"{where}: the key {key!r} is missing")
+    return found[key]
+
+
+def text(found: Mapping[str, Any], key: str, where: str) -> str:
+    """A text; empty where the key is missing. Raises `BadField`."""
+    value = found.get(key, "")
+    if not isinstance(value, str):
+        raise BadField(f"{where}.{key}: {value!r} is not text")
+    return value
+
+
+def texts(value: Any, where: str) -> dict[str, str]:
+    """An object of texts. Raises `BadField`."""
+    return {key: text(mapping(value, where), key, where) for key in mapping(value, where)}
+
+
+def numbers(
+    found: Mapping[str, Any], keys: Iterable[str], where: str, *, whole: bool, low: float = -math.inf
+) -> dict[str, Any]:
+    """The numbers of these keys; None where one is missing or null. Raises `BadField`."""
+    return {key: _number(found.get(key), f"{where}.{key}", whole, low) for key in keys}
+
+
+def _number(value: Any, where: str, whole: bool, low: float) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise BadField(f"{where}: {value!r} is not a {'whole number' if whole else 'number'}")
+    if not whole:
+        try:
+            value = float(value)
+        except OverflowError:
+            raise BadField(f"{where}: is too large a number") from None
+    if value < low or not math.isfinite(value):
+        raise BadField(f"{where}: {value} is out of range; allowed: at least {low:g}")
+    return value  # type: ignore[no-any-return]

@@ -1,0 +1,58 @@
+"""The figures of a variant that are kept: of one run in the baseline, of all runs in history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pytest_mnnquant.checks.figures import NUMBERS, Figures
+from pytest_mnnquant.checks.finding import FAILED
+
+__all__: Final = ["NUMBERS", "Figures", "figures_of", "figures_of_report"]
+
+
+def figures_of_report(report: Mapping[str, Any]) -> Iterator[Figures]:
+    """The figures of each variant of a run, from the report that `report.json_report.build_report` makes."""
+    for model in report["models"]:
+        for variant in model["variants"]:
+            yield figures_of(model, variant)
+
+
+def figures_of(model: Mapping[str, Any], variant: Mapping[str, Any]) -> Figures:
+    """The figures of one variant of a report."""
+    checks = {check["check"]: check for check in variant["checks"]}
+    metrics = {name: check["metrics"] for name, check in checks.items()}
+    size, accuracy = metrics.get("size", {}), metrics.get("accuracy", {})
+    value, metric, lower = _accuracy(accuracy)
+    latency, memory = metrics.get("latency", {}), metrics.get("memory", {})
+    quantized, base = variant.get("quantized") or {}, model.get("float") or {}
+    label = variant["recipe"] + (f"[{variant['mode']}]" if variant.get("mode") else "")
+    return Figures(
+        model=model["name"],
+        variant=label,
+        source=model.get("source") or "",
+        size=size.get("quantized_bytes"),
+        float_size=size.get("float_bytes"),
+        coverage=metrics.get("coverage", {}).get("coverage"),
+        accuracy=value,
+        metric=metric,
+        lower_is_better=lower,
+        ratio=latency.get("latency_ratio"),
+        ratio_low=latency.get("latency_ratio_low"),
+        ratio_high=latency.get("latency_ratio_high"),
+        memory=memory.get("session_bytes"),
+        float_memory=memory.get("float_session_bytes"),
+        layers={layer["name"]: layer["storage"] or "missing" for layer in variant.get("layers", [])},
+        failed=tuple(name for name, check in checks.items() if check["outcome"] == FAILED),
+        sha256=quantized.get("sha256") or "",
+        float_sha256=base.get("sha256") or "",
+        path=quantized.get("path") or "",
+    )
+
+
+def _accuracy(metrics: Mapping[str, Any]) -> tuple[float | None, str, bool]:
+    """(value, metric, whether less is better)."""
+    if task := metrics.get("task"):
+        return task["quantized"], task["metric"], bool(task["lower_is_better"])
+    cosines = [output["cosine"] for output in metrics.get("outputs", {}).values() if output["cosine"] is not None]
+    return (min(cosines), "cosine", False) if cosines else (None, "", False)

@@ -1,0 +1,105 @@
+"""Appends a run to the history while it goes on: early, and again as figures arrive.
+
+The file is numbered, as pytest-benchmark numbers its runs, once it holds timings: `--benchmark-compare` takes the run
+of the highest number, and one without timings would leave it nothing to compare. Where pytest-benchmark saves the run
+itself, its file has the timings, and ours the figures only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from pytest_mnnquant.history.figures import NUMBERS, Figures
+from pytest_mnnquant.history.storage import (
+    KEY,
+    figures_part,
+    file_name,
+    machine_of,
+    numbered,
+    part_of,
+    write_run,
+)
+
+#: Seconds between two writes while the run goes on.
+_PAUSE: Final = 2.0
+
+
+class Recorder:
+    """The file of one run."""
+
+    def __init__(self, config: pytest.Config, folder: Path, mnn: str) -> None:
+        """`mnn` is MNN's version. Asks pytest-benchmark's hooks once what machine and commit this is."""
+        from pytest_benchmark.utils import get_machine_id
+
+        hook = config.hook
+        self._config = config
+        self._time = datetime.now(timezone.utc)
+        self._machine_info: dict[str, Any] = hook.pytest_benchmark_generate_machine_info(config=config)
+        hook.pytest_benchmark_update_machine_info(config=config, machine_info=self._machine_info)
+        self._commit_info: dict[str, Any] = hook.pytest_benchmark_generate_commit_info(config=config)
+        hook.pytest_benchmark_update_commit_info(config=config, commit_info=self._commit_info)
+        self._machine = machine_of(self._machine_info, mnn)
+        name = file_name(str(self._commit_info.get("id") or ""), self._time)
+        # Where pytest was started: a test may have gone to another folder by now.
+        self.path = config.invocation_params.dir / folder / get_machine_id() / name
+        self._written = -_PAUSE
+        self.problem = ""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last write is long ago, and writing works."""
+        return not self.problem and time.monotonic() - self._written >= _PAUSE
+
+    def write(self, figures: Sequence[Figures], *, finished: bool = False, complete: bool = False) -> None:
+        """Write what is known; sets `problem` to a line where that is impossible. `finished`: for the last time."""
+        measured = tuple(one for one in figures if any(getattr(one, name) is not None for name in NUMBERS))
+        if not measured or self.problem:
+            return
+        try:
+            self._write(measured, self._timings(finished), complete)
+        except OSError as error:
+            self.problem = f"history: {self.path} can't be written: {error.strerror}"
+        self._written = time.monotonic()
+
+    def _write(self, figures: tuple[Figures, ...], timings: Sequence[Any], complete: bool) -> None:
+        from pytest_benchmark.utils import safe_dumps
+
+        content: dict[str, Any] = self._config.hook.pytest_benchmark_generate_json(
+            config=self._config,
+            benchmarks=timings,
+            include_data=False,
+            machine_info=self._machine_info,
+            commit_info=self._commit_info,
+        )
+        content["datetime"] = self._time.isoformat()  # when the run began: the same in every write
+        content[KEY] = part_of(figures, self._machine, complete=complete)
+        known = {(one.model, one.variant): figures_part(one) for one in figures}
+        for entry in content["benchmarks"]:
+            info = entry["extra_info"]
+            if found := known.get((info["model"], _label(info))):
+                entry["extra_info"] = {**info, KEY: found}
+        write_run(self.path, content, safe_dumps)
+        if timings and not self._is_saved_elsewhere and self.path.name.startswith(KEY):
+            self.path = self.path.rename(self.path.with_name(numbered(self.path.parent, self.path.name)))
+
+    @property
+    def _is_saved_elsewhere(self) -> bool:
+        options = self._config.option
+        return bool(options.benchmark_save or options.benchmark_autosave)
+
+    def _timings(self, finished: bool) -> list[Any]:
+        """pytest-benchmark's results that are ours, not those of the user's own benchmarks."""
+        session = getattr(self._config, "_benchmarksession", None)
+        if session is None or (finished and self._is_saved_elsewhere):
+            return []
+        return [one for one in session.benchmarks if {"model", "recipe", "bytes"} <= one.extra_info.keys()]
+
+
+def _label(info: Mapping[str, Any]) -> str:
+    return f"{info['recipe']}[{info['mode']}]" if info.get("mode") else str(info["recipe"])

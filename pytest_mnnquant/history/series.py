@@ -1,0 +1,190 @@
+"""From runs to series: one figure of one variant over commits, its steps by name, and where the machine changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from statistics import median
+from typing import Final
+
+from pytest_mnnquant.history.figures import NUMBERS, Figures
+from pytest_mnnquant.history.steps import EFFECT, EXACT_EFFECT, Found, Step, exact_steps, noisy_steps
+from pytest_mnnquant.history.storage import Machine, Run
+
+#: Figures that differ from run to run of the same files. The others are the same in every run on one machine.
+NOISY: Final = ("ratio",)
+#: Runs on either side of a change of machine that tell the levels.
+_NEAR: Final = 10
+#: Figures that no processor changes: they are read from files.
+_OF_FILES: Final = ("size", "coverage")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant in one run."""
+
+    run: Run
+    figures: Figures
+
+    def value(self, figure: str) -> float | None:
+        """The figure, in the unit of `Figures`; None where it was not measured."""
+        value: float | None = getattr(self.figures, figure)
+        return value
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The runs of one commit that measured a figure; those with uncommitted changes are apart from those without.
+
+    `name` is the commit, with a + where there were uncommitted changes; empty where there was no repository.
+    """
+
+    name: str
+    time: datetime
+    dirty: bool
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class NamedStep:
+    """A step, with the commit at which the new level begins, and the one that was measured before it."""
+
+    figure: str
+    machine: Machine
+    step: Step
+    commit: Commit
+    previous: Commit
+    earliest: Commit
+    latest: Commit
+
+
+@dataclass(frozen=True)
+class MachineChange:
+    """Runs that came from another machine for the first time, and gave another level: no commit is blamed."""
+
+    figure: str
+    before: Machine
+    after: Machine
+    time: datetime
+    level_before: float
+    level_after: float
+
+
+@dataclass(frozen=True)
+class VariantHistory:
+    """All runs of one variant, in the order of time, and what happened to its figures."""
+
+    model: str
+    variant: str
+    rows: tuple[Row, ...]
+    steps: tuple[NamedStep, ...]
+    possible: tuple[NamedStep, ...]
+    machines: tuple[MachineChange, ...]
+
+
+def histories(
+    runs: Sequence[Run], model: str = "*", variant: str = "*", figures: Sequence[str] = NUMBERS
+) -> tuple[VariantHistory, ...]:
+    """The history of each variant whose model and name fit these globs; names themselves fit too (`int8[eval]`)."""
+    rows: dict[tuple[str, str], list[Row]] = {}
+    for run in runs:
+        for one in run.figures:
+            if _fits(one.model, model) and _fits(one.variant, variant):
+                rows.setdefault((one.model, one.variant), []).append(Row(run, one))
+    return tuple(_history(*names, tuple(found), figures) for names, found in sorted(rows.items()))
+
+
+def _fits(name: str, glob: str) -> bool:
+    return name == glob or fnmatchcase(name, glob)
+
+
+def _history(model: str, variant: str, rows: tuple[Row, ...], figures: Sequence[str]) -> VariantHistory:
+    steps, possible, changes = [], [], []
+    for figure in figures:
+        groups = by_machine(rows, figure)
+        series = {machine: commits_of(ones, figure) for machine, ones in groups.items()}
+        newest = max((commits[-1].time for commits in series.values()), default=None)
+        for machine, commits in series.items():
+            found = _found(commits, figure)
+            steps += [_named(figure, machine, step, commits) for step in found.steps]
+            if found.possible and commits[-1].time == newest:  # Else it is an old machine's last word.
+                possible.append(_named(figure, machine, found.possible, commits))
+        changes += list(_machine_changes(groups, figure))
+    return VariantHistory(model, variant, rows, tuple(steps), tuple(possible), tuple(changes))
+
+
+def machine_for(machine: Machine, figure: str) -> Machine:
+    """What of the machine a figure depends on."""
+    return Machine(mnn=machine.mnn) if figure in _OF_FILES else machine
+
+
+def by_machine(rows: Sequence[Row], figure: str) -> dict[Machine, list[Row]]:
+    """The rows that have the figure, by the machine that they come from, in the order of its first row.
+
+    Of accuracies, those in the metric of the last row: top-1 and a cosine are no series.
+    """
+    groups: dict[Machine, list[Row]] = {}
+    measured = [row for row in rows if row.value(figure) is not None]
+    for row in measured:
+        if figure != "accuracy" or row.figures.metric == measured[-1].figures.metric:
+            groups.setdefault(machine_for(row.run.machine, figure), []).append(row)
+    return groups
+
+
+def commits_of(rows: Sequence[Row], figure: str) -> list[Commit]:
+    """The rows by commit, in the order of the commits' own times: an old commit measured again goes to its place.
+
+    Where a commit's time is not known, its first run's stands for it, as it does for uncommitted changes. A run without
+    a repository is a commit of its own.
+    """
+    groups: dict[tuple[str, bool], list[Row]] = {}
+    for row in rows:
+        run = row.run
+        groups.setdefault((run.commit or run.path.name, run.dirty), []).append(row)
+    commits = []
+    for ones in groups.values():
+        run = ones[0].run
+        name = run.commit + "+" * run.dirty if run.commit else ""
+        time = run.time if run.dirty or run.commit_time is None else run.commit_time
+        values = tuple(value for row in ones if (value := row.value(figure)) is not None)
+        commits.append(Commit(name, time, run.dirty, values))
+    return sorted(commits, key=lambda commit: commit.time)
+
+
+def _found(commits: Sequence[Commit], figure: str) -> Found:
+    if figure not in NOISY:
+        return exact_steps([commit.values for commit in commits])
+    kept = [(place, [value for value in commit.values if value > 0]) for place, commit in enumerate(commits)]
+    kept = [(place, values) for place, values in kept if values]
+    found = noisy_steps([values for _, values in kept])
+
+    def placed(step: Step) -> Step:
+        index, earliest, latest = (kept[place][0] for place in (step.index, step.earliest, step.latest))
+        return Step(index, step.before, step.after, step.p, earliest, latest)
+
+    return Found(tuple(map(placed, found.steps)), None if found.possible is None else placed(found.possible))
+
+
+def _named(figure: str, machine: Machine, step: Step, commits: Sequence[Commit]) -> NamedStep:
+    places = (step.index, step.index - 1, step.earliest, step.latest)
+    return NamedStep(figure, machine, step, *(commits[place] for place in places))
+
+
+def _machine_changes(groups: dict[Machine, list[Row]], figure: str) -> Iterator[MachineChange]:
+    """For each machine but the first: whether its level is another than that of the machine that ran before it."""
+    effect = EFFECT if figure in NOISY else EXACT_EFFECT
+    seen = list(groups.items())
+    for place, (machine, rows) in enumerate(seen[1:], start=1):
+        begins = rows[0].run.time
+        earlier = [(row.run.time, other, row) for other, ones in seen[:place] for row in ones if row.run.time <= begins]
+        before = max(earlier, key=lambda one: one[0])[1]
+        old = _level([row for _, other, row in earlier if other == before][-_NEAR:], figure)
+        new = _level(rows[:_NEAR], figure)
+        if abs(new - old) > effect * max(abs(old), abs(new)):
+            yield MachineChange(figure, before, machine, begins, old, new)
+
+
+def _level(rows: Sequence[Row], figure: str) -> float:
+    return median(value for row in rows if (value := row.value(figure)) is not None)

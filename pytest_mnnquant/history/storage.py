@@ -1,0 +1,191 @@
+"""The files of history: one a run, in pytest-benchmark's own form and folder. Reads and writes them; knows no pytest.
+
+Every run has a file of its own, under a name that no other run takes, written as a whole: runs at the same time lose
+nothing, and a run that is killed leaves what it had written. `pytest-benchmark` lists and compares these files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_mnnquant.history.fields import BadField, mapping, numbers, text
+from pytest_mnnquant.history.figures import Figures
+from pytest_mnnquant.history.keeping import write_whole
+
+#: The key of our part of a file.
+KEY: Final = "mnnquant"
+SCHEMA: Final = 1
+_WHOLE: Final = ("size", "float_size", "memory", "float_memory")
+_NUMBERS: Final = ("coverage", "accuracy", "ratio", "ratio_low", "ratio_high")
+_TEXTS: Final = ("model", "variant", "source", "metric", "sha256", "float_sha256", "path")
+_FILE: Final = "file://"
+_NUMBER: Final = re.compile(r"(\d{4,})_")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What figures depend on beside the code: processor, its instruction sets (a hash), and MNN's version."""
+
+    machine: str = ""
+    cpu: str = ""
+    flags: str = ""
+    mnn: str = ""
+
+    def __str__(self) -> str:
+        """As it is told: `AMD EPYC 7B13, MNN 3.6.1`."""
+        return f"{self.cpu or self.machine or 'unknown processor'}, MNN {self.mnn or 'unknown'}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the suite. Times are in UTC; `commit` is empty where there was no repository.
+
+    `complete` is False for runs that were killed or stopped: they hold what they had measured by then.
+    """
+
+    path: Path
+    time: datetime
+    commit: str = ""
+    commit_time: datetime | None = None
+    dirty: bool = False
+    complete: bool = True
+    machine: Machine = field(default_factory=Machine)
+    figures: tuple[Figures, ...] = ()
+
+
+def machine_of(machine_info: Mapping[str, Any], mnn: str) -> Machine:
+    """The machine, from what pytest-benchmark tells of it."""
+    cpu = machine_info.get("cpu")
+    cpu = cpu if isinstance(cpu, Mapping) else {}
+    flags = " ".join(sorted(map(str, cpu.get("flags") or ())))
+    return Machine(
+        machine=str(machine_info.get("machine") or ""),
+        cpu=str(cpu.get("brand_raw") or machine_info.get("processor") or ""),
+        flags=hashlib.sha256(flags.encode()).hexdigest()[:12] if flags else "",
+        mnn=mnn,
+    )
+
+
+def part_of(figures: tuple[Figures, ...], machine: Machine, *, complete: bool) -> dict[str, Any]:
+    """Our part of a file: everything but the layers, which are many and in the report."""
+    return {
+        "schema": SCHEMA,
+        "complete": complete,
+        "host": dataclasses.asdict(machine),
+        "figures": [figures_part(one) for one in figures],
+    }
+
+
+def figures_part(figures: Figures) -> dict[str, Any]:
+    """One variant's figures as they are stored."""
+    return {name: value for name, value in dataclasses.asdict(figures).items() if name != "layers"}
+
+
+def storage_folder(uri: str | None) -> Path | None:
+    """The folder of pytest-benchmark's storage, in its own words: a path or file://PATH; None for what is no folder."""
+    if uri is None or ("://" in uri and not uri.startswith(_FILE)):
+        return None
+    return Path(uri.removeprefix(_FILE))
+
+
+def file_name(commit: str, time: datetime) -> str:
+    """A name that no other run takes."""
+    moment = time.astimezone(timezone.utc).strftime("%Y%m%d_%H%M%S_%f")
+    return f"{KEY}_{re.sub(r'[^0-9A-Za-z]', '', commit) or 'unversioned'}_{moment}_{secrets.token_hex(4)}.json"
+
+
+def numbered(folder: Path, name: str) -> str:
+    """The name with the number that pytest-benchmark would give it next, by which it finds runs to compare with."""
+    found = (match[1] for path in folder.glob("*.json") if (match := _NUMBER.match(path.name)))
+    return f"{max((int(number) for number in found), default=0) + 1:04}_{name}"
+
+
+def write_run(path: Path, content: Mapping[str, Any], dumps: Callable[[Any], str] = json.dumps) -> None:
+    """Write the file of a run, as a whole. Raises `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (dumps(content) + "\n").encode())
+
+
+def read_runs(folder: Path, tell: Callable[[str], None] = lambda _: None) -> tuple[Run, ...]:
+    """All runs of the suite in a storage, in the order of time.
+
+    Files of pytest-benchmark that hold none of our figures are passed over. Each file that can't be read is told in one
+    line, and passed over too.
+    """
+    runs = []
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
+        try:
+            run = _read(path)
+        except FileNotFoundError:
+            continue  # given its number a moment ago, by a run that is going on
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error) or "damaged"
+            tell(f"{path}: passed over: {' '.join(str(reason).split())}")
+            continue
+        if run is not None:
+            runs.append(run)
+    return tuple(sorted(runs, key=lambda run: (run.time, run.path.name)))
+
+
+def _read(path: Path) -> Run | None:
+    try:
+        content = mapping(json.loads(path.read_text(encoding="utf-8")), "file")
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"it is no JSON: {error}") from None
+    if KEY not in content:
+        return None
+    ours = mapping(content[KEY], KEY)
+    if ours.get("schema") != SCHEMA:
+        raise ValueError(f"{KEY}.schema: {ours.get('schema')!r} is not {SCHEMA}: written by another version")
+    time = _time(content.get("datetime"), "datetime")
+    if time is None:
+        raise ValueError("datetime: it is missing")
+    info = mapping(content.get("commit_info") or {}, "commit_info")
+    host = mapping(ours.get("host") or {}, f"{KEY}.host")
+    rows = ours.get("figures")
+    if not isinstance(rows, list):
+        raise BadField(f"{KEY}.figures: is not a list")
+    commit = text(info, "id", "commit_info")
+    return Run(
+        path=path,
+        time=time,
+        commit="" if commit in ("unversioned", "unknown") else commit,
+        commit_time=_time(info.get("time"), "commit_info.time"),
+        dirty=bool(info.get("dirty")),
+        complete=bool(ours.get("complete")),
+        machine=Machine(*(text(host, one.name, f"{KEY}.host") for one in dataclasses.fields(Machine))),
+        figures=tuple(_figures(row, f"{KEY}.figures[{place}]") for place, row in enumerate(rows)),
+    )
+
+
+def _figures(row: Any, where: str) -> Figures:
+    row = mapping(row, where)
+    failed = row.get("failed") or []
+    values: dict[str, Any] = {name: text(row, name, where) for name in _TEXTS}
+    values |= numbers(row, _WHOLE, where, whole=True, low=0)
+    values |= numbers(row, _NUMBERS, where, whole=False)
+    return Figures(
+        **values,
+        lower_is_better=bool(row.get("lower_is_better")),
+        failed=tuple(str(name) for name in failed) if isinstance(failed, list) else (),
+    )
+
+
+def _time(value: Any, where: str) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        # Python 3.10 does not know the Z of git's own times.
+        time = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except (AttributeError, ValueError):
+        raise ValueError(f"{where}: {value!r} is no time") from None
+    return time.astimezone(timezone.utc) if time.tzinfo else time.replace(tzinfo=timezone.utc)

@@ -1,0 +1,154 @@
+"""What an update makes of a baseline: which entries are added, changed, kept and removed, and how that is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_mnnquant.checks.accepted import Entry, usual_tolerances
+from pytest_mnnquant.checks.baseline import shown, stored_otherwise
+from pytest_mnnquant.checks.figures import NUMBERS, Figures
+from pytest_mnnquant.history.baseline import Accepted, Baseline
+
+Place = tuple[str, str]
+_NAMED: Final = 2
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "size": ("size", "float_size"),
+    "coverage": ("coverage",),
+    "accuracy": ("accuracy", "metric", "lower_is_better"),
+    "ratio": ("ratio", "ratio_low", "ratio_high"),
+    "memory": ("memory", "float_memory"),
+}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What an update did, by model and variant; each with what is told of it. `kept` are those that stay as they were.
+
+    `refused` were not accepted, since a check failed; what the file holds of them stays.
+    """
+
+    added: Mapping[Place, str] = dataclasses.field(default_factory=dict)
+    changed: Mapping[Place, str] = dataclasses.field(default_factory=dict)
+    removed: Mapping[Place, str] = dataclasses.field(default_factory=dict)
+    refused: Mapping[Place, str] = dataclasses.field(default_factory=dict)
+    kept: tuple[Place, ...] = ()
+
+    @property
+    def lines(self) -> Iterator[str]:
+        """What is told: a line for each variant that is not as it was, and the sum."""
+        titles = {"added": self.added, "changed": self.changed, "removed": self.removed, "not accepted": self.refused}
+        for title, places in titles.items():
+            for (model, variant), what in places.items():
+                yield f"baseline: {model} {variant}: " + (what if title == "changed" else f"{title}: {what}")
+        counts = {"added": self.added, "changed": self.changed, "kept": self.kept, "removed": self.removed}
+        refused = f", {len(self.refused)} not accepted" if self.refused else ""
+        yield "baseline: " + ", ".join(f"{len(found)} {name}" for name, found in counts.items()) + refused
+
+
+def updated(
+    baseline: Baseline, ran: Iterable[Entry], gone: Mapping[Place, str] | None = None
+) -> tuple[Baseline, Changes]:
+    """The baseline with what ran accepted, and without what is `gone` (with the reason); all else is kept.
+
+    Tolerances that the file has stay as they are. A variant with a failed check is refused.
+    """
+    models = {name: dict(accepted.variants) for name, accepted in baseline.models.items()}
+    heads = {name: (accepted.source, accepted.float_sha256) for name, accepted in baseline.models.items()}
+    added, changed, refused, removed = {}, {}, {}, {}
+    for fresh in ran:
+        ours = fresh.figures
+        place = (ours.model, ours.variant)
+        before = baseline.entry(*place)
+        if ours.failed:
+            refused[place] = f"{', '.join(ours.failed)} failed"
+            continue
+        now = fresh if before is None else _merged(before, fresh)
+        heads[ours.model] = (ours.source, ours.float_sha256)
+        models.setdefault(ours.model, {})[ours.variant] = now
+        if before is None:
+            added[place] = ", ".join(_told(ours))
+        elif _content(before) != _content(now):
+            changed[place] = ", ".join(differences(before.figures, now.figures)) or "another file, the same figures"
+    for (model, variant), why in (gone or {}).items():
+        if variant in models.get(model, {}):
+            del models[model][variant]
+            removed[model, variant] = why
+    made = Baseline({name: _accepted(*heads[name], variants) for name, variants in models.items() if variants})
+    touched = {*added, *changed}
+    kept = tuple((model, variant) for model, variant, _ in made.entries if (model, variant) not in touched)
+    return made, Changes(added, changed, removed, refused, kept)
+
+
+def differences(before: Figures, now: Figures) -> Iterator[str]:
+    """What changed between two runs of a variant, each in a few words."""
+    for name in NUMBERS:
+        was, is_ = getattr(before, name), getattr(now, name)
+        if was != is_:
+            yield f"{name} {shown(name, was)} -> {shown(name, is_)}"
+    if before.metric != now.metric:
+        yield f"metric {before.metric or 'none'} -> {now.metric or 'none'}"
+    layers = [f"{layer} {was} -> {is_}" for layer, was, is_ in stored_otherwise(now, before)]
+    if layers:
+        more = f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else ""
+        yield f"stored otherwise: {', '.join(layers[:_NAMED])}{more}"
+
+
+def _told(figures: Figures) -> Iterator[str]:
+    for name in NUMBERS:
+        if (value := getattr(figures, name)) is not None:
+            yield f"{name} {shown(name, value)}"
+
+
+def _merged(before: Entry, fresh: Entry) -> Entry:
+    """The fresh entry, with the tolerances of the one before, and what could not be measured anew."""
+    was, now = before.figures, fresh.figures
+    is_here = all(fresh.host.get(fact, value) == value for fact, value in before.host.items())
+    for name in NUMBERS:
+        value, old = getattr(now, name), getattr(was, name)
+        if old is None:
+            continue
+        is_noise = name == "ratio" and is_here and _is_noise(before, now)
+        is_kept = value is None and (is_here or name not in ("ratio", "memory"))
+        if is_kept or is_noise:
+            now = dataclasses.replace(now, **{part: getattr(was, part) for part in _PARTS[name]})
+    host = fresh.host
+    if not is_here and now.ratio is None and was.ratio is not None:
+        # Latency was not timed on this machine: what is known of the other one stays, and says so.
+        kept = {part: getattr(was, part) for name in ("ratio", "memory") for part in _PARTS[name]}
+        now, host = dataclasses.replace(now, **kept), before.host
+    tolerances = before.tolerances
+    if was.metric != now.metric:
+        usual = usual_tolerances(now)
+        tolerances = dataclasses.replace(tolerances, accuracy=usual.accuracy, accuracy_relative=usual.accuracy_relative)
+    merged = Entry(now, tolerances, fresh.versions, host)
+    # Versions and host are those with which the figures were accepted: figures that stay keep them.
+    return merged if _content(merged) != _content(before) else before
+
+
+def _is_noise(before: Entry, now: Figures) -> bool:
+    """Whether a new ratio of the same file says nothing new: two runs never give the same."""
+    was, allowed = before.figures, before.tolerances.ratio
+    if was.ratio is None or now.ratio is None or allowed is None or was.sha256 != now.sha256:
+        return False
+    return abs(now.ratio / was.ratio - 1) <= allowed if was.ratio else False
+
+
+def _content(entry: Entry) -> Entry:
+    """The entry without what the model has for all its variants, and without what says nothing of the variant."""
+    figures = dataclasses.replace(entry.figures, source="", float_sha256="", failed=(), path="")
+    return dataclasses.replace(entry, figures=figures, versions={}, host={})
+
+
+def _accepted(source: str, float_sha256: str, variants: Mapping[str, Entry]) -> Accepted:
+    """All variants of a model name the same source and float model."""
+    entries = {
+        label: dataclasses.replace(
+            entry,
+            figures=dataclasses.replace(entry.figures, source=source, float_sha256=float_sha256, failed=(), path=""),
+        )
+        for label, entry in variants.items()
+    }
+    return Accepted(source, float_sha256, entries)

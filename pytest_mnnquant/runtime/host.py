@@ -1,0 +1,79 @@
+"""What the machine can do that int8 needs, by MNN's own word where it gives one, and by the operating system's."""
+
+from __future__ import annotations
+
+import platform
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+# As Linux spells them in /proc/cpuinfo, and what they are called here.
+_FLAGS: Final = {
+    "avx2": "avx2",
+    "avx512_vnni": "vnni",
+    "avx_vnni": "vnni",
+    "asimddp": "dotprod",
+    "i8mm": "i8mm",
+    "sve2": "sve2",
+}
+# MNN prints what its ARM kernels use: "The device supports: i8sdot:1, fp16:1, i8mm: 0, sve2: 0".
+_SUPPORTS: Final = re.compile(rb"The device supports:([^\n]*)")
+_NAMES: Final = {"i8sdot": "dotprod", "i8mm": "i8mm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine. `features` are instruction sets: avx2, vnni, dotprod, i8mm, sve2; `used` those of int8 that MNN uses.
+
+    MNN's wheels for x86 are built without AVX512 and VNNI, so there `used` is empty whatever the processor has.
+    """
+
+    name: str
+    machine: str
+    processor: str
+    features: tuple[str, ...]
+    used: tuple[str, ...]
+
+    @property
+    def is_fast_in_int8(self) -> bool:
+        """Whether MNN's int8 kernels have instructions of their own here."""
+        return bool(self.used)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What a limit may be given for, the most special first."""
+        return (self.name, *self.used, *self.features, self.machine)
+
+    def as_json(self) -> dict[str, Any]:
+        """The form it has in records; without the machine's name, which is nobody's business."""
+        return {
+            "machine": self.machine,
+            "processor": self.processor,
+            "features": list(self.features),
+            "int8": list(self.used),
+        }
+
+
+def host_facts(log: Path | None = None) -> Host:
+    """This machine; `log` is what MNN printed when a session was made."""
+    text = log.read_bytes() if log is not None and log.is_file() else b""
+    found = _SUPPORTS.search(text)
+    told = dict(re.findall(r"(\w+)\s*:\s*(\d)", found[1].decode("ascii", "replace"))) if found else {}
+    name, machine, processor, features = _system()
+    used = tuple(ours for theirs, ours in _NAMES.items() if told.get(theirs) == "1")
+    return Host(name, machine, processor, features, used)
+
+
+@cache
+def _system() -> tuple[str, str, str, tuple[str, ...]]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    lines = dict(re.findall(r"^([^\n:]+?)\s*:[ \t]*([^\n]*)$", text, re.MULTILINE))
+    flags = set((lines.get("flags") or lines.get("Features") or "").split())
+    features = tuple(dict.fromkeys(name for flag, name in _FLAGS.items() if flag in flags))
+    processor = lines.get("model name") or lines.get("CPU part") or platform.processor()
+    return platform.node(), platform.machine(), processor, features

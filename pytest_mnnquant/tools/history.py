@@ -1,0 +1,173 @@
+"""`pytest-mnnquant history`: all runs of the suite, the steps in their figures, and the commits that made them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_mnnquant.history.figures import NUMBERS
+from pytest_mnnquant.history.series import (
+    NOISY,
+    Commit,
+    MachineChange,
+    NamedStep,
+    VariantHistory,
+    by_machine,
+    histories,
+    machine_for,
+)
+from pytest_mnnquant.history.steps import FEWEST
+from pytest_mnnquant.history.storage import read_runs, storage_folder
+from pytest_mnnquant.report.history import history_text, plot_text
+from pytest_mnnquant.report.json_report import plain
+
+Tell = Callable[[str], None]
+_COLUMNS: Final = (
+    *("model", "variant", "time", "commit", "dirty", "complete", "machine", "cpu", "flags", "mnn"),
+    *("size", "float_size", "coverage", "accuracy", "metric", "ratio", "ratio_low", "ratio_high", "memory"),
+    *("float_memory", "failed"),
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "--storage",
+        default="./.benchmarks",
+        metavar="DIR",
+        help="pytest-benchmark's storage, as given to --benchmark-storage (default: %(default)s)",
+    )
+    parser.add_argument("--model", default="*", metavar="GLOB", help="models, by name (default: all)")
+    parser.add_argument("--variant", default="*", metavar="GLOB", help="variants, such as 'int8*' (default: all)")
+    parser.add_argument("--figure", choices=NUMBERS, help="this figure alone (default: all)")
+    parser.add_argument(
+        "--last", type=_count, metavar="N", help="list the last N runs of each variant; steps are sought in all runs"
+    )
+    parser.add_argument("--plot", action="store_true", help="draw the figures over the runs")
+    parser.add_argument("--export", type=_export_file, metavar="FILE", help="write the runs to FILE.csv or FILE.json")
+
+
+def show(given: argparse.Namespace, say: Tell, tell: Tell) -> int:
+    """List, plot or export; `say` takes what was asked for, `tell` what went wrong. Returns the exit status."""
+    folder = storage_folder(given.storage)
+    if folder is None:
+        tell(f"pytest-mnnquant: --storage {given.storage}: history is kept in folders only")
+        return 2
+    runs = read_runs(folder, tell)
+    if not runs:
+        tell(f"pytest-mnnquant: no runs of the suite in {folder.resolve()}; --storage DIR names another folder")
+        return 1
+    figures = (given.figure,) if given.figure else NUMBERS
+    found = histories(runs, given.model, given.variant, figures)
+    if not found:
+        names = sorted({f"{one.model} {one.variant}" for run in runs for one in run.figures})
+        tell(
+            f"pytest-mnnquant: none of the {len(runs)} runs in {folder.resolve()} has a variant for "
+            f"--model {given.model} --variant {given.variant}; there are: {', '.join(names)}"
+        )
+        return 1
+    values = [history_json(one, figures, given.last) for one in found]
+    if given.export:
+        _export(values, given.export)
+    if given.json:
+        say(json.dumps(plain(values), indent=1))
+    else:
+        draw = plot_text if given.plot else history_text
+        say("\n\n".join(draw(value, figures) for value in values))
+    return 0
+
+
+def history_json(history: VariantHistory, figures: Sequence[str] = NUMBERS, last: int | None = None) -> dict[str, Any]:
+    """A variant's history as plain values; of its runs the last ones."""
+    chosen = [row for row in history.rows if any(row.value(figure) is not None for figure in figures)]
+    return {
+        "model": history.model,
+        "variant": history.variant,
+        "runs": [
+            {
+                "time": row.run.time.isoformat(),
+                "commit": row.run.commit,
+                "dirty": row.run.dirty,
+                "complete": row.run.complete,
+                "machine": row.run.machine.machine,
+                "cpu": row.run.machine.cpu,
+                "flags": row.run.machine.flags,
+                "mnn": row.run.machine.mnn,
+                "host": str(row.run.machine),
+                **{name: getattr(row.figures, name) for name in _COLUMNS[10:]},
+                "file": str(row.run.path),
+            }
+            for row in (chosen[-last:] if last else chosen)
+        ],
+        "too_few": [figure for figure in figures if figure in NOISY and _is_too_short(history, figure)],
+        "left_out": max(0, len(chosen) - last) if last else 0,
+        "steps": [_step(one, history) for one in history.steps],
+        "possible": [_step(one, history) for one in history.possible],
+        "machine_changes": [_machine_change(one) for one in history.machines],
+    }
+
+
+def _is_too_short(history: VariantHistory, figure: str) -> bool:
+    groups = by_machine(history.rows, figure).values()
+    return bool(groups) and max(map(len, groups)) < FEWEST
+
+
+def _step(named: NamedStep, history: VariantHistory) -> dict[str, Any]:
+    several = len(by_machine(history.rows, named.figure)) > 1
+    return {
+        "figure": named.figure,
+        "before": named.step.before,
+        "after": named.step.after,
+        "change": named.step.change,
+        "p": named.step.p,
+        "commit": _commit(named.commit),
+        "previous": _commit(named.previous),
+        "earliest": _commit(named.earliest),
+        "latest": _commit(named.latest),
+        "host": str(named.machine) if several and machine_for(named.machine, "ratio") == named.machine else "",
+    }
+
+
+def _commit(commit: Commit) -> dict[str, Any]:
+    return {"name": commit.name, "dirty": commit.dirty, "time": commit.time.isoformat(), "runs": len(commit.values)}
+
+
+def _machine_change(change: MachineChange) -> dict[str, Any]:
+    return {
+        "figure": change.figure,
+        "before": change.level_before,
+        "after": change.level_after,
+        "from": str(change.before),
+        "to": str(change.after),
+        "time": change.time.isoformat(),
+    }
+
+
+def _export(values: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Raises `OSError`."""
+    if path.suffix.lower() == ".json":
+        path.write_text(json.dumps(plain(list(values)), indent=1) + "\n", encoding="utf-8")
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for value in values:
+            names = {"model": value["model"], "variant": value["variant"]}
+            writer.writerows({**run, **names, "failed": " ".join(run["failed"])} for run in value["runs"])
+
+
+def _count(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number of runs, 1 or more")
+    return int(value)
+
+
+def _export_file(value: str) -> Path:
+    path = Path(value)
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise argparse.ArgumentTypeError(f"{value!r} ends neither in .csv nor in .json")
+    return path

@@ -1,0 +1,1 @@
+"""Tests of the baseline and of history."""

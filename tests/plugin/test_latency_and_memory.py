@@ -1,0 +1,74 @@
+"""How variants are timed, and what they hold in memory, as the options say."""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import Any
+
+import pytest
+
+from tests.plugin.conftest import Run
+
+MODEL, W8 = "--mnn-model=net.py:build", "--mnn-recipe=w8"
+
+
+@pytest.mark.parametrize(
+    ("option", "key", "value"),
+    [
+        ("--mnn-threads=2", "threads", 2),
+        ("--mnn-precision=low", "precision", "low"),
+        ("--mnn-memory-mode=low", "memory_mode", 2),
+        ("--mnn-batch=3", "batch", 3),
+    ],
+)
+def test_how_it_was_timed_is_in_the_record(run: Run, option: str, key: str, value: Any) -> None:
+    found = run(MODEL, W8, "-k", "latency", option)
+    assert found.status == 0, found.text
+    settings = found.metrics("latency")["settings"]
+    usual = {"threads": 1, "precision": "normal", "memory_mode": 0, "batch": 1}
+    assert settings == {**usual, key: value}
+
+
+def test_timing_ends_with_its_time(run: Run) -> None:
+    """So little of it that too few pairs fit into it."""
+    found = run(MODEL, W8, "-k", "latency", "--mnn-latency-time=0.1", "--mnn-batch=2000")
+    assert found.status == 0, found.text
+    assert found.skipped == {"w8::latency"}
+    assert "pairs of runs fitted into the time budget" in found.text
+
+
+def test_a_limit_may_be_that_of_a_host(run: Run) -> None:
+    usual = (MODEL, W8, "-k", "latency")
+    assert run(*usual, "--mnn-max-latency-ratio=another=0.0001").status == 0
+    found = run(*usual, f"--mnn-max-latency-ratio={platform.machine()}=0.0001", "--mnn-max-latency-ratio=1000")
+    assert (found.status, found.codes()) == (1, {"MNQ901"}), found.text
+
+
+def test_what_a_host_without_int8_instructions_does_is_said(run: Run) -> None:
+    found = run(MODEL, "--mnn-mode=eval", "-k", "latency")
+    assert found.status == 0, found.text
+    metrics = found.metrics("latency")
+    if metrics["latency_ratio"] > 1 and not metrics["host"]["int8"]:
+        assert "MNN has no int8 instructions on this host" in found.text
+
+
+def test_weights_that_are_held_as_float_are_told(run: Run) -> None:
+    found = run(MODEL, W8, "-k", "memory")
+    assert found.status == 0, found.text
+    metrics = found.metrics("memory")
+    assert metrics["session_bytes"] > 0
+    assert metrics["peak_bytes"] is None or metrics["peak_bytes"] > 0
+    assert "in memory mode 0 (normal) MNN holds its weights as float" in found.text
+    assert f"{metrics['memory_ratio']:.2f}x float" in found.text
+
+
+def test_all_figures_are_with_the_timings(run: Run, pytester: pytest.Pytester) -> None:
+    found = run(MODEL, W8, "--benchmark-json=b.json")
+    assert found.status == 0, found.text
+    stored = json.loads((pytester.path / "b.json").read_text())["benchmarks"]
+    _, quantized = (item["extra_info"] for item in stored)
+    assert quantized["size_ratio"] > 1.5
+    assert quantized["coverage"] == 1
+    assert quantized["outputs"]
+    assert {"sha256", "mode", "recipe", "pairs", "drift", "outliers", "settings", "host"} <= quantized.keys()
