@@ -268,6 +268,13 @@ def test_a_model_that_is_gone_fails_until_an_update(run: Run, accepted: File, py
     assert run(*usual).status == 0
 
 
+def test_what_another_command_asks_for_is_kept(run: Run, accepted: File) -> None:
+    found = run(MODEL, "--mnn-mode=eval", QUICK, UPDATE)
+    assert sums(found) == "1 added, 0 changed, 1 kept, 0 removed"
+    assert {"int8[eval]", "w8"} == accepted.content["models"]["net"]["variants"].keys()
+    assert run(MODEL, "--mnn-recipe=w8", QUICK).status == 0
+
+
 def test_what_the_configuration_lost_is_stale(run: Run, file: File, pytester: pytest.Pytester) -> None:
     def configured(*models: str, recipes: str = '["w8", "fp16"]') -> None:
         tables = "".join(f'[tool.mnnquant.models.{name}]\nsource = "net.py:build"\n' for name in models)
@@ -370,13 +377,14 @@ def test_the_ini_file_names_it_from_its_own_folder(
 def test_what_failed_is_not_accepted(run: Run, file: File) -> None:
     found = run(MODEL, W8, QUICK, UPDATE, "--mnn-min-size-ratio=9")
     assert (found.status, found.failed) == (1, {"w8::size"})
+    assert "w8::baseline" in found.skipped
     assert "baseline: net w8: not accepted: size failed" in found.lines
     assert not file.path.exists()
     alone = run(MODEL, W8, QUICK, UPDATE, "--mnn-min-size-ratio=9", "-k", "baseline")
     assert (alone.status, file.path.exists()) == (1, False)
     broken = run(MODEL, W8, QUICK, UPDATE, "--mnn-quantized=nowhere.mnn")
-    assert broken.status == 1
-    assert "not accepted" in broken.text
+    assert (broken.status, broken.failed) == (1, {"w8::conversion"})
+    assert "baseline: net w8: not accepted: conversion failed" in broken.lines
 
 
 def test_a_run_that_was_stopped_removes_nothing(run: Run, accepted: File) -> None:

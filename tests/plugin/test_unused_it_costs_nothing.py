@@ -59,4 +59,4 @@ def test_help_lists_every_option_once(run: Run) -> None:
     assert "quantized MNN models" in text
     for option in OPTIONS:
         assert f" {option.flag}" in text
-        assert f" {option.key} (" in text
+        assert (f" {option.key} (" in text) == option.ini
