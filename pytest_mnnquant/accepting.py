@@ -52,13 +52,14 @@ def judged(config: pytest.Config, case: Case, node_id: str, beside: Collection[s
         case.variant  # noqa: B018  Without one there is nothing to compare.
         found = _asked(config, case, state.settings.strict, CHECKS if updates else tuple(_GIVES))
         figures = _figures(case, found, state)
-    except Unusable as error:
-        return judge(BASELINE, [error.finding], {})
-    except UNUSABLE as error:
-        return judge(BASELINE, [why(error)], {})
-    record = measured(case, figures, tuple(name for name, result in found.items() if result.outcome == FAILED))
+    except (Unusable, *UNUSABLE) as error:
+        finding = error.finding if isinstance(error, Unusable) else why(error)
+        # In an update the conversion check alone tells it.
+        return _refused(("conversion",), {}) if updates else judge(BASELINE, [finding], {})
+    failed = tuple(name for name, result in found.items() if result.outcome == FAILED)
+    record = measured(case, figures, failed)
     if updates:
-        return Result(BASELINE, PASSED, metrics=record)
+        return _refused(failed, record) if failed else Result(BASELINE, PASSED, metrics=record)
     entry = state.baseline.entry(figures.model, figures.variant)
     mend = accepting(config, node_id)
     if entry is None:
@@ -73,6 +74,12 @@ def judged(config: pytest.Config, case: Case, node_id: str, beside: Collection[s
     keys = {name: (name, repr(None), state.settings.strict) for name in CHECKS if name in beside}
     told_beside = {name: case.found[key] for name, key in keys.items() if key in case.found}
     return rooted(BASELINE, {**told_beside, BASELINE: result})
+
+
+def _refused(failed: tuple[str, ...], record: Mapping[str, Any]) -> Result:
+    """What an update does not accept."""
+    reason = f"not accepted: {', '.join(failed)} failed"
+    return dataclasses.replace(skipped(BASELINE, reason), metrics={**record, "failed": list(failed)})
 
 
 def measured(case: Case, figures: Figures, failed: tuple[str, ...]) -> dict[str, Any]:

@@ -46,7 +46,6 @@ def latency(config: pytest.Config, node: pytest.Item, case: Case, limits: Limits
 
 def why_not_timed(config: pytest.Config) -> str:
     """Why nothing may be timed in this run; empty where it may."""
-    """Why nothing may be timed in this run; empty where it may."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
         return "other workers (-n) disturb the timing"
     if config.getoption("benchmark_disable", False) or config.getoption("benchmark_skip", False):

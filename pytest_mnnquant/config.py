@@ -52,6 +52,8 @@ def read_settings(config: pytest.Config) -> Settings:
             raise ValueError(f"--mnn-config: {given['config']} has no [tool.mnnquant.models.NAME] table")
     _validate(models, given)
     updates = bool(given.get("update_baseline", False))
+    if updates and not models:
+        raise ValueError("--mnn-update-baseline: there is no model to accept; it goes with --mnn-model or --mnn-config")
     return Settings(
         models=tuple(models),
         defaults=model_settings("", "", here, {**shared, **given}),

@@ -17,6 +17,7 @@ from pytest_mnnquant.config import configured_names, model_spec, read_settings
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.history.baseline import BadBaseline, Baseline, read_baseline
 from pytest_mnnquant.history.figures import figures_of_report
+from pytest_mnnquant.history.keeping import is_read_only
 from pytest_mnnquant.history.recorder import Recorder
 from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.options import of_ours
@@ -151,8 +152,11 @@ def start(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     if bench.settings.updates_baseline and not bench.gates:
         raise pytest.UsageError("--mnn-update-baseline: no model is tested (--mnn-model, --mnn-config)")
-    if bench.settings.updates_baseline and isinstance(bench.baseline, BadBaseline):
-        raise pytest.UsageError(f"--mnn-update-baseline: {bench.baseline}; {bench.baseline.remedy}")
+    if bench.settings.updates_baseline and bench.settings.baseline is not None:  # A long run must not end in vain.
+        if isinstance(bench.baseline, BadBaseline):
+            raise pytest.UsageError(f"--mnn-update-baseline: {bench.baseline}; {bench.baseline.remedy}")
+        if is_read_only(bench.settings.baseline):
+            raise pytest.UsageError(f"--mnn-update-baseline: {bench.settings.baseline} is read-only")
     known = [check_id for gate in bench.gates for check_id in all_ids(gate, bench.checks)] + [bench.entries_id]
     for wanted in ids:
         if not any(is_part(check_id, wanted) for check_id in known):

@@ -9,19 +9,19 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_mnnquant.accepting import chooses_variants, labels, stale
+from pytest_mnnquant.accepting import chooses_variants, stale
 from pytest_mnnquant.checks import BASELINE
 from pytest_mnnquant.checks.accepted import Entry, usual_tolerances
 from pytest_mnnquant.history import artifacts
 from pytest_mnnquant.history.baseline import BadBaseline, Baseline
 from pytest_mnnquant.history.figures import figures_of
 from pytest_mnnquant.history.keeping import update_file
-from pytest_mnnquant.history.update import Changes, Place, updated
+from pytest_mnnquant.history.update import Changes, updated
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.store import versions
 from pytest_mnnquant.report.json_report import build_report
-from pytest_mnnquant.session import Bench, bench_of
+from pytest_mnnquant.session import bench_of
 
 # Options that leave out items of the suite, by pytest's names of their values.
 _NARROWING: Final = ("keyword", "markexpr", "mnn_ids", "lf", "deselect", "stepwise")
@@ -49,7 +49,9 @@ def update(session: pytest.Session, records: Sequence[Mapping[str, Any]]) -> Tol
     if not ran:
         return Told((f"baseline: {path.name} is as it was: no {BASELINE} check ran that could be accepted",))
     is_whole = not (session.shouldstop or session.shouldfail or is_narrowed(config))
-    gone = _gone(config, state, {(one.figures.model, one.figures.variant) for one in ran}) if is_whole else {}
+    # What the check of the file calls stale, and nothing else: another command may ask for other variants.
+    found = stale(state, chooses_variants(config)) if is_whole else ()
+    gone = {(model, variant): text for model, variant, text in found}
 
     def change(before: Baseline) -> tuple[Baseline, Changes]:
         after, changes = updated(before, ran, gone)
@@ -87,20 +89,6 @@ def entries_of(report: Mapping[str, Any]) -> Iterator[Entry]:
                 failed = failed or [BASELINE]
             figures = dataclasses.replace(base, **metrics.get("measured", {}), failed=tuple(dict.fromkeys(failed)))
             yield Entry(figures, usual_tolerances(figures), metrics.get("versions", {}), metrics.get("host", {}))
-
-
-def _gone(config: pytest.Config, state: Bench, ran: set[Place]) -> dict[Place, str]:
-    """Entries that a run of the whole suite leaves without a model."""
-    chosen = chooses_variants(config)
-    found = {(model, variant): text for model, variant, text in stale(state, chosen)}
-    if chosen or isinstance(state.baseline, BadBaseline):
-        return found
-    for gate in state.gates:
-        name, asked = gate.settings.name, [*labels(gate)]
-        if all((name, label) in ran for label in asked) and name in state.baseline.models:
-            others = [label for label in state.baseline.models[name].variants if label not in asked]
-            found |= {(name, label): "no such variant is asked for" for label in others}
-    return found
 
 
 def _keep_models(folder: Path, ran: Sequence[Entry], after: Baseline, changes: Changes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -38,10 +39,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
     The unfinished file has one name, so that a process that was killed leaves no more than one behind.
     """
+    if is_read_only(path):
+        raise PermissionError(errno.EACCES, "it is read-only", str(path))
     mode = path.stat().st_mode if path.exists() else None
-    # The folder decides whether a file can be replaced; but who made the file read-only does not want that.
-    if mode is not None and not (mode & stat.S_IWUSR and os.access(path, os.W_OK)):
-        raise PermissionError(13, "it is read-only", str(path))
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.unlink(missing_ok=True)
     try:
@@ -56,6 +56,14 @@ def write_whole(path: Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
         raise
     _sync(path.parent)
+
+
+def is_read_only(path: Path) -> bool:
+    """Whether there is a file that may not be written.
+
+    The folder decides whether a file can be replaced; but who made the file read-only does not want that.
+    """
+    return path.exists() and not (path.stat().st_mode & stat.S_IWUSR and os.access(path, os.W_OK))
 
 
 @contextlib.contextmanager
