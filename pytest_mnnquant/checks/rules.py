@@ -119,7 +119,7 @@ RULES: Final = {
         Rule("MNQ901", "latency-ratio", _E, "The quantized model is slower than allowed."),
         Rule("MNQ902", "int8-not-faster", _W, "Int8 is no faster on a host that has instructions for it."),
         Rule("MNQ903", "low-memory-fails", _W, "The model can't run in MNN's memory mode 2 (low)."),
-        Rule("MNQ910", "baseline-unusable", _E, "The baseline file is missing or can't be read."),
+        Rule("MNQ910", "baseline-unusable", _E, "The baseline file, or a model kept with it, can't be used."),
         Rule("MNQ911", "not-in-baseline", _E, "The baseline has no figures of this variant."),
         Rule("MNQ912", "baseline-stale", _E, "The baseline has figures of a model or variant that is gone."),
         Rule("MNQ913", "worse-than-baseline", _E, "A figure is worse than the accepted one by more than allowed."),

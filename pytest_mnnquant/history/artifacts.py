@@ -95,5 +95,5 @@ def _weights(model: Path) -> Path:
 def _safe(name: str) -> str:
     """A file name that tells the name; with a hash where something in it had to be replaced."""
     plain = re.sub(r"[^\w.+\-\[\]@]", "_", name)
-    plain = re.sub(r"^\.", "_", plain)
+    plain = re.sub(r"^(\.|$)", "_", plain)
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
