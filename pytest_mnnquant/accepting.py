@@ -28,6 +28,7 @@ from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.store import versions
+from pytest_mnnquant.runtime.execute import renamed
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.timing import paired_times
 from pytest_mnnquant.session import Bench, bench_of, variants
@@ -205,12 +206,11 @@ def _paired(
     settings = case.gate.settings
     how = dataclasses.replace(settings.timing, limit=1 + entry.tolerances.ratio_paired)
     case.say("timing against the accepted model")
-    names = [spec.name for spec in case.gate.prepared.model.inputs]
-    if len(kept.inputs) != len(names):
+    ours = case.gate.prepared.model
+    if len(kept.inputs) != len(ours.inputs):
         told = "ratio: the accepted model takes other inputs than this one"
         return None, Finding("MNQ003", told, remedy=f"if this is meant to be, accept it: {mend}")
-    given = dict(zip([spec.name for spec in kept.inputs], (case.gate.inputs[name] for name in names), strict=True))
-    inputs = case.gate.inputs if {*names} == given.keys() else given
+    inputs = {theirs: case.gate.inputs[name] for name, theirs in renamed(ours, kept).items()}
     try:
         times = paired_times(kept, case.model, inputs, timeout=settings.timeout, settings=how)
         return paired_ratio(times.reference, times.candidate), None

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_mnnquant.checks.criteria import Named
 from pytest_mnnquant.metrics.task import metric_named
 from pytest_mnnquant.options import BY_NAME
-from pytest_mnnquant.runtime.timing import TimingSettings
+from pytest_mnnquant.runtime.timing import LOW, NORMAL, TimingSettings
 
 if TYPE_CHECKING:
     from pytest_mnnquant.sources.images import Preprocess
 
-# MNN takes numbers, and ignores texts.
-_MEMORY_MODES: Final = {"normal": 0, "low": 2}
+_MEMORY_MODES: Final = {"normal": NORMAL, "low": LOW}
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,17 @@ class ModelCollector(pytest.Collector):
                 yield CheckItem.of(self, case, name_of_check)
 
 
-class CheckItem(pytest.Item):
+class _PlainItem(pytest.Item):
+    """An item whose failure is a text of ours."""
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Our own failures as plain text; anything else as pytest shows it."""
+        if isinstance(excinfo.value, CheckFailed):
+            return excinfo.value.text
+        return super().repr_failure(excinfo)
+
+
+class CheckItem(_PlainItem):
     """One check of one variant."""
 
     case: Case
@@ -100,12 +110,6 @@ class CheckItem(pytest.Item):
             return ""
         return f"blocked: there is no model to judge, see {self.case.label}::{_BLOCKERS}"
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Our own failures as plain text; anything else as pytest shows it."""
-        if isinstance(excinfo.value, CheckFailed):
-            return excinfo.value.text
-        return super().repr_failure(excinfo)
-
     def reportinfo(self) -> tuple[Any, int | None, str]:
         """Where the item comes from, and its title."""
         return self.case.gate.spec.path or self.path, None, f"{self.case.gate.settings.name}: {self.name}"
@@ -122,7 +126,7 @@ class BaselineCollector(pytest.Collector):
         yield item
 
 
-class EntriesItem(pytest.Item):
+class EntriesItem(_PlainItem):
     """The check of the baseline file itself."""
 
     def runtest(self) -> None:
@@ -130,10 +134,6 @@ class EntriesItem(pytest.Item):
         result = accepting.check_entries(self.config)
         if result.outcome == FAILED:
             raise CheckFailed(findings_text(f"{self.nodeid} failed:", result))
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Our own failures as plain text; anything else as pytest shows it."""
-        return excinfo.value.text if isinstance(excinfo.value, CheckFailed) else super().repr_failure(excinfo)
 
     def reportinfo(self) -> tuple[Any, int | None, str]:
         """Where the item comes from, and its title."""

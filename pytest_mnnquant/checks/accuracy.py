@@ -110,11 +110,8 @@ def _asked(criteria: Criteria) -> list[str]:
 
 def _unjudged(compared: Compared | None, criteria: Criteria, told: Sequence[Finding]) -> list[Finding]:
     """Limits that only a task metric can meet, where there is none; a drop has one by default, labels or not."""
-    asked = {
-        "--mnn-min-accuracy-ratio": criteria.min_ratio,
-        "--mnn-min-float-accuracy": criteria.min_float if compared is None else None,
-    }
-    given = [flag for flag, limit in asked.items() if limit is not None]
+    unmet = ("--mnn-min-accuracy-ratio", *(() if compared else ("--mnn-min-float-accuracy",)))
+    given = [flag for flag in _asked(criteria) if flag in unmet]
     if not given or told:
         return []
     why = "the float model is no better than a constant" if compared else "the evaluation data have no labels"

@@ -10,14 +10,13 @@ from pytest_mnnquant.checks import BASELINE
 from pytest_mnnquant.checks.accepted import Entry
 from pytest_mnnquant.checks.figures import NUMBERS, Figures
 from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.metrics.ratio import PairedRatio
+from pytest_mnnquant.metrics.ratio import FEWEST_TO_JUDGE, PairedRatio
 
 # What rounding to six digits and the subtraction of such figures may add.
 _ROUNDING: Final = 2e-6
 # A figure better by this many tolerances is told, so that the file is tightened: less is the usual play.
 _FAR: Final = 5
 _FAR_COVERAGE: Final = 0.01
-_FEWEST_PAIRS: Final = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,9 +176,9 @@ def _ratio(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list[Fi
 def _paired(ratio: PairedRatio, allowed: float | None, cause: str, remedy: str) -> list[Finding]:
     if allowed is None:
         return []
-    if ratio.pairs < _FEWEST_PAIRS:
-        return [Finding("MNQ003", f"ratio: {ratio.pairs} pairs of runs with the accepted model, {_FEWEST_PAIRS} needed",
-                        remedy="measure on a quieter machine")]  # fmt: skip
+    if ratio.pairs < FEWEST_TO_JUDGE:
+        told = f"ratio: {ratio.pairs} pairs of runs with the accepted model, {FEWEST_TO_JUDGE} needed"
+        return [Finding("MNQ003", told, remedy="measure on a quieter machine")]
     told = (
         f"{ratio.median:.3f} times the accepted model's latency (95 % interval {ratio.low:.3f} to {ratio.high:.3f}, "
         f"{ratio.pairs} pairs timed in turn), {1 + allowed:g} allowed"

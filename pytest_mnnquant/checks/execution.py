@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.checks.coverage import LayerRow
 from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.mnnfile.structure import CASTS
 from pytest_mnnquant.quantize.recipes import Maker, Recipe
 from pytest_mnnquant.runtime.execute import TracedOp
 
@@ -28,7 +29,6 @@ ADD_RELU_REMEDY = (
     "give the tensor after the ReLU zero point 0 in the params file (the int8 recipe of this plugin does), or leave "
     "the layer it feeds float"
 )
-_CASTS = ("FloatToInt8", "Int8ToFloat")
 
 
 def check_execution(
@@ -53,7 +53,7 @@ def check_execution(
     metrics: dict[str, Any] = {
         "ops": len(trace),
         "int8_ops": sum(op.int8 for op in trace),
-        "casts": sum(op.kind in _CASTS for op in trace),
+        "casts": sum(op.kind in CASTS for op in trace),
     }
     layers = [row for row in rows if row.stored and row.stored.is_convolution and not row.stored.subgraph]
     if not layers:

@@ -39,5 +39,8 @@ class Figures:
     path: str = ""
 
 
+#: The fields that are whole numbers, and those that are any.
+WHOLE: Final = ("size", "float_size", "memory", "float_memory")
+REAL: Final = ("coverage", "accuracy", "ratio", "ratio_low", "ratio_high")
 #: The figures that are numbers, in the order in which they are shown.
 NUMBERS: Final = ("size", "coverage", "accuracy", "ratio", "memory")

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
+from pytest_mnnquant.metrics.ratio import FEWEST_TO_JUDGE, PairedRatio, paired_ratio
+from pytest_mnnquant.mnnfile.structure import CASTS
 from pytest_mnnquant.runtime.host import Host
 from pytest_mnnquant.runtime.timing import OpTime, PairedTimes
 
-_FEWEST_PAIRS: Final = 30
-_CASTS: Final = ("FloatToInt8", "Int8ToFloat")
 _NAMED: Final = 3
 #: Why int8 is slow on a host without instructions for it; measured on x86 with MNN's wheels up to 3.6.1.
 SLOW_HOST: Final = (
@@ -42,10 +41,10 @@ def check_latency(
     to run in int8. `profile` gives the times of its operators, and is asked only where int8 is no faster on a host that
     has instructions for it.
     """
-    if len(times.reference) < _FEWEST_PAIRS:
+    if len(times.reference) < FEWEST_TO_JUDGE:
         gap = Finding(
             "MNQ003",
-            f"{len(times.reference)} pairs of runs fitted into the time budget, {_FEWEST_PAIRS} needed",
+            f"{len(times.reference)} pairs of runs fitted into the time budget, {FEWEST_TO_JUDGE} needed",
             remedy="raise --mnn-latency-time, or measure on a faster machine",
         )
         return judge("latency", [gap], {"pairs": len(times.reference)})
@@ -105,7 +104,7 @@ def _against(ratio: PairedRatio, allowed: float, host: Host | None) -> list[Find
 
 def _not_faster(ratio: PairedRatio, ops: Sequence[OpTime], host: Host) -> Finding:
     total = sum(op.seconds for op in ops) or 1.0
-    casts = [op for op in ops if op.kind in _CASTS]
+    casts = [op for op in ops if op.kind in CASTS]
     floats = sorted((op for op in ops if op not in casts and not op.is_int8), key=lambda op: -op.seconds)
     parts = []
     if floats:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.runtime.timing import MemoryUse
+from pytest_mnnquant.runtime.timing import LOW, NORMAL, MemoryUse
 
-NORMAL, LOW = 0, 2
 # Weights that were made float at loading leave the session as large as the float model's.
 _HELD: Final = 0.9
 Used = Mapping[int, MemoryUse]

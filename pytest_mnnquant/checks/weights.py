@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge
@@ -31,6 +33,7 @@ def check_weights(
     `older_by_days`: how much older the file is than the source.
     """
     errors, findings = weight_errors(base, model, match)
+    vectors = _vector_errors(base, model, match)
     counts = {layer.name: layer.weight_count for layer, _ in match.pairs}
     others = sorted((error for error in errors if error.is_other), key=lambda error: -counts[error.layer])
     cause, remedy = _cause(len(others), len(errors), older_by_days)
@@ -49,7 +52,7 @@ def check_weights(
     findings += _dropped_blocks(match, recipe.block) if recipe and recipe.block else []
     findings += _other_forms(base, model, match, recipe) if recipe and not others else []
     if errors and not others:  # Where weights are others, vectors are too: that needs no further word.
-        findings += _other_vectors(base, model, match, recipe)
+        findings += _other_vectors(vectors, recipe)
     if not errors and not findings:
         findings.append(Finding("MNQ001", "no layer of the quantized model could be compared with the source"))
     worst = min((error.measured for error in errors), default=None)
@@ -57,7 +60,7 @@ def check_weights(
         "layers_compared": len(errors),
         "worst_sqnr_db": worst,
         "worst_drift": max((abs(error.drift) for error in errors), default=None),
-        "worst_vector_error": max(_vector_errors(base, model, match).values(), default=None),
+        "worst_vector_error": max(vectors.values(), default=None),
     }
     return judge("weights", findings, metrics)
 
@@ -249,10 +252,9 @@ def _vector_errors(base: Model, model: Model, match: Match) -> dict[str, float]:
     return found
 
 
-def _other_vectors(base: Model, model: Model, match: Match, recipe: Recipe | None) -> list[Finding]:
-    """Biases and normalizations that are not the source's."""
+def _other_vectors(errors: Mapping[str, float], recipe: Recipe | None) -> list[Finding]:
+    """Biases and normalizations that are not the source's, by how far they are off."""
     allowed = _TRAINED if recipe is not None and recipe.feature == "EMA" else _VECTOR_TOLERANCE
-    errors = _vector_errors(base, model, match)
     wrong = {name: share for name, share in errors.items() if not share <= allowed}
     cause = ""
     if 1 < len(errors) <= 2 * len(wrong):

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.checks.accepted import Entry, Tolerances, usual_tolerances
-from pytest_mnnquant.checks.figures import Figures
+from pytest_mnnquant.checks.figures import REAL, WHOLE, Figures
 from pytest_mnnquant.history.fields import BadField, known, mapping, numbers, required, text, texts
 
 SCHEMA: Final = 1
 #: What a file begins with that git-lfs has not fetched yet.
 POINTER: Final = "version https://git-lfs.github.com/spec/"
 _CONFLICT: Final = re.compile(r"^(<{7} |={7}$|>{7} |\|{7} )", re.MULTILINE)
-_INTEGERS: Final = ("size", "float_size", "memory", "float_memory")
-_FLOATS: Final = ("coverage", "accuracy", "ratio", "ratio_low", "ratio_high")
 _TOLERANCES: Final = tuple(item.name for item in dataclasses.fields(Tolerances))
 
 
@@ -122,7 +120,7 @@ def _model_json(accepted: Accepted) -> dict[str, Any]:
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
     ours = entry.figures
-    figures = {name: getattr(ours, name) for name in (*_INTEGERS, *_FLOATS) if getattr(ours, name) is not None}
+    figures = {name: getattr(ours, name) for name in (*WHOLE, *REAL) if getattr(ours, name) is not None}
     if ours.metric:
         figures |= {"metric": ours.metric, "lower_is_better": ours.lower_is_better}
     return {
@@ -161,7 +159,7 @@ def _entry(value: Any, model: str, label: str, source: str, float_sha256: str) -
     known(entry, ("figures", "tolerances", "layers", "sha256", "versions", "host"), where)
     place = f"{where}.figures"
     figures = mapping(required(entry, "figures", where), place)
-    known(figures, (*_INTEGERS, *_FLOATS, "metric", "lower_is_better"), place)
+    known(figures, (*WHOLE, *REAL, "metric", "lower_is_better"), place)
     lower = figures.get("lower_is_better", False)
     if not isinstance(lower, bool):
         raise BadField(f"{place}.lower_is_better: {lower!r} is not true or false")
@@ -176,9 +174,9 @@ def _entry(value: Any, model: str, label: str, source: str, float_sha256: str) -
         lower_is_better=lower,
         layers=texts(required(entry, "layers", where), f"{where}.layers"),
         sha256=text(entry, "sha256", where),
-        **numbers(figures, _INTEGERS, place, whole=True, low=0),
+        **numbers(figures, WHOLE, place, whole=True, low=0),
         **numbers(figures, ("accuracy",), place, whole=False),
-        **numbers(figures, [name for name in _FLOATS if name != "accuracy"], place, whole=False, low=0),
+        **numbers(figures, [name for name in REAL if name != "accuracy"], place, whole=False, low=0),
     )
     place = f"{where}.tolerances"
     allowed = mapping(entry.get("tolerances", {}), place)

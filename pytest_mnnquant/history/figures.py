@@ -8,7 +8,7 @@ from typing import Any, Final
 from pytest_mnnquant.checks.figures import NUMBERS, Figures
 from pytest_mnnquant.checks.finding import FAILED
 
-__all__: Final = ["NUMBERS", "Figures", "figures_of", "figures_of_report"]
+__all__: Final = ["NUMBERS", "Figures", "figures_of", "figures_of_report", "label_of"]
 
 
 def figures_of_report(report: Mapping[str, Any]) -> Iterator[Figures]:
@@ -26,10 +26,9 @@ def figures_of(model: Mapping[str, Any], variant: Mapping[str, Any]) -> Figures:
     value, metric, lower = _accuracy(accuracy)
     latency, memory = metrics.get("latency", {}), metrics.get("memory", {})
     quantized, base = variant.get("quantized") or {}, model.get("float") or {}
-    label = variant["recipe"] + (f"[{variant['mode']}]" if variant.get("mode") else "")
     return Figures(
         model=model["name"],
-        variant=label,
+        variant=label_of(variant),
         source=model.get("source") or "",
         size=size.get("quantized_bytes"),
         float_size=size.get("float_bytes"),
@@ -48,6 +47,11 @@ def figures_of(model: Mapping[str, Any], variant: Mapping[str, Any]) -> Figures:
         float_sha256=base.get("sha256") or "",
         path=quantized.get("path") or "",
     )
+
+
+def label_of(record: Mapping[str, Any]) -> str:
+    """A variant's name, from a record of its recipe and mode."""
+    return f"{record['recipe']}[{record['mode']}]" if record.get("mode") else str(record["recipe"])
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> tuple[float | None, str, bool]:

@@ -8,14 +8,14 @@ itself, its file has the timings, and ours the figures only.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from pytest_mnnquant.history.figures import NUMBERS, Figures
+from pytest_mnnquant.history.figures import NUMBERS, Figures, label_of
 from pytest_mnnquant.history.storage import (
     KEY,
     figures_part,
@@ -82,7 +82,7 @@ class Recorder:
         known = {(one.model, one.variant): figures_part(one) for one in figures}
         for entry in content["benchmarks"]:
             info = entry["extra_info"]
-            if found := known.get((info["model"], _label(info))):
+            if found := known.get((info["model"], label_of(info))):
                 entry["extra_info"] = {**info, KEY: found}
         write_run(self.path, content, safe_dumps)
         if timings and not self._is_saved_elsewhere and self.path.name.startswith(KEY):
@@ -99,7 +99,3 @@ class Recorder:
         if session is None or (finished and self._is_saved_elsewhere):
             return []
         return [one for one in session.benchmarks if {"model", "recipe", "bytes"} <= one.extra_info.keys()]
-
-
-def _label(info: Mapping[str, Any]) -> str:
-    return f"{info['recipe']}[{info['mode']}]" if info.get("mode") else str(info["recipe"])

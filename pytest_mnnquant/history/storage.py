@@ -17,15 +17,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.checks.figures import REAL, WHOLE, Figures
 from pytest_mnnquant.history.fields import BadField, mapping, numbers, text
-from pytest_mnnquant.history.figures import Figures
 from pytest_mnnquant.history.keeping import write_whole
 
 #: The key of our part of a file.
 KEY: Final = "mnnquant"
 SCHEMA: Final = 1
-_WHOLE: Final = ("size", "float_size", "memory", "float_memory")
-_NUMBERS: Final = ("coverage", "accuracy", "ratio", "ratio_low", "ratio_high")
 _TEXTS: Final = ("model", "variant", "source", "metric", "sha256", "float_sha256", "path")
 _FILE: Final = "file://"
 _NUMBER: Final = re.compile(r"(\d{4,})_")
@@ -171,8 +169,8 @@ def _figures(row: Any, where: str) -> Figures:
     row = mapping(row, where)
     failed = row.get("failed") or []
     values: dict[str, Any] = {name: text(row, name, where) for name in _TEXTS}
-    values |= numbers(row, _WHOLE, where, whole=True, low=0)
-    values |= numbers(row, _NUMBERS, where, whole=False)
+    values |= numbers(row, WHOLE, where, whole=True, low=0)
+    values |= numbers(row, REAL, where, whole=False)
     return Figures(
         **values,
         lower_is_better=bool(row.get("lower_is_better")),

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+#: With fewer pairs there is no 95 % interval.
+FEWEST: Final = 6
+#: With fewer pairs nothing is judged by it.
+FEWEST_TO_JUDGE: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +34,8 @@ def paired_ratio(reference: npt.NDArray[np.float64], candidate: npt.NDArray[np.f
     """
     ratios = np.sort(candidate / reference)
     count = len(ratios)
-    if count < 6:
-        raise ValueError(f"{count} pairs are too few to judge by: at least 6 are needed")
+    if count < FEWEST:
+        raise ValueError(f"{count} pairs are too few to judge by: at least {FEWEST} are needed")
     reach = 0.98 * math.sqrt(count)
     low, high = max(0, math.floor(count / 2 - reach)), min(count - 1, math.ceil(count / 2 + reach))
     return PairedRatio(float(np.median(ratios)), float(ratios[low]), float(ratios[high]), count)

@@ -305,13 +305,28 @@ def _shape(kind: str, table: Table | None) -> tuple[tuple[int, ...], int]:
     return (channels, int(common.scalar(11, "i32")), height, width), group
 
 
+def input_name(op: Op) -> str:
+    """The name by which an Input operator is fed: that of its tensor."""
+    return op.output_names[0] if op.output_names else op.name
+
+
 def _input(op: Op) -> ModelInput:
-    table = op.parameters
-    name = op.output_names[0] if op.output_names else op.name
+    table, name = op.parameters, input_name(op)
     if table is None:
         return ModelInput(name, (), "float", "NCHW")
     layout = {0: "NCHW", 1: "NHWC", 2: "NC4HW4"}.get(int(table.scalar(2, "i8", 2)), "?")
     return ModelInput(name, table.ints(0), DATA_TYPES.get(int(table.scalar(1, "i32", 1)), "?"), layout)
 
 
-__all__ = ["BadModel", "Floats", "Model", "ModelInput", "Op", "Storage", "TensorQuant", "Weights", "read_model"]
+__all__ = [
+    "BadModel",
+    "Floats",
+    "Model",
+    "ModelInput",
+    "Op",
+    "Storage",
+    "TensorQuant",
+    "Weights",
+    "input_name",
+    "read_model",
+]

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.mnnfile.matching import Match
-from pytest_mnnquant.mnnfile.model import Model, Op
+from pytest_mnnquant.mnnfile.model import Model, Op, input_name
 from pytest_mnnquant.mnnfile.settings import settings
 
+#: Between float and int8.
+CASTS: Final = ("FloatToInt8", "Int8ToFloat")
 # Made by the converter, numbered anew in each model, or moved by quantization.
-_FREE: Final = frozenset({"Raster", "ConvertTensor", "FloatToInt8", "Int8ToFloat", "Cast", "Extra"})
+_FREE: Final = frozenset({"Raster", "ConvertTensor", *CASTS, "Cast", "Extra"})
 # An activation may be fused into the operator before it, or follow it.
 _FUSED: Final = ("relu", "relu6", "activationType")
 _DEPTH: Final = 200
@@ -73,7 +75,7 @@ def foreign_casts(model: Model) -> dict[str, int]:
     """Quantizing operators in a file without int8 layers, counted by kind; MNN's own tools write no such file."""
     if any(weights.full_int8 for op in model.convolutions for weights in op.weights):
         return {}
-    return dict(Counter(op.kind for op in model.ops if op.kind in ("FloatToInt8", "Int8ToFloat")))
+    return dict(Counter(op.kind for op in model.ops if op.kind in CASTS))
 
 
 def _outputs(first: Model, second: Model, before: _Wiring, after: _Wiring) -> list[Difference]:
@@ -133,7 +135,7 @@ class _Wiring:
         self._shared = shared
         self._names = {name: number for number, name in enumerate(model.tensor_names)}
         self._producers = {(op.subgraph, tensor): op for op in model.ops for tensor in op.outputs}
-        inputs = [op.output_names[0] if op.output_names else op.name for op in model.ops if op.kind == "Input"]
+        inputs = [input_name(op) for op in model.ops if op.kind == "Input"]
         # By their names where both models have the same, else by their order.
         self._inputs: dict[str, object] = {name: name if by_name else number for number, name in enumerate(inputs)}
         self._consumers: dict[tuple[str, int], list[Op]] = {}
@@ -177,7 +179,7 @@ class _Wiring:
         if op is None or depth > _DEPTH:
             return f"#{tensor}" if op is None else "..."
         if op.kind == "Input":
-            return ("input", self._inputs[op.output_names[0] if op.output_names else op.name])
+            return ("input", self._inputs[input_name(op)])
         if op.kind == "Const":
             return "const"
         if (subgraph, op.name) in self._shared:

@@ -84,7 +84,7 @@ def paired(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def resident() -> tuple[int, int]:
-    """(bytes that this process holds now, the most it held since `forgotten`)."""
+    """(bytes that this process holds now, the most it held since its peak was forgotten)."""
     found = {}
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")

@@ -11,18 +11,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.metrics.ratio import paired_ratio
+from pytest_mnnquant.metrics.ratio import FEWEST, paired_ratio
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.execute import Arrays, Job, renamed, traced
 from pytest_mnnquant.runtime.host import Host, host_facts
 
 _PROGRAM: Final = Path(__file__).with_name("timer.py")
-# Below this there is no interval.
-_FEWEST: Final = 6
 #: MNN's numbers for `precision`; it ignores texts that it does not know.
 PRECISIONS: Final = {"normal": 0, "high": 1, "low": 2}
-#: Memory modes that are measured: normal, and low, which keeps weights of 8 bits and fewer as they are.
-MEMORY_MODES: Final = (0, 2)
+#: MNN's memory modes: normal, and low, which keeps weights of 8 bits and fewer as they are. It ignores texts.
+NORMAL, LOW = 0, 2
+MEMORY_MODES: Final = (NORMAL, LOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class PairedTimes:
 
     def tells(self, limit: float | None) -> bool:
         """Whether more pairs would tell no more about a limit than these."""
-        if limit is None or limit == self.settings.limit or len(self.reference) < _FEWEST:
+        if limit is None or limit == self.settings.limit or len(self.reference) < FEWEST:
             return True
         ratio = paired_ratio(self.reference, self.candidate)
         return not ratio.low <= limit <= ratio.high
@@ -98,8 +97,7 @@ def paired_times(
 ) -> PairedTimes:
     """Time both models side by side in one process, interleaved. Raises `NativeFailure`."""
     how = settings or TimingSettings()
-    batch = {name: np.repeat(array[:1], how.batch, axis=0) for name, array in inputs.items()}
-    with Job(reference, batch) as job:
+    with Job(reference, _repeated(inputs, how.batch)) as job:
         result = job.run(
             "paired",
             what=f"timing {candidate.path.name}",
@@ -119,35 +117,27 @@ def paired_times(
 
 def memory_use(model: Model, inputs: Arrays, *, timeout: float, threads: int = 1) -> Mapping[int, MemoryUse]:
     """What a model holds in each of `MEMORY_MODES`, to be loaded and run on one sample. Raises `NativeFailure`."""
-    with Job(model, {name: array[:1] for name, array in inputs.items()}) as job:
-        result = job.run(
-            "memory",
-            what=f"measuring the memory of {model.path.name}",
-            timeout=timeout,
-            program=_PROGRAM,
-            model=str(model.path.resolve()),
-            modes=list(MEMORY_MODES),
-            batch=1,
-            threads=threads,
-        )
+    what = f"measuring the memory of {model.path.name}"
+    result = _alone("memory", what, model, _repeated(inputs, 1), timeout, threads=threads, modes=list(MEMORY_MODES))
     return {int(mode): MemoryUse(**figures) for mode, figures in result["modes"].items()}
 
 
 def op_times(model: Model, inputs: Arrays, *, timeout: float, settings: TimingSettings) -> tuple[OpTime, ...]:
     """What each operator takes, in the order in which they run. Raises `NativeFailure`."""
-    batch = {name: np.repeat(array[:1], settings.batch, axis=0) for name, array in inputs.items()}
-    with Job(model, batch) as job:
-        result = job.run(
-            "profile",
-            what=f"timing the operators of {model.path.name}",
-            timeout=timeout,
-            program=_PROGRAM,
-            model=str(model.path.resolve()),
-            runs=30,
-            batch=settings.batch,
-            threads=settings.threads,
-            memory=settings.memory_mode,
-            precision=PRECISIONS[settings.precision],
-        )
+    what = f"timing the operators of {model.path.name}"
+    how = {"memory": settings.memory_mode, "precision": PRECISIONS[settings.precision], "threads": settings.threads}
+    result = _alone("profile", what, model, _repeated(inputs, settings.batch), timeout, runs=30, **how)
     found = ((traced(name, kind), seconds) for name, kind, seconds in result["ops"])
     return tuple(OpTime(op.name, op.kind, seconds, op.int8) for op, seconds in found)
+
+
+def _repeated(inputs: Arrays, batch: int) -> Arrays:
+    """A batch of copies of the first sample."""
+    return {name: np.repeat(array[:1], batch, axis=0) for name, array in inputs.items()}
+
+
+def _alone(task: str, what: str, model: Model, batch: Arrays, timeout: float, **job: Any) -> dict[str, Any]:
+    """A task of the timer on one model and one batch."""
+    path, size = str(model.path.resolve()), len(next(iter(batch.values())))
+    with Job(model, batch) as child:
+        return child.run(task, what=what, timeout=timeout, program=_PROGRAM, model=path, batch=size, **job)

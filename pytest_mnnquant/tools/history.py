@@ -26,10 +26,13 @@ from pytest_mnnquant.report.history import history_text, plot_text
 from pytest_mnnquant.report.json_report import plain
 
 Tell = Callable[[str], None]
-_COLUMNS: Final = (
-    *("model", "variant", "time", "commit", "dirty", "complete", "machine", "cpu", "flags", "mnn"),
+_OF_FIGURES: Final = (
     *("size", "float_size", "coverage", "accuracy", "metric", "ratio", "ratio_low", "ratio_high", "memory"),
     *("float_memory", "failed"),
+)
+_COLUMNS: Final = (
+    *("model", "variant", "time", "commit", "dirty", "complete", "machine", "cpu", "flags", "mnn"),
+    *_OF_FIGURES,
 )
 
 
@@ -98,7 +101,7 @@ def history_json(history: VariantHistory, figures: Sequence[str] = NUMBERS, last
                 "flags": row.run.machine.flags,
                 "mnn": row.run.machine.mnn,
                 "host": str(row.run.machine),
-                **{name: getattr(row.figures, name) for name in _COLUMNS[10:]},
+                **{name: getattr(row.figures, name) for name in _OF_FIGURES},
                 "file": str(row.run.path),
             }
             for row in (chosen[-last:] if last else chosen)
