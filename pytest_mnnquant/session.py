@@ -23,7 +23,8 @@ from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.options import of_ours
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.store import Store, versions
-from pytest_mnnquant.report.json_report import build_report, write_report
+from pytest_mnnquant.report.files import renderer, write_report
+from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.settings import ModelSettings, Settings
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 
@@ -40,6 +41,8 @@ class Bench:
         self.settings = settings
         self.wanted_ids = wanted_ids
         self.selected: frozenset[str] = frozenset()
+        for path in settings.reports:
+            renderer(path)
         root = self._cache_dir()
         if not settings.reuse:  # Each xdist worker makes its own, so that none replaces what another reads.
             root = root / "anew" / os.environ.get("PYTEST_XDIST_WORKER", "main")

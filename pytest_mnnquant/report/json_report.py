@@ -7,7 +7,6 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pytest_mnnquant.report.modes import compare_modes
@@ -67,12 +66,9 @@ def _joined(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return joined
 
 
-def write_report(report: Mapping[str, Any], path: Path) -> None:
-    """Write the report as a whole or not at all. Numbers that JSON does not have become null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(plain(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+def render(report: Mapping[str, Any]) -> str:
+    """The report as JSON. Numbers that JSON does not have become null."""
+    return json.dumps(plain(report), indent=1, allow_nan=False) + "\n"
 
 
 def plain(value: Any) -> Any:
