@@ -94,7 +94,8 @@ class CheckItem(_PlainItem):
         """The result of this item's check."""
         strict = state.settings.strict
         if self.check == "latency":
-            return bench.latency(self.config, self, self.case, self.case.gate.settings.limits, strict)
+            limits = self.case.gate.settings.limits
+            return bench.latency(self.config, self, self.case, limits, strict, self._beside(state))
         if self.check == BASELINE:
             return accepting.judged(self.config, self.case, self.nodeid, self._beside(state))
         return check(self.case, self.check, strict=strict, beside=self._beside(state))
