@@ -10,6 +10,7 @@ from typing import Any, Final
 #: Ending of a report's name: the module with `render(report) -> str`, loaded only where such a report is asked for.
 WRITERS: Final = {
     ".json": "json_report",
+    ".md": "markdown",
 }
 Render = Callable[[Mapping[str, Any]], str]
 
@@ -28,8 +29,8 @@ def renderer(path: Path) -> Render:
 
 def write_report(report: Mapping[str, Any], path: Path) -> None:
     """Write the report as a whole or not at all. Raises `OSError`."""
-    text = renderer(path)(report)
+    text = renderer(path)(report).encode("utf-8", "backslashreplace")  # Names of files may hold any byte.
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text, encoding="utf-8")
+    unfinished.write_bytes(text)
     unfinished.replace(path)

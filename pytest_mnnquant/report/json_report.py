@@ -14,13 +14,19 @@ from pytest_mnnquant.report.modes import compare_modes
 SCHEMA = 1
 
 
-def build_report(records: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> dict[str, Any]:
-    """The report of a run from the records of its items."""
+def build_report(
+    records: Sequence[Mapping[str, Any]],
+    versions: Mapping[str, str],
+    strict: bool = False,
+    baseline: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The report of a run from the records of its items. `baseline` is that of the baseline file's own item."""
     models: dict[str, dict[str, Any]] = {}
     compared = compare_modes(records)
     for item in records:
         model = models.setdefault(
-            item["model"], {"name": item["model"], "source": item["source"], "float": item["float"], "variants": {}}
+            item["model"],
+            {**{key: item[key] for key in ("source", "file", "float")}, "name": item["model"], "variants": {}},
         )
         variant = model["variants"].setdefault(item["label"], {**item["variant"], "checks": []})
         variant["checks"] = [c for c in variant["checks"] if c["check"] != item["check"]["check"]] + [item["check"]]
@@ -36,6 +42,8 @@ def build_report(records: Sequence[Mapping[str, Any]], versions: Mapping[str, st
             "python": platform.python_version(),
             "cpus": os.cpu_count(),
         },
+        "strict": strict,
+        "baseline": baseline,
         "models": [
             {
                 **model,
@@ -68,7 +76,7 @@ def _joined(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def render(report: Mapping[str, Any]) -> str:
     """The report as JSON. Numbers that JSON does not have become null."""
-    return json.dumps(plain(report), indent=1, allow_nan=False) + "\n"
+    return json.dumps(plain(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def plain(value: Any) -> Any:

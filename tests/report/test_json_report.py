@@ -30,6 +30,7 @@ def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> M
     return {
         "model": model,
         "source": f"{model}.py:build",
+        "file": f"/home/{model}.py",
         "float": {"bytes": 40},
         "variant": variant,
         "label": label,
