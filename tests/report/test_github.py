@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.checks.finding import Finding, judge
@@ -41,6 +41,7 @@ def test_an_error_names_file_rule_layer_and_remedy(monkeypatch: pytest.MonkeyPat
         "digits int8[eval] params: conv: 100% is not there\nwhy: renamed\nfix: rename it\n"
         "more: pytest-mnnquant explain MNQ304",
     )
+    assert "100%25 is not there%0Awhy: renamed%0A" in line
     assert "file=模型/net%2C v1%3Aa.onnx,title=" in line
 
 
@@ -75,6 +76,7 @@ def test_the_baseline_file_is_annotated_too(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @given(st.text(), st.text())
+@example("a%0Ab", "%25\r\n")
 def test_any_text_is_one_line_that_says_it(message: str, layer: str) -> None:
     (line,) = commands(report(Finding("MNQ304", message, layer)))
     assert len(re.split(r"[\r\n]", line)) == 1
