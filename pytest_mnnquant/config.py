@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +27,8 @@ else:
 if TYPE_CHECKING:
     import pytest
 
-_REPORTS: Final = (".json",)
+#: The endings of reports, and what each needs beside the package itself.
+_REPORTS: Final = {".json": (), ".html": ("jinja2", "markdown_it", "plotly")}
 _BASELINE: Final = "mnnquant-baseline.json"
 _MODEL_KEYS: Final = ("source", "preprocess")
 
@@ -143,8 +145,11 @@ def _values(table: Mapping[str, Any], where: str, extra: tuple[str, ...]) -> dic
 
 
 def _report(name: str) -> str:
-    if not name.endswith(_REPORTS):
-        raise ValueError(f"--mnn-report: {name}: only {', '.join(_REPORTS)} reports can be written yet")
+    ending = Path(name).suffix
+    if ending not in _REPORTS:
+        raise ValueError(f"--mnn-report: {name}: reports end in {' or '.join(_REPORTS)}")
+    if missing := next((module for module in _REPORTS[ending] if find_spec(module) is None), None):
+        raise ValueError(f"--mnn-report: {name}: {missing} is missing: pip install 'pytest-mnnquant[report]'")
     return name
 
 

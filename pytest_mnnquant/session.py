@@ -18,6 +18,7 @@ from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.history.baseline import BadBaseline, Baseline, read_baseline
 from pytest_mnnquant.history.figures import figures_of_report
 from pytest_mnnquant.history.keeping import is_read_only
+from pytest_mnnquant.history.plainly import past_runs
 from pytest_mnnquant.history.recorder import Recorder
 from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.options import of_ours
@@ -218,7 +219,17 @@ def header(config: pytest.Config) -> str:
 def write_reports(config: pytest.Config, records: list[dict[str, Any]]) -> list[str]:
     """Write each report that was asked for. Returns a line for each that could not be written."""
     report = build_report(records, versions())
-    problems = (_written(report, path) for path in bench_of(config).settings.reports)
+
+    def write_page(report: dict[str, Any], path: Path) -> None:
+        from pytest_mnnquant.report.html import write_html  # what it needs is in an extra
+
+        folder = storage_folder(config.getoption("benchmark_storage", None))
+        ours = {(figures.model, figures.variant) for figures in figures_of_report(report)}
+        write_html(report, path, records, past_runs(folder, ours))
+
+    writers = {".json": write_report, ".html": write_page}
+    paths = bench_of(config).settings.reports
+    problems = (_written(writers[path.suffix], report, path) for path in paths)
     return [problem for problem in problems if problem]
 
 
@@ -241,9 +252,9 @@ def keep_history(config: pytest.Config, records: list[dict[str, Any]], ended: py
     return recorder.problem
 
 
-def _written(report: dict[str, Any], path: Path) -> str:
+def _written(write: Callable[[dict[str, Any], Path], None], report: dict[str, Any], path: Path) -> str:
     try:
-        write_report(report, path)
+        write(report, path)
     except OSError as error:
         return f"--mnn-report: {path} can't be written: {error.strerror}"
     return ""

@@ -69,9 +69,14 @@ def _joined(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def write_report(report: Mapping[str, Any], path: Path) -> None:
     """Write the report as a whole or not at all. Numbers that JSON does not have become null."""
+    write_text(json.dumps(plain(report), indent=1, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file as a whole or not at all. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(plain(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
     unfinished.replace(path)
 
 
