@@ -56,6 +56,13 @@ class Page:
         body = script if "return " in script else f"return ({script})"
         return self.driver.execute_script(body, *arguments)
 
+    def wait(self, script: str, seconds: float = 20) -> None:
+        """Until an expression is true."""
+        deadline = time.monotonic() + seconds
+        while not self.js(script):
+            assert time.monotonic() < deadline, script
+            time.sleep(0.05)
+
     def draw_all(self, seconds: float = 30) -> None:
         """Scroll through the page until every chart is drawn."""
         deadline = time.monotonic() + seconds

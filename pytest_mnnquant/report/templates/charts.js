@@ -81,7 +81,7 @@ function map({model, variant, colours}) {
       parents: shown.map(() => ""), values: shown.map((layer) => layer.size), customdata: shown.map((layer) => layer.name),
       text: shown.map((layer) => plain(kindOf(layer))), textinfo: "label+text+percent root", sort: true,
       hovertext: shown.map((layer) => `${plain(layer.title)}<br>${bytes(layer.size)}, float ${bytes(layer.float)}`),
-      hovertemplate: "%{hovertext}<br>%{text}<extra></extra>", tiling: {pad: 1}, textfont: {color: colours.paper}, pathbar: {visible: false},
+      hovertemplate: "%{hovertext}<br>%{text}<extra></extra>", tiling: {pad: 0}, textfont: {color: colours.paper}, pathbar: {visible: false},
       marker: {
         colors: shown.map((layer) => colourOf(layer, known, colours)), line: {width: 1, color: colours.line},
         pattern: {shape: shown.map((layer) => FAULTS.includes(layer.state) ? "/" : ""), fgcolor: colours.paper,

@@ -8,7 +8,8 @@ const root = document.documentElement;
 
 async function unpacked(id) {
   const code = atob(document.getElementById(id).textContent);
-  const packed = Uint8Array.from(code, (character) => character.charCodeAt(0));
+  const packed = new Uint8Array(code.length);
+  for (let place = 0; place < code.length; place++) packed[place] = code.charCodeAt(place);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).text();
 }
