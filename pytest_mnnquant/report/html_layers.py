@@ -52,6 +52,11 @@ class LayerView:
         return STATES[self.state][1]
 
     @property
+    def noise_key(self) -> str:
+        """The error as the page's script reads it; empty where it was not measured."""
+        return "" if self.noise is None else "Infinity" if math.isinf(self.noise) else repr(self.noise)
+
+    @property
     def sqnr(self) -> str:
         """The error as people write it."""
         if self.noise is None:

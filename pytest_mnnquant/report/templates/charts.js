@@ -149,7 +149,7 @@ function activations({variant, layer, colours}) {
   if (!traces.length) return "It is not known for this layer: the calibration check did not run, there were no data, or MNN lets nobody look.";
   return {
     says: `Values of ${layer}: ${texts.join("; ")}.`, traces,
-    layout: {height: 300, shapes, xaxis: {title: {text: "value (vertical lines: the range of the codes)"}}, yaxis: shares},
+    layout: {height: 300, shapes, xaxis: {title: {text: "value (vertical: range of the codes)"}}, yaxis: shares},
   };
 }
 
@@ -223,10 +223,12 @@ function history({model, colours, figure}) {
       shapes.push({type: "line", x0: time, x1: time, y0: 0, y1: 1, yref: "paper", line: {color: colours.fault, dash: "dash", width: 1}});
       annotations.push({x: time, y: 1, yref: "paper", text: plain(commit || name), showarrow: false, xanchor: "left", font: {color: colours.text}});
     }
+  const values = found.flatMap((one) => one.figures[figure.dataset.figure]).filter((value) => value !== null);
+  const low = Math.min(...values), high = Math.max(...values), around = Math.max(0.1 * (high - low), 0.05 * Math.abs(high)) || 1;
   const last = found.map((one) => `${one.variant} ${one.figures[figure.dataset.figure].at(-1) ?? "not measured"}`).join(", ");
   return {
     says: `${found[0].times.length} runs; last: ${last}.`, traces,
-    layout: {height: 260, shapes, annotations, xaxis: {type: "date"}, yaxis: {automargin: true, exponentformat: "SI"}},
+    layout: {height: 260, shapes, annotations, xaxis: {type: "date"}, yaxis: {range: [low - around, high + around], automargin: true, exponentformat: "none", separatethousands: true}},
   };
 }
 
