@@ -13,7 +13,7 @@ from markupsafe import Markup
 from pytest_mnnquant.report.pages import rule_page
 
 # Below the page's own headings.
-_LEVELS: Final = {"h1": "h3", "h2": "h4", "h3": "h5", "h4": "h6"}
+_LEVELS: Final = {"h2": "h3", "h3": "h4", "h4": "h5"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ LAYERS = [
     *(layer(f"/卷积/第{place}层", place) for place in range(1, 12)),
     layer("/head/left", 12, quantized=False),
     layer("/head/kept", 13, quantized=False, skipped=True),
-    layer(HOSTILE, 14) | {"module": ""},
+    layer(HOSTILE, 14) | {"module": "<b>粗</b>"},
 ]
 SLICES = "all('[data-chart=map] .slice path.surface')"
 SEE_PRINTED = """addEventListener('beforeprint', () => { window.seen = [
@@ -110,6 +110,11 @@ def test_the_map_is_to_scale(page: Page) -> None:
     whole, total = sum(areas.values()), sum(sizes.values())
     for name, size in sizes.items():
         assert areas[name] / whole == pytest.approx(size / total, rel=0.03, abs=0.001)
+
+
+def test_names_are_text_in_charts_too(page: Page) -> None:
+    page.draw_all()
+    assert any("<b>粗</b>" in text for text in page.js("all('[data-chart=map] text').map(t => t.textContent)"))
 
 
 def test_layers_left_float_stand_out_in_the_map(page: Page) -> None:
