@@ -44,11 +44,11 @@ class Page:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
 
     def gather(self) -> None:
-        """Take what the browser logged since last time. Addresses of its own pages are no requests."""
+        """Take what the browser logged since last time. An image that lies in the page itself is no request."""
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
-            if message["method"] == "Network.requestWillBeSent":
-                self.requests.append(message["params"]["request"]["url"])
+            if message["method"] == "Network.requestWillBeSent" and not _url(message).startswith("data:"):
+                self.requests.append(_url(message))
         self.messages += [entry["message"] for entry in self.driver.get_log("browser")]
 
     def js(self, script: str, *arguments: Any) -> Any:
@@ -99,6 +99,11 @@ class Page:
             if one["impact"] in ("serious", "critical")
             for node in one["nodes"]
         ]
+
+
+def _url(message: dict[str, Any]) -> str:
+    url: str = message["params"]["request"]["url"]
+    return url
 
 
 def browse() -> Iterator[Page]:

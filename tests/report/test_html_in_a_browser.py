@@ -148,7 +148,7 @@ def test_search_finds_rows_findings_and_rules(page: Page) -> None:
     page.wait("document.getElementById('found').textContent")
     assert texts(page, f"{ROWS} th") == ["blocks.7\n/卷积/第7层"]
     assert texts(page, ".finding") == []
-    assert "1 rows" in texts(page, "#found")[0]
+    assert "is in 1 of the rows" in texts(page, "#found")[0]
     box.clear()
     box.send_keys("MNQ401")
     page.wait("document.querySelectorAll('.finding:not([hidden])').length === 1")
@@ -187,6 +187,23 @@ def test_the_chosen_variant_and_layer_are_what_the_charts_show(page: Page) -> No
     page.js(f"return all('.layers:not([hidden]) .pick').find(b => b.value === {HOSTILE!r}).click()")
     for chart in ("weights", "activations"):
         assert HOSTILE in page.js(f"document.querySelector('[data-chart={chart}] .plot').getAttribute('aria-label')")
+
+
+def test_a_variant_without_a_model_beside_one_that_has_one(browser: Page, tmp_path: Path) -> None:
+    found = records(LAYERS)
+    for record in found:
+        if record["label"] == "int8[eval]":
+            record["variant"] = {**record["variant"], "quantized": None, "layers": []}
+            record["portrait"] = {}
+    write_html(build_report(found, {}), tmp_path / "r.html", found)
+    browser.open(tmp_path / "r.html")
+    browser.draw_all()
+    browser.js("const s = all('select.variant')[0]; s.value = 1; s.dispatchEvent(new Event('change')); return 0")
+    assert texts(browser, "[data-chart=map] .nothing") == ["The file holds no layer."]
+    assert "no layers to show" in texts(browser, "div.layers")[0]
+    assert browser.js("all('[data-chart=weights] .plot').length") == 0
+    browser.gather()
+    assert browser.messages == []
 
 
 def test_the_theme_is_switched_and_kept(page: Page, file: Path) -> None:

@@ -148,7 +148,7 @@ function seek() {
     part.hidden = !words.every((word) => text.includes(word));
     count += !part.hidden && part.closest(".layers[hidden]") === null;
   }
-  found.textContent = words.length ? `${count} rows, findings and rules hold “${search.value.trim()}”` : "";
+  found.textContent = words.length ? `“${search.value.trim()}” is in ${count} of the rows, findings and rules` : "";
 }
 
 search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(seek, 120); });
