@@ -42,6 +42,7 @@ bench: $(COMPLETE)
 	$(BIN)/python benchmarks/size_prediction.py
 	$(BIN)/python benchmarks/gate_time.py
 	$(BIN)/python benchmarks/reader.py
+	$(BIN)/python benchmarks/report_open.py
 	$(BIN)/python benchmarks/dump_agreement.py build/corpus
 	$(BIN)/python benchmarks/fuzz.py build/corpus
 	$(BIN)/python benchmarks/calibration.py build/networks
