@@ -81,8 +81,8 @@ def details(model: Json, variant: Json) -> dict[str, Cell]:
         done = sum(layer["quantized"] for layer in layers)
         found["layers stored as asked"] = Cell(f"{done} of {len(layers)}", done / len(layers))
         found["coverage"] = _coverage(variant)
-    if (drift := variant.get("bn_drift")) is not None:
-        found["BatchNorm drift"] = Cell(f"{drift:.2g} standard deviations" if drift else "0", drift)
+    if drift := variant.get("bn_drift"):
+        found["BatchNorm drift"] = Cell(f"{drift:.2g} standard deviations", drift)
     found |= _accuracy_details(metrics.get("accuracy", {}))
     latency, memory = metrics.get("latency", {}), metrics.get("memory", {})
     if (ratio := latency.get("latency_ratio")) is not None:

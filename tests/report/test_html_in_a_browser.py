@@ -181,6 +181,7 @@ def test_everything_is_reached_by_keyboard(page: Page) -> None:
 
 def test_the_chosen_variant_and_layer_are_what_the_charts_show(page: Page) -> None:
     page.draw_all()
+    assert page.js("document.querySelector('select.layer').value") == "/head/left"  # what is wrong is shown first
     page.js("const s = all('select.variant')[0]; s.value = 1; s.dispatchEvent(new Event('change')); return 0")
     assert texts(page, ".layers caption") == ["14 layers of int8[eval]; a layer's name shows its distributions"]
     assert "int8[eval]" in page.js("document.querySelector('[data-chart=map] .plot').getAttribute('aria-label')")

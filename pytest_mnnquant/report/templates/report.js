@@ -78,7 +78,9 @@ function showVariant(section) {
   for (const part of all(".layers", section)) part.hidden = part.dataset.variant !== value;
   const shown = section.querySelector(`.layers[data-variant="${value}"]`), before = layer.value;
   layer.replaceChildren(...all(".pick", shown).map((button) => new Option(button.textContent, button.value)));
+  const first = shown.querySelector("tr:has(strong) .pick") ?? shown.querySelector(".fault .pick");  // the most to blame
   if (all("option", layer).some((option) => option.value === before)) layer.value = before;
+  else if (first) layer.value = first.value;
   redraw(section, ["map", "losses", "weights", "activations"]);
 }
 
