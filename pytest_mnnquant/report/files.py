@@ -23,7 +23,7 @@ def renderer(path: Path) -> Render:
     try:
         found: Render = importlib.import_module(f"{__package__}.{WRITERS[path.suffix]}").render
     except ModuleNotFoundError as error:
-        needed = f"{error.name} is missing: pip install 'pytest-mnnquant[report]'"
+        needed = f"{str(error.name).partition('.')[0]} is missing: pip install 'pytest-mnnquant[report]'"
         raise ValueError(f"--mnn-report: {path.name}: {needed}") from None
     return found
 
