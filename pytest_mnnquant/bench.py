@@ -17,6 +17,8 @@ from pytest_mnnquant.quantize.store import file_digest
 from pytest_mnnquant.runtime.timing import PairedTimes
 from pytest_mnnquant.settings import Limits
 
+# How it is said in pytest-benchmark's results who measured.
+_TIMER: Final = "perf_counter in a child process"
 # What other checks measured and pytest-benchmark's results show too.
 _FIGURES: Final[dict[str, tuple[str, ...]]] = {
     "size": ("size_ratio",),
@@ -62,6 +64,17 @@ def why_not_timed(config: pytest.Config) -> str:
     return ""
 
 
+def hush(config: pytest.Config) -> None:
+    """Leave out pytest-benchmark's tables where they hold our figures only: the summary has those, in 80 columns.
+
+    Who compares runs, asks for a histogram or names columns gets them.
+    """
+    session: Any = getattr(config, "_benchmarksession", None)
+    asked = any(config.getoption(f"benchmark_{name}", None) for name in ("compare", "histogram", "columns"))
+    if session is not None and not asked:
+        session.quiet = session.quiet or all(one.options.get("timer") == _TIMER for one in session.benchmarks)
+
+
 class _Replay:
     """A clock that advances by durations measured elsewhere: in the child process, where native code runs."""
 
@@ -99,7 +112,7 @@ def _record(config: pytest.Config, node: pytest.Item, case: Case, times: PairedT
         fixture.extra_info.update(_extra_info(case, label, result))
         fixture.pedantic(replay.step, rounds=len(durations))
         # The clock is not picklable or meaningful in a stored result; what it replays is said instead.
-        fixture.stats.options["timer"] = "perf_counter in a child process"
+        fixture.stats.options["timer"] = _TIMER
 
 
 def _extra_info(case: Case, label: str, result: Result) -> dict[str, Any]:

@@ -34,9 +34,9 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
     """Say which versions and models are at work."""
     if not options.is_asked(config):
         return None
-    from pytest_mnnquant import session
+    from pytest_mnnquant.telling import header
 
-    return session.header(config)
+    return header(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -94,7 +94,7 @@ class Records:
         self.found.extend(new)
         self.baseline = getattr(report, "mnnquant_baseline", None) or self.baseline
         if new and not hasattr(self.config, "workerinput"):
-            from pytest_mnnquant.session import keep_history
+            from pytest_mnnquant.telling import keep_history
 
             keep_history(self.config, self.found)
 
@@ -102,7 +102,7 @@ class Records:
         """Write the reports, once, where all records arrive."""
         self.found.sort(key=lambda record: int(record["order"]))
         if (self.found or options.is_asked(self.config)) and not hasattr(self.config, "workerinput"):
-            from pytest_mnnquant.session import keep_history, report_of, write_reports
+            from pytest_mnnquant.telling import keep_history, report_of, write_reports
 
             unkept = keep_history(self.config, self.found, ended=session)
             self.report = report_of(self.config, self.found, self.baseline)
@@ -122,7 +122,7 @@ class Records:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show one table a model."""
         if self.report:
-            from pytest_mnnquant.session import tell
+            from pytest_mnnquant.telling import tell
 
             tell(terminalreporter, self.report, self.found)
         for line in self.accepted:

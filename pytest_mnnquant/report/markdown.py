@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.report.rows import FAILED, FIGURES, Json, Told, label_of, rows_of, told, verdict_of, worst
-from pytest_mnnquant.report.width import cut
+from pytest_mnnquant.report.width import cut, shown
 
 #: Characters that GitHub takes in a comment; a step summary may have more.
 LIMIT: Final = 65_536
@@ -116,7 +116,7 @@ def _paragraph(title: str, text: str | None) -> list[str]:
     if not rest:
         return [f"**{title}:** {_text(first)}", ""]
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", rest)), default=0))
-    return [f"**{title}:** {_text(first)}", "", fence, *rest.splitlines(), fence, ""]
+    return [f"**{title}:** {_text(first)}", "", fence, *map(shown, rest.splitlines()), fence, ""]
 
 
 def _warnings(model: Json) -> Iterator[str]:
@@ -152,5 +152,5 @@ def _text(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    joined = " ".join(text.split())
+    joined = shown(" ".join(text.split()))
     return _SPECIAL.sub(lambda found: "".join(f"&#{ord(one)};" for one in found[0]), joined)

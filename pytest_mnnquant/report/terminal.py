@@ -15,6 +15,8 @@ _COLOURS: Final[Mapping[str, dict[str, bool]]] = {FAILED: {"red": True}, OPEN: {
 # Words that go where lines are too narrow for them; the head of the column then says them.
 _UNITS: Final = (" smaller", " float")
 _SHORT: Final = {"size": "smaller"}
+# A name shorter than this is nobody's.
+_NAME: Final = 12
 Line = tuple[str, dict[str, bool]]
 
 
@@ -82,6 +84,9 @@ def _verdict(model: Json, strict: bool, columns: int) -> Line:
     verdict = verdict_of(model, strict)
     head = f"{cut(shown(model['name']), columns // 3)}: {verdict.outcome}"
     line = f"{head}: {shown(verdict.why)}" if verdict.why else head
+    layer, room = shown(verdict.layer), columns - width(line)
+    if room < 0 and width(layer) + room > _NAME:  # The middle of a layer's name says least.
+        line = line.replace(layer, cut(layer, width(layer) + room))
     counted = f"{line} ({verdict.checks})"
     return counted if width(counted) <= columns else cut(line, columns), {**_COLOURS[verdict.outcome], "bold": True}
 

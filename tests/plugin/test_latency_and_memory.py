@@ -25,6 +25,7 @@ MODEL, W8 = "--mnn-model=net.py:build", "--mnn-recipe=w8"
 def test_how_it_was_timed_is_in_the_record(run: Run, option: str, key: str, value: Any) -> None:
     found = run(MODEL, W8, "-k", "latency", option)
     assert found.status == 0, found.text
+    assert "OPS: Operations Per Second" not in found.text  # The summary has the figure, in 80 columns.
     settings = found.metrics("latency")["settings"]
     usual = {"threads": 1, "precision": "normal", "memory_mode": 0, "batch": 1}
     assert settings == {**usual, key: value}
@@ -64,8 +65,9 @@ def test_weights_that_are_held_as_float_are_told(run: Run) -> None:
 
 
 def test_all_figures_are_with_the_timings(run: Run, pytester: pytest.Pytester) -> None:
-    found = run(MODEL, W8, "--benchmark-json=b.json")
+    found = run(MODEL, W8, "--benchmark-json=b.json", "--benchmark-columns=median")
     assert found.status == 0, found.text
+    assert "benchmark 'net w8': 2 tests" in found.text  # Who asks for pytest-benchmark's table gets it.
     stored = json.loads((pytester.path / "b.json").read_text())["benchmarks"]
     _, quantized = (item["extra_info"] for item in stored)
     assert quantized["size_ratio"] > 1.5
