@@ -7,7 +7,7 @@ COMPLETE = $(VENV)/.complete
 FIXTURES = digits_cnn garment_classifier mobile_net tiny_transformer
 PLANTED = build/demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
 
 bench: $(COMPLETE)
 	$(BIN)/python benchmarks/import_cost.py
