@@ -25,7 +25,7 @@ from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.judging import check
 from pytest_mnnquant.quantize.store import Store
-from pytest_mnnquant.report.terminal import failure_text
+from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.settings import model_settings
 from pytest_mnnquant.sources.spec import Spec
 

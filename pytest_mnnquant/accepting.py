@@ -72,7 +72,8 @@ def judged(config: pytest.Config, case: Case, node_id: str, beside: Collection[s
     result = check_baseline(evidence, entry, mend)
     result = dataclasses.replace(result, metrics={**result.metrics, **record})
     result = without_ignored(result, case.gate.settings.ignore)
-    keys = {name: (name, repr(None), state.settings.strict) for name in CHECKS if name in beside}
+    limits = repr(case.gate.settings.limits)
+    keys = {name: (name, limits, state.settings.strict) for name in CHECKS if name in beside}
     told_beside = {name: case.found[key] for name, key in keys.items() if key in case.found}
     return rooted(BASELINE, {**told_beside, BASELINE: result})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
@@ -25,10 +26,18 @@ _FIGURES: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-def latency(config: pytest.Config, node: pytest.Item, case: Case, limits: Limits, strict: bool) -> Result:
+def latency(
+    config: pytest.Config,
+    node: pytest.Item,
+    case: Case,
+    limits: Limits,
+    strict: bool,
+    beside: Collection[str] = (),
+) -> Result:
     """Time a variant against its float model and record both with pytest-benchmark.
 
     Where nothing may be timed (xdist, --benchmark-disable), a limit leaves the check inconclusive, never passed.
+    `beside` is as for `judging.check`.
     """
     why_not = why_not_timed(config)
     if why_not:
@@ -38,7 +47,7 @@ def latency(config: pytest.Config, node: pytest.Item, case: Case, limits: Limits
             "MNQ003", f"not measured: {why_not}", remedy="run the latency checks alone: -k latency -p no:xdist"
         )
         return judge("latency", [gap], {})
-    result = check(case, "latency", limits, strict)
+    result = check(case, "latency", limits, strict, beside)
     if "latency_ratio" in result.metrics:
         _record(config, node, case, case.times(timing_of(case, limits)), result)
     return result

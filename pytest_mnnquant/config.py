@@ -26,7 +26,6 @@ else:
 if TYPE_CHECKING:
     import pytest
 
-_REPORTS: Final = (".json",)
 _BASELINE: Final = "mnnquant-baseline.json"
 _MODEL_KEYS: Final = ("source", "preprocess")
 
@@ -58,7 +57,7 @@ def read_settings(config: pytest.Config) -> Settings:
         models=tuple(models),
         defaults=model_settings("", "", here, {**shared, **given}),
         strict=bool(given.get("strict", False)),
-        reports=tuple(here / _report(name) for name in given.get("report", ())),
+        reports=tuple(here / name for name in given.get("report", ())),
         cache_dir=here / given["cache_dir"] if given.get("cache_dir") else None,
         reuse=not given.get("no_cache", False),
         baseline=_baseline(config, given.get("baseline"), updates),
@@ -140,12 +139,6 @@ def _values(table: Mapping[str, Any], where: str, extra: tuple[str, ...]) -> dic
     if "preprocess" in table:
         found["preprocess"] = parse_preprocess(table["preprocess"], f"{where}: preprocess")
     return found
-
-
-def _report(name: str) -> str:
-    if not name.endswith(_REPORTS):
-        raise ValueError(f"--mnn-report: {name}: only {', '.join(_REPORTS)} reports can be written yet")
-    return name
 
 
 def _validate_ignored(code: str) -> None:

@@ -53,6 +53,7 @@ def check(
     `beside` are the checks of this variant that are told in the same run, by the same limits: what follows from a
     finding of theirs is told as that.
     """
+    limits = limits or case.gate.settings.limits
     own = _found(case, name, limits, strict)
     if own.outcome != FAILED:
         return own
@@ -64,12 +65,12 @@ def check(
     return rooted(name, {other: told[other] for other in CHECKS if other in told})
 
 
-def _found(case: Case, name: str, limits: Limits | None, strict: bool) -> Result:
+def _found(case: Case, name: str, limits: Limits, strict: bool) -> Result:
     """What a check finds by itself, remembered."""
     key = (name, repr(limits), strict)
     if key not in case.found:
         settings = case.gate.settings
-        result = _usable(name, lambda: _JUDGES[name](case, limits or settings.limits, strict))
+        result = _usable(name, lambda: _JUDGES[name](case, limits, strict))
         # Where there is nothing to judge, no code to ignore makes that a pass.
         case.found[key] = result if case.is_unusable else without_ignored(result, settings.ignore)
     return case.found[key]

@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
         session.start(config)
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
+def pytest_report_header(config: pytest.Config) -> list[str] | None:
     """Say which versions and models are at work."""
     if not options.is_asked(config):
         return None
@@ -69,6 +69,7 @@ def pytest_runtest_makereport(
     report = yield
     if call.when == "call":
         report.mnnquant = records.kept(item)  # type: ignore[attr-defined]
+        report.mnnquant_baseline = records.kept_baseline(item)  # type: ignore[attr-defined]
     if report.skipped and type(item).__module__ == "pytest_mnnquant.suite" and isinstance(report.longrepr, tuple):
         # -rs names the place of a skip: that is the check, not the line of ours that skips it.
         report.longrepr = (item.nodeid, 1, report.longrepr[2])
@@ -81,14 +82,17 @@ class Records:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.found: list[dict[str, Any]] = []
+        self.baseline: dict[str, Any] | None = None
+        self.report: dict[str, Any] = {}
         self.problems: list[str] = []
-        self.unkept = ""
+        self.warnings: list[str] = []
         self.accepted: tuple[str, ...] = ()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records off a report, and keep them: a run that is killed loses little."""
         new = getattr(report, "mnnquant", ())
         self.found.extend(new)
+        self.baseline = getattr(report, "mnnquant_baseline", None) or self.baseline
         if new and not hasattr(self.config, "workerinput"):
             from pytest_mnnquant.session import keep_history
 
@@ -98,10 +102,12 @@ class Records:
         """Write the reports, once, where all records arrive."""
         self.found.sort(key=lambda record: int(record["order"]))
         if (self.found or options.is_asked(self.config)) and not hasattr(self.config, "workerinput"):
-            from pytest_mnnquant.session import keep_history, write_reports
+            from pytest_mnnquant.session import keep_history, report_of, write_reports
 
-            self.unkept = keep_history(self.config, self.found, ended=session)
-            self.problems = write_reports(self.config, self.found)
+            unkept = keep_history(self.config, self.found, ended=session)
+            self.report = report_of(self.config, self.found, self.baseline)
+            self.problems, self.warnings = write_reports(self.config, self.report)
+            self.warnings += [unkept] if unkept else []
             if self.config.getoption("mnn_update_baseline", None):
                 from pytest_mnnquant.updating import update
 
@@ -115,13 +121,13 @@ class Records:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show one table a model."""
-        if self.found:
-            from pytest_mnnquant.report.terminal import write_summary
+        if self.report:
+            from pytest_mnnquant.session import tell
 
-            write_summary(terminalreporter, self.found, verbose=terminalreporter.verbosity > 0)
+            tell(terminalreporter, self.report, self.found)
         for line in self.accepted:
             terminalreporter.write_line(line)
-        if self.unkept:
-            terminalreporter.write_line(f"WARNING: {self.unkept}", yellow=True)
+        for warning in self.warnings:
+            terminalreporter.write_line(f"WARNING: {warning}", yellow=True)
         for problem in self.problems:
             terminalreporter.write_line(f"ERROR: {problem}", red=True)

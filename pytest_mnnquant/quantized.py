@@ -19,7 +19,7 @@ from pytest_mnnquant.judging import timing_of
 from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.records import keep
-from pytest_mnnquant.report.terminal import failure_text
+from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.session import bench_of
 from pytest_mnnquant.settings import Limits, ModelSettings
 from pytest_mnnquant.sources.spec import SourceError

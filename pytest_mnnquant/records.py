@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_mnnquant.case import Case
     from pytest_mnnquant.checks.finding import Result
 
 #: What an item measured.
 RECORDS = pytest.StashKey[list[tuple["Case", "Result"]]]()
+#: What the item of the baseline file found, and that file.
+BASELINE = pytest.StashKey[tuple["Path", "Result"]]()
 
 
 def keep(item: pytest.Item, case: Case, result: Result) -> None:
-    """Remember what an item measured."""
+    """Remember what an item measured, and have it told in its JUnit record."""
+    from pytest_mnnquant.report.properties import properties  # Not where nothing is ever measured.
+
     item.stash.setdefault(RECORDS, []).append((case, result))
+    told = properties(case.gate.settings.name, case.recipe.name, case.mode, result.as_json())
+    item.user_properties += [one for one in told if one not in item.user_properties]
 
 
 def kept(item: pytest.Item) -> list[dict[str, Any]]:
@@ -26,11 +34,23 @@ def kept(item: pytest.Item) -> list[dict[str, Any]]:
     return [{**_record(case, result), "order": order} for case, result in found]
 
 
+def keep_baseline(item: pytest.Item, path: Path, result: Result) -> None:
+    """Remember what the item of the baseline file found."""
+    item.stash[BASELINE] = (path, result)
+
+
+def kept_baseline(item: pytest.Item) -> dict[str, Any] | None:
+    """What the item of the baseline file found, as plain data; None for all other items."""
+    path, result = item.stash.get(BASELINE, (None, None))
+    return None if result is None else {"path": str(path), "check": result.as_json()}
+
+
 def _record(case: Case, result: Result) -> dict[str, Any]:
     gate = case.gate
     return {
         "model": gate.settings.name,
         "source": gate.settings.source or gate.spec.text,
+        "file": str(gate.spec.path) if gate.spec.path else None,
         "float": gate.float_json,
         "variant": case.as_json,
         "label": case.label,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -23,10 +24,19 @@ from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.options import of_ours
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.store import Store, versions
-from pytest_mnnquant.report.json_report import build_report, write_report
+from pytest_mnnquant.report.files import renderer, write_report
+from pytest_mnnquant.report.github import append_summary, commands
+from pytest_mnnquant.report.json_report import build_report
+from pytest_mnnquant.report.progress import Progress
+from pytest_mnnquant.report.terminal import write_summary
+from pytest_mnnquant.report.width import wrapped
+from pytest_mnnquant.runtime.host import host_facts
+from pytest_mnnquant.runtime.progress import listen
 from pytest_mnnquant.settings import ModelSettings, Settings
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 
+# So many models are named in the header.
+_NAMED: Final = 8
 _HISTORY: Final = pytest.StashKey[Recorder]()
 
 
@@ -39,7 +49,11 @@ class Bench:
         self.config = config
         self.settings = settings
         self.wanted_ids = wanted_ids
+        self.progress = Progress(config)
+        config.pluginmanager.register(self.progress, "mnnquant-progress")
         self.selected: frozenset[str] = frozenset()
+        for path in settings.reports:
+            renderer(path)
         root = self._cache_dir()
         if not settings.reuse:  # Each xdist worker makes its own, so that none replaces what another reads.
             root = root / "anew" / os.environ.get("PYTEST_XDIST_WORKER", "main")
@@ -106,21 +120,11 @@ class Bench:
 
     def _teller(self, name: str) -> Callable[[str], None]:
         def say(what: str) -> None:
-            reporter = self.config.pluginmanager.getplugin("terminalreporter")
-            capture = self.config.pluginmanager.getplugin("capturemanager")
-            if reporter is None or not (reporter.isatty or reporter.verbosity > 0):
-                return
-            with capture.global_and_fixture_disabled() if capture else _nothing():
-                reporter.ensure_newline()
-                reporter.write_line(f"  {name}: {what} ...", light=True)
+            if self.progress.is_shown:
+                listen(self.progress.advance)
+                self.progress.say(name, what)
 
         return say
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def start(config: pytest.Config) -> None:
@@ -208,18 +212,44 @@ def bench_of(config: pytest.Config) -> Bench:
     return config.stash[Bench.KEY]
 
 
-def header(config: pytest.Config) -> str:
-    """The line of pytest's header: versions, models, recipes."""
-    state = bench_of(config)
+def header(config: pytest.Config) -> list[str]:
+    """The lines of pytest's header: versions, what this machine can do, models with their recipes and modes."""
     tools = ", ".join(f"{name} {version}" for name, version in versions().items() if version and name != "numpy")
-    return f"mnnquant: {tools}; models: {', '.join(gate.settings.name for gate in state.gates) or 'none'}"
+    host = host_facts()
+    features = ", ".join(host.features) or "none of the instructions that int8 is fast with"
+    alike: dict[str, list[str]] = {}
+    for gate in bench_of(config).gates:
+        labels = ", ".join(recipe_named(name).label(mode) for name, mode in variants(gate))
+        alike.setdefault(labels, []).append(gate.settings.name)
+    lines = [("mnnquant: ", f"{tools}; {host.machine} with {features}")]
+    for labels, names in alike.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        lines.append(("mnnquant: ", f"{', '.join(names[:_NAMED])}{more} as {labels}"))
+    columns = shutil.get_terminal_size().columns - 1
+    return [line for first, text in lines for line in wrapped(first, text, columns, indent=len(first))]
 
 
-def write_reports(config: pytest.Config, records: list[dict[str, Any]]) -> list[str]:
-    """Write each report that was asked for. Returns a line for each that could not be written."""
-    report = build_report(records, versions())
-    problems = (_written(report, path) for path in bench_of(config).settings.reports)
-    return [problem for problem in problems if problem]
+def report_of(config: pytest.Config, records: list[dict[str, Any]], baseline: dict[str, Any] | None) -> dict[str, Any]:
+    """The report of this run; `baseline` is what the item of the baseline file found."""
+    return build_report(records, versions(), bench_of(config).settings.strict, baseline)
+
+
+def write_reports(config: pytest.Config, report: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Write each report that was asked for, and GitHub's summary where that is wanted.
+
+    Returns a line for each report that could not be written, and what to warn of.
+    """
+    problems = [_written(report, path) for path in bench_of(config).settings.reports]
+    warnings = [] if config.option.collectonly else [append_summary(report)]
+    return [one for one in problems if one], [one for one in warnings if one]
+
+
+def tell(reporter: Any, report: dict[str, Any], records: list[dict[str, Any]]) -> None:
+    """Write what is known at the end of a run to pytest's terminal reporter; annotations where GitHub reads them."""
+    columns = shutil.get_terminal_size().columns
+    write_summary(reporter, report, records, reporter.verbosity, columns)
+    for line in commands(report) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
+        reporter.write_line(line)
 
 
 def keep_history(config: pytest.Config, records: list[dict[str, Any]], ended: pytest.Session | None = None) -> str:

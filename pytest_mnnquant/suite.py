@@ -13,8 +13,8 @@ from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.judging import check
-from pytest_mnnquant.records import keep
-from pytest_mnnquant.report.terminal import failure_text, findings_text
+from pytest_mnnquant.records import keep, keep_baseline
+from pytest_mnnquant.report.failure import failure_text, findings_text
 from pytest_mnnquant.session import Bench, bench_of, is_part, variants
 
 _BLOCKERS: Final = "conversion"
@@ -94,7 +94,8 @@ class CheckItem(_PlainItem):
         """The result of this item's check."""
         strict = state.settings.strict
         if self.check == "latency":
-            return bench.latency(self.config, self, self.case, self.case.gate.settings.limits, strict)
+            limits = self.case.gate.settings.limits
+            return bench.latency(self.config, self, self.case, limits, strict, self._beside(state))
         if self.check == BASELINE:
             return accepting.judged(self.config, self.case, self.nodeid, self._beside(state))
         return check(self.case, self.check, strict=strict, beside=self._beside(state))
@@ -132,6 +133,7 @@ class EntriesItem(_PlainItem):
     def runtest(self) -> None:
         """Judge."""
         result = accepting.check_entries(self.config)
+        keep_baseline(self, bench_of(self.config).settings.baseline or self.path, result)
         if result.outcome == FAILED:
             raise CheckFailed(findings_text(f"{self.nodeid} failed:", result))
 

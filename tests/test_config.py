@@ -136,7 +136,6 @@ def test_shared_values_hold_for_models_of_the_command_line_and_of_tests(
             "--mnn-quantized: goes with a single --mnn-recipe",
         ),
         (["--mnn-config=none.toml"], "--mnn-config: none.toml: no such file"),
-        (["--mnn-report=r.txt"], "--mnn-report: r.txt: only .json"),
         (["--mnn-model=zoo/net.onnx", "--mnn-ignore=710"], "'710' is not a rule code"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",

@@ -70,8 +70,12 @@ class _Told:
             return True  # What keeps one check from judging keeps all others.
         if ours.code == theirs.code and ours.layer and ours.layer == theirs.layer:
             return True
-        if ours.code == theirs.code and self.check != other.check and ours.code.startswith(_SPOILS_ALL):
-            return True  # Each check names the layer that it saw first.
+        if (
+            ours.code == theirs.code
+            and self.check != other.check
+            and ours.code.startswith((*_SPOILS_ALL, *_SPOILS_FILE))
+        ):
+            return True  # Each check names the layer that it saw first, or the step in which the model crashed.
         if self.check == other.check and (self.check == "accuracy" or (ours.layer and ours.layer == theirs.layer)):
             return True
         if self.rank >= other.rank or not theirs.code.startswith(_BRINGS[_RANK[self.rank]]):

@@ -18,6 +18,7 @@ import torch
 
 from pytest_mnnquant.quantize.observe import See, Value, watched
 from pytest_mnnquant.quantize.observers import BINS, Histogram
+from pytest_mnnquant.runtime.progress import advance
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import as_tensors, quiet
 
@@ -75,7 +76,9 @@ def _run_all(network: torch.nn.Module, wanted: set[Value], data: Dataset, see: S
         places = {exits[value]: value for value in wanted if value in exits}
         with _tapped(network, places, chosen) if hooked else watched(network, chosen) as run:
             torch.manual_seed(0)  # Dropout in train mode must not make two runs differ.
-            for batch in data.batches(BATCH):
+            batches = list(data.batches(BATCH))
+            for number, batch in enumerate(batches):
+                advance(number, len(batches), "batches")
                 run(*as_tensors(batch, network))
 
 

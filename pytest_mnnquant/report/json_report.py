@@ -7,7 +7,6 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pytest_mnnquant.report.modes import compare_modes
@@ -15,13 +14,19 @@ from pytest_mnnquant.report.modes import compare_modes
 SCHEMA = 1
 
 
-def build_report(records: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> dict[str, Any]:
-    """The report of a run from the records of its items."""
+def build_report(
+    records: Sequence[Mapping[str, Any]],
+    versions: Mapping[str, str],
+    strict: bool = False,
+    baseline: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The report of a run from the records of its items. `baseline` is that of the baseline file's own item."""
     models: dict[str, dict[str, Any]] = {}
     compared = compare_modes(records)
     for item in records:
         model = models.setdefault(
-            item["model"], {"name": item["model"], "source": item["source"], "float": item["float"], "variants": {}}
+            item["model"],
+            {**{key: item[key] for key in ("source", "file", "float")}, "name": item["model"], "variants": {}},
         )
         variant = model["variants"].setdefault(item["label"], {**item["variant"], "checks": []})
         variant["checks"] = [c for c in variant["checks"] if c["check"] != item["check"]["check"]] + [item["check"]]
@@ -37,6 +42,8 @@ def build_report(records: Sequence[Mapping[str, Any]], versions: Mapping[str, st
             "python": platform.python_version(),
             "cpus": os.cpu_count(),
         },
+        "strict": strict,
+        "baseline": baseline,
         "models": [
             {
                 **model,
@@ -67,12 +74,9 @@ def _joined(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return joined
 
 
-def write_report(report: Mapping[str, Any], path: Path) -> None:
-    """Write the report as a whole or not at all. Numbers that JSON does not have become null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(plain(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+def render(report: Mapping[str, Any]) -> str:
+    """The report as JSON. Numbers that JSON does not have become null."""
+    return json.dumps(plain(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def plain(value: Any) -> Any:

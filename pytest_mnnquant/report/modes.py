@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 import statistics
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from pytest_mnnquant.report.width import pad, width, wrapped
 
 # Scales and coverage that differ by less than this do not differ.
 _SAME_SCALE: Final = 0.01
 # Cosines are compared by how far they are from 1; a factor below this is no difference.
 _CLEARLY: Final = 1.5
 _NOISE: Final = 1e-5
-_WIDTH: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,22 +150,22 @@ def _mode(name: str, records: Sequence[Mapping[str, Any]]) -> Mode:
     )
 
 
-def comparison_lines(comparison: Comparison) -> list[str]:
-    """The comparison as lines of a terminal."""
-    header = ("", "coverage", "size", "accuracy", "BatchNorm drift")
+def comparison_lines(comparison: Comparison, columns: int = 80) -> list[str]:
+    """The comparison as lines of a terminal. BN is short for BatchNorm: its statistics drift in train mode."""
+    header = ("", "coverage", "size", "accuracy", "BN drift")
     rows = [header, *(_row(mode) for mode in (comparison.train, comparison.eval))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    widths = [max(width(row[column]) for row in rows) for column in range(len(header))]
     lines = [f"  {comparison.recipe}, train against eval:"]
     lines += [
-        "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "    " + "  ".join(pad(cell, wide) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
     if comparison.changes:
         worst = max(comparison.changes, key=lambda tensor: comparison.changes[tensor])
         middle = statistics.median(comparison.changes.values())
-        lines.append(
-            f"    scales differ by {middle:.1%} (median), by {comparison.changes[worst]:.1%} at most ({worst})"
-        )
-    return [*lines, *textwrap.wrap(comparison.verdict, _WIDTH, initial_indent="    ", subsequent_indent="    ")]
+        most = comparison.changes[worst]
+        told = f"scales differ by {middle:.1%} (median), by {most:.1%} at most ({worst})"
+        lines += wrapped("    ", told, columns)
+    return [*lines, *wrapped("    ", comparison.verdict, columns, indent=4)]
 
 
 def _row(mode: Mode) -> tuple[str, ...]:

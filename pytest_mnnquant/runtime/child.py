@@ -7,12 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.runtime.progress import advance_child, is_heard
+
 _RUNNER: Final = Path(__file__).with_name("runner.py")
 _LOG_LINES: Final = 12
+# Seconds between two looks at how far a child is, where somebody wants to know.
+_LOOK: Final = 0.25
 _PROTOCOL: Final = 1
 
 
@@ -46,7 +51,8 @@ def run_job(
     """
     folder = folder.resolve()
     job_file, log_file = folder / "job.json", folder / "log.txt"
-    (folder / "result.json").unlink(missing_ok=True)
+    for left in ("result.json", "progress"):
+        (folder / left).unlink(missing_ok=True)
     job_file.write_text(json.dumps({"protocol": _PROTOCOL, "task": task, **job}), encoding="utf-8")
     with log_file.open("wb") as log:
         process = subprocess.Popen(
@@ -59,7 +65,7 @@ def run_job(
             start_new_session=True,
         )
         try:
-            status = process.wait(timeout)
+            status = _waited(process, timeout, folder / "progress")
         except subprocess.TimeoutExpired:
             raise NativeFailure(f"{what}: no end after {timeout:g} s (limit: --mnn-timeout)", tail(log_file)) from None
         finally:
@@ -71,6 +77,21 @@ def run_job(
     if "error" in result:
         raise NativeFailure(f"{what}: {result['error']}", tail(log_file))
     return result
+
+
+def _waited(process: subprocess.Popen[bytes], timeout: float, progress: Path) -> int:
+    """The exit status, once there is one; until then what the child says of its progress is passed on."""
+    if not is_heard():
+        return process.wait(timeout)
+    end = time.monotonic() + timeout
+    while True:
+        left = end - time.monotonic()
+        try:
+            return process.wait(min(_LOOK, max(0.0, left)))
+        except subprocess.TimeoutExpired:
+            if left <= _LOOK:
+                raise
+            advance_child(progress)
 
 
 def tail(log_file: Path, lines: int = _LOG_LINES) -> str:

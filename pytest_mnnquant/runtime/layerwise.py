@@ -237,6 +237,7 @@ def chosen_batches(job: dict[str, Any], chosen: Any) -> Any:
 
     arrays = {name: np.load(file, mmap_mode="r") for name, file in job["inputs"].items()}
     for start in range(0, len(chosen), job["batch"]):
+        runner.advance(start // job["batch"], -(-len(chosen) // job["batch"]), "batches")
         places = chosen[start : start + job["batch"]]
         yield {name: np.ascontiguousarray(array[places]) for name, array in arrays.items()}
 

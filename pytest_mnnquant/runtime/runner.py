@@ -87,6 +87,12 @@ class Session:
         return {name: self.host(tensor, name in integers) for name, tensor in tensors.items()}
 
 
+def advance(done: int, of: int, unit: str) -> None:
+    """Say how far the job is, to whoever waits for it."""
+    if of > 1:
+        Path("progress").write_text(f"{done} {of} {unit}", encoding="ascii")
+
+
 def batches(job: dict[str, Any]) -> Any:
     """Yield the inputs in batches of `job["batch"]` samples, each {input name: array}."""
     import numpy as np
@@ -94,6 +100,7 @@ def batches(job: dict[str, Any]) -> Any:
     arrays = {name: np.load(file, mmap_mode="r") for name, file in job["inputs"].items()}
     samples, size = next(iter(arrays.values())).shape[0], job["batch"]
     for start in range(0, samples, size):
+        advance(start // size, -(-samples // size), "batches")
         yield {name: np.ascontiguousarray(array[start : start + size]) for name, array in arrays.items()}
 
 
@@ -299,6 +306,7 @@ def images(job: dict[str, Any]) -> dict[str, Any]:
     shape = (len(job["files"]), len(job["mean"]), height, width)
     out = np.lib.format.open_memmap("images.npy", mode="w+", dtype=np.float32, shape=shape)
     for number, file in enumerate(job["files"]):
+        advance(number, len(job["files"]), "images")
         Path("reading.txt").write_text(str(number), encoding="utf-8")  # a damaged image crashes below
         if job["format"] == "RGBA" and has_alpha(Path(file).read_bytes()):
             return {"unreadable": number, "why": "MNN's Python package can't read an alpha channel; save it as RGB"}

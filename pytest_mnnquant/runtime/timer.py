@@ -73,6 +73,8 @@ def paired(job: dict[str, Any]) -> dict[str, Any]:
         sessions = [made[0], made[1]]
         loops = loops or max(1, round(SHORTEST / max(1e-7, min(timed(session, 5) for session in sessions))))
         starts.append(len(times[0]))
+        done = len(times[0])
+        runner.advance(done, job["pairs"] if done < job["pairs"] else job["most"], "pairs")
         for number in range(job["round"]):
             for which in (0, 1) if number % 2 == 0 else (1, 0):
                 times[which].append(timed(sessions[which], loops))

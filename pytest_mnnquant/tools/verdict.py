@@ -34,7 +34,7 @@ from pytest_mnnquant.mnnfile.storage import Storage, Weights
 from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.makers import is_skipped
 from pytest_mnnquant.quantize.recipes import Recipe
-from pytest_mnnquant.report.terminal import failure_text
+from pytest_mnnquant.report.failure import IN_REPORT, failure_text
 
 _COVERAGE = 0.99
 # Of pruned networks' layers at least this share of weights is left.
@@ -89,7 +89,7 @@ class Verdict:
             errors = tuple(finding for finding in result.findings if finding.severity is Severity.ERROR)
             if errors:
                 text = failure_text(case, dataclasses.replace(result, findings=errors))
-                parts.append(text.replace(" (--mnn-report=report.json lists all)", ""))
+                parts.append(text.replace(IN_REPORT, ""))
         return "\n".join(parts)
 
     @property

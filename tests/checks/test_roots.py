@@ -103,6 +103,17 @@ def test_a_crash_follows_from_a_broken_buffer() -> None:
     assert roots(results) == [("coverage", "MNQ403", "a")]
 
 
+def test_a_model_that_crashes_is_one_cause_in_whatever_step() -> None:
+    results = told(
+        execution=[Finding("MNQ201", "running w8.mnn: MNN crashed with SIGSEGV")],
+        latency=[Finding("MNQ201", "timing w8.mnn: MNN crashed with SIGSEGV")],
+        memory=[Finding("MNQ201", "measuring the memory of w8.mnn: MNN crashed with SIGABRT")],
+    )
+    assert roots(results) == [("execution", "MNQ201", "")]
+    (root,) = rooted("execution", results).findings
+    assert [one.check for one in root.consequences] == ["latency", "memory"]
+
+
 def test_nothing_left_to_judge_is_no_cause() -> None:
     results = told(
         weights=[Finding("MNQ001", "nothing compared")],

@@ -39,7 +39,7 @@ def test_the_report_fits_the_schema(run: Run, pytester: pytest.Pytester) -> None
 
 
 def says_who_wrote_it_where(report: dict[str, Any]) -> None:
-    assert set(report) == {"schema", "tool", "host", "models"}
+    assert set(report) == {"schema", "tool", "host", "strict", "baseline", "models"}
     assert report["schema"] == 1
     assert {"pytest-mnnquant", "MNN", "torch"} <= set(report["tool"])
     assert report["host"]["machine"] == platform.machine()

@@ -74,13 +74,15 @@ def test_a_failure_tells_what_and_why_and_what_to_do(run: Run, files: Files) -> 
     assert "why: no layer of the file is quantized at all" in found.text
     assert "fix: mnnconvert ... --weightQuantBits 8" in found.text
     assert found.lines.count("float") == 1  # the head of the table
+    assert found.lines.count("float: FAILED: MNQ401 layer-is-float in output__matmul_converted (w8)") == 1
     assert "FAILED: coverage" in found.text
 
 
 def test_the_summary_has_a_row_for_each_variant(run: Run) -> None:
     found = run(MODEL, W8, "--mnn-recipe=w4", "-k", "size or coverage or accuracy or params")
-    table = found.lines[found.lines.index("net") + 1 :][:3]
-    assert [line.split()[0] for line in table] == ["variant", "w8", "w4"]
-    assert table[0].split() == ["variant", "size", "coverage", "accuracy", "change", "latency", "memory", "verdict"]
-    assert all(" 100.0% " in line and line.endswith(" ok") for line in table[1:])
+    table = found.lines[found.lines.index("net") + 1 :][:4]
+    assert [line.split()[0] for line in table] == ["variant", "w8", "w4", "net:"]
+    assert table[0].split() == ["variant", "size", "coverage", "accuracy", "verdict"]
+    assert all(" 100.0% " in line and line.endswith(" ok") for line in table[1:3])
+    assert table[3] == "net: ok (6 passed, 2 skipped)"
     assert "params skipped: no params file is needed for w8 (net w8)" in found.text

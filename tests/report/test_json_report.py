@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.report.json_report import build_report, plain, write_report
+from pytest_mnnquant.report.files import write_report
+from pytest_mnnquant.report.json_report import build_report, plain
 
 
 def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> Mapping[str, Any]:
@@ -29,6 +30,7 @@ def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> M
     return {
         "model": model,
         "source": f"{model}.py:build",
+        "file": f"/home/{model}.py",
         "float": {"bytes": 40},
         "variant": variant,
         "label": label,

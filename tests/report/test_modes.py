@@ -84,7 +84,7 @@ def test_the_lines_hold_every_figure_and_fit_a_terminal() -> None:
     text = "\n".join(lines)
     for figure in ("100.0%", "3.50x smaller", "top-1 0.1050 (float 0.9900)", "2.4 sd", "200.0% at most (conv in)"):
         assert figure in text
-    assert all(len(line) <= 100 for line in lines)
+    assert all(len(line) < 80 for line in lines)
 
 
 def test_the_report_holds_the_comparison() -> None:

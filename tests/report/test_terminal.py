@@ -1,89 +1,28 @@
-"""What the terminal says: whole names, each cause once, one row a variant, nothing unjudged unsaid."""
+"""The summary of the terminal: one row a variant, one line of verdict a model, no line wider than the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.checks.finding import Finding, Result, judge, skipped
-from pytest_mnnquant.report.terminal import COLUMNS, failure_text, tables, write_summary
+from pytest_mnnquant.report.json_report import build_report
+from pytest_mnnquant.report.rows import FIGURES, rows_of
+from pytest_mnnquant.report.terminal import write_summary
+from pytest_mnnquant.report.width import width
 
 Records = list[Mapping[str, Any]]
 
 
-@dataclass
-class Case:
-    label: str = "int8[eval]"
-    gate: Any = field(default_factory=lambda: SimpleNamespace(settings=SimpleNamespace(name="digits")))
-
-
-def text(*findings: Finding) -> str:
-    return failure_text(Case(), judge("coverage", findings, {}))
-
-
-def test_a_failure_says_where_what_why_and_how() -> None:
-    said = text(Finding("MNQ401", "is stored as float32", "/conv1", "name does not match", "rename it"))
-    assert said.splitlines() == [
-        "digits int8[eval]: coverage failed: MNQ401 layer-is-float in /conv1",
-        "  MNQ401 layer-is-float  /conv1: is stored as float32",
-        "    why: name does not match",
-        "    fix: rename it",
-    ]
-
-
-def test_errors_come_before_warnings() -> None:
-    said = text(Finding("MNQ804", "uuids differ"), Finding("MNQ401", "is float", "b"))
-    assert said.index("MNQ401") < said.index("MNQ804")
-    assert said.splitlines()[0].endswith("MNQ401 layer-is-float in b")
-
-
-def test_the_headline_counts_further_places() -> None:
-    findings = [Finding("MNQ401", "is float", name) for name in ("a", "b", "c")]
-    assert text(*findings).splitlines()[0].endswith("MNQ401 layer-is-float in a and 2 more")
-
-
-def test_a_cause_is_told_once_until_another_comes() -> None:
-    same = [Finding("MNQ401", "is float", name, "the same cause", "the same remedy") for name in ("a", "b")]
-    said = text(*same, Finding("MNQ401", "is float", "c", "another cause", "the same remedy"))
-    assert said.count("the same cause") == 1
-    assert said.count("the same remedy") == 1
-    assert said.count("another cause") == 1
-
-
-def test_many_findings_are_cut_with_their_number() -> None:
-    said = text(*(Finding("MNQ401", "is float", f"layer{number}") for number in range(9)))
-    assert "layer5" in said
-    assert "layer6:" not in said
-    assert "and 3 more (--mnn-report=report.json lists all)" in said
-
-
-def test_a_check_without_findings_says_its_reason() -> None:
-    assert failure_text(Case(), skipped("accuracy", "no data")) == "digits int8[eval]: accuracy skipped: no data"
-
-
-NAMES = st.lists(st.text(st.characters(categories=["L", "N"], include_characters="/._-"), min_size=1), min_size=1)
-
-
-@given(names=NAMES)
-@example(names=["my-net/conv-bn-relu-of-the-first-stage", "a-name-with-many-hyphens-in-it"] * 3)
-def test_names_and_commands_stay_whole(names: list[str]) -> None:
-    long = " ".join(f"--flag={name}" for name in names)
-    said = text(Finding("MNQ401", long, names[0], "", long))
-    words = [word for word in said.split() if word.startswith("--flag=")]
-    assert words == 2 * long.split()
-    lines = said.splitlines()[1:]
-    assert all(len(line) <= 80 or len(line.split()) <= 3 for line in lines)
-
-
 def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> Mapping[str, Any]:
-    variant = {"recipe": "w8", "mode": None}
-    return {"model": model, "label": label, "variant": variant, "check": check.as_json()}
+    recipe, _, mode = label.rstrip("]").partition("[")
+    variant = {"recipe": recipe, "mode": mode or None}
+    own = {"model": model, "source": f"{model}.py:build", "file": None, "float": None}
+    return {**own, "label": label, "variant": variant, "check": check.as_json()}
 
 
 def full(label: str = "w8", **more: Any) -> Records:
@@ -96,9 +35,14 @@ def full(label: str = "w8", **more: Any) -> Records:
     ]
 
 
+def rows(records: Records, strict: bool = False) -> list[tuple[str, ...]]:
+    (model,) = build_report(records, {})["models"]
+    return [(row.label, *row.figures, row.verdict) for row in rows_of(model, strict)]
+
+
 def test_a_variant_is_a_row_of_its_figures() -> None:
-    assert tables(full()) == [("digits", [("w8", "3.46x smaller", "98.8%", "top-1 -0.0125", "1.23x float", "-", "ok")])]
-    assert len(COLUMNS) == 7
+    assert rows(full()) == [("w8", "3.46x smaller", "98.8%", "top-1 -0.0125", "1.23x float", "-", "ok")]
+    assert len(FIGURES) == 5
 
 
 @pytest.mark.parametrize(
@@ -112,7 +56,7 @@ def test_a_variant_is_a_row_of_its_figures() -> None:
     ids=str,
 )
 def test_accuracy_is_shown_as_what_was_judged(metrics: dict[str, Any], shown: str) -> None:
-    ((_, (row,)),) = tables(full(**metrics))
+    (row,) = rows(full(**metrics))
     assert row[3] == shown
 
 
@@ -123,17 +67,19 @@ def test_the_verdict_names_what_failed_or_stayed_open() -> None:
         record(judge("execution", [Finding("MNQ002", "x")], {}), "b"),
         record(skipped("accuracy", "no data"), "c"),
     ]
-    ((_, rows),) = tables(records)
-    assert [row[-1] for row in rows] == ["FAILED: size, coverage", "ok (inconclusive: execution)", "ok"]
-    assert all(row[1:5] == ("-", "-", "-", "-") for row in rows)
+    assert [row[-1] for row in rows(records)] == ["FAILED: size, coverage", "inconclusive: execution", "ok"]
+    assert all(row[1:6] == ("-",) * 5 for row in rows(records))
+    strict = [row[-1] for row in rows(records, strict=True)]
+    assert strict == ["FAILED: size, coverage", "FAILED: execution", "FAILED: accuracy"]
 
 
 def test_models_have_tables_of_their_own_and_a_repeated_check_counts_once() -> None:
     first, second = judge("size", [Finding("MNQ801", "x")], {}), judge("size", [], {"size_ratio": 2.0})
     records = [record(first), record(second), record(second, model="other")]
-    assert [(name, [row[-1] for row in rows]) for name, rows in tables(records)] == [
-        ("digits", ["ok"]),
-        ("other", ["ok"]),
+    lines = summary(records)
+    assert [line for line in lines if "ok" in line] == [
+        *("  int8[eval]  2.00x smaller  ok", "digits: ok (1 passed)"),
+        *("  int8[eval]  2.00x smaller  ok", "other: ok (1 passed)"),
     ]
 
 
@@ -143,26 +89,77 @@ class Reporter:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def section(self, title: str, **_: Any) -> None:
+    def write_sep(self, _: str, title: str) -> None:
         self.lines.append(title)
 
     def write_line(self, line: str, **_: Any) -> None:
         self.lines.append(line)
 
 
-def summary(records: Records, verbose: bool = False) -> list[str]:
+def summary(records: Records, verbosity: int = 0, columns: int = 80) -> list[str]:
     reporter = Reporter()
-    write_summary(reporter, records, verbose)
+    write_summary(reporter, build_report(records, {}), records, verbosity, columns)
     return reporter.lines
 
 
-def test_the_summary_has_a_table_with_columns_in_line() -> None:
-    lines = summary([*full("w8"), *full("a much longer label")])
+def test_the_summary_has_a_table_with_columns_in_line_and_a_verdict() -> None:
+    lines = summary([*full("w8"), *full("a much longer label")], columns=120)
     assert lines[:2] == ["MNN quantization", "digits"]
     head, first, second = lines[2:5]
-    assert head.split()[:2] == ["variant", "size"]
+    assert head.split() == ["variant", "size", "coverage", "accuracy", "latency", "verdict"]
     assert first.index("3.46x") == second.index("3.46x") == head.index("size")
+    assert lines[5] == "digits: ok (8 passed)"
     assert summary([]) == []
+
+
+def test_a_narrow_terminal_loses_units_then_places_then_names() -> None:
+    failed = [record(judge(name, [Finding("MNQ801", "x")], {}), "w8") for name in ("params", "weights", "execution")]
+    records = [*full("w8"), *failed]
+    assert summary(records, columns=120)[3].endswith("1.23x float  FAILED: params, weights, execution")
+    assert summary(records, columns=90)[3].endswith("1.23x    FAILED: params, weights, execution")
+    assert summary(records, columns=67)[3:5] == [
+        "  w8       3.46x    98.8%     top-1 -0.0125  1.23x    FAILED",
+        "    params, weights, execution",
+    ]
+    long = summary(full("a-pipeline-of-ones-own"), columns=67)
+    assert long[3:5] == ["  a-pipeline-of-ones-own", f"{'':16}3.46x    98.8%     top-1 -0.0125  1.23x    ok"]
+
+
+def test_quiet_is_the_verdict_alone() -> None:
+    assert summary([*full("w8"), record(skipped("params", "none"))], verbosity=-1) == [
+        "MNN quantization",
+        "digits: ok (4 passed, 1 skipped)",
+    ]
+
+
+def test_the_verdict_of_a_failing_model_names_the_root() -> None:
+    root = Finding("MNQ304", "no such tensor", "/conv1/Conv")
+    effect = Finding("MNQ401", "is float", "/conv1/Conv", follows="MNQ304 params-name-mismatch in /conv1/Conv (params)")
+    records = [record(judge("params", [root], {})), record(judge("coverage", [effect], {}))]
+    said = summary(records, verbosity=-1)[1]
+    assert said == "digits: FAILED: MNQ304 params-name-mismatch in /conv1/Conv (int8[eval])"
+    assert summary(records, verbosity=-1, columns=100)[1] == f"{said} (2 failed)"
+
+
+def test_names_in_chinese_are_in_line() -> None:
+    lines = summary([*full("w8"), *full("流水线")], columns=100)
+    head, first, second = (line[: line.index("s" if "size" in line else "3.46x")] for line in lines[2:5])
+    assert width(head) == width(first) == width(second) == 11
+
+
+@given(
+    label=st.text(max_size=60),
+    model=st.text(min_size=1, max_size=60),
+    layer=st.text(max_size=60),
+    columns=st.integers(80, 200),
+    verbosity=st.integers(-1, 1),
+)
+def test_no_line_is_wider_than_the_terminal(label: str, model: str, layer: str, columns: int, verbosity: int) -> None:
+    bad = record(judge("params", [Finding("MNQ304", f"{layer} is not there", layer)], {}), label, model)
+    lines = summary([*({**one, "model": model} for one in full(label)), bad], verbosity, columns)
+    for line in lines:
+        assert line.isprintable()
+        assert width(line) < columns or max(map(width, line.split())) > 40
 
 
 def test_warnings_and_unjudged_checks_are_said() -> None:
@@ -171,7 +168,7 @@ def test_warnings_and_unjudged_checks_are_said() -> None:
     records = [record(warned, label) for label in labels]
     records += [record(skipped("accuracy", "no data"), label) for label in labels]
     records += [record(judge("execution", [Finding("MNQ002", "no trace")], {}), "a")]
-    brief, verbose = summary(records), summary(records, verbose=True)
+    brief, verbose = summary(records), summary(records, verbosity=1)
     assert "  warning MNQ804 bundle-mixed: digits a: uuids differ (and 2 more)" in brief
     assert "  accuracy skipped: no data (3 variants)" in brief
     assert "  execution inconclusive: no trace (digits a)" in brief

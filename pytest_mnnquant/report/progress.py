@@ -1,0 +1,81 @@
+"""What is being done, how far it is and for how long: one line below pytest's own, only on a terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from typing import Final
+
+import pytest
+
+from pytest_mnnquant.report.width import cut, shown
+
+# Seconds between two drawings of the line.
+_PAUSE: Final = 0.2
+
+
+class Progress:
+    """The line. It is written below the line that pytest is writing, and taken away before pytest goes on."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._what = ""
+        self._began = self._drew = 0.0
+        # Where pytest's own line ends, while ours is there.
+        self._column: int | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a terminal to draw on. With -s tests write there as they like, so it is left to them."""
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        is_terminal = reporter is not None and reporter.isatty and os.environ.get("TERM", "dumb") != "dumb"
+        return is_terminal and self._config.getoption("capture", "no") in ("fd", "sys")
+
+    def say(self, model: str, what: str) -> None:
+        """A step begins."""
+        self._what, self._began = f"{model} {what}", time.monotonic()
+        self._draw("")
+
+    def advance(self, done: int, of: int, unit: str) -> None:
+        """The step at hand is so far."""
+        if time.monotonic() - self._drew > _PAUSE:
+            self._draw(f", {done} of {of} {unit}" if of else "")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self) -> None:
+        """Before pytest tells how a test ended."""
+        self.clear()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """Before pytest tells how the run ended, which may be in the middle of a step."""
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._column is not None:
+            column, self._column = self._column, None
+            self._write("\r\x1b[K\x1b[A" + (f"\x1b[{column}C" if column else ""))
+
+    def _draw(self, how_far: str) -> None:
+        self._drew = time.monotonic()
+        columns = shutil.get_terminal_size().columns - 1
+        line = cut(shown(f"  {self._what}{how_far}, {_duration(self._drew - self._began)}"), columns)
+        start = "\r\x1b[K"
+        if self._column is None:
+            reporter = self._config.pluginmanager.getplugin("terminalreporter")
+            self._column, start = int(reporter._tw.width_of_current_line), "\n"
+        self._write(start + line)
+
+    def _write(self, text: str) -> None:
+        capture = self._config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled():
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

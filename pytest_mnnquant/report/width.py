@@ -1,0 +1,65 @@
+"""Text of a terminal: Chinese characters are two columns wide, and names stay whole where lines are broken."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+# Longer than this, a word is no name that anybody would copy.
+_LONGEST: Final = 240
+
+
+def width(text: str) -> int:
+    """How many columns a text takes."""
+    return sum(_columns(character) for character in text)
+
+
+def _columns(character: str) -> int:
+    if character.isascii():
+        return 1
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def pad(text: str, columns: int) -> str:
+    """The text with blanks up to this width."""
+    return text + " " * (columns - width(text))
+
+
+def cut(text: str, columns: int) -> str:
+    """The text with its middle left out where it is wider than this."""
+    if width(text) <= columns:
+        return text
+    head = (columns - 3) // 2
+    return _fitting(text, head) + "..." + _fitting(text[::-1], columns - 3 - head)[::-1]
+
+
+def _fitting(text: str, columns: int) -> str:
+    end = used = 0
+    for end, character in enumerate(text):
+        used += _columns(character)
+        if used > columns:
+            return text[:end]
+    return text
+
+
+def shown(text: str) -> str:
+    """The text without what would move the cursor: names are what a file says, not what a terminal obeys."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def wrapped(first: str, text: str, columns: int, indent: int = 6) -> list[str]:
+    """The lines of a text that begins with `first`, broken at blanks only: names and commands can be copied."""
+    lines: list[str] = []
+    for part in text.splitlines() or [""]:
+        line = " " * indent if lines else first
+        begun = False
+        for word in (cut(shown(word), _LONGEST) for word in part.split()):
+            if begun and width(line) + 1 + width(word) > columns:
+                lines.append(line)
+                line, begun = " " * indent, False
+            line += f" {word}" if begun else word
+            begun = True
+        lines.append(line.rstrip())
+    return lines

@@ -1,0 +1,146 @@
+"""A failed check: whole names, each cause once, never longer than a screen."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pytest_mnnquant.checks.finding import Finding, judge, skipped
+from pytest_mnnquant.checks.rules import RULES
+from pytest_mnnquant.report.failure import COLUMNS, LINES, failure_text, findings_text
+from pytest_mnnquant.report.width import width
+
+
+@dataclass
+class Case:
+    label: str = "int8[eval]"
+    gate: Any = field(default_factory=lambda: SimpleNamespace(settings=SimpleNamespace(name="digits")))
+
+
+def text(*findings: Finding) -> str:
+    return failure_text(Case(), judge("coverage", findings, {}))
+
+
+def test_a_failure_says_where_what_why_and_how() -> None:
+    said = text(Finding("MNQ401", "is stored as float32", "/conv1", "name does not match", "rename it"))
+    assert said.splitlines() == [
+        "digits int8[eval]: coverage failed: MNQ401 layer-is-float in /conv1",
+        "  MNQ401 layer-is-float  /conv1: is stored as float32",
+        "    why: name does not match",
+        "    fix: rename it",
+        "  more: pytest-mnnquant explain MNQ401",
+    ]
+
+
+def test_errors_come_before_warnings() -> None:
+    said = text(Finding("MNQ804", "uuids differ"), Finding("MNQ401", "is float", "b"))
+    assert said.index("MNQ401") < said.index("MNQ804")
+    assert said.splitlines()[0].endswith("MNQ401 layer-is-float in b")
+
+
+def test_the_headline_counts_further_places() -> None:
+    findings = [Finding("MNQ401", "is float", name) for name in ("a", "b", "c")]
+    assert text(*findings).splitlines()[0].endswith("MNQ401 layer-is-float in a and 2 more")
+
+
+def test_a_cause_is_told_once_until_another_comes() -> None:
+    same = [Finding("MNQ401", "is float", name, "the same cause", "the same remedy") for name in ("a", "b")]
+    said = text(*same, Finding("MNQ401", "is float", "c", "another cause", "the same remedy"))
+    assert said.count("the same cause") == 1
+    assert said.count("the same remedy") == 1
+    assert said.count("another cause") == 1
+
+
+def test_many_findings_are_cut_with_their_number() -> None:
+    said = text(*(Finding("MNQ401", "is float", f"layer{number}") for number in range(9)))
+    assert "layer5" in said
+    assert "layer6:" not in said
+    assert "and 3 more (--mnn-report=report.json lists all)" in said
+
+
+def test_a_check_without_findings_says_its_reason() -> None:
+    assert failure_text(Case(), skipped("accuracy", "no data")) == "digits int8[eval]: accuracy skipped: no data"
+
+
+NAMES = st.lists(
+    st.text(st.characters(categories=["L", "N"], include_characters="/._-"), min_size=1, max_size=30),
+    min_size=1,
+    max_size=7,
+)
+
+
+@given(names=NAMES)
+@example(names=["my-net/conv-bn-relu-of-the-first-stage", "a-name-with-many-hyphens-in-it"] * 3)
+def test_names_and_commands_stay_whole(names: list[str]) -> None:
+    long = " ".join(f"--flag={name}" for name in names)
+    said = text(Finding("MNQ401", long, names[0], "", long))
+    words = [word for word in said.split() if word.startswith("--flag=")]
+    assert words == 2 * long.split()
+    lines = said.splitlines()[1:]
+    assert all(width(line) <= COLUMNS or len(line.split()) <= 3 for line in lines)
+
+
+WORDS = st.text(max_size=120) | st.sampled_from(["x" * 500, "层" * 300, "a\nb\n" * 40, "word " * 200, "\x1b[2J", ""])
+FINDINGS = st.builds(
+    Finding,
+    code=st.sampled_from(sorted(RULES)),
+    message=WORDS,
+    layer=WORDS,
+    cause=WORDS,
+    remedy=WORDS,
+    follows=st.sampled_from(["", "MNQ304 params-name-mismatch in conv (params)"]),
+)
+TREES = st.builds(
+    lambda head, below: dataclasses.replace(head, consequences=tuple(below)),
+    FINDINGS,
+    st.lists(st.builds(lambda one, check: dataclasses.replace(one, check=check), FINDINGS, WORDS), max_size=9),
+)
+
+
+@given(st.lists(TREES, min_size=1, max_size=9), WORDS)
+@example([Finding("MNQ401", "m " * 400, "层" * 200, "c\n" * 90, "r " * 400)] * 8, "net")
+def test_a_failure_is_never_longer_than_25_lines_of_80_columns(findings: list[Finding], name: str) -> None:
+    case = Case(gate=SimpleNamespace(settings=SimpleNamespace(name=name)))
+    for said in (failure_text(case, judge("coverage", findings, {})), failure_text(case, skipped("latency", name))):
+        lines = said.split("\n")
+        assert sum(max(1, math.ceil(width(line) / COLUMNS)) for line in lines) <= LINES
+        assert all(line.isprintable() for line in lines)
+        assert "coverage failed" not in said or findings[0].code[:3] in lines[0]
+
+
+def test_what_a_long_failure_leaves_out_is_in_the_report() -> None:
+    log = "\n".join(f"line {number}" for number in range(40))
+    said = text(Finding("MNQ201", "running net.mnn: MNN crashed", "", f"last lines of MNN's log:\n{log}", "look at it"))
+    for part in (
+        "running net.mnn: MNN crashed",
+        "why: last lines of MNN's log:",
+        "line 0",
+        "line 39",
+        "fix: look at it",
+    ):
+        assert part in said
+    assert "line 20" not in said
+    assert said.splitlines()[-2:] == [
+        "  shortened (--mnn-report=report.json lists all)",
+        "  more: pytest-mnnquant explain MNQ201",
+    ]
+
+
+def test_the_first_finding_keeps_what_was_measured_why_and_what_to_do() -> None:
+    said = text(
+        *(Finding("MNQ401", "word " * 300, f"layer{number}", "cause " * 300, "remedy " * 300) for number in "ab")
+    )
+    assert [said.count(part) for part in ("layera", "    why: ", "    fix: ")] == [2, 1, 1]
+    assert "and 1 more (--mnn-report=report.json lists all)" in said
+
+
+def test_text_for_the_cursor_is_shown_and_not_obeyed() -> None:
+    said = findings_text("baseline failed:", judge("entries", [Finding("MNQ912", "a\x1b[31mred\x07", "b\x1b")], {}))
+    assert "\x1b" not in said
+    assert "a\\x1b[31mred\\x07" in said
