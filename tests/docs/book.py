@@ -23,7 +23,7 @@ _NOTE = re.compile(r"<!-- (exit (?P<status>\d+)|not run: (?P<reason>.+)) -->\s*\
 _TITLE = re.compile(r'title="([^"]+)"')
 # Figures that are the same in every run; all others are compared as "#".
 _STEADY = re.compile(
-    r"MNQ\d+|[\d,]+(?= bytes)|\d+(?= (?:failed|passed|skipped|of \d+ layers))|[\d.]+(?=x (?:smaller|expected))"
+    r"MNQ\d+|[\d,]+(?= bytes)|\d+(?= (?:failed|passed|skipped|of \d+ layers))|[\d.]+(?=x (?:smaller|expected)|x +[\d.]+%)"
     r"|int8|w8|top-1"
 )
 _MOVING = re.compile(r"\d[\d,.]*(?:e[+-]?\d+)?")
@@ -89,6 +89,7 @@ def plain(line: str) -> str:
     """A line as it is compared: runs of blanks and rules as one, figures that move as `#`, no one's folders."""
     line = re.sub(r"(?:\.\.\.|(?:/[\w.+-]+)+)/(?=\.pytest_cache/|\.venv/|out/)", "", line)
     line = re.sub(r"/repaired/\w+/", "/repaired/.../", line)
+    line = re.sub(r"[+-]+(?=\d)", "+-", line)  # An accuracy that moves a little may move either way.
     parts, end = [], 0
     for steady in _STEADY.finditer(line):
         parts += [_MOVING.sub("#", line[end : steady.start()]), steady[0]]
