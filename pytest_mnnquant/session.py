@@ -224,7 +224,7 @@ def header(config: pytest.Config) -> list[str]:
     lines = [("mnnquant: ", f"{tools}; {host.machine} with {features}")]
     for labels, names in alike.items():
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        lines.append(("mnnquant: ", f"{', '.join(names[:_NAMED])}{more} as {labels}"))
+        lines.append(("mnnquant: ", f"models: {', '.join(names[:_NAMED])}{more}; variants: {labels}"))
     columns = shutil.get_terminal_size().columns - 1
     return [line for first, text in lines for line in wrapped(first, text, columns, indent=len(first))]
 

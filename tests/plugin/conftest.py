@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.conftest import TIMEOUT, quietly
 pytest.register_assert_rewrite("tests.plugin.outcomes")
 
 from tests.plugin.outcomes import Outcome, outcome  # noqa: E402
+from tests.report.schema import assert_fits_schema  # noqa: E402
 
 #: A user's model file. The labels are what the model itself says, on images that it is sure about.
 NET = '''
@@ -99,15 +101,18 @@ class Run(Protocol):
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, store: Store, files: Files, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs pytest where `net.py` lies; `alone` in a process of its own, which takes seconds."""
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    """Runs pytest where `net.py` lies; `alone` in an own process, which takes seconds. Reports fit their schema."""
+    for name in ("PYTEST_XDIST_WORKER", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
+        monkeypatch.delenv(name, raising=False)
     pytester.makepyfile(net=NET)
 
     def run(*args: object, alone: bool = False) -> Outcome:
         usual = ["-W", "error", f"--mnn-cache-dir={store.root}", *map(str, args)]
-        if alone:
-            return outcome(pytester.runpytest_subprocess(*usual, "-rA"))
-        return outcome(pytester.runpytest_inprocess(*usual))
+        result = pytester.runpytest_subprocess(*usual, "-rA") if alone else pytester.runpytest_inprocess(*usual)
+        for name in (arg.partition("=")[2] for arg in usual if arg.startswith("--mnn-report=")):
+            if name.endswith(".json") and (pytester.path / name).is_file():
+                assert_fits_schema(json.loads((pytester.path / name).read_text(encoding="utf-8")))
+        return outcome(result)
 
     return run
 

@@ -1,0 +1,120 @@
+"""The published schema says what reports are, no less: what is not a report of ours does not fit."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
+from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, judge, skipped
+from pytest_mnnquant.checks.rules import RULES, Severity
+from pytest_mnnquant.quantize.store import versions
+from pytest_mnnquant.report.json_report import build_report, plain
+from tests.report.schema import SCHEMA, VALIDATOR, assert_fits_schema
+from tests.report.test_json_report import record
+from tests.report.test_modes import compared
+
+FILE = {"path": "net.mnn", "bytes": 10, "sha256": "0" * 64, "uuid": ""}
+LAYER = {
+    **{"name": "conv", "op": "Convolution", "weights": 9, "storage": "int8", "bits": 8, "bytes": 9, "float_bytes": 36},
+    **{"scale_in": 0.1, "scale_out": None, "quantized": True, "skipped": False, "module": "conv"},
+}
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    """A report that has every part."""
+    effect = Finding("MNQ401", "is float", "conv", check="coverage")
+    root = Finding("MNQ304", "no such tensor", "conv", "renamed", "rename it", consequences=(effect,))
+    follows = Finding("MNQ401", "is float", "conv", follows="MNQ304 params-name-mismatch in conv (params)")
+    results = [
+        judge("params", [root], {}),
+        judge("coverage", [follows], {"coverage": 0.5}),
+        judge("execution", [Finding("MNQ002", "no trace")], {}),
+        judge("size", [], {"size_ratio": 2.0}),
+        skipped("accuracy", "no data"),
+    ]
+    more = {"quantized": FILE, "params": {"path": "p.bin", "sha256": "1" * 64}, "layers": [LAYER]}
+    more |= {"coverage": 0.5, "bn_drift": 0.0, "provenance": {}}
+    records = [{**(one := record(result)), "float": FILE, "variant": {**one["variant"], **more}} for result in results]
+    baseline = {"path": "b.json", "check": judge("entries", [Finding("MNQ912", "gone")], {}).as_json()}
+    found = build_report(records, versions(), baseline=baseline)
+    found["models"][0]["modes"] = [compared({"drift": 0.2}, {}).as_json()]
+    return json.loads(json.dumps(plain(found)))  # type: ignore[no-any-return]
+
+
+def test_the_schema_is_one_and_knows_every_word_of_the_report(report: dict[str, Any]) -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert_fits_schema(report)
+    words = SCHEMA["$defs"]
+    assert words["checkName"]["enum"] == [*CHECKS, BASELINE, ENTRIES]
+    assert words["severity"]["enum"] == [one.value for one in Severity]
+    assert words["check"]["properties"]["outcome"]["enum"] == [PASSED, FAILED, SKIPPED, INCONCLUSIVE]
+    for rule in RULES.values():
+        finding = json.loads(json.dumps(Finding(rule.code, "x", follows="y").as_json()))
+        assert not [*VALIDATOR.evolve(schema={**words["finding"], "$defs": words}).iter_errors(finding)]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of each key in the parts of a report whose shape is ours."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*path, key)
+            if key not in ("metrics", "provenance", "tool", "ignored", "scale_change"):
+                yield from places(inner, (*path, key))
+    if isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from places(inner, (*path, number))
+
+
+def changed(report: dict[str, Any], path: tuple[Any, ...], value: Any = None, *, drop: bool = False) -> dict[str, Any]:
+    found = copy.deepcopy(report)
+    inner: Any = found
+    for key in path[:-1]:
+        inner = inner[key]
+    if drop:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return found
+
+
+def test_every_key_is_needed_and_none_may_be_added(report: dict[str, Any]) -> None:
+    optional = {"coverage", "bn_drift", "provenance"}
+    every = [*places(report)]
+    assert len(every) > 120
+    for path in every:
+        assert path[-1] in optional or not VALIDATOR.is_valid(changed(report, path, drop=True)), path
+        assert not VALIDATOR.is_valid(changed(report, (*path[:-1], "colour"), "red")), path
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("schema",), 2),
+        (("models", 0, "name"), ""),
+        (("models", 0, "variants"), []),
+        (("models", 0, "variants", 0, "mode"), "both"),
+        (("models", 0, "variants", 0, "coverage"), 1.5),
+        (("models", 0, "variants", 0, "quantized", "sha256"), "short"),
+        (("models", 0, "variants", 0, "layers", 0, "quantized"), 1),
+        (("models", 0, "variants", 0, "checks", 0, "outcome"), "ok"),
+        (("models", 0, "variants", 0, "checks", 0, "outcome"), "passed"),  # with an error in it
+        (("models", 0, "variants", 0, "checks", 0, "findings"), []),  # of a check that failed
+        (("models", 0, "variants", 0, "checks", 0, "check"), "speed"),
+        (("models", 0, "variants", 0, "checks", 0, "findings", 0, "code"), "MNQ1"),
+        (("models", 0, "variants", 0, "checks", 0, "findings", 0, "severity"), "fatal"),
+        (("models", 0, "variants", 0, "checks", 0, "findings", 0, "message"), ""),
+        (("models", 0, "variants", 0, "checks", 1, "findings", 0, "follows"), None),  # of a consequence
+        (("models", 0, "variants", 0, "checks", 4, "reason"), None),  # of a check that was skipped
+    ],
+    ids=str,
+)
+def test_what_no_report_says_does_not_fit(report: dict[str, Any], path: tuple[Any, ...], value: Any) -> None:
+    assert VALIDATOR.is_valid(report)
+    assert not VALIDATOR.is_valid(changed(report, path, value))
