@@ -16,14 +16,14 @@ PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "options.md"
 _INTRO: Final = """\
 # Options
 
-All of them, as `pytest --help` tells them (`python benchmarks/option_page.py` writes this page). Each is also an ini key of
-pytest: `--mnn-min-coverage` is `mnn_min_coverage`. Those of a single model are keys of `[tool.mnnquant]` and of
-`[tool.mnnquant.models.NAME]` in `pyproject.toml`, without `mnn_`; `recipe` and `skip_layer` are `recipes` and `skip_layers`
-there. A value with a blank in it must be written `--mnn-x=value`.
+All of them, as `pytest --help` tells them (`python benchmarks/option_page.py` writes this page). Each is also an ini
+key of pytest: `--mnn-min-coverage` is `mnn_min_coverage`. Those of a single model are keys of `[tool.mnnquant]` and of
+`[tool.mnnquant.models.NAME]` in `pyproject.toml`, without `mnn_`; `recipe` and `skip_layer` are `recipes` and
+`skip_layers` there. A value with a blank in it must be written `--mnn-x=value`.
 
-Images have one key more in `pyproject.toml`: `preprocess = {format = "RGB", size = [224, 224], mean = [...], normal = [...],
-count = 500}`, with the meaning that these have in MNN's own configuration: `(pixel - mean) * normal` on 0..255. Sub-folders named
-by class number give labels.
+Images have one key more in `pyproject.toml`: `preprocess = {format = "RGB", size = [224, 224], mean = [...], normal =
+[...], count = 500}`, with the meaning that these have in MNN's own configuration: `(pixel - mean) * normal` on 0..255.
+Sub-folders named by class number give labels.
 
 | option | meaning | where |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""The check that the page for contributors adds is added as it says, to a copy of the package, and does what it says."""
+"""The check that the page for contributors adds: added as it says, to a copy of the package, it does what it says."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-import tomllib
+import sys
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote
@@ -20,6 +20,11 @@ from pytest_mnnquant.checks.rules import RULES
 from tests.conftest import ROOT
 from tests.docs.book import blocks
 from tests.docs.conftest import DOCS, page
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 OUTSIDE = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "examples").rglob("README.md"))]
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.parent.name != "rules"]
