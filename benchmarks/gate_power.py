@@ -1,12 +1,12 @@
 """How often the paired latency gate raises a false alarm, and how often it finds a real slow-down; beside stored times.
 
-    python benchmarks/gate_power.py [--null N] [--slow N] [--jobs-beside 0 1 2 3]
+    python benchmarks/gate_power.py [--null N] [--slow N] [--jobs-beside 0 1 2 3] [--write]
 
 A comparison is one child process in which a candidate and the accepted model run in turn. For a null comparison both
 are the same int8 network, in two files. Slow-downs are real: a network with layers more, or a thread less; by how much
-it is slower is measured by many pairs with nothing beside. Busy loops run beside, 0 to 3 in turn. The same comparisons
-are judged by what pytest-benchmark stores: this process' mean, minimum, and ratio to the float model, against those of
-the comparison before. Needs no torch but for the networks.
+it is slower is measured by many pairs, beside as many busy loops (0 to 3) as the comparisons that it is told for. The
+same comparisons are judged by what pytest-benchmark stores: this process' mean, minimum, and ratio to the float model,
+against those of the comparison before. `--write` puts the tables into docs/latency.md.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from torch import nn
 _ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))
 
+from common import gate  # noqa: E402
+
 from pytest_mnnquant.case import case_of  # noqa: E402
 from pytest_mnnquant.gate import Gate  # noqa: E402
 from pytest_mnnquant.metrics.ratio import paired_ratio  # noqa: E402
@@ -43,21 +45,23 @@ from pytest_mnnquant.sources.spec import Spec  # noqa: E402
 TIMEOUT: Final = 120.0
 GATES: Final = (0.05, 0.10)
 WIDTH: Final = 24
+JUDGES: Final = ("paired", "stored mean", "stored minimum", "stored ratio")
+PAGE: Final = _ROOT / "docs" / "latency.md"
 
 
 class Net(nn.Module):
-    """Convolutions in a row; `more` further ones of `channels` channels make it slower."""
+    """Convolutions in a row; `more` further ones by way of `channels` channels make it slower."""
 
-    def __init__(self, depth: int, more: int, channels: int = WIDTH) -> None:
+    def __init__(self, depth: int, more: int = 0, channels: int = WIDTH, width: int = WIDTH) -> None:
         super().__init__()
         torch.manual_seed(0)
-        layers: list[nn.Module] = [nn.Conv2d(3, WIDTH, 3, padding=1), nn.ReLU()]
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.ReLU()]
         for _ in range(depth):
-            layers += [nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
         for _ in range(more):
-            layers += [nn.Conv2d(WIDTH, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, WIDTH, 1)]
+            layers += [nn.Conv2d(width, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, width, 1)]
         self.layers = nn.Sequential(*layers)
-        self.head = nn.Linear(WIDTH, 10)
+        self.head = nn.Linear(width, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits."""
@@ -67,18 +71,21 @@ class Net(nn.Module):
 
 @dataclass(frozen=True)
 class Pair:
-    """A candidate beside the accepted model; `threads` of both."""
+    """A candidate beside the accepted model, on `inputs` and `threads` of the two; `base` is the float model."""
 
     name: str
     candidate: Model
     accepted: Model
+    base: Model
+    inputs: dict[str, Any]
     threads: tuple[int, int] = (1, 1)
 
 
 @dataclass
 class Counts:
-    """What was judged, and how often it was told to be slower, by (judge, gate)."""
+    """What was judged, and how often it was told to be slower, by (judge, gate). `real`: by how much it is slower."""
 
+    real: float
     comparisons: int = 0
     alarms: dict[tuple[str, float], int] = dataclasses.field(default_factory=dict)
     unsure: dict[float, int] = dataclasses.field(default_factory=dict)
@@ -89,9 +96,9 @@ class Counts:
         self.alarms[judge, gate] = self.alarms.get((judge, gate), 0) + alarm
 
 
-def variant(network: nn.Module, name: str, store: Store) -> tuple[Model, Model]:
-    """(float model, int8 variant) of a network."""
-    data = {"x": np.random.default_rng(0).random((128, 3, 32, 32), np.float32)}
+def variant(network: nn.Module, name: str, store: Store, side: int = 32) -> tuple[Model, Model]:
+    """(float model, int8 variant) of a network for images of `side` pixels."""
+    data = {"x": np.random.default_rng(0).random((128, 3, side, side), np.float32)}
     settings = model_settings(name, name, _ROOT, {"timeout": TIMEOUT})
     case = case_of(Gate(settings, Spec(name, name), store, lambda _: None, network, data, data), "int8", "eval")
     return case.variant.base, case.model
@@ -122,42 +129,95 @@ def _spin() -> None:
         math.sqrt(2.0)
 
 
-def measured(pair: Pair, inputs: dict[str, Any], limit: float | None = None, pairs: int = 150) -> PairedTimes:
+def measured(pair: Pair, limit: float | None = None, pairs: int = 150) -> PairedTimes:
     """One comparison, as the gate makes it."""
     how = TimingSettings(threads=pair.threads[1], pairs=pairs, limit=limit)
     if pair.threads[0] != pair.threads[1]:  # The gate times both alike; here one of them lost a thread.
         how = dataclasses.replace(how, threads=list(pair.threads[::-1]))  # type: ignore[arg-type]
-    return paired_times(pair.accepted, pair.candidate, inputs, timeout=TIMEOUT, settings=how)
+    return paired_times(pair.accepted, pair.candidate, pair.inputs, timeout=TIMEOUT, settings=how)
 
 
-def judged(pair: Pair, base: Model, inputs: dict[str, Any], rounds: int, beside: list[int]) -> Counts:
-    """All comparisons of one pair, by all judges."""
-    counts, stored = Counts(), None
-    for number in range(rounds):
-        load = beside[number * len(beside) // rounds]
-        with busy(load):
+def judged(pair: Pair, rounds: int, load: int) -> Counts:
+    """All comparisons of one pair beside `load` busy loops, by all judges."""
+    with busy(load):
+        truth = measured(pair, pairs=1500)
+        counts = Counts(paired_ratio(truth.reference, truth.candidate).median - 1)
+        stored = None
+        for _ in range(rounds):
             started = time.monotonic()
-            times = measured(pair, inputs, limit=1 + GATES[1])
+            # Both gates are judged on the same pairs: the search goes on until the nearer of them is decided.
+            times = measured(pair, limit=1 + min(GATES, key=lambda gate: abs(gate - counts.real)))
             counts.seconds.append(time.monotonic() - started)
-            ours = paired_times(
-                base, pair.candidate, inputs, timeout=TIMEOUT, settings=TimingSettings(pairs=60, width=math.inf)
-            )
-        counts.comparisons += 1
-        ratio = paired_ratio(times.reference, times.candidate)
-        accepted_float = np.median(times.reference) / np.median(ours.reference)
-        now = {
-            "stored mean": (times.candidate.mean(), times.reference.mean()),
-            "stored minimum": (times.candidate.min(), times.reference.min()),
-            "stored ratio": (paired_ratio(ours.reference, ours.candidate).median, float(accepted_float)),
-        }
-        for gate in GATES:
-            counts.add("paired", gate, ratio.low > 1 + gate)
-            counts.unsure[gate] = counts.unsure.get(gate, 0) + (ratio.low <= 1 + gate < ratio.high)
-            for judge, (figure, _) in now.items():
-                if stored is not None:
-                    counts.add(judge, gate, bool(figure > (1 + gate) * stored[judge][1]))
-        stored = now
+            how = TimingSettings(threads=pair.threads[0], pairs=60, width=math.inf)
+            ours = paired_times(pair.base, pair.candidate, pair.inputs, timeout=TIMEOUT, settings=how)
+            to_float = paired_ratio(ours.reference, ours.candidate).median
+            now = {
+                "stored mean": (times.candidate.mean(), times.reference.mean()),
+                "stored minimum": (times.candidate.min(), times.reference.min()),
+                "stored ratio": (to_float, to_float / (1 + counts.real)),
+            }
+            counts.comparisons += 1
+            ratio = paired_ratio(times.reference, times.candidate)
+            for gate in GATES:
+                counts.add("paired", gate, ratio.low > 1 + gate)
+                counts.unsure[gate] = counts.unsure.get(gate, 0) + (ratio.low <= 1 + gate < ratio.high)
+                for judge, (figure, _) in now.items():
+                    if stored is not None:
+                        counts.add(judge, gate, bool(figure > (1 + gate) * stored[judge][1]))
+            stored = now
     return counts
+
+
+def all_pairs(folder: Path) -> tuple[Pair, list[Pair], Pair, Pair]:
+    """(nothing changed, layers more, a thread less, a fixture model against itself)."""
+    store, rng = Store(folder / "store"), np.random.default_rng(1)
+    small, large = ({"x": rng.random((1, 3, side, side), np.float32)} for side in (32, 64))
+    base, accepted = variant(Net(8), "accepted", store)
+    wide_base, wide = variant(Net(4, width=64), "wide", store, 64)
+    layer = variant(Net(8, 1, 12), "layer", store)[1]
+    layers = variant(Net(8, 2, 12), "layers", store)[1]
+    mobile = case_of(gate("mobile_net", store), "int8", "eval")
+    first = {name: array[:1] for name, array in mobile.gate.inputs.items()}
+    return (
+        Pair("nothing changed", copied(accepted, folder, "same"), accepted, base, small),
+        [
+            Pair("a layer more", layer, accepted, base, small),
+            Pair("two layers more", layers, accepted, base, small),
+        ],
+        Pair("a thread less", copied(wide, folder, "thread"), wide, wide_base, large, (1, 2)),
+        Pair("mobile_net", copied(mobile.model, folder, "mobile"), mobile.model, mobile.variant.base, first),
+    )
+
+
+HEAD: Final = (
+    "| comparison | busy loops | really slower by | comparisons | judged by | told at 5 % | at 10 % | "
+    "can't tell at 5 %, 10 % | seconds |",
+    "|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def rows_of(pair: Pair, load: int, counts: Counts) -> list[str]:
+    """The table's rows of one comparison: how often each judge told that it is slower."""
+    rows = []
+    for judge in JUDGES:
+        # What is stored is compared with the comparison before, which the first does not have.
+        judged_ones = counts.comparisons - (judge != "paired")
+        shares = [f"{counts.alarms.get((judge, gate), 0) / judged_ones:.1%}" for gate in GATES]
+        unsure = [f"{counts.unsure[gate] / counts.comparisons:.1%}" for gate in GATES]
+        more = f"{', '.join(unsure)} | {np.median(counts.seconds):.1f}" if judge == "paired" else "| "
+        rows.append(
+            f"| {pair.name} | {load} | {counts.real:+.1%} | {counts.comparisons} | {judge} | "
+            f"{shares[0]} | {shares[1]} | {more} |"
+        )
+    return rows
+
+
+def summary(pair: Pair, every: list[Counts]) -> str:
+    """Over all loads: what the gate told at 10 %."""
+    total = sum(counts.comparisons for counts in every)
+    told = {gate: sum(counts.alarms["paired", gate] for counts in every) for gate in GATES}
+    parts = (f"{number} of {total} ({number / total:.1%}) at a {gate:.0%} gate" for gate, number in told.items())
+    return f"- {pair.name}: told to be slower {', '.join(parts)}"
 
 
 def main() -> None:
@@ -166,32 +226,33 @@ def main() -> None:
     parser.add_argument("--null", type=int, default=1000)
     parser.add_argument("--slow", type=int, default=200)
     parser.add_argument("--jobs-beside", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    inputs = {"x": np.random.default_rng(1).random((1, 3, 32, 32), np.float32)}
+    loads = given.jobs_beside
+    lines, sums = list(HEAD), []
+    print(*HEAD, sep="\n", flush=True)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        store = Store(folder / "store")
-        base, accepted = variant(Net(8, 0), "accepted", store)
-        same = Pair("nothing changed", copied(accepted, folder, "same"), accepted)
-        slower = [
-            Pair("a narrow layer more", variant(Net(8, 1, 12), "narrow", store)[1], accepted),
-            Pair("two layers more", variant(Net(8, 2), "two", store)[1], accepted),
-            Pair("a thread less", copied(accepted, folder, "thread"), accepted, (1, 2)),
-        ]
-        print("| comparison | really slower by | judged by | gate 5 % | gate 10 % | open at 5 %, 10 % | seconds |")
-        print("|---|---|---|---|---|---|---|")
-        for pair, rounds in ((same, given.null), *((pair, given.slow) for pair in slower)):
-            truth = measured(pair, inputs, pairs=1500)
-            real = paired_ratio(truth.reference, truth.candidate).median - 1
-            counts = judged(pair, base, inputs, rounds, given.jobs_beside)
-            for judge in ("paired", "stored mean", "stored minimum", "stored ratio"):
-                shares = [counts.alarms.get((judge, gate), 0) / counts.comparisons for gate in GATES]
-                cells = f"{shares[0]:.1%} | {shares[1]:.1%}"
-                more = " | | |"
-                if judge == "paired":
-                    unsure = [counts.unsure[gate] / counts.comparisons for gate in GATES]
-                    more = f" | {unsure[0]:.1%}, {unsure[1]:.1%} | {np.median(counts.seconds):.2f} |"
-                print(f"| {pair.name} ({rounds}) | {real:+.1%} | {judge} | {cells}{more}", flush=True)
+        same, slower, thread, mobile = all_pairs(Path(name))
+        for pair, rounds in (
+            (same, given.null),
+            *((pair, given.slow) for pair in slower),
+            (thread, given.slow),
+            (mobile, 5 * len(loads)),
+        ):
+            every = []
+            # Beside busy loops a second of two cores gains little or nothing: there is no slow-down to be found.
+            for load in loads[:1] if pair is thread else loads:
+                counts = judged(pair, max(2, rounds // len(loads)), load)
+                every.append(counts)
+                lines += (rows := rows_of(pair, load, counts))
+                print(*rows, sep="\n", flush=True)
+            sums.append(summary(pair, every))
+            print(sums[-1], flush=True)
+    if given.write:
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- power -->")
+        after = rest.partition("<!-- /power -->")[2]
+        text = "\n".join([*sums, "", *lines])
+        PAGE.write_text(f"{before}<!-- power -->\n{text}\n<!-- /power -->{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

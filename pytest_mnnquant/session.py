@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -23,7 +24,7 @@ from pytest_mnnquant.history.recorder import Recorder
 from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.options import of_ours
 from pytest_mnnquant.quantize.recipes import recipe_named
-from pytest_mnnquant.quantize.store import Store, versions
+from pytest_mnnquant.quantize.store import Store, of_one_run, versions
 from pytest_mnnquant.report.files import renderer, write_report
 from pytest_mnnquant.report.github import append_summary, commands
 from pytest_mnnquant.report.json_report import build_report
@@ -55,9 +56,11 @@ class Bench:
         for path in settings.reports:
             renderer(path)
         root = self._cache_dir()
-        if not settings.reuse:  # Each xdist worker makes its own, so that none replaces what another reads.
-            root = root / "anew" / os.environ.get("PYTEST_XDIST_WORKER", "main")
-        self.store = Store(root, settings.reuse)
+        if not settings.reuse:
+            using = ExitStack()
+            root = using.enter_context(of_one_run(root / "anew"))
+            config.add_cleanup(using.close)
+        self.store = Store(root)
         self.gates = [self.gate(model, model_spec(model)) for model in settings.models]
         self._brought: list[tuple[Any, ModelSettings, Gate]] = []
 

@@ -51,7 +51,7 @@ def check_latency(
     ratio, host = paired_ratio(times.reference, times.candidate), times.host
     metrics = _metrics(times, ratio)
     allowed = limit_on(limit, host)
-    findings = [] if allowed is None else _against(ratio, allowed, host)
+    findings = [] if allowed is None else _against(ratio, allowed, host, activations)
     if activations and host is not None and not host.is_fast_in_int8 and ratio.median > 1:
         metrics["note"] = SLOW_HOST.format(machine=host.machine)
     if activations and host is not None and host.is_fast_in_int8 and ratio.low > 1:
@@ -85,14 +85,14 @@ def _spread(times: npt.NDArray[np.float64]) -> float:
     return float(np.quantile(times, 0.95) / np.median(times))
 
 
-def _against(ratio: PairedRatio, allowed: float, host: Host | None) -> list[Finding]:
+def _against(ratio: PairedRatio, allowed: float, host: Host | None, activations: bool) -> list[Finding]:
     told = (
         f"{ratio.median:.3f} times the float model's latency (95 % interval {ratio.low:.3f} to {ratio.high:.3f}, "
         f"{ratio.pairs} pairs), {allowed:g} allowed"
     )
     if ratio.low > allowed:
-        fast = host is not None and host.is_fast_in_int8
-        cause = "" if fast or host is None else SLOW_HOST.format(machine=host.machine)
+        is_slow = activations and host is not None and not host.is_fast_in_int8
+        cause = SLOW_HOST.format(machine=host.machine) if is_slow and host else ""
         where = host.machine if host else "HOST"
         remedy = f"measure on the target, or give this host a limit of its own (--mnn-max-latency-ratio {where}=R)"
         return [Finding("MNQ901", told, cause=cause, remedy=remedy)]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import hashlib
 import os
 import stat
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from pytest_mnnquant.history.baseline import Baseline, as_text, read_baseline
+from pytest_mnnquant.quantize.lock import locked
 
 Told = TypeVar("Told")
 
@@ -64,24 +62,6 @@ def is_read_only(path: Path) -> bool:
     The folder decides whether a file can be replaced; but who made the file read-only does not want that.
     """
     return path.exists() and not (path.stat().st_mode & stat.S_IWUSR and os.access(path, os.W_OK))
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process holds the folder, and hold it. The lock ends with the process, however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # A network's file system may not lock folders: then a file on this machine stands for it.
-            os.close(descriptor)
-            name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-            place = Path(tempfile.gettempdir()) / f"mnnquant-{os.getuid()}-{name}.lock"
-            descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:

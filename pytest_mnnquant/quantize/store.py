@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -10,13 +11,20 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.quantize.lock import in_use, is_in_use, locked
+
 _TOKEN: Final = secrets.token_hex(8)
+# The workers of xdist are one run.
+_RUN_ID: Final = "PYTEST_XDIST_TESTRUNUID"
 _RUN: Final = "-run-"
 _DAY: Final = 86_400.0  # seconds
+# A run takes less between making its folder and telling that it uses it.
+_STARTING: Final = 10.0  # seconds
 _CHUNK: Final = 1 << 20
 
 
@@ -48,11 +56,8 @@ def versions() -> dict[str, str]:
 class Store:
     """Folders named by the hash of what went into them."""
 
-    def __init__(self, root: Path, reuse: bool = True) -> None:
-        """`reuse=False` makes everything anew."""
+    def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self.reuse = reuse
-        self._made: set[Path] = set()
 
     def folder(
         self,
@@ -64,30 +69,55 @@ class Store:
     ) -> Path:
         """The folder for these inputs, made by `build(folder)` unless it is there. It appears whole or not at all.
 
-        `fresh` makes it anew even so. `private` makes one for this run alone. Exceptions of `build` pass through and
-        leave nothing behind.
+        Processes that want the same (xdist's workers) wait for the one that makes it. `fresh` makes it anew even so.
+        `private` makes one for this run alone. Exceptions of `build` pass through and leave nothing behind.
         """
         text = json.dumps({"kind": kind, "versions": versions(), **inputs}, sort_keys=True, default=str)
         final = self.root / kind / _digest(text.encode())[:24]
         if private:
             final = _of_this_run(final)
-        if final.is_dir() and not fresh and (self.reuse or final in self._made):
+        if final.is_dir() and not fresh:
             return final
+        with self._locked(final):
+            if not final.is_dir() or fresh:
+                self._make(final, build, fresh)
+        return final
+
+    def _locked(self, final: Path) -> AbstractContextManager[None]:
+        # Locked is a folder beside it, since the folder itself is replaced.
+        place = self.root / "locks" / final.parent.name / final.name
+        place.mkdir(parents=True, exist_ok=True)
+        return locked(place)
+
+    def _make(self, final: Path, build: Callable[[Path], None], fresh: bool) -> None:
         final.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=final.parent))
         try:
             build(unfinished)
-            if final.is_dir() and (fresh or not self.reuse):
+            if fresh:
                 shutil.rmtree(final, ignore_errors=True)
             try:
                 unfinished.replace(final)
-            except OSError:  # Another process finished the same work first; its result is as good.
+            except OSError:  # On another machine, whose locks are not seen here, it was made first, and is as good.
                 if not final.is_dir():
                     raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-        self._made.add(final)
-        return final
+
+
+@contextlib.contextmanager
+def of_one_run(root: Path) -> Iterator[Path]:
+    """A folder in which this run makes everything anew, once for all of xdist's workers.
+
+    It stays when the run has ended, since failures name files in it; the next run drops what ended runs left.
+    """
+    folder = root / os.environ.get(_RUN_ID, secrets.token_hex(8))
+    folder.mkdir(parents=True, exist_ok=True)
+    with in_use(folder):
+        for other in root.iterdir():
+            if other != folder and time.time() - other.stat().st_mtime > _STARTING and not is_in_use(other):
+                shutil.rmtree(other, ignore_errors=True)
+        yield folder
 
 
 def _of_this_run(final: Path) -> Path:
@@ -95,5 +125,4 @@ def _of_this_run(final: Path) -> Path:
     for other in final.parent.glob(f"*{_RUN}*"):
         if time.time() - other.stat().st_mtime > _DAY:
             shutil.rmtree(other, ignore_errors=True)
-    # The workers of xdist are one run.
-    return final.with_name(final.name + _RUN + os.environ.get("PYTEST_XDIST_TESTRUNUID", _TOKEN))
+    return final.with_name(final.name + _RUN + os.environ.get(_RUN_ID, _TOKEN))

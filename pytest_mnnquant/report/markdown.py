@@ -14,7 +14,8 @@ from pytest_mnnquant.report.width import cut
 LIMIT: Final = 65_536
 # Longer texts lose their middle, longer lists their end; a name is a layer's, a file's, a model's.
 _TEXT, _NAME, _LIST = 2_000, 200, 10
-_SPECIAL: Final = re.compile(r"[&<>`*_\[\]|~#$\\]")
+# What Markdown and HTML take for themselves; an underscore within a word is nobody's.
+_SPECIAL: Final = re.compile(r"[&<>`*\[\]|~#$\\]|(?<!\w)_+|_+(?!\w)")
 # What is told first where there is no room for all, and what it is called where it is left out.
 _HEAD, _TABLE, _ERROR, _GAP, _MODES, _WARNING, _SKIPPED = range(7)
 _KINDS: Final = ("", "tables", "errors", "unanswered questions", "comparisons of modes", "warnings", "skipped checks")
@@ -100,10 +101,10 @@ def _details(one: Told) -> str:
         for effect in finding["consequences"]
     ]
     below = list(dict.fromkeys(below))
-    lines += ["What follows from it:", ""] if below else []
-    lines += [f"- {_text(cut(text, _NAME))}" for text in below[:_LIST]]
-    lines += [f"- and {len(below) - _LIST} more"] if len(below) > _LIST else []
-    return "\n".join([*lines, "", f"`pytest-mnnquant explain {finding['code']}` says more.", "", "</details>"])
+    if below:
+        more = [f"- and {len(below) - _LIST} more"] if len(below) > _LIST else []
+        lines += ["What follows from it:", "", *(f"- {_text(cut(text, _NAME))}" for text in below[:_LIST]), *more, ""]
+    return "\n".join([*lines, f"`pytest-mnnquant explain {finding['code']}` says more.", "", "</details>"])
 
 
 def _paragraph(title: str, text: str | None) -> list[str]:
@@ -152,4 +153,4 @@ def _text(text: str) -> str:
 
 def _escaped(text: str) -> str:
     joined = " ".join(text.split())
-    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", joined)
+    return _SPECIAL.sub(lambda found: "".join(f"&#{ord(one)};" for one in found[0]), joined)

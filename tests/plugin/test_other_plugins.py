@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import xml.etree.ElementTree as ET
 from typing import Any
 
 import pytest
@@ -18,21 +19,31 @@ def summary(found: Outcome) -> list[str]:
     """The plugin's own part of the summary, without the column and the count of latencies, which workers don't time."""
     start = next(number for number, line in enumerate(found.lines) if "MNN quantization" in line)
     end = next(n for n, line in enumerate(found.lines) if n > start and (not line or line.startswith("==")))
-    text = "\n".join(" ".join(line.split()) for line in found.lines[start:end])
+    text = "\n".join(" ".join(line.split()) for line in found.lines[start:end] if not line.startswith("::"))
     text = re.sub(r"latency skipped: .*\n.*\n", "", text)
     text = re.sub(r"\d+\.\d+x float", "-", text).replace(" - -", " -").replace(" latency memory", " memory")
     return re.sub(r"\(\d+ passed.*\)", "", text).splitlines()
 
 
-def test_workers_give_the_same_summary_and_status(run: Run, files: Files) -> None:
+def test_workers_give_the_same_summary_and_status(
+    run: Run, files: Files, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     two = [f"--mnn-model={files.float}", W8, "--mnn-recipe=fp16", "--mnn-min-size-ratio=2"]
     alone = run(*two, "-k", "not execution")
-    spread = run(*two, "-k", "not execution", "-n2", alone=True)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary.md"))
+    spread = run(*two, "-k", "not execution", "-n2", "--junit-xml=junit.xml", alone=True)
     assert alone.status == spread.status == 1
     assert spread.failed == alone.failed == {"fp16::size"}
     assert summary(spread) == summary(alone)
     assert "latency skipped: not measured: other workers (-n) disturb the timing" in spread.text
     assert alone.passed - spread.passed == {"w8::latency", "fp16::latency"}
+    assert [line[:25] for line in spread.lines if "::error" in line] == ["::error title=MNQ802 size"]
+    assert (pytester.path / "summary.md").read_text().count("## MNN quantization: FAILED") == 1
+    cases = ET.parse(pytester.path / "junit.xml").iter("testcase")
+    told = {f"{case.get('classname')}": {one.get("name") for one in case.iter("property")} for case in cases}
+    assert told
+    assert all({"mnn.model", "mnn.recipe", "mnn.check", "mnn.outcome"} <= names for names in told.values())
 
 
 def test_a_latency_limit_that_workers_can_not_judge_is_no_pass(run: Run) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.quantize.store import Store, file_digest, versions
+from pytest_mnnquant.quantize.store import Store, file_digest, of_one_run, versions
 
 Build = Callable[[Path], None]
 
@@ -63,12 +63,25 @@ def test_versions_name_the_tools_that_make_artifacts() -> None:
     assert all(version for name, version in versions().items() if name != "mnncompress")
 
 
-def test_without_reuse_everything_is_made_anew_once_a_run(tmp_path: Path) -> None:
+def test_one_run_makes_everything_anew_once_and_the_next_drops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build = Builder()
-    Store(tmp_path).folder("float", {}, build)
-    store = Store(tmp_path, reuse=False)
-    for _ in range(3):
-        assert (store.folder("float", {}, build) / "made.txt").read_text() == "2"
+    monkeypatch.setattr("pytest_mnnquant.quantize.store._STARTING", -1.0)
+    with of_one_run(tmp_path) as root:
+        made = [Store(root).folder("float", {}, build) for _ in range(3)]
+        with of_one_run(tmp_path) as other:
+            assert (Store(other).folder("float", {}, build) / "made.txt").read_text() == "2"
+        assert {(folder / "made.txt").read_text() for folder in made} == {"1"}
+    assert {made[0].exists(), other.exists()} == {True}
+    with of_one_run(tmp_path) as third:
+        assert list(tmp_path.iterdir()) == [third]
+
+
+def test_the_workers_of_one_run_share_what_it_makes_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", "one")
+    with of_one_run(tmp_path) as first, of_one_run(tmp_path) as second:
+        assert first == second
 
 
 def test_fresh_replaces_what_is_there(tmp_path: Path) -> None:
@@ -95,17 +108,17 @@ def test_a_failed_build_leaves_nothing_behind_and_is_tried_again(tmp_path: Path,
     assert (store.folder("float", {}, Builder()) / "made.txt").exists()
 
 
-def test_who_loses_the_race_uses_the_winners_folder(tmp_path: Path) -> None:
-    def win(folder: Path) -> None:
-        (folder / "who.txt").write_text("winner")
+def test_what_another_machine_made_meanwhile_is_used(tmp_path: Path) -> None:
+    """Its locks are not seen here."""
+    final = Store(tmp_path).folder("float", {}, Builder())
+    elsewhere = final.rename(tmp_path / "elsewhere")
 
     def lose(folder: Path) -> None:
         (folder / "who.txt").write_text("loser")
-        Store(tmp_path).folder("float", {}, win)
+        elsewhere.rename(final)
 
-    made = Store(tmp_path).folder("float", {}, lose)
-    assert (made / "who.txt").read_text() == "winner"
-    assert contents(tmp_path) == ["who.txt"]
+    assert Store(tmp_path).folder("float", {}, lose, fresh=False) == final
+    assert contents(tmp_path) == ["made.txt"]
 
 
 PROCESS = textwrap.dedent("""
@@ -114,18 +127,20 @@ PROCESS = textwrap.dedent("""
     from pytest_mnnquant.quantize.store import Store
 
     def build(folder):
+        with open(sys.argv[1] + "/built", "a") as told:
+            told.write(f"{turn}\\n")
         for number in range(40):
             (folder / f"{number}.txt").write_text(sys.argv[2])
             time.sleep(0.002)
 
     for turn in range(3):
-        made = Store(Path(sys.argv[1]), reuse=sys.argv[3] == "reuse").folder("float", {"turn": turn}, build)
+        made = Store(Path(sys.argv[1])).folder("float", {"turn": turn}, build)
         writers = {path.read_text() for path in made.iterdir()}
         assert len(writers) == 1 and len(list(made.iterdir())) == 40, (writers, made)
 """)
 
 
-def test_processes_that_build_the_same_at_the_same_time_get_whole_folders(tmp_path: Path) -> None:
+def test_processes_that_want_the_same_at_the_same_time_build_it_once(tmp_path: Path) -> None:
     """As xdist's workers do. A watcher looks at every folder that has appeared: it must be whole at once."""
     torn: list[str] = []
     stop = threading.Event()
@@ -140,7 +155,7 @@ def test_processes_that_build_the_same_at_the_same_time_get_whole_folders(tmp_pa
     try:
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", PROCESS, str(tmp_path), str(number), "reuse"], stderr=subprocess.PIPE, text=True
+                [sys.executable, "-c", PROCESS, str(tmp_path), str(number)], stderr=subprocess.PIPE, text=True
             )
             for number in range(4)
         ]
@@ -151,6 +166,7 @@ def test_processes_that_build_the_same_at_the_same_time_get_whole_folders(tmp_pa
     assert [(process.returncode, error) for process, error in zip(processes, errors, strict=True)] == [(0, "")] * 4
     assert torn == []
     assert len(list((tmp_path / "float").iterdir())) == 3
+    assert sorted((tmp_path / "built").read_text().split()) == ["0", "1", "2"]
 
 
 def test_a_files_digest_is_sha_256_of_its_content(tmp_path: Path) -> None:
