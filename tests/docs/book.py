@@ -5,7 +5,7 @@
 A fenced block with a title is a file; a `console` block holds commands (`$ `, going on below after a backslash), each
 with what it prints: nothing is said, or all of it, or `...` for lines left out. Figures that differ from run to run are
 not compared. A comment before the block says what is unusual: `<!-- exit 1 -->` the status of its last command,
-`<!-- not run: REASON -->`.
+`<!-- in FOLDER, exit 1 -->` where it is typed, `<!-- not run: REASON -->`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^`\n]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
-_NOTE = re.compile(r"<!-- (exit (?P<status>\d+)|not run: (?P<reason>.+)) -->\s*\Z")
+_NOTE = re.compile(
+    r"<!-- (?:in (?P<folder>[\w/-]+))?(?:, )?(?:exit (?P<status>\d+))?(?:not run: (?P<reason>.+))? -->\s*\Z"
+)
 _TITLE = re.compile(r'title="([^"]+)"')
 # Figures that are the same in every run; all others are compared as "#".
 _STEADY = re.compile(
@@ -40,6 +42,7 @@ class Block:
     text: str
     status: int = 0
     not_run: str = ""
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ def blocks(page: str) -> Iterator[Block]:
         info, indent = found["info"].strip(), found["indent"]
         text = "".join(line.removeprefix(indent) for line in found["text"].splitlines(keepends=True))
         note, title = _NOTE.search(page[: found.start()]), _TITLE.search(info)
-        status, reason = (note["status"], note["reason"]) if note else (None, None)
-        yield Block(info.split()[0] if info else "", title[1] if title else "", text, int(status or 0), reason or "")
+        language = info.split()[0] if info else ""
+        said = (int(note["status"] or 0), note["reason"] or "", note["folder"] or "") if note else (0, "", "")
+        yield Block(language, title[1] if title else "", text, *said)
 
 
 def commands(block: Block) -> list[Command]:
@@ -126,7 +130,7 @@ class Shell:
     #: Installed where a command asks pip for us: the registry has another version, or none.
     wheel: Path | None = None
 
-    def run(self, line: str) -> subprocess.CompletedProcess[str]:
+    def run(self, line: str, folder: str = "") -> subprocess.CompletedProcess[str]:
         """One command, in 80 columns; both streams as one. A `.venv` in the folder counts as activated."""
         own = {key: value for key, value in os.environ.items() if not key.startswith(_OURS)}
         programs = self.environment or self.folder / ".venv"
@@ -134,7 +138,12 @@ class Shell:
         if self.wheel is not None:
             line = re.sub(r"'(pytest-mnnquant(?:\[[\w,]+\])?)'", rf"'\1 @ file://{self.wheel}'", line)
         return subprocess.run(
-            ["bash", "-c", line], cwd=self.folder, env=own, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            ["bash", "-c", line],
+            cwd=self.folder / folder,
+            env=own,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
 
     def play(self, page: str, *, only: Sequence[str] = ("console",)) -> Iterator[tuple[Command, str, int]]:
@@ -148,7 +157,7 @@ class Shell:
                 path.write_text(block.text, encoding="utf-8")
             elif block.language in only:
                 for command in commands(block):
-                    done = self.run(command.line)
+                    done = self.run(command.line, block.folder)
                     yield command, done.stdout, done.returncode
 
 

@@ -24,6 +24,12 @@ $ python3 \\
 ...
 ```
 
+<!-- in below, exit 3 -->
+```console
+$ python3 ../hello.py
+...
+```
+
 <!-- not run: it would never end -->
 ```console
 $ sleep 9999
@@ -32,15 +38,17 @@ $ sleep 9999
 
 
 def test_a_page_is_played(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
     played = list(Shell(tmp_path).play(PAGE))
-    assert [(command.line, status) for command, _, status in played] == [("true", 0), ("python3 \\\n    hello.py", 3)]
+    typed = [("true", 0), ("python3 \\\n    hello.py", 3), ("python3 ../hello.py", 3)]
+    assert [(command.line, status) for command, _, status in played] == typed
     assert [problem for one in played for problem in problems(*one)] == []
 
 
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("exit 3", "exit 1"),
+        ("<!-- exit 3", "<!-- exit 1"),
         ("54,428 bytes, 3.38x smaller, 0.55", "54,429 bytes, 3.38x smaller, 0.55"),
         ("3.38x smaller, 0.55", "3.39x smaller, 0.55"),
         ("5 of 5 layers, 54,428 bytes, 3.38x smaller, 0.55", "4 of 5 layers, 54,428 bytes, 3.38x smaller, 0.55"),
@@ -50,7 +58,8 @@ def test_a_page_is_played(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_on_a_page_is_told(right: str, wrong: str, tmp_path: Path) -> None:
     assert right in PAGE
-    played = list(Shell(tmp_path).play(PAGE.replace(right, wrong)))
+    (tmp_path / "below").mkdir()
+    played = list(Shell(tmp_path).play(PAGE.replace(right, wrong, 1)))
     assert len([problem for one in played for problem in problems(*one)]) == 1
 
 

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import ROOT
 from tests.docs.book import Shell, problems
 from tests.docs.conftest import page
@@ -22,24 +20,33 @@ def play(shell: Shell, text: str) -> None:
     assert not found, "\n".join(found)
 
 
-def example(name: str, folder: Path, programs: Path) -> None:
-    """Copy an example away, as its users do, and type its page."""
-    copy = shutil.copytree(ROOT / "examples" / name, folder / name)
-    play(Shell(copy, programs), page(f"examples/{name}/README.md"))
+def example(name: str, folder: Path, programs: Path, *pages: str) -> None:
+    """Copy an example away, as its users do, and type its page, and others that are about it."""
+    shell = Shell(shutil.copytree(ROOT / "examples" / name, folder / name), programs)
+    for text in (page(f"examples/{name}/README.md"), *map(page, pages)):
+        play(shell, text)
 
 
 def test_the_tutorial(reader: Shell) -> None:
     play(reader, page("docs/tutorial.md").partition("## A network of your own")[2])
 
 
-@pytest.mark.parametrize("name", ["zero-code", "own-tests"])
-def test_the_examples_with_torch(name: str, reader: Shell, tmp_path: Path) -> None:
-    example(name, tmp_path, reader.folder / ".venv")
+def test_the_example_that_is_zero_code_and_calibration(reader: Shell, tmp_path: Path) -> None:
+    example("zero-code", tmp_path, reader.folder / ".venv", "docs/calibration.md")
 
 
-def test_the_example_without_torch(wheel: Path, tmp_path: Path) -> None:
+def test_the_example_of_ones_own_tests(reader: Shell, tmp_path: Path) -> None:
+    example("own-tests", tmp_path, reader.folder / ".venv")
+
+
+def test_the_readme(reader: Shell, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    play(Shell(tmp_path, reader.folder / ".venv"), page("README.md"))
+
+
+def test_the_example_without_torch_and_guarding(wheel: Path, tmp_path: Path) -> None:
     programs = tmp_path / "plain"
     subprocess.run([sys.executable, "-m", "venv", str(programs)], check=True)
     subprocess.run([str(programs / "bin" / "pip"), "install", "-q", str(wheel)], check=True, capture_output=True)
     assert not list(programs.glob("lib/python*/site-packages/torch*"))
-    example("shell-pipeline", tmp_path, programs)
+    example("shell-pipeline", tmp_path, programs, "docs/guarding.md")
