@@ -44,6 +44,7 @@ bench: $(COMPLETE)
 	$(BIN)/python benchmarks/import_cost.py
 	$(BIN)/python benchmarks/size_prediction.py
 	$(BIN)/python benchmarks/gate_time.py
+	$(BIN)/python benchmarks/first_verdict.py
 	$(BIN)/python benchmarks/reader.py
 	$(BIN)/python benchmarks/dump_agreement.py build/corpus
 	$(BIN)/python benchmarks/fuzz.py build/corpus
