@@ -90,6 +90,13 @@ def test_they_are_chinese(chinese: str) -> None:
     assert signs > letters / 3
 
 
+@pytest.mark.parametrize("chinese", PAIRS.values())
+def test_paragraphs_are_one_line(chinese: str) -> None:
+    """A line break between Chinese signs is shown as a blank."""
+    plain = r"(?![-*|#<`\s\[]|\d+\. )"
+    assert re.findall(rf"^{plain}.+\n{plain}.+$", _BLOCK.sub("", page(chinese)), re.MULTILINE) == []
+
+
 def test_every_rule_has_its_line_with_name_and_severity() -> None:
     line = re.compile(r"^- \[(MNQ\d+)\]\(../rules/\1\.md\) (\S+)\uff0c(\S+?)\uff1a\S", re.MULTILINE)
     lines = line.findall(page("docs/zh/rules.md"))

@@ -27,26 +27,26 @@ def example(name: str, folder: Path, programs: Path, *pages: str) -> None:
         play(shell, text)
 
 
-def test_the_tutorial(reader: Shell) -> None:
-    play(reader, page("docs/tutorial.md").partition("## A network of your own")[2])
+def test_the_tutorial(programs: Path, tmp_path: Path) -> None:
+    play(Shell(tmp_path, programs), page("docs/tutorial.md").partition("## A network of your own")[2])
 
 
-def test_the_example_that_is_zero_code_and_calibration(reader: Shell, tmp_path: Path) -> None:
-    example("zero-code", tmp_path, reader.folder / ".venv", "docs/calibration.md")
+def test_the_example_that_is_zero_code_and_calibration(programs: Path, tmp_path: Path) -> None:
+    example("zero-code", tmp_path, programs, "docs/calibration.md")
 
 
-def test_the_example_of_ones_own_tests(reader: Shell, tmp_path: Path) -> None:
-    example("own-tests", tmp_path, reader.folder / ".venv")
+def test_the_example_of_ones_own_tests(programs: Path, tmp_path: Path) -> None:
+    example("own-tests", tmp_path, programs)
 
 
-def test_the_readme(reader: Shell, tmp_path: Path) -> None:
+def test_the_readme(programs: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    play(Shell(tmp_path, reader.folder / ".venv"), page("README.md"))
+    play(Shell(tmp_path, programs), page("README.md"))
 
 
 def test_the_example_without_torch_and_guarding(wheel: Path, tmp_path: Path) -> None:
-    programs = tmp_path / "plain"
-    subprocess.run([sys.executable, "-m", "venv", str(programs)], check=True)
-    subprocess.run([str(programs / "bin" / "pip"), "install", "-q", str(wheel)], check=True, capture_output=True)
-    assert not list(programs.glob("lib/python*/site-packages/torch*"))
-    example("shell-pipeline", tmp_path, programs, "docs/guarding.md")
+    plain = tmp_path / "plain"
+    subprocess.run([sys.executable, "-m", "venv", str(plain)], check=True)
+    subprocess.run([str(plain / "bin" / "pip"), "install", "-q", str(wheel)], check=True)
+    assert not list(plain.glob("lib/python*/site-packages/torch*"))
+    example("shell-pipeline", tmp_path, plain, "docs/guarding.md")
