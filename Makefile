@@ -46,6 +46,7 @@ bench: $(COMPLETE)
 	$(BIN)/python benchmarks/gate_time.py
 	$(BIN)/python benchmarks/first_verdict.py
 	$(BIN)/python benchmarks/reader.py
+	$(BIN)/python benchmarks/report_open.py
 	$(BIN)/python benchmarks/dump_agreement.py build/corpus
 	$(BIN)/python benchmarks/fuzz.py build/corpus
 	$(BIN)/python benchmarks/calibration.py build/networks

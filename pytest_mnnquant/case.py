@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -186,16 +187,24 @@ class Case:
             changed = write_exact_copy(self.model, pools, copy) if pools and not pools_right() else ()
             yield (read_model(copy) if changed else self.model), changed
 
-    def losses(self, metric: TaskMetric | None) -> Losses | None:
-        """What each layer adds to the error, and what it costs alone; None where that can't be seen."""
+    def losses(self, metric: TaskMetric | None, within: float = math.inf) -> Losses | None:
+        """What each layer adds to the error, and what it costs alone; None where that can't be seen.
+
+        `within`: a limit in seconds below that of the settings.
+        """
         key = metric.name if metric else ""
         if key not in self._losses:
-            self.say("looking for the layer that lost it")
+            self.say("looking at the error of each layer")
             pairs = [(row.layer, row.stored) for row in self.rows if row.stored]
-            source, timeout = self.gate.prepared, self.gate.settings.timeout
+            source, timeout = self.gate.prepared, min(within, self.gate.settings.timeout)
             with self._as_arm() as (model, _):
                 self._losses[key] = layer_losses(source, self.variant, model, pairs, metric, timeout)
         return self._losses[key]
+
+    @property
+    def known_losses(self) -> Losses | None:
+        """What each layer adds to the error, where a check has looked."""
+        return next(iter(self._losses.values()), None)
 
     def times(self, settings: TimingSettings) -> PairedTimes:
         """The variant and the float model, timed in pairs."""
@@ -207,6 +216,11 @@ class Case:
             known = paired_times(reference, self.model, self.gate.inputs, timeout=timeout, settings=settings)
             self._times[how] = known
         return known
+
+    @property
+    def known_times(self) -> PairedTimes | None:
+        """The pairs that a check has timed last."""
+        return next(reversed(self._times.values()), None)
 
     def op_times(self) -> tuple[OpTime, ...]:
         """What each of the variant's operators takes."""

@@ -159,7 +159,8 @@ OPTIONS: Final = (
     Option("latency_time", "limit in seconds for timing one variant (default: 15)", "S", float, default=15.0, low=0.1),
     Option("skip_layer", "glob of layers meant to stay float (repeatable)", "PATTERN", many=True, default=()),
     Option("ignore", RULE_HELP, "CODE", many=True, default=()),
-    Option("report", "write a .json report (repeatable)", "FILE", many=True, default=(), per_model=False),
+    Option("report", "write a report, .json, .md or .html by its ending; .html needs the extra `report` (repeatable)",
+           "FILE", many=True, default=(), per_model=False),
     Option("baseline", "compare with the accepted figures in this file (default: mnnquant-baseline.json in rootdir, if "
            "there)", "FILE", per_model=False),
     Option("update_baseline", "accept the figures of this run: write them to the baseline; refused where CI is set",
@@ -218,6 +219,11 @@ def is_asked(config: pytest.Config) -> bool:
     """Whether this run has models to test."""
     ids = getattr(config.option, "mnn_ids", None)
     return bool(ids or _given(config, BY_NAME["model"]) or _given(config, BY_NAME["config"]))
+
+
+def reports(config: pytest.Config) -> tuple[str, ...]:
+    """The reports that were asked for, as they were named."""
+    return tuple(_given(config, BY_NAME["report"]) or ())
 
 
 def may_hold_ids(args: list[str]) -> bool:

@@ -106,7 +106,7 @@ class Records:
 
             unkept = keep_history(self.config, self.found, ended=session)
             self.report = report_of(self.config, self.found, self.baseline)
-            self.problems, self.warnings = write_reports(self.config, self.report)
+            self.problems, self.warnings = write_reports(self.config, self.report, self.found)
             self.warnings += [unkept] if unkept else []
             if self.config.getoption("mnn_update_baseline", None):
                 from pytest_mnnquant.updating import update

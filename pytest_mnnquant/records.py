@@ -6,23 +6,33 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_mnnquant import options
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mnnquant.case import Case
     from pytest_mnnquant.checks.finding import Result
 
-#: What an item measured.
-RECORDS = pytest.StashKey[list[tuple["Case", "Result"]]]()
+#: What an item measured, and its part of the variant's portrait.
+RECORDS = pytest.StashKey[list[tuple["Case", "Result", dict[str, Any]]]]()
 #: What the item of the baseline file found, and that file.
 BASELINE = pytest.StashKey[tuple["Path", "Result"]]()
 
 
 def keep(item: pytest.Item, case: Case, result: Result) -> None:
-    """Remember what an item measured, and have it told in its JUnit record."""
+    """Remember what an item measured, and have it told in its JUnit record.
+
+    For an HTML report, what there is to show of it too.
+    """
     from pytest_mnnquant.report.properties import properties  # Not where nothing is ever measured.
 
-    item.stash.setdefault(RECORDS, []).append((case, result))
+    shown: dict[str, Any] = {}
+    if any(name.endswith(".html") for name in options.reports(item.config)):
+        from pytest_mnnquant.portrait import portrait
+
+        shown = portrait(case, result.check)
+    item.stash.setdefault(RECORDS, []).append((case, result, shown))
     told = properties(case.gate.settings.name, case.recipe.name, case.mode, result.as_json())
     item.user_properties += [one for one in told if one not in item.user_properties]
 
@@ -31,7 +41,7 @@ def kept(item: pytest.Item) -> list[dict[str, Any]]:
     """What an item measured, as plain data; `order` is its place in the run, which workers (-n) end in any order."""
     found = item.stash.get(RECORDS, [])
     order = item.session.items.index(item) if found else 0
-    return [{**_record(case, result), "order": order} for case, result in found]
+    return [{**_record(case, result), "portrait": shown, "order": order} for case, result, shown in found]
 
 
 def keep_baseline(item: pytest.Item, path: Path, result: Result) -> None:

@@ -20,6 +20,7 @@ from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.history.baseline import BadBaseline, Baseline, read_baseline
 from pytest_mnnquant.history.figures import figures_of_report
 from pytest_mnnquant.history.keeping import is_read_only
+from pytest_mnnquant.history.plainly import past_runs
 from pytest_mnnquant.history.recorder import Recorder
 from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.options import of_ours
@@ -237,12 +238,17 @@ def report_of(config: pytest.Config, records: list[dict[str, Any]], baseline: di
     return build_report(records, versions(), bench_of(config).settings.strict, baseline)
 
 
-def write_reports(config: pytest.Config, report: dict[str, Any]) -> tuple[list[str], list[str]]:
+def write_reports(
+    config: pytest.Config, report: dict[str, Any], records: list[dict[str, Any]]
+) -> tuple[list[str], list[str]]:
     """Write each report that was asked for, and GitHub's summary where that is wanted.
 
     Returns a line for each report that could not be written, and what to warn of.
     """
-    problems = [_written(report, path) for path in bench_of(config).settings.reports]
+    problems = []
+    for path in bench_of(config).settings.reports:
+        shown = {**report, "records": records, "past": _past(config, report)} if path.suffix == ".html" else report
+        problems.append(_written(shown, path))
     warnings = [] if config.option.collectonly else [append_summary(report)]
     return [one for one in problems if one], [one for one in warnings if one]
 
@@ -272,6 +278,12 @@ def keep_history(config: pytest.Config, records: list[dict[str, Any]], ended: py
         figures = tuple(figures_of_report(build_report(records, versions())))
         recorder.write(figures, finished=ended is not None, complete=complete)
     return recorder.problem
+
+
+def _past(config: pytest.Config, report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The history of the variants of a report."""
+    folder = storage_folder(config.getoption("benchmark_storage", None))
+    return past_runs(folder, {(figures.model, figures.variant) for figures in figures_of_report(report)})
 
 
 def _written(report: dict[str, Any], path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.data import Dataset, as_dataset
 from pytest_mnnquant.sources.pytorch import digest, input_names
 from pytest_mnnquant.sources.spec import parse_spec
+from tests.browser import Page, browse
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "fixtures"
@@ -112,3 +114,9 @@ def digits_w4(workshop: Workshop) -> Variant:
 def random() -> np.random.Generator:
     """Seeded random numbers."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Page]:
+    """A real browser; tests that use it are marked `needs_chromium`."""
+    yield from browse()

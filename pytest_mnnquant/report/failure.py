@@ -48,7 +48,7 @@ def findings_text(head: str, result: Result) -> str:
     for number, finding in enumerate(findings[:_SHOWN]):
         space = LINES - _rows([*lines, *end]) - 1
         parts = _parts(result.check, finding, findings[number - 1] if number else None)
-        kept = _shortened(parts, space if number == 0 else sum(_LIMITS))
+        kept = _shortened(parts, space if number == 0 else 0)
         if _rows(kept) > space:
             break
         lines += kept

@@ -11,6 +11,7 @@ from typing import Any, Final
 WRITERS: Final = {
     ".json": "json_report",
     ".md": "markdown",
+    ".html": "html",
 }
 Render = Callable[[Mapping[str, Any]], str]
 
@@ -18,11 +19,11 @@ Render = Callable[[Mapping[str, Any]], str]
 def renderer(path: Path) -> Render:
     """What makes the text of this report. Raises `ValueError` for an ending that nobody writes or a missing extra."""
     if path.suffix not in WRITERS:
-        raise ValueError(f"--mnn-report: {path.name}: only {', '.join(WRITERS)} reports can be written")
+        raise ValueError(f"--mnn-report: {path.name}: reports end in {', '.join(WRITERS)}")
     try:
         found: Render = importlib.import_module(f"{__package__}.{WRITERS[path.suffix]}").render
     except ModuleNotFoundError as error:
-        needed = f"{path.suffix} reports need {error.name}: pip install 'pytest-mnnquant[report]'"
+        needed = f"{str(error.name).partition('.')[0]} is missing: pip install 'pytest-mnnquant[report]'"
         raise ValueError(f"--mnn-report: {path.name}: {needed}") from None
     return found
 

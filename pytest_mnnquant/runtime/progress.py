@@ -10,9 +10,9 @@ Listener = Callable[[int, int, str], None]
 _listeners: list[Listener] = []
 
 
-def listen(listener: Listener) -> None:
-    """Have this one hear of all steps from now on, in place of the one before."""
-    _listeners[:] = [listener]
+def listen(listener: Listener | None) -> None:
+    """Have this one hear of all steps from now on, in place of the one before; None: nobody."""
+    _listeners[:] = [listener] if listener else []
 
 
 def is_heard() -> bool:

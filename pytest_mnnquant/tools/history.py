@@ -10,29 +10,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.history.figures import NUMBERS
-from pytest_mnnquant.history.series import (
-    NOISY,
-    Commit,
-    MachineChange,
-    NamedStep,
-    VariantHistory,
-    by_machine,
-    histories,
-    machine_for,
-)
-from pytest_mnnquant.history.steps import FEWEST
+from pytest_mnnquant.history.plainly import OF_FIGURES, history_json
+from pytest_mnnquant.history.series import histories
 from pytest_mnnquant.history.storage import read_runs, storage_folder
 from pytest_mnnquant.report.history import history_text, plot_text
 from pytest_mnnquant.report.json_report import plain
 
 Tell = Callable[[str], None]
-_OF_FIGURES: Final = (
-    *("size", "float_size", "coverage", "accuracy", "metric", "ratio", "ratio_low", "ratio_high", "memory"),
-    *("float_memory", "failed"),
-)
 _COLUMNS: Final = (
     *("model", "variant", "time", "commit", "dirty", "complete", "machine", "cpu", "flags", "mnn"),
-    *_OF_FIGURES,
+    *OF_FIGURES,
 )
 
 
@@ -82,72 +69,6 @@ def show(given: argparse.Namespace, say: Tell, tell: Tell) -> int:
         draw = plot_text if given.plot else history_text
         say("\n\n".join(draw(value, figures) for value in values))
     return 0
-
-
-def history_json(history: VariantHistory, figures: Sequence[str] = NUMBERS, last: int | None = None) -> dict[str, Any]:
-    """A variant's history as plain values; of its runs the last ones."""
-    chosen = [row for row in history.rows if any(row.value(figure) is not None for figure in figures)]
-    return {
-        "model": history.model,
-        "variant": history.variant,
-        "runs": [
-            {
-                "time": row.run.time.isoformat(),
-                "commit": row.run.commit,
-                "dirty": row.run.dirty,
-                "complete": row.run.complete,
-                "machine": row.run.machine.machine,
-                "cpu": row.run.machine.cpu,
-                "flags": row.run.machine.flags,
-                "mnn": row.run.machine.mnn,
-                "host": str(row.run.machine),
-                **{name: getattr(row.figures, name) for name in _OF_FIGURES},
-                "file": str(row.run.path),
-            }
-            for row in (chosen[-last:] if last else chosen)
-        ],
-        "too_few": [figure for figure in figures if figure in NOISY and _is_too_short(history, figure)],
-        "left_out": max(0, len(chosen) - last) if last else 0,
-        "steps": [_step(one, history) for one in history.steps],
-        "possible": [_step(one, history) for one in history.possible],
-        "machine_changes": [_machine_change(one) for one in history.machines],
-    }
-
-
-def _is_too_short(history: VariantHistory, figure: str) -> bool:
-    groups = by_machine(history.rows, figure).values()
-    return bool(groups) and max(map(len, groups)) < FEWEST
-
-
-def _step(named: NamedStep, history: VariantHistory) -> dict[str, Any]:
-    several = len(by_machine(history.rows, named.figure)) > 1
-    return {
-        "figure": named.figure,
-        "before": named.step.before,
-        "after": named.step.after,
-        "change": named.step.change,
-        "p": named.step.p,
-        "commit": _commit(named.commit),
-        "previous": _commit(named.previous),
-        "earliest": _commit(named.earliest),
-        "latest": _commit(named.latest),
-        "host": str(named.machine) if several and machine_for(named.machine, "ratio") == named.machine else "",
-    }
-
-
-def _commit(commit: Commit) -> dict[str, Any]:
-    return {"name": commit.name, "dirty": commit.dirty, "time": commit.time.isoformat(), "runs": len(commit.values)}
-
-
-def _machine_change(change: MachineChange) -> dict[str, Any]:
-    return {
-        "figure": change.figure,
-        "before": change.level_before,
-        "after": change.level_after,
-        "from": str(change.before),
-        "to": str(change.after),
-        "time": change.time.isoformat(),
-    }
 
 
 def _export(values: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_model_that_is_none_is_refused(refused: Refused, spec: str, says: str)
         ("--mnn-min-size-ratio=-1", "argument --mnn-min-size-ratio: -1 is out of range; allowed: at least 0"),
         ("--mnn-max-latency-ratio=x", "argument --mnn-max-latency-ratio: 'x' is not a number"),
         ("--mnn-timeout=0", "argument --mnn-timeout: 0 is out of range; allowed: at least 1"),
-        ("--mnn-report=r.txt", "--mnn-report: r.txt: only .json"),
+        ("--mnn-report=r.txt", "--mnn-report: r.txt: reports end in .json, .md, .html"),
         ("--mnn-calibration=none.npz", "none.npz: no such file"),
         ("--mnn-evaluation=none.py:data", "none.py: no such file"),
         ("--mnn-params=p.bin", "--mnn-params: goes with --mnn-quantized"),

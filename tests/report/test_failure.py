@@ -103,15 +103,34 @@ TREES = st.builds(
 )
 
 
+def rows(said: str) -> int:
+    """How many rows of a terminal of 80 columns a text takes."""
+    return sum(max(1, math.ceil(width(line) / COLUMNS)) for line in said.split("\n"))
+
+
 @given(st.lists(TREES, min_size=1, max_size=9), WORDS)
 @example([Finding("MNQ401", "m " * 400, "层" * 200, "c\n" * 90, "r " * 400)] * 8, "net")
 def test_a_failure_is_never_longer_than_25_lines_of_80_columns(findings: list[Finding], name: str) -> None:
     case = Case(gate=SimpleNamespace(settings=SimpleNamespace(name=name)))
     for said in (failure_text(case, judge("coverage", findings, {})), failure_text(case, skipped("latency", name))):
         lines = said.split("\n")
-        assert sum(max(1, math.ceil(width(line) / COLUMNS)) for line in lines) <= LINES
+        assert rows(said) <= 25 == LINES
         assert all(line.isprintable() for line in lines)
         assert "coverage failed" not in said or findings[0].code[:3] in lines[0]
+
+
+def test_findings_fill_the_lines_and_no_more() -> None:
+    found = [
+        rows(
+            text(
+                *(Finding("MNQ401", "m " * words, f"a{one}", f"{one} " * causes, f"{one} fix ") for one in range(count))
+            )
+        )
+        for words in range(1, 240, 24)
+        for causes in range(1, 240, 24)
+        for count in (2, 3, 4, 7)
+    ]
+    assert max(found) == LINES
 
 
 def test_what_a_long_failure_leaves_out_is_in_the_report() -> None:

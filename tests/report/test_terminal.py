@@ -125,6 +125,20 @@ def test_a_narrow_terminal_loses_units_then_places_then_names() -> None:
     assert long[3:5] == ["  a-pipeline-of-ones-own", f"{'':16}3.46x    98.8%     top-1 -0.0125  1.23x    ok"]
 
 
+def test_the_widest_figures_of_all_do_not_break_the_lines() -> None:
+    task = {"label": "characters", "float": 0.5, "quantized": 0.4}
+    records = [
+        *full("int8[train]", task=task),
+        record(judge("memory", [], {"memory_ratio": 12.5}), "int8[train]"),
+        record(judge("execution", [Finding("MNQ002", "no trace")], {}), "int8[train]"),
+        record(judge("size", [], {"size_ratio": 0.5}), "int8[train]"),
+    ]
+    for columns in (80, 100, 120, 200):
+        lines = summary(records, columns=columns)
+        assert max(map(width, lines)) < columns
+        assert any("2.00x LARGER" in line and "12.50x" in line and "1.23x" in line for line in lines)
+
+
 def test_quiet_is_the_verdict_alone() -> None:
     assert summary([*full("w8"), record(skipped("params", "none"))], verbosity=-1) == [
         "MNN quantization",

@@ -1,0 +1,103 @@
+"""A variant's history as plain values: what `pytest-mnnquant history` prints and exports, and reports plot."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_mnnquant.history.figures import NUMBERS
+from pytest_mnnquant.history.series import (
+    NOISY,
+    Commit,
+    MachineChange,
+    NamedStep,
+    VariantHistory,
+    by_machine,
+    histories,
+    machine_for,
+)
+from pytest_mnnquant.history.steps import FEWEST
+from pytest_mnnquant.history.storage import read_runs
+
+#: What is told of each run.
+OF_FIGURES: Final = (
+    *("size", "float_size", "coverage", "accuracy", "metric", "ratio", "ratio_low", "ratio_high", "memory"),
+    *("float_memory", "failed"),
+)
+# So many runs of each variant are plotted.
+_PLOTTED: Final = 200
+
+
+def past_runs(folder: Path | None, variants: Container[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The history of each of these variants (model, variant); none where there is no storage."""
+    if folder is None or not folder.is_dir():
+        return []
+    found = histories(read_runs(folder))
+    return [history_json(one, last=_PLOTTED) for one in found if (one.model, one.variant) in variants]
+
+
+def history_json(history: VariantHistory, figures: Sequence[str] = NUMBERS, last: int | None = None) -> dict[str, Any]:
+    """A variant's history as plain values; of its runs the last ones."""
+    chosen = [row for row in history.rows if any(row.value(figure) is not None for figure in figures)]
+    return {
+        "model": history.model,
+        "variant": history.variant,
+        "runs": [
+            {
+                "time": row.run.time.isoformat(),
+                "commit": row.run.commit,
+                "dirty": row.run.dirty,
+                "complete": row.run.complete,
+                "machine": row.run.machine.machine,
+                "cpu": row.run.machine.cpu,
+                "flags": row.run.machine.flags,
+                "mnn": row.run.machine.mnn,
+                "host": str(row.run.machine),
+                **{name: getattr(row.figures, name) for name in OF_FIGURES},
+                "file": str(row.run.path),
+            }
+            for row in (chosen[-last:] if last else chosen)
+        ],
+        "too_few": [figure for figure in figures if figure in NOISY and _is_too_short(history, figure)],
+        "left_out": max(0, len(chosen) - last) if last else 0,
+        "steps": [_step(one, history) for one in history.steps],
+        "possible": [_step(one, history) for one in history.possible],
+        "machine_changes": [_machine_change(one) for one in history.machines],
+    }
+
+
+def _is_too_short(history: VariantHistory, figure: str) -> bool:
+    groups = by_machine(history.rows, figure).values()
+    return bool(groups) and max(map(len, groups)) < FEWEST
+
+
+def _step(named: NamedStep, history: VariantHistory) -> dict[str, Any]:
+    several = len(by_machine(history.rows, named.figure)) > 1
+    return {
+        "figure": named.figure,
+        "before": named.step.before,
+        "after": named.step.after,
+        "change": named.step.change,
+        "p": named.step.p,
+        "commit": _commit(named.commit),
+        "previous": _commit(named.previous),
+        "earliest": _commit(named.earliest),
+        "latest": _commit(named.latest),
+        "host": str(named.machine) if several and machine_for(named.machine, "ratio") == named.machine else "",
+    }
+
+
+def _commit(commit: Commit) -> dict[str, Any]:
+    return {"name": commit.name, "dirty": commit.dirty, "time": commit.time.isoformat(), "runs": len(commit.values)}
+
+
+def _machine_change(change: MachineChange) -> dict[str, Any]:
+    return {
+        "figure": change.figure,
+        "before": change.level_before,
+        "after": change.level_after,
+        "from": str(change.before),
+        "to": str(change.after),
+        "time": change.time.isoformat(),
+    }

@@ -1,0 +1,153 @@
+"""What the HTML report shows in words: verdicts, variants side by side, findings. Plain values to plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pytest_mnnquant.report.html_figures import CELLS, EMPTY, Cell, details
+from pytest_mnnquant.report.html_layers import LayerView, layer_views
+
+#: The word and the sign of each outcome: no verdict is told by its colour alone.
+SIGNS: Final = {"passed": "✓", "failed": "✗", "skipped": "-", "inconclusive": "?"}
+_SEVERITIES: Final = ("error", "gap", "warning", "consequence")
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class FindingView:
+    """One finding of one model, with what follows from it. `variants` that have it tell their own figures in `said`."""
+
+    model: str
+    check: str
+    told: Json
+    also: tuple[Json, ...]
+    said: Mapping[str, str]
+
+    @property
+    def variants(self) -> str:
+        """The variants that it was found in."""
+        return ", ".join(self.said)
+
+    @property
+    def messages(self) -> list[tuple[str, list[str]]]:
+        """What was measured, with the variants that say the same."""
+        texts = dict.fromkeys(self.said.values())
+        return [(text, [label for label, own in self.said.items() if own == text]) for text in texts]
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The rules it speaks of."""
+        return tuple(dict.fromkeys([self.told["code"], *(one["code"] for one in self.also)]))
+
+
+@dataclass(frozen=True)
+class VariantView:
+    """One variant: a row of the verdicts, a column of its model's table. `id` is unique in the page."""
+
+    id: str
+    label: str
+    outcome: str
+    verdict: str
+    headline: str
+    cells: Mapping[str, Cell]
+    checks: Mapping[str, Json]
+    layers: tuple[LayerView, ...]
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """One model: its variants side by side (`rows` of cells, `checks` of outcomes), and train against eval."""
+
+    id: str
+    name: str
+    source: str
+    base: Json | None
+    variants: tuple[VariantView, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    checks: tuple[str, ...]
+    modes: tuple[Json, ...]
+
+
+def model_views(report: Json, portraits: Mapping[tuple[str, str], Json]) -> tuple[ModelView, ...]:
+    """All models of a report. `portraits` are by model and variant."""
+    return tuple(_model(f"m{place}", model, portraits) for place, model in enumerate(report["models"]))
+
+
+def label_of(variant: Json) -> str:
+    """A variant's name."""
+    return f"{variant['recipe']}[{variant['mode']}]" if variant.get("mode") else str(variant["recipe"])
+
+
+def _model(place: str, model: Json, portraits: Mapping[tuple[str, str], Json]) -> ModelView:
+    variants = tuple(
+        _variant(f"{place}v{number}", variant, portraits.get((model["name"], label_of(variant)), {}))
+        for number, variant in enumerate(model["variants"])
+    )
+    figures = [details(model, variant) for variant in model["variants"]]
+    titles = list(dict.fromkeys(title for one in figures for title in one))
+    rows = tuple((title, tuple(one.get(title, EMPTY) for one in figures)) for title in titles)
+    checks = tuple(dict.fromkeys(name for one in variants for name in one.checks))
+    source = model.get("source") or ""
+    modes = tuple(model.get("modes", ()))
+    return ModelView(place, model["name"], source, model.get("float"), variants, rows, checks, modes)
+
+
+def _variant(place: str, variant: Json, portrait: Json) -> VariantView:
+    checks = {check["check"]: check for check in variant["checks"]}
+    outcome, verdict = _verdict(checks)
+    first = next(iter(sorted_findings([one for check in checks.values() for one in check["findings"]])), None)
+    headline = _headline(first) if outcome == "failed" and first else ""
+    cells = {name: cell(checks.get(name, {}).get("metrics", {})) for name, cell in CELLS.items()}
+    missing = {check: part["unavailable"] for check, part in portrait.items() if part.get("unavailable")}
+    layers = layer_views(variant, portrait, checks.get("accuracy", {}).get("metrics", {}).get("suspect"))
+    return VariantView(place, label_of(variant), outcome, verdict, headline, cells, checks, layers, missing)
+
+
+def _verdict(checks: Mapping[str, Json]) -> tuple[str, str]:
+    failed = [name for name, check in checks.items() if check["outcome"] == "failed"]
+    if failed:
+        return "failed", f"failed: {', '.join(failed)}"
+    unsure = [name for name, check in checks.items() if check["outcome"] == "inconclusive"]
+    if unsure:
+        return "inconclusive", f"inconclusive: {', '.join(unsure)}"
+    judged = sum(check["outcome"] == "passed" for check in checks.values())
+    return ("passed", f"passed: {judged} checks") if judged else ("inconclusive", "nothing was judged")
+
+
+def _headline(told: Json) -> str:
+    return f"{told['code']} {told['rule']}" + (f" in {told['layer']}" if told["layer"] else "")
+
+
+def sorted_findings(findings: Sequence[Json]) -> list[Json]:
+    """Findings, those that fail a check by themselves first."""
+    return sorted(findings, key=lambda one: _SEVERITIES.index(one["severity"]))
+
+
+def finding_views(models: Sequence[ModelView]) -> list[FindingView]:
+    """All findings, errors first. What follows from another one is told there, what several variants have once."""
+    groups: dict[tuple[Any, ...], FindingView] = {}
+    for model in models:
+        for variant in model.variants:
+            for name, told in _findings(variant):
+                also = tuple(told["consequences"])
+                same = tuple(_key(one["check"], one) for one in also)
+                group = (model.name, *_key(name, told), told["severity"], told["cause"], told["remedy"], same)
+                known = groups.get(group)
+                said = {**(known.said if known else {}), variant.label: told["message"]}
+                groups[group] = FindingView(model.name, name, told, also, said)
+    return sorted(groups.values(), key=lambda one: _SEVERITIES.index(one.told["severity"]))
+
+
+def _findings(variant: VariantView) -> Iterator[tuple[str, Json]]:
+    every = [(name, one) for name, check in variant.checks.items() for one in check["findings"]]
+    below = {_key(one["check"], one) for _, told in every for one in told["consequences"]}
+    yield from (
+        (name, told) for name, told in every if not (told["severity"] == "consequence" and _key(name, told) in below)
+    )
+
+
+def _key(check: str, told: Json) -> tuple[str, str, str | None]:
+    return check, told["code"], told["layer"]

@@ -1,0 +1,88 @@
+"""On a terminal one line says what is being done; when it is gone, pytest's own lines are as ever."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from pytest_mnnquant.quantize.store import Store
+from tests.plugin.conftest import NET, Files
+
+COLUMNS = 70
+
+
+def on_a_terminal(folder: Path, *args: str) -> str:
+    """All that pytest writes to a terminal of 70 columns."""
+    main, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
+    own = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "PYTEST_XDIST_WORKER")}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *args]
+    process = subprocess.Popen(command, cwd=folder, stdout=child, stderr=child, env={**own, "TERM": "xterm"})
+    os.close(child)
+    parts = []
+    while True:
+        try:
+            part = os.read(main, 1 << 16)
+        except OSError:  # The other end is closed.
+            break
+        if not part:
+            break
+        parts.append(part)
+    os.close(main)
+    assert process.wait(60) == 0
+    return b"".join(parts).decode()
+
+
+def screen(written: str) -> list[str]:
+    """What a terminal shows in the end."""
+    lines, row, column = [""], 0, 0
+    for token in re.findall(r"\x1b\[\d*[A-Za-z]|.|\n|\r", written, re.DOTALL):
+        if token == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif token == "\r":
+            column = 0
+        elif token == "\x1b[K":
+            lines[row] = lines[row][:column]
+        elif token == "\x1b[A":
+            row -= 1
+        elif token.startswith("\x1b") and token.endswith("C"):
+            column += int(token[2:-1])
+        else:
+            assert not token.startswith("\x1b"), token
+            assert len(token) == 1
+            lines[row] = lines[row][:column].ljust(column) + token + lines[row][column + 1 :]
+            column += 1
+    return [line.rstrip() for line in lines]
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_line_says_what_is_done_and_is_gone_in_the_end(
+    files: Files, store: Store, tmp_path: Path, verbose: bool
+) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    args = ["--mnn-model=net.py:build", "--mnn-recipe=w8", "-k", "size or execution", f"--mnn-cache-dir={store.root}"]
+    written = on_a_terminal(tmp_path, *args, *(["-v"] if verbose else []))
+    drawn = re.findall(r"  (net [^\r\n]*), \d+ s(?=[\r\n])", written)
+    assert drawn[0] == "net loading the PyTorch model"
+    assert {"net exporting and converting to float", "net w8: running"} <= {*drawn}
+    lines = screen(written)
+    assert not [line for line in lines if "running" in line or "loading" in line]
+    if verbose:
+        assert [" ".join(line.split()[:2]) for line in lines if line.startswith("net.py:")] == [
+            "net.py:build::w8::execution PASSED",
+            "net.py:build::w8::size PASSED",
+        ]
+    else:
+        assert [line.split() for line in lines if line.startswith("net.py:")] == [["net.py:build", "..", "[100%]"]]
+    assert all(len(line) < COLUMNS for line in drawn)
+    assert "net: ok (2 passed)" in lines

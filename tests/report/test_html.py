@@ -1,0 +1,161 @@
+"""The HTML report as text: what is in it, what is told once, and that names are text whatever they are."""
+
+from __future__ import annotations
+
+import math
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_mnnquant.checks.rules import RULES
+from pytest_mnnquant.report.files import write_report
+from pytest_mnnquant.report.html import page, portraits
+from pytest_mnnquant.report.html_pages import rule_pages
+from pytest_mnnquant.report.json_report import build_report
+from tests.report.made import charted, finding, layer, records
+
+HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
+LAYERS = [layer("first", 1), layer("left", 2, quantized=False), layer("kept", 3, quantized=False, skipped=True)]
+
+
+def text(found: list[dict[str, Any]], past: Any = ()) -> str:
+    """The page of these records."""
+    return page(build_report(found, {"MNN": "3.6.1"}), portraits(found), past)
+
+
+def words(page: str) -> str:
+    """What a page says, without its tags and scripts."""
+    bare = re.sub(r"(?s)<(script|style).*?</\1>|<[^>]+>", " ", page)
+    return " ".join(unescape(bare).split())
+
+
+def test_the_verdict_is_first_and_in_words() -> None:
+    said = words(text(records(LAYERS, [finding("MNQ401", "left")])))
+    assert said.index("2 failed") < said.index("failed: coverage") < said.index("Findings") < said.index("Layers")
+    assert "MNQ401 a-rule in left" in said
+    assert "1 failed, 1 passed" in text([*records(LAYERS, [finding("MNQ401", "left")], modes=["eval"]),
+                                         *records(LAYERS, modes=[None], model="other")])  # fmt: skip
+
+
+def test_a_run_of_nothing_says_so() -> None:
+    assert "Nothing was judged" in words(text([]))
+
+
+def test_layers_left_float_are_told_apart_from_those_left_on_purpose() -> None:
+    rows = re.findall(
+        r"(?s)<tr ([^>]*)>\s*<th scope=\"row\"><button[^>]* value=\"(\w+)\".*?</tr>", text(records(LAYERS))
+    )
+    assert {name for kind, name in rows if "fault" in kind} == {"left"}
+    said = words(text(records(LAYERS, modes=["eval"])))
+    assert [said.count(word) for word in ("as asked", "LEFT FLOAT", "float on request")] == [3, 1, 1]
+
+
+def test_what_several_variants_have_is_told_once_with_the_figures_of_each() -> None:
+    first = records(LAYERS, [finding("MNQ801", message="10 bytes")], modes=["train"])
+    other = records(LAYERS, [finding("MNQ801", message="12 bytes")], modes=["eval"])
+    said = words(text([*first, *other]))
+    assert said.count("mend it") == 1
+    assert "int8[train], int8[eval]" in said
+    assert "int8[train]: 10 bytes" in said
+    assert "int8[eval]: 12 bytes" in said
+
+
+def test_what_follows_from_an_error_is_told_below_it_alone() -> None:
+    below = finding("MNQ401", "left", "consequence", follows="MNQ304 x (params)")
+    root = finding("MNQ304", "left", consequences=[{"check": "coverage", **below}])
+    said = words(text(records(LAYERS, [below, root], modes=["eval"])))
+    assert "1 more finding follows from this or is like it" in said
+    assert said.count("left is wrong") == 2
+    alone = words(text(records(LAYERS, [below], modes=["eval"])))
+    assert "follows from MNQ304 x (params)" in alone  # where what it follows from is not in the report
+
+
+def test_names_are_text() -> None:
+    found = records([layer(HOSTILE)], [finding("MNQ401", HOSTILE, cause=HOSTILE)], model=HOSTILE, source=HOSTILE)
+    written = text(found)
+    assert "<script>alert" not in written
+    assert "<img" not in written
+    assert words(written).count(HOSTILE) > 4
+
+
+def test_chinese_names_and_names_that_are_no_utf8(tmp_path: Path) -> None:
+    found = records([layer("卷积/第一层")], model="模型", source="目录/模型\udcff.py:构建")
+    path = tmp_path / "报告.html"
+    write_report({**build_report(found, {}), "records": found}, path)
+    said = words(path.read_text(encoding="utf-8"))
+    assert "模型" in said
+    assert "卷积/第一层" in said
+    assert "目录/模型\\udcff.py:构建" in said
+    assert [one.name for one in tmp_path.iterdir()] == ["报告.html"]
+
+
+def test_every_rule_that_occurs_has_its_page_in_the_report() -> None:
+    written = text(records(LAYERS, [finding("MNQ401", consequences=[{"check": "size", **finding("MNQ801")}])]))
+    linked = set(re.findall(r'href="#(rule-\w+)"', written))
+    assert linked == {"rule-MNQ401", "rule-MNQ801"} == set(re.findall(r'<details [^>]*id="(rule-\w+)"', written))
+    assert "Why it happens" in words(written)
+
+
+def test_all_pages_can_be_rendered_and_lead_nowhere_but_to_each_other() -> None:
+    pages = {one.code: one for one in rule_pages(sorted(RULES))}
+    assert set(pages) == set(RULES)
+    for code, one in pages.items():
+        assert one.title.startswith(code)
+        targets = re.findall(r'href="([^"]*)"', one.body)
+        assert all(target.startswith("https://") or target.removeprefix("#rule-") in pages for target in targets)
+        assert not re.search(r"<h[12]>", one.body)
+    (alone,) = rule_pages(["MNQ914"])
+    assert ".md" not in "".join(re.findall(r"<a[^>]*>", alone.body))
+
+
+def test_charts_get_what_was_gathered_and_nothing_that_json_lacks() -> None:
+    found = records(LAYERS, modes=["eval"])
+    loss, *_ = next(one["portrait"]["losses"] for one in found if one["check"]["check"] == "accuracy")
+    loss["own_sqnr_db"] = math.inf
+    written = text(found)
+    (model,) = charted(written)
+    (variant,) = model["variants"]
+    assert [name for name, *_ in variant["layers"]] == ["left", "kept", "first"]  # the largest in the file first
+    assert variant["losses"][0] == ["first", "first", None, 25.0]
+    assert set(variant["weights"]) == {"first", "left", "kept"}
+    assert variant["ends"]["left"] == ["first:out", "left:out"]
+    assert len(variant["ratios"]) == 150
+    assert "exact" in words(written)
+
+
+def test_what_could_not_be_gathered_is_said() -> None:
+    found = records(LAYERS, modes=["eval"])
+    for record in found:
+        if record["check"]["check"] == "accuracy":
+            record["portrait"] = {"unavailable": "MNN crashed"}
+    assert "Not shown for int8[eval], error added per layer: MNN crashed" in words(text(found))
+
+
+def test_history_is_plotted_from_the_second_run_on() -> None:
+    run = {"time": "2026-01-01T00:00:00+00:00", "commit": "abc", "dirty": False}
+    figures = {"size": 10, "coverage": 1.0, "accuracy": None, "ratio": None, "memory": None}
+    past = {"model": "net", "variant": "int8[eval]", "steps": [], "runs": [run | figures]}
+    found = records(LAYERS, modes=["eval"])
+    assert 'data-chart="history"' not in text(found, [past])
+    written = text(found, [{**past, "runs": [run | figures, run | figures]}])
+    assert 'data-chart="history"' in written
+    assert charted(written)[0]["history"][0]["figures"] == {"size": [10, 10], "coverage": [1.0, 1.0]}
+
+
+def test_a_thousand_layers_are_a_few_megabytes() -> None:
+    rows = [layer(f"/blocks/blocks.{place}/conv/Conv_output_0", place) for place in range(1000)]
+    assert len(text(records(rows))) < 6e6
+
+
+@pytest.mark.parametrize("folder", ["report.html", "deep/er/report.html"])
+def test_it_is_written_whole_or_not_at_all(tmp_path: Path, folder: str) -> None:
+    path = tmp_path / folder
+    write_report(build_report([], {}), path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        write_report(build_report(records([{**layer("x"), "bytes": None}]), {}), path)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]

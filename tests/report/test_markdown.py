@@ -1,0 +1,150 @@
+"""Markdown for GitHub: whatever names hold, the page keeps its shape, says it all, and is never too long."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from pytest_mnnquant.checks.finding import Finding, Result, judge, skipped
+from pytest_mnnquant.report.json_report import build_report
+from pytest_mnnquant.report.markdown import LIMIT, render
+from tests.report.test_terminal import full, record
+
+# GitHub's Markdown is CommonMark with tables; HTML passes.
+PAGE = MarkdownIt("commonmark", {"html": True}).enable("table")
+OURS = {*("h2", "h3", "p", "code", "table", "thead", "tbody", "tr", "th", "td", "strong", "details", "summary")}
+OURS |= {*("ul", "li", "pre", "em")}
+
+
+def told(*results: Result, **more: Any) -> str:
+    return render(build_report([record(result) for result in results], {"MNN": "3.6.1", "torch": ""}, **more))
+
+
+def page(text: str) -> str:
+    return str(PAGE.render(text))
+
+
+def words(text: str) -> str:
+    """What a reader of the page sees; the joiner that keeps an @ from calling somebody is not seen."""
+    return " ".join(html.unescape(re.sub(r"</?[a-z][^>]*>", "", text)).replace("\u2060", "").split())
+
+
+FAILING = judge(
+    "params",
+    [
+        Finding(
+            "MNQ304",
+            "output tensor 'a' is not in the model",
+            "/conv1/Conv",
+            "name does not match",
+            "rename it",
+            consequences=(Finding("MNQ401", "is float", "/conv1/Conv", check="coverage"),),
+        )
+    ],
+    {},
+)
+
+
+def test_a_finding_says_what_was_measured_why_and_what_to_do() -> None:
+    said = words(page(told(FAILING)))
+    for part in (
+        "MNN quantization: FAILED",
+        "digits: FAILED",
+        "MNQ304 params-name-mismatch in /conv1/Conv (int8[eval], params)",
+        "Measured: output tensor 'a' is not in the model",
+        "Why: name does not match",
+        "Fix: rename it",
+        "What follows from it: coverage: MNQ401 layer-is-float in /conv1/Conv",
+        "pytest-mnnquant explain MNQ304 says more.",
+        "MNN 3.6.1; Python",
+    ):
+        assert part in said
+    assert "http" not in told(FAILING)
+
+
+def test_each_model_has_a_table_of_its_variants() -> None:
+    said = page(told(judge("size", [], {"size_ratio": 2.0}), skipped("accuracy", "no data")))
+    assert "<td><code>int8[eval]</code></td>\n<td>2.00x smaller</td>" in said.replace("&#91;", "[").replace(
+        "&#93;", "]"
+    )
+    assert "MNN quantization: ok" in words(said)
+    assert "Skipped accuracy: no data (int8[eval])" in words(said)
+
+
+def test_what_is_open_or_only_warned_of_is_told() -> None:
+    said = words(page(told(judge("execution", [Finding("MNQ002", "no trace"), Finding("MNQ710", "pools")], {}))))
+    assert "MNN quantization: inconclusive" in said
+    assert "MNQ002 no-op-trace (int8[eval], execution) Measured: no trace" in said
+    assert "Warning MNQ710 x86-max-pool, int8[eval]: pools" in said
+
+
+def test_the_baseline_file_has_a_part_of_its_own() -> None:
+    check = judge("entries", [Finding("MNQ912", "net w8: its source is not there", remedy="update")], {}).as_json()
+    said = words(page(told(judge("size", [], {}), baseline={"path": "b.json", "check": check})))
+    assert "MNN quantization: FAILED" in said
+    assert "b.json: failed MNQ912 baseline-stale (baseline, entries) Measured: net w8: its source is not there" in said
+
+
+def test_nothing_to_tell_is_told() -> None:
+    assert "MNN quantization: nothing was checked" in told()
+
+
+def test_a_log_keeps_its_lines_and_can_not_end_its_block() -> None:
+    cause = "last lines of MNN's log:\n```\n<script>\n# no title"
+    said = page(told(judge("size", [Finding("MNQ201", "crashed", cause=cause)], {})))
+    assert "<pre><code>```\n&lt;script&gt;\n# no title\n</code></pre>" in said
+
+
+ANY = st.text(max_size=40) | st.sampled_from(
+    [
+        "a|b",
+        "`code`",
+        "<b>bold</b>",
+        "</details>",
+        "*a* _b_",
+        "[x](y)",
+        "@someone",
+        "a\n\n# b",
+        "\\",
+        "&lt;",
+        "__init__",
+    ]
+)
+
+
+@given(model=ANY.filter(str.strip), label=ANY.filter(str.strip), layer=ANY, message=ANY, cause=ANY)
+@example("|`<", "@a|", "</summary>", "| a | b |", "x\n</code></pre>\n```")
+def test_no_name_breaks_the_page(model: str, label: str, layer: str, message: str, cause: str) -> None:
+    finding = Finding("MNQ401", f"m {message}", layer, cause)
+    records: list[Mapping[str, Any]] = [*full(label, outputs={}), record(judge("params", [finding], {}), label)]
+    report = build_report([{**one, "model": model} for one in records], {})
+    said = page(render(report))
+    outside = re.sub(r"<pre>.*?</pre>", "<pre></pre>", said, flags=re.DOTALL)
+    assert {*re.findall(r"</?([a-z][a-z0-9]*)[ >]", outside)} <= OURS
+    assert said.count("<td>") == 7
+    assert said.count("<details>") == said.count("</details>") == 1
+    seen = words(said.replace("<p>", " <p>"))
+    for name in (model, layer, message):
+        assert "".join(name.split()) in "".join(seen.split())
+    assert not re.search(r"@[A-Za-z0-9]", html.unescape(re.sub(r"<(code|pre)>.*?</\1>", "", said, flags=re.DOTALL)))
+
+
+@pytest.mark.parametrize(("models", "findings", "length"), [(400, 1, 10), (1, 400, 1000), (30, 30, 5000), (3000, 0, 1)])
+def test_the_page_is_never_longer_than_github_takes_and_says_what_it_left_out(
+    models: int, findings: int, length: int
+) -> None:
+    errors = [Finding("MNQ401", "层" * length, f"layer{number}") for number in range(findings)]
+    result = judge("coverage", errors, {})
+    report = build_report([record(result, model=f"m{number}") for number in range(models)], {})
+    text = render(report)
+    assert 0.9 * LIMIT < len(text) <= LIMIT
+    assert re.search(r"Left out, since GitHub takes no more: \d+ (tables|errors)", text)
+    assert text.index("### ") < 100
+    assert text.count("<details>") == text.count("</details>")

@@ -1,0 +1,79 @@
+"""How far a step is reaches who listens, from this process and from children; and no one else is bothered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pytest_mnnquant.quantize.collect import extremes
+from pytest_mnnquant.quantize.observe import Value
+from pytest_mnnquant.runtime import runner
+from pytest_mnnquant.runtime.child import NativeFailure, run_job
+from pytest_mnnquant.runtime.progress import advance, is_heard, listen
+from pytest_mnnquant.sources.data import Dataset
+
+Heard = list[tuple[int, int, str]]
+CHILD = """
+import pathlib, time
+pathlib.Path("progress").write_text("3 7 pairs")
+time.sleep(1)
+pathlib.Path("result.json").write_text("{}")
+"""
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    """What was told while the test ran."""
+    told: Heard = []
+    listen(lambda *how_far: told.append(how_far))
+    yield told
+    listen(None)
+
+
+def child(folder: Path, text: str, timeout: float = 60) -> None:
+    (folder / "child.py").write_text(text)
+    run_job("any", folder, timeout=timeout, what="it", program=folder / "child.py")
+
+
+def test_a_child_is_heard_of_while_it_works(tmp_path: Path, heard: Heard) -> None:
+    (tmp_path / "progress").write_text("9 9 batches of the job before")
+    child(tmp_path, CHILD)
+    assert (3, 7, "pairs") in heard
+    assert {*heard} <= {(3, 7, "pairs"), (0, 0, "")}
+
+
+def test_a_child_that_tells_nothing_is_waited_for_aloud(tmp_path: Path, heard: Heard) -> None:
+    child(tmp_path, CHILD.replace("3 7 pairs", "soon"))
+    assert {*heard} == {(0, 0, "")}
+
+
+def test_a_child_that_hangs_ends_in_time_whoever_listens(tmp_path: Path, heard: Heard) -> None:
+    with pytest.raises(NativeFailure, match=r"no end after 0\.6 s"):
+        child(tmp_path, "import time\ntime.sleep(60)", timeout=0.6)
+    assert heard
+
+
+def test_calibration_in_pytorch_tells_its_batches(heard: Heard) -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(4, 2)).eval()
+    data = Dataset({"x": np.ones((70, 4), np.float32)})
+    extremes(network, {Value("", "input0", 0)}, data)
+    assert heard == [(0, 3, "batches"), (1, 3, "batches"), (2, 3, "batches")]
+
+
+def test_the_program_of_the_child_tells_its_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.ones((70, 4), np.float32))
+    told = [Path("progress").read_text() for _ in runner.batches({"inputs": {"x": "x.npy"}, "batch": 32})]
+    assert told == ["0 3 batches", "1 3 batches", "2 3 batches"]
+    Path("progress").unlink()
+    assert len([*runner.batches({"inputs": {"x": "x.npy"}, "batch": 70})]) == 1
+    assert not Path("progress").exists()  # One batch is no way to go.
+
+
+def test_where_nobody_listens_nothing_is_told() -> None:
+    assert not is_heard()
+    advance(1, 2, "batches")

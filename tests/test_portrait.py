@@ -1,0 +1,111 @@
+"""What is gathered for the HTML report, from real variants of real models."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pytest_mnnquant.case import Case
+from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.portrait import BINS, portrait
+from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.quantize.store import Store
+from pytest_mnnquant.runtime.timing import TimingSettings
+from pytest_mnnquant.settings import model_settings
+from pytest_mnnquant.sources.spec import parse_spec
+from tests.conftest import FIXTURES, quietly
+
+
+@pytest.fixture(scope="module")
+def gate(store: Store) -> Gate:
+    spec = parse_spec("digits_cnn.py:build", FIXTURES)
+    return Gate(model_settings(spec.text, "digits", FIXTURES, {}), spec, store, quietly)
+
+
+@pytest.fixture(scope="module")
+def case(gate: Gate) -> Case:
+    return Case(gate, recipe_named("int8"), "eval")
+
+
+def values(bars: dict[str, Any], counts: list[int]) -> tuple[float, float]:
+    """Mean and standard deviation of what a histogram holds."""
+    step = (bars["high"] - bars["low"]) / BINS
+    places = bars["low"] + (np.arange(BINS) + 0.5) * step
+    mean = float(np.average(places, weights=counts))
+    return mean, float(np.average(np.square(places - mean), weights=counts)) ** 0.5
+
+
+def test_weights_are_those_of_both_files(case: Case) -> None:
+    found = portrait(case, "weights")["weights"]
+    assert len(found) == len(case.match.pairs) == 4
+    for layer, stored in case.match.pairs:
+        bars = found[layer.name]
+        for counts, weights in (
+            (bars["float"], case.variant.base.decoded(layer)),
+            (bars["stored"], case.model.decoded(stored)),
+        ):
+            mean, deviation = values(bars, counts)
+            assert deviation == pytest.approx(float(weights.std()), rel=0.05)
+            assert mean == pytest.approx(float(weights.mean()), abs=0.1 * deviation)
+
+
+def test_activations_are_the_float_models_with_the_range_of_the_codes(case: Case) -> None:
+    found = portrait(case, "calibration")
+    scales = {row["name"]: (row["scale_in"], row["scale_out"]) for row in case.as_json["layers"]}
+    for name, (entering, leaving) in found["ends"].items():
+        for tensor, scale in zip((entering, leaving), scales[name], strict=True):
+            low, high = found["tensors"][tensor]["codes"]
+            assert (high - low) / scale == pytest.approx(254, abs=1)
+    data = case.gate.prepared.evaluation
+    assert data is not None
+    (image,) = data.inputs.values()
+    first = found["tensors"][next(iter(found["ends"].values()))[0]]
+    inputs = [one for one in found["tensors"].values() if one["high"] <= image.max() and one["low"] == image.min()]
+    assert inputs, first
+
+
+def test_errors_are_those_that_the_accuracy_check_would_find(case: Case) -> None:
+    found = portrait(case, "accuracy")
+    known = case.known_losses
+    assert known is not None
+    assert [one["name"] for one in found["losses"]] == [layer.name for layer in known.layers]
+    assert all(one["reached_sqnr_db"] < 60 for one in found["losses"])
+
+
+def test_pairs_are_those_that_were_timed(case: Case) -> None:
+    assert portrait(case, "latency") == {}
+    times = case.times(TimingSettings(budget=0.5))
+    ratios = portrait(case, "latency")["ratios"]
+    assert len(ratios) == min(500, len(times.reference))
+    assert np.median(ratios) == pytest.approx(float(np.median(times.candidate / times.reference)), rel=0.05)
+
+
+def test_it_is_plain_and_small(case: Case) -> None:
+    for check in ("weights", "calibration", "accuracy"):
+        assert len(json.dumps(portrait(case, check))) < 4 * 4000  # 4 layers
+
+
+def test_other_checks_have_nothing_to_show(case: Case) -> None:
+    assert portrait(case, "size") == {}
+
+
+def test_without_data_there_is_a_reason(case: Case) -> None:
+    prepared = dataclasses.replace(case.gate.prepared, calibration=None, evaluation=None)
+    blind = Gate(case.gate.settings, case.gate.spec, case.gate.store, quietly)
+    blind.__dict__["_prepared"] = prepared
+    other = Case(blind, case.recipe, "eval", made=case.variant)
+    assert portrait(other, "accuracy") == {"unavailable": "no evaluation data were given"}
+    assert portrait(other, "calibration") == {"unavailable": "no calibration or evaluation data were given"}
+
+
+def test_what_takes_too_long_is_said_and_fails_nothing(case: Case) -> None:
+    settings = dataclasses.replace(case.gate.settings, timeout=0.01)
+    hasty = Gate(settings, case.gate.spec, case.gate.store, quietly)
+    hasty.__dict__["_prepared"] = case.gate.prepared
+    other = Case(hasty, case.recipe, "eval", made=case.variant)
+    assert "0.01 s" in portrait(other, "calibration")["unavailable"]
+    assert "0.01 s" in portrait(other, "accuracy")["unavailable"]
