@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +20,7 @@ from pymdownx.slugs import slugify
 from pytest_mnnquant.checks import BASELINE, CHECKS
 from pytest_mnnquant.checks.rules import RULES
 from tests.conftest import ROOT
-from tests.docs.book import blocks
+from tests.docs.book import blocks, commands, plain
 from tests.docs.conftest import DOCS, page
 
 if sys.version_info >= (3, 11):
@@ -129,3 +131,34 @@ def test_what_the_page_on_own_tests_shows_is_what_the_example_does() -> None:
         shown = functions(text)
         assert shown
         assert shown == {name: done[name] for name in shown}
+
+
+#: Pages whose commands are typed, and compared with what they print.
+TYPED = ["docs/tutorial.md", "docs/calibration.md", "docs/guarding.md"]
+
+
+@pytest.mark.parametrize("name", ["docs/index.md", "docs/reading-a-report.md"])
+def test_output_that_is_explained_is_output_of_a_page_that_is_typed(name: str) -> None:
+    printed = [
+        line
+        for typed in TYPED
+        for block in blocks(page(typed))
+        if block.language == "console"
+        for command in commands(block)
+        for line in command.shown
+    ]
+    shown = [line for block in blocks(page(name)) if block.language == "text" for line in block.text.splitlines()]
+    assert shown
+    for line in shown:
+        assert any(plain(one).startswith(plain(line).removesuffix(" ...")) for one in printed), line
+
+
+def test_the_readme_shows_what_make_demo_runs() -> None:
+    """Its commands are not typed here: they make, and run in, the environment that these tests run in."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    make = ["make", "-n", "demo", "VENV=.venv", "READY=.ready-for-nobody"]
+    made = subprocess.run(make, cwd=ROOT, env=own, capture_output=True, text=True)
+    runs = " ".join(made.stdout.replace("\\\n", " ").replace("--quiet ", "").split())
+    (demo,) = (block for block in blocks(page("README.md")) if "demo/plant.py" in block.text)
+    for command in commands(demo):
+        assert " ".join(command.line.replace("\\\n", " ").split()) in runs
