@@ -6,7 +6,8 @@ A comparison is one child process in which a candidate and the accepted model ru
 are the same int8 network, in two files. Slow-downs are real: a network with layers more, or a thread less; by how much
 it is slower is measured by many pairs, beside as many busy loops (0 to 3) as the comparisons that it is told for. The
 same comparisons are judged by what pytest-benchmark stores: this process' mean, minimum, and ratio to the float model,
-against those of the comparison before. `--write` puts the tables into docs/latency.md.
+against those of the comparison before (the accepted model's ratio to the float model is the candidate's, divided by how
+much slower that really is). `--write` puts the tables into docs/latency.md.
 """
 
 from __future__ import annotations
