@@ -58,7 +58,8 @@ def judged(config: pytest.Config, case: Case, node_id: str, beside: Collection[s
         # In an update the conversion check alone tells it.
         return _refused(("conversion",), {}) if updates else judge(BASELINE, [finding], {})
     failed = tuple(name for name, result in found.items() if result.outcome == FAILED)
-    record = measured(case, figures, failed)
+    unmeasured = {_GIVES[name]: result.reason for name, result in found.items() if name in _GIVES and result.reason}
+    record = {**measured(case, figures, failed), "unmeasured": unmeasured}
     if updates:
         return _refused(failed, record) if failed else Result(BASELINE, PASSED, metrics=record)
     entry = state.baseline.entry(figures.model, figures.variant)
@@ -67,8 +68,8 @@ def judged(config: pytest.Config, case: Case, node_id: str, beside: Collection[s
         told = f"{state.settings.baseline} has no figures of {figures.model} {figures.variant}"
         return judge(BASELINE, [Finding("MNQ911", told, remedy=f"accept them as they are: {mend}")], record)
     paired, unpaired = _paired(config, case, entry, state, figures, mend)
-    unmeasured = {_GIVES[name]: result.reason for name, result in found.items() if result.reason}
-    evidence = Evidence(figures, record["versions"], record["host"], unmeasured, paired, unpaired)
+    is_kept = paired is None and unpaired is None and _is_kept(entry, state, figures)
+    evidence = Evidence(figures, record["versions"], record["host"], unmeasured, paired, unpaired, is_kept)
     result = check_baseline(evidence, entry, mend)
     result = dataclasses.replace(result, metrics={**result.metrics, **record})
     result = without_ignored(result, case.gate.settings.ignore)
@@ -183,6 +184,13 @@ def _file_of(source: str) -> str:
     return place if place.endswith((".py", *MODEL_SUFFIXES)) else ""
 
 
+def _is_kept(entry: Entry, state: Bench, figures: Figures) -> bool:
+    """Whether the variant is the accepted model, which is kept beside the file to be timed against."""
+    path, allowed = state.settings.baseline, entry.tolerances.ratio_paired
+    kept = path is not None and folder_of(path) is not None and allowed is not None
+    return kept and entry.figures.sha256 == figures.sha256
+
+
 def _paired(
     config: pytest.Config, case: Case, entry: Entry, state: Bench, figures: Figures, mend: str
 ) -> tuple[PairedRatio | None, Finding | None]:
@@ -200,7 +208,7 @@ def _paired(
         told = f"ratio: the accepted model is not kept in {folder} yet"
         return None, Finding("MNQ003", told, remedy=f"have it kept: {mend}")
     if accepted.sha256 == figures.sha256:
-        return None, None  # One and the same model: what is left to compare is the stored ratio.
+        return None, None  # One and the same model: there is nothing to time.
     if disturbed := why_not_timed(config):
         told = f"ratio: not timed beside the accepted model: {disturbed}"
         return None, Finding("MNQ003", told, remedy="run it alone: -k baseline -p no:xdist")

@@ -224,7 +224,8 @@ def timing_of(case: Case, limits: Limits) -> TimingSettings:
 def _memory(case: Case, limits: Limits, strict: bool) -> Result:
     if case.model.has_subgraphs or case.gate.prepared.model.has_subgraphs:
         return skipped("memory", "MNN does not tell the memory of models with While or If bodies")
-    return check_memory(case.gate.float_memory, case.memory, case.recipe.activations)
+    mode = case.gate.settings.timing.memory_mode
+    return check_memory(case.gate.float_memory, case.memory, case.recipe.activations, mode)
 
 
 _JUDGES: Final[dict[str, Callable[[Case, Limits, bool], Result]]] = {

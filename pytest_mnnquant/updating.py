@@ -14,7 +14,7 @@ from pytest_mnnquant.checks import BASELINE
 from pytest_mnnquant.checks.accepted import Entry, usual_tolerances
 from pytest_mnnquant.history import artifacts
 from pytest_mnnquant.history.baseline import BadBaseline, Baseline
-from pytest_mnnquant.history.figures import figures_of
+from pytest_mnnquant.history.figures import figures_of, label_of
 from pytest_mnnquant.history.keeping import update_file
 from pytest_mnnquant.history.update import Changes, updated
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
@@ -45,7 +45,8 @@ def update(session: pytest.Session, records: Sequence[Mapping[str, Any]]) -> Tol
         return Told()
     if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return Told((f"baseline: {path.name} is as it was: the run did not end",))
-    ran = tuple(entries_of(build_report(records, versions())))
+    report = build_report(records, versions())
+    ran = tuple(entries_of(report))
     if not ran:
         return Told((f"baseline: {path.name} is as it was: no {BASELINE} check ran that could be accepted",))
     is_whole = not (session.shouldstop or session.shouldfail or is_narrowed(config))
@@ -65,7 +66,7 @@ def update(session: pytest.Session, records: Sequence[Mapping[str, Any]]) -> Tol
     except (BadBaseline, OSError) as error:
         what = f"{path} can't be written: {error.strerror}" if isinstance(error, OSError) else str(error)
         return Told(problem=f"--mnn-update-baseline: {what}")
-    return Told(tuple(changes.lines), is_refused=bool(changes.refused))
+    return Told((*_unmeasured(report), *changes.lines), is_refused=bool(changes.refused))
 
 
 def is_narrowed(config: pytest.Config) -> bool:
@@ -89,6 +90,16 @@ def entries_of(report: Mapping[str, Any]) -> Iterator[Entry]:
                 failed = failed or [BASELINE]
             figures = dataclasses.replace(base, **metrics.get("measured", {}), failed=tuple(dict.fromkeys(failed)))
             yield Entry(figures, usual_tolerances(figures), metrics.get("versions", {}), metrics.get("host", {}))
+
+
+def _unmeasured(report: Mapping[str, Any]) -> Iterator[str]:
+    """Which figures were not there to be accepted, and why."""
+    for model in report["models"]:
+        for variant in model["variants"]:
+            for check in variant["checks"]:
+                reasons = check["metrics"].get("unmeasured", {}) if check["check"] == BASELINE else {}
+                for figure, why in reasons.items():
+                    yield f"baseline: {model['name']} {label_of(variant)}: {figure} is not accepted anew: {why}"
 
 
 def _keep_models(folder: Path, ran: Sequence[Entry], after: Baseline, changes: Changes) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.checks.figures import NUMBERS, Figures
 from pytest_mnnquant.checks.finding import FAILED
+from pytest_mnnquant.runtime.timing import LOW
 
 __all__: Final = ["NUMBERS", "Figures", "figures_of", "figures_of_report", "label_of"]
 
@@ -25,6 +26,7 @@ def figures_of(model: Mapping[str, Any], variant: Mapping[str, Any]) -> Figures:
     size, accuracy = metrics.get("size", {}), metrics.get("accuracy", {})
     value, metric, lower = _accuracy(accuracy)
     latency, memory = metrics.get("latency", {}), metrics.get("memory", {})
+    which = "_low" if memory.get("memory_mode") == LOW else ""
     quantized, base = variant.get("quantized") or {}, model.get("float") or {}
     return Figures(
         model=model["name"],
@@ -39,8 +41,8 @@ def figures_of(model: Mapping[str, Any], variant: Mapping[str, Any]) -> Figures:
         ratio=latency.get("latency_ratio"),
         ratio_low=latency.get("latency_ratio_low"),
         ratio_high=latency.get("latency_ratio_high"),
-        memory=memory.get("session_bytes"),
-        float_memory=memory.get("float_session_bytes"),
+        memory=memory.get(f"session_bytes{which}"),
+        float_memory=memory.get(f"float_session_bytes{which}"),
         layers={layer["name"]: layer["storage"] or "missing" for layer in variant.get("layers", [])},
         failed=tuple(name for name, check in checks.items() if check["outcome"] == FAILED),
         sha256=quantized.get("sha256") or "",

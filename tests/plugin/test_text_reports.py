@@ -43,7 +43,7 @@ def test_the_ending_decides_what_is_written(
     run(*two, "--mnn-report=r.md", "--mnn-report=r.json")
     assert (pytester.path / "r.md").read_text(encoding="utf-8").startswith("## MNN quantization: FAILED\n")
     assert json.loads((pytester.path / "r.json").read_text(encoding="utf-8"))["strict"] is True
-    assert "--mnn-report: r.pdf: only .json, .md" in refused(*two, "--mnn-report=r.pdf")
+    assert "--mnn-report: r.pdf: reports end in .json, .md" in refused(*two, "--mnn-report=r.pdf")
 
 
 def test_a_summary_that_github_can_not_have_is_a_warning(
