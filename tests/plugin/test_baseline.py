@@ -343,6 +343,23 @@ def test_nothing_is_accepted_in_ci(
     assert ("CI is set" in found.text) == is_ci
 
 
+def test_jenkins_is_ci(refused: Refused, file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILD_NUMBER", "12")
+    assert "BUILD_NUMBER is set" in refused(MODEL, W8, QUICK, UPDATE)
+
+
+def test_memory_is_accepted_on_another_processor_where_latency_is_not_timed(run: Run, file: File) -> None:
+    assert run(MODEL, W8, UPDATE).status == 0
+    file.edit(lambda entry: entry["host"].update(processor="another"))
+    file.scale("memory", 0.5)
+    assert run(MODEL, W8, QUICK).failed == {"w8::baseline"}
+    found = run(MODEL, W8, QUICK, UPDATE)
+    assert "baseline: net w8: ratio is not accepted anew: not measured: benchmarks are disabled" in found.text
+    assert "memory " in found.text
+    assert run(MODEL, W8, QUICK).failed == set()
+    assert file.entry()["host"]["processor"] == "another"  # The ratio is of that one still.
+
+
 def test_the_flag_can_not_be_left_in_a_file(run: Run, refused: Refused, pytester: pytest.Pytester, file: File) -> None:
     pytester.makeini("[pytest]\nmnn_update_baseline = true")
     found = run(MODEL, W8, QUICK, "-k", "size", "-W", "default")
@@ -411,6 +428,7 @@ def test_workers_accept_and_compare(run: Run, file: File) -> None:
     assert found.status == 0, found.text
     assert "baseline: 2 added, 0 changed, 0 kept, 0 removed" in found.text
     assert "ratio" not in file.entry()["figures"]
+    assert "baseline: net w8: ratio is not accepted anew: not measured: other workers" in found.text
     file.edit(lambda entry: entry["figures"].update(size=7))
     found = run(MODEL, W8, "--mnn-recipe=fp16", "-n", "2", alone=True)
     assert (found.status, found.failed) == (1, {"w8::baseline"}), found.text
