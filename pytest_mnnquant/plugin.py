@@ -76,6 +76,10 @@ def pytest_runtest_makereport(
     return report
 
 
+# How runs end that have something to report, be it that nothing was checked.
+_ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
 class Records:
     """Gathers what the items of this run measured; tells it at the end."""
 
@@ -106,7 +110,8 @@ class Records:
 
             unkept = keep_history(self.config, self.found, ended=session)
             self.report = report_of(self.config, self.found, self.baseline)
-            self.problems, self.warnings = write_reports(self.config, self.report, self.found)
+            if self.found or (session.exitstatus in _ENDED and not self.config.option.collectonly):
+                self.problems, self.warnings = write_reports(self.config, self.report, self.found)
             self.warnings += [unkept] if unkept else []
             if self.config.getoption("mnn_update_baseline", None):
                 from pytest_mnnquant.updating import update

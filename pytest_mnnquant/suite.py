@@ -90,7 +90,7 @@ class CheckItem(_PlainItem):
         bench.add_figures(self.config, self.case, result)
         if result.outcome == PASSED:
             return
-        if result.outcome == FAILED or state.settings.strict:
+        if result.outcome == FAILED or (state.settings.strict and result.is_open):
             raise CheckFailed(failure_text(self.case, result))
         pytest.skip(f"inconclusive: {result.reason}" if result.outcome == INCONCLUSIVE else result.reason)
 

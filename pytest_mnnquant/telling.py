@@ -64,8 +64,8 @@ def write_reports(
     for path in bench_of(config).settings.reports:
         shown = {**report, "records": records, "past": _past(config, report)} if path.suffix == ".html" else report
         problems.append(_written(shown, path))
-    warnings = [] if config.option.collectonly else [append_summary(report)]
-    return [one for one in problems if one], [one for one in warnings if one]
+    unwritten = append_summary(report)
+    return [one for one in problems if one], [unwritten] if unwritten else []
 
 
 def tell(reporter: Any, report: dict[str, Any], records: list[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ LIMIT: Final = 65_536
 _TEXT, _NAME, _LIST = 2_000, 200, 10
 # What Markdown and HTML take for themselves; an underscore within a word is nobody's.
 _SPECIAL: Final = re.compile(r"[&<>`*\[\]|~#$\\]|(?<!\w)_+|_+(?!\w)")
+_CALL: Final = re.compile(r"(?<!\w)@")
 # What is told first where there is no room for all, and what it is called where it is left out.
 _HEAD, _TABLE, _ERROR, _GAP, _MODES, _WARNING, _SKIPPED = range(7)
 _KINDS: Final = ("", "tables", "errors", "unanswered questions", "comparisons of modes", "warnings", "skipped checks")
@@ -147,8 +148,8 @@ def _code(name: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Text as it is, on one line; an @ calls nobody."""
-    return _escaped(text).replace("@", "@&#8288;")
+    """Text as it is, on one line; an @ that begins a word would call somebody."""
+    return _CALL.sub("@&#8288;", _escaped(text))
 
 
 def _escaped(text: str) -> str:

@@ -120,7 +120,7 @@ def _failed(checks: Mapping[str, Json], strict: bool) -> str:
     roots: list[str] = []
     effects: list[str] = []
     for name, check in checks.items():
-        if strict and check["outcome"] in ("skipped", "inconclusive"):
+        if strict and check["outcome"] in ("skipped", "inconclusive") and not check["metrics"].get("needless"):
             roots.append(name)
         if check["outcome"] == "failed":
             severities = {finding["severity"] for finding in check["findings"]}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.report.json_report import united
 from pytest_mnnquant.report.modes import compare_modes, comparison_lines
 from pytest_mnnquant.report.rows import FAILED, FIGURES, OK, OPEN, Json, Row, label_of, rows_of, verdict_of
 from pytest_mnnquant.report.width import cut, pad, shown, width, wrapped
@@ -28,7 +30,7 @@ def write_summary(
         return
     columns -= 1  # A line that ends in the last column makes some terminals begin a new one.
     reporter.write_sep("=", "MNN quantization")
-    compared = compare_modes(records)
+    compared = compare_modes(united(records))
     for model in report["models"]:
         rows = rows_of(model, report["strict"])
         if verbosity >= 0:
@@ -40,6 +42,12 @@ def write_summary(
                     reporter.write_line(line)
         line, colour = _verdict(model, report["strict"], columns)
         reporter.write_line(line, **colour)
+    if (baseline := report["baseline"]) is not None and baseline["check"]["findings"]:
+        check = baseline["check"]
+        outcome, first = FAILED if check["outcome"] == "failed" else OK, check["findings"][0]
+        line = f"{shown(Path(baseline['path']).name)}: {outcome}: {first['code']} {first['rule']}, {first['message']}"
+        for part in wrapped("", shown(line), columns):
+            reporter.write_line(part, **_COLOURS[outcome], bold=True)
     for line in _notes(report, verbosity > 0, columns) if verbosity >= 0 else ():
         reporter.write_line(line, yellow=True)
 

@@ -23,7 +23,7 @@ def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> M
     recipe, _, mode = label.rstrip("]").partition("[")
     variant = {"recipe": recipe, "mode": mode or None}
     own = {"model": model, "source": f"{model}.py:build", "file": None, "float": None}
-    return {**own, "label": label, "variant": variant, "check": check.as_json()}
+    return {**own, "order": 0, "label": label, "variant": variant, "check": check.as_json()}
 
 
 def full(label: str = "w8", **more: Any) -> Records:
