@@ -169,7 +169,7 @@ OPTIONS: Final = (
     Option("no_cache", "make everything anew", kind=bool, default=False, per_model=False),
     Option("exporter", "PyTorch's ONNX exporter: torchscript or dynamo (default: torchscript)", "NAME",
            default="torchscript", choices=("torchscript", "dynamo")),
-    Option("strict", "skipped and inconclusive checks fail, where there is something to judge; confidence bounds decide",
+    Option("strict", "skipped and inconclusive checks fail where there is something to judge; confidence bounds decide",
            kind=bool, default=False, per_model=False),
     Option("suggest", "where accuracy fails, search for layers to leave float, other bits or another observer, and try "
            "each proposal", kind=bool, default=False),
