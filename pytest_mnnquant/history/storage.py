@@ -184,6 +184,6 @@ def _time(value: Any, where: str) -> datetime | None:
     try:
         # Python 3.10 does not know the Z of git's own times.
         time = datetime.fromisoformat(value.replace("Z", "+00:00"))
-    except (AttributeError, ValueError):
+        return time.astimezone(timezone.utc) if time.tzinfo else time.replace(tzinfo=timezone.utc)
+    except (AttributeError, ValueError, OverflowError):  # The last one: in UTC it is before the year 1.
         raise ValueError(f"{where}: {value!r} is no time") from None
-    return time.astimezone(timezone.utc) if time.tzinfo else time.replace(tzinfo=timezone.utc)
