@@ -177,6 +177,22 @@ def test_a_run_that_stops_early_is_not_complete(run: Run, given: tuple[str, ...]
     assert (found.complete, found.figures[0].failed) == (False, ("size",))
 
 
+def test_the_baseline_check_alone_appends_all_that_it_measured(
+    run: Run, given: tuple[str, ...], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    usual = (*given, "--mnn-evaluation=net.py:evaluation", "--benchmark-disable")
+    assert run(*usual, "-k", "not latency", "--mnn-update-baseline").status == 0
+    alone = run(*usual, "-k", "baseline and not entries")
+    assert alone.passed == {"w8::baseline"}, alone.text
+    whole, one = (ours.figures[0] for ours in kept(pytester))
+    assert (one.size, one.float_size, one.coverage) == (whole.size, whole.float_size, 1.0)
+    assert (one.accuracy, one.metric, one.lower_is_better) == (whole.accuracy, "top1", False)
+    assert one.memory
+    assert one.float_memory
+    assert one.sha256 == whole.sha256  # Of the file as it is, not the baseline's, without MNN's uuid.
+
+
 def test_workers_append_one_run(run: Run, given: tuple[str, ...], pytester: pytest.Pytester) -> None:
     assert run(*given, "-k", "size or coverage or latency", "-n2", alone=True).status == 0
     (found,) = kept(pytester)
