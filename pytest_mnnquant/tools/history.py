@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.history.figures import NUMBERS
 from pytest_mnnquant.history.plainly import OF_FIGURES, history_json
-from pytest_mnnquant.history.series import histories
+from pytest_mnnquant.history.series import VariantHistory, histories
 from pytest_mnnquant.history.storage import read_runs, storage_folder
 from pytest_mnnquant.report.history import history_text, plot_text
 from pytest_mnnquant.report.json_report import plain
@@ -60,6 +60,14 @@ def show(given: argparse.Namespace, say: Tell, tell: Tell) -> int:
             f"--model {given.model} --variant {given.variant}; there are: {', '.join(names)}"
         )
         return 1
+    there = [name for name in NUMBERS if any(_has(one, name) for one in found)]
+    found = tuple(one for one in found if any(_has(one, name) for name in figures))
+    if not found:
+        tell(
+            f"pytest-mnnquant: none of the {len(runs)} runs in {folder.resolve()} has {given.figure or 'a figure'}; "
+            f"there are: {', '.join(there) or 'none'}"
+        )
+        return 1
     values = [history_json(one, figures, given.last) for one in found]
     if given.export:
         _export(values, given.export)
@@ -69,6 +77,10 @@ def show(given: argparse.Namespace, say: Tell, tell: Tell) -> int:
         draw = plot_text if given.plot else history_text
         say("\n\n".join(draw(value, figures) for value in values))
     return 0
+
+
+def _has(history: VariantHistory, figure: str) -> bool:
+    return any(row.value(figure) is not None for row in history.rows)
 
 
 def _export(values: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -155,6 +155,18 @@ def test_a_variant_that_is_not_there_is_status_1_and_those_there_are_named(tool:
     assert "--variant w4; there are: net int8[eval]" in found.err
 
 
+def test_a_figure_that_no_run_has_is_status_1_and_those_there_are_named(tool: Tool, tmp_path: Path) -> None:
+    store(tmp_path, 1, size=1000, coverage=1.0)
+    found = tool("history", "--storage", tmp_path, "--figure", "accuracy")
+    assert (found.status, found.out) == (1, "")
+    assert found.err == f"pytest-mnnquant: none of the 1 runs in {tmp_path} has accuracy; there are: size, coverage\n"
+    store(tmp_path, 2, variant="w8", accuracy=0.9, metric="top1")
+    found = tool("history", "--storage", tmp_path, "--figure", "accuracy")
+    assert (found.status, found.err) == (0, "")
+    assert "w8" in found.out
+    assert "int8" not in found.out  # An empty table says nothing.
+
+
 def test_a_damaged_file_is_named_and_the_rest_is_told(tool: Tool, past: Path) -> None:
     (past / "Linux-CPython-3.11-64bit" / "0001_bad.json").write_text("{")
     found = tool("history", "--storage", past)
