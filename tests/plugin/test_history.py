@@ -76,6 +76,20 @@ def test_a_run_is_appended_with_its_figures_and_its_commit(
     assert first.machine.machine
 
 
+def test_the_branch_is_git_s_or_where_head_is_detached_ci_s(
+    run: Run, given: tuple[str, ...], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BRANCH_NAME", "GIT_BRANCH")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    made = commit(pytester)
+    for args, told in ((["-b", "feature"], "other"), (["--detach", made], "main"), (["--detach", made], "")):
+        subprocess.run(["git", "checkout", "-q", *args], cwd=pytester.path, check=True)
+        monkeypatch.setenv("CI_COMMIT_REF_NAME", told)
+        assert run(*given, "-k", "size").status == 0
+    assert [one.branch for one in kept(pytester)] == ["feature", "main", ""]
+
+
 def test_timings_are_in_the_form_of_pytest_benchmark(
     run: Run, given: tuple[str, ...], pytester: pytest.Pytester
 ) -> None:
