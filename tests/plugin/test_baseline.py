@@ -456,6 +456,32 @@ def test_accepted_models_are_kept_where_there_is_a_folder_for_them(
     found.tells("MNQ910", where="is a pointer of git-lfs", fix="git lfs pull")
 
 
+def test_a_model_that_can_not_be_kept_is_told_and_the_rest_is_accepted(
+    run: Run, file: File, pytester: pytest.Pytester
+) -> None:
+    folder = pytester.mkdir("mnnquant-baseline")
+    place = folder / "net/w8.mnn"
+    (place / "x").mkdir(parents=True)
+    found = run(MODEL, W8, "--mnn-recipe=fp16", QUICK, UPDATE)
+    assert found.status == 4
+    assert f"ERROR: --mnn-update-baseline: net w8 can't be kept: {place}: Is a directory" in found.lines
+    assert sums(found) == "2 added, 0 changed, 0 kept, 0 removed"
+    assert file.content["models"]["net"]["variants"].keys() == {"fp16", "w8"}
+    assert [*kept(folder)] == ["net/fp16.mnn"]
+
+
+def test_models_that_workers_made_in_a_cache_of_one_run_are_kept(
+    file: File, files: Files, pytester: pytest.Pytester
+) -> None:
+    folder = pytester.mkdir("mnnquant-baseline")
+    pytester.makepyfile(net=NET)
+    usual = [f"--mnn-model=net={files.float}", W8, "--mnn-recipe=fp16", QUICK, UPDATE, "-k", "baseline"]
+    done = pytester.runpytest_subprocess("-n2", "-p", "no:cacheprovider", *usual)
+    assert done.ret == 0, done.stdout.str()
+    assert file.content["models"]["net"]["variants"].keys() == {"fp16", "w8"}
+    assert [*kept(folder)] == ["net/fp16.mnn", "net/w8.mnn"]
+
+
 def test_a_larger_net_is_slower_than_the_kept_one(run: Run, accepted: File, pytester: pytest.Pytester) -> None:
     pytester.mkdir("mnnquant-baseline")
     assert run(MODEL, W8, UPDATE).status == 0
