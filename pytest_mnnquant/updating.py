@@ -52,7 +52,8 @@ def update(session: pytest.Session, records: Sequence[Mapping[str, Any]]) -> Tol
     is_whole = not (session.shouldstop or session.shouldfail or is_narrowed(config))
     # What the check of the file calls stale, and nothing else: another command may ask for other variants.
     found = stale(state, chooses_variants(config)) if is_whole else ()
-    gone = {(model, variant): text for model, variant, text in found}
+    here = {(one.figures.model, one.figures.variant) for one in ran}  # What ran is not gone: its source was renamed.
+    gone = {(model, variant): text for model, variant, text in found if (model, variant) not in here}
 
     def change(before: Baseline) -> tuple[Baseline, tuple[Changes, tuple[str, ...]]]:
         after, changes = updated(before, ran, gone)

@@ -268,6 +268,27 @@ def test_a_model_that_is_gone_fails_until_an_update(run: Run, accepted: File, py
     assert run(*usual).status == 0
 
 
+def test_a_callable_that_is_gone_is_a_model_that_is_gone(run: Run, accepted: File, pytester: pytest.Pytester) -> None:
+    (pytester.path / "net.py").write_text(NET.replace("build()", "make()"))
+    usual = ["--mnn-model=net.py:make", W8, QUICK]
+    found = run(*usual, "-k", "baseline")
+    assert found.failed == {"w8::baseline", ENTRIES}, found.text
+    assert "MNQ912 baseline-stale net w8: its source net.py does not define build any more" in found.text
+    found = run(*usual, UPDATE)
+    assert (found.status, sums(found)) == (0, "1 added, 0 changed, 0 kept, 1 removed"), found.text
+    assert accepted.content["models"].keys() == {"net.make"}
+
+
+def test_a_model_that_keeps_its_name_is_not_removed_with_its_old_source(
+    run: Run, accepted: File, pytester: pytest.Pytester
+) -> None:
+    (pytester.path / "net.py").rename(pytester.path / "new.py")
+    usual = ["--mnn-model=net=new.py:build", W8, QUICK]
+    assert sums(run(*usual, UPDATE)) == "0 added, 0 changed, 1 kept, 0 removed"
+    assert accepted.content["models"]["net"]["source"] == "new.py:build"
+    assert run(*usual, "-k", "baseline").status == 0
+
+
 def test_what_another_command_asks_for_is_kept(run: Run, accepted: File) -> None:
     found = run(MODEL, "--mnn-mode=eval", QUICK, UPDATE)
     assert sums(found) == "1 added, 0 changed, 1 kept, 0 removed"
