@@ -32,6 +32,7 @@ from pytest_mnnquant.runtime.execute import renamed
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.timing import paired_times
 from pytest_mnnquant.session import Bench, bench_of, variants
+from pytest_mnnquant.sources.presence import why_gone
 from pytest_mnnquant.sources.spec import MODEL_SUFFIXES
 
 #: Which check gives which figure.
@@ -123,6 +124,8 @@ def stale(state: Bench, is_narrowed: bool) -> Iterator[tuple[str, str, str]]:
         file = _file_of(entry.figures.source)
         if file and not (path.parent / file).exists():
             yield model, variant, f"its source {file} is not there"
+        elif told := why_gone(entry.figures.source, path.parent):
+            yield model, variant, told
         elif state.settings.is_whole_configuration and model not in asked:
             yield model, variant, "no model of this name is in the configuration"
         elif state.settings.is_whole_configuration and not is_narrowed and variant not in asked[model]:

@@ -61,6 +61,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         bench_of(session.config).selected = frozenset(item.nodeid for item in session.items)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell xdist's workers on this machine where the controller's cache is."""
+    if options.is_asked(node.config) and node.gateway.spec.popen:
+        from pytest_mnnquant.session import Bench, bench_of
+
+        node.workerinput[Bench.CACHE] = str(bench_of(node.config).cache_dir)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -118,7 +127,7 @@ class Records:
 
                 told = update(session, self.found)
                 self.accepted = told.lines
-                self.problems += [told.problem] if told.problem else []
+                self.problems += told.problems
                 if told.is_refused and session.exitstatus == pytest.ExitCode.OK:
                     session.exitstatus = pytest.ExitCode.TESTS_FAILED
             if self.problems:

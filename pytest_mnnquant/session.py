@@ -32,6 +32,8 @@ class Bench:
     """The sources under test in this process."""
 
     KEY: ClassVar = pytest.StashKey["Bench"]()
+    #: Where xdist's workers find the cache of a run that keeps none: it must outlive them, for models to be kept.
+    CACHE: ClassVar = "mnnquant_cache"
 
     def __init__(self, config: pytest.Config, settings: Settings, wanted_ids: tuple[str, ...]) -> None:
         self.config = config
@@ -42,7 +44,7 @@ class Bench:
         self.selected: frozenset[str] = frozenset()
         for path in settings.reports:
             renderer(path)
-        root = self._cache_dir()
+        self.cache_dir = root = self._cache_dir()
         if not settings.reuse:
             using = ExitStack()
             root = using.enter_context(of_one_run(root / "anew"))
@@ -103,6 +105,8 @@ class Bench:
             return self.settings.cache_dir
         cache = getattr(self.config, "cache", None)
         if cache is None:  # -p no:cacheprovider
+            if self.CACHE in (given := getattr(self.config, "workerinput", {})):
+                return Path(given[self.CACHE])
             temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
             self.config.add_cleanup(temporary.cleanup)
             return Path(temporary.name)

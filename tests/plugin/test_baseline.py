@@ -270,6 +270,27 @@ def test_a_model_that_is_gone_fails_until_an_update(run: Run, accepted: File, py
     assert run(*usual).status == 0
 
 
+def test_a_callable_that_is_gone_is_a_model_that_is_gone(run: Run, accepted: File, pytester: pytest.Pytester) -> None:
+    (pytester.path / "net.py").write_text(NET.replace("build()", "make()"))
+    usual = ["--mnn-model=net.py:make", W8, QUICK]
+    found = run(*usual, "-k", "baseline")
+    assert found.failed == {"w8::baseline", ENTRIES}, found.text
+    assert "MNQ912 baseline-stale net w8: its source net.py does not define build any more" in found.text
+    found = run(*usual, UPDATE)
+    assert (found.status, sums(found)) == (0, "1 added, 0 changed, 0 kept, 1 removed"), found.text
+    assert accepted.content["models"].keys() == {"net.make"}
+
+
+def test_a_model_that_keeps_its_name_is_not_removed_with_its_old_source(
+    run: Run, accepted: File, pytester: pytest.Pytester
+) -> None:
+    (pytester.path / "net.py").rename(pytester.path / "new.py")
+    usual = ["--mnn-model=net=new.py:build", W8, QUICK]
+    assert sums(run(*usual, UPDATE)) == "0 added, 0 changed, 1 kept, 0 removed"
+    assert accepted.content["models"]["net"]["source"] == "new.py:build"
+    assert run(*usual, "-k", "baseline").status == 0
+
+
 def test_what_another_command_asks_for_is_kept(run: Run, accepted: File) -> None:
     found = run(MODEL, "--mnn-mode=eval", QUICK, UPDATE)
     assert sums(found) == "1 added, 0 changed, 1 kept, 0 removed"
@@ -474,6 +495,32 @@ def test_accepted_models_are_kept_where_there_is_a_folder_for_them(
     (folder / "net/w8.mnn").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
     found = run(MODEL, W8, "-k", "baseline")
     found.tells("MNQ910", where="is a pointer of git-lfs", fix="git lfs pull")
+
+
+def test_a_model_that_can_not_be_kept_is_told_and_the_rest_is_accepted(
+    run: Run, file: File, pytester: pytest.Pytester
+) -> None:
+    folder = pytester.mkdir("mnnquant-baseline")
+    place = folder / "net/w8.mnn"
+    (place / "x").mkdir(parents=True)
+    found = run(MODEL, W8, "--mnn-recipe=fp16", QUICK, UPDATE)
+    assert found.status == 4
+    assert f"ERROR: --mnn-update-baseline: net w8 can't be kept: {place}: Is a directory" in found.lines
+    assert sums(found) == "2 added, 0 changed, 0 kept, 0 removed"
+    assert file.content["models"]["net"]["variants"].keys() == {"fp16", "w8"}
+    assert [*kept(folder)] == ["net/fp16.mnn"]
+
+
+def test_models_that_workers_made_in_a_cache_of_one_run_are_kept(
+    file: File, files: Files, pytester: pytest.Pytester
+) -> None:
+    folder = pytester.mkdir("mnnquant-baseline")
+    pytester.makepyfile(net=NET)
+    usual = [f"--mnn-model=net={files.float}", W8, "--mnn-recipe=fp16", QUICK, UPDATE, "-k", "baseline"]
+    done = pytester.runpytest_subprocess("-n2", "-p", "no:cacheprovider", *usual)
+    assert done.ret == 0, done.stdout.str()
+    assert file.content["models"]["net"]["variants"].keys() == {"fp16", "w8"}
+    assert [*kept(folder)] == ["net/fp16.mnn", "net/w8.mnn"]
 
 
 def test_a_larger_net_is_slower_than_the_kept_one(run: Run, accepted: File, pytester: pytest.Pytester) -> None:
