@@ -14,16 +14,18 @@ from pytest_mnnquant.checks.rules import RULES
 from pytest_mnnquant.report.files import write_report
 from pytest_mnnquant.report.html import page, portraits
 from pytest_mnnquant.report.html_pages import rule_pages
+from pytest_mnnquant.report.html_view import SIGNS
 from pytest_mnnquant.report.json_report import build_report
+from pytest_mnnquant.report.rows import rows_of
 from tests.report.made import charted, finding, layer, records
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 LAYERS = [layer("first", 1), layer("left", 2, quantized=False), layer("kept", 3, quantized=False, skipped=True)]
 
 
-def text(found: list[dict[str, Any]], past: Any = ()) -> str:
+def text(found: list[dict[str, Any]], past: Any = (), **more: Any) -> str:
     """The page of these records."""
-    return page(build_report(found, {"MNN": "3.6.1"}), portraits(found), past)
+    return page(build_report(found, {"MNN": "3.6.1"}, **more), portraits(found), past)
 
 
 def words(page: str) -> str:
@@ -42,6 +44,44 @@ def test_the_verdict_is_first_and_in_words() -> None:
 
 def test_a_run_of_nothing_says_so() -> None:
     assert "Nothing was judged" in words(text([]))
+
+
+def ended(found: list[dict[str, Any]], **outcomes: str) -> list[dict[str, Any]]:
+    """The records with other outcomes of these checks."""
+    for record in found:
+        record["check"]["outcome"] = outcomes.get(record["check"]["check"], record["check"]["outcome"])
+    return found
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_verdict_is_that_of_all_reports(strict: bool) -> None:
+    warned = [finding("MNQ710", "left", "warning")]
+    for found in (
+        records(LAYERS, warned, modes=["eval"]),
+        ended(records(LAYERS, warned, modes=["eval"]), calibration="skipped", accuracy="skipped"),
+        ended(records(LAYERS, warned, modes=["eval"]), latency="inconclusive", accuracy="skipped"),
+        records(LAYERS, [finding("MNQ401", "left")], modes=["eval"]),
+    ):
+        said, (row,) = words(text(found, strict=strict)), rows_of(build_report(found, {})["models"][0], strict)
+        outcome = {"FAILED": "failed", "inconclusive": "inconclusive", "ok": "passed"}[row.outcome]
+        assert f"1 {outcome}" in said
+        assert f"int8[eval] {SIGNS[outcome]} {outcome}{': ' if row.checks else ''}{row.checks} " in said
+        assert ("--mnn-strict: what could not be judged failed" in said) is strict
+
+
+def test_strict_fails_what_could_not_be_judged() -> None:
+    found = ended(records(LAYERS, [finding("MNQ710", "left", "warning")], modes=["eval"]), accuracy="skipped")
+    assert "1 passed" in words(text(found))
+    said = words(text(found, strict=True))
+    assert "✗ 1 failed" in said
+    assert "✗ failed: accuracy 4.00x smaller" in said  # and no warning as if it were the reason
+
+
+def test_a_variant_that_nothing_judged_did_not_pass() -> None:
+    found = [one for one in records(LAYERS, modes=["eval"]) if one["check"]["check"] == "accuracy"]
+    said = words(text(ended(found, accuracy="skipped")))
+    assert said.startswith("1 skipped · ")
+    assert "skipped: nothing was judged" in said
 
 
 def test_layers_left_float_are_told_apart_from_those_left_on_purpose() -> None:
