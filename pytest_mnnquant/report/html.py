@@ -41,9 +41,11 @@ def portraits(records: Iterable[Json]) -> dict[tuple[str, str], dict[str, Json]]
 def page(report: Json, shown: Mapping[tuple[str, str], Json], past: Sequence[Json] = ()) -> str:
     """The page as text."""
     models = model_views(report, shown)
-    findings = finding_views(models)
+    findings = finding_views(report)
     codes = sorted({code for finding in findings for code in finding.codes})
     outcomes = [variant.outcome for model in models for variant in model.variants]
+    if (baseline := report["baseline"]) and baseline["check"]["outcome"] in ("failed", "inconclusive"):
+        outcomes.append(baseline["check"]["outcome"])  # What else is counted is variants.
     environment = Environment(loader=PackageLoader("pytest_mnnquant.report"), autoescape=True, trim_blocks=True)
     environment.globals |= {"file_size": file_size, "SIGNS": SIGNS, "COLUMNS": list(FIGURES), "HISTORY": HISTORY}
     return environment.get_template("report.html").render(

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.report.html_figures import EMPTY, Cell, cells, details
 from pytest_mnnquant.report.html_layers import LayerView, layer_views
-from pytest_mnnquant.report.rows import FAILED, OK, OPEN, Row, rows_of
+from pytest_mnnquant.report.rows import FAILED, OK, OPEN, Row, label_of, rows_of
 
 #: The word and the sign of each outcome: no verdict is told by its colour alone.
 SIGNS: Final = {"passed": "✓", "failed": "✗", "skipped": "-", "inconclusive": "?"}
@@ -124,23 +124,30 @@ def sorted_findings(findings: Sequence[Json]) -> list[Json]:
     return sorted(findings, key=lambda one: _SEVERITIES.index(one["severity"]))
 
 
-def finding_views(models: Sequence[ModelView]) -> list[FindingView]:
+def finding_views(report: Json) -> list[FindingView]:
     """All findings, errors first. What follows from another one is told there, what several variants have once."""
     groups: dict[tuple[Any, ...], FindingView] = {}
-    for model in models:
-        for variant in model.variants:
-            for name, told in _findings(variant):
-                also = tuple(told["consequences"])
-                same = tuple(_key(one["check"], one) for one in also)
-                group = (model.name, *_key(name, told), told["severity"], told["cause"], told["remedy"], same)
-                known = groups.get(group)
-                said = {**(known.said if known else {}), variant.label: told["message"]}
-                groups[group] = FindingView(model.name, name, told, also, said)
+    for model, label, checks in _places(report):
+        for name, told in _findings(checks):
+            also = tuple(told["consequences"])
+            same = tuple(_key(one["check"], one) for one in also)
+            group = (model, *_key(name, told), told["severity"], told["cause"], told["remedy"], same)
+            known = groups.get(group)
+            said = {**(known.said if known else {}), label: told["message"]}
+            groups[group] = FindingView(model, name, told, also, said)
     return sorted(groups.values(), key=lambda one: _SEVERITIES.index(one.told["severity"]))
 
 
-def _findings(variant: VariantView) -> Iterator[tuple[str, Json]]:
-    every = [(name, one) for name, check in variant.checks.items() for one in check["findings"]]
+def _places(report: Json) -> Iterator[tuple[str, str, Sequence[Json]]]:
+    """Where there may be findings, with the checks that looked there: the variants, then the baseline file."""
+    for model in report["models"]:
+        yield from ((model["name"], label_of(variant), variant["checks"]) for variant in model["variants"])
+    if baseline := report["baseline"]:
+        yield baseline["path"], "baseline", [baseline["check"]]
+
+
+def _findings(checks: Sequence[Json]) -> Iterator[tuple[str, Json]]:
+    every = [(check["check"], one) for check in checks for one in check["findings"]]
     below = {_key(one["check"], one) for _, told in every for one in told["consequences"]}
     yield from (
         (name, told) for name, told in every if not (told["severity"] == "consequence" and _key(name, told) in below)

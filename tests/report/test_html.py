@@ -84,6 +84,28 @@ def test_a_variant_that_nothing_judged_did_not_pass() -> None:
     assert "skipped: nothing was judged" in said
 
 
+def test_the_baseline_file_is_counted_and_told() -> None:
+    stale = finding("MNQ912", message="net w8: its source is not there", remedy="update")
+    check: dict[str, Any] = {
+        "check": "entries",
+        "outcome": "failed",
+        "reason": None,
+        "metrics": {},
+        "ignored": {},
+        "findings": [stale],
+    }
+    written = text(records(LAYERS, modes=["eval"]), baseline={"path": "b.json", "check": check})
+    said = words(written)
+    assert said.startswith("1 failed, 1 passed · ")
+    assert "Baseline file b.json : ✗ failed" in said
+    assert "Findings 1 MNQ912 a-rule error b.json · baseline · check entries net w8: its source is not there" in said
+    assert 'id="rule-MNQ912"' in written
+    kept = {**check, "outcome": "passed", "findings": []}
+    said = words(text(records(LAYERS, modes=["eval"]), baseline={"path": "b.json", "check": kept}))
+    assert said.startswith("1 passed · ")  # a count of variants
+    assert "Baseline file b.json : ✓ passed" in said
+
+
 def test_layers_left_float_are_told_apart_from_those_left_on_purpose() -> None:
     rows = re.findall(
         r"(?s)<tr ([^>]*)>\s*<th scope=\"row\"><button[^>]* value=\"(\w+)\".*?</tr>", text(records(LAYERS))
