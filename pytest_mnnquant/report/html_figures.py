@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_mnnquant.report.rows import FIGURES, Row
+from pytest_mnnquant.report.rows import FIGURES, Row, size_text
 
 Json = Mapping[str, Any]
 
@@ -61,7 +61,7 @@ def details(model: Json, variant: Json, row: Row) -> dict[str, Cell]:
     found: dict[str, Cell] = {}
     base, file = model.get("float"), variant.get("quantized")
     if file:
-        ratio = f"{base['bytes'] / file['bytes']:.2f}x smaller than float" if base and file["bytes"] else ""
+        ratio = f"{size_text(base['bytes'] / file['bytes'])} than float" if base and file["bytes"] else ""
         found["file"] = Cell(file_size(file["bytes"]), file["bytes"], ratio)
     if layers := variant.get("layers"):
         done = sum(layer["quantized"] for layer in layers)

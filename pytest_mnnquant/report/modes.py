@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pytest_mnnquant.report.rows import size_text
 from pytest_mnnquant.report.width import pad, width, wrapped
 
 # Scales and coverage that differ by less than this do not differ.
@@ -175,7 +176,7 @@ def _row(mode: Mode) -> tuple[str, ...]:
     return (
         mode.mode,
         "-" if mode.coverage is None else f"{mode.coverage:.1%}",
-        "-" if mode.size_ratio is None else f"{mode.size_ratio:.2f}x smaller",
+        size_text(mode.size_ratio),
         accuracy,
         f"{mode.drift:.2g} sd" if mode.drift else "0",
     )

@@ -103,7 +103,7 @@ def _row(variant: Json, strict: bool) -> Row:
     share, ratio = metric("coverage", "coverage"), metric("latency", "latency_ratio")
     memory = metric("memory", "memory_ratio")
     figures = (
-        _size(metric("size", "size_ratio")),
+        size_text(metric("size", "size_ratio")),
         "-" if share is None else f"{share:.1%}",
         _accuracy(metric("accuracy", "task"), metric("accuracy", "outputs")),
         "-" if ratio is None else f"{ratio:.2f}x float",
@@ -135,8 +135,9 @@ def _failed(checks: Sequence[Json], strict: bool) -> str:
     return ", hence ".join([*parts, ", ".join(effects)] if effects else parts)
 
 
-def _size(ratio: float | None) -> str:
-    if ratio is None:
+def size_text(ratio: float | None) -> str:
+    """How much smaller a file got, or larger. `ratio` is the bytes before by those after."""
+    if not ratio:
         return "-"
     return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x LARGER"
 

@@ -106,6 +106,15 @@ def test_the_baseline_file_is_counted_and_told() -> None:
     assert "Baseline file b.json : ✓ passed" in said
 
 
+def test_a_file_that_grew_is_not_called_smaller() -> None:
+    found = records(LAYERS, modes=["eval"])
+    size = found[0]["variant"]["quantized"]["bytes"]
+    grown = [{**one, "float": {**one["float"], "bytes": size / 2}} for one in found]
+    assert "4.00x smaller than float" in words(text(found))
+    assert "2.00x LARGER than float" in words(text(grown))
+    assert "0.50x" not in words(text(grown)).partition("Layers")[0].replace("0.50x float", "")
+
+
 def test_layers_left_float_are_told_apart_from_those_left_on_purpose() -> None:
     rows = re.findall(
         r"(?s)<tr ([^>]*)>\s*<th scope=\"row\"><button[^>]* value=\"(\w+)\".*?</tr>", text(records(LAYERS))

@@ -19,6 +19,7 @@ def records(
     drift: float = 0.0,
     scale: float = 0.1,
     samples: int = 600,
+    ratio: float = 3.5,
 ) -> list[dict[str, Any]]:
     metrics: dict[str, Any] = {"samples": samples, "outputs": {"output": {"cosine": cosine}}}
     if top1 is not None:
@@ -27,7 +28,7 @@ def records(
     if coverage is not None:
         layer = {"name": "conv", "scale_in": scale, "scale_out": 0.2}
         variant |= {"coverage": coverage, "bn_drift": drift, "layers": [layer, {"name": "float", "scale_in": None}]}
-    checks = [("size", {"size_ratio": 3.5}), ("accuracy", metrics)]
+    checks = [("size", {"size_ratio": ratio}), ("accuracy", metrics)]
     return [
         {"model": "net", "variant": variant, "check": {"check": name, "outcome": "passed", "metrics": found}}
         for name, found in checks
@@ -85,6 +86,12 @@ def test_the_lines_hold_every_figure_and_fit_a_terminal() -> None:
     for figure in ("100.0%", "3.50x smaller", "top-1 0.1050 (float 0.9900)", "2.4 sd", "200.0% at most (conv in)"):
         assert figure in text
     assert all(len(line) < 80 for line in lines)
+
+
+def test_a_file_that_grew_is_not_called_smaller() -> None:
+    text = "\n".join(comparison_lines(compared({"ratio": 0.5}, {})))
+    assert "2.00x LARGER" in text
+    assert "0.50x" not in text
 
 
 def test_the_report_holds_the_comparison() -> None:
