@@ -170,6 +170,12 @@ def test_every_rule_that_occurs_has_its_page_in_the_report() -> None:
     assert "Why it happens" in words(written)
 
 
+def test_a_rule_that_warns_is_not_called_broken() -> None:
+    said = words(text(records(LAYERS, [finding("MNQ710", "left", "warning")], modes=["eval"])))
+    assert "The rules of these findings MNQ710" in said
+    assert "broken" not in said.partition("The rules of these findings")[0]
+
+
 def test_all_pages_can_be_rendered_and_lead_nowhere_but_to_each_other() -> None:
     pages = {one.code: one for one in rule_pages(sorted(RULES))}
     assert set(pages) == set(RULES)
