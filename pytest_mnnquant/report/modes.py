@@ -64,22 +64,33 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """Which mode to ship, and why, in a sentence."""
+        failed = {mode.mode: ", ".join(mode.failed) for mode in (self.train, self.eval) if mode.failed}
+        better, why = self._better()
+        if len(failed) == 2:
+            same = failed["train"] == failed["eval"]
+            each = "; ".join(f"{mode} failed {checks}" for mode, checks in failed.items())
+            return f"ship neither: {'both failed ' + failed['eval'] if same else each}"
+        if failed:
+            ((mode, checks),) = failed.items()
+            other = "eval" if mode == "train" else "train"
+            return f"ship {other}: {mode} failed {checks}" + (f"; {why}" if better == other else "")
+        return f"ship {better}: {why}" if better else why
+
+    def _better(self) -> tuple[str | None, str]:
+        """The mode that does better, None if they do not differ, and why."""
         train, other = self.train, self.eval
         assert train.coverage is not None
         assert other.coverage is not None
         if abs(train.coverage - other.coverage) > 1e-6:
             better = train if train.coverage > other.coverage else other
-            shares = f"train quantizes {train.coverage:.1%} of the weights, eval {other.coverage:.1%}"
-            return f"ship {better.mode}: {shares}"
+            return better.mode, f"train quantizes {train.coverage:.1%} of the weights, eval {other.coverage:.1%}"
         same = f"both quantize the same share of the weights ({other.coverage:.1%})"
         if train.drift == 0 and max(self.changes.values(), default=0.0) < _SAME_SCALE:
-            return f"they do not differ: {same}, with the same scales; eval is the usual one"
+            return None, f"they do not differ: {same}, with the same scales; eval is the usual one"
         better_mode, why = self._more_accurate()
         far = f"by up to {train.drift:.2g} standard deviations"
         moved = f"; train moved BatchNorm statistics {far}" if train.drift else ""
-        if better_mode is None:
-            return f"ship eval: {same}, and {why}{moved}"
-        return f"ship {better_mode}: {same}, but {why}{moved}"
+        return better_mode or "eval", f"{same}, {'but' if better_mode else 'and'} {why}{moved}"
 
     def _more_accurate(self) -> tuple[str | None, str]:
         train, other = self.train, self.eval

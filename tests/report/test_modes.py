@@ -20,6 +20,7 @@ def records(
     scale: float = 0.1,
     samples: int = 600,
     ratio: float = 3.5,
+    failed: tuple[str, ...] = (),
 ) -> list[dict[str, Any]]:
     metrics: dict[str, Any] = {"samples": samples, "outputs": {"output": {"cosine": cosine}}}
     if top1 is not None:
@@ -30,9 +31,10 @@ def records(
         variant |= {"coverage": coverage, "bn_drift": drift, "layers": [layer, {"name": "float", "scale_in": None}]}
     checks = [("size", {"size_ratio": ratio}), ("accuracy", metrics)]
     return [
-        {"model": "net", "variant": variant, "check": {"check": name, "outcome": "passed", "metrics": found}}
+        {"model": "net", "variant": variant,
+         "check": {"check": name, "outcome": "failed" if name in failed else "passed", "metrics": found}}
         for name, found in checks
-    ]
+    ]  # fmt: skip
 
 
 def compared(train: dict[str, Any], other: dict[str, Any]) -> Comparison:
@@ -60,6 +62,20 @@ def compared(train: dict[str, Any], other: dict[str, Any]) -> Comparison:
             {"top1": None},
             "ship eval: .*, but cosine to float is 0.9000 in t",
         ),
+        ({"failed": ("accuracy",)}, {"failed": ("accuracy",)}, "^ship neither: both failed accuracy$"),
+        (
+            {"failed": ("accuracy", "size")},
+            {"failed": ("size",)},
+            "^ship neither: train failed accuracy, size; eval failed size$",
+        ),
+        ({"failed": ("size",)}, {}, "^ship eval: train failed size$"),
+        ({"top1": 0.5, "scale": 1}, {"failed": ("size",)}, "^ship train: eval failed size$"),
+        (
+            {"top1": 0.105, "drift": 2.4, "failed": ("accuracy",)},
+            {},
+            "^ship eval: train failed accuracy; both .*, but top-1 is .*; train moved BatchNorm .* 2.4 standard",
+        ),
+        ({"coverage": 0.5}, {"failed": ("size",)}, "^ship train: eval failed size$"),
         ({"top1": None, "cosine": None, "scale": 1}, {"top1": None, "cosine": None}, "accuracy was not measured"),
     ],
     ids=str,
