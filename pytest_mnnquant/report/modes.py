@@ -19,6 +19,8 @@ _SAME_SCALE: Final = 0.01
 # Cosines are compared by how far they are from 1; a factor below this is no difference.
 _CLEARLY: Final = 1.5
 _NOISE: Final = 1e-5
+# Scales further apart than this factor are not made for the same values: by how much says nothing.
+_FAR: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +175,15 @@ def comparison_lines(comparison: Comparison, columns: int = 80) -> list[str]:
     ]
     if comparison.changes:
         worst = max(comparison.changes, key=lambda tensor: comparison.changes[tensor])
-        middle = statistics.median(comparison.changes.values())
-        most = comparison.changes[worst]
-        told = f"scales differ by {middle:.1%} (median), by {most:.1%} at most ({worst})"
+        middle, most = statistics.median(comparison.changes.values()), comparison.changes[worst]
+        where = f"at most ({worst})" if most <= _FAR - 1 else f"in {worst}"
+        told = f"scales differ by {_change(middle)} (median), by {_change(most)} {where}"
         lines += wrapped("    ", told, columns)
     return [*lines, *wrapped("    ", comparison.verdict, columns, indent=4)]
+
+
+def _change(change: float) -> str:
+    return f"{change:.1%}" if change <= _FAR - 1 else f"more than {_FAR}x"
 
 
 def _row(mode: Mode) -> tuple[str, ...]:

@@ -122,6 +122,12 @@ def test_the_axis_of_coverage_ends_at_all(page: Page) -> None:
     assert page.js("all('[data-figure=size] .plot')[0].layout.yaxis.range")[1] > 130
 
 
+def test_scales_far_apart_are_told_without_a_long_percentage(page: Page) -> None:
+    said = "modes({model: {modes: [{recipe: 'int8', changes: {a: 0.08, b: CHANGE}}]}, colours: COLOURS.light}).says"
+    assert page.js(said.replace("CHANGE", "8.9")) == "Scales of train against eval: at most 890.0 %, in b."
+    assert page.js(said.replace("CHANGE", "3e5")) == "Scales of train against eval: more than 10x, in b."
+
+
 def test_the_map_is_to_scale(page: Page) -> None:
     page.draw_all()
     found = page.js(f"{SLICES}.map(p => [p.__data__.data.id, p.getBBox().width * p.getBBox().height])")

@@ -88,6 +88,19 @@ def test_scales_are_compared_tensor_by_tensor() -> None:
     assert compared({"scale": 0.12}, {}).changes == pytest.approx({"conv in": 0.2, "conv out": 0.0})
 
 
+@pytest.mark.parametrize(
+    ("scale", "told"),
+    [
+        (0.12, "by 10.0% (median), by 20.0% at most (conv in)"),
+        (0.99, "by 445.0% (median), by 890.0% at most (conv in)"),
+        (1.2, "by 550.0% (median), by more than 10x in conv in"),
+        (35000.0, "by more than 10x (median), by more than 10x in conv in"),
+    ],
+)
+def test_scales_far_apart_have_no_long_percentage(scale: float, told: str) -> None:
+    assert f"scales differ {told}" in " ".join("\n".join(comparison_lines(compared({"scale": scale}, {}))).split())
+
+
 def test_one_mode_alone_is_not_compared() -> None:
     assert compare_modes(records("train", coverage=None) + records("eval")) == {}
     assert compare_modes(records("eval")) == {}

@@ -203,8 +203,9 @@ function modes({model, colours}) {
     };
   });
   const worst = Object.entries(found[0].changes).reduce((a, b) => b[1] > a[1] ? b : a);
+  const most = worst[1] <= 9 ? `at most ${(100 * worst[1]).toFixed(1)} %` : "more than 10x";  // as in modes.py
   return {
-    says: `Scales of train against eval: at most ${(100 * worst[1]).toFixed(1)} %, in ${worst[0]}.`, traces,
+    says: `Scales of train against eval: ${most}, in ${worst[0]}.`, traces,
     layout: {height: 280, xaxis: {title: {text: "tensors, most changed first"}},
              yaxis: {title: {text: "change of scale, %"}, rangemode: "tozero", automargin: true}},
   };
