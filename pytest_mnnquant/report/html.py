@@ -14,13 +14,14 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from pytest_mnnquant.report.html_charts import HISTORY, chart_data
-from pytest_mnnquant.report.html_figures import CELLS, file_size
+from pytest_mnnquant.report.html_figures import file_size
 from pytest_mnnquant.report.html_pages import rule_pages
 from pytest_mnnquant.report.html_view import SIGNS, finding_views, model_views
 from pytest_mnnquant.report.json_report import plain
+from pytest_mnnquant.report.rows import FIGURES
 
 Json = Mapping[str, Any]
-_OUTCOMES: Final = ("failed", "inconclusive", "passed")
+_OUTCOMES: Final = ("failed", "inconclusive", "passed", "skipped")
 
 
 def render(report: Json) -> str:
@@ -40,11 +41,13 @@ def portraits(records: Iterable[Json]) -> dict[tuple[str, str], dict[str, Json]]
 def page(report: Json, shown: Mapping[tuple[str, str], Json], past: Sequence[Json] = ()) -> str:
     """The page as text."""
     models = model_views(report, shown)
-    findings = finding_views(models)
+    findings = finding_views(report)
     codes = sorted({code for finding in findings for code in finding.codes})
     outcomes = [variant.outcome for model in models for variant in model.variants]
+    if (baseline := report["baseline"]) and baseline["check"]["outcome"] in ("failed", "inconclusive"):
+        outcomes.append(baseline["check"]["outcome"])  # What else is counted is variants.
     environment = Environment(loader=PackageLoader("pytest_mnnquant.report"), autoescape=True, trim_blocks=True)
-    environment.globals |= {"file_size": file_size, "SIGNS": SIGNS, "COLUMNS": list(CELLS), "HISTORY": HISTORY}
+    environment.globals |= {"file_size": file_size, "SIGNS": SIGNS, "COLUMNS": list(FIGURES), "HISTORY": HISTORY}
     return environment.get_template("report.html").render(
         report=report,
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

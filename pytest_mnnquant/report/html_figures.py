@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pytest_mnnquant.report.rows import FIGURES, Row, size_text
+
 Json = Mapping[str, Any]
 
 
@@ -31,56 +33,41 @@ def file_size(count: float) -> str:
     return f"{count:,.0f} B"
 
 
-def _size(metrics: Json) -> Cell:
-    ratio = metrics.get("size_ratio")
-    if not ratio:
-        return EMPTY
-    return Cell(f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x LARGER", ratio)
+def cells(variant: Json, row: Row) -> dict[str, Cell]:
+    """The figures of the table of verdicts, by their titles: the texts of all reports, with what they are sorted by."""
+    metrics = {check["check"]: check["metrics"] for check in variant["checks"]}
+    numbers = (
+        metrics.get("size", {}).get("size_ratio"),
+        metrics.get("coverage", {}).get("coverage"),
+        _change(metrics.get("accuracy", {})),
+        metrics.get("latency", {}).get("latency_ratio"),
+        metrics.get("memory", {}).get("memory_ratio"),
+    )
+    every = zip(FIGURES, row.figures, numbers, strict=True)
+    return {title: Cell(text, number) for title, text, number in every}
 
 
-def _coverage(metrics: Json) -> Cell:
-    share = metrics.get("coverage")
-    return EMPTY if share is None else Cell(f"{share:.1%}", share)
-
-
-def _accuracy(metrics: Json) -> Cell:
+def _change(metrics: Json) -> float | None:
+    """What quantization changed in the accuracy, by its task or, without one, by its outputs."""
     if task := metrics.get("task"):
-        change = task["quantized"] - task["float"]
-        return Cell(f"{task['label']} {change:+.4f}" if change else f"{task['label']} ±0", change)
+        return float(task["quantized"] - task["float"])
     cosines = [one["cosine"] for one in metrics.get("outputs", {}).values() if one["cosine"] is not None]
-    return Cell(f"cosine {min(cosines):.4f}", min(cosines) - 1) if cosines else EMPTY
+    return min(cosines) - 1 if cosines else None
 
 
-def _times(key: str) -> Any:
-    def cell(metrics: Json) -> Cell:
-        ratio = metrics.get(key)
-        return EMPTY if ratio is None else Cell(f"{ratio:.2f}x float", ratio)
-
-    return cell
-
-
-#: The figures of the table of verdicts, by their titles.
-CELLS: Final = {
-    "size": _size,
-    "coverage": _coverage,
-    "accuracy": _accuracy,
-    "latency": _times("latency_ratio"),
-    "memory": _times("memory_ratio"),
-}
-
-
-def details(model: Json, variant: Json) -> dict[str, Cell]:
+def details(model: Json, variant: Json, row: Row) -> dict[str, Cell]:
     """The figures of one variant, by their titles, in the order in which they are shown."""
     metrics = {check["check"]: check["metrics"] for check in variant["checks"]}
     found: dict[str, Cell] = {}
     base, file = model.get("float"), variant.get("quantized")
     if file:
-        ratio = f"{base['bytes'] / file['bytes']:.2f}x smaller than float" if base and file["bytes"] else ""
+        ratio = f"{size_text(base['bytes'] / file['bytes'])} than float" if base and file["bytes"] else ""
         found["file"] = Cell(file_size(file["bytes"]), file["bytes"], ratio)
     if layers := variant.get("layers"):
         done = sum(layer["quantized"] for layer in layers)
         found["layers stored as asked"] = Cell(f"{done} of {len(layers)}", done / len(layers))
-        found["coverage"] = _coverage(variant)
+    if (share := variant.get("coverage")) is not None:
+        found["coverage"] = Cell(f"{share:.1%}", share)
     if drift := variant.get("bn_drift"):
         found["BatchNorm drift"] = Cell(f"{drift:.2g} standard deviations", drift)
     found |= _accuracy_details(metrics.get("accuracy", {}))
@@ -88,7 +75,8 @@ def details(model: Json, variant: Json) -> dict[str, Cell]:
     if (ratio := latency.get("latency_ratio")) is not None:
         times = f"{latency['quantized_seconds'] * 1e3:.3g} ms, float {latency['float_seconds'] * 1e3:.3g} ms"
         span = f"95 % interval {latency['latency_ratio_low']:.2f} to {latency['latency_ratio_high']:.2f}"
-        found["latency"] = Cell(f"{ratio:.2f}x float", ratio, f"{span}, {latency['pairs']} pairs; {times}")
+        text = row.figures[FIGURES.index("latency")]
+        found["latency"] = Cell(text, ratio, f"{span}, {latency['pairs']} pairs; {times}")
     if memory.get("session_bytes") and memory.get("float_session_bytes"):
         note = f"float {file_size(memory['float_session_bytes'])}"
         found["memory of a session"] = Cell(file_size(memory["session_bytes"]), memory["session_bytes"], note)

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_mnnquant.report.html_figures import CELLS, EMPTY, Cell, details
+from pytest_mnnquant.report.html_figures import EMPTY, Cell, cells, details
 from pytest_mnnquant.report.html_layers import LayerView, layer_views
+from pytest_mnnquant.report.rows import FAILED, OK, OPEN, Row, label_of, rows_of
 
 #: The word and the sign of each outcome: no verdict is told by its colour alone.
 SIGNS: Final = {"passed": "✓", "failed": "✗", "skipped": "-", "inconclusive": "?"}
+#: The outcomes of variants in the words of the outcomes of checks.
+OUTCOMES: Final = {FAILED: "failed", OPEN: "inconclusive", OK: "passed"}
 _SEVERITIES: Final = ("error", "gap", "warning", "consequence")
 Json = Mapping[str, Any]
 
@@ -73,20 +76,18 @@ class ModelView:
 
 def model_views(report: Json, portraits: Mapping[tuple[str, str], Json]) -> tuple[ModelView, ...]:
     """All models of a report. `portraits` are by model and variant."""
-    return tuple(_model(f"m{place}", model, portraits) for place, model in enumerate(report["models"]))
-
-
-def label_of(variant: Json) -> str:
-    """A variant's name."""
-    return f"{variant['recipe']}[{variant['mode']}]" if variant.get("mode") else str(variant["recipe"])
-
-
-def _model(place: str, model: Json, portraits: Mapping[tuple[str, str], Json]) -> ModelView:
-    variants = tuple(
-        _variant(f"{place}v{number}", variant, portraits.get((model["name"], label_of(variant)), {}))
-        for number, variant in enumerate(model["variants"])
+    return tuple(
+        _model(f"m{place}", model, rows_of(model, report["strict"]), portraits)
+        for place, model in enumerate(report["models"])
     )
-    figures = [details(model, variant) for variant in model["variants"]]
+
+
+def _model(place: str, model: Json, told: Sequence[Row], portraits: Mapping[tuple[str, str], Json]) -> ModelView:
+    variants = tuple(
+        _variant(f"{place}v{number}", variant, row, portraits.get((model["name"], row.label), {}))
+        for number, (variant, row) in enumerate(zip(model["variants"], told, strict=True))
+    )
+    figures = [details(model, variant, row) for variant, row in zip(model["variants"], told, strict=True)]
     titles = list(dict.fromkeys(title for one in figures for title in one))
     rows = tuple((title, tuple(one.get(title, EMPTY) for one in figures)) for title in titles)
     checks = tuple(dict.fromkeys(name for one in variants for name in one.checks))
@@ -95,26 +96,23 @@ def _model(place: str, model: Json, portraits: Mapping[tuple[str, str], Json]) -
     return ModelView(place, model["name"], source, model.get("float"), variants, rows, checks, modes)
 
 
-def _variant(place: str, variant: Json, portrait: Json) -> VariantView:
+def _variant(place: str, variant: Json, row: Row, portrait: Json) -> VariantView:
     checks = {check["check"]: check for check in variant["checks"]}
-    outcome, verdict = _verdict(checks)
-    first = next(iter(sorted_findings([one for check in checks.values() for one in check["findings"]])), None)
+    outcome, verdict = told_outcome(row.outcome, row.checks)
+    if outcome == "passed" and all(check["outcome"] == "skipped" for check in checks.values()):
+        outcome, verdict = "skipped", "skipped: nothing was judged"
+    findings = sorted_findings([one for check in checks.values() for one in check["findings"]])
+    first = next((one for one in findings if one["severity"] != "warning"), None)
     headline = _headline(first) if outcome == "failed" and first else ""
-    cells = {name: cell(checks.get(name, {}).get("metrics", {})) for name, cell in CELLS.items()}
     missing = {check: part["unavailable"] for check, part in portrait.items() if part.get("unavailable")}
     layers = layer_views(variant, portrait, checks.get("accuracy", {}).get("metrics", {}).get("suspect"))
-    return VariantView(place, label_of(variant), outcome, verdict, headline, cells, checks, layers, missing)
+    return VariantView(place, row.label, outcome, verdict, headline, cells(variant, row), checks, layers, missing)
 
 
-def _verdict(checks: Mapping[str, Json]) -> tuple[str, str]:
-    failed = [name for name, check in checks.items() if check["outcome"] == "failed"]
-    if failed:
-        return "failed", f"failed: {', '.join(failed)}"
-    unsure = [name for name, check in checks.items() if check["outcome"] == "inconclusive"]
-    if unsure:
-        return "inconclusive", f"inconclusive: {', '.join(unsure)}"
-    judged = sum(check["outcome"] == "passed" for check in checks.values())
-    return ("passed", f"passed: {judged} checks") if judged else ("inconclusive", "nothing was judged")
+def told_outcome(outcome: str, blame: str) -> tuple[str, str]:
+    """An outcome in the page's words, alone and with the checks that are to blame."""
+    word = OUTCOMES[outcome]
+    return word, f"{word}: {blame}" if blame else word
 
 
 def _headline(told: Json) -> str:
@@ -126,23 +124,30 @@ def sorted_findings(findings: Sequence[Json]) -> list[Json]:
     return sorted(findings, key=lambda one: _SEVERITIES.index(one["severity"]))
 
 
-def finding_views(models: Sequence[ModelView]) -> list[FindingView]:
+def finding_views(report: Json) -> list[FindingView]:
     """All findings, errors first. What follows from another one is told there, what several variants have once."""
     groups: dict[tuple[Any, ...], FindingView] = {}
-    for model in models:
-        for variant in model.variants:
-            for name, told in _findings(variant):
-                also = tuple(told["consequences"])
-                same = tuple(_key(one["check"], one) for one in also)
-                group = (model.name, *_key(name, told), told["severity"], told["cause"], told["remedy"], same)
-                known = groups.get(group)
-                said = {**(known.said if known else {}), variant.label: told["message"]}
-                groups[group] = FindingView(model.name, name, told, also, said)
+    for model, label, checks in _places(report):
+        for name, told in _findings(checks):
+            also = tuple(told["consequences"])
+            same = tuple(_key(one["check"], one) for one in also)
+            group = (model, *_key(name, told), told["severity"], told["cause"], told["remedy"], same)
+            known = groups.get(group)
+            said = {**(known.said if known else {}), label: told["message"]}
+            groups[group] = FindingView(model, name, told, also, said)
     return sorted(groups.values(), key=lambda one: _SEVERITIES.index(one.told["severity"]))
 
 
-def _findings(variant: VariantView) -> Iterator[tuple[str, Json]]:
-    every = [(name, one) for name, check in variant.checks.items() for one in check["findings"]]
+def _places(report: Json) -> Iterator[tuple[str, str, Sequence[Json]]]:
+    """Where there may be findings, with the checks that looked there: the variants, then the baseline file."""
+    for model in report["models"]:
+        yield from ((model["name"], label_of(variant), variant["checks"]) for variant in model["variants"])
+    if baseline := report["baseline"]:
+        yield baseline["path"], "baseline", [baseline["check"]]
+
+
+def _findings(checks: Sequence[Json]) -> Iterator[tuple[str, Json]]:
+    every = [(check["check"], one) for check in checks for one in check["findings"]]
     below = {_key(one["check"], one) for _, told in every for one in told["consequences"]}
     yield from (
         (name, told) for name, told in every if not (told["severity"] == "consequence" and _key(name, told) in below)

@@ -12,6 +12,7 @@ from pytest_mnnquant.mnnfile.ledger import account
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import BadModel, Model, Op
 from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.report.rows import size_text
 
 _FLOATS: Final = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
 _SAME_SCALE: Final = 1e-6
@@ -140,7 +141,7 @@ def difference_text(found: Mapping[str, Any]) -> str:
     if found["same"]:
         return "no difference" + ("" if found["uuid"][0] == found["uuid"][1] else " but the uuid")
     before, after = found["bytes"]
-    lines = [f"bytes: {before:,} -> {after:,}" + (f" ({before / after:.2f}x smaller)" if after else "")]
+    lines = [f"bytes: {before:,} -> {after:,}" + (f" ({size_text(before / after)})" if after else "")]
     lines += [f"only in the first: {name}" for name in found["only_in_first"]]
     lines += [f"only in the second: {name}" for name in found["only_in_second"]]
     for row in found["layers"]:

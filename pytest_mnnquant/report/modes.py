@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pytest_mnnquant.report.rows import size_text
 from pytest_mnnquant.report.width import pad, width, wrapped
 
 # Scales and coverage that differ by less than this do not differ.
@@ -18,6 +19,8 @@ _SAME_SCALE: Final = 0.01
 # Cosines are compared by how far they are from 1; a factor below this is no difference.
 _CLEARLY: Final = 1.5
 _NOISE: Final = 1e-5
+# Scales further apart than this factor are not made for the same values: by how much says nothing.
+_FAR: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +66,33 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """Which mode to ship, and why, in a sentence."""
+        failed = {mode.mode: ", ".join(mode.failed) for mode in (self.train, self.eval) if mode.failed}
+        better, why = self._better()
+        if len(failed) == 2:
+            same = failed["train"] == failed["eval"]
+            each = "; ".join(f"{mode} failed {checks}" for mode, checks in failed.items())
+            return f"ship neither: {'both failed ' + failed['eval'] if same else each}"
+        if failed:
+            ((mode, checks),) = failed.items()
+            other = "eval" if mode == "train" else "train"
+            return f"ship {other}: {mode} failed {checks}" + (f"; {why}" if better == other else "")
+        return f"ship {better}: {why}" if better else why
+
+    def _better(self) -> tuple[str | None, str]:
+        """The mode that does better, None if they do not differ, and why."""
         train, other = self.train, self.eval
         assert train.coverage is not None
         assert other.coverage is not None
         if abs(train.coverage - other.coverage) > 1e-6:
             better = train if train.coverage > other.coverage else other
-            shares = f"train quantizes {train.coverage:.1%} of the weights, eval {other.coverage:.1%}"
-            return f"ship {better.mode}: {shares}"
+            return better.mode, f"train quantizes {train.coverage:.1%} of the weights, eval {other.coverage:.1%}"
         same = f"both quantize the same share of the weights ({other.coverage:.1%})"
         if train.drift == 0 and max(self.changes.values(), default=0.0) < _SAME_SCALE:
-            return f"they do not differ: {same}, with the same scales; eval is the usual one"
+            return None, f"they do not differ: {same}, with the same scales; eval is the usual one"
         better_mode, why = self._more_accurate()
         far = f"by up to {train.drift:.2g} standard deviations"
         moved = f"; train moved BatchNorm statistics {far}" if train.drift else ""
-        if better_mode is None:
-            return f"ship eval: {same}, and {why}{moved}"
-        return f"ship {better_mode}: {same}, but {why}{moved}"
+        return better_mode or "eval", f"{same}, {'but' if better_mode else 'and'} {why}{moved}"
 
     def _more_accurate(self) -> tuple[str | None, str]:
         train, other = self.train, self.eval
@@ -161,11 +175,15 @@ def comparison_lines(comparison: Comparison, columns: int = 80) -> list[str]:
     ]
     if comparison.changes:
         worst = max(comparison.changes, key=lambda tensor: comparison.changes[tensor])
-        middle = statistics.median(comparison.changes.values())
-        most = comparison.changes[worst]
-        told = f"scales differ by {middle:.1%} (median), by {most:.1%} at most ({worst})"
+        middle, most = statistics.median(comparison.changes.values()), comparison.changes[worst]
+        where = f"at most ({worst})" if most <= _FAR - 1 else f"in {worst}"
+        told = f"scales differ by {_change(middle)} (median), by {_change(most)} {where}"
         lines += wrapped("    ", told, columns)
     return [*lines, *wrapped("    ", comparison.verdict, columns, indent=4)]
+
+
+def _change(change: float) -> str:
+    return f"{change:.1%}" if change <= _FAR - 1 else f"more than {_FAR}x"
 
 
 def _row(mode: Mode) -> tuple[str, ...]:
@@ -175,7 +193,7 @@ def _row(mode: Mode) -> tuple[str, ...]:
     return (
         mode.mode,
         "-" if mode.coverage is None else f"{mode.coverage:.1%}",
-        "-" if mode.size_ratio is None else f"{mode.size_ratio:.2f}x smaller",
+        size_text(mode.size_ratio),
         accuracy,
         f"{mode.drift:.2g} sd" if mode.drift else "0",
     )

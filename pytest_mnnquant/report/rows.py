@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -103,23 +103,29 @@ def _row(variant: Json, strict: bool) -> Row:
     share, ratio = metric("coverage", "coverage"), metric("latency", "latency_ratio")
     memory = metric("memory", "memory_ratio")
     figures = (
-        _size(metric("size", "size_ratio")),
+        size_text(metric("size", "size_ratio")),
         "-" if share is None else f"{share:.1%}",
         _accuracy(metric("accuracy", "task"), metric("accuracy", "outputs")),
         "-" if ratio is None else f"{ratio:.2f}x float",
         "-" if memory is None else f"{memory:.2f}x float",
     )
-    failed = _failed(checks, strict)
-    open_ = ", ".join(name for name, check in checks.items() if check["outcome"] == "inconclusive")
-    outcome = FAILED if failed else OPEN if open_ else OK
-    return Row(label_of(variant), figures, outcome, failed or open_)
+    return Row(label_of(variant), figures, *outcome_of(variant["checks"], strict))
 
 
-def _failed(checks: Mapping[str, Json], strict: bool) -> str:
+def outcome_of(checks: Sequence[Json], strict: bool = False) -> tuple[str, str]:
+    """What some checks come to, and those of them that are to blame."""
+    if failed := _failed(checks, strict):
+        return FAILED, failed
+    unsure = ", ".join(check["check"] for check in checks if check["outcome"] == "inconclusive")
+    return (OPEN if unsure else OK), unsure
+
+
+def _failed(checks: Sequence[Json], strict: bool) -> str:
     """The checks that failed: those at the root of it, then those that follow from these."""
     roots: list[str] = []
     effects: list[str] = []
-    for name, check in checks.items():
+    for check in checks:
+        name = check["check"]
         if strict and check["outcome"] in ("skipped", "inconclusive") and not check["metrics"].get("needless"):
             roots.append(name)
         if check["outcome"] == "failed":
@@ -129,8 +135,9 @@ def _failed(checks: Mapping[str, Json], strict: bool) -> str:
     return ", hence ".join([*parts, ", ".join(effects)] if effects else parts)
 
 
-def _size(ratio: float | None) -> str:
-    if ratio is None:
+def size_text(ratio: float | None) -> str:
+    """How much smaller a file got, or larger. `ratio` is the bytes before by those after."""
+    if not ratio:
         return "-"
     return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x LARGER"
 

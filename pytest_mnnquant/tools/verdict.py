@@ -35,6 +35,7 @@ from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.makers import is_skipped
 from pytest_mnnquant.quantize.recipes import Recipe
 from pytest_mnnquant.report.failure import IN_REPORT, failure_text
+from pytest_mnnquant.report.rows import size_text
 
 _COVERAGE = 0.99
 # Of pruned networks' layers at least this share of weights is left.
@@ -78,7 +79,7 @@ class Verdict:
         stored = sum(row.quantized for row in wanted)
         return (
             f"{stored} of {len(wanted)} layers, coverage {coverage(self.rows):.1%}, "
-            f"{base.size / model.size:.2f}x smaller than float ({base.size:,} to {model.size:,} bytes)"
+            f"{size_text(base.size / model.size)} than float ({base.size:,} to {model.size:,} bytes)"
         )
 
     def failures(self, name: str, label: str) -> str:

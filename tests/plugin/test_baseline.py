@@ -261,8 +261,9 @@ def test_a_model_that_is_gone_fails_until_an_update(run: Run, accepted: File, py
     (pytester.path / "net.py").rename(pytester.path / "new.py")
     usual = ["--mnn-model=new.py:build", W8, QUICK]
     assert run(*usual, UPDATE, "-k", "baseline and not entries").status == 0  # A part of the suite removes nothing.
-    found = run(*usual)
+    found = run(*usual, "--mnn-report=r.html")
     assert found.failed == {ENTRIES}, found.text
+    assert "<title>1 failed, 1 passed ·" in (pytester.path / "r.html").read_text(encoding="utf-8")
     assert "MNQ912 baseline-stale net w8: its source net.py is not there" in found.text
     found = run(*usual, UPDATE)
     assert (found.status, sums(found)) == (0, "0 added, 0 changed, 1 kept, 1 removed")

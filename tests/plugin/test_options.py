@@ -209,11 +209,12 @@ def test_the_other_exporter_can_be_chosen(run: Run, pytester: pytest.Pytester) -
     assert CONV not in {layer["name"] for layer in layers}
 
 
-def test_strict_fails_what_could_not_be_checked(run: Run, files: Files) -> None:
+def test_strict_fails_what_could_not_be_checked(run: Run, files: Files, pytester: pytest.Pytester) -> None:
     usual = ["--mnn-model", files.onnx, "--mnn-quantized", files.int8, "-k", "conversion or accuracy"]
     found = run(*usual)
     assert (found.status, found.skipped) == (0, {"int8::conversion", "int8::accuracy"})
-    strict = run(*usual, "--mnn-strict")
+    strict = run(*usual, "--mnn-strict", "--mnn-report=r.html")
+    assert "<title>1 failed ·" in (pytester.path / "r.html").read_text(encoding="utf-8")
     assert (strict.status, strict.failed) == (1, {"int8::conversion", "int8::accuracy"})
     assert "accuracy skipped: no evaluation data were given (--mnn-evaluation)" in strict.text
     strict.tells("MNQ111", where="--mnn-evaluation")

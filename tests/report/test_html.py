@@ -14,16 +14,18 @@ from pytest_mnnquant.checks.rules import RULES
 from pytest_mnnquant.report.files import write_report
 from pytest_mnnquant.report.html import page, portraits
 from pytest_mnnquant.report.html_pages import rule_pages
+from pytest_mnnquant.report.html_view import SIGNS
 from pytest_mnnquant.report.json_report import build_report
+from pytest_mnnquant.report.rows import rows_of
 from tests.report.made import charted, finding, layer, records
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 LAYERS = [layer("first", 1), layer("left", 2, quantized=False), layer("kept", 3, quantized=False, skipped=True)]
 
 
-def text(found: list[dict[str, Any]], past: Any = ()) -> str:
+def text(found: list[dict[str, Any]], past: Any = (), **more: Any) -> str:
     """The page of these records."""
-    return page(build_report(found, {"MNN": "3.6.1"}), portraits(found), past)
+    return page(build_report(found, {"MNN": "3.6.1"}, **more), portraits(found), past)
 
 
 def words(page: str) -> str:
@@ -42,6 +44,75 @@ def test_the_verdict_is_first_and_in_words() -> None:
 
 def test_a_run_of_nothing_says_so() -> None:
     assert "Nothing was judged" in words(text([]))
+
+
+def ended(found: list[dict[str, Any]], **outcomes: str) -> list[dict[str, Any]]:
+    """The records with other outcomes of these checks."""
+    for record in found:
+        record["check"]["outcome"] = outcomes.get(record["check"]["check"], record["check"]["outcome"])
+    return found
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_verdict_is_that_of_all_reports(strict: bool) -> None:
+    warned = [finding("MNQ710", "left", "warning")]
+    for found in (
+        records(LAYERS, warned, modes=["eval"]),
+        ended(records(LAYERS, warned, modes=["eval"]), calibration="skipped", accuracy="skipped"),
+        ended(records(LAYERS, warned, modes=["eval"]), latency="inconclusive", accuracy="skipped"),
+        records(LAYERS, [finding("MNQ401", "left")], modes=["eval"]),
+    ):
+        said, (row,) = words(text(found, strict=strict)), rows_of(build_report(found, {})["models"][0], strict)
+        outcome = {"FAILED": "failed", "inconclusive": "inconclusive", "ok": "passed"}[row.outcome]
+        assert f"1 {outcome}" in said
+        assert f"int8[eval] {SIGNS[outcome]} {outcome}{': ' if row.checks else ''}{row.checks} " in said
+        assert ("--mnn-strict: what could not be judged failed" in said) is strict
+
+
+def test_strict_fails_what_could_not_be_judged() -> None:
+    found = ended(records(LAYERS, [finding("MNQ710", "left", "warning")], modes=["eval"]), accuracy="skipped")
+    assert "1 passed" in words(text(found))
+    said = words(text(found, strict=True))
+    assert "✗ 1 failed" in said
+    assert "✗ failed: accuracy 4.00x smaller" in said  # and no warning as if it were the reason
+
+
+def test_a_variant_that_nothing_judged_did_not_pass() -> None:
+    found = [one for one in records(LAYERS, modes=["eval"]) if one["check"]["check"] == "accuracy"]
+    said = words(text(ended(found, accuracy="skipped")))
+    assert said.startswith("1 skipped · ")
+    assert "skipped: nothing was judged" in said
+
+
+def test_the_baseline_file_is_counted_and_told() -> None:
+    stale = finding("MNQ912", message="net w8: its source is not there", remedy="update")
+    check: dict[str, Any] = {
+        "check": "entries",
+        "outcome": "failed",
+        "reason": None,
+        "metrics": {},
+        "ignored": {},
+        "findings": [stale],
+    }
+    written = text(records(LAYERS, modes=["eval"]), baseline={"path": "b.json", "check": check})
+    said = words(written)
+    assert said.startswith("1 failed, 1 passed · ")
+    assert "Baseline file b.json : ✗ failed" in said
+    assert "Findings 1 MNQ912 a-rule error b.json · baseline · check entries net w8: its source is not there" in said
+    assert 'id="rule-MNQ912"' in written
+    kept = {**check, "outcome": "passed", "findings": []}
+    said = words(text(records(LAYERS, modes=["eval"]), baseline={"path": "b.json", "check": kept}))
+    assert said.startswith("1 passed · ")  # a count of variants
+    assert "Baseline file b.json : ✓ passed" in said
+
+
+def test_a_file_that_grew_is_not_called_smaller() -> None:
+    found = records(LAYERS, modes=["eval"])
+    size = found[0]["variant"]["quantized"]["bytes"]
+    grown = [{**one, "float": {**one["float"], "bytes": size / 2}} for one in found]
+    assert "4.00x smaller than float" in words(text(found))
+    assert "2.00x LARGER than float" in words(text(grown))
+    assert "0.50x" not in words(text(grown)).partition("Layers")[0].replace("0.50x float", "")
 
 
 def test_layers_left_float_are_told_apart_from_those_left_on_purpose() -> None:
@@ -97,6 +168,12 @@ def test_every_rule_that_occurs_has_its_page_in_the_report() -> None:
     linked = set(re.findall(r'href="#(rule-\w+)"', written))
     assert linked == {"rule-MNQ401", "rule-MNQ801"} == set(re.findall(r'<details [^>]*id="(rule-\w+)"', written))
     assert "Why it happens" in words(written)
+
+
+def test_a_rule_that_warns_is_not_called_broken() -> None:
+    said = words(text(records(LAYERS, [finding("MNQ710", "left", "warning")], modes=["eval"])))
+    assert "The rules of these findings MNQ710" in said
+    assert "broken" not in said.partition("The rules of these findings")[0]
 
 
 def test_all_pages_can_be_rendered_and_lead_nowhere_but_to_each_other() -> None:

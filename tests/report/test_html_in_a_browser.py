@@ -101,6 +101,33 @@ def test_every_chart_is_drawn_and_described(page: Page) -> None:
     assert page.js("document.title") == "2 failed · MNN quantization"
 
 
+@pytest.mark.parametrize("spread", [0.1, 1, 5], ids=["flat", "a decade", "five decades"])
+def test_the_axis_of_a_distribution_has_numbers(browser: Page, tmp_path: Path, spread: float) -> None:
+    found = records([layer("conv")], modes=["eval"])
+    (bars,) = next(one["portrait"] for one in found if one["check"]["check"] == "weights")["weights"].values()
+    bars["float"] = [int(2000 * 10 ** (-spread * place / 50)) for place in range(50)]
+    bars["stored"] = bars["float"]
+    write_report({**build_report(found, {}), "records": found}, tmp_path / "r.html")
+    browser.open(tmp_path / "r.html")
+    browser.draw_all()
+    ticks = [float(text) for text in browser.js("all('[data-chart=weights] .ytick text').map(t => t.textContent)")]
+    assert len(ticks) > 2
+    assert ticks == sorted(ticks)  # 0.02 is not written as "2"
+
+
+def test_the_axis_of_coverage_ends_at_all(page: Page) -> None:
+    page.draw_all()
+    low, high = page.js("all('[data-figure=coverage] .plot')[0].layout.yaxis.range")
+    assert low < high == 1
+    assert page.js("all('[data-figure=size] .plot')[0].layout.yaxis.range")[1] > 130
+
+
+def test_scales_far_apart_are_told_without_a_long_percentage(page: Page) -> None:
+    said = "modes({model: {modes: [{recipe: 'int8', changes: {a: 0.08, b: CHANGE}}]}, colours: COLOURS.light}).says"
+    assert page.js(said.replace("CHANGE", "8.9")) == "Scales of train against eval: at most 890.0 %, in b."
+    assert page.js(said.replace("CHANGE", "3e5")) == "Scales of train against eval: more than 10x, in b."
+
+
 def test_the_map_is_to_scale(page: Page) -> None:
     page.draw_all()
     found = page.js(f"{SLICES}.map(p => [p.__data__.data.id, p.getBBox().width * p.getBBox().height])")

@@ -66,6 +66,7 @@ def test_a_model_does_not_differ_from_itself(digits: Prepared, tmp_path: Path) -
 def test_quantizing_is_told_by_layer_storage_and_bytes(digits: Prepared, digits_w4: Variant) -> None:
     said = told(digits.model, digits_w4.model)
     assert "x smaller)" in said
+    assert "x LARGER)" in told(digits_w4.model, digits.model)
     for op in digits.model.layers:
         assert f"{op.name}: stored float32 -> w4, weight_sqnr_db " in said
     found = difference(digits.model, digits_w4.model)

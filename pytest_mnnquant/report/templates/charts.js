@@ -123,7 +123,8 @@ function bars(histogram, counts, name, colour, more = {}) {
   };
 }
 
-const shares = {type: "log", dtick: 1, title: {text: "% of the values"}, automargin: true, exponentformat: "none"};
+/* Without a format plotly writes 0.02 as "2". */
+const shares = {type: "log", title: {text: "% of the values"}, automargin: true, tickformat: ".3~g"};
 
 function weights({variant, layer, colours}) {
   const found = variant.weights[layer];
@@ -202,8 +203,9 @@ function modes({model, colours}) {
     };
   });
   const worst = Object.entries(found[0].changes).reduce((a, b) => b[1] > a[1] ? b : a);
+  const most = worst[1] <= 9 ? `at most ${(100 * worst[1]).toFixed(1)} %` : "more than 10x";  // as in modes.py
   return {
-    says: `Scales of train against eval: at most ${(100 * worst[1]).toFixed(1)} %, in ${worst[0]}.`, traces,
+    says: `Scales of train against eval: ${most}, in ${worst[0]}.`, traces,
     layout: {height: 280, xaxis: {title: {text: "tensors, most changed first"}},
              yaxis: {title: {text: "change of scale, %"}, rangemode: "tozero", automargin: true}},
   };
@@ -215,7 +217,7 @@ function history({model, colours, figure}) {
   const marks = ["circle", "diamond", "square", "x", "triangle-up"], shapes = [], annotations = [];
   const traces = found.map((one, place) => ({
     type: "scatter", mode: "lines+markers", name: plain(one.variant), x: one.times, y: one.figures[figure.dataset.figure],
-    text: one.commits.map(plain), connectgaps: false, line: {color: colours.storages[place % colours.storages.length]},
+    text: one.commits.map(plain), connectgaps: false, cliponaxis: false, line: {color: colours.storages[place % colours.storages.length]},
     marker: {symbol: marks[place % marks.length], size: 7}, hovertemplate: "%{x}<br>%{text}<br>%{y}<extra>%{fullData.name}</extra>",
   }));
   for (const one of found)
@@ -225,10 +227,11 @@ function history({model, colours, figure}) {
     }
   const values = found.flatMap((one) => one.figures[figure.dataset.figure]).filter((value) => value !== null);
   const low = Math.min(...values), high = Math.max(...values), around = Math.max(0.1 * (high - low), 0.05 * Math.abs(high)) || 1;
+  const most = figure.dataset.figure === "coverage" ? 1 : Infinity;
   const last = found.map((one) => `${one.variant} ${one.figures[figure.dataset.figure].at(-1) ?? "not measured"}`).join(", ");
   return {
     says: `${found[0].times.length} runs; last: ${last}.`, traces,
-    layout: {height: 260, shapes, annotations, xaxis: {type: "date"}, yaxis: {range: [low - around, high + around], automargin: true, exponentformat: "none", separatethousands: true}},
+    layout: {height: 260, shapes, annotations, xaxis: {type: "date"}, yaxis: {range: [low - around, Math.min(most, high + around)], automargin: true, exponentformat: "none", separatethousands: true}},
   };
 }
 
