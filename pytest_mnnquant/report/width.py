@@ -22,6 +22,15 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
+def end_of(text: str, columns: int) -> int:
+    """The column behind a text that a terminal of so many columns breaks into rows; `columns` where a row is full."""
+    column = 0
+    for character in text:
+        needed = _columns(character)
+        column = needed if column + needed > columns else column + needed
+    return column
+
+
 def pad(text: str, columns: int) -> str:
     """The text with blanks up to this width."""
     return text + " " * (columns - width(text))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.report.width import cut, pad, shown, width, wrapped
+from pytest_mnnquant.report.width import cut, end_of, pad, shown, width, wrapped
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,13 @@ from pytest_mnnquant.report.width import cut, pad, shown, width, wrapped
 def test_columns_are_counted_as_a_terminal_does(text: str, columns: int) -> None:
     assert width(text) == columns
     assert width(pad(text, 9)) == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "column"), [("", 0), ("abcd", 4), ("abcde", 5), ("abcdef", 1), ("量化模", 2), ("ab" * 5 + "e\u0301", 1)]
+)
+def test_a_terminal_of_five_columns_breaks_lines(text: str, column: int) -> None:
+    assert end_of(text, 5) == column
 
 
 def test_a_long_name_loses_its_middle() -> None:
