@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 
+# How lines begin that are commands of a shell.
+_COMMANDS: Final = ("pytest-mnnquant ", "python ")
+# A word of a shell, which may be quoted.
+_SHELL_WORD: Final = re.compile(r"(?:'[^']*'|\S)+")
 # Longer than this, a word is no name that anybody would copy.
 _LONGEST: Final = 240
 
@@ -63,10 +68,12 @@ def wrapped(first: str, text: str, columns: int, indent: int = 6) -> list[str]:
     lines: list[str] = []
     for part in text.splitlines() or [""]:
         line = " " * indent if lines else first
-        begun = False
-        for word in (cut(shown(word), _LONGEST) for word in part.split()):
-            if begun and width(line) + 1 + width(word) > columns:
-                lines.append(line)
+        begun, end, words = False, "", part.split()
+        if part.startswith(_COMMANDS):
+            end, words = " \\", _SHELL_WORD.findall(part)
+        for word in (cut(shown(word), _LONGEST) for word in words):
+            if begun and width(line) + 1 + width(word) + width(end) > columns:
+                lines.append(line + end)
                 line, begun = " " * indent, False
             line += f" {word}" if begun else word
             begun = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +48,14 @@ def test_no_word_is_broken_and_no_line_too_wide(words: list[str], columns: int) 
 
 def test_lines_of_a_text_stay_lines() -> None:
     assert wrapped("a: ", "b c\nd", 80) == ["a: b c", "      d"]
+
+
+def test_commands_that_take_several_lines_can_be_pasted() -> None:
+    text = "do this:\npython -c 'print( \"a  b\" )' cdefgh 'i j k' lmn"
+    found = wrapped("fix: ", text, 40)
+    assert found == ["fix: do this:", "      python -c 'print( \"a  b\" )' \\", "      cdefgh 'i j k' lmn"]
+    shell = subprocess.run("\n".join(found[1:]).replace("python -c", "printf '%s|'"), shell=True, capture_output=True)
+    assert shell.stdout == b'print( "a  b" )|cdefgh|i j k|lmn|'
 
 
 def test_nothing_moves_the_cursor() -> None:
