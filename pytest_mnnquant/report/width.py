@@ -7,7 +7,7 @@ import unicodedata
 from typing import Final
 
 # How lines begin that are commands of a shell.
-_COMMANDS: Final = ("pytest-mnnquant convert -", "python -c ")
+_COMMANDS: Final = ("pytest ", "pytest-mnnquant convert -", "python -c ")
 # A word of a shell, which may be quoted.
 _SHELL_WORD: Final = re.compile(r"(?:'[^']*'|\S)+")
 # Longer than this, a word is no name that anybody would copy.
