@@ -221,7 +221,7 @@ def _paired(
     ours = case.gate.prepared.model
     if len(kept.inputs) != len(ours.inputs):
         told = "ratio: the accepted model takes other inputs than this one"
-        return None, Finding("MNQ003", told, remedy=f"if this is meant to be, accept it: {mend}")
+        return None, Finding("MNQ003", told, remedy=f"if this is meant to be, accept it:\n{mend}")
     inputs = {theirs: case.gate.inputs[name] for name, theirs in renamed(ours, kept).items()}
     try:
         times = paired_times(kept, case.model, inputs, timeout=settings.timeout, settings=how)

@@ -118,7 +118,8 @@ def why(error: Exception) -> Finding:
         return Finding("MNQ202", str(error), remedy="convert again, and look at what the converter prints")
     if isinstance(error, QuantizedSource):
         return Finding("MNQ104", str(error), remedy=FLOAT_SOURCE)
-    return Finding("MNQ102" if isinstance(error, DataError) else "MNQ101", str(error))
+    code = "MNQ102" if isinstance(error, DataError) else "MNQ101"
+    return Finding(code, str(error), remedy=error.remedy if isinstance(error, SourceError) else "")
 
 
 def file_json(model: Model) -> dict[str, Any]:

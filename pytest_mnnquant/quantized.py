@@ -160,5 +160,6 @@ def _or_fail(action: Callable[[], T], title: str = "") -> T:
     try:
         return action()
     except (ValueError, SourceError, Unusable) as error:
-        problem = str(error)
+        remedy = error.finding.remedy if isinstance(error, Unusable) else getattr(error, "remedy", "")
+        problem = str(error) + (f"\nfix: {remedy}" if remedy else "")
     pytest.fail(title + problem, pytrace=False)

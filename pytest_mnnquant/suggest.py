@@ -69,7 +69,10 @@ class _Trials:
         chosen = () if recipe == self.case.recipe else (f"--mnn-recipe={recipe.name}",)
         if made is not None and (recipe.maker is not Maker.OURS or parent.variant.given):
             # Other tools do not know our options: what was tried is the params file.
-            chosen = (f"mnnconvert ... --compressionParamsFile {made.params} (the params file without these), then",)
+            chosen = (
+                f"pytest-mnnquant convert ... --compressionParamsFile {made.params} "
+                "(the params file without these), then",
+            )
         options = (*chosen, *(f"--mnn-skip-layer='{glob.escape(name)}'" for name in names))
         return self._judged(Case(self.case.gate, recipe, parent.mode, skip, made=made), options)
 

@@ -44,7 +44,7 @@ def check_baseline(evidence: Evidence, entry: Entry, mend: str) -> Result:
     An accepted figure that could not be measured leaves it inconclusive, and so does one that is not in the entry
     though the entry's tolerances are to judge it.
     """
-    remedy = f"if this is meant to be, accept it: {mend}"
+    remedy = f"if this is meant to be, accept it:\n{mend}"
     cause = _changed_since(evidence, entry)
     findings = [*_storage(evidence.figures, entry.figures, cause, remedy)]
     for name in NUMBERS:
@@ -228,7 +228,7 @@ def _unaccepted(evidence: Evidence, entry: Entry, mend: str) -> Iterator[Finding
     values = [f"{name} {shown(name, now)}" for name in new if (now := getattr(figures, name)) is not None]
     if values:
         told = f"not in the baseline yet, and so compared with nothing: {', '.join(values)}"
-        yield Finding("MNQ917", told, remedy=f"accept it: {mend}; or have its tolerance be null in the file")
+        yield Finding("MNQ917", told, remedy=f"have its tolerance be null in the file, or accept it:\n{mend}")
 
 
 def _number(value: float | None) -> str:

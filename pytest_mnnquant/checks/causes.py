@@ -18,10 +18,11 @@ _SKIP: Final = "if it shall stay as it is: --mnn-skip-layer '{name}'"
 def _ask(recipe: Recipe) -> str:
     """How MNN's converter is asked for this recipe."""
     if recipe.maker is Maker.MNNQUANT:
-        return "mnnquant FLOAT.mnn OUT.mnn CONFIG.json, with width, height and format of the model's own input"
+        sizes = "width, height and format of the model's own input"
+        return f"pytest-mnnquant calibrate FLOAT.mnn OUT.mnn CONFIG.json, with {sizes}"
     if not recipe.activations:
-        return f"mnnconvert ... {' '.join(recipe.flags)}"
-    return "mnnconvert ... --compressionParamsFile PARAMS (spelled exactly so: MNN ignores flags it does not know)"
+        return f"pytest-mnnquant convert ... {' '.join(recipe.flags)}"
+    return "pytest-mnnquant convert ... --compressionParamsFile PARAMS"
 
 
 def explain_layer(

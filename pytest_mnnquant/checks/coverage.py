@@ -115,8 +115,8 @@ def _corrupt(row: LayerRow) -> Finding:
         row.layer.name,
         cause="MNN's converter writes float weights under an int8 header for Linear layers of 65,536 weights or more "
         "when --compressionParamsFile is used while converting from ONNX",
-        remedy="convert to a float .mnn first, then quantize that: mnnconvert -f MNN --modelFile float.mnn "
-        "--compressionParamsFile PARAMS --MNNModel OUT.mnn",
+        remedy="convert to a float .mnn first, then quantize that:\n"
+        "pytest-mnnquant convert -f MNN --modelFile float.mnn --compressionParamsFile PARAMS --MNNModel OUT.mnn",
     )
 
 

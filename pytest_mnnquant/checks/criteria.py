@@ -96,7 +96,12 @@ def _needed(estimate: Estimate, limit: float) -> int | None:
         return None
     if estimate.spread == 0:
         return math.ceil(_UNSEEN * max(0.0, 1 / margin - 1)) if margin < 1 else None
-    return max(samples_to_tell(estimate.spread, margin), estimate.samples + 1)
+    needed = samples_to_tell(estimate.spread, margin)
+    if needed > estimate.samples:
+        return needed
+    # These bounds are wider than the normal distribution's; they narrow with the root of the number of samples.
+    bound = estimate.high if limit > estimate.value else estimate.low
+    return max(round(estimate.samples * ((bound - estimate.value) / margin) ** 2), estimate.samples + 1)
 
 
 def doubt_finding(what: str, held: Verdict, strict: bool) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +65,9 @@ class ParamsEvidence:
             layers = {item.entry.name: item.layer for item in self.misnamed if item.layer is not None}
             return f"rename {name!r} to {layers[name].output_names[0]!r} in the params file and convert again"
         return (
-            f"convert again with the params file that has MNN's own names: mnnconvert -f MNN --modelFile FLOAT.mnn "
-            f"--MNNModel OUT.mnn --compressionParamsFile {self.repaired}"
+            "convert again with the params file that has MNN's own names, made on this machine (the same run at home "
+            "makes it there too):\npytest-mnnquant convert -f MNN --modelFile FLOAT.mnn --MNNModel OUT.mnn "
+            f"--compressionParamsFile {shlex.quote(str(self.repaired))}"
         )
 
 

@@ -19,6 +19,8 @@ _WEIGHT_TABLES: Final = 76
 _ACTIVATION_TABLES: Final = 140
 # What rounding to 4 and 8 bytes and shared vtables leave open, a layer.
 _SLACK: Final = 96
+# Of w4, the recipe that shrinks most.
+_FEWEST: Final = 4
 # What mnnquant adds to a file once.
 _FILE_SLACK: Final = 96
 
@@ -79,7 +81,8 @@ def check_size(
         if ratio >= minimum_ratio:
             return judge("size", (), metrics)
         message = f"{ratio:.2f}x smaller ({float_bytes:,} to {quantized_bytes:,} bytes), {minimum_ratio:g}x required"
-        return judge("size", [Finding("MNQ802", message, cause=_why(quantized_bytes, expected))], metrics)
+        cause = _why(quantized_bytes, expected)
+        return judge("size", [Finding("MNQ802", message, cause=cause, remedy=_remedy(ratio, recipe))], metrics)
     allowed = TOLERANCE * expected + _FILE_SLACK + _SLACK * sum(row.wanted for row in rows)
     if abs(quantized_bytes - expected) <= allowed:
         return judge("size", (), metrics)
@@ -88,6 +91,15 @@ def check_size(
         f"{ratio:.2f}x smaller than float, {float_bytes / expected:.2f}x expected"
     )
     return judge("size", [Finding("MNQ801", message, cause=_why(quantized_bytes, expected))], metrics)
+
+
+def _remedy(ratio: float, recipe: Recipe) -> str:
+    """What to do about a ratio that is not reached. A limit is rounded down to what this model keeps."""
+    limit = math.floor(ratio * 100) / 100
+    fewer = (
+        "" if recipe.storage is Storage.INTEGER and recipe.bits <= _FEWEST else ", or use fewer bits: --mnn-recipe=w4"
+    )
+    return f"lower the limit (--mnn-min-size-ratio={limit:g}), or leave it out{fewer}"
 
 
 def _why(quantized_bytes: int, expected: int) -> str:

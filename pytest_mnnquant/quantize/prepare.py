@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _EXPORTED: Final = "float.onnx"
 _FLOAT: Final = "float.mnn"
+_OTHERWISE: Final = "let forward() compute the same when it is exported, or try --mnn-exporter=dynamo"
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _proven(
         if is_proven(proof) or (fresh and not dynamic):
             return model, ran, wanted, proof
     assert failure is not None
-    raise failure if isinstance(failure, NativeFailure) else SourceError(f"{name}: {failure}")
+    raise failure if isinstance(failure, NativeFailure) else SourceError(f"{name}: {failure}", _OTHERWISE)
 
 
 def _export_and_convert(
@@ -246,7 +247,10 @@ def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> None:
         fixed = [(axis, size) for axis, size in enumerate(spec.shape[1:], 1) if size > 0]
         if len(shape) != len(spec.shape) or any(shape[axis] != size for axis, size in fixed):
             wanted = ", ".join(["samples", *(str(size) if size > 0 else "any" for size in spec.shape[1:])])
-            raise DataError(f"{data.origin}: array {spec.name!r} has shape {list(shape)}, the model takes [{wanted}]")
+            raise DataError(
+                f"{data.origin}: array {spec.name!r} has shape {list(shape)}, the model takes [{wanted}]",
+                "give samples of that shape; the first axis counts them",
+            )
 
 
 def _try_batch(model: Model, data: Dataset, timeout: float) -> tuple[bool, Run]:

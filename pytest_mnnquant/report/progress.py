@@ -6,11 +6,12 @@ import os
 import shutil
 import sys
 import time
-from typing import Final
+from contextlib import AbstractContextManager
+from typing import Final, cast
 
 import pytest
 
-from pytest_mnnquant.report.width import cut, shown
+from pytest_mnnquant.report.width import cut, end_of, shown
 
 # Seconds between two drawings of the line.
 _PAUSE: Final = 0.2
@@ -60,23 +61,32 @@ class Progress:
         """Take the line away."""
         if self._column is not None:
             column, self._column = self._column, None
-            self._write("\r\x1b[K\x1b[A" + (f"\x1b[{column}C" if column else ""))
+            with self._terminal():
+                _write("\r\x1b[K\x1b[A" + (f"\x1b[{column}C" if column else ""))
 
     def _draw(self, how_far: str) -> None:
         self._drew = time.monotonic()
-        columns = shutil.get_terminal_size().columns - 1
-        line = cut(shown(f"  {self._what}{how_far}, {_duration(self._drew - self._began)}"), columns)
-        start = "\r\x1b[K"
-        if self._column is None:
-            reporter = self._config.pluginmanager.getplugin("terminalreporter")
-            self._column, start = int(reporter._tw.width_of_current_line), "\n"
-        self._write(start + line)
+        with self._terminal():
+            columns = shutil.get_terminal_size().columns
+            start = "\r\x1b[K"
+            if self._column is None:
+                reporter = self._config.pluginmanager.getplugin("terminalreporter")
+                column = end_of(reporter._tw._current_line, columns)
+                if column == columns:  # What pytest writes next begins a row, to which no movement brings the cursor.
+                    return
+                self._column, start = column, "\n"
+            text = shown(f"  {self._what}{how_far}, {_duration(self._drew - self._began)}")
+            _write(start + cut(text, columns - 1))
 
-    def _write(self, text: str) -> None:
+    def _terminal(self) -> AbstractContextManager[None]:
+        """Where standard output is the terminal, and not the file that pytest captures it in."""
         capture = self._config.pluginmanager.getplugin("capturemanager")
-        with capture.global_and_fixture_disabled():
-            sys.stdout.write(text)
-            sys.stdout.flush()
+        return cast("AbstractContextManager[None]", capture.global_and_fixture_disabled())
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _duration(seconds: float) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 
+# How lines begin that are commands of a shell.
+_COMMANDS: Final = ("pytest ", "pytest-mnnquant convert -", "python -c ")
+# A word of a shell, which may be quoted.
+_SHELL_WORD: Final = re.compile(r"(?:'[^']*'|\S)+")
 # Longer than this, a word is no name that anybody would copy.
 _LONGEST: Final = 240
 
@@ -20,6 +25,15 @@ def _columns(character: str) -> int:
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def end_of(text: str, columns: int) -> int:
+    """The column behind a text that a terminal of so many columns breaks into rows; `columns` where a row is full."""
+    column = 0
+    for character in text:
+        needed = _columns(character)
+        column = needed if column + needed > columns else column + needed
+    return column
 
 
 def pad(text: str, columns: int) -> str:
@@ -54,10 +68,12 @@ def wrapped(first: str, text: str, columns: int, indent: int = 6) -> list[str]:
     lines: list[str] = []
     for part in text.splitlines() or [""]:
         line = " " * indent if lines else first
-        begun = False
-        for word in (cut(shown(word), _LONGEST) for word in part.split()):
-            if begun and width(line) + 1 + width(word) > columns:
-                lines.append(line)
+        begun, end, words = False, "", part.split()
+        if part.startswith(_COMMANDS):
+            end, words = " \\", _SHELL_WORD.findall(part)
+        for word in (cut(shown(word), _LONGEST) for word in words):
+            if begun and width(line) + 1 + width(word) + width(end) > columns:
+                lines.append(line + end)
                 line, begun = " " * indent, False
             line += f" {word}" if begun else word
             begun = True

@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.sources.images import MEMORY_LIMIT, Preprocess, load_images, undeclared
-from pytest_mnnquant.sources.spec import DataError, call, describe, import_file
+from pytest_mnnquant.sources.spec import DataError, by_itself, call, describe, import_file
 
 LABELS: Final = "labels"
+_PATHS: Final = "paths begin at {root}; mend --mnn-calibration or --mnn-evaluation"
+_ALIKE: Final = "give the same arrays in each batch, alike in all axes but the first"
 # Counted for an array at least, so that endless batches are noticed even where each is tiny.
 _LEAST_BYTES: Final = 4096
 
@@ -78,11 +80,11 @@ def load_data(
     target, colon, attribute = text.rpartition(":")
     if colon and target.endswith(".py"):
         if not (root / target).is_file():
-            raise DataError(f"{target}: no such file")
+            raise DataError(f"{target}: no such file", _PATHS.format(root=root))
         try:
             module = import_file(root / target)
         except (Exception, SystemExit) as error:
-            raise DataError(f"{text}: importing it raised {describe(error)}") from error
+            raise DataError(f"{text}: importing it raised {describe(error)}", by_itself(str(root / target))) from error
         return as_dataset(call(text, module, attribute), input_names, text)
     path = root / text
     if path.is_dir():
@@ -96,13 +98,16 @@ def load_data(
         images, labels = load_images(path, preprocess, text, timeout)
         return Dataset({input_names[0]: images}, labels, f"{text} ({preprocess})")
     if not path.is_file():
-        raise DataError(f"{text}: no such file")
+        raise DataError(f"{text}: no such file", _PATHS.format(root=root))
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             arrays: Any = dict(loaded) if isinstance(loaded, Mapping) else loaded
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{text}: not a .npz or .npy file of arrays: {describe(error)}") from None
+        raise DataError(
+            f"{text}: not a .npz or .npy file of arrays: {describe(error)}",
+            f"write it anew: numpy.savez({f'{path.stem}.npz'!r}, {', '.join(f'{name}=ARRAY' for name in input_names)})",
+        ) from None
     return as_dataset(arrays, input_names, text)
 
 
@@ -117,22 +122,25 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
     if _is_array(value) or isinstance(value, Mapping | tuple):
         batches = [_batch(value, input_names, origin)]
     elif not hasattr(value, "__iter__") and not hasattr(value, "__getitem__"):
-        raise DataError(f"{origin}: {type(value).__name__} is neither arrays nor batches of arrays")
+        raise DataError(
+            f"{origin}: {type(value).__name__} is neither arrays nor batches of arrays", _return(input_names)
+        )
     else:
         try:
             batches = list(_held(value, input_names, origin))
         except DataError:
             raise
         except Exception as error:
-            raise DataError(f"{origin}: making its batches raised {describe(error)}") from error
+            remedy = "iterate over it by itself for the whole traceback: the model has no part in it yet"
+            raise DataError(f"{origin}: making its batches raised {describe(error)}", remedy) from error
     if not batches:
-        raise DataError(f"{origin}: no batches")
+        raise DataError(f"{origin}: no batches", _return(input_names))
     try:
         joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     except KeyError as error:
-        raise DataError(f"{origin}: its batches don't fit together: one has no array {error}") from None
+        raise DataError(f"{origin}: its batches don't fit together: one has no array {error}", _ALIKE) from None
     except ValueError as error:
-        raise DataError(f"{origin}: its batches don't fit together: {error}") from None
+        raise DataError(f"{origin}: its batches don't fit together: {error}", _ALIKE) from None
     labels = joined.pop(LABELS, None)
     _validate(joined, labels, input_names, origin)
     # In the model's order: they are handed to it by position.
@@ -171,7 +179,9 @@ def _batch(value: Any, input_names: tuple[str, ...], origin: str) -> dict[str, n
         if len(value) == 2 and isinstance(value[0], Mapping | tuple | list):
             return {**_batch(value[0], input_names, origin), LABELS: _array(value[1])}
         if len(value) not in (len(input_names), len(input_names) + 1):
-            raise DataError(f"{origin}: a batch of {len(value)} arrays for {len(input_names)} model inputs")
+            raise DataError(
+                f"{origin}: a batch of {len(value)} arrays for {len(input_names)} model inputs", _return(input_names)
+            )
         return {name: _array(item) for name, item in zip([*input_names, LABELS], value, strict=False)}
     return {input_names[0]: _array(value)}
 
@@ -182,23 +192,39 @@ def _validate(
     missing = [name for name in input_names if name not in inputs]
     if missing:
         raise DataError(
-            f"{origin}: no array for the model's input {missing[0]!r}; it has: {', '.join(inputs) or 'none'}"
+            f"{origin}: no array for the model's input {missing[0]!r}; it has: {', '.join(inputs) or 'none'}",
+            f"name the array {missing[0]!r}, or give other data (--mnn-calibration, --mnn-evaluation)",
         )
     unknown = [name for name in inputs if name not in input_names]
     if unknown:
         known = ", ".join([*input_names, LABELS])
         raise DataError(
-            f"{origin}: array {unknown[0]!r} is neither an input of the model nor its labels; known: {known}"
+            f"{origin}: array {unknown[0]!r} is neither an input of the model nor its labels; known: {known}",
+            "leave it out, or give it the name of what it is",
         )
     for name in input_names:
         if inputs[name].ndim == 0 or inputs[name].dtype.kind not in "fiub":
-            raise DataError(f"{origin}: array {name!r} is not numeric samples ({inputs[name].dtype})")
+            raise DataError(
+                f"{origin}: array {name!r} is not numeric samples ({inputs[name].dtype})", _return(input_names)
+            )
         if inputs[name].size == 0:
-            raise DataError(f"{origin}: array {name!r} is empty: shape {inputs[name].shape}")
+            raise DataError(f"{origin}: array {name!r} is empty: shape {inputs[name].shape}", _return(input_names))
         if inputs[name].dtype.kind == "f" and not np.isfinite(inputs[name]).all():
-            raise DataError(f"{origin}: array {name!r} holds NaN or infinity")
+            raise DataError(
+                f"{origin}: array {name!r} holds NaN or infinity",
+                "leave these samples out, or mend what prepares them: a division by 0, most often",
+            )
     counts = {name: len(array) for name, array in inputs.items() if name in input_names}
     if labels is not None:
         counts[LABELS] = len(labels)
     if len(set(counts.values())) != 1:
-        raise DataError(f"{origin}: the arrays count different numbers of samples: {counts}")
+        raise DataError(
+            f"{origin}: the arrays count different numbers of samples: {counts}",
+            "the first axis of each array counts samples, of labels too: make them as long as each other",
+        )
+
+
+def _return(input_names: tuple[str, ...]) -> str:
+    """The form of data that is always right."""
+    arrays = ", ".join(f"{name!r}: ARRAY" for name in input_names)
+    return f"give {{{arrays}}}, numbers whose first axis counts samples"

@@ -49,7 +49,10 @@ def require_external_data(path: Path) -> None:
         has = place.stat().st_size if place.is_file() else None
         if has is None or has < size:
             state = "is not there" if has is None else f"has {has:,} bytes"
-            raise SourceError(f"{path}: needs {location} beside it, of at least {size:,} bytes; it {state}")
+            raise SourceError(
+                f"{path}: needs {location} beside it, of at least {size:,} bytes; it {state}",
+                f"copy {location} together with {path.name}",
+            )
 
 
 def _messages(message: bytes, number: int) -> Iterator[bytes]:

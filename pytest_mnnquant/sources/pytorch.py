@@ -33,7 +33,10 @@ def private_copy(model: Any, name: str) -> torch.nn.Module:
     import torch
 
     if not isinstance(model, torch.nn.Module):
-        raise SourceError(f"{name}: a {type(model).__name__} was returned where a torch.nn.Module is needed")
+        raise SourceError(
+            f"{name}: a {type(model).__name__} was returned where a torch.nn.Module is needed",
+            "return the network itself, with its trained weights",
+        )
     # What wraps a model to run it elsewhere or faster is no part of it, and can't be exported.
     model = getattr(model, "_orig_mod", model)  # torch.compile
     model = model.module if isinstance(model, torch.nn.DataParallel) else model
@@ -140,10 +143,16 @@ def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArra
                 results = flat_outputs(model(*as_tensors(batch, model)))
             except Exception as error:
                 shapes = ", ".join(f"{key} {value.shape}" for key, value in batch.items())
-                raise DataError(f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}") from error
+                raise DataError(
+                    f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}",
+                    "give samples as forward() takes them, first axis counting them; call the model on one",
+                ) from error
             parts.append([np.atleast_1d(result.numpy()) for result in results])
     if not parts or not parts[0]:
-        raise SourceError(f"{name}: the model returns no tensors")
+        raise SourceError(
+            f"{name}: the model returns no tensors",
+            "return a tensor from forward(), or a tuple or dictionary of tensors",
+        )
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import json
+import os
 import random
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,12 +19,18 @@ from typing import Any, Final
 
 MODEL_SUFFIXES: Final = (".onnx", ".tflite", ".mnn")
 _PLANNED: Final = (".pt2",)
+# How the names of files imported by their path begin.
+_IMPORTED: Final = "mnnquant_"
 # Of a terminal; PyTorch's exporter puts them into its messages.
 _COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
 
 
 class SourceError(Exception):
-    """A model or its data can't be used as given. One line: what is at fault and what to do."""
+    """A model or its data can't be used as given. One line: what is at fault; and, here or in `remedy`, what to do."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class DataError(SourceError):
@@ -89,12 +98,13 @@ def load_module(spec: Spec) -> ModuleType:
             return importlib.import_module(spec.module)
         return import_file(spec.path)
     except (Exception, SystemExit) as error:
-        raise SourceError(f"{spec.text}: importing it raised {describe(error)}") from error
+        place = str(spec.path or spec.module)
+        raise SourceError(f"{spec.text}: importing it raised {describe(error)}", by_itself(place)) from error
 
 
 def import_file(path: Path) -> ModuleType:
     """Import a Python file by its path, once; its folder joins the end of `sys.path` so that it finds its siblings."""
-    name = "mnnquant_" + re.sub(r"\W", "_", str(path.resolve()))
+    name = _IMPORTED + re.sub(r"\W", "_", str(path.resolve()))
     if name in sys.modules:
         return sys.modules[name]
     folder = str(path.resolve().parent)
@@ -118,12 +128,26 @@ def call(text: str, module: ModuleType, attribute: str) -> Any:
     function: Callable[[], Any] | None = getattr(module, attribute, None)
     if not callable(function):
         known = ", ".join(name for name in vars(module) if callable(getattr(module, name)) and name[0] != "_")
-        raise SourceError(f"{text}: there is no callable {attribute!r}; it has: {known or 'none'}")
+        raise SourceError(
+            f"{text}: there is no callable {attribute!r}; it has: {known or 'none'}",
+            f"define {attribute}() there, or name another one in its place, as FILE.py:NAME",
+        )
     try:
         with undisturbed_generators():
             return function()
     except (Exception, SystemExit) as error:
-        raise SourceError(f"{text}: {attribute}() raised {describe(error)}") from error
+        place = str(module.__file__) if module.__name__.startswith(_IMPORTED) else module.__name__
+        raise SourceError(
+            f"{text}: {attribute}() raised {describe(error)}", by_itself(place, f"{attribute}()")
+        ) from error
+
+
+def by_itself(place: str, call: str = "") -> str:
+    """What shows the whole traceback of a Python file or module: the command that imports or calls it."""
+    folder, module = os.path.split(os.path.relpath(place).removesuffix(".py") if place.endswith(".py") else place)
+    path = f"import sys; sys.path.append({json.dumps(folder, ensure_ascii=False)}); " if folder else ""
+    code = f"{path}import {module}" + (f"; {module}.{call}" if call else "")
+    return f"for the whole traceback run it by itself:\npython -c {shlex.quote(code)}"
 
 
 def describe(error: BaseException) -> str:

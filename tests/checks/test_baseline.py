@@ -49,7 +49,7 @@ def test_what_is_worse_fails_and_says_how_much_was_allowed(now: dict[str, Any], 
     assert (result.outcome, codes(result)) == (FAILED, ["MNQ913"])
     (finding,) = result.findings
     assert finding.message == told
-    assert finding.remedy == f"if this is meant to be, accept it: {MEND}"
+    assert finding.remedy == f"if this is meant to be, accept it:\n{MEND}"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,11 @@ def test_a_misnamed_entry_is_the_cause_with_both_names() -> None:
     assert "'wrong:out'" in cause
     assert "'conv:out'" in cause
     assert "'wrong:out'" in remedy
-    repaired = ParamsEvidence(PATH, APPLIED, misnamed=(Misnamed(ENTRY, LAYER),), repaired=Path("repaired.bin"))
+    repaired = ParamsEvidence(PATH, APPLIED, misnamed=(Misnamed(ENTRY, LAYER),), repaired=Path("my repaired.bin"))
+    where, command = repaired.mend(ENTRY.name).splitlines()
+    assert "made on this machine" in where
+    assert shlex.split(command)[:2] == ["pytest-mnnquant", "convert"]
+    assert shlex.split(command)[-2:] == ["--compressionParamsFile", "my repaired.bin"]
     assert "repaired.bin" in explain(params=repaired)[1]
 
 

@@ -62,6 +62,16 @@ def test_how_many_samples_could_tell_is_said() -> None:
     assert "about 541 samples like these could" in held.doubt
 
 
+def test_bounds_that_are_wider_than_normal_ask_for_more_samples() -> None:
+    """The normal distribution would be content with 164 samples; these bounds are so wide that 300 can't tell."""
+    found = Estimate(0.004, -0.0056, 0.0148, 300, (0.006 / 1.645) * math.sqrt(164))
+    held = verdict(found, 0.01, at_least=False, strict=False)
+    assert held.is_unsure
+    assert held.needed == 972  # 300 * (0.0108 / 0.006)^2
+    lower = Estimate(-0.004, -0.0148, 0.0056, 300, found.spread)
+    assert verdict(lower, -0.01, at_least=True, strict=False).needed == 972
+
+
 def test_where_nothing_changed_rare_events_are_still_to_be_ruled_out() -> None:
     """Wilson's bound of 0 in n is z^2 / (n + z^2): below 1 % from 268 samples on."""
     held = verdict(paired_drop(0, 0, 50, 0.9), 0.01, at_least=False, strict=False)

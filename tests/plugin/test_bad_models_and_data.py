@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,9 @@ def fails(run: Run, *args: object) -> str:
     (finding,) = check["findings"]
     assert finding["code"] in ("MNQ101", "MNQ102", "MNQ201", "MNQ202")
     assert " ".join(finding["message"].split()) in found.text
+    if finding["code"] != "MNQ201" and "give --mnn-calibration" not in finding["message"]:
+        assert finding["remedy"], finding["message"]
+        assert "fix: " in found.text
     return str(finding["message"])
 
 
@@ -48,6 +53,19 @@ def fails(run: Run, *args: object) -> str:
 def test_a_module_that_gives_no_model_is_told(run: Run, pytester: pytest.Pytester, source: str, says: str) -> None:
     pytester.makepyfile(bad=source)
     assert says in fails(run, "--mnn-model=bad.py:build", W8)
+
+
+def test_what_raises_can_be_run_by_itself(run: Run, pytester: pytest.Pytester) -> None:
+    (pytester.path / "my nets").mkdir()
+    (pytester.path / "my nets" / "one.py").write_text("import other\n\ndef build():\n    raise KeyError('weights')")
+    (pytester.path / "my nets" / "other.py").touch()
+    found = run("--mnn-model=my nets/one.py:build", W8, "-k", "conversion")
+    (finding,) = found.checks[0]["findings"]
+    command = finding["remedy"].splitlines()[-1]
+    assert command in re.sub(r"\s+(\\\s+)?", " ", found.text)
+    alone = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert "Traceback" in alone.stderr
+    assert alone.stderr.endswith("KeyError: 'weights'\n")
 
 
 @pytest.mark.parametrize(

@@ -114,3 +114,12 @@ def test_a_live_model_without_data_is_told(run: Run, pytester: pytest.Pytester) 
     found = run("--mnn-recipe=w8")
     assert found.status == 1
     assert "no data to run the model on: give --mnn-calibration" in found.text
+
+
+def test_ones_own_test_tells_what_to_do_about_unusable_data(run: Run, pytester: pytest.Pytester) -> None:
+    data = "\n\n@pytest.fixture\ndef mnn_calibration():\n    return {'image': numpy.ones((4, 1, 8, 8))}"
+    model = "import net, numpy, pytest\n\n@pytest.fixture\ndef mnn_model():\n    return net.build()"
+    pytester.makeconftest(model + data)
+    pytester.makepyfile(test_own=f"{USES}def test_it(mnn_quantized):\n    assert_quantized(mnn_quantized)")
+    found = run("--mnn-recipe=w8")
+    assert "fix: name the array 'x', or give other data (--mnn-calibration, --mnn-evaluation)" in found.text

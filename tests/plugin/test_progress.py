@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.quantize.store import Store
+from pytest_mnnquant.report.width import width
 from tests.plugin.conftest import NET, Files, of_nobody
 
 COLUMNS = 70
@@ -42,26 +43,31 @@ def on_a_terminal(folder: Path, *args: str) -> str:
 
 
 def screen(written: str) -> list[str]:
-    """What a terminal shows in the end."""
-    lines, row, column = [""], 0, 0
+    """What a terminal shows in the end. It breaks a line when a character comes that the row has no room for."""
+    rows: list[list[str]] = [[]]
+    row = column = 0
     for token in re.findall(r"\x1b\[\d*[A-Za-z]|.|\n|\r", written, re.DOTALL):
         if token == "\n":
             row += 1
-            lines += [""] * (row + 1 - len(lines))
         elif token == "\r":
             column = 0
         elif token == "\x1b[K":
-            lines[row] = lines[row][:column]
+            del rows[row][column:]
         elif token == "\x1b[A":
-            row -= 1
+            row, column = row - 1, min(column, COLUMNS - 1)
         elif token.startswith("\x1b") and token.endswith("C"):
-            column += int(token[2:-1])
+            column = min(column + int(token[2:-1]), COLUMNS - 1)
         else:
             assert not token.startswith("\x1b"), token
-            assert len(token) == 1
-            lines[row] = lines[row][:column].ljust(column) + token + lines[row][column + 1 :]
-            column += 1
-    return [line.rstrip() for line in lines]
+            cells = [token, ""][: width(token)]  # The second column of a wide character.
+            if column + len(cells) > COLUMNS:
+                row, column = row + 1, 0
+            rows += [[] for _ in range(row + 1 - len(rows))]
+            rows[row] += [" "] * (column - len(rows[row]))
+            rows[row][column : column + len(cells)] = cells
+            column += len(cells)
+        rows += [[] for _ in range(row + 1 - len(rows))]
+    return ["".join(cells).rstrip() for cells in rows]
 
 
 @pytest.mark.parametrize("verbose", [False, True])
@@ -85,3 +91,16 @@ def test_the_line_says_what_is_done_and_is_gone_in_the_end(
         assert [line.split() for line in lines if line.startswith("net.py:")] == [["net.py:build", "..", "[100%]"]]
     assert all(len(line) < COLUMNS for line in drawn)
     assert "net: ok (2 passed)" in lines
+
+
+def test_lines_that_pytest_writes_over_the_right_edge_stay_whole(store: Store, tmp_path: Path) -> None:
+    """Ids that end before the edge, at it and behind it, and one where a wide character has no room in a row."""
+    (tmp_path / "net.py").write_text(NET)
+    end = "::w8::size"
+    names = ["a", *("d" * (COLUMNS + more - len(end)) for more in (-2, -1, 0, 1, COLUMNS)), "d" + "手写数字识别" * 6]
+    models = [f"--mnn-model={name}=net.py:build" for name in names]
+    args = [*models, "--mnn-recipe=w8", "-k", "size", f"--mnn-cache-dir={store.root}"]
+    written = on_a_terminal(tmp_path, *args, "-v")
+    assert "a loading the PyTorch model" in written
+    text = re.sub(r"\s|\[ *\d+%\]", "", "".join(screen(written)))
+    assert "".join(f"{name}{end}PASSED" for name in names) in text

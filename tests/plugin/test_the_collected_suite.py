@@ -72,7 +72,7 @@ def test_a_failure_tells_what_and_why_and_what_to_do(run: Run, files: Files) -> 
     assert "float w8: coverage failed" in found.text
     assert "MNQ401 layer-is-float output__matmul_converted: is stored as float32, 8-bit weights asked" in found.text
     assert "why: no layer of the file is quantized at all" in found.text
-    assert "fix: mnnconvert ... --weightQuantBits 8" in found.text
+    assert "fix: pytest-mnnquant convert ... --weightQuantBits 8" in found.text
     assert found.lines.count("float") == 1  # the head of the table
     assert found.lines.count("float: FAILED: MNQ401 layer-is-float in output__matmul_converted (w8)") == 1
     assert "FAILED: coverage" in found.text

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.report.width import cut, pad, shown, width, wrapped
+from pytest_mnnquant.report.width import cut, end_of, pad, shown, width, wrapped
 
 
 @pytest.mark.parametrize(
@@ -15,6 +17,13 @@ from pytest_mnnquant.report.width import cut, pad, shown, width, wrapped
 def test_columns_are_counted_as_a_terminal_does(text: str, columns: int) -> None:
     assert width(text) == columns
     assert width(pad(text, 9)) == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "column"), [("", 0), ("abcd", 4), ("abcde", 5), ("abcdef", 1), ("量化模", 2), ("ab" * 5 + "e\u0301", 1)]
+)
+def test_a_terminal_of_five_columns_breaks_lines(text: str, column: int) -> None:
+    assert end_of(text, 5) == column
 
 
 def test_a_long_name_loses_its_middle() -> None:
@@ -39,6 +48,14 @@ def test_no_word_is_broken_and_no_line_too_wide(words: list[str], columns: int) 
 
 def test_lines_of_a_text_stay_lines() -> None:
     assert wrapped("a: ", "b c\nd", 80) == ["a: b c", "      d"]
+
+
+def test_commands_that_take_several_lines_can_be_pasted() -> None:
+    text = "do this:\npython -c 'print( \"a  b\" )' cdefgh 'i j k' lmn"
+    found = wrapped("fix: ", text, 40)
+    assert found == ["fix: do this:", "      python -c 'print( \"a  b\" )' \\", "      cdefgh 'i j k' lmn"]
+    shell = subprocess.run("\n".join(found[1:]).replace("python -c", "printf '%s|'"), shell=True, capture_output=True)
+    assert shell.stdout == b'print( "a  b" )|cdefgh|i j k|lmn|'
 
 
 def test_nothing_moves_the_cursor() -> None:
