@@ -56,7 +56,7 @@ class Page:
         body = script if "return " in script else f"return ({script})"
         return self.driver.execute_script(body, *arguments)
 
-    def wait(self, script: str, seconds: float = 20) -> None:
+    def wait(self, script: str, seconds: float = 60) -> None:
         """Until an expression is true."""
         deadline = time.monotonic() + seconds
         while not self.js(script):
@@ -120,7 +120,7 @@ def browse() -> Iterator[Page]:
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
     try:
-        driver.set_script_timeout(60)
+        driver.set_script_timeout(180)
         yield Page(driver)
     finally:
         driver.quit()
