@@ -17,6 +17,7 @@ from pytest_mnnquant.settings import ModelSettings, Settings, model_settings
 from pytest_mnnquant.sources.images import parse_preprocess, undeclared
 from pytest_mnnquant.sources.metric import load_metric
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
+from pytest_mnnquant.targets.naming import is_reserved
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,7 +36,7 @@ def read_settings(config: pytest.Config) -> Settings:
     given = command_line(config)
     here = config.invocation_params.dir
     table, table_base = _table(config, given.get("config"))
-    shared = _values(table, "[tool.mnnquant]", ("models", "preprocess"))
+    shared = _values(table, "[tool.mnnquant]", ("models", "targets", "preprocess"))
     known = _configured(table, table_base)
     models = []
     for text in given.get("model", ()):
@@ -75,6 +76,11 @@ def configured_names(config: pytest.Config) -> tuple[str, ...]:
         return ()
 
 
+def configured_commands(path: Path) -> dict[str, str]:
+    """The targets that a configuration file reaches by commands of its own. Raises `ValueError`."""
+    return _commands(_mnnquant_table(path), path.parent) if path.is_file() else {}
+
+
 def model_spec(settings: ModelSettings) -> Spec:
     """The parsed source of a model."""
     return parse_spec(settings.source, settings.base)
@@ -105,6 +111,10 @@ def _table(config: pytest.Config, file: str | None) -> tuple[dict[str, Any], Pat
         if file:
             raise ValueError(f"--mnn-config: {file}: no such file")
         return {}, config.rootpath
+    return _mnnquant_table(path), path.parent
+
+
+def _mnnquant_table(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -113,7 +123,21 @@ def _table(config: pytest.Config, file: str | None) -> tuple[dict[str, Any], Pat
     table = tools.get("mnnquant", {}) if isinstance(tools, dict) else tools
     if not isinstance(table, dict):
         raise ValueError(f"{path}: [tool.mnnquant] is not a table")
-    return table, path.parent
+    return table
+
+
+def _commands(table: Mapping[str, Any], base: Path) -> dict[str, str]:
+    """The commands of [tool.mnnquant.targets.NAME] by name. Raises `ValueError`."""
+    targets = table.get("targets", {})
+    if not isinstance(targets, dict) or not all(isinstance(entry, dict) for entry in targets.values()):
+        raise ValueError(f"{base}: [tool.mnnquant.targets] must hold one table a target")
+    for name, entry in targets.items():
+        where = f"[tool.mnnquant.targets.{name}]"
+        if is_reserved(name):
+            raise ValueError(f"{where}: the name {name!r} is taken, or holds one of []@:/ or a blank")
+        if set(entry) != {"command"} or not isinstance(entry["command"], str):
+            raise ValueError(f"{where}: its one key is 'command', a text")
+    return {name: entry["command"] for name, entry in targets.items()}
 
 
 def _configured(table: Mapping[str, Any], base: Path) -> dict[str, dict[str, Any]]:

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.runtime.progress import advance_child, is_heard
 
-_RUNNER: Final = Path(__file__).with_name("runner.py")
+#: MNN's program, which is all that another machine needs of this package.
+RUNNER: Final = Path(__file__).with_name("runner.py")
 _LOG_LINES: Final = 12
 # Seconds between two looks at how far a child is, where somebody wants to know.
 _LOOK: Final = 0.25
@@ -41,13 +42,15 @@ def run_job(
     what: str,
     who: str = "MNN",
     program: Path | None = None,
+    python: Sequence[str] = (sys.executable,),
     env: Mapping[str, str] | None = None,
     **job: Any,
 ) -> dict[str, Any]:
     """Run `task` in `folder` and return its result; raises `NativeFailure`.
 
     `what` names the step for messages ("converting net.onnx"), `who` whose code it is that may crash. `timeout` is in
-    seconds. `program` is run instead of MNN's runner; `env` is added to the environment.
+    seconds. `program` is run instead of MNN's runner, by `python`, the words of a command that may run one elsewhere;
+    `env` is added to the environment.
     """
     folder = folder.resolve()
     job_file, log_file = folder / "job.json", folder / "log.txt"
@@ -56,7 +59,7 @@ def run_job(
     job_file.write_text(json.dumps({"protocol": _PROTOCOL, "task": task, **job}), encoding="utf-8")
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, str(program or _RUNNER), str(job_file)],
+            [*python, str(program or RUNNER), str(job_file)],
             cwd=folder,
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,

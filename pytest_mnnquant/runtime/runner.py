@@ -2,8 +2,10 @@
 
     python runner.py JOB.json
 
-Needs nothing but MNN and numpy, and imports nothing from this package, so it can be copied anywhere. A job names its
-`task`, one of `TASKS` below; the result goes to `result.json` and `*.npy` beside the job. Whatever MNN prints goes to
+Needs nothing but MNN and numpy, and imports nothing from this package, so it can be copied anywhere. The protocol is a
+folder: a job names its `task`, one of `TASKS` below, and its files, by paths that start at the job's folder; the result
+goes to `result.json` and `*.npy` beside the job. Where the job lists `files` with their SHA-256, they must be what was
+sent, and the result lists those that are left, and says what machine and MNN that was. Whatever MNN prints goes to
 stdout and is not trusted.
 """
 
@@ -85,6 +87,17 @@ class Session:
         """All outputs of the last run; those named in `integers` are integers, which a tensor itself does not tell."""
         tensors = self.net.getSessionOutputAll(self.session)
         return {name: self.host(tensor, name in integers) for name, tensor in tensors.items()}
+
+
+def example(job: dict[str, Any]) -> dict[str, Any]:
+    """A model of one operator, `example.mnn`: y is twice x, four numbers."""
+    import MNN
+
+    x = MNN.expr.placeholder([1, 4], MNN.expr.NCHW)
+    y = x + x
+    x.name, y.name = "x", "y"
+    MNN.expr.save([y], "example.mnn")
+    return {}
 
 
 def advance(done: int, of: int, unit: str) -> None:
@@ -206,6 +219,44 @@ def watch_module(job: dict[str, Any], see: Any, skip: Any) -> None:
             values = np.array(plain.read()).copy()
             for number, side in ends:
                 see(place, number, side, values)
+
+
+def capture(job: dict[str, Any]) -> dict[str, Any]:
+    """All that goes into and comes out of each operator on the first batch, as `values.npz`.
+
+    Its arrays are called by the operator's place in the list that is returned: `3i0`, `3i1`, ... and `3o`. Where one
+    sample takes more than its share of `job["held"]` bytes, fewer are taken.
+    """
+    import numpy as np
+
+    session = Session(job, job["model"])
+
+    def seen(batch: dict[str, Any]) -> tuple[list[list[str]], dict[str, Any]]:
+        ops: list[list[str]] = []
+        values: dict[str, Any] = {}
+
+        def before(tensors: Any, info: Any) -> bool:
+            ops.append([info.getName(), info.getType()])
+            values.update({f"{len(ops) - 1}i{side}": session.host(tensor) for side, tensor in enumerate(tensors)})
+            return True
+
+        def after(tensors: Any, _info: Any) -> bool:
+            if tensors:
+                values[f"{len(ops) - 1}o"] = session.host(tensors[0])
+            return True
+
+        session.feed(batch)
+        session.net.runSessionWithCallBackInfo(session.session, before, after)
+        return ops, values
+
+    batch = next(iter(batches(job)))
+    samples = len(next(iter(batch.values())))
+    if samples > 1:
+        one = sum(array.nbytes for array in seen({name: array[:1] for name, array in batch.items()})[1].values())
+        samples = max(1, min(samples, int(job["held"] / max(one, 1))))
+    ops, values = seen({name: array[:samples] for name, array in batch.items()})
+    np.savez("values.npz", **values)
+    return {"ops": ops, "samples": samples}
 
 
 def constant(array: Any) -> Any:
@@ -349,6 +400,43 @@ def has_alpha(data: bytes) -> bool:
     return data.startswith(b"BM") and data[28:29] == b"\x20"
 
 
+def sha256(path: Path) -> str:
+    """The hash of a file."""
+    import hashlib
+
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()
+
+
+def check_arrived(files: dict[str, str]) -> None:
+    """Refuse to work on anything but what was sent."""
+    for name, expected in files.items():
+        if not Path(name).is_file():
+            raise ValueError(f"{name} did not arrive")
+        if sha256(Path(name)) != expected:
+            raise ValueError(f"{name} arrived damaged: its SHA-256 is not that of what was sent")
+
+
+def leaving(sent: dict[str, str]) -> dict[str, Any]:
+    """What the result of a job from elsewhere says besides: the files that are left, and where they were made."""
+    import MNN
+    import numpy as np
+
+    left = [path for pattern in ("*.npy", "*.npz") for path in Path().glob(pattern) if path.name not in sent]
+    return {
+        "files": {path.name: sha256(path) for path in left},
+        "place": {
+            "machine": os.uname().machine,
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "numpy": np.__version__,
+            "mnn": MNN.version() if hasattr(MNN, "version") else "",  # Old ones don't tell.
+        },
+    }
+
+
 def die_with_parent() -> None:
     """Ask Linux to kill this process when its parent dies, however that happens (a CI job that is cut off)."""
     try:
@@ -360,10 +448,12 @@ def die_with_parent() -> None:
 
 
 TASKS = {
+    "example": example,
     "convert": convert,
     "quantize": quantize,
     "images": images,
     "run": run,
+    "capture": capture,
     "observe": observe,
     "histograms": histograms,
     "losses": losses,
@@ -379,8 +469,13 @@ def main() -> None:
     if job["protocol"] != PROTOCOL:
         raise SystemExit(f"this runner speaks protocol {PROTOCOL}, the job {job['protocol']}")
     os.chdir(job_file.parent)
+    sent = job.get("files")
     try:
+        if sent is not None:
+            check_arrived(sent)
         result = TASKS[job["task"]](job)
+        if sent is not None:
+            result.update(leaving(sent))
     except Exception as error:
         result = {"error": f"{type(error).__name__}: {error}"}
     sys.stdout.flush()
