@@ -17,7 +17,8 @@ from pytest_mnnquant.settings import ModelSettings, Settings, model_settings
 from pytest_mnnquant.sources.images import parse_preprocess, undeclared
 from pytest_mnnquant.sources.metric import load_metric
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
-from pytest_mnnquant.targets.naming import is_reserved
+from pytest_mnnquant.targets.naming import is_reserved, target_named
+from pytest_mnnquant.targets.target import NoTarget, Target
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,12 +52,15 @@ def read_settings(config: pytest.Config) -> Settings:
         if not models:
             raise ValueError(f"--mnn-config: {given['config']} has no [tool.mnnquant.models.NAME] table")
     _validate(models, given)
+    defaults = model_settings("", "", here, {**shared, **given})
+    targets = _targets([*models, defaults], _commands(table, table_base))
     updates = bool(given.get("update_baseline", False))
     if updates and not models:
         raise ValueError("--mnn-update-baseline: there is no model to accept; it goes with --mnn-model or --mnn-config")
     return Settings(
         models=tuple(models),
-        defaults=model_settings("", "", here, {**shared, **given}),
+        defaults=defaults,
+        targets=targets,
         strict=bool(given.get("strict", False)),
         reports=tuple(here / name for name in given.get("report", ())),
         cache_dir=here / given["cache_dir"] if given.get("cache_dir") else None,
@@ -162,6 +166,25 @@ def _values(table: Mapping[str, Any], where: str, extra: tuple[str, ...]) -> dic
     found = table_values(table, where, extra)
     if "preprocess" in table:
         found["preprocess"] = parse_preprocess(table["preprocess"], f"{where}: preprocess")
+    return found
+
+
+def _targets(models: list[ModelSettings], commands: Mapping[str, str]) -> dict[str, Target]:
+    """The targets of these models, but for this machine. Raises `ValueError`."""
+    found: dict[str, Target] = {}
+    for name in dict.fromkeys(name for model in models for name in model.targets):
+        try:
+            target = target_named(name, commands)
+        except NoTarget as error:
+            raise ValueError(f"--mnn-target: {error}") from None
+        if target is not None:
+            found[name] = target
+    for model in models:
+        if not model.is_on_host and model.limits.max_latency_ratio is not None:
+            raise ValueError(
+                f"--mnn-max-latency-ratio: {' and '.join(model.targets)} can't be timed (emulation says nothing of a "
+                "device's time); add --mnn-target=host"
+            )
     return found
 
 

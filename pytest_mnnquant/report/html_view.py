@@ -78,7 +78,8 @@ def model_views(report: Json, portraits: Mapping[tuple[str, str], Json]) -> tupl
 
 def label_of(variant: Json) -> str:
     """A variant's name."""
-    return f"{variant['recipe']}[{variant['mode']}]" if variant.get("mode") else str(variant["recipe"])
+    label = f"{variant['recipe']}[{variant['mode']}]" if variant.get("mode") else str(variant["recipe"])
+    return f"{label}@{variant['target']}" if variant.get("target") else label
 
 
 def _model(place: str, model: Json, portraits: Mapping[tuple[str, str], Json]) -> ModelView:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pytest_mnnquant.report.modes import compare_modes, comparison_lines
+from pytest_mnnquant.report.places import place_lines, places_of
 from pytest_mnnquant.report.rows import FAILED, FIGURES, OK, OPEN, Json, Row, label_of, rows_of, verdict_of
 from pytest_mnnquant.report.width import cut, pad, shown, width, wrapped
 
@@ -36,6 +37,8 @@ def write_summary(
             for comparison in compared.get(model["name"], []):
                 for line in comparison_lines(comparison, columns):
                     reporter.write_line(line)
+            for line in place_lines(places_of(model), columns):
+                reporter.write_line(line)
         line, colour = _verdict(model, report["strict"], columns)
         reporter.write_line(line, **colour)
     for line in _notes(report, verbosity > 0, columns) if verbosity >= 0 else ():

@@ -70,16 +70,6 @@ class Losses:
     rounded: float
 
 
-@dataclass(frozen=True)
-class Captured:
-    """What an operator took and gave on a few samples, dequantized, as NCHW; `type` is MNN's, as in the op trace."""
-
-    name: str
-    type: str
-    inputs: tuple[npt.NDArray[np.float32], ...]
-    output: npt.NDArray[np.float32] | None
-
-
 def run(
     model: Model,
     inputs: Arrays,
@@ -111,30 +101,6 @@ def run(
         raise NativeFailure(f"running {model.path.name}: MNN returned no output")
     trace = None if result["trace"] is None else tuple(traced(name, kind) for name, kind in result["trace"])
     return Run(outputs, trace, result["memory_mb"], batched)
-
-
-def captured(
-    model: Model, inputs: Arrays, *, timeout: float, held: float, batched: bool = True, send: Send = run_job
-) -> tuple[list[Captured], int]:
-    """What each operator takes and gives in one batch, in the order of the run, and how many samples that were.
-
-    The first samples are one batch, as many as `held` bytes allow; without `batched` there is one. Models with While or
-    If bodies show nothing.
-    """
-    if model.has_subgraphs:
-        return [], 0
-    size = len(next(iter(inputs.values()))) if batched else 1
-    with Job(model, {name: array[:size] for name, array in inputs.items()}, send) as job:
-        path = str(model.path.resolve())
-        what = f"tracing {model.path.name}"
-        result = job.run("capture", what=what, timeout=timeout, model=path, batch=size, held=held)
-        with np.load(job.folder / "values.npz") as values:
-            arrays = dict(values)
-    found = []
-    for place, (name, kind) in enumerate(result["ops"]):
-        sides = sorted((key for key in arrays if key.startswith(f"{place}i")), key=lambda key: int(key.split("i")[1]))
-        found.append(Captured(name, kind, tuple(arrays[key] for key in sides), arrays.get(f"{place}o")))
-    return found, int(result["samples"])
 
 
 def tensor_values(

@@ -203,7 +203,6 @@ def watch(job: dict[str, Any], see: Any, skip: Any = frozenset()) -> None:
 def watch_module(job: dict[str, Any], see: Any, skip: Any) -> None:
     """The same through MNN's Module API, which runs While and If bodies: the tensors are asked for as outputs."""
     import MNN
-    import numpy as np
 
     places: dict[str, list[tuple[int, int]]] = {}
     for number, (_, *tensors) in enumerate(job["ops"]):
@@ -215,48 +214,80 @@ def watch_module(job: dict[str, Any], see: Any, skip: Any) -> None:
         held = [constant(array) for array in batch.values()]
         results = net.forward(held)
         for result, ends in zip(results, places.values(), strict=True):
-            plain = MNN.expr.convert(result, MNN.expr.NCHW) if result.data_format == MNN.expr.NC4HW4 else result
-            values = np.array(plain.read()).copy()
+            values = plain(result)
             for number, side in ends:
                 see(place, number, side, values)
 
 
-def capture(job: dict[str, Any]) -> dict[str, Any]:
-    """All that goes into and comes out of each operator on the first batch, as `values.npz`.
+def network(job: dict[str, Any]) -> Any:
+    """A function that gives the float tensors named in `job["names"]` by their place there, for a batch of inputs."""
+    import MNN
 
-    Its arrays are called by the operator's place in the list that is returned: `3i0`, `3i1`, ... and `3o`. Where one
-    sample takes more than its share of `job["held"]` bytes, fewer are taken.
+    net = MNN.nn.load_module_from_file(job["model"], list(job["inputs"]), job["names"])
+
+    def values(batch: dict[str, Any]) -> dict[str, Any]:
+        held = [constant(array) for array in batch.values()]
+        results = enumerate(net.forward(held))
+        return {str(place): plain(found) for place, found in results if found.dtype == MNN.expr.float}
+
+    return values
+
+
+def tensors(job: dict[str, Any]) -> dict[str, Any]:
+    """What flows through a network: its tensors on the first batch, as `own.npz`.
+
+    Where they take more than `job["held"]` bytes, fewer samples are taken.
     """
     import numpy as np
 
-    session = Session(job, job["model"])
-
-    def seen(batch: dict[str, Any]) -> tuple[list[list[str]], dict[str, Any]]:
-        ops: list[list[str]] = []
-        values: dict[str, Any] = {}
-
-        def before(tensors: Any, info: Any) -> bool:
-            ops.append([info.getName(), info.getType()])
-            values.update({f"{len(ops) - 1}i{side}": session.host(tensor) for side, tensor in enumerate(tensors)})
-            return True
-
-        def after(tensors: Any, _info: Any) -> bool:
-            if tensors:
-                values[f"{len(ops) - 1}o"] = session.host(tensors[0])
-            return True
-
-        session.feed(batch)
-        session.net.runSessionWithCallBackInfo(session.session, before, after)
-        return ops, values
-
-    batch = next(iter(batches(job)))
+    values, batch = network(job), next(iter(batches(job)))
     samples = len(next(iter(batch.values())))
     if samples > 1:
-        one = sum(array.nbytes for array in seen({name: array[:1] for name, array in batch.items()})[1].values())
+        one = sum(array.nbytes for array in values({name: array[:1] for name, array in batch.items()}).values())
         samples = max(1, min(samples, int(job["held"] / max(one, 1))))
-    ops, values = seen({name: array[:samples] for name, array in batch.items()})
-    np.savez("values.npz", **values)
-    return {"ops": ops, "samples": samples}
+    np.savez("own.npz", **values({name: array[:samples] for name, array in batch.items()}))
+    return {"samples": samples}
+
+
+def operators(job: dict[str, Any]) -> dict[str, Any]:
+    """What operators, each by itself, make of the tensors in the file `job["given"]`: `made.npz`, by place in the list.
+
+    Each of `job["ops"]` is [its inputs, its output] by place in `job["names"]`. The network's own tensors go to
+    `own.npz`; those operators are `faithful` that make by themselves of these what they make in the network.
+    """
+    import MNN
+    import numpy as np
+
+    own, names, made, faithful = network(job)(next(iter(batches(job)))), job["names"], {}, []
+    with np.load(job["given"]) as file:
+        given = dict(file)
+    for place, (fed, output) in enumerate(job["ops"]):
+        advance(place, len(job["ops"]), "operators")
+
+        def alone(values: dict[str, Any], fed: Any = fed, output: int = output) -> Any:
+            net = MNN.nn.load_module_from_file(job["model"], [names[one] for one in fed], [names[output]])
+            held = [constant(np.ascontiguousarray(values[str(one)])) for one in fed]
+            return plain(net.forward(held)[0])
+
+        try:
+            made[str(place)], again, expected = alone(given), alone(own), own[str(output)]
+        except Exception:  # MNN can't cut it out of its network.
+            continue
+        if again.shape == expected.shape and np.allclose(again, expected, rtol=0, atol=1e-5 * np.ptp(expected)):
+            faithful.append(place)
+    np.savez("made.npz", **made)
+    np.savez("own.npz", **own)
+    return {"faithful": faithful}
+
+
+def plain(variable: Any) -> Any:
+    """The values of a variable of MNN's Module API, as NCHW."""
+    import MNN
+    import numpy as np
+
+    # What read() gives is a view that dies with its variable, so that has a name.
+    held = MNN.expr.convert(variable, MNN.expr.NCHW) if variable.data_format == MNN.expr.NC4HW4 else variable
+    return np.array(held.read()).copy()
 
 
 def constant(array: Any) -> Any:
@@ -453,7 +484,8 @@ TASKS = {
     "quantize": quantize,
     "images": images,
     "run": run,
-    "capture": capture,
+    "tensors": tensors,
+    "operators": operators,
     "observe": observe,
     "histograms": histograms,
     "losses": losses,

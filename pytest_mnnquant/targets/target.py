@@ -78,6 +78,9 @@ class Target:
         if "model" in job:
             job["model"] = _brought(Path(job["model"]), folder)
             names += [job["model"], job["model"] + ".weight"]
+        if "given" in job:
+            job["given"] = _brought(Path(job["given"]), folder)
+            names.append(job["given"])
         sent = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
         how: dict[str, Any] = {"program": folder / RUNNER.name, "python": self.command(folder), "timeout": timeout}
         how |= {"what": f"{self.name}: {what}", "who": "the runner"}

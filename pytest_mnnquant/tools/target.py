@@ -51,6 +51,7 @@ def _add(given: argparse.Namespace, say: Tell) -> int:
     say(f"{emulator.folder}: {files} packages and wheels, each verified by its SHA-256; qemu is {emulator.qemu}")
     for line in checked(emulator.target(), _CHECKING):
         say(line)
+    say(f"use it: pytest --mnn-target={HOST} --mnn-target={emulator.name} ...")
     return 0
 
 

@@ -16,7 +16,8 @@ import pytest
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.execute import Arrays, captured, run
+from pytest_mnnquant.runtime.execute import Arrays, run
+from pytest_mnnquant.runtime.operators import lone_operators, run_operators, tensor_samples
 from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.target import NoTarget, Target, TargetFailure, own_command
 from tests.conftest import TIMEOUT, Workshop
@@ -60,16 +61,19 @@ def test_weights_beside_the_model_are_sent_too(workshop: Workshop, digits: Prepa
     np.testing.assert_allclose(ran.outputs["output"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_all_that_flows_through_a_model_can_be_had(digits_int8: Variant, images: Arrays) -> None:
-    seen, samples = captured(digits_int8.model, images, timeout=TIMEOUT, held=1e9)
-    assert samples == 40
-    first, last = seen[0], seen[-1]
-    np.testing.assert_allclose(first.inputs[0], images["x"], atol=1e-6)
-    assert last.output is not None
-    ran = run(digits_int8.model, images, timeout=TIMEOUT).outputs["output"]
-    np.testing.assert_allclose(last.output.reshape(ran.shape), ran, atol=1e-5)
-    few = sum(array.nbytes for op in seen for array in (*op.inputs, op.output) if array is not None) / 10
-    assert 1 <= captured(digits_int8.model, images, timeout=TIMEOUT, held=few)[1] <= 4
+def test_operators_run_one_by_one_make_what_they_make_in_the_network(digits_int8: Variant, images: Arrays) -> None:
+    model = digits_int8.model
+    values = tensor_samples(model, images, timeout=TIMEOUT, held=1e9, batched=True)
+    ops = lone_operators(model, values)
+    assert {op.name for op in model.convolutions} <= {op.name for op in ops}
+    assert {len(array) for array in values.values()} == {40}
+    mine = own_command("mine", PYTHON)
+    found = run_operators(model, ops, values, images, timeout=TIMEOUT, send=mine.send)
+    assert {op.name for op in model.convolutions} <= found.faithful
+    for op in ops:
+        np.testing.assert_allclose(found.made[op.name], values[op.outputs[0]], atol=1e-5)
+    few = sum(array.nbytes for array in values.values()) / 10
+    assert len(next(iter(tensor_samples(model, images, timeout=TIMEOUT, held=few, batched=True).values()))) == 4
 
 
 def failure(target: Target, model: Model, images: Arrays, timeout: float = TIMEOUT) -> TargetFailure:
