@@ -51,6 +51,8 @@ class Bench:
         self.config = config
         self.settings = settings
         self.wanted_ids = wanted_ids
+        for target in settings.targets.values():
+            config.add_cleanup(target.close)
         self.progress = Progress(config)
         config.pluginmanager.register(self.progress, "mnnquant-progress")
         self.selected: frozenset[str] = frozenset()

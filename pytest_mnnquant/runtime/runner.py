@@ -492,11 +492,9 @@ TASKS = {
 }
 
 
-def main() -> None:
-    """Run the job named on the command line. The result file appears whole or not at all."""
-    job_file = Path(sys.argv[1])
+def work(job_file: Path) -> None:
+    """Run a job and end the process. The result file appears whole or not at all."""
     die_with_parent()
-    sys.path.pop(0)  # The folder of this script must not shadow the standard library.
     job = json.loads(job_file.read_text(encoding="utf-8"))
     if job["protocol"] != PROTOCOL:
         raise SystemExit(f"this runner speaks protocol {PROTOCOL}, the job {job['protocol']}")
@@ -515,6 +513,52 @@ def main() -> None:
     unfinished.write_text(json.dumps(result), encoding="utf-8")
     unfinished.replace("result.json")
     os._exit(0)  # MNN's destructors may crash after the work is done; the result is already on disk.
+
+
+def serve() -> None:
+    """Run the jobs that stdin names, a file a line, each in a fork; say on stdout how each ended.
+
+    What a job prints goes to `log.txt` beside it, after what was printed when MNN was loaded.
+    """
+    import ctypes
+    import hashlib
+    import tempfile
+
+    answers, (printed, name) = os.fdopen(os.dup(1), "w"), tempfile.mkstemp()
+    Path(name).unlink()
+    for stream in (1, 2):
+        os.dup2(printed, stream)
+    die_with_parent()
+    import MNN
+    import numpy
+
+    _ = (ctypes, hashlib, MNN, numpy)  # Loaded for the forks.
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            try:
+                job_file = Path(line.rstrip("\n"))
+                log = os.open(job_file.with_name("log.txt"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+                os.write(log, os.pread(printed, 1 << 16, 0))
+                for stream in (1, 2):
+                    os.dup2(log, stream)
+                work(job_file)
+            except BaseException as error:
+                print(f"{type(error).__name__}: {error}", flush=True)
+            finally:
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        answers.write(f"{status}\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Run the job named on the command line, or with `--serve` those named on stdin."""
+    sys.path.pop(0)  # The folder of this script must not shadow the standard library.
+    if sys.argv[1] == "--serve":
+        serve()
+    else:
+        work(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.runtime.child import RUNNER
+from pytest_mnnquant.runtime.standing import Standing
 from pytest_mnnquant.targets.target import NoTarget, Target
 
 NAME: Final = "aarch64"
@@ -88,7 +90,8 @@ class Emulator:
         words = self.words(cpu or USUAL_CPU)
         if cpu not in ("", *CPUS) and cpu not in (known := cpus(str(self.qemu))):
             raise NoTarget(f"{self.name}:{cpu}: qemu knows no processor {cpu!r}; it knows: {', '.join(known)}")
-        return Target(f"{self.name}:{cpu}" if cpu else self.name, lambda _folder: words, emulated=True)
+        name = f"{self.name}:{cpu}" if cpu else self.name
+        return Target(name, lambda _folder: words, emulated=True, standing=Standing([*words, str(RUNNER)]))
 
 
 def emulated(name: str) -> Target | None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pytest_mnnquant.runtime.child import RUNNER, NativeFailure, run_job, tail
 from pytest_mnnquant.runtime.execute import Send
 from pytest_mnnquant.runtime.host import features_used
+from pytest_mnnquant.runtime.standing import Standing
 
 HOST: Final = "host"
 #: What stands for the job's folder in a command of one's own.
@@ -56,18 +57,25 @@ class Place:
 class Target:
     """A place that runs the runner. `command` gives the words that stand for Python there, for a job's folder.
 
-    What is `emulated` computes what the device computes, in a time that says nothing about it.
+    What is `emulated` computes what the device computes, in a time that says nothing about it. `standing` is a runner
+    that waits for jobs there.
     """
 
     name: str
     command: Callable[[Path], Sequence[str]]
     emulated: bool = False
+    standing: Standing | None = None
     place: Place = field(default_factory=Place)
 
     @property
     def send(self) -> Send:
         """Has a job run there; for `runtime.execute`. Raises `TargetFailure`."""
         return self._run_job
+
+    def close(self) -> None:
+        """End what waits for jobs."""
+        if self.standing is not None:
+            self.standing.close()
 
     def _run_job(self, task: str, folder: Path, *, timeout: float, what: str, **job: Any) -> dict[str, Any]:
         """Put all that the job needs into its folder, run it, and look at what came back."""
@@ -83,7 +91,7 @@ class Target:
             names.append(job["given"])
         sent = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
         how: dict[str, Any] = {"program": folder / RUNNER.name, "python": self.command(folder), "timeout": timeout}
-        how |= {"what": f"{self.name}: {what}", "who": "the runner"}
+        how |= {"what": f"{self.name}: {what}", "who": "the runner", "standing": self.standing}
         try:
             result = run_job(task, folder, files=sent, inputs=inputs, **how, **job)
         except NativeFailure as error:
