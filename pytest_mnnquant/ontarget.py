@@ -116,7 +116,7 @@ class OnTarget(Case):
         there = run_operators(self.model, ops, values, few, timeout=timeout, send=self._place.send)
         quants = self.model.tensor_quants
         scales = {op.name: quants[op.outputs[0]].scale for op in ops if op.outputs[0] in quants}
-        int8 = frozenset(op.name for op in self.run.trace or () if op.int8)
+        int8 = frozenset(op.name for op in self.home.run.trace or () if op.int8)
         return differences(ops, here, there, scales, int8), ops
 
     @property
