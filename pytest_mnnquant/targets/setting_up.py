@@ -47,7 +47,7 @@ def set_up(emulator: Emulator, say: Say, timeout: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if emulator.qemu is None:
         say(f"unpacking qemu-user-static (to have it on the system instead: {INSTALL_QEMU})")
-        with _anew(folder / "qemu") as place:
+        with _anew(folder / "qemu", lambda: emulator.qemu is not None) as place:
             _debian(place, _architecture(), ("qemu-user-static",), timeout, alone=True)
             if not (place / "usr" / "bin" / QEMU).is_file():
                 raise NoTarget(f"the package qemu-user-static holds no {QEMU}; install it: {INSTALL_QEMU}")
@@ -56,13 +56,13 @@ def set_up(emulator: Emulator, say: Say, timeout: float) -> None:
                     other.unlink()
     if emulator.python is None:
         say("unpacking an ARM Python from this system's package archive")
-        with _anew(emulator.root) as place:
+        with _anew(emulator.root, lambda: emulator.python is not None) as place:
             _debian(place, "arm64", PACKAGES, timeout)
     if emulator.python is None:
         raise NoTarget(f"{emulator.root} holds no python3 after unpacking; remove it and try again")
     if emulator.lacks:
         say(f"unpacking MNN {emulator.mnn} and numpy for aarch64")
-        with _anew(emulator.site) as place:
+        with _anew(emulator.site, lambda: not emulator.lacks) as place:
             _wheels(place, emulator.mnn, emulator.python.name.removeprefix("python"), timeout)
 
 
@@ -74,12 +74,14 @@ def files_of(emulator: Emulator) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def _anew(place: Path) -> Iterator[Path]:
-    """An empty folder that takes the place's once it is complete, whoever else is at it."""
+def _anew(place: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
+    """An empty folder that takes the place's once it is complete; of two processes at it, the first one's stays."""
     with tempfile.TemporaryDirectory(prefix="new-", dir=place.parent) as name:
         new = Path(name) / place.name
         new.mkdir()
         yield new
+        if is_whole():
+            return
         if place.exists():
             shutil.rmtree(place)
         with contextlib.suppress(OSError):  # Another process was faster, with the same.

@@ -30,13 +30,24 @@ def test_without_debians_tools_another_way_is_named(tmp_path: Path, monkeypatch:
         setting_up.set_up(Emulator(folder=tmp_path / "arm"), TELL.append, 10.0)
 
 
-def test_what_failed_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
-    emulator = Emulator("0.0.1", folder=tmp_path)
-    with pytest.raises(ZeroDivisionError), setting_up._anew(emulator.site) as place:
-        (place / "MNN").mkdir()
-        raise ZeroDivisionError
-    assert not emulator.site.exists()
-    assert emulator.lacks
-    with setting_up._anew(emulator.site) as place:
-        (place / "MNN").mkdir()
-    assert (emulator.site / "MNN").is_dir()
+def test_what_failed_leaves_nothing_that_looks_whole_and_what_is_whole_stays(tmp_path: Path) -> None:
+    site = Emulator("0.0.1", folder=tmp_path).site
+
+    def is_whole() -> bool:
+        return (site / "MNN").is_dir()
+
+    def put(text: str) -> None:
+        with setting_up._anew(site, is_whole) as place:
+            (place / "MNN").mkdir()
+            (place / "MNN" / "text").write_text(text)
+            if text == "broken":
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        put("broken")
+    assert not site.exists()
+    site.mkdir()  # Of somebody who was interrupted.
+    put("first")
+    put("second")
+    assert (site / "MNN" / "text").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == [site.name]
