@@ -7,7 +7,7 @@ COMPLETE = $(VENV)/.complete
 FIXTURES = digits_cnn garment_classifier mobile_net tiny_transformer
 PLANTED = build/demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,10 +37,14 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
+
 bench: $(COMPLETE)
 	$(BIN)/python benchmarks/import_cost.py
 	$(BIN)/python benchmarks/size_prediction.py
 	$(BIN)/python benchmarks/gate_time.py
+	$(BIN)/python benchmarks/first_verdict.py
 	$(BIN)/python benchmarks/reader.py
 	$(BIN)/python benchmarks/report_open.py
 	$(BIN)/python benchmarks/dump_agreement.py build/corpus

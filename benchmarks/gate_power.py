@@ -1,12 +1,13 @@
 """How often the paired latency gate raises a false alarm, and how often it finds a real slow-down; beside stored times.
 
-    python benchmarks/gate_power.py [--null N] [--slow N] [--jobs-beside 0 1 2 3] [--write]
+    python benchmarks/gate_power.py [--null N] [--slow N] [--jobs-beside 0 1 2 3] [--only NAME] [--write]
 
 A comparison is one child process in which a candidate and the accepted model run in turn. For a null comparison both
 are the same int8 network, in two files. Slow-downs are real: a network with layers more, or a thread less; by how much
 it is slower is measured by many pairs, beside as many busy loops (0 to 3) as the comparisons that it is told for. The
 same comparisons are judged by what pytest-benchmark stores: this process' mean, minimum, and ratio to the float model,
-against those of the comparison before. `--write` puts the tables into docs/latency.md.
+against those of the comparison before (the accepted model's ratio to the float model is the candidate's, divided by how
+much slower that really is). `--write` puts the tables into docs/latency.md.
 """
 
 from __future__ import annotations
@@ -226,6 +227,7 @@ def main() -> None:
     parser.add_argument("--null", type=int, default=1000)
     parser.add_argument("--slow", type=int, default=200)
     parser.add_argument("--jobs-beside", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--only", help="the one comparison of this name")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     loads = given.jobs_beside
@@ -239,6 +241,8 @@ def main() -> None:
             (thread, given.slow),
             (mobile, 5 * len(loads)),
         ):
+            if given.only not in (None, pair.name):
+                continue
             every = []
             # Beside busy loops a second of two cores gains little or nothing: there is no slow-down to be found.
             for load in loads[:1] if pair is thread else loads:

@@ -38,7 +38,8 @@ What the gate tells of a model, a page for each rule. In a terminal:
 `benchmarks/rule_pages.py`.
 
 An error fails its check, a warning does not; a gap leaves the check
-inconclusive, which `--mnn-strict` fails too.
+inconclusive, which `--mnn-strict` fails too. One gap only warns without
+`--mnn-strict`: [MNQ730](MNQ730.md).
 """
 
 

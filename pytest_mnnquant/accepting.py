@@ -32,6 +32,7 @@ from pytest_mnnquant.runtime.execute import renamed
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.timing import paired_times
 from pytest_mnnquant.session import Bench, bench_of, variants
+from pytest_mnnquant.sources.presence import why_gone
 from pytest_mnnquant.sources.spec import MODEL_SUFFIXES
 
 #: Which check gives which figure.
@@ -58,7 +59,8 @@ def judged(config: pytest.Config, case: Case, node_id: str, beside: Collection[s
         # In an update the conversion check alone tells it.
         return _refused(("conversion",), {}) if updates else judge(BASELINE, [finding], {})
     failed = tuple(name for name, result in found.items() if result.outcome == FAILED)
-    record = measured(case, figures, failed)
+    unmeasured = {_GIVES[name]: result.reason for name, result in found.items() if name in _GIVES and result.reason}
+    record = {**measured(case, figures, failed), "unmeasured": unmeasured}
     if updates:
         return _refused(failed, record) if failed else Result(BASELINE, PASSED, metrics=record)
     entry = state.baseline.entry(figures.model, figures.variant)
@@ -67,8 +69,8 @@ def judged(config: pytest.Config, case: Case, node_id: str, beside: Collection[s
         told = f"{state.settings.baseline} has no figures of {figures.model} {figures.variant}"
         return judge(BASELINE, [Finding("MNQ911", told, remedy=f"accept them as they are: {mend}")], record)
     paired, unpaired = _paired(config, case, entry, state, figures, mend)
-    unmeasured = {_GIVES[name]: result.reason for name, result in found.items() if result.reason}
-    evidence = Evidence(figures, record["versions"], record["host"], unmeasured, paired, unpaired)
+    is_kept = paired is None and unpaired is None and _is_kept(entry, state, figures)
+    evidence = Evidence(figures, record["versions"], record["host"], unmeasured, paired, unpaired, is_kept)
     result = check_baseline(evidence, entry, mend)
     result = dataclasses.replace(result, metrics={**result.metrics, **record})
     result = without_ignored(result, case.gate.settings.ignore)
@@ -122,6 +124,8 @@ def stale(state: Bench, is_narrowed: bool) -> Iterator[tuple[str, str, str]]:
         file = _file_of(entry.figures.source)
         if file and not (path.parent / file).exists():
             yield model, variant, f"its source {file} is not there"
+        elif told := why_gone(entry.figures.source, path.parent):
+            yield model, variant, told
         elif state.settings.is_whole_configuration and model not in asked:
             yield model, variant, "no model of this name is in the configuration"
         elif state.settings.is_whole_configuration and not is_narrowed and variant not in asked[model]:
@@ -183,6 +187,13 @@ def _file_of(source: str) -> str:
     return place if place.endswith((".py", *MODEL_SUFFIXES)) else ""
 
 
+def _is_kept(entry: Entry, state: Bench, figures: Figures) -> bool:
+    """Whether the variant is the accepted model, which is kept beside the file to be timed against."""
+    path, allowed = state.settings.baseline, entry.tolerances.ratio_paired
+    kept = path is not None and folder_of(path) is not None and allowed is not None
+    return kept and entry.figures.sha256 == figures.sha256
+
+
 def _paired(
     config: pytest.Config, case: Case, entry: Entry, state: Bench, figures: Figures, mend: str
 ) -> tuple[PairedRatio | None, Finding | None]:
@@ -200,7 +211,7 @@ def _paired(
         told = f"ratio: the accepted model is not kept in {folder} yet"
         return None, Finding("MNQ003", told, remedy=f"have it kept: {mend}")
     if accepted.sha256 == figures.sha256:
-        return None, None  # One and the same model: what is left to compare is the stored ratio.
+        return None, None  # One and the same model: there is nothing to time.
     if disturbed := why_not_timed(config):
         told = f"ratio: not timed beside the accepted model: {disturbed}"
         return None, Finding("MNQ003", told, remedy="run it alone: -k baseline -p no:xdist")

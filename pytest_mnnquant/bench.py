@@ -17,6 +17,10 @@ from pytest_mnnquant.quantize.store import file_digest
 from pytest_mnnquant.runtime.timing import PairedTimes
 from pytest_mnnquant.settings import Limits
 
+# How it is said in pytest-benchmark's results who measured.
+_TIMER: Final = "perf_counter in a child process"
+#: What pytest-benchmark keeps of each variant that was timed, by that: figures of later checks are added to it.
+_KEPT: Final = pytest.StashKey[dict[int, dict[str, Any]]]()
 # What other checks measured and pytest-benchmark's results show too.
 _FIGURES: Final[dict[str, tuple[str, ...]]] = {
     "size": ("size_ratio",),
@@ -62,6 +66,17 @@ def why_not_timed(config: pytest.Config) -> str:
     return ""
 
 
+def hush(config: pytest.Config) -> None:
+    """Leave out pytest-benchmark's tables where they hold our figures only: the summary has those, in 80 columns.
+
+    Who compares runs, asks for a histogram or names columns gets them.
+    """
+    session: Any = getattr(config, "_benchmarksession", None)
+    asked = any(config.getoption(f"benchmark_{name}", None) for name in ("compare", "histogram", "columns"))
+    if session is not None and not asked:
+        session.quiet = session.quiet or all(one.options.get("timer") == _TIMER for one in session.benchmarks)
+
+
 class _Replay:
     """A clock that advances by durations measured elsewhere: in the child process, where native code runs."""
 
@@ -78,7 +93,8 @@ class _Replay:
 
 def _record(config: pytest.Config, node: pytest.Item, case: Case, times: PairedTimes, result: Result) -> None:
     session: Any = getattr(config, "_benchmarksession", None)
-    if session is None:  # -p no:benchmark
+    kept = config.stash.setdefault(_KEPT, {})
+    if session is None or id(times) in kept:  # -p no:benchmark; or another test has asked for the same times.
         return
     from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -97,13 +113,25 @@ def _record(config: pytest.Config, node: pytest.Item, case: Case, times: PairedT
         fixture.name = f"{name}::{label}"
         fixture.fullname = f"{node.nodeid}::{label}"
         fixture.extra_info.update(_extra_info(case, label, result))
+        kept[id(times)] = fixture.extra_info  # The last is the variant's; the case keeps the times alive.
         fixture.pedantic(replay.step, rounds=len(durations))
         # The clock is not picklable or meaningful in a stored result; what it replays is said instead.
-        fixture.stats.options["timer"] = "perf_counter in a child process"
+        fixture.stats.options["timer"] = _TIMER
+
+
+def add_figures(config: pytest.Config, case: Case, result: Result) -> None:
+    """Add what a check measured to what pytest-benchmark keeps of a variant that was timed before."""
+    kept = config.stash.get(_KEPT, {})
+    if case.known_times is not None and id(case.known_times) in kept:
+        kept[id(case.known_times)].update(_figures(result))
+
+
+def _figures(result: Result) -> dict[str, Any]:
+    return {key: result.metrics[key] for key in _FIGURES.get(result.check, ()) if key in result.metrics}
 
 
 def _extra_info(case: Case, label: str, result: Result) -> dict[str, Any]:
-    """Our figures in pytest-benchmark's results; those of other checks where they ran before this one."""
+    """Our figures in pytest-benchmark's results; those of other checks as far as they have run."""
     is_float = label == "float"
     model = case.variant.base if is_float else case.model
     metrics = result.metrics
@@ -120,6 +148,6 @@ def _extra_info(case: Case, label: str, result: Result) -> dict[str, Any]:
         return info
     info |= {key: value for key, value in metrics.items() if key.startswith("latency_ratio")}
     info |= {key: metrics[key] for key in ("pairs", "outliers", "drift")}
-    for (name, _, _), found in case.found.items():
-        info |= {key: found.metrics[key] for key in _FIGURES.get(name, ()) if key in found.metrics}
+    for found in case.found.values():
+        info |= _figures(found)
     return info

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import pytest
 
 _BASELINE: Final = "mnnquant-baseline.json"
+# By these Jenkins, Azure and TeamCity are known, which don't set CI.
+_CI: Final = ("CI", "BUILD_NUMBER", "TF_BUILD", "TEAMCITY_VERSION")
 _MODEL_KEYS: Final = ("source", "preprocess")
 
 
@@ -92,10 +94,11 @@ def model_spec(settings: ModelSettings) -> Spec:
 
 def _baseline(config: pytest.Config, name: str | None, updates: bool) -> Path | None:
     """The file of accepted figures, where one is in use. Raises `ValueError`."""
-    if updates and os.environ.get("CI", "").lower() not in ("", "0", "false"):
+    ci = next((key for key in _CI if os.environ.get(key, "").lower() not in ("", "0", "false")), None)
+    if updates and ci:
         raise ValueError(
-            "--mnn-update-baseline: CI is set in the environment, and figures that nobody looked at are not accepted; "
-            "run it at home and commit the file"
+            f"--mnn-update-baseline: {ci} is set in the environment, and figures that nobody looked at are not "
+            "accepted; run it at home and commit the file"
         )
     if name is None:
         usual = config.rootpath / _BASELINE

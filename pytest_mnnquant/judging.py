@@ -109,10 +109,10 @@ def _params(case: Case, limits: Limits, strict: bool) -> Result:
     case.gate.prepared  # noqa: B018  A source that can't be used is told by every check.
     evidence = case.params
     if evidence is not None and not case.recipe.activations and evidence.params and not evidence.params.is_blank:
-        return skipped("params", f"{case.recipe.name} has no scales of activations to find in the model")
+        return skipped("params", f"{case.recipe.name} has no scales of activations to find in the model", needless=True)
     if evidence is None:
         kind = "was given" if case.recipe.activations else f"is needed for {case.recipe.name}"
-        return skipped("params", f"no params file {kind}")
+        return skipped("params", f"no params file {kind}", needless=not case.recipe.activations)
     filled = case.recipe.fill is not None
     wanted = tuple(row.layer for row in case.rows if row.wanted and (can_compute(row.layer) or not filled))
     return check_params(evidence, case.model, wanted)
@@ -146,7 +146,9 @@ def _bundle(case: Case, limits: Limits, strict: bool) -> Result:
 def _calibration(case: Case, limits: Limits, strict: bool) -> Result:
     source, variant = case.gate.prepared, case.variant
     if not case.recipe.activations:
-        return skipped("calibration", f"{case.recipe.name} needs no calibration: it has no scales of activations")
+        return skipped(
+            "calibration", f"{case.recipe.name} needs no calibration: it has no scales of activations", needless=True
+        )
     if variant.given and source.calibration is None and source.evaluation is None:
         return skipped("calibration", "no calibration or evaluation data were given (--mnn-evaluation)")
     return check_calibration(case.calibration)
@@ -248,7 +250,8 @@ def timing_of(case: Case, limits: Limits) -> TimingSettings:
 def _memory(case: Case, limits: Limits, strict: bool) -> Result:
     if case.model.has_subgraphs or case.gate.prepared.model.has_subgraphs:
         return skipped("memory", "MNN does not tell the memory of models with While or If bodies")
-    return check_memory(case.gate.float_memory, case.memory, case.recipe.activations)
+    mode = case.gate.settings.timing.memory_mode
+    return check_memory(case.gate.float_memory, case.memory, case.recipe.activations, mode)
 
 
 _JUDGES: Final[dict[str, Callable[[Case, Limits, bool], Result]]] = {

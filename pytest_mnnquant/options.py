@@ -153,7 +153,7 @@ OPTIONS: Final = (
            high=256.0),
     Option("precision", "MNN's precision for latency: normal, high or low (default: normal)", "NAME", default="normal",
            choices=("normal", "high", "low")),
-    Option("memory_mode", "MNN's memory mode for latency: normal, or low, which computes with stored weights "
+    Option("memory_mode", "MNN's memory mode for latency and memory: normal, or low, which uses stored weights "
            "(default: normal)", "NAME", default="normal", choices=("normal", "low")),
     Option("batch", "samples in one timed inference (default: 1)", "N", float, default=1.0, low=1.0, high=65536.0),
     Option("latency_time", "limit in seconds for timing one variant (default: 15)", "S", float, default=15.0, low=0.1),
@@ -171,8 +171,8 @@ OPTIONS: Final = (
            default="torchscript", choices=("torchscript", "dynamo")),
     Option("target", "where execution and accuracy are judged: host, aarch64 (emulated; aarch64:cortex-a53, ...) or a "
            "name of the configuration (repeatable; default: host)", "NAME", many=True, default=("host",)),
-    Option("strict", "skipped and inconclusive checks fail; confidence bounds decide", kind=bool, default=False,
-           per_model=False),
+    Option("strict", "skipped and inconclusive checks fail where there is something to judge; confidence bounds decide",
+           kind=bool, default=False, per_model=False),
     Option("suggest", "where accuracy fails, search for layers to leave float, other bits or another observer, and try "
            "each proposal", kind=bool, default=False),
     Option("suggest_time", "limit in seconds for the search for one variant (default: 120)", "S", float, default=120.0,

@@ -34,9 +34,9 @@ def pytest_report_header(config: pytest.Config) -> list[str] | None:
     """Say which versions and models are at work."""
     if not options.is_asked(config):
         return None
-    from pytest_mnnquant import session
+    from pytest_mnnquant.telling import header
 
-    return session.header(config)
+    return header(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -61,6 +61,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         bench_of(session.config).selected = frozenset(item.nodeid for item in session.items)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell xdist's workers on this machine where the controller's cache is."""
+    if options.is_asked(node.config) and node.gateway.spec.popen:
+        from pytest_mnnquant.session import Bench, bench_of
+
+        node.workerinput[Bench.CACHE] = str(bench_of(node.config).cache_dir)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -74,6 +83,10 @@ def pytest_runtest_makereport(
         # -rs names the place of a skip: that is the check, not the line of ours that skips it.
         report.longrepr = (item.nodeid, 1, report.longrepr[2])
     return report
+
+
+# How runs end that have something to report, be it that nothing was checked.
+_ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 class Records:
@@ -94,7 +107,7 @@ class Records:
         self.found.extend(new)
         self.baseline = getattr(report, "mnnquant_baseline", None) or self.baseline
         if new and not hasattr(self.config, "workerinput"):
-            from pytest_mnnquant.session import keep_history
+            from pytest_mnnquant.telling import keep_history
 
             keep_history(self.config, self.found)
 
@@ -102,18 +115,19 @@ class Records:
         """Write the reports, once, where all records arrive."""
         self.found.sort(key=lambda record: int(record["order"]))
         if (self.found or options.is_asked(self.config)) and not hasattr(self.config, "workerinput"):
-            from pytest_mnnquant.session import keep_history, report_of, write_reports
+            from pytest_mnnquant.telling import keep_history, report_of, write_reports
 
             unkept = keep_history(self.config, self.found, ended=session)
             self.report = report_of(self.config, self.found, self.baseline)
-            self.problems, self.warnings = write_reports(self.config, self.report, self.found)
+            if self.found or (session.exitstatus in _ENDED and not self.config.option.collectonly):
+                self.problems, self.warnings = write_reports(self.config, self.report, self.found)
             self.warnings += [unkept] if unkept else []
             if self.config.getoption("mnn_update_baseline", None):
                 from pytest_mnnquant.updating import update
 
                 told = update(session, self.found)
                 self.accepted = told.lines
-                self.problems += [told.problem] if told.problem else []
+                self.problems += told.problems
                 if told.is_refused and session.exitstatus == pytest.ExitCode.OK:
                     session.exitstatus = pytest.ExitCode.TESTS_FAILED
             if self.problems:
@@ -122,7 +136,7 @@ class Records:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show one table a model."""
         if self.report:
-            from pytest_mnnquant.session import tell
+            from pytest_mnnquant.telling import tell
 
             tell(terminalreporter, self.report, self.found)
         for line in self.accepted:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import pytest
 
@@ -17,35 +16,24 @@ from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES, ON_HOST, ON_TARGET
 from pytest_mnnquant.config import configured_names, model_spec, read_settings
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.history.baseline import BadBaseline, Baseline, read_baseline
-from pytest_mnnquant.history.figures import figures_of_report
 from pytest_mnnquant.history.keeping import is_read_only
-from pytest_mnnquant.history.plainly import past_runs
-from pytest_mnnquant.history.recorder import Recorder
-from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.options import of_ours
 from pytest_mnnquant.quantize.recipes import recipe_named
-from pytest_mnnquant.quantize.store import Store, of_one_run, versions
-from pytest_mnnquant.report.files import renderer, write_report
-from pytest_mnnquant.report.github import append_summary, commands
-from pytest_mnnquant.report.json_report import build_report
+from pytest_mnnquant.quantize.store import Store, of_one_run
+from pytest_mnnquant.report.files import renderer
 from pytest_mnnquant.report.progress import Progress
-from pytest_mnnquant.report.terminal import write_summary
-from pytest_mnnquant.report.width import wrapped
-from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.progress import listen
 from pytest_mnnquant.settings import ModelSettings, Settings
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 from pytest_mnnquant.targets.target import HOST
-
-# So many models are named in the header.
-_NAMED: Final = 8
-_HISTORY: Final = pytest.StashKey[Recorder]()
 
 
 class Bench:
     """The sources under test in this process."""
 
     KEY: ClassVar = pytest.StashKey["Bench"]()
+    #: Where xdist's workers find the cache of a run that keeps none: it must outlive them, for models to be kept.
+    CACHE: ClassVar = "mnnquant_cache"
 
     def __init__(self, config: pytest.Config, settings: Settings, wanted_ids: tuple[str, ...]) -> None:
         self.config = config
@@ -58,7 +46,7 @@ class Bench:
         self.selected: frozenset[str] = frozenset()
         for path in settings.reports:
             renderer(path)
-        root = self._cache_dir()
+        self.cache_dir = root = self._cache_dir()
         if not settings.reuse:
             using = ExitStack()
             root = using.enter_context(of_one_run(root / "anew"))
@@ -119,6 +107,8 @@ class Bench:
             return self.settings.cache_dir
         cache = getattr(self.config, "cache", None)
         if cache is None:  # -p no:cacheprovider
+            if self.CACHE in (given := getattr(self.config, "workerinput", {})):
+                return Path(given[self.CACHE])
             temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
             self.config.add_cleanup(temporary.cleanup)
             return Path(temporary.name)
@@ -240,84 +230,6 @@ def bench_of(config: pytest.Config) -> Bench:
     if Bench.KEY not in config.stash:
         config.stash[Bench.KEY] = Bench(config, read_settings(config), ())
     return config.stash[Bench.KEY]
-
-
-def header(config: pytest.Config) -> list[str]:
-    """The lines of pytest's header: versions, what this machine can do, models with their recipes and modes."""
-    tools = ", ".join(f"{name} {version}" for name, version in versions().items() if version and name != "numpy")
-    host = host_facts()
-    features = ", ".join(host.features) or "none of the instructions that int8 is fast with"
-    alike: dict[str, list[str]] = {}
-    for gate in bench_of(config).gates:
-        labels = ", ".join(recipe_named(name).label(mode) for name, mode in variants(gate))
-        alike.setdefault(labels, []).append(gate.settings.name)
-    lines = [("mnnquant: ", f"{tools}; {host.machine} with {features}")]
-    for labels, names in alike.items():
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        lines.append(("mnnquant: ", f"models: {', '.join(names[:_NAMED])}{more}; variants: {labels}"))
-    columns = shutil.get_terminal_size().columns - 1
-    return [line for first, text in lines for line in wrapped(first, text, columns, indent=len(first))]
-
-
-def report_of(config: pytest.Config, records: list[dict[str, Any]], baseline: dict[str, Any] | None) -> dict[str, Any]:
-    """The report of this run; `baseline` is what the item of the baseline file found."""
-    return build_report(records, versions(), bench_of(config).settings.strict, baseline)
-
-
-def write_reports(
-    config: pytest.Config, report: dict[str, Any], records: list[dict[str, Any]]
-) -> tuple[list[str], list[str]]:
-    """Write each report that was asked for, and GitHub's summary where that is wanted.
-
-    Returns a line for each report that could not be written, and what to warn of.
-    """
-    problems = []
-    for path in bench_of(config).settings.reports:
-        shown = {**report, "records": records, "past": _past(config, report)} if path.suffix == ".html" else report
-        problems.append(_written(shown, path))
-    warnings = [] if config.option.collectonly else [append_summary(report)]
-    return [one for one in problems if one], [one for one in warnings if one]
-
-
-def tell(reporter: Any, report: dict[str, Any], records: list[dict[str, Any]]) -> None:
-    """Write what is known at the end of a run to pytest's terminal reporter; annotations where GitHub reads them."""
-    columns = shutil.get_terminal_size().columns
-    write_summary(reporter, report, records, reporter.verbosity, columns)
-    for line in commands(report) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
-        reporter.write_line(line)
-
-
-def keep_history(config: pytest.Config, records: list[dict[str, Any]], ended: pytest.Session | None = None) -> str:
-    """Append what is known of this run to the history, now and then, and when it has ended.
-
-    Returns a line that says why it can't be written. Without pytest-benchmark, or with a storage that is no folder,
-    there is no history.
-    """
-    recorder = config.stash.get(_HISTORY, None)
-    if recorder is None:
-        folder = storage_folder(config.getoption("benchmark_storage", None))
-        if folder is None or not records:
-            return ""
-        recorder = config.stash[_HISTORY] = Recorder(config, folder, versions()["MNN"])
-    if ended is not None or recorder.is_due:
-        complete = ended is not None and ended.exitstatus in (0, 1) and not (ended.shouldstop or ended.shouldfail)
-        figures = tuple(figures_of_report(build_report(records, versions())))
-        recorder.write(figures, finished=ended is not None, complete=complete)
-    return recorder.problem
-
-
-def _past(config: pytest.Config, report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The history of the variants of a report."""
-    folder = storage_folder(config.getoption("benchmark_storage", None))
-    return past_runs(folder, {(figures.model, figures.variant) for figures in figures_of_report(report)})
-
-
-def _written(report: dict[str, Any], path: Path) -> str:
-    try:
-        write_report(report, path)
-    except OSError as error:
-        return f"--mnn-report: {path} can't be written: {error.strerror}"
-    return ""
 
 
 def _sources(models: list[str]) -> set[str]:

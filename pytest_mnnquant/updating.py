@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,11 +15,11 @@ from pytest_mnnquant.checks import BASELINE
 from pytest_mnnquant.checks.accepted import Entry, usual_tolerances
 from pytest_mnnquant.history import artifacts
 from pytest_mnnquant.history.baseline import BadBaseline, Baseline
-from pytest_mnnquant.history.figures import figures_of
+from pytest_mnnquant.history.figures import figures_of, label_of
 from pytest_mnnquant.history.keeping import update_file
 from pytest_mnnquant.history.update import Changes, updated
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
-from pytest_mnnquant.mnnfile.model import read_model
+from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.quantize.store import versions
 from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.session import bench_of
@@ -29,10 +30,10 @@ _NARROWING: Final = ("keyword", "markexpr", "mnn_ids", "lf", "deselect", "stepwi
 
 @dataclasses.dataclass(frozen=True)
 class Told:
-    """What an update has to say; `problem` is why nothing was written."""
+    """What an update has to say; `problems` are why the file, or a model beside it, could not be written."""
 
     lines: tuple[str, ...] = ()
-    problem: str = ""
+    problems: tuple[str, ...] = ()
     is_refused: bool = False
 
 
@@ -45,27 +46,35 @@ def update(session: pytest.Session, records: Sequence[Mapping[str, Any]]) -> Tol
         return Told()
     if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return Told((f"baseline: {path.name} is as it was: the run did not end",))
-    ran = tuple(entries_of(build_report(records, versions())))
+    report = build_report(records, versions())
+    ran = tuple(entries_of(report))
     if not ran:
         return Told((f"baseline: {path.name} is as it was: no {BASELINE} check ran that could be accepted",))
     is_whole = not (session.shouldstop or session.shouldfail or is_narrowed(config))
     # What the check of the file calls stale, and nothing else: another command may ask for other variants.
     found = stale(state, chooses_variants(config)) if is_whole else ()
-    gone = {(model, variant): text for model, variant, text in found}
+    here = {(one.figures.model, one.figures.variant) for one in ran}  # What ran is not gone: its source was renamed.
+    gone = {(model, variant): text for model, variant, text in found if (model, variant) not in here}
 
-    def change(before: Baseline) -> tuple[Baseline, Changes]:
+    def change(before: Baseline) -> tuple[Baseline, tuple[Changes, tuple[str, ...]]]:
         after, changes = updated(before, ran, gone)
         folder = artifacts.folder_of(path)
-        if folder is not None:
-            _keep_models(folder, ran, after, changes)
-        return after, changes
+        return after, (changes, () if folder is None else tuple(_keep_models(folder, ran, after, changes)))
 
     try:
-        changes = update_file(path, change)
+        changes, unkept = update_file(path, change)
     except (BadBaseline, OSError) as error:
-        what = f"{path} can't be written: {error.strerror}" if isinstance(error, OSError) else str(error)
-        return Told(problem=f"--mnn-update-baseline: {what}")
-    return Told(tuple(changes.lines), is_refused=bool(changes.refused))
+        what = f"{path} can't be written: {_told(error)}" if isinstance(error, OSError) else str(error)
+        return Told(problems=(f"--mnn-update-baseline: {what}",))
+    return Told((*_unmeasured(report), *changes.lines), unkept, is_refused=bool(changes.refused))
+
+
+def _told(error: OSError | BadModel) -> str:
+    """What the system says of a file, and of which one: where a file is moved to another place, of that."""
+    if not isinstance(error, OSError):
+        return str(error)
+    file = error.filename2 or error.filename
+    return f"{file}: {error.strerror}" if file else str(error.strerror)
 
 
 def is_narrowed(config: pytest.Config) -> bool:
@@ -93,15 +102,35 @@ def entries_of(report: Mapping[str, Any]) -> Iterator[Entry]:
             yield Entry(figures, usual_tolerances(figures), metrics.get("versions", {}), metrics.get("host", {}))
 
 
-def _keep_models(folder: Path, ran: Sequence[Entry], after: Baseline, changes: Changes) -> None:
-    """Bring the kept models in line with the entries. Raises `OSError`."""
+def _unmeasured(report: Mapping[str, Any]) -> Iterator[str]:
+    """Which figures were not there to be accepted, and why."""
+    for model in report["models"]:
+        for variant in model["variants"]:
+            for check in variant["checks"]:
+                reasons = check["metrics"].get("unmeasured", {}) if check["check"] == BASELINE else {}
+                for figure, why in reasons.items():
+                    yield f"baseline: {model['name']} {label_of(variant)}: {figure} is not accepted anew: {why}"
+
+
+def _keep_models(folder: Path, ran: Sequence[Entry], after: Baseline, changes: Changes) -> Iterator[str]:
+    """Bring the kept models in line with the entries; a line for each that can't be, which keeps back no other."""
     for one in ran:
         ours = one.figures
         entry = after.entry(ours.model, ours.variant)
         if not ours.failed and entry is not None and entry.figures.sha256 == ours.sha256 and ours.path:
-            _keep(folder, ours.model, ours.variant, Path(ours.path), ours.sha256)
+            keep = functools.partial(_keep, folder, ours.model, ours.variant, Path(ours.path), ours.sha256)
+            yield from _tried(keep, f"{ours.model} {ours.variant} can't be kept")
     for model, variant in changes.removed:
-        artifacts.drop(folder, model, variant)
+        drop = functools.partial(artifacts.drop, folder, model, variant)
+        yield from _tried(drop, f"{model} {variant} can't be removed")
+
+
+def _tried(change: Callable[[], None], what: str) -> Iterator[str]:
+    """Make a change; a line where that is impossible."""
+    try:
+        change()
+    except (OSError, BadModel) as error:
+        yield f"--mnn-update-baseline: {what}: {_told(error)}"
 
 
 def _keep(folder: Path, model: str, variant: str, path: Path, sha256: str) -> None:

@@ -24,7 +24,8 @@ class Evidence:
     """What is compared with an entry.
 
     `unmeasured` says of a figure why it was not measured. `paired` is the time of the variant over that of the accepted
-    model, timed in turn; None where that model is not kept, or could not be timed: then `unpaired` says why.
+    model, timed in turn; None where that model is not kept, or could not be timed: then `unpaired` says why. `is_kept`:
+    the variant is the kept model, bit for bit, and so no slower than that.
     """
 
     figures: Figures
@@ -33,20 +34,22 @@ class Evidence:
     unmeasured: Mapping[str, str] = dataclasses.field(default_factory=dict)
     paired: PairedRatio | None = None
     unpaired: Finding | None = None
+    is_kept: bool = False
 
 
 def check_baseline(evidence: Evidence, entry: Entry, mend: str) -> Result:
     """Compare; `mend` is the command that accepts the figures as they are now.
 
     Fails for a layer that is stored otherwise than accepted and for a figure that is worse by more than its tolerance.
-    An accepted figure that could not be measured leaves it inconclusive; one that is not in the entry yet is told.
+    An accepted figure that could not be measured leaves it inconclusive, and so does one that is not in the entry
+    though the entry's tolerances are to judge it.
     """
     remedy = f"if this is meant to be, accept it: {mend}"
     cause = _changed_since(evidence, entry)
     findings = [*_storage(evidence.figures, entry.figures, cause, remedy)]
     for name in NUMBERS:
         findings += _JUDGES[name](evidence, entry, cause, remedy)
-    findings += _unaccepted(evidence.figures, entry, mend)
+    findings += _unaccepted(evidence, entry, mend)
     return judge(BASELINE, findings, comparison(evidence.figures, entry.figures, evidence.paired))
 
 
@@ -108,7 +111,7 @@ def _more(name: str, unit: str) -> Callable[[Evidence, Entry, str, str], list[Fi
             return []
         if now is None:
             return [_gap(evidence, name, was)]
-        if name == "memory" and (gap := _elsewhere(evidence, entry, ("machine", "threads"))):
+        if name == "memory" and (gap := _elsewhere(evidence, entry, ("machine", "threads", "memory_mode"))):
             return [_gap(evidence, name, was, gap)]
         change = (now - was) / was if was else float(now > was)
         told = f"{name} {now:,} {unit}, accepted {was:,} ({change:+.1%}, at most {allowed:+.1%} allowed)"
@@ -155,6 +158,8 @@ def _accuracy(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list
 
 def _ratio(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list[Finding]:
     was, now, tolerances = entry.figures.ratio, evidence.figures.ratio, entry.tolerances
+    if evidence.is_kept:
+        return []
     if evidence.unpaired is not None:
         return [evidence.unpaired] if tolerances.ratio_paired is not None else []
     if evidence.paired is not None:
@@ -214,11 +219,16 @@ def _better(told: str, remedy: str) -> Finding:
     return Finding("MNQ916", told, remedy=remedy.replace("if this is meant to be, accept it", "hold it to that"))
 
 
-def _unaccepted(figures: Figures, entry: Entry, mend: str) -> Iterator[Finding]:
-    new = [name for name in NUMBERS if getattr(entry.figures, name) is None and getattr(figures, name) is not None]
-    if new:
-        values = ", ".join(f"{name} {shown(name, getattr(figures, name))}" for name in new)
-        yield Finding("MNQ917", f"not in the baseline yet: {values}", remedy=f"accept it: {mend}")
+def _unaccepted(evidence: Evidence, entry: Entry, mend: str) -> Iterator[Finding]:
+    figures, allowed = evidence.figures, entry.tolerances
+    is_judged = {name: getattr(allowed, name) is not None for name in NUMBERS}
+    is_judged["accuracy"] = allowed.judges_accuracy
+    is_judged["ratio"] &= evidence.paired is None and evidence.unpaired is None and not evidence.is_kept
+    new = [name for name in NUMBERS if is_judged[name] and getattr(entry.figures, name) is None]
+    values = [f"{name} {shown(name, now)}" for name in new if (now := getattr(figures, name)) is not None]
+    if values:
+        told = f"not in the baseline yet, and so compared with nothing: {', '.join(values)}"
+        yield Finding("MNQ917", told, remedy=f"accept it: {mend}; or have its tolerance be null in the file")
 
 
 def _number(value: float | None) -> str:

@@ -76,6 +76,11 @@ class Result:
         """Whether the check passed."""
         return self.outcome == PASSED
 
+    @property
+    def is_open(self) -> bool:
+        """Whether something was not judged that could have been: with `--mnn-strict` this fails."""
+        return self.outcome in (SKIPPED, INCONCLUSIVE) and not self.metrics.get("needless")
+
     def as_json(self) -> dict[str, Any]:
         """The form it has in the report."""
         return {
@@ -100,9 +105,9 @@ def judge(check: str, findings: Iterable[Finding], metrics: dict[str, Any]) -> R
     return Result(check, PASSED, found, metrics)
 
 
-def skipped(check: str, reason: str) -> Result:
-    """A check that has nothing to do, because the user gave nothing for it."""
-    return Result(check, SKIPPED, reason=reason)
+def skipped(check: str, reason: str, needless: bool = False) -> Result:
+    """A check that has nothing to do: the user gave nothing for it, or there is nothing to give (`needless`)."""
+    return Result(check, SKIPPED, metrics={"needless": True} if needless else {}, reason=reason)
 
 
 def is_ignored(code: str, ignored: Iterable[str]) -> bool:

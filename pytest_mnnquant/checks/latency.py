@@ -52,11 +52,22 @@ def check_latency(
     metrics = _metrics(times, ratio)
     allowed = limit_on(limit, host)
     findings = [] if allowed is None else _against(ratio, allowed, host, activations)
+    notes = []
+    if isinstance(limit, Mapping) and allowed is None:
+        notes.append(_unlimited(limit, host))
     if activations and host is not None and not host.is_fast_in_int8 and ratio.median > 1:
-        metrics["note"] = SLOW_HOST.format(machine=host.machine)
+        notes.append(SLOW_HOST.format(machine=host.machine))
+    if notes:
+        metrics["note"] = "; ".join(notes)
     if activations and host is not None and host.is_fast_in_int8 and ratio.low > 1:
         findings.append(_not_faster(ratio, profile(), host))
     return judge("latency", findings, metrics)
+
+
+def _unlimited(limit: Mapping[str, float], host: Host | None) -> str:
+    """A limit that holds on no host may be misspelt."""
+    here = ", ".join(host.keys) if host else "nothing that is known"
+    return f"not judged: no limit holds here (given for {', '.join(limit)}; this host is {here})"
 
 
 def _metrics(times: PairedTimes, ratio: PairedRatio) -> dict[str, Any]:

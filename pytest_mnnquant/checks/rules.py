@@ -128,9 +128,9 @@ RULES: Final = {
         Rule("MNQ914", "storage-changed", _E, "A layer is stored otherwise than accepted."),
         Rule("MNQ915", "slower-than-baseline", _E, "The model is slower than accepted by more than allowed."),
         Rule("MNQ916", "better-than-baseline", _W, "A figure is far better than the accepted one."),
-        Rule("MNQ917", "figure-not-accepted", _W, "A figure was measured that the baseline does not have yet."),
+        Rule("MNQ917", "figure-not-accepted", _G, "A figure was measured that the baseline does not have yet."),
     )
 }
 
 #: Rules that say there is nothing to judge: ignoring them would make a pass of nothing.
-NOT_IGNORABLE: Final = frozenset({"MNQ001", "MNQ101", "MNQ102", "MNQ201", "MNQ202", "MNQ910", "MNQ911"})
+NOT_IGNORABLE: Final = frozenset({"MNQ001", "MNQ003", "MNQ101", "MNQ102", "MNQ201", "MNQ202", "MNQ910", "MNQ911"})

@@ -84,8 +84,11 @@ def _is_pointer(path: Path) -> bool:
 
 def _copy(source: Path, target: Path) -> None:
     unfinished = target.with_name(f".{target.name}.part")
-    shutil.copyfile(source, unfinished)
-    unfinished.replace(target)
+    try:
+        shutil.copyfile(source, unfinished)
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _weights(model: Path) -> Path:

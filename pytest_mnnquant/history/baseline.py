@@ -85,6 +85,8 @@ def read_baseline(path: Path) -> Baseline:
         raise BadBaseline(f"{path}: {error}", error.remedy or again) from None
     except json.JSONDecodeError as error:
         raise BadBaseline(f"{path}: line {error.lineno} is no JSON: {error.msg}", again) from None
+    except ValueError:  # All else that json raises: Python's limit of an integer's digits.
+        raise BadBaseline(f"{path}: is no baseline: a number has too many digits", again) from None
     except RecursionError:
         raise BadBaseline(f"{path}: is no baseline: it is nested too deeply", again) from None
 

@@ -62,11 +62,10 @@ def _number(value: Any, where: str, whole: bool, low: float) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         raise BadField(f"{where}: {value!r} is not a {'whole number' if whole else 'number'}")
-    if not whole:
-        try:
-            value = float(value)
-        except OverflowError:
-            raise BadField(f"{where}: is too large a number") from None
-    if value < low or not math.isfinite(value):
+    try:
+        real = float(value)
+    except OverflowError:
+        raise BadField(f"{where}: is too large a number") from None
+    if real < low or not math.isfinite(real):
         raise BadField(f"{where}: {value} is out of range; allowed: at least {low:g}")
-    return value  # type: ignore[no-any-return]
+    return value if whole else real

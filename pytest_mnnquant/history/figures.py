@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from pytest_mnnquant.checks.figures import NUMBERS, Figures
+from pytest_mnnquant.checks import BASELINE
+from pytest_mnnquant.checks.figures import NUMBERS, REAL, WHOLE, Figures
 from pytest_mnnquant.checks.finding import FAILED
+from pytest_mnnquant.runtime.timing import LOW
 
 __all__: Final = ["NUMBERS", "Figures", "figures_of", "figures_of_report", "label_of"]
 
 
 def figures_of_report(report: Mapping[str, Any]) -> Iterator[Figures]:
-    """The figures of each variant of a run, from the report that `report.json_report.build_report` makes."""
+    """The figures of each variant of a run, from the report that `report.json_report.build_report` makes.
+
+    What a check did not tell itself, since it did not run, is taken from the baseline check, which asks them all.
+    """
     for model in report["models"]:
         for variant in model["variants"]:
-            yield figures_of(model, variant)
+            own = figures_of(model, variant)
+            (found,) = [check["metrics"] for check in variant["checks"] if check["check"] == BASELINE] or [{}]
+            yield _filled(own, found.get("measured", {}))
+
+
+def _filled(figures: Figures, measured: Mapping[str, Any]) -> Figures:
+    """The figures, with those that are missing as they were measured."""
+    found = {name: measured[name] for name in (*WHOLE, *REAL) if name in measured and getattr(figures, name) is None}
+    if found.get("accuracy") is not None:
+        found |= {name: measured[name] for name in ("metric", "lower_is_better")}
+    return dataclasses.replace(figures, **found)
 
 
 def figures_of(model: Mapping[str, Any], variant: Mapping[str, Any]) -> Figures:
@@ -25,6 +41,7 @@ def figures_of(model: Mapping[str, Any], variant: Mapping[str, Any]) -> Figures:
     size, accuracy = metrics.get("size", {}), metrics.get("accuracy", {})
     value, metric, lower = _accuracy(accuracy)
     latency, memory = metrics.get("latency", {}), metrics.get("memory", {})
+    which = "_low" if memory.get("memory_mode") == LOW else ""
     quantized, base = variant.get("quantized") or {}, model.get("float") or {}
     return Figures(
         model=model["name"],
@@ -39,8 +56,8 @@ def figures_of(model: Mapping[str, Any], variant: Mapping[str, Any]) -> Figures:
         ratio=latency.get("latency_ratio"),
         ratio_low=latency.get("latency_ratio_low"),
         ratio_high=latency.get("latency_ratio_high"),
-        memory=memory.get("session_bytes"),
-        float_memory=memory.get("float_session_bytes"),
+        memory=memory.get(f"session_bytes{which}"),
+        float_memory=memory.get(f"float_session_bytes{which}"),
         layers={layer["name"]: layer["storage"] or "missing" for layer in variant.get("layers", [])},
         failed=tuple(name for name, check in checks.items() if check["outcome"] == FAILED),
         sha256=quantized.get("sha256") or "",

@@ -12,7 +12,9 @@ from pytest_mnnquant.history.series import (
     Commit,
     MachineChange,
     NamedStep,
+    Row,
     VariantHistory,
+    by_branch,
     by_machine,
     histories,
     machine_for,
@@ -47,6 +49,7 @@ def history_json(history: VariantHistory, figures: Sequence[str] = NUMBERS, last
             {
                 "time": row.run.time.isoformat(),
                 "commit": row.run.commit,
+                "branch": row.run.branch,
                 "dirty": row.run.dirty,
                 "complete": row.run.complete,
                 "machine": row.run.machine.machine,
@@ -59,6 +62,8 @@ def history_json(history: VariantHistory, figures: Sequence[str] = NUMBERS, last
             }
             for row in (chosen[-last:] if last else chosen)
         ],
+        "branches": sorted(by_branch(history.rows)),
+        "uncommitted": [figure for figure in figures if _is_uncommitted(history.rows, figure)],
         "too_few": [figure for figure in figures if figure in NOISY and _is_too_short(history, figure)],
         "left_out": max(0, len(chosen) - last) if last else 0,
         "steps": [_step(one, history) for one in history.steps],
@@ -68,14 +73,20 @@ def history_json(history: VariantHistory, figures: Sequence[str] = NUMBERS, last
 
 
 def _is_too_short(history: VariantHistory, figure: str) -> bool:
-    groups = by_machine(history.rows, figure).values()
+    groups = [rows for ones in by_branch(history.rows).values() for rows in by_machine(ones, figure).values()]
     return bool(groups) and max(map(len, groups)) < FEWEST
 
 
+def _is_uncommitted(rows: Sequence[Row], figure: str) -> bool:
+    """Whether the figure was measured, and no run of it is evidence for a step."""
+    return any(row.value(figure) is not None for row in rows) and not by_machine(rows, figure)
+
+
 def _step(named: NamedStep, history: VariantHistory) -> dict[str, Any]:
-    several = len(by_machine(history.rows, named.figure)) > 1
+    several = len(by_machine(by_branch(history.rows)[named.branch], named.figure)) > 1
     return {
         "figure": named.figure,
+        "branch": named.branch,
         "before": named.step.before,
         "after": named.step.after,
         "change": named.step.change,
@@ -95,6 +106,7 @@ def _commit(commit: Commit) -> dict[str, Any]:
 def _machine_change(change: MachineChange) -> dict[str, Any]:
     return {
         "figure": change.figure,
+        "branch": change.branch,
         "before": change.level_before,
         "after": change.level_after,
         "from": str(change.before),

@@ -7,6 +7,7 @@ itself, its file has the timings, and ours the figures only.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ import pytest
 
 from pytest_mnnquant.history.figures import NUMBERS, Figures, label_of
 from pytest_mnnquant.history.storage import (
+    DETACHED,
     KEY,
     figures_part,
     file_name,
@@ -28,6 +30,8 @@ from pytest_mnnquant.history.storage import (
 
 #: Seconds between two writes while the run goes on.
 _PAUSE: Final = 2.0
+#: Where CI tells the branch, since it checks out a commit: GitHub, GitLab, Jenkins with many branches and with one.
+_BRANCHES: Final = ("GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BRANCH_NAME", "GIT_BRANCH")
 
 
 class Recorder:
@@ -44,6 +48,9 @@ class Recorder:
         hook.pytest_benchmark_update_machine_info(config=config, machine_info=self._machine_info)
         self._commit_info: dict[str, Any] = hook.pytest_benchmark_generate_commit_info(config=config)
         hook.pytest_benchmark_update_commit_info(config=config, commit_info=self._commit_info)
+        if self._commit_info.get("branch") == DETACHED:
+            named = (os.environ.get(name) for name in _BRANCHES)
+            self._commit_info["branch"] = next(filter(None, named), DETACHED)
         self._machine = machine_of(self._machine_info, mnn)
         name = file_name(str(self._commit_info.get("id") or ""), self._time)
         # Where pytest was started: a test may have gone to another folder by now.

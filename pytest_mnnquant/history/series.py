@@ -1,7 +1,8 @@
-"""From runs to series: one figure of one variant over commits, its steps by name, and where the machine changed."""
+"""From runs to series: one figure of one variant over the commits of a branch, its steps by name, new machines."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,6 +53,7 @@ class NamedStep:
     """A step, with the commit at which the new level begins, and the one that was measured before it."""
 
     figure: str
+    branch: str
     machine: Machine
     step: Step
     commit: Commit
@@ -65,6 +67,7 @@ class MachineChange:
     """Runs that came from another machine for the first time, and gave another level: no commit is blamed."""
 
     figure: str
+    branch: str
     before: Machine
     after: Machine
     time: datetime
@@ -85,11 +88,11 @@ class VariantHistory:
 
 
 def histories(
-    runs: Sequence[Run], model: str = "*", variant: str = "*", figures: Sequence[str] = NUMBERS
+    runs: Sequence[Run], model: str = "*", variant: str = "*", figures: Sequence[str] = NUMBERS, branch: str = "*"
 ) -> tuple[VariantHistory, ...]:
-    """The history of each variant whose model and name fit these globs; names themselves fit too (`int8[eval]`)."""
+    """The history of each variant, of the runs whose names fit these globs; names themselves fit too (`int8[eval]`)."""
     rows: dict[tuple[str, str], list[Row]] = {}
-    for run in runs:
+    for run in (run for run in runs if _fits(run.branch, branch)):
         for one in run.figures:
             if _fits(one.model, model) and _fits(one.variant, variant):
                 rows.setdefault((one.model, one.variant), []).append(Row(run, one))
@@ -102,17 +105,25 @@ def _fits(name: str, glob: str) -> bool:
 
 def _history(model: str, variant: str, rows: tuple[Row, ...], figures: Sequence[str]) -> VariantHistory:
     steps, possible, changes = [], [], []
-    for figure in figures:
-        groups = by_machine(rows, figure)
-        series = {machine: commits_of(ones, figure) for machine, ones in groups.items()}
+    for figure, (branch, ones) in itertools.product(figures, by_branch(rows).items()):
+        groups = by_machine(ones, figure)
+        series = {machine: commits_of(group, figure) for machine, group in groups.items()}
         newest = max((commits[-1].time for commits in series.values()), default=None)
         for machine, commits in series.items():
             found = _found(commits, figure)
-            steps += [_named(figure, machine, step, commits) for step in found.steps]
+            steps += [_named(figure, branch, machine, step, commits) for step in found.steps]
             if found.possible and commits[-1].time == newest:  # Else it is an old machine's last word.
-                possible.append(_named(figure, machine, found.possible, commits))
-        changes += list(_machine_changes(groups, figure))
+                possible.append(_named(figure, branch, machine, found.possible, commits))
+        changes += list(_machine_changes(groups, figure, branch))
     return VariantHistory(model, variant, rows, tuple(steps), tuple(possible), tuple(changes))
+
+
+def by_branch(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows by branch: what differs between two branches that take turns, no commit of either has moved."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.run.branch, []).append(row)
+    return groups
 
 
 def machine_for(machine: Machine, figure: str) -> Machine:
@@ -123,10 +134,11 @@ def machine_for(machine: Machine, figure: str) -> Machine:
 def by_machine(rows: Sequence[Row], figure: str) -> dict[Machine, list[Row]]:
     """The rows that have the figure, by the machine that they come from, in the order of its first row.
 
-    Of accuracies, those in the metric of the last row: top-1 and a cosine are no series.
+    Of accuracies, those in the metric of the last row: top-1 and a cosine are no series. Runs with uncommitted changes
+    are none of a figure that needs no second commit to confirm its steps: they would blame the commits beside them.
     """
     groups: dict[Machine, list[Row]] = {}
-    measured = [row for row in rows if row.value(figure) is not None]
+    measured = [row for row in rows if row.value(figure) is not None and (figure in NOISY or not row.run.dirty)]
     for row in measured:
         if figure != "accuracy" or row.figures.metric == measured[-1].figures.metric:
             groups.setdefault(machine_for(row.run.machine, figure), []).append(row)
@@ -167,12 +179,12 @@ def _found(commits: Sequence[Commit], figure: str) -> Found:
     return Found(tuple(map(placed, found.steps)), None if found.possible is None else placed(found.possible))
 
 
-def _named(figure: str, machine: Machine, step: Step, commits: Sequence[Commit]) -> NamedStep:
+def _named(figure: str, branch: str, machine: Machine, step: Step, commits: Sequence[Commit]) -> NamedStep:
     places = (step.index, step.index - 1, step.earliest, step.latest)
-    return NamedStep(figure, machine, step, *(commits[place] for place in places))
+    return NamedStep(figure, branch, machine, step, *(commits[place] for place in places))
 
 
-def _machine_changes(groups: dict[Machine, list[Row]], figure: str) -> Iterator[MachineChange]:
+def _machine_changes(groups: dict[Machine, list[Row]], figure: str, branch: str) -> Iterator[MachineChange]:
     """For each machine but the first: whether its level is another than that of the machine that ran before it."""
     effect = EFFECT if figure in NOISY else EXACT_EFFECT
     seen = list(groups.items())
@@ -183,7 +195,7 @@ def _machine_changes(groups: dict[Machine, list[Row]], figure: str) -> Iterator[
         old = _level([row for _, other, row in earlier if other == before][-_NEAR:], figure)
         new = _level(rows[:_NEAR], figure)
         if abs(new - old) > effect * max(abs(old), abs(new)):
-            yield MachineChange(figure, before, machine, begins, old, new)
+            yield MachineChange(figure, branch, before, machine, begins, old, new)
 
 
 def _level(rows: Sequence[Row], figure: str) -> float:

@@ -24,6 +24,9 @@ from pytest_mnnquant.history.keeping import write_whole
 #: The key of our part of a file.
 KEY: Final = "mnnquant"
 SCHEMA: Final = 1
+#: What pytest-benchmark calls a branch where there is none: in a commit that CI checked out, and without a repository.
+DETACHED: Final = "(detached head)"
+NO_BRANCH: Final = (DETACHED, "(unknown)")
 _TEXTS: Final = ("model", "variant", "source", "metric", "sha256", "float_sha256", "path")
 _FILE: Final = "file://"
 _NUMBER: Final = re.compile(r"(\d{4,})_")
@@ -47,6 +50,7 @@ class Machine:
 class Run:
     """One run of the suite. Times are in UTC; `commit` is empty where there was no repository.
 
+    `branch` is empty where there was none, or none that is known: CI checks out a commit, and HEAD is detached.
     `complete` is False for runs that were killed or stopped: they hold what they had measured by then.
     """
 
@@ -54,6 +58,7 @@ class Run:
     time: datetime
     commit: str = ""
     commit_time: datetime | None = None
+    branch: str = ""
     dirty: bool = False
     complete: bool = True
     machine: Machine = field(default_factory=Machine)
@@ -152,12 +157,13 @@ def _read(path: Path) -> Run | None:
     rows = ours.get("figures")
     if not isinstance(rows, list):
         raise BadField(f"{KEY}.figures: is not a list")
-    commit = text(info, "id", "commit_info")
+    commit, branch = (text(info, key, "commit_info") for key in ("id", "branch"))
     return Run(
         path=path,
         time=time,
         commit="" if commit in ("unversioned", "unknown") else commit,
         commit_time=_time(info.get("time"), "commit_info.time"),
+        branch="" if branch in NO_BRANCH else branch,
         dirty=bool(info.get("dirty")),
         complete=bool(ours.get("complete")),
         machine=Machine(*(text(host, one.name, f"{KEY}.host") for one in dataclasses.fields(Machine))),
@@ -184,6 +190,6 @@ def _time(value: Any, where: str) -> datetime | None:
     try:
         # Python 3.10 does not know the Z of git's own times.
         time = datetime.fromisoformat(value.replace("Z", "+00:00"))
-    except (AttributeError, ValueError):
+        return time.astimezone(timezone.utc) if time.tzinfo else time.replace(tzinfo=timezone.utc)
+    except (AttributeError, ValueError, OverflowError):  # The last one: in UTC it is before the year 1.
         raise ValueError(f"{where}: {value!r} is no time") from None
-    return time.astimezone(timezone.utc) if time.tzinfo else time.replace(tzinfo=timezone.utc)

@@ -116,8 +116,12 @@ def _merged(before: Entry, fresh: Entry) -> Entry:
             now = dataclasses.replace(now, **{part: getattr(was, part) for part in _PARTS[name]})
     host = fresh.host
     if not is_here and now.ratio is None and was.ratio is not None:
-        # Latency was not timed on this machine: what is known of the other one stays, and says so.
-        kept = {part: getattr(was, part) for name in ("ratio", "memory") for part in _PARTS[name]}
+        # Latency was not timed on this machine: what is known of the other one stays, and says so. Memory does not
+        # depend on the processor, but on these facts.
+        facts = ("machine", "threads", "memory_mode")
+        is_alike = now.memory is not None and all(fresh.host.get(key) == before.host.get(key) for key in facts)
+        names = ("ratio",) if is_alike else ("ratio", "memory")
+        kept = {part: getattr(was, part) for name in names for part in _PARTS[name]}
         now, host = dataclasses.replace(now, **kept), before.host
     tolerances = before.tolerances
     if was.metric != now.metric:

@@ -125,7 +125,9 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
     if data is None:
         raise SourceError(
             f"{spec.text}: no data to run the model on: give --mnn-calibration (and --mnn-evaluation), or define "
-            "calibration() and evaluation() beside the model"
+            "calibration() and evaluation() beside the model, which return "
+            f"{{{', '.join(f'{name!r}: ARRAY' for name in names)}}}, evaluation() with 'labels' if there are any; "
+            "the first axis counts samples"
         )
     if not pytorch.takes_batches(network, data):
         calibration, evaluation = (one and dataclasses.replace(one, alone=True) for one in (calibration, evaluation))

@@ -42,7 +42,8 @@ def findings_text(head: str, result: Result) -> str:
     below = {(one.check, one.code, one.layer) for finding in result.findings for one in finding.consequences}
     own = [one for one in result.findings if not (one.follows and (result.check, one.code, one.layer) in below)]
     findings = sorted(own or result.findings, key=lambda finding: _ORDER.index(finding.severity))
-    lines = [cut(shown(f"{head} {_headline(findings)}"), 2 * COLUMNS)]
+    first = _headline(findings)
+    lines = [f"{cut(shown(head), 2 * COLUMNS - width(first) - 1)} {first}"]
     end = [f"  more: pytest-mnnquant explain {findings[0].code}"]
     left, is_cut = len(findings), False
     for number, finding in enumerate(findings[:_SHOWN]):
@@ -65,11 +66,11 @@ def _headline(findings: Sequence[Finding]) -> str:
     """The first rule and where it struck, in a few words: what pytest's short summary shows."""
     first = findings[0]
     if first.follows:
-        return f"follows from {first.follows}"
+        return f"follows from {cut(shown(first.follows), COLUMNS)}"
     places = [one.layer for finding in findings for one in (finding, *finding.consequences) if one.code == first.code]
     places = list(dict.fromkeys(place for place in places if place))
-    where = f" in {places[0]}" + (f" and {len(places) - 1} more" if len(places) > 1 else "") if places else ""
-    return f"{first.code} {first.rule.name}{where}"
+    more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+    return f"{first.code} {first.rule.name}" + (f" in {cut(shown(places[0]), COLUMNS // 2)}{more}" if places else "")
 
 
 def _parts(check: str, finding: Finding, previous: Finding | None) -> list[list[str]]:

@@ -30,6 +30,7 @@ def history_text(found: Mapping[str, Any], figures: Sequence[str]) -> str:
     for run in runs:
         cells = "".join(f"{value_text(name, run[name]):>{_HEADS[name]}}" for name in figures)
         notes = [f"on {_letter(hosts, run['host'])}"] if len(hosts) > 1 else []
+        notes += [_branch(run["branch"])] if len(found["branches"]) > 1 else []
         notes += [] if run["complete"] else ["unfinished"]
         notes += ["failed: " + ", ".join(run["failed"])] if run["failed"] else []
         note = "  " + "; ".join(notes) if notes else ""
@@ -42,19 +43,34 @@ def _letter(hosts: Sequence[str], host: str) -> str:
     return chr(ord("A") + place) if place < 26 else str(place)
 
 
+def _branch(name: str) -> str:
+    return f"branch {name}" if name else "no branch"
+
+
 def event_lines(found: Mapping[str, Any]) -> list[str]:
     """Steps, changes that are not confirmed, and changes of machine: a sentence each."""
-    sentences = [_step_text(step) for step in found["steps"]]
-    sentences += [f"possible, too few commits to confirm it: {_step_text(step)}" for step in found["possible"]]
+
+    def where(event: Mapping[str, Any]) -> str:
+        return f" ({_branch(event['branch'])})" if len(found["branches"]) > 1 else ""
+
+    sentences = [_step_text(step) + where(step) for step in found["steps"]]
+    sentences += [
+        f"possible, too few commits to confirm it: {_step_text(step)}{where(step)}" for step in found["possible"]
+    ]
     for change in found["machine_changes"]:
         figure = change["figure"]
         levels = " -> ".join(value_text(figure, change[side]) for side in ("before", "after"))
         sentences.append(
             f"machine changed on {change['time'][:10]} ({change['from']} -> {change['to']}): {figure} {levels}; "
-            "no commit is blamed for that"
+            f"no commit is blamed for that{where(change)}"
         )
     sentences = sentences or ["no steps"]
-    sentences += [f"{figure}: too few runs on one machine to tell a step from noise" for figure in found["too_few"]]
+    if found["uncommitted"]:
+        sentences.append(
+            f"{', '.join(found['uncommitted'])}: every run had uncommitted changes, so no steps are sought"
+        )
+    too_few = "too few runs on one machine and branch to tell a step from noise"
+    sentences += [f"{figure}: {too_few}" for figure in found["too_few"]]
     return [line for text in sentences for line in textwrap.wrap(
         text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )]  # fmt: skip

@@ -7,12 +7,14 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED
 from pytest_mnnquant.report.modes import compare_modes
 from pytest_mnnquant.report.places import places_of
 
 SCHEMA = 1
+_WORST: Final = (FAILED, INCONCLUSIVE, PASSED, SKIPPED)
 
 
 def build_report(
@@ -23,6 +25,7 @@ def build_report(
 ) -> dict[str, Any]:
     """The report of a run from the records of its items. `baseline` is that of the baseline file's own item."""
     models: dict[str, dict[str, Any]] = {}
+    records = united(records)
     compared = compare_modes(records)
     for item in records:
         model = models.setdefault(
@@ -30,7 +33,7 @@ def build_report(
             {**{key: item[key] for key in ("source", "file", "float")}, "name": item["model"], "variants": {}},
         )
         variant = model["variants"].setdefault(item["label"], {**item["variant"], "checks": []})
-        variant["checks"] = [c for c in variant["checks"] if c["check"] != item["check"]["check"]] + [item["check"]]
+        variant["checks"].append(item["check"])
     for model in models.values():
         for variant in model["variants"].values():
             variant["checks"] = _joined(variant["checks"])
@@ -54,6 +57,32 @@ def build_report(
             }
             for name, model in models.items()
         ],
+    }
+
+
+def united(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One record for each check of a variant, however many tests asked for it: the worst outcome, and all findings.
+
+    Of an item that ran again (its `order` is the same) the last run counts.
+    """
+    last = {(one["model"], one["label"], one["check"]["check"], one["order"]): one for one in records}
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for (*place, _), record in last.items():
+        key = (place[0], place[1], place[2])
+        check = record["check"]
+        if before := found.get(key):
+            check = _together(before["check"], check)
+        found[key] = {**record, "check": check}
+    return list(found.values())
+
+
+def _together(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    worst, rest = sorted((one, other), key=lambda check: _WORST.index(check["outcome"]))
+    return {
+        **worst,
+        "metrics": {**rest["metrics"], **worst["metrics"]},
+        "ignored": {**rest["ignored"], **worst["ignored"]},
+        "findings": [*worst["findings"], *(found for found in rest["findings"] if found not in worst["findings"])],
     }
 
 

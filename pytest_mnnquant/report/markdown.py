@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.report.rows import FAILED, FIGURES, Json, Told, label_of, rows_of, told, verdict_of, worst
-from pytest_mnnquant.report.width import cut
+from pytest_mnnquant.report.width import cut, shown
 
 #: Characters that GitHub takes in a comment; a step summary may have more.
 LIMIT: Final = 65_536
@@ -16,6 +16,7 @@ LIMIT: Final = 65_536
 _TEXT, _NAME, _LIST = 2_000, 200, 10
 # What Markdown and HTML take for themselves; an underscore within a word is nobody's.
 _SPECIAL: Final = re.compile(r"[&<>`*\[\]|~#$\\]|(?<!\w)_+|_+(?!\w)")
+_CALL: Final = re.compile(r"(?<!\w)@")
 # What is told first where there is no room for all, and what it is called where it is left out.
 _HEAD, _TABLE, _ERROR, _GAP, _MODES, _WARNING, _SKIPPED = range(7)
 _KINDS: Final = ("", "tables", "errors", "unanswered questions", "comparisons of modes", "warnings", "skipped checks")
@@ -116,7 +117,7 @@ def _paragraph(title: str, text: str | None) -> list[str]:
     if not rest:
         return [f"**{title}:** {_text(first)}", ""]
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", rest)), default=0))
-    return [f"**{title}:** {_text(first)}", "", fence, *rest.splitlines(), fence, ""]
+    return [f"**{title}:** {_text(first)}", "", fence, *map(shown, rest.splitlines()), fence, ""]
 
 
 def _warnings(model: Json) -> Iterator[str]:
@@ -147,10 +148,10 @@ def _code(name: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Text as it is, on one line; an @ calls nobody."""
-    return _escaped(text).replace("@", "@&#8288;")
+    """Text as it is, on one line; an @ that begins a word would call somebody."""
+    return _CALL.sub("@&#8288;", _escaped(text))
 
 
 def _escaped(text: str) -> str:
-    joined = " ".join(text.split())
+    joined = shown(" ".join(text.split()))
     return _SPECIAL.sub(lambda found: "".join(f"&#{ord(one)};" for one in found[0]), joined)

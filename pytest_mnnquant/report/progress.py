@@ -28,10 +28,13 @@ class Progress:
 
     @property
     def is_shown(self) -> bool:
-        """Whether there is a terminal to draw on. With -s tests write there as they like, so it is left to them."""
+        """Whether there is a terminal to draw on. With -s tests write there as they like, so it is left to them.
+
+        Other reporters (pytest-sugar) move the cursor themselves.
+        """
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
-        is_terminal = reporter is not None and reporter.isatty and os.environ.get("TERM", "dumb") != "dumb"
-        return is_terminal and self._config.getoption("capture", "no") in ("fd", "sys")
+        is_usual = type(reporter) is pytest.TerminalReporter and os.environ.get("TERM", "dumb") != "dumb"
+        return is_usual and reporter.isatty and self._config.getoption("capture", "no") in ("fd", "sys")
 
     def say(self, model: str, what: str) -> None:
         """A step begins."""

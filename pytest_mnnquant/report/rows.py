@@ -64,11 +64,12 @@ def told(model: Json, *severities: str) -> Iterator[Told]:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a model ended, what is at the root of that, and how many of its checks ended how."""
+    """How a model ended, what is at the root of that (in which layer), and how many of its checks ended how."""
 
     outcome: str
     why: str
     checks: str
+    layer: str = ""
 
 
 def worst(outcomes: Iterable[str]) -> str:
@@ -86,10 +87,12 @@ def verdict_of(model: Json, strict: bool = False) -> Verdict:
     every = ", ".join(f"{counts[name]} {name}" for name in ("passed", "failed", "inconclusive", "skipped")
                       if name in counts)  # fmt: skip
     outcome = worst(row.outcome for row in rows)
-    roots = [f"{one.title} ({one.label})" for one in told(model, "error")]
+    errors = [*told(model, "error")] if outcome == FAILED else []
+    roots = [f"{one.title} ({one.label})" for one in errors]
     blamed = [f"{row.checks} ({row.label})" for row in rows if row.outcome == outcome and row.checks]
-    first, *others = (roots if outcome == FAILED else []) or blamed or [""]
-    return Verdict(outcome, f"{first} and {len(others)} more" if others else first, every)
+    first, *others = roots or blamed or [""]
+    layer = errors[0].finding["layer"] or "" if errors else ""
+    return Verdict(outcome, f"{first} and {len(others)} more" if others else first, every, layer)
 
 
 def _row(variant: Json, strict: bool) -> Row:
@@ -118,7 +121,7 @@ def _failed(checks: Mapping[str, Json], strict: bool) -> str:
     roots: list[str] = []
     effects: list[str] = []
     for name, check in checks.items():
-        if strict and check["outcome"] in ("skipped", "inconclusive"):
+        if strict and check["outcome"] in ("skipped", "inconclusive") and not check["metrics"].get("needless"):
             roots.append(name)
         if check["outcome"] == "failed":
             severities = {finding["severity"] for finding in check["findings"]}

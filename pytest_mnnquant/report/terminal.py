@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.report.json_report import united
 from pytest_mnnquant.report.modes import compare_modes, comparison_lines
 from pytest_mnnquant.report.places import place_lines, places_of
 from pytest_mnnquant.report.rows import FAILED, FIGURES, OK, OPEN, Json, Row, label_of, rows_of, verdict_of
@@ -16,6 +18,8 @@ _COLOURS: Final[Mapping[str, dict[str, bool]]] = {FAILED: {"red": True}, OPEN: {
 # Words that go where lines are too narrow for them; the head of the column then says them.
 _UNITS: Final = (" smaller", " float")
 _SHORT: Final = {"size": "smaller"}
+# A name shorter than this is nobody's.
+_NAME: Final = 12
 Line = tuple[str, dict[str, bool]]
 
 
@@ -27,7 +31,7 @@ def write_summary(
         return
     columns -= 1  # A line that ends in the last column makes some terminals begin a new one.
     reporter.write_sep("=", "MNN quantization")
-    compared = compare_modes(records)
+    compared = compare_modes(united(records))
     for model in report["models"]:
         rows = rows_of(model, report["strict"])
         if verbosity >= 0:
@@ -41,6 +45,12 @@ def write_summary(
                 reporter.write_line(line)
         line, colour = _verdict(model, report["strict"], columns)
         reporter.write_line(line, **colour)
+    if (baseline := report["baseline"]) is not None and baseline["check"]["findings"]:
+        check = baseline["check"]
+        outcome, first = FAILED if check["outcome"] == "failed" else OK, check["findings"][0]
+        line = f"{shown(Path(baseline['path']).name)}: {outcome}: {first['code']} {first['rule']}, {first['message']}"
+        for part in wrapped("", shown(line), columns):
+            reporter.write_line(part, **_COLOURS[outcome], bold=True)
     for line in _notes(report, verbosity > 0, columns) if verbosity >= 0 else ():
         reporter.write_line(line, yellow=True)
 
@@ -85,6 +95,9 @@ def _verdict(model: Json, strict: bool, columns: int) -> Line:
     verdict = verdict_of(model, strict)
     head = f"{cut(shown(model['name']), columns // 3)}: {verdict.outcome}"
     line = f"{head}: {shown(verdict.why)}" if verdict.why else head
+    layer, room = shown(verdict.layer), columns - width(line)
+    if room < 0 and width(layer) + room > _NAME:  # The middle of a layer's name says least.
+        line = line.replace(layer, cut(layer, width(layer) + room))
     counted = f"{line} ({verdict.checks})"
     return counted if width(counted) <= columns else cut(line, columns), {**_COLOURS[verdict.outcome], "bold": True}
 

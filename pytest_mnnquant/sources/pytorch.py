@@ -53,7 +53,8 @@ def import_torch(name: str) -> Any:
         import torch
     except ImportError:
         raise SourceError(
-            f"{name}: a PyTorch model needs torch, which is not installed: pip install 'pytest-mnnquant[torch]'"
+            f"{name}: a PyTorch model needs torch, which is not installed: pip install 'pytest-mnnquant[torch]' "
+            "(without a GPU, install the CPU build of torch first)"
         ) from None
     return torch
 
@@ -164,11 +165,19 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, *, exporter: str, 
         with quiet(), torch.random.fork_rng(devices=[]), hidden:
             torch.onnx.export(model, example, str(path), **options)
     except Exception as error:
-        hint = " (the dynamo exporter needs onnxscript)" if isinstance(error, ImportError) else ""
-        other = EXPORTERS[1 - EXPORTERS.index(exporter)]
         raise SourceError(
-            f"{name}: the {exporter} exporter failed: {describe(error)}{hint}; the other one: --mnn-exporter={other}"
+            f"{name}: the {exporter} exporter failed: {describe(error)}; {_way_out(error, exporter)}"
         ) from error
+
+
+def _way_out(error: BaseException, exporter: str) -> str:
+    """What to do about an exporter that failed: the packages that it needs, or the other one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ImportError) or type(cause).__name__ == "VersionError":  # protobuf's, of onnx's own files
+            return "what it needs is missing, or of versions that don't fit: pip install 'pytest-mnnquant[torch]'"
+        cause = cause.__cause__
+    return f"the other one: --mnn-exporter={EXPORTERS[1 - EXPORTERS.index(exporter)]}"
 
 
 def export_options(inputs: list[str], outputs: list[str], *, dynamo: bool, dynamic: bool) -> dict[str, Any]:

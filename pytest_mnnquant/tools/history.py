@@ -11,14 +11,14 @@ from typing import Any, Final
 
 from pytest_mnnquant.history.figures import NUMBERS
 from pytest_mnnquant.history.plainly import OF_FIGURES, history_json
-from pytest_mnnquant.history.series import histories
+from pytest_mnnquant.history.series import VariantHistory, histories
 from pytest_mnnquant.history.storage import read_runs, storage_folder
 from pytest_mnnquant.report.history import history_text, plot_text
 from pytest_mnnquant.report.json_report import plain
 
 Tell = Callable[[str], None]
 _COLUMNS: Final = (
-    *("model", "variant", "time", "commit", "dirty", "complete", "machine", "cpu", "flags", "mnn"),
+    *("model", "variant", "time", "commit", "branch", "dirty", "complete", "machine", "cpu", "flags", "mnn"),
     *OF_FIGURES,
 )
 
@@ -33,6 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", default="*", metavar="GLOB", help="models, by name (default: all)")
     parser.add_argument("--variant", default="*", metavar="GLOB", help="variants, such as 'int8*' (default: all)")
+    parser.add_argument("--branch", default="*", metavar="GLOB", help="runs of these branches (default: all)")
     parser.add_argument("--figure", choices=NUMBERS, help="this figure alone (default: all)")
     parser.add_argument(
         "--last", type=_count, metavar="N", help="list the last N runs of each variant; steps are sought in all runs"
@@ -52,12 +53,22 @@ def show(given: argparse.Namespace, say: Tell, tell: Tell) -> int:
         tell(f"pytest-mnnquant: no runs of the suite in {folder.resolve()}; --storage DIR names another folder")
         return 1
     figures = (given.figure,) if given.figure else NUMBERS
-    found = histories(runs, given.model, given.variant, figures)
+    found = histories(runs, given.model, given.variant, figures, given.branch)
     if not found:
         names = sorted({f"{one.model} {one.variant}" for run in runs for one in run.figures})
+        branches = sorted({run.branch or "''" for run in runs})
         tell(
             f"pytest-mnnquant: none of the {len(runs)} runs in {folder.resolve()} has a variant for "
-            f"--model {given.model} --variant {given.variant}; there are: {', '.join(names)}"
+            f"--model {given.model} --variant {given.variant} --branch {given.branch}; "
+            f"there are: {', '.join(names)}; branches: {', '.join(branches)}"
+        )
+        return 1
+    there = [name for name in NUMBERS if any(_has(one, name) for one in found)]
+    found = tuple(one for one in found if any(_has(one, name) for name in figures))
+    if not found:
+        tell(
+            f"pytest-mnnquant: none of the {len(runs)} runs in {folder.resolve()} has {given.figure or 'a figure'}; "
+            f"there are: {', '.join(there) or 'none'}"
         )
         return 1
     values = [history_json(one, figures, given.last) for one in found]
@@ -69,6 +80,10 @@ def show(given: argparse.Namespace, say: Tell, tell: Tell) -> int:
         draw = plot_text if given.plot else history_text
         say("\n\n".join(draw(value, figures) for value in values))
     return 0
+
+
+def _has(history: VariantHistory, figure: str) -> bool:
+    return any(row.value(figure) is not None for row in history.rows)
 
 
 def _export(values: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -105,8 +105,19 @@ def test_a_figure_without_tolerance_is_not_compared(name: str) -> None:
 def test_a_figure_that_is_not_accepted_yet_is_told(name: str) -> None:
     unknown: dict[str, Any] = {name: None}
     result = compared(entry(**unknown))
-    assert (result.outcome, codes(result)) == (PASSED, ["MNQ917"])
-    assert result.findings[0].message.startswith(f"not in the baseline yet: {name} ")
+    assert (result.outcome, codes(result)) == (INCONCLUSIVE, ["MNQ917"])
+    assert f"not in the baseline yet, and so compared with nothing: {name} " in result.findings[0].message
+    if name == "accuracy":
+        unknown |= {"accuracy_relative": None}
+    limits = dataclasses.replace(Tolerances(accuracy=0.005), **unknown)
+    missing: dict[str, Any] = {name: None}
+    assert compared(entry(tolerances=limits, **missing)).outcome == PASSED
+
+
+def test_the_kept_model_is_no_slower_than_itself() -> None:
+    stored = entry(ratio=0.1, ratio_low=0.1, ratio_high=0.1)
+    assert codes(compared(stored)) == ["MNQ915"]
+    assert check_baseline(Evidence(figures(), host=HOST, is_kept=True), stored, MEND).outcome == PASSED
 
 
 def test_another_metric_is_another_figure() -> None:

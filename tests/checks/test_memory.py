@@ -15,12 +15,15 @@ def test_int8_that_is_smaller_passes_without_a_word() -> None:
     result = check_memory(FLOAT, {0: MemoryUse(2 * MB, 3 * MB), 2: MemoryUse(2 * MB, 3 * MB)}, activations=True)
     assert result.outcome == PASSED
     assert result.metrics == {
+        "memory_mode": 0,
         "session_bytes": 2 * MB,
         "session_bytes_low": 2 * MB,
         "float_session_bytes": 10 * MB,
+        "float_session_bytes_low": 10 * MB,
         "peak_bytes": 3 * MB,
         "peak_bytes_low": 3 * MB,
         "float_peak_bytes": 12 * MB,
+        "float_peak_bytes_low": 12 * MB,
         "memory_ratio": 0.2,
     }
 
@@ -41,5 +44,7 @@ def test_a_mode_in_which_it_can_not_run_is_told() -> None:
     assert (low.outcome, codes(low)) == (PASSED, ["MNQ903"])
     normal = check_memory(FLOAT, {0: bad, 2: good}, activations=True)
     assert (normal.outcome, codes(normal)) == (FAILED, ["MNQ201"])
+    chosen = check_memory(FLOAT, {0: good, 2: bad}, activations=True, mode=2)
+    assert (chosen.outcome, codes(chosen)) == (FAILED, ["MNQ201"])
     unknown = check_memory({0: bad, 2: bad}, {0: good, 2: good}, activations=True)
     assert (unknown.outcome, codes(unknown)) == (INCONCLUSIVE, ["MNQ003"])

@@ -43,6 +43,7 @@ def store(
     machine: Machine = HOST,
     dirty: bool = False,
     git: bool = True,
+    branch: str = "main",
     model: str = "net",
     variant: str = "int8[eval]",
     **figures: Any,
@@ -51,7 +52,9 @@ def store(
     made = START + timedelta(days=number)
     time = made + timedelta(hours=1) if day is None else START + timedelta(days=day)
     info: dict[str, Any] = (
-        {"id": sha(number), "time": made.isoformat(), "dirty": dirty} if git else {"id": "unversioned"}
+        {"id": sha(number), "time": made.isoformat(), "dirty": dirty, "branch": branch}
+        if git
+        else {"id": "unversioned", "branch": "(unknown)"}
     )
     path = folder / "Linux-CPython-3.11-64bit" / file_name(info["id"], time)
     write_run(path, content([Figures(model, variant, **figures)], time, info, machine), json.dumps)

@@ -78,6 +78,7 @@ def test_a_tolerance_left_out_is_the_usual_one_and_null_compares_nothing() -> No
         ('{"schema": 1, "models": NaN}', "NaN is no number", "bring back"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of git-lfs", "git lfs pull"),
         ("[" * 100_000, "nested too deeply", "bring back"),
+        (f'{{"schema": 1, "models": {"1" * 5000}}}', "a number has too many digits", "bring back"),
     ],
 )
 def test_a_file_that_can_not_be_used_says_why_in_a_line(tmp_path: Path, text: str, told: str, remedy: str) -> None:
@@ -116,6 +117,7 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
         ({"figures": {"lower_is_better": 1}}, "lower_is_better: 1 is not true or false"),
         ({"figures": {"sise": 1}}, "unknown key 'sise'"),
         ({"figures": {"ratio": 10**400}}, "figures.ratio: is too large a number"),
+        ({"figures": {"size": 10**400}}, "figures.size: is too large a number"),
         ({"figures": []}, "figures: is not an object"),
         ({"tolerances": {"size": -0.1}}, "tolerances.size: -0.1 is out of range"),
         ({"tolerances": {"speed": 1}}, "unknown key 'speed'"),

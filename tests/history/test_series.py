@@ -42,13 +42,45 @@ def test_an_old_commit_measured_late_goes_to_its_place(tmp_path: Path) -> None:
     assert step.commit.name == sha(3)
 
 
-def test_uncommitted_changes_are_not_the_commit_s(tmp_path: Path) -> None:
+def test_uncommitted_changes_blame_no_commit(tmp_path: Path) -> None:
     store(tmp_path, 1, size=1000)
     store(tmp_path, 1, day=1.5, dirty=True, size=1200)
     store(tmp_path, 2, size=1000)
-    first, second = only(tmp_path).steps
-    assert (first.commit.name, first.commit.dirty) == (sha(1) + "+", True)
-    assert (second.commit.name, second.previous.dirty) == (sha(2), True)
+    assert only(tmp_path).steps == ()  # Neither the commit before nor the one after it.
+    assert len(only(tmp_path).rows) == 3
+    store(tmp_path, 3, dirty=True, size=1000, machine=Machine("x86_64", "Other CPU", "def", "3.7.0"))
+    store(tmp_path, 4, size=1000, machine=Machine("x86_64", "Other CPU", "def", "3.7.0"))
+    assert only(tmp_path).machines == ()
+
+
+def test_a_branch_is_no_step_of_another(tmp_path: Path) -> None:
+    for number in range(5):
+        branch, size = ("feature", 8560) if number % 2 else ("main", 5920)
+        store(tmp_path, number, branch=branch, size=size)
+    assert only(tmp_path).steps == ()
+    store(tmp_path, 5, branch="feature", size=5920)
+    store(tmp_path, 6, branch="main", size=5920)
+    (step,) = only(tmp_path).steps
+    assert (step.branch, step.commit.name, step.previous.name) == ("feature", sha(5), sha(3))
+    assert only(tmp_path, branch="main").steps == ()
+    assert len(only(tmp_path, branch="ma*").rows) == 4
+
+
+def test_ratios_of_branches_are_no_series(tmp_path: Path, random: np.random.Generator) -> None:
+    ratios(tmp_path, dict.fromkeys(range(12), 0.6), random)
+    ratios(tmp_path, dict.fromkeys(range(12, 20), 0.7), random, branch="feature", machine=OTHER)
+    found = only(tmp_path)
+    assert (found.steps, found.possible, found.machines) == ((), (), ())
+    ratios(tmp_path, dict.fromkeys(range(20, 28), 0.8), random, branch="feature", machine=OTHER)
+    assert [(one.branch, one.commit.name) for one in only(tmp_path).steps] == [("feature", sha(20))]
+
+
+def test_runs_of_no_branch_are_a_series_of_their_own(tmp_path: Path) -> None:
+    for number, (branch, size) in enumerate([("main", 1000), ("(detached head)", 1100), ("main", 1000)]):
+        store(tmp_path, number, branch=branch, size=size)
+    assert only(tmp_path).steps == ()
+    store(tmp_path, 3, branch="(detached head)", size=1200)
+    assert [(one.branch, one.commit.name) for one in only(tmp_path).steps] == [("", sha(3))]
 
 
 def test_without_a_repository_every_run_stands_for_itself(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,15 @@ def evaluation():
     return {"x": x[clear], "labels": logits[clear].argmax(1)}
 '''
 CONV, HEAD = "/conv/Conv_output_0", "output__matmul_converted"
+
+
+def of_nobody() -> dict[str, str]:
+    """The environment without what the run of these tests, or GitHub, has put there."""
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PYTEST_", "GITHUB_")) and key not in ("CI", "COLUMNS")
+    }
 
 
 class Files:

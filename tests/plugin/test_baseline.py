@@ -27,7 +27,8 @@ ENTRIES = f"{NAME}::entries"
 
 @pytest.fixture(autouse=True)
 def _at_a_desk(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
-    monkeypatch.delenv("CI", raising=False)
+    for name in ("CI", "BUILD_NUMBER", "TF_BUILD", "TEAMCITY_VERSION"):
+        monkeypatch.delenv(name, raising=False)
     pytester.makeini("[pytest]")
 
 
@@ -214,8 +215,9 @@ def test_a_figure_that_is_new_or_far_better_is_told(run: Run, accepted: File) ->
     accepted.scale("size", 1.2)
     accepted.edit(lambda entry: entry["figures"].pop("memory"))
     found = run(MODEL, W8, QUICK)
-    assert found.status == 0
-    assert found.codes("baseline") == {"MNQ916", "MNQ917"}
+    assert (found.status, found.codes("baseline")) == (0, {"MNQ916", "MNQ917"})
+    assert "w8::baseline" in found.skipped
+    assert run(MODEL, W8, QUICK, "--mnn-strict", "-k", "baseline").failed == {"w8::baseline"}
     found = run(MODEL, W8, QUICK, UPDATE)
     assert "memory none -> " in found.text
     assert not run(MODEL, W8, QUICK).told("baseline")
@@ -266,6 +268,27 @@ def test_a_model_that_is_gone_fails_until_an_update(run: Run, accepted: File, py
     assert (found.status, sums(found)) == (0, "0 added, 0 changed, 1 kept, 1 removed")
     assert "net w8: removed: its source net.py is not there" in found.text
     assert run(*usual).status == 0
+
+
+def test_a_callable_that_is_gone_is_a_model_that_is_gone(run: Run, accepted: File, pytester: pytest.Pytester) -> None:
+    (pytester.path / "net.py").write_text(NET.replace("build()", "make()"))
+    usual = ["--mnn-model=net.py:make", W8, QUICK]
+    found = run(*usual, "-k", "baseline")
+    assert found.failed == {"w8::baseline", ENTRIES}, found.text
+    assert "MNQ912 baseline-stale net w8: its source net.py does not define build any more" in found.text
+    found = run(*usual, UPDATE)
+    assert (found.status, sums(found)) == (0, "1 added, 0 changed, 0 kept, 1 removed"), found.text
+    assert accepted.content["models"].keys() == {"net.make"}
+
+
+def test_a_model_that_keeps_its_name_is_not_removed_with_its_old_source(
+    run: Run, accepted: File, pytester: pytest.Pytester
+) -> None:
+    (pytester.path / "net.py").rename(pytester.path / "new.py")
+    usual = ["--mnn-model=net=new.py:build", W8, QUICK]
+    assert sums(run(*usual, UPDATE)) == "0 added, 0 changed, 1 kept, 0 removed"
+    assert accepted.content["models"]["net"]["source"] == "new.py:build"
+    assert run(*usual, "-k", "baseline").status == 0
 
 
 def test_what_another_command_asks_for_is_kept(run: Run, accepted: File) -> None:
@@ -341,6 +364,23 @@ def test_nothing_is_accepted_in_ci(
     assert ("CI is set" in found.text) == is_ci
 
 
+def test_jenkins_is_ci(refused: Refused, file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILD_NUMBER", "12")
+    assert "BUILD_NUMBER is set" in refused(MODEL, W8, QUICK, UPDATE)
+
+
+def test_memory_is_accepted_on_another_processor_where_latency_is_not_timed(run: Run, file: File) -> None:
+    assert run(MODEL, W8, UPDATE).status == 0
+    file.edit(lambda entry: entry["host"].update(processor="another"))
+    file.scale("memory", 0.5)
+    assert run(MODEL, W8, QUICK).failed == {"w8::baseline"}
+    found = run(MODEL, W8, QUICK, UPDATE)
+    assert "baseline: net w8: ratio is not accepted anew: not measured: benchmarks are disabled" in found.text
+    assert "memory " in found.text
+    assert run(MODEL, W8, QUICK).failed == set()
+    assert file.entry()["host"]["processor"] == "another"  # The ratio is of that one still.
+
+
 def test_the_flag_can_not_be_left_in_a_file(run: Run, refused: Refused, pytester: pytest.Pytester, file: File) -> None:
     pytester.makeini("[pytest]\nmnn_update_baseline = true")
     found = run(MODEL, W8, QUICK, "-k", "size", "-W", "default")
@@ -409,6 +449,7 @@ def test_workers_accept_and_compare(run: Run, file: File) -> None:
     assert found.status == 0, found.text
     assert "baseline: 2 added, 0 changed, 0 kept, 0 removed" in found.text
     assert "ratio" not in file.entry()["figures"]
+    assert "baseline: net w8: ratio is not accepted anew: not measured: other workers" in found.text
     file.edit(lambda entry: entry["figures"].update(size=7))
     found = run(MODEL, W8, "--mnn-recipe=fp16", "-n", "2", alone=True)
     assert (found.status, found.failed) == (1, {"w8::baseline"}), found.text
@@ -454,6 +495,32 @@ def test_accepted_models_are_kept_where_there_is_a_folder_for_them(
     (folder / "net/w8.mnn").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
     found = run(MODEL, W8, "-k", "baseline")
     found.tells("MNQ910", where="is a pointer of git-lfs", fix="git lfs pull")
+
+
+def test_a_model_that_can_not_be_kept_is_told_and_the_rest_is_accepted(
+    run: Run, file: File, pytester: pytest.Pytester
+) -> None:
+    folder = pytester.mkdir("mnnquant-baseline")
+    place = folder / "net/w8.mnn"
+    (place / "x").mkdir(parents=True)
+    found = run(MODEL, W8, "--mnn-recipe=fp16", QUICK, UPDATE)
+    assert found.status == 4
+    assert f"ERROR: --mnn-update-baseline: net w8 can't be kept: {place}: Is a directory" in found.lines
+    assert sums(found) == "2 added, 0 changed, 0 kept, 0 removed"
+    assert file.content["models"]["net"]["variants"].keys() == {"fp16", "w8"}
+    assert [*kept(folder)] == ["net/fp16.mnn"]
+
+
+def test_models_that_workers_made_in_a_cache_of_one_run_are_kept(
+    file: File, files: Files, pytester: pytest.Pytester
+) -> None:
+    folder = pytester.mkdir("mnnquant-baseline")
+    pytester.makepyfile(net=NET)
+    usual = [f"--mnn-model=net={files.float}", W8, "--mnn-recipe=fp16", QUICK, UPDATE, "-k", "baseline"]
+    done = pytester.runpytest_subprocess("-n2", "-p", "no:cacheprovider", *usual)
+    assert done.ret == 0, done.stdout.str()
+    assert file.content["models"]["net"]["variants"].keys() == {"fp16", "w8"}
+    assert [*kept(folder)] == ["net/fp16.mnn", "net/w8.mnn"]
 
 
 def test_a_larger_net_is_slower_than_the_kept_one(run: Run, accepted: File, pytester: pytest.Pytester) -> None:

@@ -30,7 +30,7 @@ from pytest_mnnquant.report.width import width
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import TIMEOUT, quietly
-from tests.plugin.conftest import CONV, Files
+from tests.plugin.conftest import CONV, Files, of_nobody
 from tests.report.schema import assert_fits_schema
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -111,7 +111,7 @@ def reports(files: Files, store: Store, tmp_path_factory: pytest.TempPathFactory
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *command, *usual, f"--mnn-cache-dir={store.root}"],
         cwd=folder,
-        env={**os.environ, **own, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"},
+        env={**of_nobody(), **own, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         text=True,
         encoding="utf-8",

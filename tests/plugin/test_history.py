@@ -76,6 +76,20 @@ def test_a_run_is_appended_with_its_figures_and_its_commit(
     assert first.machine.machine
 
 
+def test_the_branch_is_git_s_or_where_head_is_detached_ci_s(
+    run: Run, given: tuple[str, ...], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BRANCH_NAME", "GIT_BRANCH")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    made = commit(pytester)
+    for args, told in ((["-b", "feature"], "other"), (["--detach", made], "main"), (["--detach", made], "")):
+        subprocess.run(["git", "checkout", "-q", *args], cwd=pytester.path, check=True)
+        monkeypatch.setenv("CI_COMMIT_REF_NAME", told)
+        assert run(*given, "-k", "size").status == 0
+    assert [one.branch for one in kept(pytester)] == ["feature", "main", ""]
+
+
 def test_timings_are_in_the_form_of_pytest_benchmark(
     run: Run, given: tuple[str, ...], pytester: pytest.Pytester
 ) -> None:
@@ -175,6 +189,22 @@ def test_a_run_that_stops_early_is_not_complete(run: Run, given: tuple[str, ...]
     assert run(*given, "-k", "size", "--mnn-min-size-ratio=99", "-x").status == 1
     (found,) = kept(pytester)
     assert (found.complete, found.figures[0].failed) == (False, ("size",))
+
+
+def test_the_baseline_check_alone_appends_all_that_it_measured(
+    run: Run, given: tuple[str, ...], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    usual = (*given, "--mnn-evaluation=net.py:evaluation", "--benchmark-disable")
+    assert run(*usual, "-k", "not latency", "--mnn-update-baseline").status == 0
+    alone = run(*usual, "-k", "baseline and not entries")
+    assert alone.passed == {"w8::baseline"}, alone.text
+    whole, one = (ours.figures[0] for ours in kept(pytester))
+    assert (one.size, one.float_size, one.coverage) == (whole.size, whole.float_size, 1.0)
+    assert (one.accuracy, one.metric, one.lower_is_better) == (whole.accuracy, "top1", False)
+    assert one.memory
+    assert one.float_memory
+    assert one.sha256 == whole.sha256  # Of the file as it is, not the baseline's, without MNN's uuid.
 
 
 def test_workers_append_one_run(run: Run, given: tuple[str, ...], pytester: pytest.Pytester) -> None:

@@ -142,3 +142,34 @@ def test_tests_of_ones_own_are_in_the_report_too(run: Run, pytester: pytest.Pyte
     assert found.status == 0, found.text
     (variant,) = written(pytester.path)["models"][0]["variants"]
     assert [check["check"] for check in variant["checks"]] == ["coverage"]
+
+
+def test_a_check_that_fails_in_one_test_is_not_ok_because_of_another(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_own="""
+        from pytest_mnnquant import assert_size_reduction
+
+        def test_hard(mnn_quantized):
+            assert_size_reduction(mnn_quantized, at_least=10)
+
+        def test_easy(mnn_quantized):
+            assert_size_reduction(mnn_quantized, at_least=1.5)
+        """
+    )
+    found = run("--mnn-model=net.py:build", "--mnn-recipe=w8", "-k", "own", "test_own.py")
+    assert found.status == 1
+    assert "net: FAILED: MNQ802" in found.text
+
+
+def test_strict_does_not_ask_for_what_a_recipe_has_no_use_for(run: Run) -> None:
+    found = run("--mnn-model=net.py:build", "--mnn-recipe=w8", "--mnn-strict", "-k", "params or calibration or size")
+    assert (found.status, found.skipped) == (0, {"w8::params", "w8::calibration"}), found.text
+    assert "net: ok" in found.text
+
+
+def test_a_run_that_judges_nothing_leaves_the_report_alone(run: Run, pytester: pytest.Pytester) -> None:
+    (pytester.path / "r.md").write_text("kept")
+    usual = ("--mnn-model=net.py:build", "--mnn-recipe=w8", "--mnn-report=r.md")
+    assert run(*usual, "--co").status == 0
+    assert run(*usual, "no_such_test.py").status == pytest.ExitCode.USAGE_ERROR
+    assert (pytester.path / "r.md").read_text() == "kept"

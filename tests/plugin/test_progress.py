@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.quantize.store import Store
-from tests.plugin.conftest import NET, Files
+from tests.plugin.conftest import NET, Files, of_nobody
 
 COLUMNS = 70
 
@@ -24,9 +24,8 @@ def on_a_terminal(folder: Path, *args: str) -> str:
     """All that pytest writes to a terminal of 70 columns."""
     main, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
-    own = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "PYTEST_XDIST_WORKER")}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *args]
-    process = subprocess.Popen(command, cwd=folder, stdout=child, stderr=child, env={**own, "TERM": "xterm"})
+    process = subprocess.Popen(command, cwd=folder, stdout=child, stderr=child, env={**of_nobody(), "TERM": "xterm"})
     os.close(child)
     parts = []
     while True:

@@ -15,7 +15,7 @@ from tests.plugin.conftest import Files, Run
 def two(files: Files) -> list[str]:
     """Two models of which one fails, judged by their files alone."""
     usual = [f"--mnn-model=good={files.float}", f"--mnn-model=bad={files.float}", "--mnn-recipe=w8"]
-    return [*usual, "-k", "size or (bad and params)", "--mnn-min-size-ratio=2", "--mnn-strict"]
+    return [*usual, "-k", "size or (bad and accuracy)", "--mnn-min-size-ratio=2", "--mnn-strict"]
 
 
 def summary(lines: tuple[str, ...]) -> list[str]:
@@ -30,7 +30,7 @@ def test_quiet_is_a_verdict_for_each_model_and_the_header_is_for_the_others(run:
     assert "mnnquant: models: good, bad; variants: w8" in usual.text
     assert "pytest-mnnquant 0." in usual.text
     assert "::error" not in usual.text
-    verdicts = ["good: ok (1 passed)", "bad: FAILED: params (w8) (1 passed, 1 skipped)"]
+    verdicts = ["good: ok (1 passed)", "bad: FAILED: accuracy (w8) (1 passed, 1 skipped)"]
     assert summary(quiet.lines) == verdicts
     told = summary(usual.lines)
     assert [line for line in told if line in verdicts] == verdicts
@@ -43,14 +43,14 @@ def test_the_ending_decides_what_is_written(
     run(*two, "--mnn-report=r.md", "--mnn-report=r.json")
     assert (pytester.path / "r.md").read_text(encoding="utf-8").startswith("## MNN quantization: FAILED\n")
     assert json.loads((pytester.path / "r.json").read_text(encoding="utf-8"))["strict"] is True
-    assert "--mnn-report: r.pdf: only .json, .md" in refused(*two, "--mnn-report=r.pdf")
+    assert "--mnn-report: r.pdf: reports end in .json, .md" in refused(*two, "--mnn-report=r.pdf")
 
 
 def test_a_summary_that_github_can_not_have_is_a_warning(
     run: Run, two: list[str], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path))
-    found = run(*two, "--deselect", "bad::w8::params")
+    found = run(*two, "--deselect", "bad::w8::accuracy")
     assert found.status == 0
     assert f"WARNING: GITHUB_STEP_SUMMARY: {pytester.path} can't be written: Is a directory" in found.text
 

@@ -68,6 +68,7 @@ def test_one_run_makes_everything_anew_once_and_the_next_drops_it(
 ) -> None:
     build = Builder()
     monkeypatch.setattr("pytest_mnnquant.quantize.store._STARTING", -1.0)
+    monkeypatch.delenv("PYTEST_XDIST_TESTRUNUID", raising=False)
     with of_one_run(tmp_path) as root:
         made = [Store(root).folder("float", {}, build) for _ in range(3)]
         with of_one_run(tmp_path) as other:

@@ -34,6 +34,7 @@ def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> M
         "float": {"bytes": 40},
         "variant": variant,
         "label": label,
+        "order": 0,
         "check": check.as_json(),
     }
 
@@ -59,6 +60,20 @@ def test_a_check_that_ran_twice_is_reported_as_it_last_was() -> None:
     (model,) = build_report([record(first), record(second)], {})["models"]
     (variant,) = model["variants"]
     assert [check["outcome"] for check in variant["checks"]] == ["passed"]
+
+
+@pytest.mark.parametrize("failed_first", [True, False])
+def test_a_check_that_two_tests_asked_for_ends_as_the_worst_of_them(failed_first: bool) -> None:
+    failed = judge("size", [Finding("MNQ802", "x")], {"size_ratio": 3.0, "wanted": 5.0})
+    passed = judge("size", [Finding("MNQ804", "y")], {"size_ratio": 3.0, "wanted": 2.0})
+    both = [failed, passed] if failed_first else [passed, failed]
+    records = [{**record(check), "order": number} for number, check in enumerate(both)]
+    (model,) = build_report(records, {})["models"]
+    (check,) = model["variants"][0]["checks"]
+    assert (check["outcome"], check["metrics"]["wanted"]) == ("failed", 5.0)
+    assert [finding["code"] for finding in check["findings"]] == ["MNQ802", "MNQ804"]
+    (same,) = build_report([*records, *records], {})["models"]
+    assert same["variants"] == model["variants"]
 
 
 def test_no_records_are_an_empty_report() -> None:

@@ -25,7 +25,7 @@ def record(target: str = "", task: tuple[float, float] | None = (0.9, 0.8), **me
     variant = {"recipe": "int8", "mode": "eval", **({"target": target} if target else {})}
     label = f"int8[eval]@{target}" if target else "int8[eval]"
     own = {"model": "digits", "source": "digits.py:build", "file": None, "float": None}
-    return {**own, "label": label, "variant": variant, "check": check}
+    return {**own, "label": label, "variant": variant, "check": check, "order": 0}
 
 
 def model(*records: Mapping[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> M
     recipe, _, mode = label.rstrip("]").partition("[")
     variant = {"recipe": recipe, "mode": mode or None}
     own = {"model": model, "source": f"{model}.py:build", "file": None, "float": None}
-    return {**own, "label": label, "variant": variant, "check": check.as_json()}
+    return {**own, "order": 0, "label": label, "variant": variant, "check": check.as_json()}
 
 
 def full(label: str = "w8", **more: Any) -> Records:
@@ -153,6 +154,10 @@ def test_the_verdict_of_a_failing_model_names_the_root() -> None:
     said = summary(records, verbosity=-1)[1]
     assert said == "digits: FAILED: MNQ304 params-name-mismatch in /conv1/Conv (int8[eval])"
     assert summary(records, verbosity=-1, columns=100)[1] == f"{said} (2 failed)"
+    long = [record(judge("params", [dataclasses.replace(root, layer="/stage1/block2/conv3/Conv_output_0")], {}))]
+    said = summary(long, verbosity=-1)[1]
+    assert said == "digits: FAILED: MNQ304 params-name-mismatch in /stage1/...output_0 (int8[eval])"
+    assert len(said) == 79
 
 
 def test_names_in_chinese_are_in_line() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,29 @@ class Unexportable(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = torch.linalg.eigvals(x).real
         return out
+
+
+class VersionError(Exception):
+    """Like protobuf's own, when onnx was made for a newer one."""
+
+
+class Unfitting(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            raise VersionError("gencode 6.31.1 runtime 5.29.6")
+        return x
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_package_that_the_exporter_lacks_is_named_with_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool
+) -> None:
+    if missing:
+        monkeypatch.setitem(sys.modules, "onnx", None)
+    model = nn.Linear(4, 2) if missing else Unfitting()
+    data = Dataset({"input" if missing else "x": np.ones((4, 4), np.float32)})
+    with pytest.raises(SourceError, match=r"exporter failed: .*: pip install 'pytest-mnnquant\[torch\]'$"):
+        export(model, data, tmp_path / "m.onnx", exporter="torchscript", dynamic=True, name="m")
 
 
 @pytest.mark.parametrize(("exporter", "other"), [("torchscript", "dynamo"), ("dynamo", "torchscript")])

@@ -116,11 +116,54 @@ def test_runs_without_a_repository_are_told_by_their_time(tool: Tool, tmp_path: 
     assert tool("history", "--storage", tmp_path, "--plot").status == 0
 
 
+def test_branches_are_told_where_there_are_several(tool: Tool, tmp_path: Path) -> None:
+    for number, (branch, size) in enumerate([("main", 1000), ("feature", 1200), ("feature", 1300), ("main", 1000)]):
+        store(tmp_path, number, branch=branch, size=size)
+    store(tmp_path, 4, branch="(detached head)", size=1000)
+    found = tool("history", "--storage", tmp_path)
+    rows = [line.split()[-2:] for line in found.out.splitlines() if line.startswith("  2026")]
+    assert rows == [
+        ["branch", "main"],
+        ["branch", "feature"],
+        ["branch", "feature"],
+        ["branch", "main"],
+        ["no", "branch"],
+    ]
+    text = sentences(found.out)
+    assert (
+        "size 1,200 -> 1,300 (+8.3%) since commit 00000002 (2026-09-03); commit 00000001 (2026-09-02) still had" in text
+    )
+    assert text.count("since commit") == 1
+    assert text.endswith("(branch feature)")
+    alone = tool("history", "--storage", tmp_path, "--branch", "main").out
+    assert "branch" not in alone
+    assert alone.endswith("  no steps\n")
+    (json_,) = json.loads(tool("history", "--storage", tmp_path, "--json").out)
+    assert (json_["steps"][0]["branch"], json_["branches"]) == ("feature", ["", "feature", "main"])
+    assert [run["branch"] for run in json_["runs"]] == ["main", "feature", "feature", "main", ""]
+    none = tool("history", "--storage", tmp_path, "--branch", "fix")
+    assert (none.status, "--branch fix; there are: net int8[eval]; branches: '', feature, main" in none.err) == (
+        1,
+        True,
+    )
+
+
+def test_runs_with_uncommitted_changes_alone_are_told_as_no_evidence(tool: Tool, tmp_path: Path) -> None:
+    for number, size in enumerate((1000, 1200)):
+        store(tmp_path, number, dirty=True, size=size, coverage=1.0)
+    text = sentences(tool("history", "--storage", tmp_path).out)
+    assert "size, coverage: every run had uncommitted changes, so no steps are sought" in text
+    store(tmp_path, 2, size=1300)
+    text = sentences(tool("history", "--storage", tmp_path, "--figure", "size").out)
+    assert "uncommitted" not in text
+    assert text.endswith("no steps")
+
+
 def test_few_runs_are_no_proof_of_a_steady_ratio(tool: Tool, tmp_path: Path) -> None:
     for number in range(3):
         store(tmp_path, number, ratio=0.6, size=1)
     text = tool("history", "--storage", tmp_path).out
-    assert "ratio: too few runs on one machine to tell a step from noise" in text
+    assert "ratio: too few runs on one machine and branch to tell a step from noise" in text
     assert "too few" not in tool("history", "--storage", tmp_path, "--figure", "size").out
 
 
@@ -152,7 +195,19 @@ def test_the_usual_storage_is_pytest_benchmark_s(
 def test_a_variant_that_is_not_there_is_status_1_and_those_there_are_named(tool: Tool, past: Path) -> None:
     found = tool("history", "--storage", past, "--variant", "w4")
     assert found.status == 1
-    assert "--variant w4; there are: net int8[eval]" in found.err
+    assert "--variant w4 --branch *; there are: net int8[eval]; branches: main" in found.err
+
+
+def test_a_figure_that_no_run_has_is_status_1_and_those_there_are_named(tool: Tool, tmp_path: Path) -> None:
+    store(tmp_path, 1, size=1000, coverage=1.0)
+    found = tool("history", "--storage", tmp_path, "--figure", "accuracy")
+    assert (found.status, found.out) == (1, "")
+    assert found.err == f"pytest-mnnquant: none of the 1 runs in {tmp_path} has accuracy; there are: size, coverage\n"
+    store(tmp_path, 2, variant="w8", accuracy=0.9, metric="top1")
+    found = tool("history", "--storage", tmp_path, "--figure", "accuracy")
+    assert (found.status, found.err) == (0, "")
+    assert "w8" in found.out
+    assert "int8" not in found.out  # An empty table says nothing.
 
 
 def test_a_damaged_file_is_named_and_the_rest_is_told(tool: Tool, past: Path) -> None:

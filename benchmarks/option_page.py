@@ -1,0 +1,46 @@
+"""The page of all options, `docs/options.md`, written from their declarations.
+
+    python benchmarks/option_page.py
+
+What is said of an option is its help; a test holds the page to it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.options import OPTIONS, Option
+
+PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "options.md"
+_INTRO: Final = """\
+# Options
+
+All of them, as `pytest --help` tells them (`python benchmarks/option_page.py` writes this page). Each is also an ini
+key of pytest: `--mnn-min-coverage` is `mnn_min_coverage`. Those of a single model are keys of `[tool.mnnquant]` and of
+`[tool.mnnquant.models.NAME]` in `pyproject.toml`, without `mnn_`; `recipe` and `skip_layer` are `recipes` and
+`skip_layers` there. A value with a blank in it must be written `--mnn-x=value`.
+
+Images have one key more in `pyproject.toml`: `preprocess = {format = "RGB", size = [224, 224], mean = [...], normal =
+[...], count = 500}`, with the meaning that these have in MNN's own configuration: `(pixel - mean) * normal` on 0..255.
+Sub-folders named by class number give labels.
+
+| option | meaning | where |
+|---|---|---|
+"""
+
+
+def page() -> str:
+    """The page in Markdown."""
+    return _INTRO + "".join(_row(option) for option in OPTIONS)
+
+
+def _row(option: Option) -> str:
+    flag = f"{option.flag} {option.metavar}".rstrip()
+    where = "command line" if not option.ini else "a model, or all" if option.per_model else "the run"
+    meaning = option.help.replace("|", "\\|").replace("[NAME=]", "\\[NAME=\\]").replace("<", "&lt;").replace("_", "\\_")
+    return f"| `{flag}` | {meaning} | {where} |\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

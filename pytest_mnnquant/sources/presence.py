@@ -1,0 +1,61 @@
+"""Whether a source still has its callable, told from its text: nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import symtable
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Final
+
+# Whoever uses these may define any name when the file runs.
+_AT_RUN_TIME: Final = ("globals", "exec")
+
+
+def why_gone(source: str, folder: Path) -> str:
+    """Why the callable of `file.py:callable` or `package.module:callable` is gone; empty where it may be there.
+
+    Files start at `folder`. A module is looked for where Python's own path leads. One whose package is not found there,
+    or that is no text of Python, is not known to be gone.
+    """
+    place, _, name = source.rpartition(":")
+    if place.endswith(".py"):
+        file: Path | None = folder / place
+    elif place:
+        file, is_gone = _file_of(place)
+        if is_gone:
+            return f"its source {place} is not there"
+    else:
+        return ""
+    return "" if file is None or _may_define(file, name) else f"its source {place} does not define {name} any more"
+
+
+def _file_of(module: str) -> tuple[Path | None, bool]:
+    """(its file, whether it is known to have none)."""
+    parts = module.split(".")
+    places: list[str] | None = [*sys.path, str(Path.cwd())]
+    for count in range(1, len(parts) + 1):
+        found = PathFinder.find_spec(".".join(parts[:count]), places)
+        if found is None:
+            return None, count > 1
+        places = found.submodule_search_locations
+    return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None, False
+
+
+def _may_define(file: Path, name: str) -> bool:
+    try:
+        text = file.read_bytes()
+        tree = ast.parse(text)
+        module = symtable.symtable(text, str(file), "exec")  # type: ignore[arg-type]
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return True
+    nodes = list(ast.walk(tree))
+    if any(isinstance(node, ast.Name) and node.id in _AT_RUN_TIME for node in nodes):
+        return True
+    if any(isinstance(node, ast.alias) and node.name == "*" for node in nodes):
+        return True
+    if any(isinstance(node, ast.Global) and name in node.names for node in nodes):
+        return True
+    own = {one.get_name() for one in module.get_symbols() if one.is_assigned() or one.is_imported()}
+    return not own.isdisjoint((name, "__getattr__"))
