@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from architectures import Architecture
-from arm import CPUS, FOLDER, NoArm, python_on, run_on_arm, set_up
+from arm import CPUS, FOLDER, python_on, run_on_arm, set_up
 from integer_reference import (
     OFFSET,
     Codes,
@@ -51,6 +51,7 @@ from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.execute import TracedOp
 from pytest_mnnquant.settings import ModelSettings
 from pytest_mnnquant.sources.spec import Spec
+from pytest_mnnquant.targets.target import NoTarget
 
 TIMEOUT: Final = 300.0
 #: Zero points around the pools; None: as the recipe makes them.
@@ -261,7 +262,7 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         arm = set_up(options.arm)
-    except NoArm as error:
+    except NoTarget as error:
         raise SystemExit(f"accuracy_truth.py: {error}") from None
     print("| " + " | ".join(_HEAD) + " |\n" + "|---" * len(_HEAD) + "|", flush=True)
     remarks: list[str] = []

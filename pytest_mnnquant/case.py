@@ -70,6 +70,8 @@ class Case:
         self.recipe = recipe
         self.mode = mode
         self.label = recipe.label(mode)
+        #: The name of the target it runs on; empty on this machine.
+        self.target = ""
         self._times: dict[TimingSettings, PairedTimes] = {}
         self._losses: dict[str, Losses | None] = {}
         self.found: dict[tuple[str, str, bool], Result] = {}
@@ -162,9 +164,13 @@ class Case:
         self.say("running")
         return self._ran(self.model)
 
-    def _ran(self, model: Model) -> Run:
+    def _run(self, model: Model) -> Run:
+        """A model on the evaluation data."""
         source, timeout = self.gate.prepared, self.gate.settings.timeout
-        found = run(model, self.gate.inputs, timeout=timeout, batched=source.batched)
+        return run(model, self.gate.inputs, timeout=timeout, batched=source.batched)
+
+    def _ran(self, model: Model) -> Run:
+        source, found = self.gate.prepared, self._run(model)
         wanted, names = source.model.output_names, model.output_names
         if set(names) == set(wanted) or len(names) != len(wanted):
             return found
@@ -175,11 +181,11 @@ class Case:
     @cached_property
     def exact_run(self) -> tuple[Run, tuple[str, ...]]:
         """The run as ARM would compute it, and the MaxPool operators for which that needed a copy."""
-        with self._as_arm() as (model, changed):
+        with self.as_arm() as (model, changed):
             return (self._ran(model) if changed else self.run), changed
 
     @contextlib.contextmanager
-    def _as_arm(self) -> Iterator[tuple[Model, tuple[str, ...]]]:
+    def as_arm(self) -> Iterator[tuple[Model, tuple[str, ...]]]:
         """A model that computes here what the variant computes on ARM, and the MaxPool operators changed for that."""
         pools = {op.name for op in self.run.trace or () if op.int8 and op.kind == "Pooling"}
         with tempfile.TemporaryDirectory(prefix="mnnquant-") as folder:
@@ -197,7 +203,7 @@ class Case:
             self.say("looking at the error of each layer")
             pairs = [(row.layer, row.stored) for row in self.rows if row.stored]
             source, timeout = self.gate.prepared, min(within, self.gate.settings.timeout)
-            with self._as_arm() as (model, _):
+            with self.as_arm() as (model, _):
                 self._losses[key] = layer_losses(source, self.variant, model, pairs, metric, timeout)
         return self._losses[key]
 
@@ -233,6 +239,11 @@ class Case:
         self.say("measuring its memory")
         settings = self.gate.settings
         return memory_use(self.model, self.gate.inputs, timeout=settings.timeout, threads=settings.timing.threads)
+
+    @property
+    def untraced(self) -> str:
+        """Why MNN gave no trace; empty where that is the model's own fault."""
+        return ""
 
     @property
     def clamping(self) -> tuple[str, ...]:

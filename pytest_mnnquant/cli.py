@@ -1,8 +1,9 @@
-"""`pytest-mnnquant inspect | diff | explain | history | convert | calibrate`: models seen and made from a shell.
+"""`pytest-mnnquant inspect | diff | explain | history | target | convert | calibrate`, from a shell.
 
 Exit status: `inspect` 0, or 1 when the file is broken or not what `--expect` says; `diff` 0 when equal and 1 when not;
-`history` 0, or 1 when the storage holds no run; `convert` and `calibrate` 0 for a new model that was verified, 1 for
-everything else, wrong arguments included; else 2 for files and arguments that can't be used.
+`history` 0, or 1 when the storage holds no run; `target` 0, or 1 when it does not work; `convert` and `calibrate` 0 for
+a new model that was verified, 1 for everything else, wrong arguments included; else 2 for files and arguments that
+can't be used.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pytest_mnnquant.report.inspection import difference, difference_text, inspe
 from pytest_mnnquant.report.json_report import plain
 from pytest_mnnquant.report.pages import rule_page
 from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.tools import history
+from pytest_mnnquant.tools import history, target
 from pytest_mnnquant.tools.calibrating import calibrated
 from pytest_mnnquant.tools.converting import converted
 from pytest_mnnquant.tools.flags import Refused
@@ -64,13 +65,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     explain.add_argument("code")
     past = commands.add_parser("history", help="figures over all runs, and the commits that moved them")
     history.add_options(past)
+    place = commands.add_parser("target", help="places to judge models on: set the ARM emulator up, see what works")
+    target.add_options(place)
     commands.add_parser("convert", help="mnnconvert, verified: takes its arguments")
     commands.add_parser("calibrate", help="mnnquant, verified: SOURCE.mnn OUTPUT.mnn CONFIG.json")
     for command in (inspect, diff, explain, past):
         command.add_argument("--json", action="store_true", help="write JSON")
     given = parser.parse_args(arguments)
     try:
-        return {"inspect": _inspect, "diff": _diff, "explain": _explain, "history": _history}[given.command](given)
+        does = {"inspect": _inspect, "diff": _diff, "explain": _explain, "history": _history, "target": _target}
+        return does[given.command](given)
     except (BadModel, OSError) as error:
         print(f"pytest-mnnquant: {error}", file=sys.stderr)
         return 2
@@ -143,6 +147,10 @@ def _diff(given: argparse.Namespace) -> int:
 
 def _history(given: argparse.Namespace) -> int:
     return history.show(given, print, functools.partial(print, file=sys.stderr))
+
+
+def _target(given: argparse.Namespace) -> int:
+    return target.do(given, print, functools.partial(print, file=sys.stderr))
 
 
 def _explain(given: argparse.Namespace) -> int:

@@ -17,6 +17,8 @@ from pytest_mnnquant.settings import ModelSettings, Settings, model_settings
 from pytest_mnnquant.sources.images import parse_preprocess, undeclared
 from pytest_mnnquant.sources.metric import load_metric
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
+from pytest_mnnquant.targets.naming import is_reserved, target_named
+from pytest_mnnquant.targets.target import NoTarget, Target
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,7 +39,7 @@ def read_settings(config: pytest.Config) -> Settings:
     given = command_line(config)
     here = config.invocation_params.dir
     table, table_base = _table(config, given.get("config"))
-    shared = _values(table, "[tool.mnnquant]", ("models", "preprocess"))
+    shared = _values(table, "[tool.mnnquant]", ("models", "targets", "preprocess"))
     known = _configured(table, table_base)
     models = []
     for text in given.get("model", ()):
@@ -52,12 +54,15 @@ def read_settings(config: pytest.Config) -> Settings:
         if not models:
             raise ValueError(f"--mnn-config: {given['config']} has no [tool.mnnquant.models.NAME] table")
     _validate(models, given)
+    defaults = model_settings("", "", here, {**shared, **given})
+    targets = _targets([*models, defaults], _commands(table, table_base))
     updates = bool(given.get("update_baseline", False))
     if updates and not models:
         raise ValueError("--mnn-update-baseline: there is no model to accept; it goes with --mnn-model or --mnn-config")
     return Settings(
         models=tuple(models),
-        defaults=model_settings("", "", here, {**shared, **given}),
+        defaults=defaults,
+        targets=targets,
         strict=bool(given.get("strict", False)),
         reports=tuple(here / name for name in given.get("report", ())),
         cache_dir=here / given["cache_dir"] if given.get("cache_dir") else None,
@@ -75,6 +80,11 @@ def configured_names(config: pytest.Config) -> tuple[str, ...]:
         return tuple(_configured(table, base))
     except ValueError:
         return ()
+
+
+def configured_commands(path: Path) -> dict[str, str]:
+    """The targets that a configuration file reaches by commands of its own. Raises `ValueError`."""
+    return _commands(_mnnquant_table(path), path.parent) if path.is_file() else {}
 
 
 def model_spec(settings: ModelSettings) -> Spec:
@@ -108,6 +118,10 @@ def _table(config: pytest.Config, file: str | None) -> tuple[dict[str, Any], Pat
         if file:
             raise ValueError(f"--mnn-config: {file}: no such file")
         return {}, config.rootpath
+    return _mnnquant_table(path), path.parent
+
+
+def _mnnquant_table(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -116,7 +130,21 @@ def _table(config: pytest.Config, file: str | None) -> tuple[dict[str, Any], Pat
     table = tools.get("mnnquant", {}) if isinstance(tools, dict) else tools
     if not isinstance(table, dict):
         raise ValueError(f"{path}: [tool.mnnquant] is not a table")
-    return table, path.parent
+    return table
+
+
+def _commands(table: Mapping[str, Any], base: Path) -> dict[str, str]:
+    """The commands of [tool.mnnquant.targets.NAME] by name. Raises `ValueError`."""
+    targets = table.get("targets", {})
+    if not isinstance(targets, dict) or not all(isinstance(entry, dict) for entry in targets.values()):
+        raise ValueError(f"{base}: [tool.mnnquant.targets] must hold one table a target")
+    for name, entry in targets.items():
+        where = f"[tool.mnnquant.targets.{name}]"
+        if is_reserved(name):
+            raise ValueError(f"{where}: the name {name!r} is taken, or holds one of []@:/ or a blank")
+        if set(entry) != {"command"} or not isinstance(entry["command"], str):
+            raise ValueError(f"{where}: its one key is 'command', a text")
+    return {name: entry["command"] for name, entry in targets.items()}
 
 
 def _configured(table: Mapping[str, Any], base: Path) -> dict[str, dict[str, Any]]:
@@ -141,6 +169,25 @@ def _values(table: Mapping[str, Any], where: str, extra: tuple[str, ...]) -> dic
     found = table_values(table, where, extra)
     if "preprocess" in table:
         found["preprocess"] = parse_preprocess(table["preprocess"], f"{where}: preprocess")
+    return found
+
+
+def _targets(models: list[ModelSettings], commands: Mapping[str, str]) -> dict[str, Target]:
+    """The targets of these models, but for this machine. Raises `ValueError`."""
+    found: dict[str, Target] = {}
+    for name in dict.fromkeys(name for model in models for name in model.targets):
+        try:
+            target = target_named(name, commands)
+        except NoTarget as error:
+            raise ValueError(f"--mnn-target: {error}") from None
+        if target is not None:
+            found[name] = target
+    for model in models:
+        if not model.is_on_host and model.limits.max_latency_ratio is not None:
+            raise ValueError(
+                f"--mnn-max-latency-ratio: {' and '.join(model.targets)} can't be timed (emulation says nothing of a "
+                "device's time); add --mnn-target=host"
+            )
     return found
 
 

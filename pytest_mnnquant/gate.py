@@ -59,6 +59,9 @@ class Gate:
         self._given = given
         #: Variants of this source, kept for `case_of`.
         self.kept: dict[tuple[str, str | None], Any] = {}
+        #: The same on targets, for `on_target`; and the float model's runs there, by the target's name.
+        self.kept_elsewhere: dict[tuple[str, str | None, str], Any] = {}
+        self.float_runs: dict[str, Run] = {}
         self._calibration = settings.calibration if calibration is None else calibration
         self._evaluation = settings.evaluation if evaluation is None else evaluation
 

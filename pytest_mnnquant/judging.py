@@ -18,8 +18,9 @@ from pytest_mnnquant.checks.causes import explain_layer
 from pytest_mnnquant.checks.conversion import check_conversion
 from pytest_mnnquant.checks.coverage import LayerRow, check_coverage
 from pytest_mnnquant.checks.criteria import Criteria
+from pytest_mnnquant.checks.elsewhere import check_elsewhere
 from pytest_mnnquant.checks.execution import check_execution
-from pytest_mnnquant.checks.finding import FAILED, PASSED, Result, judge, skipped, without_ignored
+from pytest_mnnquant.checks.finding import FAILED, PASSED, SKIPPED, Result, judge, skipped, without_ignored
 from pytest_mnnquant.checks.latency import check_latency, limit_on
 from pytest_mnnquant.checks.memory import check_memory
 from pytest_mnnquant.checks.params import check_params
@@ -30,6 +31,7 @@ from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
 from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
+from pytest_mnnquant.ontarget import OnTarget
 from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.proof import FLOAT_MNN, VARIANTS_FLOAT
 from pytest_mnnquant.quantize.recipes import Recipe
@@ -128,7 +130,9 @@ def _weights(case: Case, limits: Limits, strict: bool) -> Result:
 
 
 def _execution(case: Case, limits: Limits, strict: bool) -> Result:
-    return check_execution(case.rows, case.recipe, case.run.trace, case.same_as_float, case.clamping, case.int8_scales)
+    return check_execution(
+        case.rows, case.recipe, case.run.trace, case.same_as_float, case.clamping, case.int8_scales, case.untraced
+    )
 
 
 def _size(case: Case, limits: Limits, strict: bool) -> Result:
@@ -153,6 +157,8 @@ def _calibration(case: Case, limits: Limits, strict: bool) -> Result:
 def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
     settings = case.gate.settings
     result = without_ignored(_likeness(case, limits, strict), settings.ignore)
+    if isinstance(case, OnTarget):
+        return _elsewhere(case, limits, strict, result)
     if not can_be_located(result):
         return result
     try:
@@ -168,6 +174,24 @@ def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
         return _tried(other, limits, strict, (*settings.ignore, *open_before))
 
     return with_search(result, search(case, trial, losses, settings.suggest_time))
+
+
+def _elsewhere(case: OnTarget, limits: Limits, strict: bool, result: Result) -> Result:
+    """The accuracy on a target: with what it computes otherwise than this machine, and the layer that lost it."""
+    if result.outcome == SKIPPED:
+        return result
+    found, figures = check_elsewhere(case.elsewhere)
+    metrics = {**result.metrics, **figures, "place": dict(case.place)}
+    result = dataclasses.replace(result, findings=(*result.findings, *found), metrics=metrics)
+    result = without_ignored(result, case.gate.settings.ignore)
+    if not can_be_located(result) or found:  # What only the target computes so can't be looked for here.
+        return result
+    try:
+        return with_location(
+            result, case.home.losses(criteria_of(limits, case.recipe, case.gate.settings.base, strict).metric)
+        )
+    except UNUSABLE as error:
+        return unlocated(result, str(error))
 
 
 def _tried(case: Case, limits: Limits, strict: bool, ignored: tuple[str, ...]) -> Result:

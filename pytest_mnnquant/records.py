@@ -28,12 +28,12 @@ def keep(item: pytest.Item, case: Case, result: Result) -> None:
     from pytest_mnnquant.report.properties import properties  # Not where nothing is ever measured.
 
     shown: dict[str, Any] = {}
-    if any(name.endswith(".html") for name in options.reports(item.config)):
+    if not case.target and any(name.endswith(".html") for name in options.reports(item.config)):
         from pytest_mnnquant.portrait import portrait
 
         shown = portrait(case, result.check)
     item.stash.setdefault(RECORDS, []).append((case, result, shown))
-    told = properties(case.gate.settings.name, case.recipe.name, case.mode, result.as_json())
+    told = properties(case.gate.settings.name, case.recipe.name, case.mode, result.as_json(), case.target)
     item.user_properties += [one for one in told if one not in item.user_properties]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
+from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES, ON_HOST, ON_TARGET
 from pytest_mnnquant.config import configured_names, model_spec, read_settings
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.history.baseline import BadBaseline, Baseline, read_baseline
@@ -26,6 +25,7 @@ from pytest_mnnquant.report.progress import Progress
 from pytest_mnnquant.runtime.progress import listen
 from pytest_mnnquant.settings import ModelSettings, Settings
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
+from pytest_mnnquant.targets.target import HOST
 
 
 class Bench:
@@ -39,6 +39,8 @@ class Bench:
         self.config = config
         self.settings = settings
         self.wanted_ids = wanted_ids
+        for target in settings.targets.values():
+            config.add_cleanup(target.close)
         self.progress = Progress(config)
         config.pluginmanager.register(self.progress, "mnnquant-progress")
         self.selected: frozenset[str] = frozenset()
@@ -144,6 +146,7 @@ def start(config: pytest.Config) -> None:
     new = [base for base in bases if base not in _sources(models)]
     config.option.mnn_model = [*models, *new] or None
     config.option.mnn_recipe = config.option.mnn_recipe or _recipes(ids) or None
+    config.option.mnn_target = config.option.mnn_target or _targets(ids) or None
     try:
         bench = Bench(config, read_settings(config), tuple(ids))
     except (ValueError, SourceError) as error:
@@ -167,8 +170,23 @@ def _balanced(arg: str) -> str:
 
 def _recipes(ids: list[str]) -> list[str]:
     """The recipes that ids speak of, for ids that are pasted back without the options that made them."""
-    found = (re.split(r"\[|::", tail)[0] for tail in (arg.partition("::")[2] for arg in ids))
+    found = (place_of(arg)[0].partition("[")[0] for arg in ids)
     return list(dict.fromkeys(name for name in found if _is_recipe(name)))
+
+
+def _targets(ids: list[str]) -> list[str]:
+    """The targets that ids speak of; none where that is this machine alone."""
+    found = list(dict.fromkeys(place_of(arg)[1] or HOST for arg in ids))
+    return [] if found == [HOST] else found
+
+
+def place_of(check_id: str) -> tuple[str, str]:
+    """The variant of an id, such as `int8[eval]`, and the target behind its @; empty where there is none."""
+    variant = check_id.partition("::")[2].partition("::")[0]
+    label, at, target = variant.rpartition("@")
+    if not at or label.endswith("]"):
+        return (label, target) if at else (variant, "")
+    return (variant, "") if _is_recipe(variant.partition("[")[0]) else (label, target)  # file.py:callable@w8
 
 
 def _is_recipe(name: str) -> bool:
@@ -191,12 +209,20 @@ def all_ids(gate: Gate, checks: tuple[str, ...] = CHECKS) -> Iterator[str]:
     """The ids of all checks of a source."""
     for name, mode in variants(gate):
         label = recipe_named(name).label(mode)
-        yield from (f"{gate.settings.node}::{label}::{check}" for check in checks)
+        for target, check in places(gate, checks):
+            yield f"{gate.settings.node}::{label}{'@' * bool(target)}{target}::{check}"
+
+
+def places(gate: Gate, checks: tuple[str, ...] = CHECKS) -> Iterator[tuple[str, str]]:
+    """The checks of each variant of a source, each with the target that it judges; empty for this machine."""
+    on_host = gate.settings.is_on_host
+    yield from (("", check) for check in checks if on_host or check not in ON_HOST)
+    yield from ((target, check) for target in gate.settings.targets if target != HOST for check in ON_TARGET)
 
 
 def is_part(check_id: str, wanted: str) -> bool:
     """Whether an id is the wanted one or stands below it."""
-    return check_id == wanted or check_id.startswith((wanted + "::", wanted + "["))
+    return check_id == wanted or check_id.startswith((wanted + "::", wanted + "[", wanted + "@"))
 
 
 def bench_of(config: pytest.Config) -> Bench:

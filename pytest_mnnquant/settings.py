@@ -13,6 +13,7 @@ from pytest_mnnquant.checks.criteria import Named
 from pytest_mnnquant.metrics.task import metric_named
 from pytest_mnnquant.options import BY_NAME
 from pytest_mnnquant.runtime.timing import LOW, NORMAL, TimingSettings
+from pytest_mnnquant.targets.target import HOST, Target
 
 if TYPE_CHECKING:
     from pytest_mnnquant.sources.images import Preprocess
@@ -79,6 +80,12 @@ class ModelSettings:
     suggest_time: float = 120.0
     timing: TimingSettings = field(default_factory=TimingSettings)
     preprocess: Preprocess | None = None
+    targets: tuple[str, ...] = (HOST,)
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether what runs is judged on this machine too."""
+        return HOST in self.targets
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -91,7 +98,7 @@ class Settings:
     """All that the user asked for. `defaults` holds for models that tests bring themselves.
 
     `baseline` is the file of accepted figures that is in use. `is_whole_configuration`: the models are those of the
-    configuration, all of them.
+    configuration, all of them. `targets` are those of the models, by name, without this machine.
     """
 
     models: tuple[ModelSettings, ...]
@@ -103,6 +110,7 @@ class Settings:
     baseline: Path | None = None
     updates_baseline: bool = False
     is_whole_configuration: bool = False
+    targets: Mapping[str, Target] = field(default_factory=dict)
 
 
 def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any], node: str = "") -> ModelSettings:
@@ -120,6 +128,7 @@ def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any]
         node=node,
         recipes=tuple(dict.fromkeys(value("recipe"))),
         skip_layers=value("skip_layer"),
+        targets=tuple(dict.fromkeys(value("target"))),
         limits=limits,
         timing=TimingSettings(
             threads=int(value("threads")),

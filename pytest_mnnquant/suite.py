@@ -11,11 +11,13 @@ from pytest_mnnquant import accepting, bench
 from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.checks.roots import STILL
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.judging import check
+from pytest_mnnquant.ontarget import on_target
 from pytest_mnnquant.records import keep, keep_baseline
 from pytest_mnnquant.report.failure import failure_text, findings_text
-from pytest_mnnquant.session import Bench, bench_of, is_part, variants
+from pytest_mnnquant.session import Bench, bench_of, is_part, places, variants
 
 _BLOCKERS: Final = "conversion"
 
@@ -42,9 +44,11 @@ class ModelCollector(pytest.Collector):
 
     def collect(self) -> Iterator[pytest.Item]:
         """One item per variant and check, in order of dependence."""
+        state = bench_of(self.config)
         for name, mode in variants(self.gate):
-            case = case_of(self.gate, name, mode)
-            for name_of_check in bench_of(self.config).checks:
+            home = case_of(self.gate, name, mode)
+            for target, name_of_check in places(self.gate, state.checks):
+                case = on_target(home, state.settings.targets[target]) if target else home
                 yield CheckItem.of(self, case, name_of_check)
 
 
@@ -67,7 +71,7 @@ class CheckItem(_PlainItem):
 
     @classmethod
     def of(cls, parent: ModelCollector, case: Case, check: str) -> CheckItem:
-        """The item `RECIPE[MODE]::CHECK`."""
+        """The item `RECIPE[MODE]::CHECK`, or `RECIPE[MODE]@TARGET::CHECK`."""
         name = f"{case.label}::{check}"
         # The id is given as text, since --lf and others compare ids that pytest parses from text.
         item: CheckItem = cls.from_parent(parent, name=name, nodeid=f"{parent.nodeid}::{name}")
@@ -107,13 +111,19 @@ class CheckItem(_PlainItem):
     def _beside(self, state: Bench) -> set[str]:
         """The checks of the same variant that are selected too."""
         variant = self.nodeid.rpartition("::")[0]
-        return {name for name in CHECKS if f"{variant}::{name}" in state.selected}
+        own = {name for name in CHECKS if f"{variant}::{name}" in state.selected}
+        return own | {name for name in STILL if f"{self._home}::{name}" in state.selected}
+
+    @property
+    def _home(self) -> str:
+        """The id of the variant on this machine, where its files are judged."""
+        return self.nodeid.rpartition("::")[0].removesuffix(f"@{self.case.target}")
 
     def _blocker(self, state: Bench) -> str:
         """Why there is nothing to judge, if the conversion check of this variant already fails with that."""
-        if not self.case.is_unusable or self.nodeid.rpartition("::")[0] + f"::{_BLOCKERS}" not in state.selected:
+        if not self.case.is_unusable or f"{self._home}::{_BLOCKERS}" not in state.selected:
             return ""
-        return f"blocked: there is no model to judge, see {self.case.label}::{_BLOCKERS}"
+        return f"blocked: there is no model to judge, see {self._home.rpartition('::')[2]}::{_BLOCKERS}"
 
     def reportinfo(self) -> tuple[Any, int | None, str]:
         """Where the item comes from, and its title."""

@@ -20,3 +20,7 @@ CHECKS: Final = (
 #: With a baseline file in use, the last check of each variant, and the one of the file itself.
 BASELINE: Final = "baseline"
 ENTRIES: Final = "entries"
+
+#: The checks that judge what runs where it runs: on each target. Time and memory are this machine's only, so far.
+ON_TARGET: Final = ("execution", "accuracy")
+ON_HOST: Final = (*ON_TARGET, "latency", "memory")

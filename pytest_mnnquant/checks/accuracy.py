@@ -76,6 +76,7 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
         findings = [finding for finding in findings if finding.code not in _MOOT]
     if evidence.pools:
         findings.append(_pool_note(evidence, compared, output))
+        metrics["as_run"] = _as_run(evidence, compared, output)
     return judge("accuracy", [_blamed(finding, evidence.suspects) for finding in findings], metrics)
 
 
@@ -155,6 +156,15 @@ def _blamed(finding: Finding, suspects: Suspects) -> Finding:
         cause=finding.cause or blame.cause(suspects),
         remedy=finding.remedy or blame.remedy(suspects),
     )
+
+
+def _as_run(evidence: AccuracyEvidence, compared: Compared | None, decided: str | None) -> dict[str, Any]:
+    """The figures of what this host computes, where that is not what was judged."""
+    found = [agreement(array, evidence.as_run[name]).cosine for name, array in evidence.reference.items()]
+    score = None
+    if compared is not None and decided is not None:
+        score = scores(compared.metric, evidence.as_run, decided, evidence.labels).value
+    return {"task": score, "cosine": min((one for one in found if one is not None), default=None)}
 
 
 def _pool_note(evidence: AccuracyEvidence, compared: Compared | None, decided: str | None) -> Finding:

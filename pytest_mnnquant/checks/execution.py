@@ -38,17 +38,19 @@ def check_execution(
     same_as_float: bool | None,
     clamping: Sequence[str] = (),
     scales: Sequence[str] = (),
+    untraced: str = "",
 ) -> Result:
     """Judge what ran. `same_as_float`: whether all outputs equal the float model's in every bit (None: not known).
 
     `scales`: Scale operators that ran in int8 (see `quantize.norms`). `clamping`: operators that ran in int8 with a
-    fused ReLU and a zero point other than 0 (see `quantize.carry`).
+    fused ReLU and a zero point other than 0 (see `quantize.carry`). `untraced`: why there is no trace, where the
+    runtime is to blame for that.
 
     Weight-only layers run as float operators on decoded weights, so for them the trace proves only that they ran,
     and that the outputs are not the float model's proves that the stored weights were used.
     """
     if trace is None:
-        return judge("execution", _without_trace(recipe, same_as_float), {})
+        return judge("execution", _without_trace(recipe, same_as_float, untraced), {})
     ran = {op.name: op for op in trace}
     metrics: dict[str, Any] = {
         "ops": len(trace),
@@ -93,12 +95,14 @@ _SAME: Final = Finding(
 )
 
 
-def _without_trace(recipe: Recipe, same_as_float: bool | None) -> list[Finding]:
+def _without_trace(recipe: Recipe, same_as_float: bool | None, untraced: str) -> list[Finding]:
     """Of weights alone no more is to be shown than that they are the ones that were used: other outputs show it."""
     if same_as_float:
         return [_SAME]
     if same_as_float is False and not recipe.activations:
         return []
+    if untraced:
+        return [Finding("MNQ002", untraced, remedy="nothing to do: accuracy judges what this runtime computes")]
     return [
         Finding(
             "MNQ002",

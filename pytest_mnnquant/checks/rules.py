@@ -96,6 +96,7 @@ RULES: Final = {
         ),
         Rule("MNQ610", "add-relu-clamps", _W, "MNN's int8 Add with a fused ReLU cuts off small values."),
         Rule("MNQ611", "int8-scale", _W, "MNN's int8 Scale, a BatchNorm that is not folded, ignores its input."),
+        Rule("MNQ620", "target-failed", _E, "The target did not run the model, or not in time."),
         Rule("MNQ701", "accuracy-drop", _E, "The task metric drops more than allowed."),
         Rule("MNQ702", "outputs-differ", _E, "The outputs are not similar enough to the float model's."),
         Rule("MNQ703", "output-not-finite", _E, "An output holds NaN or infinity."),
@@ -110,6 +111,7 @@ RULES: Final = {
         Rule("MNQ721", "metric-unusable", _E, "The task metric that was asked can't be computed."),
         Rule("MNQ722", "limit-for-no-output", _E, "A limit names an output that the model does not have."),
         Rule("MNQ730", "too-few-samples", _G, "There are too few samples to tell whether a limit is kept."),
+        Rule("MNQ740", "target-differs", _W, "An operator computes otherwise on the target than on this machine."),
         Rule("MNQ801", "size-unexpected", _E, "The size is not the one that the layers and the recipe give."),
         Rule("MNQ802", "size-ratio", _E, "The model did not shrink as much as required."),
         Rule(

@@ -67,8 +67,9 @@ def figures_of(model: Mapping[str, Any], variant: Mapping[str, Any]) -> Figures:
 
 
 def label_of(record: Mapping[str, Any]) -> str:
-    """A variant's name, from a record of its recipe and mode."""
-    return f"{record['recipe']}[{record['mode']}]" if record.get("mode") else str(record["recipe"])
+    """A variant's name, from a record of its recipe and mode, and of the target that it ran on."""
+    label = f"{record['recipe']}[{record['mode']}]" if record.get("mode") else str(record["recipe"])
+    return f"{label}@{record['target']}" if record.get("target") else label
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> tuple[float | None, str, bool]:

@@ -22,7 +22,8 @@ import numpy as np
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.quants import write_with_quants
 
-_SHAPE_ONLY: Final = {"Reshape", "ConvertTensor", "Squeeze", "Unsqueeze", "Flatten", "Permute"}
+#: Operators that change nothing but shape and layout, through which MNN carries a quantization.
+SHAPE_ONLY: Final = {"Reshape", "ConvertTensor", "Squeeze", "Unsqueeze", "Flatten", "Permute"}
 _TINY: Final = 1e-30
 _POOL_TYPE, _MAX_POOL = 7, 0
 
@@ -62,7 +63,7 @@ def _beside(zero: float) -> float:
 def _downstream(model: Model, tensor: int, quants: dict[int, TensorQuant]) -> TensorQuant | None:
     """The quantization that MNN carries back to a tensor through operators that only change its shape."""
     for op in model.ops:
-        if tensor in op.inputs and op.kind in _SHAPE_ONLY and not op.subgraph:
+        if tensor in op.inputs and op.kind in SHAPE_ONLY and not op.subgraph:
             for output in op.outputs:
                 if found := quants.get(output) or _downstream(model, output, quants):
                     return found

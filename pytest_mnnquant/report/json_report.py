@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED
 from pytest_mnnquant.report.modes import compare_modes
+from pytest_mnnquant.report.places import places_of
 
 SCHEMA = 1
 _WORST: Final = (FAILED, INCONCLUSIVE, PASSED, SKIPPED)
@@ -36,6 +37,7 @@ def build_report(
     for model in models.values():
         for variant in model["variants"].values():
             variant["checks"] = _joined(variant["checks"])
+        model["variants"] = list(model["variants"].values())
     return {
         "schema": SCHEMA,
         "tool": dict(versions),
@@ -50,8 +52,8 @@ def build_report(
         "models": [
             {
                 **model,
-                "variants": list(model["variants"].values()),
                 "modes": [comparison.as_json() for comparison in compared.get(name, [])],
+                **({"places": [row.as_json() for row in rows]} if (rows := places_of(model)) else {}),
             }
             for name, model in models.items()
         ],

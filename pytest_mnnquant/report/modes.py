@@ -120,7 +120,7 @@ def compare_modes(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Compar
     found: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
     for record in records:
         variant = record["variant"]
-        if variant["mode"] in ("train", "eval"):
+        if variant["mode"] in ("train", "eval") and not variant.get("target"):
             modes = found.setdefault((record["model"], variant["recipe"]), {})
             modes.setdefault(variant["mode"], []).append(record)
     compared: dict[str, list[Comparison]] = {}

@@ -9,12 +9,16 @@ from typing import Any, Final
 _NUMBERS: Final = ("size_ratio", "coverage", "latency_ratio", "latency_ratio_low", "latency_ratio_high", "memory_ratio")
 
 
-def properties(model: str, recipe: str, mode: str | None, check: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def properties(
+    model: str, recipe: str, mode: str | None, check: Mapping[str, Any], target: str = ""
+) -> Iterator[tuple[str, str]]:
     """Names and values: whose check it is, how it ended, by which rules, and its figures."""
     yield "mnn.model", model
     yield "mnn.recipe", recipe
     if mode:
         yield "mnn.mode", mode
+    if target:
+        yield "mnn.target", target
     yield "mnn.check", check["check"]
     yield "mnn.outcome", check["outcome"]
     if check["findings"]:

@@ -43,8 +43,9 @@ class Told:
 
 
 def label_of(variant: Json) -> str:
-    """The variant's name: `int8[train]`, `w8`, ..."""
-    return f"{variant['recipe']}[{variant['mode']}]" if variant["mode"] else str(variant["recipe"])
+    """The variant's name: `int8[train]`, `w8`, ...; with the target it ran on, if that is another machine."""
+    label = f"{variant['recipe']}[{variant['mode']}]" if variant["mode"] else str(variant["recipe"])
+    return f"{label}@{variant['target']}" if variant.get("target") else label
 
 
 def rows_of(model: Json, strict: bool = False) -> list[Row]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.report.json_report import united
 from pytest_mnnquant.report.modes import compare_modes, comparison_lines
+from pytest_mnnquant.report.places import place_lines, places_of
 from pytest_mnnquant.report.rows import FAILED, FIGURES, OK, OPEN, Json, Row, label_of, rows_of, verdict_of
 from pytest_mnnquant.report.width import cut, pad, shown, width, wrapped
 
@@ -40,6 +41,8 @@ def write_summary(
             for comparison in compared.get(model["name"], []):
                 for line in comparison_lines(comparison, columns):
                     reporter.write_line(line)
+            for line in place_lines(places_of(model), columns):
+                reporter.write_line(line)
         line, colour = _verdict(model, report["strict"], columns)
         reporter.write_line(line, **colour)
     if (baseline := report["baseline"]) is not None and baseline["check"]["findings"]:

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.runtime.progress import advance_child, is_heard
+from pytest_mnnquant.runtime.standing import Standing, end_family
 
-_RUNNER: Final = Path(__file__).with_name("runner.py")
+#: MNN's program, which is all that another machine needs of this package.
+RUNNER: Final = Path(__file__).with_name("runner.py")
 _LOG_LINES: Final = 12
 # Seconds between two looks at how far a child is, where somebody wants to know.
 _LOOK: Final = 0.25
@@ -41,35 +43,29 @@ def run_job(
     what: str,
     who: str = "MNN",
     program: Path | None = None,
+    python: Sequence[str] = (sys.executable,),
+    standing: Standing | None = None,
     env: Mapping[str, str] | None = None,
     **job: Any,
 ) -> dict[str, Any]:
     """Run `task` in `folder` and return its result; raises `NativeFailure`.
 
     `what` names the step for messages ("converting net.onnx"), `who` whose code it is that may crash. `timeout` is in
-    seconds. `program` is run instead of MNN's runner; `env` is added to the environment.
+    seconds. `program` is run instead of MNN's runner, by `python`, the words of a command that may run one elsewhere;
+    `standing` is a runner that waits for jobs, and takes the place of both. `env` is added to the environment.
     """
     folder = folder.resolve()
     job_file, log_file = folder / "job.json", folder / "log.txt"
-    for left in ("result.json", "progress"):
+    for left in ("result.json", "progress", "log.txt"):
         (folder / left).unlink(missing_ok=True)
     job_file.write_text(json.dumps({"protocol": _PROTOCOL, "task": task, **job}), encoding="utf-8")
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(program or _RUNNER), str(job_file)],
-            cwd=folder,
-            env={**os.environ, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            status = _waited(process, timeout, folder / "progress")
-        except subprocess.TimeoutExpired:
-            raise NativeFailure(f"{what}: no end after {timeout:g} s (limit: --mnn-timeout)", tail(log_file)) from None
-        finally:
-            _kill(process)  # Also what it has left running.
+    try:
+        if standing is not None:
+            status = standing.run(job_file, timeout)
+        else:
+            status = _run([*python, str(program or RUNNER), str(job_file)], log_file, env or {}, timeout)
+    except subprocess.TimeoutExpired:
+        raise NativeFailure(f"{what}: no end after {timeout:g} s (limit: --mnn-timeout)", tail(log_file)) from None
     result_file = folder / "result.json"
     if status != 0 or not result_file.exists():
         raise NativeFailure(f"{what}: {who} {_ending(status)}", tail(log_file))
@@ -77,6 +73,25 @@ def run_job(
     if "error" in result:
         raise NativeFailure(f"{what}: {result['error']}", tail(log_file))
     return result
+
+
+def _run(command: Sequence[str], log_file: Path, env: Mapping[str, str], timeout: float) -> int:
+    """The exit status of a program that runs in the log's folder. Raises `subprocess.TimeoutExpired`."""
+    folder = log_file.parent
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            return _waited(process, timeout, folder / "progress")
+        finally:
+            end_family(process)  # Also what it has left running.
 
 
 def _waited(process: subprocess.Popen[bytes], timeout: float, progress: Path) -> int:
@@ -99,14 +114,6 @@ def tail(log_file: Path, lines: int = _LOG_LINES) -> str:
     text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.exists() else ""
     kept = [line for line in text.splitlines() if line.strip() and "The device supports" not in line]
     return "\n".join(kept[-lines:])
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        process.kill()
-    process.wait()
 
 
 def _ending(status: int) -> str:

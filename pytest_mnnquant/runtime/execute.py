@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,8 @@ from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.runtime.child import NativeFailure, run_job
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+#: What runs the job of a folder: `run_job`, which does so here, or a target's own way of doing so elsewhere.
+Send = Callable[..., dict[str, Any]]
 BATCH: Final = 32
 _KINDS: Final = {"float": np.float32, "int32": np.int32, "int64": np.int32, "uint8": np.uint8, "int8": np.int8}
 
@@ -69,13 +71,20 @@ class Losses:
 
 
 def run(
-    model: Model, inputs: Arrays, *, timeout: float, batched: bool = True, memory: int = 0, threads: int = 1
+    model: Model,
+    inputs: Arrays,
+    *,
+    timeout: float,
+    batched: bool = True,
+    memory: int = 0,
+    threads: int = 1,
+    send: Send = run_job,
 ) -> Run:
     """Run all samples (first axis). `batched=False` feeds them one by one, for models with a fixed batch of 1.
 
     Raises `NativeFailure` when MNN crashes, fails or returns nothing.
     """
-    with Job(model, inputs) as job:
+    with Job(model, inputs, send) as job:
         result = job.run(
             "run",
             what=f"running {model.path.name}",
@@ -159,9 +168,10 @@ def _losses(figures: npt.NDArray[np.float64]) -> Losses | None:
 
 
 class Job:
-    """A temporary folder with the inputs of a job, as files that the child maps."""
+    """A temporary folder with the inputs of a job, as files that the child maps; `send` has it run."""
 
-    def __init__(self, model: Model, inputs: Arrays) -> None:
+    def __init__(self, model: Model, inputs: Arrays, send: Send = run_job) -> None:
+        self._send = send
         given = _by_name(model, inputs)
         self._inputs = {spec.name: _as_input(spec, given) for spec in model.inputs}
         self._temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
@@ -178,7 +188,7 @@ class Job:
     def run(self, task: str, **job: Any) -> dict[str, Any]:
         """Run a task of the runner (or of another `program`) on these inputs; raises `NativeFailure`."""
         files = {name: str(self.folder / f"input{number}.npy") for number, name in enumerate(self._inputs)}
-        return run_job(task, self.folder, inputs=files, **job)
+        return self._send(task, self.folder, inputs=files, **job)
 
     def watch(
         self, task: str, what: str, model: Model, ops: Sequence[Op], batched: bool, timeout: float, **job: Any

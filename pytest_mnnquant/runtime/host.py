@@ -58,12 +58,15 @@ class Host:
 
 def host_facts(log: Path | None = None) -> Host:
     """This machine; `log` is what MNN printed when a session was made."""
-    text = log.read_bytes() if log is not None and log.is_file() else b""
-    found = _SUPPORTS.search(text)
-    told = dict(re.findall(r"(\w+)\s*:\s*(\d)", found[1].decode("ascii", "replace"))) if found else {}
     name, machine, processor, features = _system()
-    used = tuple(ours for theirs, ours in _NAMES.items() if told.get(theirs) == "1")
-    return Host(name, machine, processor, features, used)
+    return Host(name, machine, processor, features, features_used(log) if log is not None else ())
+
+
+def features_used(log: Path) -> tuple[str, ...]:
+    """The instructions that MNN's int8 kernels use, by what it printed when a session was made."""
+    found = _SUPPORTS.search(log.read_bytes() if log.is_file() else b"")
+    told = dict(re.findall(r"(\w+)\s*:\s*(\d)", found[1].decode("ascii", "replace"))) if found else {}
+    return tuple(ours for theirs, ours in _NAMES.items() if told.get(theirs) == "1")
 
 
 @cache

@@ -2,8 +2,10 @@
 
     python runner.py JOB.json
 
-Needs nothing but MNN and numpy, and imports nothing from this package, so it can be copied anywhere. A job names its
-`task`, one of `TASKS` below; the result goes to `result.json` and `*.npy` beside the job. Whatever MNN prints goes to
+Needs nothing but MNN and numpy, and imports nothing from this package, so it can be copied anywhere. The protocol is a
+folder: a job names its `task`, one of `TASKS` below, and its files, by paths that start at the job's folder; the result
+goes to `result.json` and `*.npy` beside the job. Where the job lists `files` with their SHA-256, they must be what was
+sent, and the result lists those that are left, and says what machine and MNN that was. Whatever MNN prints goes to
 stdout and is not trusted.
 """
 
@@ -85,6 +87,17 @@ class Session:
         """All outputs of the last run; those named in `integers` are integers, which a tensor itself does not tell."""
         tensors = self.net.getSessionOutputAll(self.session)
         return {name: self.host(tensor, name in integers) for name, tensor in tensors.items()}
+
+
+def example(job: dict[str, Any]) -> dict[str, Any]:
+    """A model of one operator, `example.mnn`: y is twice x, four numbers."""
+    import MNN
+
+    x = MNN.expr.placeholder([1, 4], MNN.expr.NCHW)
+    y = x + x
+    x.name, y.name = "x", "y"
+    MNN.expr.save([y], "example.mnn")
+    return {}
 
 
 def advance(done: int, of: int, unit: str) -> None:
@@ -190,7 +203,6 @@ def watch(job: dict[str, Any], see: Any, skip: Any = frozenset()) -> None:
 def watch_module(job: dict[str, Any], see: Any, skip: Any) -> None:
     """The same through MNN's Module API, which runs While and If bodies: the tensors are asked for as outputs."""
     import MNN
-    import numpy as np
 
     places: dict[str, list[tuple[int, int]]] = {}
     for number, (_, *tensors) in enumerate(job["ops"]):
@@ -202,10 +214,80 @@ def watch_module(job: dict[str, Any], see: Any, skip: Any) -> None:
         held = [constant(array) for array in batch.values()]
         results = net.forward(held)
         for result, ends in zip(results, places.values(), strict=True):
-            plain = MNN.expr.convert(result, MNN.expr.NCHW) if result.data_format == MNN.expr.NC4HW4 else result
-            values = np.array(plain.read()).copy()
+            values = plain(result)
             for number, side in ends:
                 see(place, number, side, values)
+
+
+def network(job: dict[str, Any]) -> Any:
+    """A function that gives the float tensors named in `job["names"]` by their place there, for a batch of inputs."""
+    import MNN
+
+    net = MNN.nn.load_module_from_file(job["model"], list(job["inputs"]), job["names"])
+
+    def values(batch: dict[str, Any]) -> dict[str, Any]:
+        held = [constant(array) for array in batch.values()]
+        results = enumerate(net.forward(held))
+        return {str(place): plain(found) for place, found in results if found.dtype == MNN.expr.float}
+
+    return values
+
+
+def tensors(job: dict[str, Any]) -> dict[str, Any]:
+    """What flows through a network: its tensors on the first batch, as `own.npz`.
+
+    Where they take more than `job["held"]` bytes, fewer samples are taken.
+    """
+    import numpy as np
+
+    values, batch = network(job), next(iter(batches(job)))
+    samples = len(next(iter(batch.values())))
+    if samples > 1:
+        one = sum(array.nbytes for array in values({name: array[:1] for name, array in batch.items()}).values())
+        samples = max(1, min(samples, int(job["held"] / max(one, 1))))
+    np.savez("own.npz", **values({name: array[:samples] for name, array in batch.items()}))
+    return {"samples": samples}
+
+
+def operators(job: dict[str, Any]) -> dict[str, Any]:
+    """What operators, each by itself, make of the tensors in the file `job["given"]`: `made.npz`, by place in the list.
+
+    Each of `job["ops"]` is [its inputs, its output] by place in `job["names"]`. The network's own tensors go to
+    `own.npz`; those operators are `faithful` that make by themselves of these what they make in the network.
+    """
+    import MNN
+    import numpy as np
+
+    own, names, made, faithful = network(job)(next(iter(batches(job)))), job["names"], {}, []
+    with np.load(job["given"]) as file:
+        given = dict(file)
+    for place, (fed, output) in enumerate(job["ops"]):
+        advance(place, len(job["ops"]), "operators")
+
+        def alone(values: dict[str, Any], fed: Any = fed, output: int = output) -> Any:
+            net = MNN.nn.load_module_from_file(job["model"], [names[one] for one in fed], [names[output]])
+            held = [constant(np.ascontiguousarray(values[str(one)])) for one in fed]
+            return plain(net.forward(held)[0])
+
+        try:
+            made[str(place)], again, expected = alone(given), alone(own), own[str(output)]
+        except Exception:  # MNN can't cut it out of its network.
+            continue
+        if again.shape == expected.shape and np.allclose(again, expected, rtol=0, atol=1e-5 * np.ptp(expected)):
+            faithful.append(place)
+    np.savez("made.npz", **made)
+    np.savez("own.npz", **own)
+    return {"faithful": faithful}
+
+
+def plain(variable: Any) -> Any:
+    """The values of a variable of MNN's Module API, as NCHW."""
+    import MNN
+    import numpy as np
+
+    # What read() gives is a view that dies with its variable, so that has a name.
+    held = MNN.expr.convert(variable, MNN.expr.NCHW) if variable.data_format == MNN.expr.NC4HW4 else variable
+    return np.array(held.read()).copy()
 
 
 def constant(array: Any) -> Any:
@@ -349,6 +431,43 @@ def has_alpha(data: bytes) -> bool:
     return data.startswith(b"BM") and data[28:29] == b"\x20"
 
 
+def sha256(path: Path) -> str:
+    """The hash of a file."""
+    import hashlib
+
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()
+
+
+def check_arrived(files: dict[str, str]) -> None:
+    """Refuse to work on anything but what was sent."""
+    for name, expected in files.items():
+        if not Path(name).is_file():
+            raise ValueError(f"{name} did not arrive")
+        if sha256(Path(name)) != expected:
+            raise ValueError(f"{name} arrived damaged: its SHA-256 is not that of what was sent")
+
+
+def leaving(sent: dict[str, str]) -> dict[str, Any]:
+    """What the result of a job from elsewhere says besides: the files that are left, and where they were made."""
+    import MNN
+    import numpy as np
+
+    left = [path for pattern in ("*.npy", "*.npz") for path in Path().glob(pattern) if path.name not in sent]
+    return {
+        "files": {path.name: sha256(path) for path in left},
+        "place": {
+            "machine": os.uname().machine,
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "numpy": np.__version__,
+            "mnn": MNN.version() if hasattr(MNN, "version") else "",  # Old ones don't tell.
+        },
+    }
+
+
 def die_with_parent() -> None:
     """Ask Linux to kill this process when its parent dies, however that happens (a CI job that is cut off)."""
     try:
@@ -360,27 +479,33 @@ def die_with_parent() -> None:
 
 
 TASKS = {
+    "example": example,
     "convert": convert,
     "quantize": quantize,
     "images": images,
     "run": run,
+    "tensors": tensors,
+    "operators": operators,
     "observe": observe,
     "histograms": histograms,
     "losses": losses,
 }
 
 
-def main() -> None:
-    """Run the job named on the command line. The result file appears whole or not at all."""
-    job_file = Path(sys.argv[1])
+def work(job_file: Path) -> None:
+    """Run a job and end the process. The result file appears whole or not at all."""
     die_with_parent()
-    sys.path.pop(0)  # The folder of this script must not shadow the standard library.
     job = json.loads(job_file.read_text(encoding="utf-8"))
     if job["protocol"] != PROTOCOL:
         raise SystemExit(f"this runner speaks protocol {PROTOCOL}, the job {job['protocol']}")
     os.chdir(job_file.parent)
+    sent = job.get("files")
     try:
+        if sent is not None:
+            check_arrived(sent)
         result = TASKS[job["task"]](job)
+        if sent is not None:
+            result.update(leaving(sent))
     except Exception as error:
         result = {"error": f"{type(error).__name__}: {error}"}
     sys.stdout.flush()
@@ -388,6 +513,52 @@ def main() -> None:
     unfinished.write_text(json.dumps(result), encoding="utf-8")
     unfinished.replace("result.json")
     os._exit(0)  # MNN's destructors may crash after the work is done; the result is already on disk.
+
+
+def serve() -> None:
+    """Run the jobs that stdin names, a file a line, each in a fork; say on stdout how each ended.
+
+    What a job prints goes to `log.txt` beside it, after what was printed when MNN was loaded.
+    """
+    import ctypes
+    import hashlib
+    import tempfile
+
+    answers, (printed, name) = os.fdopen(os.dup(1), "w"), tempfile.mkstemp()
+    Path(name).unlink()
+    for stream in (1, 2):
+        os.dup2(printed, stream)
+    die_with_parent()
+    import MNN
+    import numpy
+
+    _ = (ctypes, hashlib, MNN, numpy)  # Loaded for the forks.
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            try:
+                job_file = Path(line.rstrip("\n"))
+                log = os.open(job_file.with_name("log.txt"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+                os.write(log, os.pread(printed, 1 << 16, 0))
+                for stream in (1, 2):
+                    os.dup2(log, stream)
+                work(job_file)
+            except BaseException as error:
+                print(f"{type(error).__name__}: {error}", flush=True)
+            finally:
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        answers.write(f"{status}\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Run the job named on the command line, or with `--serve` those named on stdin."""
+    sys.path.pop(0)  # The folder of this script must not shadow the standard library.
+    if sys.argv[1] == "--serve":
+        serve()
+    else:
+        work(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     def put(text: str) -> None:
         path = tmp_path / "scratch_runner.py"
         path.write_text(text)
-        monkeypatch.setattr(child, "_RUNNER", path)
+        monkeypatch.setattr(child, "RUNNER", path)
 
     return put
 

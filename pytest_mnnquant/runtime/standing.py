@@ -1,0 +1,81 @@
+"""A runner that stands ready: it has loaded MNN once, and runs each job in a fork of itself.
+
+Under emulation loading takes longer than most jobs do. A fork is a process of its own still: one that crashes takes
+nothing with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+_ENOUGH: Final = 64
+
+
+class Standing:
+    """The process behind a command, started when first needed and again after it has ended; `words` are the command."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = tuple(words)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: Callable[[], object] = lambda: None
+
+    def run(self, job_file: Path, timeout: float) -> int:
+        """Have a job run; returns the exit status of its fork, negative for a signal.
+
+        Raises `subprocess.TimeoutExpired` after `timeout` seconds, with which the process ends, and `OSError` where it
+        can't be started.
+        """
+        end = time.monotonic() + timeout
+        process = self._process
+        if process is None or process.poll() is not None:
+            self.close()
+            process = self._process = subprocess.Popen(
+                [*self._words, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            )
+            self._end = weakref.finalize(self, end_family, process)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # Then there is no answer either.
+            process.stdin.write(os.fsencode(job_file) + b"\n")
+            process.stdin.flush()
+        answer = b""
+        while not answer.endswith(b"\n"):
+            ready, _, _ = select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))
+            if not ready:
+                self.close()
+                raise subprocess.TimeoutExpired(self._words, timeout)
+            part = os.read(process.stdout.fileno(), _ENOUGH)
+            if not part:  # It has ended, or is about to.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(1.0)
+                self.close()
+                return process.returncode
+            answer += part
+        return int(answer)
+
+    def close(self) -> None:
+        """End the process, and whatever it runs."""
+        self._end()
+        self._process = None
+
+
+def end_family(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that leads a session, with all that it has started, and wait for it."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # What was not sent is of no use.
+                pipe.close()

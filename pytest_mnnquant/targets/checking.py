@@ -1,0 +1,33 @@
+"""Whether a target works: a small model is run there, whose answer is known."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pytest_mnnquant.mnnfile.model import read_model
+from pytest_mnnquant.runtime.child import run_job
+from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure
+
+
+def checked(target: Target, timeout: float) -> Iterator[str]:
+    """What works, line by line. Raises `NativeFailure` where a model of one operator does not run as it should."""
+    values = np.arange(4, dtype=np.float32).reshape(1, 4)
+    with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
+        run_job("example", Path(name), timeout=timeout, what="making a model of one operator")
+        started = time.monotonic()
+        ran = run(read_model(Path(name) / "example.mnn"), {"x": values}, timeout=timeout, send=target.send)
+    took = time.monotonic() - started
+    if not np.array_equal(ran.outputs["y"], 2 * values):
+        raise TargetFailure(target.name, f"{target.name}: a model of one operator gives a wrong output there")
+    place, kernels = target.place, ", ".join(target.place.int8) or "none of its own"
+    yield f"{target.name}: {place.machine}, Python {place.python}, MNN {place.mnn or 'of a version it does not tell'}"
+    yield f"  accuracy: yes (a model of one operator took {took:.1f} s; numpy {place.numpy})"
+    yield f"  execution: {'yes' if place.tells_int8 and ran.trace else f'no, {NO_TRACE.format(mnn=place.mnn)}'}"
+    yield f"  instructions of MNN's int8 kernels: {kernels}"
+    yield f"  latency, memory: no, {'an emulator does not tell a device' if target.emulated else 'not from here yet'}"

@@ -1,0 +1,194 @@
+"""Sets the emulator up in a folder: packages of this system's own archive for arm64, and wheels. No root is needed.
+
+Nothing is installed on the machine. Every file is compared with the SHA-256 that the archive's signed list or the
+package index gives for it, and the list of all of them is kept beside what was unpacked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from pytest_mnnquant.targets.emulator import QEMU, Emulator
+from pytest_mnnquant.targets.target import NoTarget, sha256
+
+#: How qemu comes onto a machine: on Debian, on Ubuntu, and as a step of GitHub Actions.
+INSTALL_QEMU: Final = "sudo apt-get install -y qemu-user-static"
+#: What the ARM system is made of, with all that it depends on.
+PACKAGES: Final = ("python3", "libstdc++6", "libgomp1")
+_LIST: Final = "files.json"
+# 'http://.../libc6_2.36-9_arm64.deb' libc6_2.36-9_arm64.deb 2324660 SHA256:...
+_URI: Final = re.compile(r"^'\S+' (?P<file>(?P<package>[a-z0-9.+\-]+)_\S+\.deb) \d+ SHA256:(?P<hash>\w+)", re.MULTILINE)
+_PORTS: Final = "http://ports.ubuntu.com/ubuntu-ports"
+_KEYS: Final = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+Say = Callable[[str], None]
+
+
+def set_up(emulator: Emulator, say: Say, timeout: float) -> None:
+    """Make the folder hold all that is needed; what is there already is kept. Raises `NoTarget`."""
+    folder = emulator.folder
+    for tool in ("apt-get", "dpkg", "dpkg-deb") if emulator.qemu is None or emulator.python is None else ():
+        if not shutil.which(tool):
+            raise NoTarget(
+                f"{tool} is missing: the ARM system is made of Debian's or Ubuntu's packages; elsewhere reach an ARM "
+                'Python by a command of your own ([tool.mnnquant.targets.NAME] command = "...")'
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    if emulator.qemu is None:
+        say(f"unpacking qemu-user-static (to have it on the system instead: {INSTALL_QEMU})")
+        with _anew(folder / "qemu", lambda: emulator.qemu is not None) as place:
+            _debian(place, _architecture(), ("qemu-user-static",), timeout, alone=True)
+            if not (place / "usr" / "bin" / QEMU).is_file():
+                raise NoTarget(f"the package qemu-user-static holds no {QEMU}; install it: {INSTALL_QEMU}")
+            for other in place.glob("usr/bin/*"):  # It emulates thirty more processors, 10 MB each.
+                if other.name != QEMU:
+                    other.unlink()
+    if emulator.python is None:
+        say("unpacking an ARM Python from this system's package archive")
+        with _anew(emulator.root, lambda: emulator.python is not None) as place:
+            _debian(place, "arm64", PACKAGES, timeout)
+    if emulator.python is None:
+        raise NoTarget(f"{emulator.root} holds no python3 after unpacking; remove it and try again")
+    if emulator.lacks:
+        say(f"unpacking MNN {emulator.mnn} and numpy for aarch64")
+        with _anew(emulator.site, lambda: not emulator.lacks) as place:
+            _wheels(place, emulator.mnn, emulator.python.name.removeprefix("python"), timeout)
+
+
+def files_of(emulator: Emulator) -> Iterator[tuple[str, str]]:
+    """The packages and wheels that the emulator is made of, with their SHA-256."""
+    for place in (emulator.folder / "qemu", emulator.root, emulator.site):
+        if (place / _LIST).is_file():
+            yield from json.loads((place / _LIST).read_text(encoding="utf-8")).items()
+
+
+@contextlib.contextmanager
+def _anew(place: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
+    """An empty folder that takes the place's once it is complete; of two processes at it, the first one's stays."""
+    with tempfile.TemporaryDirectory(prefix="new-", dir=place.parent) as name:
+        new = Path(name) / place.name
+        new.mkdir()
+        yield new
+        if is_whole():
+            return
+        if place.exists():
+            shutil.rmtree(place)
+        with contextlib.suppress(OSError):  # Another process was faster, with the same.
+            new.replace(place)
+
+
+def _debian(root: Path, architecture: str, packages: Sequence[str], timeout: float, *, alone: bool = False) -> None:
+    """Unpack packages, and unless `alone` what they depend on, with package lists of our own for the architecture."""
+    with tempfile.TemporaryDirectory(prefix="apt-") as name:
+        place = Path(name)
+        apt = _apt(place, architecture)
+        said = _call([*apt, "update"], place, timeout)
+        fresh = [*apt, "install", "--yes", "--no-install-recommends", "--reinstall", "--print-uris", *packages]
+        wanted = {match["package"]: match for match in _URI.finditer(_call(fresh, place, timeout))}
+        if alone:
+            wanted = {package: wanted[package] for package in packages if package in wanted}
+        if not wanted:
+            raise NoTarget(f"this system's archive has no {', '.join(packages)} for {architecture}: {_last(said)}")
+        said = _call([*apt, "download", *wanted], place / "debs", timeout)
+        expected = {match["file"]: match["hash"] for match in wanted.values()}
+        _checked(place / "debs", expected, said)
+        for deb in sorted(expected):
+            _call(["dpkg-deb", "-x", str(place / "debs" / deb), str(root)], place, timeout)
+    (root / _LIST).write_text(json.dumps(expected, indent=1), encoding="utf-8")
+
+
+def _apt(place: Path, architecture: str) -> list[str]:
+    """apt-get for an architecture, with all it writes in a folder of ours."""
+    for part in ("lists/partial", "cache/archives/partial", "debs", "none"):
+        (place / part).mkdir(parents=True)
+    (place / "status").touch()
+    options = {
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        "APT::Sandbox::User": "root",
+        "Acquire::ForceHash": "SHA256",
+        "Debug::NoLocking": "1",
+        "Dir::State::lists": str(place / "lists"),
+        "Dir::State::status": str(place / "status"),
+        "Dir::Cache": str(place / "cache"),
+    }
+    system = _os_release()
+    if system.get("ID") == "ubuntu" and architecture == "arm64":  # Its usual archive has other architectures only.
+        suites = (f"{system.get('VERSION_CODENAME')}{part}" for part in ("", "-updates", "-security"))
+        lines = [f"deb [signed-by={_KEYS}] {_PORTS} {suite} main universe\n" for suite in suites]
+        (place / "sources.list").write_text("".join(lines), encoding="utf-8")
+        options |= {"Dir::Etc::sourcelist": str(place / "sources.list"), "Dir::Etc::sourceparts": str(place / "none")}
+    return ["apt-get", "-qq", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
+
+
+def _wheels(site: Path, mnn: str, python: str, timeout: float) -> None:
+    """Unpack the wheels of MNN and numpy. pip holds them against the hashes that its index gives."""
+    asked = ["--only-binary=:all:", "--platform", "manylinux2014_aarch64", "--python-version", python, "--no-deps"]
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    with tempfile.TemporaryDirectory(prefix="wheels-") as name:
+        place = Path(name)
+        report, names = place / "report.json", [f"MNN=={mnn}", "numpy"]
+        dry = ["install", "--dry-run", "--ignore-installed", "--target", str(place), "--report", str(report)]
+        said = _call([*pip, *dry, *asked, *names], place, timeout)
+        if not report.is_file():
+            raise NoTarget(f"pip finds no wheels of MNN {mnn} and numpy for aarch64 and Python {python}: {_last(said)}")
+        found = json.loads(report.read_text(encoding="utf-8"))["install"]
+        sources = [item["download_info"] for item in found]
+        expected = {
+            unquote(source["url"].rpartition("/")[2]): source["archive_info"]["hashes"]["sha256"] for source in sources
+        }
+        pinned = [f"{item['metadata']['name']}=={item['metadata']['version']}" for item in found]
+        said = _call([*pip, "download", *asked, "--dest", str(place / "wheels"), *pinned], place, timeout)
+        _checked(place / "wheels", expected, said)
+        for wheel in expected:
+            with zipfile.ZipFile(place / "wheels" / wheel) as archive:
+                archive.extractall(site)
+    (site / _LIST).write_text(json.dumps(expected, indent=1), encoding="utf-8")
+
+
+def _checked(folder: Path, expected: Mapping[str, str], said: str) -> None:
+    """Refuse what was not downloaded whole."""
+    for name, digest in expected.items():
+        if not (folder / name).is_file():
+            raise NoTarget(f"{name} could not be downloaded: {_last(said)}")
+        if sha256(folder / name) != digest:
+            raise NoTarget(f"{name} is not what its list says: its SHA-256 is another")
+
+
+def _architecture() -> str:
+    done = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _os_release() -> dict[str, str]:
+    path = Path("/etc/os-release")
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return {key: value.strip('"') for key, _, value in (line.partition("=") for line in text.splitlines())}
+
+
+def _call(command: Sequence[str], folder: Path, timeout: float) -> str:
+    """What a program printed, whatever its exit status: what it made is looked at instead."""
+    env = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"{Path(command[0]).name}: no end after {timeout:g} s\n"
+    return (done.stdout + done.stderr).decode("utf-8", "replace")
+
+
+def _last(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"

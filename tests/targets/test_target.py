@@ -1,0 +1,132 @@
+"""The protocol: what is sent arrives, what comes back is what was made there, and each failure says whose it is.
+
+A command of one's own stands for all targets; it reaches this machine's Python, at times by a detour that spoils it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.runtime.execute import Arrays, run
+from pytest_mnnquant.runtime.operators import lone_operators, run_operators, tensor_samples
+from pytest_mnnquant.targets.checking import checked
+from pytest_mnnquant.targets.target import NoTarget, Target, TargetFailure, own_command
+from tests.conftest import TIMEOUT, Workshop
+
+PYTHON = shlex.quote(sys.executable)
+Detour = Callable[[str], Target]
+
+
+@pytest.fixture
+def images(digits: Prepared) -> Arrays:
+    assert digits.evaluation is not None
+    return digits.evaluation.head(40)
+
+
+@pytest.fixture
+def detour(tmp_path: Path) -> Detour:
+    """A target whose Python is reached by a shell script; `$@` is the runner and its job, `$1` the job's folder."""
+
+    def write(script: str) -> Target:
+        path = tmp_path / "elsewhere.sh"
+        path.write_text(script.replace("PYTHON", PYTHON))
+        return own_command("detour", f"sh {shlex.quote(str(path))} {{folder}}")
+
+    return write
+
+
+def test_a_command_of_ones_own_runs_a_model_as_this_machine_does(digits_int8: Variant, images: Arrays) -> None:
+    target = own_command("mine", PYTHON)
+    there = run(digits_int8.model, images, timeout=TIMEOUT, send=target.send)
+    here = run(digits_int8.model, images, timeout=TIMEOUT)
+    np.testing.assert_array_equal(there.outputs["output"], here.outputs["output"])
+    assert there.trace == here.trace
+    assert (target.place.mnn, target.place.tells_int8) == (version("mnn"), True)
+
+
+def test_weights_beside_the_model_are_sent_too(workshop: Workshop, digits: Prepared, images: Arrays) -> None:
+    model = workshop.quantized(digits.model, "--saveExternalData=1")
+    assert model.external_path is not None
+    ran = run(model, images, timeout=TIMEOUT, send=own_command("mine", PYTHON).send)
+    expected = run(digits.model, images, timeout=TIMEOUT).outputs["output"]
+    np.testing.assert_allclose(ran.outputs["output"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_operators_run_one_by_one_make_what_they_make_in_the_network(digits_int8: Variant, images: Arrays) -> None:
+    model = digits_int8.model
+    values = tensor_samples(model, images, timeout=TIMEOUT, held=1e9, batched=True)
+    ops = lone_operators(model, values)
+    assert {op.name for op in model.convolutions} <= {op.name for op in ops}
+    assert {len(array) for array in values.values()} == {40}
+    mine = own_command("mine", PYTHON)
+    found = run_operators(model, ops, values, images, timeout=TIMEOUT, send=mine.send)
+    assert {op.name for op in model.convolutions} <= found.faithful
+    for op in ops:
+        np.testing.assert_allclose(found.made[op.name], values[op.outputs[0]], atol=1e-5)
+    few = sum(array.nbytes for array in values.values()) / 10
+    assert len(next(iter(tensor_samples(model, images, timeout=TIMEOUT, held=few, batched=True).values()))) == 4
+
+
+def failure(target: Target, model: Model, images: Arrays, timeout: float = TIMEOUT) -> TargetFailure:
+    with pytest.raises(TargetFailure) as error:
+        run(model, images, timeout=timeout, send=target.send)
+    assert error.value.target == "detour"
+    assert str(error.value).startswith("detour: ")
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ('shift; printf x >> "$(dirname "$1")/model.mnn"; exec PYTHON "$@"', "model.mnn arrived damaged"),
+        ('rm "$1/input0.npy"; shift; exec PYTHON "$@"', "input0.npy did not arrive"),
+        ('f=$1; shift; PYTHON "$@"; printf x >> "$f/output0.npy"', "output0.npy did not come back as it was made"),
+        ('f=$1; shift; PYTHON "$@"; rm "$f/output0.npy"', "output0.npy did not come back as it was made"),
+        ("echo out of paper; exit 3", "ended with exit status 3 and no result"),
+        ('kill -11 $$', "crashed with SIGSEGV"),
+        ("echo '{}' > \"$1/result.json\"", "is no answer of our runner"),
+        ('shift; exec PYTHON -S -I "$@"', "No module named"),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_on_the_way_is_told(
+    detour: Detour, digits_int8: Variant, images: Arrays, script: str, told: str
+) -> None:
+    assert told in str(failure(detour(script), digits_int8.model, images))
+
+
+def test_a_hanging_target_is_given_up(detour: Detour, digits_int8: Variant, images: Arrays) -> None:
+    found = failure(detour("sleep 600"), digits_int8.model, images, timeout=0.5)
+    assert "no end after 0.5 s (limit: --mnn-timeout)" in str(found)
+
+
+def test_what_it_printed_is_shown(detour: Detour, digits_int8: Variant, images: Arrays) -> None:
+    assert "out of paper" in str(failure(detour("echo out of paper; exit 1"), digits_int8.model, images))
+
+
+def test_a_program_that_is_not_there(digits_int8: Variant, images: Arrays) -> None:
+    with pytest.raises(TargetFailure, match="no-such-program can't be run: No such file"):
+        run(digits_int8.model, images, timeout=TIMEOUT, send=own_command("far", "no-such-program {folder}").send)
+
+
+@pytest.mark.parametrize(("text", "told"), [("", "is empty"), ("sh 'x", "No closing quotation")])
+def test_a_command_that_is_none(text: str, told: str) -> None:
+    with pytest.raises(NoTarget, match=told):
+        own_command("far", text)
+
+
+def test_a_check_runs_a_model_and_looks_at_its_answer(detour: Detour) -> None:
+    lines = list(checked(own_command("mine", PYTHON), TIMEOUT))
+    assert lines[0].startswith("mine: ")
+    assert "  execution: yes" in lines
+    with pytest.raises(TargetFailure, match="exit status 1"):
+        list(checked(detour("exit 1"), TIMEOUT))

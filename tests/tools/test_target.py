@@ -1,0 +1,61 @@
+"""`pytest-mnnquant target`: what it says, and its exit status."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_mnnquant.cli import main
+from pytest_mnnquant.targets.emulator import Emulator
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_a_configured_target_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    command = shlex.quote(sys.executable)
+    (tmp_path / "pyproject.toml").write_text(f'[tool.mnnquant.targets.mine]\ncommand = "{command}"\n')
+    monkeypatch.chdir(tmp_path)
+    assert main(["target", "check", "mine"]) == 0
+    assert "execution: yes" in capsys.readouterr().out
+    assert main(["target", "check", "host"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "'mine' is no target"),
+        ("[tool.mnnquant]\ntargets = 3", "must hold one table a target"),
+        ("[tool.mnnquant.targets.mine]\nhost = 'x'", "[tool.mnnquant.targets.mine]: its one key is 'command', a text"),
+        ("[tool.mnnquant.targets.host]\ncommand = 'x'", "[tool.mnnquant.targets.host]: the name 'host' is taken"),
+        ("[tool.mnnquant.targets.mine]\ncommand = 'no-such-program'", "mine: no-such-program can't be run"),
+    ],
+)
+def test_what_does_not_work_is_one_line_and_status_1(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.toml").write_text(text)
+    assert main(["target", "check", "mine", "--config", "other.toml"]) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_what_is_set_up_is_kept_and_told(capsys: Capture) -> None:
+    if Emulator().lacks:
+        pytest.skip(f"the emulator is not set up: {Emulator().add}")
+    assert main(["target", "add", "aarch64"]) == 0
+    out = capsys.readouterr().out
+    assert "each verified by its SHA-256" in out
+    assert "accuracy: yes" in out
+    assert "unpacking" not in out
+
+
+@pytest.mark.parametrize("words", [["add", "x86"], ["add", "aarch64", "--mnn", "latest"], []])
+def test_what_can_not_be_added_is_refused(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["target", *words])
+    assert error.value.code == 2
