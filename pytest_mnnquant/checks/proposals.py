@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_mnnquant.checks.finding import FAILED, Result
+from pytest_mnnquant.checks.size import size_text
 
 _TOLD: Final = 3
 _LISTED: Final = 5
@@ -36,7 +37,7 @@ class Proposal:
     @property
     def text(self) -> str:
         """The proposal in a line, costs included."""
-        cost = f"{self.float_share:.1%} of the weights stay float, {self.size_ratio:.2f}x smaller than float"
+        cost = f"{self.float_share:.1%} of the weights stay float, {size_text(self.size_ratio)} than float"
         options = list(self.options)
         if not self.passes and len(options) > _LISTED:  # Nobody will type it.
             options = [*options[:_TOLD], f"and {len(options) - _TOLD} more layers"]

@@ -25,6 +25,13 @@ _FEWEST: Final = 4
 _FILE_SLACK: Final = 96
 
 
+def size_text(ratio: float | None) -> str:
+    """How much smaller a file got, or larger. `ratio` is the bytes before by those after."""
+    if not ratio:
+        return "-"
+    return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x LARGER"
+
+
 def expected_layer_bytes(layer: Op, recipe: Recipe) -> int:
     """Bytes a float layer takes when stored by a recipe: codes, header with code book, scales, tables."""
     if recipe.fill is not None and not can_compute(layer):
@@ -80,7 +87,7 @@ def check_size(
     if minimum_ratio is not None:
         if ratio >= minimum_ratio:
             return judge("size", (), metrics)
-        message = f"{ratio:.2f}x smaller ({float_bytes:,} to {quantized_bytes:,} bytes), {minimum_ratio:g}x required"
+        message = f"{size_text(ratio)} ({float_bytes:,} to {quantized_bytes:,} bytes), {minimum_ratio:g}x required"
         cause = _why(quantized_bytes, expected)
         return judge("size", [Finding("MNQ802", message, cause=cause, remedy=_remedy(ratio, recipe))], metrics)
     allowed = TOLERANCE * expected + _FILE_SLACK + _SLACK * sum(row.wanted for row in rows)
@@ -88,7 +95,7 @@ def check_size(
         return judge("size", (), metrics)
     message = (
         f"{quantized_bytes:,} bytes, {expected:,} expected from the layers (3 % allowed); "
-        f"{ratio:.2f}x smaller than float, {float_bytes / expected:.2f}x expected"
+        f"{size_text(ratio)} than float, {float_bytes / expected:.2f}x expected"
     )
     return judge("size", [Finding("MNQ801", message, cause=_why(quantized_bytes, expected))], metrics)
 

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from pytest_mnnquant.checks.size import size_text
 from pytest_mnnquant.metrics.agreement import sqnr_db
 from pytest_mnnquant.mnnfile.ledger import account
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import BadModel, Model, Op
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.report.rows import size_text
 
 _FLOATS: Final = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
 _SAME_SCALE: Final = 1e-6

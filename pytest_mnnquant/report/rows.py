@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pytest_mnnquant.checks.size import size_text
+
 Json = Mapping[str, Any]
 #: The columns between a variant's name and its verdict.
 FIGURES: Final = ("size", "coverage", "accuracy", "latency", "memory")
@@ -134,13 +136,6 @@ def _failed(checks: Sequence[Json], strict: bool) -> str:
             (effects if "consequence" in severities and "error" not in severities else roots).append(name)
     parts = [", ".join(roots)] if roots else []
     return ", hence ".join([*parts, ", ".join(effects)] if effects else parts)
-
-
-def size_text(ratio: float | None) -> str:
-    """How much smaller a file got, or larger. `ratio` is the bytes before by those after."""
-    if not ratio:
-        return "-"
-    return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x LARGER"
 
 
 def _accuracy(task: Json | None, outputs: Mapping[str, Json] | None) -> str:

@@ -24,7 +24,7 @@ from pytest_mnnquant.checks.coverage import LayerRow, check_coverage, coverage, 
 from pytest_mnnquant.checks.finding import FAILED, Finding, Result, judge
 from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
 from pytest_mnnquant.checks.rules import Severity
-from pytest_mnnquant.checks.size import check_size
+from pytest_mnnquant.checks.size import check_size, size_text
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
@@ -35,7 +35,6 @@ from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.makers import is_skipped
 from pytest_mnnquant.quantize.recipes import Recipe
 from pytest_mnnquant.report.failure import IN_REPORT, failure_text
-from pytest_mnnquant.report.rows import size_text
 
 _COVERAGE = 0.99
 # Of pruned networks' layers at least this share of weights is left.
