@@ -77,7 +77,8 @@ def united(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _together(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    worst, rest = sorted((one, other), key=lambda check: _WORST.index(check["outcome"]))
+    ranks = [_WORST.index(check["outcome"]) for check in (one, other)]
+    worst, rest = (one, other) if ranks[0] < ranks[1] else (other, one)  # Of two alike the later.
     return {
         **worst,
         "metrics": {**rest["metrics"], **worst["metrics"]},

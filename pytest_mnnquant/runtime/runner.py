@@ -499,7 +499,7 @@ def work(job_file: Path) -> None:
     if job["protocol"] != PROTOCOL:
         raise SystemExit(f"this runner speaks protocol {PROTOCOL}, the job {job['protocol']}")
     os.chdir(job_file.parent)
-    sent = job.get("files")
+    sent = job.get("sent")
     try:
         if sent is not None:
             check_arrived(sent)

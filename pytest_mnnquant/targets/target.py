@@ -93,7 +93,7 @@ class Target:
         how: dict[str, Any] = {"program": folder / RUNNER.name, "python": self.command(folder), "timeout": timeout}
         how |= {"what": f"{self.name}: {what}", "who": "the runner", "standing": self.standing}
         try:
-            result = run_job(task, folder, files=sent, inputs=inputs, **how, **job)
+            result = run_job(task, folder, sent=sent, inputs=inputs, **how, **job)
         except NativeFailure as error:
             raise TargetFailure(self.name, error.what, error.log) from None
         except OSError as error:

@@ -45,7 +45,7 @@ def test_the_command_line_replaces_what_the_ini_file_says(run: Run, pytester: py
 
 
 def test_flags_can_be_set_in_the_ini_file(run: Run, pytester: pytest.Pytester) -> None:
-    usual = ["--mnn-model=net.py:build", "--mnn-recipe=w8", "-k", "params"]
+    usual = ["--mnn-model=net.py:build", "--mnn-recipe=w8", "-k", "latency", "--benchmark-disable"]
     for value, status in (("true", 1), ("false", 0)):
         pytester.makeini(f"[pytest]\nmnn_strict = {value}")
         assert run(*usual).status == status

@@ -250,7 +250,7 @@ def test_params_that_name_no_tensor_whatever_masks_it(
     text = refuse("-f", "ONNX", "--modelFile", net.onnx, "--compressionParamsFile", params, *flags)
     assert f"MNQ304 params-name-mismatch {layer}: output tensor 'relu_2' is not in the model" in text
     repaired = tmp_path / "out" / "wrong.repaired.bin"
-    assert f"--compressionParamsFile {repaired}" in text
+    assert f"--compressionParamsFile {repaired}" in text.replace("\\ ", "")
     line = (
         "-f",
         "MNN",
