@@ -142,7 +142,7 @@ def load_images(
             result = {"unreadable": int(reached.read_text()), "why": "MNN can't decode this image"}
         if "unreadable" in result:
             file = files[result["unreadable"]].relative_to(folder).as_posix()
-            raise DataError(f"{origin}: {file}: {result['why']}")
+            raise DataError(f"{origin}: {file}: {result['why']}", f"take {file} out of the folder, or save it anew")
         return np.load(place / "images.npy"), labels
 
 
