@@ -12,6 +12,9 @@ from typing import Protocol
 import pytest
 import torch
 
+# Runs in this process forget what they imported, and this can't be imported twice.
+import torch._inductor.test_operators
+
 from pytest_mnnquant.quantize.prepare import Choices, prepare
 from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.store import Store
