@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 
 @dataclass(frozen=True)
@@ -13,9 +13,9 @@ class Figures:
 
     `size` and `float_size` are bytes. `accuracy` is the task metric named by `metric`, or, where there is none, the
     lowest mean cosine of an output ("cosine"). `ratio` is quantized / float latency, with its 95 % interval. `memory`
-    and `float_memory` are bytes of MNN's session at memory mode 0. `layers` gives each layer's storage ("int8", "w8",
-    "float32"). `failed` names the checks that failed. `sha256` and `float_sha256` are of the files: in history as they
-    are, in a baseline without MNN's random uuid, so that what was made anew is the same.
+    and `float_memory` are bytes of MNN's session, in the memory mode that was asked for. `layers` gives each layer's
+    storage ("int8", "w8", "float32"). `failed` names the checks that failed. `sha256` and `float_sha256` are of the
+    files: in history as they are, in a baseline without MNN's random uuid, so that what was made anew is the same.
     """
 
     model: str
@@ -44,3 +44,9 @@ WHOLE: Final = ("size", "float_size", "memory", "float_memory")
 REAL: Final = ("coverage", "accuracy", "ratio", "ratio_low", "ratio_high")
 #: The figures that are numbers, in the order in which they are shown.
 NUMBERS: Final = ("size", "coverage", "accuracy", "ratio", "memory")
+
+
+def label_of(record: Mapping[str, Any]) -> str:
+    """A variant's name, from a record of its recipe and mode, and of the target that it ran on."""
+    label = f"{record['recipe']}[{record['mode']}]" if record.get("mode") else str(record["recipe"])
+    return f"{label}@{record['target']}" if record.get("target") else label

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from pytest_mnnquant.checks import BASELINE
-from pytest_mnnquant.checks.figures import NUMBERS, REAL, WHOLE, Figures
+from pytest_mnnquant.checks.figures import NUMBERS, REAL, WHOLE, Figures, label_of
 from pytest_mnnquant.checks.finding import FAILED
 from pytest_mnnquant.runtime.timing import LOW
 
@@ -64,12 +64,6 @@ def figures_of(model: Mapping[str, Any], variant: Mapping[str, Any]) -> Figures:
         float_sha256=base.get("sha256") or "",
         path=quantized.get("path") or "",
     )
-
-
-def label_of(record: Mapping[str, Any]) -> str:
-    """A variant's name, from a record of its recipe and mode, and of the target that it ran on."""
-    label = f"{record['recipe']}[{record['mode']}]" if record.get("mode") else str(record["recipe"])
-    return f"{label}@{record['target']}" if record.get("target") else label
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> tuple[float | None, str, bool]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pytest_mnnquant.checks.figures import label_of
 from pytest_mnnquant.report.html_figures import EMPTY, Cell, cells, details
 from pytest_mnnquant.report.html_layers import LayerView, layer_views
-from pytest_mnnquant.report.rows import FAILED, OK, OPEN, Row, label_of, rows_of
+from pytest_mnnquant.report.rows import FAILED, OK, OPEN, Row, rows_of
 
 #: The word and the sign of each outcome: no verdict is told by its colour alone.
 SIGNS: Final = {"passed": "✓", "failed": "✗", "skipped": "-", "inconclusive": "?"}

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.report.rows import FAILED, FIGURES, Json, Told, label_of, rows_of, told, verdict_of, worst
+from pytest_mnnquant.checks.figures import label_of
+from pytest_mnnquant.report.rows import FAILED, FIGURES, Json, Told, rows_of, told, verdict_of, worst
 from pytest_mnnquant.report.width import cut, shown
 
 #: Characters that GitHub takes in a comment; a step summary may have more.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pytest_mnnquant.checks.figures import label_of
 from pytest_mnnquant.checks.size import size_text
 
 Json = Mapping[str, Any]
@@ -42,12 +43,6 @@ class Told:
         """The rule, and the layer that broke it."""
         layer = self.finding["layer"]
         return f"{self.finding['code']} {self.finding['rule']}" + (f" in {layer}" if layer else "")
-
-
-def label_of(variant: Json) -> str:
-    """The variant's name: `int8[train]`, `w8`, ...; with the target it ran on, if that is another machine."""
-    label = f"{variant['recipe']}[{variant['mode']}]" if variant["mode"] else str(variant["recipe"])
-    return f"{label}@{variant['target']}" if variant.get("target") else label
 
 
 def rows_of(model: Json, strict: bool = False) -> list[Row]:

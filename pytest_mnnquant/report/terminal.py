@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.checks.figures import label_of
 from pytest_mnnquant.report.json_report import united
 from pytest_mnnquant.report.modes import compare_modes, comparison_lines
 from pytest_mnnquant.report.places import place_lines, places_of
-from pytest_mnnquant.report.rows import FAILED, FIGURES, OK, OPEN, Json, Row, label_of, rows_of, verdict_of
+from pytest_mnnquant.report.rows import FAILED, FIGURES, OK, OPEN, Json, Row, rows_of, verdict_of
 from pytest_mnnquant.report.width import cut, pad, shown, width, wrapped
 
 _HEAD: Final = ("variant", *FIGURES, "verdict")

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+from pytest_mnnquant.runtime.runner import sha256
 from pytest_mnnquant.targets.emulator import QEMU, Emulator
-from pytest_mnnquant.targets.target import NoTarget, sha256
+from pytest_mnnquant.targets.target import NoTarget
 
 #: How qemu comes onto a machine: on Debian, on Ubuntu, and as a step of GitHub Actions.
 INSTALL_QEMU: Final = "sudo apt-get install -y qemu-user-static"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Final
 from pytest_mnnquant.runtime.child import RUNNER, NativeFailure, run_job, tail
 from pytest_mnnquant.runtime.execute import Send
 from pytest_mnnquant.runtime.host import features_used
+from pytest_mnnquant.runtime.runner import sha256  # Both ends of the protocol hash alike.
 from pytest_mnnquant.runtime.standing import Standing
 
 HOST: Final = "host"
@@ -21,7 +21,6 @@ FOLDER: Final = "{folder}"
 #: Why there is no evidence of what ran there.
 NO_TRACE: Final = "the op trace of MNN {mnn} does not tell int8 operators (3.2.4 is the first that does)"
 _TELLS: Final = (3, 2, 4)
-_CHUNK: Final = 1 << 20
 
 
 class NoTarget(ValueError):
@@ -125,15 +124,6 @@ def own_command(name: str, text: str) -> Target:
     if not words:
         raise NoTarget(f"[tool.mnnquant.targets.{name}]: the key 'command' is empty")
     return Target(name, lambda folder: [word.replace(FOLDER, str(folder)) for word in words])
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(_CHUNK):
-            found.update(part)
-    return found.hexdigest()
 
 
 def _brought(path: Path, folder: Path) -> str:
