@@ -34,6 +34,8 @@ class Page:
         self.gather()
         self.requests, self.messages = [], []
         self.driver.get(path.as_uri())
+        # On a busy machine the driver may come back while the page before is still there.
+        self.wait(f"location.href === {path.as_uri()!r} && document.readyState === 'complete'")
 
     def look(self, size: tuple[int, int] = LAPTOP, dark: bool = False) -> None:
         """Change the size of the window, and the colours that the system asks for."""
