@@ -1,0 +1,140 @@
+"""Hosts to reach by ssh: real sshds, each in a network namespace of its own. They share this machine's files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+_SSHD: Final = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+_IP: Final = shutil.which("ip") or shutil.which("ip", path="/usr/sbin:/sbin")
+
+
+def _lacks() -> str:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return "network namespaces need root"
+    if not (_SSHD and _IP and shutil.which("ssh") and shutil.which("ssh-keygen")):
+        return "sshd, ssh or ip is not installed: apt-get install openssh-server iproute2"
+    done = subprocess.run([_IP, "netns", "add", probe := f"probe{os.getpid()}"], capture_output=True, check=False)
+    subprocess.run([_IP, "netns", "del", probe], capture_output=True, check=False)
+    return "" if done.returncode == 0 else "no network namespace can be made here"
+
+
+needs_hosts = pytest.mark.skipif(bool(lacks := _lacks()), reason=lacks)
+_CONFIG: Final = """\
+ListenAddress {address}
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/key.pub
+PidFile {folder}/sshd.pid
+StrictModes no
+UsePAM no
+PermitRootLogin yes
+PasswordAuthentication no
+MaxStartups 100
+Subsystem sftp internal-sftp
+"""
+
+
+@dataclass
+class SshHost:
+    """A host that answers at an address of its own. `folder` holds its keys, and `known_hosts` that of its clients."""
+
+    name: str
+    address: str
+    folder: Path
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What ssh needs to get in."""
+        return (
+            "-F", "none", "-i", str(self.folder / "key"), "-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}",
+        )  # fmt: skip
+
+    def words(self, *command: str) -> list[str]:
+        """A command that runs another one in the host's network, as root of this machine."""
+        return [str(_IP), "netns", "exec", self.name, *command]
+
+    def know(self) -> None:
+        """Have clients know the host's key, as it is now."""
+        key = (self.folder / "host_key.pub").read_text(encoding="ascii")
+        (self.folder / "known_hosts").write_text(f"{self.address} {key}", encoding="ascii")
+
+    def new_key(self) -> None:
+        """Give the host another key, which its clients do not know."""
+        for path in self.folder.glob("host_key*"):
+            path.unlink()
+        _keygen(self.folder / "host_key")
+
+    def start(self) -> None:
+        """Start the sshd; returns when it answers."""
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists.
+        subprocess.run(self.words(str(_SSHD), "-f", str(self.folder / "sshd_config")), check=True)
+        end = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection((self.address, 22), timeout=1):
+                return
+            assert time.monotonic() < end, "sshd does not answer"
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End the sshd and all its connections."""
+        found = subprocess.run([str(_IP), "netns", "pids", self.name], capture_output=True, text=True, check=False)
+        for pid in found.stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), 9)
+
+    @contextlib.contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """While this lasts the cable is out: what is sent goes nowhere, and nobody is told."""
+        link = f"m-{self.name}"
+        subprocess.run([str(_IP), "link", "set", link, "down"], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([str(_IP), "link", "set", link, "up"], check=True)
+
+
+@contextlib.contextmanager
+def ssh_host(folder: Path, number: int = 0) -> Iterator[SshHost]:
+    """A host in a namespace, whose sshd runs; `number` tells hosts of one process apart."""
+    # Interfaces are the machine's: tests that run at once must not share one. Names have at most 15 letters.
+    place = (os.getpid() * 4 + number) % (1 << 14)
+    name = f"h{os.getpid()}n{number}"
+    network = f"10.213.{place >> 6}.{(place & 63) * 4}".rpartition(".")
+    here, there = (f"{network[0]}.{int(network[2]) + end}" for end in (1, 2))
+    host = SshHost(name, there, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    ip = str(_IP)
+    for words in (
+        [ip, "netns", "add", name],
+        [ip, "link", "add", f"m-{name}", "type", "veth", "peer", "name", "eth0", "netns", name],
+        [ip, "address", "add", f"{here}/30", "dev", f"m-{name}"],
+        [ip, "link", "set", f"m-{name}", "up"],
+        host.words(ip, "address", "add", f"{there}/30", "dev", "eth0"),
+        host.words(ip, "link", "set", "eth0", "up"),
+        host.words(ip, "link", "set", "lo", "up"),
+    ):
+        subprocess.run(words, check=True)
+    try:
+        _keygen(folder / "key")
+        _keygen(folder / "host_key")
+        (folder / "sshd_config").write_text(_CONFIG.format(address=there, folder=folder), encoding="utf-8")
+        host.know()
+        host.start()
+        yield host
+    finally:
+        host.stop()
+        subprocess.run([ip, "netns", "del", name], check=False)
+
+
+def _keygen(path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
