@@ -47,7 +47,7 @@ class ModelCollector(pytest.Collector):
         state = bench_of(self.config)
         for name, mode in variants(self.gate):
             home = case_of(self.gate, name, mode)
-            for target, name_of_check in places(self.gate, state.checks):
+            for target, name_of_check in places(self.gate, state.settings.targets, state.checks):
                 case = on_target(home, state.settings.targets[target]) if target else home
                 yield CheckItem.of(self, case, name_of_check)
 

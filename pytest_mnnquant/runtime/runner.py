@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 PROTOCOL = 1
+# Between two versions: the one that is here and the one that was expected.
+OTHER_MNN = "is there, expected was"
 
 
 def convert(job: dict[str, Any]) -> dict[str, Any]:
@@ -453,19 +455,52 @@ def check_arrived(files: dict[str, str]) -> None:
 
 def leaving(sent: dict[str, str]) -> dict[str, Any]:
     """What the result of a job from elsewhere says besides: the files that are left, and where they were made."""
-    import MNN
+    left = [path for pattern in ("*.npy", "*.npz") for path in Path().glob(pattern) if path.name not in sent]
+    return {"files": {path.name: sha256(path) for path in left}, "place": place()}
+
+
+def place() -> dict[str, str]:
+    """What machine this is, and which versions are here."""
     import numpy as np
 
-    left = [path for pattern in ("*.npy", "*.npz") for path in Path().glob(pattern) if path.name not in sent]
     return {
-        "files": {path.name: sha256(path) for path in left},
-        "place": {
-            "machine": os.uname().machine,
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "numpy": np.__version__,
-            "mnn": MNN.version() if hasattr(MNN, "version") else "",  # Old ones don't tell.
-        },
+        "node": os.uname().nodename,
+        "machine": os.uname().machine,
+        "cpu": cpu_info(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "numpy": np.__version__,
+        "mnn": mnn_version(),
     }
+
+
+def mnn_version() -> str:
+    """The version of MNN; its own word, else (old ones don't tell) that of its package. Empty where neither tells."""
+    import MNN
+
+    if hasattr(MNN, "version"):
+        return str(MNN.version())
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("MNN")
+    except PackageNotFoundError:
+        return ""
+
+
+def check_mnn(expected: str) -> None:
+    """Refuse to work with another MNN than is expected, where that is known."""
+    found = mnn_version()
+    if found not in ("", expected):
+        raise ValueError(f"MNN {found} {OTHER_MNN} {expected}")
+
+
+def cpu_info() -> str:
+    """What Linux tells of the first processor; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return text.partition("\n\n")[0]
 
 
 def die_with_parent() -> None:
@@ -502,6 +537,7 @@ def work(job_file: Path) -> None:
     sent = job.get("sent")
     try:
         if sent is not None:
+            check_mnn(job["mnn"])
             check_arrived(sent)
         result = TASKS[job["task"]](job)
         if sent is not None:
