@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from pytest_mnnquant import case
-from pytest_mnnquant.targets.emulator import Emulator
+from pytest_mnnquant.targets.emulator import Emulator, cache_folder
 from tests.conftest import FIXTURES
 from tests.plugin.conftest import Run
 
 MODEL, W8 = "--mnn-model=net.py:build", "--mnn-recipe=w8"
 DIGITS = (f"--mnn-model={FIXTURES}/digits_cnn.py:build", "--mnn-mode=eval", "-m", "mnn_execution or mnn_accuracy")
 HOST, MINE, ARM = "--mnn-target=host", "--mnn-target=mine", "--mnn-target=aarch64:cortex-a76"
+#: Of the user who runs this: pytester has a home of its own.
+CACHE = cache_folder().parent
 ON_TARGET = {"w8@mine::execution", "w8@mine::accuracy"}
 
 
@@ -31,7 +33,8 @@ def mine(pytester: pytest.Pytester) -> None:
 
 
 @pytest.fixture
-def arm() -> None:
+def arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
     if Emulator().lacks:
         pytest.skip(f"the emulator is not set up: {Emulator().add}")
 
