@@ -49,6 +49,11 @@ class OnTarget(Case):
             raise self._ran_there
         return self._ran_there
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the target does not run it; the execution check says why."""
+        return not self.is_unusable and isinstance(self._ran_there, TargetFailure)
+
     @cached_property
     def _ran_there(self) -> Run | TargetFailure:
         self.say("running")

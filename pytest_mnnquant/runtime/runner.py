@@ -22,6 +22,10 @@ PROTOCOL = 1
 OTHER_MNN = "is there, expected was"
 
 
+class Refused(Exception):
+    """A job from elsewhere is not tried."""
+
+
 def convert(job: dict[str, Any]) -> dict[str, Any]:
     """Run MNN's converter. Its return value is always True, so none is reported."""
     import _tools
@@ -448,9 +452,9 @@ def check_arrived(files: dict[str, str]) -> None:
     """Refuse to work on anything but what was sent."""
     for name, expected in files.items():
         if not Path(name).is_file():
-            raise ValueError(f"{name} did not arrive")
+            raise Refused(f"{name} did not arrive")
         if sha256(Path(name)) != expected:
-            raise ValueError(f"{name} arrived damaged: its SHA-256 is not that of what was sent")
+            raise Refused(f"{name} arrived damaged: its SHA-256 is not that of what was sent")
 
 
 def leaving(sent: dict[str, str]) -> dict[str, Any]:
@@ -491,7 +495,7 @@ def check_mnn(expected: str) -> None:
     """Refuse to work with another MNN than is expected, where that is known."""
     found = mnn_version()
     if found not in ("", expected):
-        raise ValueError(f"MNN {found} {OTHER_MNN} {expected}")
+        raise Refused(f"MNN {found} {OTHER_MNN} {expected}")
 
 
 def cpu_info() -> str:
@@ -542,6 +546,8 @@ def work(job_file: Path) -> None:
         result = TASKS[job["task"]](job)
         if sent is not None:
             result.update(leaving(sent))
+    except Refused as error:
+        result = {"error": str(error)}
     except Exception as error:
         result = {"error": f"{type(error).__name__}: {error}"}
     sys.stdout.flush()

@@ -148,7 +148,7 @@ class Remote:
             return True, Unreachable(f"the connection broke off (ssh ended with {status})", log, _AGAIN)
         for sign, told, remedy in _REASONS:
             if sign in said:
-                return False, Unreachable(told, log, remedy.format(host=host))
+                return False, Unreachable(told, log, remedy.format(host=host, machine=host.rpartition("@")[2]))
         if status in (126, 127):
             return False, Unreachable(f"{first} can't be run there", log, _PYTHON)
         return False, Unreachable(f"there is no connection (ssh ended with {status})", log, _TRY.format(host=host))
@@ -161,7 +161,7 @@ _REASONS: Final = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "its host key is not the one that is known: nothing was sent",
-        "where the machine was set up anew, forget the old key (ssh-keygen -R HOST) and look at the new one; else "
+        "where the machine was set up anew, forget the old key (ssh-keygen -R {machine}) and look at the new one; else "
         "somebody may stand between",
     ),
     (

@@ -113,6 +113,8 @@ class Target:
             result = run_job(task, folder, sent=sent, mnn=self.mnn, **how, **job)
         except NativeFailure as error:
             remedy = getattr(error, "remedy", "") or _remedy(error.what, self.mnn)
+            if "/" not in self.name:  # An address has no table yet, and would get one of any name.
+                remedy = remedy.replace("targets.NAME", f"targets.{self.name}")
             raise TargetFailure(self.name, error.what, error.log, remedy) from None
         except OSError as error:
             told = f"{self.name}: {command[0] if command else what} can't be run: {error.strerror}"

@@ -185,7 +185,7 @@ def test_a_machine_that_is_not_there(
 def test_no_python_there(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
     found = failure(behind(host, room, python="no-such-python"), digits_int8.model, images)
     assert "no-such-python can't be run there" in found.what
-    assert 'python = "..." in [tool.mnnquant.targets.NAME]' in found.remedy
+    assert 'python = "..." in [tool.mnnquant.targets.board]' in found.remedy
 
 
 def test_no_numpy_there(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
@@ -222,7 +222,7 @@ def test_a_full_disk_there(host: SshHost, room: Path, digits_int8: Variant, imag
         made = behind(host, room)
         found = failure(made, digits_int8.model, {name: np.repeat(array, 50, 0) for name, array in images.items()})
         assert "input0.npy can't be kept: No space left on device" in found.what
-        assert 'folder = "..." in [tool.mnnquant.targets.NAME]' in found.remedy
+        assert 'folder = "..." in [tool.mnnquant.targets.board]' in found.remedy
         few = {name: array[:1] for name, array in images.items()}
         assert run(digits_int8.model, few, timeout=TIMEOUT, send=made.send)
         made.close()

@@ -125,7 +125,7 @@ def test_another_version_of_mnn_is_refused_before_anything_runs(digits_int8: Var
     found = failure(other, digits_int8.model, images)
     assert f"MNN {version('mnn')} is there, expected was 3.2.0" in found.what
     assert "install MNN 3.2.0 there" in found.remedy
-    assert 'mnn = "VERSION" in [tool.mnnquant.targets.NAME]' in found.remedy
+    assert 'mnn = "VERSION" in [tool.mnnquant.targets.detour]' in found.remedy
 
 
 def test_a_hanging_target_is_given_up(detour: Detour, digits_int8: Variant, images: Arrays) -> None:
