@@ -18,7 +18,7 @@ from pytest_mnnquant.checks.causes import explain_layer
 from pytest_mnnquant.checks.conversion import check_conversion
 from pytest_mnnquant.checks.coverage import LayerRow, check_coverage
 from pytest_mnnquant.checks.criteria import Criteria
-from pytest_mnnquant.checks.elsewhere import check_elsewhere
+from pytest_mnnquant.checks.elsewhere import check_elsewhere, crashed, explained
 from pytest_mnnquant.checks.execution import check_execution
 from pytest_mnnquant.checks.finding import FAILED, PASSED, SKIPPED, Result, judge, skipped, without_ignored
 from pytest_mnnquant.checks.latency import check_latency, limit_on
@@ -71,7 +71,7 @@ def _found(case: Case, name: str, limits: Limits, strict: bool) -> Result:
     key = (name, repr(limits), strict)
     if key not in case.found:
         settings = case.gate.settings
-        result = _usable(name, lambda: _JUDGES[name](case, limits, strict))
+        result = _on_target(case, _usable(name, lambda: _JUDGES[name](case, limits, strict)))
         # Where there is nothing to judge, no code to ignore makes that a pass.
         case.found[key] = result if case.is_unusable else without_ignored(result, settings.ignore)
     return case.found[key]
@@ -85,6 +85,16 @@ def _usable(name: str, asked: Callable[[], Result]) -> Result:
         return judge(name, [error.finding], {})
     except UNUSABLE as error:
         return judge(name, [why(error)], {})
+
+
+def _on_target(case: Case, result: Result) -> Result:
+    """The result, with more on a model that crashes the MNN of a target."""
+    failed = any(finding.code == "MNQ620" for finding in result.findings)
+    if not isinstance(case, OnTarget) or not failed or not case.crashes:
+        return result
+    kind = f"{case.recipe.name}: {case.recipe.weight_kind}"
+    found = (crashed(finding, case.runtimes, case.runs_float, kind) for finding in result.findings)
+    return dataclasses.replace(result, findings=tuple(found))
 
 
 def _conversion(case: Case, limits: Limits, strict: bool) -> Result:
@@ -180,8 +190,11 @@ def _elsewhere(case: OnTarget, limits: Limits, strict: bool, result: Result) -> 
     if result.outcome == SKIPPED:
         return result
     found, figures = check_elsewhere(case.elsewhere)
+    own = result.findings
+    if result.outcome == FAILED and _found(case.home, "accuracy", limits, strict).outcome != FAILED:
+        own = tuple(explained(own, found, case.runtimes))
     metrics = {**result.metrics, **figures, "place": dict(case.place)}
-    result = dataclasses.replace(result, findings=(*result.findings, *found), metrics=metrics)
+    result = dataclasses.replace(result, findings=(*own, *found), metrics=metrics)
     result = without_ignored(result, case.gate.settings.ignore)
     if not can_be_located(result) or found:  # What only the target computes so can't be looked for here.
         return result

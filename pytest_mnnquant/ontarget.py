@@ -11,20 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.case import Case
-from pytest_mnnquant.checks.elsewhere import ROUNDING, ElsewhereEvidence, OpDifference, differences
+from pytest_mnnquant.checks.elsewhere import ROUNDING, ElsewhereEvidence, Runtimes, Scales, differences, furthest
+from pytest_mnnquant.checks.outputs import Outputs
 from pytest_mnnquant.gate import Unusable
 from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY
+from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY, is_max_pool, pools_right
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.runtime.execute import Run
+from pytest_mnnquant.runtime.child import CRASHED, NativeFailure
+from pytest_mnnquant.runtime.execute import BATCH, Run
 from pytest_mnnquant.runtime.host import Host
-from pytest_mnnquant.runtime.operators import lone_operators, run_operators, tensor_samples
-from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure
+from pytest_mnnquant.runtime.operators import LOOPS, carried_on, operators_elsewhere, operators_here
+from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure, own_mnn
 
-# So many samples, those that differ most, are looked at operator by operator, in so many bytes.
-_SAMPLES: Final = 8
+# The batch that differs most is looked at operator by operator, or so many bytes of it.
 _HELD: Final = 256e6
+# Of so many operators it is seen what their difference alone makes of the outputs.
+_CARRIED: Final = 16
 
 
 class OnTarget(Case):
@@ -85,49 +87,81 @@ class OnTarget(Case):
         place = self._place.place
         return "" if place.tells_int8 else NO_TRACE.format(mnn=place.mnn)
 
+    @property
+    def runtimes(self) -> Runtimes:
+        """Which MNN runs there, which here, and which made the model."""
+        return Runtimes(self._place.mnn, own_mnn(), self.model.version)
+
+    def _float_run(self) -> Run:
+        """The float model there."""
+        floats: dict[str, Run] = self.gate.float_runs
+        if self.target not in floats:
+            floats[self.target] = self._run(self.gate.prepared.model)
+        return floats[self.target]
+
+    @property
+    def crashes(self) -> bool:
+        """Whether the variant crashes the MNN there."""
+        return isinstance(self._ran_there, TargetFailure) and CRASHED in self._ran_there.what
+
+    @cached_property
+    def runs_float(self) -> bool:
+        """Whether the float model runs there."""
+        try:
+            self._float_run()
+        except NativeFailure:
+            return False
+        return True
+
     @cached_property
     def same_as_float(self) -> bool | None:
         """Whether all outputs equal the float model's there; asked where the trace does not tell it."""
         if self.recipe.activations or self.home.same_as_float is None:
             return None
-        floats: dict[str, Run] = self.gate.float_runs
-        if self.target not in floats:
-            floats[self.target] = self._run(self.gate.prepared.model)
-        theirs = floats[self.target].outputs
+        theirs = self._float_run().outputs
         return all(np.array_equal(array, theirs[name]) for name, array in self.run.outputs.items())
 
     @cached_property
     def elsewhere(self) -> ElsewhereEvidence:
         """The difference to this machine, looked at operator by operator where it is more than rounding."""
         here, there = self.home.exact_run[0].outputs, self.run.outputs
-        evidence = ElsewhereEvidence(self.target, here, there, _scales(self.model, here))
+        evidence = ElsewhereEvidence(self.target, here, there, _scales(self.model, here), runtimes=self.runtimes)
         if max(evidence.steps.values(), default=0.0) <= ROUNDING:
             return evidence
+        if self.model.has_subgraphs:
+            return dataclasses.replace(evidence, unlooked=LOOPS)
         try:
-            operators, ops = self._operators(_worst(here, there))
-            missed = {op.name for op in ops} - {one.name for one in operators}
-            return dataclasses.replace(evidence, operators=operators, uncompared=sorted(missed))
+            return self._looked_at(evidence)
         except NativeFailure as error:  # What was found stands, whoever makes it.
             return dataclasses.replace(evidence, unlooked=error.what)
 
-    def _operators(self, samples: npt.NDArray[np.int64]) -> tuple[list[OpDifference], list[Op]]:
-        """What operators make of the same values here and there, on these samples, and which there are.
-
-        Raises `NativeFailure`.
-        """
+    def _looked_at(self, evidence: ElsewhereEvidence) -> ElsewhereEvidence:
+        """The evidence with what operators make of the same values here and there. Raises `NativeFailure`."""
         self.say("looking for the operator that computes otherwise there")
-        inputs, timeout = {name: array[samples] for name, array in self.gate.inputs.items()}, self.gate.settings.timeout
+        settings, whole = self.gate.settings, self.gate.inputs
+        how: dict[str, Any] = {"timeout": settings.timeout, "memory": settings.timing.memory_mode}
+        batch, order = _batch(evidence.here, evidence.there, BATCH if self.gate.prepared.batched else 1)
+        inputs = {name: array[batch] for name, array in whole.items()}
         with self.home.as_arm() as (model, _):
-            batched = self.gate.prepared.batched
-            values = tensor_samples(model, inputs, timeout=timeout, held=_HELD, batched=batched)
-            ops, count = lone_operators(model, values), len(next(iter(values.values())))
-            few = {name: array[:count] for name, array in inputs.items()}
-            here = run_operators(model, ops, values, few, timeout=timeout)
-        there = run_operators(self.model, ops, values, few, timeout=timeout, send=self._place.send)
-        quants = self.model.tensor_quants
-        scales = {op.name: quants[op.outputs[0]].scale for op in ops if op.outputs[0] in quants}
-        int8 = frozenset(op.name for op in self.home.run.trace or () if op.int8)
-        return differences(ops, here, there, scales, int8), ops
+            here, samples = operators_here(model, inputs, order.tolist(), held=_HELD, **how)
+            inputs = {name: array[samples] for name, array in inputs.items()}
+            there = operators_elsewhere(self.model, inputs, here, send=self.send, **how)
+            scales = {op.name: _quants(self.model, op) for op in self.model.ops if not op.subgraph}
+            found, uncompared = differences(here, there, scales)
+            unlike = sorted((one for one in found if one.unlike), key=lambda one: -one.steps * one.unlike)[:_CARRIED]
+            made = {one.which: there[one.which].made for one in unlike}
+            plain, changed = carried_on(model, inputs, made, **how)
+        grids = _scales(self.model, plain)
+        moved = {which: furthest(plain, outputs, grids) for which, outputs in changed.items()}
+        operators = [dataclasses.replace(one, moves=moved.get(one.which)) for one in found]
+        wrong = not pools_right(self._place.place.machine)
+        return dataclasses.replace(
+            evidence,
+            operators=operators,
+            uncompared=uncompared,
+            samples=len(samples),
+            mispooled={op.name for op in self.model.ops if is_max_pool(op)} if wrong else (),
+        )
 
     @property
     def place(self) -> Mapping[str, Any]:
@@ -159,10 +193,18 @@ def _scales(model: Model, outputs: Collection[str]) -> dict[str, float]:
     return found
 
 
-def _worst(here: Mapping[str, npt.NDArray[Any]], there: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
-    """The samples whose first output differs most, in their order."""
+def _quants(model: Model, op: Op) -> Scales:
+    """The scales of what an operator takes and makes."""
+    quants = model.tensor_quants
+    taken, made = (tuple(quants[one].scale for one in ends if one in quants) for ends in (op.inputs, op.outputs))
+    return Scales(taken, made)
+
+
+def _batch(here: Outputs, there: Outputs, size: int) -> tuple[slice, npt.NDArray[np.int64]]:
+    """The batch of the sample whose first output differs most, and its samples in the order of their difference."""
     ours, theirs = next((array, there[name]) for name, array in here.items() if name in there)
     if ours.shape != theirs.shape:
-        return np.arange(min(_SAMPLES, len(ours)))
-    off = np.abs(ours.astype(np.float64) - theirs).reshape(len(ours), -1).max(1)
-    return np.sort(np.argsort(-np.nan_to_num(off, nan=np.inf), kind="stable")[:_SAMPLES])
+        return slice(size), np.arange(min(size, len(ours)))
+    off = np.nan_to_num(np.abs(ours.astype(np.float64) - theirs).reshape(len(ours), -1).max(1), nan=np.inf)
+    start = int(off.argmax()) // size * size
+    return slice(start, start + size), np.argsort(-off[start : start + size], kind="stable")
