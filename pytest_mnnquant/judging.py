@@ -18,7 +18,7 @@ from pytest_mnnquant.checks.causes import explain_layer
 from pytest_mnnquant.checks.conversion import check_conversion
 from pytest_mnnquant.checks.coverage import LayerRow, check_coverage
 from pytest_mnnquant.checks.criteria import Criteria
-from pytest_mnnquant.checks.elsewhere import check_elsewhere, crashed, explained
+from pytest_mnnquant.checks.elsewhere import check_elsewhere
 from pytest_mnnquant.checks.execution import check_execution
 from pytest_mnnquant.checks.finding import FAILED, PASSED, SKIPPED, Result, judge, skipped, without_ignored
 from pytest_mnnquant.checks.latency import check_latency, limit_on
@@ -27,6 +27,7 @@ from pytest_mnnquant.checks.params import check_params
 from pytest_mnnquant.checks.proposals import with_search
 from pytest_mnnquant.checks.roots import STILL, rooted
 from pytest_mnnquant.checks.rules import Severity
+from pytest_mnnquant.checks.runtimes import crashed, explained
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
@@ -92,8 +93,13 @@ def _on_target(case: Case, result: Result) -> Result:
     failed = any(finding.code == "MNQ620" for finding in result.findings)
     if not isinstance(case, OnTarget) or not failed or not case.crashes:
         return result
-    kind = f"{case.recipe.name}: {case.recipe.weight_kind}"
-    found = (crashed(finding, case.runtimes, case.runs_float, kind) for finding in result.findings)
+    stored = (
+        weights.label + (" with 16-bit scales" if weights.half_scales else "")
+        for layer in case.model.layers
+        for weights in layer.weights
+    )
+    told = ", ".join(dict.fromkeys(stored))
+    found = (crashed(finding, case.runtimes, case.runs_float, told) for finding in result.findings)
     return dataclasses.replace(result, findings=tuple(found))
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.case import Case
-from pytest_mnnquant.checks.elsewhere import ROUNDING, ElsewhereEvidence, Runtimes, Scales, differences, furthest
+from pytest_mnnquant.checks.elsewhere import ROUNDING, ElsewhereEvidence, Scales, differences, furthest
 from pytest_mnnquant.checks.outputs import Outputs
+from pytest_mnnquant.checks.runtimes import Runtimes
 from pytest_mnnquant.gate import Unusable
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY, is_max_pool, pools_right
@@ -90,7 +91,7 @@ class OnTarget(Case):
     @property
     def runtimes(self) -> Runtimes:
         """Which MNN runs there, which here, and which made the model."""
-        return Runtimes(self._place.mnn, own_mnn(), self.model.version)
+        return Runtimes(self._place.mnn, own_mnn(), self.model.version, self.recipe.symmetrical)
 
     def _float_run(self) -> Run:
         """The float model there."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.checks.outputs import Outputs
-from pytest_mnnquant.checks.rules import Severity
+from pytest_mnnquant.checks.runtimes import Runtimes
 from pytest_mnnquant.runtime.operators import Operators, Which
 
 #: A code that is rounded to the other side is one step off; what is further off is computed otherwise.
@@ -52,38 +51,6 @@ class Scales(NamedTuple):
     made: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Runtimes:
-    """MNN's version on a target, on this machine, and of the converter that made the model."""
-
-    there: str = ""
-    here: str = ""
-    converter: str = ""
-
-    @property
-    def differ(self) -> bool:
-        """Whether another MNN runs there."""
-        return self.there != self.here
-
-    @property
-    def told(self) -> str:
-        """Who runs there what who made; empty where it is the MNN of this machine."""
-        if not self.differ:
-            return ""
-        if self.converter == self.here:
-            return f"MNN {self.there} runs the model there, and MNN {self.here} made it and runs it here"
-        made = f"; MNN {self.converter} made it" if self.converter else ""
-        return f"MNN {self.there} runs the model there, and MNN {self.here} here{made}"
-
-    @property
-    def remedy(self) -> str:
-        """What to do about what another MNN computes."""
-        return (
-            f"ship MNN {self.here} with the app; or, for apps that have MNN {self.there}, another recipe, or a model "
-            f"that MNN {self.there} made (--mnn-quantized): what passes on this target is right for them"
-        )
-
-
 @dataclass(frozen=True)
 class ElsewhereEvidence:
     """Outputs as they were judged on this machine and as a target gives them, with the scales of those that are codes.
@@ -100,7 +67,7 @@ class ElsewhereEvidence:
     uncompared: Sequence[str] = ()
     samples: int = 0
     unlooked: str = ""
-    runtimes: Runtimes = Runtimes()
+    runtimes: Runtimes = field(default_factory=Runtimes)
     mispooled: Collection[str] = ()
 
     @property
@@ -133,36 +100,6 @@ def check_elsewhere(evidence: ElsewhereEvidence) -> tuple[list[Finding], dict[st
 
 
 _REMEDY: Final = "what counts is what the device computes: the accuracy on this target"
-
-
-def explained(findings: Sequence[Finding], differing: Sequence[Finding], runtimes: Runtimes) -> list[Finding]:
-    """Errors of a target's accuracy that this machine does not find: with the operator that makes them, and why."""
-    found = next((one for one in differing if one.code == "MNQ740"), None)
-    told = ["this machine finds no such fault", runtimes.told]
-    told += [f"{found.layer} computes otherwise there (MNQ740)"] if found and found.layer else []
-    return [
-        dataclasses.replace(
-            one,
-            layer=one.layer or (found.layer if found else ""),
-            cause="; ".join(filter(None, (*told, one.cause))),
-            remedy=runtimes.remedy if runtimes.differ else one.remedy,
-        )
-        if one.severity is Severity.ERROR
-        else one
-        for one in findings
-    ]
-
-
-def crashed(finding: Finding, runtimes: Runtimes, runs_float: bool, kind: str) -> Finding:
-    """The failure of a target on whose MNN a model crashes: whether that is how the model is stored, and what to do."""
-    if not runs_float:
-        return finding
-    told = f"the float model runs there: what crashes is how this one is stored ({kind})"
-    cause = "; ".join(filter(None, (told, runtimes.told)))
-    log = f"; {finding.cause}" if finding.cause else ""
-    return dataclasses.replace(
-        finding, cause=cause + log, remedy=runtimes.remedy if runtimes.differ else finding.remedy
-    )
 
 
 def _weight(one: OpDifference) -> tuple[float, float]:

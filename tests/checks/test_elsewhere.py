@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from pytest_mnnquant.checks.elsewhere import ElsewhereEvidence, OpDifference, Scales, check_elsewhere, differences
+from pytest_mnnquant.checks.runtimes import Runtimes
 from pytest_mnnquant.runtime.operators import Ran, Which
 
 STEP = 0.5
@@ -46,6 +47,18 @@ def test_the_operator_that_is_further_off_is_named() -> None:
     assert "output y differs by 40 steps from this machine's, which alone moves it by 39" in finding.message
     assert finding.message.endswith("so is pool2")
     assert [one["name"] for one in metrics["difference"]["operators"]] == ["conv", "pool", "pool2"]
+
+
+def test_another_mnn_and_a_known_fault_are_told() -> None:
+    runtimes = Runtimes("3.0.0", "3.6.1", "3.6.1")
+    found = evidence(moved(CODES, 40), [off("pool", 200.0)], runtimes=runtimes, mispooled={"pool"})
+    (finding,), _ = check_elsewhere(found)
+    assert finding.cause == (
+        f"{runtimes.told}; MNN's int8 MaxPool is wrong on x86, and right on ARM (MNQ710); "
+        "rounding makes one step at most"
+    )
+    (unknown,), _ = check_elsewhere(evidence(moved(CODES, 40), unlooked="no end", runtimes=runtimes))
+    assert unknown.cause == f"{runtimes.told}; what makes it is not known: no end"
 
 
 def test_rounding_that_layers_carry_on_is_a_note() -> None:
@@ -120,6 +133,14 @@ def test_a_scale_is_one_that_the_values_are_multiples_of(scales: tuple[float, ..
 def test_float_operators_are_counted_in_steps_of_8_bits() -> None:
     assert compare(CODES, CODES + np.float32(0.004 * STEP), int8=False).unlike == 0
     assert compare(CODES, moved(CODES, 2), int8=False).steps == pytest.approx(2.0)
+
+
+def test_float_here_and_codes_there_are_counted_in_the_steps_of_the_codes() -> None:
+    """A runtime may round to codes what another leaves float until the next operator."""
+    values = np.linspace(0, STEP, 256, dtype=np.float32)
+    here, there = ({POOL: Ran((CODES,), (made,), int8=False)} for made in (values, np.rint(values / STEP) * STEP))
+    (found,), _ = differences(here, there, {"pool": Scales(made=(STEP,))})
+    assert found.steps == pytest.approx(0.5, abs=0.01)
 
 
 def test_what_was_not_given_the_same_is_not_compared() -> None:
