@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_mnnquant.case import Case
-from pytest_mnnquant.checks.elsewhere import ROUNDING, ElsewhereEvidence, Scales, differences, furthest
-from pytest_mnnquant.checks.outputs import Outputs
+from pytest_mnnquant.checks.elsewhere import ROUNDING, ElsewhereEvidence
 from pytest_mnnquant.checks.runtimes import Runtimes
 from pytest_mnnquant.gate import Unusable
-from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY, is_max_pool, pools_right
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
+from pytest_mnnquant.operatorwise import looked_at, output_scales
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.child import CRASHED, NativeFailure
-from pytest_mnnquant.runtime.execute import BATCH, Run
+from pytest_mnnquant.runtime.execute import Run
 from pytest_mnnquant.runtime.host import Host
-from pytest_mnnquant.runtime.operators import LOOPS, carried_on, operators_elsewhere, operators_here
+from pytest_mnnquant.runtime.operators import LOOPS
 from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure, own_mnn
-
-# The batch that differs most is looked at operator by operator, or so many bytes of it.
-_HELD: Final = 256e6
-# Of so many operators it is seen what their difference alone makes of the outputs.
-_CARRIED: Final = 16
 
 
 class OnTarget(Case):
@@ -126,43 +120,20 @@ class OnTarget(Case):
     def elsewhere(self) -> ElsewhereEvidence:
         """The difference to this machine, looked at operator by operator where it is more than rounding."""
         here, there = self.home.exact_run[0].outputs, self.run.outputs
-        evidence = ElsewhereEvidence(self.target, here, there, _scales(self.model, here), runtimes=self.runtimes)
+        evidence = ElsewhereEvidence(self.target, here, there, output_scales(self.model, here), runtimes=self.runtimes)
         if max(evidence.steps.values(), default=0.0) <= ROUNDING:
             return evidence
         if self.model.has_subgraphs:
             return dataclasses.replace(evidence, unlooked=LOOPS)
         try:
-            return self._looked_at(evidence)
+            self.say("looking for the operator that computes otherwise there")
+            wrong = not pools_right(self._place.place.machine)
+            mispooled = {op.name for op in self.model.ops if is_max_pool(op)} if wrong else ()
+            with self.home.as_arm() as (model, _):
+                found = looked_at(evidence, self.gate, model, self.model, self.send)
+            return dataclasses.replace(found, mispooled=mispooled)
         except NativeFailure as error:  # What was found stands, whoever makes it.
             return dataclasses.replace(evidence, unlooked=error.what)
-
-    def _looked_at(self, evidence: ElsewhereEvidence) -> ElsewhereEvidence:
-        """The evidence with what operators make of the same values here and there. Raises `NativeFailure`."""
-        self.say("looking for the operator that computes otherwise there")
-        settings, whole = self.gate.settings, self.gate.inputs
-        how: dict[str, Any] = {"timeout": settings.timeout, "memory": settings.timing.memory_mode}
-        batch, order = _batch(evidence.here, evidence.there, BATCH if self.gate.prepared.batched else 1)
-        inputs = {name: array[batch] for name, array in whole.items()}
-        with self.home.as_arm() as (model, _):
-            here, samples = operators_here(model, inputs, order.tolist(), held=_HELD, **how)
-            inputs = {name: array[samples] for name, array in inputs.items()}
-            there = operators_elsewhere(self.model, inputs, here, send=self.send, **how)
-            scales = {op.name: _quants(self.model, op) for op in self.model.ops if not op.subgraph}
-            found, uncompared = differences(here, there, scales)
-            unlike = sorted((one for one in found if one.unlike), key=lambda one: -one.steps * one.unlike)[:_CARRIED]
-            made = {one.which: there[one.which].made for one in unlike}
-            plain, changed = carried_on(model, inputs, made, **how)
-        grids = _scales(self.model, plain)
-        moved = {which: furthest(plain, outputs, grids) for which, outputs in changed.items()}
-        operators = [dataclasses.replace(one, moves=moved.get(one.which)) for one in found]
-        wrong = not pools_right(self._place.place.machine)
-        return dataclasses.replace(
-            evidence,
-            operators=operators,
-            uncompared=uncompared,
-            samples=len(samples),
-            mispooled={op.name for op in self.model.ops if is_max_pool(op)} if wrong else (),
-        )
 
     @property
     def place(self) -> Mapping[str, Any]:
@@ -179,33 +150,3 @@ def on_target(home: Case, target: Target) -> OnTarget:
     """A variant on a target, always the same object."""
     cases: dict[tuple[str, str | None, str], OnTarget] = home.gate.kept_elsewhere
     return cases.setdefault((home.recipe.name, home.mode, target.name), OnTarget(home, target))
-
-
-def _scales(model: Model, outputs: Collection[str]) -> dict[str, float]:
-    """The scales of outputs that are codes, or are codes in another shape."""
-    made = {output: op for op in model.ops if not op.subgraph for output in op.outputs}
-    found = {}
-    for name in outputs:
-        tensor = model.tensor_names.index(name) if name in model.tensor_names else -1
-        while tensor not in model.tensor_quants and tensor in made and made[tensor].kind in SHAPE_ONLY:
-            tensor = made[tensor].inputs[0]
-        if tensor in model.tensor_quants:
-            found[name] = model.tensor_quants[tensor].scale
-    return found
-
-
-def _quants(model: Model, op: Op) -> Scales:
-    """The scales of what an operator takes and makes."""
-    quants = model.tensor_quants
-    taken, made = (tuple(quants[one].scale for one in ends if one in quants) for ends in (op.inputs, op.outputs))
-    return Scales(taken, made)
-
-
-def _batch(here: Outputs, there: Outputs, size: int) -> tuple[slice, npt.NDArray[np.int64]]:
-    """The batch of the sample whose first output differs most, and its samples in the order of their difference."""
-    ours, theirs = next((array, there[name]) for name, array in here.items() if name in there)
-    if ours.shape != theirs.shape:
-        return slice(size), np.arange(min(size, len(ours)))
-    off = np.nan_to_num(np.abs(ours.astype(np.float64) - theirs).reshape(len(ours), -1).max(1), nan=np.inf)
-    start = int(off.argmax()) // size * size
-    return slice(start, start + size), np.argsort(-off[start : start + size], kind="stable")

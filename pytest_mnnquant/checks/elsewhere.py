@@ -140,7 +140,7 @@ def _rounded(evidence: ElsewhereEvidence, unlike: Sequence[OpDifference], output
         share = most.unlike / most.values
         told += f"; {most.title}, in {share:.1%} of its values, moves an output by {most.moves:.3g} steps alone"
     names = ", ".join(missed[:_NAMED]) + (", ..." if len(missed) > _NAMED else "")
-    return told + (f"; {names} could not be compared" if missed else "")
+    return told + (f"; {names} could not be given the same values" if missed else "")
 
 
 def differences(

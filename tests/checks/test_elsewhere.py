@@ -68,7 +68,7 @@ def test_rounding_that_layers_carry_on_is_a_note() -> None:
     assert metrics["note"] == (
         "output y is 6 steps from this machine's by rounding: given the same values, none of 3 operators is more than "
         "a step off, and 2 are at all; pool (Pooling), in 1.0% of its values, moves an output by 5 steps alone; "
-        "x could not be compared"
+        "x could not be given the same values"
     )
 
 
