@@ -125,8 +125,9 @@ def main() -> None:
     folder, recipes = options.folder.resolve(), tuple(options.recipe or RECIPES)
     # Spawned, not forked: torch's threads do not survive a fork.
     with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        started = [pool.submit(cells_of, model, folder, recipes) for model in options.model or MODELS]
-        done = [future.result() for future in started]
+        models = options.model or MODELS
+        started = {model: pool.submit(cells_of, model, folder, recipes) for model in reversed(models)}
+        done = [started[model].result() for model in models]
     on_arm, on_older = ([cell for pair in done for cell in pair[side]] for side in (0, 1))
     tables = {"arm": arm_table(on_arm), "older": older_table(on_older)}
     for name, table in tables.items():

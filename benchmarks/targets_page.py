@@ -119,7 +119,9 @@ def _maker(row: Sequence[Cell]) -> str:
     named = ", ".join(f"`{_short(one['name'])}` ({one['moves'] or 0:.0f})" for one in chosen)
     if further:
         return f"{named}: more than a step off"
-    return f"rounding in {len(operators)} of {worst.difference['compared']} operators; most by {named}"
+    rounding = sum(one["unlike"] > 0 for one in operators)
+    how = f"rounding in {rounding} of {worst.difference['compared']} operators" if rounding else "sums in another order"
+    return f"{how}; most by {named}"
 
 
 def _short(name: str) -> str:

@@ -20,7 +20,7 @@ from pytest_mnnquant.runtime.operators import carried_on, operators_elsewhere, o
 # The batch that differs most is looked at operator by operator, or so many bytes of it.
 _HELD: Final = 256e6
 # Of so many operators it is seen what their difference alone makes of the outputs.
-_CARRIED: Final = 16
+_CARRIED: Final = 32
 
 
 def looked_at(evidence: ElsewhereEvidence, gate: Gate, ours: Model, theirs: Model, send: Send) -> ElsewhereEvidence:
@@ -36,8 +36,8 @@ def looked_at(evidence: ElsewhereEvidence, gate: Gate, ours: Model, theirs: Mode
     there = operators_elsewhere(theirs, inputs, here, send=send, **how)
     scales = {op.name: _scales(theirs, op) for op in theirs.ops if not op.subgraph}
     found, uncompared = differences(here, there, scales)
-    unlike = sorted((one for one in found if one.unlike), key=lambda one: -one.steps * one.unlike)[:_CARRIED]
-    made = {one.which: there[one.which].made for one in unlike}
+    apart = sorted((one for one in found if one.steps), key=lambda one: (-one.steps * one.unlike, -one.steps))
+    made = {one.which: there[one.which].made for one in apart[:_CARRIED]}
     plain, changed = carried_on(ours, inputs, made, **how)
     grids = output_scales(theirs, plain)
     moved = {which: furthest(plain, outputs, grids) for which, outputs in changed.items()}

@@ -82,7 +82,7 @@ def check_elsewhere(evidence: ElsewhereEvidence) -> tuple[list[Finding], dict[st
     steps = evidence.steps
     output = max(steps, key=lambda name: steps[name], default="")
     figures: dict[str, Any] = {"steps": steps.get(output, 0.0), "outputs": steps}
-    unlike = sorted((one for one in evidence.operators or () if one.unlike), key=_weight, reverse=True)
+    unlike = sorted((one for one in evidence.operators or () if one.unlike or one.moves), key=_weight, reverse=True)
     if evidence.operators is not None:
         figures["operators"] = [_as_json(one) for one in unlike]
         figures["compared"], figures["uncompared"] = len(evidence.operators), list(evidence.uncompared)
@@ -134,11 +134,12 @@ def _rounded(evidence: ElsewhereEvidence, unlike: Sequence[OpDifference], output
     all_, most, missed = evidence.operators or (), unlike[0], list(dict.fromkeys(evidence.uncompared))
     told = (
         f"output {output} is {evidence.steps[output]:.3g} steps from this machine's by rounding: given the same "
-        f"values, none of {len(all_)} operators is more than a step off, and {len(unlike)} are at all"
+        f"values, none of {len(all_)} operators is more than a step off, and {sum(one.unlike > 0 for one in unlike)} "
+        "are at all"
     )
     if most.moves:
-        share = most.unlike / most.values
-        told += f"; {most.title}, in {share:.1%} of its values, moves an output by {most.moves:.3g} steps alone"
+        how = f"in {most.unlike / most.values:.1%} of its values" if most.unlike else "which sums in another order"
+        told += f"; {most.title}, {how}, moves an output by {most.moves:.3g} steps alone"
     names = ", ".join(missed[:_NAMED]) + (", ..." if len(missed) > _NAMED else "")
     return told + (f"; {names} could not be given the same values" if missed else "")
 
@@ -153,7 +154,7 @@ def differences(
     found, missed = [], []
     for which, ours in here.items():
         theirs = there.get(which)
-        if theirs is None or theirs.unset or len(theirs.made) != len(ours.made):
+        if theirs is None or theirs.unset or [one.shape for one in ours.made] != [one.shape for one in theirs.made]:
             missed += [which.name] if which.kind not in _CASTS else []
             continue
         steps, unlike = 0.0, 0
