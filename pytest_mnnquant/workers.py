@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 
+from pytest_mnnquant import options
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.store import file_digest, versions
 from pytest_mnnquant.records import ELSEWHERE
@@ -95,8 +96,12 @@ def _public(found: dict[str, str]) -> dict[str, str]:
 
 def _digests(config: pytest.Config) -> dict[str, str]:
     """The hashes of the files that a run starts from, by name: not of folders, nor of what Python files import."""
-    files = {"pyproject.toml": config.rootpath / "pyproject.toml"}
-    for gate in bench_of(config).gates:
+    bench, own = bench_of(config), options.command_line(config).get("config")
+    usual = (config.inipath, config.rootpath / "pyproject.toml", bench.settings.baseline)
+    files = {path.name: path for path in usual if path is not None}
+    if own:
+        files[own] = config.invocation_params.dir / own
+    for gate in bench.gates:
         model = gate.settings
         pipelines = (recipe_named(name).pipeline for name in model.recipes)
         for text in (model.source, model.quantized, model.params, model.calibration, model.evaluation, *pipelines):

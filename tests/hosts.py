@@ -74,7 +74,7 @@ class SshHost:
         path, key, known = (self.folder / name for name in ("config", "key", "known_hosts"))
         path.write_text(
             f"Host {self.name}\nHostName {self.address}\nUser root\nIdentityFile {key}\n"
-            f"UserKnownHostsFile {known}\nServerAliveInterval 5\n",
+            f"UserKnownHostsFile {known}\nConnectTimeout 5\nServerAliveInterval 5\n",
             encoding="utf-8",
         )
         return path

@@ -113,13 +113,19 @@ def test_variants_are_spread_and_the_report_is_that_of_one_host(
     assert len(tests) == 20
 
 
-def test_what_is_missing_or_other_on_a_host_is_refused_in_a_line(refused: Callable[..., str], far: Any) -> None:
+def test_what_is_missing_or_other_on_a_host_is_refused_in_a_line(
+    refused: Callable[..., str], far: tuple[Far, Far], pytester: pytest.Pytester
+) -> None:
     checkout = far[0].checkout
     place = f"worker gw0 on {far[0].host.name} in {checkout}: "
     (checkout / "other.py").unlink()
     assert f"{place}other.py: no such file; workers need the files and packages" in refused()
     (checkout / "other.py").write_text(NET)
     assert f"{place}other.py is not the file there that it is here" in refused()
+    (checkout / "other.py").write_text(OTHER)
+    (checkout / "limits.toml").write_text("[tool.mnnquant]\nmin_coverage = 0.1\n")
+    (pytester.path / "limits.toml").write_text("[tool.mnnquant]\n")
+    assert f"{place}limits.toml is not the file there that it is here" in refused("--mnn-config=limits.toml")
     (checkout / "mnn-0.0.1.dist-info").mkdir()
     (checkout / "mnn-0.0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: MNN\nVersion: 0.0.1\n")
     assert f"{place}there is MNN 0.0.1 there, and MNN " in refused()
@@ -127,7 +133,9 @@ def test_what_is_missing_or_other_on_a_host_is_refused_in_a_line(refused: Callab
     assert f"{place}net.py: no such file" in refused()
 
 
-def test_a_host_without_python_or_pytest_is_refused_in_a_line(refused: Callable[..., str], far: Any) -> None:
+def test_a_host_without_python_or_pytest_is_refused_in_a_line(
+    refused: Callable[..., str], far: tuple[Far, Far]
+) -> None:
     spec = far[0].host.worker(far[0].checkout)
     start, _, end = spec.partition("//python=")
     gone = f"{start}//python=/no/python//{end.partition('//')[2]}"
