@@ -44,7 +44,7 @@ def kept(item: pytest.Item) -> list[dict[str, Any]]:
     found = item.stash.get(RECORDS, [])
     order = item.session.items.index(item) if found else 0
     host = getattr(item.config, "workerinput", {}).get(ELSEWHERE)
-    where = {"host": host} if host else {}
+    where = {"worker": host} if host else {}
     return [{**_record(case, result, where), "portrait": shown, "order": order} for case, result, shown in found]
 
 

@@ -1,7 +1,7 @@
 """Whether two runs tell the same of the same models, but for what no two runs, or no two hosts, have alike.
 
 Left out are
-- where files lie (`path`, `file`) and who made them (`host`), and in JUnit files the name of the machine;
+- where files lie (`path`, `file`) and whose host made them (`worker`), and in JUnit files the name of the machine;
 - `uuid`, which MNN draws anew at each conversion, and with it the `sha256` of models and params files;
 - all of the `latency` check, which is not measured under xdist, and elsewhere never twice alike;
 - the `memory` check's peaks, which are the process's;
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-_PLACES: Final = ("path", "file")
+_PLACES: Final = ("path", "file", "worker")
 _OF_A_FILE: Final = ("uuid", "sha256")
 _PEAKS: Final = ("peak_bytes", "peak_bytes_low", "float_peak_bytes", "float_peak_bytes_low")
 _DIGITS: Final = 1e-6
@@ -44,7 +44,6 @@ def differences(one: Any, other: Any, where: str = "") -> Iterator[str]:
 
 def _compared(found: dict[str, Any]) -> dict[str, Any]:
     left_out = [*_PLACES, *_PEAKS, *(_OF_A_FILE if "path" in found else ())]
-    left_out += ["host"] if "recipe" in found else []  # The variant's, not the run's.
     return {key: value for key, value in found.items() if key not in left_out}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -95,22 +96,23 @@ def test_variants_are_spread_and_the_report_is_that_of_one_host(
     def told() -> tuple[Any, Any]:
         return json.loads((pytester.path / "r.json").read_text()), junit(pytester.path / "r.xml")
 
-    spread = run(*MODELS, *REPORTS, "-d", *far[0].tx, *far[1].tx, alone=True)
+    for folder in (pytester.path, *(one.checkout for one in far)):
+        (folder / "pyproject.toml").write_text(f'[tool.mnnquant.targets.mine]\ncommand = "{sys.executable}"\n')
+    usual = (*MODELS, "--mnn-target=host", "--mnn-target=mine", *REPORTS)
+    spread = run(*usual, "-d", *far[0].tx, *far[1].tx, alone=True)
     report, tests = told()
-    variants = [model["variants"] for model in report["models"]]
-    assert {variant["host"] for (variant,) in variants} == {one.host.name for one in far}
-    for one in far:
-        (path,) = [Path(own["quantized"]["path"]) for (own,) in variants if own["host"] == one.host.name]
-        assert path.is_file()
-        assert path.is_relative_to(one.checkout)
-        assert len([*one.checkout.glob("kept/variant/*")]) == 1
-    assert not [*pytester.path.glob("kept/*")]
-    alone = run(*MODELS, *REPORTS, alone=True)
+    workers = [{variant["worker"] for variant in model["variants"]} for model in report["models"]]
+    assert sorted(workers, key=min) == [{one.host.name} for one in far]
+    for one in far:  # Each has made the one variant that it judged.
+        (made,) = one.checkout.glob("kept/variant/*/model.mnn")
+        assert str(made) in json.dumps(report)
+    assert not [*pytester.path.glob("kept/*/*")]
+    alone = run(*usual, alone=True)
     assert spread.status == alone.status == 0, spread.text
     assert spread.items == alone.items
     again, tests_again = told()
     assert [*differences(again, report), *differences(tests_again, tests)] == []
-    assert len(tests) == 20
+    assert len(tests) == 24
 
 
 def test_what_is_missing_or_other_on_a_host_is_refused_in_a_line(
