@@ -67,14 +67,14 @@ def unstarted(config: pytest.Config, error: Exception) -> pytest.UsageError | No
             f"{path[1]}: paths can't be told to workers on other hosts; write options in one word (--mnn-config=FILE); "
             "have tests of your own collected by pytest's testpaths, with mnn_model in the ini file"
         )
+    kind, why = type(error).__name__, "what ssh said is above"
     started = [gateway.spec for gateway in session.nodemanager.group]
-    if type(error).__name__ == "HostNotFound":
-        host = str(error).rpartition(" ")[2]
-    elif isinstance(error, OSError | EOFError) and started and session.sched is None:
-        host = _host(started[-1])
-    else:
-        return None
-    return pytest.UsageError(f"no worker can be started on {host}; what ssh said is above")
+    if kind == "HostNotFound":
+        return pytest.UsageError(f"no worker can be started on {str(error).rpartition(' ')[2]}; {why}")
+    if started and session.sched is None and (isinstance(error, OSError | EOFError) or kind == "RemoteError"):
+        why = _why(str(error)) if kind == "RemoteError" else why
+        return pytest.UsageError(f"no worker can be started on {_host(started[-1])}; {why}")
+    return None
 
 
 def _why(traceback: str) -> str:

@@ -142,6 +142,8 @@ def test_a_host_without_python_or_pytest_is_refused_in_a_line(
     start, _, end = spec.partition("//python=")
     gone = f"{start}//python=/no/python//{end.partition('//')[2]}"
     assert f"no worker can be started on {far[0].host.name}" in refused(tx=("--tx", gone))
+    barred = spec.replace(str(far[0].checkout), "/proc/barred")
+    assert "FileNotFoundError" in refused(tx=("--tx", barred))
     (far[0].checkout / "pluggy.py").write_text("raise ImportError('pluggy is gone')\n")
     assert "ImportError: pluggy is gone; workers need" in refused()
 
