@@ -139,6 +139,7 @@ def _extra_info(case: Case, label: str, result: Result) -> dict[str, Any]:
         "model": case.gate.settings.name,
         "recipe": "float" if is_float else case.recipe.name,
         "mode": None if is_float else case.mode,
+        "target": case.target,
         "bytes": model.size,
         "sha256": file_digest(model.path),
         "settings": metrics["settings"],

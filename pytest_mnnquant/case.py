@@ -33,7 +33,9 @@ from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
 from pytest_mnnquant.quantize.store import file_digest
 from pytest_mnnquant.quantize.variant import Variant, make_variant
-from pytest_mnnquant.runtime.execute import Run, run
+from pytest_mnnquant.runtime.child import run_job
+from pytest_mnnquant.runtime.execute import Run, Send, run
+from pytest_mnnquant.runtime.host import Host, host_facts
 from pytest_mnnquant.runtime.timing import (
     MemoryUse,
     OpTime,
@@ -72,6 +74,8 @@ class Case:
         self.label = recipe.label(mode)
         #: The name of the target it runs on; empty on this machine.
         self.target = ""
+        #: Has jobs run there.
+        self.send: Send = run_job
         self._times: dict[TimingSettings, PairedTimes] = {}
         self._losses: dict[str, Losses | None] = {}
         self.found: dict[tuple[str, str, bool], Result] = {}
@@ -167,7 +171,7 @@ class Case:
     def _run(self, model: Model) -> Run:
         """A model on the evaluation data."""
         source, timeout = self.gate.prepared, self.gate.settings.timeout
-        return run(model, self.gate.inputs, timeout=timeout, batched=source.batched)
+        return run(model, self.gate.inputs, timeout=timeout, batched=source.batched, send=self.send)
 
     def _ran(self, model: Model) -> Run:
         source, found = self.gate.prepared, self._run(model)
@@ -219,7 +223,9 @@ class Case:
         if known is None or not known.tells(settings.limit):
             self.say("timing against float")
             timeout, reference = self.gate.settings.timeout, self.gate.prepared.model
-            known = paired_times(reference, self.model, self.gate.inputs, timeout=timeout, settings=settings)
+            known = paired_times(
+                reference, self.model, self.gate.inputs, timeout=timeout, settings=settings, send=self.send
+            )
             self._times[how] = known
         return known
 
@@ -230,15 +236,31 @@ class Case:
 
     def op_times(self) -> tuple[OpTime, ...]:
         """What each of the variant's operators takes."""
-        settings = self.gate.settings
-        return op_times(self.model, self.gate.inputs, timeout=settings.timeout, settings=settings.timing)
+        settings, inputs = self.gate.settings, self.gate.inputs
+        return op_times(self.model, inputs, timeout=settings.timeout, settings=settings.timing, send=self.send)
 
     @cached_property
     def memory(self) -> Mapping[int, MemoryUse]:
         """What the variant holds in memory when it runs, by memory mode."""
         self.say("measuring its memory")
-        settings = self.gate.settings
-        return memory_use(self.model, self.gate.inputs, timeout=settings.timeout, threads=settings.timing.threads)
+        return self._memory_use(self.model)
+
+    def _memory_use(self, model: Model) -> Mapping[int, MemoryUse]:
+        settings, threads = self.gate.settings, self.gate.settings.timing.threads
+        return memory_use(model, self.gate.inputs, timeout=settings.timeout, threads=threads, send=self.send)
+
+    @property
+    def float_memory(self) -> Mapping[int, MemoryUse]:
+        """The same of the float model; measured once in each place."""
+        known: dict[str, Mapping[int, MemoryUse]] = self.gate.float_memories
+        if self.target not in known:
+            known[self.target] = self._memory_use(self.gate.prepared.model)
+        return known[self.target]
+
+    @property
+    def host(self) -> Host:
+        """The machine that it runs on."""
+        return host_facts()
 
     @property
     def untraced(self) -> str:

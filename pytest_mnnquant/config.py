@@ -17,8 +17,8 @@ from pytest_mnnquant.settings import ModelSettings, Settings, model_settings
 from pytest_mnnquant.sources.images import parse_preprocess, undeclared
 from pytest_mnnquant.sources.metric import load_metric
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
-from pytest_mnnquant.targets.naming import is_reserved, target_named
-from pytest_mnnquant.targets.target import NoTarget, Target
+from pytest_mnnquant.targets.naming import configured, target_named
+from pytest_mnnquant.targets.target import NO_TIME, UNSAID, NoTarget, Target
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -55,7 +55,7 @@ def read_settings(config: pytest.Config) -> Settings:
             raise ValueError(f"--mnn-config: {given['config']} has no [tool.mnnquant.models.NAME] table")
     _validate(models, given)
     defaults = model_settings("", "", here, {**shared, **given})
-    targets = _targets([*models, defaults], _commands(table, table_base))
+    targets = _targets([*models, defaults], _target_tables(table, table_base))
     updates = bool(given.get("update_baseline", False))
     if updates and not models:
         raise ValueError("--mnn-update-baseline: there is no model to accept; it goes with --mnn-model or --mnn-config")
@@ -82,9 +82,9 @@ def configured_names(config: pytest.Config) -> tuple[str, ...]:
         return ()
 
 
-def configured_commands(path: Path) -> dict[str, str]:
-    """The targets that a configuration file reaches by commands of its own. Raises `ValueError`."""
-    return _commands(_mnnquant_table(path), path.parent) if path.is_file() else {}
+def configured_targets(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a configuration file's own targets. Raises `ValueError`."""
+    return _target_tables(_mnnquant_table(path), path.parent) if path.is_file() else {}
 
 
 def model_spec(settings: ModelSettings) -> Spec:
@@ -133,18 +133,14 @@ def _mnnquant_table(path: Path) -> dict[str, Any]:
     return table
 
 
-def _commands(table: Mapping[str, Any], base: Path) -> dict[str, str]:
-    """The commands of [tool.mnnquant.targets.NAME] by name. Raises `ValueError`."""
+def _target_tables(table: Mapping[str, Any], base: Path) -> dict[str, dict[str, Any]]:
+    """The tables [tool.mnnquant.targets.NAME] by name. Raises `ValueError`."""
     targets = table.get("targets", {})
     if not isinstance(targets, dict) or not all(isinstance(entry, dict) for entry in targets.values()):
         raise ValueError(f"{base}: [tool.mnnquant.targets] must hold one table a target")
     for name, entry in targets.items():
-        where = f"[tool.mnnquant.targets.{name}]"
-        if is_reserved(name):
-            raise ValueError(f"{where}: the name {name!r} is taken, or holds one of []@:/ or a blank")
-        if set(entry) != {"command"} or not isinstance(entry["command"], str):
-            raise ValueError(f"{where}: its one key is 'command', a text")
-    return {name: entry["command"] for name, entry in targets.items()}
+        configured(name, entry)
+    return targets
 
 
 def _configured(table: Mapping[str, Any], base: Path) -> dict[str, dict[str, Any]]:
@@ -172,21 +168,23 @@ def _values(table: Mapping[str, Any], where: str, extra: tuple[str, ...]) -> dic
     return found
 
 
-def _targets(models: list[ModelSettings], commands: Mapping[str, str]) -> dict[str, Target]:
+def _targets(models: list[ModelSettings], tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Target]:
     """The targets of these models, but for this machine. Raises `ValueError`."""
     found: dict[str, Target] = {}
     for name in dict.fromkeys(name for model in models for name in model.targets):
         try:
-            target = target_named(name, commands)
+            target = target_named(name, tables)
         except NoTarget as error:
             raise ValueError(f"--mnn-target: {error}") from None
         if target is not None:
             found[name] = target
     for model in models:
-        if not model.is_on_host and model.limits.max_latency_ratio is not None:
+        timed = model.is_on_host or any(found[name].is_device for name in model.targets)
+        if model.limits.max_latency_ratio is not None and not timed:
+            why = {NO_TIME if found[name].emulated else UNSAID for name in model.targets}
             raise ValueError(
-                f"--mnn-max-latency-ratio: {' and '.join(model.targets)} can't be timed (emulation says nothing of a "
-                "device's time); add --mnn-target=host"
+                f"--mnn-max-latency-ratio: {' and '.join(model.targets)} can't be timed ({'; '.join(sorted(why))}); "
+                "add --mnn-target=host"
             )
     return found
 

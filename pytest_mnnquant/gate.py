@@ -19,9 +19,10 @@ from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.store import Store, file_digest
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.execute import Run, run
-from pytest_mnnquant.runtime.timing import MemoryUse, memory_use
+from pytest_mnnquant.runtime.timing import MemoryUse
 from pytest_mnnquant.settings import ModelSettings
 from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError, Spec
+from pytest_mnnquant.targets.target import TargetFailure
 
 #: What can be wrong with a model, its data or MNN, as opposed to a mistake of ours.
 UNUSABLE: Final = (SourceError, NativeFailure, BadModel, OSError)
@@ -62,6 +63,7 @@ class Gate:
         #: The same on targets, for `on_target`; and the float model's runs there, by the target's name.
         self.kept_elsewhere: dict[tuple[str, str | None, str], Any] = {}
         self.float_runs: dict[str, Run] = {}
+        self.float_memories: dict[str, Mapping[int, MemoryUse]] = {}
         self._calibration = settings.calibration if calibration is None else calibration
         self._evaluation = settings.evaluation if evaluation is None else evaluation
 
@@ -96,12 +98,6 @@ class Gate:
         return run(source.model, inputs, timeout=self.settings.timeout, batched=source.batched)
 
     @cached_property
-    def float_memory(self) -> Mapping[int, MemoryUse]:
-        """What the float model holds in memory when it runs, by memory mode."""
-        settings = self.settings
-        return memory_use(self.prepared.model, self.inputs, timeout=settings.timeout, threads=settings.timing.threads)
-
-    @cached_property
     def float_json(self) -> dict[str, Any] | None:
         """The float model in the report; None when there is none."""
         return None if isinstance(self._prepared, Unusable) else file_json(self._prepared.model)
@@ -115,6 +111,9 @@ class Gate:
 
 def why(error: Exception) -> Finding:
     """One of `UNUSABLE` as a finding."""
+    if isinstance(error, TargetFailure):
+        cause = f"last lines of its log:\n{error.log}" if error.log else ""
+        return Finding("MNQ620", error.what, cause=cause, remedy=error.remedy)
     if isinstance(error, NativeFailure):
         return Finding("MNQ201", error.what, cause=f"last lines of MNN's log:\n{error.log}" if error.log else "")
     if isinstance(error, BadModel):

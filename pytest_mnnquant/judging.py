@@ -36,7 +36,6 @@ from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.proof import FLOAT_MNN, VARIANTS_FLOAT
 from pytest_mnnquant.quantize.recipes import Recipe
 from pytest_mnnquant.quantize.repeat import repeated
-from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.timing import TimingSettings
 from pytest_mnnquant.settings import Limits
 from pytest_mnnquant.sources.metric import load_metric
@@ -243,7 +242,7 @@ def _latency(case: Case, limits: Limits, strict: bool) -> Result:
 
 def timing_of(case: Case, limits: Limits) -> TimingSettings:
     """How a variant is timed: as the settings say, until it is known on which side of the limit it is."""
-    limit = limit_on(limits.max_latency_ratio, host_facts())
+    limit = limit_on(limits.max_latency_ratio, case.host)
     return dataclasses.replace(case.gate.settings.timing, limit=limit)
 
 
@@ -251,7 +250,7 @@ def _memory(case: Case, limits: Limits, strict: bool) -> Result:
     if case.model.has_subgraphs or case.gate.prepared.model.has_subgraphs:
         return skipped("memory", "MNN does not tell the memory of models with While or If bodies")
     mode = case.gate.settings.timing.memory_mode
-    return check_memory(case.gate.float_memory, case.memory, case.recipe.activations, mode)
+    return check_memory(case.float_memory, case.memory, case.recipe.activations, mode)
 
 
 _JUDGES: Final[dict[str, Callable[[Case, Limits, bool], Result]]] = {

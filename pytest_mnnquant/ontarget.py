@@ -12,15 +12,15 @@ import numpy.typing as npt
 
 from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks.elsewhere import ROUNDING, ElsewhereEvidence, OpDifference, differences
-from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.gate import Unusable
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.runtime.execute import Run, run
+from pytest_mnnquant.runtime.execute import Run
+from pytest_mnnquant.runtime.host import Host
 from pytest_mnnquant.runtime.operators import lone_operators, run_operators, tensor_samples
-from pytest_mnnquant.targets.target import NO_TRACE, Target
+from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure
 
 # So many samples, those that differ most, are looked at operator by operator, in so many bytes.
 _SAMPLES: Final = 8
@@ -35,34 +35,44 @@ class OnTarget(Case):
         self.home = home
         self._place = target
         self.target = target.name
+        self.send = target.send
         self.label = f"{home.label}@{target.name}"
 
     @cached_property
     def _variant(self) -> Variant | Unusable:
         return self.home._variant
 
-    def _run(self, model: Model) -> Run:
-        """A model on the evaluation data, there. Raises `Unusable` where the target does not do its work."""
-        gate = self.gate
+    @property
+    def run(self) -> Run:
+        """The variant on the same inputs as the float model, there. A target that fails once is not asked again."""
+        if isinstance(self._ran_there, TargetFailure):
+            raise self._ran_there
+        return self._ran_there
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the target does not run it; the execution check says why."""
+        return not self.is_unusable and isinstance(self._ran_there, TargetFailure)
+
+    @cached_property
+    def _ran_there(self) -> Run | TargetFailure:
+        self.say("running")
         try:
-            found = run(
-                model,
-                gate.inputs,
-                timeout=gate.settings.timeout,
-                batched=gate.prepared.batched,
-                send=self._place.send,
-            )
-        except NativeFailure as error:
-            raise Unusable(self._failure(error)) from None
+            return self._ran(self.model)
+        except TargetFailure as error:
+            return error
+
+    def _run(self, model: Model) -> Run:
+        found = super()._run(model)
         return found if self._place.place.tells_int8 else dataclasses.replace(found, trace=None)
 
-    def _failure(self, error: NativeFailure) -> Finding:
-        return Finding(
-            "MNQ620",
-            error.what,
-            cause=f"last lines of its log:\n{error.log}" if error.log else "",
-            remedy=f"see what works there: pytest-mnnquant target check {self.target}",
-        )
+    @property
+    def host(self) -> Host:
+        """The machine that it runs on; known when something has run there."""
+        if self._place.place.host is None:
+            self.run  # noqa: B018
+        assert self._place.place.host is not None
+        return self._place.place.host
 
     @property
     def exact_run(self) -> tuple[Run, tuple[str, ...]]:
@@ -122,8 +132,7 @@ class OnTarget(Case):
     @property
     def place(self) -> Mapping[str, Any]:
         """What the target told of itself, for the report."""
-        told = dataclasses.asdict(self._place.place)
-        return {"name": self.target, "emulated": self._place.emulated, **told, "int8": list(told["int8"])}
+        return {"name": self.target, "emulated": self._place.emulated, **self._place.place.as_json()}
 
     @cached_property
     def as_json(self) -> dict[str, Any]:

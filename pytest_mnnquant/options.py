@@ -169,8 +169,8 @@ OPTIONS: Final = (
     Option("no_cache", "make everything anew", kind=bool, default=False, per_model=False),
     Option("exporter", "PyTorch's ONNX exporter: torchscript or dynamo (default: torchscript)", "NAME",
            default="torchscript", choices=("torchscript", "dynamo")),
-    Option("target", "where execution and accuracy are judged: host, aarch64 (emulated; aarch64:cortex-a53, ...) or a "
-           "name of the configuration (repeatable; default: host)", "NAME", many=True, default=("host",)),
+    Option("target", "where what runs is judged: host, aarch64 (emulated; aarch64:cortex-a53, ...), ssh://USER@MACHINE "
+           "or a name of the configuration (repeatable; default: host)", "NAME", many=True, default=("host",)),
     Option("strict", "skipped and inconclusive checks fail where there is something to judge; confidence bounds decide",
            kind=bool, default=False, per_model=False),
     Option("suggest", "where accuracy fails, search for layers to leave float, other bits or another observer, and try "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES, ON_HOST, ON_TARGET
+from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES, ON_DEVICE, ON_TARGET
 from pytest_mnnquant.config import configured_names, model_spec, read_settings
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.history.baseline import BadBaseline, Baseline, read_baseline
@@ -25,7 +25,11 @@ from pytest_mnnquant.report.progress import Progress
 from pytest_mnnquant.runtime.progress import listen
 from pytest_mnnquant.settings import ModelSettings, Settings
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
-from pytest_mnnquant.targets.target import HOST
+from pytest_mnnquant.targets.ssh import SCHEME
+from pytest_mnnquant.targets.target import HOST, Target
+
+#: What runs elsewhere, by name.
+Targets = Mapping[str, Target]
 
 
 class Bench:
@@ -156,7 +160,9 @@ def start(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--mnn-update-baseline: {bench.baseline}; {bench.baseline.remedy}")
         if is_read_only(bench.settings.baseline):
             raise pytest.UsageError(f"--mnn-update-baseline: {bench.settings.baseline} is read-only")
-    known = [check_id for gate in bench.gates for check_id in all_ids(gate, bench.checks)] + [bench.entries_id]
+    known = [check_id for gate in bench.gates for check_id in all_ids(gate, bench.settings.targets, bench.checks)] + [
+        bench.entries_id
+    ]
     for wanted in ids:
         if not any(is_part(check_id, wanted) for check_id in known):
             raise pytest.UsageError(f"no check is called {wanted}; --co lists them")
@@ -183,6 +189,9 @@ def _targets(ids: list[str]) -> list[str]:
 def place_of(check_id: str) -> tuple[str, str]:
     """The variant of an id, such as `int8[eval]`, and the target behind its @; empty where there is none."""
     variant = check_id.partition("::")[2].partition("::")[0]
+    label, at, target = variant.partition(f"@{SCHEME}")  # Behind it there may be an @ more: ssh://USER@MACHINE.
+    if at:
+        return label, SCHEME + target
     label, at, target = variant.rpartition("@")
     if not at or label.endswith("]"):
         return (label, target) if at else (variant, "")
@@ -205,19 +214,21 @@ def variants(gate: Gate) -> Iterator[tuple[str, str | None]]:
             yield name, mode
 
 
-def all_ids(gate: Gate, checks: tuple[str, ...] = CHECKS) -> Iterator[str]:
+def all_ids(gate: Gate, targets: Targets, checks: tuple[str, ...] = CHECKS) -> Iterator[str]:
     """The ids of all checks of a source."""
     for name, mode in variants(gate):
         label = recipe_named(name).label(mode)
-        for target, check in places(gate, checks):
+        for target, check in places(gate, targets, checks):
             yield f"{gate.settings.node}::{label}{'@' * bool(target)}{target}::{check}"
 
 
-def places(gate: Gate, checks: tuple[str, ...] = CHECKS) -> Iterator[tuple[str, str]]:
+def places(gate: Gate, targets: Targets, checks: tuple[str, ...] = CHECKS) -> Iterator[tuple[str, str]]:
     """The checks of each variant of a source, each with the target that it judges; empty for this machine."""
     on_host = gate.settings.is_on_host
-    yield from (("", check) for check in checks if on_host or check not in ON_HOST)
-    yield from ((target, check) for target in gate.settings.targets if target != HOST for check in ON_TARGET)
+    yield from (("", check) for check in checks if on_host or check not in ON_DEVICE)
+    for name in gate.settings.targets:
+        if name != HOST:
+            yield from ((name, check) for check in (ON_DEVICE if targets[name].is_device else ON_TARGET))
 
 
 def is_part(check_id: str, wanted: str) -> bool:

@@ -25,7 +25,7 @@ class Together(LoadScopeScheduling):  # type: ignore[misc]
         for gate in state.gates:
             for name, mode in variants(gate):
                 variant = f"{gate.settings.node}::{recipe_named(name).label(mode)}"
-                for target, check in places(gate, state.checks):
+                for target, check in places(gate, state.settings.targets, state.checks):
                     self._variants[f"{variant}{'@' * bool(target)}{target}::{check}"] = variant
 
     def _split_scope(self, nodeid: str) -> str:

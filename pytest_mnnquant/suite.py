@@ -14,12 +14,13 @@ from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.checks.roots import STILL
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.judging import check
-from pytest_mnnquant.ontarget import on_target
+from pytest_mnnquant.ontarget import OnTarget, on_target
 from pytest_mnnquant.records import keep, keep_baseline
 from pytest_mnnquant.report.failure import failure_text, findings_text
 from pytest_mnnquant.session import Bench, bench_of, is_part, places, variants
 
-_BLOCKERS: Final = "conversion"
+_CONVERSION: Final = "conversion"
+_EXECUTION: Final = "execution"
 
 
 class CheckFailed(Exception):
@@ -47,7 +48,7 @@ class ModelCollector(pytest.Collector):
         state = bench_of(self.config)
         for name, mode in variants(self.gate):
             home = case_of(self.gate, name, mode)
-            for target, name_of_check in places(self.gate, state.checks):
+            for target, name_of_check in places(self.gate, state.settings.targets, state.checks):
                 case = on_target(home, state.settings.targets[target]) if target else home
                 yield CheckItem.of(self, case, name_of_check)
 
@@ -86,7 +87,7 @@ class CheckItem(_PlainItem):
         """Judge; fail, skip or pass by the outcome."""
         state = bench_of(self.config)
         updates = self.check == BASELINE and state.settings.updates_baseline  # It judges nothing then.
-        blocker = None if self.check == _BLOCKERS or updates else self._blocker(state)
+        blocker = None if self.check == _CONVERSION or updates else self._blocker(state)
         if blocker:
             pytest.skip(blocker)
         result = self.judge(state)
@@ -120,10 +121,13 @@ class CheckItem(_PlainItem):
         return self.nodeid.rpartition("::")[0].removesuffix(f"@{self.case.target}")
 
     def _blocker(self, state: Bench) -> str:
-        """Why there is nothing to judge, if the conversion check of this variant already fails with that."""
-        if not self.case.is_unusable or f"{self._home}::{_BLOCKERS}" not in state.selected:
-            return ""
-        return f"blocked: there is no model to judge, see {self._home.rpartition('::')[2]}::{_BLOCKERS}"
+        """Why there is nothing to judge, if a check of this variant already fails with that."""
+        if self.case.is_unusable and f"{self._home}::{_CONVERSION}" in state.selected:
+            return f"blocked: there is no model to judge, see {self._home.rpartition('::')[2]}::{_CONVERSION}"
+        asks = self.check != _EXECUTION and f"{self.nodeid.rpartition('::')[0]}::{_EXECUTION}" in state.selected
+        if asks and isinstance(self.case, OnTarget) and self.case.is_lost:
+            return f"blocked: {self.case.target} did not run it, see {self.case.label}::{_EXECUTION}"
+        return ""
 
     def reportinfo(self) -> tuple[Any, int | None, str]:
         """Where the item comes from, and its title."""

@@ -45,15 +45,16 @@ UsePAM no
 PermitRootLogin yes
 PasswordAuthentication no
 MaxStartups 100
-Subsystem sftp internal-sftp
+ForceCommand PATH={python}:/usr/bin:/bin sh -c "$SSH_ORIGINAL_COMMAND"
 """
 
 
 @dataclass
 class SshHost:
-    """A host that answers at an address of its own. `folder` holds its keys, and `known_hosts` that of its clients.
+    """A host that answers at an address of its own; its python3 is the one that runs this.
 
-    What runs there sees the folders of this machine, but for those that are `hidden`: these are empty there.
+    `folder` holds its keys, and `known_hosts` that of its clients. What runs there sees the folders of this machine,
+    but for those that are `hidden`: these are empty there.
     """
 
     name: str
@@ -157,7 +158,8 @@ def ssh_host(folder: Path, number: int = 0, hidden: tuple[Path, ...] = ()) -> It
     try:
         _keygen(folder / "key")
         _keygen(folder / "host_key")
-        (folder / "sshd_config").write_text(_CONFIG.format(address=there, folder=folder), encoding="utf-8")
+        config = _CONFIG.format(address=there, folder=folder, python=Path(sys.executable).parent)
+        (folder / "sshd_config").write_text(config, encoding="utf-8")
         host.know()
         host.start()
         yield host

@@ -21,6 +21,6 @@ CHECKS: Final = (
 BASELINE: Final = "baseline"
 ENTRIES: Final = "entries"
 
-#: The checks that judge what runs where it runs: on each target. Time and memory are this machine's only, so far.
+#: The checks that judge what runs where it runs: on each target; and those that only a real device can answer too.
 ON_TARGET: Final = ("execution", "accuracy")
-ON_HOST: Final = (*ON_TARGET, "latency", "memory")
+ON_DEVICE: Final = (*ON_TARGET, "latency", "memory")

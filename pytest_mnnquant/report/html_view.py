@@ -9,6 +9,7 @@ from typing import Any, Final
 from pytest_mnnquant.checks.figures import label_of
 from pytest_mnnquant.report.html_figures import EMPTY, Cell, cells, details
 from pytest_mnnquant.report.html_layers import LayerView, layer_views
+from pytest_mnnquant.report.places import place_table, places_of
 from pytest_mnnquant.report.rows import FAILED, OK, OPEN, Row, rows_of
 
 #: The word and the sign of each outcome: no verdict is told by its colour alone.
@@ -73,6 +74,7 @@ class ModelView:
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
     checks: tuple[str, ...]
     modes: tuple[Json, ...]
+    places: tuple[tuple[str, ...], ...]
 
 
 def model_views(report: Json, portraits: Mapping[tuple[str, str], Json]) -> tuple[ModelView, ...]:
@@ -94,7 +96,9 @@ def _model(place: str, model: Json, told: Sequence[Row], portraits: Mapping[tupl
     checks = tuple(dict.fromkeys(name for one in variants for name in one.checks))
     source = model.get("source") or ""
     modes = tuple(model.get("modes", ()))
-    return ModelView(place, model["name"], source, model.get("float"), variants, rows, checks, modes)
+    beside = places_of(model)
+    places = tuple(place_table(beside)) if beside else ()
+    return ModelView(place, model["name"], source, model.get("float"), variants, rows, checks, modes, places)
 
 
 def _variant(place: str, variant: Json, row: Row, portrait: Json) -> VariantView:

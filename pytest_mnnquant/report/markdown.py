@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.checks.figures import label_of
+from pytest_mnnquant.report.places import TITLE, PlaceRow, place_table, places_of
 from pytest_mnnquant.report.rows import FAILED, FIGURES, Json, Told, rows_of, told, verdict_of, worst
 from pytest_mnnquant.report.width import cut, shown
 
@@ -58,6 +59,8 @@ def _blocks(report: Json) -> Iterator[_Block]:
     yield _Block(_HEAD, f"## MNN quantization: {worst(outcomes) if outcomes else 'nothing was checked'}")
     for model in models:
         yield _Block(_TABLE, _table(model, strict))
+        if rows := places_of(model):
+            yield _Block(_TABLE, _beside(rows))
         yield from (_Block(_ERROR, _details(one)) for one in told(model, "error"))
         yield from (_Block(_GAP, _details(one)) for one in told(model, "gap"))
         yield from (_Block(_MODES, f"{_code(one['recipe'])}: {_text(one['verdict'])}.") for one in model["modes"])
@@ -86,6 +89,12 @@ def _table(model: Json, strict: bool) -> str:
         outcome = f"**{row.outcome}**: {_text(row.checks)}" if row.checks else f"**{row.outcome}**"
         lines.append(f"| {_code(row.label)} | {' | '.join(map(_text, row.figures))} | {outcome} |")
     return "\n".join(lines)
+
+
+def _beside(rows: Sequence[PlaceRow]) -> str:
+    head, *lines = ([_text(cell) for cell in line] for line in place_table(rows))
+    table = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([f"{TITLE.capitalize()}:", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|", *table])
 
 
 def _details(one: Told) -> str:

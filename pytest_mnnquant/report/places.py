@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,13 +11,17 @@ from pytest_mnnquant.report.width import cut, pad, shown, width
 
 Json = Mapping[str, Any]
 FLOAT, HOST = "float", "host"
+TITLE: Final = "places side by side"
 #: What this machine computes where its own kernels are known to be wrong, beside what was judged.
 AS_RUN: Final = "host as it runs"
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceRow:
-    """One variant in one place; `steps` is how far its outputs are from this machine's, at most."""
+    """One variant in one place; `steps` is how far its outputs are from this machine's, at most.
+
+    `latency` and `memory` are times the float model's in the same place, where that was measured.
+    """
 
     variant: str
     place: str
@@ -24,10 +29,12 @@ class PlaceRow:
     value: float | None
     cosine: float | None
     steps: float | None = None
+    latency: float | None = None
+    memory: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The form it has in the report."""
-        return {name: getattr(self, name) for name in ("variant", "place", "metric", "value", "cosine", "steps")}
+        return dataclasses.asdict(self)
 
 
 def places_of(model: Json) -> list[PlaceRow]:
@@ -49,24 +56,30 @@ def _rows(label: str, found: Sequence[tuple[Json, Json]]) -> Iterator[PlaceRow]:
         if as_run := metrics.get("as_run"):
             yield PlaceRow(label, AS_RUN, metric, as_run["task"], as_run["cosine"])
         steps = (metrics.get("difference") or {}).get("steps")
-        yield PlaceRow(label, variant.get("target") or HOST, metric, value, _cosine(metrics), steps)
+        ratios = (_measured(variant, check, f"{check}_ratio") for check in ("latency", "memory"))
+        yield PlaceRow(label, variant.get("target") or HOST, metric, value, _cosine(metrics), steps, *ratios)
+
+
+def place_table(rows: Sequence[PlaceRow]) -> list[tuple[str, ...]]:
+    """The rows as cells, a heading first; a column that is empty in all is left out."""
+    metric = next((row.metric for row in rows if row.metric), "")
+    table, last = [("", "place", metric, "cosine", "from host", "latency", "memory")], ""
+    for row in rows:
+        name, last = "" if row.variant == last else row.variant, row.variant
+        steps, times = "" if row.steps is None else f"{row.steps:.3g} steps", (_times(row.latency), _times(row.memory))
+        table.append((name, row.place, _number(row.value), _number(row.cosine), steps, *times))
+    told = [place for place in range(len(table[0])) if any(line[place] for line in table[1:])]
+    return [tuple(line[place] for place in told) for line in table]
 
 
 def place_lines(rows: Sequence[PlaceRow], columns: int = 80) -> list[str]:
     """The rows as lines of a terminal."""
     if not rows:
         return []
-    metric = next((row.metric for row in rows if row.metric), "")
-    head = ("", "place", *((metric,) if metric else ()), "cosine", "from host")
-    cells, last = [head], ""
-    for row in rows:
-        name = "" if row.variant == last else shown(row.variant)
-        last = row.variant
-        figures = (_number(row.value), _number(row.cosine)) if metric else (_number(row.cosine),)
-        cells.append((name, shown(row.place), *figures, "" if row.steps is None else f"{row.steps:.3g} steps"))
-    widths = [max(width(line[place]) for line in cells) for place in range(len(head))]
+    cells = [tuple(map(shown, line)) for line in place_table(rows)]
+    widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(pad(cell, wide) for cell, wide in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return ["  places side by side:", *(cut(f"    {line}", columns) for line in lines)]
+    return [f"  {TITLE}:", *(cut(f"    {line}", columns) for line in lines)]
 
 
 def _label(variant: Json) -> str:
@@ -79,6 +92,11 @@ def _accuracy(variant: Json) -> Json | None:
     return found or None
 
 
+def _measured(variant: Json, check: str, figure: str) -> float | None:
+    found = (one["metrics"].get(figure) for one in variant["checks"] if one["check"] == check)
+    return next(found, None)
+
+
 def _cosine(metrics: Json) -> float | None:
     found = (one["cosine"] for one in (metrics.get("outputs") or {}).values())
     return min((one for one in found if one is not None), default=None)
@@ -86,3 +104,7 @@ def _cosine(metrics: Json) -> float | None:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}x"

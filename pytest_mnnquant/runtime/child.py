@@ -10,10 +10,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pytest_mnnquant.runtime.progress import advance_child, is_heard
-from pytest_mnnquant.runtime.standing import Standing, end_family
+from pytest_mnnquant.runtime.standing import end_family
 
 #: MNN's program, which is all that another machine needs of this package.
 RUNNER: Final = Path(__file__).with_name("runner.py")
@@ -35,6 +35,21 @@ class NativeFailure(Exception):
         return f"{self.what}\nlast lines of its log:\n{self.log}" if self.log else self.what
 
 
+class Ready(Protocol):
+    """What stands ready to run jobs."""
+
+    def run(self, job_file: Path, program: Path, timeout: float) -> int:
+        """Have a program work on a job's folder; returns its exit status, negative for a signal.
+
+        Raises `subprocess.TimeoutExpired`, `OSError`, and `NativeFailure` where it knows why there is none.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what waits for jobs."""
+        ...
+
+
 def run_job(
     task: str,
     folder: Path,
@@ -44,7 +59,7 @@ def run_job(
     who: str = "MNN",
     program: Path | None = None,
     python: Sequence[str] = (sys.executable,),
-    standing: Standing | None = None,
+    ready: Ready | None = None,
     env: Mapping[str, str] | None = None,
     **job: Any,
 ) -> dict[str, Any]:
@@ -52,7 +67,7 @@ def run_job(
 
     `what` names the step for messages ("converting net.onnx"), `who` whose code it is that may crash. `timeout` is in
     seconds. `program` is run instead of MNN's runner, by `python`, the words of a command that may run one elsewhere;
-    `standing` is a runner that waits for jobs, and takes the place of both. `env` is added to the environment.
+    `ready` waits for jobs, and takes the command's place. `env` is added to the environment.
     """
     folder = folder.resolve()
     job_file, log_file = folder / "job.json", folder / "log.txt"
@@ -60,10 +75,13 @@ def run_job(
         (folder / left).unlink(missing_ok=True)
     job_file.write_text(json.dumps({"protocol": _PROTOCOL, "task": task, **job}), encoding="utf-8")
     try:
-        if standing is not None:
-            status = standing.run(job_file, timeout)
+        if ready is not None:
+            status = ready.run(job_file, program or RUNNER, timeout)
         else:
             status = _run([*python, str(program or RUNNER), str(job_file)], log_file, env or {}, timeout)
+    except NativeFailure as error:
+        error.what = f"{what}: {error.what}"
+        raise
     except subprocess.TimeoutExpired:
         raise NativeFailure(f"{what}: no end after {timeout:g} s (limit: --mnn-timeout)", tail(log_file)) from None
     result_file = folder / "result.json"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -58,8 +60,14 @@ class Host:
 
 def host_facts(log: Path | None = None) -> Host:
     """This machine; `log` is what MNN printed when a session was made."""
-    name, machine, processor, features = _system()
-    return Host(name, machine, processor, features, features_used(log) if log is not None else ())
+    facts = _facts(platform.node(), platform.machine(), _cpu_info(), platform.processor())
+    return facts if log is None else dataclasses.replace(facts, used=features_used(log))
+
+
+def host_told(told: Mapping[str, Any], log: Path) -> Host:
+    """Another machine, by what the runner told of it there (`runner.place`)."""
+    facts = _facts(told["node"], told["machine"], told["cpu"], "")
+    return dataclasses.replace(facts, used=features_used(log))
 
 
 def features_used(log: Path) -> tuple[str, ...]:
@@ -70,13 +78,18 @@ def features_used(log: Path) -> tuple[str, ...]:
 
 
 @cache
-def _system() -> tuple[str, str, str, tuple[str, ...]]:
+def _cpu_info() -> str:
+    """As `runner.cpu_info` has it, which is another program."""
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
     except OSError:
-        text = ""
-    lines = dict(re.findall(r"^([^\n:]+?)\s*:[ \t]*([^\n]*)$", text, re.MULTILINE))
+        return ""
+
+
+@cache
+def _facts(name: str, machine: str, cpu: str, processor: str) -> Host:
+    """A machine, by what Linux tells of its processors."""
+    lines = dict(re.findall(r"^([^\n:]+?)\s*:[ \t]*([^\n]*)$", cpu, re.MULTILINE))
     flags = set((lines.get("flags") or lines.get("Features") or "").split())
     features = tuple(dict.fromkeys(name for flag, name in _FLAGS.items() if flag in flags))
-    processor = lines.get("model name") or lines.get("CPU part") or platform.processor()
-    return platform.node(), platform.machine(), processor, features
+    return Host(name, machine, lines.get("model name") or lines.get("CPU part") or processor, features, ())

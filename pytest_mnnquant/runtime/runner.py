@@ -18,6 +18,12 @@ from pathlib import Path
 from typing import Any
 
 PROTOCOL = 1
+# Between two versions: the one that is here and the one that was expected.
+OTHER_MNN = "is there, expected was"
+
+
+class Refused(Exception):
+    """A job from elsewhere is not tried."""
 
 
 def convert(job: dict[str, Any]) -> dict[str, Any]:
@@ -446,26 +452,59 @@ def check_arrived(files: dict[str, str]) -> None:
     """Refuse to work on anything but what was sent."""
     for name, expected in files.items():
         if not Path(name).is_file():
-            raise ValueError(f"{name} did not arrive")
+            raise Refused(f"{name} did not arrive")
         if sha256(Path(name)) != expected:
-            raise ValueError(f"{name} arrived damaged: its SHA-256 is not that of what was sent")
+            raise Refused(f"{name} arrived damaged: its SHA-256 is not that of what was sent")
 
 
 def leaving(sent: dict[str, str]) -> dict[str, Any]:
     """What the result of a job from elsewhere says besides: the files that are left, and where they were made."""
-    import MNN
+    left = [path for pattern in ("*.npy", "*.npz") for path in Path().glob(pattern) if path.name not in sent]
+    return {"files": {path.name: sha256(path) for path in left}, "place": place()}
+
+
+def place() -> dict[str, str]:
+    """What machine this is, and which versions are here."""
     import numpy as np
 
-    left = [path for pattern in ("*.npy", "*.npz") for path in Path().glob(pattern) if path.name not in sent]
     return {
-        "files": {path.name: sha256(path) for path in left},
-        "place": {
-            "machine": os.uname().machine,
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "numpy": np.__version__,
-            "mnn": MNN.version() if hasattr(MNN, "version") else "",  # Old ones don't tell.
-        },
+        "node": os.uname().nodename,
+        "machine": os.uname().machine,
+        "cpu": cpu_info(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "numpy": np.__version__,
+        "mnn": mnn_version(),
     }
+
+
+def mnn_version() -> str:
+    """The version of MNN; its own word, else (old ones don't tell) that of its package. Empty where neither tells."""
+    import MNN
+
+    if hasattr(MNN, "version"):
+        return str(MNN.version())
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("MNN")
+    except PackageNotFoundError:
+        return ""
+
+
+def check_mnn(expected: str) -> None:
+    """Refuse to work with another MNN than is expected, where that is known."""
+    found = mnn_version()
+    if found not in ("", expected):
+        raise Refused(f"MNN {found} {OTHER_MNN} {expected}")
+
+
+def cpu_info() -> str:
+    """What Linux tells of the first processor; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return text.partition("\n\n")[0]
 
 
 def die_with_parent() -> None:
@@ -502,10 +541,13 @@ def work(job_file: Path) -> None:
     sent = job.get("sent")
     try:
         if sent is not None:
+            check_mnn(job["mnn"])
             check_arrived(sent)
         result = TASKS[job["task"]](job)
         if sent is not None:
             result.update(leaving(sent))
+    except Refused as error:
+        result = {"error": str(error)}
     except Exception as error:
         result = {"error": f"{type(error).__name__}: {error}"}
     sys.stdout.flush()

@@ -28,8 +28,8 @@ class Standing:
         self._process: subprocess.Popen[bytes] | None = None
         self._end: Callable[[], object] = lambda: None
 
-    def run(self, job_file: Path, timeout: float) -> int:
-        """Have a job run; returns the exit status of its fork, negative for a signal.
+    def run(self, job_file: Path, program: Path, timeout: float) -> int:
+        """Have a job run by the program that stands; returns the exit status of its fork, negative for a signal.
 
         Raises `subprocess.TimeoutExpired` after `timeout` seconds, with which the process ends, and `OSError` where it
         can't be started.

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from pytest_mnnquant.metrics.ratio import FEWEST, paired_ratio
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.runtime.execute import Arrays, Job, renamed, traced
-from pytest_mnnquant.runtime.host import Host, host_facts
+from pytest_mnnquant.runtime.child import run_job
+from pytest_mnnquant.runtime.execute import Arrays, Job, Send, renamed, traced
+from pytest_mnnquant.runtime.host import Host, host_facts, host_told
 
 _PROGRAM: Final = Path(__file__).with_name("timer.py")
 #: MNN's numbers for `precision`; it ignores texts that it does not know.
@@ -93,11 +94,17 @@ class OpTime:
 
 
 def paired_times(
-    reference: Model, candidate: Model, inputs: Arrays, *, timeout: float, settings: TimingSettings | None = None
+    reference: Model,
+    candidate: Model,
+    inputs: Arrays,
+    *,
+    timeout: float,
+    settings: TimingSettings | None = None,
+    send: Send = run_job,
 ) -> PairedTimes:
     """Time both models side by side in one process, interleaved. Raises `NativeFailure`."""
     how = settings or TimingSettings()
-    with Job(reference, _repeated(inputs, how.batch)) as job:
+    with Job(reference, _repeated(inputs, how.batch), send) as job:
         result = job.run(
             "paired",
             what=f"timing {candidate.path.name}",
@@ -110,23 +117,29 @@ def paired_times(
             memory=how.memory_mode,
             **{**dataclasses.asdict(how), "precision": PRECISIONS[how.precision]},
         )
-        host = host_facts(job.folder / "log.txt")
+        log = job.folder / "log.txt"
+        host = host_told(result["place"], log) if "place" in result else host_facts(log)
     first, second = (np.array(times) for times in result["times"])
     return PairedTimes(first, second, result["loops"], tuple(result["starts"]), how, host)
 
 
-def memory_use(model: Model, inputs: Arrays, *, timeout: float, threads: int = 1) -> Mapping[int, MemoryUse]:
+def memory_use(
+    model: Model, inputs: Arrays, *, timeout: float, threads: int = 1, send: Send = run_job
+) -> Mapping[int, MemoryUse]:
     """What a model holds in each of `MEMORY_MODES`, to be loaded and run on one sample. Raises `NativeFailure`."""
     what = f"measuring the memory of {model.path.name}"
-    result = _alone("memory", what, model, _repeated(inputs, 1), timeout, threads=threads, modes=list(MEMORY_MODES))
+    how = {"threads": threads, "modes": list(MEMORY_MODES)}
+    result = _alone("memory", what, model, _repeated(inputs, 1), timeout, send, **how)
     return {int(mode): MemoryUse(**figures) for mode, figures in result["modes"].items()}
 
 
-def op_times(model: Model, inputs: Arrays, *, timeout: float, settings: TimingSettings) -> tuple[OpTime, ...]:
+def op_times(
+    model: Model, inputs: Arrays, *, timeout: float, settings: TimingSettings, send: Send = run_job
+) -> tuple[OpTime, ...]:
     """What each operator takes, in the order in which they run. Raises `NativeFailure`."""
     what = f"timing the operators of {model.path.name}"
     how = {"memory": settings.memory_mode, "precision": PRECISIONS[settings.precision], "threads": settings.threads}
-    result = _alone("profile", what, model, _repeated(inputs, settings.batch), timeout, runs=30, **how)
+    result = _alone("profile", what, model, _repeated(inputs, settings.batch), timeout, send, runs=30, **how)
     found = ((traced(name, kind), seconds) for name, kind, seconds in result["ops"])
     return tuple(OpTime(op.name, op.kind, seconds, op.int8) for op, seconds in found)
 
@@ -136,8 +149,8 @@ def _repeated(inputs: Arrays, batch: int) -> Arrays:
     return {name: np.repeat(array[:1], batch, axis=0) for name, array in inputs.items()}
 
 
-def _alone(task: str, what: str, model: Model, batch: Arrays, timeout: float, **job: Any) -> dict[str, Any]:
+def _alone(task: str, what: str, model: Model, batch: Arrays, timeout: float, send: Send, **job: Any) -> dict[str, Any]:
     """A task of the timer on one model and one batch."""
     path, size = str(model.path.resolve()), len(next(iter(batch.values())))
-    with Job(model, batch) as child:
+    with Job(model, batch, send) as child:
         return child.run(task, what=what, timeout=timeout, program=_PROGRAM, model=path, batch=size, **job)

@@ -12,7 +12,7 @@ import numpy as np
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.runtime.child import run_job
 from pytest_mnnquant.runtime.execute import run
-from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure
+from pytest_mnnquant.targets.target import NO_TIME, NO_TRACE, UNSAID, Target, TargetFailure
 
 
 def checked(target: Target, timeout: float) -> Iterator[str]:
@@ -30,4 +30,4 @@ def checked(target: Target, timeout: float) -> Iterator[str]:
     yield f"  accuracy: yes (a model of one operator took {took:.1f} s; numpy {place.numpy})"
     yield f"  execution: {'yes' if place.tells_int8 and ran.trace else f'no, {NO_TRACE.format(mnn=place.mnn)}'}"
     yield f"  instructions of MNN's int8 kernels: {kernels}"
-    yield f"  latency, memory: no, {'an emulator does not tell a device' if target.emulated else 'not from here yet'}"
+    yield f"  latency, memory: {'yes' if target.is_device else f'no, {NO_TIME if target.emulated else UNSAID}'}"

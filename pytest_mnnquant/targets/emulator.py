@@ -91,7 +91,7 @@ class Emulator:
         if cpu not in ("", *CPUS) and cpu not in (known := cpus(str(self.qemu))):
             raise NoTarget(f"{self.name}:{cpu}: qemu knows no processor {cpu!r}; it knows: {', '.join(known)}")
         name = f"{self.name}:{cpu}" if cpu else self.name
-        return Target(name, lambda _folder: words, emulated=True, standing=Standing([*words, str(RUNNER)]))
+        return Target(name, ready=Standing([*words, str(RUNNER)]), mnn=self.mnn, emulated=True)
 
 
 def emulated(name: str) -> Target | None:

@@ -1,30 +1,97 @@
-"""Targets by their names."""
+"""Targets by their names: this machine, the emulator, machines behind ssh, and those of the configuration."""
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from pytest_mnnquant.targets.emulator import CPUS, NAME, emulated
-from pytest_mnnquant.targets.target import HOST, NoTarget, Target, own_command
+from pytest_mnnquant.targets.ssh import SCHEME, Remote
+from pytest_mnnquant.targets.target import HOST, NoTarget, Target, own_mnn
 
-_FORMS: Final = f"{HOST}, {NAME} (:{', :'.join(CPUS)}), {NAME}-3.0.0 (MNN of that version), or one of the configuration"
+#: What stands for the job's folder in a command of one's own.
+FOLDER: Final = "{folder}"
+_FORMS: Final = (
+    f"{HOST}, {NAME} (:{', :'.join(CPUS)}), {NAME}-3.0.0 (MNN of that version), {SCHEME}USER@MACHINE, or one of the "
+    "configuration"
+)
+# The keys of a target's table, with the type of each; those beside `command` and beside `ssh`.
+_KEYS: Final[Mapping[str, Mapping[str, type[Any]]]] = {
+    "command": {"command": str, "mnn": str, "device": bool},
+    "ssh": {"ssh": str, "mnn": str, "python": str, "folder": str, "options": list},
+}
+_TYPES: Final = {str: "a text", bool: "true or false", list: "a list of texts"}
+Table = Mapping[str, Any]
 
 
-def target_named(name: str, commands: Mapping[str, str]) -> Target | None:
-    """The target of this name; None for this machine itself. `commands` are those of the configuration.
+def target_named(name: str, tables: Mapping[str, Table]) -> Target | None:
+    """The target of this name; None for this machine itself. `tables` are those of the configuration.
 
     Raises `NoTarget` where there is none of that name, or it is not set up.
     """
     if name == HOST:
         return None
-    if name in commands:
-        return own_command(name, commands[name])
+    if name in tables:
+        return configured(name, tables[name])
+    if name.startswith(SCHEME):
+        return _behind_ssh(name, {"ssh": name}, "--mnn-target")
     found = emulated(name)
     if found is None:
-        own = f"; configured: {', '.join(commands)}" if commands else ""
+        own = f"; configured: {', '.join(tables)}" if tables else ""
         raise NoTarget(f"{name!r} is no target; they read like: {_FORMS}{own}")
     return found
+
+
+def configured(name: str, table: Table) -> Target:
+    """The target of a table [tool.mnnquant.targets.NAME]. Raises `NoTarget`."""
+    where = f"[tool.mnnquant.targets.{name}]"
+    if is_reserved(name):
+        raise NoTarget(f"{where}: the name {name!r} is taken, or holds one of []@:/ or a blank")
+    how = [key for key in _KEYS if key in table]
+    if len(how) != 1:
+        raise NoTarget(f"{where}: it needs one of the keys {' and '.join(map(repr, _KEYS))}")
+    keys = _KEYS[how[0]]
+    for key, value in table.items():
+        if key not in keys:
+            raise NoTarget(f"{where}: beside {how[0]!r} there is no key {key!r}; there are: {', '.join(keys)}")
+        kind = keys[key]
+        if not isinstance(value, kind) or (kind is list and not all(isinstance(one, str) for one in value)):
+            raise NoTarget(f"{where}: {key!r} must be {_TYPES[kind]}")
+    version = table.get("mnn", "3")
+    if not re.fullmatch(r"\d+(\.\d+)*", version):
+        raise NoTarget(f"{where}: mnn: {version!r} is not a version; it reads like 3.6.1")
+    return _behind_ssh(name, table, where) if how == ["ssh"] else own_command(name, table)
+
+
+def own_command(name: str, table: Table) -> Target:
+    """A target that a user's command reaches: it is run as Python would be, with `{folder}` as the job's folder.
+
+    Raises `NoTarget`.
+    """
+    where = f"[tool.mnnquant.targets.{name}]"
+    try:
+        words = shlex.split(table["command"])
+    except ValueError as error:
+        raise NoTarget(f"{where}: command: {error}") from None
+    if not words:
+        raise NoTarget(f"{where}: the key 'command' is empty")
+    return Target(
+        name,
+        lambda folder: [word.replace(FOLDER, str(folder)) for word in words],
+        mnn=table.get("mnn") or own_mnn(),
+        is_device=bool(table.get("device")),
+    )
+
+
+def _behind_ssh(name: str, table: Table, where: str) -> Target:
+    destination = table["ssh"].removesuffix("/")
+    # What ssh would take for an option, and what can't stand in an id of pytest's.
+    if not destination.removeprefix(SCHEME) or re.search(r"^-|[\s\[\]]|::", destination):
+        raise NoTarget(f"{where}: {destination!r} is no machine; it reads like {SCHEME}USER@MACHINE")
+    remote = Remote(destination, table.get("python") or "python3", table.get("folder", ""), table.get("options", ()))
+    return Target(name, ready=remote, mnn=table.get("mnn") or own_mnn(), is_device=True)
 
 
 def is_reserved(name: str) -> bool:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_mnnquant.runtime.child import RUNNER, NativeFailure, run_job, tail
+from pytest_mnnquant.runtime.child import RUNNER, NativeFailure, Ready, run_job, tail
 from pytest_mnnquant.runtime.execute import Send
-from pytest_mnnquant.runtime.host import features_used
-from pytest_mnnquant.runtime.runner import sha256  # Both ends of the protocol hash alike.
-from pytest_mnnquant.runtime.standing import Standing
+from pytest_mnnquant.runtime.host import Host, host_told
+from pytest_mnnquant.runtime.runner import OTHER_MNN, sha256  # Both ends of the protocol hash alike.
 
 HOST: Final = "host"
-#: What stands for the job's folder in a command of one's own.
-FOLDER: Final = "{folder}"
 #: Why there is no evidence of what ran there.
 NO_TRACE: Final = "the op trace of MNN {mnn} does not tell int8 operators (3.2.4 is the first that does)"
+#: Why neither time nor memory is measured there.
+NO_TIME: Final = "emulation says nothing of a device's time"
+UNSAID: Final = "its configuration does not say that it is a device (device = true)"
 _TELLS: Final = (3, 2, 4)
+
+
+def own_mnn() -> str:
+    """The version of MNN on this machine."""
+    return version("mnn")
 
 
 class NoTarget(ValueError):
@@ -28,22 +34,37 @@ class NoTarget(ValueError):
 
 
 class TargetFailure(NativeFailure):
-    """A target did not do a job; `target` is its name, `place` what is known of it."""
+    """A target did not do a job; `target` is its name, `remedy` what to do about it."""
 
-    def __init__(self, target: str, what: str, log: str = "") -> None:
+    def __init__(self, target: str, what: str, log: str = "", remedy: str = "") -> None:
         super().__init__(what, log)
         self.target = target
+        self.remedy = remedy or f"see what works there: pytest-mnnquant target check {target}"
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a target told of itself with its last result; `int8` are the instructions that MNN's kernels use there."""
+    """What a target told of itself with its last result."""
 
-    machine: str = ""
+    host: Host | None = None
     mnn: str = ""
     numpy: str = ""
     python: str = ""
-    int8: tuple[str, ...] = ()
+
+    @property
+    def machine(self) -> str:
+        """Its architecture."""
+        return self.host.machine if self.host else ""
+
+    @property
+    def int8(self) -> tuple[str, ...]:
+        """The instructions that MNN's int8 kernels use there."""
+        return self.host.used if self.host else ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The form it has in the report."""
+        told = {"machine": self.machine, "mnn": self.mnn, "numpy": self.numpy, "python": self.python}
+        return {**told, "int8": list(self.int8)}
 
     @property
     def tells_int8(self) -> bool:
@@ -54,16 +75,18 @@ class Place:
 
 @dataclass
 class Target:
-    """A place that runs the runner. `command` gives the words that stand for Python there, for a job's folder.
+    """A place that runs the runner: by `ready`, or by `command`, which gives the words that stand for Python there.
 
-    What is `emulated` computes what the device computes, in a time that says nothing about it. `standing` is a runner
-    that waits for jobs there.
+    `mnn` is the version that is expected there. What is `emulated` computes what the device computes, in a time that
+    says nothing about it; time and memory are measured where `is_device`.
     """
 
     name: str
-    command: Callable[[Path], Sequence[str]]
+    command: Callable[[Path], Sequence[str]] = lambda _folder: ()
+    ready: Ready | None = None
+    mnn: str = field(default_factory=own_mnn)
     emulated: bool = False
-    standing: Standing | None = None
+    is_device: bool = False
     place: Place = field(default_factory=Place)
 
     @property
@@ -73,34 +96,33 @@ class Target:
 
     def close(self) -> None:
         """End what waits for jobs."""
-        if self.standing is not None:
-            self.standing.close()
+        if self.ready is not None:
+            self.ready.close()
 
-    def _run_job(self, task: str, folder: Path, *, timeout: float, what: str, **job: Any) -> dict[str, Any]:
+    def _run_job(
+        self, task: str, folder: Path, *, timeout: float, what: str, program: Path = RUNNER, **job: Any
+    ) -> dict[str, Any]:
         """Put all that the job needs into its folder, run it, and look at what came back."""
-        folder = folder.resolve()
-        shutil.copyfile(RUNNER, folder / RUNNER.name)
-        inputs = {name: _brought(Path(path), folder) for name, path in job.pop("inputs", {}).items()}
-        names = [*inputs.values()]
-        if "model" in job:
-            job["model"] = _brought(Path(job["model"]), folder)
-            names += [job["model"], job["model"] + ".weight"]
-        if "given" in job:
-            job["given"] = _brought(Path(job["given"]), folder)
-            names.append(job["given"])
-        sent = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
-        how: dict[str, Any] = {"program": folder / RUNNER.name, "python": self.command(folder), "timeout": timeout}
-        how |= {"what": f"{self.name}: {what}", "who": "the runner", "standing": self.standing}
+        folder, command = folder.resolve(), self.command(folder.resolve())
+        for path in {RUNNER, program}:
+            shutil.copyfile(path, folder / path.name)
+        job, sent = _packed(job, folder)
+        how: dict[str, Any] = {"program": folder / program.name, "python": command, "ready": self.ready}
+        how |= {"what": f"{self.name}: {what}", "who": "the runner", "timeout": timeout}
         try:
-            result = run_job(task, folder, sent=sent, inputs=inputs, **how, **job)
+            result = run_job(task, folder, sent=sent, mnn=self.mnn, **how, **job)
         except NativeFailure as error:
-            raise TargetFailure(self.name, error.what, error.log) from None
+            remedy = getattr(error, "remedy", "") or _remedy(error.what, self.mnn)
+            if "/" not in self.name:  # An address has no table yet, and would get one of any name.
+                remedy = remedy.replace("targets.NAME", f"targets.{self.name}")
+            raise TargetFailure(self.name, error.what, error.log, remedy) from None
         except OSError as error:
-            program = how["python"][0]
-            raise TargetFailure(self.name, f"{self.name}: {program} can't be run: {error.strerror}") from None
+            told = f"{self.name}: {command[0] if command else what} can't be run: {error.strerror}"
+            raise TargetFailure(self.name, told) from None
         self._check_returned(result, folder, what)
         told = result["place"]
-        self.place = Place(**told, int8=features_used(folder / "log.txt"))
+        host = host_told(told, folder / "log.txt")
+        self.place = Place(host, told["mnn"], told["numpy"], told["python"])
         return result
 
     def _check_returned(self, result: Mapping[str, Any], folder: Path, what: str) -> None:
@@ -112,25 +134,48 @@ class Target:
                 raise TargetFailure(self.name, f"{self.name}: {what}: {name} did not come back as it was made there")
 
 
-def own_command(name: str, text: str) -> Target:
-    """A target that a user's command reaches: it is run as Python would be, with `{folder}` as the job's folder.
+def _packed(job: dict[str, Any], folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The job with all files that it names in its folder, by names that are none of theirs; and their SHA-256."""
+    packed = dict(job)
+    if "inputs" in job:
+        packed["inputs"] = {name: _brought(path, folder) for name, path in job["inputs"].items()}
+    if "model" in job:
+        packed["model"] = _brought(job["model"], folder, "model.mnn")
+    if "models" in job:
+        packed["models"] = [_brought(path, folder, f"model{place}.mnn") for place, path in enumerate(job["models"])]
+    if "given" in job:
+        packed["given"] = _brought(job["given"], folder)
+    models = [packed["model"]] if "model" in packed else packed.get("models", [])
+    names = [*packed.get("inputs", {}).values(), *models, *(f"{name}.weight" for name in models)]
+    names += [packed["given"]] if "given" in packed else []
+    return packed, {name: sha256(folder / name) for name in names if (folder / name).is_file()}
 
-    Raises `NoTarget`.
-    """
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise NoTarget(f"[tool.mnnquant.targets.{name}]: command: {error}") from None
-    if not words:
-        raise NoTarget(f"[tool.mnnquant.targets.{name}]: the key 'command' is empty")
-    return Target(name, lambda folder: [word.replace(FOLDER, str(folder)) for word in words])
 
-
-def _brought(path: Path, folder: Path) -> str:
+def _brought(path: str, folder: Path, name: str = "") -> str:
     """The name of a file in the job's folder; copied there if it lies elsewhere, with its weights."""
-    path = path.resolve()
-    if path.parent != folder:
-        for one in (path, path.with_name(path.name + ".weight")):
-            if one.is_file():
-                shutil.copyfile(one, folder / one.name)
-    return path.name
+    found = Path(path).resolve()
+    if found.parent == folder:
+        return found.name
+    for end in ("", ".weight"):
+        one = found.with_name(found.name + end)
+        if one.is_file():
+            shutil.copyfile(one, folder / ((name or found.name) + end))
+    return name or found.name
+
+
+# What is missing there, by what the runner said.
+_MISSING: Final = re.compile(r"No module named '(numpy|MNN)")
+
+
+def _remedy(said: str, mnn: str) -> str:
+    if missing := _MISSING.search(said):
+        wanted = f"MNN=={mnn}" if missing[1] == "MNN" else missing[1]
+        return (
+            f"install it for the Python there: python3 -m pip install {wanted}; or name another Python of that machine"
+        )
+    if OTHER_MNN in said:
+        return (
+            f"install MNN {mnn} there; where the app on the device has that other version, say so: "
+            'mnn = "VERSION" in [tool.mnnquant.targets.NAME]'
+        )
+    return ""

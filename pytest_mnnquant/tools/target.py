@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.config import configured_commands
+from pytest_mnnquant.config import configured_targets
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.emulator import NAME, Emulator
@@ -57,7 +57,7 @@ def _add(given: argparse.Namespace, say: Tell) -> int:
 
 def _check(given: argparse.Namespace, say: Tell) -> int:
     try:
-        target = target_named(given.name, configured_commands(given.config))
+        target = target_named(given.name, configured_targets(given.config))
     except ValueError as error:
         raise NoTarget(str(error)) from None
     if target is None:

@@ -249,6 +249,21 @@ def test_the_theme_is_switched_and_kept(page: Page, file: Path) -> None:
     assert texts(page, "#theme") == ["Theme: system"]
 
 
+def test_places_stand_side_by_side(browser: Page, tmp_path: Path) -> None:
+    found = records([layer("conv")], modes=["eval"])
+    (here,) = (one for one in found if one["check"]["check"] == "accuracy")
+    task = {"label": "top-1", "float": 0.9, "quantized": 0.8, "drop": 0.1}
+    here["check"]["metrics"] = {"task": task, "samples": 10, "outputs": {}}
+    variant = {**here["variant"], "target": HOSTILE, "layers": []}
+    there = {**here, "variant": variant, "label": f"int8[eval]@{HOSTILE}", "order": len(found)}
+    write_report({**build_report([*found, there], {}), "records": found}, tmp_path / "r.html")
+    browser.open(tmp_path / "r.html")
+    assert texts(browser, ".places thead th") == ["variant", "place", "top-1", "latency"]
+    assert texts(browser, ".places tbody td") == ["int8[eval]", "float", "0.9000", "",
+                                                  "", "host", "0.8000", "0.50x", "", HOSTILE, "0.8000", ""]  # fmt: skip
+    assert browser.violations() == []
+
+
 def test_a_link_to_a_rule_opens_its_page(page: Page) -> None:
     click(page, "a[href='#rule-MNQ401']")
     page.wait("document.getElementById('rule-MNQ401').open")

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_mnnquant.report import markdown
+from pytest_mnnquant.report.html_view import model_views
 from pytest_mnnquant.report.json_report import build_report
-from pytest_mnnquant.report.places import place_lines, places_of
+from pytest_mnnquant.report.places import place_lines, place_table, places_of
 from pytest_mnnquant.report.rows import rows_of
 from pytest_mnnquant.report.width import width
 
 
 def record(target: str = "", task: tuple[float, float] | None = (0.9, 0.8), **metrics: Any) -> Mapping[str, Any]:
-    compared = None if task is None else {"label": "top-1", "float": task[0], "quantized": task[1]}
-    found = {"task": compared, "outputs": {"y": {"cosine": 0.99}}, **metrics}
+    compared = None if task is None else {"label": "top-1", "float": task[0], "quantized": task[1], "drop": 0.1}
+    likeness = {"cosine": 0.99, "sqnr_db": 30.0, "agreement": 1.0}
+    found = {"task": compared, "samples": 10, "outputs": {"y": likeness}, **metrics}
     check: dict[str, Any] = {
         "check": "accuracy",
         "outcome": "passed",
@@ -33,8 +36,8 @@ def model(*records: Mapping[str, Any]) -> Any:
     return found
 
 
-AS_RUN = {"task": 0.1, "cosine": 0.3}
-THERE = {"difference": {"steps": 2.0}}
+AS_RUN: dict[str, Any] = {"task": 0.1, "cosine": 0.3}
+THERE: dict[str, Any] = {"difference": {"steps": 2.0}}
 
 
 def test_each_place_is_a_row() -> None:
@@ -49,6 +52,30 @@ def test_each_place_is_a_row() -> None:
     lines = place_lines(places_of(found))
     assert lines[2].split() == ["int8[eval]", "float", "0.9000"]
     assert lines[5].split() == ["phone", "0.8500", "0.9900", "2", "steps"]
+
+
+def measured(check: str, **metrics: float) -> Mapping[str, Any]:
+    found = record("phone")
+    return {**found, "check": {**found["check"], "check": check, "metrics": metrics}}
+
+
+def test_time_and_memory_stand_beside_where_a_device_was_measured() -> None:
+    timed = [measured("latency", latency_ratio=0.5), measured("memory", memory_ratio=0.25)]
+    found = model(record(), record("phone", **THERE), *timed)
+    assert [(row["latency"], row["memory"]) for row in found["places"]] == [(None, None), (None, None), (0.5, 0.25)]
+    head, *_, phone = place_table(places_of(found))
+    assert (head[-2:], phone[-2:]) == (("latency", "memory"), ("0.50x", "0.25x"))
+    assert "latency" not in place_table(places_of(model(record(), record("phone"))))[0]
+
+
+def test_places_stand_in_markdown_and_html_too() -> None:
+    report = build_report([record(as_run=AS_RUN), record("a|phone", **THERE)], {})
+    lines = markdown.render(report).splitlines()
+    assert "Places side by side:" in lines
+    assert "|  | a&#124;phone | 0.8000 | 0.9900 | 2 steps |" in lines
+    (view,) = model_views(report, {})
+    assert view.places[0] == ("", "place", "top-1", "cosine", "from host")
+    assert len(view.places) == 5
 
 
 def test_without_a_target_there_is_nothing_to_put_side_by_side() -> None:

@@ -24,7 +24,7 @@ def standing() -> Iterator[Standing]:
 def example(standing: Standing, folder: Path, timeout: float = TIMEOUT) -> int:
     """Have a job done; returns the process behind it."""
     folder.mkdir(exist_ok=True)
-    run_job("example", folder, timeout=timeout, what="making a model", standing=standing)
+    run_job("example", folder, timeout=timeout, what="making a model", ready=standing)
     assert (folder / "example.mnn").stat().st_size > 100
     assert standing._process is not None
     return standing._process.pid
@@ -43,9 +43,9 @@ def test_a_job_that_crashes_takes_nothing_with_it(standing: Standing, tmp_path: 
     (tmp_path / "junk.mnn").write_bytes(b"junk" * 100)
     arguments = ["-f", "MNN", "--modelFile", "junk.mnn", "--MNNModel", "out.mnn"]
     with pytest.raises(NativeFailure, match="MNN crashed with SIGSEGV"):
-        run_job("convert", tmp_path, timeout=TIMEOUT, what="converting", standing=standing, arguments=arguments)
+        run_job("convert", tmp_path, timeout=TIMEOUT, what="converting", ready=standing, arguments=arguments)
     with pytest.raises(NativeFailure, match="KeyError: 'no such task'"):
-        run_job("no such task", tmp_path, timeout=TIMEOUT, what="nothing", standing=standing)
+        run_job("no such task", tmp_path, timeout=TIMEOUT, what="nothing", ready=standing)
     assert example(standing, tmp_path) == process
 
 

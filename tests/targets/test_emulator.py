@@ -38,7 +38,7 @@ def test_each_processor_has_kernels_of_its_own(emulator: Emulator) -> None:
     for cpu, kernels in (("cortex-a53", "none of its own"), ("max", "dotprod, i8mm")):
         lines = list(checked(emulator.target(cpu), TIMEOUT))
         assert f"  instructions of MNN's int8 kernels: {kernels}" in lines
-        assert "  latency, memory: no, an emulator does not tell a device" in lines
+        assert "  latency, memory: no, emulation says nothing of a device's time" in lines
 
 
 def test_all_that_was_unpacked_is_listed_with_its_hash(emulator: Emulator) -> None:
@@ -62,11 +62,11 @@ def test_what_is_not_set_up_names_the_command(tmp_path: Path, monkeypatch: pytes
 
 def test_names() -> None:
     assert target_named("host", {}) is None
-    own = target_named("board", {"board": "ssh board python3"})
+    own = target_named("board", {"board": {"command": "reach board python3"}})
     assert own is not None
     assert (own.name, own.emulated) == ("board", False)
     assert emulated("aarch32") is None
     with pytest.raises(NoTarget, match=r"'phone' is no target; .*; configured: board"):
-        target_named("phone", {"board": "x"})
+        target_named("phone", {"board": {"command": "x"}})
     assert all(map(is_reserved, ("host", "aarch64", "aarch64-board", "a:b", "a@b", "a b", "")))
     assert not is_reserved("board")

@@ -20,7 +20,8 @@ from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.execute import Arrays, run
 from pytest_mnnquant.runtime.operators import lone_operators, run_operators, tensor_samples
 from pytest_mnnquant.targets.checking import checked
-from pytest_mnnquant.targets.target import NoTarget, Target, TargetFailure, own_command
+from pytest_mnnquant.targets.naming import own_command
+from pytest_mnnquant.targets.target import NoTarget, Target, TargetFailure
 from tests.conftest import TIMEOUT, Workshop
 
 PYTHON = shlex.quote(sys.executable)
@@ -40,13 +41,13 @@ def detour(tmp_path: Path) -> Detour:
     def write(script: str) -> Target:
         path = tmp_path / "elsewhere.sh"
         path.write_text(script.replace("PYTHON", PYTHON))
-        return own_command("detour", f"sh {shlex.quote(str(path))} {{folder}}")
+        return own_command("detour", {"command": f"sh {shlex.quote(str(path))} {{folder}}"})
 
     return write
 
 
 def test_a_command_of_ones_own_runs_a_model_as_this_machine_does(digits_int8: Variant, images: Arrays) -> None:
-    target = own_command("mine", PYTHON)
+    target = own_command("mine", {"command": PYTHON})
     there = run(digits_int8.model, images, timeout=TIMEOUT, send=target.send)
     here = run(digits_int8.model, images, timeout=TIMEOUT)
     np.testing.assert_array_equal(there.outputs["output"], here.outputs["output"])
@@ -57,7 +58,7 @@ def test_a_command_of_ones_own_runs_a_model_as_this_machine_does(digits_int8: Va
 def test_weights_beside_the_model_are_sent_too(workshop: Workshop, digits: Prepared, images: Arrays) -> None:
     model = workshop.quantized(digits.model, "--saveExternalData=1")
     assert model.external_path is not None
-    ran = run(model, images, timeout=TIMEOUT, send=own_command("mine", PYTHON).send)
+    ran = run(model, images, timeout=TIMEOUT, send=own_command("mine", {"command": PYTHON}).send)
     expected = run(digits.model, images, timeout=TIMEOUT).outputs["output"]
     np.testing.assert_allclose(ran.outputs["output"], expected, rtol=1e-4, atol=1e-5)
 
@@ -68,7 +69,7 @@ def test_operators_run_one_by_one_make_what_they_make_in_the_network(digits_int8
     ops = lone_operators(model, values)
     assert {op.name for op in model.convolutions} <= {op.name for op in ops}
     assert {len(array) for array in values.values()} == {40}
-    mine = own_command("mine", PYTHON)
+    mine = own_command("mine", {"command": PYTHON})
     found = run_operators(model, ops, values, images, timeout=TIMEOUT, send=mine.send)
     assert {op.name for op in model.convolutions} <= found.faithful
     for op in ops:
@@ -104,6 +105,29 @@ def test_what_goes_wrong_on_the_way_is_told(
     assert told in str(failure(detour(script), digits_int8.model, images))
 
 
+@pytest.mark.parametrize("missing", ["numpy", "MNN"])
+def test_a_package_that_is_missing_there(
+    detour: Detour, digits_int8: Variant, images: Arrays, tmp_path: Path, missing: str
+) -> None:
+    (tmp_path / "without.py").write_text(
+        "import runpy, sys\n\n\nclass Without:\n    def find_spec(self, name, *_):\n"
+        f"        if name == {missing!r}:\n            raise ModuleNotFoundError(f'No module named {{name!r}}')\n\n\n"
+        "sys.meta_path.insert(0, Without())\nsys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    found = failure(detour(f'shift; exec PYTHON {tmp_path}/without.py "$@"'), digits_int8.model, images)
+    assert missing in found.what
+    wanted = missing if missing == "numpy" else f"MNN=={version('mnn')}"
+    assert f"python3 -m pip install {wanted};" in found.remedy
+
+
+def test_another_version_of_mnn_is_refused_before_anything_runs(digits_int8: Variant, images: Arrays) -> None:
+    other = own_command("detour", {"command": PYTHON, "mnn": "3.2.0"})
+    found = failure(other, digits_int8.model, images)
+    assert f"MNN {version('mnn')} is there, expected was 3.2.0" in found.what
+    assert "install MNN 3.2.0 there" in found.remedy
+    assert 'mnn = "VERSION" in [tool.mnnquant.targets.detour]' in found.remedy
+
+
 def test_a_hanging_target_is_given_up(detour: Detour, digits_int8: Variant, images: Arrays) -> None:
     found = failure(detour("sleep 600"), digits_int8.model, images, timeout=0.5)
     assert "no end after 0.5 s (limit: --mnn-timeout)" in str(found)
@@ -115,17 +139,18 @@ def test_what_it_printed_is_shown(detour: Detour, digits_int8: Variant, images: 
 
 def test_a_program_that_is_not_there(digits_int8: Variant, images: Arrays) -> None:
     with pytest.raises(TargetFailure, match="no-such-program can't be run: No such file"):
-        run(digits_int8.model, images, timeout=TIMEOUT, send=own_command("far", "no-such-program {folder}").send)
+        far = own_command("far", {"command": "no-such-program {folder}"})
+        run(digits_int8.model, images, timeout=TIMEOUT, send=far.send)
 
 
 @pytest.mark.parametrize(("text", "told"), [("", "is empty"), ("sh 'x", "No closing quotation")])
 def test_a_command_that_is_none(text: str, told: str) -> None:
     with pytest.raises(NoTarget, match=told):
-        own_command("far", text)
+        own_command("far", {"command": text})
 
 
 def test_a_check_runs_a_model_and_looks_at_its_answer(detour: Detour) -> None:
-    lines = list(checked(own_command("mine", PYTHON), TIMEOUT))
+    lines = list(checked(own_command("mine", {"command": PYTHON}), TIMEOUT))
     assert lines[0].startswith("mine: ")
     assert "  execution: yes" in lines
     with pytest.raises(TargetFailure, match="exit status 1"):

@@ -28,7 +28,18 @@ def test_a_configured_target_is_checked(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ("", "'mine' is no target"),
         ("[tool.mnnquant]\ntargets = 3", "must hold one table a target"),
-        ("[tool.mnnquant.targets.mine]\nhost = 'x'", "[tool.mnnquant.targets.mine]: its one key is 'command', a text"),
+        ("[tool.mnnquant.targets.mine]\nhost = 'x'", "targets.mine]: it needs one of the keys 'command' and 'ssh'"),
+        ("[tool.mnnquant.targets.mine]\ncommand = 'x'\nssh = 'y'", "it needs one of the keys 'command' and 'ssh'"),
+        (
+            "[tool.mnnquant.targets.mine]\nssh = 'y'\ndevice = true",
+            "beside 'ssh' there is no key 'device'; there are",
+        ),
+        ("[tool.mnnquant.targets.mine]\nssh = 'y'\noptions = '-v'", "targets.mine]: 'options' must be a list of texts"),
+        (
+            "[tool.mnnquant.targets.mine]\ncommand = 'x'\nmnn = 'new'",
+            "mnn: 'new' is not a version",
+        ),
+        ("[tool.mnnquant.targets.mine]\nssh = '-oProxyCommand=x'", "'-oProxyCommand=x' is no machine"),
         ("[tool.mnnquant.targets.host]\ncommand = 'x'", "[tool.mnnquant.targets.host]: the name 'host' is taken"),
         ("[tool.mnnquant.targets.mine]\ncommand = 'no-such-program'", "mine: no-such-program can't be run"),
     ],

@@ -1,0 +1,125 @@
+"""A pipe to a courier behind ssh: lines and files through it, each within a time, and why it has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.runtime.standing import end_family
+from pytest_mnnquant.targets.courier import GREETING, PART
+
+# Seconds: between two signs of life; for a process to end whose pipes have.
+_ALIVE: Final = 5.0
+_ENDING: Final = 2.0
+# What a shell prints before the courier speaks may take so many bytes; so much is read of stderr.
+_CHATTER: Final = 1 << 16
+
+
+class Lost(Exception):
+    """The connection has ended."""
+
+
+class Connection:
+    """An ssh process and its pipes; `words` are its command. Each wait ends at `end`, a time of `time.monotonic`.
+
+    Then it raises `subprocess.TimeoutExpired`. All but `ended` and `close` raise `Lost`.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = tuple(words)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  It is closed with the connection.
+        self._process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._in, False)
+        self._left = b""
+        self.is_greeted = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it stands still."""
+        return self._process.poll() is None
+
+    def send(self, data: bytes, end: float) -> None:
+        """Send bytes."""
+        rest = memoryview(data)
+        while rest:
+            self._wait([], [self._in], end)
+            try:
+                rest = rest[os.write(self._in, rest) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise Lost from None
+
+    def send_file(self, path: Path, size: int, end: float) -> None:
+        """Send the bytes of a file."""
+        with path.open("rb") as file:
+            while size:
+                part = file.read(min(size, PART))
+                self.send(part, end)
+                size -= len(part)
+
+    def line(self, end: float) -> bytes:
+        """The next line, without its end."""
+        while b"\n" not in self._left:
+            self._read(end)
+            if not self.is_greeted and len(self._left) > _CHATTER:
+                raise Lost
+        line, _, self._left = self._left.partition(b"\n")
+        self.is_greeted = self.is_greeted or line.startswith(GREETING)
+        return line
+
+    def take_file(self, path: Path, size: int, end: float) -> None:
+        """Write the next bytes to a file."""
+        with path.open("wb") as file:
+            while size:
+                if not self._left:
+                    self._read(end)
+                part, self._left = self._left[:size], self._left[size:]
+                file.write(part)
+                size -= len(part)
+
+    def _read(self, end: float) -> None:
+        self._wait([self._out], [], end)
+        part = os.read(self._out, PART)
+        if not part:
+            raise Lost
+        self._left += part
+
+    def _wait(self, reading: list[int], writing: list[int], end: float) -> None:
+        """Until there is something to read or room to write; while nothing comes, say that somebody is there still."""
+        while True:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise subprocess.TimeoutExpired(self._words, 0)
+            readable, writable, _ = select.select(reading, writing, [], min(left, _ALIVE))
+            if readable or writable:
+                return
+            if reading and self.is_greeted:
+                with contextlib.suppress(OSError):  # It is full, or has ended, which reading will tell.
+                    os.write(self._in, b"{}\n")
+
+    def ended(self) -> tuple[int, str]:
+        """The exit status, and what was printed to stderr; the process is given a moment to end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ENDING)
+        self._errors.seek(0)
+        text = self._errors.read(_CHATTER).decode("utf-8", "replace")
+        end_family(self._process)
+        return self._process.returncode, text
+
+    def close(self) -> None:
+        """End it."""
+        end_family(self._process)
+        self._errors.close()

@@ -1,0 +1,183 @@
+"""A machine that is reached by ssh: one connection, with a courier at its other end, for all jobs of a run.
+
+Jobs and files go through the connection itself, so neither sftp nor a daemon nor an open port is needed; small boards'
+ssh servers have no sftp. Who is trusted, and with which key one gets in, is for ssh and its own configuration to say.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.runtime.child import NativeFailure
+from pytest_mnnquant.runtime.progress import advance_child, is_heard
+from pytest_mnnquant.runtime.runner import sha256
+from pytest_mnnquant.targets.connection import Connection, Lost
+from pytest_mnnquant.targets.courier import GREETING, PROTOCOL
+
+SCHEME: Final = "ssh://"
+_COURIER: Final = Path(__file__).with_name("courier.py")
+# The other end may run any shell: this holds no quotes of its own, nor anything else that a shell would read.
+_BOOT: Final = "import sys;exec(compile(sys.stdin.buffer.read({length}),sys.argv[1],sys.argv[2]))"
+# Seconds: until there is a connection; for the answer that the time is over.
+_CONNECTING: Final = 20
+_GRACE: Final = 2.0
+_LOG_LINES: Final = 12
+
+
+class Unreachable(NativeFailure):
+    """The machine could not be reached, or the connection broke off; `remedy` says what to do about it."""
+
+    def __init__(self, what: str, log: str = "", remedy: str = "") -> None:
+        super().__init__(what, log)
+        self.remedy = remedy
+
+
+class Remote:
+    """The runner on a machine behind ssh, connected when first needed and again after the connection has ended.
+
+    `destination` is what ssh takes: user@host, ssh://user@host:port, or a name of its configuration. `python` is a
+    command there, `folder` where jobs' folders are made (its usual place where empty), `options` are for ssh.
+    """
+
+    def __init__(
+        self, destination: str, python: str = "python3", folder: str = "", options: Sequence[str] = ()
+    ) -> None:
+        self.destination = destination
+        self.python = python
+        self.folder = folder
+        self.options = tuple(options)
+        self._connection: Connection | None = None
+        self._held: dict[str, str] = {}
+        self._refusal: tuple[str, str, str] | None = None
+
+    def run(self, job_file: Path, program: Path, timeout: float) -> int:
+        """Have a job run there, with all files of its folder; what it left comes back. Returns the exit status.
+
+        Raises `Unreachable`, and `subprocess.TimeoutExpired` after `timeout` seconds. Where there was no connection
+        once, none is tried again.
+        """
+        if self._refusal is not None:
+            raise Unreachable(*self._refusal)
+        end = time.monotonic() + timeout
+        try:
+            connection = self._connected(end, timeout)
+            self._send(connection, job_file.parent, program.name, end)
+            return self._answer(connection, job_file.parent, timeout, end + _GRACE)
+        except Lost:
+            greeted, why = self._why()
+            self._refusal = None if greeted else (why.what, why.log, why.remedy)
+            raise why from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the connection; what runs there ends with it."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection, self._held = None, {}
+
+    def _connected(self, end: float, timeout: float) -> Connection:
+        if self._connection is not None and self._connection.is_alive:
+            return self._connection
+        self.close()
+        source = _COURIER.read_bytes()
+        boot = f"{self.python} -c '{_BOOT.format(length=len(source))}' courier exec"
+        how = {
+            "BatchMode": "yes",
+            "ConnectTimeout": max(1, min(_CONNECTING, int(timeout * 0.8))),
+            "ServerAliveInterval": 10,
+        }
+        options = [word for key, value in how.items() for word in ("-o", f"{key}={value}")]
+        words = ["ssh", "-T", *self.options, *options, "--", self.destination, boot]
+        try:
+            connection = self._connection = Connection(words)
+        except OSError as error:
+            told = f"ssh can't be run here: {error.strerror}"
+            raise Unreachable(told, remedy="install it: sudo apt-get install -y openssh-client") from None
+        weakref.finalize(self, connection.close)
+        connection.send(source + json.dumps({"folder": self.folder}).encode() + b"\n", end)
+        while not (line := connection.line(end)).startswith(GREETING):
+            pass  # Some shells print something for everybody who comes in.
+        said = json.loads(line.removeprefix(GREETING))
+        if said["protocol"] != PROTOCOL:
+            raise Unreachable(f"the other end speaks protocol {said['protocol']}, not {PROTOCOL}")
+        if "failed" in said:
+            raise _full(said["failed"])
+        return connection
+
+    def _send(self, connection: Connection, folder: Path, program: str, end: float) -> None:
+        files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+        known = set(self._held.values())
+        new = {digest: name for name, digest in files.items() if digest not in known}
+        sizes = [(name, digest, (folder / name).stat().st_size) for digest, name in new.items()]
+        job = {"program": program, "files": files, "new": sizes, "limit": max(0.0, end - time.monotonic())}
+        connection.send(json.dumps(job).encode() + b"\n", end)
+        for name, _, size in sizes:
+            connection.send_file(folder / name, size, end)
+        self._held = files
+
+    def _answer(self, connection: Connection, folder: Path, timeout: float, end: float) -> int:
+        while "done" not in (said := json.loads(connection.line(end))):
+            if "failed" in said:
+                raise _full(said["failed"])
+            (folder / "progress").write_text(said["progress"], encoding="ascii")
+            if is_heard():
+                advance_child(folder / "progress")
+        for name, size in said["files"]:
+            connection.take_file(folder / Path(name).name, size, end)
+        if said["done"] is None:
+            raise subprocess.TimeoutExpired(self.destination, timeout)
+        return int(said["done"])
+
+    def _why(self) -> tuple[bool, Unreachable]:
+        """Whether there was a connection, and why it has ended, from what ssh and the machine's shell said."""
+        connection = self._connection
+        assert connection is not None
+        status, said = connection.ended()
+        self.close()
+        host, first = self.destination.removeprefix(SCHEME), self.python.split()[0]
+        log = "\n".join([line for line in said.splitlines() if line.strip(" @")][-_LOG_LINES:])
+        if connection.is_greeted:
+            return True, Unreachable(f"the connection broke off (ssh ended with {status})", log, _AGAIN)
+        for sign, told, remedy in _REASONS:
+            if sign in said:
+                return False, Unreachable(told, log, remedy.format(host=host, machine=host.rpartition("@")[2]))
+        if status in (126, 127):
+            return False, Unreachable(f"{first} can't be run there", log, _PYTHON)
+        return False, Unreachable(f"there is no connection (ssh ended with {status})", log, _TRY.format(host=host))
+
+
+_TRY: Final = "see whether `ssh {host} true` works from here without being asked anything"
+_PYTHON: Final = 'say where it is: python = "..." in [tool.mnnquant.targets.NAME]'
+_AGAIN: Final = "see whether the machine is up and its network steady, and run again"
+_REASONS: Final = (
+    (
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "its host key is not the one that is known: nothing was sent",
+        "where the machine was set up anew, forget the old key (ssh-keygen -R {machine}) and look at the new one; else "
+        "somebody may stand between",
+    ),
+    (
+        "Host key verification failed",
+        "its host key is not known here: nothing was sent",
+        "put it into known_hosts: connect once by hand (ssh {host}), or in CI from a secret of yours",
+    ),
+    (
+        "Permission denied",
+        "it lets nobody in with the keys that are here",
+        "passwords are never asked for: put a key of yours there (ssh-copy-id {host}), or name one: options = "
+        '["-i", "FILE"] in [tool.mnnquant.targets.NAME]',
+    ),
+)
+
+
+def _full(why: str) -> Unreachable:
+    remedy = 'make room there, or name another place: folder = "..." in [tool.mnnquant.targets.NAME]'
+    return Unreachable(why, remedy=remedy)

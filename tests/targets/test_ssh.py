@@ -1,0 +1,345 @@
+"""A machine behind a real sshd: what runs there is what runs here, each failure is told, and nothing is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.runtime.execute import Arrays, run
+from pytest_mnnquant.runtime.timing import TimingSettings, memory_use, paired_times
+from pytest_mnnquant.targets import ssh
+from pytest_mnnquant.targets.checking import checked
+from pytest_mnnquant.targets.naming import target_named
+from pytest_mnnquant.targets.ssh import Remote
+from pytest_mnnquant.targets.target import Target, TargetFailure
+from tests.conftest import TIMEOUT
+from tests.hosts import SshHost, needs_hosts, ssh_host
+
+pytestmark = needs_hosts
+PYTHON = shlex.quote(sys.executable)
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshHost]:
+    with ssh_host(tmp_path_factory.mktemp("host")) as found:
+        yield found
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    """Where the machine's jobs lie."""
+    path = tmp_path / "room"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def board(host: SshHost, room: Path) -> Iterator[Target]:
+    made = behind(host, room)
+    yield made
+    made.close()
+    emptied(room)
+
+
+@pytest.fixture
+def images(digits: Prepared) -> Arrays:
+    assert digits.evaluation is not None
+    return digits.evaluation.head(40)
+
+
+def behind(host: SshHost, room: Path, python: str = PYTHON) -> Target:
+    table = {"ssh": f"ssh://root@{host.address}/", "python": python, "folder": str(room), "options": [*host.options]}
+    made = target_named("board", {"board": table})
+    assert made is not None
+    return made
+
+
+def emptied(room: Path) -> None:
+    """What a connection held and ran there is gone, soon after it."""
+    end = time.monotonic() + 20
+    while left := [*room.iterdir(), *processes(room)]:
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
+
+
+def processes(room: Path) -> list[int]:
+    """What runs with something of this folder on its command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [int(path.parent.name)] if str(room).encode() in path.read_bytes() else []
+    return found
+
+
+def failure(target: Target, model: Model, images: Arrays, timeout: float = TIMEOUT) -> TargetFailure:
+    with pytest.raises(TargetFailure) as error:
+        run(model, images, timeout=timeout, send=target.send)
+    assert str(error.value).startswith("board: ")
+    return error.value
+
+
+def test_what_runs_there_is_what_runs_here(board: Target, digits_int8: Variant, images: Arrays, room: Path) -> None:
+    there = run(digits_int8.model, images, timeout=TIMEOUT, send=board.send)
+    here = run(digits_int8.model, images, timeout=TIMEOUT)
+    np.testing.assert_array_equal(there.outputs["output"], here.outputs["output"])
+    assert there.trace == here.trace
+    assert (board.place.mnn, board.place.machine) == (version("mnn"), os.uname().machine)
+    (mine,) = room.iterdir()
+    held = {path.name: path.stat().st_mtime_ns for path in (mine / "held").iterdir()}
+    again = run(digits_int8.model, images, timeout=TIMEOUT, send=board.send)
+    np.testing.assert_array_equal(again.outputs["output"], here.outputs["output"])
+    # Through the same connection, and what was sent before is not sent again.
+    assert {path.name: path.stat().st_mtime_ns for path in (mine / "held").iterdir()} == held
+    assert list(room.iterdir()) == [mine]
+
+
+def test_time_and_memory_are_measured_there(
+    board: Target, digits: Prepared, digits_int8: Variant, images: Arrays
+) -> None:
+    how = TimingSettings(pairs=20, most=20, budget=5.0)
+    times = paired_times(digits.model, digits_int8.model, images, timeout=TIMEOUT, settings=how, send=board.send)
+    assert len(times.reference) == len(times.candidate) == 20
+    assert times.reference.min() > 0
+    assert times.host is not None
+    assert (times.host.machine, times.host.name) == (os.uname().machine, os.uname().nodename)
+    there = memory_use(digits_int8.model, images, timeout=TIMEOUT, send=board.send)
+    here = memory_use(digits_int8.model, images, timeout=TIMEOUT)
+    assert there[0].session == here[0].session > 0
+
+
+def test_a_check_says_what_works(board: Target) -> None:
+    lines = list(checked(board, TIMEOUT))
+    assert lines[0].startswith(f"board: {os.uname().machine}, Python ")
+    assert lines[-1] == "  latency, memory: yes"
+
+
+def test_a_shell_that_greets_everybody_is_no_hindrance(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays
+) -> None:
+    made = behind(host, room, python=f"echo Welcome; cd /; {PYTHON}")
+    assert run(digits_int8.model, images, timeout=TIMEOUT, send=made.send).outputs
+    made.close()
+
+
+def test_a_changed_host_key_sends_nothing(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
+    made = behind(host, room)
+    known = (host.folder / "known_hosts").read_text()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(room.parent / "other")], check=True)
+    key = (room.parent / "other.pub").read_text()
+    (host.folder / "known_hosts").write_text(f"{host.address} {key}")
+    try:
+        found = failure(made, digits_int8.model, images)
+        assert "its host key is not the one that is known: nothing was sent" in found.what
+        assert "ssh-keygen -R" in found.remedy
+        assert list(room.iterdir()) == []
+        started = time.monotonic()
+        again = failure(made, digits_int8.model, images)  # It is not tried again in this run.
+        assert (again.what, time.monotonic() - started < 1) == (found.what, True)
+        (host.folder / "known_hosts").write_text("")
+        found = failure(behind(host, room), digits_int8.model, images)
+        assert "its host key is not known here" in found.what
+    finally:
+        (host.folder / "known_hosts").write_text(known)
+
+
+def test_who_has_no_key_stays_out(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
+    table = {"ssh": f"root@{host.address}", "options": ["-F", "none", *host.options[4:], "-i", "/dev/null"]}
+    made = target_named("board", {"board": table})
+    assert made is not None
+    found = failure(made, digits_int8.model, images)
+    assert "it lets nobody in with the keys that are here" in found.what
+    assert "ssh-copy-id" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("address", "told"), [("root@{host}:1", "Connection refused"), ("root@no-such.invalid", "no-such.invalid")]
+)
+def test_a_machine_that_is_not_there(
+    host: SshHost, digits_int8: Variant, images: Arrays, address: str, told: str
+) -> None:
+    table = {"ssh": "ssh://" + address.format(host=host.address), "options": [*host.options]}
+    made = target_named("board", {"board": table})
+    assert made is not None
+    found = failure(made, digits_int8.model, images)
+    assert "there is no connection (ssh ended with 255)" in found.what
+    assert told in found.log
+    assert "works from here without being asked anything" in found.remedy
+
+
+def test_no_python_there(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
+    found = failure(behind(host, room, python="no-such-python"), digits_int8.model, images)
+    assert "no-such-python can't be run there" in found.what
+    assert 'python = "..." in [tool.mnnquant.targets.board]' in found.remedy
+
+
+def test_no_numpy_there(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
+    own = room.parent / "own"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(own)], check=True)
+    found = failure(behind(host, room, python=f"{own}/bin/python"), digits_int8.model, images)
+    assert "No module named 'MNN'" in found.what
+    assert f"python3 -m pip install MNN=={version('mnn')}" in found.remedy
+    (package,) = (own / "lib").glob("python*/site-packages")
+    import MNN
+
+    for path in Path(MNN.__file__).parents[1].iterdir():
+        if path.name.lower().startswith(("mnn", "_mnn")):
+            (package / path.name).symlink_to(path)
+    found = failure(behind(host, room, python=f"{own}/bin/python"), digits_int8.model, images)
+    assert "No module named 'numpy'" in found.what
+    assert "python3 -m pip install numpy" in found.remedy
+
+
+@contextlib.contextmanager
+def disk(host: SshHost, room: Path, size: str) -> Iterator[None]:
+    """A disk of its own for what lies there."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(room)], check=True)
+    host.stop()
+    host.start()  # A namespace sees what is mounted when its processes start.
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(room)], check=True)
+
+
+def test_a_full_disk_there(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
+    with disk(host, room, "256k"):
+        made = behind(host, room)
+        found = failure(made, digits_int8.model, {name: np.repeat(array, 50, 0) for name, array in images.items()})
+        assert "input0.npy can't be kept: No space left on device" in found.what
+        assert 'folder = "..." in [tool.mnnquant.targets.board]' in found.remedy
+        few = {name: array[:1] for name, array in images.items()}
+        assert run(digits_int8.model, few, timeout=TIMEOUT, send=made.send)
+        made.close()
+        emptied(room)
+
+
+def python_that(room: Path, does: str) -> str:
+    """A Python that does something before it runs the runner."""
+    place = room.parent / "does"
+    place.mkdir()
+    code = f"import sys\nif any('runner.py' in one for one in sys.orig_argv):\n    {does}\n"
+    (place / "sitecustomize.py").write_text(code)
+    return f"env PYTHONPATH={place} {PYTHON}"
+
+
+def test_a_disk_that_gets_full_while_the_runner_runs(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays
+) -> None:
+    with disk(host, room, "1m"):
+        fills = python_that(room, f"open('{room}/other', 'wb', buffering=0).write(bytes(2 << 20))")
+        made = behind(host, room, python=fills)
+        found = failure(made, digits_int8.model, images)
+        assert f"the disk of {room} is full" in found.what
+        made.close()
+        (room / "other").unlink()
+        emptied(room)
+
+
+def runner_of(room: Path) -> int:
+    """The runner's process, once it works there."""
+    end = time.monotonic() + TIMEOUT
+    while not (found := processes(room)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found[0]
+
+
+def parent_of(process: int) -> int:
+    (line,) = re.findall(r"^PPid:\s*(\d+)$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
+    return int(line)
+
+
+@pytest.fixture
+def hanging(room: Path) -> str:
+    """A Python whose runner never ends."""
+    return python_that(room, "print('thinking', flush=True); import time; time.sleep(600)")
+
+
+def test_a_hanging_runner_is_given_up_and_nothing_is_left(
+    host: SshHost, room: Path, hanging: str, digits_int8: Variant, images: Arrays
+) -> None:
+    made = behind(host, room, python=hanging)
+    started = time.monotonic()
+    found = failure(made, digits_int8.model, images, timeout=4)
+    assert 4 <= time.monotonic() - started < 8
+    assert "no end after 4 s (limit: --mnn-timeout)" in found.what
+    assert "thinking" in found.log
+    emptied(room)
+
+
+def test_a_runner_that_is_killed(host: SshHost, room: Path, hanging: str, digits_int8: Variant, images: Arrays) -> None:
+    made = behind(host, room, python=hanging)
+    told: list[TargetFailure] = []
+    thread = threading.Thread(target=lambda: told.append(failure(made, digits_int8.model, images)))
+    thread.start()
+    os.kill(runner_of(room), signal.SIGKILL)
+    thread.join(20)
+    assert "the runner crashed with SIGKILL" in told[0].what
+    made.close()
+    emptied(room)
+
+
+@pytest.mark.parametrize("victim", ["sshd", "courier", "client"])
+def test_what_is_killed_in_the_middle_leaves_nothing(
+    host: SshHost, room: Path, hanging: str, digits_int8: Variant, images: Arrays, victim: str
+) -> None:
+    made = behind(host, room, python=hanging)
+    told: list[TargetFailure] = []
+    thread = threading.Thread(target=lambda: told.append(failure(made, digits_int8.model, images)))
+    thread.start()
+    runner, remote = runner_of(room), made.ready
+    assert isinstance(remote, Remote)
+    assert remote._connection is not None
+    if victim == "client":
+        os.kill(remote._connection._process.pid, signal.SIGKILL)
+    elif victim == "courier":
+        os.kill(parent_of(runner), signal.SIGKILL)
+    else:
+        found = parent_of(runner)
+        while Path(f"/proc/{found}/comm").read_text() != "sshd\n":
+            found = parent_of(found)
+        os.kill(found, signal.SIGKILL)
+    started = time.monotonic()
+    thread.join(20)
+    assert time.monotonic() - started < 10
+    assert "the connection broke off" in told[0].what
+    assert "run again" in told[0].remedy
+    emptied(room)
+    assert run(digits_int8.model, images, timeout=TIMEOUT, send=behind(host, room).send)
+    made.close()
+
+
+def test_a_cable_that_is_cut_leaves_nothing_on_either_side(
+    host: SshHost, room: Path, hanging: str, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told then: each side must find out by itself."""
+    source = ssh._COURIER.read_text()
+    impatient = room.parent / "courier.py"
+    impatient.write_text(source.replace("PATIENCE, IDLE = 60.0", "PATIENCE, IDLE = 2.0"))
+    assert impatient.read_text() != source
+    monkeypatch.setattr(ssh, "_COURIER", impatient)
+    made = behind(host, room, python=hanging)
+    told: list[TargetFailure] = []
+    thread = threading.Thread(target=lambda: told.append(failure(made, digits_int8.model, images, timeout=5)))
+    thread.start()
+    runner_of(room)
+    with host.cut_off():
+        thread.join(20)
+        assert "no end after 5 s" in told[0].what
+        emptied(room)
