@@ -169,9 +169,10 @@ class Case:
         return self._ran(self.model)
 
     def _run(self, model: Model) -> Run:
-        """A model on the evaluation data."""
-        source, timeout = self.gate.prepared, self.gate.settings.timeout
-        return run(model, self.gate.inputs, timeout=timeout, batched=source.batched, send=self.send)
+        """A model on the evaluation data, in the memory mode that the app runs it in."""
+        settings, batched = self.gate.settings, self.gate.prepared.batched
+        how: dict[str, Any] = {"timeout": settings.timeout, "memory": settings.timing.memory_mode}
+        return run(model, self.gate.inputs, batched=batched, send=self.send, **how)
 
     def _ran(self, model: Model) -> Run:
         source, found = self.gate.prepared, self._run(model)

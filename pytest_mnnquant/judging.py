@@ -27,6 +27,7 @@ from pytest_mnnquant.checks.params import check_params
 from pytest_mnnquant.checks.proposals import with_search
 from pytest_mnnquant.checks.roots import STILL, rooted
 from pytest_mnnquant.checks.rules import Severity
+from pytest_mnnquant.checks.runtimes import crashed, explained
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
@@ -71,7 +72,7 @@ def _found(case: Case, name: str, limits: Limits, strict: bool) -> Result:
     key = (name, repr(limits), strict)
     if key not in case.found:
         settings = case.gate.settings
-        result = _usable(name, lambda: _JUDGES[name](case, limits, strict))
+        result = _on_target(case, _usable(name, lambda: _JUDGES[name](case, limits, strict)))
         # Where there is nothing to judge, no code to ignore makes that a pass.
         case.found[key] = result if case.is_unusable else without_ignored(result, settings.ignore)
     return case.found[key]
@@ -85,6 +86,21 @@ def _usable(name: str, asked: Callable[[], Result]) -> Result:
         return judge(name, [error.finding], {})
     except UNUSABLE as error:
         return judge(name, [why(error)], {})
+
+
+def _on_target(case: Case, result: Result) -> Result:
+    """The result, with more on a model that crashes the MNN of a target."""
+    failed = any(finding.code == "MNQ620" for finding in result.findings)
+    if not isinstance(case, OnTarget) or not failed or not case.crashes:
+        return result
+    stored = (
+        weights.label + (" with 16-bit scales" if weights.half_scales else "")
+        for layer in case.model.layers
+        for weights in layer.weights
+    )
+    told = ", ".join(dict.fromkeys(stored))
+    found = (crashed(finding, case.runtimes, case.runs_float, told) for finding in result.findings)
+    return dataclasses.replace(result, findings=tuple(found))
 
 
 def _conversion(case: Case, limits: Limits, strict: bool) -> Result:
@@ -180,8 +196,11 @@ def _elsewhere(case: OnTarget, limits: Limits, strict: bool, result: Result) -> 
     if result.outcome == SKIPPED:
         return result
     found, figures = check_elsewhere(case.elsewhere)
+    own = result.findings
+    if result.outcome == FAILED and _found(case.home, "accuracy", limits, strict).outcome != FAILED:
+        own = tuple(explained(own, found, case.runtimes))
     metrics = {**result.metrics, **figures, "place": dict(case.place)}
-    result = dataclasses.replace(result, findings=(*result.findings, *found), metrics=metrics)
+    result = dataclasses.replace(result, findings=(*own, *found), metrics=metrics)
     result = without_ignored(result, case.gate.settings.ignore)
     if not can_be_located(result) or found:  # What only the target computes so can't be looked for here.
         return result

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pytest_mnnquant.case import Case
-from pytest_mnnquant.checks.elsewhere import ROUNDING, ElsewhereEvidence, OpDifference, differences
+from pytest_mnnquant.checks.elsewhere import ROUNDING, ElsewhereEvidence
+from pytest_mnnquant.checks.runtimes import Runtimes
 from pytest_mnnquant.gate import Unusable
-from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
+from pytest_mnnquant.operatorwise import looked_at, output_scales
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.child import NativeFailure
+from pytest_mnnquant.runtime.child import CRASHED, NativeFailure
 from pytest_mnnquant.runtime.execute import Run
 from pytest_mnnquant.runtime.host import Host
-from pytest_mnnquant.runtime.operators import lone_operators, run_operators, tensor_samples
-from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure
-
-# So many samples, those that differ most, are looked at operator by operator, in so many bytes.
-_SAMPLES: Final = 8
-_HELD: Final = 256e6
+from pytest_mnnquant.runtime.operators import LOOPS
+from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure, own_mnn
 
 
 class OnTarget(Case):
@@ -85,49 +82,58 @@ class OnTarget(Case):
         place = self._place.place
         return "" if place.tells_int8 else NO_TRACE.format(mnn=place.mnn)
 
+    @property
+    def runtimes(self) -> Runtimes:
+        """Which MNN runs there, which here, and which made the model."""
+        return Runtimes(self._place.mnn, own_mnn(), self.model.version, self.recipe.symmetrical)
+
+    def _float_run(self) -> Run:
+        """The float model there."""
+        floats: dict[str, Run] = self.gate.float_runs
+        if self.target not in floats:
+            floats[self.target] = self._run(self.gate.prepared.model)
+        return floats[self.target]
+
+    @property
+    def crashes(self) -> bool:
+        """Whether the variant crashes the MNN there."""
+        return isinstance(self._ran_there, TargetFailure) and CRASHED in self._ran_there.what
+
+    @cached_property
+    def runs_float(self) -> bool:
+        """Whether the float model runs there."""
+        try:
+            self._float_run()
+        except NativeFailure:
+            return False
+        return True
+
     @cached_property
     def same_as_float(self) -> bool | None:
         """Whether all outputs equal the float model's there; asked where the trace does not tell it."""
         if self.recipe.activations or self.home.same_as_float is None:
             return None
-        floats: dict[str, Run] = self.gate.float_runs
-        if self.target not in floats:
-            floats[self.target] = self._run(self.gate.prepared.model)
-        theirs = floats[self.target].outputs
+        theirs = self._float_run().outputs
         return all(np.array_equal(array, theirs[name]) for name, array in self.run.outputs.items())
 
     @cached_property
     def elsewhere(self) -> ElsewhereEvidence:
         """The difference to this machine, looked at operator by operator where it is more than rounding."""
         here, there = self.home.exact_run[0].outputs, self.run.outputs
-        evidence = ElsewhereEvidence(self.target, here, there, _scales(self.model, here))
+        evidence = ElsewhereEvidence(self.target, here, there, output_scales(self.model, here), runtimes=self.runtimes)
         if max(evidence.steps.values(), default=0.0) <= ROUNDING:
             return evidence
+        if self.model.has_subgraphs:
+            return dataclasses.replace(evidence, unlooked=LOOPS)
         try:
-            operators, ops = self._operators(_worst(here, there))
-            missed = {op.name for op in ops} - {one.name for one in operators}
-            return dataclasses.replace(evidence, operators=operators, uncompared=sorted(missed))
+            self.say("looking for the operator that computes otherwise there")
+            wrong = not pools_right(self._place.place.machine)
+            mispooled = {op.name for op in self.model.ops if is_max_pool(op)} if wrong else ()
+            with self.home.as_arm() as (model, _):
+                found = looked_at(evidence, self.gate, model, self.model, self.send)
+            return dataclasses.replace(found, mispooled=mispooled)
         except NativeFailure as error:  # What was found stands, whoever makes it.
             return dataclasses.replace(evidence, unlooked=error.what)
-
-    def _operators(self, samples: npt.NDArray[np.int64]) -> tuple[list[OpDifference], list[Op]]:
-        """What operators make of the same values here and there, on these samples, and which there are.
-
-        Raises `NativeFailure`.
-        """
-        self.say("looking for the operator that computes otherwise there")
-        inputs, timeout = {name: array[samples] for name, array in self.gate.inputs.items()}, self.gate.settings.timeout
-        with self.home.as_arm() as (model, _):
-            batched = self.gate.prepared.batched
-            values = tensor_samples(model, inputs, timeout=timeout, held=_HELD, batched=batched)
-            ops, count = lone_operators(model, values), len(next(iter(values.values())))
-            few = {name: array[:count] for name, array in inputs.items()}
-            here = run_operators(model, ops, values, few, timeout=timeout)
-        there = run_operators(self.model, ops, values, few, timeout=timeout, send=self._place.send)
-        quants = self.model.tensor_quants
-        scales = {op.name: quants[op.outputs[0]].scale for op in ops if op.outputs[0] in quants}
-        int8 = frozenset(op.name for op in self.home.run.trace or () if op.int8)
-        return differences(ops, here, there, scales, int8), ops
 
     @property
     def place(self) -> Mapping[str, Any]:
@@ -144,25 +150,3 @@ def on_target(home: Case, target: Target) -> OnTarget:
     """A variant on a target, always the same object."""
     cases: dict[tuple[str, str | None, str], OnTarget] = home.gate.kept_elsewhere
     return cases.setdefault((home.recipe.name, home.mode, target.name), OnTarget(home, target))
-
-
-def _scales(model: Model, outputs: Collection[str]) -> dict[str, float]:
-    """The scales of outputs that are codes, or are codes in another shape."""
-    made = {output: op for op in model.ops if not op.subgraph for output in op.outputs}
-    found = {}
-    for name in outputs:
-        tensor = model.tensor_names.index(name) if name in model.tensor_names else -1
-        while tensor not in model.tensor_quants and tensor in made and made[tensor].kind in SHAPE_ONLY:
-            tensor = made[tensor].inputs[0]
-        if tensor in model.tensor_quants:
-            found[name] = model.tensor_quants[tensor].scale
-    return found
-
-
-def _worst(here: Mapping[str, npt.NDArray[Any]], there: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
-    """The samples whose first output differs most, in their order."""
-    ours, theirs = next((array, there[name]) for name, array in here.items() if name in there)
-    if ours.shape != theirs.shape:
-        return np.arange(min(_SAMPLES, len(ours)))
-    off = np.abs(ours.astype(np.float64) - theirs).reshape(len(ours), -1).max(1)
-    return np.sort(np.argsort(-np.nan_to_num(off, nan=np.inf), kind="stable")[:_SAMPLES])

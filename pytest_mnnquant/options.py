@@ -153,8 +153,8 @@ OPTIONS: Final = (
            high=256.0),
     Option("precision", "MNN's precision for latency: normal, high or low (default: normal)", "NAME", default="normal",
            choices=("normal", "high", "low")),
-    Option("memory_mode", "MNN's memory mode for latency and memory: normal, or low, which uses stored weights "
-           "(default: normal)", "NAME", default="normal", choices=("normal", "low")),
+    Option("memory_mode", "MNN's memory mode for outputs, latency and memory: normal, or low, which uses stored "
+           "weights (default: normal)", "NAME", default="normal", choices=("normal", "low")),
     Option("batch", "samples in one timed inference (default: 1)", "N", float, default=1.0, low=1.0, high=65536.0),
     Option("latency_time", "limit in seconds for timing one variant (default: 15)", "S", float, default=15.0, low=0.1),
     Option("skip_layer", "glob of layers meant to stay float (repeatable)", "PATTERN", many=True, default=()),

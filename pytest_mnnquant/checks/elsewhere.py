@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.checks.outputs import Outputs
-from pytest_mnnquant.mnnfile.model import Op
-from pytest_mnnquant.runtime.operators import Operators, Values
+from pytest_mnnquant.checks.runtimes import Runtimes
+from pytest_mnnquant.runtime.operators import Operators, Which
 
 #: A code that is rounded to the other side is one step off; what is further off is computed otherwise.
 ROUNDING: Final = 1.05
@@ -21,25 +21,42 @@ _CODES: Final = 255
 # Below this share of a step, float numbers were only summed in another order.
 _SAME: Final = 0.01
 _NAMED: Final = 3
+# What stands between operators, in one place or the other.
+_CASTS: Final = frozenset({"FloatToInt8", "Int8ToFloat", "Raster"})
 
 
 @dataclass(frozen=True, slots=True)
 class OpDifference:
-    """By how much an operator's output differs where it is given the same: in steps, at most; of how many values."""
+    """By how much an operator's output differs where it is given the same: in steps, at most; of how many values.
 
-    name: str
-    kind: str
+    `moves` is by how many steps an output of the network moves when this operator alone differs; None: not looked at.
+    """
+
+    which: Which
     steps: float
     unlike: int
     values: int
+    moves: float | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name and kind."""
+        return f"{self.which.name} ({self.which.kind})"
+
+
+class Scales(NamedTuple):
+    """The scales of the quantized tensors that an operator of the file takes and makes."""
+
+    taken: tuple[float, ...] = ()
+    made: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class ElsewhereEvidence:
     """Outputs as they were judged on this machine and as a target gives them, with the scales of those that are codes.
 
-    `operators` were looked at one by one, but for the `uncompared`; None where that was not done, and `unlooked` says
-    why.
+    `operators` were looked at one by one on so many `samples`, but for the `uncompared`; None where that was not done,
+    and `unlooked` says why. `mispooled` are MaxPool operators where int8 MaxPool is wrong.
     """
 
     target: str
@@ -48,7 +65,10 @@ class ElsewhereEvidence:
     scales: Mapping[str, float]
     operators: Sequence[OpDifference] | None = None
     uncompared: Sequence[str] = ()
+    samples: int = 0
     unlooked: str = ""
+    runtimes: Runtimes = field(default_factory=Runtimes)
+    mispooled: Collection[str] = ()
 
     @property
     def steps(self) -> dict[str, float]:
@@ -60,91 +80,111 @@ class ElsewhereEvidence:
 def check_elsewhere(evidence: ElsewhereEvidence) -> tuple[list[Finding], dict[str, Any]]:
     """What is to be told of the difference to this machine, and its figures. It fails nothing: accuracy decides."""
     steps = evidence.steps
-    furthest = max(steps, key=lambda name: steps[name], default="")
-    figures: dict[str, Any] = {"steps": steps.get(furthest, 0.0), "outputs": steps}
+    output = max(steps, key=lambda name: steps[name], default="")
+    figures: dict[str, Any] = {"steps": steps.get(output, 0.0), "outputs": steps}
+    unlike = sorted((one for one in evidence.operators or () if one.unlike or one.moves), key=_weight, reverse=True)
     if evidence.operators is not None:
-        figures["operators"] = [
-            {"name": one.name, "op": one.kind, "steps": one.steps, "unlike": one.unlike, "values": one.values}
-            for one in evidence.operators
-            if one.unlike
-        ]
+        figures["operators"] = [_as_json(one) for one in unlike]
         figures["compared"], figures["uncompared"] = len(evidence.operators), list(evidence.uncompared)
     metrics: dict[str, Any] = {"difference": figures}
     if figures["steps"] <= ROUNDING:
         return [], metrics
-    told = f"output {furthest} differs by {steps[furthest]:.3g} steps from this machine's"
-    culprits = sorted((one for one in evidence.operators or () if one.steps > ROUNDING), key=lambda one: -one.steps)
-    if culprits:
-        return [_guilty(culprits, evidence.target, told)], metrics
-    if evidence.operators:
-        return [], {**metrics, "note": _rounded(evidence, furthest, steps[furthest])}
-    cause = f"which operator makes it is not known: {evidence.unlooked}" if evidence.unlooked else ""
-    return [Finding("MNQ740", told, cause=cause, remedy=_REMEDY)], metrics
+    told = f"output {output} differs by {steps[output]:.3g} steps from this machine's"
+    if culprits := [one for one in unlike if one.steps > ROUNDING]:
+        return [_guilty(culprits, evidence, told)], metrics
+    if unlike:
+        return [], {**metrics, "note": _rounded(evidence, unlike, output)}
+    unseen = f"on the {evidence.samples} samples looked at no operator differs"
+    known = (evidence.runtimes.told, f"what makes it is not known: {evidence.unlooked or unseen}")
+    return [Finding("MNQ740", told, cause="; ".join(filter(None, known)), remedy=_REMEDY)], metrics
 
 
 _REMEDY: Final = "what counts is what the device computes: the accuracy on this target"
 
 
-def _guilty(culprits: Sequence[OpDifference], target: str, told: str) -> Finding:
-    worst, others = culprits[0], culprits[1:]
-    names = ", ".join(one.name for one in others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+def _weight(one: OpDifference) -> tuple[float, float]:
+    """What they are sorted by; of those alike the first in the network comes first."""
+    return one.moves or 0.0, one.steps
+
+
+def _as_json(one: OpDifference) -> dict[str, Any]:
+    figures = {"steps": one.steps, "unlike": one.unlike, "values": one.values, "moves": one.moves}
+    return {"name": one.which.name, "op": one.which.kind, **figures}
+
+
+def _guilty(culprits: Sequence[OpDifference], evidence: ElsewhereEvidence, told: str) -> Finding:
+    worst, others = culprits[0], [one.which.name for one in culprits[1:]]
+    target, runtimes = evidence.target, evidence.runtimes
     counted = f"{worst.unlike:,} of {worst.values:,} values"
-    title = f"{worst.name} ({worst.kind})"
-    message = f"given the same input, {title} on {target} is up to {worst.steps:.3g} steps from here ({counted}); "
-    also = f"; so is {names}" if others else ""
-    cause = "the two run different kernels; rounding makes one step at most"
-    return Finding("MNQ740", message + told + also, worst.name, cause=cause, remedy=_REMEDY)
-
-
-def _rounded(evidence: ElsewhereEvidence, output: str, steps: float) -> str:
-    """Why outputs differ though no operator does: each rounds as it may, and the layers after it carry that on."""
-    operators, missed = evidence.operators or (), len(evidence.uncompared)
-    most = max(operators, key=lambda one: one.unlike / one.values)
-    often = f", {most.name} for {most.unlike / most.values:.1%} of its values" if most.unlike else ""
-    told = (
-        f"output {output} is {steps:.3g} steps from this machine's by rounding: given the same input, {len(operators)}"
+    moved = f", which alone moves it by {worst.moves:.3g}" if worst.moves else ""
+    message = (
+        f"given the same input, {worst.title} on {target} is up to {worst.steps:.3g} steps from here ({counted}); "
     )
-    return f"{told} operators are a step off at most{often}" + (f"; {missed} could not be compared" if missed else "")
+    names = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+    also = f"; so {'is' if len(others) == 1 else 'are'} {names}" if others else ""
+    cause = runtimes.told or "the two run different kernels"
+    if worst.which.name in evidence.mispooled:
+        cause += "; MNN's int8 MaxPool is wrong on x86, and right on ARM (MNQ710)"
+    cause += "; rounding makes one step at most"
+    return Finding("MNQ740", message + told + moved + also, worst.which.name, cause=cause, remedy=_REMEDY)
+
+
+def _rounded(evidence: ElsewhereEvidence, unlike: Sequence[OpDifference], output: str) -> str:
+    """Why outputs differ though no operator does: each rounds as it may, and the layers after it carry that on."""
+    all_, most, missed = evidence.operators or (), unlike[0], list(dict.fromkeys(evidence.uncompared))
+    told = (
+        f"output {output} is {evidence.steps[output]:.3g} steps from this machine's by rounding: given the same "
+        f"values, none of {len(all_)} operators is more than a step off, and {sum(one.unlike > 0 for one in unlike)} "
+        "are at all"
+    )
+    if most.moves:
+        how = f"in {most.unlike / most.values:.1%} of its values" if most.unlike else "which sums in another order"
+        told += f"; {most.title}, {how}, moves an output by {most.moves:.3g} steps alone"
+    names = ", ".join(missed[:_NAMED]) + (", ..." if len(missed) > _NAMED else "")
+    return told + (f"; {names} could not be given the same values" if missed else "")
 
 
 def differences(
-    ops: Sequence[Op], here: Operators, there: Operators, scales: Mapping[str, float], int8: frozenset[str]
-) -> list[OpDifference]:
-    """Operators by what they make of the same values in both places.
+    here: Operators, there: Operators, scales: Mapping[str, Scales]
+) -> tuple[list[OpDifference], list[str]]:
+    """Operators by what they make of the same values in both places, and the names of those that can't be compared.
 
-    By themselves, where that is what they do in the network in both places; else in the network, on those samples for
-    which both were given the same. `scales` are those of operators whose output is quantized, by their name; `int8` ran
-    so, with a scale that is the one of another tensor.
+    `scales` are those of the file, by an operator's name.
     """
-    found = []
-    for op in ops:
-        if op.name in here.faithful and op.name in there.faithful:
-            ours, theirs = here.made[op.name], there.made[op.name]
-        else:
-            ours, theirs = _where_same(op, here.own, there.own)
-        if not ours.size:
+    found, missed = [], []
+    for which, ours in here.items():
+        theirs = there.get(which)
+        if theirs is None or theirs.unset or [one.shape for one in ours.made] != [one.shape for one in theirs.made]:
+            missed += [which.name] if which.kind not in _CASTS else []
             continue
-        scale = scales.get(op.name) or (_gap(here.own[op.outputs[0]]) if op.name in int8 else None)
-        steps, off = _steps(ours, theirs, scale)
-        unlike = int((off > _SAME).sum()) if off is not None else ours.size
-        found.append(OpDifference(op.name, op.kind, steps, unlike, int(ours.size)))
-    return found
+        steps, unlike = 0.0, 0
+        for place, (mine, its) in enumerate(zip(ours.made, theirs.made, strict=True)):
+            scale = _step(mine, which, place, scales.get(which.name, Scales()), ours.int8)
+            most, off = _steps(mine, its, scale)
+            steps, unlike = max(steps, most), unlike + (int((off > _SAME).sum()) if off is not None else mine.size)
+        values = sum(mine.size for mine in ours.made)
+        found += [OpDifference(which, steps, unlike, values)] if values else []
+    return found, missed
 
 
-def _where_same(op: Op, here: Values, there: Values) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """An operator's outputs in both networks, for those samples for which its inputs are the same."""
-    ours, theirs = here[op.outputs[0]], there.get(op.outputs[0])
-    samples, nothing = len(ours) if ours.ndim else 0, np.empty(0, np.float32)
-    if theirs is None or theirs.shape != ours.shape or not samples:
-        return nothing, nothing
-    same = np.ones(samples, bool)
-    for tensor in op.inputs:
-        if tensor in here:
-            mine, its = here[tensor], there[tensor]
-            if mine.shape != its.shape or not mine.ndim or len(mine) != samples:
-                return nothing, nothing
-            same &= (mine == its).reshape(samples, -1).all(1)
-    return ours[same], theirs[same]
+def _step(values: npt.NDArray[Any], which: Which, place: int, scales: Scales, int8: bool) -> float | None:
+    """The step to count in: of codes that scale of which all are multiples, or else their least distance.
+
+    Of float numbers it is the scale that the file gives the operator's output, to whose codes another MNN may round
+    them; None where it gives none.
+    """
+    own = scales.made[place] if place < len(scales.made) and which.kind not in _CASTS else None
+    if not int8:
+        return own
+    for scale in (*scales.made, *scales.taken):
+        if np.allclose(values / scale, np.rint(values / scale), rtol=0, atol=_SAME):
+            return scale
+    return _gap(values)
+
+
+def furthest(here: Outputs, there: Outputs, scales: Mapping[str, float]) -> float:
+    """By how many steps outputs are apart at most."""
+    return max((_steps(array, there[name], scales.get(name))[0] for name, array in here.items()), default=0.0)
 
 
 def _steps(

@@ -88,6 +88,15 @@ class Recipe:
         return "--hqq" in self.flags
 
     @property
+    def symmetrical(self) -> str:
+        """The recipe that differs in symmetric weights only; empty where these are, or can't be."""
+        parts = _WEIGHTS.fullmatch(self.name)
+        if parts is None or parts["sym"]:
+            return ""
+        block = f"b{parts['block']}" if parts["block"] else ""
+        return f"w{parts['bits']}{block}-sym{parts['half'] or ''}"  # MNN drops HQQ from symmetric weights.
+
+    @property
     def in_torch(self) -> bool:
         """Whether a PyTorch model is calibrated, so that the mode matters."""
         return self.maker in (Maker.OURS, Maker.MNNCOMPRESS, Maker.PIPELINE) and self.activations

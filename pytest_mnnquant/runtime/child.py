@@ -21,6 +21,8 @@ _LOG_LINES: Final = 12
 # Seconds between two looks at how far a child is, where somebody wants to know.
 _LOOK: Final = 0.25
 _PROTOCOL: Final = 1
+#: How the message of a crash begins to tell it.
+CRASHED: Final = "crashed with"
 
 
 class NativeFailure(Exception):
@@ -141,4 +143,4 @@ def _ending(status: int) -> str:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
-    return f"crashed with {name}"
+    return f"{CRASHED} {name}"

@@ -1,101 +1,112 @@
-"""What the operators of a model make of the same values, on this machine and elsewhere."""
+"""What the operators of a network make of the same values, on this machine and elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.runtime.child import run_job
+from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.execute import Arrays, Job, Send
 
-Values = Mapping[int, npt.NDArray[np.float32]]
-_HOLD_NOTHING: Final = frozenset({"Input", "Const"})
+Values = tuple[npt.NDArray[np.float32], ...]
+#: Why operators can't be looked at in some models.
+LOOPS: Final = "MNN's op trace does not reach into models with loops"
 
 
-@dataclass(frozen=True)
-class Operators:
-    """`made` is what operators make by themselves of the values that were given, `own` what flows through the network.
+class Which(NamedTuple):
+    """An operator as MNN runs it, casts included: its name in the file, its kind, how many such ran before."""
 
-    Those `faithful` make by themselves what they make in the network: MNN may run one otherwise where it stands alone.
+    name: str
+    kind: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What reached an operator, and what it made of it; `unset` tells that it did not take what it was given."""
+
+    reached: Values
+    made: Values
+    int8: bool
+    unset: bool = False
+
+
+Operators = Mapping[Which, Ran]
+Outputs = Mapping[str, npt.NDArray[Any]]
+_NONE: Final = Which("", "", -1)
+
+
+def operators_here(
+    model: Model, inputs: Arrays, order: Sequence[int], *, timeout: float, held: float, memory: int = 0
+) -> tuple[Operators, list[int]]:
+    """What the operators of a model make here, run on all inputs as one batch, and the samples that this is.
+
+    Those are the first in `order` whose values take no more than `held` bytes. Raises `NativeFailure`.
     """
-
-    made: Mapping[str, npt.NDArray[np.float32]]
-    faithful: frozenset[str]
-    own: Values
-
-
-def tensor_samples(model: Model, inputs: Arrays, *, timeout: float, held: float, batched: bool) -> Values:
-    """The values of a model's float tensors on a few samples, by the tensor's number; `held` limits their bytes.
-
-    The first samples are one batch; without `batched` there is one. Raises `NativeFailure`.
-    """
-    size = len(next(iter(inputs.values()))) if batched else 1
-    with Job(model, {name: array[:size] for name, array in inputs.items()}) as job:
-        what = f"tracing {model.path.name}"
-        job.run("tensors", what=what, timeout=timeout, held=held, **_network(model, size))
-        return _own(model, job.folder / "own.npz")
+    with Job(model, inputs) as job:
+        how = {"order": [int(sample) for sample in order], "held": held}
+        result = job.run("operators", **_job(model, inputs, timeout, memory), **how)
+        return _ran(job, result), result["samples"]
 
 
-def lone_operators(model: Model, values: Values) -> list[Op]:
-    """The operators that can run by themselves on these values: all that they take is constant or among them."""
-    constants = {tensor for op in model.ops if op.kind == "Const" for tensor in op.outputs}
-    return [
-        op
-        for op in model.ops
-        if not op.subgraph
-        and op.kind not in _HOLD_NOTHING
-        and len(op.outputs) == 1
-        and (taken := set(op.inputs) - constants)
-        and taken <= values.keys()
-        and op.outputs[0] in values
-    ]
-
-
-def run_operators(
-    model: Model, ops: Sequence[Op], given: Values, inputs: Arrays, *, timeout: float, send: Send = run_job
+def operators_elsewhere(
+    model: Model, inputs: Arrays, here: Operators, *, timeout: float, send: Send, memory: int = 0
 ) -> Operators:
-    """Run each of these operators by itself on the given values, and the network on its inputs, all in one batch.
+    """What the operators make elsewhere of what reached them here. Raises `NativeFailure`."""
+    with Job(model, inputs, send) as job:
+        given = _saved(job, [ran.reached for ran in here.values()])
+        result = job.run("operators", **_job(model, inputs, timeout, memory), given=given, operators=list(here))
+        return _ran(job, result)
+
+
+def carried_on(
+    model: Model, inputs: Arrays, made: Mapping[Which, Values], *, timeout: float, memory: int = 0
+) -> tuple[Outputs, dict[Which, Outputs]]:
+    """A network's outputs here: as they are, and when one operator alone makes what it made elsewhere, for each given.
 
     Raises `NativeFailure`.
     """
-    tensors = _tensors(model)
-    places = {tensor: place for place, tensor in enumerate(tensors)}
-    fed = [[places[tensor] for tensor in dict.fromkeys(op.inputs) if tensor in given] for op in ops]
-    with Job(model, inputs, send) as job:
-        path = job.folder / "given.npz"
-        arrays: dict[str, Any] = {str(places[tensor]): array for tensor, array in given.items()}
-        np.savez(path, **arrays)
-        result = job.run(
-            "operators",
-            what=f"running operators of {model.path.name} one by one",
-            timeout=timeout,
-            given=str(path),
-            ops=[[taken, places[op.outputs[0]]] for taken, op in zip(fed, ops, strict=True)],
-            **_network(model, len(next(iter(inputs.values())))),
-        )
-        with np.load(job.folder / "made.npz") as file:
-            made = {ops[int(place)].name: array for place, array in file.items()}
-        faithful = frozenset(ops[place].name for place in result["faithful"])
-        return Operators(made, faithful, _own(model, job.folder / "own.npz"))
+    with Job(model, inputs) as job:
+        given = _saved(job, [(), *made.values()])
+        result = job.run("carry", **_job(model, inputs, timeout, memory), given=given, operators=[_NONE, *made])
+        with np.load(job.folder / "outputs.npz") as file:
+            plain, *others = (
+                {name: file[f"{place}.{number}"] for number, name in enumerate(result["outputs"])}
+                for place in range(len(made) + 1)
+            )
+        return plain, dict(zip(made, others, strict=True))
 
 
-def _network(model: Model, samples: int) -> dict[str, Any]:
-    names = [model.tensor_names[tensor] for tensor in _tensors(model)]
-    return {"model": str(model.path.resolve()), "names": names, "batch": samples}
+def _job(model: Model, inputs: Arrays, timeout: float, memory: int) -> dict[str, Any]:
+    what, samples = f"looking at the operators of {model.path.name}", len(next(iter(inputs.values())))
+    how = {"what": what, "timeout": timeout, "memory": memory}
+    return {"model": str(model.path.resolve()), "batch": samples, **how}
 
 
-def _tensors(model: Model) -> list[int]:
-    """What the operators of the main graph give; constants are known."""
-    return sorted({tensor for op in model.ops if not op.subgraph and op.kind != "Const" for tensor in op.outputs})
+def _saved(job: Job, values: Sequence[Values]) -> str:
+    path = job.folder / "given.npz"
+    arrays: dict[str, Any] = {
+        f"{place}.{number}": array for place, arrays in enumerate(values) for number, array in enumerate(arrays)
+    }
+    np.savez(path, **arrays)
+    return str(path)
 
 
-def _own(model: Model, path: Path) -> Values:
-    tensors = _tensors(model)
-    with np.load(path) as values:
-        return {tensors[int(place)]: array for place, array in values.items()}
+def _ran(job: Job, result: Mapping[str, Any]) -> Operators:
+    with np.load(job.folder / "reached.npz") as reached, np.load(job.folder / "made.npz") as made:
+        return {
+            Which(name, kind, number): Ran(_of(reached, place), _of(made, place), int8, unset=place in result["unset"])
+            for place, (name, kind, number, int8) in enumerate(result["operators"])
+        }
+
+
+def _of(file: Any, place: int) -> Values:
+    found, number = [], 0
+    while (name := f"{place}.{number}") in file:
+        found.append(file[name])
+        number += 1
+    return tuple(found)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,26 @@ class Session:
         copy = self.mnn.Tensor(shape, kind, empty, self.mnn.Tensor_DimensionType_Caffe)
         tensor.copyToHostTensor(copy)
         return np.array(copy.getNumpyData()).reshape(shape).copy()
+
+    def put(self, tensor: Any, array: Any) -> bool:
+        """Overwrite a tensor's values, given as `host` gives them; returns whether it holds them now."""
+        import numpy as np
+
+        def held() -> bool:
+            return bool(np.allclose(self.host(tensor), array, rtol=1e-5, atol=0, equal_nan=True))
+
+        old = self.host(tensor)
+        if old.shape != array.shape or np.array_equal(old, array, equal_nan=True):
+            return bool(old.shape == array.shape)
+        codes = codes_of(tensor, old)
+        layout, values = self.mnn.Tensor_DimensionType_Caffe, np.ascontiguousarray(array)
+        tensor.copyFrom(self.mnn.Tensor(array.shape, self.mnn.Halide_Type_Float, values, layout))
+        if codes is None or held():
+            return held()
+        memory, order, scale, zero = codes  # MNN copies codes out, as the values they stand for, but not in.
+        ends = np.iinfo(memory.dtype)
+        memory[order] = np.clip(np.rint(array / scale + zero), ends.min, ends.max)
+        return held()
 
     def run(self) -> None:
         """Run once; MNN reports failure by a status that Python would ignore."""
@@ -225,65 +246,143 @@ def watch_module(job: dict[str, Any], see: Any, skip: Any) -> None:
                 see(place, number, side, values)
 
 
-def network(job: dict[str, Any]) -> Any:
-    """A function that gives the float tensors named in `job["names"]` by their place there, for a batch of inputs."""
-    import MNN
+def codes_of(tensor: Any, values: Any) -> Any:
+    """An int8 tensor's memory, where in it the code of each of its values lies, their scale and zero point.
 
-    net = MNN.nn.load_module_from_file(job["model"], list(job["inputs"]), job["names"])
-
-    def values(batch: dict[str, Any]) -> dict[str, Any]:
-        held = [constant(array) for array in batch.values()]
-        results = enumerate(net.forward(held))
-        return {str(place): plain(found) for place, found in results if found.dtype == MNN.expr.float}
-
-    return values
-
-
-def tensors(job: dict[str, Any]) -> dict[str, Any]:
-    """What flows through a network: its tensors on the first batch, as `own.npz`.
-
-    Where they take more than `job["held"]` bytes, fewer samples are taken.
+    None where the memory does not hold such codes: signed, or on x86 with 128 more, as NCHW or with some channels
+    beside each other.
     """
+    import ctypes
+
     import numpy as np
 
-    values, batch = network(job), next(iter(batches(job)))
-    samples = len(next(iter(batch.values())))
-    if samples > 1:
-        one = sum(array.nbytes for array in values({name: array[:1] for name, array in batch.items()}).values())
-        samples = max(1, min(samples, int(job["held"] / max(one, 1))))
-    np.savez("own.npz", **values({name: array[:samples] for name, array in batch.items()}))
-    return {"samples": samples}
+    address = ctypes.pythonapi.PyCapsule_GetPointer
+    address.restype, address.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    start, span = address(tensor.getHost(), None), float(np.ptp(values)) if values.size else 0.0
+    if start is None or not span > 0:
+        return None
+    for pack in (1, 4, 8, 16):
+        order = packed(values.shape, pack)
+        for kind in (ctypes.c_int8, ctypes.c_uint8):
+            memory = np.ctypeslib.as_array((kind * (int(order.max()) + 1)).from_address(start))
+            codes = memory[order].astype(np.float64)
+            scale = span / max(np.ptp(codes), 1.0)
+            zero = codes.min() - values.min() / scale
+            if np.allclose(codes, values / scale + zero, rtol=0, atol=0.01):
+                return memory, order, scale, zero
+    return None
+
+
+def packed(shape: Any, pack: int) -> Any:
+    """Where each value of a tensor lies in its memory, when MNN puts `pack` channels beside each other."""
+    import numpy as np
+
+    if pack == 1 or len(shape) < 2:
+        return np.arange(int(np.prod(shape))).reshape(shape)
+    samples, channels = shape[:2]
+    area = int(np.prod(shape[2:]))
+    blocks = -(-channels // pack)
+    order = np.arange(blocks * samples * area * pack).reshape(blocks, samples, area, pack)
+    return order.transpose(1, 0, 3, 2).reshape(samples, blocks * pack, area)[:, :channels].reshape(shape)
+
+
+def step(session: Session, enter: Any, leave: Any) -> None:
+    """Run a session with a look at each operator: `enter(operator, inputs)`, then `leave(operator, outputs, int8)`.
+
+    An operator is told by its name in the file, its kind and how many such ran before. MNN numbers what it makes of one
+    operator, and how much that is differs from one processor to another.
+    """
+    ran: dict[tuple[str, str], int] = {}
+
+    def told(info: Any) -> tuple[str, str]:
+        return re.sub(r"_raster_\d+$", "", info.getName()), info.getType().partition("[")[0].strip()
+
+    def before(tensors: Any, info: Any) -> bool:
+        which = told(info)
+        ran[which] = ran.get(which, -1) + 1
+        enter((*which, ran[which]), tensors)
+        return True
+
+    def after(tensors: Any, info: Any) -> bool:
+        which = told(info)
+        leave((*which, ran[which]), tensors, "DT_INT8" in info.getType())
+        return True
+
+    session.net.runSessionWithCallBackInfo(session.session, before, after)
 
 
 def operators(job: dict[str, Any]) -> dict[str, Any]:
-    """What operators, each by itself, make of the tensors in the file `job["given"]`: `made.npz`, by place in the list.
+    """What each operator makes of what reaches it, on the first batch: `reached.npz` and `made.npz`.
 
-    Each of `job["ops"]` is [its inputs, its output] by place in `job["names"]`. The network's own tensors go to
-    `own.npz`; those operators are `faithful` that make by themselves of these what they make in the network.
+    With a file `job["given"]`, which holds what reached `job["operators"]` in another place, each is given that
+    instead, so that none carries on what another did; those that did not take it are `unset`. Arrays are named by the
+    operator's place in the list and their own in it. Where all of them take more than `job["held"]` bytes, the first of
+    the samples in `job["order"]` are taken.
     """
-    import MNN
     import numpy as np
 
-    own, names, made, faithful = network(job)(next(iter(batches(job)))), job["names"], {}, []
+    session, batch = Session(job, job["model"]), next(iter(batches(job)))
+    given = np.load(job["given"]) if "given" in job else None
+    places = {tuple(operator): place for place, operator in enumerate(job.get("operators", []))}
+    reached: dict[str, Any] = {}
+    made: dict[str, Any] = {}
+    ran: list[Any] = []
+    unset: list[int] = []
+
+    def enter(operator: Any, tensors: Any) -> None:
+        for number, tensor in enumerate(tensors):
+            name = f"{places.get(operator)}.{number}"
+            if given is None:
+                reached[f"{len(ran)}.{number}"] = session.host(tensor)
+            elif name not in given or not session.put(tensor, given[name]):
+                unset.append(len(ran))
+
+    def leave(operator: Any, tensors: Any, int8: bool) -> None:
+        made.update({f"{len(ran)}.{number}": session.host(tensor) for number, tensor in enumerate(tensors)})
+        ran.append([*operator, int8])
+
+    samples = list(range(len(next(iter(batch.values())))))
+    if "order" in job:
+        session.feed({name: array[:1] for name, array in batch.items()})
+        step(session, enter, leave)
+        one = sum(array.nbytes for array in (*reached.values(), *made.values()))
+        samples = sorted(job["order"][: max(1, int(job["held"] / max(one, 1)))])
+        for kept in (reached, made, ran, unset):
+            kept.clear()
+    session.feed({name: np.ascontiguousarray(array[samples]) for name, array in batch.items()})
+    step(session, enter, leave)
+    np.savez("reached.npz", **reached)
+    np.savez("made.npz", **made)
+    return {"operators": ran, "unset": sorted(set(unset)), "samples": samples}
+
+
+def carry(job: dict[str, Any]) -> dict[str, Any]:
+    """What a network's outputs become when one operator alone makes what it made elsewhere: `outputs.npz`.
+
+    Each of `job["operators"]` in turn, on the first batch; the file `job["given"]` holds what it makes. Arrays are
+    named by its place in the list and the output's.
+    """
+    import numpy as np
+
+    session, batch, integers = Session(job, job["model"]), next(iter(batches(job))), integer_outputs(job["model"])
+    found: dict[str, Any] = {}
+    names: list[str] = []
     with np.load(job["given"]) as file:
         given = dict(file)
-    for place, (fed, output) in enumerate(job["ops"]):
-        advance(place, len(job["ops"]), "operators")
+    for place, wanted in enumerate(job["operators"]):
 
-        def alone(values: dict[str, Any], fed: Any = fed, output: int = output) -> Any:
-            net = MNN.nn.load_module_from_file(job["model"], [names[one] for one in fed], [names[output]])
-            held = [constant(np.ascontiguousarray(values[str(one)])) for one in fed]
-            return plain(net.forward(held)[0])
+        def leave(operator: Any, tensors: Any, _: bool, place: int = place, wanted: Any = tuple(wanted)) -> None:
+            for number, tensor in enumerate(tensors if operator == wanted else ()):
+                session.put(tensor, given[f"{place}.{number}"])
 
-        try:
-            made[str(place)], again, expected = alone(given), alone(own), own[str(output)]
-        except Exception:  # MNN can't cut it out of its network.
-            continue
-        if again.shape == expected.shape and np.allclose(again, expected, rtol=0, atol=1e-5 * np.ptp(expected)):
-            faithful.append(place)
-    np.savez("made.npz", **made)
-    np.savez("own.npz", **own)
-    return {"faithful": faithful}
+        advance(place, len(job["operators"]), "operators")
+        session.feed(batch)
+        step(session, lambda *_: None, leave)
+        outputs = session.outputs(integers)
+        found.update({f"{place}.{number}": array for number, array in enumerate(outputs.values())})
+        names = list(outputs)
+    np.savez("outputs.npz", **found)
+    return {"outputs": names}
 
 
 def plain(variable: Any) -> Any:
@@ -523,8 +622,8 @@ TASKS = {
     "quantize": quantize,
     "images": images,
     "run": run,
-    "tensors": tensors,
     "operators": operators,
+    "carry": carry,
     "observe": observe,
     "histograms": histograms,
     "losses": losses,

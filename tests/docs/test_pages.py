@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 import os
 import re
 import subprocess
@@ -162,3 +163,22 @@ def test_the_readme_shows_what_make_demo_runs() -> None:
     (demo,) = (block for block in blocks(page("README.md")) if "demo/plant.py" in block.text)
     for command in commands(demo):
         assert " ".join(command.line.replace("\\\n", " ").split()) in runs
+
+
+def rows(text: str, mark: str) -> list[list[str]]:
+    """The cells of the first table after a mark, without its head."""
+    lines = text.partition(mark)[2].splitlines()
+    found = itertools.takewhile(
+        lambda line: line.startswith("|"), itertools.dropwhile(lambda line: line[:1] != "|", lines)
+    )
+    return [line.strip("| ").split(" | ") for line in found][2:]
+
+
+def test_the_tables_of_targets_hold_every_fixture_and_recipe() -> None:
+    """They are made by benchmarks/targets.py, which takes its time: again when a fixture or a recipe comes."""
+    recipes = {row[0].partition("[")[0] for row in rows(page("docs/recipes-matrix.md"), "## At a glance")}
+    for mark, column in (("<!-- arm -->", 1), ("<!-- older -->", 0)):
+        found = [row[column] for row in rows(page("docs/targets.md"), mark)]
+        assert recipes <= {label.partition("[")[0] for labels in found for label in labels.split(", ")}, mark
+    models = {path.stem for path in (ROOT / "fixtures").glob("*.py") if "def build(" in path.read_text("utf-8")}
+    assert {row[0] for row in rows(page("docs/targets.md"), "<!-- arm -->")} == models

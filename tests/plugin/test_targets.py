@@ -143,3 +143,29 @@ def test_an_operator_that_this_host_computes_otherwise_is_named(run: Run, monkey
     assert "MaxPool" in found.layers("MNQ740").pop()
     operators = found.checks[-1]["metrics"]["difference"]["operators"]
     assert {one["op"] for one in operators if one["steps"] > 1.05} == {"Pooling"}
+
+
+def test_a_model_that_crashes_there_is_told_from_a_target_that_does(run: Run, pytester: pytest.Pytester) -> None:
+    """As a runtime does that does not know how weights are stored: smaller models than the float one crash it."""
+    script = pytester.path / "old.sh"
+    script.write_text(
+        f'size=$(stat -c %s "$1/model.mnn"); [ "$size" -gt 8000 ] || kill -FPE $$\nshift\n'
+        f'exec {shlex.quote(sys.executable)} "$@"\n'
+    )
+    path = pytester.path / "pyproject.toml"
+    table = f'\n[tool.mnnquant.targets.old]\ncommand = "sh {script} {{folder}}"\n'
+    path.write_text(path.read_text(encoding="utf-8") + table, encoding="utf-8")
+    found = run(MODEL, W8, HOST, "--mnn-target=old", "-k", "execution")
+    assert (found.passed, found.failed) == ({"w8::execution"}, {"w8@old::execution"})
+    found.tells("MNQ620", where="old: ", why="the float model runs there: what crashes is how this one is stored (w8)")
+
+
+def test_outputs_are_judged_in_the_memory_mode_that_is_asked(run: Run, pytester: pytest.Pytester) -> None:
+    cosines = []
+    for mode in ("normal", "low"):
+        found = run(MODEL, W8, HOST, MINE, "-k", "accuracy", f"--mnn-memory-mode={mode}", "--mnn-report=r.json")
+        assert found.status == 0, found.text
+        rows = {row["place"]: row for row in report(pytester)["places"]}
+        assert rows["mine"]["steps"] == 0.0
+        cosines.append(rows["host"]["cosine"])
+    assert cosines[1] < cosines[0]  # The inputs of layers are quantized as they come.

@@ -109,3 +109,13 @@ def test_a_layer_that_can_not_compute_in_int8_is_filled_with_weights_of_few_bits
     assert recipe.stores(W8, computes=False)
     assert not recipe.stores(FLOAT, computes=False)
     assert not recipe_named("int8").stores(W8, computes=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "symmetrical"),
+    [("w8", "w8-sym"), ("w4b32-hqq", "w4b32-sym"), ("w8-scale16", "w8-sym-scale16"), ("w8-sym", ""), ("int8", "")],
+)
+def test_the_same_with_symmetric_weights(name: str, symmetrical: str) -> None:
+    assert recipe_named(name).symmetrical == symmetrical
+    if symmetrical:
+        assert recipe_named(symmetrical).symmetric

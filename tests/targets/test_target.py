@@ -5,6 +5,7 @@ A command of one's own stands for all targets; it reaches this machine's Python,
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.execute import Arrays, run
-from pytest_mnnquant.runtime.operators import lone_operators, run_operators, tensor_samples
+from pytest_mnnquant.runtime.operators import carried_on, operators_elsewhere, operators_here
 from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.naming import own_command
 from pytest_mnnquant.targets.target import NoTarget, Target, TargetFailure
@@ -63,19 +64,47 @@ def test_weights_beside_the_model_are_sent_too(workshop: Workshop, digits: Prepa
     np.testing.assert_allclose(ran.outputs["output"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_operators_run_one_by_one_make_what_they_make_in_the_network(digits_int8: Variant, images: Arrays) -> None:
+def test_operators_are_given_what_reached_them_here_whatever_reaches_them_there(
+    digits_int8: Variant, images: Arrays
+) -> None:
+    """Other images go in, and one operator in the middle is given its values in another order: it alone differs."""
+    model, mine = digits_int8.model, own_command("mine", {"command": PYTHON})
+    here, samples = operators_here(model, images, range(40), timeout=TIMEOUT, held=1e9)
+    assert samples == list(range(40))
+    assert {op.name for op in model.convolutions} <= {which.name for which in here}
+    odd = [which for which, ran in here.items() if which.kind == "Convolution" and ran.int8][1]
+    turned = dataclasses.replace(here[odd], reached=tuple(array[::-1] for array in here[odd].reached))
+    others = {name: array[::-1] for name, array in images.items()}
+    there = operators_elsewhere(model, others, {**here, odd: turned}, timeout=TIMEOUT, send=mine.send)
+    assert there.keys() == here.keys()
+    for which, ran in there.items():
+        assert not ran.unset, which
+        for ours, theirs in zip(here[which].made, ran.made, strict=True):
+            np.testing.assert_array_equal(ours, theirs[::-1] if which == odd else theirs)
+
+
+def test_what_one_operator_makes_is_carried_on_to_the_outputs(digits_int8: Variant, images: Arrays) -> None:
     model = digits_int8.model
-    values = tensor_samples(model, images, timeout=TIMEOUT, held=1e9, batched=True)
-    ops = lone_operators(model, values)
-    assert {op.name for op in model.convolutions} <= {op.name for op in ops}
-    assert {len(array) for array in values.values()} == {40}
-    mine = own_command("mine", {"command": PYTHON})
-    found = run_operators(model, ops, values, images, timeout=TIMEOUT, send=mine.send)
-    assert {op.name for op in model.convolutions} <= found.faithful
-    for op in ops:
-        np.testing.assert_allclose(found.made[op.name], values[op.outputs[0]], atol=1e-5)
-    few = sum(array.nbytes for array in values.values()) / 10
-    assert len(next(iter(tensor_samples(model, images, timeout=TIMEOUT, held=few, batched=True).values()))) == 4
+    here, _ = operators_here(model, images, range(40), timeout=TIMEOUT, held=1e9)
+    first, *_, last = [which for which in here if which.kind == "Convolution"]
+    mixed = {which: tuple(array[::-1] for array in here[which].made) for which in (first, last)}
+    same = {which: ran.made for which, ran in here.items() if which.kind == "Pooling"}
+    plain, changed = carried_on(model, images, mixed | same, timeout=TIMEOUT)
+    np.testing.assert_array_equal(plain["output"], run(model, images, timeout=TIMEOUT).outputs["output"][:40])
+    for which in same:
+        np.testing.assert_array_equal(changed[which]["output"], plain["output"])
+    for which in mixed:  # All that follows is of the images in the other order.
+        np.testing.assert_array_equal(changed[which]["output"], plain["output"][::-1])
+
+
+def test_of_large_tensors_the_samples_that_differ_most_are_looked_at(digits_int8: Variant, images: Arrays) -> None:
+    order = [*range(30, 40), *range(30)]
+    here, _ = operators_here(digits_int8.model, images, order, timeout=TIMEOUT, held=1e9)
+    few = sum(array.nbytes for ran in here.values() for array in (*ran.reached, *ran.made)) / 10
+    some, samples = operators_here(digits_int8.model, images, order, timeout=TIMEOUT, held=few)
+    assert samples == [30, 31, 32, 33]
+    which = next(iter(some))
+    np.testing.assert_array_equal(some[which].made[0], here[which].made[0][30:34])
 
 
 def failure(target: Target, model: Model, images: Arrays, timeout: float = TIMEOUT) -> TargetFailure:

@@ -18,8 +18,8 @@ from tests.faults.factory import HIDDEN, NET, Factory
 
 #: Why rows of the catalogue's section G are not built here.
 NOT_BUILT: Final = {
-    "runtime-older-than-converter": "the file is right; the fault is in the runtime of the device, and the gate runs "
-    "the one that is installed",
+    "runtime-older-than-converter": "the file is right; the fault is in the runtime of the device, which "
+    "--mnn-target runs: tests/targets/test_older_runtimes.py",
 }
 APART: Final = "--saveExternalData"
 GARMENT: Final = "garment_classifier"

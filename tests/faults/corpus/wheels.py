@@ -35,8 +35,8 @@ W8, W4, KL, EMA = (
 NOT_BUILT: Final = {
     "version-regression-3.0.0-mnnquant-ema": "EMA of 3.0.0 reads memory that was never written: of two runs alike one "
     "writes the scales of today, the other infinite ones",
-    "version-regression-in-the-kernels": "an older release that computes wrongly does so on the device: the gate runs "
-    "the MNN that is installed",
+    "version-regression-in-the-kernels": "an older release that computes wrongly does so on the device, which "
+    "--mnn-target runs: tests/targets/test_older_runtimes.py",
 }
 
 

@@ -1,0 +1,76 @@
+"""The MNN on a target: which one runs there, and what to say where a model fares worse with it than here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.checks.rules import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Runtimes:
+    """MNN's version on a target, on this machine, and of the converter that made the model.
+
+    `symmetric` names the recipe that stores weights symmetrically, where the variant's does not.
+    """
+
+    there: str = ""
+    here: str = ""
+    converter: str = ""
+    symmetric: str = ""
+
+    @property
+    def differ(self) -> bool:
+        """Whether another MNN runs there."""
+        return self.there != self.here
+
+    @property
+    def told(self) -> str:
+        """Who runs there what who made; empty where it is the MNN of this machine."""
+        if not self.differ:
+            return ""
+        if self.converter == self.here:
+            return f"MNN {self.there} runs the model there, and MNN {self.here} made it and runs it here"
+        made = f"; MNN {self.converter} made it" if self.converter else ""
+        return f"MNN {self.there} runs the model there, and MNN {self.here} here{made}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about what another MNN computes."""
+        symmetric = f"symmetric weights (--mnn-recipe={self.symmetric}), or " if self.symmetric else ""
+        return (
+            f"ship MNN {self.here} with the app; or, for apps that have MNN {self.there}, take {symmetric}another "
+            "recipe: one that passes on this target is right for them"
+        )
+
+
+def explained(findings: Sequence[Finding], differing: Sequence[Finding], runtimes: Runtimes) -> list[Finding]:
+    """Errors of a target's accuracy that this machine does not find: with the operator that makes them, and why."""
+    found = next((one for one in differing if one.code == "MNQ740"), None)
+    told = ["here the check finds no such fault", runtimes.told]
+    told += [f"{found.layer} computes otherwise there (MNQ740)"] if found and found.layer else []
+    return [
+        dataclasses.replace(
+            one,
+            layer=one.layer or (found.layer if found else ""),
+            cause="; ".join(filter(None, (*told, one.cause))),
+            remedy=runtimes.remedy if runtimes.differ else one.remedy,
+        )
+        if one.severity is Severity.ERROR
+        else one
+        for one in findings
+    ]
+
+
+def crashed(finding: Finding, runtimes: Runtimes, runs_float: bool, stored: str) -> Finding:
+    """The failure of a target on whose MNN a model crashes: whether that is how the model is stored, and what to do."""
+    if not runs_float:
+        return finding
+    told = f"the float model runs there: what crashes is how this one is stored ({stored})"
+    cause = "; ".join(filter(None, (told, runtimes.told)))
+    log = f"; {finding.cause}" if finding.cause else ""
+    remedy = dataclasses.replace(runtimes, symmetric="").remedy if runtimes.differ else finding.remedy
+    return dataclasses.replace(finding, cause=cause + log, remedy=remedy)

@@ -1,0 +1,61 @@
+"""What is told where another MNN runs on the target: which, who made the model, and what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.checks.runtimes import Runtimes, crashed, explained
+
+OLD = Runtimes("3.0.0", "3.6.1", "3.6.1", "w8-sym")
+SAME = Runtimes("3.6.1", "3.6.1", "3.2.0")
+LOST = Finding("MNQ701", "top-1 falls", cause="too coarse", remedy="--mnn-suggest")
+FEW = Finding("MNQ730", "few samples", cause="few")
+OTHERWISE = Finding("MNQ740", "conv is off", "conv")
+CRASH = Finding("MNQ620", "the runner crashed with SIGFPE", cause="last lines of its log:\nboom", remedy="target check")
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "told"),
+    [
+        (OLD, "MNN 3.0.0 runs the model there, and MNN 3.6.1 made it and runs it here"),
+        (Runtimes("3.0.0", "3.6.1", "3.2.0"), "MNN 3.0.0 runs the model there, and MNN 3.6.1 here; MNN 3.2.0 made it"),
+        (Runtimes("3.0.0", "3.6.1"), "MNN 3.0.0 runs the model there, and MNN 3.6.1 here"),
+        (SAME, ""),
+    ],
+)
+def test_who_runs_what_who_made(runtimes: Runtimes, told: str) -> None:
+    assert (runtimes.told, runtimes.differ) == (told, bool(told))
+
+
+def test_what_is_lost_there_alone_names_the_operator_the_runtime_and_what_to_do() -> None:
+    lost, few = explained([LOST, FEW], [OTHERWISE], OLD)
+    assert lost.layer == "conv"
+    assert lost.cause == (
+        f"here the check finds no such fault; {OLD.told}; conv computes otherwise there (MNQ740); too coarse"
+    )
+    assert lost.remedy == (
+        "ship MNN 3.6.1 with the app; or, for apps that have MNN 3.0.0, take symmetric weights (--mnn-recipe=w8-sym), "
+        "or another recipe: one that passes on this target is right for them"
+    )
+    assert few == FEW
+
+
+def test_the_same_mnn_has_no_part_in_it() -> None:
+    (lost,) = explained([LOST], [], SAME)
+    assert (lost.layer, lost.cause, lost.remedy) == (
+        "",
+        "here the check finds no such fault; too coarse",
+        "--mnn-suggest",
+    )
+
+
+def test_a_crash_of_what_is_stored_otherwise() -> None:
+    assert crashed(CRASH, OLD, False, "w8") == CRASH
+    found = crashed(CRASH, OLD, True, "w8 with 16-bit scales")
+    assert found.cause == (
+        f"the float model runs there: what crashes is how this one is stored (w8 with 16-bit scales); {OLD.told}; "
+        f"{CRASH.cause}"
+    )
+    assert "MNN 3.0.0, take another recipe" in found.remedy
+    assert crashed(CRASH, SAME, True, "w8").remedy == CRASH.remedy

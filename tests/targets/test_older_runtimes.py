@@ -1,0 +1,110 @@
+"""What today's converter makes, on the runtimes of older apps: section G of the failure modes.
+
+They are skipped where those releases are not there: `python -m tests.faults.corpus.wheels FOLDER` installs them for
+this machine, `pytest-mnnquant target add aarch64 --mnn VERSION` for ARM.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_mnnquant.case import Case, case_of
+from pytest_mnnquant.checks.finding import FAILED, PASSED, Finding, Result
+from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.judging import check
+from pytest_mnnquant.ontarget import on_target
+from pytest_mnnquant.quantize.store import Store
+from pytest_mnnquant.settings import model_settings
+from pytest_mnnquant.sources.spec import parse_spec
+from pytest_mnnquant.targets.emulator import Emulator
+from pytest_mnnquant.targets.naming import own_command
+from pytest_mnnquant.targets.target import Target, own_mnn
+from tests.conftest import FIXTURES, quietly
+from tests.faults.corpus.tools import wheels
+from tests.faults.corpus.wheels import VERSIONS, lacking
+
+
+def older(version: str) -> Target:
+    """An older MNN on this machine."""
+    if why := lacking(version):
+        pytest.skip(why)
+    command = f"env PYTHONPATH={shlex.quote(str(wheels() / version))} {shlex.quote(sys.executable)}"
+    return own_command(f"x86-{version}", {"command": command, "mnn": version})
+
+
+@pytest.fixture(scope="module")
+def old_arm() -> Iterator[Target]:
+    """MNN 3.0.0 on ARM."""
+    emulator = Emulator("3.0.0")
+    if emulator.lacks:
+        pytest.skip(f"not set up, there is no {emulator.lacks}: {emulator.add}")
+    target = emulator.target("cortex-a76")
+    yield target
+    target.close()
+
+
+def gate(store: Store, memory_mode: str = "normal") -> Gate:
+    spec = parse_spec("digits_cnn.py:build", FIXTURES)
+    settings = model_settings(spec.text, "digits", FIXTURES, {"memory_mode": memory_mode})
+    return Gate(settings, spec, store, quietly)
+
+
+def judged(home: Case, target: Target) -> tuple[Result, Result]:
+    case = on_target(home, target)
+    return check(case, "execution"), check(case, "accuracy")
+
+
+def error(result: Result, code: str) -> Finding:
+    assert result.outcome == FAILED
+    return next(finding for finding in result.findings if finding.code == code)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_weights_only_run_there_as_here(store: Store, version: str) -> None:
+    """Unless the app asks for memory mode low: they are unpacked when the model is loaded."""
+    execution, accuracy = judged(case_of(gate(store), "w8", None), older(version))
+    assert (execution.outcome, accuracy.outcome, accuracy.findings) == (PASSED, PASSED, ())
+
+
+def test_blocks_of_weights_in_memory_mode_low(store: Store) -> None:
+    home = case_of(gate(store, "low"), "w4b32", None)
+    _, accuracy = judged(home, older("3.0.0"))
+    found = error(accuracy, "MNQ701")
+    assert found.layer == "output__matmul_converted"
+    assert f"MNN 3.0.0 runs the model there, and MNN {own_mnn()} made it and runs it here" in found.cause
+    assert "output__matmul_converted computes otherwise there (MNQ740)" in found.cause
+    assert (
+        f"ship MNN {own_mnn()} with the app; or, for apps that have MNN 3.0.0, take symmetric weights" in found.remedy
+    )
+    assert check(home, "accuracy").outcome == PASSED
+
+
+def test_asymmetric_weights_in_memory_mode_low_on_arm(store: Store, old_arm: Target) -> None:
+    """The remedy is tried: symmetric weights pass."""
+    low = gate(store, "low")
+    found = error(judged(case_of(low, "w8", None), old_arm)[1], "MNQ701")
+    assert found.layer == "/features/features.0/Conv_output_0"
+    assert "--mnn-recipe=w8-sym" in found.remedy
+    assert judged(case_of(low, "w8-sym", None), old_arm)[1].outcome == PASSED
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_scales_that_it_does_not_know_crash_it(store: Store, version: str) -> None:
+    found = error(judged(case_of(gate(store), "w8-scale16", None), older(version))[0], "MNQ620")
+    assert "the runner crashed with SIGFPE" in found.message
+    assert "the float model runs there: what crashes is how this one is stored (w8 with 16-bit scales)" in found.cause
+    assert f"MNN {version} runs the model there, and MNN {own_mnn()} made it" in found.cause
+    assert f"for apps that have MNN {version}, take another recipe" in found.remedy
+
+
+def test_a_max_pool_there_is_the_one_of_x86(store: Store) -> None:
+    """It is judged as that runtime computes it, on that machine; on ARM it is right."""
+    execution, accuracy = judged(case_of(gate(store), "int8", "eval"), older("3.2.0"))
+    assert "the op trace of MNN 3.2.0 does not tell int8 operators" in execution.reason
+    (found,) = [finding for finding in accuracy.findings if finding.code == "MNQ740"]
+    assert "MaxPool_output_0 (Pooling) on x86-3.2.0 is up to" in found.message
+    assert "MNN's int8 MaxPool is wrong on x86, and right on ARM (MNQ710)" in found.cause
