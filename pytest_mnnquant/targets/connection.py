@@ -43,6 +43,7 @@ class Connection:
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._in, False)
         self._left = b""
+        self._told = time.monotonic()
         self.is_greeted = False
 
     @property
@@ -98,17 +99,23 @@ class Connection:
         self._left += part
 
     def _wait(self, reading: list[int], writing: list[int], end: float) -> None:
-        """Until there is something to read or room to write; while nothing comes, say that somebody is there still."""
+        """Until there is something to read or room to write."""
         while True:
             left = end - time.monotonic()
             if left <= 0:
                 raise subprocess.TimeoutExpired(self._words, 0)
             readable, writable, _ = select.select(reading, writing, [], min(left, _ALIVE))
+            if reading and self.is_greeted:
+                self._tell()
             if readable or writable:
                 return
-            if reading and self.is_greeted:
-                with contextlib.suppress(OSError):  # It is full, or has ended, which reading will tell.
-                    os.write(self._in, b"{}\n")
+
+    def _tell(self) -> None:
+        """Now and then say that somebody is there still, whatever comes from there."""
+        if time.monotonic() - self._told >= _ALIVE:
+            self._told = time.monotonic()
+            with contextlib.suppress(OSError):  # It is full, or has ended, which reading will tell.
+                os.write(self._in, b"{}\n")
 
     def ended(self) -> tuple[int, str]:
         """The exit status, and what was printed to stderr; the process is given a moment to end."""

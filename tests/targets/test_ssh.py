@@ -23,7 +23,7 @@ from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.execute import Arrays, run
 from pytest_mnnquant.runtime.timing import TimingSettings, memory_use, paired_times
-from pytest_mnnquant.targets import ssh
+from pytest_mnnquant.targets import connection, ssh
 from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.naming import target_named
 from pytest_mnnquant.targets.ssh import Remote
@@ -325,15 +325,32 @@ def test_what_is_killed_in_the_middle_leaves_nothing(
     made.close()
 
 
+def impatient(room: Path, monkeypatch: pytest.MonkeyPatch, patience: float) -> None:
+    """Have couriers wait for a sign of life no longer than so many seconds."""
+    source = ssh._COURIER.read_text()
+    courier = room.parent / "courier.py"
+    courier.write_text(source.replace("PATIENCE, IDLE = 60.0", f"PATIENCE, IDLE = {patience}"))
+    assert courier.read_text() != source
+    monkeypatch.setattr(ssh, "_COURIER", courier)
+
+
+def test_who_tells_of_its_progress_all_the_time_is_heard_out(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient(room, monkeypatch, 1.5)
+    monkeypatch.setattr(connection, "_ALIVE", 0.5)
+    step = "(open('progress', 'w').write(f'{n} 40 batches'), time.sleep(0.1))"
+    made = behind(host, room, python=python_that(room, f"import time; [{step} for n in range(40)]"))
+    assert run(digits_int8.model, images, timeout=TIMEOUT, send=made.send).outputs
+    made.close()
+    emptied(room)
+
+
 def test_a_cable_that_is_cut_leaves_nothing_on_either_side(
     host: SshHost, room: Path, hanging: str, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody is told then: each side must find out by itself."""
-    source = ssh._COURIER.read_text()
-    impatient = room.parent / "courier.py"
-    impatient.write_text(source.replace("PATIENCE, IDLE = 60.0", "PATIENCE, IDLE = 2.0"))
-    assert impatient.read_text() != source
-    monkeypatch.setattr(ssh, "_COURIER", impatient)
+    impatient(room, monkeypatch, 2.0)
     made = behind(host, room, python=hanging)
     told: list[TargetFailure] = []
     thread = threading.Thread(target=lambda: told.append(failure(made, digits_int8.model, images, timeout=5)))
