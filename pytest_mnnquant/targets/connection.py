@@ -8,9 +8,10 @@ import select
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from pytest_mnnquant.runtime.standing import end_family
 from pytest_mnnquant.targets.courier import GREETING, PART
@@ -40,6 +41,8 @@ class Connection:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        # Once only: soon after, the process's number is another's.
+        self._end = weakref.finalize(self, _end, self._process, self._errors)
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._in, False)
         self._left = b""
@@ -123,10 +126,14 @@ class Connection:
             self._process.wait(_ENDING)
         self._errors.seek(0)
         text = self._errors.read(_CHATTER).decode("utf-8", "replace")
-        end_family(self._process)
+        self._end()
         return self._process.returncode, text
 
     def close(self) -> None:
         """End it."""
-        end_family(self._process)
-        self._errors.close()
+        self._end()
+
+
+def _end(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+    end_family(process)
+    errors.close()

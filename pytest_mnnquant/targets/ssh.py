@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -101,7 +100,6 @@ class Remote:
         except OSError as error:
             told = f"ssh can't be run here: {error.strerror}"
             raise Unreachable(told, remedy="install it: sudo apt-get install -y openssh-client") from None
-        weakref.finalize(self, connection.close)
         connection.send(source + json.dumps({"folder": self.folder}).encode() + b"\n", end)
         while not (line := connection.line(end)).startswith(GREETING):
             pass  # Some shells print something for everybody who comes in.

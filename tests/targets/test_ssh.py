@@ -346,6 +346,19 @@ def test_who_tells_of_its_progress_all_the_time_is_heard_out(
     emptied(room)
 
 
+def test_an_ended_connection_kills_nothing_later(host: SshHost, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process's number may be another's by then."""
+    killed: list[int] = []
+    made = connection.Connection(["ssh", *host.options, f"root@{host.address}", "true"])
+    with pytest.raises(connection.Lost):
+        made.line(time.monotonic() + TIMEOUT)
+    assert made.ended() == (0, "")
+    monkeypatch.setattr(os, "killpg", lambda process, _: killed.append(process))
+    made.close()
+    del made
+    assert killed == []
+
+
 def test_a_cable_that_is_cut_leaves_nothing_on_either_side(
     host: SshHost, room: Path, hanging: str, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
