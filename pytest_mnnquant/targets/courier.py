@@ -1,7 +1,7 @@
 """The far end of a connection: takes jobs from stdin, has the runner do them, hands back on stdout what it left.
 
-Needs nothing but Python and is sent as text with the connection, so nothing is installed there. All that it writes lies
-in one folder, which goes with it: when the connection ends, however that happens, so does what it runs.
+Needs nothing but Python 3.8 and is sent as text with the connection, so nothing is installed there. All that it writes
+lies in one folder, which goes with it: when the connection ends, however that happens, so does what it runs.
 
 Both directions speak lines of JSON, each followed by the bytes of the files that it announces. From here: a greeting,
 then for each job a few `progress` and one `done` (the exit status; null after the time limit) or `failed` (why it could
@@ -128,10 +128,10 @@ class Courier:
         if status and shutil.disk_usage(place).free < ROOM:
             job["failed"] = f"the disk of {self.folder.parent} is full"
             return
-        made = [path for path in sorted(place.iterdir()) if path.name not in job["files"] and path.is_file()]
-        sizes = [path.stat().st_size for path in made]
-        self.say({"done": status, "files": [[path.name, size] for path, size in zip(made, sizes, strict=True)]})
-        for path, left in zip(made, sizes, strict=True):
+        new = [path for path in sorted(place.iterdir()) if path.name not in job["files"] and path.is_file()]
+        made = [(path, path.stat().st_size) for path in new]
+        self.say({"done": status, "files": [[path.name, size] for path, size in made]})
+        for path, left in made:
             with path.open("rb") as file:
                 while left:
                     part = file.read(min(left, PART))

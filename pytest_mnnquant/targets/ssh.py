@@ -22,7 +22,11 @@ from pytest_mnnquant.targets.courier import GREETING, PROTOCOL
 SCHEME: Final = "ssh://"
 _COURIER: Final = Path(__file__).with_name("courier.py")
 # The other end may run any shell: this holds no quotes of its own, nor anything else that a shell would read.
-_BOOT: Final = "import sys;exec(compile(sys.stdin.buffer.read({length}),sys.argv[1],sys.argv[2]))"
+_TOO_OLD: Final = 98
+_BOOT: Final = (
+    f"import sys;sys.version_info<(3,8)and sys.exit({_TOO_OLD});"
+    "exec(compile(sys.stdin.buffer.read({length}),sys.argv[1],sys.argv[2]))"
+)
 # Seconds: until there is a connection; for the answer that the time is over.
 _CONNECTING: Final = 20
 _GRACE: Final = 2.0
@@ -147,13 +151,16 @@ class Remote:
         for sign, told, remedy in _REASONS:
             if sign in said:
                 return False, Unreachable(told, log, remedy.format(host=host, machine=host.rpartition("@")[2]))
-        if status in (126, 127):
+        if status in (126, 127) or "Command not found." in said:  # csh has no status of its own for that.
             return False, Unreachable(f"{first} can't be run there", log, _PYTHON)
+        if status == _TOO_OLD:
+            return False, Unreachable(f"{first} there is older than Python 3.8", log, _NEWER)
         return False, Unreachable(f"there is no connection (ssh ended with {status})", log, _TRY.format(host=host))
 
 
 _TRY: Final = "see whether `ssh {host} true` works from here without being asked anything"
 _PYTHON: Final = 'say where it is: python = "..." in [tool.mnnquant.targets.NAME]'
+_NEWER: Final = 'name a newer one of that machine: python = "..." in [tool.mnnquant.targets.NAME]'
 _AGAIN: Final = "see whether the machine is up and its network steady, and run again"
 _REASONS: Final = (
     (

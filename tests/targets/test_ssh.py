@@ -188,6 +188,21 @@ def test_no_python_there(host: SshHost, room: Path, digits_int8: Variant, images
     assert 'python = "..." in [tool.mnnquant.targets.board]' in found.remedy
 
 
+@pytest.mark.parametrize(
+    ("shell", "told"),
+    [
+        ("echo 'no-such-python: Command not found.' >&2; exit 1;", "can't be run there"),  # As csh has it.
+        (f'old() {{ {PYTHON} -c "import sys; sys.version_info = (3, 7); $2"; }}; old', "is older than Python 3.8"),
+    ],
+)
+def test_no_python_that_can_be_used_there(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays, shell: str, told: str
+) -> None:
+    found = failure(behind(host, room, python=shell), digits_int8.model, images)
+    assert told in found.what
+    assert 'python = "..." in [tool.mnnquant.targets.board]' in found.remedy
+
+
 def test_no_numpy_there(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
     own = room.parent / "own"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(own)], check=True)
