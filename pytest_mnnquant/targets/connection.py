@@ -19,7 +19,8 @@ from pytest_mnnquant.targets.courier import GREETING, PART
 # Seconds: between two signs of life; for a process to end whose pipes have.
 _ALIVE: Final = 5.0
 _ENDING: Final = 2.0
-# What a shell prints before the courier speaks may take so many bytes; so much is read of stderr.
+# So many bytes a line may have; so much is read of stderr.
+_LONGEST: Final = 1 << 20
 _CHATTER: Final = 1 << 16
 
 
@@ -78,8 +79,8 @@ class Connection:
         """The next line, without its end."""
         while b"\n" not in self._left:
             self._read(end)
-            if not self.is_greeted and len(self._left) > _CHATTER:
-                raise Lost
+            if len(self._left) > _LONGEST:
+                raise ValueError("a line without end")
         line, _, self._left = self._left.partition(b"\n")
         self.is_greeted = self.is_greeted or line.startswith(GREETING)
         return line
@@ -87,7 +88,7 @@ class Connection:
     def take_file(self, path: Path, size: int, end: float) -> None:
         """Write the next bytes to a file."""
         with path.open("wb") as file:
-            while size:
+            while size > 0:
                 if not self._left:
                     self._read(end)
                 part, self._left = self._left[:size], self._left[size:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -158,6 +159,68 @@ def test_a_changed_host_key_sends_nothing(host: SshHost, room: Path, digits_int8
         (host.folder / "known_hosts").write_text(known)
 
 
+def other_courier(room: Path, monkeypatch: pytest.MonkeyPatch, part: str, instead: str) -> None:
+    """Have couriers be otherwise in this part."""
+    source = ssh._COURIER.read_text()
+    courier = room.parent / "courier.py"
+    courier.write_text(source.replace(part, instead))
+    assert courier.read_text() != source
+    monkeypatch.setattr(ssh, "_COURIER", courier)
+
+
+def answering(room: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    """Have couriers answer jobs with this."""
+    told = f"def do(self, *_):\n        self.write({answer!r})\n\n    def other(self, "
+    other_courier(room, monkeypatch, "def do(self, ", told)
+
+
+def test_a_machine_that_hangs_before_python_is_given_up_once(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "_STARTING", 2.0)
+    made = behind(host, room, python="cat >/dev/null; python3")
+    found = failure(made, digits_int8.model, images)
+    assert "nothing was heard of cat there in 2 s" in found.what
+    assert f"root@{host.address} true` works from here" in found.remedy
+    started = time.monotonic()
+    assert failure(made, digits_int8.model, images).what == found.what
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[]",
+        "7",
+        "not JSON",
+        r'{"progress": "\u00e4"}',
+        '{"done": 0}',
+        '{"done": 0, "files": [["result.json", "x"]]}',
+        "x" * (3 << 20),
+    ],
+)
+def test_an_answer_that_is_none_of_ours(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    answering(room, monkeypatch, answer.encode() + b"\n")
+    made = behind(host, room)
+    assert "what comes from there is no answer of ours (" in failure(made, digits_int8.model, images).what
+    emptied(room)
+
+
+def test_nothing_is_written_but_into_the_job_s_folder(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the other end calls what it hands back, and however long it says that it is."""
+    said = {"done": 0, "files": [["../escaped", 4], ["/etc/escaped", 4], ["below", -1], ["..", 4]]}
+    answering(room, monkeypatch, json.dumps(said).encode() + b"\n" + bytes(12))
+    monkeypatch.setenv("TMPDIR", str(room.parent))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    failure(behind(host, room), digits_int8.model, images)
+    assert not [*room.parent.rglob("*escaped"), *Path("/etc").glob("escaped")]
+    emptied(room)
+
+
 def test_who_has_no_key_stays_out(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
     table = {"ssh": f"root@{host.address}", "options": ["-F", "none", *host.options[4:], "-i", "/dev/null"]}
     made = target_named("board", {"board": table})
@@ -180,9 +243,13 @@ def test_a_machine_that_is_not_there(
     assert "there is no connection (ssh ended with 255)" in found.what
     assert told in found.log
     assert "works from here without being asked anything" in found.remedy
+    user, _, port = address.format(host=host.address).partition(":")
+    assert f"{'-p 1 ' if port else ''}{user} true`" in found.remedy  # As ssh and ssh-copy-id take it.
 
 
 def test_no_python_there(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
+    found = failure(behind(host, room, python="/etc/passwd"), digits_int8.model, images)
+    assert "/etc/passwd can't be run there" in found.what  # "Permission denied", but not ssh's.
     found = failure(behind(host, room, python="no-such-python"), digits_int8.model, images)
     assert "no-such-python can't be run there" in found.what
     assert 'python = "..." in [tool.mnnquant.targets.board]' in found.remedy
@@ -340,19 +407,10 @@ def test_what_is_killed_in_the_middle_leaves_nothing(
     made.close()
 
 
-def impatient(room: Path, monkeypatch: pytest.MonkeyPatch, patience: float) -> None:
-    """Have couriers wait for a sign of life no longer than so many seconds."""
-    source = ssh._COURIER.read_text()
-    courier = room.parent / "courier.py"
-    courier.write_text(source.replace("PATIENCE, IDLE = 60.0", f"PATIENCE, IDLE = {patience}"))
-    assert courier.read_text() != source
-    monkeypatch.setattr(ssh, "_COURIER", courier)
-
-
 def test_who_tells_of_its_progress_all_the_time_is_heard_out(
     host: SshHost, room: Path, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient(room, monkeypatch, 1.5)
+    other_courier(room, monkeypatch, "PATIENCE, IDLE = 60.0", "PATIENCE, IDLE = 1.5")
     monkeypatch.setattr(connection, "_ALIVE", 0.5)
     step = "(open('progress', 'w').write(f'{n} 40 batches'), time.sleep(0.1))"
     made = behind(host, room, python=python_that(room, f"import time; [{step} for n in range(40)]"))
@@ -378,7 +436,7 @@ def test_a_cable_that_is_cut_leaves_nothing_on_either_side(
     host: SshHost, room: Path, hanging: str, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody is told then: each side must find out by itself."""
-    impatient(room, monkeypatch, 2.0)
+    other_courier(room, monkeypatch, "PATIENCE, IDLE = 60.0", "PATIENCE, IDLE = 2.0")
     made = behind(host, room, python=hanging)
     told: list[TargetFailure] = []
     thread = threading.Thread(target=lambda: told.append(failure(made, digits_int8.model, images, timeout=5)))
