@@ -11,7 +11,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.progress import advance_child, is_heard
 from pytest_mnnquant.runtime.runner import sha256
 from pytest_mnnquant.targets.connection import Connection, Lost
-from pytest_mnnquant.targets.courier import GREETING, PROTOCOL
+from pytest_mnnquant.targets.courier import GREETING, PART, PROTOCOL
 
 SCHEME: Final = "ssh://"
 _COURIER: Final = Path(__file__).with_name("courier.py")
@@ -59,7 +59,9 @@ class Remote:
         self.folder = folder
         self.options = tuple(options)
         self._connection: Connection | None = None
-        self._held: dict[str, str] = {}
+        # The sizes of the files that are there, by their SHA-256; and of the largest job.
+        self._held: dict[str, int] = {}
+        self._room = 0
         self._refusal: tuple[str, ...] = ()
 
     def run(self, job_file: Path, program: Path, timeout: float) -> int:
@@ -129,14 +131,29 @@ class Remote:
 
     def _send(self, connection: Connection, folder: Path, program: str, end: float) -> None:
         files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
-        known = set(self._held.values())
-        new = {digest: name for name, digest in files.items() if digest not in known}
-        sizes = [(name, digest, (folder / name).stat().st_size) for digest, name in new.items()]
-        job = {"program": program, "files": files, "new": sizes, "limit": max(0.0, end - time.monotonic())}
+        own = {digest: (folder / name).stat().st_size for name, digest in files.items()}
+        kept = self._kept(own)
+        new = {digest: name for name, digest in files.items() if digest not in self._held}
+        sizes = [(name, digest, own[digest]) for digest, name in new.items()]
+        limit = max(0.0, end - time.monotonic())
+        job = {"program": program, "files": files, "new": sizes, "keep": [*kept], "limit": limit}
         connection.send(json.dumps(job).encode() + b"\n", end)
         for name, _, size in sizes:
             connection.send_file(folder / name, size, end)
-        self._held = files
+        self._held = {**kept, **own}
+
+    def _kept(self, own: Mapping[str, int]) -> dict[str, int]:
+        """What stays there beside a job's own files, as later jobs may need it: the largest files of those before.
+
+        They take no more room than the largest job.
+        """
+        self._room = left = max(self._room, sum(own.values()))
+        kept = {}
+        for digest, size in sorted(self._held.items(), key=lambda one: -one[1]):
+            if digest not in own and PART <= size <= left:
+                kept[digest] = size
+                left -= size
+        return kept
 
     def _answer(self, connection: Connection, folder: Path, timeout: float, end: float) -> int:
         while "done" not in (said := json.loads(connection.line(end))):

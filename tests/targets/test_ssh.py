@@ -110,6 +110,27 @@ def test_what_runs_there_is_what_runs_here(board: Target, digits_int8: Variant, 
     assert list(room.iterdir()) == [mine]
 
 
+def test_inputs_are_sent_once_whatever_runs_in_between(
+    board: Target, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    send = connection.Connection.send_file
+
+    def counted(own: connection.Connection, path: Path, size: int, end: float) -> None:
+        sent.append(path.name)
+        send(own, path, size, end)
+
+    monkeypatch.setattr(connection.Connection, "send_file", counted)
+    many = {name: np.repeat(array, 40, 0) for name, array in images.items()}
+    for _ in range(2):
+        run(digits_int8.model, many, timeout=TIMEOUT, send=board.send)
+        memory_use(digits_int8.model, images, timeout=TIMEOUT, send=board.send)
+    assert sent.count("input0.npy") == 3  # `images` are small.
+    run(digits_int8.model, {name: array + 1 for name, array in many.items()}, timeout=TIMEOUT, send=board.send)
+    assert isinstance(board.ready, Remote)
+    assert sum(board.ready._held.values()) <= 2 * board.ready._room
+
+
 def test_time_and_memory_are_measured_there(
     board: Target, digits: Prepared, digits_int8: Variant, images: Arrays
 ) -> None:
@@ -416,6 +437,20 @@ def test_who_tells_of_its_progress_all_the_time_is_heard_out(
     made = behind(host, room, python=python_that(room, f"import time; [{step} for n in range(40)]"))
     assert run(digits_int8.model, images, timeout=TIMEOUT, send=made.send).outputs
     made.close()
+    emptied(room)
+
+
+def test_what_was_half_sent_when_the_cable_was_cut_goes_soon(
+    host: SshHost, room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_courier(room, monkeypatch, "PATIENCE, IDLE = 60.0", "PATIENCE, IDLE = 1.0")
+    remote, end = Remote(f"root@{host.address}", PYTHON, str(room), host.options), time.monotonic() + 4
+    opened = remote._connected(end, TIMEOUT)
+    job = {"program": "runner.py", "files": {}, "new": [["input0.npy", "0" * 64, 2]], "keep": [], "limit": 60}
+    opened.send(json.dumps(job).encode() + b"\n0", end)
+    with pytest.raises(connection.Lost):
+        opened.line(end)
+    remote.close()
     emptied(room)
 
 
