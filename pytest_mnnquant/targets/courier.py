@@ -223,7 +223,7 @@ def main() -> NoReturn:
         for number in ENDING:
             signal.signal(number, courier.end)
         threading.Thread(target=courier.listen, daemon=True).start()
-        greet()
+        greet(free=shutil.disk_usage(folder).free)
         courier.work()
     for number in ENDING:
         signal.signal(number, lambda *_: os.kill(child, signal.SIGTERM))

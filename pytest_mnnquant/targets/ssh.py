@@ -59,9 +59,9 @@ class Remote:
         self.folder = folder
         self.options = tuple(options)
         self._connection: Connection | None = None
-        # The sizes of the files that are there, by their SHA-256; and of the largest job.
+        # The sizes of the files that are there, by their SHA-256; of the largest job; and of what was free there.
         self._held: dict[str, int] = {}
-        self._room = 0
+        self._largest = self._free = 0
         self._refusal: tuple[str, ...] = ()
 
     def run(self, job_file: Path, program: Path, timeout: float) -> int:
@@ -127,6 +127,7 @@ class Remote:
             raise Unreachable(f"the other end speaks protocol {said['protocol']}, not {PROTOCOL}")
         if "failed" in said:
             raise _full(said["failed"])
+        self._free = said["free"]
         return connection
 
     def _send(self, connection: Connection, folder: Path, program: str, end: float) -> None:
@@ -145,10 +146,10 @@ class Remote:
     def _kept(self, own: Mapping[str, int]) -> dict[str, int]:
         """What stays there beside a job's own files, as later jobs may need it: the largest files of those before.
 
-        They take no more room than the largest job.
+        They take no more room than the largest job, and a quarter of the disk at most.
         """
-        self._room = left = max(self._room, sum(own.values()))
-        kept = {}
+        self._largest = max(self._largest, sum(own.values()))
+        kept, left = {}, min(self._largest, self._free // 4)
         for digest, size in sorted(self._held.items(), key=lambda one: -one[1]):
             if digest not in own and PART <= size <= left:
                 kept[digest] = size

@@ -128,7 +128,7 @@ def test_inputs_are_sent_once_whatever_runs_in_between(
     assert sent.count("input0.npy") == 3  # `images` are small.
     run(digits_int8.model, {name: array + 1 for name, array in many.items()}, timeout=TIMEOUT, send=board.send)
     assert isinstance(board.ready, Remote)
-    assert sum(board.ready._held.values()) <= 2 * board.ready._room
+    assert sum(board.ready._held.values()) <= 2 * board.ready._largest
 
 
 def test_time_and_memory_are_measured_there(
@@ -328,6 +328,18 @@ def test_a_full_disk_there(host: SshHost, room: Path, digits_int8: Variant, imag
         assert 'folder = "..." in [tool.mnnquant.targets.board]' in found.remedy
         few = {name: array[:1] for name, array in images.items()}
         assert run(digits_int8.model, few, timeout=TIMEOUT, send=made.send)
+        made.close()
+        emptied(room)
+
+
+def test_a_small_disk_is_left_to_the_jobs(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
+    many = {name: np.repeat(array, 40, 0) for name, array in images.items()}
+    with disk(host, room, "6m"):
+        made = behind(host, room)
+        run(digits_int8.model, many, timeout=TIMEOUT, send=made.send)
+        memory_use(digits_int8.model, images, timeout=TIMEOUT, send=made.send)
+        (mine,) = room.iterdir()
+        assert max(path.stat().st_size for path in (mine / "held").iterdir()) < 1 << 20
         made.close()
         emptied(room)
 
