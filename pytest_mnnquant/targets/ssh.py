@@ -7,10 +7,11 @@ ssh servers have no sftp. Who is trusted, and with which key one gets in, is for
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import time
-import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,14 +19,19 @@ from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.progress import advance_child, is_heard
 from pytest_mnnquant.runtime.runner import sha256
 from pytest_mnnquant.targets.connection import Connection, Lost
-from pytest_mnnquant.targets.courier import GREETING, PROTOCOL
+from pytest_mnnquant.targets.courier import GREETING, PART, PROTOCOL
 
 SCHEME: Final = "ssh://"
 _COURIER: Final = Path(__file__).with_name("courier.py")
 # The other end may run any shell: this holds no quotes of its own, nor anything else that a shell would read.
-_BOOT: Final = "import sys;exec(compile(sys.stdin.buffer.read({length}),sys.argv[1],sys.argv[2]))"
-# Seconds: until there is a connection; for the answer that the time is over.
+_TOO_OLD: Final = 98
+_BOOT: Final = (
+    f"import sys;sys.version_info<(3,8)and sys.exit({_TOO_OLD});"
+    "exec(compile(sys.stdin.buffer.read({length}),sys.argv[1],sys.argv[2]))"
+)
+# Seconds: until there is a connection; until Python there says that it is; for the answer that the time is over.
 _CONNECTING: Final = 20
+_STARTING: Final = 60.0
 _GRACE: Final = 2.0
 _LOG_LINES: Final = 12
 
@@ -53,8 +59,10 @@ class Remote:
         self.folder = folder
         self.options = tuple(options)
         self._connection: Connection | None = None
-        self._held: dict[str, str] = {}
-        self._refusal: tuple[str, str, str] | None = None
+        # The sizes of the files that are there, by their SHA-256; of the largest job; and of what was free there.
+        self._held: dict[str, int] = {}
+        self._largest = self._free = 0
+        self._refusal: tuple[str, ...] = ()
 
     def run(self, job_file: Path, program: Path, timeout: float) -> int:
         """Have a job run there, with all files of its folder; what it left comes back. Returns the exit status.
@@ -62,7 +70,7 @@ class Remote:
         Raises `Unreachable`, and `subprocess.TimeoutExpired` after `timeout` seconds. Where there was no connection
         once, none is tried again.
         """
-        if self._refusal is not None:
+        if self._refusal:
             raise Unreachable(*self._refusal)
         end = time.monotonic() + timeout
         try:
@@ -70,9 +78,10 @@ class Remote:
             self._send(connection, job_file.parent, program.name, end)
             return self._answer(connection, job_file.parent, timeout, end + _GRACE)
         except Lost:
-            greeted, why = self._why()
-            self._refusal = None if greeted else (why.what, why.log, why.remedy)
-            raise why from None
+            raise self._why() from None
+        except (ValueError, TypeError, KeyError) as error:
+            self.close()
+            raise Unreachable(f"what comes from there is no answer of ours ({error})") from None
         except BaseException:
             self.close()
             raise
@@ -93,6 +102,9 @@ class Remote:
             "BatchMode": "yes",
             "ConnectTimeout": max(1, min(_CONNECTING, int(timeout * 0.8))),
             "ServerAliveInterval": 10,
+            # What ~/.ssh/config may say of this machine for other purposes.
+            "RemoteCommand": "none",
+            "ClearAllForwardings": "yes",
         }
         options = [word for key, value in how.items() for word in ("-o", f"{key}={value}")]
         words = ["ssh", "-T", *self.options, *options, "--", self.destination, boot]
@@ -101,27 +113,48 @@ class Remote:
         except OSError as error:
             told = f"ssh can't be run here: {error.strerror}"
             raise Unreachable(told, remedy="install it: sudo apt-get install -y openssh-client") from None
-        weakref.finalize(self, connection.close)
-        connection.send(source + json.dumps({"folder": self.folder}).encode() + b"\n", end)
-        while not (line := connection.line(end)).startswith(GREETING):
-            pass  # Some shells print something for everybody who comes in.
+        begun = time.monotonic()
+        end = min(end, begun + _STARTING)
+        try:
+            connection.send(source + json.dumps({"folder": self.folder}).encode() + b"\n", end)
+            while not (line := connection.line(end)).startswith(GREETING):
+                pass  # Some shells print something for everybody who comes in.
+        except subprocess.TimeoutExpired:
+            told = f"nothing was heard of {self._python} there in {end - begun:.0f} s"
+            raise self._refused(told, "", _TRY.format(host=self._by_hand())) from None
         said = json.loads(line.removeprefix(GREETING))
         if said["protocol"] != PROTOCOL:
             raise Unreachable(f"the other end speaks protocol {said['protocol']}, not {PROTOCOL}")
         if "failed" in said:
             raise _full(said["failed"])
+        self._free = said["free"]
         return connection
 
     def _send(self, connection: Connection, folder: Path, program: str, end: float) -> None:
         files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
-        known = set(self._held.values())
-        new = {digest: name for name, digest in files.items() if digest not in known}
-        sizes = [(name, digest, (folder / name).stat().st_size) for digest, name in new.items()]
-        job = {"program": program, "files": files, "new": sizes, "limit": max(0.0, end - time.monotonic())}
+        own = {digest: (folder / name).stat().st_size for name, digest in files.items()}
+        kept = self._kept(own)
+        new = {digest: name for name, digest in files.items() if digest not in self._held}
+        sizes = [(name, digest, own[digest]) for digest, name in new.items()]
+        limit = max(0.0, end - time.monotonic())
+        job = {"program": program, "files": files, "new": sizes, "keep": [*kept], "limit": limit}
         connection.send(json.dumps(job).encode() + b"\n", end)
         for name, _, size in sizes:
             connection.send_file(folder / name, size, end)
-        self._held = files
+        self._held = {**kept, **own}
+
+    def _kept(self, own: Mapping[str, int]) -> dict[str, int]:
+        """What stays there beside a job's own files, as later jobs may need it: the largest files of those before.
+
+        They take no more room than the largest job, and a quarter of the disk at most.
+        """
+        self._largest = max(self._largest, sum(own.values()))
+        kept, left = {}, min(self._largest, self._free // 4)
+        for digest, size in sorted(self._held.items(), key=lambda one: -one[1]):
+            if digest not in own and PART <= size <= left:
+                kept[digest] = size
+                left -= size
+        return kept
 
     def _answer(self, connection: Connection, folder: Path, timeout: float, end: float) -> int:
         while "done" not in (said := json.loads(connection.line(end))):
@@ -136,26 +169,46 @@ class Remote:
             raise subprocess.TimeoutExpired(self.destination, timeout)
         return int(said["done"])
 
-    def _why(self) -> tuple[bool, Unreachable]:
-        """Whether there was a connection, and why it has ended, from what ssh and the machine's shell said."""
-        connection = self._connection
+    def _why(self) -> Unreachable:
+        """Why the connection has ended, from what ssh and the machine's shell said."""
+        connection, host = self._connection, self._by_hand()
         assert connection is not None
         status, said = connection.ended()
         self.close()
-        host, first = self.destination.removeprefix(SCHEME), self.python.split()[0]
         log = "\n".join([line for line in said.splitlines() if line.strip(" @")][-_LOG_LINES:])
         if connection.is_greeted:
-            return True, Unreachable(f"the connection broke off (ssh ended with {status})", log, _AGAIN)
+            return Unreachable(f"the connection broke off (ssh ended with {status})", log, _AGAIN)
+        if status == _TOO_OLD:
+            return self._refused(f"{self._python} there is older than Python 3.8", log, _NEWER)
+        if status in (126, 127) or "Command not found." in said:  # csh has no status of its own for that.
+            return self._refused(f"{self._python} can't be run there", log, _PYTHON)
         for sign, told, remedy in _REASONS:
             if sign in said:
-                return False, Unreachable(told, log, remedy.format(host=host, machine=host.rpartition("@")[2]))
-        if status in (126, 127):
-            return False, Unreachable(f"{first} can't be run there", log, _PYTHON)
-        return False, Unreachable(f"there is no connection (ssh ended with {status})", log, _TRY.format(host=host))
+                known = re.search(r"Host key for (\S+) has changed", said)
+                machine = shlex.quote(known[1]) if known else host
+                return self._refused(told, log, remedy.format(host=host, machine=machine))
+        return self._refused(f"there is no connection (ssh ended with {status})", log, _TRY.format(host=host))
+
+    def _refused(self, *why: str) -> Unreachable:
+        """Why there was no connection, remembered: a run of many variants does not wait for each."""
+        self._refusal = why
+        return Unreachable(*why)
+
+    @property
+    def _python(self) -> str:
+        return self.python.split()[0]
+
+    def _by_hand(self) -> str:
+        """What reaches the machine in a command that is typed: ssh-copy-id takes no ssh://."""
+        address, port = self.destination, ""
+        if address.startswith(SCHEME):
+            address, _, port = address.removeprefix(SCHEME).partition(":")
+        return shlex.join([*self.options, *(("-p", port) if port else ()), address])
 
 
 _TRY: Final = "see whether `ssh {host} true` works from here without being asked anything"
 _PYTHON: Final = 'say where it is: python = "..." in [tool.mnnquant.targets.NAME]'
+_NEWER: Final = 'name a newer one of that machine: python = "..." in [tool.mnnquant.targets.NAME]'
 _AGAIN: Final = "see whether the machine is up and its network steady, and run again"
 _REASONS: Final = (
     (
