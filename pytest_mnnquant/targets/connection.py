@@ -48,6 +48,8 @@ class Connection:
         os.set_blocking(self._in, False)
         self._left = b""
         self._told = time.monotonic()
+        #: Bytes that were sent.
+        self.sent = 0
         self.is_greeted = False
 
     @property
@@ -61,7 +63,8 @@ class Connection:
         while rest:
             self._wait([], [self._in], end)
             try:
-                rest = rest[os.write(self._in, rest) :]
+                done = os.write(self._in, rest)
+                rest, self.sent = rest[done:], self.sent + done
             except BlockingIOError:
                 continue
             except OSError:

@@ -41,7 +41,7 @@ ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class Courier:
-    """What happens at the far end, in a folder of its own: one thread listens, the main one works."""
+    """What happens at the far end, in a folder of its own: one thread listens, one watches, the main one works."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,7 +49,7 @@ class Courier:
         self.held.mkdir()
         self.jobs: queue.Queue[dict[str, Any]] = queue.Queue()
         self.heard = time.monotonic()
-        self.patience = IDLE
+        self.is_taking = self.is_working = False
         self.process: subprocess.Popen[bytes] | None = None
 
     def end(self, *_: object) -> NoReturn:
@@ -65,12 +65,18 @@ class Courier:
             while line := sys.stdin.buffer.readline():
                 self.heard = time.monotonic()
                 if job := json.loads(line):
-                    self.patience = PATIENCE
+                    self.is_taking = True
                     self.take(job)
                     self.jobs.put(job)
-                    self.patience = IDLE
+                    self.is_taking = False
         finally:
             self.end()
+
+    def watch(self) -> None:
+        """End where nobody has been heard for long; whatever the other threads wait for."""
+        while time.monotonic() - self.heard < (PATIENCE if self.is_taking or self.is_working else IDLE):
+            time.sleep(1.0)
+        self.end()
 
     def take(self, job: dict[str, Any]) -> None:
         """Take a job's new files; where one can't be kept, `failed` says so. What nobody needs goes first."""
@@ -108,13 +114,8 @@ class Courier:
     def work(self) -> NoReturn:
         """Do jobs as they come."""
         while True:
-            try:
-                job = self.jobs.get(timeout=1.0)
-            except queue.Empty:
-                if time.monotonic() - self.heard > self.patience:
-                    self.end()
-                continue
-            place = self.folder / "job"
+            job, place = self.jobs.get(), self.folder / "job"
+            self.is_working = True
             try:
                 if "failed" not in job:
                     self.do(job, place)
@@ -123,6 +124,7 @@ class Courier:
             if "failed" in job:
                 self.say({"failed": job["failed"]})
             shutil.rmtree(place, ignore_errors=True)
+            self.is_working = False
 
     def do(self, job: dict[str, Any], place: Path) -> None:
         """Run a job and hand back all that it left."""
@@ -166,8 +168,6 @@ class Courier:
         while time.monotonic() < end:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(LOOK)
-            if time.monotonic() - self.heard > PATIENCE:
-                self.end()
             now = progress.read_text(encoding="ascii", errors="replace") if progress.exists() else ""
             if now != before:
                 self.say({"progress": now})
@@ -222,7 +222,8 @@ def main() -> NoReturn:
     if child == 0:
         for number in ENDING:
             signal.signal(number, courier.end)
-        threading.Thread(target=courier.listen, daemon=True).start()
+        for task in (courier.listen, courier.watch):
+            threading.Thread(target=task, daemon=True).start()
         greet(free=shutil.disk_usage(folder).free)
         courier.work()
     for number in ENDING:

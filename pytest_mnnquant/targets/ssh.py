@@ -75,7 +75,7 @@ class Remote:
         end = time.monotonic() + timeout
         try:
             connection = self._connected(end, timeout)
-            self._send(connection, job_file.parent, program.name, end)
+            self._send(connection, job_file.parent, program.name, end, timeout)
             return self._answer(connection, job_file.parent, timeout, end + _GRACE)
         except Lost:
             raise self._why() from None
@@ -130,7 +130,7 @@ class Remote:
         self._free = said["free"]
         return connection
 
-    def _send(self, connection: Connection, folder: Path, program: str, end: float) -> None:
+    def _send(self, connection: Connection, folder: Path, program: str, end: float, timeout: float) -> None:
         files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
         own = {digest: (folder / name).stat().st_size for name, digest in files.items()}
         kept = self._kept(own)
@@ -138,9 +138,15 @@ class Remote:
         sizes = [(name, digest, own[digest]) for digest, name in new.items()]
         limit = max(0.0, end - time.monotonic())
         job = {"program": program, "files": files, "new": sizes, "keep": [*kept], "limit": limit}
-        connection.send(json.dumps(job).encode() + b"\n", end)
-        for name, _, size in sizes:
-            connection.send_file(folder / name, size, end)
+        before = connection.sent
+        try:
+            connection.send(json.dumps(job).encode() + b"\n", end)
+            for name, _, size in sizes:
+                connection.send_file(folder / name, size, end)
+        except subprocess.TimeoutExpired:
+            done, whole = ((connection.sent - before) / 1e6, sum(size for *_, size in sizes) / 1e6)
+            told = f"{done:.1f} of {whole:.1f} MB were sent in {timeout:g} s (limit: --mnn-timeout)"
+            raise Unreachable(told, remedy=_SLOW) from None
         self._held = {**kept, **own}
 
     def _kept(self, own: Mapping[str, int]) -> dict[str, int]:
@@ -209,6 +215,7 @@ class Remote:
 _TRY: Final = "see whether `ssh {host} true` works from here without being asked anything"
 _PYTHON: Final = 'say where it is: python = "..." in [tool.mnnquant.targets.NAME]'
 _NEWER: Final = 'name a newer one of that machine: python = "..." in [tool.mnnquant.targets.NAME]'
+_SLOW: Final = "raise --mnn-timeout, give fewer samples, or see why the network is slow"
 _AGAIN: Final = "see whether the machine is up and its network steady, and run again"
 _REASONS: Final = (
     (

@@ -493,3 +493,17 @@ def test_a_cable_that_is_cut_leaves_nothing_on_either_side(
         thread.join(20)
         assert "no end after 5 s" in told[0].what
         emptied(room)
+
+
+def test_a_cable_that_is_cut_while_files_are_sent_says_how_far_they_were(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_courier(room, monkeypatch, "PATIENCE, IDLE = 60.0, 3600.0", "PATIENCE, IDLE = 2.0, 4.0")
+    made = behind(host, room)
+    assert run(digits_int8.model, images, timeout=TIMEOUT, send=made.send)
+    many = {name: np.repeat(array, 1500, 0) for name, array in images.items()}
+    with host.cut_off():
+        found = failure(made, digits_int8.model, many, timeout=3)
+        assert re.search(r"[\d.]+ of 61\.\d MB were sent in 3 s \(limit: --mnn-timeout\)", found.what), found.what
+        assert "raise --mnn-timeout" in found.remedy
+        emptied(room)
