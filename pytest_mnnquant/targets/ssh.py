@@ -7,7 +7,6 @@ ssh servers have no sftp. Who is trusted, and with which key one gets in, is for
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import subprocess
 import time
@@ -15,33 +14,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.progress import advance_child, is_heard
 from pytest_mnnquant.runtime.runner import sha256
 from pytest_mnnquant.targets.connection import Connection, Lost
 from pytest_mnnquant.targets.courier import GREETING, PART, PROTOCOL
+from pytest_mnnquant.targets.unreachable import TOO_OLD, Unreachable, broken, full, silent, slow, unconnected
 
 SCHEME: Final = "ssh://"
 _COURIER: Final = Path(__file__).with_name("courier.py")
 # The other end may run any shell: this holds no quotes of its own, nor anything else that a shell would read.
-_TOO_OLD: Final = 98
 _BOOT: Final = (
-    f"import sys;sys.version_info<(3,8)and sys.exit({_TOO_OLD});"
+    f"import sys;sys.version_info<(3,8)and sys.exit({TOO_OLD});"
     "exec(compile(sys.stdin.buffer.read({length}),sys.argv[1],sys.argv[2]))"
 )
 # Seconds: until there is a connection; until Python there says that it is; for the answer that the time is over.
 _CONNECTING: Final = 20
 _STARTING: Final = 60.0
 _GRACE: Final = 2.0
-_LOG_LINES: Final = 12
-
-
-class Unreachable(NativeFailure):
-    """The machine could not be reached, or the connection broke off; `remedy` says what to do about it."""
-
-    def __init__(self, what: str, log: str = "", remedy: str = "") -> None:
-        super().__init__(what, log)
-        self.remedy = remedy
 
 
 class Remote:
@@ -120,13 +109,12 @@ class Remote:
             while not (line := connection.line(end)).startswith(GREETING):
                 pass  # Some shells print something for everybody who comes in.
         except subprocess.TimeoutExpired:
-            told = f"nothing was heard of {self._python} there in {end - begun:.0f} s"
-            raise self._refused(told, "", _TRY.format(host=self._by_hand())) from None
+            raise self._refused(silent(end - begun, self._python, self._by_hand())) from None
         said = json.loads(line.removeprefix(GREETING))
         if said["protocol"] != PROTOCOL:
             raise Unreachable(f"the other end speaks protocol {said['protocol']}, not {PROTOCOL}")
         if "failed" in said:
-            raise _full(said["failed"])
+            raise full(said["failed"])
         self._free = said["free"]
         return connection
 
@@ -144,9 +132,7 @@ class Remote:
             for name, _, size in sizes:
                 connection.send_file(folder / name, size, end)
         except subprocess.TimeoutExpired:
-            done, whole = ((connection.sent - before) / 1e6, sum(size for *_, size in sizes) / 1e6)
-            told = f"{done:.1f} of {whole:.1f} MB were sent in {timeout:g} s (limit: --mnn-timeout)"
-            raise Unreachable(told, remedy=_SLOW) from None
+            raise slow(connection.sent - before, sum(size for *_, size in sizes), timeout) from None
         self._held = {**kept, **own}
 
     def _kept(self, own: Mapping[str, int]) -> dict[str, int]:
@@ -165,7 +151,7 @@ class Remote:
     def _answer(self, connection: Connection, folder: Path, timeout: float, end: float) -> int:
         while "done" not in (said := json.loads(connection.line(end))):
             if "failed" in said:
-                raise _full(said["failed"])
+                raise full(said["failed"])
             (folder / "progress").write_text(said["progress"], encoding="ascii")
             if is_heard():
                 advance_child(folder / "progress")
@@ -176,29 +162,19 @@ class Remote:
         return int(said["done"])
 
     def _why(self) -> Unreachable:
-        """Why the connection has ended, from what ssh and the machine's shell said."""
-        connection, host = self._connection, self._by_hand()
+        """Why the connection has ended."""
+        connection = self._connection
         assert connection is not None
         status, said = connection.ended()
         self.close()
-        log = "\n".join([line for line in said.splitlines() if line.strip(" @")][-_LOG_LINES:])
         if connection.is_greeted:
-            return Unreachable(f"the connection broke off (ssh ended with {status})", log, _AGAIN)
-        if status == _TOO_OLD:
-            return self._refused(f"{self._python} there is older than Python 3.8", log, _NEWER)
-        if status in (126, 127) or "Command not found." in said:  # csh has no status of its own for that.
-            return self._refused(f"{self._python} can't be run there", log, _PYTHON)
-        for sign, told, remedy in _REASONS:
-            if sign in said:
-                known = re.search(r"Host key for (\S+) has changed", said)
-                machine = shlex.quote(known[1]) if known else host
-                return self._refused(told, log, remedy.format(host=host, machine=machine))
-        return self._refused(f"there is no connection (ssh ended with {status})", log, _TRY.format(host=host))
+            return broken(status, said)
+        return self._refused(unconnected(status, said, self._python, self._by_hand()))
 
-    def _refused(self, *why: str) -> Unreachable:
+    def _refused(self, why: Unreachable) -> Unreachable:
         """Why there was no connection, remembered: a run of many variants does not wait for each."""
-        self._refusal = why
-        return Unreachable(*why)
+        self._refusal = (why.what, why.log, why.remedy)
+        return why
 
     @property
     def _python(self) -> str:
@@ -210,34 +186,3 @@ class Remote:
         if address.startswith(SCHEME):
             address, _, port = address.removeprefix(SCHEME).partition(":")
         return shlex.join([*self.options, *(("-p", port) if port else ()), address])
-
-
-_TRY: Final = "see whether `ssh {host} true` works from here without being asked anything"
-_PYTHON: Final = 'say where it is: python = "..." in [tool.mnnquant.targets.NAME]'
-_NEWER: Final = 'name a newer one of that machine: python = "..." in [tool.mnnquant.targets.NAME]'
-_SLOW: Final = "raise --mnn-timeout, give fewer samples, or see why the network is slow"
-_AGAIN: Final = "see whether the machine is up and its network steady, and run again"
-_REASONS: Final = (
-    (
-        "REMOTE HOST IDENTIFICATION HAS CHANGED",
-        "its host key is not the one that is known: nothing was sent",
-        "where the machine was set up anew, forget the old key (ssh-keygen -R {machine}) and look at the new one; else "
-        "somebody may stand between",
-    ),
-    (
-        "Host key verification failed",
-        "its host key is not known here: nothing was sent",
-        "put it into known_hosts: connect once by hand (ssh {host}), or in CI from a secret of yours",
-    ),
-    (
-        "Permission denied",
-        "it lets nobody in with the keys that are here",
-        "passwords are never asked for: put a key of yours there (ssh-copy-id {host}), or name one: options = "
-        '["-i", "FILE"] in [tool.mnnquant.targets.NAME]',
-    ),
-)
-
-
-def _full(why: str) -> Unreachable:
-    remedy = 'make room there, or name another place: folder = "..." in [tool.mnnquant.targets.NAME]'
-    return Unreachable(why, remedy=remedy)
