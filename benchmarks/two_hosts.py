@@ -76,7 +76,7 @@ def spread(folder: Path, *options: str) -> tuple[float, dict[str, Any], dict[str
         for number, own in enumerate(folders[1:]):
             hidden = tuple(other.parent for other in folders if other != own)
             with on_core(CORES[number]):
-                host = using.enter_context(ssh_host(folder / f"keys{number}", number, hidden))
+                host = using.enter_context(ssh_host(folder / f"keys{number}", hidden))
             workers += ["--tx", host.worker(own)]
         return judged(folders[0], "-d", *workers, *options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import shutil
@@ -32,6 +33,7 @@ def _lacks() -> str:
 
 
 needs_hosts = pytest.mark.skipif(bool(lacks := _lacks()), reason=lacks)
+_NUMBERS: Final = itertools.count()
 _ROOT: Final = Path(__file__).resolve().parent.parent
 # By these numpy and torch choose how they compute.
 _KERNELS: Final = ("OPENBLAS_", "OMP_", "MKL_")
@@ -135,13 +137,14 @@ class SshHost:
 
 
 @contextlib.contextmanager
-def ssh_host(folder: Path, number: int = 0, hidden: tuple[Path, ...] = ()) -> Iterator[SshHost]:
-    """A host in a namespace, whose sshd runs; `number` tells hosts of one process apart."""
-    # Interfaces are the machine's: tests that run at once must not share one. Names have at most 15 letters.
-    place = (os.getpid() * 4 + number) % (1 << 14)
+def ssh_host(folder: Path, hidden: tuple[Path, ...] = ()) -> Iterator[SshHost]:
+    """A host in a namespace, whose sshd runs."""
+    # Interfaces are the machine's: tests that run at once must not share one, and those of a host that is gone go a
+    # moment later. Names have at most 15 letters.
+    number = next(_NUMBERS)
+    place = (os.getpid() * 8 + number % 8) % (1 << 18)
     name = f"h{os.getpid()}n{number}"
-    network = f"10.213.{place >> 6}.{(place & 63) * 4}".rpartition(".")
-    here, there = (f"{network[0]}.{int(network[2]) + end}" for end in (1, 2))
+    here, there = (f"10.{208 + (place >> 14)}.{place >> 6 & 255}.{(place & 63) * 4 + end}" for end in (1, 2))
     host = SshHost(name, there, folder, hidden)
     folder.mkdir(parents=True, exist_ok=True)
     ip = str(_IP)
@@ -165,7 +168,8 @@ def ssh_host(folder: Path, number: int = 0, hidden: tuple[Path, ...] = ()) -> It
         yield host
     finally:
         host.stop()
-        subprocess.run([ip, "netns", "del", name], check=False)
+        for words in ([ip, "link", "del", f"m-{name}"], [ip, "netns", "del", name]):
+            subprocess.run(words, check=False)
 
 
 def _keygen(path: Path) -> None:

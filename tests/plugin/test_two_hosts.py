@@ -62,7 +62,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Far, Far]]
     for home in homes:
         home.mkdir()
     with ExitStack() as using:
-        far = [Far(using.enter_context(ssh_host(base / f"keys{at}", at, (homes[1 - at],))), homes[at] / "net")
+        far = [Far(using.enter_context(ssh_host(base / f"keys{at}", (homes[1 - at],))), homes[at] / "net")
                for at in (0, 1)]  # fmt: skip
         yield far[0], far[1]
 
