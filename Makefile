@@ -6,6 +6,7 @@ READY = $(VENV)/.ready
 COMPLETE = $(VENV)/.complete
 FIXTURES = digits_cnn garment_classifier mobile_net tiny_transformer
 PLANTED = build/demo
+ON_DEVICES = $(addprefix pytest_mnnquant/,runtime/runner.py runtime/timer.py targets/courier.py)
 
 .PHONY: demo test lint docs bench clean
 
@@ -36,6 +37,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vermin --quiet --no-tips --target=3.8- $(ON_DEVICES)
 
 docs: $(READY)
 	$(BIN)/mkdocs build --strict

@@ -41,22 +41,22 @@ class OnTarget(Case):
 
     @property
     def run(self) -> Run:
-        """The variant on the same inputs as the float model, there. A target that fails once is not asked again."""
-        if isinstance(self._ran_there, TargetFailure):
+        """The variant on the same inputs as the float model, there. What fails once is not tried again."""
+        if isinstance(self._ran_there, NativeFailure):
             raise self._ran_there
         return self._ran_there
 
     @property
     def is_lost(self) -> bool:
-        """Whether the target does not run it; the execution check says why."""
-        return not self.is_unusable and isinstance(self._ran_there, TargetFailure)
+        """Whether it does not run there; the execution check says why."""
+        return not self.is_unusable and isinstance(self._ran_there, NativeFailure)
 
     @cached_property
-    def _ran_there(self) -> Run | TargetFailure:
+    def _ran_there(self) -> Run | NativeFailure:
         self.say("running")
         try:
             return self._ran(self.model)
-        except TargetFailure as error:
+        except NativeFailure as error:
             return error
 
     def _run(self, model: Model) -> Run:

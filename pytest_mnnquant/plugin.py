@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import contextlib
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -25,9 +26,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"mnn_{check}: the {check} check of a collected model")
     updates = config.getoption("mnn_update_baseline", False)
     if options.is_asked(config) or updates or options.may_hold_ids(config.args):
-        from pytest_mnnquant import session
+        from pytest_mnnquant import session, workers
 
+        workers.hold_versions(config)
         session.start(config)
+        workers.hold_files(config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str] | None:
@@ -61,13 +64,60 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         bench_of(session.config).selected = frozenset(item.nodeid for item in session.items)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart(session: pytest.Session) -> Generator[None, None, None]:
+    """Start xdist's workers."""
+    with _told_plainly(session.config):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Start xdist's workers anew when they are lost."""
+    with _told_plainly(session.config):
+        return (yield)
+
+
+@contextlib.contextmanager
+def _told_plainly(config: pytest.Config) -> Iterator[None]:
+    """Tell in one line why xdist's workers can't be started on another host."""
+    try:
+        yield
+    except Exception as error:
+        if options.is_asked(config):
+            from pytest_mnnquant.workers import unstarted
+
+            if told := unstarted(config, error):
+                raise told from None
+        raise
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell xdist's workers on this machine where the controller's cache is."""
-    if options.is_asked(node.config) and node.gateway.spec.popen:
-        from pytest_mnnquant.session import Bench, bench_of
+    """Tell xdist's workers what they must know."""
+    if options.is_asked(node.config):
+        from pytest_mnnquant.workers import tell
 
-        node.workerinput[Bench.CACHE] = str(bench_of(node.config).cache_dir)
+        tell(node)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """End the run where one of xdist's workers can't work."""
+    if options.is_asked(node.config):
+        from pytest_mnnquant.workers import refuse
+
+        refuse(node, error)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Over several hosts, keep the items of a variant together."""
+    if not options.is_asked(config):
+        return None
+    from pytest_mnnquant.spreading import scheduler
+
+    return scheduler(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -100,10 +150,12 @@ class Records:
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.accepted: tuple[str, ...] = ()
+        self.ended: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records off a report, and keep them: a run that is killed loses little."""
         new = getattr(report, "mnnquant", ())
+        self.ended.add(report.nodeid)
         self.found.extend(new)
         self.baseline = getattr(report, "mnnquant_baseline", None) or self.baseline
         if new and not hasattr(self.config, "workerinput"):
@@ -122,6 +174,8 @@ class Records:
             if self.found or (session.exitstatus in _ENDED and not self.config.option.collectonly):
                 self.problems, self.warnings = write_reports(self.config, self.report, self.found)
             self.warnings += [unkept] if unkept else []
+            if self.ended and (lost := session.testscollected - len(self.ended)) > 0:
+                self.warnings.append(f"{lost} of {session.testscollected} tests did not run, and are not told above")
             if self.config.getoption("mnn_update_baseline", None):
                 from pytest_mnnquant.updating import update
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 RECORDS = pytest.StashKey[list[tuple["Case", "Result", dict[str, Any]]]]()
 #: What the item of the baseline file found, and that file.
 BASELINE = pytest.StashKey[tuple["Path", "Result"]]()
+#: By this name xdist's workers on other hosts know how the controller calls their host.
+ELSEWHERE: Final = "mnnquant_elsewhere"
 
 
 def keep(item: pytest.Item, case: Case, result: Result) -> None:
@@ -41,7 +43,9 @@ def kept(item: pytest.Item) -> list[dict[str, Any]]:
     """What an item measured, as plain data; `order` is its place in the run, which workers (-n) end in any order."""
     found = item.stash.get(RECORDS, [])
     order = item.session.items.index(item) if found else 0
-    return [{**_record(case, result), "portrait": shown, "order": order} for case, result, shown in found]
+    host = getattr(item.config, "workerinput", {}).get(ELSEWHERE)
+    where = {"worker": host} if host else {}
+    return [{**_record(case, result, where), "portrait": shown, "order": order} for case, result, shown in found]
 
 
 def keep_baseline(item: pytest.Item, path: Path, result: Result) -> None:
@@ -55,14 +59,14 @@ def kept_baseline(item: pytest.Item) -> dict[str, Any] | None:
     return None if result is None else {"path": str(path), "check": result.as_json()}
 
 
-def _record(case: Case, result: Result) -> dict[str, Any]:
+def _record(case: Case, result: Result, where: dict[str, str]) -> dict[str, Any]:
     gate = case.gate
     return {
         "model": gate.settings.name,
         "source": gate.settings.source or gate.spec.text,
         "file": str(gate.spec.path) if gate.spec.path else None,
         "float": gate.float_json,
-        "variant": case.as_json,
+        "variant": case.as_json | where,
         "label": case.label,
         "check": result.as_json(),
     }

@@ -1,9 +1,11 @@
-"""Hosts to reach by ssh: real sshds, each in a network namespace of its own. They share this machine's files."""
+"""Hosts to reach by ssh: real sshds, each in a network namespace of its own. They share files unless told otherwise."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -31,6 +33,10 @@ def _lacks() -> str:
 
 
 needs_hosts = pytest.mark.skipif(bool(lacks := _lacks()), reason=lacks)
+_NUMBERS: Final = itertools.count()
+_ROOT: Final = Path(__file__).resolve().parent.parent
+# By these numpy and torch choose how they compute.
+_KERNELS: Final = ("OPENBLAS_", "OMP_", "MKL_")
 _CONFIG: Final = """\
 ListenAddress {address}
 HostKey {folder}/host_key
@@ -49,12 +55,14 @@ ForceCommand PATH={python}:/usr/bin:/bin sh -c "$SSH_ORIGINAL_COMMAND"
 class SshHost:
     """A host that answers at an address of its own; its python3 is the one that runs this.
 
-    `folder` holds its keys, and `known_hosts` that of its clients.
+    `folder` holds its keys, and `known_hosts` that of its clients. What runs there sees the folders of this machine,
+    but for those that are `hidden`: these are empty there.
     """
 
     name: str
     address: str
     folder: Path
+    hidden: tuple[Path, ...] = ()
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -62,6 +70,24 @@ class SshHost:
         return (
             "-F", "none", "-i", str(self.folder / "key"), "-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}",
         )  # fmt: skip
+
+    @property
+    def config(self) -> Path:
+        """A configuration file for ssh, in which the host is called by its name."""
+        path, key, known = (self.folder / name for name in ("config", "key", "known_hosts"))
+        path.write_text(
+            f"Host {self.name}\nHostName {self.address}\nUser root\nIdentityFile {key}\n"
+            f"UserKnownHostsFile {known}\nConnectTimeout 5\nServerAliveInterval 5\n",
+            encoding="utf-8",
+        )
+        return path
+
+    def worker(self, folder: Path) -> str:
+        """What xdist's `--tx` takes for a worker in a folder of the host, with this machine's packages."""
+        python = f"env PYTHONPATH={_ROOT} {sys.executable}"
+        spec = f"ssh={self.name}//ssh_config={self.config}//python={python}//chdir={folder}//env:HOME={folder.parent}"
+        kernels = [f"env:{key}={value}" for key, value in os.environ.items() if key.startswith(_KERNELS)]
+        return "//".join([spec, *kernels])
 
     def words(self, *command: str) -> list[str]:
         """A command that runs another one in the host's network, as root of this machine."""
@@ -81,7 +107,10 @@ class SshHost:
     def start(self) -> None:
         """Start the sshd; returns when it answers."""
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists.
-        subprocess.run(self.words(str(_SSHD), "-f", str(self.folder / "sshd_config")), check=True)
+        hide = "".join(f"mount -t tmpfs none {shlex.quote(str(path))} && " for path in self.hidden)
+        sshd = shlex.join([str(_SSHD), "-f", str(self.folder / "sshd_config")])
+        # `ip netns exec` gives what it runs a view of the file systems of its own.
+        subprocess.run(self.words("sh", "-c", f"{hide}exec {sshd}"), check=True)
         end = time.monotonic() + 20
         while True:
             with contextlib.suppress(OSError), socket.create_connection((self.address, 22), timeout=1):
@@ -108,14 +137,15 @@ class SshHost:
 
 
 @contextlib.contextmanager
-def ssh_host(folder: Path, number: int = 0) -> Iterator[SshHost]:
-    """A host in a namespace, whose sshd runs; `number` tells hosts of one process apart."""
-    # Interfaces are the machine's: tests that run at once must not share one. Names have at most 15 letters.
-    place = (os.getpid() * 4 + number) % (1 << 14)
+def ssh_host(folder: Path, hidden: tuple[Path, ...] = ()) -> Iterator[SshHost]:
+    """A host in a namespace, whose sshd runs."""
+    # Interfaces are the machine's: tests that run at once must not share one, and those of a host that is gone go a
+    # moment later. Names have at most 15 letters.
+    number = next(_NUMBERS)
+    place = (os.getpid() * 8 + number % 8) % (1 << 18)
     name = f"h{os.getpid()}n{number}"
-    network = f"10.213.{place >> 6}.{(place & 63) * 4}".rpartition(".")
-    here, there = (f"{network[0]}.{int(network[2]) + end}" for end in (1, 2))
-    host = SshHost(name, there, folder)
+    here, there = (f"10.{208 + (place >> 14)}.{place >> 6 & 255}.{(place & 63) * 4 + end}" for end in (1, 2))
+    host = SshHost(name, there, folder, hidden)
     folder.mkdir(parents=True, exist_ok=True)
     ip = str(_IP)
     for words in (
@@ -138,7 +168,8 @@ def ssh_host(folder: Path, number: int = 0) -> Iterator[SshHost]:
         yield host
     finally:
         host.stop()
-        subprocess.run([ip, "netns", "del", name], check=False)
+        for words in ([ip, "link", "del", f"m-{name}"], [ip, "netns", "del", name]):
+            subprocess.run(words, check=False)
 
 
 def _keygen(path: Path) -> None:

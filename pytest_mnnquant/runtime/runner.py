@@ -2,11 +2,11 @@
 
     python runner.py JOB.json
 
-Needs nothing but MNN and numpy, and imports nothing from this package, so it can be copied anywhere. The protocol is a
-folder: a job names its `task`, one of `TASKS` below, and its files, by paths that start at the job's folder; the result
-goes to `result.json` and `*.npy` beside the job. Where the job lists `files` with their SHA-256, they must be what was
-sent, and the result lists those that are left, and says what machine and MNN that was. Whatever MNN prints goes to
-stdout and is not trusted.
+Needs nothing but MNN, numpy and Python 3.8, and imports nothing from this package, so it can be copied anywhere. The
+protocol is a folder: a job names its `task`, one of `TASKS` below, and its files, by paths that start at the job's
+folder; the result goes to `result.json` and `*.npy` beside the job. Where the job lists `files` with their SHA-256,
+they must be what was sent, and the result lists those that are left, and says what machine and MNN that was. Whatever
+MNN prints goes to stdout and is not trusted.
 """
 
 from __future__ import annotations
@@ -196,8 +196,8 @@ def run_module(job: dict[str, Any]) -> dict[str, Any]:
     for batch in batches(job):
         held = [constant(array) for array in batch.values()]
         results = net.forward(held)
-        for part, result in zip(parts, results, strict=True):
-            part.append(np.array(result.read()).copy())  # read() is a view that dies with `result`
+        for number, part in enumerate(parts):
+            part.append(np.array(results[number].read()).copy())  # read() is a view that dies with `results`
     for number, arrays in enumerate(parts):
         np.save(f"output{number}.npy", np.concatenate(arrays))
     return {"outputs": job["outputs"], "trace": None, "memory_mb": None}
@@ -240,8 +240,8 @@ def watch_module(job: dict[str, Any], see: Any, skip: Any) -> None:
     for place, batch in enumerate(batches(job)):
         held = [constant(array) for array in batch.values()]
         results = net.forward(held)
-        for result, ends in zip(results, places.values(), strict=True):
-            values = plain(result)
+        for which, ends in enumerate(places.values()):
+            values = plain(results[which])
             for number, side in ends:
                 see(place, number, side, values)
 
@@ -505,7 +505,7 @@ def images(job: dict[str, Any]) -> dict[str, Any]:
         source = np.full((rows, columns, 4), 255, np.uint8)
         source[..., :3] = pixels[..., ::-1]
         # A product of 32-bit floats, as there.
-        across, down = (int(n * np.float32(share)) for n, share in zip((columns, rows), job["crop"], strict=True))
+        across, down = (int(n * np.float32(job["crop"][side])) for side, n in enumerate((columns, rows)))
         if not across or not down:
             return {"unreadable": number, "why": f"center_crop leaves nothing of its {columns}x{rows} pixels"}
         left, top = (columns - across) // 2, (rows - down) // 2
@@ -688,8 +688,8 @@ def serve() -> None:
                 print(f"{type(error).__name__}: {error}", flush=True)
             finally:
                 os._exit(1)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        answers.write(f"{status}\n")
+        _, status = os.waitpid(child, 0)
+        answers.write(f"{-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)}\n")
         answers.flush()
 
 

@@ -8,9 +8,10 @@ import select
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from pytest_mnnquant.runtime.standing import end_family
 from pytest_mnnquant.targets.courier import GREETING, PART
@@ -18,7 +19,8 @@ from pytest_mnnquant.targets.courier import GREETING, PART
 # Seconds: between two signs of life; for a process to end whose pipes have.
 _ALIVE: Final = 5.0
 _ENDING: Final = 2.0
-# What a shell prints before the courier speaks may take so many bytes; so much is read of stderr.
+# So many bytes a line may have; so much is read of stderr.
+_LONGEST: Final = 1 << 20
 _CHATTER: Final = 1 << 16
 
 
@@ -40,9 +42,14 @@ class Connection:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        # Once only: soon after, the process's number is another's.
+        self._end = weakref.finalize(self, _end, self._process, self._errors)
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._in, False)
         self._left = b""
+        self._told = time.monotonic()
+        #: Bytes that were sent.
+        self.sent = 0
         self.is_greeted = False
 
     @property
@@ -56,7 +63,8 @@ class Connection:
         while rest:
             self._wait([], [self._in], end)
             try:
-                rest = rest[os.write(self._in, rest) :]
+                done = os.write(self._in, rest)
+                rest, self.sent = rest[done:], self.sent + done
             except BlockingIOError:
                 continue
             except OSError:
@@ -74,8 +82,8 @@ class Connection:
         """The next line, without its end."""
         while b"\n" not in self._left:
             self._read(end)
-            if not self.is_greeted and len(self._left) > _CHATTER:
-                raise Lost
+            if len(self._left) > _LONGEST:
+                raise ValueError("a line without end")
         line, _, self._left = self._left.partition(b"\n")
         self.is_greeted = self.is_greeted or line.startswith(GREETING)
         return line
@@ -83,7 +91,7 @@ class Connection:
     def take_file(self, path: Path, size: int, end: float) -> None:
         """Write the next bytes to a file."""
         with path.open("wb") as file:
-            while size:
+            while size > 0:
                 if not self._left:
                     self._read(end)
                 part, self._left = self._left[:size], self._left[size:]
@@ -98,17 +106,23 @@ class Connection:
         self._left += part
 
     def _wait(self, reading: list[int], writing: list[int], end: float) -> None:
-        """Until there is something to read or room to write; while nothing comes, say that somebody is there still."""
+        """Until there is something to read or room to write."""
         while True:
             left = end - time.monotonic()
             if left <= 0:
                 raise subprocess.TimeoutExpired(self._words, 0)
             readable, writable, _ = select.select(reading, writing, [], min(left, _ALIVE))
+            if reading and self.is_greeted:
+                self._tell()
             if readable or writable:
                 return
-            if reading and self.is_greeted:
-                with contextlib.suppress(OSError):  # It is full, or has ended, which reading will tell.
-                    os.write(self._in, b"{}\n")
+
+    def _tell(self) -> None:
+        """Now and then say that somebody is there still, whatever comes from there."""
+        if time.monotonic() - self._told >= _ALIVE:
+            self._told = time.monotonic()
+            with contextlib.suppress(OSError):  # It is full, or has ended, which reading will tell.
+                os.write(self._in, b"{}\n")
 
     def ended(self) -> tuple[int, str]:
         """The exit status, and what was printed to stderr; the process is given a moment to end."""
@@ -116,10 +130,14 @@ class Connection:
             self._process.wait(_ENDING)
         self._errors.seek(0)
         text = self._errors.read(_CHATTER).decode("utf-8", "replace")
-        end_family(self._process)
+        self._end()
         return self._process.returncode, text
 
     def close(self) -> None:
         """End it."""
-        end_family(self._process)
-        self._errors.close()
+        self._end()
+
+
+def _end(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+    end_family(process)
+    errors.close()

@@ -1,12 +1,12 @@
 """The far end of a connection: takes jobs from stdin, has the runner do them, hands back on stdout what it left.
 
-Needs nothing but Python and is sent as text with the connection, so nothing is installed there. All that it writes lies
-in one folder, which goes with it: when the connection ends, however that happens, so does what it runs.
+Needs nothing but Python 3.8 and is sent as text with the connection, so nothing is installed there. All that it writes
+lies in one folder, which goes with it: when the connection ends, however that happens, so does what it runs.
 
 Both directions speak lines of JSON, each followed by the bytes of the files that it announces. From here: a greeting,
 then for each job a few `progress` and one `done` (the exit status; null after the time limit) or `failed` (why it could
-not be tried). From there: jobs, and `{}` now and then as a sign of life. Files that the last job had too are not sent
-again: they are known by their SHA-256.
+not be tried). From there: jobs, and `{}` now and then as a sign of life. Files that are held, those of the last job and
+what it said to `keep`, are not sent again: they are known by their SHA-256.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ import sys
 import tempfile
 import threading
 import time
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 PROTOCOL = 1
 GREETING = b"mnnquant-courier "
-# Seconds without a sign of life: while a job runs, and between jobs. A cable that is cut says nothing.
+# Seconds without a sign of life: while a job comes or runs, and between jobs. A cable that is cut says nothing.
 PATIENCE, IDLE = 60.0, 3600.0
-# Seconds between two looks at what runs.
-LOOK = 0.05
+# Seconds between two looks at what runs; more often would take time from what is timed on a small board.
+LOOK = 0.25
 # With fewer bytes left on its disk, a job that failed has failed for that.
 ROOM = 1 << 16
 PART = 1 << 20
@@ -40,7 +41,7 @@ ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class Courier:
-    """What happens at the far end, in a folder of its own: one thread listens, the main one works."""
+    """What happens at the far end, in a folder of its own: one thread listens, one watches, the main one works."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,6 +49,7 @@ class Courier:
         self.held.mkdir()
         self.jobs: queue.Queue[dict[str, Any]] = queue.Queue()
         self.heard = time.monotonic()
+        self.is_taking = self.is_working = False
         self.process: subprocess.Popen[bytes] | None = None
 
     def end(self, *_: object) -> NoReturn:
@@ -63,13 +65,25 @@ class Courier:
             while line := sys.stdin.buffer.readline():
                 self.heard = time.monotonic()
                 if job := json.loads(line):
+                    self.is_taking = True
                     self.take(job)
                     self.jobs.put(job)
+                    self.is_taking = False
         finally:
             self.end()
 
+    def watch(self) -> None:
+        """End where nobody has been heard for long; whatever the other threads wait for."""
+        while time.monotonic() - self.heard < (PATIENCE if self.is_taking or self.is_working else IDLE):
+            time.sleep(1.0)
+        self.end()
+
     def take(self, job: dict[str, Any]) -> None:
-        """Take a job's new files; where one can't be kept, `failed` says so."""
+        """Take a job's new files; where one can't be kept, `failed` says so. What nobody needs goes first."""
+        needed = {*job["files"].values(), *job["keep"]}
+        for path in self.held.iterdir():
+            if path.name not in needed:
+                path.unlink()
         for name, digest, size in job["new"]:
             if why := self.kept(self.held / digest, size):
                 job.setdefault("failed", f"{name} can't be kept: {why}")
@@ -91,7 +105,7 @@ class Courier:
 
     def read(self, most: int) -> bytes:
         """Some bytes of what comes."""
-        part = sys.stdin.buffer.read(min(most, PART))
+        part = cast(BufferedReader, sys.stdin.buffer).read1(min(most, PART))
         if not part:
             self.end()
         self.heard = time.monotonic()
@@ -100,13 +114,8 @@ class Courier:
     def work(self) -> NoReturn:
         """Do jobs as they come."""
         while True:
-            try:
-                job = self.jobs.get(timeout=1.0)
-            except queue.Empty:
-                if time.monotonic() - self.heard > IDLE:
-                    self.end()
-                continue
-            place = self.folder / "job"
+            job, place = self.jobs.get(), self.folder / "job"
+            self.is_working = True
             try:
                 if "failed" not in job:
                     self.do(job, place)
@@ -115,12 +124,10 @@ class Courier:
             if "failed" in job:
                 self.say({"failed": job["failed"]})
             shutil.rmtree(place, ignore_errors=True)
+            self.is_working = False
 
     def do(self, job: dict[str, Any], place: Path) -> None:
         """Run a job and hand back all that it left."""
-        for path in self.held.iterdir():  # Here all of this job has come, and nothing of the next.
-            if path.name not in job["files"].values():
-                path.unlink()
         place.mkdir()
         for name, digest in job["files"].items():
             put(self.held / digest, place / name)
@@ -128,10 +135,10 @@ class Courier:
         if status and shutil.disk_usage(place).free < ROOM:
             job["failed"] = f"the disk of {self.folder.parent} is full"
             return
-        made = [path for path in sorted(place.iterdir()) if path.name not in job["files"] and path.is_file()]
-        sizes = [path.stat().st_size for path in made]
-        self.say({"done": status, "files": [[path.name, size] for path, size in zip(made, sizes, strict=True)]})
-        for path, left in zip(made, sizes, strict=True):
+        new = [path for path in sorted(place.iterdir()) if path.name not in job["files"] and path.is_file()]
+        made = [(path, path.stat().st_size) for path in new]
+        self.say({"done": status, "files": [[path.name, size] for path, size in made]})
+        for path, left in made:
             with path.open("rb") as file:
                 while left:
                     part = file.read(min(left, PART))
@@ -161,8 +168,6 @@ class Courier:
         while time.monotonic() < end:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(LOOK)
-            if time.monotonic() - self.heard > PATIENCE:
-                self.end()
             now = progress.read_text(encoding="ascii", errors="replace") if progress.exists() else ""
             if now != before:
                 self.say({"progress": now})
@@ -217,8 +222,9 @@ def main() -> NoReturn:
     if child == 0:
         for number in ENDING:
             signal.signal(number, courier.end)
-        threading.Thread(target=courier.listen, daemon=True).start()
-        greet()
+        for task in (courier.listen, courier.watch):
+            threading.Thread(target=task, daemon=True).start()
+        greet(free=shutil.disk_usage(folder).free)
         courier.work()
     for number in ENDING:
         signal.signal(number, lambda *_: os.kill(child, signal.SIGTERM))

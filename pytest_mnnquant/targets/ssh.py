@@ -7,35 +7,30 @@ ssh servers have no sftp. Who is trusted, and with which key one gets in, is for
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import time
-import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.progress import advance_child, is_heard
 from pytest_mnnquant.runtime.runner import sha256
 from pytest_mnnquant.targets.connection import Connection, Lost
-from pytest_mnnquant.targets.courier import GREETING, PROTOCOL
+from pytest_mnnquant.targets.courier import GREETING, PART, PROTOCOL
+from pytest_mnnquant.targets.unreachable import TOO_OLD, Unreachable, broken, full, silent, slow, unconnected
 
 SCHEME: Final = "ssh://"
 _COURIER: Final = Path(__file__).with_name("courier.py")
 # The other end may run any shell: this holds no quotes of its own, nor anything else that a shell would read.
-_BOOT: Final = "import sys;exec(compile(sys.stdin.buffer.read({length}),sys.argv[1],sys.argv[2]))"
-# Seconds: until there is a connection; for the answer that the time is over.
+_BOOT: Final = (
+    f"import sys;sys.version_info<(3,8)and sys.exit({TOO_OLD});"
+    "exec(compile(sys.stdin.buffer.read({length}),sys.argv[1],sys.argv[2]))"
+)
+# Seconds: until there is a connection; until Python there says that it is; for the answer that the time is over.
 _CONNECTING: Final = 20
+_STARTING: Final = 60.0
 _GRACE: Final = 2.0
-_LOG_LINES: Final = 12
-
-
-class Unreachable(NativeFailure):
-    """The machine could not be reached, or the connection broke off; `remedy` says what to do about it."""
-
-    def __init__(self, what: str, log: str = "", remedy: str = "") -> None:
-        super().__init__(what, log)
-        self.remedy = remedy
 
 
 class Remote:
@@ -53,8 +48,10 @@ class Remote:
         self.folder = folder
         self.options = tuple(options)
         self._connection: Connection | None = None
-        self._held: dict[str, str] = {}
-        self._refusal: tuple[str, str, str] | None = None
+        # The sizes of the files that are there, by their SHA-256; of the largest job; and of what was free there.
+        self._held: dict[str, int] = {}
+        self._largest = self._free = 0
+        self._refusal: tuple[str, ...] = ()
 
     def run(self, job_file: Path, program: Path, timeout: float) -> int:
         """Have a job run there, with all files of its folder; what it left comes back. Returns the exit status.
@@ -62,17 +59,18 @@ class Remote:
         Raises `Unreachable`, and `subprocess.TimeoutExpired` after `timeout` seconds. Where there was no connection
         once, none is tried again.
         """
-        if self._refusal is not None:
+        if self._refusal:
             raise Unreachable(*self._refusal)
         end = time.monotonic() + timeout
         try:
             connection = self._connected(end, timeout)
-            self._send(connection, job_file.parent, program.name, end)
+            self._send(connection, job_file.parent, program.name, end, timeout)
             return self._answer(connection, job_file.parent, timeout, end + _GRACE)
         except Lost:
-            greeted, why = self._why()
-            self._refusal = None if greeted else (why.what, why.log, why.remedy)
-            raise why from None
+            raise self._why() from None
+        except (ValueError, TypeError, KeyError) as error:
+            self.close()
+            raise Unreachable(f"what comes from there is no answer of ours ({error})") from None
         except BaseException:
             self.close()
             raise
@@ -93,6 +91,9 @@ class Remote:
             "BatchMode": "yes",
             "ConnectTimeout": max(1, min(_CONNECTING, int(timeout * 0.8))),
             "ServerAliveInterval": 10,
+            # What ~/.ssh/config may say of this machine for other purposes.
+            "RemoteCommand": "none",
+            "ClearAllForwardings": "yes",
         }
         options = [word for key, value in how.items() for word in ("-o", f"{key}={value}")]
         words = ["ssh", "-T", *self.options, *options, "--", self.destination, boot]
@@ -101,32 +102,56 @@ class Remote:
         except OSError as error:
             told = f"ssh can't be run here: {error.strerror}"
             raise Unreachable(told, remedy="install it: sudo apt-get install -y openssh-client") from None
-        weakref.finalize(self, connection.close)
-        connection.send(source + json.dumps({"folder": self.folder}).encode() + b"\n", end)
-        while not (line := connection.line(end)).startswith(GREETING):
-            pass  # Some shells print something for everybody who comes in.
+        begun = time.monotonic()
+        end = min(end, begun + _STARTING)
+        try:
+            connection.send(source + json.dumps({"folder": self.folder}).encode() + b"\n", end)
+            while not (line := connection.line(end)).startswith(GREETING):
+                pass  # Some shells print something for everybody who comes in.
+        except subprocess.TimeoutExpired:
+            raise self._refused(silent(end - begun, self._python, self._by_hand())) from None
         said = json.loads(line.removeprefix(GREETING))
         if said["protocol"] != PROTOCOL:
             raise Unreachable(f"the other end speaks protocol {said['protocol']}, not {PROTOCOL}")
         if "failed" in said:
-            raise _full(said["failed"])
+            raise full(said["failed"])
+        self._free = said["free"]
         return connection
 
-    def _send(self, connection: Connection, folder: Path, program: str, end: float) -> None:
+    def _send(self, connection: Connection, folder: Path, program: str, end: float, timeout: float) -> None:
         files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
-        known = set(self._held.values())
-        new = {digest: name for name, digest in files.items() if digest not in known}
-        sizes = [(name, digest, (folder / name).stat().st_size) for digest, name in new.items()]
-        job = {"program": program, "files": files, "new": sizes, "limit": max(0.0, end - time.monotonic())}
-        connection.send(json.dumps(job).encode() + b"\n", end)
-        for name, _, size in sizes:
-            connection.send_file(folder / name, size, end)
-        self._held = files
+        own = {digest: (folder / name).stat().st_size for name, digest in files.items()}
+        kept = self._kept(own)
+        new = {digest: name for name, digest in files.items() if digest not in self._held}
+        sizes = [(name, digest, own[digest]) for digest, name in new.items()]
+        limit = max(0.0, end - time.monotonic())
+        job = {"program": program, "files": files, "new": sizes, "keep": [*kept], "limit": limit}
+        before = connection.sent
+        try:
+            connection.send(json.dumps(job).encode() + b"\n", end)
+            for name, _, size in sizes:
+                connection.send_file(folder / name, size, end)
+        except subprocess.TimeoutExpired:
+            raise slow(connection.sent - before, sum(size for *_, size in sizes), timeout) from None
+        self._held = {**kept, **own}
+
+    def _kept(self, own: Mapping[str, int]) -> dict[str, int]:
+        """What stays there beside a job's own files, as later jobs may need it: the largest files of those before.
+
+        They take no more room than the largest job, and a quarter of the disk at most.
+        """
+        self._largest = max(self._largest, sum(own.values()))
+        kept, left = {}, min(self._largest, self._free // 4)
+        for digest, size in sorted(self._held.items(), key=lambda one: -one[1]):
+            if digest not in own and PART <= size <= left:
+                kept[digest] = size
+                left -= size
+        return kept
 
     def _answer(self, connection: Connection, folder: Path, timeout: float, end: float) -> int:
         while "done" not in (said := json.loads(connection.line(end))):
             if "failed" in said:
-                raise _full(said["failed"])
+                raise full(said["failed"])
             (folder / "progress").write_text(said["progress"], encoding="ascii")
             if is_heard():
                 advance_child(folder / "progress")
@@ -136,48 +161,28 @@ class Remote:
             raise subprocess.TimeoutExpired(self.destination, timeout)
         return int(said["done"])
 
-    def _why(self) -> tuple[bool, Unreachable]:
-        """Whether there was a connection, and why it has ended, from what ssh and the machine's shell said."""
+    def _why(self) -> Unreachable:
+        """Why the connection has ended."""
         connection = self._connection
         assert connection is not None
         status, said = connection.ended()
         self.close()
-        host, first = self.destination.removeprefix(SCHEME), self.python.split()[0]
-        log = "\n".join([line for line in said.splitlines() if line.strip(" @")][-_LOG_LINES:])
         if connection.is_greeted:
-            return True, Unreachable(f"the connection broke off (ssh ended with {status})", log, _AGAIN)
-        for sign, told, remedy in _REASONS:
-            if sign in said:
-                return False, Unreachable(told, log, remedy.format(host=host, machine=host.rpartition("@")[2]))
-        if status in (126, 127):
-            return False, Unreachable(f"{first} can't be run there", log, _PYTHON)
-        return False, Unreachable(f"there is no connection (ssh ended with {status})", log, _TRY.format(host=host))
+            return broken(status, said)
+        return self._refused(unconnected(status, said, self._python, self._by_hand()))
 
+    def _refused(self, why: Unreachable) -> Unreachable:
+        """Why there was no connection, remembered: a run of many variants does not wait for each."""
+        self._refusal = (why.what, why.log, why.remedy)
+        return why
 
-_TRY: Final = "see whether `ssh {host} true` works from here without being asked anything"
-_PYTHON: Final = 'say where it is: python = "..." in [tool.mnnquant.targets.NAME]'
-_AGAIN: Final = "see whether the machine is up and its network steady, and run again"
-_REASONS: Final = (
-    (
-        "REMOTE HOST IDENTIFICATION HAS CHANGED",
-        "its host key is not the one that is known: nothing was sent",
-        "where the machine was set up anew, forget the old key (ssh-keygen -R {machine}) and look at the new one; else "
-        "somebody may stand between",
-    ),
-    (
-        "Host key verification failed",
-        "its host key is not known here: nothing was sent",
-        "put it into known_hosts: connect once by hand (ssh {host}), or in CI from a secret of yours",
-    ),
-    (
-        "Permission denied",
-        "it lets nobody in with the keys that are here",
-        "passwords are never asked for: put a key of yours there (ssh-copy-id {host}), or name one: options = "
-        '["-i", "FILE"] in [tool.mnnquant.targets.NAME]',
-    ),
-)
+    @property
+    def _python(self) -> str:
+        return self.python.split()[0]
 
-
-def _full(why: str) -> Unreachable:
-    remedy = 'make room there, or name another place: folder = "..." in [tool.mnnquant.targets.NAME]'
-    return Unreachable(why, remedy=remedy)
+    def _by_hand(self) -> str:
+        """What reaches the machine in a command that is typed: ssh-copy-id takes no ssh://."""
+        address, port = self.destination, ""
+        if address.startswith(SCHEME):
+            address, _, port = address.removeprefix(SCHEME).partition(":")
+        return shlex.join([*self.options, *(("-p", port) if port else ()), address])

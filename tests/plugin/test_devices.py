@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pytest_mnnquant.ontarget import OnTarget
 from tests.hosts import SshHost, needs_hosts, ssh_host
 from tests.plugin.conftest import Run
 
@@ -66,6 +67,14 @@ def test_a_device_alone_is_timed_and_a_limit_holds_there(run: Run) -> None:
     )
     assert (found.status, found.failed) == (1, {"w8@board::latency"})
     assert found.passed == set()
+
+
+def test_time_alone_needs_no_other_run_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor its data to be sent."""
+    ran: list[object] = []
+    monkeypatch.setattr(OnTarget, "_run", lambda _, model: ran.append(model))
+    found = run(MODEL, W8, "--mnn-target=board", "-k", "latency", "--mnn-latency-time=1")
+    assert (found.passed, ran) == ({"w8@board::latency"}, [])
 
 
 def test_an_address_needs_no_configuration_and_its_ids_can_be_pasted_back(

@@ -94,6 +94,21 @@ def test_a_target_that_does_not_work_fails_one_check_and_blocks_the_other(run: R
     assert told in found.text
 
 
+def test_what_runs_and_gives_nothing_there_is_told_once_too(run: Run, pytester: pytest.Pytester) -> None:
+    """No fault of the target's, as far as it goes: its runner did its work."""
+    (pytester.path / "empty.py").write_text(
+        "import json, subprocess, sys; from pathlib import Path\n"
+        "status = subprocess.run([sys.executable, *sys.argv[1:]]).returncode\n"
+        "place = Path(sys.argv[-1]).with_name('result.json'); result = json.loads(place.read_text())\n"
+        "place.write_text(json.dumps({**result, 'outputs': []})); sys.exit(status)\n"
+    )
+    command = shlex.join([sys.executable, str(pytester.path / "empty.py")])
+    pytester.makepyprojecttoml(f"[tool.mnnquant.targets.mine]\ncommand = {json.dumps(command)}\n")
+    found = run(MODEL, W8, HOST, MINE, "-k", "mine", "-rs")
+    assert (found.failed, found.skipped) == ({"w8@mine::execution"}, {"w8@mine::accuracy"})
+    found.tells("MNQ201", where="running model.mnn: MNN returned no output")
+
+
 def test_what_has_no_model_is_blocked_there_too(run: Run, pytester: pytest.Pytester) -> None:
     (pytester.path / "bad.mnn").write_bytes(b"junk" * 100)
     found = run(MODEL, W8, "--mnn-quantized=bad.mnn", MINE, "-k", "conversion or accuracy", "-rs")

@@ -40,6 +40,7 @@ def test_the_first_failure_can_end_the_run(run: Run, files: Files) -> None:
     found = run(*usual, "-x")
     assert (found.status, found.failed) == (1, {"w8::coverage"})
     assert len(found.items) == 1
+    assert "WARNING: 2 of 3 tests did not run" in found.text
 
 
 def test_the_last_failures_can_be_run_again(run: Run) -> None:

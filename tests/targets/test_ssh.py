@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -23,7 +24,7 @@ from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.execute import Arrays, run
 from pytest_mnnquant.runtime.timing import TimingSettings, memory_use, paired_times
-from pytest_mnnquant.targets import ssh
+from pytest_mnnquant.targets import connection, ssh
 from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.naming import target_named
 from pytest_mnnquant.targets.ssh import Remote
@@ -109,6 +110,27 @@ def test_what_runs_there_is_what_runs_here(board: Target, digits_int8: Variant, 
     assert list(room.iterdir()) == [mine]
 
 
+def test_inputs_are_sent_once_whatever_runs_in_between(
+    board: Target, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    send = connection.Connection.send_file
+
+    def counted(own: connection.Connection, path: Path, size: int, end: float) -> None:
+        sent.append(path.name)
+        send(own, path, size, end)
+
+    monkeypatch.setattr(connection.Connection, "send_file", counted)
+    many = {name: np.repeat(array, 40, 0) for name, array in images.items()}
+    for _ in range(2):
+        run(digits_int8.model, many, timeout=TIMEOUT, send=board.send)
+        memory_use(digits_int8.model, images, timeout=TIMEOUT, send=board.send)
+    assert sent.count("input0.npy") == 3  # `images` are small.
+    run(digits_int8.model, {name: array + 1 for name, array in many.items()}, timeout=TIMEOUT, send=board.send)
+    assert isinstance(board.ready, Remote)
+    assert sum(board.ready._held.values()) <= 2 * board.ready._largest
+
+
 def test_time_and_memory_are_measured_there(
     board: Target, digits: Prepared, digits_int8: Variant, images: Arrays
 ) -> None:
@@ -158,6 +180,68 @@ def test_a_changed_host_key_sends_nothing(host: SshHost, room: Path, digits_int8
         (host.folder / "known_hosts").write_text(known)
 
 
+def other_courier(room: Path, monkeypatch: pytest.MonkeyPatch, part: str, instead: str) -> None:
+    """Have couriers be otherwise in this part."""
+    source = ssh._COURIER.read_text()
+    courier = room.parent / "courier.py"
+    courier.write_text(source.replace(part, instead))
+    assert courier.read_text() != source
+    monkeypatch.setattr(ssh, "_COURIER", courier)
+
+
+def answering(room: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    """Have couriers answer jobs with this."""
+    told = f"def do(self, *_):\n        self.write({answer!r})\n\n    def other(self, "
+    other_courier(room, monkeypatch, "def do(self, ", told)
+
+
+def test_a_machine_that_hangs_before_python_is_given_up_once(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "_STARTING", 2.0)
+    made = behind(host, room, python="cat >/dev/null; python3")
+    found = failure(made, digits_int8.model, images)
+    assert "nothing was heard of cat there in 2 s" in found.what
+    assert f"root@{host.address} true` works from here" in found.remedy
+    started = time.monotonic()
+    assert failure(made, digits_int8.model, images).what == found.what
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[]",
+        "7",
+        "not JSON",
+        r'{"progress": "\u00e4"}',
+        '{"done": 0}',
+        '{"done": 0, "files": [["result.json", "x"]]}',
+        "x" * (3 << 20),
+    ],
+)
+def test_an_answer_that_is_none_of_ours(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    answering(room, monkeypatch, answer.encode() + b"\n")
+    made = behind(host, room)
+    assert "what comes from there is no answer of ours (" in failure(made, digits_int8.model, images).what
+    emptied(room)
+
+
+def test_nothing_is_written_but_into_the_job_s_folder(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the other end calls what it hands back, and however long it says that it is."""
+    said = {"done": 0, "files": [["../escaped", 4], ["/etc/escaped", 4], ["below", -1], ["..", 4]]}
+    answering(room, monkeypatch, json.dumps(said).encode() + b"\n" + bytes(12))
+    monkeypatch.setenv("TMPDIR", str(room.parent))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    failure(behind(host, room), digits_int8.model, images)
+    assert not [*room.parent.rglob("*escaped"), *Path("/etc").glob("escaped")]
+    emptied(room)
+
+
 def test_who_has_no_key_stays_out(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
     table = {"ssh": f"root@{host.address}", "options": ["-F", "none", *host.options[4:], "-i", "/dev/null"]}
     made = target_named("board", {"board": table})
@@ -180,11 +264,30 @@ def test_a_machine_that_is_not_there(
     assert "there is no connection (ssh ended with 255)" in found.what
     assert told in found.log
     assert "works from here without being asked anything" in found.remedy
+    user, _, port = address.format(host=host.address).partition(":")
+    assert f"{'-p 1 ' if port else ''}{user} true`" in found.remedy  # As ssh and ssh-copy-id take it.
 
 
 def test_no_python_there(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
+    found = failure(behind(host, room, python="/etc/passwd"), digits_int8.model, images)
+    assert "/etc/passwd can't be run there" in found.what  # "Permission denied", but not ssh's.
     found = failure(behind(host, room, python="no-such-python"), digits_int8.model, images)
     assert "no-such-python can't be run there" in found.what
+    assert 'python = "..." in [tool.mnnquant.targets.board]' in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("shell", "told"),
+    [
+        ("echo 'no-such-python: Command not found.' >&2; exit 1;", "can't be run there"),  # As csh has it.
+        (f'old() {{ {PYTHON} -c "import sys; sys.version_info = (3, 7); $2"; }}; old', "is older than Python 3.8"),
+    ],
+)
+def test_no_python_that_can_be_used_there(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays, shell: str, told: str
+) -> None:
+    found = failure(behind(host, room, python=shell), digits_int8.model, images)
+    assert told in found.what
     assert 'python = "..." in [tool.mnnquant.targets.board]' in found.remedy
 
 
@@ -225,6 +328,18 @@ def test_a_full_disk_there(host: SshHost, room: Path, digits_int8: Variant, imag
         assert 'folder = "..." in [tool.mnnquant.targets.board]' in found.remedy
         few = {name: array[:1] for name, array in images.items()}
         assert run(digits_int8.model, few, timeout=TIMEOUT, send=made.send)
+        made.close()
+        emptied(room)
+
+
+def test_a_small_disk_is_left_to_the_jobs(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
+    many = {name: np.repeat(array, 40, 0) for name, array in images.items()}
+    with disk(host, room, "6m"):
+        made = behind(host, room)
+        run(digits_int8.model, many, timeout=TIMEOUT, send=made.send)
+        memory_use(digits_int8.model, images, timeout=TIMEOUT, send=made.send)
+        (mine,) = room.iterdir()
+        assert max(path.stat().st_size for path in (mine / "held").iterdir()) < 1 << 20
         made.close()
         emptied(room)
 
@@ -325,15 +440,50 @@ def test_what_is_killed_in_the_middle_leaves_nothing(
     made.close()
 
 
+def test_who_tells_of_its_progress_all_the_time_is_heard_out(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_courier(room, monkeypatch, "PATIENCE, IDLE = 60.0", "PATIENCE, IDLE = 1.5")
+    monkeypatch.setattr(connection, "_ALIVE", 0.5)
+    step = "(open('progress', 'w').write(f'{n} 40 batches'), time.sleep(0.1))"
+    made = behind(host, room, python=python_that(room, f"import time; [{step} for n in range(40)]"))
+    assert run(digits_int8.model, images, timeout=TIMEOUT, send=made.send).outputs
+    made.close()
+    emptied(room)
+
+
+def test_what_was_half_sent_when_the_cable_was_cut_goes_soon(
+    host: SshHost, room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_courier(room, monkeypatch, "PATIENCE, IDLE = 60.0", "PATIENCE, IDLE = 1.0")
+    remote, end = Remote(f"root@{host.address}", PYTHON, str(room), host.options), time.monotonic() + 4
+    opened = remote._connected(end, TIMEOUT)
+    job = {"program": "runner.py", "files": {}, "new": [["input0.npy", "0" * 64, 2]], "keep": [], "limit": 60}
+    opened.send(json.dumps(job).encode() + b"\n0", end)
+    with pytest.raises(connection.Lost):
+        opened.line(end)
+    remote.close()
+    emptied(room)
+
+
+def test_an_ended_connection_kills_nothing_later(host: SshHost, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process's number may be another's by then."""
+    killed: list[int] = []
+    made = connection.Connection(["ssh", *host.options, f"root@{host.address}", "true"])
+    with pytest.raises(connection.Lost):
+        made.line(time.monotonic() + TIMEOUT)
+    assert made.ended() == (0, "")
+    monkeypatch.setattr(os, "killpg", lambda process, _: killed.append(process))
+    made.close()
+    del made
+    assert killed == []
+
+
 def test_a_cable_that_is_cut_leaves_nothing_on_either_side(
     host: SshHost, room: Path, hanging: str, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody is told then: each side must find out by itself."""
-    source = ssh._COURIER.read_text()
-    impatient = room.parent / "courier.py"
-    impatient.write_text(source.replace("PATIENCE, IDLE = 60.0", "PATIENCE, IDLE = 2.0"))
-    assert impatient.read_text() != source
-    monkeypatch.setattr(ssh, "_COURIER", impatient)
+    other_courier(room, monkeypatch, "PATIENCE, IDLE = 60.0", "PATIENCE, IDLE = 2.0")
     made = behind(host, room, python=hanging)
     told: list[TargetFailure] = []
     thread = threading.Thread(target=lambda: told.append(failure(made, digits_int8.model, images, timeout=5)))
@@ -342,4 +492,18 @@ def test_a_cable_that_is_cut_leaves_nothing_on_either_side(
     with host.cut_off():
         thread.join(20)
         assert "no end after 5 s" in told[0].what
+        emptied(room)
+
+
+def test_a_cable_that_is_cut_while_files_are_sent_says_how_far_they_were(
+    host: SshHost, room: Path, digits_int8: Variant, images: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_courier(room, monkeypatch, "PATIENCE, IDLE = 60.0, 3600.0", "PATIENCE, IDLE = 2.0, 4.0")
+    made = behind(host, room)
+    assert run(digits_int8.model, images, timeout=TIMEOUT, send=made.send)
+    many = {name: np.repeat(array, 1500, 0) for name, array in images.items()}
+    with host.cut_off():
+        found = failure(made, digits_int8.model, many, timeout=3)
+        assert re.search(r"[\d.]+ of 61\.\d MB were sent in 3 s \(limit: --mnn-timeout\)", found.what), found.what
+        assert "raise --mnn-timeout" in found.remedy
         emptied(room)

@@ -1,0 +1,40 @@
+"""Which of xdist's workers judges what, where some are on other hosts. Imported where xdist is at work."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import parse_tx_spec_config
+
+from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.session import bench_of, places, variants
+
+# Those of xdist's ways that would part a variant; `loadfile` keeps whole models together, and groups are the user's.
+_PARTING: Final = ("load", "worksteal", "loadscope")
+
+
+class Together(LoadScopeScheduling):  # type: ignore[misc]
+    """The checks of a variant stay together, on all targets: a host judges what it has made, once."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        self._variants: dict[str, str] = {}
+        state = bench_of(config)
+        for gate in state.gates:
+            for name, mode in variants(gate):
+                variant = f"{gate.settings.node}::{recipe_named(name).label(mode)}"
+                for target, check in places(gate, state.settings.targets, state.checks):
+                    self._variants[f"{variant}{'@' * bool(target)}{target}::{check}"] = variant
+
+    def _split_scope(self, nodeid: str) -> str:
+        """What stays together with an item: other tests stand alone, but for what the user asked for."""
+        other = super()._split_scope(nodeid) if self.config.getvalue("dist") == "loadscope" else nodeid
+        return self._variants.get(nodeid, other)
+
+
+def scheduler(config: pytest.Config, log: Any) -> Together | None:
+    """The scheduler of a run over several hosts; None where xdist's own does."""
+    elsewhere = any(not spec.startswith("popen") for spec in parse_tx_spec_config(config))
+    return Together(config, log) if elsewhere and config.getvalue("dist") in _PARTING else None
