@@ -94,7 +94,7 @@ def check_elsewhere(evidence: ElsewhereEvidence) -> tuple[list[Finding], dict[st
         return [_guilty(culprits, evidence, told)], metrics
     if unlike:
         return [], {**metrics, "note": _rounded(evidence, unlike, output)}
-    unseen = f"on the {evidence.samples} samples looked at no operator differs"
+    unseen = f"on the {evidence.samples} samples looked at no operator differs{_missed(evidence)}"
     known = (evidence.runtimes.told, f"what makes it is not known: {evidence.unlooked or unseen}")
     return [Finding("MNQ740", told, cause="; ".join(filter(None, known)), remedy=_REMEDY)], metrics
 
@@ -131,7 +131,7 @@ def _guilty(culprits: Sequence[OpDifference], evidence: ElsewhereEvidence, told:
 
 def _rounded(evidence: ElsewhereEvidence, unlike: Sequence[OpDifference], output: str) -> str:
     """Why outputs differ though no operator does: each rounds as it may, and the layers after it carry that on."""
-    all_, most, missed = evidence.operators or (), unlike[0], list(dict.fromkeys(evidence.uncompared))
+    all_, most = evidence.operators or (), unlike[0]
     told = (
         f"output {output} is {evidence.steps[output]:.3g} steps from this machine's by rounding: given the same "
         f"values, none of {len(all_)} operators is more than a step off, and {sum(one.unlike > 0 for one in unlike)} "
@@ -140,8 +140,14 @@ def _rounded(evidence: ElsewhereEvidence, unlike: Sequence[OpDifference], output
     if most.moves:
         how = f"in {most.unlike / most.values:.1%} of its values" if most.unlike else "which sums in another order"
         told += f"; {most.title}, {how}, moves an output by {most.moves:.3g} steps alone"
+    return told + _missed(evidence)
+
+
+def _missed(evidence: ElsewhereEvidence) -> str:
+    """Which operators could not be compared; another MNN may take codes of other scales there."""
+    missed = list(dict.fromkeys(evidence.uncompared))
     names = ", ".join(missed[:_NAMED]) + (", ..." if len(missed) > _NAMED else "")
-    return told + (f"; {names} could not be given the same values" if missed else "")
+    return f"; {names} could not be given the same values" if missed else ""
 
 
 def differences(

@@ -83,6 +83,8 @@ def test_a_difference_that_no_operator_makes_is_told() -> None:
     (finding,), _ = check_elsewhere(evidence(moved(CODES, 6), [off("conv", 0.0)], samples=8))
     assert (finding.code, finding.layer) == ("MNQ740", "")
     assert finding.cause == "what makes it is not known: on the 8 samples looked at no operator differs"
+    (finding,), _ = check_elsewhere(evidence(moved(CODES, 6), [off("conv", 0.0)], samples=8, uncompared=["fc"]))
+    assert finding.cause.endswith("no operator differs; fc could not be given the same values")
 
 
 def test_what_could_not_be_looked_for_is_told_all_the_same() -> None:
