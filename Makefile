@@ -46,6 +46,8 @@ bench: $(COMPLETE)
 	$(BIN)/python benchmarks/import_cost.py
 	$(BIN)/python benchmarks/size_prediction.py
 	$(BIN)/python benchmarks/gate_time.py
+	$(BIN)/pytest-mnnquant target add aarch64
+	$(BIN)/python benchmarks/target_time.py
 	$(BIN)/python benchmarks/first_verdict.py
 	$(BIN)/python benchmarks/reader.py
 	$(BIN)/python benchmarks/report_open.py
