@@ -68,12 +68,22 @@ def unstarted(config: pytest.Config, error: Exception) -> pytest.UsageError | No
             "have tests of your own collected by pytest's testpaths, with mnn_model in the ini file"
         )
     kind, why = type(error).__name__, "what ssh said is above"
-    started = [gateway.spec for gateway in session.nodemanager.group]
     if kind == "HostNotFound":
         return pytest.UsageError(f"no worker can be started on {str(error).rpartition(' ')[2]}; {why}")
-    if started and session.sched is None and (isinstance(error, OSError | EOFError) or kind == "RemoteError"):
-        why = _why(str(error)) if kind == "RemoteError" else why
-        return pytest.UsageError(f"no worker can be started on {_host(started[-1])}; {why}")
+    spec = _being_started(error) if isinstance(error, OSError | EOFError) or kind == "RemoteError" else None
+    if spec is None:
+        return None
+    why = _why(str(error)) if kind == "RemoteError" else why
+    return pytest.UsageError(f"no worker can be started on {_host(spec)}; {why}")
+
+
+def _being_started(error: BaseException) -> Any:
+    """The worker that xdist was about to start, by the frame in which it did; None where it did something else."""
+    place = error.__traceback__
+    while place is not None:
+        if place.tb_frame.f_code.co_name == "setup_node":
+            return place.tb_frame.f_locals.get("spec")
+        place = place.tb_next
     return None
 
 
