@@ -216,10 +216,15 @@ def variants(gate: Gate) -> Iterator[tuple[str, str | None]]:
 
 def all_ids(gate: Gate, targets: Targets, checks: tuple[str, ...] = CHECKS) -> Iterator[str]:
     """The ids of all checks of a source."""
+    return (check_id for check_id, _ in with_variants(gate, targets, checks))
+
+
+def with_variants(gate: Gate, targets: Targets, checks: tuple[str, ...] = CHECKS) -> Iterator[tuple[str, str]]:
+    """The same, each with what the ids of its variant start with, wherever that runs."""
     for name, mode in variants(gate):
-        label = recipe_named(name).label(mode)
+        variant = f"{gate.settings.node}::{recipe_named(name).label(mode)}"
         for target, check in places(gate, targets, checks):
-            yield f"{gate.settings.node}::{label}{'@' * bool(target)}{target}::{check}"
+            yield f"{variant}{'@' * bool(target)}{target}::{check}", variant
 
 
 def places(gate: Gate, targets: Targets, checks: tuple[str, ...] = CHECKS) -> Iterator[tuple[str, str]]:

@@ -8,8 +8,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import parse_tx_spec_config
 
-from pytest_mnnquant.quantize.recipes import recipe_named
-from pytest_mnnquant.session import bench_of, places, variants
+from pytest_mnnquant.session import bench_of, with_variants
 
 # Those of xdist's ways that would part a variant; `loadfile` keeps whole models together, and groups are the user's.
 _PARTING: Final = ("load", "worksteal", "loadscope")
@@ -23,10 +22,7 @@ class Together(LoadScopeScheduling):  # type: ignore[misc]
         self._variants: dict[str, str] = {}
         state = bench_of(config)
         for gate in state.gates:
-            for name, mode in variants(gate):
-                variant = f"{gate.settings.node}::{recipe_named(name).label(mode)}"
-                for target, check in places(gate, state.settings.targets, state.checks):
-                    self._variants[f"{variant}{'@' * bool(target)}{target}::{check}"] = variant
+            self._variants |= dict(with_variants(gate, state.settings.targets, state.checks))
 
     def _split_scope(self, nodeid: str) -> str:
         """What stays together with an item: other tests stand alone, but for what the user asked for."""

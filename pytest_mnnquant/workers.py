@@ -30,8 +30,9 @@ def tell(node: Any) -> None:
 
 def hold_versions(config: pytest.Config) -> None:
     """On a worker: refuse other versions than the controller's, since a report tells of one of each."""
-    found = _public(versions())
-    for name, wanted in getattr(config, "workerinput", {}).get(_VERSIONS, {}).items():
+    told: dict[str, str] = getattr(config, "workerinput", {}).get(_VERSIONS, {})
+    found = _public(versions()) if told else {}  # Elsewhere nobody needs them.
+    for name, wanted in told.items():
         if found[name] != wanted:
             there, here = (f"{name} {version}" if version else f"no {name}" for version in (found[name], wanted))
             raise pytest.UsageError(f"there is {there} there, and {here} here")

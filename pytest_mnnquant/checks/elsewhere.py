@@ -120,8 +120,7 @@ def _guilty(culprits: Sequence[OpDifference], evidence: ElsewhereEvidence, told:
     message = (
         f"given the same input, {worst.title} on {target} is up to {worst.steps:.3g} steps from here ({counted}); "
     )
-    names = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
-    also = f"; so {'is' if len(others) == 1 else 'are'} {names}" if others else ""
+    also = f"; so {'is' if len(others) == 1 else 'are'} {_listed(others)}" if others else ""
     cause = runtimes.told or "the two run different kernels"
     if worst.which.name in evidence.mispooled:
         cause += "; MNN's int8 MaxPool is wrong on x86, and right on ARM (MNQ710)"
@@ -146,8 +145,12 @@ def _rounded(evidence: ElsewhereEvidence, unlike: Sequence[OpDifference], output
 def _missed(evidence: ElsewhereEvidence) -> str:
     """Which operators could not be compared; another MNN may take codes of other scales there."""
     missed = list(dict.fromkeys(evidence.uncompared))
-    names = ", ".join(missed[:_NAMED]) + (", ..." if len(missed) > _NAMED else "")
-    return f"; {names} could not be given the same values" if missed else ""
+    return f"; {_listed(missed)} could not be given the same values" if missed else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of them."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def differences(

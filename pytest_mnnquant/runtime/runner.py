@@ -4,9 +4,9 @@
 
 Needs nothing but MNN, numpy and Python 3.8, and imports nothing from this package, so it can be copied anywhere. The
 protocol is a folder: a job names its `task`, one of `TASKS` below, and its files, by paths that start at the job's
-folder; the result goes to `result.json` and `*.npy` beside the job. Where the job lists `files` with their SHA-256,
-they must be what was sent, and the result lists those that are left, and says what machine and MNN that was. Whatever
-MNN prints goes to stdout and is not trusted.
+folder; the result goes to `result.json` and `*.npy` beside the job. Where the job lists what was `sent`, by SHA-256,
+that must have arrived, and the result lists the `files` that are left, and says what `place` that was. Whatever MNN
+prints goes to stdout and is not trusted.
 """
 
 from __future__ import annotations
