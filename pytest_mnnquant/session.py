@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from pytest_mnnquant.baseline.file import BadBaseline, Baseline, read_baseline
+from pytest_mnnquant.baseline.write import is_read_only
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES, ON_DEVICE, ON_TARGET
 from pytest_mnnquant.config import configured_names, model_spec, read_settings
 from pytest_mnnquant.gate import Gate
-from pytest_mnnquant.history.baseline import BadBaseline, Baseline, read_baseline
-from pytest_mnnquant.history.keeping import is_read_only
 from pytest_mnnquant.options import of_ours
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.store import Store, of_one_run

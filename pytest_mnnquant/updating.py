@@ -11,13 +11,13 @@ from typing import Any, Final
 import pytest
 
 from pytest_mnnquant.accepting import chooses_variants, stale
+from pytest_mnnquant.baseline import models
+from pytest_mnnquant.baseline.entry import Entry, usual_tolerances
+from pytest_mnnquant.baseline.file import BadBaseline, Baseline
+from pytest_mnnquant.baseline.update import Changes, updated
+from pytest_mnnquant.baseline.write import update_file
 from pytest_mnnquant.checks import BASELINE
-from pytest_mnnquant.checks.accepted import Entry, usual_tolerances
-from pytest_mnnquant.history import artifacts
-from pytest_mnnquant.history.baseline import BadBaseline, Baseline
 from pytest_mnnquant.history.figures import figures_of, label_of
-from pytest_mnnquant.history.keeping import update_file
-from pytest_mnnquant.history.update import Changes, updated
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.quantize.store import versions
@@ -58,7 +58,7 @@ def update(session: pytest.Session, records: Sequence[Mapping[str, Any]]) -> Tol
 
     def change(before: Baseline) -> tuple[Baseline, tuple[Changes, tuple[str, ...]]]:
         after, changes = updated(before, ran, gone)
-        folder = artifacts.folder_of(path)
+        folder = models.folder_of(path)
         return after, (changes, () if folder is None else tuple(_keep_models(folder, ran, after, changes)))
 
     try:
@@ -121,7 +121,7 @@ def _keep_models(folder: Path, ran: Sequence[Entry], after: Baseline, changes: C
             keep = functools.partial(_keep, folder, ours.model, ours.variant, Path(ours.path), ours.sha256)
             yield from _tried(keep, f"{ours.model} {ours.variant} can't be kept")
     for model, variant in changes.removed:
-        drop = functools.partial(artifacts.drop, folder, model, variant)
+        drop = functools.partial(models.drop, folder, model, variant)
         yield from _tried(drop, f"{model} {variant} can't be removed")
 
 
@@ -135,9 +135,9 @@ def _tried(change: Callable[[], None], what: str) -> Iterator[str]:
 
 def _keep(folder: Path, model: str, variant: str, path: Path, sha256: str) -> None:
     try:
-        if artifacts.kept_model(folder, model, variant, sha256) is not None:
+        if models.kept_model(folder, model, variant, sha256) is not None:
             return
-    except artifacts.BadArtifact:  # What stands there is another one: it is replaced.
+    except models.BadArtifact:  # What stands there is another one: it is replaced.
         pass
     if fingerprint(read_model(path)) == sha256:
-        artifacts.keep(folder, model, variant, path)
+        models.keep(folder, model, variant, path)

@@ -17,9 +17,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.baseline.write import write_whole
 from pytest_mnnquant.checks.figures import REAL, WHOLE, Figures
 from pytest_mnnquant.history.fields import BadField, mapping, numbers, text
-from pytest_mnnquant.history.keeping import write_whole
 
 #: The key of our part of a file.
 KEY: Final = "mnnquant"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.checks.accepted import Entry, Tolerances
-from pytest_mnnquant.checks.baseline import Evidence, check_baseline
+from pytest_mnnquant.baseline.compare import Evidence, check_baseline
+from pytest_mnnquant.baseline.entry import Entry, Tolerances
 from pytest_mnnquant.checks.figures import NUMBERS
 from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
 from pytest_mnnquant.metrics.ratio import PairedRatio

@@ -7,9 +7,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from pytest_mnnquant.checks.accepted import Entry, Tolerances, rounded
+from pytest_mnnquant.baseline.entry import Entry, Tolerances, rounded
+from pytest_mnnquant.baseline.file import Accepted, Baseline
 from pytest_mnnquant.checks.figures import Figures
-from pytest_mnnquant.history.baseline import Accepted, Baseline
 
 HOST = {"machine": "x86_64", "processor": "one", "threads": "1"}
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.checks.accepted import Entry, Tolerances, rounded, usual_tolerances
-from pytest_mnnquant.history.baseline import SCHEMA, BadBaseline, Baseline, as_text, parsed, read_baseline
+from pytest_mnnquant.baseline.entry import Entry, Tolerances, rounded, usual_tolerances
+from pytest_mnnquant.baseline.file import SCHEMA, BadBaseline, Baseline, as_text, parsed, read_baseline
+from pytest_mnnquant.baseline.update import updated
 from pytest_mnnquant.history.fields import BadField
-from pytest_mnnquant.history.update import updated
 from tests.history.accepted import HOST, baseline, baselines, entry, figures
 
 

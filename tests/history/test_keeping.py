@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.history.artifacts import BadArtifact, drop, folder_of, keep, kept_model, place_of
-from pytest_mnnquant.history.baseline import BadBaseline, Baseline, as_text, read_baseline
-from pytest_mnnquant.history.keeping import is_read_only, update_file, write_whole
+from pytest_mnnquant.baseline.file import BadBaseline, Baseline, as_text, read_baseline
+from pytest_mnnquant.baseline.models import BadArtifact, drop, folder_of, keep, kept_model, place_of
+from pytest_mnnquant.baseline.write import is_read_only, update_file, write_whole
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.variant import Variant
@@ -27,8 +27,8 @@ TIMES_KILLED = 100
 ADDS = """
 import sys
 from pathlib import Path
-from pytest_mnnquant.history.keeping import update_file
-from pytest_mnnquant.history.update import updated
+from pytest_mnnquant.baseline.write import update_file
+from pytest_mnnquant.baseline.update import updated
 from tests.history.accepted import entry
 
 path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -39,7 +39,7 @@ for number in range(count):
 WRITES = """
 import itertools, sys
 from pathlib import Path
-from pytest_mnnquant.history.keeping import update_file
+from pytest_mnnquant.baseline.write import update_file
 from tests.history.accepted import baseline, entry
 
 path = Path(sys.argv[1])

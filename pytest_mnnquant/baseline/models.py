@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from pytest_mnnquant.history.baseline import POINTER
+from pytest_mnnquant.baseline.file import POINTER
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 

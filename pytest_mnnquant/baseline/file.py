@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_mnnquant.checks.accepted import Entry, Tolerances, usual_tolerances
+from pytest_mnnquant.baseline.entry import Entry, Tolerances, usual_tolerances
 from pytest_mnnquant.checks.figures import REAL, WHOLE, Figures
 from pytest_mnnquant.history.fields import BadField, known, mapping, numbers, required, text, texts
 

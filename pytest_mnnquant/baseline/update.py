@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.checks.accepted import Entry, usual_tolerances
-from pytest_mnnquant.checks.baseline import shown, stored_otherwise
+from pytest_mnnquant.baseline.compare import shown, stored_otherwise
+from pytest_mnnquant.baseline.entry import Entry, usual_tolerances
+from pytest_mnnquant.baseline.file import Accepted, Baseline
 from pytest_mnnquant.checks.figures import NUMBERS, Figures
-from pytest_mnnquant.history.baseline import Accepted, Baseline
 
 Place = tuple[str, str]
 _NAMED: Final = 2

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pytest_mnnquant.history.baseline import Baseline, as_text, read_baseline
+from pytest_mnnquant.baseline.file import Baseline, as_text, read_baseline
 from pytest_mnnquant.quantize.lock import locked
 
 Told = TypeVar("Told")

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from pytest_mnnquant.baseline.entry import Entry
 from pytest_mnnquant.checks import BASELINE
-from pytest_mnnquant.checks.accepted import Entry
 from pytest_mnnquant.checks.figures import NUMBERS, Figures
 from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.metrics.ratio import FEWEST_TO_JUDGE, PairedRatio
