@@ -39,6 +39,7 @@ from integer_reference import (
 from trace_int8 import seen_of
 from truth_nets import NETS
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.metrics.agreement import agreement
@@ -46,7 +47,6 @@ from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant, read_model
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, read_params, write_params
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, write_exact_copy
 from pytest_mnnquant.quantize.makers import PARAMS_NAME
-from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.execute import TracedOp
 from pytest_mnnquant.settings import ModelSettings

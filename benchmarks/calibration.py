@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from architectures import ARCHITECTURES, Architecture
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.case import case_of
 from pytest_mnnquant.checks.coverage import coverage, layer_rows
 from pytest_mnnquant.gate import Gate, Unusable
@@ -42,7 +43,6 @@ from pytest_mnnquant.quantize.carry import carried, watched_ops
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.ranges import calibrate_torch
 from pytest_mnnquant.quantize.recipes import recipe_named
-from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.settings import ModelSettings
 from pytest_mnnquant.sources.pytorch import as_tensors

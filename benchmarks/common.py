@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.gate import Gate
-from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.settings import model_settings
 from pytest_mnnquant.sources.spec import parse_spec
 

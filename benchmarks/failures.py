@@ -20,7 +20,7 @@ from typing import Final
 _ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))
 
-from pytest_mnnquant.quantize.store import Store  # noqa: E402
+from pytest_mnnquant.cache.store import Store  # noqa: E402
 from tests.faults.corpus.every import FAULTS  # noqa: E402
 from tests.faults.corpus.plan import Planted  # noqa: E402
 from tests.faults.factory import Factory  # noqa: E402

@@ -24,6 +24,7 @@ import torch
 from architectures import ARCHITECTURES, Architecture
 from matrix_page import Cell, Rows, optional_versions, render
 
+from pytest_mnnquant.cache.store import Store, versions
 from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, Finding, Result
@@ -32,7 +33,6 @@ from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.judging import check
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.quantize.recipes import MODES, recipe_named
-from pytest_mnnquant.quantize.store import Store, versions
 from pytest_mnnquant.settings import Limits, ModelSettings
 from pytest_mnnquant.sources.spec import Spec
 

@@ -30,10 +30,10 @@ import numpy.typing as npt
 _ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))
 
+from pytest_mnnquant.cache.store import Store  # noqa: E402
 from pytest_mnnquant.mnnfile.flatbuffer import BadModel  # noqa: E402
 from pytest_mnnquant.mnnfile.model import Model, read_model  # noqa: E402
 from pytest_mnnquant.mnnfile.params import BadParams, read_params  # noqa: E402
-from pytest_mnnquant.quantize.store import Store  # noqa: E402
 from pytest_mnnquant.runtime.child import NativeFailure  # noqa: E402
 from pytest_mnnquant.runtime.convert import run_converter  # noqa: E402
 from pytest_mnnquant.runtime.execute import run  # noqa: E402

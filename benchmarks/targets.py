@@ -24,13 +24,13 @@ from common import MODELS, gate
 from recipe_matrix import RECIPES as MATRIX
 from targets_page import Cell, arm_table, older_table
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.checks.finding import Result
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.judging import check
 from pytest_mnnquant.ontarget import on_target
 from pytest_mnnquant.quantize.recipes import MODES, recipe_named
-from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.runtime.timing import LOW, TimingSettings
 from pytest_mnnquant.targets.emulator import CPUS, NAME
 from pytest_mnnquant.targets.naming import target_named

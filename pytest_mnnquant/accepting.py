@@ -16,6 +16,7 @@ from pytest_mnnquant.baseline.entry import Entry, rounded
 from pytest_mnnquant.baseline.file import BadBaseline
 from pytest_mnnquant.baseline.models import BadArtifact, folder_of, kept_model
 from pytest_mnnquant.bench import why_not_timed
+from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.checks.figures import Figures
@@ -27,7 +28,6 @@ from pytest_mnnquant.judging import check
 from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.quantize.recipes import recipe_named
-from pytest_mnnquant.quantize.store import versions
 from pytest_mnnquant.runtime.execute import renamed
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.timing import paired_times

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks.finding import Finding, Result, judge, skipped
 from pytest_mnnquant.judging import check, timing_of
-from pytest_mnnquant.quantize.store import file_digest
 from pytest_mnnquant.runtime.timing import PairedTimes
 from pytest_mnnquant.settings import Limits
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.checks.calibration import CalibrationEvidence
 from pytest_mnnquant.checks.coverage import LayerRow, coverage, layer_rows
 from pytest_mnnquant.checks.finding import Finding, Result
@@ -31,7 +32,6 @@ from pytest_mnnquant.quantize.carry import carried
 from pytest_mnnquant.quantize.makers import PARAMS_NAME, is_skipped
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
-from pytest_mnnquant.quantize.store import file_digest
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.runtime.child import run_job
 from pytest_mnnquant.runtime.execute import Run, Send, run

@@ -12,11 +12,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.cache.store import Store, file_digest
 from pytest_mnnquant.checks.conversion import FLOAT_SOURCE
 from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.mnnfile.model import BadModel, Model
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
-from pytest_mnnquant.quantize.store import Store, file_digest
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.runtime.timing import MemoryUse

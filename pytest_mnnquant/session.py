@@ -14,12 +14,12 @@ import pytest
 
 from pytest_mnnquant.baseline.file import BadBaseline, Baseline, read_baseline
 from pytest_mnnquant.baseline.write import is_read_only
+from pytest_mnnquant.cache.store import Store, of_one_run
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES, ON_DEVICE, ON_TARGET
 from pytest_mnnquant.config import configured_names, model_spec, read_settings
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.options import of_ours
 from pytest_mnnquant.quantize.recipes import recipe_named
-from pytest_mnnquant.quantize.store import Store, of_one_run
 from pytest_mnnquant.report.files import renderer
 from pytest_mnnquant.report.progress import Progress
 from pytest_mnnquant.runtime.progress import listen

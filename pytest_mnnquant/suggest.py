@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks.finding import PASSED, Result
 from pytest_mnnquant.checks.layers import Losses, ranked
@@ -20,7 +21,6 @@ from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
 from pytest_mnnquant.quantize.makers import MADE, PARAMS_NAME
 from pytest_mnnquant.quantize.recipes import OBSERVERS, Maker, Recipe, recipe_named
-from pytest_mnnquant.quantize.store import file_digest
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.convert import convert

@@ -10,12 +10,12 @@ from typing import Any, Final
 import pytest
 
 from pytest_mnnquant.bench import hush
+from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.history.figures import figures_of_report
 from pytest_mnnquant.history.plainly import past_runs
 from pytest_mnnquant.history.recorder import Recorder
 from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.quantize.recipes import recipe_named
-from pytest_mnnquant.quantize.store import versions
 from pytest_mnnquant.report.files import write_report
 from pytest_mnnquant.report.github import append_summary, commands
 from pytest_mnnquant.report.json_report import build_report

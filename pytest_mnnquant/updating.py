@@ -16,11 +16,11 @@ from pytest_mnnquant.baseline.entry import Entry, usual_tolerances
 from pytest_mnnquant.baseline.file import BadBaseline, Baseline
 from pytest_mnnquant.baseline.update import Changes, updated
 from pytest_mnnquant.baseline.write import update_file
+from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.checks import BASELINE
 from pytest_mnnquant.history.figures import figures_of, label_of
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
-from pytest_mnnquant.quantize.store import versions
 from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.session import bench_of
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, export_float, prepare
 from pytest_mnnquant.quantize.recipes import recipe_named
-from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.data import Dataset, as_dataset

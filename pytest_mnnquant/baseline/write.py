@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pytest_mnnquant.baseline.file import Baseline, as_text, read_baseline
-from pytest_mnnquant.quantize.lock import locked
+from pytest_mnnquant.cache.lock import locked
 
 Told = TypeVar("Told")
 

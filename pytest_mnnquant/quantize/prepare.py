@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_mnnquant.cache.store import Store, file_digest
 from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, read_model
 from pytest_mnnquant.quantize.proof import (
@@ -24,7 +25,6 @@ from pytest_mnnquant.quantize.proof import (
     steps_from_pytorch,
 )
 from pytest_mnnquant.quantize.repeat import convert_twice
-from pytest_mnnquant.quantize.store import Store, file_digest
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.sources.data import Dataset, as_dataset, load_data

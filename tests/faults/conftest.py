@@ -10,8 +10,8 @@ from typing import Protocol
 import pytest
 import torch
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.checks import CHECKS
-from pytest_mnnquant.quantize.store import Store
 from tests.faults.factory import Factory
 
 pytest.register_assert_rewrite("tests.plugin.outcomes")

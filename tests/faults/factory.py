@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.recipes import RECIPES
-from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.spec import Spec, load_module, parse_spec

@@ -17,12 +17,12 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.judging import check
-from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.runtime.convert import convert, run_converter
 from pytest_mnnquant.settings import model_settings
 from pytest_mnnquant.sources.spec import Spec, parse_spec

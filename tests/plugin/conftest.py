@@ -15,9 +15,9 @@ import torch
 # Runs in this process forget what they imported, and this can't be imported twice.
 import torch._inductor.test_operators
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.prepare import Choices, prepare
 from pytest_mnnquant.quantize.recipes import RECIPES
-from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import TIMEOUT, quietly

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.quantize.store import Store
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.report.width import width
 from tests.plugin.conftest import NET, Files, of_nobody
 

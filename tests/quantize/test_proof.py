@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.metrics.agreement import is_same
 from pytest_mnnquant.quantize import proof
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.proof import FLOAT_MNN, NOT_INSTALLED, ONNX, PYTORCH, Step, is_proven, steps_from_pytorch
-from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.conftest import TIMEOUT, Workshop, quietly
 from tests.smallnets import TwoWays

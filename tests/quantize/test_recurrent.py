@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.recurrent import hidden_states, recurrent_layers, recurrent_ranges
-from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.execute import run

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.proof import CALIBRATED, VARIANTS_FLOAT, is_proven
 from pytest_mnnquant.quantize.recipes import RECIPES
-from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.sources.spec import SourceError, Spec
 from tests.conftest import TIMEOUT, Workshop, quietly

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.quantize.store import Store, file_digest, of_one_run, versions
+from pytest_mnnquant.cache.store import Store, file_digest, of_one_run, versions
 
 Build = Callable[[Path], None]
 
@@ -53,7 +53,7 @@ def test_other_inputs_or_another_kind_are_another_folder(tmp_path: Path, other: 
 def test_another_version_of_a_tool_is_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = Builder()
     Store(tmp_path).folder("float", {}, build)
-    monkeypatch.setattr("pytest_mnnquant.quantize.store.versions", lambda: {**versions(), "MNN": "99"})
+    monkeypatch.setattr("pytest_mnnquant.cache.store.versions", lambda: {**versions(), "MNN": "99"})
     Store(tmp_path).folder("float", {}, build)
     assert build.built == 2
 
@@ -67,7 +67,7 @@ def test_one_run_makes_everything_anew_once_and_the_next_drops_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = Builder()
-    monkeypatch.setattr("pytest_mnnquant.quantize.store._STARTING", -1.0)
+    monkeypatch.setattr("pytest_mnnquant.cache.store._STARTING", -1.0)
     monkeypatch.delenv("PYTEST_XDIST_TESTRUNUID", raising=False)
     with of_one_run(tmp_path) as root:
         made = [Store(root).folder("float", {}, build) for _ in range(3)]
@@ -125,7 +125,7 @@ def test_what_another_machine_made_meanwhile_is_used(tmp_path: Path) -> None:
 PROCESS = textwrap.dedent("""
     import sys, time
     from pathlib import Path
-    from pytest_mnnquant.quantize.store import Store
+    from pytest_mnnquant.cache.store import Store
 
     def build(folder):
         with open(sys.argv[1] + "/built", "a") as told:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.metrics.agreement import accuracy
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.params import read_params
 from pytest_mnnquant.quantize.makers import is_skipped
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.recipes import RECIPES, recipe_named
-from pytest_mnnquant.quantize.store import Store
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.runtime.execute import run
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec

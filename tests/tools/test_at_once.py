@@ -28,7 +28,7 @@ import json, sys
 from pathlib import Path
 from pytest_mnnquant.quantize.prepare import Choices, prepare
 from pytest_mnnquant.quantize.recipes import recipe_named
-from pytest_mnnquant.quantize.store import Store
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.sources.spec import parse_spec
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.pipeline import run_pipeline
-from pytest_mnnquant.quantize.store import file_digest
 from pytest_mnnquant.sources.data import as_dataset
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import FIXTURES, TIMEOUT

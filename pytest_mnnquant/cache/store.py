@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_mnnquant.quantize.lock import in_use, is_in_use, locked
+from pytest_mnnquant.cache.lock import in_use, is_in_use, locked
 
 _TOKEN: Final = secrets.token_hex(8)
 # The workers of xdist are one run.
