@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from pytest_mnnquant.cache.store import file_digest
+from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.calibration import CalibrationEvidence
 from pytest_mnnquant.checks.coverage import LayerRow, coverage, layer_rows
 from pytest_mnnquant.checks.finding import Finding, Result
-from pytest_mnnquant.checks.layers import Losses
 from pytest_mnnquant.checks.params import ParamsEvidence, relate
 from pytest_mnnquant.diagnosis import layer_losses
 from pytest_mnnquant.gate import UNUSABLE, Gate, Unusable, file_json, why

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_mnnquant.checks.accuracy.task_metric import NO_LIMIT
 from pytest_mnnquant.checks.rules import NOT_IGNORABLE, RULES
-from pytest_mnnquant.checks.task import NO_LIMIT
 from pytest_mnnquant.options import command_line, table_values
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.settings import ModelSettings, Settings, model_settings

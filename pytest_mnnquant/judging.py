@@ -10,21 +10,27 @@ from typing import Final
 
 from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks import CHECKS
-from pytest_mnnquant.checks.accuracy import AccuracyEvidence, can_be_located, check_accuracy, unlocated, with_location
-from pytest_mnnquant.checks.blame import Suspects
+from pytest_mnnquant.checks.accuracy.causes import Suspects
+from pytest_mnnquant.checks.accuracy.check import (
+    AccuracyEvidence,
+    can_be_located,
+    check_accuracy,
+    unlocated,
+    with_location,
+)
+from pytest_mnnquant.checks.accuracy.limits import Criteria
+from pytest_mnnquant.checks.accuracy.proposals import with_search
 from pytest_mnnquant.checks.bundle import check_bundle
 from pytest_mnnquant.checks.calibration import check_calibration
 from pytest_mnnquant.checks.causes import explain_layer
 from pytest_mnnquant.checks.conversion import check_conversion
 from pytest_mnnquant.checks.coverage import LayerRow, check_coverage
-from pytest_mnnquant.checks.criteria import Criteria
 from pytest_mnnquant.checks.elsewhere import check_elsewhere
 from pytest_mnnquant.checks.execution import check_execution
 from pytest_mnnquant.checks.finding import FAILED, PASSED, SKIPPED, Result, judge, skipped, without_ignored
 from pytest_mnnquant.checks.latency import check_latency, limit_on
 from pytest_mnnquant.checks.memory import check_memory
 from pytest_mnnquant.checks.params import check_params
-from pytest_mnnquant.checks.proposals import with_search
 from pytest_mnnquant.checks.roots import STILL, rooted
 from pytest_mnnquant.checks.rules import Severity
 from pytest_mnnquant.checks.runtimes import crashed, explained

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.case import Case
-from pytest_mnnquant.checks.layers import Losses
+from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.samples import spread
 from pytest_mnnquant.gate import UNUSABLE, Unusable
 from pytest_mnnquant.mnnfile.model import BadModel, Op

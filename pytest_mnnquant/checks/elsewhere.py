@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.checks.accuracy.outputs import Outputs
 from pytest_mnnquant.checks.finding import Finding
-from pytest_mnnquant.checks.outputs import Outputs
 from pytest_mnnquant.checks.runtimes import Runtimes
 from pytest_mnnquant.runtime.operators import Operators, Which
 

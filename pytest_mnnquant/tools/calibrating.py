@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.checks.accuracy import AccuracyEvidence, check_accuracy
-from pytest_mnnquant.checks.blame import Suspects
-from pytest_mnnquant.checks.criteria import Criteria
+from pytest_mnnquant.checks.accuracy.causes import Suspects
+from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
+from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.finding import Result
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy

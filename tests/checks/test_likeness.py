@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mnnquant.checks.accuracy import AccuracyEvidence, check_accuracy
-from pytest_mnnquant.checks.criteria import Criteria
+from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
+from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from tests.evidence import codes
 

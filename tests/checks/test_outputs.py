@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mnnquant.checks.outputs import broken
+from pytest_mnnquant.checks.accuracy.outputs import broken
 
 Array = npt.NDArray[Any]
 GOOD = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)

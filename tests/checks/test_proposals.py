@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_mnnquant.checks.accuracy.proposals import Proposal, Search, with_search
 from pytest_mnnquant.checks.finding import Finding, judge
-from pytest_mnnquant.checks.proposals import Proposal, Search, with_search
 
 
 def proposal(

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
-from pytest_mnnquant.checks import blame
-from pytest_mnnquant.checks.blame import Suspects
-from pytest_mnnquant.checks.criteria import Criteria
+from pytest_mnnquant.checks.accuracy import causes
+from pytest_mnnquant.checks.accuracy.causes import Suspects
+from pytest_mnnquant.checks.accuracy.layers import Losses, located
+from pytest_mnnquant.checks.accuracy.limits import Criteria
+from pytest_mnnquant.checks.accuracy.outputs import Outputs, broken
+from pytest_mnnquant.checks.accuracy.similarity import figures, unlike
+from pytest_mnnquant.checks.accuracy.task_metric import Compared, below_floor, judge_task
 from pytest_mnnquant.checks.finding import FAILED, Finding, Result, judge
-from pytest_mnnquant.checks.layers import Losses, located
-from pytest_mnnquant.checks.likeness import figures, unlike
-from pytest_mnnquant.checks.outputs import Outputs, broken
-from pytest_mnnquant.checks.task import Compared, below_floor, judge_task
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.metrics.task import MetricError, metric_named, output_for, scores
 
@@ -153,8 +153,8 @@ def _blamed(finding: Finding, suspects: Suspects) -> Finding:
         return finding
     return dataclasses.replace(
         finding,
-        cause=finding.cause or blame.cause(suspects),
-        remedy=finding.remedy or blame.remedy(suspects),
+        cause=finding.cause or causes.cause(suspects),
+        remedy=finding.remedy or causes.remedy(suspects),
     )
 
 

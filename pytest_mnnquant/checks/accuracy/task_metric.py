@@ -9,7 +9,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from pytest_mnnquant.checks.criteria import CONFIDENCE, DROP, Criteria, Verdict, doubt_finding, unbounded, verdict
+from pytest_mnnquant.checks.accuracy.limits import (
+    CONFIDENCE,
+    DROP,
+    Criteria,
+    Verdict,
+    doubt_finding,
+    unbounded,
+    verdict,
+)
 from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.metrics import confidence
 from pytest_mnnquant.metrics.confidence import Estimate
