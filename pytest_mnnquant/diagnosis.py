@@ -12,7 +12,7 @@ from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, compare
 from pytest_mnnquant.checks.accuracy.layers import LayerLoss, Losses
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.task_metric import Compared
-from pytest_mnnquant.checks.samples import spread
+from pytest_mnnquant.checks.calibration.samples import spread
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.prepare import Prepared

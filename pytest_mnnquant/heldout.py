@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
-from pytest_mnnquant.checks.calibration import CalibrationEvidence, samples_used
+from pytest_mnnquant.checks.calibration.check import CalibrationEvidence, samples_used
+from pytest_mnnquant.checks.calibration.clipping import HeldOut, is_scale
+from pytest_mnnquant.checks.calibration.ranges import LEAST, Batches
+from pytest_mnnquant.checks.calibration.samples import subset
 from pytest_mnnquant.checks.coverage import LayerRow
-from pytest_mnnquant.checks.samples import subset
-from pytest_mnnquant.checks.saturation import HeldOut, is_scale
-from pytest_mnnquant.checks.stability import LEAST, Batches
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.record import Record

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks.accuracy.layers import Losses
-from pytest_mnnquant.checks.samples import spread
+from pytest_mnnquant.checks.calibration.samples import spread
 from pytest_mnnquant.gate import UNUSABLE, Unusable
 from pytest_mnnquant.mnnfile.model import BadModel, Op
 from pytest_mnnquant.mnnfile.storage import Floats

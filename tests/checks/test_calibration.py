@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mnnquant.checks.calibration import CalibrationEvidence, check_calibration
+from pytest_mnnquant.checks.calibration.check import CalibrationEvidence, check_calibration
+from pytest_mnnquant.checks.calibration.clipping import HeldOut
+from pytest_mnnquant.checks.calibration.ranges import movement
+from pytest_mnnquant.checks.calibration.samples import MOST_SAMPLES, subset
 from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
-from pytest_mnnquant.checks.samples import MOST_SAMPLES, subset
-from pytest_mnnquant.checks.saturation import HeldOut
-from pytest_mnnquant.checks.stability import movement
 from pytest_mnnquant.quantize.record import Record, Watched
 from pytest_mnnquant.runtime.execute import Losses
 from pytest_mnnquant.sources.data import Dataset

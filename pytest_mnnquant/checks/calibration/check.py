@@ -8,11 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.checks.rules import Severity
-from pytest_mnnquant.checks.samples import judge_samples
-from pytest_mnnquant.checks.saturation import HeldOut, fit_metrics, is_scale, judge_fit
-from pytest_mnnquant.checks.stability import (
+from pytest_mnnquant.checks.calibration.clipping import HeldOut, fit_metrics, is_scale, judge_fit
+from pytest_mnnquant.checks.calibration.ranges import (
     LEAST,
     Batches,
     judge_number,
@@ -21,6 +18,9 @@ from pytest_mnnquant.checks.stability import (
     spans,
     stability_metrics,
 )
+from pytest_mnnquant.checks.calibration.samples import judge_samples
+from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.checks.rules import Severity
 from pytest_mnnquant.quantize.record import Record, Watched
 from pytest_mnnquant.sources.data import Dataset
 
