@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.cache.store import Store, file_digest
-from pytest_mnnquant.checks.conversion import FLOAT_SOURCE
+from pytest_mnnquant.checks.conversion.check import FLOAT_SOURCE
 from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.mnnfile.model import BadModel, Model
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare

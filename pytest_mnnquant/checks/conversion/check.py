@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_mnnquant.checks.broken_step import differs
+from pytest_mnnquant.checks.conversion.steps import differs
 from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.matching import Match
