@@ -33,7 +33,7 @@ from architectures import ARCHITECTURES, Architecture
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.case import case_of
-from pytest_mnnquant.checks.coverage import coverage, layer_rows
+from pytest_mnnquant.checks.coverage.check import coverage, layer_rows
 from pytest_mnnquant.gate import Gate, Unusable
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op

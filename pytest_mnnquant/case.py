@@ -16,7 +16,7 @@ import numpy as np
 from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.calibration.check import CalibrationEvidence
-from pytest_mnnquant.checks.coverage import LayerRow, coverage, layer_rows
+from pytest_mnnquant.checks.coverage.check import LayerRow, coverage, layer_rows
 from pytest_mnnquant.checks.finding import Finding, Result
 from pytest_mnnquant.checks.params import ParamsEvidence, relate
 from pytest_mnnquant.diagnosis import layer_losses

@@ -10,7 +10,7 @@ from pytest_mnnquant.checks.calibration.check import CalibrationEvidence, sample
 from pytest_mnnquant.checks.calibration.clipping import HeldOut, is_scale
 from pytest_mnnquant.checks.calibration.ranges import LEAST, Batches
 from pytest_mnnquant.checks.calibration.samples import subset
-from pytest_mnnquant.checks.coverage import LayerRow
+from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.record import Record

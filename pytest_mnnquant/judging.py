@@ -22,9 +22,9 @@ from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.proposals import with_search
 from pytest_mnnquant.checks.bundle import check_bundle
 from pytest_mnnquant.checks.calibration.check import check_calibration
-from pytest_mnnquant.checks.causes import explain_layer
 from pytest_mnnquant.checks.conversion.check import check_conversion
-from pytest_mnnquant.checks.coverage import LayerRow, check_coverage
+from pytest_mnnquant.checks.coverage.causes import explain_layer
+from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage
 from pytest_mnnquant.checks.elsewhere import check_elsewhere
 from pytest_mnnquant.checks.execution import check_execution
 from pytest_mnnquant.checks.finding import FAILED, PASSED, SKIPPED, Result, judge, skipped, without_ignored

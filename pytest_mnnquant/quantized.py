@@ -11,7 +11,7 @@ import pytest
 
 from pytest_mnnquant import bench
 from pytest_mnnquant.case import Case, case_of
-from pytest_mnnquant.checks.coverage import coverage
+from pytest_mnnquant.checks.coverage.check import coverage
 from pytest_mnnquant.checks.finding import FAILED, Result
 from pytest_mnnquant.gate import Gate, Unusable
 from pytest_mnnquant.judging import check as judge

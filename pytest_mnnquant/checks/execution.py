@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pytest_mnnquant.checks.coverage import LayerRow
+from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.structure import CASTS
 from pytest_mnnquant.quantize.recipes import Maker, Recipe

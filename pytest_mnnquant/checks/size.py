@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from pytest_mnnquant.checks.coverage import LayerRow
+from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage

@@ -18,9 +18,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from pytest_mnnquant.checks.causes import explain_layer
 from pytest_mnnquant.checks.conversion.check import check_conversion
-from pytest_mnnquant.checks.coverage import LayerRow, check_coverage, coverage, layer_rows
+from pytest_mnnquant.checks.coverage.causes import explain_layer
+from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, coverage, layer_rows
 from pytest_mnnquant.checks.finding import FAILED, Finding, Result, judge
 from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
 from pytest_mnnquant.checks.rules import Severity

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.checks.causes import explain_layer
-from pytest_mnnquant.checks.coverage import LayerRow
+from pytest_mnnquant.checks.coverage.causes import explain_layer
+from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.params import Misnamed, ParamsEvidence
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams

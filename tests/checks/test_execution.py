@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.checks.coverage import LayerRow
+from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.execution import check_execution
 from pytest_mnnquant.checks.finding import INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.mnnfile.model import Op

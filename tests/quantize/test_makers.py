@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.checks.coverage import coverage, layer_rows
+from pytest_mnnquant.checks.coverage.check import coverage, layer_rows
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.params import read_params
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare

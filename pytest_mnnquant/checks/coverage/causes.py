@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytest_mnnquant.checks.coverage import LayerRow
+from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.params import ParamsEvidence
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.params import Params
