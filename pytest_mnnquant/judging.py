@@ -25,7 +25,6 @@ from pytest_mnnquant.checks.calibration.check import check_calibration
 from pytest_mnnquant.checks.conversion.check import check_conversion
 from pytest_mnnquant.checks.coverage.causes import explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage
-from pytest_mnnquant.checks.elsewhere import check_elsewhere
 from pytest_mnnquant.checks.execution import check_execution
 from pytest_mnnquant.checks.finding import FAILED, PASSED, SKIPPED, Result, judge, skipped, without_ignored
 from pytest_mnnquant.checks.latency import check_latency, limit_on
@@ -33,8 +32,9 @@ from pytest_mnnquant.checks.memory import check_memory
 from pytest_mnnquant.checks.params import check_params
 from pytest_mnnquant.checks.roots import STILL, rooted
 from pytest_mnnquant.checks.rules import Severity
-from pytest_mnnquant.checks.runtimes import crashed, explained
 from pytest_mnnquant.checks.size import check_size
+from pytest_mnnquant.checks.target.check import check_elsewhere
+from pytest_mnnquant.checks.target.mnn_versions import crashed, explained
 from pytest_mnnquant.checks.weights import check_weights
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
 from pytest_mnnquant.mnnfile.structure import differences, foreign_casts

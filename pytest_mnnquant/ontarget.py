@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pytest_mnnquant.case import Case
-from pytest_mnnquant.checks.elsewhere import ROUNDING, ElsewhereEvidence
-from pytest_mnnquant.checks.runtimes import Runtimes
+from pytest_mnnquant.checks.target.check import ROUNDING, ElsewhereEvidence
+from pytest_mnnquant.checks.target.mnn_versions import Runtimes
 from pytest_mnnquant.gate import Unusable
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
-from pytest_mnnquant.checks.elsewhere import ElsewhereEvidence, Scales, differences, furthest
+from pytest_mnnquant.checks.target.check import ElsewhereEvidence, Scales, differences, furthest
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY

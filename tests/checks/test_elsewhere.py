@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mnnquant.checks.elsewhere import ElsewhereEvidence, OpDifference, Scales, check_elsewhere, differences
-from pytest_mnnquant.checks.runtimes import Runtimes
+from pytest_mnnquant.checks.target.check import ElsewhereEvidence, OpDifference, Scales, check_elsewhere, differences
+from pytest_mnnquant.checks.target.mnn_versions import Runtimes
 from pytest_mnnquant.runtime.operators import Ran, Which
 
 STEP = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_mnnquant.checks.finding import Finding
-from pytest_mnnquant.checks.runtimes import Runtimes, crashed, explained
+from pytest_mnnquant.checks.target.mnn_versions import Runtimes, crashed, explained
 
 OLD = Runtimes("3.0.0", "3.6.1", "3.6.1", "w8-sym")
 SAME = Runtimes("3.6.1", "3.6.1", "3.2.0")
