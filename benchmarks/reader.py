@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pytest_mnnquant.checks.weights import check_weights
+from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.prepare import export_float

@@ -35,7 +35,7 @@ from pytest_mnnquant.checks.rules import Severity
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.target.check import check_elsewhere
 from pytest_mnnquant.checks.target.mnn_versions import crashed, explained
-from pytest_mnnquant.checks.weights import check_weights
+from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
 from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
 from pytest_mnnquant.ontarget import OnTarget
