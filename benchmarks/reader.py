@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from pytest_mnnquant.checks.weights.check import check_weights
+from pytest_mnnquant.cli.inspect import inspection
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.prepare import export_float
-from pytest_mnnquant.report.inspection import inspection
 from pytest_mnnquant.runtime.child import run_job
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.data import Dataset
@@ -78,7 +78,7 @@ def peak_beyond_mapping_mb(path: Path) -> float:
     program = (
         "from pathlib import Path; import sys\n"
         "from pytest_mnnquant.mnnfile.model import read_model\n"
-        "from pytest_mnnquant.report.inspection import inspection\n"
+        "from pytest_mnnquant.cli.inspect import inspection\n"
         "def anonymous(): return int([l for l in open('/proc/self/status') if l.startswith('RssAnon')][0].split()[1])\n"
         "before = anonymous(); inspection(read_model(Path(sys.argv[1]))); print((anonymous() - before) / 1024)\n"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.cli import main
+from pytest_mnnquant.cli.main import main
 from pytest_mnnquant.history.storage import Run as Kept
 from pytest_mnnquant.history.storage import read_runs
 from tests.plugin.conftest import Files, Run

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_mnnquant.cli.inspect import difference, difference_text, inspection, inspection_text
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.report.inspection import difference, difference_text, inspection, inspection_text
 from pytest_mnnquant.report.json_report import plain
 from tests.conftest import Workshop
 

@@ -103,7 +103,7 @@ def test_converting_and_calibrating_at_once_in_one_folder(
     for folder in (at_once, alone):
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config))
-    together([["-m", "pytest_mnnquant.cli", *line] for line in lines], at_once)
+    together([["-m", "pytest_mnnquant.cli.main", *line] for line in lines], at_once)
     monkeypatch.chdir(alone)
     for line in lines:
         assert tool(*line).status == 0

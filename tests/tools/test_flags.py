@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_mnnquant.cli.mnnconvert_flags import FLAGS, Refused, read_flags, written
 from pytest_mnnquant.runtime.convert import known_flags
-from pytest_mnnquant.tools.flags import FLAGS, Refused, read_flags, written
 from tests.conftest import TIMEOUT
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.cli import main
+from pytest_mnnquant.cli.main import main
 from pytest_mnnquant.targets.emulator import Emulator
 
 Capture = pytest.CaptureFixture[str]

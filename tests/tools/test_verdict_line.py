@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pytest_mnnquant.cli.verify import Verdict
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.tools.verdict import Verdict
 
 
 def test_a_file_that_grew_is_not_called_smaller(digits: Prepared, digits_w4: Variant) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.cli.convert_arguments import Command, command
+from pytest_mnnquant.cli.mnnconvert_flags import FLAGS, Refused, Role, read_flags, written
+from pytest_mnnquant.cli.source_formats import wrong_content
+from pytest_mnnquant.cli.verify import Asked, judged
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.quantize.recipes import can_block
 from pytest_mnnquant.runtime.convert import known_flags, place, printed, run_converter
-from pytest_mnnquant.tools.command import Command, command
-from pytest_mnnquant.tools.flags import FLAGS, Refused, Role, read_flags, written
-from pytest_mnnquant.tools.sources import wrong_content
-from pytest_mnnquant.tools.verdict import Asked, judged
 
 Say = Callable[[str], None]
 # What to think of first where layers stay float.

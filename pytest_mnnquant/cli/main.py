@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mnnquant.checks.rules import RULES
+from pytest_mnnquant.cli import history, target
+from pytest_mnnquant.cli.calibrate import calibrated
+from pytest_mnnquant.cli.convert import converted
+from pytest_mnnquant.cli.inspect import difference, difference_text, inspection, inspection_text
+from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
-from pytest_mnnquant.report.inspection import difference, difference_text, inspection, inspection_text
 from pytest_mnnquant.report.json_report import plain
 from pytest_mnnquant.report.pages import rule_page
 from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.tools import history, target
-from pytest_mnnquant.tools.calibrating import calibrated
-from pytest_mnnquant.tools.converting import converted
-from pytest_mnnquant.tools.flags import Refused
 
 _ENOUGH = 0.99
 _TIMEOUT = 300.0

@@ -14,6 +14,11 @@ from pytest_mnnquant.checks.accuracy.causes import Suspects
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.finding import Result
+from pytest_mnnquant.cli.calibration_config import read_config
+from pytest_mnnquant.cli.calibration_samples import Samples, checked_samples
+from pytest_mnnquant.cli.convert_arguments import unwritable
+from pytest_mnnquant.cli.mnnconvert_flags import Refused
+from pytest_mnnquant.cli.verify import Asked, judged
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.mnnfile.storage import Storage
@@ -22,11 +27,6 @@ from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.convert import place
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.runtime.offline import mnnquant
-from pytest_mnnquant.tools.calibration_config import read_config
-from pytest_mnnquant.tools.command import unwritable
-from pytest_mnnquant.tools.flags import Refused
-from pytest_mnnquant.tools.samples import Samples, checked_samples
-from pytest_mnnquant.tools.verdict import Asked, judged
 
 # The largest step between two codes that any real network needs; uninitialized memory gives far more.
 _SANE_SCALE: Final = 1e6

@@ -11,11 +11,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.cli.calibration_config import Config
+from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.sources.images import Preprocess, load_images
 from pytest_mnnquant.sources.spec import DataError
-from pytest_mnnquant.tools.calibration_config import Config
-from pytest_mnnquant.tools.flags import Refused
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 # How the images start that the tool's decoder (stb_image) reads.

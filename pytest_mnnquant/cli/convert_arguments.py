@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.cli.mnnconvert_flags import FLAGS, Kind, Refused, Role, nearest, written
+from pytest_mnnquant.cli.source_formats import FRAMEWORKS, wrong_content
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import BadParams, Params, read_params
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
-from pytest_mnnquant.tools.flags import FLAGS, Kind, Refused, Role, nearest, written
-from pytest_mnnquant.tools.sources import FRAMEWORKS, wrong_content
 
 _FLOATS: Final = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
 # Of these flags MNN uses nothing unless weights are quantized too.

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.cli.mnnconvert_flags import Refused, nearest
 from pytest_mnnquant.mnnfile.model import Model, ModelInput
-from pytest_mnnquant.tools.flags import Refused, nearest
 
 CHANNELS: Final = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
 FEATURES: Final = ("KL", "ADMM", "EMA")
