@@ -41,6 +41,7 @@ from truth_nets import NETS
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.case import Case, case_of
+from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant, read_model
@@ -49,7 +50,6 @@ from pytest_mnnquant.mnnfile.pooling import is_max_pool, write_exact_copy
 from pytest_mnnquant.quantize.makers import PARAMS_NAME
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.execute import TracedOp
-from pytest_mnnquant.settings import ModelSettings
 from pytest_mnnquant.sources.spec import Spec
 from pytest_mnnquant.targets.target import NoTarget
 

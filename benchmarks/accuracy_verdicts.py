@@ -33,10 +33,10 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.checks.finding import FAILED, Result
 from pytest_mnnquant.checks.rules import RULES, Severity
+from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.judging import check
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.settings import model_settings
 from pytest_mnnquant.sources.spec import Spec
 
 HEALTHY: Final = ("int8", "int8-average", "int8+w8", "w8", "w8-sym", "w8b32", "mnnquant-kl")

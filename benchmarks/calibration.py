@@ -34,6 +34,7 @@ from architectures import ARCHITECTURES, Architecture
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.case import case_of
 from pytest_mnnquant.checks.coverage.check import coverage, layer_rows
+from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.gate import Gate, Unusable
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
@@ -44,7 +45,6 @@ from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.ranges import calibrate_torch
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.runtime.convert import convert
-from pytest_mnnquant.settings import ModelSettings
 from pytest_mnnquant.sources.pytorch import as_tensors
 from pytest_mnnquant.sources.spec import Spec
 

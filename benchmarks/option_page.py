@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.options import OPTIONS, Option
+from pytest_mnnquant.config.options import OPTIONS, Option
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "options.md"
 _INTRO: Final = """\

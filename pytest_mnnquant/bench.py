@@ -13,9 +13,9 @@ import pytest
 from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks.finding import Finding, Result, judge, skipped
+from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.judging import check, timing_of
 from pytest_mnnquant.runtime.timing import PairedTimes
-from pytest_mnnquant.settings import Limits
 
 # How it is said in pytest-benchmark's results who measured.
 _TIMER: Final = "perf_counter in a child process"

@@ -19,6 +19,7 @@ from pytest_mnnquant.checks.calibration.check import CalibrationEvidence
 from pytest_mnnquant.checks.coverage.check import LayerRow, coverage, layer_rows
 from pytest_mnnquant.checks.finding import Finding, Result
 from pytest_mnnquant.checks.params import ParamsEvidence, relate
+from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.diagnosis import layer_losses
 from pytest_mnnquant.gate import UNUSABLE, Gate, Unusable, file_json, why
 from pytest_mnnquant.heldout import calibration_evidence
@@ -45,7 +46,6 @@ from pytest_mnnquant.runtime.timing import (
     op_times,
     paired_times,
 )
-from pytest_mnnquant.settings import ModelSettings
 from pytest_mnnquant.sources.data import Dataset
 
 

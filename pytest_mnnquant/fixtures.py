@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_mnnquant.config.settings import ModelSettings
     from pytest_mnnquant.metrics.ratio import PairedRatio
     from pytest_mnnquant.mnnfile.model import Model
     from pytest_mnnquant.quantized import Quantized
-    from pytest_mnnquant.settings import ModelSettings
 
 
 @pytest.fixture

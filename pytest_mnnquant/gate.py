@@ -15,12 +15,12 @@ import numpy.typing as npt
 from pytest_mnnquant.cache.store import Store, file_digest
 from pytest_mnnquant.checks.conversion.check import FLOAT_SOURCE
 from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.mnnfile.model import BadModel, Model
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.runtime.timing import MemoryUse
-from pytest_mnnquant.settings import ModelSettings
 from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError, Spec
 from pytest_mnnquant.targets.target import TargetFailure
 

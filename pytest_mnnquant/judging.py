@@ -36,6 +36,7 @@ from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.target.check import check_elsewhere
 from pytest_mnnquant.checks.target.mnn_versions import crashed, explained
 from pytest_mnnquant.checks.weights.check import check_weights
+from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.gate import UNUSABLE, Unusable, why
 from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
 from pytest_mnnquant.ontarget import OnTarget
@@ -44,7 +45,6 @@ from pytest_mnnquant.quantize.proof import FLOAT_MNN, VARIANTS_FLOAT
 from pytest_mnnquant.quantize.recipes import Recipe
 from pytest_mnnquant.quantize.repeat import repeated
 from pytest_mnnquant.runtime.timing import TimingSettings
-from pytest_mnnquant.settings import Limits
 from pytest_mnnquant.sources.metric import load_metric
 from pytest_mnnquant.suggest import search
 

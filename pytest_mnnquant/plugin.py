@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant import fixtures, options, records
+from pytest_mnnquant import fixtures, records
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
+from pytest_mnnquant.config import options
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,6 +13,7 @@ from pytest_mnnquant import bench
 from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.checks.coverage.check import coverage
 from pytest_mnnquant.checks.finding import FAILED, Result
+from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.gate import Gate, Unusable
 from pytest_mnnquant.judging import check as judge
 from pytest_mnnquant.judging import timing_of
@@ -21,7 +22,6 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.records import keep
 from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.session import bench_of
-from pytest_mnnquant.settings import Limits, ModelSettings
 from pytest_mnnquant.sources.spec import SourceError
 
 T = TypeVar("T")

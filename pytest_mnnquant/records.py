@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_mnnquant import options
+from pytest_mnnquant.config import options
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,14 +16,14 @@ from pytest_mnnquant.baseline.file import BadBaseline, Baseline, read_baseline
 from pytest_mnnquant.baseline.write import is_read_only
 from pytest_mnnquant.cache.store import Store, of_one_run
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES, ON_DEVICE, ON_TARGET
-from pytest_mnnquant.config import configured_names, model_spec, read_settings
+from pytest_mnnquant.config.loader import configured_names, model_spec, read_settings
+from pytest_mnnquant.config.options import of_ours
+from pytest_mnnquant.config.settings import ModelSettings, Settings
 from pytest_mnnquant.gate import Gate
-from pytest_mnnquant.options import of_ours
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.report.files import renderer
 from pytest_mnnquant.report.progress import Progress
 from pytest_mnnquant.runtime.progress import listen
-from pytest_mnnquant.settings import ModelSettings, Settings
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 from pytest_mnnquant.targets.ssh import SCHEME
 from pytest_mnnquant.targets.target import HOST, Target

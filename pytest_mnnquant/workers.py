@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_mnnquant import options
 from pytest_mnnquant.cache.store import file_digest, versions
+from pytest_mnnquant.config import options
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.records import ELSEWHERE
 from pytest_mnnquant.session import Bench, bench_of

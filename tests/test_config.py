@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.config import configured_names, model_spec, read_settings
-from pytest_mnnquant.settings import Limits, ModelSettings, Settings
+from pytest_mnnquant.config.loader import configured_names, model_spec, read_settings
+from pytest_mnnquant.config.settings import Limits, ModelSettings, Settings
 from pytest_mnnquant.sources.images import Preprocess
 from pytest_mnnquant.sources.spec import SourceError
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.config import configured_targets
+from pytest_mnnquant.config.loader import configured_targets
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.emulator import NAME, Emulator

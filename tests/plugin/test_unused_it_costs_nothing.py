@@ -53,7 +53,7 @@ def test_tests_run_as_ever(run: Run, pytester: pytest.Pytester) -> None:
 
 
 def test_help_lists_every_option_once(run: Run) -> None:
-    from pytest_mnnquant.options import OPTIONS
+    from pytest_mnnquant.config.options import OPTIONS
 
     text = run("--help").text
     assert "quantized MNN models" in text

@@ -17,10 +17,10 @@ from torch import nn
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.checks.finding import PASSED
+from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.gate import Gate
 from pytest_mnnquant.judging import check
 from pytest_mnnquant.mnnfile.ledger import account
-from pytest_mnnquant.settings import model_settings
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 
 READERS = {"cls": "ch_ppocr_mobile_v2.0_cls_infer.onnx", "rec": "ch_PP-OCRv4_rec_infer.onnx"}
