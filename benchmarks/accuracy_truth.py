@@ -40,9 +40,9 @@ from trace_int8 import seen_of
 from truth_nets import NETS
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.config.settings import ModelSettings
-from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.evidence.source import Gate
+from pytest_mnnquant.evidence.variant import Case, case_of
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant, read_model
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, read_params, write_params

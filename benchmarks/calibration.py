@@ -32,10 +32,10 @@ import torch
 from architectures import ARCHITECTURES, Architecture
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.case import case_of
 from pytest_mnnquant.checks.coverage.check import coverage, layer_rows
 from pytest_mnnquant.config.settings import ModelSettings
-from pytest_mnnquant.gate import Gate, Unusable
+from pytest_mnnquant.evidence.source import Gate, Unusable
+from pytest_mnnquant.evidence.variant import case_of
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.binding import bind

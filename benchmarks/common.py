@@ -7,7 +7,7 @@ from typing import Final
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.sources.spec import parse_spec
 
 FIXTURES: Final = Path(__file__).resolve().parent.parent / "fixtures"

@@ -35,9 +35,9 @@ sys.path.insert(0, str(_ROOT))
 from common import gate  # noqa: E402
 
 from pytest_mnnquant.cache.store import Store  # noqa: E402
-from pytest_mnnquant.case import case_of  # noqa: E402
 from pytest_mnnquant.config.settings import model_settings  # noqa: E402
-from pytest_mnnquant.gate import Gate  # noqa: E402
+from pytest_mnnquant.evidence.source import Gate  # noqa: E402
+from pytest_mnnquant.evidence.variant import case_of  # noqa: E402
 from pytest_mnnquant.metrics.ratio import paired_ratio  # noqa: E402
 from pytest_mnnquant.mnnfile.model import Model, read_model  # noqa: E402
 from pytest_mnnquant.runtime.timing import PairedTimes, TimingSettings, paired_times  # noqa: E402

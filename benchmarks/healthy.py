@@ -30,13 +30,13 @@ from architectures import ARCHITECTURES, Architecture
 from torch import Tensor, nn
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.checks.rules import Severity
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.gate import Gate
-from pytest_mnnquant.judging import check
+from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.source import Gate
+from pytest_mnnquant.evidence.variant import Case, case_of
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.runtime.convert import convert, run_converter
 from pytest_mnnquant.sources.spec import Spec, parse_spec

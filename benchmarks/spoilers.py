@@ -18,7 +18,7 @@ import torch
 from architectures import Architecture
 from torch import Tensor, nn
 
-from pytest_mnnquant.case import Case
+from pytest_mnnquant.evidence.variant import Case
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, read_params, write_params
 from pytest_mnnquant.quantize.makers import FLOAT, MADE, PARAMS_NAME

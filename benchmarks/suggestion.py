@@ -22,10 +22,10 @@ from common import FIXTURES
 from torch import nn
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.case import Case, case_of
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.gate import Gate
-from pytest_mnnquant.judging import check
+from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.source import Gate
+from pytest_mnnquant.evidence.variant import Case, case_of
 from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.sources.spec import Spec
 

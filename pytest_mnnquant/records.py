@@ -11,8 +11,8 @@ from pytest_mnnquant.config import options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_mnnquant.case import Case
     from pytest_mnnquant.checks.finding import Result
+    from pytest_mnnquant.evidence.variant import Case
 
 #: What an item measured, and its part of the variant's portrait.
 RECORDS = pytest.StashKey[list[tuple["Case", "Result", dict[str, Any]]]]()
@@ -31,7 +31,7 @@ def keep(item: pytest.Item, case: Case, result: Result) -> None:
 
     shown: dict[str, Any] = {}
     if not case.target and any(name.endswith(".html") for name in options.reports(item.config)):
-        from pytest_mnnquant.portrait import portrait
+        from pytest_mnnquant.evidence.chart_samples import portrait
 
         shown = portrait(case, result.check)
     item.stash.setdefault(RECORDS, []).append((case, result, shown))

@@ -19,7 +19,7 @@ from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES, ON_DEVICE, ON_TARG
 from pytest_mnnquant.config.loader import configured_names, model_spec, read_settings
 from pytest_mnnquant.config.options import of_ours
 from pytest_mnnquant.config.settings import ModelSettings, Settings
-from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.report.files import renderer
 from pytest_mnnquant.report.progress import Progress

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.case import Case
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.gate import Gate
-from pytest_mnnquant.portrait import BINS, portrait
+from pytest_mnnquant.evidence.chart_samples import BINS, portrait
+from pytest_mnnquant.evidence.source import Gate
+from pytest_mnnquant.evidence.variant import Case
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.runtime.timing import TimingSettings
 from pytest_mnnquant.sources.spec import parse_spec

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.ontarget import OnTarget
+from pytest_mnnquant.evidence.target_variant import OnTarget
 from tests.hosts import SshHost, needs_hosts, ssh_host
 from tests.plugin.conftest import Run
 

@@ -114,7 +114,7 @@ def test_workers_send_what_they_gathered(run: Run, pytester: pytest.Pytester) ->
 
 
 def test_nothing_is_gathered_for_other_reports(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pytest_mnnquant.portrait", None)  # importing it would fail
+    monkeypatch.setitem(sys.modules, "pytest_mnnquant.evidence.chart_samples", None)  # importing it would fail
     assert run(MODEL, "--mnn-recipe=w8", "-k", "weights", "--mnn-report=r.json").status == 0
 
 

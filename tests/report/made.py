@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pytest_mnnquant.portrait import BINS
+from pytest_mnnquant.evidence.chart_samples import BINS
 
 CHECKS = ("conversion", "params", "coverage", "weights", "size", "calibration", "accuracy", "latency")
 

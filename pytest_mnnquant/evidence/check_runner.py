@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.checks.accuracy.causes import Suspects
 from pytest_mnnquant.checks.accuracy.check import (
@@ -37,16 +36,17 @@ from pytest_mnnquant.checks.target.check import check_elsewhere
 from pytest_mnnquant.checks.target.mnn_versions import crashed, explained
 from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.config.settings import Limits
-from pytest_mnnquant.gate import UNUSABLE, Unusable, why
+from pytest_mnnquant.evidence.accuracy_search import search
+from pytest_mnnquant.evidence.source import UNUSABLE, Unusable, why
+from pytest_mnnquant.evidence.target_variant import OnTarget
+from pytest_mnnquant.evidence.variant import Case
 from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
-from pytest_mnnquant.ontarget import OnTarget
 from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.proof import FLOAT_MNN, VARIANTS_FLOAT
 from pytest_mnnquant.quantize.recipes import Recipe
 from pytest_mnnquant.quantize.repeat import repeated
 from pytest_mnnquant.runtime.timing import TimingSettings
 from pytest_mnnquant.sources.metric import load_metric
-from pytest_mnnquant.suggest import search
 
 # Where the user set no limit: of 4 bits and fewer less is asked.
 _COSINE: Final = 0.99

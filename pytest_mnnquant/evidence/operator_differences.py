@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
 from pytest_mnnquant.checks.target.check import ElsewhereEvidence, Scales, differences, furthest
-from pytest_mnnquant.gate import Gate
+from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY
 from pytest_mnnquant.runtime.execute import BATCH, Send

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks.target.check import ROUNDING, ElsewhereEvidence
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
-from pytest_mnnquant.gate import Unusable
+from pytest_mnnquant.evidence.operator_differences import looked_at, output_scales
+from pytest_mnnquant.evidence.source import Unusable
+from pytest_mnnquant.evidence.variant import Case
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
-from pytest_mnnquant.operatorwise import looked_at, output_scales
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.child import CRASHED, NativeFailure
 from pytest_mnnquant.runtime.execute import Run

@@ -12,10 +12,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.case import Case
 from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.calibration.samples import spread
-from pytest_mnnquant.gate import UNUSABLE, Unusable
+from pytest_mnnquant.evidence.source import UNUSABLE, Unusable
+from pytest_mnnquant.evidence.variant import Case
 from pytest_mnnquant.mnnfile.model import BadModel, Op
 from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.runtime.execute import tensor_histograms, tensor_ranges
