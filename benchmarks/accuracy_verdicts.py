@@ -30,12 +30,12 @@ from architectures import ARCHITECTURES
 from spoilers import Spoilt
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.checks.finding import FAILED, Result
-from pytest_mnnquant.checks.rules import RULES, Severity
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.findings.finding import FAILED, Result
+from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.sources.spec import Spec
 

@@ -31,12 +31,12 @@ from torch import Tensor, nn
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.checks import CHECKS
-from pytest_mnnquant.checks.finding import Finding
-from pytest_mnnquant.checks.rules import Severity
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.findings.finding import Finding
+from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.runtime.convert import convert, run_converter
 from pytest_mnnquant.sources.spec import Spec, parse_spec

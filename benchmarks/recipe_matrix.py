@@ -26,12 +26,12 @@ from matrix_page import Cell, Rows, optional_versions, render
 
 from pytest_mnnquant.cache.store import Store, versions
 from pytest_mnnquant.checks import CHECKS
-from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, Finding, Result
-from pytest_mnnquant.checks.rules import RULES, Severity
 from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, Finding, Result
+from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.quantize.recipes import MODES, recipe_named
 from pytest_mnnquant.sources.spec import Spec

@@ -25,11 +25,11 @@ from recipe_matrix import RECIPES as MATRIX
 from targets_page import Cell, arm_table, older_table
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.checks.finding import Result
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.evidence.target_variant import on_target
 from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.quantize.recipes import MODES, recipe_named
 from pytest_mnnquant.runtime.timing import LOW, TimingSettings
 from pytest_mnnquant.targets.emulator import CPUS, NAME

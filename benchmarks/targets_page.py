@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_mnnquant.checks.rules import RULES
 from pytest_mnnquant.checks.target.check import ROUNDING
+from pytest_mnnquant.findings.rules import RULES
 
 DIFFERS: Final = "MNQ740"
 _SUMS: Final = 0.01

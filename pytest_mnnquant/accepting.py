@@ -18,12 +18,12 @@ from pytest_mnnquant.baseline.models import BadArtifact, folder_of, kept_model
 from pytest_mnnquant.bench import why_not_timed
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
-from pytest_mnnquant.checks.figures import Figures
-from pytest_mnnquant.checks.finding import FAILED, PASSED, Finding, Result, judge, skipped, without_ignored
-from pytest_mnnquant.checks.roots import rooted
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import UNUSABLE, Gate, Unusable, why
 from pytest_mnnquant.evidence.variant import Case
+from pytest_mnnquant.findings.figures import Figures
+from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, judge, skipped, without_ignored
+from pytest_mnnquant.findings.root_cause import rooted
 from pytest_mnnquant.history.figures import figures_of
 from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint

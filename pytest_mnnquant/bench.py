@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pytest
 
 from pytest_mnnquant.cache.store import file_digest
-from pytest_mnnquant.checks.finding import Finding, Result, judge, skipped
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.check_runner import check, timing_of
 from pytest_mnnquant.evidence.variant import Case
+from pytest_mnnquant.findings.finding import Finding, Result, judge, skipped
 from pytest_mnnquant.runtime.timing import PairedTimes
 
 # How it is said in pytest-benchmark's results who measured.

@@ -11,12 +11,12 @@ import pytest
 
 from pytest_mnnquant import bench
 from pytest_mnnquant.checks.coverage.check import coverage
-from pytest_mnnquant.checks.finding import FAILED, Result
 from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_runner import check as judge
 from pytest_mnnquant.evidence.check_runner import timing_of
 from pytest_mnnquant.evidence.source import Gate, Unusable
 from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.findings.finding import FAILED, Result
 from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.records import keep

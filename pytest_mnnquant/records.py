@@ -11,8 +11,8 @@ from pytest_mnnquant.config import options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_mnnquant.checks.finding import Result
     from pytest_mnnquant.evidence.variant import Case
+    from pytest_mnnquant.findings.finding import Result
 
 #: What an item measured, and its part of the variant's portrait.
 RECORDS = pytest.StashKey[list[tuple["Case", "Result", dict[str, Any]]]]()

@@ -9,12 +9,12 @@ import pytest
 
 from pytest_mnnquant import accepting, bench
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
-from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Result
-from pytest_mnnquant.checks.roots import STILL
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.evidence.target_variant import OnTarget, on_target
 from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.findings.root_cause import STILL
 from pytest_mnnquant.records import keep, keep_baseline
 from pytest_mnnquant.report.failure import failure_text, findings_text
 from pytest_mnnquant.session import Bench, bench_of, is_part, places, variants

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_mnnquant.checks.finding import Result
+from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.checks.rules import RULES
 from pytest_mnnquant.cli.main import main
+from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.report import pages

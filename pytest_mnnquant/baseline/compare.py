@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from pytest_mnnquant.baseline.entry import Entry
 from pytest_mnnquant.checks import BASELINE
-from pytest_mnnquant.checks.figures import NUMBERS, Figures
-from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.findings.figures import NUMBERS, Figures
+from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.metrics.ratio import FEWEST_TO_JUDGE, PairedRatio
 
 # What rounding to six digits and the subtraction of such figures may add.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_mnnquant.checks.figures import Figures
+from pytest_mnnquant.findings.figures import Figures
 
 COSINE: Final = "cosine"
 #: Task metrics that have units of their own; all others of ours are shares of samples.

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.baseline.entry import Entry, Tolerances, usual_tolerances
-from pytest_mnnquant.checks.figures import REAL, WHOLE, Figures
-from pytest_mnnquant.history.fields import BadField, known, mapping, numbers, required, text, texts
+from pytest_mnnquant.findings.figures import REAL, WHOLE, Figures
+from pytest_mnnquant.findings.json_fields import BadField, known, mapping, numbers, required, text, texts
 
 SCHEMA: Final = 1
 #: What a file begins with that git-lfs has not fetched yet.

@@ -10,7 +10,7 @@ from typing import Final
 from pytest_mnnquant.baseline.compare import shown, stored_otherwise
 from pytest_mnnquant.baseline.entry import Entry, usual_tolerances
 from pytest_mnnquant.baseline.file import Accepted, Baseline
-from pytest_mnnquant.checks.figures import NUMBERS, Figures
+from pytest_mnnquant.findings.figures import NUMBERS, Figures
 
 Place = tuple[str, str]
 _NAMED: Final = 2

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.checks.params import ParamsEvidence
+from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.model import Model
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
-from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.structure import CASTS
 from pytest_mnnquant.quantize.recipes import Maker, Recipe
 from pytest_mnnquant.runtime.execute import TracedOp

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.metrics.ratio import FEWEST_TO_JUDGE, PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.structure import CASTS
 from pytest_mnnquant.runtime.host import Host

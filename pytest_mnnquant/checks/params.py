@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.consistency import clamps, zero_points
 from pytest_mnnquant.mnnfile.entries import bind_by_name, bind_by_weights
 from pytest_mnnquant.mnnfile.matching import Match

@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
-from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.calibration import can_compute

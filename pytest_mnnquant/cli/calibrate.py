@@ -13,12 +13,12 @@ from typing import Final
 from pytest_mnnquant.checks.accuracy.causes import Suspects
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
-from pytest_mnnquant.checks.finding import Result
 from pytest_mnnquant.cli.calibration_config import read_config
 from pytest_mnnquant.cli.calibration_samples import Samples, checked_samples
 from pytest_mnnquant.cli.convert_arguments import unwritable
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.cli.verify import Asked, judged
+from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.mnnfile.storage import Storage

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_mnnquant.checks.rules import RULES
 from pytest_mnnquant.cli import history, target
 from pytest_mnnquant.cli.calibrate import calibrated
 from pytest_mnnquant.cli.convert import converted
 from pytest_mnnquant.cli.inspect import difference, difference_text, inspection, inspection_text
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
+from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
 from pytest_mnnquant.report.json_report import plain

@@ -21,11 +21,11 @@ import numpy as np
 from pytest_mnnquant.checks.conversion.check import check_conversion
 from pytest_mnnquant.checks.coverage.causes import explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, coverage, layer_rows
-from pytest_mnnquant.checks.finding import FAILED, Finding, Result, judge
 from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
-from pytest_mnnquant.checks.rules import Severity
 from pytest_mnnquant.checks.size import check_size, size_text
 from pytest_mnnquant.checks.weights.check import check_weights
+from pytest_mnnquant.findings.finding import FAILED, Finding, Result, judge
+from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op

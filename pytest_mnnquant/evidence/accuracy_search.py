@@ -14,8 +14,8 @@ from typing import Any, Final
 from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.checks.accuracy.layers import Losses, ranked
 from pytest_mnnquant.checks.accuracy.proposals import Proposal, Search
-from pytest_mnnquant.checks.finding import PASSED, Result
 from pytest_mnnquant.evidence.variant import Case
+from pytest_mnnquant.findings.finding import PASSED, Result
 from pytest_mnnquant.mnnfile.entries import without
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params

@@ -25,12 +25,9 @@ from pytest_mnnquant.checks.conversion.check import check_conversion
 from pytest_mnnquant.checks.coverage.causes import explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage
 from pytest_mnnquant.checks.execution import check_execution
-from pytest_mnnquant.checks.finding import FAILED, PASSED, SKIPPED, Result, judge, skipped, without_ignored
 from pytest_mnnquant.checks.latency import check_latency, limit_on
 from pytest_mnnquant.checks.memory import check_memory
 from pytest_mnnquant.checks.params import check_params
-from pytest_mnnquant.checks.roots import STILL, rooted
-from pytest_mnnquant.checks.rules import Severity
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.target.check import check_elsewhere
 from pytest_mnnquant.checks.target.mnn_versions import crashed, explained
@@ -40,6 +37,9 @@ from pytest_mnnquant.evidence.accuracy_search import search
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable, why
 from pytest_mnnquant.evidence.target_variant import OnTarget
 from pytest_mnnquant.evidence.variant import Case
+from pytest_mnnquant.findings.finding import FAILED, PASSED, SKIPPED, Result, judge, skipped, without_ignored
+from pytest_mnnquant.findings.root_cause import STILL, rooted
+from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
 from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.proof import FLOAT_MNN, VARIANTS_FLOAT

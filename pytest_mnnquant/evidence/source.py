@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from pytest_mnnquant.cache.store import Store, file_digest
 from pytest_mnnquant.checks.conversion.check import FLOAT_SOURCE
-from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.config.settings import ModelSettings
+from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.mnnfile.model import BadModel, Model
 from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
 from pytest_mnnquant.runtime.child import NativeFailure

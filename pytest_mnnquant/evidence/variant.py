@@ -17,12 +17,12 @@ from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.calibration.check import CalibrationEvidence
 from pytest_mnnquant.checks.coverage.check import LayerRow, coverage, layer_rows
-from pytest_mnnquant.checks.finding import Finding, Result
 from pytest_mnnquant.checks.params import ParamsEvidence, relate
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.calibration import calibration_evidence
 from pytest_mnnquant.evidence.layer_losses import layer_losses
 from pytest_mnnquant.evidence.source import UNUSABLE, Gate, Unusable, file_json, why
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers

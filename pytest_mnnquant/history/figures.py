@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from pytest_mnnquant.checks import BASELINE
-from pytest_mnnquant.checks.figures import NUMBERS, REAL, WHOLE, Figures, label_of
-from pytest_mnnquant.checks.finding import FAILED
+from pytest_mnnquant.findings.figures import NUMBERS, REAL, WHOLE, Figures, label_of
+from pytest_mnnquant.findings.finding import FAILED
 from pytest_mnnquant.runtime.timing import LOW
 
 __all__: Final = ["NUMBERS", "Figures", "figures_of", "figures_of_report", "label_of"]

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.baseline.write import write_whole
-from pytest_mnnquant.checks.figures import REAL, WHOLE, Figures
-from pytest_mnnquant.history.fields import BadField, mapping, numbers, text
+from pytest_mnnquant.findings.figures import REAL, WHOLE, Figures
+from pytest_mnnquant.findings.json_fields import BadField, mapping, numbers, text
 
 #: The key of our part of a file.
 KEY: Final = "mnnquant"

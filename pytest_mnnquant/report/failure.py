@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from pytest_mnnquant.checks.finding import Finding, Result
-from pytest_mnnquant.checks.rules import Severity
+from pytest_mnnquant.findings.finding import Finding, Result
+from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.report.width import cut, shown, width, wrapped
 
 #: A failure takes no more lines than this, on a terminal of so many columns.

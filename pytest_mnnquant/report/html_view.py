@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_mnnquant.checks.figures import label_of
+from pytest_mnnquant.findings.figures import label_of
 from pytest_mnnquant.report.html_figures import EMPTY, Cell, cells, details
 from pytest_mnnquant.report.html_layers import LayerView, layer_views
 from pytest_mnnquant.report.places import place_table, places_of

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED
 from pytest_mnnquant.report.modes import compare_modes
 from pytest_mnnquant.report.places import places_of
 

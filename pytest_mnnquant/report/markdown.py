@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.checks.figures import label_of
+from pytest_mnnquant.findings.figures import label_of
 from pytest_mnnquant.report.places import TITLE, PlaceRow, place_table, places_of
 from pytest_mnnquant.report.rows import FAILED, FIGURES, Json, Told, rows_of, told, verdict_of, worst
 from pytest_mnnquant.report.width import cut, shown

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_mnnquant.checks.figures import label_of
+from pytest_mnnquant.findings.figures import label_of
 from pytest_mnnquant.report.json_report import united
 from pytest_mnnquant.report.modes import compare_modes, comparison_lines
 from pytest_mnnquant.report.places import place_lines, places_of

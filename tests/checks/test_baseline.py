@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pytest_mnnquant.baseline.compare import Evidence, check_baseline
 from pytest_mnnquant.baseline.entry import Entry, Tolerances
-from pytest_mnnquant.checks.figures import NUMBERS
-from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
+from pytest_mnnquant.findings.figures import NUMBERS
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
 from pytest_mnnquant.metrics.ratio import PairedRatio
 from tests.history.accepted import HOST, entry, figures
 

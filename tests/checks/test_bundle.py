@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.checks.bundle import check_bundle
-from pytest_mnnquant.checks.finding import FAILED, PASSED
 from pytest_mnnquant.checks.params import ParamsEvidence
+from pytest_mnnquant.findings.finding import FAILED, PASSED
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.quantize.prepare import Prepared

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pytest_mnnquant.checks.conversion.check import check_conversion
-from pytest_mnnquant.checks.finding import INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.metrics.agreement import Agreement, agreement
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, coverage, layer_rows
-from pytest_mnnquant.checks.finding import FAILED, PASSED, Result
+from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.execution import check_execution
-from pytest_mnnquant.checks.finding import INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.recipes import RECIPES

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pytest_mnnquant.checks import CHECKS
-from pytest_mnnquant.checks.finding import (
+from pytest_mnnquant.findings.finding import (
     FAILED,
     INCONCLUSIVE,
     PASSED,
@@ -17,7 +17,7 @@ from pytest_mnnquant.checks.finding import (
     skipped,
     without_ignored,
 )
-from pytest_mnnquant.checks.rules import RULES, Severity
+from pytest_mnnquant.findings.rules import RULES, Severity
 
 ERROR, WARNING, GAP = Finding("MNQ401", "float"), Finding("MNQ804", "mixed"), Finding("MNQ003", "no clock")
 

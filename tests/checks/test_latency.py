@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED
 from pytest_mnnquant.checks.latency import check_latency, limit_on
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED
 from pytest_mnnquant.runtime.host import Host
 from pytest_mnnquant.runtime.timing import OpTime, PairedTimes
 from tests.evidence import codes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED
 from pytest_mnnquant.checks.memory import check_memory
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED
 from pytest_mnnquant.runtime.timing import MemoryUse
 from tests.evidence import codes
 

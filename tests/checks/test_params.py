@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_mnnquant.checks.finding import FAILED, PASSED, Result
 from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
+from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import LayerParams, Params, WeightParams, read_params, write_params

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_mnnquant.checks.accuracy.proposals import Proposal, Search, with_search
-from pytest_mnnquant.checks.finding import Finding, judge
+from pytest_mnnquant.findings.finding import Finding, judge
 
 
 def proposal(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_mnnquant.checks.finding import FAILED, PASSED, Finding, Result, judge
-from pytest_mnnquant.checks.roots import rooted
-from pytest_mnnquant.checks.rules import Severity
+from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, judge
+from pytest_mnnquant.findings.root_cause import rooted
+from pytest_mnnquant.findings.rules import Severity
 
 
 def told(**checks: list[Finding]) -> dict[str, Result]:

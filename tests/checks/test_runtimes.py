@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_mnnquant.checks.finding import Finding
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes, crashed, explained
+from pytest_mnnquant.findings.finding import Finding
 
 OLD = Runtimes("3.0.0", "3.6.1", "3.6.1", "w8-sym")
 SAME = Runtimes("3.6.1", "3.6.1", "3.2.0")

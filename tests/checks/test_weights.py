@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_mnnquant.checks.finding import FAILED, PASSED, Result
 from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.checks.weights.errors import WeightError, weight_errors
+from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Floats, Model, read_model
 from pytest_mnnquant.mnnfile.params import read_params, write_params

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.checks.rules import RULES, Severity
+from pytest_mnnquant.findings.rules import RULES, Severity
 from tests.conftest import ROOT
 from tests.docs.conftest import page
 

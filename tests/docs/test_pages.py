@@ -19,7 +19,7 @@ import yaml
 from pymdownx.slugs import slugify
 
 from pytest_mnnquant.checks import BASELINE, CHECKS
-from pytest_mnnquant.checks.rules import RULES
+from pytest_mnnquant.findings.rules import RULES
 from tests.conftest import ROOT
 from tests.docs.book import blocks, commands, plain
 from tests.docs.conftest import DOCS, page

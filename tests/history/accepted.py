@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pytest_mnnquant.baseline.entry import Entry, Tolerances, rounded
 from pytest_mnnquant.baseline.file import Accepted, Baseline
-from pytest_mnnquant.checks.figures import Figures
+from pytest_mnnquant.findings.figures import Figures
 
 HOST = {"machine": "x86_64", "processor": "one", "threads": "1"}
 

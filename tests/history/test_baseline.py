@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pytest_mnnquant.baseline.entry import Entry, Tolerances, rounded, usual_tolerances
 from pytest_mnnquant.baseline.file import SCHEMA, BadBaseline, Baseline, as_text, parsed, read_baseline
 from pytest_mnnquant.baseline.update import updated
-from pytest_mnnquant.history.fields import BadField
+from pytest_mnnquant.findings.json_fields import BadField
 from tests.history.accepted import HOST, baseline, baselines, entry, figures
 
 

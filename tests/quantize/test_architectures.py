@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.checks.finding import PASSED
 from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.findings.finding import PASSED
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.conftest import FIXTURES, ROOT, TIMEOUT, quietly
 

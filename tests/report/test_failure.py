@@ -11,8 +11,8 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.checks.finding import Finding, judge, skipped
-from pytest_mnnquant.checks.rules import RULES
+from pytest_mnnquant.findings.finding import Finding, judge, skipped
+from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.report.failure import COLUMNS, LINES, failure_text, findings_text
 from pytest_mnnquant.report.width import width
 

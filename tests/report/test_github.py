@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.checks.finding import Finding, judge
+from pytest_mnnquant.findings.finding import Finding, judge
 from pytest_mnnquant.report.github import append_summary, commands
 from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.report.markdown import render

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.checks.rules import RULES
+from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.report.files import write_report
 from pytest_mnnquant.report.html import page, portraits
 from pytest_mnnquant.report.html_pages import rule_pages

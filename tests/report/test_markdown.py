@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from pytest_mnnquant.checks.finding import Finding, Result, judge, skipped
+from pytest_mnnquant.findings.finding import Finding, Result, judge, skipped
 from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.report.markdown import LIMIT, render
 from tests.report.test_terminal import full, record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pytest_mnnquant.checks.finding import Finding, judge, skipped
+from pytest_mnnquant.findings.finding import Finding, judge, skipped
 from pytest_mnnquant.report.properties import properties
 
 

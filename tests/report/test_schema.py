@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
-from pytest_mnnquant.checks.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, judge, skipped
-from pytest_mnnquant.checks.rules import RULES, Severity
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, judge, skipped
+from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.report.json_report import build_report, plain
 from tests.report.schema import SCHEMA, VALIDATOR, assert_fits_schema
 from tests.report.test_json_report import record

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.checks.finding import Finding, Result, judge, skipped
+from pytest_mnnquant.findings.finding import Finding, Result, judge, skipped
 from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.report.rows import FIGURES, rows_of
 from pytest_mnnquant.report.terminal import write_summary

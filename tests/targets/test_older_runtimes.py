@@ -13,12 +13,12 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.checks.finding import FAILED, PASSED, Finding, Result
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.evidence.target_variant import on_target
 from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result
 from pytest_mnnquant.sources.spec import parse_spec
 from pytest_mnnquant.targets.emulator import Emulator
 from pytest_mnnquant.targets.naming import own_command

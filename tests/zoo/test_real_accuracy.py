@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.checks.finding import FAILED, PASSED, Finding
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.zoo.faces import FACE, Patches, overlap, patches
 from tests.zoo.rounding import output_of, rounded

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.checks.finding import PASSED
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.findings.finding import PASSED
 from pytest_mnnquant.mnnfile.ledger import account
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 

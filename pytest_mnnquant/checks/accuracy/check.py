@@ -17,7 +17,7 @@ from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.outputs import Outputs, broken
 from pytest_mnnquant.checks.accuracy.similarity import figures, unlike
 from pytest_mnnquant.checks.accuracy.task_metric import Compared, below_floor, judge_task
-from pytest_mnnquant.checks.finding import FAILED, Finding, Result, judge
+from pytest_mnnquant.findings.finding import FAILED, Finding, Result, judge
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.metrics.task import MetricError, metric_named, output_for, scores
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.confidence import Estimate, samples_to_tell
 from pytest_mnnquant.metrics.task import TaskMetric
 

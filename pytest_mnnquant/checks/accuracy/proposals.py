@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_mnnquant.checks.finding import FAILED, Result
 from pytest_mnnquant.checks.size import size_text
+from pytest_mnnquant.findings.finding import FAILED, Result
 
 _TOLD: Final = 3
 _LISTED: Final = 5

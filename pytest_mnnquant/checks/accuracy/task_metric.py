@@ -18,7 +18,7 @@ from pytest_mnnquant.checks.accuracy.limits import (
     unbounded,
     verdict,
 )
-from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics import confidence
 from pytest_mnnquant.metrics.confidence import Estimate
 from pytest_mnnquant.metrics.task import Indices, Scores, TaskMetric

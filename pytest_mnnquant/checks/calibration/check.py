@@ -19,8 +19,8 @@ from pytest_mnnquant.checks.calibration.ranges import (
     stability_metrics,
 )
 from pytest_mnnquant.checks.calibration.samples import judge_samples
-from pytest_mnnquant.checks.finding import Finding, Result, judge
-from pytest_mnnquant.checks.rules import Severity
+from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.quantize.record import Record, Watched
 from pytest_mnnquant.sources.data import Dataset
 

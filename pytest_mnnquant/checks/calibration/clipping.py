@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.runtime.execute import Losses
 
 # Share of a tensor's energy. Measured on 15 networks, 5 observers and 18 calibration sets: where the task metric did

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.findings.finding import Finding
 
 # What MNN's documentation advises.
 LEAST: Final = 100

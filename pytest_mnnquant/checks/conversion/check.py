@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_mnnquant.checks.conversion.steps import differs
-from pytest_mnnquant.checks.finding import Finding, Result, judge
+from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Model

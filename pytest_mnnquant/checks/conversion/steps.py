@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.quantize.proof import FLOAT_MNN, ONNX, PYTORCH, Step, told
 

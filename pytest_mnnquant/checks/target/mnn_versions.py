@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_mnnquant.checks.finding import Finding
-from pytest_mnnquant.checks.rules import Severity
+from pytest_mnnquant.findings.finding import Finding
+from pytest_mnnquant.findings.rules import Severity
 
 
 @dataclass(frozen=True, slots=True)

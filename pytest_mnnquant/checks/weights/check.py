@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pytest_mnnquant.checks.finding import Finding, Result, judge
 from pytest_mnnquant.checks.weights.errors import WeightError, weight_errors, weights_of
+from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.consistency import contradictions, impossible_scales
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Model, Op

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.checks.finding import Finding
+from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import BadModel, Floats, Model, Op
 from pytest_mnnquant.mnnfile.storage import Affine, Storage

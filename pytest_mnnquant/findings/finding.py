@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_mnnquant.checks.rules import NOT_IGNORABLE, RULES, Rule, Severity
+from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES, Rule, Severity
 
 PASSED, FAILED, SKIPPED, INCONCLUSIVE = "passed", "failed", "skipped", "inconclusive"
 

@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pytest_mnnquant.checks.finding import Finding, Result
-from pytest_mnnquant.checks.rules import Severity
+from pytest_mnnquant.findings.finding import Finding, Result
+from pytest_mnnquant.findings.rules import Severity
 
 #: Checks that judge files alone: they can be asked at any time, and cost little.
 STILL: Final = ("conversion", "bundle", "params", "coverage", "weights", "size")
