@@ -28,7 +28,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.history.steps import Step, noisy_steps
+from pytest_mnnquant.history.change_points import Step, noisy_steps
 
 COMMITS: Final = 60
 SIZES: Final = (0.03, 0.05, 0.10)

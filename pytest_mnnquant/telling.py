@@ -11,8 +11,8 @@ import pytest
 
 from pytest_mnnquant.bench import hush
 from pytest_mnnquant.cache.store import versions
+from pytest_mnnquant.history.as_json import past_runs
 from pytest_mnnquant.history.figures import figures_of_report
-from pytest_mnnquant.history.plainly import past_runs
 from pytest_mnnquant.history.recorder import Recorder
 from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.quantize.recipes import recipe_named

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.history.steps import FEWEST, Found, exact_steps, noisy_steps
+from pytest_mnnquant.history.change_points import FEWEST, Found, exact_steps, noisy_steps
 
 Array = npt.NDArray[Any]
 

@@ -6,6 +6,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.history.change_points import FEWEST
 from pytest_mnnquant.history.figures import NUMBERS
 from pytest_mnnquant.history.series import (
     NOISY,
@@ -19,7 +20,6 @@ from pytest_mnnquant.history.series import (
     histories,
     machine_for,
 )
-from pytest_mnnquant.history.steps import FEWEST
 from pytest_mnnquant.history.storage import read_runs
 
 #: What is told of each run.
