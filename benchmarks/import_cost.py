@@ -22,7 +22,7 @@ def test_nothing():
     loaded = [name for name in {HEAVY!r} if name in sys.modules]
     assert not loaded, loaded
 """
-WITH: list[str] = ["-p", "pytest_mnnquant.plugin"]
+WITH: list[str] = ["-p", "pytest_mnnquant.plugin.hooks"]
 WITHOUT: list[str] = []
 # No other plugin: what they cost is not ours to tell.
 ENVIRONMENT = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}

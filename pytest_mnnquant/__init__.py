@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_mnnquant.assertions import (
+    from pytest_mnnquant.plugin.assertions import (
         assert_accuracy,
         assert_bundle_complete,
         assert_calibration_sufficient,
@@ -37,7 +37,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from pytest_mnnquant import assertions
+        from pytest_mnnquant.plugin import assertions
 
         return getattr(assertions, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import execnet
 import pytest
 
-from pytest_mnnquant.workers import _being_started
+from pytest_mnnquant.plugin.xdist_workers import _being_started
 
 
 def setup_node(spec: execnet.XSpec) -> None:

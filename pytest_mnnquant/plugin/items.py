@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_mnnquant import accepting, bench
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import Gate
@@ -15,9 +14,10 @@ from pytest_mnnquant.evidence.target_variant import OnTarget, on_target
 from pytest_mnnquant.evidence.variant import Case, case_of
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.findings.root_cause import STILL
-from pytest_mnnquant.records import keep, keep_baseline
+from pytest_mnnquant.plugin import baseline_items, benchmark
+from pytest_mnnquant.plugin.records import keep, keep_baseline
+from pytest_mnnquant.plugin.session import Bench, bench_of, is_part, places, variants
 from pytest_mnnquant.report.failure import failure_text, findings_text
-from pytest_mnnquant.session import Bench, bench_of, is_part, places, variants
 
 _CONVERSION: Final = "conversion"
 _EXECUTION: Final = "execution"
@@ -92,7 +92,7 @@ class CheckItem(_PlainItem):
             pytest.skip(blocker)
         result = self.judge(state)
         keep(self, self.case, result)
-        bench.add_figures(self.config, self.case, result)
+        benchmark.add_figures(self.config, self.case, result)
         if result.outcome == PASSED:
             return
         if result.outcome == FAILED or (state.settings.strict and result.is_open):
@@ -104,9 +104,9 @@ class CheckItem(_PlainItem):
         strict = state.settings.strict
         if self.check == "latency":
             limits = self.case.gate.settings.limits
-            return bench.latency(self.config, self, self.case, limits, strict, self._beside(state))
+            return benchmark.latency(self.config, self, self.case, limits, strict, self._beside(state))
         if self.check == BASELINE:
-            return accepting.judged(self.config, self.case, self.nodeid, self._beside(state))
+            return baseline_items.judged(self.config, self.case, self.nodeid, self._beside(state))
         return check(self.case, self.check, strict=strict, beside=self._beside(state))
 
     def _beside(self, state: Bench) -> set[str]:
@@ -150,7 +150,7 @@ class EntriesItem(_PlainItem):
 
     def runtest(self) -> None:
         """Judge."""
-        result = accepting.check_entries(self.config)
+        result = baseline_items.check_entries(self.config)
         keep_baseline(self, bench_of(self.config).settings.baseline or self.path, result)
         if result.outcome == FAILED:
             raise CheckFailed(findings_text(f"{self.nodeid} failed:", result))

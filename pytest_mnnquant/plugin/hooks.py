@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant import fixtures, records
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.config import options
+from pytest_mnnquant.plugin import fixtures, records
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,18 +27,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"mnn_{check}: the {check} check of a collected model")
     updates = config.getoption("mnn_update_baseline", False)
     if options.is_asked(config) or updates or options.may_hold_ids(config.args):
-        from pytest_mnnquant import session, workers
+        from pytest_mnnquant.plugin import session, xdist_workers
 
-        workers.hold_versions(config)
+        xdist_workers.hold_versions(config)
         session.start(config)
-        workers.hold_files(config)
+        xdist_workers.hold_files(config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str] | None:
     """Say which versions and models are at work."""
     if not options.is_asked(config):
         return None
-    from pytest_mnnquant.telling import header
+    from pytest_mnnquant.plugin.reporting import header
 
     return header(config)
 
@@ -52,15 +52,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Add the items of the models that were asked for, before -k, -m and --lf choose."""
     if options.is_asked(config):
-        from pytest_mnnquant import suite
+        from pytest_mnnquant.plugin import items
 
-        items[:] = [*suite.collect(session), *items]
+        items[:] = [*items.collect(session), *items]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Remember which items will run, so that a check knows whether the one it depends on does."""
     if options.is_asked(session.config):
-        from pytest_mnnquant.session import bench_of
+        from pytest_mnnquant.plugin.session import bench_of
 
         bench_of(session.config).selected = frozenset(item.nodeid for item in session.items)
 
@@ -86,7 +86,7 @@ def _told_plainly(config: pytest.Config) -> Iterator[None]:
         yield
     except Exception as error:
         if options.is_asked(config):
-            from pytest_mnnquant.workers import unstarted
+            from pytest_mnnquant.plugin.xdist_workers import unstarted
 
             if told := unstarted(config, error):
                 raise told from None
@@ -97,7 +97,7 @@ def _told_plainly(config: pytest.Config) -> Iterator[None]:
 def pytest_configure_node(node: Any) -> None:
     """Tell xdist's workers what they must know."""
     if options.is_asked(node.config):
-        from pytest_mnnquant.workers import tell
+        from pytest_mnnquant.plugin.xdist_workers import tell
 
         tell(node)
 
@@ -106,7 +106,7 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_testnodedown(node: Any, error: object) -> None:
     """End the run where one of xdist's workers can't work."""
     if options.is_asked(node.config):
-        from pytest_mnnquant.workers import refuse
+        from pytest_mnnquant.plugin.xdist_workers import refuse
 
         refuse(node, error)
 
@@ -116,7 +116,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Over several hosts, keep the items of a variant together."""
     if not options.is_asked(config):
         return None
-    from pytest_mnnquant.spreading import scheduler
+    from pytest_mnnquant.plugin.xdist_scheduler import scheduler
 
     return scheduler(config, log)
 
@@ -130,7 +130,11 @@ def pytest_runtest_makereport(
     if call.when == "call":
         report.mnnquant = records.kept(item)  # type: ignore[attr-defined]
         report.mnnquant_baseline = records.kept_baseline(item)  # type: ignore[attr-defined]
-    if report.skipped and type(item).__module__ == "pytest_mnnquant.suite" and isinstance(report.longrepr, tuple):
+    if (
+        report.skipped
+        and type(item).__module__ == "pytest_mnnquant.plugin.items"
+        and isinstance(report.longrepr, tuple)
+    ):
         # -rs names the place of a skip: that is the check, not the line of ours that skips it.
         report.longrepr = (item.nodeid, 1, report.longrepr[2])
     return report
@@ -160,7 +164,7 @@ class Records:
         self.found.extend(new)
         self.baseline = getattr(report, "mnnquant_baseline", None) or self.baseline
         if new and not hasattr(self.config, "workerinput"):
-            from pytest_mnnquant.telling import keep_history
+            from pytest_mnnquant.plugin.reporting import keep_history
 
             keep_history(self.config, self.found)
 
@@ -168,7 +172,7 @@ class Records:
         """Write the reports, once, where all records arrive."""
         self.found.sort(key=lambda record: int(record["order"]))
         if (self.found or options.is_asked(self.config)) and not hasattr(self.config, "workerinput"):
-            from pytest_mnnquant.telling import keep_history, report_of, write_reports
+            from pytest_mnnquant.plugin.reporting import keep_history, report_of, write_reports
 
             unkept = keep_history(self.config, self.found, ended=session)
             self.report = report_of(self.config, self.found, self.baseline)
@@ -178,7 +182,7 @@ class Records:
             if self.ended and (lost := session.testscollected - len(self.ended)) > 0:
                 self.warnings.append(f"{lost} of {session.testscollected} tests did not run, and are not told above")
             if self.config.getoption("mnn_update_baseline", None):
-                from pytest_mnnquant.updating import update
+                from pytest_mnnquant.plugin.baseline_update import update
 
                 told = update(session, self.found)
                 self.accepted = told.lines
@@ -191,7 +195,7 @@ class Records:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show one table a model."""
         if self.report:
-            from pytest_mnnquant.telling import tell
+            from pytest_mnnquant.plugin.reporting import tell
 
             tell(terminalreporter, self.report, self.found)
         for line in self.accepted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_mnnquant.quantized import Quantized
+from pytest_mnnquant.plugin.quantized_model import Quantized
 
 
 def assert_converted(quantized: Quantized) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_mnnquant.bench import hush
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.history.as_json import past_runs
 from pytest_mnnquant.history.figures import figures_of_report
-from pytest_mnnquant.history.recorder import Recorder
 from pytest_mnnquant.history.storage import storage_folder
+from pytest_mnnquant.plugin.benchmark import hush
+from pytest_mnnquant.plugin.history_recorder import Recorder
+from pytest_mnnquant.plugin.session import bench_of, variants
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.report.files import write_report
 from pytest_mnnquant.report.github import append_summary, commands
@@ -22,7 +23,6 @@ from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.report.terminal import write_summary
 from pytest_mnnquant.report.width import wrapped
 from pytest_mnnquant.runtime.host import host_facts
-from pytest_mnnquant.session import bench_of, variants
 
 # So many models are named in the header.
 _NAMED: Final = 8

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pytest_mnnquant.config.settings import ModelSettings
     from pytest_mnnquant.metrics.ratio import PairedRatio
     from pytest_mnnquant.mnnfile.model import Model
-    from pytest_mnnquant.quantized import Quantized
+    from pytest_mnnquant.plugin.quantized_model import Quantized
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def mnn_quantized(
     mnn_tolerances: dict[str, Any],
 ) -> Quantized:
     """One quantized model; the test runs once for each recipe and mode."""
-    from pytest_mnnquant.quantized import quantized_for
+    from pytest_mnnquant.plugin.quantized_model import quantized_for
 
     data = (mnn_calibration, mnn_evaluation)
     return quantized_for(request.node, mnn_model, mnn_recipe, mnn_mode, *data, mnn_tolerances)
@@ -80,7 +80,7 @@ def mnn_quantized(
 @pytest.fixture
 def mnn_float(request: pytest.FixtureRequest, mnn_model: Any, mnn_calibration: Any, mnn_evaluation: Any) -> Model:
     """The float model that quantized ones are compared with."""
-    from pytest_mnnquant.quantized import float_for
+    from pytest_mnnquant.plugin.quantized_model import float_for
 
     return float_for(request.node, mnn_model, mnn_calibration, mnn_evaluation)
 
@@ -105,7 +105,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     wanted = set(metafunc.fixturenames)
     if not wanted & {"mnn_model", "mnn_recipe", "mnn_mode"}:
         return
-    from pytest_mnnquant.session import bench_of
+    from pytest_mnnquant.plugin.session import bench_of
     from pytest_mnnquant.sources.spec import SourceError
 
     marked = marker_values(metafunc.definition)

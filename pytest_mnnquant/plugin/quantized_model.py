@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-from pytest_mnnquant import bench
 from pytest_mnnquant.checks.coverage.check import coverage
 from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_runner import check as judge
@@ -19,9 +18,10 @@ from pytest_mnnquant.evidence.variant import Case, case_of
 from pytest_mnnquant.findings.finding import FAILED, Result
 from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.records import keep
+from pytest_mnnquant.plugin import benchmark
+from pytest_mnnquant.plugin.records import keep
+from pytest_mnnquant.plugin.session import bench_of
 from pytest_mnnquant.report.failure import failure_text
-from pytest_mnnquant.session import bench_of
 from pytest_mnnquant.sources.spec import SourceError
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class Quantized:
     def _judge(self, check: str, limits: Limits) -> Result:
         strict = bench_of(self._node.config).settings.strict
         if check == "latency":
-            return bench.latency(self._node.config, self._node, self._case, limits, strict)
+            return benchmark.latency(self._node.config, self._node, self._case, limits, strict)
         return judge(self._case, check, limits, strict)
 
     def latency(self) -> PairedRatio:

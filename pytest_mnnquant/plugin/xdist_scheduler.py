@@ -8,7 +8,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import parse_tx_spec_config
 
-from pytest_mnnquant.session import bench_of, with_variants
+from pytest_mnnquant.plugin.session import bench_of, with_variants
 
 # Those of xdist's ways that would part a variant; `loadfile` keeps whole models together, and groups are the user's.
 _PARTING: Final = ("load", "worksteal", "loadscope")

@@ -15,7 +15,6 @@ from pytest_mnnquant.baseline.compare import Evidence, check_baseline
 from pytest_mnnquant.baseline.entry import Entry, rounded
 from pytest_mnnquant.baseline.file import BadBaseline
 from pytest_mnnquant.baseline.models import BadArtifact, folder_of, kept_model
-from pytest_mnnquant.bench import why_not_timed
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.evidence.check_runner import check
@@ -27,11 +26,12 @@ from pytest_mnnquant.findings.root_cause import rooted
 from pytest_mnnquant.history.figures import figures_of
 from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
+from pytest_mnnquant.plugin.benchmark import why_not_timed
+from pytest_mnnquant.plugin.session import Bench, bench_of, variants
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.runtime.execute import renamed
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.timing import paired_times
-from pytest_mnnquant.session import Bench, bench_of, variants
 from pytest_mnnquant.sources.presence import why_gone
 from pytest_mnnquant.sources.spec import MODEL_SUFFIXES
 

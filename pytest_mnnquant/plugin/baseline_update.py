@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_mnnquant.accepting import chooses_variants, stale
 from pytest_mnnquant.baseline import models
 from pytest_mnnquant.baseline.entry import Entry, usual_tolerances
 from pytest_mnnquant.baseline.file import BadBaseline, Baseline
@@ -21,8 +20,9 @@ from pytest_mnnquant.checks import BASELINE
 from pytest_mnnquant.history.figures import figures_of, label_of
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
+from pytest_mnnquant.plugin.baseline_items import chooses_variants, stale
+from pytest_mnnquant.plugin.session import bench_of
 from pytest_mnnquant.report.json_report import build_report
-from pytest_mnnquant.session import bench_of
 
 # Options that leave out items of the suite, by pytest's names of their values.
 _NARROWING: Final = ("keyword", "markexpr", "mnn_ids", "lf", "deselect", "stepwise")
