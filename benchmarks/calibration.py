@@ -38,12 +38,12 @@ from pytest_mnnquant.evidence.source import Gate, Unusable
 from pytest_mnnquant.evidence.variant import case_of
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.quantize.binding import bind
 from pytest_mnnquant.quantize.calibration import int8_layers
-from pytest_mnnquant.quantize.carry import carried, watched_ops
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.propagation import carried, watched_ops
 from pytest_mnnquant.quantize.ranges import calibrate_torch
 from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.quantize.tensor_binding import bind
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.pytorch import as_tensors
 from pytest_mnnquant.sources.spec import Spec

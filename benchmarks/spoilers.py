@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from pytest_mnnquant.evidence.variant import Case
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, read_params, write_params
-from pytest_mnnquant.quantize.makers import FLOAT, MADE, PARAMS_NAME
-from pytest_mnnquant.quantize.prepare import export_float
+from pytest_mnnquant.quantize.float_model import export_float
+from pytest_mnnquant.quantize.quantizers import FLOAT, MADE, PARAMS_NAME
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.data import Dataset

@@ -19,8 +19,8 @@ import onnx
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import read_params, write_params
-from pytest_mnnquant.quantize.makers import PARAMS_NAME
-from pytest_mnnquant.quantize.prepare import Choices, prepare
+from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.quantizers import PARAMS_NAME
 from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.runtime.convert import convert

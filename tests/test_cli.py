@@ -9,7 +9,7 @@ import pytest
 
 from pytest_mnnquant.cli.main import main
 from pytest_mnnquant.findings.rules import RULES
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.report import pages
 

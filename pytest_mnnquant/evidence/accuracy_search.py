@@ -19,7 +19,7 @@ from pytest_mnnquant.findings.finding import PASSED, Result
 from pytest_mnnquant.mnnfile.entries import without
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
-from pytest_mnnquant.quantize.makers import MADE, PARAMS_NAME
+from pytest_mnnquant.quantize.quantizers import MADE, PARAMS_NAME
 from pytest_mnnquant.quantize.recipes import OBSERVERS, Maker, Recipe, recipe_named
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.child import NativeFailure

@@ -15,7 +15,7 @@ from pytest_mnnquant.checks.accuracy.task_metric import Compared
 from pytest_mnnquant.checks.calibration.samples import spread
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.layers import LayerRun, layer_errors
 from pytest_mnnquant.sources.data import Dataset
@@ -71,7 +71,7 @@ def _some(data: Dataset) -> tuple[Outputs, npt.NDArray[Any] | None]:
 def _modules(source: Prepared, base: Model, layers: list[Op], data: Dataset, limits: dict[str, Any]) -> dict[str, str]:
     if source.network is None:
         return {}
-    from pytest_mnnquant.quantize.binding import bind
+    from pytest_mnnquant.quantize.tensor_binding import bind
 
     return bind(source.network, base, tuple(layers), data, **limits).modules
 

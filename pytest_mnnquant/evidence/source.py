@@ -17,7 +17,7 @@ from pytest_mnnquant.checks.conversion.check import FLOAT_SOURCE
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.mnnfile.model import BadModel, Model
-from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.runtime.timing import MemoryUse

@@ -29,9 +29,9 @@ from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.params import BadParams, DoubledParams, read_params, write_params
 from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
-from pytest_mnnquant.quantize.carry import carried
-from pytest_mnnquant.quantize.makers import PARAMS_NAME, is_skipped
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.propagation import carried
+from pytest_mnnquant.quantize.quantizers import PARAMS_NAME, is_skipped
 from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.runtime.child import run_job

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams, write_params
-from pytest_mnnquant.quantize.carry import Carried
+from pytest_mnnquant.quantize.propagation import Carried
 
 # Codes -127..127 as mnncompress uses them: symmetric kernels never see -128.
 _LOWEST, _HIGHEST = -127, 127

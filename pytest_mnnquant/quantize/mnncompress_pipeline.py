@@ -15,7 +15,7 @@ from pytest_mnnquant.sources.pytorch import export_options, flat_outputs, quiet
 from pytest_mnnquant.sources.spec import SourceError, describe
 
 if TYPE_CHECKING:
-    from pytest_mnnquant.quantize.watching import Calibration
+    from pytest_mnnquant.quantize.pipeline_monitor import Calibration
 
 _ONNX, _PARAMS = "quant_model.onnx", "compress_params_index.bin"
 _KNOWN = (torch.nn.Conv2d, torch.nn.Linear)

@@ -20,8 +20,8 @@ from pytest_mnnquant.sources.data import Dataset
 if TYPE_CHECKING:
     import torch
 
-    from pytest_mnnquant.quantize.binding import Binding
-    from pytest_mnnquant.quantize.observe import Value
+    from pytest_mnnquant.quantize.tensor_binding import Binding
+    from pytest_mnnquant.quantize.torch_watch import Value
 
 MINMAX: Final = recipe_named("int8")
 Batches = npt.NDArray[np.float64]
@@ -95,7 +95,7 @@ def calibrate_torch(
     In train mode BatchNorm uses and updates its statistics, as it would in a user's own calibration: the copy that
     comes back is what such a pipeline would ship.
     """
-    from pytest_mnnquant.quantize.collect import extremes, histograms
+    from pytest_mnnquant.quantize.torch_ranges import extremes, histograms
 
     training = mode == "train"
     calibrated = copy.deepcopy(network).train() if training else network

@@ -12,7 +12,7 @@ from pytest_mnnquant.checks.params import ParamsEvidence
 from pytest_mnnquant.findings.finding import FAILED, PASSED
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import Params
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
 from tests.conftest import Workshop
 from tests.evidence import codes
 

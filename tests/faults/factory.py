@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.runtime.convert import convert

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from pytest_mnnquant.mnnfile.model import Model, read_model
-from pytest_mnnquant.quantize import repeat
+from pytest_mnnquant.quantize import convert_twice
 from pytest_mnnquant.runtime.convert import convert
 from tests.conftest import FIXTURES
 from tests.faults.factory import FIRST, NET, Factory
@@ -126,7 +126,7 @@ def second_differs(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
                 source = _nudged(source, output.with_name(f"nudged{suffix}"))
             return convert(source, output, flags, timeout=timeout)
 
-        monkeypatch.setattr(repeat, "convert", wavering)
+        monkeypatch.setattr(convert_twice, "convert", wavering)
 
     return plant
 

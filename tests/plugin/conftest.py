@@ -16,7 +16,7 @@ import torch
 import torch._inductor.test_operators
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.quantize.prepare import Choices, prepare
+from pytest_mnnquant.quantize.float_model import Choices, prepare
 from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.sources.spec import parse_spec

@@ -10,8 +10,8 @@ import torch
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params, settled
-from pytest_mnnquant.quantize.carry import Carried, carried, has_fused_relu
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.propagation import Carried, carried, has_fused_relu
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.sources.data import Dataset

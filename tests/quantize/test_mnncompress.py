@@ -18,8 +18,8 @@ from pytest_mnnquant.mnnfile.entries import bind_by_name, repaired
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.params import Params, read_params, write_params
 from pytest_mnnquant.quantize import mnncompress_pipeline, pipeline
+from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.pipeline import MNNCOMPRESS, Made, run_pipeline
-from pytest_mnnquant.quantize.prepare import Prepared
 from pytest_mnnquant.quantize.record import Watched
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.execute import run

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pytest_mnnquant.quantize.observe import Value, watched
+from pytest_mnnquant.quantize.torch_watch import Value, watched
 from pytest_mnnquant.sources.pytorch import quiet
 from tests.smallnets import Restless
 

@@ -14,9 +14,17 @@ from torch.nn import functional
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.metrics.agreement import is_same
-from pytest_mnnquant.quantize import proof
-from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
-from pytest_mnnquant.quantize.proof import FLOAT_MNN, NOT_INSTALLED, ONNX, PYTORCH, Step, is_proven, steps_from_pytorch
+from pytest_mnnquant.quantize import conversion_proof
+from pytest_mnnquant.quantize.conversion_proof import (
+    FLOAT_MNN,
+    NOT_INSTALLED,
+    ONNX,
+    PYTORCH,
+    Step,
+    is_proven,
+    steps_from_pytorch,
+)
+from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.conftest import TIMEOUT, Workshop, quietly
 from tests.smallnets import TwoWays
@@ -160,4 +168,6 @@ def test_a_stale_float_model_is_no_fault_of_a_step(store: Store, tmp_path: Path)
 
 def test_figures_are_compared_by_name() -> None:
     with pytest.raises(ValueError, match="the float model has no output 'b'; it has: a, c"):
-        proof.compare({"a": np.ones((2, 2)), "b": np.ones((2, 2))}, {"a": np.ones((2, 2)), "c": np.ones((2, 2))})
+        conversion_proof.compare(
+            {"a": np.ones((2, 2)), "b": np.ones((2, 2))}, {"a": np.ones((2, 2)), "c": np.ones((2, 2))}
+        )

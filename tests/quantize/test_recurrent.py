@@ -12,7 +12,7 @@ from torch import nn
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.mnnfile.params import read_params, write_params
-from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.recurrent import hidden_states, recurrent_layers, recurrent_ranges
 from pytest_mnnquant.quantize.variant import make_variant

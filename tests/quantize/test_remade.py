@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
-from pytest_mnnquant.quantize.proof import CALIBRATED, VARIANTS_FLOAT, is_proven
+from pytest_mnnquant.quantize.conversion_proof import CALIBRATED, VARIANTS_FLOAT, is_proven
+from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.sources.spec import SourceError, Spec

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.quantize.prepare import Choices, prepare
+from pytest_mnnquant.quantize.float_model import Choices, prepare
 from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.runtime.execute import run

@@ -13,8 +13,8 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.metrics.agreement import accuracy
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.params import read_params
-from pytest_mnnquant.quantize.makers import is_skipped
-from pytest_mnnquant.quantize.prepare import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.quantizers import is_skipped
 from pytest_mnnquant.quantize.recipes import RECIPES, recipe_named
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.runtime.execute import run

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_mnnquant.cli.inspect import difference, difference_text, inspection, inspection_text
 from pytest_mnnquant.mnnfile.model import Model, read_model
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.report.json_report import plain
 from tests.conftest import Workshop

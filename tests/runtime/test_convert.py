@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_mnnquant.mnnfile.model import read_model
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.convert import convert
 from tests.conftest import TIMEOUT

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.execute import Grid, code_losses, run, tensor_ranges, tensor_values

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_mnnquant.quantize.collect import extremes
-from pytest_mnnquant.quantize.observe import Value
+from pytest_mnnquant.quantize.torch_ranges import extremes
+from pytest_mnnquant.quantize.torch_watch import Value
 from pytest_mnnquant.runtime import runner
 from pytest_mnnquant.runtime.child import NativeFailure, run_job
 from pytest_mnnquant.runtime.progress import advance, is_heard, listen

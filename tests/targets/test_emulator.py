@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.execute import run
 from pytest_mnnquant.targets.checking import checked

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.execute import Arrays, run
 from pytest_mnnquant.runtime.timing import TimingSettings, memory_use, paired_times

@@ -16,7 +16,7 @@ from torch import nn
 
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.storage import Floats
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.execute import run
 from tests.conftest import TIMEOUT, Workshop
 from tests.tools.conftest import Net, Result, by_hand, without_uuid, write_sample
@@ -26,7 +26,7 @@ WIDTH = 320
 _VARIANTS = """
 import json, sys
 from pathlib import Path
-from pytest_mnnquant.quantize.prepare import Choices, prepare
+from pytest_mnnquant.quantize.float_model import Choices, prepare
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.variant import make_variant

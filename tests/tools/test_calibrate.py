@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pytest_mnnquant.mnnfile.model import Model, read_model
-from pytest_mnnquant.quantize.prepare import Prepared
+from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from tests.conftest import Workshop
 from tests.smallnets import PoolNet, Residual, TwoWays, Words

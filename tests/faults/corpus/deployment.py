@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.quantize.prepare import Choices, prepare
+from pytest_mnnquant.quantize.float_model import Choices, prepare
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 from tests.faults.corpus.mnnquant import retrained

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import nn
 
-from pytest_mnnquant.quantize.prepare import Choices, Prepared
+from pytest_mnnquant.quantize.float_model import Choices, Prepared
 from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.variant import make_variant
 from tests.conftest import FIXTURES, TIMEOUT, quietly

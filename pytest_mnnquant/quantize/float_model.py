@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_mnnquant.cache.store import Store, file_digest
 from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, read_model
-from pytest_mnnquant.quantize.proof import (
+from pytest_mnnquant.quantize.conversion_proof import (
     FLOAT_MNN,
     ONNX,
     PROOF_SAMPLES,
@@ -24,7 +24,7 @@ from pytest_mnnquant.quantize.proof import (
     proof_from_onnx,
     steps_from_pytorch,
 )
-from pytest_mnnquant.quantize.repeat import convert_twice
+from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.execute import Run, run
 from pytest_mnnquant.sources.data import Dataset, as_dataset, load_data

@@ -19,15 +19,15 @@ from pytest_mnnquant.mnnfile.entries import layers_of, repaired
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import LayerParams, Params, WeightParams, read_params, write_params
 from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params, settled
-from pytest_mnnquant.quantize.carry import carried, watched_ops
+from pytest_mnnquant.quantize.convert_twice import convert_twice
+from pytest_mnnquant.quantize.float_model import Choices, Prepared
 from pytest_mnnquant.quantize.observers import describe
 from pytest_mnnquant.quantize.offline import quantize_offline
-from pytest_mnnquant.quantize.prepare import Choices, Prepared
+from pytest_mnnquant.quantize.propagation import carried, watched_ops
 from pytest_mnnquant.quantize.ranges import Calibrated, calibrate_runtime
+from pytest_mnnquant.quantize.re_export import export_again
 from pytest_mnnquant.quantize.recipes import Maker, Recipe
 from pytest_mnnquant.quantize.record import Record, save_record
-from pytest_mnnquant.quantize.remade import export_again
-from pytest_mnnquant.quantize.repeat import convert_twice
 from pytest_mnnquant.runtime.execute import BATCH
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import DataError, SourceError
@@ -103,10 +103,10 @@ def by_calibration(job: Job, folder: Path) -> Facts:
 
 
 def _in_torch(job: Job, folder: Path) -> Facts:
-    from pytest_mnnquant.quantize.binding import bind
-    from pytest_mnnquant.quantize.norms import loose_norms, with_plain_norms
     from pytest_mnnquant.quantize.ranges import calibrate_torch
     from pytest_mnnquant.quantize.recurrent import recurrent_layers, recurrent_ranges
+    from pytest_mnnquant.quantize.tensor_binding import bind
+    from pytest_mnnquant.quantize.unfolded_batchnorm import loose_norms, with_plain_norms
 
     assert job.data is not None
     source, choices, data = job.source, job.choices, job.data
@@ -208,7 +208,7 @@ def _modules(job: Job) -> dict[str, str]:
     """The user's own module for each layer, found where a pattern of layers to skip may mean it."""
     if not job.skip or job.source.network is None or job.source.data is None:
         return {}
-    from pytest_mnnquant.quantize.binding import bind
+    from pytest_mnnquant.quantize.tensor_binding import bind
 
     source = job.source
     network: Any = source.network

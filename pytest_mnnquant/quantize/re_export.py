@@ -15,8 +15,16 @@ import numpy as np
 
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.prepare import Choices, Prepared, export_float
-from pytest_mnnquant.quantize.proof import CALIBRATED, PROOF_SAMPLES, VARIANTS_FLOAT, Step, by_name, compare, told
+from pytest_mnnquant.quantize.conversion_proof import (
+    CALIBRATED,
+    PROOF_SAMPLES,
+    VARIANTS_FLOAT,
+    Step,
+    by_name,
+    compare,
+    told,
+)
+from pytest_mnnquant.quantize.float_model import Choices, Prepared, export_float
 from pytest_mnnquant.runtime.execute import run
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import SourceError
