@@ -42,8 +42,8 @@ from pytest_mnnquant.quantize.calibration import int8_layers
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.propagation import carried, watched_ops
 from pytest_mnnquant.quantize.ranges import calibrate_torch
-from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.tensor_binding import bind
+from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.pytorch import as_tensors
 from pytest_mnnquant.sources.spec import Spec

@@ -37,7 +37,7 @@ from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.evidence.variant import Case, case_of
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.findings.rules import Severity
-from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import convert, run_converter
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 

@@ -33,7 +33,7 @@ from pytest_mnnquant.evidence.variant import Case, case_of
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, Finding, Result
 from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.metrics.agreement import agreement
-from pytest_mnnquant.quantize.recipes import MODES, recipe_named
+from pytest_mnnquant.recipes.recipe import MODES, recipe_named
 from pytest_mnnquant.sources.spec import Spec
 
 RECIPES: Final = (

@@ -30,7 +30,7 @@ from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.evidence.target_variant import on_target
 from pytest_mnnquant.evidence.variant import Case, case_of
 from pytest_mnnquant.findings.finding import Result
-from pytest_mnnquant.quantize.recipes import MODES, recipe_named
+from pytest_mnnquant.recipes.recipe import MODES, recipe_named
 from pytest_mnnquant.runtime.timing import LOW, TimingSettings
 from pytest_mnnquant.targets.emulator import CPUS, NAME
 from pytest_mnnquant.targets.naming import target_named

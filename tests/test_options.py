@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.config.options import BY_NAME, OPTIONS, Option, command_line, is_asked, may_hold_ids, table_values
-from pytest_mnnquant.quantize.recipes import MODES
+from pytest_mnnquant.recipes.recipe import MODES
 from pytest_mnnquant.sources.pytorch import EXPORTERS
 
 ANYTHING = st.recursive(

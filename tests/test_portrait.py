@@ -14,7 +14,7 @@ from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.chart_samples import BINS, portrait
 from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.evidence.variant import Case
-from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.timing import TimingSettings
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import FIXTURES, quietly

@@ -10,7 +10,7 @@ from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.calibration import can_compute
-from pytest_mnnquant.quantize.recipes import Recipe, can_block, recipe_named
+from pytest_mnnquant.recipes.recipe import Recipe, can_block, recipe_named
 
 TOLERANCE: Final = 0.03
 # Bytes of flatbuffer tables that a quantized layer adds, measured on MNN 3.6.1 (benchmarks/size_prediction.py):

@@ -22,7 +22,7 @@ from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.convert import place
 from pytest_mnnquant.runtime.execute import Run, run

@@ -23,7 +23,7 @@ from pytest_mnnquant.cli.inspect import difference, difference_text, inspection,
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
+from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
 from pytest_mnnquant.report.json_report import plain
 from pytest_mnnquant.report.pages import rule_page
 from pytest_mnnquant.runtime.child import NativeFailure

@@ -33,7 +33,7 @@ from pytest_mnnquant.mnnfile.params import Params, write_params
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
 from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.quantizers import is_skipped
-from pytest_mnnquant.quantize.recipes import Recipe
+from pytest_mnnquant.recipes.recipe import Recipe
 from pytest_mnnquant.report.failure import IN_REPORT, failure_text
 
 _COVERAGE = 0.99

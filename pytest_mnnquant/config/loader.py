@@ -13,7 +13,7 @@ from pytest_mnnquant.checks.accuracy.task_metric import NO_LIMIT
 from pytest_mnnquant.config.options import command_line, table_values
 from pytest_mnnquant.config.settings import ModelSettings, Settings, model_settings
 from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES
-from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.sources.images import parse_preprocess, undeclared
 from pytest_mnnquant.sources.metric import load_metric
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec

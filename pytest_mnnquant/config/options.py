@@ -86,7 +86,7 @@ class Option:
         if not isinstance(value, str):
             raise ValueError(f"{where}: {value!r} is not text")
         if self.name == "recipe":
-            from pytest_mnnquant.quantize.recipes import recipe_named  # only where a recipe is given: it loads numpy
+            from pytest_mnnquant.recipes.recipe import recipe_named  # only where a recipe is given: it loads numpy
 
             try:
                 recipe_named(value)

@@ -20,8 +20,8 @@ from pytest_mnnquant.mnnfile.entries import without
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
 from pytest_mnnquant.quantize.quantizers import MADE, PARAMS_NAME
-from pytest_mnnquant.quantize.recipes import OBSERVERS, Maker, Recipe, recipe_named
 from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.recipes.recipe import OBSERVERS, Maker, Recipe, recipe_named
 from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.convert import convert
 

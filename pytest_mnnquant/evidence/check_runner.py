@@ -44,7 +44,7 @@ from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
 from pytest_mnnquant.quantize.calibration import can_compute
 from pytest_mnnquant.quantize.conversion_proof import FLOAT_MNN, VARIANTS_FLOAT
 from pytest_mnnquant.quantize.convert_twice import repeated
-from pytest_mnnquant.quantize.recipes import Recipe
+from pytest_mnnquant.recipes.recipe import Recipe
 from pytest_mnnquant.runtime.timing import TimingSettings
 from pytest_mnnquant.sources.metric import load_metric
 

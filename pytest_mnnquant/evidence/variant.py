@@ -32,8 +32,8 @@ from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.propagation import carried
 from pytest_mnnquant.quantize.quantizers import PARAMS_NAME, is_skipped
-from pytest_mnnquant.quantize.recipes import Recipe, recipe_named
 from pytest_mnnquant.quantize.variant import Variant, make_variant
+from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
 from pytest_mnnquant.runtime.child import run_job
 from pytest_mnnquant.runtime.execute import Run, Send, run
 from pytest_mnnquant.runtime.host import Host, host_facts

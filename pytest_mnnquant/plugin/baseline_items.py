@@ -28,7 +28,7 @@ from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.plugin.benchmark import why_not_timed
 from pytest_mnnquant.plugin.session import Bench, bench_of, variants
-from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.execute import renamed
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.timing import paired_times

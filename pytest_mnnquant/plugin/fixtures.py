@@ -137,7 +137,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 
 def _variants(settings: ModelSettings, marked: dict[str, Any], brings_model: bool) -> Iterator[tuple[str, str | None]]:
-    from pytest_mnnquant.quantize.recipes import MODES, recipe_named
+    from pytest_mnnquant.recipes.recipe import MODES, recipe_named
 
     recipes = tuple(marked.get("recipes", settings.recipes))
     modes = tuple(marked.get("modes", settings.modes))
@@ -158,7 +158,7 @@ def _variants(settings: ModelSettings, marked: dict[str, Any], brings_model: boo
 
 
 def _title(recipe: str, mode: str | None) -> str:
-    from pytest_mnnquant.quantize.recipes import recipe_named
+    from pytest_mnnquant.recipes.recipe import recipe_named
 
     return recipe_named(recipe).name + (f"-{mode}" if mode else "")
 

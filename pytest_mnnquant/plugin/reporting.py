@@ -16,7 +16,7 @@ from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.plugin.benchmark import hush
 from pytest_mnnquant.plugin.history_recorder import Recorder
 from pytest_mnnquant.plugin.session import bench_of, variants
-from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.report.files import write_report
 from pytest_mnnquant.report.github import append_summary, commands
 from pytest_mnnquant.report.json_report import build_report

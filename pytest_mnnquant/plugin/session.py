@@ -21,7 +21,7 @@ from pytest_mnnquant.config.options import of_ours
 from pytest_mnnquant.config.settings import ModelSettings, Settings
 from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.plugin.progress_line import Progress
-from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.report.files import renderer
 from pytest_mnnquant.runtime.progress import listen
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec

@@ -11,7 +11,7 @@ from pytest_mnnquant.cache.store import file_digest, versions
 from pytest_mnnquant.config import options
 from pytest_mnnquant.plugin.records import ELSEWHERE
 from pytest_mnnquant.plugin.session import Bench, bench_of
-from pytest_mnnquant.quantize.recipes import recipe_named
+from pytest_mnnquant.recipes.recipe import recipe_named
 
 _VERSIONS: Final = "mnnquant_versions"
 _FILES: Final = "mnnquant_files"

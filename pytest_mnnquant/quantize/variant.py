@@ -14,8 +14,8 @@ from pytest_mnnquant.quantize.conversion_proof import Step
 from pytest_mnnquant.quantize.float_model import Choices, Prepared
 from pytest_mnnquant.quantize.quantizers import FLOAT, MADE, MAKE, Job
 from pytest_mnnquant.quantize.re_export import load_chain
-from pytest_mnnquant.quantize.recipes import Recipe
 from pytest_mnnquant.quantize.record import Record, load_record
+from pytest_mnnquant.recipes.recipe import Recipe
 from pytest_mnnquant.sources.spec import SourceError
 
 _FACTS = "facts.json"

@@ -15,7 +15,7 @@ from pytest_mnnquant.checks.params import Misnamed, ParamsEvidence
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.quantize.recipes import RECIPES
+from pytest_mnnquant.recipes.recipe import RECIPES
 from tests.evidence import as_int8, layer, model, with_weights
 
 LAYER = layer("conv")

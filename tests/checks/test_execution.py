@@ -13,7 +13,7 @@ from pytest_mnnquant.checks.execution import check_execution
 from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.quantize.recipes import RECIPES
+from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.runtime.execute import TracedOp
 from tests.evidence import as_int8, codes, layer, with_weights
 

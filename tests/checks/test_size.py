@@ -11,8 +11,8 @@ from pytest_mnnquant.checks.coverage.check import LayerRow, layer_rows
 from pytest_mnnquant.checks.size import check_size, expected_bytes
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
-from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.recipes.recipe import RECIPES
 from tests.conftest import Workshop
 from tests.evidence import codes
 

@@ -17,8 +17,8 @@ from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Floats, Model, read_model
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.recipes.recipe import recipe_named
 from tests.conftest import Workshop
 from tests.evidence import codes
 from tests.smallnets import one_layer

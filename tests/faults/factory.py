@@ -14,8 +14,8 @@ import torch
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
-from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.variant import make_variant
+from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.spec import Spec, load_module, parse_spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly

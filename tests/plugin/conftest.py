@@ -17,8 +17,8 @@ import torch._inductor.test_operators
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.float_model import Choices, prepare
-from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.variant import make_variant
+from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import TIMEOUT, quietly
 

@@ -24,8 +24,8 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Choices, prepare
 from pytest_mnnquant.quantize.quantizers import PARAMS_NAME
-from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.variant import make_variant
+from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.report.width import width
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.spec import parse_spec

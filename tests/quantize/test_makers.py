@@ -15,8 +15,8 @@ from pytest_mnnquant.checks.coverage.check import coverage, layer_rows
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.params import read_params
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
-from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.variant import Variant, make_variant
+from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.sources.spec import DataError, SourceError, Spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 

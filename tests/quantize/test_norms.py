@@ -16,9 +16,9 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.calibration import int8_layers, make_params, save_params
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
-from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.unfolded_batchnorm import MultiplyAdd, loose_norms, with_plain_norms
 from pytest_mnnquant.quantize.variant import make_variant
+from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.runtime.execute import run
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import digest

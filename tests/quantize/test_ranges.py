@@ -10,8 +10,8 @@ import torch
 from pytest_mnnquant.quantize.calibration import int8_layers
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.ranges import MINMAX, Calibrated, calibrate_runtime, calibrate_torch
-from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.tensor_binding import Binding
+from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import digest
 from tests.conftest import TIMEOUT, Workshop

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
-from pytest_mnnquant.quantize.recipes import MODES, RECIPES, Maker, recipe_named
+from pytest_mnnquant.recipes.recipe import MODES, RECIPES, Maker, recipe_named
 from tests.evidence import stored
 
 INT8 = stored(64, Storage.INTEGER, 8, full_int8=True)

@@ -13,9 +13,9 @@ from torch import nn
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
-from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.recurrent import hidden_states, recurrent_layers, recurrent_ranges
 from pytest_mnnquant.quantize.variant import make_variant
+from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.execute import run
 from pytest_mnnquant.sources.data import Dataset

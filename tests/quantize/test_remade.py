@@ -14,8 +14,8 @@ from torch.nn import functional
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.conversion_proof import CALIBRATED, VARIANTS_FLOAT, is_proven
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
-from pytest_mnnquant.quantize.recipes import RECIPES
 from pytest_mnnquant.quantize.variant import Variant, make_variant
+from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.sources.spec import SourceError, Spec
 from tests.conftest import TIMEOUT, Workshop, quietly
 from tests.smallnets import Loose

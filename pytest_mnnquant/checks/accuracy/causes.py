@@ -7,7 +7,7 @@ from typing import Final
 
 from pytest_mnnquant.checks.execution import ADD_RELU, ADD_RELU_REMEDY, INT8_SCALE, INT8_SCALE_REMEDY
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.quantize.recipes import Maker, Recipe
+from pytest_mnnquant.recipes.recipe import Maker, Recipe
 
 # A BatchNorm mean that calibration moved by this many standard deviations makes another model of it.
 _MUCH_DRIFT: Final = 0.5

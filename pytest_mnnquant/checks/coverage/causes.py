@@ -10,7 +10,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.calibration import can_compute
-from pytest_mnnquant.quantize.recipes import Maker, Recipe
+from pytest_mnnquant.recipes.recipe import Maker, Recipe
 
 _SKIP: Final = "if it shall stay as it is: --mnn-skip-layer '{name}'"
 

@@ -11,7 +11,7 @@ from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.calibration import can_compute
-from pytest_mnnquant.quantize.recipes import Recipe
+from pytest_mnnquant.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.quantize.float_model import Choices, Prepared
-from pytest_mnnquant.quantize.recipes import recipe_named
 from pytest_mnnquant.quantize.variant import make_variant
+from pytest_mnnquant.recipes.recipe import recipe_named
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 from tests.faults.corpus.converter import FC1, GARMENT, misnamed
 from tests.faults.corpus.params_files import FLAG, W8, edited_guide, healthy, weight_only
