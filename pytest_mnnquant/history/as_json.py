@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.history.change_points import FEWEST
-from pytest_mnnquant.history.figures import NUMBERS
 from pytest_mnnquant.history.series import (
     NOISY,
     Commit,
@@ -21,6 +20,7 @@ from pytest_mnnquant.history.series import (
     machine_for,
 )
 from pytest_mnnquant.history.storage import read_runs
+from pytest_mnnquant.report.figures import NUMBERS
 
 #: What is told of each run.
 OF_FIGURES: Final = (

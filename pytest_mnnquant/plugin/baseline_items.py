@@ -23,12 +23,12 @@ from pytest_mnnquant.evidence.variant import Case
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, judge, skipped, without_ignored
 from pytest_mnnquant.findings.root_cause import rooted
-from pytest_mnnquant.history.figures import figures_of
 from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.plugin.benchmark import why_not_timed
 from pytest_mnnquant.plugin.session import Bench, bench_of, variants
 from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.report.figures import figures_of
 from pytest_mnnquant.runtime.execute import renamed
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.timing import paired_times

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_mnnquant.history.figures import NUMBERS, Figures, label_of
 from pytest_mnnquant.history.storage import (
     DETACHED,
     KEY,
@@ -27,6 +26,7 @@ from pytest_mnnquant.history.storage import (
     part_of,
     write_run,
 )
+from pytest_mnnquant.report.figures import NUMBERS, Figures, label_of
 
 #: Seconds between two writes while the run goes on.
 _PAUSE: Final = 2.0

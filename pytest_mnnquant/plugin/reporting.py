@@ -11,12 +11,12 @@ import pytest
 
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.history.as_json import past_runs
-from pytest_mnnquant.history.figures import figures_of_report
 from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.plugin.benchmark import hush
 from pytest_mnnquant.plugin.history_recorder import Recorder
 from pytest_mnnquant.plugin.session import bench_of, variants
 from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.report.figures import figures_of_report
 from pytest_mnnquant.report.files import write_report
 from pytest_mnnquant.report.github import append_summary, commands
 from pytest_mnnquant.report.json_report import build_report
