@@ -49,7 +49,7 @@ from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, write_exact_copy
 from pytest_mnnquant.quantize.quantizers import PARAMS_NAME
 from pytest_mnnquant.runtime.convert import convert
-from pytest_mnnquant.runtime.execute import TracedOp
+from pytest_mnnquant.runtime.inference import TracedOp
 from pytest_mnnquant.sources.spec import Spec
 from pytest_mnnquant.targets.target import NoTarget
 

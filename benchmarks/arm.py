@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import read_model
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.emulator import CPUS, NAME, Emulator, cache_folder
 from pytest_mnnquant.targets.setting_up import set_up as set_emulator_up

@@ -34,9 +34,9 @@ from pytest_mnnquant.cache.store import Store  # noqa: E402
 from pytest_mnnquant.mnnfile.flatbuffer import BadModel  # noqa: E402
 from pytest_mnnquant.mnnfile.model import Model, read_model  # noqa: E402
 from pytest_mnnquant.mnnfile.params import BadParams, read_params  # noqa: E402
-from pytest_mnnquant.runtime.child import NativeFailure  # noqa: E402
 from pytest_mnnquant.runtime.convert import run_converter  # noqa: E402
-from pytest_mnnquant.runtime.execute import run  # noqa: E402
+from pytest_mnnquant.runtime.inference import run  # noqa: E402
+from pytest_mnnquant.runtime.jobs import NativeFailure  # noqa: E402
 from tests.faults.corpus.every import FAULTS  # noqa: E402
 from tests.faults.corpus.plan import Fault, Planted  # noqa: E402
 from tests.faults.factory import Factory  # noqa: E402

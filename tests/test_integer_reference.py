@@ -20,7 +20,7 @@ from torch import nn
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right, write_exact_copy
 from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params
-from pytest_mnnquant.runtime.execute import run, tensor_ranges
+from pytest_mnnquant.runtime.inference import run, tensor_ranges
 from tests.conftest import ROOT, TIMEOUT, Workshop
 
 ZEROS = (-127, -56, 0, 33)

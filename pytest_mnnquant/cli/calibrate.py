@@ -23,10 +23,10 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import recipe_named
-from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.convert import place
-from pytest_mnnquant.runtime.execute import Run, run
-from pytest_mnnquant.runtime.offline import mnnquant
+from pytest_mnnquant.runtime.inference import Run, run
+from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.mnnquant import mnnquant
 
 # The largest step between two codes that any real network needs; uninitialized memory gives far more.
 _SANE_SCALE: Final = 1e6

@@ -26,7 +26,7 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
 from pytest_mnnquant.report.json_report import plain
 from pytest_mnnquant.report.pages import rule_page
-from pytest_mnnquant.runtime.child import NativeFailure
+from pytest_mnnquant.runtime.jobs import NativeFailure
 
 _ENOUGH = 0.99
 _TIMEOUT = 300.0

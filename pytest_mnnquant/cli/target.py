@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.config.loader import configured_targets
-from pytest_mnnquant.runtime.child import NativeFailure
+from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.emulator import NAME, Emulator
 from pytest_mnnquant.targets.naming import target_named

@@ -22,8 +22,8 @@ from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
 from pytest_mnnquant.quantize.quantizers import MADE, PARAMS_NAME
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.recipe import OBSERVERS, Maker, Recipe, recipe_named
-from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.convert import convert
+from pytest_mnnquant.runtime.jobs import NativeFailure
 
 # So many of the worst layers are left float, one number after another.
 _COUNTS: Final = (1, 2, 3, 5, 8, 12, 20)

@@ -15,7 +15,7 @@ from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.record import Record
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.execute import Grid, code_losses, tensor_ranges
+from pytest_mnnquant.runtime.inference import Grid, code_losses, tensor_ranges
 
 # Enough to see whether ranges settle, where another tool calibrated and kept none.
 _MOST_OBSERVED: Final = 320

@@ -18,7 +18,7 @@ from pytest_mnnquant.evidence.source import UNUSABLE, Unusable
 from pytest_mnnquant.evidence.variant import Case
 from pytest_mnnquant.mnnfile.model import BadModel, Op
 from pytest_mnnquant.mnnfile.storage import Floats
-from pytest_mnnquant.runtime.execute import tensor_histograms, tensor_ranges
+from pytest_mnnquant.runtime.inference import tensor_histograms, tensor_ranges
 from pytest_mnnquant.sources.data import Dataset
 
 BINS: Final = 48

@@ -17,7 +17,7 @@ from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.layers import LayerRun, layer_errors
+from pytest_mnnquant.runtime.layer_errors import LayerRun, layer_errors
 from pytest_mnnquant.sources.data import Dataset
 
 _SAMPLES: Final = 64

@@ -14,8 +14,8 @@ from pytest_mnnquant.checks.target.check import ElsewhereEvidence, Scales, diffe
 from pytest_mnnquant.evidence.source import Gate
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY
-from pytest_mnnquant.runtime.execute import BATCH, Send
-from pytest_mnnquant.runtime.operators import carried_on, operators_elsewhere, operators_here
+from pytest_mnnquant.runtime.inference import BATCH, Send
+from pytest_mnnquant.runtime.operator_outputs import carried_on, operators_elsewhere, operators_here
 
 # The batch that differs most is looked at operator by operator, or so many bytes of it.
 _HELD: Final = 256e6

@@ -17,10 +17,10 @@ from pytest_mnnquant.evidence.variant import Case
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.child import CRASHED, NativeFailure
-from pytest_mnnquant.runtime.execute import Run
 from pytest_mnnquant.runtime.host import Host
-from pytest_mnnquant.runtime.operators import LOOPS
+from pytest_mnnquant.runtime.inference import Run
+from pytest_mnnquant.runtime.jobs import CRASHED, NativeFailure
+from pytest_mnnquant.runtime.operator_outputs import LOOPS
 from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure, own_mnn
 
 

@@ -34,9 +34,9 @@ from pytest_mnnquant.quantize.propagation import carried
 from pytest_mnnquant.quantize.quantizers import PARAMS_NAME, is_skipped
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
-from pytest_mnnquant.runtime.child import run_job
-from pytest_mnnquant.runtime.execute import Run, Send, run
 from pytest_mnnquant.runtime.host import Host, host_facts
+from pytest_mnnquant.runtime.inference import Run, Send, run
+from pytest_mnnquant.runtime.jobs import run_job
 from pytest_mnnquant.runtime.timing import (
     MemoryUse,
     OpTime,

@@ -29,8 +29,8 @@ from pytest_mnnquant.plugin.benchmark import why_not_timed
 from pytest_mnnquant.plugin.session import Bench, bench_of, variants
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.report.figures import figures_of
-from pytest_mnnquant.runtime.execute import renamed
 from pytest_mnnquant.runtime.host import host_facts
+from pytest_mnnquant.runtime.inference import renamed
 from pytest_mnnquant.runtime.timing import paired_times
 from pytest_mnnquant.sources.presence import why_gone
 from pytest_mnnquant.sources.spec import MODEL_SUFFIXES

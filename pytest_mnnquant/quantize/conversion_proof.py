@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from pytest_mnnquant.metrics.agreement import SAME, Agreement, agreement, is_same
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.runtime.execute import Arrays, Run
-from pytest_mnnquant.runtime.onnx_run import has_onnxruntime, run_onnx
+from pytest_mnnquant.runtime.inference import Arrays, Run
+from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.onnxruntime import has_onnxruntime, run_onnx
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]

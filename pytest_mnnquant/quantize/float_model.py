@@ -25,8 +25,8 @@ from pytest_mnnquant.quantize.conversion_proof import (
     steps_from_pytorch,
 )
 from pytest_mnnquant.quantize.convert_twice import convert_twice
-from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.runtime.execute import Run, run
+from pytest_mnnquant.runtime.inference import Run, run
+from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.sources.data import Dataset, as_dataset, load_data
 from pytest_mnnquant.sources.images import Preprocess
 from pytest_mnnquant.sources.onnx_data import require_external_data, require_float

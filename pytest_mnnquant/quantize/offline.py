@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.runtime.offline import mnnquant
+from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.mnnquant import mnnquant
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import DataError, SourceError
 

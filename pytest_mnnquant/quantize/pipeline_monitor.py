@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from pytest_mnnquant.quantize.ranges import batchnorm_drift
 from pytest_mnnquant.quantize.record import Watched
-from pytest_mnnquant.runtime.execute import BATCH
+from pytest_mnnquant.runtime.inference import BATCH
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import as_tensors
 

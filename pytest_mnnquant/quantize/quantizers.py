@@ -28,7 +28,7 @@ from pytest_mnnquant.quantize.ranges import Calibrated, calibrate_runtime
 from pytest_mnnquant.quantize.re_export import export_again
 from pytest_mnnquant.quantize.record import Record, save_record
 from pytest_mnnquant.recipes.recipe import Maker, Recipe
-from pytest_mnnquant.runtime.execute import BATCH
+from pytest_mnnquant.runtime.inference import BATCH
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import DataError, SourceError
 

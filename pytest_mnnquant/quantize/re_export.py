@@ -25,7 +25,7 @@ from pytest_mnnquant.quantize.conversion_proof import (
     told,
 )
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, export_float
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import SourceError
 

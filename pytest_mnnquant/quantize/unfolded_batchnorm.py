@@ -17,7 +17,7 @@ import torch
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.tensor_binding import Moments, moments
 from pytest_mnnquant.quantize.torch_watch import Value, watched
-from pytest_mnnquant.runtime.execute import tensor_values
+from pytest_mnnquant.runtime.inference import tensor_values
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import as_tensors, quiet
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.runtime.child import NativeFailure, run_job, tail
+from pytest_mnnquant.runtime.jobs import NativeFailure, run_job, tail
 
 _ALL: Final = 10_000
 _EXTERNAL: Final = ".__convert_external_data.bin"

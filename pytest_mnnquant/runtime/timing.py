@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from pytest_mnnquant.metrics.ratio import FEWEST, paired_ratio
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.runtime.child import run_job
-from pytest_mnnquant.runtime.execute import Arrays, Job, Send, renamed, traced
 from pytest_mnnquant.runtime.host import Host, host_facts, host_told
+from pytest_mnnquant.runtime.inference import Arrays, Job, Send, renamed, traced
+from pytest_mnnquant.runtime.jobs import run_job
 
 _PROGRAM: Final = Path(__file__).with_name("timer.py")
 #: MNN's numbers for `precision`; it ignores texts that it does not know.

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.runtime.child import NativeFailure, run_job
+from pytest_mnnquant.runtime.jobs import NativeFailure, run_job
 from pytest_mnnquant.sources.spec import DataError
 
 #: To paste into pyproject.toml; the means and factors are those of many ImageNet models.

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from pytest_mnnquant.mnnfile.model import read_model
-from pytest_mnnquant.runtime.child import run_job
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.jobs import run_job
 from pytest_mnnquant.targets.target import NO_TIME, NO_TRACE, UNSAID, Target, TargetFailure
 
 

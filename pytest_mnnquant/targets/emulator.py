@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.runtime.child import RUNNER
-from pytest_mnnquant.runtime.standing import Standing
+from pytest_mnnquant.runtime.jobs import RUNNER
+from pytest_mnnquant.runtime.worker import Standing
 from pytest_mnnquant.targets.target import NoTarget, Target
 
 NAME: Final = "aarch64"

@@ -10,9 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_mnnquant.runtime.child import RUNNER, NativeFailure, Ready, run_job, tail
-from pytest_mnnquant.runtime.execute import Send
 from pytest_mnnquant.runtime.host import Host, host_told
+from pytest_mnnquant.runtime.inference import Send
+from pytest_mnnquant.runtime.jobs import RUNNER, NativeFailure, Ready, run_job, tail
 from pytest_mnnquant.runtime.runner import OTHER_MNN, sha256  # Both ends of the protocol hash alike.
 
 HOST: Final = "host"

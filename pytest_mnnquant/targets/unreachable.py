@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import Final
 
-from pytest_mnnquant.runtime.child import NativeFailure
+from pytest_mnnquant.runtime.jobs import NativeFailure
 
 #: The exit status by which a Python that is too old is known.
 TOO_OLD: Final = 98

@@ -14,7 +14,7 @@ from pytest_mnnquant.checks.calibration.ranges import movement
 from pytest_mnnquant.checks.calibration.samples import MOST_SAMPLES, subset
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
 from pytest_mnnquant.quantize.record import Record, Watched
-from pytest_mnnquant.runtime.execute import Losses
+from pytest_mnnquant.runtime.inference import Losses
 from pytest_mnnquant.sources.data import Dataset
 from tests.evidence import codes
 

@@ -11,7 +11,7 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
 from tests.conftest import TIMEOUT, Workshop
 from tests.smallnets import Floats, OneLayer, one_layer
 

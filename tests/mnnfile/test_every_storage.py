@@ -14,9 +14,9 @@ from torch import nn
 from pytest_mnnquant.mnnfile.ledger import account
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.runtime.child import run_job
 from pytest_mnnquant.runtime.convert import convert
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.jobs import run_job
 from tests.conftest import TIMEOUT, Workshop
 from tests.smallnets import Floats, OneLayer, one_layer
 

@@ -16,7 +16,7 @@ from torch import nn
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, write_exact_copy
 from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params
-from pytest_mnnquant.runtime.execute import run, tensor_values
+from pytest_mnnquant.runtime.inference import run, tensor_values
 from tests.conftest import TIMEOUT, Workshop
 
 X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")

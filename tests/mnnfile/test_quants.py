@@ -10,7 +10,7 @@ import numpy as np
 from pytest_mnnquant.metrics.agreement import sqnr_db
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.quants import write_with_quants
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
 from tests.conftest import TIMEOUT, Workshop
 
 

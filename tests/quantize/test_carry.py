@@ -13,7 +13,7 @@ from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.propagation import Carried, carried, has_fused_relu
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
-from pytest_mnnquant.runtime.execute import Run, run
+from pytest_mnnquant.runtime.inference import Run, run
 from pytest_mnnquant.sources.data import Dataset
 from tests.conftest import TIMEOUT, Workshop
 from tests.evidence import layer

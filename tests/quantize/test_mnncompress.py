@@ -22,7 +22,7 @@ from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.pipeline import MNNCOMPRESS, Made, run_pipeline
 from pytest_mnnquant.quantize.record import Watched
 from pytest_mnnquant.runtime.convert import convert
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import SourceError, Spec
 from tests.conftest import TIMEOUT, Workshop

@@ -19,7 +19,7 @@ from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.quantize.unfolded_batchnorm import MultiplyAdd, loose_norms, with_plain_norms
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.recipe import RECIPES
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import digest
 from pytest_mnnquant.sources.spec import Spec

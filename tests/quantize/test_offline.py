@@ -21,9 +21,9 @@ from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.pooling import write_exact_copy
 from pytest_mnnquant.quantize import offline
 from pytest_mnnquant.quantize.offline import as_text, quantize_offline
-from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.runtime.execute import run
-from pytest_mnnquant.runtime.offline import mnnquant
+from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.mnnquant import mnnquant
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import DataError, SourceError
 from tests.conftest import TIMEOUT, Workshop

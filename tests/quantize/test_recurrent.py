@@ -17,7 +17,7 @@ from pytest_mnnquant.quantize.recurrent import hidden_states, recurrent_layers, 
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import convert
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import TIMEOUT, quietly

@@ -16,7 +16,7 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.float_model import Choices, prepare
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.recipe import RECIPES
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import TIMEOUT, quietly
 from tests.smallnets import Restless

@@ -17,7 +17,7 @@ from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.quantizers import is_skipped
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.recipe import RECIPES, recipe_named
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 from tests.conftest import FIXTURES, TIMEOUT, Workshop, quietly
 from tests.evidence import layer

@@ -10,8 +10,8 @@ from types import FrameType
 
 import pytest
 
-from pytest_mnnquant.runtime import child
-from pytest_mnnquant.runtime.child import NativeFailure, run_job, tail
+from pytest_mnnquant.runtime import jobs
+from pytest_mnnquant.runtime.jobs import NativeFailure, run_job, tail
 
 Script = Callable[[str], None]
 SLEEPING_FAMILY = """
@@ -30,7 +30,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     def put(text: str) -> None:
         path = tmp_path / "scratch_runner.py"
         path.write_text(text)
-        monkeypatch.setattr(child, "RUNNER", path)
+        monkeypatch.setattr(jobs, "RUNNER", path)
 
     return put
 
@@ -68,7 +68,7 @@ def test_a_signal_is_named(tmp_path: Path, script: Script, name: str) -> None:
 
 
 def test_a_signal_without_a_name_is_told_by_its_number() -> None:
-    assert child._ending(-250) == "crashed with signal 250"
+    assert jobs._ending(-250) == "crashed with signal 250"
 
 
 @pytest.mark.parametrize(("end", "status"), [("raise SystemExit(3)", 3), ("raise SystemExit(0)", 0), ("1 / 0", 1)])
@@ -136,7 +136,7 @@ def test_an_exception_in_the_job_is_told_in_its_words(tmp_path: Path) -> None:
 
 
 def test_another_version_of_the_runner_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "_PROTOCOL", 99)
+    monkeypatch.setattr(jobs, "_PROTOCOL", 99)
     with pytest.raises(NativeFailure, match="exit status 1") as error:
         run_job("convert", tmp_path, timeout=60, what="it")
     assert "this runner speaks protocol 1, the job 99" in error.value.log

@@ -10,8 +10,8 @@ import pytest
 
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.runtime.child import NativeFailure
 from pytest_mnnquant.runtime.convert import convert
+from pytest_mnnquant.runtime.jobs import NativeFailure
 from tests.conftest import TIMEOUT
 
 

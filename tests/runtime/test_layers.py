@@ -11,8 +11,8 @@ from pytest_mnnquant.metrics.agreement import sqnr_db
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.execute import run, tensor_values
-from pytest_mnnquant.runtime.layers import LayerRun, layer_errors
+from pytest_mnnquant.runtime.inference import run, tensor_values
+from pytest_mnnquant.runtime.layer_errors import LayerRun, layer_errors
 from tests.conftest import TIMEOUT, Workshop
 
 LIMITS = {"timeout": TIMEOUT, "batched": True}

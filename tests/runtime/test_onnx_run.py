@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.runtime import onnx_run
-from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.runtime.execute import run
-from pytest_mnnquant.runtime.onnx_run import run_onnx
+from pytest_mnnquant.runtime import onnxruntime
+from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.onnxruntime import run_onnx
 from tests.conftest import TIMEOUT
 
 
@@ -66,13 +66,13 @@ def test_a_crash_of_onnxruntime_does_not_reach_this_process(
     digits: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "crash.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    monkeypatch.setattr(onnx_run, "_PROGRAM", tmp_path / "crash.py")
+    monkeypatch.setattr(onnxruntime, "_PROGRAM", tmp_path / "crash.py")
     with pytest.raises(NativeFailure, match="onnxruntime crashed with SIGSEGV"):
         run_onnx(digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, timeout=TIMEOUT)
 
 
 def test_it_is_not_imported_here(digits: Prepared) -> None:
-    assert onnx_run.has_onnxruntime()
+    assert onnxruntime.has_onnxruntime()
     known = "onnxruntime" in sys.modules
     run_onnx(digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, timeout=TIMEOUT)
     assert ("onnxruntime" in sys.modules) == known

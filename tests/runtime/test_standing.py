@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.runtime.child import RUNNER, NativeFailure, run_job
-from pytest_mnnquant.runtime.standing import Standing
+from pytest_mnnquant.runtime.jobs import RUNNER, NativeFailure, run_job
+from pytest_mnnquant.runtime.worker import Standing
 from tests.conftest import TIMEOUT
 from tests.runtime.test_child import ends
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.offline import quantize_offline
-from pytest_mnnquant.runtime.child import NativeFailure
-from pytest_mnnquant.runtime.offline import mnnquant
+from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.mnnquant import mnnquant
 from pytest_mnnquant.sources import images
 from pytest_mnnquant.sources.data import Dataset, load_data
 from pytest_mnnquant.sources.images import Preprocess, parse_preprocess

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.emulator import Emulator, emulated
 from pytest_mnnquant.targets.naming import is_reserved, target_named

@@ -22,7 +22,7 @@ import pytest
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.execute import Arrays, run
+from pytest_mnnquant.runtime.inference import Arrays, run
 from pytest_mnnquant.runtime.timing import TimingSettings, memory_use, paired_times
 from pytest_mnnquant.targets import connection, ssh
 from pytest_mnnquant.targets.checking import checked

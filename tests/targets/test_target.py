@@ -18,8 +18,8 @@ import pytest
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.execute import Arrays, run
-from pytest_mnnquant.runtime.operators import carried_on, operators_elsewhere, operators_here
+from pytest_mnnquant.runtime.inference import Arrays, run
+from pytest_mnnquant.runtime.operator_outputs import carried_on, operators_elsewhere, operators_here
 from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.naming import own_command
 from pytest_mnnquant.targets.target import NoTarget, Target, TargetFailure

@@ -17,7 +17,7 @@ from torch import nn
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.runtime.execute import run
+from pytest_mnnquant.runtime.inference import run
 from tests.conftest import TIMEOUT, Workshop
 from tests.tools.conftest import Net, Result, by_hand, without_uuid, write_sample
 

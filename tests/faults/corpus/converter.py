@@ -17,7 +17,7 @@ from torch import nn
 
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.runtime.child import run_job
+from pytest_mnnquant.runtime.jobs import run_job
 from tests.conftest import TIMEOUT
 from tests.faults.corpus.params_files import FLAG, W8, healthy, renamed, weight_only
 from tests.faults.corpus.plan import Pair, Planted, fault

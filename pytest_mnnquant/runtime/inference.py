@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
-from pytest_mnnquant.runtime.child import NativeFailure, run_job
+from pytest_mnnquant.runtime.jobs import NativeFailure, run_job
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 #: What runs the job of a folder: `run_job`, which does so here, or a target's own way of doing so elsewhere.

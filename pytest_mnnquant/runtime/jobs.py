@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from pytest_mnnquant.runtime.progress import advance_child, is_heard
-from pytest_mnnquant.runtime.standing import end_family
+from pytest_mnnquant.runtime.worker import end_family
 
 #: MNN's program, which is all that another machine needs of this package.
 RUNNER: Final = Path(__file__).with_name("runner.py")

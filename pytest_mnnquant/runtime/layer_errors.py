@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.quants import write_with_quants
-from pytest_mnnquant.runtime.execute import BATCH, Arrays, Job, renamed
+from pytest_mnnquant.runtime.inference import BATCH, Arrays, Job, renamed
 
 _PROGRAM: Final = Path(__file__).with_name("layerwise.py")
 # Bytes of what operators take and give: held at once, and looked at in all.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.runtime.execute import Arrays, Job, Send
+from pytest_mnnquant.runtime.inference import Arrays, Job, Send
 
 Values = tuple[npt.NDArray[np.float32], ...]
 #: Why operators can't be looked at in some models.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.runtime.child import NativeFailure, run_job, tail
+from pytest_mnnquant.runtime.jobs import NativeFailure, run_job, tail
 
 
 def mnnquant(source: Path, output: Path, config: Mapping[str, Any], *, timeout: float) -> Model:

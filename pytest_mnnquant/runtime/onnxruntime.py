@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.runtime.child import run_job
-from pytest_mnnquant.runtime.execute import BATCH, Arrays
+from pytest_mnnquant.runtime.inference import BATCH, Arrays
+from pytest_mnnquant.runtime.jobs import run_job
 
 _PROGRAM: Final = Path(__file__).with_name("onnx_runner.py")
 
