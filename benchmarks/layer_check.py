@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from pytest_mnnquant.mnnfile.flatbuffer import Table
 from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.runtime import runner
+from pytest_mnnquant.runtime.programs import runner
 
 # Of the layer's largest output: MNN adds in another order, and large filters by Winograd's algorithm.
 ROUNDING: Final = 1e-5

@@ -32,7 +32,7 @@ def seen_of(
 
     import numpy as np
 
-    from pytest_mnnquant.runtime import runner
+    from pytest_mnnquant.runtime.programs import runner
 
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
         folder = Path(name)

@@ -171,7 +171,7 @@ def main() -> None:
     job = json.loads(job_file.read_text(encoding="utf-8"))
     sys.path[:] = job["path"]
     silence()
-    from pytest_mnnquant.runtime.runner import die_with_parent
+    from pytest_mnnquant.runtime.programs.runner import die_with_parent
 
     die_with_parent()
     os.chdir(job["cwd"])

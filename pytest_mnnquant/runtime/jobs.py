@@ -16,7 +16,7 @@ from pytest_mnnquant.runtime.progress import advance_child, is_heard
 from pytest_mnnquant.runtime.worker import end_family
 
 #: MNN's program, which is all that another machine needs of this package.
-RUNNER: Final = Path(__file__).with_name("runner.py")
+RUNNER: Final = Path(__file__).parent / "programs/runner.py"
 _LOG_LINES: Final = 12
 # Seconds between two looks at how far a child is, where somebody wants to know.
 _LOOK: Final = 0.25

@@ -15,7 +15,7 @@ from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.quants import write_with_quants
 from pytest_mnnquant.runtime.inference import BATCH, Arrays, Job, renamed
 
-_PROGRAM: Final = Path(__file__).with_name("layerwise.py")
+_PROGRAM: Final = Path(__file__).parent / "programs/layerwise.py"
 # Bytes of what operators take and give: held at once, and looked at in all.
 _HELD: Final = 256e6
 _WORK: Final = 2e9

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pytest_mnnquant.runtime.inference import BATCH, Arrays
 from pytest_mnnquant.runtime.jobs import run_job
 
-_PROGRAM: Final = Path(__file__).with_name("onnx_runner.py")
+_PROGRAM: Final = Path(__file__).parent / "programs/onnx_runner.py"
 
 
 def has_onnxruntime() -> bool:

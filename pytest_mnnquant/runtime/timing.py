@@ -17,7 +17,7 @@ from pytest_mnnquant.runtime.host import Host, host_facts, host_told
 from pytest_mnnquant.runtime.inference import Arrays, Job, Send, renamed, traced
 from pytest_mnnquant.runtime.jobs import run_job
 
-_PROGRAM: Final = Path(__file__).with_name("timer.py")
+_PROGRAM: Final = Path(__file__).parent / "programs/timer.py"
 #: MNN's numbers for `precision`; it ignores texts that it does not know.
 PRECISIONS: Final = {"normal": 0, "high": 1, "low": 2}
 #: MNN's memory modes: normal, and low, which keeps weights of 8 bits and fewer as they are. It ignores texts.

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
+from pytest_mnnquant.runtime.programs.remote_agent import GREETING, PART
 from pytest_mnnquant.runtime.worker import end_family
-from pytest_mnnquant.targets.courier import GREETING, PART
 
 # Seconds: between two signs of life; for a process to end whose pipes have.
 _ALIVE: Final = 5.0

@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.runtime.programs.remote_agent import GREETING, PART, PROTOCOL
+from pytest_mnnquant.runtime.programs.runner import sha256
 from pytest_mnnquant.runtime.progress import advance_child, is_heard
-from pytest_mnnquant.runtime.runner import sha256
 from pytest_mnnquant.targets.connection import Connection, Lost
-from pytest_mnnquant.targets.courier import GREETING, PART, PROTOCOL
 from pytest_mnnquant.targets.unreachable import TOO_OLD, Unreachable, broken, full, silent, slow, unconnected
 
 SCHEME: Final = "ssh://"
-_COURIER: Final = Path(__file__).with_name("courier.py")
+_COURIER: Final = Path(__file__).parent.joinpath("../runtime/programs/remote_agent.py").resolve()
 # The other end may run any shell: this holds no quotes of its own, nor anything else that a shell would read.
 _BOOT: Final = (
     f"import sys;sys.version_info<(3,8)and sys.exit({TOO_OLD});"

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pytest_mnnquant.runtime.host import Host, host_told
 from pytest_mnnquant.runtime.inference import Send
 from pytest_mnnquant.runtime.jobs import RUNNER, NativeFailure, Ready, run_job, tail
-from pytest_mnnquant.runtime.runner import OTHER_MNN, sha256  # Both ends of the protocol hash alike.
+from pytest_mnnquant.runtime.programs.runner import OTHER_MNN, sha256  # Both ends of the protocol hash alike.
 
 HOST: Final = "host"
 #: Why there is no evidence of what ran there.

@@ -11,8 +11,8 @@ import torch
 
 from pytest_mnnquant.quantize.torch_ranges import extremes
 from pytest_mnnquant.quantize.torch_watch import Value
-from pytest_mnnquant.runtime import runner
 from pytest_mnnquant.runtime.jobs import NativeFailure, run_job
+from pytest_mnnquant.runtime.programs import runner
 from pytest_mnnquant.runtime.progress import advance, is_heard, listen
 from pytest_mnnquant.sources.data import Dataset
 

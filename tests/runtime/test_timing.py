@@ -7,7 +7,7 @@ import pytest
 
 from pytest_mnnquant.metrics.ratio import paired_ratio
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.runtime import timer
+from pytest_mnnquant.runtime.programs import timer
 from pytest_mnnquant.runtime.timing import MEMORY_MODES, TimingSettings, memory_use, op_times, paired_times
 from tests.conftest import TIMEOUT, Workshop
 
