@@ -38,10 +38,10 @@ from pytest_mnnquant.cache.store import Store  # noqa: E402
 from pytest_mnnquant.config.settings import model_settings  # noqa: E402
 from pytest_mnnquant.evidence.source import Gate  # noqa: E402
 from pytest_mnnquant.evidence.variant import case_of  # noqa: E402
-from pytest_mnnquant.metrics.ratio import paired_ratio  # noqa: E402
 from pytest_mnnquant.mnnfile.model import Model, read_model  # noqa: E402
 from pytest_mnnquant.runtime.timing import PairedTimes, TimingSettings, paired_times  # noqa: E402
 from pytest_mnnquant.sources.spec import Spec  # noqa: E402
+from pytest_mnnquant.statistics.paired_ratio import paired_ratio  # noqa: E402
 
 TIMEOUT: Final = 120.0
 GATES: Final = (0.05, 0.10)

@@ -26,7 +26,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.metrics.confidence import Estimate, _student, mean, paired_drop, ratio, resampled, share
+from pytest_mnnquant.statistics.intervals import Estimate, _student, mean, paired_drop, ratio, resampled, share
 
 SAMPLES: Final = (50, 500, 5_000)
 CLASSES: Final = 8

@@ -10,7 +10,7 @@ from pytest_mnnquant.baseline.entry import Entry
 from pytest_mnnquant.checks import BASELINE
 from pytest_mnnquant.findings.figures import NUMBERS, Figures
 from pytest_mnnquant.findings.finding import Finding, Result, judge
-from pytest_mnnquant.metrics.ratio import FEWEST_TO_JUDGE, PairedRatio
+from pytest_mnnquant.statistics.paired_ratio import FEWEST_TO_JUDGE, PairedRatio
 
 # What rounding to six digits and the subtraction of such figures may add.
 _ROUNDING: Final = 2e-6

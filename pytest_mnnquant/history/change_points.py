@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.history.potts import best_cuts
-from pytest_mnnquant.history.ranks import mann_whitney
+from pytest_mnnquant.statistics.mann_whitney import mann_whitney
+from pytest_mnnquant.statistics.potts import best_cuts
 
 Values = npt.NDArray[np.float64]
 #: The smallest change of a noisy figure that is told, relative.

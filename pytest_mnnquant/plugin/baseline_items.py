@@ -23,7 +23,6 @@ from pytest_mnnquant.evidence.variant import Case
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, judge, skipped, without_ignored
 from pytest_mnnquant.findings.root_cause import rooted
-from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.plugin.benchmark import why_not_timed
 from pytest_mnnquant.plugin.session import Bench, bench_of, variants
@@ -34,6 +33,7 @@ from pytest_mnnquant.runtime.inference import renamed
 from pytest_mnnquant.runtime.timing import paired_times
 from pytest_mnnquant.sources.presence import why_gone
 from pytest_mnnquant.sources.spec import MODEL_SUFFIXES
+from pytest_mnnquant.statistics.paired_ratio import PairedRatio, paired_ratio
 
 #: Which check gives which figure.
 _GIVES: Final = {"size": "size", "coverage": "coverage", "accuracy": "accuracy", "latency": "ratio", "memory": "memory"}

@@ -9,9 +9,9 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_mnnquant.config.settings import ModelSettings
-    from pytest_mnnquant.metrics.ratio import PairedRatio
     from pytest_mnnquant.mnnfile.model import Model
     from pytest_mnnquant.plugin.quantized_model import Quantized
+    from pytest_mnnquant.statistics.paired_ratio import PairedRatio
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from pytest_mnnquant.evidence.check_runner import timing_of
 from pytest_mnnquant.evidence.source import Gate, Unusable
 from pytest_mnnquant.evidence.variant import Case, case_of
 from pytest_mnnquant.findings.finding import FAILED, Result
-from pytest_mnnquant.metrics.ratio import PairedRatio, paired_ratio
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.plugin import benchmark
 from pytest_mnnquant.plugin.records import keep
 from pytest_mnnquant.plugin.session import bench_of
 from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.sources.spec import SourceError
+from pytest_mnnquant.statistics.paired_ratio import PairedRatio, paired_ratio
 
 T = TypeVar("T")
 

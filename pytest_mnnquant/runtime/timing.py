@@ -11,11 +11,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.metrics.ratio import FEWEST, paired_ratio
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.host import Host, host_facts, host_told
 from pytest_mnnquant.runtime.inference import Arrays, Job, Send, renamed, traced
 from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.statistics.paired_ratio import FEWEST, paired_ratio
 
 _PROGRAM: Final = Path(__file__).parent / "programs/timer.py"
 #: MNN's numbers for `precision`; it ignores texts that it does not know.

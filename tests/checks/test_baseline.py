@@ -13,7 +13,7 @@ from pytest_mnnquant.baseline.compare import Evidence, check_baseline
 from pytest_mnnquant.baseline.entry import Entry, Tolerances
 from pytest_mnnquant.findings.figures import NUMBERS
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
-from pytest_mnnquant.metrics.ratio import PairedRatio
+from pytest_mnnquant.statistics.paired_ratio import PairedRatio
 from tests.history.accepted import HOST, entry, figures
 
 MEND = "pytest net.py:build::w8::baseline --mnn-update-baseline"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.checks.accuracy.limits import limit_for, verdict
-from pytest_mnnquant.metrics.confidence import Estimate, paired_drop, share
+from pytest_mnnquant.statistics.intervals import Estimate, paired_drop, share
 
 NUMBERS = st.floats(-10, 10)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.history.potts import _costs, _Distances, _partitions, best_cuts
+from pytest_mnnquant.statistics.potts import _costs, _Distances, _partitions, best_cuts
 
 NUMBERS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mnnquant.history.ranks import mann_whitney
+from pytest_mnnquant.statistics.mann_whitney import mann_whitney
 
 Values = npt.NDArray[np.float64]
 

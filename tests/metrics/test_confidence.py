@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.metrics.confidence import (
+from pytest_mnnquant.statistics.intervals import (
     Estimate,
     mcnemar,
     mean,

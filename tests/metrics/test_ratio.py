@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pytest_mnnquant.metrics.ratio import paired_ratio
+from pytest_mnnquant.statistics.paired_ratio import paired_ratio
 
 Times = npt.NDArray[np.float64]
 TIMES = st.integers(6, 60).flatmap(

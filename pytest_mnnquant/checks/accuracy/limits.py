@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.metrics.confidence import Estimate, samples_to_tell
 from pytest_mnnquant.metrics.task import TaskMetric
+from pytest_mnnquant.statistics.intervals import Estimate, samples_to_tell
 
 #: A limit for every output, or for some by name ("*" for the others); None: not judged.
 Named = float | Mapping[str, float] | None

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from pytest_mnnquant.checks.accuracy.limits import CONFIDENCE, Criteria, Verdict, doubt_finding, limit_for, verdict
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.metrics import confidence
 from pytest_mnnquant.metrics.agreement import SILENT, Agreement, agreement, cosines, same_maximum, sqnr_db
-from pytest_mnnquant.metrics.confidence import Estimate
+from pytest_mnnquant.statistics import intervals
+from pytest_mnnquant.statistics.intervals import Estimate
 
 Array = npt.NDArray[Any]
 # Integer outputs are classes or indexes: quantization may flip the close ones.
@@ -90,20 +90,20 @@ def _demands(
     if is_decided:
         pass
     elif item.equal is not None:
-        hits = confidence.share(int((exact == ours).sum()), exact.size, CONFIDENCE)
+        hits = intervals.share(int((exact == ours).sum()), exact.size, CONFIDENCE)
         text = f"{item.equal:.1%} of its integers equal the float model's, at least {_MIN_EQUAL:.0%} wanted"
         yield at_least(_MIN_EQUAL, hits, text)
     elif item.cosine is not None:
         text = f"mean cosine {item.cosine:.4f} to the float model's, at least {usual:g} wanted"
         text += f", SQNR {item.sqnr_db:.1f} dB"
-        yield at_least(usual, confidence.mean(cosines(exact, ours), CONFIDENCE), text)
+        yield at_least(usual, intervals.mean(cosines(exact, ours), CONFIDENCE), text)
     else:
         decibels = _as_sqnr_db(usual)
         text = f"SQNR {item.centred_sqnr_db:.1f} dB about its mean, at least {decibels:.1f} dB wanted (as cosine "
         text += f"{usual:g}: it has one element)"
         yield at_least(decibels, _noise(exact - exact.mean(0), ours - exact.mean(0)), text)
     if (limit := limit_for(criteria.min_agreement, name)) is not None and item.top1 is not None:
-        hits = confidence.share(int(same_maximum(exact, ours).sum()), len(exact), CONFIDENCE)
+        hits = intervals.share(int(same_maximum(exact, ours).sum()), len(exact), CONFIDENCE)
         yield at_least(limit, hits, f"{item.top1:.2%} have the float model's class, at least {limit:.2%} wanted")
     if (limit := limit_for(criteria.min_sqnr, name)) is not None and item.equal is None:
         yield at_least(limit, _noise(exact, ours), f"SQNR {item.sqnr_db:.1f} dB, at least {limit:g} dB wanted")
@@ -119,7 +119,7 @@ def _noise(exact: Array, ours: Array) -> Estimate:
     def decibels(chosen: npt.NDArray[np.int64]) -> float:
         return 10 * math.log10(max(signal[chosen].sum(), _TINY) / max(noise[chosen].sum(), _TINY))
 
-    return confidence.resampled(decibels, len(exact), confidence=CONFIDENCE)
+    return intervals.resampled(decibels, len(exact), confidence=CONFIDENCE)
 
 
 def _flat(array: Array) -> Array:

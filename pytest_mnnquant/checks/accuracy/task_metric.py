@@ -19,9 +19,9 @@ from pytest_mnnquant.checks.accuracy.limits import (
     verdict,
 )
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.metrics import confidence
-from pytest_mnnquant.metrics.confidence import Estimate
 from pytest_mnnquant.metrics.task import Indices, Scores, TaskMetric
+from pytest_mnnquant.statistics import intervals
+from pytest_mnnquant.statistics.intervals import Estimate
 
 #: What a metric needs that has the unit of the user's own labels.
 NO_LIMIT: Final = (
@@ -54,9 +54,9 @@ class Compared:
         sign = -1 if self.metric.lower_is_better else 1
         before, after = self.before, self.after
         if (flips := self.flips) is not None:
-            return confidence.paired_drop(*flips, before.samples, CONFIDENCE)
+            return intervals.paired_drop(*flips, before.samples, CONFIDENCE)
         if before.each is not None and after.each is not None:
-            return confidence.mean(sign * (before.each - after.each), CONFIDENCE)
+            return intervals.mean(sign * (before.each - after.each), CONFIDENCE)
         value = sign * (before.value - after.value)
         return _resampled(lambda chosen: sign * (before.of(chosen) - after.of(chosen)), value, before.samples)
 
@@ -68,7 +68,7 @@ class Compared:
             best = math.inf if first.value else 1.0
             return Estimate(best, best, best, first.samples, 0.0)
         if first.each is not None and second.each is not None:
-            return confidence.ratio(first.each, second.each, CONFIDENCE)
+            return intervals.ratio(first.each, second.each, CONFIDENCE)
         if second.value == 0:
             raise ValueError("the figure that it is compared with is 0")
         value = first.value / second.value
@@ -88,7 +88,7 @@ class Compared:
 def _resampled(statistic: Callable[[Indices], float], value: float, samples: int) -> Estimate:
     """Bounds of a figure, or none where a metric of the user's own is too slow or fails on some of the samples."""
     try:
-        return confidence.resampled(statistic, samples, confidence=CONFIDENCE)
+        return intervals.resampled(statistic, samples, confidence=CONFIDENCE)
     except ValueError:
         return unbounded(value, samples)
 
@@ -108,7 +108,7 @@ def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], d
         "lower_is_better": metric.lower_is_better,
     }
     if (flips := compared.flips) is not None:
-        figures |= {"lost": flips[0], "won": flips[1], "p_value": confidence.mcnemar(*flips)}
+        figures |= {"lost": flips[0], "won": flips[1], "p_value": intervals.mcnemar(*flips)}
     findings = below_floor(compared, criteria)
     if allowed_drop(metric, criteria) is None and criteria.min_ratio is None:
         findings.append(Finding("MNQ721", NO_LIMIT.format(metric=metric.name)))
