@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.emulator import CPUS, NAME, Emulator, cache_folder
-from pytest_mnnquant.targets.setting_up import set_up as set_emulator_up
+from pytest_mnnquant.targets.emulator_setup import set_up as set_emulator_up
+from pytest_mnnquant.targets.self_test import checked
 
 __all__ = ["CPUS", "FOLDER", "python_on", "run_on_arm", "set_up"]
 FOLDER: Final = cache_folder() / NAME

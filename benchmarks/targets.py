@@ -33,7 +33,7 @@ from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.recipes.recipe import MODES, recipe_named
 from pytest_mnnquant.runtime.timing import LOW, TimingSettings
 from pytest_mnnquant.targets.emulator import CPUS, NAME
-from pytest_mnnquant.targets.naming import target_named
+from pytest_mnnquant.targets.parse import target_named
 from pytest_mnnquant.targets.target import Target
 
 ROOT: Final = Path(__file__).resolve().parent.parent

@@ -10,10 +10,10 @@ from typing import Final
 
 from pytest_mnnquant.config.loader import configured_targets
 from pytest_mnnquant.runtime.jobs import NativeFailure
-from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.emulator import NAME, Emulator
-from pytest_mnnquant.targets.naming import target_named
-from pytest_mnnquant.targets.setting_up import files_of, set_up
+from pytest_mnnquant.targets.emulator_setup import files_of, set_up
+from pytest_mnnquant.targets.parse import target_named
+from pytest_mnnquant.targets.self_test import checked
 from pytest_mnnquant.targets.target import HOST, NoTarget
 
 Tell = Callable[[str], None]

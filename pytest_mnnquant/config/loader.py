@@ -17,7 +17,7 @@ from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.sources.images import parse_preprocess, undeclared
 from pytest_mnnquant.sources.metric import load_metric
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
-from pytest_mnnquant.targets.naming import configured, target_named
+from pytest_mnnquant.targets.parse import configured, target_named
 from pytest_mnnquant.targets.target import NO_TIME, UNSAID, NoTarget, Target
 
 if sys.version_info >= (3, 11):

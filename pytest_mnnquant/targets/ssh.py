@@ -18,7 +18,7 @@ from pytest_mnnquant.runtime.programs.remote_agent import GREETING, PART, PROTOC
 from pytest_mnnquant.runtime.programs.runner import sha256
 from pytest_mnnquant.runtime.progress import advance_child, is_heard
 from pytest_mnnquant.targets.connection import Connection, Lost
-from pytest_mnnquant.targets.unreachable import TOO_OLD, Unreachable, broken, full, silent, slow, unconnected
+from pytest_mnnquant.targets.ssh_errors import TOO_OLD, Unreachable, broken, full, silent, slow, unconnected
 
 SCHEME: Final = "ssh://"
 _COURIER: Final = Path(__file__).parent.joinpath("../runtime/programs/remote_agent.py").resolve()

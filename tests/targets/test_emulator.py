@@ -10,10 +10,10 @@ import pytest
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.targets.checking import checked
 from pytest_mnnquant.targets.emulator import Emulator, emulated
-from pytest_mnnquant.targets.naming import is_reserved, target_named
-from pytest_mnnquant.targets.setting_up import files_of
+from pytest_mnnquant.targets.emulator_setup import files_of
+from pytest_mnnquant.targets.parse import is_reserved, target_named
+from pytest_mnnquant.targets.self_test import checked
 from pytest_mnnquant.targets.target import NoTarget, Target
 from tests.conftest import TIMEOUT
 

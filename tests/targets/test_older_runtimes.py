@@ -21,7 +21,7 @@ from pytest_mnnquant.evidence.variant import Case, case_of
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result
 from pytest_mnnquant.sources.spec import parse_spec
 from pytest_mnnquant.targets.emulator import Emulator
-from pytest_mnnquant.targets.naming import own_command
+from pytest_mnnquant.targets.parse import own_command
 from pytest_mnnquant.targets.target import Target, own_mnn
 from tests.conftest import FIXTURES, quietly
 from tests.faults.corpus.tools import wheels

@@ -25,8 +25,8 @@ from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Arrays, run
 from pytest_mnnquant.runtime.timing import TimingSettings, memory_use, paired_times
 from pytest_mnnquant.targets import connection, ssh
-from pytest_mnnquant.targets.checking import checked
-from pytest_mnnquant.targets.naming import target_named
+from pytest_mnnquant.targets.parse import target_named
+from pytest_mnnquant.targets.self_test import checked
 from pytest_mnnquant.targets.ssh import Remote
 from pytest_mnnquant.targets.target import Target, TargetFailure
 from tests.conftest import TIMEOUT

@@ -20,8 +20,8 @@ from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Arrays, run
 from pytest_mnnquant.runtime.operator_outputs import carried_on, operators_elsewhere, operators_here
-from pytest_mnnquant.targets.checking import checked
-from pytest_mnnquant.targets.naming import own_command
+from pytest_mnnquant.targets.parse import own_command
+from pytest_mnnquant.targets.self_test import checked
 from pytest_mnnquant.targets.target import NoTarget, Target, TargetFailure
 from tests.conftest import TIMEOUT, Workshop
 
