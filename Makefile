@@ -6,7 +6,8 @@ READY = $(VENV)/.ready
 COMPLETE = $(VENV)/.complete
 FIXTURES = digits_cnn garment_classifier mobile_net tiny_transformer
 PLANTED = build/demo
-ON_DEVICES = $(addprefix pytest_mnnquant/,runtime/runner.py runtime/timer.py targets/courier.py)
+ON_DEVICES = pytest_mnnquant/runtime/programs/runner.py pytest_mnnquant/runtime/programs/timer.py \
+	pytest_mnnquant/runtime/programs/remote_agent.py
 
 .PHONY: demo test lint docs bench clean
 

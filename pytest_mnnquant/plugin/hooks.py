@@ -52,9 +52,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Add the items of the models that were asked for, before -k, -m and --lf choose."""
     if options.is_asked(config):
-        from pytest_mnnquant.plugin import items
+        from pytest_mnnquant.plugin.items import collect
 
-        items[:] = [*items.collect(session), *items]
+        items[:] = [*collect(session), *items]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

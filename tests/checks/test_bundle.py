@@ -14,7 +14,7 @@ from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.quantize.float_model import Prepared
 from tests.conftest import Workshop
-from tests.evidence import codes
+from tests.synthetic_evidence import codes
 
 PATH = Path("params.bin")
 

@@ -15,7 +15,7 @@ from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.runtime.inference import TracedOp
-from tests.evidence import as_int8, codes, layer, with_weights
+from tests.synthetic_evidence import as_int8, codes, layer, with_weights
 
 LAYERS = (layer("big", (64, 64, 3, 3)), layer("small", (4, 4, 1, 1)))
 

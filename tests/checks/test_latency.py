@@ -11,7 +11,7 @@ from pytest_mnnquant.checks.latency import check_latency, limit_on
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED
 from pytest_mnnquant.runtime.host import Host
 from pytest_mnnquant.runtime.timing import OpTime, PairedTimes
-from tests.evidence import codes
+from tests.synthetic_evidence import codes
 
 X86 = Host("ci", "x86_64", "a processor", ("avx2", "vnni"), ())
 PHONE = Host("phone", "aarch64", "0xd41", ("dotprod",), ("dotprod",))

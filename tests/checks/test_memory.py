@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_mnnquant.checks.memory import check_memory
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED
 from pytest_mnnquant.runtime.timing import MemoryUse
-from tests.evidence import codes
+from tests.synthetic_evidence import codes
 
 MB = 1 << 20
 FLOAT = {0: MemoryUse(10 * MB, 12 * MB), 2: MemoryUse(10 * MB, 12 * MB)}

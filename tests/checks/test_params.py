@@ -16,7 +16,7 @@ from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import LayerParams, Params, WeightParams, read_params, write_params
 from pytest_mnnquant.quantize.variant import Variant
 from tests.conftest import Workshop
-from tests.evidence import codes
+from tests.synthetic_evidence import codes
 
 PATH = Path("compress_params_index.bin")
 

@@ -14,7 +14,7 @@ from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.recipe import RECIPES
 from tests.conftest import Workshop
-from tests.evidence import codes
+from tests.synthetic_evidence import codes
 
 MODELS = ["digits_cnn", "mobile_net", "tiny_transformer", "garment_classifier"]
 VARIANTS = [("int8", "eval"), ("w8", None), ("w4", None), ("fp16", None)]

@@ -15,7 +15,7 @@ from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import digest
 from tests.conftest import TIMEOUT, Workshop
-from tests.quantize.test_binding import bound
+from tests.quantize.test_tensor_binding import bound
 
 
 def calibrated(source: Prepared, mode: str, data: Dataset | None = None, recipe: str = "int8") -> Calibrated:

@@ -16,8 +16,8 @@ from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.runtime.inference import Run, run
 from pytest_mnnquant.sources.data import Dataset
 from tests.conftest import TIMEOUT, Workshop
-from tests.evidence import layer
 from tests.smallnets import Residual
+from tests.synthetic_evidence import layer
 
 
 @pytest.fixture(scope="module")

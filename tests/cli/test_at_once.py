@@ -18,8 +18,8 @@ from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.inference import run
+from tests.cli.conftest import Net, Result, by_hand, without_uuid, write_sample
 from tests.conftest import TIMEOUT, Workshop
-from tests.tools.conftest import Net, Result, by_hand, without_uuid, write_sample
 
 PROCESSES = 8
 WIDTH = 320

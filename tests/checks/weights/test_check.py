@@ -20,8 +20,8 @@ from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.recipe import recipe_named
 from tests.conftest import Workshop
-from tests.evidence import codes
 from tests.smallnets import one_layer
+from tests.synthetic_evidence import codes
 
 RECIPES = [("int8", "eval"), ("w8", None), ("w4", None), ("fp16", None)]
 

@@ -11,7 +11,7 @@ import pytest
 from pytest_mnnquant.runtime.jobs import RUNNER, NativeFailure, run_job
 from pytest_mnnquant.runtime.worker import Standing
 from tests.conftest import TIMEOUT
-from tests.runtime.test_child import ends
+from tests.runtime.test_jobs import ends
 
 
 @pytest.fixture

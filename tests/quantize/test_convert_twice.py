@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.quantize import convert_twice
+from pytest_mnnquant.quantize import convert_twice as convert_twice_module
 from pytest_mnnquant.quantize.convert_twice import convert_twice, repeated
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
@@ -42,7 +42,7 @@ def test_a_model_that_comes_out_differently_is_told_with_the_layer(
         again = output.parent != tmp_path
         return convert(source, output, (*flags, *(["--weightQuantAsymmetric=0"] if again else [])), timeout=timeout)
 
-    monkeypatch.setattr(convert_twice, "convert", other)
+    monkeypatch.setattr(convert_twice_module, "convert", other)
     model = convert_twice(digits.model.path, tmp_path / "net.mnn", ("--weightQuantBits", "8"), timeout=TIMEOUT)
     said = repeated({"it": model})["it"]
     assert said.startswith(f"{digits.model.layers[0].name}: stored as w8 of ")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.cli.conftest import Result
 from tests.history.past import HOST, OTHER, sha, store
-from tests.tools.conftest import Result
 
 Tool = Callable[..., Result]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.conftest import Net, Result, raw_convert, without_uuid
+from tests.cli.conftest import Net, Result, raw_convert, without_uuid
 
 ONNX, MNN = "-f ONNX --modelFile {net.onnx}", "-f MNN --modelFile {net.mnn}"
 PARAMS = "--compressionParamsFile {net.params}"

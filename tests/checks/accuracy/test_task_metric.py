@@ -12,7 +12,7 @@ from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accura
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.metrics.task import TaskMetric, metric_named
-from tests.evidence import codes
+from tests.synthetic_evidence import codes
 
 Array = npt.NDArray[Any]
 RANDOM = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.conversion_proof import FLOAT_MNN, NOT_INSTALLED, ONNX, PYTORCH, Step
-from tests.evidence import as_int8, codes, layer, model, with_weights
+from tests.synthetic_evidence import as_int8, codes, layer, model, with_weights
 
 FLOAT = model([layer("a"), layer("b", (4, 8, 3, 3)), layer("c", (9, 9, 1, 1))])
 REFERENCE = np.random.default_rng(0).standard_normal((20, 6))

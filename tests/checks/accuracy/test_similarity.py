@@ -11,7 +11,7 @@ import pytest
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
-from tests.evidence import codes
+from tests.synthetic_evidence import codes
 
 Array = npt.NDArray[Any]
 RANDOM = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
 from pytest_mnnquant.recipes.recipe import MODES, RECIPES, Maker, recipe_named
-from tests.evidence import stored
+from tests.synthetic_evidence import stored
 
 INT8 = stored(64, Storage.INTEGER, 8, full_int8=True)
 W8 = stored(64, Storage.INTEGER, 8)

@@ -14,7 +14,7 @@ from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import RECIPES
-from tests.evidence import INT8, as_int8, codes, layer, model, with_weights
+from tests.synthetic_evidence import INT8, as_int8, codes, layer, model, with_weights
 
 BIG, SMALL = layer("big", (64, 64, 3, 3)), layer("small", (4, 4, 1, 1))
 BROKEN: dict[str, Any] = {"storage": Storage.INTEGER, "intact": False, **INT8}

@@ -13,7 +13,7 @@ from pytest_mnnquant.checks.accuracy.causes import Suspects
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
-from tests.evidence import certain, codes
+from tests.synthetic_evidence import certain, codes
 
 Array = npt.NDArray[Any]
 RANDOM = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Findi
 from pytest_mnnquant.quantize.record import Record, Watched
 from pytest_mnnquant.runtime.inference import Losses
 from pytest_mnnquant.sources.data import Dataset
-from tests.evidence import codes
+from tests.synthetic_evidence import codes
 
 Array = npt.NDArray[Any]
 

@@ -16,7 +16,7 @@ from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import RECIPES
-from tests.evidence import as_int8, layer, model, with_weights
+from tests.synthetic_evidence import as_int8, layer, model, with_weights
 
 LAYER = layer("conv")
 ENTRY = LayerParams(WeightParams("conv"), ActivationParams("in", 1.0), ActivationParams("wrong:out", 1.0))
