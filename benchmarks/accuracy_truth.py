@@ -41,8 +41,8 @@ from truth_nets import NETS
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import ModelSettings
-from pytest_mnnquant.evidence.source import Gate
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant, read_model
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, read_params, write_params
@@ -168,7 +168,9 @@ def pooled_at(params: Params, base: Model, zero: int) -> Params:
     return dataclasses.replace(params, layers=tuple(with_changes(layer) for layer in params.layers))
 
 
-def gate_of(name: str, net: Any, architecture: Architecture, store: Store, quantized_path: Path | None = None) -> Gate:
+def gate_of(
+    name: str, net: Any, architecture: Architecture, store: Store, quantized_path: Path | None = None
+) -> SourceUnderTest:
     """The gate on a trained network, or on a model that was made of it."""
     base = Path(__file__).resolve().parent
     settings = ModelSettings(name, name, base, timeout=TIMEOUT)
@@ -176,13 +178,13 @@ def gate_of(name: str, net: Any, architecture: Architecture, store: Store, quant
         params = str(quantized_path.with_name(PARAMS_NAME))
         settings = dataclasses.replace(settings, quantized=str(quantized_path), params=params)
     data = {"calibration": architecture.calibration(), "evaluation": architecture.evaluation()}
-    return Gate(settings, Spec(name, name), store, lambda _: None, net, **data)
+    return SourceUnderTest(settings, Spec(name, name), store, lambda _: None, net, **data)
 
 
-def cases(name: str, architecture: Architecture, folder: Path, scratch: Path) -> Iterator[tuple[str, Case]]:
+def cases(name: str, architecture: Architecture, folder: Path, scratch: Path) -> Iterator[tuple[str, VariantUnderTest]]:
     """The int8 variants of a network, by the zero point around its pools."""
     net, store = architecture.trained(folder), Store(scratch / "store")
-    ours = case_of(gate_of(name, net, architecture, store), _OURS, "eval")
+    ours = variant_under_test(gate_of(name, net, architecture, store), _OURS, "eval")
     for zero in FORMS:
         if zero is None:
             yield "recipe", ours
@@ -194,7 +196,7 @@ def cases(name: str, architecture: Architecture, folder: Path, scratch: Path) ->
         write_params(pooled_at(read_params(variant.params), variant.base, zero), place / PARAMS_NAME)
         flags = ("--compressionParamsFile", str(place / PARAMS_NAME))
         convert(variant.base.path, place / "model.mnn", flags, timeout=TIMEOUT)
-        yield str(zero), case_of(gate_of(name, net, architecture, store, place / "model.mnn"), _OURS, None)
+        yield str(zero), variant_under_test(gate_of(name, net, architecture, store, place / "model.mnn"), _OURS, None)
 
 
 _HEAD: Final = (
@@ -203,7 +205,9 @@ _HEAD: Final = (
 )
 
 
-def row(name: str, form: str, case: Case, architecture: Architecture, arm: Path) -> tuple[list[str], list[str]]:
+def row(
+    name: str, form: str, case: VariantUnderTest, architecture: Architecture, arm: Path
+) -> tuple[list[str], list[str]]:
     """What each of them says of a variant, and remarks: tensors that differ, operators without a reference."""
     inputs = dict(case.gate.inputs)
     ((output, truth),) = case.gate.float_run.outputs.items()

@@ -32,8 +32,8 @@ from spoilers import Spoilt
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import Gate
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import FAILED, Result
 from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.mnnfile.model import Model
@@ -137,19 +137,19 @@ def neighbours(model: Model, name: str) -> set[str]:
     return {second for first, second in edges if first == name} | {first for first, second in edges if second == name}
 
 
-def gate_of(name: str, network: Any, store: Store) -> Gate:
+def gate_of(name: str, network: Any, store: Store) -> SourceUnderTest:
     """The gate on a network."""
     architecture = ARCHITECTURES[name.split(",")[0]]
     settings = model_settings(name, name, _HERE, {"timeout": spoilers.TIMEOUT})
     data = {"calibration": architecture.calibration(), "evaluation": architecture.evaluation()}
-    return Gate(settings, Spec(name, name), store, lambda _: None, network, **data)
+    return SourceUnderTest(settings, Spec(name, name), store, lambda _: None, network, **data)
 
 
-def gate_on(source: Gate, spoilt: Spoilt) -> Gate:
+def gate_on(source: SourceUnderTest, spoilt: Spoilt) -> SourceUnderTest:
     """The gate on a model that somebody made of the network that `source` is on."""
     given = {"quantized": str(spoilt.model), "params": str(spoilt.params) if spoilt.params else None}
     changed = {**given, "timeout": spoilers.TIMEOUT}
-    gate = Gate(
+    gate = SourceUnderTest(
         model_settings(source.spec.text, source.spec.text, _HERE, changed), source.spec, source.store, source.say
     )
     # The float model and its run are the same for all.
@@ -157,7 +157,7 @@ def gate_on(source: Gate, spoilt: Spoilt) -> Gate:
     return gate
 
 
-def judged(case: Case) -> tuple[Truth, Result, tuple[str, ...]]:
+def judged(case: VariantUnderTest) -> tuple[Truth, Result, tuple[str, ...]]:
     """What a model loses, what the check says, and by which codes it fails."""
     result = check(case, "accuracy")
     data = case.gate.prepared.evaluation
@@ -167,10 +167,10 @@ def judged(case: Case) -> tuple[Truth, Result, tuple[str, ...]]:
     return truth, result, tuple(sorted(codes))
 
 
-def healthy_rows(name: str, gate: Gate) -> Iterator[Row]:
+def healthy_rows(name: str, gate: SourceUnderTest) -> Iterator[Row]:
     """One architecture in 8 bits."""
     for recipe in HEALTHY:
-        case = case_of(gate, recipe, "eval" if recipe.startswith("int8") else None)
+        case = variant_under_test(gate, recipe, "eval" if recipe.startswith("int8") else None)
         if case.is_unusable:
             (finding,) = check(case, "conversion").findings
             yield Row(name, recipe, Truth(None, 0.0, f"no model: {finding.message}"), True, (finding.code,), False)
@@ -179,10 +179,10 @@ def healthy_rows(name: str, gate: Gate) -> Iterator[Row]:
         yield Row(name, recipe, truth, result.outcome == FAILED, codes, False, result.metrics.get("suspect", ""))
 
 
-def spoilt_row(source: Gate, spoilt: Spoilt) -> Row:
+def spoilt_row(source: SourceUnderTest, spoilt: Spoilt) -> Row:
     """One spoilt model, judged as its user would."""
     gate = gate_on(source, spoilt)
-    truth, result, codes = judged(case_of(gate, spoilt.recipe, None))
+    truth, result, codes = judged(variant_under_test(gate, spoilt.recipe, None))
     failed, named = result.outcome == FAILED, result.metrics.get("suspect", "")
     place, model = "", gate.prepared.model
     if failed and truth.loses and spoilt.layers:
@@ -193,20 +193,20 @@ def spoilt_row(source: Gate, spoilt: Spoilt) -> Row:
     )
 
 
-def spoilt_rows(gate: Gate, network: Any, folder: Path, scratch: Path) -> Iterator[Row]:
+def spoilt_rows(gate: SourceUnderTest, network: Any, folder: Path, scratch: Path) -> Iterator[Row]:
     """One architecture, one thing wrong in each model."""
     source, name = gate.prepared, gate.spec.text
     assert source.data is not None
     exporter = spoilers.Exporter(source.data, source.batched, scratch)
 
-    def rows(models: Iterable[Spoilt], of: Gate = gate) -> Iterator[Row]:
+    def rows(models: Iterable[Spoilt], of: SourceUnderTest = gate) -> Iterator[Row]:
         return (spoilt_row(of, spoilt) for spoilt in models)
 
     yield from rows(spoilers.of_fewer_bits(exporter, network))
     if name in SPOILT:
-        int8 = case_of(gate, "int8", "eval")
+        int8 = variant_under_test(gate, "int8", "eval")
         yield from rows(spoilers.by_params(int8, scratch))
-        yield from rows(spoilers.by_stored_scales(case_of(gate, "w8-sym", None), scratch))
+        yield from rows(spoilers.by_stored_scales(variant_under_test(gate, "w8-sym", None), scratch))
         yield from rows(spoilers.by_weights(int8, network, exporter))
         yield from rows(spoilers.of_another_epoch(ARCHITECTURES[name], folder, exporter))
     if name in TWO_OUTPUTS:

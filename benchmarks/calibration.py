@@ -34,8 +34,8 @@ from architectures import ARCHITECTURES, Architecture
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.checks.coverage.check import coverage, layer_rows
 from pytest_mnnquant.config.settings import ModelSettings
-from pytest_mnnquant.evidence.source import Gate, Unusable
-from pytest_mnnquant.evidence.variant import case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest, Unusable
+from pytest_mnnquant.evidence.variant import variant_under_test
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.calibration import int8_layers
@@ -54,10 +54,10 @@ TIMEOUT: Final = 120.0
 HERE: Final = Path(__file__).resolve().parent
 
 
-def gate_of(name: str, folder: Path, store: Store, samples: int) -> Gate:
+def gate_of(name: str, folder: Path, store: Store, samples: int) -> SourceUnderTest:
     """An architecture under test, calibrated on so many samples."""
     architecture = ARCHITECTURES[name]
-    return Gate(
+    return SourceUnderTest(
         ModelSettings(source=name, name=name, base=HERE, timeout=TIMEOUT),
         Spec(name, name),
         store,
@@ -146,7 +146,7 @@ def agreement(folder: Path, store: Store) -> None:
         gate = gate_of(name, folder, store, 320)
         base = gate.prepared.model
         try:
-            variant = case_of(gate, RECIPE.name, "eval").variant
+            variant = variant_under_test(gate, RECIPE.name, "eval").variant
         except Unusable as error:
             print(f"{name:<16}ours: {error}")
             continue
@@ -225,7 +225,9 @@ def wholes(folder: Path, threads: int, repetitions: int) -> dict[str, list[float
 
     def ours() -> None:
         with tempfile.TemporaryDirectory() as made:
-            assert case_of(gate_of("mobile_net", folder, Store(Path(made)), SAMPLES), RECIPE.name, "eval").model
+            assert variant_under_test(
+                gate_of("mobile_net", folder, Store(Path(made)), SAMPLES), RECIPE.name, "eval"
+            ).model
 
     def other() -> None:
         with tempfile.TemporaryDirectory() as made:

@@ -7,14 +7,14 @@ from typing import Final
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.evidence.source import Gate
+from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.sources.spec import parse_spec
 
 FIXTURES: Final = Path(__file__).resolve().parent.parent / "fixtures"
 MODELS: Final = ("digits_cnn", "garment_classifier", "mobile_net", "tiny_transformer")
 
 
-def gate(name: str, store: Store) -> Gate:
+def gate(name: str, store: Store) -> SourceUnderTest:
     """A fixture model under test."""
     spec = parse_spec(f"{name}.py:build", FIXTURES)
-    return Gate(model_settings(spec.text, name, FIXTURES, {}), spec, store, lambda _: None)
+    return SourceUnderTest(model_settings(spec.text, name, FIXTURES, {}), spec, store, lambda _: None)

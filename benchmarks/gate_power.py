@@ -36,8 +36,8 @@ from common import gate  # noqa: E402
 
 from pytest_mnnquant.cache.store import Store  # noqa: E402
 from pytest_mnnquant.config.settings import model_settings  # noqa: E402
-from pytest_mnnquant.evidence.source import Gate  # noqa: E402
-from pytest_mnnquant.evidence.variant import case_of  # noqa: E402
+from pytest_mnnquant.evidence.source import SourceUnderTest  # noqa: E402
+from pytest_mnnquant.evidence.variant import variant_under_test  # noqa: E402
 from pytest_mnnquant.mnnfile.model import Model, read_model  # noqa: E402
 from pytest_mnnquant.runtime.timing import PairedTimes, TimingSettings, paired_times  # noqa: E402
 from pytest_mnnquant.sources.spec import Spec  # noqa: E402
@@ -101,7 +101,9 @@ def variant(network: nn.Module, name: str, store: Store, side: int = 32) -> tupl
     """(float model, int8 variant) of a network for images of `side` pixels."""
     data = {"x": np.random.default_rng(0).random((128, 3, side, side), np.float32)}
     settings = model_settings(name, name, _ROOT, {"timeout": TIMEOUT})
-    case = case_of(Gate(settings, Spec(name, name), store, lambda _: None, network, data, data), "int8", "eval")
+    case = variant_under_test(
+        SourceUnderTest(settings, Spec(name, name), store, lambda _: None, network, data, data), "int8", "eval"
+    )
     return case.variant.base, case.model
 
 
@@ -177,7 +179,7 @@ def all_pairs(folder: Path) -> tuple[Pair, list[Pair], Pair, Pair]:
     wide_base, wide = variant(Net(4, width=64), "wide", store, 64)
     layer = variant(Net(8, 1, 12), "layer", store)[1]
     layers = variant(Net(8, 2, 12), "layers", store)[1]
-    mobile = case_of(gate("mobile_net", store), "int8", "eval")
+    mobile = variant_under_test(gate("mobile_net", store), "int8", "eval")
     first = {name: array[:1] for name, array in mobile.gate.inputs.items()}
     return (
         Pair("nothing changed", copied(accepted, folder, "same"), accepted, base, small),

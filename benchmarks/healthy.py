@@ -33,8 +33,8 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import Gate
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.recipes.recipe import recipe_named
@@ -95,7 +95,7 @@ class Healthy:
 
     name: str
     kind: str
-    case: Case
+    case: VariantUnderTest
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Verdict:
 
 
 @dataclass
-class Bench:
+class PluginSession:
     """Where things are made. `trained` keeps weights, `scratch` is for files."""
 
     trained: Path
@@ -132,13 +132,13 @@ class Bench:
     store: Store
     _count: Iterator[int] = field(default_factory=lambda: iter(range(10**6)))
 
-    def gate(self, source: Any, calibration: Any, evaluation: Any, **values: Any) -> Gate:
+    def gate(self, source: Any, calibration: Any, evaluation: Any, **values: Any) -> SourceUnderTest:
         """The gate on a network of PyTorch or a file."""
         given = None if isinstance(source, Path) else source
         spec = parse_spec(str(source), HERE) if given is None else Spec("net", "net")
         settings = model_settings(spec.text, spec.name, HERE, {"timeout": TIMEOUT, **values})
         data = {"calibration": calibration, "evaluation": evaluation}
-        return Gate(settings, spec, self.store, lambda _: None, given, **data)
+        return SourceUnderTest(settings, spec, self.store, lambda _: None, given, **data)
 
     def fresh(self, name: str) -> Path:
         """A path in a folder of its own."""
@@ -153,18 +153,18 @@ class Bench:
         return output
 
 
-Group = Callable[[Bench], Iterator[Healthy]]
+Group = Callable[[PluginSession], Iterator[Healthy]]
 
 
 # Architectures x recipes --------------------------------------------------------------------------------------------
 
 
-def _tables(gate: Gate) -> tuple[str, ...]:
+def _tables(gate: SourceUnderTest) -> tuple[str, ...]:
     """What MNN keeps in float whatever is asked: a person who knows leaves it out by name."""
     return tuple(op.name for op in gate.prepared.model.layers if not op.is_convolution)
 
 
-def _without_int8(gate: Gate) -> tuple[str, ...]:
+def _without_int8(gate: SourceUnderTest) -> tuple[str, ...]:
     """The layers that MNN can't run in int8."""
     return tuple(
         op.name
@@ -173,7 +173,7 @@ def _without_int8(gate: Gate) -> tuple[str, ...]:
     )
 
 
-def of_architecture(name: str, bench: Bench) -> Iterator[Healthy]:
+def of_architecture(name: str, bench: PluginSession) -> Iterator[Healthy]:
     """One trained network of PyTorch in all recipes."""
     architecture = ARCHITECTURES[name]
     data = architecture.calibration(), architecture.evaluation()
@@ -196,18 +196,20 @@ def of_architecture(name: str, bench: Bench) -> Iterator[Healthy]:
         gate = plain if unskippable else whole["8" if chosen.activations and chosen.fill is None else "w"]
         wanted = ("train", "eval") if recipe in BOTH else ("eval",)
         for mode in chosen.modes(True, wanted):
-            yield Healthy(f"{name} {chosen.label(mode)}", f"PyTorch, {chosen.maker.value}", case_of(gate, recipe, mode))
+            yield Healthy(
+                f"{name} {chosen.label(mode)}", f"PyTorch, {chosen.maker.value}", variant_under_test(gate, recipe, mode)
+            )
 
 
 # Finished files -----------------------------------------------------------------------------------------------------
 
 
-def of_files(name: str, bench: Bench) -> Iterator[Healthy]:
+def of_files(name: str, bench: PluginSession) -> Iterator[Healthy]:
     """What a build leaves behind, from ONNX and from MNN sources."""
     architecture = ARCHITECTURES[name]
     calibration, evaluation = architecture.calibration(), architecture.evaluation()
     own = bench.gate(architecture.trained(bench.trained), calibration, evaluation)
-    int8 = case_of(own, "int8", "eval")
+    int8 = variant_under_test(own, "int8", "eval")
     params, floats = int8.variant.params, int8.variant.base.path
     assert params is not None
     source = own.prepared.model.path.with_name("float.onnx")
@@ -230,47 +232,63 @@ def of_files(name: str, bench: Bench) -> Iterator[Healthy]:
                     gate = bench.gate(start, calibration, evaluation, **values)
                     told = f"{label}{', params given' if with_params else ''}"
                     yield Healthy(
-                        f"{name} {recipe} file, {told}", f"{kind} file, converter", case_of(gate, recipe, None)
+                        f"{name} {recipe} file, {told}",
+                        f"{kind} file, converter",
+                        variant_under_test(gate, recipe, None),
                     )
         for recipe in ("int8", "int8-kl", "w8", "fp16", "mnnquant-kl"):
             gate = bench.gate(start, calibration, evaluation)
-            yield Healthy(f"{name} {recipe}", f"{kind} source, made by the gate", case_of(gate, recipe, None))
+            yield Healthy(
+                f"{name} {recipe}", f"{kind} source, made by the gate", variant_under_test(gate, recipe, None)
+            )
     yield from _without_some(name, bench, own, source, flags, calibration, evaluation)
     for recipe in ("mnnquant-kl", "mnnquant-admm", "mnnquant-ema", "mnncompress-repaired"):
-        done = case_of(own, recipe, "eval" if recipe.startswith("mnnc") else None).variant
+        done = variant_under_test(own, recipe, "eval" if recipe.startswith("mnnc") else None).variant
         values = {"quantized": str(done.model.path), "params": str(done.params) if done.params else None}
         # Of mnncompress the source is the ONNX that it exported itself.
         start = done.base.path if recipe.startswith("mnnc") else source
         gate = bench.gate(start, calibration, evaluation, **values)
-        yield Healthy(f"{name} {recipe} file", "finished file, mnnquant or mnncompress", case_of(gate, "int8", None))
+        yield Healthy(
+            f"{name} {recipe} file", "finished file, mnnquant or mnncompress", variant_under_test(gate, "int8", None)
+        )
     network = architecture.trained(bench.trained)
     dynamo = bench.gate(network, calibration, evaluation, exporter="dynamo")
     for recipe in ("int8", "w8", "mnnquant-kl"):
         if (f"{name}, dynamo", recipe) in LEFT_OUT:
             continue
         mode = "eval" if recipe == "int8" else None
-        yield Healthy(f"{name} {recipe}, dynamo", "PyTorch, exported by dynamo", case_of(dynamo, recipe, mode))
+        yield Healthy(
+            f"{name} {recipe}, dynamo", "PyTorch, exported by dynamo", variant_under_test(dynamo, recipe, mode)
+        )
     beside = bench.fresh("beside.onnx")
     onnx.save_model(
         onnx.load(source), beside, save_as_external_data=True, location="beside.onnx.data", size_threshold=0
     )
     for recipe in ("int8", "w8"):
         gate = bench.gate(beside, calibration, evaluation)
-        yield Healthy(f"{name} {recipe}", "ONNX with weights beside it", case_of(gate, recipe, None))
+        yield Healthy(f"{name} {recipe}", "ONNX with weights beside it", variant_under_test(gate, recipe, None))
     external = bench.made(source, "--saveExternalData", name="float.mnn")
     for recipe in ("int8", "w8", "fp16", "mnnquant-kl"):
         gate = bench.gate(external, calibration, evaluation)
-        yield Healthy(f"{name} {recipe}", "MNN source with weights beside it", case_of(gate, recipe, None))
+        yield Healthy(f"{name} {recipe}", "MNN source with weights beside it", variant_under_test(gate, recipe, None))
     bare = {key: array for key, array in evaluation.items() if key != "labels"}
     for recipe in ("int8", "w8"):
         gate = bench.gate(source, calibration, bare)
-        yield Healthy(f"{name} {recipe}, no labels", "ONNX source, made by the gate", case_of(gate, recipe, None))
+        yield Healthy(
+            f"{name} {recipe}, no labels", "ONNX source, made by the gate", variant_under_test(gate, recipe, None)
+        )
     gate = bench.gate(source, None, None, quantized=str(bench.made(source, *flags["w8"])))
-    yield Healthy(f"{name} w8 file, no data", "ONNX file, converter", case_of(gate, "w8", None))
+    yield Healthy(f"{name} w8 file, no data", "ONNX file, converter", variant_under_test(gate, "w8", None))
 
 
 def _without_some(
-    name: str, bench: Bench, own: Gate, source: Path, flags: dict[str, Any], calibration: Any, evaluation: Any
+    name: str,
+    bench: PluginSession,
+    own: SourceUnderTest,
+    source: Path,
+    flags: dict[str, Any],
+    calibration: Any,
+    evaluation: Any,
 ) -> Iterator[Healthy]:
     """The first or the last layer left float."""
     layers = [op.name for op in own.prepared.model.convolutions]
@@ -279,19 +297,19 @@ def _without_some(
         skip = (layer.replace("[", "?"),)
         gate = bench.gate(network, calibration, evaluation, skip_layer=skip)
         for recipe in ("int8", "w8", "int8+w8", "mnnquant-kl"):
-            case = case_of(gate, recipe, "eval" if recipe.startswith("int8") else None)
+            case = variant_under_test(gate, recipe, "eval" if recipe.startswith("int8") else None)
             yield Healthy(f"{name} {recipe}, {place} layer float", "PyTorch, skipped layer", case)
-        made = case_of(gate, "int8", "eval").variant
+        made = variant_under_test(gate, "int8", "eval").variant
         values = {"quantized": str(made.model.path), "params": str(made.params), "skip_layer": skip}
         finished = bench.gate(source, calibration, evaluation, **values)
         told = f"{name} int8 file, {place} layer float"
-        yield Healthy(told, "ONNX file, skipped layer", case_of(finished, "int8", None))
+        yield Healthy(told, "ONNX file, skipped layer", variant_under_test(finished, "int8", None))
 
 
 # TFLite -------------------------------------------------------------------------------------------------------------
 
 
-def of_tflite(name: str, bench: Bench) -> Iterator[Healthy]:
+def of_tflite(name: str, bench: PluginSession) -> Iterator[Healthy]:
     """A TFLite model as the source, and the float `.mnn` that MNN's converter makes of it."""
     from tests.tflite_nets import NETS
 
@@ -305,20 +323,24 @@ def of_tflite(name: str, bench: Bench) -> Iterator[Healthy]:
         gate = bench.gate(source, *data)
         for recipe in (*OURS, "w8", "w8-sym", "w8b32", "w4", "fp16", *TOOLS[:3]):
             if (f"tflite {name}", recipe) not in LEFT_OUT:
-                yield Healthy(f"tflite {name} {recipe}", kind, case_of(gate, recipe, None))
+                yield Healthy(f"tflite {name} {recipe}", kind, variant_under_test(gate, recipe, None))
         for recipe, flags in (("w8", ["--weightQuantBits", "8"]), ("fp16", ["--fp16"])):
             direct = bench.fresh("direct.mnn")
             run_converter([*arguments, *flags], direct, timeout=TIMEOUT, what=f"converting {path.name}")
             given = bench.gate(source, *data, quantized=str(direct))
             yield Healthy(
-                f"tflite {name} {recipe} file", f"{kind}, converter from TFLite", case_of(given, recipe, None)
+                f"tflite {name} {recipe} file",
+                f"{kind}, converter from TFLite",
+                variant_under_test(given, recipe, None),
             )
-        int8 = case_of(gate, "int8", None).variant
+        int8 = variant_under_test(gate, "int8", None).variant
         direct = bench.fresh("direct.mnn")
         flags = ["--compressionParamsFile", str(int8.params)]
         run_converter([*arguments, *flags], direct, timeout=TIMEOUT, what=f"converting {path.name}")
         given = bench.gate(source, *data, quantized=str(direct), params=str(int8.params))
-        yield Healthy(f"tflite {name} int8 file", f"{kind}, converter from TFLite", case_of(given, "int8", None))
+        yield Healthy(
+            f"tflite {name} int8 file", f"{kind}, converter from TFLite", variant_under_test(given, "int8", None)
+        )
 
 
 # Odd but healthy ----------------------------------------------------------------------------------------------------
@@ -404,7 +426,7 @@ ODD: Final[dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[int, ...]]]]
 }
 
 
-def of_odd(name: str, bench: Bench) -> Iterator[Healthy]:
+def of_odd(name: str, bench: PluginSession) -> Iterator[Healthy]:
     """A small net of random weights, which labels say nothing about."""
     build, shapes = ODD[name]
     torch.manual_seed(0)
@@ -418,15 +440,15 @@ def of_odd(name: str, bench: Bench) -> Iterator[Healthy]:
             continue
         for mode in recipe_named(recipe).modes(True, ("train", "eval")):
             told = f"{name} {recipe_named(recipe).label(mode)}"
-            yield Healthy(told, "PyTorch, odd", case_of(gate, recipe, mode))
+            yield Healthy(told, "PyTorch, odd", variant_under_test(gate, recipe, mode))
     start = gate.prepared.model.path.with_name("float.onnx")
     for recipe in ("w8", "fp16"):
         flags = ("--weightQuantBits", "8") if recipe == "w8" else ("--fp16",)
         given = bench.gate(start, None, evaluation, quantized=str(bench.made(start, *flags)))
-        yield Healthy(f"{name} {recipe} file", "ONNX file, odd", case_of(given, recipe, None))
+        yield Healthy(f"{name} {recipe} file", "ONNX file, odd", variant_under_test(given, recipe, None))
 
 
-def of_hopeless(bench: Bench) -> Iterator[Healthy]:
+def of_hopeless(bench: PluginSession) -> Iterator[Healthy]:
     """One channel 300 times as large as the rest: int8 ruins it, 16 bits and weight-only 8 bits do not."""
     architecture: Architecture = ARCHITECTURES["cnn"]
     network: Any = architecture.trained(bench.trained)
@@ -437,13 +459,17 @@ def of_hopeless(bench: Bench) -> Iterator[Healthy]:
         second.weight[:, 3] /= 300
     gate = bench.gate(network, architecture.calibration(), architecture.evaluation())
     for recipe in ("fp16", "w8-sym"):
-        yield Healthy(f"cnn with a huge channel {recipe}", "PyTorch, int8-hostile", case_of(gate, recipe, None))
+        yield Healthy(
+            f"cnn with a huge channel {recipe}", "PyTorch, int8-hostile", variant_under_test(gate, recipe, None)
+        )
     start = gate.prepared.model.path.with_name("float.onnx")
     given = bench.gate(start, None, architecture.evaluation(), quantized=str(bench.made(start, "--fp16")))
-    yield Healthy("cnn with a huge channel fp16 file", "ONNX file, int8-hostile", case_of(given, "fp16", None))
+    yield Healthy(
+        "cnn with a huge channel fp16 file", "ONNX file, int8-hostile", variant_under_test(given, "fp16", None)
+    )
 
 
-def of_pruned(bench: Bench) -> Iterator[Healthy]:
+def of_pruned(bench: PluginSession) -> Iterator[Healthy]:
     """Whole channels and most weights are zero."""
     architecture = ARCHITECTURES["lenet"]
     network: Any = architecture.trained(bench.trained)
@@ -455,7 +481,7 @@ def of_pruned(bench: Bench) -> Iterator[Healthy]:
     gate = bench.gate(network, architecture.calibration(), architecture.evaluation())
     for recipe in ("int8", "int8-average", "w8", "w8-sym", "fp16"):
         mode = "eval" if recipe.startswith("int8") else None
-        yield Healthy(f"pruned lenet {recipe}", "PyTorch, pruned", case_of(gate, recipe, mode))
+        yield Healthy(f"pruned lenet {recipe}", "PyTorch, pruned", variant_under_test(gate, recipe, mode))
     start = gate.prepared.model.path.with_name("float.onnx")
     for recipe, flags in (
         ("w8", ("--weightQuantBits", "8")),
@@ -463,7 +489,9 @@ def of_pruned(bench: Bench) -> Iterator[Healthy]:
     ):
         made = bench.made(start, *flags, "--detectSparseSpeedUp")
         given = bench.gate(start, None, architecture.evaluation(), quantized=str(made))
-        yield Healthy(f"pruned lenet {recipe} sparse file", "ONNX file, pruned", case_of(given, recipe, None))
+        yield Healthy(
+            f"pruned lenet {recipe} sparse file", "ONNX file, pruned", variant_under_test(given, recipe, None)
+        )
 
 
 GROUPS: Final[dict[str, Group]] = {
@@ -499,7 +527,7 @@ def verdicts_of(name: str, folder: Path) -> list[Verdict]:
     torch.set_num_threads(1)
     found: list[Verdict] = []
     with tempfile.TemporaryDirectory() as kept, tempfile.TemporaryDirectory() as made:
-        bench = Bench(folder, Path(made), Store(Path(kept)))
+        bench = PluginSession(folder, Path(made), Store(Path(kept)))
         try:
             found.extend(judged(healthy) for healthy in GROUPS[name](bench))
         except Exception:  # It could not even be made.

@@ -28,8 +28,8 @@ from pytest_mnnquant.cache.store import Store, versions
 from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import Gate
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, Finding, Result
 from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.metrics.agreement import agreement
@@ -55,7 +55,7 @@ def one_line(finding: Finding, most: int = 220) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def evaluate(case: Case, architecture: Architecture, cell: Cell) -> Cell:
+def evaluate(case: VariantUnderTest, architecture: Architecture, cell: Cell) -> Cell:
     """The figures of one variant, and what the checks say."""
     if case.is_unusable:
         return replace(cell, reason=one_line(check(case, "conversion").findings[0]))
@@ -99,7 +99,7 @@ def _rows(name: str, recipes: tuple[str, ...], folder: Path, store: Store) -> Ro
     torch.set_num_threads(1)
     architecture = ARCHITECTURES[name]
     settings = ModelSettings(source=name, name=name, base=HERE, timeout=120.0)
-    gate = Gate(
+    gate = SourceUnderTest(
         settings,
         Spec(name, name),
         store,
@@ -114,7 +114,7 @@ def _rows(name: str, recipes: tuple[str, ...], folder: Path, store: Store) -> Ro
         for mode in chosen.modes(True, MODES):
             start, cell = time.perf_counter(), Cell(name, chosen.name, mode)
             try:
-                cell = evaluate(case_of(gate, recipe, mode), architecture, cell)
+                cell = evaluate(variant_under_test(gate, recipe, mode), architecture, cell)
             except Exception:  # A traceback here is a mistake of ours: that is what the page must show.
                 cell = replace(cell, crash=traceback.format_exc())
             cell = replace(cell, seconds=time.perf_counter() - start)

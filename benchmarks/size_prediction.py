@@ -12,7 +12,7 @@ from common import MODELS, gate
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.variant import case_of
+from pytest_mnnquant.evidence.variant import variant_under_test
 from pytest_mnnquant.recipes.recipe import RECIPES, recipe_named
 
 NAMES = (*RECIPES, "int8+w4", "w8-sym", "w4b32-hqq", "w8-scale16", "w3", "w2")
@@ -27,7 +27,7 @@ def main() -> None:
         for name in MODELS:
             source = gate(name, store)
             for recipe in NAMES:
-                case = case_of(source, recipe, "eval" if recipe_named(recipe).activations else None)
+                case = variant_under_test(source, recipe, "eval" if recipe_named(recipe).activations else None)
                 metrics = check(case, "size").metrics
                 off = metrics["quantized_bytes"] / metrics["expected_bytes"] - 1
                 worst = max(worst, abs(off))

@@ -18,7 +18,7 @@ import torch
 from architectures import Architecture
 from torch import Tensor, nn
 
-from pytest_mnnquant.evidence.variant import Case
+from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, read_params, write_params
 from pytest_mnnquant.quantize.float_model import export_float
@@ -99,7 +99,7 @@ def with_weight_scales(params: Params, layer: LayerParams, factor: float) -> Par
     return dataclasses.replace(params, layers=tuple(other if one is layer else one for one in params.layers))
 
 
-def by_params(healthy: Case, folder: Path) -> Iterator[Spoilt]:
+def by_params(healthy: VariantUnderTest, folder: Path) -> Iterator[Spoilt]:
     """The `int8` variant quantized again, each time with another thing changed in its params file."""
     variant = healthy.variant
     assert variant.params is not None
@@ -148,7 +148,7 @@ def with_stored_scales(model: Model, op: Op, factor: float, path: Path) -> Path:
     return path
 
 
-def by_stored_scales(healthy: Case, folder: Path) -> Iterator[Spoilt]:
+def by_stored_scales(healthy: VariantUnderTest, folder: Path) -> Iterator[Spoilt]:
     """A weight-only variant with the scales of one layer wrong in the file."""
     pairs = [(a, b) for a, b in healthy.match.pairs if a.is_convolution and b.weights[0].bits == 8]
     for (base, stored), factor in zip(chosen(pairs), (4.0, 0.25, 4.0), strict=False):
@@ -196,7 +196,7 @@ def spoil_bias(module: Any) -> None:
     module.bias[0] = math.nan
 
 
-def by_weights(healthy: Case, network: nn.Module, exporter: Exporter) -> Iterator[Spoilt]:
+def by_weights(healthy: VariantUnderTest, network: nn.Module, exporter: Exporter) -> Iterator[Spoilt]:
     """Networks with a channel zeroed or a NaN in one layer; of the `int8` variant `healthy` the modules are known."""
     modules = dict(network.named_modules())
     order = {op.name: place for place, op in enumerate(healthy.variant.base.convolutions)}

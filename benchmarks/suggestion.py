@@ -24,8 +24,8 @@ from torch import nn
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import Gate
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.sources.spec import Spec
 
@@ -43,12 +43,14 @@ def with_uneven_stream(network: nn.Module, factor: float = 100.0, channels: int 
     return network
 
 
-def case(network: nn.Module, architecture: Architecture, recipe: str, store: Store, limits: dict[str, Any]) -> Case:
+def case(
+    network: nn.Module, architecture: Architecture, recipe: str, store: Store, limits: dict[str, Any]
+) -> VariantUnderTest:
     """A variant under test, with the search turned on."""
     settings = model_settings("net", "net", FIXTURES, {"suggest": True, **limits})
     data = {"calibration": architecture.calibration(), "evaluation": architecture.evaluation()}
-    gate = Gate(settings, Spec("net", "net"), store, lambda _: None, given=network, **data)
-    return case_of(gate, recipe, "eval" if recipe.startswith("int8") else None)
+    gate = SourceUnderTest(settings, Spec("net", "net"), store, lambda _: None, given=network, **data)
+    return variant_under_test(gate, recipe, "eval" if recipe.startswith("int8") else None)
 
 
 def main(folder: Path) -> None:

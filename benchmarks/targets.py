@@ -26,9 +26,9 @@ from targets_page import Cell, arm_table, older_table
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import Gate
+from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.target_variant import on_target
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.recipes.recipe import MODES, recipe_named
 from pytest_mnnquant.runtime.timing import LOW, TimingSettings
@@ -81,21 +81,21 @@ def cells_of(model: str, folder: Path, recipes: Sequence[str]) -> tuple[list[Cel
 
 
 def _cells(
-    given: Gate, model: str, recipes: Sequence[str], modes: tuple[str, ...], targets: Sequence[Target]
+    given: SourceUnderTest, model: str, recipes: Sequence[str], modes: tuple[str, ...], targets: Sequence[Target]
 ) -> Iterator[Cell]:
     """What the checks of each variant of a model say here and on each target."""
     low = given.settings.timing.memory_mode == LOW
     for recipe in recipes:
         chosen = recipe_named(recipe)
         for mode in chosen.modes(True, modes):
-            home = case_of(given, recipe, mode)
+            home = variant_under_test(given, recipe, mode)
             cell = Cell(model, chosen.name.partition("=")[0], mode, "host", low)
             yield judged(home, cell)
             for target in targets:
                 yield judged(on_target(home, target), dataclasses.replace(cell, place=target.name))
 
 
-def judged(case: Case, cell: Cell) -> Cell:
+def judged(case: VariantUnderTest, cell: Cell) -> Cell:
     """The figures and findings of a variant in a place."""
     started = time.perf_counter()
     results = [check(case, name) for name in ("conversion" if case.is_unusable else "execution", "accuracy")]

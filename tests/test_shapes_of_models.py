@@ -15,8 +15,8 @@ from torch import nn
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import Gate
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import PASSED, Result
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.conftest import TIMEOUT, quietly
@@ -100,19 +100,19 @@ def tokens(seed: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, 30, (200, 5))
 
 
-def judged(case: Case, *names: str) -> dict[str, Result]:
+def judged(case: VariantUnderTest, *names: str) -> dict[str, Result]:
     results = {name: check(case, name) for name in names or ("conversion", "coverage", "accuracy")}
     assert {name: result.outcome for name, result in results.items()} == dict.fromkeys(results, PASSED), results
     return results
 
 
-def built(network: nn.Module, data: list[Arrays], recipe: str, store: Store, tmp_path: Path) -> Case:
+def built(network: nn.Module, data: list[Arrays], recipe: str, store: Store, tmp_path: Path) -> VariantUnderTest:
     torch.manual_seed(0)
     for parameter in network.parameters():
         nn.init.uniform_(parameter, -0.4, 0.4)
     settings = model_settings("net", "net", tmp_path, {"timeout": TIMEOUT, "skip_layer": ("*table*", "*Gather*")})
     calibration, evaluation = data
-    gate = Gate(
+    gate = SourceUnderTest(
         settings,
         Spec("net", "net"),
         store,
@@ -121,7 +121,7 @@ def built(network: nn.Module, data: list[Arrays], recipe: str, store: Store, tmp
         calibration=calibration,
         evaluation=evaluation,
     )
-    return case_of(gate, recipe, "eval" if recipe == "int8" else None)
+    return variant_under_test(gate, recipe, "eval" if recipe == "int8" else None)
 
 
 @pytest.mark.parametrize("recipe", ["int8", "w8"])
@@ -171,7 +171,9 @@ def test_other_sizes_than_the_export_had(recipe: str, size: int, store: Store, t
         torch.onnx.export(AnySize().eval(), (torch.zeros(2, 1, 12, 12),), str(path), **names)
     settings = model_settings("any.onnx", "any", tmp_path, {"timeout": TIMEOUT})
     data = {"x": images(size=size, seed=1)}
-    gate = Gate(settings, parse_spec("any.onnx", tmp_path), store, quietly, calibration=data, evaluation=data)
-    case = case_of(gate, recipe, None)
+    gate = SourceUnderTest(
+        settings, parse_spec("any.onnx", tmp_path), store, quietly, calibration=data, evaluation=data
+    )
+    case = variant_under_test(gate, recipe, None)
     judged(case)
     assert case.run.outputs["y"].shape == (40, 2, size, size)

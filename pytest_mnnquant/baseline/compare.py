@@ -37,19 +37,19 @@ class Evidence:
     is_kept: bool = False
 
 
-def check_baseline(evidence: Evidence, entry: Entry, mend: str) -> Result:
+def check_baseline(evidence: Evidence, entry: Entry, fix_for: str) -> Result:
     """Compare; `mend` is the command that accepts the figures as they are now.
 
     Fails for a layer that is stored otherwise than accepted and for a figure that is worse by more than its tolerance.
     An accepted figure that could not be measured leaves it inconclusive, and so does one that is not in the entry
     though the entry's tolerances are to judge it.
     """
-    remedy = f"if this is meant to be, accept it:\n{mend}"
+    fix = f"if this is meant to be, accept it:\n{fix_for}"
     cause = _changed_since(evidence, entry)
-    findings = [*_storage(evidence.figures, entry.figures, cause, remedy)]
+    findings = [*_storage(evidence.figures, entry.figures, cause, fix)]
     for name in NUMBERS:
-        findings += _JUDGES[name](evidence, entry, cause, remedy)
-    findings += _unaccepted(evidence, entry, mend)
+        findings += _JUDGES[name](evidence, entry, cause, fix)
+    findings += _unaccepted(evidence, entry, fix_for)
     return judge(BASELINE, findings, comparison(evidence.figures, entry.figures, evidence.paired))
 
 
@@ -79,9 +79,9 @@ def stored_otherwise(figures: Figures, accepted: Figures) -> Iterator[tuple[str,
             yield layer, before, now
 
 
-def _storage(figures: Figures, accepted: Figures, cause: str, remedy: str) -> Iterator[Finding]:
+def _storage(figures: Figures, accepted: Figures, cause: str, fix: str) -> Iterator[Finding]:
     for layer, before, now in stored_otherwise(figures, accepted):
-        yield Finding("MNQ914", f"stored as {now}, accepted as {before}", layer, cause, remedy)
+        yield Finding("MNQ914", f"stored as {now}, accepted as {before}", layer, cause, fix)
 
 
 def _changed_since(evidence: Evidence, entry: Entry) -> str:
@@ -104,7 +104,7 @@ def _changed_since(evidence: Evidence, entry: Entry) -> str:
 def _more(name: str, unit: str) -> Callable[[Evidence, Entry, str, str], list[Finding]]:
     """Judges a figure in bytes, of which more is worse."""
 
-    def judged(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list[Finding]:
+    def judged(evidence: Evidence, entry: Entry, cause: str, fix: str) -> list[Finding]:
         was, now = getattr(entry.figures, name), getattr(evidence.figures, name)
         allowed = getattr(entry.tolerances, name)
         if was is None or allowed is None:
@@ -116,13 +116,13 @@ def _more(name: str, unit: str) -> Callable[[Evidence, Entry, str, str], list[Fi
         change = (now - was) / was if was else float(now > was)
         told = f"{name} {now:,} {unit}, accepted {was:,} ({change:+.1%}, at most {allowed:+.1%} allowed)"
         if change > allowed + _ROUNDING:
-            return [Finding("MNQ913", told, "", cause, remedy)]
-        return [_better(told, remedy)] if change < -max(_FAR * allowed, 0.01) else []
+            return [Finding("MNQ913", told, "", cause, fix)]
+        return [_better(told, fix)] if change < -max(_FAR * allowed, 0.01) else []
 
     return judged
 
 
-def _coverage(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list[Finding]:
+def _coverage(evidence: Evidence, entry: Entry, cause: str, fix: str) -> list[Finding]:
     was, now, allowed = entry.figures.coverage, evidence.figures.coverage, entry.tolerances.coverage
     if was is None or allowed is None:
         return []
@@ -130,11 +130,11 @@ def _coverage(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list
         return [_gap(evidence, "coverage", was)]
     told = f"coverage {now:.4%}, accepted {was:.4%} (a drop of {allowed:.4%} allowed)"
     if was - now > allowed + _ROUNDING:
-        return [Finding("MNQ913", told, "", cause, remedy)]
-    return [_better(told, remedy)] if now - was > _FAR_COVERAGE else []
+        return [Finding("MNQ913", told, "", cause, fix)]
+    return [_better(told, fix)] if now - was > _FAR_COVERAGE else []
 
 
-def _accuracy(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list[Finding]:
+def _accuracy(evidence: Evidence, entry: Entry, cause: str, fix: str) -> list[Finding]:
     accepted, ours, tolerances = entry.figures, evidence.figures, entry.tolerances
     was, now = accepted.accuracy, ours.accuracy
     if was is None or not tolerances.judges_accuracy:
@@ -152,18 +152,18 @@ def _accuracy(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list
     what = "rise" if accepted.lower_is_better else "drop"
     told = f"accuracy ({accepted.metric}) {now:.6g}, accepted {was:.6g} (a {what} of {allowed:.6g} allowed)"
     if loss > allowed + _ROUNDING * max(1.0, abs(was)):
-        return [Finding("MNQ913", told, "", cause, remedy)]
-    return [_better(told, remedy)] if allowed and loss < -_FAR * allowed else []
+        return [Finding("MNQ913", told, "", cause, fix)]
+    return [_better(told, fix)] if allowed and loss < -_FAR * allowed else []
 
 
-def _ratio(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list[Finding]:
+def _ratio(evidence: Evidence, entry: Entry, cause: str, fix: str) -> list[Finding]:
     was, now, tolerances = entry.figures.ratio, evidence.figures.ratio, entry.tolerances
     if evidence.is_kept:
         return []
     if evidence.unpaired is not None:
         return [evidence.unpaired] if tolerances.ratio_paired is not None else []
     if evidence.paired is not None:
-        return _paired(evidence.paired, tolerances.ratio_paired, cause, remedy)
+        return _paired(evidence.paired, tolerances.ratio_paired, cause, fix)
     if was is None or tolerances.ratio is None:
         return []
     if now is None:
@@ -175,28 +175,28 @@ def _ratio(evidence: Evidence, entry: Entry, cause: str, remedy: str) -> list[Fi
         f"ratio {now:.4g} of the float model's latency (95 % interval {_number(low)} to {_number(high)}), "
         f"accepted {was:.4g} ({tolerances.ratio:+.0%} allowed: {limit:.4g})"
     )
-    return _against(told, now if low is None else low, now if high is None else high, limit, cause, remedy)
+    return _against(told, now if low is None else low, now if high is None else high, limit, cause, fix)
 
 
-def _paired(ratio: PairedRatio, allowed: float | None, cause: str, remedy: str) -> list[Finding]:
+def _paired(ratio: PairedRatio, allowed: float | None, cause: str, fix: str) -> list[Finding]:
     if allowed is None:
         return []
     if ratio.pairs < FEWEST_TO_JUDGE:
         told = f"ratio: {ratio.pairs} pairs of runs with the accepted model, {FEWEST_TO_JUDGE} needed"
-        return [Finding("MNQ003", told, remedy="measure on a quieter machine")]
+        return [Finding("MNQ003", told, fix="measure on a quieter machine")]
     told = (
         f"{ratio.median:.3f} times the accepted model's latency (95 % interval {ratio.low:.3f} to {ratio.high:.3f}, "
         f"{ratio.pairs} pairs timed in turn), {1 + allowed:g} allowed"
     )
-    return _against(told, ratio.low, ratio.high, 1 + allowed, cause, remedy)
+    return _against(told, ratio.low, ratio.high, 1 + allowed, cause, fix)
 
 
-def _against(told: str, low: float, high: float, limit: float, cause: str, remedy: str) -> list[Finding]:
+def _against(told: str, low: float, high: float, limit: float, cause: str, fix: str) -> list[Finding]:
     if low > limit + _ROUNDING:
-        return [Finding("MNQ915", told, "", cause, remedy)]
+        return [Finding("MNQ915", told, "", cause, fix)]
     if high > limit + _ROUNDING:
         again = "run it again on a quieter machine: -k baseline -p no:xdist"
-        return [Finding("MNQ003", f"{told}: the interval holds the limit, so this can't tell", remedy=again)]
+        return [Finding("MNQ003", f"{told}: the interval holds the limit, so this can't tell", fix=again)]
     return []
 
 
@@ -212,14 +212,14 @@ def _elsewhere(evidence: Evidence, entry: Entry, facts: tuple[str, ...]) -> str:
 def _gap(evidence: Evidence, name: str, accepted: Any, why: str = "") -> Finding:
     why = why or evidence.unmeasured.get(name.partition(" ")[0]) or "its check gave no figure"
     told = f"{name}: accepted {shown(name, accepted)} can't be compared: {why}"
-    return Finding("MNQ003", told, remedy="run this variant alone, with all its checks: -k baseline -p no:xdist")
+    return Finding("MNQ003", told, fix="run this variant alone, with all its checks: -k baseline -p no:xdist")
 
 
-def _better(told: str, remedy: str) -> Finding:
-    return Finding("MNQ916", told, remedy=remedy.replace("if this is meant to be, accept it", "hold it to that"))
+def _better(told: str, fix: str) -> Finding:
+    return Finding("MNQ916", told, fix=fix.replace("if this is meant to be, accept it", "hold it to that"))
 
 
-def _unaccepted(evidence: Evidence, entry: Entry, mend: str) -> Iterator[Finding]:
+def _unaccepted(evidence: Evidence, entry: Entry, fix_for: str) -> Iterator[Finding]:
     figures, allowed = evidence.figures, entry.tolerances
     is_judged = {name: getattr(allowed, name) is not None for name in NUMBERS}
     is_judged["accuracy"] = allowed.judges_accuracy
@@ -228,7 +228,7 @@ def _unaccepted(evidence: Evidence, entry: Entry, mend: str) -> Iterator[Finding
     values = [f"{name} {shown(name, now)}" for name in new if (now := getattr(figures, name)) is not None]
     if values:
         told = f"not in the baseline yet, and so compared with nothing: {', '.join(values)}"
-        yield Finding("MNQ917", told, remedy=f"have its tolerance be null in the file, or accept it:\n{mend}")
+        yield Finding("MNQ917", told, fix=f"have its tolerance be null in the file, or accept it:\n{fix_for}")
 
 
 def _number(value: float | None) -> str:

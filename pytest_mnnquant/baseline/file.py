@@ -27,9 +27,9 @@ _TOLERANCES: Final = tuple(item.name for item in dataclasses.fields(Tolerances))
 class BadBaseline(ValueError):
     """The file can't be used. The message is one line: the file, what is wrong with it; `remedy` is what to do."""
 
-    def __init__(self, message: str, remedy: str) -> None:
+    def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
-        self.remedy = remedy
+        self.fix = fix
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def read_baseline(path: Path) -> Baseline:
     try:
         return parsed(json.loads(content, parse_constant=_no_number, object_pairs_hook=_once))
     except BadField as error:
-        raise BadBaseline(f"{path}: {error}", error.remedy or again) from None
+        raise BadBaseline(f"{path}: {error}", error.fix or again) from None
     except json.JSONDecodeError as error:
         raise BadBaseline(f"{path}: line {error.lineno} is no JSON: {error.msg}", again) from None
     except ValueError:  # All else that json raises: Python's limit of an integer's digits.

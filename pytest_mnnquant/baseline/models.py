@@ -15,9 +15,9 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 class BadArtifact(Exception):
     """A kept model can't be used. One line; `remedy` is what to do."""
 
-    def __init__(self, message: str, remedy: str) -> None:
+    def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
-        self.remedy = remedy
+        self.fix = fix
 
 
 def folder_of(baseline: Path) -> Path | None:

@@ -25,7 +25,7 @@ def check_bundle(model: Model, params: ParamsEvidence | None, applied: bool = Fa
                 f"{model.path.name} needs",
                 cause="the model was converted with --saveExternalData (or is above 2 GB); MNN only prints a line and "
                 "computes garbage without this file",
-                remedy="ship the .mnn.weight file beside the .mnn, or convert without --saveExternalData (also what is "
+                fix="ship the .mnn.weight file beside the .mnn, or convert without --saveExternalData (also what is "
                 "given to mnnquant: its EMA reads no such file and writes none)",
             )
         )
@@ -37,7 +37,7 @@ def check_bundle(model: Model, params: ParamsEvidence | None, applied: bool = Fa
                     "MNQ804",
                     f"the model's uuid is {model.uuid or 'empty'}, the params file's {params.params.uuid}",
                     cause="the converter did not read this params file, or a tool dropped the uuid (as mnnquant's EMA)",
-                    remedy="keep the model with the params file it was made with",
+                    fix="keep the model with the params file it was made with",
                 )
             )
     return judge("bundle", findings, {"files": files, "bytes": model.size})

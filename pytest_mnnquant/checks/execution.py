@@ -8,7 +8,7 @@ from typing import Any, Final
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.structure import CASTS
-from pytest_mnnquant.recipes.recipe import Maker, Recipe
+from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 from pytest_mnnquant.runtime.inference import TracedOp
 
 #: Why a net whose BatchNorms are not folded is ruined in int8, and what to do; measured on x86 and on ARM, MNN 3.6.1.
@@ -71,7 +71,7 @@ def check_execution(
         findings += _int8(layers, ran, metrics, recipe)
     if scales:
         message = f"{len(scales)} Scale ran in int8"
-        findings.append(Finding("MNQ611", message, scales[0], cause=INT8_SCALE, remedy=INT8_SCALE_REMEDY))
+        findings.append(Finding("MNQ611", message, scales[0], cause=INT8_SCALE, fix=INT8_SCALE_REMEDY))
     if clamping:
         findings.append(
             Finding(
@@ -79,7 +79,7 @@ def check_execution(
                 f"{len(clamping)} residual Add with a fused ReLU ran in int8 with a zero point other than 0",
                 clamping[0],
                 cause=ADD_RELU,
-                remedy=ADD_RELU_REMEDY,
+                fix=ADD_RELU_REMEDY,
             )
         )
     if same_as_float:
@@ -91,7 +91,7 @@ _SAME: Final = Finding(
     "MNQ603",
     "all outputs equal the float model's in every bit",
     cause="nothing that runs is quantized: an accuracy check would pass for that reason",
-    remedy="see the coverage check for what is stored",
+    fix="see the coverage check for what is stored",
 )
 
 
@@ -102,12 +102,12 @@ def _without_trace(recipe: Recipe, same_as_float: bool | None, untraced: str) ->
     if same_as_float is False and not recipe.activations:
         return []
     if untraced:
-        return [Finding("MNQ002", untraced, remedy="nothing to do: accuracy judges what this runtime computes")]
+        return [Finding("MNQ002", untraced, fix="nothing to do: accuracy judges what this runtime computes")]
     return [
         Finding(
             "MNQ002",
             "the model has While or If bodies, for which MNN gives no trace of operators",
-            remedy="nothing to do: coverage and accuracy judge this model",
+            fix="nothing to do: coverage and accuracy judge this model",
         )
     ]
 
@@ -124,8 +124,8 @@ def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], metrics: dict[str, A
             Finding(
                 "MNQ601",
                 f"0 of {len(layers)} layers can run in int8: none is stored with quantized activations",
-                cause="" if recipe.maker is Maker.MNNQUANT else "the params file was not applied",
-                remedy="see the coverage and params checks",
+                cause="" if recipe.maker is Quantizer.MNNQUANT else "the params file was not applied",
+                fix="see the coverage and params checks",
             )
         ]
     return [

@@ -45,7 +45,7 @@ def check_latency(
         gap = Finding(
             "MNQ003",
             f"{len(times.reference)} pairs of runs fitted into the time budget, {FEWEST_TO_JUDGE} needed",
-            remedy="raise --mnn-latency-time, or measure on a faster machine",
+            fix="raise --mnn-latency-time, or measure on a faster machine",
         )
         return judge("latency", [gap], {"pairs": len(times.reference)})
     ratio, host = paired_ratio(times.reference, times.candidate), times.host
@@ -105,11 +105,11 @@ def _against(ratio: PairedRatio, allowed: float, host: Host | None, activations:
         is_slow = activations and host is not None and not host.is_fast_in_int8
         cause = SLOW_HOST.format(machine=host.machine) if is_slow and host else ""
         where = host.machine if host else "HOST"
-        remedy = f"measure on the target, or give this host a limit of its own (--mnn-max-latency-ratio {where}=R)"
-        return [Finding("MNQ901", told, cause=cause, remedy=remedy)]
+        fix = f"measure on the target, or give this host a limit of its own (--mnn-max-latency-ratio {where}=R)"
+        return [Finding("MNQ901", told, cause=cause, fix=fix)]
     if ratio.high > allowed:
-        remedy = "give it more time (--mnn-latency-time), or a quieter machine"
-        return [Finding("MNQ003", f"{told}: the interval holds the limit, so this can't tell", remedy=remedy)]
+        fix = "give it more time (--mnn-latency-time), or a quieter machine"
+        return [Finding("MNQ003", f"{told}: the interval holds the limit, so this can't tell", fix=fix)]
     return []
 
 
@@ -129,5 +129,5 @@ def _not_faster(ratio: PairedRatio, ops: Sequence[OpTime], host: Host) -> Findin
         f"int8 takes {ratio.median:.3f} times the float model's time, and this host has {', '.join(host.used)}",
         floats[0].name if floats else "",
         cause="; ".join(parts),
-        remedy="quantize what runs in float, or leave more around it float, so that there are fewer casts",
+        fix="quantize what runs in float, or leave more around it float, so that there are fewer casts",
     )

@@ -59,7 +59,7 @@ class ParamsEvidence:
         """Whether the layer of an entry that names no tensor was found by its weights."""
         return any(item.layer is not None for item in self.misnamed)
 
-    def mend(self, name: str) -> str:
+    def fix_for(self, name: str) -> str:
         """What to do about an entry that names no tensor."""
         if self.repaired is None:
             layers = {item.entry.name: item.layer for item in self.misnamed if item.layer is not None}
@@ -118,7 +118,7 @@ def _missing(evidence: ParamsEvidence) -> Finding:
     return Finding(
         "MNQ301",
         f"{evidence.missing}: no such file",
-        remedy="calibrate again and keep the file it writes; give its path as --mnn-params and to the converter as "
+        fix="calibrate again and keep the file it writes; give its path as --mnn-params and to the converter as "
         "--compressionParamsFile (the converter does not complain about a path that is not there: it creates a file)",
     )
 
@@ -129,13 +129,13 @@ def _unreadable(evidence: ParamsEvidence) -> Finding:
             "MNQ302",
             evidence.unreadable,
             cause="two calibrations were written into one file (append=True of mnncompress adds to what is there)",
-            remedy="calibrate again into a new file (append=False), and convert with that",
+            fix="calibrate again into a new file (append=False), and convert with that",
         )
     return Finding(
         "MNQ302",
         evidence.unreadable,
         cause="MNN's converter ignores a params file that it can't parse, and converts to float",
-        remedy="calibrate again to write the file anew, then convert again",
+        fix="calibrate again to write the file anew, then convert again",
     )
 
 
@@ -146,13 +146,13 @@ def _guide(path: Path | None, params: Params) -> Finding:
             f"{path} lists no layer",
             cause="the calibration that wrote it quantized nothing (WeightQuantizer records no layers; so does a model "
             "without a supported one)",
-            remedy="calibrate with LSQQuantizer(mode='offline'), or convert with --weightQuantBits 8",
+            fix="calibrate with LSQQuantizer(mode='offline'), or convert with --weightQuantBits 8",
         )
     return Finding(
         "MNQ303",
         f"{path} was written by MNN's converter, not by a calibration: {len(params.layers)} layers, all with 0 bits",
         cause="the path given as --compressionParamsFile did not exist: the converter created it and quantized nothing",
-        remedy="delete this file, give the path of the calibrated params file to --compressionParamsFile",
+        fix="delete this file, give the path of the calibrated params file to --compressionParamsFile",
     )
 
 
@@ -161,7 +161,7 @@ def _weights_only(path: Path | None) -> Finding:
         "MNQ303",
         f"{path} gives the bits of weights only, no scales of activations",
         cause="it is the guide that MNN's converter writes, filled in by hand: what it makes is weight-only",
-        remedy="judge the model as that (--mnn-recipe=w8), or calibrate and convert with the params file of that",
+        fix="judge the model as that (--mnn-recipe=w8), or calibrate and convert with the params file of that",
     )
 
 
@@ -173,14 +173,14 @@ def _misname(item: Misnamed, evidence: ParamsEvidence) -> Finding:
             f"output tensor {entry.name!r} is not in the model, and no layer has the weights it was made for",
             entry.weight.name,
             cause="the params were made for another model or another training of it",
-            remedy="calibrate this model again",
+            fix="calibrate this model again",
         )
     cause = "name does not match: the entry carries this layer's weights, but its tensor in MNN is "
     cause += repr(layer.output_names[0])
     if item.groups:
         cause = f"MNN splits this grouped convolution into {len(item.groups)} layers; each needs an entry of its own"
     message = f"output tensor {entry.name!r} is not in the model, so MNN leaves this layer float"
-    return Finding("MNQ304", message, layer.name, cause=cause, remedy=evidence.mend(entry.name))
+    return Finding("MNQ304", message, layer.name, cause=cause, fix=evidence.fix_for(entry.name))
 
 
 def _unlisted(op: Op, path: Path | None) -> Finding:
@@ -190,7 +190,7 @@ def _unlisted(op: Op, path: Path | None) -> Finding:
         op.name,
         cause="the calibration did not know this layer (mnncompress quantizes Conv2d and Linear modules, "
         "and of these not the ones that are called more than once)",
-        remedy="add --weightQuantBits 8, which stores in 8 bits what the params file leaves out "
+        fix="add --weightQuantBits 8, which stores in 8 bits what the params file leaves out "
         "(--mnn-recipe=int8+w8), or keep it float: --mnn-skip-layer",
     )
 
@@ -247,10 +247,8 @@ def _never_read(model: Model, params: Params) -> str:
     )
 
 
-def _unread(op: Op, why: str, remedy: str) -> Finding:
-    return Finding(
-        "MNQ305", f"its weight scales can't be compared with the params file's: {why}", op.name, remedy=remedy
-    )
+def _unread(op: Op, why: str, fix: str) -> Finding:
+    return Finding("MNQ305", f"its weight scales can't be compared with the params file's: {why}", op.name, fix=fix)
 
 
 def _other_scale(op: Op, what: str, asked: float, stored: float) -> Finding:

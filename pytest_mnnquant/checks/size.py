@@ -89,7 +89,7 @@ def check_size(
             return judge("size", (), metrics)
         message = f"{size_text(ratio)} ({float_bytes:,} to {quantized_bytes:,} bytes), {minimum_ratio:g}x required"
         cause = _why(quantized_bytes, expected)
-        return judge("size", [Finding("MNQ802", message, cause=cause, remedy=_remedy(ratio, recipe))], metrics)
+        return judge("size", [Finding("MNQ802", message, cause=cause, fix=_remedy(ratio, recipe))], metrics)
     allowed = TOLERANCE * expected + _FILE_SLACK + _SLACK * sum(row.wanted for row in rows)
     if abs(quantized_bytes - expected) <= allowed:
         return judge("size", (), metrics)

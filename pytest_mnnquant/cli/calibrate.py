@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.checks.accuracy.causes import Suspects
+from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.cli.calibration_config import read_config
@@ -136,6 +136,6 @@ def _likeness(source: Model, made: Model, samples: Samples, timeout: float) -> R
         outputs=exact.outputs,
         as_run=ran.outputs,
         pools=changed,
-        suspects=Suspects(scales=tuple(op.name for op in trace if op.kind == "Scale")),
+        suspects=KnownCauses(scales=tuple(op.name for op in trace if op.kind == "Scale")),
     )
     return check_accuracy(evidence, Criteria(usual_cosine=_COSINE))

@@ -174,7 +174,7 @@ def _lost_operators(rows: tuple[LayerRow, ...], asked: Asked) -> list[Finding]:
         Finding(
             "MNQ304",
             f"{asked.params_path}: it gives bits for operator {name!r}, which is not in the model",
-            remedy="name the operator as pytest-mnnquant inspect shows it, or make the file anew with this model",
+            fix="name the operator as pytest-mnnquant inspect shows it, or make the file anew with this model",
         )
         for name in asked.bits
         if name not in names
@@ -191,8 +191,8 @@ def _nearly_empty(base: Model, rows: tuple[LayerRow, ...]) -> list[Finding]:
         if share < _LEFT:
             message = f"is stored sparse, with {share:.1%} of its weights: all others are zero in the source"
             cause = "a layer like this is more often dead or badly exported than pruned, and hides how others compress"
-            remedy = "look at the source's weights; if it is pruned on purpose, convert without --detectSparseSpeedUp"
-            found.append(Finding("MNQ402", message, row.layer.name, cause, remedy))
+            fix = "look at the source's weights; if it is pruned on purpose, convert without --detectSparseSpeedUp"
+            found.append(Finding("MNQ402", message, row.layer.name, cause, fix))
     return found
 
 

@@ -14,14 +14,14 @@ from typing import Any, Final
 from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.checks.accuracy.layers import Losses, ranked
 from pytest_mnnquant.checks.accuracy.proposals import Proposal, Search
-from pytest_mnnquant.evidence.variant import Case
+from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.finding import PASSED, Result
 from pytest_mnnquant.mnnfile.entries import without
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
 from pytest_mnnquant.quantize.quantizers import MADE, PARAMS_NAME
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.recipes.recipe import OBSERVERS, Maker, Recipe, recipe_named
+from pytest_mnnquant.recipes.recipe import OBSERVERS, Quantizer, Recipe, recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.jobs import NativeFailure
 
@@ -30,18 +30,18 @@ _COUNTS: Final = (1, 2, 3, 5, 8, 12, 20)
 # More than this share of the weights in float is no quantization worth proposing.
 _MOST_FLOAT: Final = 0.5
 _FEW: Final = 8
-Judge = Callable[[Case], Result]
+Judge = Callable[[VariantUnderTest], Result]
 
 
 @dataclass
 class _Trials:
     """Makes and judges variants until the time is over, and keeps what came of each."""
 
-    case: Case
+    case: VariantUnderTest
     judge: Judge
     until: float
     made: list[Proposal] = field(default_factory=list)
-    cases: dict[str, Case] = field(default_factory=dict)
+    cases: dict[str, VariantUnderTest] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:
@@ -49,12 +49,12 @@ class _Trials:
 
     @property
     def found(self) -> bool:
-        return any(one.passes and not one.gives_up for one in self.made)
+        return any(one.passes and not one.trade_off for one in self.made)
 
-    def recipe(self, recipe: Recipe, gives_up: str = "") -> Proposal | None:
+    def recipe(self, recipe: Recipe, trade_off: str = "") -> Proposal | None:
         """Quantize by another recipe."""
-        trial = Case(self.case.gate, recipe, self.case.mode if recipe.in_torch else None, self.case.skip)
-        found = self._judged(trial, (f"--mnn-recipe={recipe.name}",), gives_up)
+        trial = VariantUnderTest(self.case.gate, recipe, self.case.mode if recipe.in_torch else None, self.case.skip)
+        found = self._judged(trial, (f"--mnn-recipe={recipe.name}",), trade_off)
         if found is not None:
             self.cases[recipe.name] = trial
         return found
@@ -67,14 +67,14 @@ class _Trials:
         if made is None and parent.variant.given:
             return None  # Nothing can be made of a finished file.
         chosen = () if recipe == self.case.recipe else (f"--mnn-recipe={recipe.name}",)
-        if made is not None and (recipe.maker is not Maker.OURS or parent.variant.given):
+        if made is not None and (recipe.maker is not Quantizer.BUILTIN or parent.variant.given):
             # Other tools do not know our options: what was tried is the params file.
             chosen = (
                 f"pytest-mnnquant convert ... --compressionParamsFile {made.params} "
                 "(the params file without these), then",
             )
         options = (*chosen, *(f"--mnn-skip-layer='{glob.escape(name)}'" for name in names))
-        return self._judged(Case(self.case.gate, recipe, parent.mode, skip, made=made), options)
+        return self._judged(VariantUnderTest(self.case.gate, recipe, parent.mode, skip, made=made), options)
 
     def on_half(self) -> Proposal | None:
         """The same way on half of the calibration data."""
@@ -82,9 +82,11 @@ class _Trials:
         if data is None or data.samples < 2 or not self.case.recipe.activations or self.case.variant.given:
             return None
         case, half = self.case, data.first(data.samples // 2)
-        return self._judged(Case(case.gate, case.recipe, case.mode, case.skip, half), (), keep=False)
+        return self._judged(VariantUnderTest(case.gate, case.recipe, case.mode, case.skip, half), (), keep=False)
 
-    def _judged(self, trial: Case, options: tuple[str, ...], gives_up: str = "", keep: bool = True) -> Proposal | None:
+    def _judged(
+        self, trial: VariantUnderTest, options: tuple[str, ...], trade_off: str = "", keep: bool = True
+    ) -> Proposal | None:
         self.case.say(f"trying {len(self.made) + 1}: {' '.join(options) or 'half of the calibration data'}")
         result = self.judge(trial)
         if trial.is_unusable:
@@ -93,13 +95,13 @@ class _Trials:
         left = sum(row.layer.weight_count for row in trial.rows if row.stored and row.stored.weights[0].bits == 32)
         share, ratio = left / total if total else 0.0, trial.variant.base.size / trial.model.size
         passes = result.outcome == PASSED and share <= _MOST_FLOAT
-        found = Proposal(options, passes, *_figure(result.metrics), ratio, share, gives_up)
+        found = Proposal(options, passes, *_figure(result.metrics), ratio, share, trade_off)
         if keep:
             self.made.append(found)
         return found
 
 
-def search(case: Case, judge: Judge, losses: Losses | None, seconds: float) -> Search:
+def search(case: VariantUnderTest, judge: Judge, losses: Losses | None, seconds: float) -> Search:
     """Try other ways to quantize the source of a variant whose accuracy fails, for at most `seconds`."""
     start = time.monotonic()
     trials = _Trials(case, judge, start + seconds)
@@ -112,16 +114,16 @@ def search(case: Case, judge: Judge, losses: Losses | None, seconds: float) -> S
         if quality and not trials.found:
             _leave_float(trials, max(quality, key=lambda recipe: quality[recipe]), worst)
     if not trials.found and not case.variant.given:
-        for recipe, gives_up in _last_resorts(own):
+        for recipe, trade_off in _last_resorts(own):
             if not trials.is_over and not any(one.passes for one in trials.made):
-                trials.recipe(recipe, gives_up)
+                trials.recipe(recipe, trade_off)
     note = _more_data(trials) if not trials.found and not trials.is_over else ""
     return Search(tuple(trials.made), time.monotonic() - start, not trials.is_over, note)
 
 
 def _siblings(recipe: Recipe) -> Iterator[Recipe]:
     """Recipes of the same bits: other observers; of weights, more scales and HQQ."""
-    if recipe.maker is Maker.OURS:
+    if recipe.maker is Quantizer.BUILTIN:
         fill = f"+w{recipe.fill}" if recipe.fill else ""
         yield from (recipe_named(f"int8-{name}{fill}") for name in OBSERVERS if name != recipe.observer)
     elif recipe.activations:
@@ -168,14 +170,14 @@ def _taken_back(trials: _Trials, recipe: Recipe, chosen: tuple[str, ...]) -> tup
 
 def _confirm(trials: _Trials, recipe: Recipe, chosen: tuple[str, ...]) -> None:
     """Make the proposal as its options will make it: from the start, not from a params file that is there already."""
-    if trials.case.variant.given or trials.case.recipe.pipeline or recipe.maker is not Maker.OURS:
+    if trials.case.variant.given or trials.case.recipe.pipeline or recipe.maker is not Quantizer.BUILTIN:
         return
     confirmed = trials.without(recipe, chosen, anew=True)
     if confirmed is not None:
         trials.made = [one for one in trials.made if one.options != confirmed.options] + [confirmed]
 
 
-def _reduced(parent: Case, names: tuple[str, ...]) -> Variant | None:
+def _reduced(parent: VariantUnderTest, names: tuple[str, ...]) -> Variant | None:
     """The variant with layers left float, by its own params file without them; None where there is none to use."""
     variant, gate = parent.variant, parent.gate
     if variant.params is None or not parent.recipe.activations:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.calibration.samples import spread
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable
-from pytest_mnnquant.evidence.variant import Case
+from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.mnnfile.model import BadModel, Op
 from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.runtime.inference import tensor_histograms, tensor_ranges
@@ -31,7 +31,7 @@ _MOST_PAIRS: Final = 500
 _AFFORDABLE: Final = 60.0
 
 
-def portrait(case: Case, check: str) -> dict[str, Any]:
+def portrait(case: VariantUnderTest, check: str) -> dict[str, Any]:
     """What belongs to this check of a variant; `unavailable` says why there is nothing."""
     gather = _PARTS.get(check)
     if gather is None or case.is_unusable:
@@ -42,7 +42,7 @@ def portrait(case: Case, check: str) -> dict[str, Any]:
         return {"unavailable": str(error)}
 
 
-def _weights(case: Case) -> dict[str, Any]:
+def _weights(case: VariantUnderTest) -> dict[str, Any]:
     """Weights of each layer, as the float model has them and as they are stored: of large layers a random part."""
     base, model, found = case.variant.base, case.model, {}
     for layer, stored in case.match.pairs:
@@ -85,7 +85,7 @@ def _shares(counts: npt.NDArray[Any]) -> list[int]:
     return [int(max(1, round(count * WHOLE / whole))) if count else 0 for count in counts.tolist()]
 
 
-def _activations(case: Case) -> dict[str, Any]:
+def _activations(case: VariantUnderTest) -> dict[str, Any]:
     """Values of each layer's input and output in the float model, with the range that the variant's codes hold."""
     source, variant = case.gate.prepared, case.variant
     data = source.evaluation or source.calibration
@@ -125,7 +125,7 @@ def _samples(data: Dataset) -> dict[str, npt.NDArray[Any]]:
     return {name: array[chosen] for name, array in data.inputs.items()}
 
 
-def _losses(case: Case) -> dict[str, Any]:
+def _losses(case: VariantUnderTest) -> dict[str, Any]:
     """The error that each layer adds, in the order of execution."""
     if case.gate.prepared.evaluation is None:
         return {"unavailable": "no evaluation data were given"}
@@ -139,7 +139,7 @@ def _added(losses: Losses) -> list[Mapping[str, Any]]:
     return [layer.as_json() for layer in losses.layers if layer.errors.measured]
 
 
-def _pairs(case: Case) -> dict[str, Any]:
+def _pairs(case: VariantUnderTest) -> dict[str, Any]:
     """Timed pairs in the order of the run, thinned out evenly where there are many."""
     times = case.known_times
     if times is None:
@@ -148,7 +148,7 @@ def _pairs(case: Case) -> dict[str, Any]:
     return {"ratios": [float(f"{ratio:.4g}") for ratio in ratios[spread(len(ratios), _MOST_PAIRS)].tolist()]}
 
 
-_PARTS: Final[dict[str, Callable[[Case], dict[str, Any]]]] = {
+_PARTS: Final[dict[str, Callable[[VariantUnderTest], dict[str, Any]]]] = {
     "weights": _weights,
     "calibration": _activations,
     "accuracy": _losses,

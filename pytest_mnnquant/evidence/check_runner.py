@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.checks import CHECKS
-from pytest_mnnquant.checks.accuracy.causes import Suspects
+from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.check import (
     AccuracyEvidence,
     can_be_located,
@@ -35,10 +35,10 @@ from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.accuracy_search import search
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable, why
-from pytest_mnnquant.evidence.target_variant import OnTarget
-from pytest_mnnquant.evidence.variant import Case
+from pytest_mnnquant.evidence.target_variant import TargetVariant
+from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.finding import FAILED, PASSED, SKIPPED, Result, judge, skipped, without_ignored
-from pytest_mnnquant.findings.root_cause import STILL, rooted
+from pytest_mnnquant.findings.root_cause import STILL, with_root_causes
 from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
 from pytest_mnnquant.quantize.calibration import can_compute
@@ -54,7 +54,7 @@ _COARSE_COSINE: Final = 0.95
 
 
 def check(
-    case: Case, name: str, limits: Limits | None = None, strict: bool = False, beside: Collection[str] = ()
+    case: VariantUnderTest, name: str, limits: Limits | None = None, strict: bool = False, beside: Collection[str] = ()
 ) -> Result:
     """Run one of `CHECKS`. Never raises for a bad model: what is wrong with it is in the result.
 
@@ -70,10 +70,10 @@ def check(
     known = {other: _found(case, other, limits, strict) for other in CHECKS if other in asked and other != name}
     ran = {other: case.found[key] for other in beside if (key := (other, repr(limits), strict)) in case.found}
     told = {**ran, **known, name: own}
-    return rooted(name, {other: told[other] for other in CHECKS if other in told})
+    return with_root_causes(name, {other: told[other] for other in CHECKS if other in told})
 
 
-def _found(case: Case, name: str, limits: Limits, strict: bool) -> Result:
+def _found(case: VariantUnderTest, name: str, limits: Limits, strict: bool) -> Result:
     """What a check finds by itself, remembered."""
     key = (name, repr(limits), strict)
     if key not in case.found:
@@ -94,10 +94,10 @@ def _usable(name: str, asked: Callable[[], Result]) -> Result:
         return judge(name, [why(error)], {})
 
 
-def _on_target(case: Case, result: Result) -> Result:
+def _on_target(case: VariantUnderTest, result: Result) -> Result:
     """The result, with more on a model that crashes the MNN of a target."""
     failed = any(finding.code == "MNQ620" for finding in result.findings)
-    if not isinstance(case, OnTarget) or not failed or not case.crashes:
+    if not isinstance(case, TargetVariant) or not failed or not case.crashes:
         return result
     stored = (
         weights.label + (" with 16-bit scales" if weights.half_scales else "")
@@ -109,7 +109,7 @@ def _on_target(case: Case, result: Result) -> Result:
     return dataclasses.replace(result, findings=tuple(found))
 
 
-def _conversion(case: Case, limits: Limits, strict: bool) -> Result:
+def _conversion(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     source, variant = case.gate.prepared, case.variant
     models = {FLOAT_MNN: source.model, VARIANTS_FLOAT: variant.base, "quantized .mnn": variant.model}
     return check_conversion(
@@ -126,7 +126,7 @@ def _conversion(case: Case, limits: Limits, strict: bool) -> Result:
     )
 
 
-def _params(case: Case, limits: Limits, strict: bool) -> Result:
+def _params(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     case.gate.prepared  # noqa: B018  A source that can't be used is told by every check.
     evidence = case.params
     if evidence is not None and not case.recipe.activations and evidence.params and not evidence.params.is_blank:
@@ -139,32 +139,32 @@ def _params(case: Case, limits: Limits, strict: bool) -> Result:
     return check_params(evidence, case.model, wanted)
 
 
-def _coverage(case: Case, limits: Limits, strict: bool) -> Result:
+def _coverage(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     def explain(row: LayerRow) -> tuple[str, str]:
         return explain_layer(row, case.recipe, case.rows, case.params, case.model)
 
     return check_coverage(case.rows, case.recipe, limits.min_coverage, explain, case.idle_patterns)
 
 
-def _weights(case: Case, limits: Limits, strict: bool) -> Result:
+def _weights(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     return check_weights(case.variant.base, case.model, case.match, case.days_older, case.recipe)
 
 
-def _execution(case: Case, limits: Limits, strict: bool) -> Result:
+def _execution(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     return check_execution(
         case.rows, case.recipe, case.run.trace, case.same_as_float, case.clamping, case.int8_scales, case.untraced
     )
 
 
-def _size(case: Case, limits: Limits, strict: bool) -> Result:
+def _size(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     return check_size(case.variant.base.size, case.model.size, case.rows, case.recipe, limits.min_size_ratio)
 
 
-def _bundle(case: Case, limits: Limits, strict: bool) -> Result:
+def _bundle(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     return check_bundle(case.model, case.params, applied=_found(case, "params", limits, strict).outcome == PASSED)
 
 
-def _calibration(case: Case, limits: Limits, strict: bool) -> Result:
+def _calibration(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     source, variant = case.gate.prepared, case.variant
     if not case.recipe.activations:
         return skipped(
@@ -175,10 +175,10 @@ def _calibration(case: Case, limits: Limits, strict: bool) -> Result:
     return check_calibration(case.calibration)
 
 
-def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
+def _accuracy(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     settings = case.gate.settings
     result = without_ignored(_likeness(case, limits, strict), settings.ignore)
-    if isinstance(case, OnTarget):
+    if isinstance(case, TargetVariant):
         return _elsewhere(case, limits, strict, result)
     if not can_be_located(result):
         return result
@@ -191,13 +191,13 @@ def _accuracy(case: Case, limits: Limits, strict: bool) -> Result:
         return result
     open_before = {finding.code for finding in result.findings if finding.severity is Severity.GAP}
 
-    def trial(other: Case) -> Result:
+    def trial(other: VariantUnderTest) -> Result:
         return _tried(other, limits, strict, (*settings.ignore, *open_before))
 
     return with_search(result, search(case, trial, losses, settings.suggest_time))
 
 
-def _elsewhere(case: OnTarget, limits: Limits, strict: bool, result: Result) -> Result:
+def _elsewhere(case: TargetVariant, limits: Limits, strict: bool, result: Result) -> Result:
     """The accuracy on a target: with what it computes otherwise than this machine, and the layer that lost it."""
     if result.outcome == SKIPPED:
         return result
@@ -218,7 +218,7 @@ def _elsewhere(case: OnTarget, limits: Limits, strict: bool, result: Result) -> 
         return unlocated(result, str(error))
 
 
-def _tried(case: Case, limits: Limits, strict: bool, ignored: tuple[str, ...]) -> Result:
+def _tried(case: VariantUnderTest, limits: Limits, strict: bool, ignored: tuple[str, ...]) -> Result:
     """The accuracy of a variant that may be proposed; one that fails another check that was asked fails here too."""
     result = without_ignored(_usable("accuracy", lambda: _likeness(case, limits, strict)), ignored)
     for name in ("coverage", "size") if result.outcome == PASSED else ():
@@ -228,7 +228,7 @@ def _tried(case: Case, limits: Limits, strict: bool, ignored: tuple[str, ...]) -
     return result
 
 
-def _likeness(case: Case, limits: Limits, strict: bool) -> Result:
+def _likeness(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     data = case.gate.prepared.evaluation
     case.variant  # noqa: B018  A variant that can't be used is told by every check.
     if data is None:
@@ -240,7 +240,7 @@ def _likeness(case: Case, limits: Limits, strict: bool) -> Result:
         labels=data.labels,
         as_run=case.run.outputs,
         pools=pools,
-        suspects=Suspects(case.variant.drift, case.clamping, case.int8_scales, case.recipe),
+        suspects=KnownCauses(case.variant.drift, case.clamping, case.int8_scales, case.recipe),
     )
     return check_accuracy(evidence, criteria_of(limits, case.recipe, case.gate.settings.base, strict))
 
@@ -260,26 +260,26 @@ def criteria_of(limits: Limits, recipe: Recipe, base: Path, strict: bool) -> Cri
     )
 
 
-def _latency(case: Case, limits: Limits, strict: bool) -> Result:
+def _latency(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     times = case.times(timing_of(case, limits))
     return check_latency(times, limits.max_latency_ratio, case.recipe.activations, case.op_times)
 
 
-def timing_of(case: Case, limits: Limits) -> TimingSettings:
+def timing_of(case: VariantUnderTest, limits: Limits) -> TimingSettings:
     """How a variant is timed: as the settings say, until it is known on which side of the limit it is."""
     ratio = limits.max_latency_ratio
     limit = limit_on(ratio, case.host) if isinstance(ratio, Mapping) else ratio  # A device has to be asked what it is.
     return dataclasses.replace(case.gate.settings.timing, limit=limit)
 
 
-def _memory(case: Case, limits: Limits, strict: bool) -> Result:
+def _memory(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     if case.model.has_subgraphs or case.gate.prepared.model.has_subgraphs:
         return skipped("memory", "MNN does not tell the memory of models with While or If bodies")
     mode = case.gate.settings.timing.memory_mode
     return check_memory(case.float_memory, case.memory, case.recipe.activations, mode)
 
 
-_JUDGES: Final[dict[str, Callable[[Case, Limits, bool], Result]]] = {
+_JUDGES: Final[dict[str, Callable[[VariantUnderTest, Limits, bool], Result]]] = {
     "conversion": _conversion,
     "params": _params,
     "coverage": _coverage,

@@ -102,4 +102,4 @@ def _compared(
 ) -> Compared | None:
     """The task metric of both; None where there is none for these labels, or it says nothing."""
     compared, _, _ = compare(AccuracyEvidence(exact, outputs, labels), Criteria(metric=metric))
-    return None if compared is None or compared.is_void else compared
+    return None if compared is None or compared.below_chance else compared

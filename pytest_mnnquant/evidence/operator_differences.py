@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
-from pytest_mnnquant.checks.target.check import ElsewhereEvidence, Scales, differences, furthest
-from pytest_mnnquant.evidence.source import Gate
+from pytest_mnnquant.checks.target.check import Scales, TargetEvidence, differences, furthest
+from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY
 from pytest_mnnquant.runtime.inference import BATCH, Send
@@ -23,7 +23,9 @@ _HELD: Final = 256e6
 _CARRIED: Final = 32
 
 
-def looked_at(evidence: ElsewhereEvidence, gate: Gate, ours: Model, theirs: Model, send: Send) -> ElsewhereEvidence:
+def compare_operators(
+    evidence: TargetEvidence, gate: SourceUnderTest, ours: Model, theirs: Model, send: Send
+) -> TargetEvidence:
     """The evidence with all operators: of the model that runs here, and of the one that `send` has run elsewhere.
 
     Raises `NativeFailure`.

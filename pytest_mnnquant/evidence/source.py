@@ -37,7 +37,7 @@ class Unusable(Exception):
         self.finding = finding
 
 
-class Gate:
+class SourceUnderTest:
     """One source under test.
 
     Fixtures may bring a PyTorch model (`given`) instead of a specification, and data instead of what the settings name.
@@ -113,15 +113,15 @@ def why(error: Exception) -> Finding:
     """One of `UNUSABLE` as a finding."""
     if isinstance(error, TargetFailure):
         cause = f"last lines of its log:\n{error.log}" if error.log else ""
-        return Finding("MNQ620", error.what, cause=cause, remedy=error.remedy)
+        return Finding("MNQ620", error.what, cause=cause, fix=error.fix)
     if isinstance(error, NativeFailure):
         return Finding("MNQ201", error.what, cause=f"last lines of MNN's log:\n{error.log}" if error.log else "")
     if isinstance(error, BadModel):
-        return Finding("MNQ202", str(error), remedy="convert again, and look at what the converter prints")
+        return Finding("MNQ202", str(error), fix="convert again, and look at what the converter prints")
     if isinstance(error, QuantizedSource):
-        return Finding("MNQ104", str(error), remedy=FLOAT_SOURCE)
+        return Finding("MNQ104", str(error), fix=FLOAT_SOURCE)
     code = "MNQ102" if isinstance(error, DataError) else "MNQ101"
-    return Finding(code, str(error), remedy=error.remedy if isinstance(error, SourceError) else "")
+    return Finding(code, str(error), fix=error.fix if isinstance(error, SourceError) else "")
 
 
 def file_json(model: Model) -> dict[str, Any]:

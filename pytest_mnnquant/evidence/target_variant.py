@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pytest_mnnquant.checks.target.check import ROUNDING, ElsewhereEvidence
+from pytest_mnnquant.checks.target.check import ROUNDING, TargetEvidence
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
-from pytest_mnnquant.evidence.operator_differences import looked_at, output_scales
+from pytest_mnnquant.evidence.operator_differences import compare_operators, output_scales
 from pytest_mnnquant.evidence.source import Unusable
-from pytest_mnnquant.evidence.variant import Case
+from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
 from pytest_mnnquant.quantize.variant import Variant
@@ -24,10 +24,10 @@ from pytest_mnnquant.runtime.operator_outputs import LOOPS
 from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure, own_mnn
 
 
-class OnTarget(Case):
+class TargetVariant(VariantUnderTest):
     """A variant that runs elsewhere: that of `home`, the case of this machine, which is asked for the rest."""
 
-    def __init__(self, home: Case, target: Target) -> None:
+    def __init__(self, home: VariantUnderTest, target: Target) -> None:
         super().__init__(home.gate, home.recipe, home.mode)
         self.home = home
         self._place = target
@@ -117,10 +117,10 @@ class OnTarget(Case):
         return all(np.array_equal(array, theirs[name]) for name, array in self.run.outputs.items())
 
     @cached_property
-    def elsewhere(self) -> ElsewhereEvidence:
+    def elsewhere(self) -> TargetEvidence:
         """The difference to this machine, looked at operator by operator where it is more than rounding."""
         here, there = self.home.exact_run[0].outputs, self.run.outputs
-        evidence = ElsewhereEvidence(self.target, here, there, output_scales(self.model, here), runtimes=self.runtimes)
+        evidence = TargetEvidence(self.target, here, there, output_scales(self.model, here), runtimes=self.runtimes)
         if max(evidence.steps.values(), default=0.0) <= ROUNDING:
             return evidence
         if self.model.has_subgraphs:
@@ -130,7 +130,7 @@ class OnTarget(Case):
             wrong = not pools_right(self._place.place.machine)
             mispooled = {op.name for op in self.model.ops if is_max_pool(op)} if wrong else ()
             with self.home.as_arm() as (model, _):
-                found = looked_at(evidence, self.gate, model, self.model, self.send)
+                found = compare_operators(evidence, self.gate, model, self.model, self.send)
             return dataclasses.replace(found, mispooled=mispooled)
         except NativeFailure as error:  # What was found stands, whoever makes it.
             return dataclasses.replace(evidence, unlooked=error.what)
@@ -146,7 +146,7 @@ class OnTarget(Case):
         return {**self.home.as_json, "target": self.target, "layers": []}
 
 
-def on_target(home: Case, target: Target) -> OnTarget:
+def on_target(home: VariantUnderTest, target: Target) -> TargetVariant:
     """A variant on a target, always the same object."""
-    cases: dict[tuple[str, str | None, str], OnTarget] = home.gate.kept_elsewhere
-    return cases.setdefault((home.recipe.name, home.mode, target.name), OnTarget(home, target))
+    cases: dict[tuple[str, str | None, str], TargetVariant] = home.gate.kept_elsewhere
+    return cases.setdefault((home.recipe.name, home.mode, target.name), TargetVariant(home, target))

@@ -21,7 +21,7 @@ from pytest_mnnquant.checks.params import ParamsEvidence, relate
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.calibration import calibration_evidence
 from pytest_mnnquant.evidence.layer_losses import layer_losses
-from pytest_mnnquant.evidence.source import UNUSABLE, Gate, Unusable, file_json, why
+from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, file_json, why
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.entries import repaired
@@ -49,7 +49,7 @@ from pytest_mnnquant.runtime.timing import (
 from pytest_mnnquant.sources.data import Dataset
 
 
-class Case:
+class VariantUnderTest:
     """One variant and the evidence about it, each piece gathered when a check first asks for it.
 
     `skip` are globs of layers that stay float, and `calibration` the data, where these are not what the settings say;
@@ -58,7 +58,7 @@ class Case:
 
     def __init__(
         self,
-        gate: Gate,
+        gate: SourceUnderTest,
         recipe: Recipe,
         mode: str | None,
         skip: tuple[str, ...] | None = None,
@@ -331,10 +331,10 @@ class Case:
         }
 
 
-def case_of(gate: Gate, recipe: str, mode: str | None) -> Case:
+def variant_under_test(gate: SourceUnderTest, recipe: str, mode: str | None) -> VariantUnderTest:
     """The variant of a source, always the same object."""
-    cases: dict[tuple[str, str | None], Case] = gate.kept
-    return cases.setdefault((recipe, mode), Case(gate, recipe_named(recipe), mode))
+    cases: dict[tuple[str, str | None], VariantUnderTest] = gate.kept
+    return cases.setdefault((recipe, mode), VariantUnderTest(gate, recipe_named(recipe), mode))
 
 
 def _given_variant(settings: ModelSettings, recipe: Recipe, source: Prepared) -> Variant:
@@ -344,7 +344,7 @@ def _given_variant(settings: ModelSettings, recipe: Recipe, source: Prepared) ->
             "MNQ202",
             f"{settings.quantized}: no such file",
             cause="the converter exits 0 and prints Success even when it writes nothing",
-            remedy="look at what the converter printed, and whether the folder is writable",
+            fix="look at what the converter printed, and whether the folder is writable",
         )
         raise Unusable(finding)
     model = read_model(path)

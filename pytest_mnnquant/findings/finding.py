@@ -25,8 +25,8 @@ class Finding:
     message: str
     layer: str = ""
     cause: str = ""
-    remedy: str = ""
-    softened: bool = False
+    fix: str = ""
+    as_warning: bool = False
     check: str = ""
     follows: str = ""
     consequences: tuple[Finding, ...] = ()
@@ -39,7 +39,7 @@ class Finding:
     @property
     def severity(self) -> Severity:
         """The rule's severity; `softened` makes it a warning, `follows` an error a consequence."""
-        if self.softened:
+        if self.as_warning:
             return Severity.WARNING
         return Severity.CONSEQUENCE if self.follows else self.rule.severity
 
@@ -52,7 +52,7 @@ class Finding:
             "layer": self.layer or None,
             "message": self.message,
             "cause": self.cause or None,
-            "remedy": self.remedy or None,
+            "remedy": self.fix or None,
             "follows": self.follows or None,
             "consequences": [{"check": one.check, **one.as_json()} for one in self.consequences],
         }
@@ -77,7 +77,7 @@ class Result:
         return self.outcome == PASSED
 
     @property
-    def is_open(self) -> bool:
+    def is_unresolved(self) -> bool:
         """Whether something was not judged that could have been: with `--mnn-strict` this fails."""
         return self.outcome in (SKIPPED, INCONCLUSIVE) and not self.metrics.get("needless")
 

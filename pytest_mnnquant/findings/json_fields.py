@@ -10,9 +10,9 @@ from typing import Any
 class BadField(ValueError):
     """A field is not what it must be: one line that starts with its key. `remedy` is set where it is a special one."""
 
-    def __init__(self, message: str, remedy: str = "") -> None:
+    def __init__(self, message: str, fix: str = "") -> None:
         super().__init__(message)
-        self.remedy = remedy
+        self.fix = fix
 
 
 def mapping(value: Any, where: str) -> Mapping[str, Any]:

@@ -87,7 +87,7 @@ class _Told:
         return "" in (ours.layer, theirs.layer) or ours.layer in (theirs.layer, *other.suspects)
 
 
-def rooted(check: str, results: Mapping[str, Result]) -> Result:
+def with_root_causes(check: str, results: Mapping[str, Result]) -> Result:
     """The result of a check with one finding for each cause, which tells what it follows from and what follows from it.
 
     `results` holds the check's own and those of the checks told beside it, in the order in which they are told.
@@ -140,7 +140,7 @@ def _merged(group: Sequence[_Told], root: _Told | None, effects: Sequence[_Told]
     above = root.finding
     place = f" in {above.layer}" if above.layer else ""
     follows = f"{above.code} {above.rule.name}{place} ({root.check})"
-    return dataclasses.replace(head, follows=follows, remedy=head.remedy or above.remedy)
+    return dataclasses.replace(head, follows=follows, fix=head.fix or above.fix)
 
 
 def _alike(cause: str) -> str:

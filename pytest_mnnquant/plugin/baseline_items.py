@@ -18,20 +18,20 @@ from pytest_mnnquant.baseline.models import BadArtifact, folder_of, kept_model
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import UNUSABLE, Gate, Unusable, why
-from pytest_mnnquant.evidence.variant import Case
+from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, why
+from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, judge, skipped, without_ignored
-from pytest_mnnquant.findings.root_cause import rooted
+from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.plugin.benchmark import why_not_timed
-from pytest_mnnquant.plugin.session import Bench, bench_of, variants
+from pytest_mnnquant.plugin.session import PluginSession, session_of, variants
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.report.figures import figures_of
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.inference import renamed
 from pytest_mnnquant.runtime.timing import paired_times
-from pytest_mnnquant.sources.presence import why_gone
+from pytest_mnnquant.sources.presence import reason_missing
 from pytest_mnnquant.sources.spec import MODEL_SUFFIXES
 from pytest_mnnquant.statistics.paired_ratio import PairedRatio, paired_ratio
 
@@ -41,12 +41,12 @@ _GIVES: Final = {"size": "size", "coverage": "coverage", "accuracy": "accuracy",
 _ELSEWHERE: Final = ("model", "variant", "layers", "failed", "path")
 
 
-def judged(config: pytest.Config, case: Case, node_id: str, beside: Collection[str] = ()) -> Result:
+def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: Collection[str] = ()) -> Result:
     """Compare a variant with what was accepted; while the baseline is updated, measure only.
 
     `beside` are the checks of the variant that are told in the same run: what follows from theirs is told as that.
     """
-    state = bench_of(config)
+    state = session_of(config)
     updates = state.settings.updates_baseline
     if isinstance(state.baseline, BadBaseline):
         return judge(BASELINE, [unusable(state.baseline)], {})
@@ -64,20 +64,20 @@ def judged(config: pytest.Config, case: Case, node_id: str, beside: Collection[s
     if updates:
         return _refused(failed, record) if failed else Result(BASELINE, PASSED, metrics=record)
     entry = state.baseline.entry(figures.model, figures.variant)
-    mend = accepting(config, node_id)
+    fix_for = accepting(config, node_id)
     if entry is None:
         told = f"{state.settings.baseline} has no figures of {figures.model} {figures.variant}"
-        return judge(BASELINE, [Finding("MNQ911", told, remedy=f"accept them as they are: {mend}")], record)
-    paired, unpaired = _paired(config, case, entry, state, figures, mend)
+        return judge(BASELINE, [Finding("MNQ911", told, fix=f"accept them as they are: {fix_for}")], record)
+    paired, unpaired = _paired(config, case, entry, state, figures, fix_for)
     is_kept = paired is None and unpaired is None and _is_kept(entry, state, figures)
     evidence = Evidence(figures, record["versions"], record["host"], unmeasured, paired, unpaired, is_kept)
-    result = check_baseline(evidence, entry, mend)
+    result = check_baseline(evidence, entry, fix_for)
     result = dataclasses.replace(result, metrics={**result.metrics, **record})
     result = without_ignored(result, case.gate.settings.ignore)
     limits = repr(case.gate.settings.limits)
     keys = {name: (name, limits, state.settings.strict) for name in CHECKS if name in beside}
     told_beside = {name: case.found[key] for name, key in keys.items() if key in case.found}
-    return rooted(BASELINE, {**told_beside, BASELINE: result})
+    return with_root_causes(BASELINE, {**told_beside, BASELINE: result})
 
 
 def _refused(failed: tuple[str, ...], record: Mapping[str, Any]) -> Result:
@@ -86,7 +86,7 @@ def _refused(failed: tuple[str, ...], record: Mapping[str, Any]) -> Result:
     return dataclasses.replace(skipped(BASELINE, reason), metrics={**record, "failed": list(failed)})
 
 
-def measured(case: Case, figures: Figures, failed: tuple[str, ...]) -> dict[str, Any]:
+def measured(case: VariantUnderTest, figures: Figures, failed: tuple[str, ...]) -> dict[str, Any]:
     """What an update accepts, as plain data: it travels from xdist workers."""
     own = {key: value for key, value in dataclasses.asdict(figures).items() if key not in _ELSEWHERE}
     facts, timing = host_facts(), case.gate.settings.timing.as_json()
@@ -105,7 +105,7 @@ def measured(case: Case, figures: Figures, failed: tuple[str, ...]) -> dict[str,
 
 def unusable(error: BadBaseline) -> Finding:
     """A baseline that can't be read as a finding."""
-    return Finding("MNQ910", str(error), remedy=error.remedy)
+    return Finding("MNQ910", str(error), fix=error.fix)
 
 
 def accepting(config: pytest.Config, node_id: str = "") -> str:
@@ -114,7 +114,7 @@ def accepting(config: pytest.Config, node_id: str = "") -> str:
     return shlex.join(["pytest", *given, "--mnn-update-baseline"])
 
 
-def stale(state: Bench, is_narrowed: bool) -> Iterator[tuple[str, str, str]]:
+def stale(state: PluginSession, is_narrowed: bool) -> Iterator[tuple[str, str, str]]:
     """Entries whose model is gone: model, variant, why. `is_narrowed`: recipes or modes are not the configured ones."""
     path = state.settings.baseline
     if path is None or isinstance(state.baseline, BadBaseline):
@@ -124,7 +124,7 @@ def stale(state: Bench, is_narrowed: bool) -> Iterator[tuple[str, str, str]]:
         file = _file_of(entry.figures.source)
         if file and not (path.parent / file).exists():
             yield model, variant, f"its source {file} is not there"
-        elif told := why_gone(entry.figures.source, path.parent):
+        elif told := reason_missing(entry.figures.source, path.parent):
             yield model, variant, told
         elif state.settings.is_whole_configuration and model not in asked:
             yield model, variant, "no model of this name is in the configuration"
@@ -134,12 +134,12 @@ def stale(state: Bench, is_narrowed: bool) -> Iterator[tuple[str, str, str]]:
 
 def check_entries(config: pytest.Config) -> Result:
     """Judge the file itself: that it can be read, and that all in it is still there."""
-    state = bench_of(config)
+    state = session_of(config)
     if isinstance(state.baseline, BadBaseline):
         return judge(ENTRIES, [unusable(state.baseline)], {})
-    remedy = f"if it is gone for good, have it removed: {accepting(config)}"
+    fix = f"if it is gone for good, have it removed: {accepting(config)}"
     gone = [] if state.settings.updates_baseline else [*stale(state, chooses_variants(config))]
-    found = [Finding("MNQ912", f"{model} {label}: {text}", remedy=remedy) for model, label, text in gone]
+    found = [Finding("MNQ912", f"{model} {label}: {text}", fix=fix) for model, label, text in gone]
     return without_ignored(judge(ENTRIES, found, {}), state.settings.defaults.ignore)
 
 
@@ -148,12 +148,12 @@ def chooses_variants(config: pytest.Config) -> bool:
     return any(getattr(config.option, f"mnn_{name}", None) for name in ("recipe", "mode", "quantized"))
 
 
-def labels(gate: Gate) -> Iterator[str]:
+def labels(gate: SourceUnderTest) -> Iterator[str]:
     """The variants that a source is tested with."""
     return (recipe_named(name).label(mode) for name, mode in variants(gate))
 
 
-def _asked(config: pytest.Config, case: Case, strict: bool, names: tuple[str, ...]) -> dict[str, Result]:
+def _asked(config: pytest.Config, case: VariantUnderTest, strict: bool, names: tuple[str, ...]) -> dict[str, Result]:
     """The results of these checks; what ran before is not run again."""
     disturbed = why_not_timed(config)
     return {
@@ -164,7 +164,7 @@ def _asked(config: pytest.Config, case: Case, strict: bool, names: tuple[str, ..
     }
 
 
-def _figures(case: Case, found: Mapping[str, Result], state: Bench) -> Figures:
+def _figures(case: VariantUnderTest, found: Mapping[str, Result], state: PluginSession) -> Figures:
     gate = case.gate
     model = {"name": gate.settings.name, "source": _source(gate, state), "float": gate.float_json}
     variant = {**case.as_json, "checks": [result.as_json() for result in found.values()]}
@@ -172,7 +172,7 @@ def _figures(case: Case, found: Mapping[str, Result], state: Bench) -> Figures:
     return rounded(dataclasses.replace(figures_of(model, variant), sha256=ours, float_sha256=base))
 
 
-def _source(gate: Gate, state: Bench) -> str:
+def _source(gate: SourceUnderTest, state: PluginSession) -> str:
     """The source as the baseline names it: its path starts at the file's folder."""
     spec, path = gate.spec, state.settings.baseline
     if spec.path is None or path is None:
@@ -187,7 +187,7 @@ def _file_of(source: str) -> str:
     return place if place.endswith((".py", *MODEL_SUFFIXES)) else ""
 
 
-def _is_kept(entry: Entry, state: Bench, figures: Figures) -> bool:
+def _is_kept(entry: Entry, state: PluginSession, figures: Figures) -> bool:
     """Whether the variant is the accepted model, which is kept beside the file to be timed against."""
     path, allowed = state.settings.baseline, entry.tolerances.ratio_paired
     kept = path is not None and folder_of(path) is not None and allowed is not None
@@ -195,7 +195,7 @@ def _is_kept(entry: Entry, state: Bench, figures: Figures) -> bool:
 
 
 def _paired(
-    config: pytest.Config, case: Case, entry: Entry, state: Bench, figures: Figures, mend: str
+    config: pytest.Config, case: VariantUnderTest, entry: Entry, state: PluginSession, figures: Figures, fix_for: str
 ) -> tuple[PairedRatio | None, Finding | None]:
     """The variant's time over that of the accepted model, where that is kept; or why there is none."""
     path = state.settings.baseline
@@ -206,22 +206,22 @@ def _paired(
     try:
         kept = kept_model(folder, accepted.model, accepted.variant, accepted.sha256)
     except BadArtifact as error:
-        return None, Finding("MNQ910", str(error), remedy=error.remedy)
+        return None, Finding("MNQ910", str(error), fix=error.fix)
     if kept is None:
         told = f"ratio: the accepted model is not kept in {folder} yet"
-        return None, Finding("MNQ003", told, remedy=f"have it kept: {mend}")
+        return None, Finding("MNQ003", told, fix=f"have it kept: {fix_for}")
     if accepted.sha256 == figures.sha256:
         return None, None  # One and the same model: there is nothing to time.
     if disturbed := why_not_timed(config):
         told = f"ratio: not timed beside the accepted model: {disturbed}"
-        return None, Finding("MNQ003", told, remedy="run it alone: -k baseline -p no:xdist")
+        return None, Finding("MNQ003", told, fix="run it alone: -k baseline -p no:xdist")
     settings = case.gate.settings
     how = dataclasses.replace(settings.timing, limit=1 + entry.tolerances.ratio_paired)
     case.say("timing against the accepted model")
     ours = case.gate.prepared.model
     if len(kept.inputs) != len(ours.inputs):
         told = "ratio: the accepted model takes other inputs than this one"
-        return None, Finding("MNQ003", told, remedy=f"if this is meant to be, accept it:\n{mend}")
+        return None, Finding("MNQ003", told, fix=f"if this is meant to be, accept it:\n{fix_for}")
     inputs = {theirs: case.gate.inputs[name] for name, theirs in renamed(ours, kept).items()}
     try:
         times = paired_times(kept, case.model, inputs, timeout=settings.timeout, settings=how)
@@ -229,4 +229,4 @@ def _paired(
     except UNUSABLE as error:
         return None, Finding("MNQ003", f"ratio: it could not be timed beside the accepted model: {why(error).message}")
     except ValueError as error:  # Too few pairs fitted into the time.
-        return None, Finding("MNQ003", f"ratio: {error}", remedy="raise --mnn-latency-time, or use a quieter machine")
+        return None, Finding("MNQ003", f"ratio: {error}", fix="raise --mnn-latency-time, or use a quieter machine")

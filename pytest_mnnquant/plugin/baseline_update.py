@@ -20,7 +20,7 @@ from pytest_mnnquant.checks import BASELINE
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.plugin.baseline_items import chooses_variants, stale
-from pytest_mnnquant.plugin.session import bench_of
+from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.report.figures import figures_of, label_of
 from pytest_mnnquant.report.json_report import build_report
 
@@ -40,7 +40,7 @@ class Told:
 def update(session: pytest.Session, records: Sequence[Mapping[str, Any]]) -> Told:
     """Accept what ran and passed, and remove what is gone, if the whole suite ran."""
     config = session.config
-    state = bench_of(config)
+    state = session_of(config)
     path = state.settings.baseline
     if not state.settings.updates_baseline or path is None or config.option.collectonly:
         return Told()

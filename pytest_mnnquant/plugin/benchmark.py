@@ -13,7 +13,7 @@ import pytest
 from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.check_runner import check, timing_of
-from pytest_mnnquant.evidence.variant import Case
+from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.finding import Finding, Result, judge, skipped
 from pytest_mnnquant.runtime.timing import PairedTimes
 
@@ -33,7 +33,7 @@ _FIGURES: Final[dict[str, tuple[str, ...]]] = {
 def latency(
     config: pytest.Config,
     node: pytest.Item,
-    case: Case,
+    case: VariantUnderTest,
     limits: Limits,
     strict: bool,
     beside: Collection[str] = (),
@@ -47,9 +47,7 @@ def latency(
     if why_not:
         if limits.max_latency_ratio is None:
             return skipped("latency", f"not measured: {why_not}")
-        gap = Finding(
-            "MNQ003", f"not measured: {why_not}", remedy="run the latency checks alone: -k latency -p no:xdist"
-        )
+        gap = Finding("MNQ003", f"not measured: {why_not}", fix="run the latency checks alone: -k latency -p no:xdist")
         return judge("latency", [gap], {})
     result = check(case, "latency", limits, strict, beside)
     if "latency_ratio" in result.metrics:
@@ -66,7 +64,7 @@ def why_not_timed(config: pytest.Config) -> str:
     return ""
 
 
-def hush(config: pytest.Config) -> None:
+def suppress_tables(config: pytest.Config) -> None:
     """Leave out pytest-benchmark's tables where they hold our figures only: the summary has those, in 80 columns.
 
     Who compares runs, asks for a histogram or names columns gets them.
@@ -91,7 +89,9 @@ class _Replay:
         return self.now
 
 
-def _record(config: pytest.Config, node: pytest.Item, case: Case, times: PairedTimes, result: Result) -> None:
+def _record(
+    config: pytest.Config, node: pytest.Item, case: VariantUnderTest, times: PairedTimes, result: Result
+) -> None:
     session: Any = getattr(config, "_benchmarksession", None)
     kept = config.stash.setdefault(_KEPT, {})
     if session is None or id(times) in kept:  # -p no:benchmark; or another test has asked for the same times.
@@ -119,7 +119,7 @@ def _record(config: pytest.Config, node: pytest.Item, case: Case, times: PairedT
         fixture.stats.options["timer"] = _TIMER
 
 
-def add_figures(config: pytest.Config, case: Case, result: Result) -> None:
+def add_figures(config: pytest.Config, case: VariantUnderTest, result: Result) -> None:
     """Add what a check measured to what pytest-benchmark keeps of a variant that was timed before."""
     kept = config.stash.get(_KEPT, {})
     if case.known_times is not None and id(case.known_times) in kept:
@@ -130,7 +130,7 @@ def _figures(result: Result) -> dict[str, Any]:
     return {key: result.metrics[key] for key in _FIGURES.get(result.check, ()) if key in result.metrics}
 
 
-def _extra_info(case: Case, label: str, result: Result) -> dict[str, Any]:
+def _extra_info(case: VariantUnderTest, label: str, result: Result) -> dict[str, Any]:
     """Our figures in pytest-benchmark's results; those of other checks as far as they have run."""
     is_float = label == "float"
     model = case.variant.base if is_float else case.model

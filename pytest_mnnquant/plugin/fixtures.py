@@ -105,12 +105,12 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     wanted = set(metafunc.fixturenames)
     if not wanted & {"mnn_model", "mnn_recipe", "mnn_mode"}:
         return
-    from pytest_mnnquant.plugin.session import bench_of
+    from pytest_mnnquant.plugin.session import session_of
     from pytest_mnnquant.sources.spec import SourceError
 
     marked = marker_values(metafunc.definition)
     try:
-        bench = bench_of(metafunc.config)
+        bench = session_of(metafunc.config)
     except (ValueError, SourceError) as error:
         raise pytest.Collector.CollectError(str(error)) from None
     brought = "model" in marked or _overrides_model(metafunc)

@@ -60,9 +60,9 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Remember which items will run, so that a check knows whether the one it depends on does."""
     if options.is_asked(session.config):
-        from pytest_mnnquant.plugin.session import bench_of
+        from pytest_mnnquant.plugin.session import session_of
 
-        bench_of(session.config).selected = frozenset(item.nodeid for item in session.items)
+        session_of(session.config).selected = frozenset(item.nodeid for item in session.items)
 
 
 @pytest.hookimpl(wrapper=True)

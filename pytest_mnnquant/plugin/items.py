@@ -9,14 +9,14 @@ import pytest
 
 from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import Gate
-from pytest_mnnquant.evidence.target_variant import OnTarget, on_target
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.target_variant import TargetVariant, on_target
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.findings.root_cause import STILL
 from pytest_mnnquant.plugin import baseline_items, benchmark
 from pytest_mnnquant.plugin.records import keep, keep_baseline
-from pytest_mnnquant.plugin.session import Bench, bench_of, is_part, places, variants
+from pytest_mnnquant.plugin.session import PluginSession, is_part, places, session_of, variants
 from pytest_mnnquant.report.failure import failure_text, findings_text
 
 _CONVERSION: Final = "conversion"
@@ -34,10 +34,10 @@ class CheckFailed(Exception):
 class ModelCollector(pytest.Collector):
     """The items of one model. Its name is the specification as the user gave it."""
 
-    gate: Gate
+    gate: SourceUnderTest
 
     @classmethod
-    def of(cls, session: pytest.Session, gate: Gate) -> ModelCollector:
+    def of(cls, session: pytest.Session, gate: SourceUnderTest) -> ModelCollector:
         """The collector of a model; the ids of its items start with the model's specification."""
         collector: ModelCollector = cls.from_parent(session, name=gate.settings.node, nodeid=gate.settings.node)
         collector.gate = gate
@@ -45,9 +45,9 @@ class ModelCollector(pytest.Collector):
 
     def collect(self) -> Iterator[pytest.Item]:
         """One item per variant and check, in order of dependence."""
-        state = bench_of(self.config)
+        state = session_of(self.config)
         for name, mode in variants(self.gate):
-            home = case_of(self.gate, name, mode)
+            home = variant_under_test(self.gate, name, mode)
             for target, name_of_check in places(self.gate, state.settings.targets, state.checks):
                 case = on_target(home, state.settings.targets[target]) if target else home
                 yield CheckItem.of(self, case, name_of_check)
@@ -66,12 +66,12 @@ class _PlainItem(pytest.Item):
 class CheckItem(_PlainItem):
     """One check of one variant."""
 
-    case: Case
+    case: VariantUnderTest
     check: str
     fixturenames: list[str]
 
     @classmethod
-    def of(cls, parent: ModelCollector, case: Case, check: str) -> CheckItem:
+    def of(cls, parent: ModelCollector, case: VariantUnderTest, check: str) -> CheckItem:
         """The item `RECIPE[MODE]::CHECK`, or `RECIPE[MODE]@TARGET::CHECK`."""
         name = f"{case.label}::{check}"
         # The id is given as text, since --lf and others compare ids that pytest parses from text.
@@ -85,7 +85,7 @@ class CheckItem(_PlainItem):
 
     def runtest(self) -> None:
         """Judge; fail, skip or pass by the outcome."""
-        state = bench_of(self.config)
+        state = session_of(self.config)
         updates = self.check == BASELINE and state.settings.updates_baseline  # It judges nothing then.
         blocker = None if self.check == _CONVERSION or updates else self._blocker(state)
         if blocker:
@@ -95,11 +95,11 @@ class CheckItem(_PlainItem):
         benchmark.add_figures(self.config, self.case, result)
         if result.outcome == PASSED:
             return
-        if result.outcome == FAILED or (state.settings.strict and result.is_open):
+        if result.outcome == FAILED or (state.settings.strict and result.is_unresolved):
             raise CheckFailed(failure_text(self.case, result))
         pytest.skip(f"inconclusive: {result.reason}" if result.outcome == INCONCLUSIVE else result.reason)
 
-    def judge(self, state: Bench) -> Result:
+    def judge(self, state: PluginSession) -> Result:
         """The result of this item's check."""
         strict = state.settings.strict
         if self.check == "latency":
@@ -109,7 +109,7 @@ class CheckItem(_PlainItem):
             return baseline_items.judged(self.config, self.case, self.nodeid, self._beside(state))
         return check(self.case, self.check, strict=strict, beside=self._beside(state))
 
-    def _beside(self, state: Bench) -> set[str]:
+    def _beside(self, state: PluginSession) -> set[str]:
         """The checks of the same variant that are selected too."""
         variant = self.nodeid.rpartition("::")[0]
         own = {name for name in CHECKS if f"{variant}::{name}" in state.selected}
@@ -120,12 +120,12 @@ class CheckItem(_PlainItem):
         """The id of the variant on this machine, where its files are judged."""
         return self.nodeid.rpartition("::")[0].removesuffix(f"@{self.case.target}")
 
-    def _blocker(self, state: Bench) -> str:
+    def _blocker(self, state: PluginSession) -> str:
         """Why there is nothing to judge, if a check of this variant already fails with that."""
         if self.case.is_unusable and f"{self._home}::{_CONVERSION}" in state.selected:
             return f"blocked: there is no model to judge, see {self._home.rpartition('::')[2]}::{_CONVERSION}"
         asks = self.check != _EXECUTION and f"{self.nodeid.rpartition('::')[0]}::{_EXECUTION}" in state.selected
-        if asks and isinstance(self.case, OnTarget) and self.case.is_lost:
+        if asks and isinstance(self.case, TargetVariant) and self.case.is_lost:
             return f"blocked: {self.case.target} did not run it, see {self.case.label}::{_EXECUTION}"
         return ""
 
@@ -151,18 +151,18 @@ class EntriesItem(_PlainItem):
     def runtest(self) -> None:
         """Judge."""
         result = baseline_items.check_entries(self.config)
-        keep_baseline(self, bench_of(self.config).settings.baseline or self.path, result)
+        keep_baseline(self, session_of(self.config).settings.baseline or self.path, result)
         if result.outcome == FAILED:
             raise CheckFailed(findings_text(f"{self.nodeid} failed:", result))
 
     def reportinfo(self) -> tuple[Any, int | None, str]:
         """Where the item comes from, and its title."""
-        return bench_of(self.config).settings.baseline or self.path, 0, f"baseline: {self.name}"
+        return session_of(self.config).settings.baseline or self.path, 0, f"baseline: {self.name}"
 
 
 def collect(session: pytest.Session) -> list[pytest.Item]:
     """All items of all models that were asked for, or those whose ids were given on the command line."""
-    state = bench_of(session.config)
+    state = session_of(session.config)
     items: list[pytest.Item] = []
     for gate in state.gates:
         items.extend(session.genitems(ModelCollector.of(session, gate)))

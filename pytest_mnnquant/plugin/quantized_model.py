@@ -13,13 +13,13 @@ from pytest_mnnquant.checks.coverage.check import coverage
 from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_runner import check as judge
 from pytest_mnnquant.evidence.check_runner import timing_of
-from pytest_mnnquant.evidence.source import Gate, Unusable
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest, Unusable
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import FAILED, Result
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.plugin import benchmark
 from pytest_mnnquant.plugin.records import keep
-from pytest_mnnquant.plugin.session import bench_of
+from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.sources.spec import SourceError
 from pytest_mnnquant.statistics.paired_ratio import PairedRatio, paired_ratio
@@ -30,7 +30,7 @@ T = TypeVar("T")
 class Quantized:
     """One quantized model: its files, its figures, and the checks that judge it."""
 
-    def __init__(self, case: Case, node: pytest.Item, limits: Limits) -> None:
+    def __init__(self, case: VariantUnderTest, node: pytest.Item, limits: Limits) -> None:
         self._case = case
         self._node = node
         self.limits = limits
@@ -40,7 +40,7 @@ class Quantized:
         return f"<{self._case.gate.settings.name} {self._case.label}>"
 
     @property
-    def _usable(self) -> Case:
+    def _usable(self) -> VariantUnderTest:
         """The variant; fails the test, with the reason as message, where there is none."""
         if self._case.is_unusable:
             pytest.fail(failure_text(self._case, judge(self._case, "conversion", self.limits)), pytrace=False)
@@ -97,7 +97,7 @@ class Quantized:
         return result.metrics
 
     def _judge(self, check: str, limits: Limits) -> Result:
-        strict = bench_of(self._node.config).settings.strict
+        strict = session_of(self._node.config).settings.strict
         if check == "latency":
             return benchmark.latency(self._node.config, self._node, self._case, limits, strict)
         return judge(self._case, check, limits, strict)
@@ -114,9 +114,9 @@ class Quantized:
         return paired_ratio(times.reference, times.candidate)
 
 
-def gate_for(node: pytest.Item, model: Any, calibration: Any, evaluation: Any) -> Gate:
+def source_for(node: pytest.Item, model: Any, calibration: Any, evaluation: Any) -> SourceUnderTest:
     """The source that a fixture brought, as a gate. Fails the test when it can't be used."""
-    state = bench_of(node.config)
+    state = session_of(node.config)
     if isinstance(model, ModelSettings):
         settings = model
         if calibration is None and evaluation is None:
@@ -129,12 +129,12 @@ def gate_for(node: pytest.Item, model: Any, calibration: Any, evaluation: Any) -
         pytest.fail("mnn_model: None was returned where a torch.nn.Module or a specification is needed", pytrace=False)
     else:
         settings = dataclasses.replace(state.settings.defaults, name=type(model).__name__)
-    return _or_fail(lambda: state.gate_for(settings, model, calibration, evaluation), "mnn_model: ")
+    return _or_fail(lambda: state.source_for(settings, model, calibration, evaluation), "mnn_model: ")
 
 
 def float_for(node: pytest.Item, model: Any, calibration: Any, evaluation: Any) -> Model:
     """The float model for a test. Fails the test when there is none."""
-    return _or_fail(lambda: gate_for(node, model, calibration, evaluation).prepared.model, "mnn_float: ")
+    return _or_fail(lambda: source_for(node, model, calibration, evaluation).prepared.model, "mnn_float: ")
 
 
 def quantized_for(
@@ -147,9 +147,9 @@ def quantized_for(
     tolerances: dict[str, Any],
 ) -> Quantized:
     """The variant for a test. Fails the test when tolerances or model can't be used."""
-    gate = gate_for(node, model, calibration, evaluation)
+    gate = source_for(node, model, calibration, evaluation)
     limits = _or_fail(lambda: gate.settings.limits.with_changes(tolerances, "mnn_tolerances"))
-    return Quantized(case_of(gate, recipe, mode), node, limits)
+    return Quantized(variant_under_test(gate, recipe, mode), node, limits)
 
 
 def _or_fail(action: Callable[[], T], title: str = "") -> T:
@@ -160,6 +160,6 @@ def _or_fail(action: Callable[[], T], title: str = "") -> T:
     try:
         return action()
     except (ValueError, SourceError, Unusable) as error:
-        remedy = error.finding.remedy if isinstance(error, Unusable) else getattr(error, "remedy", "")
-        problem = str(error) + (f"\nfix: {remedy}" if remedy else "")
+        fix = error.finding.fix if isinstance(error, Unusable) else getattr(error, "fix", "")
+        problem = str(error) + (f"\nfix: {fix}" if fix else "")
     pytest.fail(title + problem, pytrace=False)

@@ -11,18 +11,18 @@ from pytest_mnnquant.config import options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_mnnquant.evidence.variant import Case
+    from pytest_mnnquant.evidence.variant import VariantUnderTest
     from pytest_mnnquant.findings.finding import Result
 
 #: What an item measured, and its part of the variant's portrait.
-RECORDS = pytest.StashKey[list[tuple["Case", "Result", dict[str, Any]]]]()
+RECORDS = pytest.StashKey[list[tuple["VariantUnderTest", "Result", dict[str, Any]]]]()
 #: What the item of the baseline file found, and that file.
 BASELINE = pytest.StashKey[tuple["Path", "Result"]]()
 #: By this name xdist's workers on other hosts know how the controller calls their host.
 ELSEWHERE: Final = "mnnquant_elsewhere"
 
 
-def keep(item: pytest.Item, case: Case, result: Result) -> None:
+def keep(item: pytest.Item, case: VariantUnderTest, result: Result) -> None:
     """Remember what an item measured, and have it told in its JUnit record.
 
     For an HTML report, what there is to show of it too.
@@ -59,7 +59,7 @@ def kept_baseline(item: pytest.Item) -> dict[str, Any] | None:
     return None if result is None else {"path": str(path), "check": result.as_json()}
 
 
-def _record(case: Case, result: Result, where: dict[str, str]) -> dict[str, Any]:
+def _record(case: VariantUnderTest, result: Result, where: dict[str, str]) -> dict[str, Any]:
     gate = case.gate
     return {
         "model": gate.settings.name,

@@ -12,9 +12,9 @@ import pytest
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.history.as_json import past_runs
 from pytest_mnnquant.history.storage import storage_folder
-from pytest_mnnquant.plugin.benchmark import hush
+from pytest_mnnquant.plugin.benchmark import suppress_tables
 from pytest_mnnquant.plugin.history_recorder import Recorder
-from pytest_mnnquant.plugin.session import bench_of, variants
+from pytest_mnnquant.plugin.session import session_of, variants
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.report.figures import figures_of_report
 from pytest_mnnquant.report.files import write_report
@@ -37,7 +37,7 @@ def header(config: pytest.Config) -> list[str]:
     if host.features and host.machine in ("x86_64", "AMD64"):
         features += " (no int8 instructions that MNN uses)"
     alike: dict[str, list[str]] = {}
-    for gate in bench_of(config).gates:
+    for gate in session_of(config).gates:
         labels = ", ".join(recipe_named(name).label(mode) for name, mode in variants(gate))
         alike.setdefault(labels, []).append(gate.settings.name)
     lines = [("mnnquant: ", f"{tools}; {host.machine} with {features}")]
@@ -50,7 +50,7 @@ def header(config: pytest.Config) -> list[str]:
 
 def report_of(config: pytest.Config, records: list[dict[str, Any]], baseline: dict[str, Any] | None) -> dict[str, Any]:
     """The report of this run; `baseline` is what the item of the baseline file found."""
-    return build_report(records, versions(), bench_of(config).settings.strict, baseline)
+    return build_report(records, versions(), session_of(config).settings.strict, baseline)
 
 
 def write_reports(
@@ -61,7 +61,7 @@ def write_reports(
     Returns a line for each report that could not be written, and what to warn of.
     """
     problems = []
-    for path in bench_of(config).settings.reports:
+    for path in session_of(config).settings.reports:
         shown = {**report, "records": records, "past": _past(config, report)} if path.suffix == ".html" else report
         problems.append(_written(shown, path))
     unwritten = append_summary(report)
@@ -73,7 +73,7 @@ def tell(reporter: Any, report: dict[str, Any], records: list[dict[str, Any]]) -
     columns = shutil.get_terminal_size().columns
     write_summary(reporter, report, records, reporter.verbosity, columns)
     if reporter.verbosity <= 0:
-        hush(reporter.config)
+        suppress_tables(reporter.config)
     for line in commands(report) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
         reporter.write_line(line)
 

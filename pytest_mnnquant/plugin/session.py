@@ -19,7 +19,7 @@ from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES, ON_DEVICE, ON_TARG
 from pytest_mnnquant.config.loader import configured_names, model_spec, read_settings
 from pytest_mnnquant.config.options import of_ours
 from pytest_mnnquant.config.settings import ModelSettings, Settings
-from pytest_mnnquant.evidence.source import Gate
+from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.plugin.progress_line import Progress
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.report.files import renderer
@@ -32,10 +32,10 @@ from pytest_mnnquant.targets.target import HOST, Target
 Targets = Mapping[str, Target]
 
 
-class Bench:
+class PluginSession:
     """The sources under test in this process."""
 
-    KEY: ClassVar = pytest.StashKey["Bench"]()
+    KEY: ClassVar = pytest.StashKey["PluginSession"]()
     #: Where xdist's workers find the cache of a run that keeps none: it must outlive them, for models to be kept.
     CACHE: ClassVar = "mnnquant_cache"
 
@@ -57,7 +57,7 @@ class Bench:
             config.add_cleanup(using.close)
         self.store = Store(root)
         self.gates = [self.gate(model, model_spec(model)) for model in settings.models]
-        self._brought: list[tuple[Any, ModelSettings, Gate]] = []
+        self._brought: list[tuple[Any, ModelSettings, SourceUnderTest]] = []
 
     @property
     def checks(self) -> tuple[str, ...]:
@@ -81,11 +81,11 @@ class Bench:
         except BadBaseline as error:
             return error
 
-    def gate(self, model: ModelSettings, spec: Spec, **brought: Any) -> Gate:
+    def gate(self, model: ModelSettings, spec: Spec, **brought: Any) -> SourceUnderTest:
         """A source under test."""
-        return Gate(model, spec, self.store, self._teller(model.name), **brought)
+        return SourceUnderTest(model, spec, self.store, self._teller(model.name), **brought)
 
-    def gate_for(self, model: ModelSettings, given: Any, calibration: Any, evaluation: Any) -> Gate:
+    def source_for(self, model: ModelSettings, given: Any, calibration: Any, evaluation: Any) -> SourceUnderTest:
         """The source that a fixture brought; the same objects give the same gate, so that nothing is made twice."""
         key = (given, calibration, evaluation)
         for known, settings, gate in self._brought:
@@ -152,12 +152,12 @@ def start(config: pytest.Config) -> None:
     config.option.mnn_recipe = config.option.mnn_recipe or _recipes(ids) or None
     config.option.mnn_target = config.option.mnn_target or _targets(ids) or None
     try:
-        bench = Bench(config, read_settings(config), tuple(ids))
+        bench = PluginSession(config, read_settings(config), tuple(ids))
     except (ValueError, SourceError) as error:
         raise pytest.UsageError(str(error)) from None
     if bench.settings.updates_baseline and bench.settings.baseline is not None:  # A long run must not end in vain.
         if isinstance(bench.baseline, BadBaseline):
-            raise pytest.UsageError(f"--mnn-update-baseline: {bench.baseline}; {bench.baseline.remedy}")
+            raise pytest.UsageError(f"--mnn-update-baseline: {bench.baseline}; {bench.baseline.fix}")
         if is_read_only(bench.settings.baseline):
             raise pytest.UsageError(f"--mnn-update-baseline: {bench.settings.baseline} is read-only")
     known = [check_id for gate in bench.gates for check_id in all_ids(gate, bench.settings.targets, bench.checks)] + [
@@ -166,7 +166,7 @@ def start(config: pytest.Config) -> None:
     for wanted in ids:
         if not any(is_part(check_id, wanted) for check_id in known):
             raise pytest.UsageError(f"no check is called {wanted}; --co lists them")
-    config.stash[Bench.KEY] = bench
+    config.stash[PluginSession.KEY] = bench
 
 
 def _balanced(arg: str) -> str:
@@ -206,7 +206,7 @@ def _is_recipe(name: str) -> bool:
     return True
 
 
-def variants(gate: Gate) -> Iterator[tuple[str, str | None]]:
+def variants(gate: SourceUnderTest) -> Iterator[tuple[str, str | None]]:
     """The recipes and modes that a source is tested with."""
     python = gate.spec.is_python and gate.settings.quantized is None
     for name in gate.settings.recipes:
@@ -214,12 +214,14 @@ def variants(gate: Gate) -> Iterator[tuple[str, str | None]]:
             yield name, mode
 
 
-def all_ids(gate: Gate, targets: Targets, checks: tuple[str, ...] = CHECKS) -> Iterator[str]:
+def all_ids(gate: SourceUnderTest, targets: Targets, checks: tuple[str, ...] = CHECKS) -> Iterator[str]:
     """The ids of all checks of a source."""
     return (check_id for check_id, _ in with_variants(gate, targets, checks))
 
 
-def with_variants(gate: Gate, targets: Targets, checks: tuple[str, ...] = CHECKS) -> Iterator[tuple[str, str]]:
+def with_variants(
+    gate: SourceUnderTest, targets: Targets, checks: tuple[str, ...] = CHECKS
+) -> Iterator[tuple[str, str]]:
     """The same, each with what the ids of its variant start with, wherever that runs."""
     for name, mode in variants(gate):
         variant = f"{gate.settings.node}::{recipe_named(name).label(mode)}"
@@ -227,7 +229,7 @@ def with_variants(gate: Gate, targets: Targets, checks: tuple[str, ...] = CHECKS
             yield f"{variant}{'@' * bool(target)}{target}::{check}", variant
 
 
-def places(gate: Gate, targets: Targets, checks: tuple[str, ...] = CHECKS) -> Iterator[tuple[str, str]]:
+def places(gate: SourceUnderTest, targets: Targets, checks: tuple[str, ...] = CHECKS) -> Iterator[tuple[str, str]]:
     """The checks of each variant of a source, each with the target that it judges; empty for this machine."""
     on_host = gate.settings.is_on_host
     yield from (("", check) for check in checks if on_host or check not in ON_DEVICE)
@@ -241,11 +243,11 @@ def is_part(check_id: str, wanted: str) -> bool:
     return check_id == wanted or check_id.startswith((wanted + "::", wanted + "[", wanted + "@"))
 
 
-def bench_of(config: pytest.Config) -> Bench:
+def session_of(config: pytest.Config) -> PluginSession:
     """The bench of this run; one without models where only fixtures are used."""
-    if Bench.KEY not in config.stash:
-        config.stash[Bench.KEY] = Bench(config, read_settings(config), ())
-    return config.stash[Bench.KEY]
+    if PluginSession.KEY not in config.stash:
+        config.stash[PluginSession.KEY] = PluginSession(config, read_settings(config), ())
+    return config.stash[PluginSession.KEY]
 
 
 def _sources(models: list[str]) -> set[str]:

@@ -8,19 +8,19 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import parse_tx_spec_config
 
-from pytest_mnnquant.plugin.session import bench_of, with_variants
+from pytest_mnnquant.plugin.session import session_of, with_variants
 
 # Those of xdist's ways that would part a variant; `loadfile` keeps whole models together, and groups are the user's.
 _PARTING: Final = ("load", "worksteal", "loadscope")
 
 
-class Together(LoadScopeScheduling):  # type: ignore[misc]
+class VariantScopeScheduling(LoadScopeScheduling):  # type: ignore[misc]
     """The checks of a variant stay together, on all targets: a host judges what it has made, once."""
 
     def __init__(self, config: pytest.Config, log: Any) -> None:
         super().__init__(config, log)
         self._variants: dict[str, str] = {}
-        state = bench_of(config)
+        state = session_of(config)
         for gate in state.gates:
             self._variants |= dict(with_variants(gate, state.settings.targets, state.checks))
 
@@ -30,7 +30,7 @@ class Together(LoadScopeScheduling):  # type: ignore[misc]
         return self._variants.get(nodeid, other)
 
 
-def scheduler(config: pytest.Config, log: Any) -> Together | None:
+def scheduler(config: pytest.Config, log: Any) -> VariantScopeScheduling | None:
     """The scheduler of a run over several hosts; None where xdist's own does."""
     elsewhere = any(not spec.startswith("popen") for spec in parse_tx_spec_config(config))
-    return Together(config, log) if elsewhere and config.getvalue("dist") in _PARTING else None
+    return VariantScopeScheduling(config, log) if elsewhere and config.getvalue("dist") in _PARTING else None

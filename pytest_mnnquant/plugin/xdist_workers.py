@@ -10,7 +10,7 @@ import pytest
 from pytest_mnnquant.cache.store import file_digest, versions
 from pytest_mnnquant.config import options
 from pytest_mnnquant.plugin.records import ELSEWHERE
-from pytest_mnnquant.plugin.session import Bench, bench_of
+from pytest_mnnquant.plugin.session import PluginSession, session_of
 from pytest_mnnquant.recipes.recipe import recipe_named
 
 _VERSIONS: Final = "mnnquant_versions"
@@ -22,7 +22,7 @@ def tell(node: Any) -> None:
     told, spec = node.workerinput, node.gateway.spec
     told[_VERSIONS] = _public(versions())
     if spec.popen:
-        told[Bench.CACHE] = str(bench_of(node.config).cache_dir)
+        told[PluginSession.CACHE] = str(session_of(node.config).cache_dir)
     else:
         told[_FILES] = _digests(node.config)
         told[ELSEWHERE] = _host(spec)
@@ -107,7 +107,7 @@ def _public(found: dict[str, str]) -> dict[str, str]:
 
 def _digests(config: pytest.Config) -> dict[str, str]:
     """The hashes of the files that a run starts from, by name: not of folders, nor of what Python files import."""
-    bench, own = bench_of(config), options.command_line(config).get("config")
+    bench, own = session_of(config), options.command_line(config).get("config")
     usual = (config.inipath, config.rootpath / "pyproject.toml", bench.settings.baseline)
     files = {path.name: path for path in usual if path is not None}
     if own:

@@ -27,7 +27,7 @@ from pytest_mnnquant.quantize.propagation import carried, watched_ops
 from pytest_mnnquant.quantize.ranges import Calibrated, calibrate_runtime
 from pytest_mnnquant.quantize.re_export import export_again
 from pytest_mnnquant.quantize.record import Record, save_record
-from pytest_mnnquant.recipes.recipe import Maker, Recipe
+from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 from pytest_mnnquant.runtime.inference import BATCH
 from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import DataError, SourceError
@@ -240,7 +240,7 @@ def by_pipeline(job: Job, folder: Path) -> Facts:
     facts: Facts = {"drift": made.watched.drift, "arguments": [recipe.pipeline or MNNCOMPRESS]}
     if made.onnx is not None:
         base = convert_twice(made.onnx, folder / FLOAT, timeout=choices.timeout)
-    if recipe.maker is Maker.MNNCOMPRESS:
+    if recipe.maker is Quantizer.MNNCOMPRESS:
         if made.params is not None:
             facts["modules"] = _modules_of(read_params(made.params), base)
         # It keeps no ranges of batches; those of the float model tell whether the first one decided its average.
@@ -271,7 +271,7 @@ def _modules_of(params: Params, base: Model) -> dict[str, str]:
 
 def _adapts(job: Job) -> bool:
     """Whether the params file is changed first; a user's own is taken as it is."""
-    return job.recipe.repaired or (job.recipe.maker is Maker.MNNCOMPRESS and bool(job.skip))
+    return job.recipe.repaired or (job.recipe.maker is Quantizer.MNNCOMPRESS and bool(job.skip))
 
 
 def _adapted(job: Job, path: Path, base: Model, folder: Path) -> Path:
@@ -288,10 +288,10 @@ def _names_skipped(entry: LayerParams, skip: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in skip for name in names)
 
 
-MAKE: Final[dict[Maker, Callable[[Job, Path], Facts]]] = {
-    Maker.CONVERTER: by_converter,
-    Maker.OURS: by_calibration,
-    Maker.MNNQUANT: by_mnnquant,
-    Maker.MNNCOMPRESS: by_pipeline,
-    Maker.PIPELINE: by_pipeline,
+MAKE: Final[dict[Quantizer, Callable[[Job, Path], Facts]]] = {
+    Quantizer.CONVERTER: by_converter,
+    Quantizer.BUILTIN: by_calibration,
+    Quantizer.MNNQUANT: by_mnnquant,
+    Quantizer.MNNCOMPRESS: by_pipeline,
+    Quantizer.PIPELINE: by_pipeline,
 }

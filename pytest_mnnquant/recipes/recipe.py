@@ -26,11 +26,11 @@ MODES: Final = ("train", "eval")
 _HALF_SCALES: Final = "--weightQuantScaleBit"
 
 
-class Maker(enum.Enum):
+class Quantizer(enum.Enum):
     """Who quantizes."""
 
     CONVERTER = "MNN's converter"
-    OURS = "calibrated by pytest-mnnquant"
+    BUILTIN = "calibrated by pytest-mnnquant"
     MNNQUANT = "MNN's mnnquant"
     MNNCOMPRESS = "mnncompress"
     PIPELINE = "a pipeline of one's own"
@@ -52,7 +52,7 @@ class Recipe:
     activations: bool = False
     flags: tuple[str, ...] = ()
     block: int | None = None
-    maker: Maker = Maker.CONVERTER
+    maker: Quantizer = Quantizer.CONVERTER
     symmetric: bool = False
     observer: str = ""
     number: float | None = None
@@ -99,7 +99,7 @@ class Recipe:
     @property
     def in_torch(self) -> bool:
         """Whether a PyTorch model is calibrated, so that the mode matters."""
-        return self.maker in (Maker.OURS, Maker.MNNCOMPRESS, Maker.PIPELINE) and self.activations
+        return self.maker in (Quantizer.BUILTIN, Quantizer.MNNCOMPRESS, Quantizer.PIPELINE) and self.activations
 
     def label(self, mode: str | None) -> str:
         """The name of a variant of this recipe, as ids and tables have it: `int8[train]`, `w8`, ..."""
@@ -151,17 +151,17 @@ def recipe_named(name: str) -> Recipe:
     if match := _MNNQUANT.fullmatch(name):
         weight = "ADMM" if match["weight"] else "MAX_ABS"
         feature = match["feature"].upper()
-        return Recipe(name, Storage.INTEGER, 8, True, maker=Maker.MNNQUANT, feature=feature, weight=weight)
+        return Recipe(name, Storage.INTEGER, 8, True, maker=Quantizer.MNNQUANT, feature=feature, weight=weight)
     if match := _MNNCOMPRESS.fullmatch(name):
-        return Recipe(name, Storage.INTEGER, 8, True, maker=Maker.MNNCOMPRESS, repaired=bool(match["repaired"]))
+        return Recipe(name, Storage.INTEGER, 8, True, maker=Quantizer.MNNCOMPRESS, repaired=bool(match["repaired"]))
     if match := _PIPELINE.fullmatch(name):
         meant = recipe_named(match["meant"] or "int8")
-        if meant.maker is Maker.PIPELINE:
+        if meant.maker is Quantizer.PIPELINE:
             raise ValueError(f"{name!r}: after @ comes a recipe of ours, such as int8 or w8")
         label = match["name"] or name
         if _is_ours(label):
             raise ValueError(f"{name!r}: {label!r} is a recipe already; give the pipeline another name")
-        return dataclasses.replace(meant, name=label, maker=Maker.PIPELINE, pipeline=match["target"])
+        return dataclasses.replace(meant, name=label, maker=Quantizer.PIPELINE, pipeline=match["target"])
     if name == "fp16":
         return Recipe(name, Storage.FLOAT16, 16, flags=("--fp16",))
     raise ValueError(f"{name!r} is no recipe; they read like: {_FORMS}")
@@ -196,7 +196,7 @@ def _int8(name: str, match: re.Match[str]) -> Recipe:
             allowed = f"a number above {low:g} and up to {high:g}" if high else "no number"
             raise ValueError(f"{name!r}: {observer} takes {allowed}")
     fill = int(match["fill"]) if match["fill"] else None
-    return Recipe(name, Storage.INTEGER, 8, True, maker=Maker.OURS, observer=observer, number=number, fill=fill)
+    return Recipe(name, Storage.INTEGER, 8, True, maker=Quantizer.BUILTIN, observer=observer, number=number, fill=fill)
 
 
 #: Recipes by the names that users meet first; `recipe_named` knows them all.

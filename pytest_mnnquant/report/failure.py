@@ -79,7 +79,7 @@ def _parts(check: str, finding: Finding, previous: Finding | None) -> list[list[
     parts = [wrapped(f"  {finding.code} {finding.rule.name}  ", where + finding.message, COLUMNS)]
     for title, text, told in (
         ("why", finding.cause, previous is not None and previous.cause == finding.cause),
-        ("fix", finding.remedy, previous is not None and previous.remedy == finding.remedy),
+        ("fix", finding.fix, previous is not None and previous.fix == finding.fix),
     ):
         parts.append(wrapped(f"    {title}: ", text, COLUMNS) if text and not told else [])
     return [*parts, _consequence_lines(check, finding)]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from pytest_mnnquant.runtime.progress import advance_child, is_heard
+from pytest_mnnquant.runtime.progress import advance_child, has_listener
 from pytest_mnnquant.runtime.worker import end_family
 
 #: MNN's program, which is all that another machine needs of this package.
@@ -116,7 +116,7 @@ def _run(command: Sequence[str], log_file: Path, env: Mapping[str, str], timeout
 
 def _waited(process: subprocess.Popen[bytes], timeout: float, progress: Path) -> int:
     """The exit status, once there is one; until then what the child says of its progress is passed on."""
-    if not is_heard():
+    if not has_listener():
         return process.wait(timeout)
     end = time.monotonic() + timeout
     while True:

@@ -15,7 +15,7 @@ def listen(listener: Listener | None) -> None:
     _listeners[:] = [listener] if listener else []
 
 
-def is_heard() -> bool:
+def has_listener() -> bool:
     """Whether anybody listens."""
     return bool(_listeners)
 

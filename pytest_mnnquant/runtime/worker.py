@@ -20,7 +20,7 @@ from typing import Final
 _ENOUGH: Final = 64
 
 
-class Standing:
+class Worker:
     """The process behind a command, started when first needed and again after it has ended; `words` are the command."""
 
     def __init__(self, words: Sequence[str]) -> None:

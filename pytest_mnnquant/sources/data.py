@@ -131,8 +131,8 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
         except DataError:
             raise
         except Exception as error:
-            remedy = "iterate over it by itself for the whole traceback: the model has no part in it yet"
-            raise DataError(f"{origin}: making its batches raised {describe(error)}", remedy) from error
+            fix = "iterate over it by itself for the whole traceback: the model has no part in it yet"
+            raise DataError(f"{origin}: making its batches raised {describe(error)}", fix) from error
     if not batches:
         raise DataError(f"{origin}: no batches", _return(input_names))
     try:

@@ -13,7 +13,7 @@ from typing import Final
 _AT_RUN_TIME: Final = ("globals", "exec")
 
 
-def why_gone(source: str, folder: Path) -> str:
+def reason_missing(source: str, folder: Path) -> str:
     """Why the callable of `file.py:callable` or `package.module:callable` is gone; empty where it may be there.
 
     Files start at `folder`. A module is looked for where Python's own path leads. One whose package is not found there,

@@ -28,9 +28,9 @@ _COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
 class SourceError(Exception):
     """A model or its data can't be used as given. One line: what is at fault; and, here or in `remedy`, what to do."""
 
-    def __init__(self, message: str, remedy: str = "") -> None:
+    def __init__(self, message: str, fix: str = "") -> None:
         super().__init__(message)
-        self.remedy = remedy
+        self.fix = fix
 
 
 class DataError(SourceError):

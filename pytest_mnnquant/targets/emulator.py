@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.runtime.jobs import RUNNER
-from pytest_mnnquant.runtime.worker import Standing
+from pytest_mnnquant.runtime.worker import Worker
 from pytest_mnnquant.targets.target import NoTarget, Target
 
 NAME: Final = "aarch64"
@@ -91,7 +91,7 @@ class Emulator:
         if cpu not in ("", *CPUS) and cpu not in (known := cpus(str(self.qemu))):
             raise NoTarget(f"{self.name}:{cpu}: qemu knows no processor {cpu!r}; it knows: {', '.join(known)}")
         name = f"{self.name}:{cpu}" if cpu else self.name
-        return Target(name, ready=Standing([*words, str(RUNNER)]), mnn=self.mnn, emulated=True)
+        return Target(name, ready=Worker([*words, str(RUNNER)]), mnn=self.mnn, emulated=True)
 
 
 def emulated(name: str) -> Target | None:

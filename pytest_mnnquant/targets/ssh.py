@@ -16,7 +16,7 @@ from typing import Final
 
 from pytest_mnnquant.runtime.programs.remote_agent import GREETING, PART, PROTOCOL
 from pytest_mnnquant.runtime.programs.runner import sha256
-from pytest_mnnquant.runtime.progress import advance_child, is_heard
+from pytest_mnnquant.runtime.progress import advance_child, has_listener
 from pytest_mnnquant.targets.connection import Connection, Lost
 from pytest_mnnquant.targets.ssh_errors import TOO_OLD, Unreachable, broken, full, silent, slow, unconnected
 
@@ -101,7 +101,7 @@ class Remote:
             connection = self._connection = Connection(words)
         except OSError as error:
             told = f"ssh can't be run here: {error.strerror}"
-            raise Unreachable(told, remedy="install it: sudo apt-get install -y openssh-client") from None
+            raise Unreachable(told, fix="install it: sudo apt-get install -y openssh-client") from None
         begun = time.monotonic()
         end = min(end, begun + _STARTING)
         try:
@@ -153,7 +153,7 @@ class Remote:
             if "failed" in said:
                 raise full(said["failed"])
             (folder / "progress").write_text(said["progress"], encoding="ascii")
-            if is_heard():
+            if has_listener():
                 advance_child(folder / "progress")
         for name, size in said["files"]:
             connection.take_file(folder / Path(name).name, size, end)
@@ -173,7 +173,7 @@ class Remote:
 
     def _refused(self, why: Unreachable) -> Unreachable:
         """Why there was no connection, remembered: a run of many variants does not wait for each."""
-        self._refusal = (why.what, why.log, why.remedy)
+        self._refusal = (why.what, why.log, why.fix)
         return why
 
     @property

@@ -40,9 +40,9 @@ _REASONS: Final = (
 class Unreachable(NativeFailure):
     """The machine could not be reached, or the connection broke off; `remedy` says what to do about it."""
 
-    def __init__(self, what: str, log: str = "", remedy: str = "") -> None:
+    def __init__(self, what: str, log: str = "", fix: str = "") -> None:
         super().__init__(what, log)
-        self.remedy = remedy
+        self.fix = fix
 
 
 def unconnected(status: int, said: str, python: str, host: str) -> Unreachable:
@@ -52,17 +52,17 @@ def unconnected(status: int, said: str, python: str, host: str) -> Unreachable:
         return Unreachable(f"{python} there is older than Python 3.8", log, _NEWER)
     if status in (126, 127) or "Command not found." in said:  # csh has no status of its own for that.
         return Unreachable(f"{python} can't be run there", log, _PYTHON)
-    for sign, told, remedy in _REASONS:
+    for sign, told, fix in _REASONS:
         if sign in said:
             known = re.search(r"Host key for (\S+) has changed", said)
             machine = shlex.quote(known[1]) if known else host
-            return Unreachable(told, log, remedy.format(host=host, machine=machine))
+            return Unreachable(told, log, fix.format(host=host, machine=machine))
     return Unreachable(f"there is no connection (ssh ended with {status})", log, _TRY.format(host=host))
 
 
 def silent(seconds: float, python: str, host: str) -> Unreachable:
     """Somebody is there, who says nothing of ours."""
-    return Unreachable(f"nothing was heard of {python} there in {seconds:.0f} s", remedy=_TRY.format(host=host))
+    return Unreachable(f"nothing was heard of {python} there in {seconds:.0f} s", fix=_TRY.format(host=host))
 
 
 def broken(status: int, said: str) -> Unreachable:
@@ -73,13 +73,13 @@ def broken(status: int, said: str) -> Unreachable:
 def slow(sent: int, whole: int, timeout: float) -> Unreachable:
     """Only so many bytes of the job came through in time."""
     told = f"{sent / 1e6:.1f} of {whole / 1e6:.1f} MB were sent in {timeout:g} s (limit: --mnn-timeout)"
-    return Unreachable(told, remedy=_SLOW)
+    return Unreachable(told, fix=_SLOW)
 
 
 def full(why: str) -> Unreachable:
     """There is no room there for the job."""
-    remedy = 'make room there, or name another place: folder = "..." in [tool.mnnquant.targets.NAME]'
-    return Unreachable(why, remedy=remedy)
+    fix = 'make room there, or name another place: folder = "..." in [tool.mnnquant.targets.NAME]'
+    return Unreachable(why, fix=fix)
 
 
 def _log(said: str) -> str:

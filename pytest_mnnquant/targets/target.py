@@ -36,10 +36,10 @@ class NoTarget(ValueError):
 class TargetFailure(NativeFailure):
     """A target did not do a job; `target` is its name, `remedy` what to do about it."""
 
-    def __init__(self, target: str, what: str, log: str = "", remedy: str = "") -> None:
+    def __init__(self, target: str, what: str, log: str = "", fix: str = "") -> None:
         super().__init__(what, log)
         self.target = target
-        self.remedy = remedy or f"see what works there: pytest-mnnquant target check {target}"
+        self.fix = fix or f"see what works there: pytest-mnnquant target check {target}"
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ class Target:
         try:
             result = run_job(task, folder, sent=sent, mnn=self.mnn, **how, **job)
         except NativeFailure as error:
-            remedy = getattr(error, "remedy", "") or _remedy(error.what, self.mnn)
+            fix = getattr(error, "fix", "") or _remedy(error.what, self.mnn)
             if "/" not in self.name:  # An address has no table yet, and would get one of any name.
-                remedy = remedy.replace("targets.NAME", f"targets.{self.name}")
-            raise TargetFailure(self.name, error.what, error.log, remedy) from None
+                fix = fix.replace("targets.NAME", f"targets.{self.name}")
+            raise TargetFailure(self.name, error.what, error.log, fix) from None
         except OSError as error:
             told = f"{self.name}: {command[0] if command else what} can't be run: {error.strerror}"
             raise TargetFailure(self.name, told) from None

@@ -49,7 +49,7 @@ def test_what_is_worse_fails_and_says_how_much_was_allowed(now: dict[str, Any], 
     assert (result.outcome, codes(result)) == (FAILED, ["MNQ913"])
     (finding,) = result.findings
     assert finding.message == told
-    assert finding.remedy == f"if this is meant to be, accept it:\n{MEND}"
+    assert finding.fix == f"if this is meant to be, accept it:\n{MEND}"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_another_metric_is_another_figure() -> None:
 def test_what_is_far_better_is_told(now: dict[str, Any]) -> None:
     result = compared(**now)
     assert (result.outcome, codes(result)) == (PASSED, ["MNQ916"])
-    assert MEND in result.findings[0].remedy
+    assert MEND in result.findings[0].fix
     assert codes(compared(entry(coverage=0.9))) == ["MNQ916"]
 
 

@@ -81,14 +81,14 @@ def test_a_tolerance_left_out_is_the_usual_one_and_null_compares_nothing() -> No
         (f'{{"schema": 1, "models": {"1" * 5000}}}', "a number has too many digits", "bring back"),
     ],
 )
-def test_a_file_that_can_not_be_used_says_why_in_a_line(tmp_path: Path, text: str, told: str, remedy: str) -> None:
+def test_a_file_that_can_not_be_used_says_why_in_a_line(tmp_path: Path, text: str, told: str, fix: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(BadBaseline) as error:
         read_baseline(path)
     assert str(error.value).startswith(f"{path}: ")
     assert told in str(error.value)
     assert "\n" not in str(error.value)
-    assert remedy in error.value.remedy
+    assert fix in error.value.fix
 
 
 def test_no_file_and_no_text_are_told(tmp_path: Path) -> None:

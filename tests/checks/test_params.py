@@ -72,7 +72,7 @@ def test_an_entry_under_another_name_leaves_its_layer_float_and_is_told_with_the
     assert codes(result) == ["MNQ304"]
     (finding,) = result.findings
     assert finding.layer == base.layers[2].name
-    assert "'ConvertTensor17'" in finding.cause + finding.remedy
+    assert "'ConvertTensor17'" in finding.cause + finding.fix
 
 
 def test_names_without_mnns_ending_for_linear_layers_are_right(

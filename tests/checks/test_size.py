@@ -67,10 +67,10 @@ def test_a_required_ratio_decides_in_place_of_the_prediction(digits_int8: Varian
     missed = check(digits_int8, ratio=3.99)
     assert codes(missed) == ["MNQ802"]
     assert "3.99x required" in missed.findings[0].message
-    limit = re.search(r"--mnn-min-size-ratio=([\d.]+)", missed.findings[0].remedy)
+    limit = re.search(r"--mnn-min-size-ratio=([\d.]+)", missed.findings[0].fix)
     assert limit is not None
     assert check(digits_int8, ratio=float(limit[1])).outcome == PASSED
-    assert "--mnn-recipe=w4" in missed.findings[0].remedy
+    assert "--mnn-recipe=w4" in missed.findings[0].fix
     assert check(digits_int8, digits_int8.base.size // 10, ratio=3.0).outcome == PASSED
     assert codes(check(digits_int8, digits_int8.base.size, ratio=1.5)) == ["MNQ802"]
     assert check(digits_int8, digits_int8.base.size, ratio=0.5).outcome == PASSED

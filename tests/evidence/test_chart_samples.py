@@ -12,8 +12,8 @@ import pytest
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.chart_samples import BINS, portrait
-from pytest_mnnquant.evidence.source import Gate
-from pytest_mnnquant.evidence.variant import Case
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.timing import TimingSettings
 from pytest_mnnquant.sources.spec import parse_spec
@@ -21,14 +21,14 @@ from tests.conftest import FIXTURES, quietly
 
 
 @pytest.fixture(scope="module")
-def gate(store: Store) -> Gate:
+def gate(store: Store) -> SourceUnderTest:
     spec = parse_spec("digits_cnn.py:build", FIXTURES)
-    return Gate(model_settings(spec.text, "digits", FIXTURES, {}), spec, store, quietly)
+    return SourceUnderTest(model_settings(spec.text, "digits", FIXTURES, {}), spec, store, quietly)
 
 
 @pytest.fixture(scope="module")
-def case(gate: Gate) -> Case:
-    return Case(gate, recipe_named("int8"), "eval")
+def case(gate: SourceUnderTest) -> VariantUnderTest:
+    return VariantUnderTest(gate, recipe_named("int8"), "eval")
 
 
 def values(bars: dict[str, Any], counts: list[int]) -> tuple[float, float]:
@@ -39,7 +39,7 @@ def values(bars: dict[str, Any], counts: list[int]) -> tuple[float, float]:
     return mean, float(np.average(np.square(places - mean), weights=counts)) ** 0.5
 
 
-def test_weights_are_those_of_both_files(case: Case) -> None:
+def test_weights_are_those_of_both_files(case: VariantUnderTest) -> None:
     found = portrait(case, "weights")["weights"]
     assert len(found) == len(case.match.pairs) == 4
     for layer, stored in case.match.pairs:
@@ -53,7 +53,7 @@ def test_weights_are_those_of_both_files(case: Case) -> None:
             assert mean == pytest.approx(float(weights.mean()), abs=0.1 * deviation)
 
 
-def test_activations_are_the_float_models_with_the_range_of_the_codes(case: Case) -> None:
+def test_activations_are_the_float_models_with_the_range_of_the_codes(case: VariantUnderTest) -> None:
     found = portrait(case, "calibration")
     scales = {row["name"]: (row["scale_in"], row["scale_out"]) for row in case.as_json["layers"]}
     for name, (entering, leaving) in found["ends"].items():
@@ -68,7 +68,7 @@ def test_activations_are_the_float_models_with_the_range_of_the_codes(case: Case
     assert inputs, first
 
 
-def test_errors_are_those_that_the_accuracy_check_would_find(case: Case) -> None:
+def test_errors_are_those_that_the_accuracy_check_would_find(case: VariantUnderTest) -> None:
     found = portrait(case, "accuracy")
     known = case.known_losses
     assert known is not None
@@ -76,7 +76,7 @@ def test_errors_are_those_that_the_accuracy_check_would_find(case: Case) -> None
     assert all(one["reached_sqnr_db"] < 60 for one in found["losses"])
 
 
-def test_pairs_are_those_that_were_timed(case: Case) -> None:
+def test_pairs_are_those_that_were_timed(case: VariantUnderTest) -> None:
     assert portrait(case, "latency") == {}
     times = case.times(TimingSettings(budget=0.5))
     ratios = portrait(case, "latency")["ratios"]
@@ -84,28 +84,28 @@ def test_pairs_are_those_that_were_timed(case: Case) -> None:
     assert np.median(ratios) == pytest.approx(float(np.median(times.candidate / times.reference)), rel=0.05)
 
 
-def test_it_is_plain_and_small(case: Case) -> None:
+def test_it_is_plain_and_small(case: VariantUnderTest) -> None:
     for check in ("weights", "calibration", "accuracy"):
         assert len(json.dumps(portrait(case, check))) < 4 * 4000  # 4 layers
 
 
-def test_other_checks_have_nothing_to_show(case: Case) -> None:
+def test_other_checks_have_nothing_to_show(case: VariantUnderTest) -> None:
     assert portrait(case, "size") == {}
 
 
-def test_without_data_there_is_a_reason(case: Case) -> None:
+def test_without_data_there_is_a_reason(case: VariantUnderTest) -> None:
     prepared = dataclasses.replace(case.gate.prepared, calibration=None, evaluation=None)
-    blind = Gate(case.gate.settings, case.gate.spec, case.gate.store, quietly)
+    blind = SourceUnderTest(case.gate.settings, case.gate.spec, case.gate.store, quietly)
     blind.__dict__["_prepared"] = prepared
-    other = Case(blind, case.recipe, "eval", made=case.variant)
+    other = VariantUnderTest(blind, case.recipe, "eval", made=case.variant)
     assert portrait(other, "accuracy") == {"unavailable": "no evaluation data were given"}
     assert portrait(other, "calibration") == {"unavailable": "no calibration or evaluation data were given"}
 
 
-def test_what_takes_too_long_is_said_and_fails_nothing(case: Case) -> None:
+def test_what_takes_too_long_is_said_and_fails_nothing(case: VariantUnderTest) -> None:
     settings = dataclasses.replace(case.gate.settings, timeout=0.01)
-    hasty = Gate(settings, case.gate.spec, case.gate.store, quietly)
+    hasty = SourceUnderTest(settings, case.gate.spec, case.gate.store, quietly)
     hasty.__dict__["_prepared"] = case.gate.prepared
-    other = Case(hasty, case.recipe, "eval", made=case.variant)
+    other = VariantUnderTest(hasty, case.recipe, "eval", made=case.variant)
     assert "0.01 s" in portrait(other, "calibration")["unavailable"]
     assert "0.01 s" in portrait(other, "accuracy")["unavailable"]

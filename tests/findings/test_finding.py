@@ -30,7 +30,7 @@ ERROR, WARNING, GAP = Finding("MNQ401", "float"), Finding("MNQ804", "mixed"), Fi
         ([GAP], INCONCLUSIVE),
         ([WARNING, GAP], INCONCLUSIVE),
         ([WARNING, GAP, ERROR], FAILED),
-        ([Finding("MNQ401", "float", softened=True)], PASSED),
+        ([Finding("MNQ401", "float", as_warning=True)], PASSED),
     ],
     ids=str,
 )
@@ -84,7 +84,7 @@ def test_what_goes_into_the_report_is_plain() -> None:
     }
     plain = WARNING.as_json()
     assert (plain["layer"], plain["cause"], plain["remedy"]) == (None, None, None)
-    assert Finding("MNQ401", "", softened=True).as_json()["severity"] == "warning"
+    assert Finding("MNQ401", "", as_warning=True).as_json()["severity"] == "warning"
 
 
 def test_the_catalogue_is_consistent() -> None:

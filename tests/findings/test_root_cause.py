@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, judge
-from pytest_mnnquant.findings.root_cause import rooted
+from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.findings.rules import Severity
 
 
@@ -12,39 +12,39 @@ def told(**checks: list[Finding]) -> dict[str, Result]:
 
 
 def roots(results: dict[str, Result]) -> list[tuple[str, str, str]]:
-    told_by = ((name, one) for name in results for one in rooted(name, results).findings)
+    told_by = ((name, one) for name in results for one in with_root_causes(name, results).findings)
     return [(name, one.code, one.layer) for name, one in told_by if one.severity is Severity.ERROR]
 
 
 def test_what_is_told_alone_stands_for_itself() -> None:
     results = told(coverage=[Finding("MNQ401", "is float", "a")])
-    result = rooted("coverage", results)
+    result = with_root_causes("coverage", results)
     assert result.outcome == FAILED
     assert [(one.code, one.follows, one.consequences) for one in result.findings] == [("MNQ401", "", ())]
 
 
 def test_a_passed_check_stays_as_it_is() -> None:
     results = told(size=[], coverage=[Finding("MNQ401", "is float", "a")])
-    assert rooted("size", results) is results["size"]
-    assert rooted("size", results).outcome == PASSED
+    assert with_root_causes("size", results) is results["size"]
+    assert with_root_causes("size", results).outcome == PASSED
 
 
 def test_a_lost_name_explains_its_layer_and_the_size() -> None:
     results = told(
-        params=[Finding("MNQ304", "no such tensor", "a", remedy="rename")],
+        params=[Finding("MNQ304", "no such tensor", "a", fix="rename")],
         coverage=[Finding("MNQ401", "is float", "a")],
         size=[Finding("MNQ801", "too large")],
     )
     assert roots(results) == [("params", "MNQ304", "a")]
-    (root,) = rooted("params", results).findings
+    (root,) = with_root_causes("params", results).findings
     assert [(one.check, one.code, one.layer) for one in root.consequences] == [
         ("coverage", "MNQ401", "a"),
         ("size", "MNQ801", ""),
     ]
-    (effect,) = rooted("coverage", results).findings
-    assert (effect.severity, effect.remedy) == (Severity.CONSEQUENCE, "rename")
+    (effect,) = with_root_causes("coverage", results).findings
+    assert (effect.severity, effect.fix) == (Severity.CONSEQUENCE, "rename")
     assert effect.follows == "MNQ304 params-name-mismatch in a (params)"
-    assert rooted("coverage", results).outcome == FAILED
+    assert with_root_causes("coverage", results).outcome == FAILED
 
 
 def test_two_layers_lost_in_two_ways_are_two_errors() -> None:
@@ -54,16 +54,16 @@ def test_two_layers_lost_in_two_ways_are_two_errors() -> None:
         size=[Finding("MNQ801", "too large")],
     )
     assert roots(results) == [("params", "MNQ304", "a"), ("params", "MNQ306", "b")]
-    assert [one.layer for one in rooted("coverage", results).findings] == ["a", "b"]
+    assert [one.layer for one in with_root_causes("coverage", results).findings] == ["a", "b"]
 
 
 def test_the_same_in_many_layers_is_one_error_that_names_them() -> None:
     lost = [Finding("MNQ304", f"{name!r} is not there", name, f"this layer's tensor is {name!r}") for name in "abc"]
     results = told(params=lost, coverage=[Finding("MNQ401", "is float", name) for name in "abc"])
     assert roots(results) == [("params", "MNQ304", "a")]
-    (root,) = rooted("params", results).findings
+    (root,) = with_root_causes("params", results).findings
     assert [one.layer for one in root.consequences] == ["b", "c", "a", "b", "c"]
-    (effect,) = rooted("coverage", results).findings
+    (effect,) = with_root_causes("coverage", results).findings
     assert [one.layer for one in effect.consequences] == ["b", "c"]
 
 
@@ -110,7 +110,7 @@ def test_a_model_that_crashes_is_one_cause_in_whatever_step() -> None:
         memory=[Finding("MNQ201", "measuring the memory of w8.mnn: MNN crashed with SIGABRT")],
     )
     assert roots(results) == [("execution", "MNQ201", "")]
-    (root,) = rooted("execution", results).findings
+    (root,) = with_root_causes("execution", results).findings
     assert [one.check for one in root.consequences] == ["latency", "memory"]
 
 
@@ -126,4 +126,4 @@ def test_warnings_and_gaps_stay_beside_the_error() -> None:
     results = told(
         coverage=[Finding("MNQ404", "matches nothing"), Finding("MNQ401", "is float", "a"), Finding("MNQ003", "gap")]
     )
-    assert [one.code for one in rooted("coverage", results).findings] == ["MNQ401", "MNQ404", "MNQ003"]
+    assert [one.code for one in with_root_causes("coverage", results).findings] == ["MNQ401", "MNQ404", "MNQ003"]

@@ -21,8 +21,8 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import Gate
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.runtime.convert import convert, run_converter
 from pytest_mnnquant.sources.spec import Spec, parse_spec
@@ -39,13 +39,13 @@ USUAL = {"MNQ710", "MNQ730"}
 NOT_TIMED = [name for name in CHECKS if name != "latency"]
 
 
-def told(case: Case) -> list[Finding]:
+def told(case: VariantUnderTest) -> list[Finding]:
     results = [check(case, name) for name in NOT_TIMED]
     assert sum(map(bool, results)) > 3, results  # What is skipped tells nothing.
     return [finding for result in results for finding in result.findings]
 
 
-def assert_healthy(case: Case, *warnings: str) -> None:
+def assert_healthy(case: VariantUnderTest, *warnings: str) -> None:
     others = [one for one in told(case) if one.code not in {*USUAL, *warnings}]
     assert not others, others
     errors = [one for one in told(case) if one.severity.value in ("error", "consequence")]
@@ -64,13 +64,13 @@ def held_out(size: int) -> dict[str, Any]:
     return few(digits_data.evaluation(size))
 
 
-def gate_on(store: Store, source: Any, calibration: Any, evaluation: Any, **values: Any) -> Gate:
+def gate_on(store: Store, source: Any, calibration: Any, evaluation: Any, **values: Any) -> SourceUnderTest:
     """The gate on a network, on a file, or on `FILE.py:callable` of the fixtures."""
     named = isinstance(source, str | Path)
     spec = parse_spec(str(source), FIXTURES) if named else Spec("net", "net")
     settings = model_settings(spec.text, spec.name, FIXTURES, {"timeout": TIMEOUT, **values})
     given = None if named else source
-    return Gate(settings, spec, store, quietly, given, calibration=calibration, evaluation=evaluation)
+    return SourceUnderTest(settings, spec, store, quietly, given, calibration=calibration, evaluation=evaluation)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,23 +86,23 @@ def _one_thread() -> Iterator[None]:
 SIZES = {"digits_cnn": 16, "garment_classifier": 28, "mobile_net": 24, "tiny_transformer": 12}
 
 
-def fixture_gate(store: Store, net: str, **values: Any) -> Gate:
+def fixture_gate(store: Store, net: str, **values: Any) -> SourceUnderTest:
     return gate_on(store, f"{net}.py:build", train(SIZES[net]), held_out(SIZES[net]), **values)
 
 
 @pytest.mark.parametrize("net", SIZES)
 def test_int8_of_pytorch(net: str, store: Store) -> None:
-    assert_healthy(case_of(fixture_gate(store, net), "int8", "eval"))
+    assert_healthy(variant_under_test(fixture_gate(store, net), "int8", "eval"))
 
 
 def test_int8_of_pytorch_in_train_mode(store: Store) -> None:
     """There is neither BatchNorm nor Dropout that train mode could spoil."""
-    assert_healthy(case_of(fixture_gate(store, "garment_classifier"), "int8", "train"))
+    assert_healthy(variant_under_test(fixture_gate(store, "garment_classifier"), "int8", "train"))
 
 
 @pytest.mark.parametrize("recipe", ["int8-average", "int8+w8", "mnncompress-repaired"])
 def test_other_calibrations(recipe: str, store: Store) -> None:
-    assert_healthy(case_of(fixture_gate(store, "digits_cnn"), recipe, "eval"))
+    assert_healthy(variant_under_test(fixture_gate(store, "digits_cnn"), recipe, "eval"))
 
 
 def test_half_precision_of_what_was_half_before(store: Store) -> None:
@@ -111,34 +111,34 @@ def test_half_precision_of_what_was_half_before(store: Store) -> None:
     with torch.no_grad():
         for tensor in network.parameters():
             tensor.copy_(tensor.half())
-    case = case_of(gate_on(store, network, train(28), held_out(28)), "fp16", None)
+    case = variant_under_test(gate_on(store, network, train(28), held_out(28)), "fp16", None)
     assert_healthy(case)
     assert case.same_as_float is None
 
 
 @pytest.mark.parametrize("recipe", ["w8", "w8-sym", "w8-scale16", "w4", "w4-hqq", "fp16"])
 def test_weights_only(recipe: str, store: Store) -> None:
-    assert_healthy(case_of(fixture_gate(store, "mobile_net"), recipe, None))
+    assert_healthy(variant_under_test(fixture_gate(store, "mobile_net"), recipe, None))
 
 
 def test_blocks_where_mnn_can(store: Store) -> None:
     """Of the others MNN makes no blocks; a person wants to know."""
-    assert_healthy(case_of(fixture_gate(store, "tiny_transformer"), "w8b32", None), "MNQ414")
+    assert_healthy(variant_under_test(fixture_gate(store, "tiny_transformer"), "w8b32", None), "MNQ414")
 
 
 @pytest.mark.parametrize("recipe", ["mnnquant-kl", "mnnquant-ema"])
 def test_mnnquant(recipe: str, store: Store) -> None:
-    assert_healthy(case_of(fixture_gate(store, "digits_cnn"), recipe, None))
+    assert_healthy(variant_under_test(fixture_gate(store, "digits_cnn"), recipe, None))
 
 
 def test_exported_by_dynamo(store: Store) -> None:
-    assert_healthy(case_of(fixture_gate(store, "garment_classifier", exporter="dynamo"), "int8", "eval"))
+    assert_healthy(variant_under_test(fixture_gate(store, "garment_classifier", exporter="dynamo"), "int8", "eval"))
 
 
 @pytest.mark.parametrize("recipe", ["int8", "w8"])
 def test_a_layer_left_float(recipe: str, store: Store) -> None:
     gate = fixture_gate(store, "digits_cnn", skip_layer=("*features.0*",))
-    assert_healthy(case_of(gate, recipe, "eval" if recipe == "int8" else None))
+    assert_healthy(variant_under_test(gate, recipe, "eval" if recipe == "int8" else None))
 
 
 # Finished files -----------------------------------------------------------------------------------------------------
@@ -160,13 +160,13 @@ class Files:
 
 @pytest.fixture(scope="module")
 def files(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    case = case_of(fixture_gate(store, "digits_cnn"), "int8", "eval")
+    case = variant_under_test(fixture_gate(store, "digits_cnn"), "int8", "eval")
     floats, params = case.gate.prepared.model.path, case.variant.params
     assert params is not None
     return Files(floats.with_name("float.onnx"), floats, params, tmp_path_factory.mktemp("files"))
 
 
-def finished(store: Store, source: Path, quantized: Path, **values: Any) -> Gate:
+def finished(store: Store, source: Path, quantized: Path, **values: Any) -> SourceUnderTest:
     return gate_on(store, source, None, held_out(16), quantized=str(quantized), **values)
 
 
@@ -184,57 +184,57 @@ def test_int8_files(kind: str, with_params: bool, external: tuple[str, ...], fil
     source: Path = getattr(files, kind)
     quantized = files.made(source, "--compressionParamsFile", files.params, *external)
     gate = finished(store, source, quantized, params=str(files.params) if with_params else None)
-    assert_healthy(case_of(gate, "int8", None))
+    assert_healthy(variant_under_test(gate, "int8", None))
 
 
 @pytest.mark.parametrize("flags", [("--weightQuantBits", "8"), ("--fp16",)], ids=["w8", "fp16"])
 def test_weight_only_files_with_external_weights(flags: tuple[str, ...], files: Files, store: Store) -> None:
     gate = finished(store, files.onnx, files.made(files.onnx, *flags, "--saveExternalData"))
-    assert_healthy(case_of(gate, "fp16" if flags == ("--fp16",) else "w8", None))
+    assert_healthy(variant_under_test(gate, "fp16" if flags == ("--fp16",) else "w8", None))
 
 
 @pytest.mark.parametrize(("kind", "recipe"), [("onnx", "int8"), ("floats", "int8"), ("floats", "w8")])
 def test_model_files_as_sources(kind: str, recipe: str, files: Files, store: Store) -> None:
     gate = gate_on(store, getattr(files, kind), train(16), held_out(16))
-    assert_healthy(case_of(gate, recipe, None))
+    assert_healthy(variant_under_test(gate, recipe, None))
 
 
 def test_onnx_with_its_weights_beside_it(files: Files, store: Store, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     options: Any = {"save_as_external_data": True, "location": "net.onnx.data", "size_threshold": 0}
     onnx.save_model(onnx.load(files.onnx), path, **options)
-    assert_healthy(case_of(gate_on(store, path, train(16), held_out(16)), "int8", None))
+    assert_healthy(variant_under_test(gate_on(store, path, train(16), held_out(16)), "int8", None))
 
 
 @pytest.mark.parametrize("recipe", ["int8", "w8", "fp16"])
 def test_mnn_source_with_its_weights_beside_it(recipe: str, files: Files, store: Store) -> None:
     source = files.made(files.onnx, "--saveExternalData")
-    assert_healthy(case_of(gate_on(store, source, train(16), held_out(16)), recipe, None))
+    assert_healthy(variant_under_test(gate_on(store, source, train(16), held_out(16)), recipe, None))
 
 
 def test_a_file_of_mnnquant_that_renamed_operators(store: Store) -> None:
     """EMA gives layers other names than they had, and no uuid."""
     gate = fixture_gate(store, "mobile_net")
-    made = case_of(gate, "mnnquant-ema", None).variant
+    made = variant_under_test(gate, "mnnquant-ema", None).variant
     ours, theirs = ({op.name for op in model.convolutions} for model in (made.base, made.model))
     assert ours - theirs
     assert not made.model.uuid
     source = gate.prepared.model.path.with_name("float.onnx")
     again = gate_on(store, source, None, held_out(24), quantized=str(made.model.path))
-    assert_healthy(case_of(again, "int8", None))
+    assert_healthy(variant_under_test(again, "int8", None))
 
 
 def test_files_of_mnncompress_with_repaired_names(store: Store) -> None:
-    made = case_of(fixture_gate(store, "digits_cnn"), "mnncompress-repaired", "eval").variant
+    made = variant_under_test(fixture_gate(store, "digits_cnn"), "mnncompress-repaired", "eval").variant
     gate = finished(store, made.base.path, made.model.path, params=str(made.params))
-    assert_healthy(case_of(gate, "int8", None))
+    assert_healthy(variant_under_test(gate, "int8", None))
 
 
 def test_a_file_with_a_layer_left_float(files: Files, store: Store) -> None:
     skip = ("*features.0*",)
-    made = case_of(fixture_gate(store, "digits_cnn", skip_layer=skip), "int8", "eval").variant
+    made = variant_under_test(fixture_gate(store, "digits_cnn", skip_layer=skip), "int8", "eval").variant
     gate = finished(store, files.onnx, made.model.path, params=str(made.params), skip_layer=skip)
-    assert_healthy(case_of(gate, "int8", None))
+    assert_healthy(variant_under_test(gate, "int8", None))
 
 
 # TFLite -------------------------------------------------------------------------------------------------------------
@@ -272,7 +272,9 @@ def test_the_file_computes_what_pytorch_does(lite_files: tuple[TfliteNet, Path, 
 def test_tflite_as_the_source(lite_files: tuple[TfliteNet, Path, Path], store: Store) -> None:
     """What computes TFLite to compare with there is not yet."""
     net, path, _ = lite_files
-    assert_healthy(case_of(gate_on(store, path, net.calibration(160), few(net.evaluation())), "int8", None), "MNQ111")
+    assert_healthy(
+        variant_under_test(gate_on(store, path, net.calibration(160), few(net.evaluation())), "int8", None), "MNQ111"
+    )
 
 
 OTHERS = {"cnn": "mnnquant-kl", "mobile": "int8-average", "mlp": "fp16"}
@@ -280,14 +282,16 @@ OTHERS = {"cnn": "mnnquant-kl", "mobile": "int8-average", "mlp": "fp16"}
 
 def test_mnn_made_of_tflite(lite: str, lite_files: tuple[TfliteNet, Path, Path], store: Store) -> None:
     net, _, floats = lite_files
-    assert_healthy(case_of(gate_on(store, floats, net.calibration(160), few(net.evaluation())), OTHERS[lite], None))
+    assert_healthy(
+        variant_under_test(gate_on(store, floats, net.calibration(160), few(net.evaluation())), OTHERS[lite], None)
+    )
 
 
 def test_a_file_made_of_tflite_at_once(lite_files: tuple[TfliteNet, Path, Path], store: Store, tmp_path: Path) -> None:
     net, path, floats = lite_files
     quantized = from_tflite(path, tmp_path / "w8.mnn", "--weightQuantBits", "8")
     gate = gate_on(store, floats, None, few(net.evaluation()), quantized=str(quantized))
-    assert_healthy(case_of(gate, "w8", None))
+    assert_healthy(variant_under_test(gate, "w8", None))
 
 
 # Odd but healthy ----------------------------------------------------------------------------------------------------
@@ -312,7 +316,7 @@ def test_tiny_models_that_cannot_shrink(name: str, recipe: str, store: Store) ->
     # Even values: of the tails of a normal distribution the ranges would not settle so soon.
     data = [{"input": np.random.default_rng(seed).random((SAMPLES, *shape), np.float32)} for seed in (0, 1)]
     gate = gate_on(store, build().eval(), *data)
-    assert_healthy(case_of(gate, recipe, "eval" if recipe == "int8+w8" else None))
+    assert_healthy(variant_under_test(gate, recipe, "eval" if recipe == "int8+w8" else None))
 
 
 class ZeroBranch(nn.Module):
@@ -337,7 +341,7 @@ class ZeroBranch(nn.Module):
 def test_weights_and_biases_of_zero(recipe: str, store: Store) -> None:
     torch.manual_seed(0)
     gate = gate_on(store, ZeroBranch().eval(), {"x": noise(1, 8, 8)}, {"x": noise(1, 8, 8, seed=1)})
-    assert_healthy(case_of(gate, recipe, "eval" if recipe == "int8" else None))
+    assert_healthy(variant_under_test(gate, recipe, "eval" if recipe == "int8" else None))
 
 
 class Sequence(nn.Module):
@@ -356,7 +360,7 @@ class Sequence(nn.Module):
 def test_recurrent_layers_with_8_bit_weights(kind: type[nn.LSTM | nn.GRU], store: Store) -> None:
     torch.manual_seed(0)
     gate = gate_on(store, Sequence(kind).eval(), {"steps": noise(7, 6)}, {"steps": noise(7, 6, seed=1)})
-    assert_healthy(case_of(gate, "w8", None))
+    assert_healthy(variant_under_test(gate, "w8", None))
 
 
 class Ends(nn.Module):
@@ -376,7 +380,7 @@ def test_several_inputs_and_outputs(recipe: str, store: Store) -> None:
     torch.manual_seed(0)
     data = [{"image": noise(1, 8, 8, seed=seed), "sums": noise(6, seed=seed + 2)} for seed in (0, 1)]
     gate = gate_on(store, Ends().eval(), *data)
-    assert_healthy(case_of(gate, recipe, "eval" if recipe == "int8" else None))
+    assert_healthy(variant_under_test(gate, recipe, "eval" if recipe == "int8" else None))
 
 
 class OneAtATime(nn.Module):
@@ -395,7 +399,7 @@ def test_a_batch_of_one_alone(store: Store) -> None:
     torch.manual_seed(0)
     gate = gate_on(store, OneAtATime().eval(), {"x": noise(1, 8, 8)}, {"x": noise(1, 8, 8, seed=1)})
     assert not gate.prepared.batched
-    assert_healthy(case_of(gate, "int8", "eval"))
+    assert_healthy(variant_under_test(gate, "int8", "eval"))
 
 
 def test_16_bits_of_a_net_that_int8_ruins(store: Store) -> None:
@@ -407,4 +411,4 @@ def test_16_bits_of_a_net_that_int8_ruins(store: Store) -> None:
         norm.weight[3] *= 300
         norm.bias[3] *= 300
         second.weight[:, 3] /= 300
-    assert_healthy(case_of(gate_on(store, network, train(16), held_out(16)), "fp16", None))
+    assert_healthy(variant_under_test(gate_on(store, network, train(16), held_out(16)), "fp16", None))

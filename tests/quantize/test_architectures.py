@@ -13,8 +13,8 @@ import pytest
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import Gate
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import PASSED
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.conftest import FIXTURES, ROOT, TIMEOUT, quietly
@@ -56,29 +56,29 @@ def _benchmarks() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", params=LEFT_FLOAT)
-def case(request: pytest.FixtureRequest, store: Store) -> Case:
+def case(request: pytest.FixtureRequest, store: Store) -> VariantUnderTest:
     """The int8 variant of a network, calibrated in eval mode."""
     name: str = request.param
-    return case_of(_gate(name, store), "int8", "eval")
+    return variant_under_test(_gate(name, store), "int8", "eval")
 
 
-def _gate(name: str, store: Store) -> Gate:
+def _gate(name: str, store: Store) -> SourceUnderTest:
     if name in SHIPPED:  # Other tests have made these.
         spec = parse_spec(f"{SHIPPED[name]}.py:build", FIXTURES)
-        return Gate(ModelSettings(spec.text, name, FIXTURES, timeout=TIMEOUT), spec, store, quietly)
+        return SourceUnderTest(ModelSettings(spec.text, name, FIXTURES, timeout=TIMEOUT), spec, store, quietly)
     from architectures import ARCHITECTURES
 
     architecture = ARCHITECTURES[name]
     data = architecture.calibration(SAMPLES)
     settings = ModelSettings(name, name, FIXTURES, timeout=TIMEOUT)
-    return Gate(settings, Spec(name, name), store, quietly, architecture.build(), data, data)
+    return SourceUnderTest(settings, Spec(name, name), store, quietly, architecture.build(), data, data)
 
 
 def _kind(op: Any) -> str:
     return "body" if op.subgraph else str(op.kind)
 
 
-def test_every_layer_that_mnn_can_run_in_int8_is_in_int8(case: Case) -> None:
+def test_every_layer_that_mnn_can_run_in_int8_is_in_int8(case: VariantUnderTest) -> None:
     assert check(case, "conversion").outcome == PASSED
     left = sorted(_kind(row.layer) for row in case.rows if not row.quantized)
     assert left == LEFT_FLOAT[case.gate.settings.name]
@@ -87,7 +87,7 @@ def test_every_layer_that_mnn_can_run_in_int8_is_in_int8(case: Case) -> None:
     assert all(weights.full_int8 for weights in stored)
 
 
-def test_what_is_in_int8_runs_in_int8(case: Case) -> None:
+def test_what_is_in_int8_runs_in_int8(case: VariantUnderTest) -> None:
     """By MNN's own trace; of models with loops there is none."""
     if case.model.has_subgraphs:
         pytest.skip("MNN gives no trace of models with loops")
@@ -97,7 +97,7 @@ def test_what_is_in_int8_runs_in_int8(case: Case) -> None:
     assert {op.name for op in case.run.trace if op.int8} >= names
 
 
-def test_what_stays_float_is_named_with_the_reason(case: Case) -> None:
+def test_what_stays_float_is_named_with_the_reason(case: VariantUnderTest) -> None:
     left = [row.layer for row in case.rows if not row.quantized]
     found = check(case, "coverage", Limits(min_coverage=1.0)).findings
     findings = {item.layer: item for one in found for item in (one, *one.consequences)}
@@ -105,7 +105,7 @@ def test_what_stays_float_is_named_with_the_reason(case: Case) -> None:
     for op in left:
         assert findings[op.name].code == "MNQ401"
         assert CAUSES[_kind(op)] in findings[op.name].cause
-        assert findings[op.name].remedy
+        assert findings[op.name].fix
 
 
 def test_the_list_has_every_architecture() -> None:

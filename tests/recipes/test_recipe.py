@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
-from pytest_mnnquant.recipes.recipe import MODES, RECIPES, Maker, recipe_named
+from pytest_mnnquant.recipes.recipe import MODES, RECIPES, Quantizer, recipe_named
 from tests.synthetic_evidence import stored
 
 INT8 = stored(64, Storage.INTEGER, 8, full_int8=True)
@@ -56,17 +56,17 @@ def test_what_is_asked_is_told_in_words() -> None:
 )
 def test_names_of_the_converters_recipes_are_its_flags(name: str, flags: str) -> None:
     recipe = recipe_named(name)
-    assert (recipe.maker, recipe.name) == (Maker.CONVERTER, name)
+    assert (recipe.maker, recipe.name) == (Quantizer.CONVERTER, name)
     assert " ".join(recipe.flags) == flags
     assert not recipe.activations
 
 
 def test_names_of_calibrated_recipes_say_how() -> None:
     plain, filled = recipe_named("int8"), recipe_named("int8-percentile99.9+w4")
-    assert (plain.maker, plain.observer, plain.number, plain.fill) == (Maker.OURS, "minmax", None, None)
+    assert (plain.maker, plain.observer, plain.number, plain.fill) == (Quantizer.BUILTIN, "minmax", None, None)
     assert (filled.observer, filled.number, filled.fill) == ("percentile", 99.9, 4)
     offline = recipe_named("mnnquant-ema-admm")
-    assert (offline.maker, offline.feature, offline.weight) == (Maker.MNNQUANT, "EMA", "ADMM")
+    assert (offline.maker, offline.feature, offline.weight) == (Quantizer.MNNQUANT, "EMA", "ADMM")
     assert offline.modes(True, MODES) == (None,)
     assert recipe_named("mnncompress-repaired").repaired
     assert recipe_named("mnncompress").modes(True, MODES) == MODES
@@ -75,7 +75,7 @@ def test_names_of_calibrated_recipes_say_how() -> None:
 def test_a_pipeline_is_judged_by_what_it_is_meant_to_make() -> None:
     plain = recipe_named("tools/ours.py:quantize")
     assert (plain.name, plain.pipeline) == ("tools/ours.py:quantize", "tools/ours.py:quantize")
-    assert (plain.maker, plain.bits, plain.activations) == (Maker.PIPELINE, 8, True)
+    assert (plain.maker, plain.bits, plain.activations) == (Quantizer.PIPELINE, 8, True)
     named = recipe_named("ours=tools/ours.py:quantize@w4b32")
     assert (named.name, named.pipeline, named.bits, named.block) == ("ours", "tools/ours.py:quantize", 4, 32)
 

@@ -18,13 +18,13 @@ from pytest_mnnquant.report.width import width
 
 
 @dataclass
-class Case:
+class VariantUnderTest:
     label: str = "int8[eval]"
     gate: Any = field(default_factory=lambda: SimpleNamespace(settings=SimpleNamespace(name="digits")))
 
 
 def text(*findings: Finding) -> str:
-    return failure_text(Case(), judge("coverage", findings, {}))
+    return failure_text(VariantUnderTest(), judge("coverage", findings, {}))
 
 
 def test_a_failure_says_where_what_why_and_how() -> None:
@@ -65,7 +65,10 @@ def test_many_findings_are_cut_with_their_number() -> None:
 
 
 def test_a_check_without_findings_says_its_reason() -> None:
-    assert failure_text(Case(), skipped("accuracy", "no data")) == "digits int8[eval]: accuracy skipped: no data"
+    assert (
+        failure_text(VariantUnderTest(), skipped("accuracy", "no data"))
+        == "digits int8[eval]: accuracy skipped: no data"
+    )
 
 
 NAMES = st.lists(
@@ -93,7 +96,7 @@ FINDINGS = st.builds(
     message=WORDS,
     layer=WORDS,
     cause=WORDS,
-    remedy=WORDS,
+    fix=WORDS,
     follows=st.sampled_from(["", "MNQ304 params-name-mismatch in conv (params)"]),
 )
 TREES = st.builds(
@@ -111,7 +114,7 @@ def rows(said: str) -> int:
 @given(st.lists(TREES, min_size=1, max_size=9), WORDS)
 @example([Finding("MNQ401", "m " * 400, "层" * 200, "c\n" * 90, "r " * 400)] * 8, "net")
 def test_a_failure_is_never_longer_than_25_lines_of_80_columns(findings: list[Finding], name: str) -> None:
-    case = Case(gate=SimpleNamespace(settings=SimpleNamespace(name=name)))
+    case = VariantUnderTest(gate=SimpleNamespace(settings=SimpleNamespace(name=name)))
     for said in (failure_text(case, skipped("latency", name)), failure_text(case, judge("coverage", findings, {}))):
         lines = said.split("\n")
         assert rows(said) <= 25 == LINES

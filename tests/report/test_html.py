@@ -85,7 +85,7 @@ def test_a_variant_that_nothing_judged_did_not_pass() -> None:
 
 
 def test_the_baseline_file_is_counted_and_told() -> None:
-    stale = finding("MNQ912", message="net w8: its source is not there", remedy="update")
+    stale = finding("MNQ912", message="net w8: its source is not there", fix="update")
     check: dict[str, Any] = {
         "check": "entries",
         "outcome": "failed",

@@ -86,7 +86,7 @@ def test_what_is_open_or_only_warned_of_is_told() -> None:
 
 
 def test_the_baseline_file_has_a_part_of_its_own() -> None:
-    check = judge("entries", [Finding("MNQ912", "net w8: its source is not there", remedy="update")], {}).as_json()
+    check = judge("entries", [Finding("MNQ912", "net w8: its source is not there", fix="update")], {}).as_json()
     said = words(page(told(judge("size", [], {}), baseline={"path": "b.json", "check": check})))
     assert "MNN quantization: FAILED" in said
     assert "b.json: failed MNQ912 baseline-stale (baseline, entries) Measured: net w8: its source is not there" in said

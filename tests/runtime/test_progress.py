@@ -13,7 +13,7 @@ from pytest_mnnquant.quantize.torch_ranges import extremes
 from pytest_mnnquant.quantize.torch_watch import Value
 from pytest_mnnquant.runtime.jobs import NativeFailure, run_job
 from pytest_mnnquant.runtime.programs import runner
-from pytest_mnnquant.runtime.progress import advance, is_heard, listen
+from pytest_mnnquant.runtime.progress import advance, has_listener, listen
 from pytest_mnnquant.sources.data import Dataset
 
 Heard = list[tuple[int, int, str]]
@@ -75,5 +75,5 @@ def test_the_program_of_the_child_tells_its_batches(tmp_path: Path, monkeypatch:
 
 
 def test_where_nobody_listens_nothing_is_told() -> None:
-    assert not is_heard()
+    assert not has_listener()
     advance(1, 2, "batches")

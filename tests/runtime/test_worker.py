@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.runtime.jobs import RUNNER, NativeFailure, run_job
-from pytest_mnnquant.runtime.worker import Standing
+from pytest_mnnquant.runtime.worker import Worker
 from tests.conftest import TIMEOUT
 from tests.runtime.test_jobs import ends
 
 
 @pytest.fixture
-def standing() -> Iterator[Standing]:
-    made = Standing([sys.executable, str(RUNNER)])
+def standing() -> Iterator[Worker]:
+    made = Worker([sys.executable, str(RUNNER)])
     yield made
     made.close()
 
 
-def example(standing: Standing, folder: Path, timeout: float = TIMEOUT) -> int:
+def example(standing: Worker, folder: Path, timeout: float = TIMEOUT) -> int:
     """Have a job done; returns the process behind it."""
     folder.mkdir(exist_ok=True)
     run_job("example", folder, timeout=timeout, what="making a model", ready=standing)
@@ -30,7 +30,7 @@ def example(standing: Standing, folder: Path, timeout: float = TIMEOUT) -> int:
     return standing._process.pid
 
 
-def test_jobs_run_in_forks_of_one_process_each_in_its_folder(standing: Standing, tmp_path: Path) -> None:
+def test_jobs_run_in_forks_of_one_process_each_in_its_folder(standing: Worker, tmp_path: Path) -> None:
     first = example(standing, tmp_path / "one")
     assert example(standing, tmp_path / "two") == first
     assert "The device supports" in (tmp_path / "two" / "log.txt").read_text()
@@ -38,7 +38,7 @@ def test_jobs_run_in_forks_of_one_process_each_in_its_folder(standing: Standing,
     assert ends(first)
 
 
-def test_a_job_that_crashes_takes_nothing_with_it(standing: Standing, tmp_path: Path) -> None:
+def test_a_job_that_crashes_takes_nothing_with_it(standing: Worker, tmp_path: Path) -> None:
     process = example(standing, tmp_path)
     (tmp_path / "junk.mnn").write_bytes(b"junk" * 100)
     arguments = ["-f", "MNN", "--modelFile", "junk.mnn", "--MNNModel", "out.mnn"]
@@ -50,7 +50,7 @@ def test_a_job_that_crashes_takes_nothing_with_it(standing: Standing, tmp_path: 
 
 
 def test_a_job_that_takes_too_long_ends_the_process_and_the_next_has_a_new_one(
-    standing: Standing, tmp_path: Path
+    standing: Worker, tmp_path: Path
 ) -> None:
     process = example(standing, tmp_path)
     with pytest.raises(NativeFailure, match=r"making a model: no end after 1e-06 s \(limit: --mnn-timeout\)"):
@@ -60,6 +60,6 @@ def test_a_job_that_takes_too_long_ends_the_process_and_the_next_has_a_new_one(
 
 
 def test_a_process_that_can_not_begin_is_a_failure(tmp_path: Path) -> None:
-    broken = Standing([sys.executable, "-c", "raise SystemExit(3)"])
+    broken = Worker([sys.executable, "-c", "raise SystemExit(3)"])
     with pytest.raises(NativeFailure, match="ended with exit status 3 and no result"):
         example(broken, tmp_path)

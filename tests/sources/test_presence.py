@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.sources.presence import why_gone
+from pytest_mnnquant.sources.presence import reason_missing
 
 HERE = {
     "a function": "def build(): ...",
@@ -40,17 +40,17 @@ GONE = {
 @pytest.mark.parametrize("text", HERE.values(), ids=HERE)
 def test_what_defines_it_or_may_is_there(tmp_path: Path, text: str) -> None:
     (tmp_path / "net.py").write_text(text)
-    assert why_gone("net.py:build", tmp_path) == ""
+    assert reason_missing("net.py:build", tmp_path) == ""
 
 
 @pytest.mark.parametrize("text", GONE.values(), ids=GONE)
 def test_what_does_not_define_it_is_gone(tmp_path: Path, text: str) -> None:
     (tmp_path / "net.py").write_text(text)
-    assert why_gone("net.py:build", tmp_path) == "its source net.py does not define build any more"
+    assert reason_missing("net.py:build", tmp_path) == "its source net.py does not define build any more"
 
 
 def test_files_of_models_have_no_callable(tmp_path: Path) -> None:
-    assert why_gone("net.onnx", tmp_path) == ""
+    assert reason_missing("net.onnx", tmp_path) == ""
 
 
 def test_a_module_is_found_and_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,12 +58,12 @@ def test_a_module_is_found_and_not_imported(tmp_path: Path, monkeypatch: pytest.
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     (package / "net.py").write_text("def build(): ...")
-    assert why_gone("someones_zoo.net:build", tmp_path) == ""  # It is not on the path: nothing is known.
+    assert reason_missing("someones_zoo.net:build", tmp_path) == ""  # It is not on the path: nothing is known.
     monkeypatch.chdir(tmp_path)
-    assert why_gone("someones_zoo.net:build", tmp_path) == ""
+    assert reason_missing("someones_zoo.net:build", tmp_path) == ""
     told = "its source someones_zoo.net does not define make any more"
-    assert why_gone("someones_zoo.net:make", tmp_path) == told
+    assert reason_missing("someones_zoo.net:make", tmp_path) == told
     (package / "net.py").unlink()
-    assert why_gone("someones_zoo.net:build", tmp_path) == "its source someones_zoo.net is not there"
+    assert reason_missing("someones_zoo.net:build", tmp_path) == "its source someones_zoo.net is not there"
     assert "someones_zoo" not in sys.modules
-    assert why_gone("sys:build", tmp_path) == ""
+    assert reason_missing("sys:build", tmp_path) == ""

@@ -15,9 +15,9 @@ import pytest
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import Gate
+from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.target_variant import on_target
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result
 from pytest_mnnquant.sources.spec import parse_spec
 from pytest_mnnquant.targets.emulator import Emulator
@@ -47,13 +47,13 @@ def old_arm() -> Iterator[Target]:
     target.close()
 
 
-def gate(store: Store, memory_mode: str = "normal") -> Gate:
+def gate(store: Store, memory_mode: str = "normal") -> SourceUnderTest:
     spec = parse_spec("digits_cnn.py:build", FIXTURES)
     settings = model_settings(spec.text, "digits", FIXTURES, {"memory_mode": memory_mode})
-    return Gate(settings, spec, store, quietly)
+    return SourceUnderTest(settings, spec, store, quietly)
 
 
-def judged(home: Case, target: Target) -> tuple[Result, Result]:
+def judged(home: VariantUnderTest, target: Target) -> tuple[Result, Result]:
     case = on_target(home, target)
     return check(case, "execution"), check(case, "accuracy")
 
@@ -66,44 +66,42 @@ def error(result: Result, code: str) -> Finding:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_weights_only_run_there_as_here(store: Store, version: str) -> None:
     """Unless the app asks for memory mode low: they are unpacked when the model is loaded."""
-    execution, accuracy = judged(case_of(gate(store), "w8", None), older(version))
+    execution, accuracy = judged(variant_under_test(gate(store), "w8", None), older(version))
     assert (execution.outcome, accuracy.outcome, accuracy.findings) == (PASSED, PASSED, ())
 
 
 def test_blocks_of_weights_in_memory_mode_low(store: Store) -> None:
-    home = case_of(gate(store, "low"), "w4b32", None)
+    home = variant_under_test(gate(store, "low"), "w4b32", None)
     _, accuracy = judged(home, older("3.0.0"))
     found = error(accuracy, "MNQ701")
     assert found.layer == "output__matmul_converted"
     assert f"MNN 3.0.0 runs the model there, and MNN {own_mnn()} made it and runs it here" in found.cause
     assert "output__matmul_converted computes otherwise there (MNQ740)" in found.cause
-    assert (
-        f"ship MNN {own_mnn()} with the app; or, for apps that have MNN 3.0.0, take symmetric weights" in found.remedy
-    )
+    assert f"ship MNN {own_mnn()} with the app; or, for apps that have MNN 3.0.0, take symmetric weights" in found.fix
     assert check(home, "accuracy").outcome == PASSED
 
 
 def test_asymmetric_weights_in_memory_mode_low_on_arm(store: Store, old_arm: Target) -> None:
     """The remedy is tried: symmetric weights pass."""
     low = gate(store, "low")
-    found = error(judged(case_of(low, "w8", None), old_arm)[1], "MNQ701")
+    found = error(judged(variant_under_test(low, "w8", None), old_arm)[1], "MNQ701")
     assert found.layer == "/features/features.0/Conv_output_0"
-    assert "--mnn-recipe=w8-sym" in found.remedy
-    assert judged(case_of(low, "w8-sym", None), old_arm)[1].outcome == PASSED
+    assert "--mnn-recipe=w8-sym" in found.fix
+    assert judged(variant_under_test(low, "w8-sym", None), old_arm)[1].outcome == PASSED
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_scales_that_it_does_not_know_crash_it(store: Store, version: str) -> None:
-    found = error(judged(case_of(gate(store), "w8-scale16", None), older(version))[0], "MNQ620")
+    found = error(judged(variant_under_test(gate(store), "w8-scale16", None), older(version))[0], "MNQ620")
     assert "the runner crashed with SIGFPE" in found.message
     assert "the float model runs there: what crashes is how this one is stored (w8 with 16-bit scales)" in found.cause
     assert f"MNN {version} runs the model there, and MNN {own_mnn()} made it" in found.cause
-    assert f"for apps that have MNN {version}, take another recipe" in found.remedy
+    assert f"for apps that have MNN {version}, take another recipe" in found.fix
 
 
 def test_a_max_pool_there_is_the_one_of_x86(store: Store) -> None:
     """It is judged as that runtime computes it, on that machine; on ARM it is right."""
-    execution, accuracy = judged(case_of(gate(store), "int8", "eval"), older("3.2.0"))
+    execution, accuracy = judged(variant_under_test(gate(store), "int8", "eval"), older("3.2.0"))
     assert "the op trace of MNN 3.2.0 does not tell int8 operators" in execution.reason
     (found,) = [finding for finding in accuracy.findings if finding.code == "MNQ740"]
     assert "MaxPool_output_0 (Pooling) on x86-3.2.0 is up to" in found.message

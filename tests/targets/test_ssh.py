@@ -168,7 +168,7 @@ def test_a_changed_host_key_sends_nothing(host: SshHost, room: Path, digits_int8
     try:
         found = failure(made, digits_int8.model, images)
         assert "its host key is not the one that is known: nothing was sent" in found.what
-        assert "ssh-keygen -R" in found.remedy
+        assert "ssh-keygen -R" in found.fix
         assert list(room.iterdir()) == []
         started = time.monotonic()
         again = failure(made, digits_int8.model, images)  # It is not tried again in this run.
@@ -202,7 +202,7 @@ def test_a_machine_that_hangs_before_python_is_given_up_once(
     made = behind(host, room, python="cat >/dev/null; python3")
     found = failure(made, digits_int8.model, images)
     assert "nothing was heard of cat there in 2 s" in found.what
-    assert f"root@{host.address} true` works from here" in found.remedy
+    assert f"root@{host.address} true` works from here" in found.fix
     started = time.monotonic()
     assert failure(made, digits_int8.model, images).what == found.what
     assert time.monotonic() - started < 1
@@ -248,7 +248,7 @@ def test_who_has_no_key_stays_out(host: SshHost, room: Path, digits_int8: Varian
     assert made is not None
     found = failure(made, digits_int8.model, images)
     assert "it lets nobody in with the keys that are here" in found.what
-    assert "ssh-copy-id" in found.remedy
+    assert "ssh-copy-id" in found.fix
 
 
 @pytest.mark.parametrize(
@@ -263,9 +263,9 @@ def test_a_machine_that_is_not_there(
     found = failure(made, digits_int8.model, images)
     assert "there is no connection (ssh ended with 255)" in found.what
     assert told in found.log
-    assert "works from here without being asked anything" in found.remedy
+    assert "works from here without being asked anything" in found.fix
     user, _, port = address.format(host=host.address).partition(":")
-    assert f"{'-p 1 ' if port else ''}{user} true`" in found.remedy  # As ssh and ssh-copy-id take it.
+    assert f"{'-p 1 ' if port else ''}{user} true`" in found.fix  # As ssh and ssh-copy-id take it.
 
 
 def test_no_python_there(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
@@ -273,7 +273,7 @@ def test_no_python_there(host: SshHost, room: Path, digits_int8: Variant, images
     assert "/etc/passwd can't be run there" in found.what  # "Permission denied", but not ssh's.
     found = failure(behind(host, room, python="no-such-python"), digits_int8.model, images)
     assert "no-such-python can't be run there" in found.what
-    assert 'python = "..." in [tool.mnnquant.targets.board]' in found.remedy
+    assert 'python = "..." in [tool.mnnquant.targets.board]' in found.fix
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_no_python_that_can_be_used_there(
 ) -> None:
     found = failure(behind(host, room, python=shell), digits_int8.model, images)
     assert told in found.what
-    assert 'python = "..." in [tool.mnnquant.targets.board]' in found.remedy
+    assert 'python = "..." in [tool.mnnquant.targets.board]' in found.fix
 
 
 def test_no_numpy_there(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
@@ -296,7 +296,7 @@ def test_no_numpy_there(host: SshHost, room: Path, digits_int8: Variant, images:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(own)], check=True)
     found = failure(behind(host, room, python=f"{own}/bin/python"), digits_int8.model, images)
     assert "No module named 'MNN'" in found.what
-    assert f"python3 -m pip install MNN=={version('mnn')}" in found.remedy
+    assert f"python3 -m pip install MNN=={version('mnn')}" in found.fix
     (package,) = (own / "lib").glob("python*/site-packages")
     import MNN
 
@@ -305,7 +305,7 @@ def test_no_numpy_there(host: SshHost, room: Path, digits_int8: Variant, images:
             (package / path.name).symlink_to(path)
     found = failure(behind(host, room, python=f"{own}/bin/python"), digits_int8.model, images)
     assert "No module named 'numpy'" in found.what
-    assert "python3 -m pip install numpy" in found.remedy
+    assert "python3 -m pip install numpy" in found.fix
 
 
 @contextlib.contextmanager
@@ -325,7 +325,7 @@ def test_a_full_disk_there(host: SshHost, room: Path, digits_int8: Variant, imag
         made = behind(host, room)
         found = failure(made, digits_int8.model, {name: np.repeat(array, 50, 0) for name, array in images.items()})
         assert "input0.npy can't be kept: No space left on device" in found.what
-        assert 'folder = "..." in [tool.mnnquant.targets.board]' in found.remedy
+        assert 'folder = "..." in [tool.mnnquant.targets.board]' in found.fix
         few = {name: array[:1] for name, array in images.items()}
         assert run(digits_int8.model, few, timeout=TIMEOUT, send=made.send)
         made.close()
@@ -434,7 +434,7 @@ def test_what_is_killed_in_the_middle_leaves_nothing(
     thread.join(20)
     assert time.monotonic() - started < 10
     assert "the connection broke off" in told[0].what
-    assert "run again" in told[0].remedy
+    assert "run again" in told[0].fix
     emptied(room)
     assert run(digits_int8.model, images, timeout=TIMEOUT, send=behind(host, room).send)
     made.close()
@@ -505,5 +505,5 @@ def test_a_cable_that_is_cut_while_files_are_sent_says_how_far_they_were(
     with host.cut_off():
         found = failure(made, digits_int8.model, many, timeout=3)
         assert re.search(r"[\d.]+ of 61\.\d MB were sent in 3 s \(limit: --mnn-timeout\)", found.what), found.what
-        assert "raise --mnn-timeout" in found.remedy
+        assert "raise --mnn-timeout" in found.fix
         emptied(room)

@@ -146,15 +146,15 @@ def test_a_package_that_is_missing_there(
     found = failure(detour(f'shift; exec PYTHON {tmp_path}/without.py "$@"'), digits_int8.model, images)
     assert missing in found.what
     wanted = missing if missing == "numpy" else f"MNN=={version('mnn')}"
-    assert f"python3 -m pip install {wanted};" in found.remedy
+    assert f"python3 -m pip install {wanted};" in found.fix
 
 
 def test_another_version_of_mnn_is_refused_before_anything_runs(digits_int8: Variant, images: Arrays) -> None:
     other = own_command("detour", {"command": PYTHON, "mnn": "3.2.0"})
     found = failure(other, digits_int8.model, images)
     assert f"MNN {version('mnn')} is there, expected was 3.2.0" in found.what
-    assert "install MNN 3.2.0 there" in found.remedy
-    assert 'mnn = "VERSION" in [tool.mnnquant.targets.detour]' in found.remedy
+    assert "install MNN 3.2.0 there" in found.fix
+    assert 'mnn = "VERSION" in [tool.mnnquant.targets.detour]' in found.fix
 
 
 def test_a_hanging_target_is_given_up(detour: Detour, digits_int8: Variant, images: Arrays) -> None:

@@ -16,8 +16,8 @@ import torch
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import Gate
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.zoo.faces import FACE, Patches, overlap, patches
@@ -37,10 +37,10 @@ def expected(before: float, after: float) -> str:
 # Faces ---------------------------------------------------------------------------------------------------------------
 
 
-def face_gate(kind: str, given: Patches, asked: Patches, store: Store) -> Gate:
+def face_gate(kind: str, given: Patches, asked: Patches, store: Store) -> SourceUnderTest:
     """Calibrated on some patches, judged by the classes of others. Boxes have enough columns to be classes too."""
     settings = model_settings(kind, kind, store.root, {"metric": "top1@output"})
-    return Gate(
+    return SourceUnderTest(
         settings,
         Spec(kind, kind),
         store,
@@ -61,7 +61,7 @@ def test_faces_are_still_told_and_boxed(kind: str, recipe: str, store: Store) ->
     before = float((classes.argmax(1) == asked.labels).mean())
     assert before == 1
 
-    case = case_of(face_gate(kind, given, asked, store), recipe, "eval" if recipe == "int8" else None)
+    case = variant_under_test(face_gate(kind, given, asked, store), recipe, "eval" if recipe == "int8" else None)
     result = check(case, "accuracy")
     outputs = case.exact_run[0].outputs
     after = float((outputs["output"].argmax(1) == asked.labels).mean())
@@ -78,22 +78,22 @@ def test_faces_are_still_told_and_boxed(kind: str, recipe: str, store: Store) ->
 
 
 @pytest.fixture(scope="module")
-def words_gate(store: Store) -> Gate:
+def words_gate(store: Store) -> SourceUnderTest:
     """The recogniser: calibrated on other words than it is asked to read."""
     path = recogniser()
     spec = parse_spec(path.name, path.parent)
     settings = model_settings(spec.text, "recogniser", path.parent, {"metric": "words"})
     asked = (lines(WORDS), labels(WORDS))
-    return Gate(settings, spec, store, lambda _: None, calibration=lines(OTHER_WORDS), evaluation=asked)
+    return SourceUnderTest(settings, spec, store, lambda _: None, calibration=lines(OTHER_WORDS), evaluation=asked)
 
 
-def shares(case: Case) -> tuple[float, float]:
+def shares(case: VariantUnderTest) -> tuple[float, float]:
     """The share of words that the ONNX model reads, and that a variant reads."""
     (output,) = case.exact_run[0].outputs.values()
     return share_right(output_of(onnx.load(recogniser()), lines(WORDS))), share_right(output)
 
 
-def drop(case: Case) -> Finding:
+def drop(case: VariantUnderTest) -> Finding:
     """What the check says of a variant that reads fewer words."""
     result = check(case, "accuracy")
     assert result.outcome == FAILED
@@ -103,8 +103,8 @@ def drop(case: Case) -> Finding:
 
 
 @pytest.mark.parametrize("recipe", ["w8", "w8-sym", "int8", "w4"])
-def test_words_that_are_no_longer_read_fail_and_nothing_else(recipe: str, words_gate: Gate) -> None:
-    case = case_of(words_gate, recipe, None)
+def test_words_that_are_no_longer_read_fail_and_nothing_else(recipe: str, words_gate: SourceUnderTest) -> None:
+    case = variant_under_test(words_gate, recipe, None)
     before, after = shares(case)
     assert before == 1
     result = check(case, "accuracy")
@@ -114,8 +114,8 @@ def test_words_that_are_no_longer_read_fail_and_nothing_else(recipe: str, words_
 
 
 @pytest.mark.parametrize("recipe", ROUNDED)
-def test_the_verdict_is_that_on_weights_rounded_without_mnn(recipe: str, words_gate: Gate) -> None:
-    case = case_of(words_gate, recipe, None)
+def test_the_verdict_is_that_on_weights_rounded_without_mnn(recipe: str, words_gate: SourceUnderTest) -> None:
+    case = variant_under_test(words_gate, recipe, None)
     alike = share_right(output_of(rounded(recogniser(), *ROUNDED[recipe]), lines(WORDS)))
     assert check(case, "accuracy").outcome == expected(1, alike)
     if recipe == "w4":
@@ -123,8 +123,8 @@ def test_the_verdict_is_that_on_weights_rounded_without_mnn(recipe: str, words_g
 
 
 @pytest.mark.parametrize("recipe", ["w8", "w4"])
-def test_the_layer_named_loses_the_words_by_itself(recipe: str, words_gate: Gate) -> None:
-    layer = drop(case_of(words_gate, recipe, None)).layer
+def test_the_layer_named_loses_the_words_by_itself(recipe: str, words_gate: SourceUnderTest) -> None:
+    layer = drop(variant_under_test(words_gate, recipe, None)).layer
     alone, whole = (
         share_right(output_of(rounded(recogniser(), *ROUNDED[recipe], chosen), lines(WORDS)))
         for chosen in (lambda name: name == layer, lambda _: True)
@@ -132,11 +132,11 @@ def test_the_layer_named_loses_the_words_by_itself(recipe: str, words_gate: Gate
     assert alone <= whole < 1
 
 
-def test_8_bit_weights_read_more_with_the_layer_named_left_float(words_gate: Gate, store: Store) -> None:
-    case = case_of(words_gate, "w8", None)
+def test_8_bit_weights_read_more_with_the_layer_named_left_float(words_gate: SourceUnderTest, store: Store) -> None:
+    case = variant_under_test(words_gate, "w8", None)
     settings = dataclasses.replace(words_gate.settings, skip_layers=(drop(case).layer,))
-    gate = Gate(settings, words_gate.spec, store, lambda _: None, evaluation=(lines(WORDS), labels(WORDS)))
-    mended = case_of(gate, "w8", None)
+    gate = SourceUnderTest(settings, words_gate.spec, store, lambda _: None, evaluation=(lines(WORDS), labels(WORDS)))
+    mended = variant_under_test(gate, "w8", None)
     before, after = shares(mended)
     assert after > shares(case)[1]
     assert check(mended, "accuracy").outcome == expected(before, after)

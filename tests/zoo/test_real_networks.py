@@ -17,8 +17,8 @@ from torch import nn
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
-from pytest_mnnquant.evidence.source import Gate
-from pytest_mnnquant.evidence.variant import Case, case_of
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import PASSED
 from pytest_mnnquant.mnnfile.ledger import account
 from pytest_mnnquant.sources.spec import Spec, parse_spec
@@ -97,7 +97,7 @@ def face_net(kind: str) -> nn.Module:
     return network.eval()
 
 
-def judged(case: Case) -> None:
+def judged(case: VariantUnderTest) -> None:
     """The file is read whole, and nothing in it is accused."""
     assert account(case.model).total == case.model.size
     for name in ("conversion", "coverage", "weights", "size", "execution", "bundle"):
@@ -112,8 +112,8 @@ def test_text_readers(name: str, recipe: str, tmp_path: Path) -> None:
     spec = parse_spec(path.name, path.parent)
     data = images(4, *READER_SIZES[name])
     settings = model_settings(spec.text, name, path.parent, {})
-    gate = Gate(settings, spec, Store(tmp_path), print, calibration=data, evaluation=data)
-    judged(case_of(gate, recipe, None))
+    gate = SourceUnderTest(settings, spec, Store(tmp_path), print, calibration=data, evaluation=data)
+    judged(variant_under_test(gate, recipe, None))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -121,7 +121,7 @@ def test_text_readers(name: str, recipe: str, tmp_path: Path) -> None:
 def test_face_detectors(kind: str, recipe: str, tmp_path: Path) -> None:
     data = images(8, FACE_SIZES[kind], FACE_SIZES[kind])
     settings = model_settings(kind, kind, tmp_path, {})
-    gate = Gate(
+    gate = SourceUnderTest(
         settings, Spec(kind, kind), Store(tmp_path), print, given=face_net(kind), calibration=data, evaluation=data
     )
-    judged(case_of(gate, recipe, "eval" if recipe == "int8" else None))
+    judged(variant_under_test(gate, recipe, "eval" if recipe == "int8" else None))

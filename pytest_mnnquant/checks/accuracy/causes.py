@@ -7,14 +7,14 @@ from typing import Final
 
 from pytest_mnnquant.checks.execution import ADD_RELU, ADD_RELU_REMEDY, INT8_SCALE, INT8_SCALE_REMEDY
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.recipes.recipe import Maker, Recipe
+from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 
 # A BatchNorm mean that calibration moved by this many standard deviations makes another model of it.
 _MUCH_DRIFT: Final = 0.5
 
 
 @dataclass(frozen=True)
-class Suspects:
+class KnownCauses:
     """What is known to spoil outputs. `drift`: see `Variant`; `clamping` and `scales`: see `check_execution`.
 
     `recipe` is None where no recipe of ours was asked.
@@ -26,7 +26,7 @@ class Suspects:
     recipe: Recipe | None = None
 
 
-def cause(suspects: Suspects) -> str:
+def cause(suspects: KnownCauses) -> str:
     """Why outputs are worse; empty where none of the known reasons is there."""
     if suspects.drift >= _MUCH_DRIFT:
         return (
@@ -38,13 +38,13 @@ def cause(suspects: Suspects) -> str:
     return f"{ADD_RELU} ({', '.join(suspects.clamping)})" if suspects.clamping else ""
 
 
-def remedy(suspects: Suspects) -> str:
+def fix(suspects: KnownCauses) -> str:
     """What to do about it."""
     if suspects.drift >= _MUCH_DRIFT:
         return "calibrate in eval mode (model.eval() before the calibration loop), or on data like the real ones"
     recipe = suspects.recipe
     if suspects.scales or suspects.clamping:
-        if recipe is not None and recipe.maker not in (Maker.OURS, Maker.CONVERTER):
+        if recipe is not None and recipe.maker not in (Quantizer.BUILTIN, Quantizer.CONVERTER):
             return "use --mnn-recipe=int8 on the PyTorch source: it keeps clear of this operator"
         return INT8_SCALE_REMEDY if suspects.scales else ADD_RELU_REMEDY
     suggest = "--mnn-suggest searches for a way and tries it"

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy import causes
-from pytest_mnnquant.checks.accuracy.causes import Suspects
+from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.layers import Losses, located
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.outputs import Outputs, broken
@@ -44,7 +44,7 @@ class AccuracyEvidence:
     labels: npt.NDArray[Any] | None = None
     as_run: Outputs = dataclasses.field(default_factory=dict)
     pools: tuple[str, ...] = ()
-    suspects: Suspects = dataclasses.field(default_factory=Suspects)
+    suspects: KnownCauses = dataclasses.field(default_factory=KnownCauses)
 
 
 def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
@@ -60,13 +60,13 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
         "outputs": {name: figures(item) for name, item in likenesses.items()},
     }
     compared, output, findings = compare(evidence, criteria)
-    if compared is not None and not compared.is_void:
+    if compared is not None and not compared.below_chance:
         found, metrics["task"] = judge_task(compared, criteria)
         findings += found
         metrics |= _top1(metrics["task"])
     else:
         findings += [*(below_floor(compared, criteria) if compared else ()), *_unjudged(compared, criteria, findings)]
-    if compared is not None and compared.is_blind:
+    if compared is not None and compared.at_chance:
         findings.append(_blind(compared))
         output = None
     decides_all = compared is not None and compared.metric.call is not None
@@ -94,7 +94,7 @@ def compare(evidence: AccuracyEvidence, criteria: Criteria) -> tuple[Compared | 
     except MetricError as error:
         if metric is not None:
             message = f"--mnn-metric={metric.name}: {error}"
-            return None, None, [Finding("MNQ721", message, remedy="see the docs of --mnn-metric for what it takes")]
+            return None, None, [Finding("MNQ721", message, fix="see the docs of --mnn-metric for what it takes")]
         assert labels is not None
         return None, None, [_unused_labels(labels, str(error), _asked(criteria))]
 
@@ -116,8 +116,8 @@ def _unjudged(compared: Compared | None, criteria: Criteria, told: Sequence[Find
     if not given or told:
         return []
     why = "the float model is no better than a constant" if compared else "the evaluation data have no labels"
-    remedy = "give labels (an array named `labels`), or leave the option out"
-    return [Finding("MNQ003", f"{', '.join(given)} could not be judged: {why}", remedy=remedy)]
+    fix = "give labels (an array named `labels`), or leave the option out"
+    return [Finding("MNQ003", f"{', '.join(given)} could not be judged: {why}", fix=fix)]
 
 
 def _top1(task: dict[str, Any]) -> dict[str, Any]:
@@ -131,10 +131,10 @@ def _unused_labels(labels: npt.NDArray[Any], why: str, asked: Sequence[str]) -> 
     """An error where a limit was `asked` that nothing but labels can meet."""
     span = f", {labels.min():g} to {labels.max():g}" if labels.dtype.kind in "iuf" and labels.size else ""
     message = f"the labels ({labels.dtype}, shape {list(labels.shape)}{span}) could not be used as classes: {why}"
-    remedy = "say what they are with --mnn-metric, or give one class number a sample, counted from 0, as `labels`"
+    fix = "say what they are with --mnn-metric, or give one class number a sample, counted from 0, as `labels`"
     if asked:
-        return Finding("MNQ721", f"{' and '.join(asked)} can't be judged: {message}", remedy=remedy)
-    return Finding("MNQ720", f"{message}; judged by the likeness of outputs instead", remedy=remedy)
+        return Finding("MNQ721", f"{' and '.join(asked)} can't be judged: {message}", fix=fix)
+    return Finding("MNQ720", f"{message}; judged by the likeness of outputs instead", fix=fix)
 
 
 def _blind(compared: Compared) -> Finding:
@@ -143,18 +143,18 @@ def _blind(compared: Compared) -> Finding:
         "MNQ709",
         f"{compared.metric.label} of the float model is {before.value:.4f}; the commonest label alone gives "
         f"{before.baseline:.4f}, so it tells little; judged by the likeness of outputs too",
-        remedy="look whether the labels belong to these samples, are numbered as the model's classes are, and are of "
+        fix="look whether the labels belong to these samples, are numbered as the model's classes are, and are of "
         "more than one class",
     )
 
 
-def _blamed(finding: Finding, suspects: Suspects) -> Finding:
+def _blamed(finding: Finding, suspects: KnownCauses) -> Finding:
     if finding.code not in _LOST:
         return finding
     return dataclasses.replace(
         finding,
         cause=finding.cause or causes.cause(suspects),
-        remedy=finding.remedy or causes.remedy(suspects),
+        fix=finding.fix or causes.fix(suspects),
     )
 
 
@@ -183,7 +183,7 @@ def _pool_note(evidence: AccuracyEvidence, compared: Compared | None, decided: s
         f"{figure.rstrip('; ')}",
         ", ".join(evidence.pools),
         cause="MNN's int8 MaxPool on x86 compares offset bytes as signed numbers; ARM's does not",
-        remedy="nothing to do for phones; do not serve this int8 model on x86",
+        fix="nothing to do for phones; do not serve this int8 model on x86",
     )
 
 

@@ -109,6 +109,6 @@ def doubt_finding(what: str, held: Verdict, strict: bool) -> Finding:
     return Finding(
         "MNQ730",
         f"{what}: {held.doubt}",
-        remedy="evaluate on more samples (--mnn-evaluation)",
-        softened=not strict,
+        fix="evaluate on more samples (--mnn-evaluation)",
+        as_warning=not strict,
     )

@@ -32,7 +32,7 @@ def _broken(name: str, reference: Array, output: Array | None, outputs: Outputs)
         return Finding(
             "MNQ707",
             f"output {name!r}: {_share_bad(reference):.0%} of the float model's own values are not finite",
-            remedy="look at the float model and the evaluation data: nothing can be told of a quantized one yet",
+            fix="look at the float model and the evaluation data: nothing can be told of a quantized one yet",
         )
     if output.dtype.kind != "f":
         return None

@@ -32,7 +32,7 @@ class Proposal:
     quality: float
     size_ratio: float
     float_share: float
-    gives_up: str = ""
+    trade_off: str = ""
 
     @property
     def text(self) -> str:
@@ -68,19 +68,19 @@ class Search:
     @property
     def text(self) -> str:
         """What to do, by what was tried."""
-        good = [one for one in self._best() if not one.gives_up]
+        good = [one for one in self._best() if not one.trade_off]
         if good:
             rest = f"; also: {'; '.join(one.text for one in good[1:_TOLD])}" if len(good) > 1 else ""
             return f"tried, and it passes: {good[0].text}{rest}"
         if not self.proposals:
             return NOTHING_TO_TRY
         ended = "" if self.is_complete else ", then the time was over (--mnn-suggest-time)"
-        kept = [one for one in self.proposals if not one.gives_up]
+        kept = [one for one in self.proposals if not one.trade_off]
         text = f"--mnn-suggest tried {len(kept)} other ways in {self.seconds:.0f} s{ended}: none passes"
         if kept:
             text += f"; the best was {max(kept, key=lambda one: one.quality).text}"
-        if other := next((one for one in self._best() if one.gives_up), None):
-            text += f"; giving up {other.gives_up}, this passes: {other.text}"
+        if other := next((one for one in self._best() if one.trade_off), None):
+            text += f"; giving up {other.trade_off}, this passes: {other.text}"
         return text + (f"; {self.note}" if self.note else "")
 
 
@@ -89,7 +89,7 @@ def with_search(result: Result, search: Search) -> Result:
     if result.outcome != FAILED:
         return result
     findings = tuple(
-        dataclasses.replace(finding, remedy=search.text) if finding.code in _MENDED else finding
+        dataclasses.replace(finding, fix=search.text) if finding.code in _MENDED else finding
         for finding in result.findings
     )
     tried = [proposal.as_json() for proposal in search.proposals]

@@ -142,7 +142,7 @@ def _silent(name: str, item: Agreement, reference: Array) -> Finding:
         )
         return Finding("MNQ702", message)
     message = f"output {name!r} spans {item.range:.2g} on these {item.samples} samples, which is rounding noise"
-    return Finding("MNQ003", message, remedy="evaluate on data like the real ones")
+    return Finding("MNQ003", message, fix="evaluate on data like the real ones")
 
 
 def _lost(name: str, item: Agreement, cause: str) -> Finding:
@@ -166,11 +166,11 @@ def _idle_limits(compared: dict[str, Agreement], criteria: Criteria) -> list[Fin
         for name in named:
             if name not in compared:
                 message = f"{flag}={name}=...: there is no such output; there are: {', '.join(compared)}"
-                findings.append(Finding("MNQ722", message, remedy="name one of them"))
+                findings.append(Finding("MNQ722", message, fix="name one of them"))
         asked = [name for name in compared if limit_for(limit, name) is not None]
         for name in asked if not able & set(asked) else [name for name in named if name in set(compared) - able]:
             message = f"output {name!r} has no figure for {flag}: it gives no classes that differ, or is of integers"
-            findings.append(Finding("MNQ003", message, remedy=f"leave {flag} out for it"))
+            findings.append(Finding("MNQ003", message, fix=f"leave {flag} out for it"))
     return findings
 
 

@@ -75,12 +75,12 @@ class Compared:
         return _resampled(lambda chosen: first.of(chosen) / (second.of(chosen) or 1e-300), value, first.samples)
 
     @property
-    def is_blind(self) -> bool:
+    def at_chance(self) -> bool:
         """Whether one constant answer would do as well as the float model: a model that gives it would lose nothing."""
         return self.before.baseline is not None and self.before.value <= self.before.baseline
 
     @property
-    def is_void(self) -> bool:
+    def below_chance(self) -> bool:
         """Whether one constant answer would do better than the float model, so that a drop says nothing at all."""
         return self.before.baseline is not None and self.before.value < self.before.baseline
 
@@ -153,7 +153,7 @@ def below_floor(compared: Compared, criteria: Criteria) -> list[Finding]:
             "MNQ708",
             f"{metric.label} of the float model is {before:.4f}, {wanted} {floor:g} wanted",
             cause="the model (or its labels, or its preprocessing) is at fault before anything is quantized",
-            remedy="look at the float model, the labels and the preprocessing of the evaluation data",
+            fix="look at the float model, the labels and the preprocessing of the evaluation data",
         )
     ]
 

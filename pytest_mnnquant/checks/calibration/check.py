@@ -122,7 +122,7 @@ def _unmeasured(tensors: tuple[HeldOut, ...]) -> Finding:
     return Finding(
         "MNQ003",
         f"{why}, so how the scales fit held-out data is not known",
-        remedy="see the coverage check for what is stored",
+        fix="see the coverage check for what is stored",
     )
 
 
@@ -142,8 +142,8 @@ def _other_values(evidence: CalibrationEvidence, data: Dataset) -> list[Finding]
                 codes, values = f"{tensor.low:.3g} to {tensor.high:.3g}", f"{low:.3g} to {high:.3g}"
                 message = f"input {name!r}: its codes reach from {codes}, the calibration data from {values}"
                 cause = "calibrated on other values: preprocessed otherwise (mean, normalize), or an example input"
-                remedy = "feed the calibration data as they are given"
-                return [Finding("MNQ530", message, tensor.layer, cause, remedy)]
+                fix = "feed the calibration data as they are given"
+                return [Finding("MNQ530", message, tensor.layer, cause, fix)]
     return []
 
 
@@ -158,18 +158,18 @@ def _pipeline(watched: Watched, evidence: CalibrationEvidence, fit: list[Finding
     if watched.forwards == 0:
         # Another tool may have calibrated on what was taken; the scales fit held-out data.
         message = f"{watched.handed_out} batches were taken, but the model never ran on them in PyTorch"
-        remedy = "nothing to do where another tool calibrates; else run the model on each batch before it is exported"
-        findings.append(Finding("MNQ501", message, remedy=remedy, softened=True))
+        fix = "nothing to do where another tool calibrates; else run the model on each batch before it is exported"
+        findings.append(Finding("MNQ501", message, fix=fix, as_warning=True))
     if watched.handed_out == 0:
         message = f"none of the calibration data were taken; the model ran {watched.forwards} times on other data"
-        remedy = "loop over the calibration batches that the pipeline is given"
-        findings.append(Finding("MNQ501", message, remedy=remedy, softened=True))
+        fix = "loop over the calibration batches that the pipeline is given"
+        findings.append(Finding("MNQ501", message, fix=fix, as_warning=True))
     if watched.gradients:
         findings.append(
             Finding(
                 "MNQ502",
                 f"the model ran {watched.forwards} times, and gradients were recorded",
-                remedy="put the calibration loop into `with torch.no_grad():`; it is faster and needs less memory",
+                fix="put the calibration loop into `with torch.no_grad():`; it is faster and needs less memory",
             )
         )
     is_other = watched.training and evidence.mode == "eval"
@@ -177,8 +177,8 @@ def _pipeline(watched: Watched, evidence: CalibrationEvidence, fit: list[Finding
         findings.append(_changed(watched, is_other))
     elif is_other:
         message = "the variant is calibrated in eval mode, but the model ran in train mode"
-        remedy = "call model.eval() before the calibration loop, and let nothing call train() after it"
-        findings.append(Finding("MNQ503", message, remedy=remedy))
+        fix = "call model.eval() before the calibration loop, and let nothing call train() after it"
+        findings.append(Finding("MNQ503", message, fix=fix))
     return findings + _moved(watched.moved)
 
 
@@ -187,7 +187,7 @@ def _nothing(message: str) -> Finding:
         "MNQ501",
         message,
         cause="the scales are what they started with, or what the example input of an export left",
-        remedy="run the model on 100 to 1,000 samples before it is exported (--mnn-calibration)",
+        fix="run the model on 100 to 1,000 samples before it is exported (--mnn-calibration)",
     )
 
 
@@ -205,7 +205,7 @@ def _changed(watched: Watched, in_other_mode: bool) -> Finding:
         "MNQ504",
         f"the model that was given is another one now{mode}: {', '.join(parts)}",
         cause=cause,
-        remedy="calibrate a copy in eval mode: model = copy.deepcopy(model).eval()",
+        fix="calibrate a copy in eval mode: model = copy.deepcopy(model).eval()",
     )
 
 
@@ -223,8 +223,8 @@ def _moved(moved: Mapping[str, tuple[float, float]]) -> list[Finding]:
             f"the scale of {worst!r} was {before:.4g} when the calibration data were used up and {after:.4g} at the end"
             f"{more}",
             cause="observers went on observing: evaluation or the input of an export passed through them",
-            remedy="save the params file right after calibration, or export and evaluate a copy",
-            softened=far[worst] < _MOVED,
+            fix="save the params file right after calibration, or export and evaluate a copy",
+            as_warning=far[worst] < _MOVED,
         )
     ]
 

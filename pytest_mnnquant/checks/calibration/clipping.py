@@ -90,7 +90,7 @@ def _is_plausible(tensor: HeldOut) -> bool:
 
 def _impossible(tensor: HeldOut) -> Finding:
     message = f"tensor {tensor.tensor!r} has the scale {tensor.scale:g}"
-    return Finding("MNQ417", message, tensor.layer, remedy="calibrate again, and look at the values that are fed")
+    return Finding("MNQ417", message, tensor.layer, fix="calibrate again, and look at the values that are fed")
 
 
 def _judge(
@@ -107,13 +107,13 @@ def _judge(
     bad = [tensor for tensor in bad if tensor is not worst]
     # One tensor may be clipped at no cost, before an activation that saturates; a ruined one, or several, may not.
     is_harmed = share(worst) >= _RUINED or 1 + len(bad) >= _SEVERAL
-    message, cause, remedy = explain(worst)
+    message, cause, fix = explain(worst)
     message += f" ({ALLOWED:.0%} allowed)"
     if bad:
         others = ", ".join(tensor.tensor for tensor in bad[:_NAMED])
         dots = ", ..." if len(bad) > _NAMED else ""
         message += f"; so for {len(bad)} more of {len(tensors)} tensors ({others}{dots})"
-    return [Finding(code, message, worst.layer, cause=cause, remedy=remedy, softened=not is_harmed)]
+    return [Finding(code, message, worst.layer, cause=cause, fix=fix, as_warning=not is_harmed)]
 
 
 def _clipping(worst: HeldOut, seen: Spans) -> tuple[str, str, str]:
@@ -130,13 +130,13 @@ def _clipping(worst: HeldOut, seen: Spans) -> tuple[str, str, str]:
     width, wanted = high - low, losses.high - losses.low
     if width >= 0.75 * wanted:
         cause = f"calibration saw {low:.4g} to {high:.4g}, so the range was cut on purpose or taken from something else"
-        remedy = "take the whole range (--mnn-recipe=int8, whose observer is min-max), or calibrate again"
+        fix = "take the whole range (--mnn-recipe=int8, whose observer is min-max), or calibrate again"
     elif width < 0.75 * wanted:
         cause = f"calibration saw {low:.4g} to {high:.4g} only: its data are not like the evaluation data"
-        remedy = "calibrate on samples like those that the model will meet (--mnn-calibration)"
+        fix = "calibrate on samples like those that the model will meet (--mnn-calibration)"
     else:
-        cause, remedy = "", "calibrate again, on samples like those that the model will meet"
-    return message, cause, remedy
+        cause, fix = "", "calibrate again, on samples like those that the model will meet"
+    return message, cause, fix
 
 
 def _rounding(worst: HeldOut, seen: Spans, tensors: Sequence[HeldOut]) -> tuple[str, str, str]:

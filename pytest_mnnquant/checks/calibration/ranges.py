@@ -53,20 +53,20 @@ def judge_number(samples: int, moved: Movement | None, observer: str) -> list[Fi
         message = f"calibrated on {samples} sample{'s' if samples != 1 else ''}; {LEAST} to {_MOST:,} are advised"
         if moved is not None:
             message += f". Drawn again, ranges move by up to {_figures(moved)}"
-        remedy = f"give {LEAST - samples} more samples like those that the model will meet (--mnn-calibration)"
-        return [Finding("MNQ510", message, cause="", remedy=remedy)]
+        fix = f"give {LEAST - samples} more samples like those that the model will meet (--mnn-calibration)"
+        return [Finding("MNQ510", message, cause="", fix=fix)]
     worst, middle = _MOVES if _momentum(observer) is None else _AVERAGE_MOVES
     if moved is None or (moved.worst <= worst and moved.middle <= middle):
         return []
     message = f"drawn again, ranges move by up to {_figures(moved)}; {worst:.0%} and {middle:.0%} allowed"
     more = min(samples, _MOST - samples)
-    remedy = f"give {more} more samples, or" if more > 0 else "look for odd samples, or"
+    fix = f"give {more} more samples, or" if more > 0 else "look for odd samples, or"
     return [
         Finding(
             "MNQ511",
             message,
             cause="a few of the samples alone reach the ends of the ranges",
-            remedy=f"{remedy} take a range that single values don't decide (--mnn-recipe=int8-percentile)",
+            fix=f"{fix} take a range that single values don't decide (--mnn-recipe=int8-percentile)",
         )
     ]
 
@@ -80,7 +80,7 @@ def judge_order(batches: Mapping[str, Batches], observer: str) -> list[Finding]:
     count = len(next(iter(batches.values())))
     first = _weights(count, momentum)[0]
     cause = f"a moving average that keeps {momentum:g} gives the first of {count} batches a weight of {first:.0%}"
-    remedy = "shuffle the samples, leave out blank ones, or take min-max over all batches (--mnn-recipe=int8)"
+    fix = "shuffle the samples, leave out blank ones, or take min-max over all batches (--mnn-recipe=int8)"
     narrow, wide = max(ratios, key=lambda name: ratios[name]), min(ratios, key=lambda name: ratios[name])
     if ratios[narrow] >= _MOVED:
         many = sum(ratio >= _MOVED for ratio in ratios.values())
@@ -88,10 +88,10 @@ def judge_order(batches: Mapping[str, Batches], observer: str) -> list[Finding]:
             f"tensor {narrow!r}: its range would be {ratios[narrow]:.1f} times as wide with the batches in another "
             f"order; so for {many} of {len(ratios)} tensors (less than {_MOVED:g} allowed)"
         )
-        return [Finding("MNQ512", message, cause=cause, remedy=remedy)]
+        return [Finding("MNQ512", message, cause=cause, fix=fix)]
     if ratios[wide] <= 1 / _WIDENED:
         message = f"tensor {wide!r}: its range is {1 / ratios[wide]:.1f} times as wide as with batches in another order"
-        return [Finding("MNQ512", message, cause=cause, remedy=remedy, softened=True)]
+        return [Finding("MNQ512", message, cause=cause, fix=fix, as_warning=True)]
     return []
 
 

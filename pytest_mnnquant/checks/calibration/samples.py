@@ -91,17 +91,17 @@ def _degenerate(calibration: Dataset, evaluation: Dataset | None, floats: Sequen
     usual = 1 - _different(evaluation) / evaluation.samples if evaluation else 0.0
     if repeated > max(_REPEATED, 2 * usual):
         message = f"{repeated:.0%} of the {calibration.samples} samples repeat others: {different} are different"
-        findings.append(Finding("MNQ521", message, remedy="give samples that differ (--mnn-calibration)"))
+        findings.append(Finding("MNQ521", message, fix="give samples that differ (--mnn-calibration)"))
     for name in rich:
         if blank[name] > max(_REPEATED, 2 * honest[name]):
             message = f"input {name!r}: {blank[name]:.0%} of the samples hold a single value"
-            findings.append(Finding("MNQ521", message, remedy="leave out blank samples (--mnn-calibration)"))
+            findings.append(Finding("MNQ521", message, fix="leave out blank samples (--mnn-calibration)"))
     return findings
 
 
 def _alike(message: str, cause: str) -> Finding:
-    remedy = "give 100 to 1,000 different samples like those that the model will meet (--mnn-calibration)"
-    return Finding("MNQ520", message, cause=cause, remedy=remedy)
+    fix = "give 100 to 1,000 different samples like those that the model will meet (--mnn-calibration)"
+    return Finding("MNQ520", message, cause=cause, fix=fix)
 
 
 def _is_rich(array: Array) -> bool:
@@ -144,8 +144,8 @@ def _range(name: str, own: Array, other: Array) -> list[Finding]:
         message += f"; {outside:.0%} of the evaluation's values lie outside of the calibration's range"
     elif is_wide:
         message += f"; the evaluation's values fill 1/{width:.3g} of the calibration's range"
-    remedy = "preprocess both alike (mean, normalise, division by 255), as the deployed application does"
-    return [Finding("MNQ530", message, cause=_looks_like(mine, theirs), remedy=remedy, softened=not is_error)]
+    fix = "preprocess both alike (mean, normalise, division by 255), as the deployed application does"
+    return [Finding("MNQ530", message, cause=_looks_like(mine, theirs), fix=fix, as_warning=not is_error)]
 
 
 def _width(array: Array) -> float:
@@ -192,7 +192,7 @@ def _channels(name: str, own: Array, other: Array) -> list[Finding]:
             "MNQ531",
             f"input {name!r}: the means of the channels match in reverse order: {figures}",
             cause="one set is RGB, the other BGR (OpenCV reads BGR, and so does MNN's tool without a valid `format`)",
-            remedy="read both sets in the order that the model was trained with",
+            fix="read both sets in the order that the model was trained with",
         )
     ]
 

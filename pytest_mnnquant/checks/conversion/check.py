@@ -47,7 +47,7 @@ def check_conversion(
                 "MNQ104",
                 f"{len(low_bit)} of {len(float_model.layers)} layers of {float_model.path.name} are quantized already",
                 max(low_bit, key=lambda op: op.weight_count).name if len(low_bit) < len(float_model.layers) else "",
-                remedy=FLOAT_SOURCE,
+                fix=FLOAT_SOURCE,
             )
         )
     if proof is None:
@@ -89,7 +89,7 @@ def _unstable(title: str, where: str) -> Finding:
         f"converted twice from the same file with the same flags, the {title} differs: {where}",
         cause="MNN's converter reads memory it never wrote, or its threads race; what is judged here is one of several "
         "possible models",
-        remedy="ship the very file that was judged (--mnn-quantized), and report the model to MNN",
+        fix="ship the very file that was judged (--mnn-quantized), and report the model to MNN",
     )
 
 
@@ -100,8 +100,8 @@ def _otherwise(difference: Difference) -> Finding:
             difference.text,
             difference.operator,
             cause="whoever asks this file what to feed is told another size; it computes the same",
-            remedy="if another size is meant, give the source of that size",
-            softened=True,
+            fix="if another size is meant, give the source of that size",
+            as_warning=True,
         )
     return Finding(
         "MNQ204",
@@ -109,7 +109,7 @@ def _otherwise(difference: Difference) -> Finding:
         difference.operator,
         cause="quantization changes weights and scales and nothing else: this file was made from another version of "
         "the network, or was changed after it was made",
-        remedy="convert and quantize this source again",
+        fix="convert and quantize this source again",
     )
 
 
@@ -123,7 +123,7 @@ def _foreign(casts: Mapping[str, int] | None) -> list[Finding]:
             f"the file has {told} operators and not one layer in int8",
             cause="it was converted from an ONNX model that another tool had quantized (QuantizeLinear and "
             "DequantizeLinear): MNN does not import that, and loses weights on the way",
-            remedy="convert the float ONNX model, and quantize with MNN's tools (--mnn-recipe=int8 does)",
+            fix="convert the float ONNX model, and quantize with MNN's tools (--mnn-recipe=int8 does)",
         )
     ]
 
@@ -137,7 +137,7 @@ def _network(float_model: Model, match: Match, given: bool) -> list[Finding]:
     gone, more = (sorted(ops, key=lambda op: -op.weight_count) for ops in (match.missing, match.extra))
     missing = ", ".join(f"{op.name} {list(op.shape)}" for op in gone[:4])
     extra = ", ".join(f"{op.name} {list(op.shape)}" for op in more[:4])
-    cause, remedy = "the file was made from another network, or from another version of this one", _AGAIN
+    cause, fix = "the file was made from another network, or from another version of this one", _AGAIN
     if not match.pairs and not match.extra:
         cause = (
             "it holds no layer at all: of a source that is cut off or unreadable MNN's converter makes an empty model"
@@ -150,6 +150,6 @@ def _network(float_model: Model, match: Match, given: bool) -> list[Finding]:
             + (f"; it has {len(match.extra)} that the source lacks ({extra})" if extra else ""),
             (gone or more)[0].name if match.pairs else "",
             cause=cause if given else "",
-            remedy=remedy if given else "",
+            fix=fix if given else "",
         )
     ]

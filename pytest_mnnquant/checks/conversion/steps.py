@@ -21,14 +21,14 @@ def differs(name: str, item: Agreement, chain: tuple[Step, ...], unchained: str)
     if exported is not None and converted is not None:
         if is_same(converted) and not is_same(exported):
             return _export_differs(name, exported, converted)
-        cause, remedy = _conversion_differs(exported, converted)
+        cause, fix = _conversion_differs(exported, converted)
     elif converted is not None:
-        cause, remedy = "MNN's converter or its operators did it: the source is the ONNX model itself", _REPORT
+        cause, fix = "MNN's converter or its operators did it: the source is the ONNX model itself", _REPORT
     else:
         cause = f"the export or MNN's converter; which of them is not known: {unchained}" if unchained else ""
-        remedy = f"{_OTHER}, then report the model to MNN"
+        fix = f"{_OTHER}, then report the model to MNN"
     message = f"output {name!r} of the float .mnn {told(item, _SOURCES)}, on {item.samples} samples"
-    return Finding("MNQ110", message, cause=cause, remedy=f"{remedy}: {_BEFORE}")
+    return Finding("MNQ110", message, cause=cause, fix=f"{fix}: {_BEFORE}")
 
 
 def _export_differs(name: str, exported: Agreement, converted: Agreement) -> Finding:
@@ -38,7 +38,7 @@ def _export_differs(name: str, exported: Agreement, converted: Agreement) -> Fin
         f"computes what the export does ({_figure(converted)})",
         cause="the exporter did it. It writes down one run on an example: numbers that Python code took from tensors "
         "(float(), .item(), numpy) and the branches they decided are constants in the export",
-        remedy=f"{_OTHER}, or keep such values tensors (torch.where, torch.clamp): {_BEFORE}",
+        fix=f"{_OTHER}, or keep such values tensors (torch.where, torch.clamp): {_BEFORE}",
     )
 
 

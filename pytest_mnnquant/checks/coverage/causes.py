@@ -10,14 +10,14 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.calibration import can_compute
-from pytest_mnnquant.recipes.recipe import Maker, Recipe
+from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 
 _SKIP: Final = "if it shall stay as it is: --mnn-skip-layer '{name}'"
 
 
 def _ask(recipe: Recipe) -> str:
     """How MNN's converter is asked for this recipe."""
-    if recipe.maker is Maker.MNNQUANT:
+    if recipe.maker is Quantizer.MNNQUANT:
         sizes = "width, height and format of the model's own input"
         return f"pytest-mnnquant calibrate FLOAT.mnn OUT.mnn CONFIG.json, with {sizes}"
     if not recipe.activations:
@@ -90,11 +90,11 @@ def _int8(
             tensor = row.layer.output_names[0]
             if lost.groups:
                 many = len(lost.groups)
-                return f"MNN splits this grouped convolution into {many} layers", params.mend(lost.entry.name)
+                return f"MNN splits this grouped convolution into {many} layers", params.fix_for(lost.entry.name)
             return (
                 f"name does not match: the params file lists it as {lost.entry.name!r}, in MNN it is {tensor!r}; "
                 "both carry the same weights",
-                params.mend(lost.entry.name),
+                params.fix_for(lost.entry.name),
             )
         if params.params.is_blank:
             return (
@@ -103,7 +103,9 @@ def _int8(
                 "give the path of the calibrated params file, and convert again",
             )
         if any(op is row.layer for op in params.unlisted):
-            known = " (mnncompress knows Conv2d and Linear, called once)" if recipe.maker is Maker.MNNCOMPRESS else ""
+            known = (
+                " (mnncompress knows Conv2d and Linear, called once)" if recipe.maker is Quantizer.MNNCOMPRESS else ""
+            )
             skip = _SKIP.format(name=row.layer.name)
             return f"the params file has no entry for it{known}", f"calibrate with this layer, or {skip}"
         if model.uuid != params.params.uuid:
@@ -131,7 +133,7 @@ def _nothing_quantized(rows: tuple[LayerRow, ...], recipe: Recipe) -> tuple[str,
     floats = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
     if any(row.stored and row.stored.weights[0].storage not in floats for row in rows):
         return None
-    if recipe.maker is Maker.MNNQUANT:
+    if recipe.maker is Quantizer.MNNQUANT:
         return (
             "no layer of the file is quantized at all: mnnquant could not compute one sample (its log says 'Compute "
             "Shape Error'), and wrote float weights with 'Quantize model done!'",

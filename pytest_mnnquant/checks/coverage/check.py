@@ -98,7 +98,7 @@ def _not_kept(row: LayerRow) -> Finding:
     assert row.stored is not None
     label = row.stored.weights[0].label
     message = f"is stored as {label}, but was meant to stay float (--mnn-skip-layer)"
-    return Finding("MNQ405", message, row.layer.name, remedy="leave it out when calibrating, and convert again")
+    return Finding("MNQ405", message, row.layer.name, fix="leave it out when calibrating, and convert again")
 
 
 def _is_corrupt(op: Op) -> bool:
@@ -115,12 +115,12 @@ def _corrupt(row: LayerRow) -> Finding:
         row.layer.name,
         cause="MNN's converter writes float weights under an int8 header for Linear layers of 65,536 weights or more "
         "when --compressionParamsFile is used while converting from ONNX",
-        remedy="convert to a float .mnn first, then quantize that:\n"
+        fix="convert to a float .mnn first, then quantize that:\n"
         "pytest-mnnquant convert -f MNN --modelFile float.mnn --compressionParamsFile PARAMS --MNNModel OUT.mnn",
     )
 
 
-def _missed(row: LayerRow, recipe: Recipe, total: int, cause: str, remedy: str) -> Finding:
+def _missed(row: LayerRow, recipe: Recipe, total: int, cause: str, fix: str) -> Finding:
     share = row.layer.weight_bytes / total
     if row.stored is None:
         code, what = "MNQ401", "has no counterpart in the quantized model"
@@ -128,11 +128,9 @@ def _missed(row: LayerRow, recipe: Recipe, total: int, cause: str, remedy: str) 
         code, what = "MNQ401", f"is stored as {row.stored.weights[0].label}"
     else:
         code, what = "MNQ402", f"is stored as {row.stored.weights[0].label}"
-    return Finding(
-        code, f"{what}, {recipe.weight_kind} asked ({share:.0%} of all weights)", row.layer.name, cause, remedy
-    )
+    return Finding(code, f"{what}, {recipe.weight_kind} asked ({share:.0%} of all weights)", row.layer.name, cause, fix)
 
 
 def _with_head(findings: list[Finding], head: str) -> list[Finding]:
     first, *rest = findings
-    return [Finding(first.code, f"{first.message}; {head}", first.layer, first.cause, first.remedy), *rest]
+    return [Finding(first.code, f"{first.message}; {head}", first.layer, first.cause, first.fix), *rest]

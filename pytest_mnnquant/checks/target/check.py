@@ -52,7 +52,7 @@ class Scales(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ElsewhereEvidence:
+class TargetEvidence:
     """Outputs as they were judged on this machine and as a target gives them, with the scales of those that are codes.
 
     `operators` were looked at one by one on so many `samples`, but for the `uncompared`; None where that was not done,
@@ -77,7 +77,7 @@ class ElsewhereEvidence:
         return {name: _steps(self.here[name], there, self.scales.get(name))[0] for name, there in both.items()}
 
 
-def check_elsewhere(evidence: ElsewhereEvidence) -> tuple[list[Finding], dict[str, Any]]:
+def check_elsewhere(evidence: TargetEvidence) -> tuple[list[Finding], dict[str, Any]]:
     """What is to be told of the difference to this machine, and its figures. It fails nothing: accuracy decides."""
     steps = evidence.steps
     output = max(steps, key=lambda name: steps[name], default="")
@@ -96,7 +96,7 @@ def check_elsewhere(evidence: ElsewhereEvidence) -> tuple[list[Finding], dict[st
         return [], {**metrics, "note": _rounded(evidence, unlike, output)}
     unseen = f"on the {evidence.samples} samples looked at no operator differs{_missed(evidence)}"
     known = (evidence.runtimes.told, f"what makes it is not known: {evidence.unlooked or unseen}")
-    return [Finding("MNQ740", told, cause="; ".join(filter(None, known)), remedy=_REMEDY)], metrics
+    return [Finding("MNQ740", told, cause="; ".join(filter(None, known)), fix=_REMEDY)], metrics
 
 
 _REMEDY: Final = "what counts is what the device computes: the accuracy on this target"
@@ -112,7 +112,7 @@ def _as_json(one: OpDifference) -> dict[str, Any]:
     return {"name": one.which.name, "op": one.which.kind, **figures}
 
 
-def _guilty(culprits: Sequence[OpDifference], evidence: ElsewhereEvidence, told: str) -> Finding:
+def _guilty(culprits: Sequence[OpDifference], evidence: TargetEvidence, told: str) -> Finding:
     worst, others = culprits[0], [one.which.name for one in culprits[1:]]
     target, runtimes = evidence.target, evidence.runtimes
     counted = f"{worst.unlike:,} of {worst.values:,} values"
@@ -125,10 +125,10 @@ def _guilty(culprits: Sequence[OpDifference], evidence: ElsewhereEvidence, told:
     if worst.which.name in evidence.mispooled:
         cause += "; MNN's int8 MaxPool is wrong on x86, and right on ARM (MNQ710)"
     cause += "; rounding makes one step at most"
-    return Finding("MNQ740", message + told + moved + also, worst.which.name, cause=cause, remedy=_REMEDY)
+    return Finding("MNQ740", message + told + moved + also, worst.which.name, cause=cause, fix=_REMEDY)
 
 
-def _rounded(evidence: ElsewhereEvidence, unlike: Sequence[OpDifference], output: str) -> str:
+def _rounded(evidence: TargetEvidence, unlike: Sequence[OpDifference], output: str) -> str:
     """Why outputs differ though no operator does: each rounds as it may, and the layers after it carry that on."""
     all_, most = evidence.operators or (), unlike[0]
     told = (
@@ -142,7 +142,7 @@ def _rounded(evidence: ElsewhereEvidence, unlike: Sequence[OpDifference], output
     return told + _missed(evidence)
 
 
-def _missed(evidence: ElsewhereEvidence) -> str:
+def _missed(evidence: TargetEvidence) -> str:
     """Which operators could not be compared; another MNN may take codes of other scales there."""
     missed = list(dict.fromkeys(evidence.uncompared))
     return f"; {_listed(missed)} could not be given the same values" if missed else ""

@@ -38,7 +38,7 @@ class Runtimes:
         return f"MNN {self.there} runs the model there, and MNN {self.here} here{made}"
 
     @property
-    def remedy(self) -> str:
+    def fix(self) -> str:
         """What to do about what another MNN computes."""
         symmetric = f"symmetric weights (--mnn-recipe={self.symmetric}), or " if self.symmetric else ""
         return (
@@ -57,7 +57,7 @@ def explained(findings: Sequence[Finding], differing: Sequence[Finding], runtime
             one,
             layer=one.layer or (found.layer if found else ""),
             cause="; ".join(filter(None, (*told, one.cause))),
-            remedy=runtimes.remedy if runtimes.differ else one.remedy,
+            fix=runtimes.fix if runtimes.differ else one.fix,
         )
         if one.severity is Severity.ERROR
         else one
@@ -72,5 +72,5 @@ def crashed(finding: Finding, runtimes: Runtimes, runs_float: bool, stored: str)
     told = f"the float model runs there: what crashes is how this one is stored ({stored})"
     cause = "; ".join(filter(None, (told, runtimes.told)))
     log = f"; {finding.cause}" if finding.cause else ""
-    remedy = dataclasses.replace(runtimes, symmetric="").remedy if runtimes.differ else finding.remedy
-    return dataclasses.replace(finding, cause=cause + log, remedy=remedy)
+    fix = dataclasses.replace(runtimes, symmetric="").fix if runtimes.differ else finding.fix
+    return dataclasses.replace(finding, cause=cause + log, fix=fix)

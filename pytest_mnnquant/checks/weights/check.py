@@ -36,13 +36,13 @@ def check_weights(
     vectors = _vector_errors(base, model, match)
     counts = {layer.name: layer.weight_count for layer, _ in match.pairs}
     others = sorted((error for error in errors if error.is_other), key=lambda error: -counts[error.layer])
-    cause, remedy = _cause(len(others), len(errors), older_by_days)
+    cause, fix = _cause(len(others), len(errors), older_by_days)
     findings += [
         Finding(
             "MNQ410",
             f"its weights are not the source's: SQNR {error.measured:.1f} dB, rounding gives {error.expected:.1f} dB",
             error.layer,
-            *(_own_cause(error, base, model, match) or (cause, remedy)),
+            *(_own_cause(error, base, model, match) or (cause, fix)),
         )
         for error in others
     ]
@@ -96,7 +96,7 @@ def _channels(error: WeightError) -> list[Finding]:
                 f"its steps are {error.coarseness:.1f} times as coarse as its weights need, {_COARSE:g} allowed",
                 error.layer,
                 cause="the scales were made for larger weights than these",
-                remedy="calibrate this source again, and convert with the params file that this writes",
+                fix="calibrate this source again, and convert with the params file that this writes",
             )
         )
     return found
@@ -133,7 +133,7 @@ def _clipping(error: WeightError) -> tuple[str, str]:
 
 
 def _cause(others: int, compared: int, older_by_days: float | None) -> tuple[str, str]:
-    remedy = (
+    fix = (
         "convert and quantize this source again; delete the old output first, since MNN's converter leaves it there "
         "when it fails"
     )
@@ -141,10 +141,10 @@ def _cause(others: int, compared: int, older_by_days: float | None) -> tuple[str
         age = f"{older_by_days:.1f} days" if older_by_days >= 1 else f"{older_by_days * 24 * 60:.0f} minutes"
         return (
             f"every layer has other weights and the file is {age} older than the source: it is a stale output",
-            remedy,
+            fix,
         )
     if others == compared:
-        return "every layer has other weights: the file was made from another training of this network", remedy
+        return "every layer has other weights: the file was made from another training of this network", fix
     return "", "convert and quantize this source again"
 
 
@@ -166,8 +166,8 @@ def _dropped_blocks(match: Match, block: int) -> list[Finding]:
     for layer, weights in could:
         has = "one a channel" if weights.block is None else f"one for {weights.block} weights"
         message = f"its scales are {has}, one for {block} weights was asked"
-        remedy = f"convert again with --weightQuantBlock {block}"
-        findings.append(Finding("MNQ414", message, layer.name, remedy=remedy))
+        fix = f"convert again with --weightQuantBlock {block}"
+        findings.append(Finding("MNQ414", message, layer.name, fix=fix))
     impossible = [layer for layer, weights in dropped if (layer, weights) not in could]
     if impossible:
         findings.append(_unblocked(impossible, block, is_nowhere=len(dropped) == len(layers) and not could))
@@ -182,8 +182,8 @@ def _unblocked(layers: list[Op], block: int, is_nowhere: bool) -> Finding:
         layers[0].name,
         cause=f"MNN blocks 1x1 kernels and Linear layers whose input channels {block} divides, in multiples of 16, and "
         "no others",
-        remedy="ask for a block that divides the input channels, or for none" if is_nowhere else "",
-        softened=not is_nowhere,
+        fix="ask for a block that divides the input channels, or for none" if is_nowhere else "",
+        as_warning=not is_nowhere,
     )
 
 
@@ -193,7 +193,7 @@ def _contradiction(difference: Difference) -> Finding:
         difference.text,
         difference.operator,
         cause="MNN's tools write both from one number: the file was changed after it was made",
-        remedy="convert and quantize this source again",
+        fix="convert and quantize this source again",
     )
 
 
@@ -204,7 +204,7 @@ def _impossible(difference: Difference) -> Finding:
         difference.operator,
         cause="no data give such a range: feature_clamp_value below 1 in mnnquant's configuration, or calibration on "
         "memory that was never filled (samples that are missing or can't be read)",
-        remedy="calibrate again with feature_clamp_value 127, and look at the values that are fed",
+        fix="calibrate again with feature_clamp_value 127, and look at the values that are fed",
     )
 
 
@@ -215,12 +215,12 @@ def _other_forms(base: Model, model: Model, match: Match, recipe: Recipe) -> lis
         weights = stored.weights[0]
         if weights.storage is not Storage.INTEGER or not weights.intact:
             continue
-        remedy = f"convert again with exactly: {' '.join(recipe.flags)} (MNN ignores flags it does not know)"
+        fix = f"convert again with exactly: {' '.join(recipe.flags)} (MNN ignores flags it does not know)"
         if recipe.half_scales and not weights.half_scales:
-            found.append(Finding("MNQ415", "its scales are 32-bit floats, 16 bits were asked", layer.name, "", remedy))
+            found.append(Finding("MNQ415", "its scales are 32-bit floats, 16 bits were asked", layer.name, "", fix))
         elif recipe.hqq and (why := _not_hqq(base, layer, model, stored)):
             cause = "MNN's converter drops --hqq where weights are symmetric, and ignores other spellings of it"
-            found.append(Finding("MNQ415", f"its scales {why}, HQQ was asked", layer.name, cause, remedy))
+            found.append(Finding("MNQ415", f"its scales {why}, HQQ was asked", layer.name, cause, fix))
     return found
 
 

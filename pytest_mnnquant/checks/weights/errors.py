@@ -101,10 +101,10 @@ def _not_held(model: Model, layer: Op, stored: Op, count: int) -> Finding:
             "its scales or minima are infinite or no numbers",
             layer.name,
             cause="16-bit floats hold no more than 65,504" if is_half else "",
-            remedy="convert without --weightQuantScaleBits 16" if is_half else "convert and quantize this source again",
+            fix="convert without --weightQuantScaleBits 16" if is_half else "convert and quantize this source again",
         )
     message = f"it does not hold the {count} finite weights of the source"
-    return Finding("MNQ403", message, layer.name, remedy="convert and quantize this source again")
+    return Finding("MNQ403", message, layer.name, fix="convert and quantize this source again")
 
 
 def _scales(model: Model, stored: Op) -> npt.NDArray[np.float32]:

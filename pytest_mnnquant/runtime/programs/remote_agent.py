@@ -40,7 +40,7 @@ RUNNING = "running"
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-class Courier:
+class RemoteAgent:
     """What happens at the far end, in a folder of its own: one thread listens, one watches, the main one works."""
 
     def __init__(self, folder: Path) -> None:
@@ -215,7 +215,7 @@ def main() -> NoReturn:
         folder = Path(tempfile.mkdtemp(prefix="mnnquant-", dir=room))
         child = os.fork()
         if child == 0:
-            courier = Courier(folder)
+            courier = RemoteAgent(folder)
     except OSError as error:
         greet(failed=str(error))
         os._exit(1)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mnnquant.checks.accuracy.causes import Suspects
+from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
@@ -103,7 +103,7 @@ def test_a_limit_that_was_asked_is_not_dropped_for_labels_that_do_not_fit(asked:
     (finding,) = result.findings
     assert finding.code == "MNQ721"
     assert finding.message.startswith(f"{named} can't be judged: the labels (int64, shape [100], 1 to 5)")
-    assert "counted from 0" in finding.remedy
+    assert "counted from 0" in finding.fix
 
 
 def test_an_output_of_class_numbers_is_judged_by_its_labels() -> None:
@@ -183,12 +183,12 @@ def test_nothing_compared_is_a_failure() -> None:
 
 
 def test_a_drifted_model_is_named_as_the_cause() -> None:
-    (finding,) = check(evidence(wrong(50), suspects=Suspects(drift=2.5))).findings
+    (finding,) = check(evidence(wrong(50), suspects=KnownCauses(drift=2.5))).findings
     assert "2.50 standard deviations" in finding.cause
-    assert "eval mode" in finding.remedy
-    (finding,) = check(evidence(wrong(50), suspects=Suspects(drift=0.1))).findings
+    assert "eval mode" in finding.fix
+    (finding,) = check(evidence(wrong(50), suspects=KnownCauses(drift=0.1))).findings
     assert finding.cause == ""
-    (finding,) = check(evidence(wrong(50), suspects=Suspects(clamping=("/Add_3",)))).findings
+    (finding,) = check(evidence(wrong(50), suspects=KnownCauses(clamping=("/Add_3",)))).findings
     assert "/Add_3" in finding.cause
 
 

@@ -59,10 +59,10 @@ def test_what_gives_up_more_is_told_as_that() -> None:
 
 
 def test_the_remedy_of_a_lost_accuracy_becomes_what_was_found() -> None:
-    findings = [Finding("MNQ701", "worse", remedy="use more bits"), Finding("MNQ710", "pools", remedy="nothing")]
+    findings = [Finding("MNQ701", "worse", fix="use more bits"), Finding("MNQ710", "pools", fix="nothing")]
     result = with_search(judge("accuracy", findings, {}), Search((proposal("--mnn-recipe=w8"),), 1.0, True))
-    assert result.findings[0].remedy.startswith("tried, and it passes: --mnn-recipe=w8")
-    assert result.findings[1].remedy == "nothing"
+    assert result.findings[0].fix.startswith("tried, and it passes: --mnn-recipe=w8")
+    assert result.findings[1].fix == "nothing"
     assert result.metrics["tried"][0]["options"] == ["--mnn-recipe=w8"]
 
 

@@ -123,7 +123,7 @@ def test_few_samples_are_told_with_what_the_ranges_move_by() -> None:
     assert (
         f"4 samples; 100 to 1,000 are advised. Drawn again, ranges move by up to {moved.worst:.0%}" in finding.message
     )
-    assert "96 more samples" in finding.remedy
+    assert "96 more samples" in finding.fix
     assert "move" not in only(check(samples=1, ranges=batches(1)), "MNQ510").message
     assert check(samples=100).findings == ()
 
@@ -140,9 +140,9 @@ def test_one_outlier_among_many_batches_has_not_converged() -> None:
     assert result.outcome == PASSED
     finding = only(result, "MNQ511")
     assert "tensor '2'" in finding.message
-    assert "give 200 more samples" in finding.remedy
+    assert "give 200 more samples" in finding.fix
     assert check(ranges=ranges, observer="percentile99.99").findings == ()  # it does not look at single values
-    assert check(ranges=ranges, samples=2000).findings[0].remedy.startswith("look for odd samples")
+    assert check(ranges=ranges, samples=2000).findings[0].fix.startswith("look for odd samples")
 
 
 def test_a_blank_first_batch_dominates_a_moving_average_only() -> None:
@@ -263,10 +263,10 @@ def test_a_ruined_tensor_fails_and_names_its_layer() -> None:
     assert finding.layer == "e's"
     assert "60.0% of their energy are clipped: the values span 0 to 4, its codes hold 0 to 1" in finding.message
     assert "calibration saw 0 to 1 only" in finding.cause
-    assert "like those that the model will meet" in finding.remedy
+    assert "like those that the model will meet" in finding.fix
     wide = check(tensors=(*FIT, bad), ranges={**batches(), "e": np.array([[0.0, 4.0]] * 10)})
     assert "cut on purpose" in only(wide, "MNQ540").cause
-    assert "min-max" in only(wide, "MNQ540").remedy
+    assert "min-max" in only(wide, "MNQ540").fix
 
 
 def test_one_tensor_clipped_a_little_is_a_warning_and_several_fail() -> None:

@@ -145,15 +145,15 @@ def judged(exported: float, converted: float, whole: float) -> Result:
     ids=["export", "conversion", "both", "neither alone"],
 )
 def test_the_step_that_broke_an_output_is_accused_and_no_other(
-    exported: float, converted: float, whole: float, code: str, cause: str, remedy: str
+    exported: float, converted: float, whole: float, code: str, cause: str, fix: str
 ) -> None:
     result = judged(exported, converted, whole)
     assert codes(result) == [code]
     (finding,) = result.findings
     assert "'y'" in finding.message
     assert cause in finding.cause
-    assert remedy in finding.remedy
-    assert "before anything is quantized" in finding.remedy
+    assert fix in finding.fix
+    assert "before anything is quantized" in finding.fix
 
 
 def test_each_output_has_its_own_culprit() -> None:
@@ -190,7 +190,7 @@ def test_an_onnx_source_has_one_step_to_blame() -> None:
     result = check(proof={"y": off(0.3)}, chain=(Step(ONNX, FLOAT_MNN, {"y": off(0.3)}),))
     assert codes(result) == ["MNQ110"]
     assert "the source is the ONNX model itself" in result.findings[0].cause
-    assert "--mnn-exporter" not in result.findings[0].remedy
+    assert "--mnn-exporter" not in result.findings[0].fix
 
 
 def test_without_onnxruntime_either_step_may_have_done_it() -> None:

@@ -42,12 +42,12 @@ def explain(
 
 
 def test_a_misnamed_entry_is_the_cause_with_both_names() -> None:
-    cause, remedy = explain(params=ParamsEvidence(PATH, APPLIED, misnamed=(Misnamed(ENTRY, LAYER),)))
+    cause, fix = explain(params=ParamsEvidence(PATH, APPLIED, misnamed=(Misnamed(ENTRY, LAYER),)))
     assert "'wrong:out'" in cause
     assert "'conv:out'" in cause
-    assert "'wrong:out'" in remedy
+    assert "'wrong:out'" in fix
     repaired = ParamsEvidence(PATH, APPLIED, misnamed=(Misnamed(ENTRY, LAYER),), repaired=Path("my repaired.bin"))
-    where, command = repaired.mend(ENTRY.name).splitlines()
+    where, command = repaired.fix_for(ENTRY.name).splitlines()
     assert "made on this machine" in where
     assert shlex.split(command)[:2] == ["pytest-mnnquant", "convert"]
     assert shlex.split(command)[-2:] == ["--compressionParamsFile", "my repaired.bin"]
@@ -61,9 +61,9 @@ def test_a_guide_is_the_cause() -> None:
 
 
 def test_an_unlisted_layer_is_told_as_such() -> None:
-    cause, remedy = explain(params=ParamsEvidence(PATH, APPLIED, unlisted=(LAYER,)))
+    cause, fix = explain(params=ParamsEvidence(PATH, APPLIED, unlisted=(LAYER,)))
     assert "no entry" in cause
-    assert "--mnn-skip-layer 'conv'" in remedy
+    assert "--mnn-skip-layer 'conv'" in fix
 
 
 def test_params_that_were_never_read_missing_or_unreadable_are_the_cause() -> None:
@@ -78,16 +78,16 @@ def test_weight_only_bits_in_place_of_int8_are_told() -> None:
 
 @pytest.mark.parametrize("recipe", ["int8", "w8", "w4"])
 def test_fp16_keeps_integers_away(recipe: str) -> None:
-    cause, remedy = explain(with_weights(LAYER, **FP16), recipe)
+    cause, fix = explain(with_weights(LAYER, **FP16), recipe)
     assert "--fp16" in cause
-    assert "convert without --fp16" in remedy
+    assert "convert without --fp16" in fix
 
 
 @pytest.mark.parametrize(("recipe", "stored", "bits"), [("w8", W4, 4), ("w4", W8, 8)])
 def test_other_bits_are_told(recipe: str, stored: dict[str, Any], bits: int) -> None:
-    cause, remedy = explain(with_weights(LAYER, **stored), recipe)
+    cause, fix = explain(with_weights(LAYER, **stored), recipe)
     assert f"--weightQuantBits {bits}" in cause
-    assert f"--weightQuantBits {RECIPES[recipe].bits}" in remedy
+    assert f"--weightQuantBits {RECIPES[recipe].bits}" in fix
 
 
 @pytest.mark.parametrize("recipe", ["int8", "w8", "fp16"])
@@ -98,14 +98,14 @@ def test_a_file_in_which_nothing_is_quantized_is_told_whole(recipe: str) -> None
 
 def test_tables_and_loop_bodies_stay_float_in_mnn() -> None:
     table = layer("table", (50, 12), kind="Const")
-    cause, remedy = explain(table, of=table, recipe="w8")
+    cause, fix = explain(table, of=table, recipe="w8")
     assert "tables and matrices" in cause
-    assert "--mnn-skip-layer 'table'" in remedy
+    assert "--mnn-skip-layer 'table'" in fix
     places = {"gives no trace": layer("inside", subgraph="body"), "no int8 form": layer("up", kind="Deconvolution")}
     for why, op in places.items():
-        cause, remedy = explain(op, of=op)
+        cause, fix = explain(op, of=op)
         assert why in cause
-        assert "--mnn-recipe=int8+w8" in remedy
+        assert "--mnn-recipe=int8+w8" in fix
 
 
 def test_a_layer_that_is_gone_is_left_to_the_conversion_check() -> None:
@@ -116,6 +116,6 @@ def test_what_the_evidence_does_not_show_is_not_claimed() -> None:
     """Params that were read and name the layer, which is float all the same."""
     entry = dataclasses.replace(ENTRY, output=ActivationParams("conv:out", 1.0))
     bound = ParamsEvidence(PATH, Params((entry,), uuid="uuid-1"), bound=((entry, LAYER),))
-    cause, remedy = explain(params=bound, others=(as_int8(layer("other")),))
+    cause, fix = explain(params=bound, others=(as_int8(layer("other")),))
     assert cause == ""
-    assert "--compressionParamsFile" in remedy
+    assert "--compressionParamsFile" in fix

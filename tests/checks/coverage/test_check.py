@@ -44,7 +44,7 @@ def test_a_large_layer_left_float_fails_by_name_with_its_share_and_cause() -> No
     assert finding.layer == "big"
     assert "float32" in finding.message
     assert "100%" in finding.message
-    assert (finding.cause, finding.remedy) == ("why big", "how")
+    assert (finding.cause, finding.fix) == ("why big", "how")
     assert result.metrics["coverage"] < 0.01
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mnnquant.checks.target.check import ElsewhereEvidence, OpDifference, Scales, check_elsewhere, differences
+from pytest_mnnquant.checks.target.check import OpDifference, Scales, TargetEvidence, check_elsewhere, differences
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
 from pytest_mnnquant.runtime.operator_outputs import Ran, Which
 
@@ -24,8 +24,8 @@ def moved(values: Array, steps: float, count: int = 1) -> Array:
     return values
 
 
-def evidence(there: Array, operators: list[OpDifference] | None = None, **more: Any) -> ElsewhereEvidence:
-    return ElsewhereEvidence("board", {"y": CODES}, {"y": there}, {"y": STEP}, operators, **more)
+def evidence(there: Array, operators: list[OpDifference] | None = None, **more: Any) -> TargetEvidence:
+    return TargetEvidence("board", {"y": CODES}, {"y": there}, {"y": STEP}, operators, **more)
 
 
 def off(name: str, steps: float, moves: float | None = None) -> OpDifference:
@@ -107,12 +107,12 @@ def test_shapes_and_numbers_that_are_none(there: Array, steps: float) -> None:
 
 def test_float_outputs_are_counted_in_steps_of_8_bits() -> None:
     here = {"y": np.linspace(0, 255, 256, dtype=np.float32)}
-    found = ElsewhereEvidence("board", here, {"y": here["y"] + np.float32(0.001)}, {})
+    found = TargetEvidence("board", here, {"y": here["y"] + np.float32(0.001)}, {})
     assert found.steps["y"] == pytest.approx(0.001, rel=0.05)
-    integers = ElsewhereEvidence("board", {"y": np.arange(4)}, {"y": np.array([0, 1, 2, 9])}, {})
+    integers = TargetEvidence("board", {"y": np.arange(4)}, {"y": np.array([0, 1, 2, 9])}, {})
     assert integers.steps == {"y": 1.0}
     both_infinite = {"y": np.array([np.inf, np.nan, 1.0], np.float32)}
-    assert ElsewhereEvidence("board", both_infinite, both_infinite, {}).steps == {"y": 0.0}
+    assert TargetEvidence("board", both_infinite, both_infinite, {}).steps == {"y": 0.0}
 
 
 POOL = Which("pool", "Pooling", 0)

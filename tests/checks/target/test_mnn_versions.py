@@ -9,10 +9,10 @@ from pytest_mnnquant.findings.finding import Finding
 
 OLD = Runtimes("3.0.0", "3.6.1", "3.6.1", "w8-sym")
 SAME = Runtimes("3.6.1", "3.6.1", "3.2.0")
-LOST = Finding("MNQ701", "top-1 falls", cause="too coarse", remedy="--mnn-suggest")
+LOST = Finding("MNQ701", "top-1 falls", cause="too coarse", fix="--mnn-suggest")
 FEW = Finding("MNQ730", "few samples", cause="few")
 OTHERWISE = Finding("MNQ740", "conv is off", "conv")
-CRASH = Finding("MNQ620", "the runner crashed with SIGFPE", cause="last lines of its log:\nboom", remedy="target check")
+CRASH = Finding("MNQ620", "the runner crashed with SIGFPE", cause="last lines of its log:\nboom", fix="target check")
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_is_lost_there_alone_names_the_operator_the_runtime_and_what_to_do(
     assert lost.cause == (
         f"here the check finds no such fault; {OLD.told}; conv computes otherwise there (MNQ740); too coarse"
     )
-    assert lost.remedy == (
+    assert lost.fix == (
         "ship MNN 3.6.1 with the app; or, for apps that have MNN 3.0.0, take symmetric weights (--mnn-recipe=w8-sym), "
         "or another recipe: one that passes on this target is right for them"
     )
@@ -43,7 +43,7 @@ def test_what_is_lost_there_alone_names_the_operator_the_runtime_and_what_to_do(
 
 def test_the_same_mnn_has_no_part_in_it() -> None:
     (lost,) = explained([LOST], [], SAME)
-    assert (lost.layer, lost.cause, lost.remedy) == (
+    assert (lost.layer, lost.cause, lost.fix) == (
         "",
         "here the check finds no such fault; too coarse",
         "--mnn-suggest",
@@ -57,5 +57,5 @@ def test_a_crash_of_what_is_stored_otherwise() -> None:
         f"the float model runs there: what crashes is how this one is stored (w8 with 16-bit scales); {OLD.told}; "
         f"{CRASH.cause}"
     )
-    assert "MNN 3.0.0, take another recipe" in found.remedy
-    assert crashed(CRASH, SAME, True, "w8").remedy == CRASH.remedy
+    assert "MNN 3.0.0, take another recipe" in found.fix
+    assert crashed(CRASH, SAME, True, "w8").fix == CRASH.fix

@@ -257,11 +257,11 @@ def test_a_block_that_was_dropped_is_named_where_mnn_could_have_given_it(worksho
     match = match_layers(digits.model, workshop.quantized(digits.model, *flags))
     model = workshop.quantized(digits.model, *flags)
     result = check_weights(digits.model, model, match_layers(digits.model, model), None, recipe_named("w8b32"))
-    errors = [item for item in result.findings if not item.softened]
+    errors = [item for item in result.findings if not item.as_warning]
     linear = [layer.name for layer, _ in match.pairs if layer.shape[2:] == (1, 1) and layer.shape[1] % 32 == 0]
     assert [(item.code, item.layer) for item in errors] == [("MNQ414", name) for name in linear]
     assert linear
-    assert [item.code for item in result.findings if item.softened] == ["MNQ414"]  # The 3x3 kernels, which MNN can't.
+    assert [item.code for item in result.findings if item.as_warning] == ["MNQ414"]  # The 3x3 kernels, which MNN can't.
     blocked = workshop.quantized(digits.model, *flags, "--weightQuantBlock", "32")
     assert (
         check_weights(digits.model, blocked, match_layers(digits.model, blocked), None, recipe_named("w8b32")).outcome
