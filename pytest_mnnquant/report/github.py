@@ -57,7 +57,7 @@ def _command(kind: str, one: Told, name: str, file: str | None) -> str:
     layer = f"{finding['layer']}: " if finding["layer"] else ""
     parts = [f"{name} {one.label} {one.check}: ".lstrip() + layer + finding["message"]]
     parts += [f"why: {finding['cause']}"] if finding["cause"] else []
-    parts += [f"fix: {finding['fix']}"] if finding["remedy"] else []
+    parts += [f"fix: {finding['remedy']}"] if finding["remedy"] else []
     parts.append(f"more: pytest-mnnquant explain {finding['code']}")
     place = _in_workspace(file)
     properties = ([f"file={_property(place)}"] if place else []) + [

@@ -61,7 +61,7 @@ def test_a_tolerance_left_out_is_the_usual_one_and_null_compares_nothing() -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "told", "remedy"),
+    ("text", "told", "fix"),
     [
         ("{\n<<<<<<< ours\n}", "line 2 holds a merge conflict", "either side"),
         ("{}\n=======\n", "line 2 holds a merge conflict", "either side"),

@@ -135,7 +135,7 @@ def judged(exported: float, converted: float, whole: float) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("exported", "converted", "whole", "code", "cause", "remedy"),
+    ("exported", "converted", "whole", "code", "cause", "fix"),
     [
         (0.2, 1e-6, 0.2, "MNQ112", "the exporter did it", "--mnn-exporter"),
         (1e-6, 0.2, 0.2, "MNQ110", "MNN's converter or its operators did it; the export is right", "report the ONNX"),
