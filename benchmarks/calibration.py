@@ -38,11 +38,11 @@ from pytest_mnnquant.evidence.source import SourceUnderTest, Unusable
 from pytest_mnnquant.evidence.variant import variant_under_test
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.quantize.calibration import int8_layers
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.propagation import carried, watched_ops
 from pytest_mnnquant.quantize.ranges import calibrate_torch
 from pytest_mnnquant.quantize.tensor_binding import bind
+from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.pytorch import as_tensors

@@ -22,8 +22,9 @@ from typing import Final
 from corpus_nets import NETS, SAMPLES, arrays, write_tflite
 
 from pytest_mnnquant.mnnfile.model import read_model
-from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params
+from pytest_mnnquant.quantize.calibration import Range, make_params, save_params
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
+from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.sources.data import as_dataset
 from pytest_mnnquant.sources.pytorch import export
 

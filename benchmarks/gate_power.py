@@ -38,8 +38,9 @@ from pytest_mnnquant.cache.store import Store  # noqa: E402
 from pytest_mnnquant.config.settings import model_settings  # noqa: E402
 from pytest_mnnquant.evidence.source import SourceUnderTest  # noqa: E402
 from pytest_mnnquant.evidence.variant import variant_under_test  # noqa: E402
+from pytest_mnnquant.measurements.timing import PairedTimes, TimingSettings  # noqa: E402
 from pytest_mnnquant.mnnfile.model import Model, read_model  # noqa: E402
-from pytest_mnnquant.runtime.timing import PairedTimes, TimingSettings, paired_times  # noqa: E402
+from pytest_mnnquant.runtime.timing import paired_times  # noqa: E402
 from pytest_mnnquant.sources.spec import Spec  # noqa: E402
 from pytest_mnnquant.statistics.paired_ratio import paired_ratio  # noqa: E402
 

@@ -30,11 +30,11 @@ from architectures import ARCHITECTURES, Architecture
 from torch import Tensor, nn
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.check_names import CHECKS
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.recipes.recipe import recipe_named

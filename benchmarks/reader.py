@@ -22,12 +22,12 @@ import torch
 
 from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.cli.inspect import inspection
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.float_model import export_float
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.jobs import run_job
-from pytest_mnnquant.sources.data import Dataset
 
 ROUNDS = 5
 

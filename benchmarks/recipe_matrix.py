@@ -25,11 +25,11 @@ from architectures import ARCHITECTURES, Architecture
 from matrix_page import Cell, Rows, optional_versions, render
 
 from pytest_mnnquant.cache.store import Store, versions
-from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.check_names import CHECKS
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, Finding, Result
 from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.metrics.agreement import agreement

@@ -19,13 +19,13 @@ from architectures import Architecture
 from torch import Tensor, nn
 
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, read_params, write_params
 from pytest_mnnquant.quantize.float_model import export_float
 from pytest_mnnquant.quantize.quantizers import FLOAT, MADE, PARAMS_NAME
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import convert
-from pytest_mnnquant.sources.data import Dataset
 
 TIMEOUT: Final = 120.0
 _EXPORTED: Final = 64

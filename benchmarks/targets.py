@@ -30,8 +30,8 @@ from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.target_variant import on_target
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import Result
+from pytest_mnnquant.measurements.timing import LOW, TimingSettings
 from pytest_mnnquant.recipes.recipe import MODES, recipe_named
-from pytest_mnnquant.runtime.timing import LOW, TimingSettings
 from pytest_mnnquant.targets.emulator import CPUS, NAME
 from pytest_mnnquant.targets.parse import target_named
 from pytest_mnnquant.targets.target import Target

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, export_float, prepare
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import convert
-from pytest_mnnquant.sources.data import Dataset, as_dataset
+from pytest_mnnquant.sources.data import as_dataset
 from pytest_mnnquant.sources.pytorch import digest, input_names
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.browser import Page, browse

@@ -19,7 +19,8 @@ from torch import nn
 
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right, write_exact_copy
-from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params
+from pytest_mnnquant.quantize.calibration import Range, make_params, save_params
+from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.runtime.inference import run, tensor_ranges
 from tests.conftest import ROOT, TIMEOUT, Workshop
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
+from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES
 
 ROOT = Path(__file__).resolve().parent.parent

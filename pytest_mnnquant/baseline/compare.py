@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from pytest_mnnquant.baseline.entry import Entry
-from pytest_mnnquant.checks import BASELINE
+from pytest_mnnquant.findings.check_names import BASELINE
 from pytest_mnnquant.findings.figures import NUMBERS, Figures
 from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.statistics.paired_ratio import FEWEST_TO_JUDGE, PairedRatio

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.measurements.run import TracedOp
 from pytest_mnnquant.mnnfile.structure import CASTS
 from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
-from pytest_mnnquant.runtime.inference import TracedOp
 
 #: Why a net whose BatchNorms are not folded is ruined in int8, and what to do; measured on x86 and on ARM, MNN 3.6.1.
 INT8_SCALE = (

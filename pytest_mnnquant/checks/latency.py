@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.measurements.host import Host
+from pytest_mnnquant.measurements.timing import OpTime, PairedTimes
 from pytest_mnnquant.mnnfile.structure import CASTS
-from pytest_mnnquant.runtime.host import Host
-from pytest_mnnquant.runtime.timing import OpTime, PairedTimes
 from pytest_mnnquant.statistics.paired_ratio import FEWEST_TO_JUDGE, PairedRatio, paired_ratio
 
 _NAMED: Final = 3

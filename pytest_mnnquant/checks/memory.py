@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pytest_mnnquant.findings.finding import Finding, Result, judge
-from pytest_mnnquant.runtime.timing import LOW, NORMAL, MemoryUse
+from pytest_mnnquant.measurements.timing import LOW, NORMAL, MemoryUse
 
 # Weights that were made float at loading leave the session as large as the float model's.
 _HELD: Final = 0.9

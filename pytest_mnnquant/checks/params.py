@@ -14,7 +14,7 @@ from pytest_mnnquant.mnnfile.entries import bind_by_name, bind_by_weights
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import BadModel, Model, Op
 from pytest_mnnquant.mnnfile.params import LayerParams, Params
-from pytest_mnnquant.quantize.calibration import can_compute
+from pytest_mnnquant.recipes.mnn_support import can_compute
 
 _SCALE_TOLERANCE = 1e-4
 

@@ -6,11 +6,12 @@ import math
 from typing import Final
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
+from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.quantize.calibration import can_compute
-from pytest_mnnquant.recipes.recipe import Recipe, can_block, recipe_named
+from pytest_mnnquant.recipes.mnn_support import can_block, can_compute
+from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
 
 TOLERANCE: Final = 0.03
 # Bytes of flatbuffer tables that a quantized layer adds, measured on MNN 3.6.1 (benchmarks/size_prediction.py):
@@ -23,13 +24,6 @@ _SLACK: Final = 96
 _FEWEST: Final = 4
 # What mnnquant adds to a file once.
 _FILE_SLACK: Final = 96
-
-
-def size_text(ratio: float | None) -> str:
-    """How much smaller a file got, or larger. `ratio` is the bytes before by those after."""
-    if not ratio:
-        return "-"
-    return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x LARGER"
 
 
 def expected_layer_bytes(layer: Op, recipe: Recipe) -> int:

@@ -19,12 +19,13 @@ from pytest_mnnquant.cli.convert_arguments import unwritable
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.cli.verify import Asked, judged
 from pytest_mnnquant.findings.finding import Result
+from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import place
-from pytest_mnnquant.runtime.inference import Run, run
+from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
 

@@ -13,7 +13,7 @@ from pytest_mnnquant.cli.mnnconvert_flags import FLAGS, Refused, Role, read_flag
 from pytest_mnnquant.cli.source_formats import wrong_content
 from pytest_mnnquant.cli.verify import Asked, judged
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.recipes.recipe import can_block
+from pytest_mnnquant.recipes.mnn_support import can_block
 from pytest_mnnquant.runtime.convert import known_flags, place, printed, run_converter
 
 Say = Callable[[str], None]

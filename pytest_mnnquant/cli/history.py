@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.cli.history_text import history_text, plot_text
+from pytest_mnnquant.findings.figures import NUMBERS
 from pytest_mnnquant.history.as_json import OF_FIGURES, history_json
 from pytest_mnnquant.history.series import VariantHistory, histories
 from pytest_mnnquant.history.storage import read_runs, storage_folder
-from pytest_mnnquant.report.figures import NUMBERS
 from pytest_mnnquant.report.json_report import plain
 
 Tell = Callable[[str], None]

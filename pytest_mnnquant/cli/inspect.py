@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pytest_mnnquant.checks.size import size_text
+from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.metrics.agreement import sqnr_db
 from pytest_mnnquant.mnnfile.ledger import account
 from pytest_mnnquant.mnnfile.matching import match_layers

@@ -22,8 +22,9 @@ from pytest_mnnquant.checks.conversion.check import check_conversion
 from pytest_mnnquant.checks.coverage.causes import explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, coverage, layer_rows
 from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
-from pytest_mnnquant.checks.size import check_size, size_text
+from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights.check import check_weights
+from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result, judge
 from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.mnnfile.entries import repaired
@@ -31,8 +32,7 @@ from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import Params, write_params
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
-from pytest_mnnquant.quantize.calibration import can_compute
-from pytest_mnnquant.quantize.quantizers import is_skipped
+from pytest_mnnquant.recipes.mnn_support import can_compute, is_skipped
 from pytest_mnnquant.recipes.recipe import Recipe
 from pytest_mnnquant.report.failure import IN_REPORT, failure_text
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_mnnquant.checks.accuracy.limits import Named
 from pytest_mnnquant.config.options import BY_NAME
+from pytest_mnnquant.measurements.timing import LOW, NORMAL, TimingSettings
 from pytest_mnnquant.metrics.task import metric_named
-from pytest_mnnquant.runtime.timing import LOW, NORMAL, TimingSettings
 from pytest_mnnquant.targets.target import HOST, Target
 
 if TYPE_CHECKING:

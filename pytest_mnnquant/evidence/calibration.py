@@ -11,9 +11,9 @@ from pytest_mnnquant.checks.calibration.clipping import HeldOut, is_scale
 from pytest_mnnquant.checks.calibration.ranges import LEAST, Batches
 from pytest_mnnquant.checks.calibration.samples import subset
 from pytest_mnnquant.checks.coverage.check import LayerRow
+from pytest_mnnquant.measurements.calibration import Record
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.quantize.record import Record
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Grid, code_losses, tensor_ranges
 

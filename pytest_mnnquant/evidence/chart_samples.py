@@ -16,10 +16,10 @@ from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.calibration.samples import spread
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import BadModel, Op
 from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.runtime.inference import tensor_histograms, tensor_ranges
-from pytest_mnnquant.sources.data import Dataset
 
 BINS: Final = 48
 #: Bars are per so many values; one value in a bin shows.

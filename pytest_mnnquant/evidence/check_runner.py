@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.check import (
     AccuracyEvidence,
@@ -37,15 +36,16 @@ from pytest_mnnquant.evidence.accuracy_search import search
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable, why
 from pytest_mnnquant.evidence.target_variant import TargetVariant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.check_names import CHECKS
 from pytest_mnnquant.findings.finding import FAILED, PASSED, SKIPPED, Result, judge, skipped, without_ignored
 from pytest_mnnquant.findings.root_cause import STILL, with_root_causes
 from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, VARIANTS_FLOAT
+from pytest_mnnquant.measurements.timing import TimingSettings
 from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
-from pytest_mnnquant.quantize.calibration import can_compute
-from pytest_mnnquant.quantize.conversion_proof import FLOAT_MNN, VARIANTS_FLOAT
 from pytest_mnnquant.quantize.convert_twice import repeated
+from pytest_mnnquant.recipes.mnn_support import can_compute
 from pytest_mnnquant.recipes.recipe import Recipe
-from pytest_mnnquant.runtime.timing import TimingSettings
 from pytest_mnnquant.sources.metric import load_metric
 
 # Where the user set no limit: of 4 bits and fewer less is asked.

@@ -13,12 +13,12 @@ from pytest_mnnquant.checks.accuracy.layers import LayerLoss, Losses
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.task_metric import Compared
 from pytest_mnnquant.checks.calibration.samples import spread
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.layer_errors import LayerRun, layer_errors
-from pytest_mnnquant.sources.data import Dataset
 
 _SAMPLES: Final = 64
 # So many of the layers that add most error are quantized alone, to see what each costs.

@@ -16,11 +16,12 @@ from pytest_mnnquant.cache.store import Store, file_digest
 from pytest_mnnquant.checks.conversion.check import FLOAT_SOURCE
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.findings.finding import Finding
+from pytest_mnnquant.measurements.run import Run
+from pytest_mnnquant.measurements.timing import MemoryUse
 from pytest_mnnquant.mnnfile.model import BadModel, Model
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
-from pytest_mnnquant.runtime.inference import Run, run
+from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
-from pytest_mnnquant.runtime.timing import MemoryUse
 from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError, Spec
 from pytest_mnnquant.targets.target import TargetFailure
 

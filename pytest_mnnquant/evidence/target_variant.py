@@ -14,11 +14,11 @@ from pytest_mnnquant.checks.target.mnn_versions import Runtimes
 from pytest_mnnquant.evidence.operator_differences import compare_operators, output_scales
 from pytest_mnnquant.evidence.source import Unusable
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.measurements.host import Host
+from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.host import Host
-from pytest_mnnquant.runtime.inference import Run
 from pytest_mnnquant.runtime.jobs import CRASHED, NativeFailure
 from pytest_mnnquant.runtime.operator_outputs import LOOPS
 from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure, own_mnn

@@ -23,6 +23,10 @@ from pytest_mnnquant.evidence.calibration import calibration_evidence
 from pytest_mnnquant.evidence.layer_losses import layer_losses
 from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, file_json, why
 from pytest_mnnquant.findings.finding import Finding, Result
+from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.host import Host
+from pytest_mnnquant.measurements.run import Run
+from pytest_mnnquant.measurements.timing import MemoryUse, OpTime, PairedTimes, TimingSettings
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
@@ -31,22 +35,14 @@ from pytest_mnnquant.mnnfile.params import BadParams, DoubledParams, read_params
 from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.propagation import carried
-from pytest_mnnquant.quantize.quantizers import PARAMS_NAME, is_skipped
+from pytest_mnnquant.quantize.quantizers import PARAMS_NAME
 from pytest_mnnquant.quantize.variant import Variant, make_variant
+from pytest_mnnquant.recipes.mnn_support import is_skipped
 from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
-from pytest_mnnquant.runtime.host import Host, host_facts
-from pytest_mnnquant.runtime.inference import Run, Send, run
+from pytest_mnnquant.runtime.host import host_facts
+from pytest_mnnquant.runtime.inference import Send, run
 from pytest_mnnquant.runtime.jobs import run_job
-from pytest_mnnquant.runtime.timing import (
-    MemoryUse,
-    OpTime,
-    PairedTimes,
-    TimingSettings,
-    memory_use,
-    op_times,
-    paired_times,
-)
-from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.runtime.timing import memory_use, op_times, paired_times
 
 
 class VariantUnderTest:

@@ -50,3 +50,10 @@ def label_of(record: Mapping[str, Any]) -> str:
     """A variant's name, from a record of its recipe and mode, and of the target that it ran on."""
     label = f"{record['recipe']}[{record['mode']}]" if record.get("mode") else str(record["recipe"])
     return f"{label}@{record['target']}" if record.get("target") else label
+
+
+def size_text(ratio: float | None) -> str:
+    """How much smaller a file got, or larger. `ratio` is the bytes before by those after."""
+    if not ratio:
+        return "-"
+    return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x LARGER"

@@ -6,6 +6,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.findings.figures import NUMBERS
 from pytest_mnnquant.history.change_points import FEWEST
 from pytest_mnnquant.history.series import (
     NOISY,
@@ -20,7 +21,6 @@ from pytest_mnnquant.history.series import (
     machine_for,
 )
 from pytest_mnnquant.history.storage import read_runs
-from pytest_mnnquant.report.figures import NUMBERS
 
 #: What is told of each run.
 OF_FIGURES: Final = (

@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 from statistics import median
 from typing import Final
 
+from pytest_mnnquant.findings.figures import NUMBERS, Figures
 from pytest_mnnquant.history.change_points import EFFECT, EXACT_EFFECT, Found, Step, exact_steps, noisy_steps
 from pytest_mnnquant.history.storage import Machine, Run
-from pytest_mnnquant.report.figures import NUMBERS, Figures
 
 #: Figures that differ from run to run of the same files. The others are the same in every run on one machine.
 NOISY: Final = ("ratio",)

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_mnnquant.baseline.write import write_whole
+from pytest_mnnquant.cache.atomic_write import write_whole
 from pytest_mnnquant.findings.figures import REAL, WHOLE, Figures
 from pytest_mnnquant.findings.json_fields import BadField, mapping, numbers, text
 

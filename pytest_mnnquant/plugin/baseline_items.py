@@ -16,10 +16,10 @@ from pytest_mnnquant.baseline.entry import Entry, rounded
 from pytest_mnnquant.baseline.file import BadBaseline
 from pytest_mnnquant.baseline.models import BadArtifact, folder_of, kept_model
 from pytest_mnnquant.cache.store import versions
-from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, why
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, judge, skipped, without_ignored
 from pytest_mnnquant.findings.root_cause import with_root_causes

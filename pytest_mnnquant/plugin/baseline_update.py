@@ -16,12 +16,13 @@ from pytest_mnnquant.baseline.file import BadBaseline, Baseline
 from pytest_mnnquant.baseline.update import Changes, updated
 from pytest_mnnquant.baseline.write import update_file
 from pytest_mnnquant.cache.store import versions
-from pytest_mnnquant.checks import BASELINE
+from pytest_mnnquant.findings.check_names import BASELINE
+from pytest_mnnquant.findings.figures import label_of
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.plugin.baseline_items import chooses_variants, stale
 from pytest_mnnquant.plugin.session import session_of
-from pytest_mnnquant.report.figures import figures_of, label_of
+from pytest_mnnquant.report.figures import figures_of
 from pytest_mnnquant.report.json_report import build_report
 
 # Options that leave out items of the suite, by pytest's names of their values.

@@ -15,7 +15,7 @@ from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.check_runner import check, timing_of
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.finding import Finding, Result, judge, skipped
-from pytest_mnnquant.runtime.timing import PairedTimes
+from pytest_mnnquant.measurements.timing import PairedTimes
 
 # How it is said in pytest-benchmark's results who measured.
 _TIMER: Final = "perf_counter in a child process"

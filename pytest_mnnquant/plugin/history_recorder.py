@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import pytest
 
+from pytest_mnnquant.findings.figures import NUMBERS, Figures, label_of
 from pytest_mnnquant.history.storage import (
     DETACHED,
     KEY,
@@ -26,7 +27,6 @@ from pytest_mnnquant.history.storage import (
     part_of,
     write_run,
 )
-from pytest_mnnquant.report.figures import NUMBERS, Figures, label_of
 
 #: Seconds between two writes while the run goes on.
 _PAUSE: Final = 2.0

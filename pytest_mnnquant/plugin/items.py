@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.target_variant import TargetVariant, on_target
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.findings.root_cause import STILL
 from pytest_mnnquant.plugin import baseline_items, benchmark

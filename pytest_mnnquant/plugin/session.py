@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 import pytest
 
 from pytest_mnnquant.baseline.file import BadBaseline, Baseline, read_baseline
-from pytest_mnnquant.baseline.write import is_read_only
+from pytest_mnnquant.cache.atomic_write import is_read_only
 from pytest_mnnquant.cache.store import Store, of_one_run
-from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES, ON_DEVICE, ON_TARGET
 from pytest_mnnquant.config.loader import configured_names, model_spec, read_settings
 from pytest_mnnquant.config.options import of_ours
 from pytest_mnnquant.config.settings import ModelSettings, Settings
 from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES, ON_DEVICE, ON_TARGET
 from pytest_mnnquant.plugin.progress_line import Progress
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.report.files import renderer

@@ -17,7 +17,6 @@ from pytest_mnnquant.quantize.propagation import Carried
 _LOWEST, _HIGHEST = -127, 127
 CODES = _HIGHEST - _LOWEST
 _SMALLEST_SCALE = 1e-8
-_INT8_KINDS = ("Convolution", "ConvolutionDepthwise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +44,6 @@ class Range:
         scale = max((np.float32(high) - np.float32(low)) / np.float32(CODES), np.float32(_SMALLEST_SCALE))
         zero = np.rint(np.float32(-low) / scale + np.float32(_LOWEST))
         return float(scale), int(np.clip(zero, _LOWEST, _HIGHEST))
-
-
-def can_compute(op: Op) -> bool:
-    """Whether MNN can run this layer in int8 (with float weights or not), and its tensors can be watched.
-
-    Layers in the bodies of loops are not counted: MNN gives no trace of them (see `recurrent` for those of LSTMs).
-    """
-    return op.kind in _INT8_KINDS and len(op.inputs) == 1 and not op.subgraph
-
-
-def int8_layers(model: Model) -> tuple[Op, ...]:
-    """The layers that MNN can run in int8: convolutions and Linear layers of the main graph with float weights."""
-    return tuple(op for op in model.convolutions if can_compute(op))
 
 
 def settled(ranges: dict[int, Range], links: tuple[Carried, ...]) -> dict[int, Range]:

@@ -7,15 +7,16 @@ the exporter is not blamed for what the converter did, and quantization for neit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy.typing as npt
 
-from pytest_mnnquant.metrics.agreement import SAME, Agreement, agreement, is_same
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step
+from pytest_mnnquant.measurements.run import Run
+from pytest_mnnquant.metrics.agreement import Agreement, agreement, is_same
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.runtime.inference import Arrays, Run
+from pytest_mnnquant.runtime.inference import Arrays
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.onnxruntime import has_onnxruntime, run_onnx
 
@@ -23,22 +24,7 @@ Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
 #: Samples that a proof is made on.
 PROOF_SAMPLES: Final = 64
-PYTORCH: Final = "PyTorch"
-ONNX: Final = "ONNX"
-FLOAT_MNN: Final = "float .mnn"
-#: A variant may be quantized from another float model than the source's: see `Variant.base`.
-CALIBRATED: Final = "PyTorch, as calibrated"
-VARIANTS_FLOAT: Final = "float .mnn of the variant"
 NOT_INSTALLED: Final = "onnxruntime is not installed to run the ONNX model (pip install 'pytest-mnnquant[onnx]')"
-
-
-@dataclass(frozen=True)
-class Step:
-    """How well each output that `after` computes agrees with what `before`, which it was made from, computes."""
-
-    before: str
-    after: str
-    outputs: dict[str, Agreement]
 
 
 def by_name(model: Model, expected: Sequence[Array]) -> dict[str, Array]:
@@ -64,14 +50,6 @@ def _flat(array: Array) -> Array:
 def is_proven(proof: Mapping[str, Agreement]) -> bool:
     """Whether every output agrees to float rounding."""
     return all(is_same(item) for item in proof.values())
-
-
-def told(item: Agreement, whose: str) -> str:
-    """An output's figures in words, as "is off by ..."; `whose` it should have been."""
-    if item.equal is not None:
-        return f"has {item.equal:.1%} of {whose} integers"
-    cosine = "-" if item.cosine is None else format(item.cosine, ".4f")
-    return f"is off by {item.relative_error:.2g} of its range, {SAME:g} allowed (cosine {cosine})"
 
 
 def steps_from_pytorch(

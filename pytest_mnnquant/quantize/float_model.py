@@ -10,14 +10,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_mnnquant.cache.store import Store, file_digest
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, Step
+from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, read_model
 from pytest_mnnquant.quantize.conversion_proof import (
-    FLOAT_MNN,
-    ONNX,
     PROOF_SAMPLES,
     Array,
-    Step,
     by_name,
     compare,
     is_proven,
@@ -25,9 +25,9 @@ from pytest_mnnquant.quantize.conversion_proof import (
     steps_from_pytorch,
 )
 from pytest_mnnquant.quantize.convert_twice import convert_twice
-from pytest_mnnquant.runtime.inference import Run, run
+from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
-from pytest_mnnquant.sources.data import Dataset, as_dataset, load_data
+from pytest_mnnquant.sources.data import as_dataset, load_data
 from pytest_mnnquant.sources.images import Preprocess
 from pytest_mnnquant.sources.onnx_data import require_external_data, require_float
 from pytest_mnnquant.sources.spec import DataError, SourceError, Spec, call, load_module

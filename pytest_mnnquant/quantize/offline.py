@@ -15,11 +15,11 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import DataError, SourceError
 
 #: The inputs of one forward pass.

@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from pytest_mnnquant.measurements.calibration import Watched
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.params import BadParams, read_params
 from pytest_mnnquant.quantize.pipeline_child import KINDS
-from pytest_mnnquant.quantize.record import Watched
 from pytest_mnnquant.runtime.jobs import run_job, tail
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import SourceError, Spec, describe, parse_spec
 
 if TYPE_CHECKING:

@@ -45,8 +45,8 @@ def silence() -> None:
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Run the pipeline; the result has `raised` where it, or the model's source, is at fault."""
+    from pytest_mnnquant.measurements.dataset import Dataset
     from pytest_mnnquant.quantize.pipeline_monitor import Calibration, Watch
-    from pytest_mnnquant.sources.data import Dataset
     from pytest_mnnquant.sources.spec import SourceError, describe, load_module
 
     try:

@@ -17,10 +17,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from pytest_mnnquant.measurements.calibration import Watched
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.ranges import batchnorm_drift
-from pytest_mnnquant.quantize.record import Watched
 from pytest_mnnquant.runtime.inference import BATCH
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import as_tensors
 
 _MOVED: Final = 0.01  # a scale that changed by more has moved

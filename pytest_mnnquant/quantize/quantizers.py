@@ -15,10 +15,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from pytest_mnnquant.measurements.calibration import Record
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.entries import layers_of, repaired
-from pytest_mnnquant.mnnfile.model import Model, Op
+from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.params import LayerParams, Params, WeightParams, read_params, write_params
-from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params, settled
+from pytest_mnnquant.quantize.calibration import Range, make_params, save_params, settled
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.float_model import Choices, Prepared
 from pytest_mnnquant.quantize.observers import describe
@@ -26,10 +28,10 @@ from pytest_mnnquant.quantize.offline import quantize_offline
 from pytest_mnnquant.quantize.propagation import carried, watched_ops
 from pytest_mnnquant.quantize.ranges import Calibrated, calibrate_runtime
 from pytest_mnnquant.quantize.re_export import export_again
-from pytest_mnnquant.quantize.record import Record, save_record
+from pytest_mnnquant.quantize.record import save_record
+from pytest_mnnquant.recipes.mnn_support import int8_layers, is_skipped
 from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 from pytest_mnnquant.runtime.inference import BATCH
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import DataError, SourceError
 
 MADE: Final = "model.mnn"
@@ -53,12 +55,6 @@ class Job:
     def limits(self) -> dict[str, Any]:
         """How the source's model is run."""
         return {"timeout": self.choices.timeout, "batched": self.source.batched}
-
-
-def is_skipped(op: Op, patterns: tuple[str, ...], module: str = "") -> bool:
-    """Whether the user meant this layer to stay float: a glob matches its name, its output tensor or its module."""
-    names = (op.name, *op.output_names, *((module,) if module else ()))
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 # MNN's converter ----------------------------------------------------------------------------------------------------

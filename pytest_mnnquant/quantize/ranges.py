@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.calibration import Range
 from pytest_mnnquant.quantize.observers import BINS, NEEDS_HISTOGRAM, Histogram, observed
 from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
 from pytest_mnnquant.runtime.inference import tensor_histograms, tensor_ranges
-from pytest_mnnquant.sources.data import Dataset
 
 if TYPE_CHECKING:
     import torch

@@ -13,20 +13,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from pytest_mnnquant.measurements.conversion import CALIBRATED, VARIANTS_FLOAT, Step, told
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.conversion_proof import (
-    CALIBRATED,
-    PROOF_SAMPLES,
-    VARIANTS_FLOAT,
-    Step,
-    by_name,
-    compare,
-    told,
-)
+from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, by_name, compare
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, export_float
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import SourceError
 
 _PROOF: Final = "proof.json"

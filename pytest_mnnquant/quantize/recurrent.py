@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.calibration import Range
 from pytest_mnnquant.quantize.tensor_binding import moments
 from pytest_mnnquant.quantize.torch_ranges import BATCH
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import as_tensors, quiet
 
 

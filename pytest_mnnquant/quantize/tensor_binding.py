@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.torch_ranges import Exits, module_exits
 from pytest_mnnquant.quantize.torch_watch import Value
 from pytest_mnnquant.runtime.inference import tensor_values
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import as_tensors, quiet
 
 _PROBE_SAMPLES: Final = 4

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.observers import BINS, Histogram
 from pytest_mnnquant.quantize.torch_watch import See, Value, watched
 from pytest_mnnquant.runtime.progress import advance
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import as_tensors, quiet
 
 BATCH: Final = 32

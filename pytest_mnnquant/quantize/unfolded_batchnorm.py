@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.tensor_binding import Moments, moments
 from pytest_mnnquant.quantize.torch_watch import Value, watched
 from pytest_mnnquant.runtime.inference import tensor_values
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import as_tensors, quiet
 
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)

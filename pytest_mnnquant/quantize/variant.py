@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mnnquant.cache.store import Store, file_digest, versions
+from pytest_mnnquant.measurements.calibration import Record
+from pytest_mnnquant.measurements.conversion import Step
 from pytest_mnnquant.mnnfile.model import Model, read_model
-from pytest_mnnquant.quantize.conversion_proof import Step
 from pytest_mnnquant.quantize.float_model import Choices, Prepared
 from pytest_mnnquant.quantize.quantizers import FLOAT, MADE, MAKE, Job
 from pytest_mnnquant.quantize.re_export import load_chain
-from pytest_mnnquant.quantize.record import Record, load_record
+from pytest_mnnquant.quantize.record import load_record
 from pytest_mnnquant.recipes.recipe import Recipe
 from pytest_mnnquant.sources.spec import SourceError
 

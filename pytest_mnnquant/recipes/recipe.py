@@ -204,14 +204,3 @@ RECIPES: Final = {
     name: recipe_named(name)
     for name in ("int8", "w8", "w4", "w8b32", "w4b32", "w8b64", "w4b64", "w8b128", "w4b128", "fp16")
 }
-
-
-def can_block(shape: tuple[int, ...], group: int, block: int) -> bool:
-    """Whether MNN can give each `block` weights of a convolution a scale of their own.
-
-    It does so for 1x1 kernels (Linear layers) whose input channels the block divides, in multiples of 16
-    (tools/converter/source/common/WeightQuantAndCoding.cpp); elsewhere it takes one scale a channel and says nothing.
-    """
-    if len(shape) != 4 or shape[2:] != (1, 1) or group != 1:
-        return False
-    return shape[1] % block == 0 and shape[1] > block and block % 16 == 0

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
-from pytest_mnnquant.checks import BASELINE
-from pytest_mnnquant.findings.figures import NUMBERS, REAL, WHOLE, Figures, label_of
+from pytest_mnnquant.findings.check_names import BASELINE
+from pytest_mnnquant.findings.figures import REAL, WHOLE, Figures, label_of
 from pytest_mnnquant.findings.finding import FAILED
-from pytest_mnnquant.runtime.timing import LOW
-
-__all__: Final = ["NUMBERS", "Figures", "figures_of", "figures_of_report", "label_of"]
+from pytest_mnnquant.measurements.timing import LOW
 
 
 def figures_of_report(report: Mapping[str, Any]) -> Iterator[Figures]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_mnnquant.checks.size import size_text
+from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.report.rows import FIGURES, Row
 
 Json = Mapping[str, Any]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_mnnquant.checks.size import size_text
+from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.report.width import pad, width, wrapped
 
 # Scales and coverage that differ by less than this do not differ.

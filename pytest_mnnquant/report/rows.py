@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_mnnquant.checks.size import size_text
-from pytest_mnnquant.findings.figures import label_of
+from pytest_mnnquant.findings.figures import label_of, size_text
 
 Json = Mapping[str, Any]
 #: The columns between a variant's name and its verdict.

@@ -6,10 +6,11 @@ import dataclasses
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+
+from pytest_mnnquant.measurements.host import Host
 
 # As Linux spells them in /proc/cpuinfo, and what they are called here.
 _FLAGS: Final = {
@@ -23,39 +24,6 @@ _FLAGS: Final = {
 # MNN prints what its ARM kernels use: "The device supports: i8sdot:1, fp16:1, i8mm: 0, sve2: 0".
 _SUPPORTS: Final = re.compile(rb"The device supports:([^\n]*)")
 _NAMES: Final = {"i8sdot": "dotprod", "i8mm": "i8mm"}
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """A machine. `features` are instruction sets: avx2, vnni, dotprod, i8mm, sve2; `used` those of int8 that MNN uses.
-
-    MNN's wheels for x86 are built without AVX512 and VNNI, so there `used` is empty whatever the processor has.
-    """
-
-    name: str
-    machine: str
-    processor: str
-    features: tuple[str, ...]
-    used: tuple[str, ...]
-
-    @property
-    def is_fast_in_int8(self) -> bool:
-        """Whether MNN's int8 kernels have instructions of their own here."""
-        return bool(self.used)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """What a limit may be given for, the most special first."""
-        return (self.name, *self.used, *self.features, self.machine)
-
-    def as_json(self) -> dict[str, Any]:
-        """The form it has in records; without the machine's name, which is nobody's business."""
-        return {
-            "machine": self.machine,
-            "processor": self.processor,
-            "features": list(self.features),
-            "int8": list(self.used),
-        }
 
 
 def host_facts(log: Path | None = None) -> Host:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.measurements.run import Losses, Run, TracedOp
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.runtime.jobs import NativeFailure, run_job
 
@@ -20,25 +21,6 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 Send = Callable[..., dict[str, Any]]
 BATCH: Final = 32
 _KINDS: Final = {"float": np.float32, "int32": np.int32, "int64": np.int32, "uint8": np.uint8, "int8": np.int8}
-
-
-@dataclass(frozen=True, slots=True)
-class TracedOp:
-    """An operator as the runtime ran it: `kind` is MNN's type string, for example `Convolution`."""
-
-    name: str
-    kind: str
-    int8: bool
-
-
-@dataclass(frozen=True)
-class Run:
-    """Outputs by name, samples on the first axis; `trace` is None where the runtime can't give one."""
-
-    outputs: dict[str, npt.NDArray[np.float32]]
-    trace: tuple[TracedOp, ...] | None
-    memory_mb: float | None
-    batched: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +33,6 @@ class Grid:
 
 
 Sided = tuple[Grid | None, Grid | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """What a grid loses of `count` values between `low` and `high`, whose mean square is `energy`.
-
-    `outside` is the share of values that it clips by more than half a step; `clipped` and `rounded` are the shares of
-    the energy that clipping and rounding take away.
-    """
-
-    count: int
-    low: float
-    high: float
-    energy: float
-    outside: float
-    clipped: float
-    rounded: float
 
 
 def run(

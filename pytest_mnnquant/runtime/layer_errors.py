@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.measurements.layer_errors import LayerErrors
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.quants import write_with_quants
 from pytest_mnnquant.runtime.inference import BATCH, Arrays, Job, renamed
@@ -21,26 +22,6 @@ _HELD: Final = 256e6
 _WORK: Final = 2e9
 _FEWEST: Final = 4
 _EPSILON: Final = 1e-30
-
-
-@dataclass(frozen=True, slots=True)
-class LayerErrors:
-    """Errors at the output of one layer, each as noise energy / signal energy of the float model's own output.
-
-    Of what the layer itself does with the float model's exact input: `weights` is what its stored weights alone do;
-    `input` takes in the rounding and clipping of its input; `own` that of its output too. `reached` is what its output
-    is off by in the variant's own run, `inherited` what its input is. `clipped_in` and `clipped_out` are the shares of
-    values that its codes can't hold. `measured` is False where the layer never appeared in the runs.
-    """
-
-    weights: float
-    input: float
-    own: float
-    reached: float
-    inherited: float
-    clipped_in: float
-    clipped_out: float
-    measured: bool
 
 
 @dataclass(frozen=True)

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.measurements.operators import Operators, Ran, Values, Which
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.inference import Arrays, Job, Send
 
-Values = tuple[npt.NDArray[np.float32], ...]
 #: Why operators can't be looked at in some models.
 LOOPS: Final = "MNN's op trace does not reach into models with loops"
 
 
-class Which(NamedTuple):
-    """An operator as MNN runs it, casts included: its name in the file, its kind, how many such ran before."""
-
-    name: str
-    kind: str
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What reached an operator, and what it made of it; `unset` tells that it did not take what it was given."""
-
-    reached: Values
-    made: Values
-    int8: bool
-    unset: bool = False
-
-
-Operators = Mapping[Which, Ran]
 Outputs = Mapping[str, npt.NDArray[Any]]
 _NONE: Final = Which("", "", -1)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.sources.images import MEMORY_LIMIT, Preprocess, load_images, undeclared
 from pytest_mnnquant.sources.spec import DataError, by_itself, call, describe, import_file
 
@@ -22,48 +20,6 @@ _PATHS: Final = "paths begin at {root}; mend --mnn-calibration or --mnn-evaluati
 _ALIKE: Final = "give the same arrays in each batch, alike in all axes but the first"
 # Counted for an array at least, so that endless batches are noticed even where each is tiny.
 _LEAST_BYTES: Final = 4096
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Samples: one array an input, the first axis counts samples; `labels` has shape [samples, ...] or is None.
-
-    `alone`: the model takes one sample at a time.
-    """
-
-    inputs: dict[str, npt.NDArray[Any]]
-    labels: npt.NDArray[Any] | None = None
-    origin: str = field(default="data", compare=False)
-    alone: bool = False
-
-    @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return len(next(iter(self.inputs.values())))
-
-    def head(self, count: int) -> dict[str, npt.NDArray[Any]]:
-        """The inputs of the first `count` samples."""
-        return {name: array[:count] for name, array in self.inputs.items()}
-
-    def batches(self, size: int) -> Iterable[dict[str, npt.NDArray[Any]]]:
-        """The inputs in batches of `size` samples (one, for a model that takes no more), in order."""
-        size = 1 if self.alone else size
-        for start in range(0, self.samples, size):
-            yield {name: array[start : start + size] for name, array in self.inputs.items()}
-
-    def first(self, count: int) -> Dataset:
-        """The first `count` samples, as data of their own."""
-        labels = None if self.labels is None else self.labels[:count]
-        return dataclasses.replace(self, inputs=self.head(count), labels=labels)
-
-    def digest(self) -> str:
-        """A hash of the content."""
-        total = hashlib.sha256()
-        for name in sorted(self.inputs):
-            array = np.ascontiguousarray(self.inputs[name])
-            total.update(f"{name}{array.dtype}{array.shape}".encode())
-            total.update(array.tobytes())
-        return total.hexdigest()
 
 
 def load_data(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.sources.spec import DataError, SourceError, describe
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_mnnquant.runtime.host import Host, host_told
+from pytest_mnnquant.measurements.host import Host
+from pytest_mnnquant.runtime.host import host_told
 from pytest_mnnquant.runtime.inference import Send
 from pytest_mnnquant.runtime.jobs import RUNNER, NativeFailure, Ready, run_job, tail
 from pytest_mnnquant.runtime.programs.runner import OTHER_MNN, sha256  # Both ends of the protocol hash alike.

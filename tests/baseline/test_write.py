@@ -14,7 +14,8 @@ import pytest
 
 from pytest_mnnquant.baseline.file import BadBaseline, Baseline, as_text, read_baseline
 from pytest_mnnquant.baseline.models import BadArtifact, drop, folder_of, keep, kept_model, place_of
-from pytest_mnnquant.baseline.write import is_read_only, update_file, write_whole
+from pytest_mnnquant.baseline.write import update_file
+from pytest_mnnquant.cache.atomic_write import is_read_only, write_whole
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.variant import Variant

@@ -11,10 +11,10 @@ import pytest
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.execution import check_execution
 from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.measurements.run import TracedOp
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import RECIPES
-from pytest_mnnquant.runtime.inference import TracedOp
 from tests.synthetic_evidence import as_int8, codes, layer, with_weights
 
 LAYERS = (layer("big", (64, 64, 3, 3)), layer("small", (4, 4, 1, 1)))

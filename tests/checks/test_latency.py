@@ -9,8 +9,8 @@ import pytest
 
 from pytest_mnnquant.checks.latency import check_latency, limit_on
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED
-from pytest_mnnquant.runtime.host import Host
-from pytest_mnnquant.runtime.timing import OpTime, PairedTimes
+from pytest_mnnquant.measurements.host import Host
+from pytest_mnnquant.measurements.timing import OpTime, PairedTimes
 from tests.synthetic_evidence import codes
 
 X86 = Host("ci", "x86_64", "a processor", ("avx2", "vnni"), ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_mnnquant.checks.memory import check_memory
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED
-from pytest_mnnquant.runtime.timing import MemoryUse
+from pytest_mnnquant.measurements.timing import MemoryUse
 from tests.synthetic_evidence import codes
 
 MB = 1 << 20

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from pymdownx.slugs import slugify
 
-from pytest_mnnquant.checks import BASELINE, CHECKS
+from pytest_mnnquant.findings.check_names import BASELINE, CHECKS
 from pytest_mnnquant.findings.rules import RULES
 from tests.conftest import ROOT
 from tests.docs.book import blocks, commands, plain

@@ -14,8 +14,8 @@ from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.chart_samples import BINS, portrait
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.measurements.timing import TimingSettings
 from pytest_mnnquant.recipes.recipe import recipe_named
-from pytest_mnnquant.runtime.timing import TimingSettings
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import FIXTURES, quietly
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.checks import CHECKS
+from pytest_mnnquant.findings.check_names import CHECKS
 from tests.faults.conftest import Judge
 from tests.faults.factory import FIRST, HIDDEN, LAST, SECOND, Factory
 from tests.plugin.outcomes import Outcome

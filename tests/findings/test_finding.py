@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pytest_mnnquant.checks import CHECKS
+from pytest_mnnquant.findings.check_names import CHECKS
 from pytest_mnnquant.findings.finding import (
     FAILED,
     INCONCLUSIVE,

@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.checks import CHECKS
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.check_names import CHECKS
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.runtime.convert import convert, run_converter
 from pytest_mnnquant.sources.spec import Spec, parse_spec

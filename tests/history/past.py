@@ -8,8 +8,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.history.storage import KEY, Machine, file_name, part_of, write_run
-from pytest_mnnquant.report.figures import Figures
 
 START = datetime(2026, 9, 1, 12, tzinfo=timezone.utc)
 HOST = Machine("x86_64", "Some CPU", "abc", "3.6.1")

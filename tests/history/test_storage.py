@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.history.storage import KEY, Machine, file_name, machine_of, numbered, read_runs, write_run
-from pytest_mnnquant.report.figures import Figures
 from tests.history.past import HOST, START, content, sha, store
 
 FULL = Figures(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.checks import CHECKS
+from pytest_mnnquant.findings.check_names import CHECKS
 from tests.plugin.conftest import CONV, HEAD, Files, Run
 
 MODEL = "--mnn-model=net.py:build"

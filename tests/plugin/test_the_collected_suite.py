@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_mnnquant.checks import CHECKS
+from pytest_mnnquant.findings.check_names import CHECKS
 from tests.plugin.conftest import Files, Run
 
 MODEL = "--mnn-model=net.py:build"

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.mnnfile.params import read_params
-from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, weight_scales
+from pytest_mnnquant.quantize.calibration import Range, make_params, weight_scales
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.recipes.mnn_support import int8_layers
 from tests.conftest import TIMEOUT, Workshop
 
 VALUES = st.floats(-1e6, 1e6)

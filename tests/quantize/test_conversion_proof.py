@@ -13,17 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step
 from pytest_mnnquant.metrics.agreement import is_same
 from pytest_mnnquant.quantize import conversion_proof
-from pytest_mnnquant.quantize.conversion_proof import (
-    FLOAT_MNN,
-    NOT_INSTALLED,
-    ONNX,
-    PYTORCH,
-    Step,
-    is_proven,
-    steps_from_pytorch,
-)
+from pytest_mnnquant.quantize.conversion_proof import NOT_INSTALLED, is_proven, steps_from_pytorch
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.conftest import TIMEOUT, Workshop, quietly

@@ -14,16 +14,16 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_mnnquant.measurements.calibration import Watched
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.entries import bind_by_name, repaired
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.params import Params, read_params, write_params
 from pytest_mnnquant.quantize import mnncompress_pipeline, pipeline
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.pipeline import MNNCOMPRESS, Made, run_pipeline
-from pytest_mnnquant.quantize.record import Watched
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import SourceError, Spec
 from tests.conftest import TIMEOUT, Workshop
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.pooling import write_exact_copy
@@ -24,7 +25,6 @@ from pytest_mnnquant.quantize.offline import as_text, quantize_offline
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import DataError, SourceError
 from tests.conftest import TIMEOUT, Workshop
 from tests.smallnets import TwoWays, Words

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize import pipeline, pipeline_child
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.pipeline import Made, _files, _stamps, run_pipeline
 from pytest_mnnquant.quantize.pipeline_child import _paths
 from pytest_mnnquant.runtime.jobs import NativeFailure
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import private_copy
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 from tests.conftest import TIMEOUT

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import fx, nn
 
+from pytest_mnnquant.measurements.calibration import Watched
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.pipeline_monitor import Calibration, Watch
-from pytest_mnnquant.quantize.record import Watched
-from pytest_mnnquant.sources.data import Dataset
 
 BATCHES = 4
 

@@ -7,14 +7,16 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.calibration import Range, int8_layers, make_params, save_params, settled
+from pytest_mnnquant.quantize.calibration import Range, make_params, save_params, settled
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.propagation import Carried, carried, has_fused_relu
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
-from pytest_mnnquant.runtime.inference import Run, run
-from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.recipes.mnn_support import int8_layers
+from pytest_mnnquant.runtime.inference import run
 from tests.conftest import TIMEOUT, Workshop
 from tests.smallnets import Residual
 from tests.synthetic_evidence import layer

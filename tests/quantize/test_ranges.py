@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_mnnquant.quantize.calibration import int8_layers
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.ranges import MINMAX, Calibrated, calibrate_runtime, calibrate_torch
 from pytest_mnnquant.quantize.tensor_binding import Binding
+from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import recipe_named
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import digest
 from tests.conftest import TIMEOUT, Workshop
 from tests.quantize.test_tensor_binding import bound

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.quantize.conversion_proof import CALIBRATED, VARIANTS_FLOAT, is_proven
+from pytest_mnnquant.measurements.conversion import CALIBRATED, VARIANTS_FLOAT
+from pytest_mnnquant.quantize.conversion_proof import is_proven
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.recipe import RECIPES

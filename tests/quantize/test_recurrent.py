@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.recurrent import hidden_states, recurrent_layers, recurrent_ranges
@@ -18,7 +19,6 @@ from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import TIMEOUT, quietly
 

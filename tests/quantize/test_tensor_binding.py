@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
-from pytest_mnnquant.quantize.calibration import int8_layers
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.tensor_binding import Binding, bind, moments
+from pytest_mnnquant.recipes.mnn_support import int8_layers
 from tests.conftest import TIMEOUT, Workshop
 
 ARRAYS = hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(-100, 100, width=32, allow_subnormal=False))

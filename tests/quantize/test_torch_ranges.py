@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.torch_ranges import extremes, histograms, module_exits
 from pytest_mnnquant.quantize.torch_watch import Value, watched
-from pytest_mnnquant.sources.data import Dataset
 
 DATA = Dataset({"x": np.random.default_rng(0).normal(size=(70, 3, 8, 8)).astype(np.float32)})
 

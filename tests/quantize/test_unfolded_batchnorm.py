@@ -11,16 +11,17 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.metrics.agreement import Agreement, agreement
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.calibration import int8_layers, make_params, save_params
+from pytest_mnnquant.quantize.calibration import make_params, save_params
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.quantize.unfolded_batchnorm import MultiplyAdd, loose_norms, with_plain_norms
 from pytest_mnnquant.quantize.variant import make_variant
+from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import digest
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import TIMEOUT, Workshop, quietly

@@ -14,8 +14,8 @@ from pytest_mnnquant.metrics.agreement import accuracy
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.params import read_params
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
-from pytest_mnnquant.quantize.quantizers import is_skipped
 from pytest_mnnquant.quantize.variant import Variant, make_variant
+from pytest_mnnquant.recipes.mnn_support import is_skipped
 from pytest_mnnquant.recipes.recipe import RECIPES, recipe_named
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec

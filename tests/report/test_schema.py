@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from pytest_mnnquant.cache.store import versions
-from pytest_mnnquant.checks import BASELINE, CHECKS, ENTRIES
+from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, judge, skipped
 from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.report.json_report import build_report, plain

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.runtime.host import Host, host_facts
+from pytest_mnnquant.measurements.host import Host
+from pytest_mnnquant.runtime.host import host_facts
 
 ARM_LOG = b"load ok\nThe device supports: i8sdot:1, fp16:1, i8mm: 0, sve2: 0, sme2: 0\nmore\n"
 

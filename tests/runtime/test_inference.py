@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Grid, code_losses, run, tensor_ranges, tensor_values
 from pytest_mnnquant.runtime.jobs import NativeFailure
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import outputs
 from tests.conftest import TIMEOUT, Workshop
 from tests.smallnets import Words

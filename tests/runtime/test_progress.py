@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.torch_ranges import extremes
 from pytest_mnnquant.quantize.torch_watch import Value
 from pytest_mnnquant.runtime.jobs import NativeFailure, run_job
 from pytest_mnnquant.runtime.programs import runner
 from pytest_mnnquant.runtime.progress import advance, has_listener, listen
-from pytest_mnnquant.sources.data import Dataset
 
 Heard = list[tuple[int, int, str]]
 CHILD = """

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pytest_mnnquant.measurements.timing import MEMORY_MODES, TimingSettings
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.programs import timer
-from pytest_mnnquant.runtime.timing import MEMORY_MODES, TimingSettings, memory_use, op_times, paired_times
+from pytest_mnnquant.runtime.timing import memory_use, op_times, paired_times
 from pytest_mnnquant.statistics.paired_ratio import paired_ratio
 from tests.conftest import TIMEOUT, Workshop
 

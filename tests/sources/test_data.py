@@ -13,8 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.sources import data as data_module
-from pytest_mnnquant.sources.data import Dataset, as_dataset, load_data
+from pytest_mnnquant.sources.data import as_dataset, load_data
 from pytest_mnnquant.sources.spec import SourceError
 
 X = np.arange(24, dtype=np.float32).reshape(6, 4)

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from torch import nn
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.offline import quantize_offline
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
 from pytest_mnnquant.sources import images
-from pytest_mnnquant.sources.data import Dataset, load_data
+from pytest_mnnquant.sources.data import load_data
 from pytest_mnnquant.sources.images import Preprocess, parse_preprocess
 from pytest_mnnquant.sources.spec import DataError
 from tests.conftest import TIMEOUT, Workshop

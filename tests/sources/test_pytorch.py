@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.sources.data import Dataset
 from pytest_mnnquant.sources.pytorch import (
     as_tensors,
     digest,

@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pytest_mnnquant.measurements.timing import TimingSettings
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Arrays, run
-from pytest_mnnquant.runtime.timing import TimingSettings, memory_use, paired_times
+from pytest_mnnquant.runtime.timing import memory_use, paired_times
 from pytest_mnnquant.targets import connection, ssh
 from pytest_mnnquant.targets.parse import target_named
 from pytest_mnnquant.targets.self_test import checked

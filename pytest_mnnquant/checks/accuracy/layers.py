@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_mnnquant.runtime.layer_errors import LayerErrors
+from pytest_mnnquant.measurements.layer_errors import LayerErrors
 
 # An operator without weights that multiplies the error it is given so often is at fault itself.
 _OWN_FAULT: Final = 8.0

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_mnnquant.checks.size import size_text
+from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import FAILED, Result
 
 _TOLD: Final = 3

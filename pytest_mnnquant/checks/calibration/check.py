@@ -21,8 +21,8 @@ from pytest_mnnquant.checks.calibration.ranges import (
 from pytest_mnnquant.checks.calibration.samples import judge_samples
 from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.findings.rules import Severity
-from pytest_mnnquant.quantize.record import Record, Watched
-from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.measurements.calibration import Record, Watched
+from pytest_mnnquant.measurements.dataset import Dataset
 
 # What rounding in float32 may change of a model.
 _ROUNDING: Final = 1e-5

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.runtime.inference import Losses
+from pytest_mnnquant.measurements.run import Losses
 
 # Share of a tensor's energy. Measured on 15 networks, 5 observers and 18 calibration sets: where the task metric did
 # not fall, clipping took less than 0.04 and rounding less than 0.08 from any tensor but one of those that KL clips on

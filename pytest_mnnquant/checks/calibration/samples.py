@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.measurements.dataset import Dataset
 
 MOST_SAMPLES: Final = 128
 Array = npt.NDArray[Any]

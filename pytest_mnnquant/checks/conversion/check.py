@@ -7,12 +7,12 @@ from typing import Any
 
 from pytest_mnnquant.checks.conversion.steps import differs
 from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.measurements.conversion import Step
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.mnnfile.structure import Difference
-from pytest_mnnquant.quantize.conversion_proof import Step
 
 _AGAIN = "convert this source again and give its output as --mnn-quantized"
 #: What to give instead of a source that is quantized.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_mnnquant.findings.finding import Finding
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step, told
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
-from pytest_mnnquant.quantize.conversion_proof import FLOAT_MNN, ONNX, PYTORCH, Step, told
 
 _OTHER: Final = "export with the other exporter (--mnn-exporter)"
 _REPORT: Final = "report the ONNX model to MNN"

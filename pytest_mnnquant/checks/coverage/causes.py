@@ -9,7 +9,7 @@ from pytest_mnnquant.checks.params import ParamsEvidence
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.quantize.calibration import can_compute
+from pytest_mnnquant.recipes.mnn_support import can_compute
 from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 
 _SKIP: Final = "if it shall stay as it is: --mnn-skip-layer '{name}'"

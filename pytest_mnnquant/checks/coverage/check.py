@@ -10,7 +10,7 @@ from pytest_mnnquant.findings.finding import Finding, Result, judge
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.quantize.calibration import can_compute
+from pytest_mnnquant.recipes.mnn_support import can_compute
 from pytest_mnnquant.recipes.recipe import Recipe
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.runtime.operator_outputs import Operators, Which
+from pytest_mnnquant.measurements.operators import Operators, Which
 
 #: A code that is rounded to the other side is one step off; what is further off is computed otherwise.
 ROUNDING: Final = 1.05

@@ -13,7 +13,8 @@ from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.mnnfile.structure import Difference
-from pytest_mnnquant.recipes.recipe import Recipe, can_block
+from pytest_mnnquant.recipes.mnn_support import can_block
+from pytest_mnnquant.recipes.recipe import Recipe
 
 # Of the largest value. Vectors stay as they are in all tools but mnnquant's EMA, which trains them a little; a pipeline
 # may have passed through 16-bit floats, which rounds by 2^-11.

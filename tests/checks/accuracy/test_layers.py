@@ -11,7 +11,7 @@ import pytest
 from pytest_mnnquant.checks.accuracy.check import can_be_located, with_location
 from pytest_mnnquant.checks.accuracy.layers import LayerLoss, Losses, decibels, located, ranked
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result, judge
-from pytest_mnnquant.runtime.layer_errors import LayerErrors
+from pytest_mnnquant.measurements.layer_errors import LayerErrors
 
 FINE = LayerErrors(1e-5, 3e-5, 5e-5, 1e-4, 1e-4, 0.0, 0.0, True)
 

@@ -13,9 +13,9 @@ from pytest_mnnquant.checks.calibration.clipping import HeldOut
 from pytest_mnnquant.checks.calibration.ranges import movement
 from pytest_mnnquant.checks.calibration.samples import MOST_SAMPLES, subset
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
-from pytest_mnnquant.quantize.record import Record, Watched
-from pytest_mnnquant.runtime.inference import Losses
-from pytest_mnnquant.sources.data import Dataset
+from pytest_mnnquant.measurements.calibration import Record, Watched
+from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.run import Losses
 from tests.synthetic_evidence import codes
 
 Array = npt.NDArray[Any]

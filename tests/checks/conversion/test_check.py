@@ -9,11 +9,12 @@ import pytest
 
 from pytest_mnnquant.checks.conversion.check import check_conversion
 from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step
 from pytest_mnnquant.metrics.agreement import Agreement, agreement
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.quantize.conversion_proof import FLOAT_MNN, NOT_INSTALLED, ONNX, PYTORCH, Step
+from pytest_mnnquant.quantize.conversion_proof import NOT_INSTALLED
 from tests.synthetic_evidence import as_int8, codes, layer, model, with_weights
 
 FLOAT = model([layer("a"), layer("b", (4, 8, 3, 3)), layer("c", (9, 9, 1, 1))])

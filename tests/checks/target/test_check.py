@@ -10,7 +10,7 @@ import pytest
 
 from pytest_mnnquant.checks.target.check import OpDifference, Scales, TargetEvidence, check_elsewhere, differences
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
-from pytest_mnnquant.runtime.operator_outputs import Ran, Which
+from pytest_mnnquant.measurements.operators import Ran, Which
 
 STEP = 0.5
 CODES = STEP * np.arange(-128, 128, dtype=np.float32).reshape(8, 32)

@@ -1,0 +1,51 @@
+"""Files are replaced as a whole: killed at any moment, a file is the old or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file: whoever reads it, and whatever happens, it is the old one or the new one. Raises `OSError`.
+
+    The unfinished file has one name, so that a process that was killed leaves no more than one behind.
+    """
+    if is_read_only(path):
+        raise PermissionError(errno.EACCES, "it is read-only", str(path))
+    mode = path.stat().st_mode if path.exists() else None
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.unlink(missing_ok=True)
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            unfinished.chmod(stat.S_IMODE(mode))
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def is_read_only(path: Path) -> bool:
+    """Whether there is a file that may not be written.
+
+    The folder decides whether a file can be replaced; but who made the file read-only does not want that.
+    """
+    return path.exists() and not (path.stat().st_mode & stat.S_IWUSR and os.access(path, os.W_OK))
+
+
+def _sync(folder: Path) -> None:
+    """Have the new name on the disk too, where the file system can do that."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,54 @@
+"""Samples and their labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples: one array an input, the first axis counts samples; `labels` has shape [samples, ...] or is None.
+
+    `alone`: the model takes one sample at a time.
+    """
+
+    inputs: dict[str, npt.NDArray[Any]]
+    labels: npt.NDArray[Any] | None = None
+    origin: str = field(default="data", compare=False)
+    alone: bool = False
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(next(iter(self.inputs.values())))
+
+    def head(self, count: int) -> dict[str, npt.NDArray[Any]]:
+        """The inputs of the first `count` samples."""
+        return {name: array[:count] for name, array in self.inputs.items()}
+
+    def batches(self, size: int) -> Iterable[dict[str, npt.NDArray[Any]]]:
+        """The inputs in batches of `size` samples (one, for a model that takes no more), in order."""
+        size = 1 if self.alone else size
+        for start in range(0, self.samples, size):
+            yield {name: array[start : start + size] for name, array in self.inputs.items()}
+
+    def first(self, count: int) -> Dataset:
+        """The first `count` samples, as data of their own."""
+        labels = None if self.labels is None else self.labels[:count]
+        return dataclasses.replace(self, inputs=self.head(count), labels=labels)
+
+    def digest(self) -> str:
+        """A hash of the content."""
+        total = hashlib.sha256()
+        for name in sorted(self.inputs):
+            array = np.ascontiguousarray(self.inputs[name])
+            total.update(f"{name}{array.dtype}{array.shape}".encode())
+            total.update(array.tobytes())
+        return total.hexdigest()

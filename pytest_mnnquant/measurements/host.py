@@ -1,0 +1,39 @@
+"""A machine that ran a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine. `features` are instruction sets: avx2, vnni, dotprod, i8mm, sve2; `used` those of int8 that MNN uses.
+
+    MNN's wheels for x86 are built without AVX512 and VNNI, so there `used` is empty whatever the processor has.
+    """
+
+    name: str
+    machine: str
+    processor: str
+    features: tuple[str, ...]
+    used: tuple[str, ...]
+
+    @property
+    def is_fast_in_int8(self) -> bool:
+        """Whether MNN's int8 kernels have instructions of their own here."""
+        return bool(self.used)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What a limit may be given for, the most special first."""
+        return (self.name, *self.used, *self.features, self.machine)
+
+    def as_json(self) -> dict[str, Any]:
+        """The form it has in records; without the machine's name, which is nobody's business."""
+        return {
+            "machine": self.machine,
+            "processor": self.processor,
+            "features": list(self.features),
+            "int8": list(self.used),
+        }

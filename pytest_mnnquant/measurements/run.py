@@ -1,0 +1,44 @@
+"""What a run of a model gave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class TracedOp:
+    """An operator as the runtime ran it: `kind` is MNN's type string, for example `Convolution`."""
+
+    name: str
+    kind: str
+    int8: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """Outputs by name, samples on the first axis; `trace` is None where the runtime can't give one."""
+
+    outputs: dict[str, npt.NDArray[np.float32]]
+    trace: tuple[TracedOp, ...] | None
+    memory_mb: float | None
+    batched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What a grid loses of `count` values between `low` and `high`, whose mean square is `energy`.
+
+    `outside` is the share of values that it clips by more than half a step; `clipped` and `rounded` are the shares of
+    the energy that clipping and rounding take away.
+    """
+
+    count: int
+    low: float
+    high: float
+    energy: float
+    outside: float
+    clipped: float
+    rounded: float

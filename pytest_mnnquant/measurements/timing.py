@@ -1,0 +1,93 @@
+"""Times and memory of a float model and a variant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.measurements.host import Host
+from pytest_mnnquant.statistics.paired_ratio import FEWEST, paired_ratio
+
+#: MNN's numbers for `precision`; it ignores texts that it does not know.
+PRECISIONS: Final = {"normal": 0, "high": 1, "low": 2}
+
+
+#: MNN's memory modes: normal, and low, which keeps weights of 8 bits and fewer as they are. It ignores texts.
+NORMAL = 0
+
+
+LOW = 2
+
+
+MEMORY_MODES: Final = (NORMAL, LOW)
+
+
+@dataclass(frozen=True, slots=True)
+class TimingSettings:
+    """How models are run to be timed; part of the record.
+
+    `batch` copies of the first sample make one inference. At least `pairs` pairs are run, then more until half of the
+    95 % interval is at most `width` of the ratio and the interval does not hold `limit`; within `budget` seconds and
+    `most` pairs.
+    """
+
+    threads: int = 1
+    precision: str = "normal"
+    memory_mode: int = 0
+    batch: int = 1
+    pairs: int = 150
+    most: int = 1500
+    width: float = 0.02
+    budget: float = 15.0
+    limit: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What decides the figure, for records."""
+        return {key: getattr(self, key) for key in ("threads", "precision", "memory_mode", "batch")}
+
+
+@dataclass(frozen=True)
+class PairedTimes:
+    """Seconds per inference of two models, measured in turn; both have shape [pairs].
+
+    `starts` are the places at which the models were loaded anew. Each time is the mean of `loops` inferences.
+    """
+
+    reference: npt.NDArray[np.float64]
+    candidate: npt.NDArray[np.float64]
+    loops: int = 1
+    starts: tuple[int, ...] = (0,)
+    settings: TimingSettings = field(default_factory=TimingSettings)
+    host: Host | None = None
+
+    def tells(self, limit: float | None) -> bool:
+        """Whether more pairs would tell no more about a limit than these."""
+        if limit is None or limit == self.settings.limit or len(self.reference) < FEWEST:
+            return True
+        ratio = paired_ratio(self.reference, self.candidate)
+        return not ratio.low <= limit <= ratio.high
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Bytes of MNN's session, and by how much its process grew at most (None where the system does not tell).
+
+    `error` says why it could not run in this mode.
+    """
+
+    session: int = 0
+    peak: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpTime:
+    """The median time of an operator in one inference, in seconds."""
+
+    name: str
+    kind: str
+    seconds: float
+    is_int8: bool = False
