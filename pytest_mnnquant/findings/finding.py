@@ -6,19 +6,39 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES, Rule, Severity
 
 PASSED, FAILED, SKIPPED, INCONCLUSIVE = "passed", "failed", "skipped", "inconclusive"
+#: The key of a record for code, check and layer of the error that a finding follows from. The report does not have it.
+FOLLOWS_ID: Final = "follows_id"
+
+
+@dataclass(frozen=True, slots=True)
+class FindingId:
+    """What identifies a finding of a variant. Findings are joined by this, never by their text."""
+
+    code: str
+    check: str
+    layer: str = ""
+
+    @property
+    def title(self) -> str:
+        """The rule, and the layer that broke it."""
+        return f"{self.code} {RULES[self.code].name}" + (f" in {self.layer}" if self.layer else "")
+
+    def __str__(self) -> str:
+        """The title, and the check that reported it."""
+        return f"{self.title} ({self.check})"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One fact that speaks against a variant: what was measured and allowed (`message`), where, why, what to do.
 
-    `cause` is empty where the evidence does not show one. `follows` names the error that this is a consequence of, and
-    `consequences` are the findings that come from this one: `check` tells whose they are.
+    `cause` is empty if the evidence does not show one. `check` is the check that reported it; a `Result` sets it.
+    `follows` is the error that this is a consequence of, and `consequences` are the findings that come from this one.
     """
 
     code: str
@@ -28,8 +48,13 @@ class Finding:
     fix: str = ""
     as_warning: bool = False
     check: str = ""
-    follows: str = ""
+    follows: FindingId | None = None
     consequences: tuple[Finding, ...] = ()
+
+    @property
+    def id(self) -> FindingId:
+        """What identifies it among the findings of its variant."""
+        return FindingId(self.code, self.check, self.layer)
 
     @property
     def rule(self) -> Rule:
@@ -53,9 +78,13 @@ class Finding:
             "message": self.message,
             "cause": self.cause or None,
             "remedy": self.fix or None,
-            "follows": self.follows or None,
-            "consequences": [{"check": one.check, **one.as_json()} for one in self.consequences],
+            "follows": str(self.follows) if self.follows else None,
+            "consequences": [{"check": effect.check, **effect.as_json()} for effect in self.consequences],
         }
+
+    def as_record(self) -> dict[str, Any]:
+        """The form in which it travels from an xdist worker: as in the report, with the id of what it follows from."""
+        return {**self.as_json(), FOLLOWS_ID: [*dataclasses.astuple(self.follows)] if self.follows else None}
 
 
 @dataclass(frozen=True)
@@ -71,6 +100,11 @@ class Result:
     metrics: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     ignored: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Sign the findings with the check."""
+        signed = tuple(dataclasses.replace(finding, check=self.check) for finding in self.findings)
+        object.__setattr__(self, "findings", signed)
 
     def __bool__(self) -> bool:
         """Whether the check passed."""
@@ -91,6 +125,10 @@ class Result:
             "ignored": dict(self.ignored),
             "findings": [finding.as_json() for finding in self.findings],
         }
+
+    def as_record(self) -> dict[str, Any]:
+        """The form in which it travels from an xdist worker."""
+        return {**self.as_json(), "findings": [finding.as_record() for finding in self.findings]}
 
 
 def judge(check: str, findings: Iterable[Finding], metrics: dict[str, Any]) -> Result:

@@ -137,10 +137,7 @@ def _merged(group: Sequence[_Told], root: _Told | None, effects: Sequence[_Told]
     head = dataclasses.replace(first, check=group[0].check, consequences=tuple(below))
     if root is None:
         return head
-    above = root.finding
-    place = f" in {above.layer}" if above.layer else ""
-    follows = f"{above.code} {above.rule.name}{place} ({root.check})"
-    return dataclasses.replace(head, follows=follows, fix=head.fix or above.fix)
+    return dataclasses.replace(head, follows=root.finding.id, fix=head.fix or root.finding.fix)
 
 
 def _alike(cause: str) -> str:

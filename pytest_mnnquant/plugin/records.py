@@ -68,7 +68,7 @@ def _record(case: VariantUnderTest, result: Result, where: dict[str, str]) -> di
         "float": gate.float_json,
         "variant": case.as_json | where,
         "label": case.label,
-        "check": result.as_json(),
+        "check": result.as_record(),
     }
 
 

@@ -66,7 +66,7 @@ def _headline(findings: Sequence[Finding]) -> str:
     """The first rule and where it struck, in a few words: what pytest's short summary shows."""
     first = findings[0]
     if first.follows:
-        return f"follows from {cut(shown(first.follows), COLUMNS)}"
+        return f"follows from {cut(shown(str(first.follows)), COLUMNS)}"
     places = [one.layer for finding in findings for one in (finding, *finding.consequences) if one.code == first.code]
     places = list(dict.fromkeys(place for place in places if place))
     more = f" and {len(places) - 1} more" if len(places) > 1 else ""

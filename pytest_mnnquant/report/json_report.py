@@ -9,7 +9,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED
+from pytest_mnnquant.findings.finding import FAILED, FOLLOWS_ID, INCONCLUSIVE, PASSED, SKIPPED
 from pytest_mnnquant.report.modes import compare_modes
 from pytest_mnnquant.report.places import places_of
 
@@ -94,16 +94,21 @@ def _joined(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for check in checks:
         findings = []
         for finding in check["findings"]:
-            title = f"{finding['code']} {finding['rule']}" + (f" in {finding['layer']}" if finding["layer"] else "")
             below = list(finding["consequences"])
-            known = {(one["check"], one["code"], one["layer"]) for one in below}
+            known = {(effect["check"], effect["code"], effect["layer"]) for effect in below}
+            id_of_this = [finding["code"], check["check"], finding["layer"] or ""]
             for name, other in every:
                 key = (name, other["code"], other["layer"])
-                if other["follows"] == f"{title} ({check['check']})" and key not in known:
-                    below.append({"check": name, **other})
-            findings.append({**finding, "consequences": below})
+                if other.get(FOLLOWS_ID) == id_of_this and key not in known:
+                    below.append({"check": name, **_public(other)})
+            findings.append({**_public(finding), "consequences": below})
         joined.append({**check, "findings": findings})
     return joined
+
+
+def _public(finding: Mapping[str, Any]) -> dict[str, Any]:
+    """A finding without what only joins the records."""
+    return {key: value for key, value in finding.items() if key != FOLLOWS_ID}
 
 
 def render(report: Mapping[str, Any]) -> str:

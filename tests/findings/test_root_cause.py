@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, judge
+from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, FindingId, Result, judge
 from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.findings.rules import Severity
 
@@ -20,7 +20,7 @@ def test_what_is_told_alone_stands_for_itself() -> None:
     results = told(coverage=[Finding("MNQ401", "is float", "a")])
     result = with_root_causes("coverage", results)
     assert result.outcome == FAILED
-    assert [(one.code, one.follows, one.consequences) for one in result.findings] == [("MNQ401", "", ())]
+    assert [(one.code, one.follows, one.consequences) for one in result.findings] == [("MNQ401", None, ())]
 
 
 def test_a_passed_check_stays_as_it_is() -> None:
@@ -43,7 +43,8 @@ def test_a_lost_name_explains_its_layer_and_the_size() -> None:
     ]
     (effect,) = with_root_causes("coverage", results).findings
     assert (effect.severity, effect.fix) == (Severity.CONSEQUENCE, "rename")
-    assert effect.follows == "MNQ304 params-name-mismatch in a (params)"
+    assert effect.follows == root.id == FindingId("MNQ304", "params", "a")
+    assert str(effect.follows) == "MNQ304 params-name-mismatch in a (params)"
     assert with_root_causes("coverage", results).outcome == FAILED
 
 

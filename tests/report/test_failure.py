@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.findings.finding import Finding, judge, skipped
+from pytest_mnnquant.findings.finding import Finding, FindingId, judge, skipped
 from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.report.failure import COLUMNS, LINES, failure_text, findings_text
 from pytest_mnnquant.report.width import width
@@ -97,7 +97,7 @@ FINDINGS = st.builds(
     layer=WORDS,
     cause=WORDS,
     fix=WORDS,
-    follows=st.sampled_from(["", "MNQ304 params-name-mismatch in conv (params)"]),
+    follows=st.sampled_from([None, FindingId("MNQ304", "params", "conv")]),
 )
 TREES = st.builds(
     lambda head, below: dataclasses.replace(head, consequences=tuple(below)),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.findings.finding import Finding, judge
+from pytest_mnnquant.findings.finding import Finding, FindingId, judge
 from pytest_mnnquant.report.github import append_summary, commands
 from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.report.markdown import render
@@ -54,7 +54,7 @@ def test_a_file_outside_of_the_repository_is_not_named(monkeypatch: pytest.Monke
 
 
 def test_consequences_are_not_told_and_warnings_once_a_rule() -> None:
-    effect = Finding("MNQ401", "is float", follows="MNQ304 params-name-mismatch (params)")
+    effect = Finding("MNQ401", "is float", follows=FindingId("MNQ304", "params"))
     warnings = [Finding("MNQ804", f"uuids differ {number}") for number in range(3)]
     found = [parsed(line)[:2] for line in commands(report(effect, Finding("MNQ304", "x"), *warnings))]
     assert [(kind, told["title"][:6]) for kind, told in found] == [("error", "MNQ304"), ("warning", "MNQ804")]

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
-from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, judge, skipped
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, FindingId, judge, skipped
 from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.report.json_report import build_report, plain
 from tests.report.schema import SCHEMA, VALIDATOR, assert_fits_schema
@@ -31,7 +31,7 @@ def report() -> dict[str, Any]:
     """A report that has every part."""
     effect = Finding("MNQ401", "is float", "conv", check="coverage")
     root = Finding("MNQ304", "no such tensor", "conv", "renamed", "rename it", consequences=(effect,))
-    follows = Finding("MNQ401", "is float", "conv", follows="MNQ304 params-name-mismatch in conv (params)")
+    follows = Finding("MNQ401", "is float", "conv", follows=FindingId("MNQ304", "params", "conv"))
     results = [
         judge("params", [root], {}),
         judge("coverage", [follows], {"coverage": 0.5}),
@@ -56,7 +56,7 @@ def test_the_schema_is_one_and_knows_every_word_of_the_report(report: dict[str, 
     assert words["severity"]["enum"] == [one.value for one in Severity]
     assert words["check"]["properties"]["outcome"]["enum"] == [PASSED, FAILED, SKIPPED, INCONCLUSIVE]
     for rule in RULES.values():
-        finding = json.loads(json.dumps(Finding(rule.code, "x", follows="y").as_json()))
+        finding = json.loads(json.dumps(Finding(rule.code, "x", follows=FindingId(rule.code, "coverage")).as_json()))
         assert not [*VALIDATOR.evolve(schema={**words["finding"], "$defs": words}).iter_errors(finding)]
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.findings.finding import Finding, Result, judge, skipped
+from pytest_mnnquant.findings.finding import Finding, FindingId, Result, judge, skipped
 from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.report.rows import FIGURES, rows_of
 from pytest_mnnquant.report.terminal import write_summary
@@ -149,7 +149,7 @@ def test_quiet_is_the_verdict_alone() -> None:
 
 def test_the_verdict_of_a_failing_model_names_the_root() -> None:
     root = Finding("MNQ304", "no such tensor", "/conv1/Conv")
-    effect = Finding("MNQ401", "is float", "/conv1/Conv", follows="MNQ304 params-name-mismatch in /conv1/Conv (params)")
+    effect = Finding("MNQ401", "is float", "/conv1/Conv", follows=FindingId("MNQ304", "params", "/conv1/Conv"))
     records = [record(judge("params", [root], {})), record(judge("coverage", [effect], {}))]
     said = summary(records, verbosity=-1)[1]
     assert said == "digits: FAILED: MNQ304 params-name-mismatch in /conv1/Conv (int8[eval])"
