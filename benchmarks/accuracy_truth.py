@@ -48,7 +48,7 @@ from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant, read_model
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, read_params, write_params
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, write_exact_copy
-from pytest_mnnquant.quantize.quantizers import PARAMS_NAME
+from pytest_mnnquant.quantize.job import PARAMS_NAME
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.spec import Spec
 from pytest_mnnquant.targets.target import NoTarget

@@ -39,9 +39,9 @@ from pytest_mnnquant.evidence.variant import variant_under_test
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.quantize.propagation import carried, watched_ops
+from pytest_mnnquant.quantize.propagation import find_propagated, ops_to_observe
 from pytest_mnnquant.quantize.ranges import calibrate_torch
-from pytest_mnnquant.quantize.tensor_binding import bind
+from pytest_mnnquant.quantize.tensor_binding import bind_tensors
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import convert
@@ -112,7 +112,7 @@ def compared(base: Model, ours: Model, other: Model) -> Shared:
     mine, others = match_layers(base, ours), match_layers(base, other)
     pairs = [(op, mine.partner(op), others.partner(op)) for op in base.layers]
     shared = [(op, a, b) for op, a, b in pairs if a and b and a.weights[0].full_int8 and b.weights[0].full_int8]
-    on_purpose = {base.tensor_names[link.tensor] for link in carried(base, int8_layers(base))}
+    on_purpose = {base.tensor_names[link.tensor] for link in find_propagated(base, int8_layers(base))}
     scales, zeros, weights, widened = [0.0], 0, [0.0], 0
     seen: set[str] = set()
     for op, a, b in shared:
@@ -193,9 +193,9 @@ def _loops(source: Prepared, repetitions: int) -> dict[str, list[float]]:
     data = source.calibration
     assert data is not None
     layers = int8_layers(source.model)
-    ops = watched_ops(layers, carried(source.model, layers))
+    ops = ops_to_observe(layers, find_propagated(source.model, layers))
     limits: Any = {"timeout": TIMEOUT, "batched": source.batched}
-    binding = bind(network, source.model, ops, data, **limits)
+    binding = bind_tensors(network, source.model, ops, data, **limits)
     _, watched = mnncompress_offline.watching(mnncompress_offline.quantizers(), network)
     arrays = [torch.from_numpy(np.array(array)) for array in data.inputs.values()]
 

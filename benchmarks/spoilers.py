@@ -23,7 +23,7 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, read_params, write_params
 from pytest_mnnquant.quantize.float_model import export_float
-from pytest_mnnquant.quantize.quantizers import FLOAT, MADE, PARAMS_NAME
+from pytest_mnnquant.quantize.job import FLOAT_NAME, MODEL_NAME, PARAMS_NAME
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 
@@ -110,8 +110,8 @@ def by_params(healthy: VariantUnderTest, folder: Path) -> Iterator[Spoilt]:
         path = folder / f"params{len(list(folder.iterdir()))}"
         path.mkdir()
         write_params(changed, path / PARAMS_NAME)
-        convert(base.path, path / MADE, ("--compressionParamsFile", str(path / PARAMS_NAME)), timeout=TIMEOUT)
-        return Spoilt(what, healthy.recipe.name, path / MADE, path / PARAMS_NAME, layers)
+        convert(base.path, path / MODEL_NAME, ("--compressionParamsFile", str(path / PARAMS_NAME)), timeout=TIMEOUT)
+        return Spoilt(what, healthy.recipe.name, path / MODEL_NAME, path / PARAMS_NAME, layers)
 
     entries = [one for one in params.layers if one.output is not None and one.output.name in by_output]
     outputs = [(one.output.name, by_output[one.output.name], one) for one in entries if one.output]
@@ -173,8 +173,8 @@ class Exporter:
         folder.mkdir()
         export_float(network, self._data, folder, "torchscript", self._batched, type(network).__name__, TIMEOUT)
         flags = recipe_named(recipe).flags if params is None else ("--compressionParamsFile", str(params))
-        convert(folder / FLOAT, folder / MADE, flags, timeout=TIMEOUT)
-        return folder / MADE
+        convert(folder / FLOAT_NAME, folder / MODEL_NAME, flags, timeout=TIMEOUT)
+        return folder / MODEL_NAME
 
 
 def with_weights(network: nn.Module, module: str, change: Callable[[nn.Module], None]) -> nn.Module:

@@ -19,7 +19,7 @@ from pytest_mnnquant.findings.finding import PASSED, Result
 from pytest_mnnquant.mnnfile.entries import without
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
-from pytest_mnnquant.quantize.quantizers import MADE, PARAMS_NAME
+from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.recipe import OBSERVERS, Quantizer, Recipe, recipe_named
 from pytest_mnnquant.runtime.convert import convert
@@ -191,14 +191,14 @@ def _reduced(parent: VariantUnderTest, names: tuple[str, ...]) -> Variant | None
     def build(folder: Path) -> None:
         write_params(reduced, folder / PARAMS_NAME)
         flags = ("--compressionParamsFile", str(folder / PARAMS_NAME))
-        convert(variant.base.path, folder / MADE, flags, timeout=gate.settings.timeout)
+        convert(variant.base.path, folder / MODEL_NAME, flags, timeout=gate.settings.timeout)
 
     inputs = {"base": file_digest(variant.base.path), "params": file_digest(variant.params), "without": names}
     try:
         folder = gate.store.folder("reduced", inputs, build)
     except NativeFailure:
         return None
-    return dataclasses.replace(variant, model=read_model(folder / MADE), params=folder / PARAMS_NAME)
+    return dataclasses.replace(variant, model=read_model(folder / MODEL_NAME), params=folder / PARAMS_NAME)
 
 
 def _more_data(trials: _Trials) -> str:

@@ -71,9 +71,9 @@ def _some(data: Dataset) -> tuple[Outputs, npt.NDArray[Any] | None]:
 def _modules(source: Prepared, base: Model, layers: list[Op], data: Dataset, limits: dict[str, Any]) -> dict[str, str]:
     if source.network is None:
         return {}
-    from pytest_mnnquant.quantize.tensor_binding import bind
+    from pytest_mnnquant.quantize.tensor_binding import bind_tensors
 
-    return bind(source.network, base, tuple(layers), data, **limits).modules
+    return bind_tensors(source.network, base, tuple(layers), data, **limits).modules
 
 
 def _alone(

@@ -34,8 +34,8 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.params import BadParams, DoubledParams, read_params, write_params
 from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.quantize.propagation import carried
-from pytest_mnnquant.quantize.quantizers import PARAMS_NAME
+from pytest_mnnquant.quantize.job import PARAMS_NAME
+from pytest_mnnquant.quantize.propagation import find_propagated
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import is_skipped
 from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
@@ -270,7 +270,7 @@ class VariantUnderTest:
         ran = {op.name for op in self.run.trace or () if op.int8}
         quants = self.model.tensor_quants
         layers = tuple(op for op in self.model.convolutions if op.weights[0].full_int8)
-        links = [link for link in carried(self.model, layers) if link.clamps_at_zero and link.op.name in ran]
+        links = [link for link in find_propagated(self.model, layers) if link.clamps_at_zero and link.op.name in ran]
         return tuple(link.op.name for link in links if link.tensor in quants and quants[link.tensor].zero != 0)
 
     @property

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams, write_params
-from pytest_mnnquant.quantize.propagation import Carried
+from pytest_mnnquant.quantize.propagation import Propagated
 
 # Codes -127..127 as mnncompress uses them: symmetric kernels never see -128.
 _LOWEST, _HIGHEST = -127, 127
@@ -46,7 +46,7 @@ class Range:
         return float(scale), int(np.clip(zero, _LOWEST, _HIGHEST))
 
 
-def settled(ranges: dict[int, Range], links: tuple[Carried, ...]) -> dict[int, Range]:
+def widen_ranges(ranges: dict[int, Range], links: tuple[Propagated, ...]) -> dict[int, Range]:
     """The ranges as the params file needs them: wide and symmetric enough for where MNN carries them."""
     found = dict(ranges)
     for link in links:

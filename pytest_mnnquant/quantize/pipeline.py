@@ -7,7 +7,7 @@ The callable gets a PyTorch model in train or eval mode (`mode` says which), the
 
 and returns the path of the file it made, a list of paths, or a mapping of `quantized`, `onnx` and `params` to paths;
 or None, for what it left in the folder. Relative paths start there, and it is the working directory meanwhile. An
-`.onnx` with its params file is converted as users of mnncompress do it. What it did is watched (`watching.py`).
+`.onnx` with its params file is converted as users of mnncompress do it. What it did is watched (`pipeline_monitor.py`).
 
 Packages that phone home when they are imported are kept from it in this process; the console scripts `mnnconvert` and
 `mnnquant` are other processes and can't be: call `_tools.mnnconvert([...])` in their place.
@@ -49,7 +49,7 @@ _CLOCK: Final = 1.0  # seconds by which the times of files and of the clock may 
 
 
 @dataclass(frozen=True)
-class Made:
+class PipelineOutput:
     """What a pipeline made, and what it did. Every file is inside its folder."""
 
     quantized: Path | None
@@ -71,7 +71,7 @@ def run_pipeline(
     batched: bool = True,
     exporter: str = "torchscript",
     timeout: float,
-) -> Made:
+) -> PipelineOutput:
     """Run the pipeline that `text` names (or `mnncompress`) on a model like `network`, which is not touched.
 
     Where `spec` names a callable the model is built by it again, and gets the weights of `network`; else (a fixture
@@ -123,7 +123,7 @@ def run_pipeline(
         raise SourceError(result["raised"])
     files = _files(result["returned"], outdir, before, started, text)
     moved = {key: tuple(pair) for key, pair in result["watched"].pop("moved").items()}
-    return Made(**files, watched=Watched(**result["watched"], moved=moved), log=log)
+    return PipelineOutput(**files, watched=Watched(**result["watched"], moved=moved), log=log)
 
 
 def _fields(spec: Spec) -> dict[str, Any]:

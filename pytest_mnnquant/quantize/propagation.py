@@ -26,7 +26,7 @@ _ACTIVATION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class Propagated:
     """The quantization of `tensor` reaches tensor `output` of `op`, whose fused ReLU may need zero point 0."""
 
     tensor: int
@@ -35,7 +35,7 @@ class Carried:
     clamps_at_zero: bool
 
 
-def carried(model: Model, layers: tuple[Op, ...]) -> tuple[Carried, ...]:
+def find_propagated(model: Model, layers: tuple[Op, ...]) -> tuple[Propagated, ...]:
     """Where the quantization of each layer's input is carried to, for those that reach an operator of another kind."""
     producers = {output: op for op in model.ops if not op.subgraph for output in op.outputs}
     found = {}
@@ -46,11 +46,11 @@ def carried(model: Model, layers: tuple[Op, ...]) -> tuple[Carried, ...]:
             output = op.inputs[0]
             op = producers.get(output)
         if op is not None and not op.is_convolution and op.kind not in ("Input", "Const"):
-            found[tensor] = Carried(tensor, op, output, has_fused_relu(op))
+            found[tensor] = Propagated(tensor, op, output, has_fused_relu(op))
     return tuple(found.values())
 
 
-def watched_ops(layers: tuple[Op, ...], links: tuple[Carried, ...]) -> tuple[Op, ...]:
+def ops_to_observe(layers: tuple[Op, ...], links: tuple[Propagated, ...]) -> tuple[Op, ...]:
     """The operators whose tensors must be observed, each once: layers, and what their quantization is carried to."""
     # Of an operator with several outputs only the first can be observed.
     others = {link.op.name: link.op for link in links if link.output == link.op.outputs[0]}

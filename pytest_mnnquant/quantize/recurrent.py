@@ -19,7 +19,7 @@ from torch import nn
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.calibration import Range
-from pytest_mnnquant.quantize.tensor_binding import moments
+from pytest_mnnquant.quantize.tensor_binding import moments_of
 from pytest_mnnquant.quantize.torch_ranges import BATCH
 from pytest_mnnquant.sources.pytorch import as_tensors, quiet
 
@@ -39,10 +39,10 @@ def recurrent_layers(network: nn.Module, model: Model) -> tuple[Recurrent, ...]:
     names = Counter(name for op in model.ops for name in op.output_names)
     # MNN finds a layer of the params file by the name of its output, which bodies of several loops may share.
     bodies = [op for op in model.layers if op.subgraph and op.is_convolution and names[op.output_names[0]] == 1]
-    left = {op.name: (op, moments(model.decoded(op))) for op in bodies}
+    left = {op.name: (op, moments_of(model.decoded(op))) for op in bodies}
     found = []
     for name, module, layer, reverse in _directions(network):
-        own = moments(getattr(module, f"weight_hh_l{layer}" + ("_reverse" if reverse else "")))
+        own = moments_of(getattr(module, f"weight_hh_l{layer}" + ("_reverse" if reverse else "")))
         match = next((op for op, theirs in left.values() if own and theirs and own.matches(theirs)), None)
         if match is not None:
             found.append(Recurrent(match, name, layer, reverse))

@@ -47,7 +47,7 @@ class Moments:
         return all(abs(a - b) <= unit for a, b in pairs) and abs(self.cubic - other.cubic) <= 10 * unit
 
 
-def moments(values: npt.NDArray[np.float32] | torch.Tensor) -> Moments | None:
+def moments_of(values: npt.NDArray[np.float32] | torch.Tensor) -> Moments | None:
     """The moments of a tensor; None for an empty one or one with NaN or infinity."""
     flat = (
         values.detach().to(torch.float64).reshape(-1)
@@ -80,7 +80,7 @@ class Binding:
     exits: Exits | None = None
 
 
-def bind(
+def bind_tensors(
     network: torch.nn.Module, model: Model, ops: tuple[Op, ...], data: Dataset, *, timeout: float, batched: bool
 ) -> Binding:
     """Find the PyTorch value of each operator's first input and output. `network` must be in eval mode."""
@@ -88,7 +88,7 @@ def bind(
     known: list[tuple[Value, Moments]] = []
 
     def remember(value: Value, tensor: torch.Tensor) -> None:
-        if (found := moments(tensor)) is not None:
+        if (found := moments_of(tensor)) is not None:
             known.append((value, found))
 
     with quiet():
@@ -98,7 +98,7 @@ def bind(
     modules: dict[str, str] = {}
     for op in ops:
         for tensor, array in zip((op.inputs[0], op.outputs[0]), traced[op.name], strict=True):
-            wanted = moments(array) if array is not None else None
+            wanted = moments_of(array) if array is not None else None
             matches = (place for place, (_, found) in enumerate(known) if wanted is not None and found.matches(wanted))
             place = next(matches, None)
             if values.get(tensor) is None:

@@ -16,7 +16,7 @@ import torch
 
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.tensor_binding import Moments, moments
+from pytest_mnnquant.quantize.tensor_binding import Moments, moments_of
 from pytest_mnnquant.quantize.torch_watch import Value, watched
 from pytest_mnnquant.runtime.inference import tensor_values
 from pytest_mnnquant.sources.pytorch import as_tensors, quiet
@@ -42,7 +42,7 @@ class MultiplyAdd(torch.nn.Module):
         return x * factor.reshape(shape) + offset.reshape(shape)
 
 
-def loose_norms(
+def find_unfolded(
     network: torch.nn.Module, model: Model, data: Dataset, *, timeout: float, batched: bool
 ) -> frozenset[str]:
     """The names of the BatchNorm modules that became `Scale` operators in the float `.mnn`: those with equal values."""
@@ -56,18 +56,18 @@ def loose_norms(
     def remember(value: Value, tensor: torch.Tensor) -> None:
         # A ReLU may be fused into the Scale, so its values count as the BatchNorm's too.
         if value.module in norms:
-            found = (moments(possible) for possible in (tensor, tensor.clamp_min(0)))
+            found = (moments_of(possible) for possible in (tensor, tensor.clamp_min(0)))
             known.extend((value.module, item) for item in found if item is not None)
 
     with quiet(), watched(network, remember) as run:
         run(*as_tensors(probe, network))
     traced = tensor_values(model, scales, probe, timeout=timeout, batched=batched)
     outputs: list[npt.NDArray[np.float32] | None] = [traced[op.name][1] for op in scales]
-    wanted = [found for output in outputs if output is not None and (found := moments(output)) is not None]
+    wanted = [found for output in outputs if output is not None and (found := moments_of(output)) is not None]
     return frozenset(name for name, found in known if any(found.matches(other) for other in wanted))
 
 
-def with_plain_norms(network: torch.nn.Module, names: frozenset[str]) -> torch.nn.Module:
+def replace_unfolded(network: torch.nn.Module, names: frozenset[str]) -> torch.nn.Module:
     """A copy of the network in eval mode in which the named BatchNorms are multiplications and additions."""
     if not names:
         return network

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,12 @@ from pytest_mnnquant.measurements.calibration import Record
 from pytest_mnnquant.measurements.conversion import Step
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.float_model import Choices, Prepared
-from pytest_mnnquant.quantize.quantizers import FLOAT, MADE, MAKE, Job
+from pytest_mnnquant.quantize.job import FLOAT_NAME, Job, QuantizerOutput, load_output, save_output
+from pytest_mnnquant.quantize.quantizers import QUANTIZERS
 from pytest_mnnquant.quantize.re_export import load_chain
 from pytest_mnnquant.quantize.record import load_record
 from pytest_mnnquant.recipes.recipe import Recipe
 from pytest_mnnquant.sources.spec import SourceError
-
-_FACTS = "facts.json"
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,7 @@ def make_variant(
     say(f"calibrating on {data.samples} samples" + (f" in {mode} mode" if mode else "") if data else "converting")
 
     def build(folder: Path) -> None:
-        facts = MAKE[recipe.maker](job, folder)
-        (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+        save_output(QUANTIZERS[recipe.maker](job, folder), folder)
 
     # What a pipeline of the user's own depends on is not known, so it runs anew in each session.
     folder = store.folder("variant", inputs, build, private=bool(recipe.pipeline))
@@ -93,30 +90,30 @@ def make_variant(
 
 
 def _loaded(job: Job, folder: Path, data_digest: str | None) -> Variant:
-    facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-    base = read_model(folder / FLOAT) if (folder / FLOAT).exists() else job.source.model
-    params = folder / facts["params"] if facts.get("params") else None
+    output = load_output(folder)
+    base = read_model(folder / FLOAT_NAME) if (folder / FLOAT_NAME).exists() else job.source.model
+    params = folder / output.params if output.params else None
     return Variant(
         job.recipe,
         job.mode,
-        read_model(folder / facts.get("model", MADE)),
+        read_model(folder / output.model),
         base,
         params,
-        drift=facts.get("drift", 0.0),
-        modules=facts.get("modules", {}),
+        drift=output.drift,
+        modules=output.modules,
         record=load_record(folder),
         chain=load_chain(folder),
-        provenance=_provenance(job, base, params, facts, data_digest),
+        provenance=_provenance(job, base, params, output, data_digest),
     )
 
 
 def _provenance(
-    job: Job, base: Model, params: Path | None, facts: dict[str, Any], data_digest: str | None
+    job: Job, base: Model, params: Path | None, output: QuantizerOutput, data_digest: str | None
 ) -> dict[str, Any]:
     return {
         "maker": job.recipe.maker.value,
         "versions": versions(),
-        "arguments": facts.get("arguments"),
+        "arguments": output.arguments,
         "mode": job.mode,
         "skipped": list(job.skip),
         "source": {"spec": job.source.spec.text, "sha256": job.source.digest},

@@ -23,7 +23,7 @@ import pytest
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Choices, prepare
-from pytest_mnnquant.quantize.quantizers import PARAMS_NAME
+from pytest_mnnquant.quantize.job import PARAMS_NAME
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.report.width import width

@@ -21,7 +21,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.params import Params, read_params, write_params
 from pytest_mnnquant.quantize import mnncompress_pipeline, pipeline
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.quantize.pipeline import MNNCOMPRESS, Made, run_pipeline
+from pytest_mnnquant.quantize.pipeline import MNNCOMPRESS, PipelineOutput, run_pipeline
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.spec import SourceError, Spec
@@ -37,7 +37,7 @@ pytest.importorskip("mnncompress")
 class Shipped:
     """A model that mnncompress calibrated: converted as its users do, to float, and with its params repaired."""
 
-    made: Made
+    made: PipelineOutput
     params: Params
     as_it_is: Model
     float: Model

@@ -15,7 +15,7 @@ import torch
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize import pipeline, pipeline_child
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.quantize.pipeline import Made, _files, _stamps, run_pipeline
+from pytest_mnnquant.quantize.pipeline import PipelineOutput, _files, _stamps, run_pipeline
 from pytest_mnnquant.quantize.pipeline_child import _paths
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.sources.pytorch import private_copy
@@ -34,7 +34,7 @@ sys.addaudithook(heard)
 """
 
 
-def run(name: str, source: Prepared, outdir: Path, mode: str = "eval", timeout: float = TIMEOUT) -> Made:
+def run(name: str, source: Prepared, outdir: Path, mode: str = "eval", timeout: float = TIMEOUT) -> PipelineOutput:
     assert source.network is not None
     data = Dataset({"x": source.calibration.inputs["x"][:80]}) if source.calibration else Dataset({})
     return run_pipeline(f"others.py:{name}", ROOT, source.spec, source.network, data, mode, outdir, timeout=timeout)

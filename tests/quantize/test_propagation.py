@@ -11,9 +11,9 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.calibration import Range, make_params, save_params, settled
+from pytest_mnnquant.quantize.calibration import Range, make_params, save_params, widen_ranges
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.quantize.propagation import Carried, carried, has_fused_relu
+from pytest_mnnquant.quantize.propagation import Propagated, find_propagated, has_fused_relu
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.runtime.inference import run
@@ -34,17 +34,19 @@ def residual(workshop: Workshop, inputs: dict[str, npt.NDArray[np.float32]]) -> 
 
 
 @pytest.fixture(scope="module")
-def links(residual: Model) -> tuple[Carried, ...]:
-    return carried(residual, int8_layers(residual))
+def links(residual: Model) -> tuple[Propagated, ...]:
+    return find_propagated(residual, int8_layers(residual))
 
 
 @pytest.fixture(scope="module")
-def seen(residual: Model, links: tuple[Carried, ...], inputs: dict[str, npt.NDArray[np.float32]]) -> dict[int, Range]:
+def seen(
+    residual: Model, links: tuple[Propagated, ...], inputs: dict[str, npt.NDArray[np.float32]]
+) -> dict[int, Range]:
     ops = (*int8_layers(residual), *(link.op for link in links))
     return calibrate_runtime(residual, ops, Dataset(dict(inputs)), timeout=TIMEOUT, batched=True).ranges
 
 
-def test_a_layers_input_is_followed_back_to_what_made_it(residual: Model, links: tuple[Carried, ...]) -> None:
+def test_a_layers_input_is_followed_back_to_what_made_it(residual: Model, links: tuple[Propagated, ...]) -> None:
     gate, head = int8_layers(residual)[2:]
     assert {(link.tensor, link.op.kind, link.clamps_at_zero) for link in links} == {
         (gate.inputs[0], "BinaryOp", True),
@@ -54,7 +56,7 @@ def test_a_layers_input_is_followed_back_to_what_made_it(residual: Model, links:
 
 
 def test_a_plain_net_carries_nothing(digits: Prepared) -> None:
-    assert carried(digits.model, int8_layers(digits.model)) == ()
+    assert find_propagated(digits.model, int8_layers(digits.model)) == ()
 
 
 def test_only_sums_with_a_relu_have_one() -> None:
@@ -63,9 +65,9 @@ def test_only_sums_with_a_relu_have_one() -> None:
 
 
 def test_settled_ranges_are_wide_and_symmetric_where_they_must_be(
-    residual: Model, links: tuple[Carried, ...], seen: dict[int, Range]
+    residual: Model, links: tuple[Propagated, ...], seen: dict[int, Range]
 ) -> None:
-    found = settled(seen, links)
+    found = widen_ranges(seen, links)
     gate, head = int8_layers(residual)[2:]
     assert found[gate.inputs[0]].affine()[1] == 0
     (source,) = (link.op.outputs[0] for link in links if link.tensor == head.inputs[0])
@@ -89,13 +91,13 @@ def computed(
 def test_with_settled_ranges_mnn_computes_what_float_does_and_without_it_does_not(
     workshop: Workshop,
     residual: Model,
-    links: tuple[Carried, ...],
+    links: tuple[Propagated, ...],
     seen: dict[int, Range],
     inputs: dict[str, npt.NDArray[np.float32]],
 ) -> None:
     """Should the second half fail one day, MNN has mended its BinaryOp, and `carry` has become needless."""
     reference = run(residual, inputs, timeout=TIMEOUT).outputs["output"]
-    right = computed(workshop, residual, settled(seen, links), inputs)
+    right = computed(workshop, residual, widen_ranges(seen, links), inputs)
     assert {op.name for op in right.trace or () if op.int8} >= {op.name for op in int8_layers(residual)}
     found = agreement(reference, right.outputs["output"])
     assert found.cosine is not None

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from torch import nn
 
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.quantize.tensor_binding import Binding, bind, moments
+from pytest_mnnquant.quantize.tensor_binding import Binding, bind_tensors, moments_of
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from tests.conftest import TIMEOUT, Workshop
 
@@ -22,7 +22,7 @@ ARRAYS = hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(-100, 100
 def test_moments_do_not_depend_on_the_order(values: np.ndarray, random: object) -> None:
     shuffled = values.tolist()
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    first, second = moments(values), moments(torch.tensor(shuffled))
+    first, second = moments_of(values), moments_of(torch.tensor(shuffled))
     assert first is not None
     assert second is not None
     assert first.matches(second)
@@ -33,7 +33,7 @@ def test_moments_do_not_depend_on_the_order(values: np.ndarray, random: object) 
 def test_one_other_number_of_size_is_noticed(values: np.ndarray, place: int, change: float) -> None:
     other = values.copy()
     other[place % len(values)] += change * (1 + np.abs(values).max())
-    first, second = moments(values), moments(other)
+    first, second = moments_of(values), moments_of(other)
     assert first is not None
     assert second is not None
     assert not first.matches(second)
@@ -41,9 +41,9 @@ def test_one_other_number_of_size_is_noticed(values: np.ndarray, place: int, cha
 
 def test_rounding_is_forgiven_and_other_counts_are_not() -> None:
     values = np.linspace(-3, 5, 100, dtype=np.float32)
-    exact = moments(values)
+    exact = moments_of(values)
     assert exact is not None
-    rounded, longer = moments(values * np.float32(1 + 1e-5)), moments(np.append(values, values))
+    rounded, longer = moments_of(values * np.float32(1 + 1e-5)), moments_of(np.append(values, values))
     assert rounded is not None
     assert longer is not None
     assert exact.matches(rounded)
@@ -52,14 +52,16 @@ def test_rounding_is_forgiven_and_other_counts_are_not() -> None:
 
 @pytest.mark.parametrize("values", [[], [np.nan], [1, np.inf], [1e300, 1e300]], ids=str)
 def test_empty_and_broken_values_have_no_moments(values: list[float]) -> None:
-    assert moments(torch.tensor(values, dtype=torch.float64)) is None
+    assert moments_of(torch.tensor(values, dtype=torch.float64)) is None
 
 
 def bound(source: Prepared) -> Binding:
     assert source.network is not None
     assert source.calibration is not None
     layers = int8_layers(source.model)
-    return bind(source.network, source.model, layers, source.calibration, timeout=TIMEOUT, batched=source.batched)
+    return bind_tensors(
+        source.network, source.model, layers, source.calibration, timeout=TIMEOUT, batched=source.batched
+    )
 
 
 @pytest.mark.parametrize("name", ["digits_cnn", "mobile_net", "tiny_transformer", "garment_classifier"])

@@ -17,7 +17,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.calibration import make_params, save_params
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
-from pytest_mnnquant.quantize.unfolded_batchnorm import MultiplyAdd, loose_norms, with_plain_norms
+from pytest_mnnquant.quantize.unfolded_batchnorm import MultiplyAdd, find_unfolded, replace_unfolded
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import RECIPES
@@ -39,7 +39,7 @@ def source(store: Store) -> Prepared:
 
 def names(source: Prepared) -> frozenset[str]:
     assert source.network is not None
-    return loose_norms(source.network, source.model, Dataset(DATA), timeout=TIMEOUT, batched=source.batched)
+    return find_unfolded(source.network, source.model, Dataset(DATA), timeout=TIMEOUT, batched=source.batched)
 
 
 def test_norms_that_became_scales_are_found_by_their_values(source: Prepared) -> None:
@@ -50,9 +50,9 @@ def test_norms_that_became_scales_are_found_by_their_values(source: Prepared) ->
 def test_a_net_whose_norms_are_all_folded_has_none(digits: Prepared) -> None:
     assert digits.network is not None
     assert digits.calibration is not None
-    found = loose_norms(digits.network, digits.model, digits.calibration, timeout=TIMEOUT, batched=True)
+    found = find_unfolded(digits.network, digits.model, digits.calibration, timeout=TIMEOUT, batched=True)
     assert found == frozenset()
-    assert with_plain_norms(digits.network, found) is digits.network
+    assert replace_unfolded(digits.network, found) is digits.network
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_multiplication_and_an_addition_compute_the_same(norm: nn.Module, shap
 def test_the_plain_copy_computes_the_same_and_the_network_is_left_alone(source: Prepared) -> None:
     assert source.network is not None
     before = digest(source.network)
-    plain = with_plain_norms(source.network, names(source))
+    plain = replace_unfolded(source.network, names(source))
     assert isinstance(plain.get_submodule("loose"), MultiplyAdd)
     assert isinstance(plain.get_submodule("folded"), nn.BatchNorm2d)
     x = torch.from_numpy(DATA["x"])

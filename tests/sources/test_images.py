@@ -12,7 +12,7 @@ from torch import nn
 
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import read_model
-from pytest_mnnquant.quantize.offline import quantize_offline
+from pytest_mnnquant.quantize.mnnquant import quantize_offline
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
 from pytest_mnnquant.sources import images

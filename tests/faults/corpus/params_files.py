@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mnnquant.mnnfile.params import ActivationParams, Params, WeightParams, read_params, write_params
-from pytest_mnnquant.quantize.quantizers import PARAMS_NAME
+from pytest_mnnquant.quantize.job import PARAMS_NAME
 from pytest_mnnquant.runtime.convert import convert
 from tests.conftest import TIMEOUT
 from tests.faults.corpus.plan import Pair, Planted, fault

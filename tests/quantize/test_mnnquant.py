@@ -21,7 +21,7 @@ from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.pooling import write_exact_copy
 from pytest_mnnquant.quantize import offline
-from pytest_mnnquant.quantize.offline import as_text, quantize_offline
+from pytest_mnnquant.quantize.mnnquant import as_text, quantize_offline
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant

@@ -1,0 +1,150 @@
+"""Quantizes to int8 with calibrated ranges: in PyTorch if the source is a PyTorch model, else in MNN's float run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pytest_mnnquant.measurements.calibration import Record
+from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.mnnfile.model import Model, Op
+from pytest_mnnquant.mnnfile.params import Params
+from pytest_mnnquant.quantize.calibration import Range, make_params, save_params, widen_ranges
+from pytest_mnnquant.quantize.convert_twice import convert_twice
+from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME, Job, QuantizerOutput
+from pytest_mnnquant.quantize.observers import describe
+from pytest_mnnquant.quantize.propagation import find_propagated, ops_to_observe
+from pytest_mnnquant.quantize.ranges import Calibrated, calibrate_runtime
+from pytest_mnnquant.quantize.re_export import export_again
+from pytest_mnnquant.quantize.record import save_record
+from pytest_mnnquant.quantize.weight_only import float_entries
+from pytest_mnnquant.recipes.mnn_support import int8_layers, is_skipped
+from pytest_mnnquant.runtime.inference import BATCH
+from pytest_mnnquant.sources.spec import DataError, SourceError
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A float model and how its tensors are to be quantized.
+
+    `ranges` are by tensor index, and differ from those of `calibrated` where MNN propagates a quantization. `modules`
+    gives the user's own module for each layer. `loop_ranges` are those of layers in the bodies of loops, by name.
+    """
+
+    model: Model
+    calibrated: Calibrated
+    ranges: dict[int, Range]
+    modules: dict[str, str] = field(default_factory=dict)
+    loop_ranges: dict[str, tuple[Range, Range]] = field(default_factory=dict)
+
+
+def quantize_int8(job: Job, folder: Path) -> QuantizerOutput:
+    """Calibrate all layers that MNN can run in int8, and convert with the params file that follows from it.
+
+    Raises `DataError` for values that are NaN or infinite, and `SourceError` if there is no layer to quantize.
+    """
+    data = _calibration_data(job)
+    plan = _calibrate_in_mnn(job, data) if job.source.network is None else _calibrate_in_torch(job, data, folder)
+    _require_finite(job, plan)
+    params = _params_of(job, plan)
+    path = save_params(params, folder / PARAMS_NAME)
+    flags = ("--weightQuantBits", str(job.recipe.fill)) if job.recipe.fill is not None else ()
+    # From the float .mnn, not from ONNX: a Linear of 65,536 weights or more loses its weights on the way from ONNX.
+    arguments = ("--compressionParamsFile", str(path), *flags)
+    convert_twice(plan.model.path, folder / MODEL_NAME, arguments, timeout=job.choices.timeout)
+    save_record(_record(job, plan, data), folder)
+    return QuantizerOutput(
+        params=PARAMS_NAME,
+        drift=plan.calibrated.drift,
+        modules=plan.modules,
+        arguments=["mnnconvert", "-f", "MNN", "--compressionParamsFile", PARAMS_NAME, *flags],
+    )
+
+
+def _calibration_data(job: Job) -> Dataset:
+    assert job.data is not None  # `make_variant` has refused a recipe that needs data and has none.
+    return job.data
+
+
+def _calibrate_in_mnn(job: Job, data: Dataset) -> _Plan:
+    model = job.source.model
+    layers = int8_layers(model)
+    links = find_propagated(model, layers)
+    calibrated = calibrate_runtime(model, ops_to_observe(layers, links), data, job.recipe, **job.limits)
+    return _Plan(model, calibrated, widen_ranges(calibrated.ranges, links))
+
+
+def _calibrate_in_torch(job: Job, data: Dataset, folder: Path) -> _Plan:
+    from pytest_mnnquant.quantize.ranges import calibrate_torch
+    from pytest_mnnquant.quantize.recurrent import recurrent_layers, recurrent_ranges
+    from pytest_mnnquant.quantize.tensor_binding import bind_tensors
+    from pytest_mnnquant.quantize.unfolded_batchnorm import find_unfolded, replace_unfolded
+
+    source, choices = job.source, job.choices
+    network: Any = source.network
+    model, unfolded = source.model, find_unfolded(network, source.model, data, **job.limits)
+
+    def export(exported: Any) -> Model:
+        plain, label = replace_unfolded(exported, unfolded), job.recipe.label(job.mode)
+        return export_again(plain, source, source.data or data, folder, choices, label)
+
+    if unfolded:
+        model = export(network)
+    layers = int8_layers(model)
+    links = find_propagated(model, layers)
+    ops = ops_to_observe(layers, links)
+    binding = bind_tensors(network, model, ops, data, **job.limits)
+    calibrated = calibrate_torch(network, model, ops, binding, data, job.mode or "eval", job.recipe, **job.limits)
+    if calibrated.drift > 0:
+        # What a pipeline that calibrates in train mode ships: the model with the statistics that calibration left.
+        drifted = export(calibrated.network)
+        if drifted.tensor_names != model.tensor_names:
+            raise SourceError(f"{source.spec.text}: the model exports to another graph after calibration in train mode")
+        model = drifted
+    recurrent, modules = recurrent_layers(network, model), dict(binding.modules)
+    modules |= {layer.op.name: layer.module for layer in recurrent}
+    loop_ranges = {}
+    if recurrent and calibrated.network is not None:
+        loop_ranges = recurrent_ranges(calibrated.network, model, recurrent, data)
+    return _Plan(model, calibrated, widen_ranges(calibrated.ranges, links), modules, loop_ranges)
+
+
+def _require_finite(job: Job, plan: _Plan) -> None:
+    for tensor, rows in plan.calibrated.batches.items():
+        finite = np.isfinite(rows).all(1)
+        if not finite.all():
+            name, batch = plan.model.tensor_names[tensor], int(np.argmin(finite))
+            raise DataError(
+                f"{job.source.spec.text}: tensor {name!r} is NaN or infinite in batch {batch} of the calibration data"
+            )
+
+
+def _params_of(job: Job, plan: _Plan) -> Params:
+    """The params file: layers to run in int8; if the recipe quantizes the others' weights, those that stay float."""
+
+    def is_quantized(op: Op) -> bool:
+        return not is_skipped(op, job.skip, plan.modules.get(op.name, ""))
+
+    # A layer without ranges never ran: it stays float, and the coverage check says so.
+    layers = tuple(
+        op for op in int8_layers(plan.model) if is_quantized(op) and {op.inputs[0], op.outputs[0]} <= plan.ranges.keys()
+    )
+    if not layers and job.recipe.fill is None:
+        raise SourceError(
+            f"{job.recipe.name}: there is no layer that MNN can run in int8; use another recipe (--mnn-recipe=w8)"
+        )
+    loops = {op.name for op in plan.model.layers if op.name in plan.loop_ranges and is_quantized(op)}
+    loop_ranges = {name: ranges for name, ranges in plan.loop_ranges.items() if name in loops}
+    params = make_params(plan.model, layers, plan.ranges, loop_ranges)
+    if job.recipe.fill is None:
+        return params
+    return Params((*params.layers, *float_entries(plan.model, job.skip, plan.modules)), params.uuid)
+
+
+def _record(job: Job, plan: _Plan, data: Dataset) -> Record:
+    batches = {plan.model.tensor_names[tensor]: rows for tensor, rows in plan.calibrated.batches.items()}
+    size = BATCH if (job.source.network is not None and not data.alone) or job.source.batched else 1
+    return Record(describe(job.recipe.observer, job.recipe.number), data.samples, size, batches)

@@ -1,0 +1,73 @@
+"""What a quantizer gets, and what it leaves in its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.quantize.float_model import Choices, Prepared
+from pytest_mnnquant.recipes.mnn_support import int8_layers
+from pytest_mnnquant.recipes.recipe import Recipe
+
+MODEL_NAME: Final = "model.mnn"
+FLOAT_NAME: Final = "float.mnn"
+PARAMS_NAME: Final = "compress_params_index.bin"
+_OUTPUT_NAME: Final = "facts.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to quantize and how. `skip` are globs of layers that stay float."""
+
+    source: Prepared
+    recipe: Recipe
+    mode: str | None
+    skip: tuple[str, ...]
+    data: Dataset | None
+    choices: Choices
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """How the source's model is run."""
+        return {"timeout": self.choices.timeout, "batched": self.source.batched}
+
+
+@dataclass(frozen=True)
+class QuantizerOutput:
+    """What a quantizer knows of the model that it wrote.
+
+    `model` and `params` are paths inside the folder; `params` is None if there is no params file. `drift` is the one of
+    `Calibrated`. `modules` gives the user's own module for each layer, where it is known. `arguments` are those of the
+    tool: a command line, or MNN's configuration of its offline tool.
+    """
+
+    model: str = MODEL_NAME
+    params: str | None = None
+    drift: float = 0.0
+    modules: dict[str, str] = field(default_factory=dict)
+    arguments: list[str] | dict[str, Any] | None = None
+
+
+def save_output(output: QuantizerOutput, folder: Path) -> None:
+    """Write what a quantizer returned into its folder."""
+    (folder / _OUTPUT_NAME).write_text(json.dumps(dataclasses.asdict(output)), encoding="utf-8")
+
+
+def load_output(folder: Path) -> QuantizerOutput:
+    """Read what a quantizer returned from its folder."""
+    return QuantizerOutput(**json.loads((folder / _OUTPUT_NAME).read_text(encoding="utf-8")))
+
+
+def modules_to_skip(job: Job) -> dict[str, str]:
+    """The user's own module for each layer, if a pattern of layers to skip may name one; else nothing."""
+    if not job.skip or job.source.network is None or job.source.data is None:
+        return {}
+    from pytest_mnnquant.quantize.tensor_binding import bind_tensors
+
+    source, layers = job.source, int8_layers(job.source.model)
+    network: Any = source.network
+    return bind_tensors(network, source.model, layers, job.source.data, **job.limits).modules
