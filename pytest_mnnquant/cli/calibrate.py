@@ -26,7 +26,7 @@ from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import place
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
 
 # The largest step between two codes that any real network needs; uninitialized memory gives far more.
@@ -61,7 +61,7 @@ def calibrated(arguments: Sequence[str], skip: tuple[str, ...], timeout: float, 
         kept = (*skip, *(glob.escape(name) for name in config.skip))
         verdict = judged(model, made, Asked(recipe, kept))
         if wrong := _wrong_scales(made):
-            raise NativeFailure("\n".join(wrong))
+            raise NativeFailure(FailureKind.BAD_OUTPUT, "\n".join(wrong))
         likeness = _likeness(model, made, samples, timeout)
         verdict = dataclasses.replace(verdict, results=(*verdict.results, likeness))
         if verdict.failed:

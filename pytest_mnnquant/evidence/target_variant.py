@@ -19,7 +19,7 @@ from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.jobs import CRASHED, NativeFailure
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.operator_outputs import LOOPS
 from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure, own_mnn
 
@@ -97,7 +97,7 @@ class TargetVariant(VariantUnderTest):
     @property
     def crashes(self) -> bool:
         """Whether the variant crashes the MNN there."""
-        return isinstance(self._ran_there, TargetFailure) and CRASHED in self._ran_there.what
+        return isinstance(self._ran_there, TargetFailure) and self._ran_there.kind is FailureKind.CRASHED
 
     @cached_property
     def runs_float(self) -> bool:

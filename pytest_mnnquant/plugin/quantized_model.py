@@ -160,6 +160,10 @@ def _or_fail(action: Callable[[], T], title: str = "") -> T:
     try:
         return action()
     except (ValueError, SourceError, Unusable) as error:
-        fix = error.finding.fix if isinstance(error, Unusable) else getattr(error, "fix", "")
+        fix = ""
+        if isinstance(error, Unusable):
+            fix = error.finding.fix
+        elif isinstance(error, SourceError):
+            fix = error.fix
         problem = str(error) + (f"\nfix: {fix}" if fix else "")
     pytest.fail(title + problem, pytrace=False)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
 from pytest_mnnquant.sources.spec import DataError, SourceError
 
@@ -78,7 +78,9 @@ def quantize_offline(
         try:
             quantized = mnnquant(model.path, output, {**config, "path": f"{samples}/"}, timeout=timeout)
         except NativeFailure as error:
-            raise NativeFailure(error.what + _why(model, feature, error.what), error.log) from None
+            if error.kind is not FailureKind.CRASHED:
+                raise
+            raise error.reworded(error.what + _crash_advice(model, feature)) from None
     try:
         _check(quantized, model, feeds, recipe)
     except NativeFailure:
@@ -122,10 +124,8 @@ def _refuse(model: Model, recipe: str, feature: str, weight: str, skip: tuple[st
         )
 
 
-def _why(model: Model, feature: str, what: str) -> str:
+def _crash_advice(model: Model, feature: str) -> str:
     """What is known about a crash, and what to use instead."""
-    if "crashed" not in what:
-        return ""
     if feature != "KL":
         return "; use --mnn-recipe=int8"
     broken = next((op for op in model.ops if _is_broken_up(model, op)), None)
@@ -200,14 +200,17 @@ def _check(quantized: Model, model: Model, feeds: list[Feed], recipe: str) -> No
     """Raise `NativeFailure` where the scales that were written can't come from the data that were fed."""
     names, quants = quantized.tensor_names, quantized.tensor_quants
     if all(op.weights[0].storage is Storage.FLOAT32 for op in quantized.convolutions):
-        raise NativeFailure(f"{recipe}: mnnquant ended without an error and left every layer float")
+        raise NativeFailure(
+            FailureKind.BAD_OUTPUT, f"{recipe}: mnnquant ended without an error and left every layer float"
+        )
     # Integer tensors have scales too, made from their bytes as if they were floats; nothing reads them.
     for op in quantized.convolutions:
         for index in {op.inputs[0], op.outputs[0]} & quants.keys():
             if not np.isfinite([quants[index].scale, quants[index].zero]).all() or quants[index].scale < 0:
                 raise NativeFailure(
+                    FailureKind.BAD_OUTPUT,
                     f"{recipe}: mnnquant wrote the scale {quants[index].scale:g} for tensor {names[index]!r}: it is 0 "
-                    "for all calibration data, or mnnquant failed on it; use --mnn-recipe=int8"
+                    "for all calibration data, or mnnquant failed on it; use --mnn-recipe=int8",
                 )
     constants = {output for op in quantized.ops if op.kind == "Const" for output in op.outputs}
     for spec in model.inputs:
@@ -225,8 +228,9 @@ def _check(quantized: Model, model: Model, feeds: list[Feed], recipe: str) -> No
             span = quants[index].scale * (quants[index].high - quants[index].low)
             if not _TOO_NEAR * (high - low) <= span <= _TOO_FAR * (high - low):
                 raise NativeFailure(
+                    FailureKind.BAD_OUTPUT,
                     f"{recipe}: mnnquant wrote the scale {quants[index].scale:g} for the input {spec.name!r}, whose "
-                    f"data lie in [{low:g}, {high:g}]: it can't have seen them"
+                    f"data lie in [{low:g}, {high:g}]: it can't have seen them",
                 )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.runtime.jobs import NativeFailure, run_job, tail
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job, tail
 
 _ALL: Final = 10_000
 _EXTERNAL: Final = ".__convert_external_data.bin"
@@ -30,7 +30,7 @@ def convert(source: Path, output: Path, flags: Sequence[str] = (), *, timeout: f
         try:
             read_model(source)
         except (BadModel, OSError) as error:
-            raise NativeFailure(f"{what}: {error}") from None
+            raise NativeFailure(FailureKind.BAD_INPUT, f"{what}: {error}") from None
     output.parent.mkdir(parents=True, exist_ok=True)
     arguments = ["-f", framework, "--modelFile", str(source.resolve()), "--bizCode", "MNN", *flags]
     run_converter(arguments, output, timeout=timeout, what=what)
@@ -59,12 +59,14 @@ def run_converter(
         fresh = folder / output.name
         run_job("convert", folder, timeout=timeout, what=what, arguments=[flag, str(fresh), *arguments])
         if not fresh.exists():
-            raise NativeFailure(f"{what}: the converter wrote no file", tail(folder / "log.txt"))
+            raise NativeFailure(
+                FailureKind.BAD_OUTPUT, f"{what}: the converter wrote no file", tail(folder / "log.txt")
+            )
         try:
             check(fresh)
         except BadModel as error:
             wrong = str(error).replace(str(fresh), output.name)
-            raise NativeFailure(f"{what}: {wrong}", tail(folder / "log.txt")) from None
+            raise NativeFailure(FailureKind.BAD_OUTPUT, f"{what}: {wrong}", tail(folder / "log.txt")) from None
         place(fresh, output)
         return tail(folder / "log.txt", _ALL)
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.measurements.run import Losses, Run, TracedOp
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
-from pytest_mnnquant.runtime.jobs import NativeFailure, run_job
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 #: What runs the job of a folder: `run_job`, which does so here, or a target's own way of doing so elsewhere.
@@ -63,7 +63,7 @@ def run(
         )
         outputs = {name: job.array(f"output{number}") for number, name in enumerate(result["outputs"])}
     if not outputs:
-        raise NativeFailure(f"running {model.path.name}: MNN returned no output")
+        raise NativeFailure(FailureKind.BAD_OUTPUT, f"running {model.path.name}: MNN returned no output")
     trace = None if result["trace"] is None else tuple(traced(name, kind) for name, kind in result["trace"])
     return Run(outputs, trace, result["memory_mb"], batched)
 
@@ -201,7 +201,8 @@ def _by_name(model: Model, inputs: Arrays) -> Arrays:
 
 def _as_input(spec: ModelInput, inputs: Arrays) -> npt.NDArray[Any]:
     if spec.name not in inputs:
-        raise NativeFailure(f"the data have no array for the model's input {spec.name!r}: {sorted(inputs)}")
+        told = f"the data have no array for the model's input {spec.name!r}: {sorted(inputs)}"
+        raise NativeFailure(FailureKind.BAD_INPUT, told)
     return np.ascontiguousarray(inputs[spec.name], dtype=_KINDS.get(spec.data_type, np.float32))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import signal
@@ -21,17 +22,59 @@ _LOG_LINES: Final = 12
 # Seconds between two looks at how far a child is, where somebody wants to know.
 _LOOK: Final = 0.25
 _PROTOCOL: Final = 1
-#: How the message of a crash begins to tell it.
-CRASHED: Final = "crashed with"
+
+
+class FailureKind(enum.Enum):
+    """The way a native step failed. Programs of child processes report some of them, by these values."""
+
+    #: The process ended by a signal.
+    CRASHED = "crashed"
+    #: The process had no end, or a connection no answer, within the limit.
+    TIMED_OUT = "timed out"
+    #: The process ended without a result.
+    EXITED = "exited"
+    #: The program, or what it calls, raised an exception.
+    RAISED = "raised"
+    #: The program did not try the job: files of it are missing or damaged.
+    REFUSED = "refused"
+    #: The Python that ran the program lacks a package.
+    MISSING_PACKAGE = "missing package"
+    #: The program runs with another MNN than the expected one.
+    WRONG_VERSION = "wrong version"
+    #: The command could not be started.
+    NOT_STARTED = "not started"
+    #: No connection to the machine came about.
+    NO_CONNECTION = "no connection"
+    #: A connection broke off.
+    LOST_CONNECTION = "lost connection"
+    #: The disk has no room for the job.
+    NO_SPACE = "no space"
+    #: What came back is damaged, or not an answer of the program.
+    BAD_ANSWER = "bad answer"
+    #: The inputs can't be used: the process was not started.
+    BAD_INPUT = "bad input"
+    #: The process ended well, and wrote nothing or nothing that can be used.
+    BAD_OUTPUT = "bad output"
 
 
 class NativeFailure(Exception):
-    """A native step crashed, hung or did not do its work. `log` holds the last lines it printed."""
+    """A native step failed in the way that `kind` says.
 
-    def __init__(self, what: str, log: str = "") -> None:
+    `what` is one line for people, `log` the last lines that the step printed, `fix` what to do about it (empty: not
+    known), `package` the name of a missing package.
+    """
+
+    def __init__(self, kind: FailureKind, what: str, log: str = "", *, fix: str = "", package: str = "") -> None:
         super().__init__(what)
+        self.kind = kind
         self.what = what
         self.log = log
+        self.fix = fix
+        self.package = package
+
+    def reworded(self, what: str) -> NativeFailure:
+        """The same failure with another line for people."""
+        return NativeFailure(self.kind, what, self.log, fix=self.fix, package=self.package)
 
     def __str__(self) -> str:
         return f"{self.what}\nlast lines of its log:\n{self.log}" if self.log else self.what
@@ -82,16 +125,19 @@ def run_job(
         else:
             status = _run([*python, str(program or RUNNER), str(job_file)], log_file, env or {}, timeout)
     except NativeFailure as error:
-        error.what = f"{what}: {error.what}"
-        raise
+        raise error.reworded(f"{what}: {error.what}") from None
     except subprocess.TimeoutExpired:
-        raise NativeFailure(f"{what}: no end after {timeout:g} s (limit: --mnn-timeout)", tail(log_file)) from None
+        told = f"{what}: no end after {timeout:g} s (limit: --mnn-timeout)"
+        raise NativeFailure(FailureKind.TIMED_OUT, told, tail(log_file)) from None
     result_file = folder / "result.json"
     if status != 0 or not result_file.exists():
-        raise NativeFailure(f"{what}: {who} {_ending(status)}", tail(log_file))
+        kind = FailureKind.CRASHED if status < 0 else FailureKind.EXITED
+        raise NativeFailure(kind, f"{what}: {who} {_ending(status)}", tail(log_file))
     result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
     if "error" in result:
-        raise NativeFailure(f"{what}: {result['error']}", tail(log_file))
+        reported = result["error"]
+        kind, package = FailureKind(reported["kind"]), reported.get("package", "")
+        raise NativeFailure(kind, f"{what}: {reported['message']}", tail(log_file), package=package)
     return result
 
 
@@ -143,4 +189,4 @@ def _ending(status: int) -> str:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
-    return f"{CRASHED} {name}"
+    return f"crashed with {name}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.runtime.jobs import NativeFailure, run_job, tail
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job, tail
 
 
 def mnnquant(source: Path, output: Path, config: Mapping[str, Any], *, timeout: float) -> Model:
@@ -23,7 +23,7 @@ def mnnquant(source: Path, output: Path, config: Mapping[str, Any], *, timeout: 
     try:
         read_model(source)
     except (BadModel, OSError) as error:
-        raise NativeFailure(f"{what}: {error}") from None
+        raise NativeFailure(FailureKind.BAD_INPUT, f"{what}: {error}") from None
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mnnquant-", dir=output.parent) as name:
         folder = Path(name)
@@ -32,10 +32,10 @@ def mnnquant(source: Path, output: Path, config: Mapping[str, Any], *, timeout: 
         arguments = [str(source.resolve()), str(fresh), str(config_file)]
         run_job("quantize", folder, timeout=timeout, what=what, arguments=arguments)
         if not fresh.exists():
-            raise NativeFailure(f"{what}: the tool wrote no file", tail(folder / "log.txt"))
+            raise NativeFailure(FailureKind.BAD_OUTPUT, f"{what}: the tool wrote no file", tail(folder / "log.txt"))
         try:
             read_model(fresh)
         except BadModel as error:
-            raise NativeFailure(f"{what}: {error}", tail(folder / "log.txt")) from None
+            raise NativeFailure(FailureKind.BAD_OUTPUT, f"{what}: {error}", tail(folder / "log.txt")) from None
         fresh.replace(output)
     return read_model(output)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.runtime.jobs import NativeFailure, run_job
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job
 from pytest_mnnquant.sources.spec import DataError
 
 #: To paste into pyproject.toml; the means and factors are those of many ImageNet models.
@@ -137,7 +137,7 @@ def load_images(
         except NativeFailure as error:
             # MNN hands out no image for a damaged file, and looking at that crashes.
             reached = place / "reading.txt"
-            if "crashed" not in error.what or not reached.exists():
+            if error.kind is not FailureKind.CRASHED or not reached.exists():
                 raise
             result = {"unreadable": int(reached.read_text()), "why": "MNN can't decode this image"}
         if "unreadable" in result:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.jobs import FailureKind, run_job
 from pytest_mnnquant.targets.target import NO_TIME, NO_TRACE, UNSAID, Target, TargetFailure
 
 
@@ -24,7 +24,8 @@ def checked(target: Target, timeout: float) -> Iterator[str]:
         ran = run(read_model(Path(name) / "example.mnn"), {"x": values}, timeout=timeout, send=target.send)
     took = time.monotonic() - started
     if not np.array_equal(ran.outputs["y"], 2 * values):
-        raise TargetFailure(target.name, f"{target.name}: a model of one operator gives a wrong output there")
+        told = f"{target.name}: a model of one operator gives a wrong output there"
+        raise TargetFailure(target.name, FailureKind.BAD_OUTPUT, told)
     place, kernels = target.place, ", ".join(target.place.int8) or "none of its own"
     yield f"{target.name}: {place.machine}, Python {place.python}, MNN {place.mnn or 'of a version it does not tell'}"
     yield f"  accuracy: yes (a model of one operator took {took:.1f} s; numpy {place.numpy})"

@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.programs.remote_agent import GREETING, PART, PROTOCOL
 from pytest_mnnquant.runtime.programs.runner import sha256
 from pytest_mnnquant.runtime.progress import advance_child, has_listener
 from pytest_mnnquant.targets.connection import Connection, Lost
-from pytest_mnnquant.targets.ssh_errors import TOO_OLD, Unreachable, broken, full, silent, slow, unconnected
+from pytest_mnnquant.targets.ssh_errors import TOO_OLD, lost_connection, no_connection, no_greeting, no_space, too_slow
 
 SCHEME: Final = "ssh://"
 _COURIER: Final = Path(__file__).parent.joinpath("../runtime/programs/remote_agent.py").resolve()
@@ -51,16 +52,16 @@ class Remote:
         # The sizes of the files that are there, by their SHA-256; of the largest job; and of what was free there.
         self._held: dict[str, int] = {}
         self._largest = self._free = 0
-        self._refusal: tuple[str, ...] = ()
+        self._refusal: NativeFailure | None = None
 
     def run(self, job_file: Path, program: Path, timeout: float) -> int:
         """Have a job run there, with all files of its folder; what it left comes back. Returns the exit status.
 
-        Raises `Unreachable`, and `subprocess.TimeoutExpired` after `timeout` seconds. Where there was no connection
+        Raises `NativeFailure`, and `subprocess.TimeoutExpired` after `timeout` seconds. Where there was no connection
         once, none is tried again.
         """
-        if self._refusal:
-            raise Unreachable(*self._refusal)
+        if self._refusal is not None:
+            raise self._refusal.reworded(self._refusal.what)
         end = time.monotonic() + timeout
         try:
             connection = self._connected(end, timeout)
@@ -70,7 +71,8 @@ class Remote:
             raise self._why() from None
         except (ValueError, TypeError, KeyError) as error:
             self.close()
-            raise Unreachable(f"what comes from there is no answer of ours ({error})") from None
+            told = f"what comes from there is no answer of ours ({error})"
+            raise NativeFailure(FailureKind.BAD_ANSWER, told) from None
         except BaseException:
             self.close()
             raise
@@ -101,7 +103,8 @@ class Remote:
             connection = self._connection = Connection(words)
         except OSError as error:
             told = f"ssh can't be run here: {error.strerror}"
-            raise Unreachable(told, fix="install it: sudo apt-get install -y openssh-client") from None
+            install = "install it: sudo apt-get install -y openssh-client"
+            raise NativeFailure(FailureKind.NOT_STARTED, told, fix=install) from None
         begun = time.monotonic()
         end = min(end, begun + _STARTING)
         try:
@@ -109,12 +112,13 @@ class Remote:
             while not (line := connection.line(end)).startswith(GREETING):
                 pass  # Some shells print something for everybody who comes in.
         except subprocess.TimeoutExpired:
-            raise self._refused(silent(end - begun, self._python, self._by_hand())) from None
+            raise self._refused(no_greeting(end - begun, self._python, self._by_hand())) from None
         said = json.loads(line.removeprefix(GREETING))
         if said["protocol"] != PROTOCOL:
-            raise Unreachable(f"the other end speaks protocol {said['protocol']}, not {PROTOCOL}")
+            told = f"the other end speaks protocol {said['protocol']}, not {PROTOCOL}"
+            raise NativeFailure(FailureKind.BAD_ANSWER, told)
         if "failed" in said:
-            raise full(said["failed"])
+            raise no_space(said["failed"])
         self._free = said["free"]
         return connection
 
@@ -132,7 +136,7 @@ class Remote:
             for name, _, size in sizes:
                 connection.send_file(folder / name, size, end)
         except subprocess.TimeoutExpired:
-            raise slow(connection.sent - before, sum(size for *_, size in sizes), timeout) from None
+            raise too_slow(connection.sent - before, sum(size for *_, size in sizes), timeout) from None
         self._held = {**kept, **own}
 
     def _kept(self, own: Mapping[str, int]) -> dict[str, int]:
@@ -151,7 +155,7 @@ class Remote:
     def _answer(self, connection: Connection, folder: Path, timeout: float, end: float) -> int:
         while "done" not in (said := json.loads(connection.line(end))):
             if "failed" in said:
-                raise full(said["failed"])
+                raise no_space(said["failed"])
             (folder / "progress").write_text(said["progress"], encoding="ascii")
             if has_listener():
                 advance_child(folder / "progress")
@@ -161,19 +165,19 @@ class Remote:
             raise subprocess.TimeoutExpired(self.destination, timeout)
         return int(said["done"])
 
-    def _why(self) -> Unreachable:
+    def _why(self) -> NativeFailure:
         """Why the connection has ended."""
         connection = self._connection
         assert connection is not None
         status, said = connection.ended()
         self.close()
         if connection.is_greeted:
-            return broken(status, said)
-        return self._refused(unconnected(status, said, self._python, self._by_hand()))
+            return lost_connection(status, said)
+        return self._refused(no_connection(status, said, self._python, self._by_hand()))
 
-    def _refused(self, why: Unreachable) -> Unreachable:
+    def _refused(self, why: NativeFailure) -> NativeFailure:
         """Why there was no connection, remembered: a run of many variants does not wait for each."""
-        self._refusal = (why.what, why.log, why.fix)
+        self._refusal = why
         return why
 
     @property

@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import Final
 
-from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 
 #: The exit status by which a Python that is too old is known.
 TOO_OLD: Final = 98
@@ -15,6 +15,7 @@ _TRY: Final = "see whether `ssh {host} true` works from here without being asked
 _PYTHON: Final = 'say where it is: python = "..." in [tool.mnnquant.targets.NAME]'
 _NEWER: Final = 'name a newer one of that machine: python = "..." in [tool.mnnquant.targets.NAME]'
 _SLOW: Final = "raise --mnn-timeout, give fewer samples, or see why the network is slow"
+_ROOM: Final = 'make room there, or name another place: folder = "..." in [tool.mnnquant.targets.NAME]'
 _AGAIN: Final = "see whether the machine is up and its network steady, and run again"
 _REASONS: Final = (
     (
@@ -37,49 +38,44 @@ _REASONS: Final = (
 )
 
 
-class Unreachable(NativeFailure):
-    """The machine could not be reached, or the connection broke off; `remedy` says what to do about it."""
-
-    def __init__(self, what: str, log: str = "", fix: str = "") -> None:
-        super().__init__(what, log)
-        self.fix = fix
-
-
-def unconnected(status: int, said: str, python: str, host: str) -> Unreachable:
-    """There was no connection: ssh ended with `status`; `host` is what one types to get there by hand."""
+def no_connection(status: int, said: str, python: str, host: str) -> NativeFailure:
+    """There was no connection: ssh ended with `status`; `host` is what a user types after `ssh` to get there."""
     log = _log(said)
     if status == TOO_OLD:
-        return Unreachable(f"{python} there is older than Python 3.8", log, _NEWER)
+        told = f"{python} there is older than Python 3.8"
+        return NativeFailure(FailureKind.WRONG_VERSION, told, log, fix=_NEWER)
     if status in (126, 127) or "Command not found." in said:  # csh has no status of its own for that.
-        return Unreachable(f"{python} can't be run there", log, _PYTHON)
+        return NativeFailure(FailureKind.NOT_STARTED, f"{python} can't be run there", log, fix=_PYTHON)
     for sign, told, fix in _REASONS:
         if sign in said:
             known = re.search(r"Host key for (\S+) has changed", said)
             machine = shlex.quote(known[1]) if known else host
-            return Unreachable(told, log, fix.format(host=host, machine=machine))
-    return Unreachable(f"there is no connection (ssh ended with {status})", log, _TRY.format(host=host))
+            return NativeFailure(FailureKind.NO_CONNECTION, told, log, fix=fix.format(host=host, machine=machine))
+    told = f"there is no connection (ssh ended with {status})"
+    return NativeFailure(FailureKind.NO_CONNECTION, told, log, fix=_TRY.format(host=host))
 
 
-def silent(seconds: float, python: str, host: str) -> Unreachable:
-    """Somebody is there, who says nothing of ours."""
-    return Unreachable(f"nothing was heard of {python} there in {seconds:.0f} s", fix=_TRY.format(host=host))
+def no_greeting(seconds: float, python: str, host: str) -> NativeFailure:
+    """Connected by ssh, and the program there does not greet."""
+    told = f"nothing was heard of {python} there in {seconds:.0f} s"
+    return NativeFailure(FailureKind.NO_CONNECTION, told, fix=_TRY.format(host=host))
 
 
-def broken(status: int, said: str) -> Unreachable:
-    """There was a connection."""
-    return Unreachable(f"the connection broke off (ssh ended with {status})", _log(said), _AGAIN)
+def lost_connection(status: int, said: str) -> NativeFailure:
+    """There was a connection, and it broke off."""
+    told = f"the connection broke off (ssh ended with {status})"
+    return NativeFailure(FailureKind.LOST_CONNECTION, told, _log(said), fix=_AGAIN)
 
 
-def slow(sent: int, whole: int, timeout: float) -> Unreachable:
-    """Only so many bytes of the job came through in time."""
+def too_slow(sent: int, whole: int, timeout: float) -> NativeFailure:
+    """Of `whole` bytes of the job `sent` came through in `timeout` seconds."""
     told = f"{sent / 1e6:.1f} of {whole / 1e6:.1f} MB were sent in {timeout:g} s (limit: --mnn-timeout)"
-    return Unreachable(told, fix=_SLOW)
+    return NativeFailure(FailureKind.TIMED_OUT, told, fix=_SLOW)
 
 
-def full(why: str) -> Unreachable:
-    """There is no room there for the job."""
-    fix = 'make room there, or name another place: folder = "..." in [tool.mnnquant.targets.NAME]'
-    return Unreachable(why, fix=fix)
+def no_space(reason: str) -> NativeFailure:
+    """The machine has no room for the job."""
+    return NativeFailure(FailureKind.NO_SPACE, reason, fix=_ROOM)
 
 
 def _log(said: str) -> str:

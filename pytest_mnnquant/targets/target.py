@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,8 @@ from typing import Any, Final
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.runtime.host import host_told
 from pytest_mnnquant.runtime.inference import Send
-from pytest_mnnquant.runtime.jobs import RUNNER, NativeFailure, Ready, run_job, tail
-from pytest_mnnquant.runtime.programs.runner import OTHER_MNN, sha256  # Both ends of the protocol hash alike.
+from pytest_mnnquant.runtime.jobs import RUNNER, FailureKind, NativeFailure, Ready, run_job, tail
+from pytest_mnnquant.runtime.programs.runner import sha256  # Both ends of the protocol hash alike.
 
 HOST: Final = "host"
 #: Why there is no evidence of what ran there.
@@ -35,12 +34,12 @@ class NoTarget(ValueError):
 
 
 class TargetFailure(NativeFailure):
-    """A target did not do a job; `target` is its name, `remedy` what to do about it."""
+    """A target did not do a job; `target` is its name."""
 
-    def __init__(self, target: str, what: str, log: str = "", fix: str = "") -> None:
-        super().__init__(what, log)
+    def __init__(self, target: str, kind: FailureKind, what: str, log: str = "", fix: str = "") -> None:
+        fix = fix or f"see what works there: pytest-mnnquant target check {target}"
+        super().__init__(kind, what, log, fix=fix)
         self.target = target
-        self.fix = fix or f"see what works there: pytest-mnnquant target check {target}"
 
 
 @dataclass(frozen=True)
@@ -113,13 +112,13 @@ class Target:
         try:
             result = run_job(task, folder, sent=sent, mnn=self.mnn, **how, **job)
         except NativeFailure as error:
-            fix = getattr(error, "fix", "") or _remedy(error.what, self.mnn)
+            fix = error.fix or _fix(error, self.mnn)
             if "/" not in self.name:  # An address has no table yet, and would get one of any name.
                 fix = fix.replace("targets.NAME", f"targets.{self.name}")
-            raise TargetFailure(self.name, error.what, error.log, fix) from None
+            raise TargetFailure(self.name, error.kind, error.what, error.log, fix) from None
         except OSError as error:
             told = f"{self.name}: {command[0] if command else what} can't be run: {error.strerror}"
-            raise TargetFailure(self.name, told) from None
+            raise TargetFailure(self.name, FailureKind.NOT_STARTED, told) from None
         self._check_returned(result, folder, what)
         told = result["place"]
         host = host_told(told, folder / "log.txt")
@@ -129,10 +128,11 @@ class Target:
     def _check_returned(self, result: Mapping[str, Any], folder: Path, what: str) -> None:
         if "files" not in result or "place" not in result:
             told = f"{self.name}: {what}: what came back is no answer of our runner"
-            raise TargetFailure(self.name, told, tail(folder / "log.txt"))
+            raise TargetFailure(self.name, FailureKind.BAD_ANSWER, told, tail(folder / "log.txt"))
         for name, expected in result["files"].items():
             if not (folder / name).is_file() or sha256(folder / name) != expected:
-                raise TargetFailure(self.name, f"{self.name}: {what}: {name} did not come back as it was made there")
+                told = f"{self.name}: {what}: {name} did not come back as it was made there"
+                raise TargetFailure(self.name, FailureKind.BAD_ANSWER, told)
 
 
 def _packed(job: dict[str, Any], folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -164,17 +164,14 @@ def _brought(path: str, folder: Path, name: str = "") -> str:
     return name or found.name
 
 
-# What is missing there, by what the runner said.
-_MISSING: Final = re.compile(r"No module named '(numpy|MNN)")
-
-
-def _remedy(said: str, mnn: str) -> str:
-    if missing := _MISSING.search(said):
-        wanted = f"MNN=={mnn}" if missing[1] == "MNN" else missing[1]
+def _fix(error: NativeFailure, mnn: str) -> str:
+    """What to do on the target about a failure; `mnn` is the version that is expected there. Empty: not known."""
+    if error.kind is FailureKind.MISSING_PACKAGE and error.package in ("MNN", "numpy"):
+        package = f"MNN=={mnn}" if error.package == "MNN" else error.package
         return (
-            f"install it for the Python there: python3 -m pip install {wanted}; or name another Python of that machine"
+            f"install it for the Python there: python3 -m pip install {package}; or name another Python of that machine"
         )
-    if OTHER_MNN in said:
+    if error.kind is FailureKind.WRONG_VERSION:
         return (
             f"install MNN {mnn} there; where the app on the device has that other version, say so: "
             'mnn = "VERSION" in [tool.mnnquant.targets.NAME]'

@@ -23,7 +23,7 @@ from pytest_mnnquant.mnnfile.pooling import write_exact_copy
 from pytest_mnnquant.quantize import offline
 from pytest_mnnquant.quantize.mnnquant import as_text, quantize_offline
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
 from pytest_mnnquant.sources.spec import DataError, SourceError
 from tests.conftest import TIMEOUT, Workshop
@@ -291,7 +291,7 @@ def test_a_crash_is_told_with_what_is_known(
     says: str,
 ) -> None:  # fmt: skip
     def crashing(source: Path, *_: Any, **__: Any) -> Model:
-        raise NativeFailure(f"mnnquant on {source.name}: MNN crashed with SIGSEGV", "its log")
+        raise NativeFailure(FailureKind.CRASHED, f"mnnquant on {source.name}: MNN crashed with SIGSEGV", "its log")
 
     data = nets["mlp"].data
     model = nets["mlp"].model

@@ -11,7 +11,7 @@ from types import FrameType
 import pytest
 
 from pytest_mnnquant.runtime import jobs
-from pytest_mnnquant.runtime.jobs import NativeFailure, run_job, tail
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job, tail
 
 Script = Callable[[str], None]
 SLEEPING_FAMILY = """
@@ -54,7 +54,7 @@ def test_a_crash_of_mnn_is_told_with_its_signal(tmp_path: Path) -> None:
     arguments = ["-f", "MNN", "--modelFile", "random.mnn", "--MNNModel", "out.mnn", "--bizCode", "MNN"]
     with pytest.raises(NativeFailure, match=r"^converting it: MNN crashed with SIG(SEGV|BUS|ABRT)") as error:
         run_job("convert", tmp_path, timeout=60, what="converting it", arguments=arguments)
-    assert error.value.what.startswith("converting it")
+    assert error.value.kind is FailureKind.CRASHED
     assert "last lines of its log" in str(error.value) or not error.value.log
 
 
@@ -75,8 +75,9 @@ def test_a_signal_without_a_name_is_told_by_its_number() -> None:
 def test_an_end_without_a_result_is_a_failure(tmp_path: Path, script: Script, end: str, status: int) -> None:
     script(end)
     (tmp_path / "result.json").write_text('{"left over": "from an earlier job"}')
-    with pytest.raises(NativeFailure, match=f"ended with exit status {status} and no result"):
+    with pytest.raises(NativeFailure, match=f"ended with exit status {status} and no result") as error:
         run_job("run", tmp_path, timeout=60, what="it")
+    assert error.value.kind is FailureKind.EXITED
 
 
 def test_a_result_with_a_bad_exit_status_is_not_believed(tmp_path: Path, script: Script) -> None:
@@ -103,7 +104,7 @@ def test_the_limit_ends_the_whole_family(tmp_path: Path, script: Script) -> None
     script(SLEEPING_FAMILY)
     with pytest.raises(NativeFailure, match=r"^it: no end after 2 s \(limit: --mnn-timeout\)") as error:
         run_job("run", tmp_path, timeout=2, what="it")
-    assert error.value.log == "asleep"
+    assert (error.value.kind, error.value.log) == (FailureKind.TIMED_OUT, "asleep")
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert [ends(pid) for pid in pids] == [True, True]
 
@@ -130,6 +131,7 @@ def test_an_interrupt_of_the_user_ends_the_whole_family(tmp_path: Path, script: 
 def test_an_exception_in_the_job_is_told_in_its_words(tmp_path: Path) -> None:
     with pytest.raises(NativeFailure, match=r"^it: Exception: .*Invalid model file") as error:
         run_job("observe", tmp_path, timeout=60, what="it", model="none.mnn", inputs={}, batch=1, ops=[])
+    assert error.value.kind is FailureKind.RAISED
     assert "Can't open file:none.mnn" in error.value.log
     with pytest.raises(NativeFailure, match="KeyError: 'no such task'"):
         run_job("no such task", tmp_path, timeout=60, what="it")
@@ -151,7 +153,7 @@ def test_the_tail_is_the_last_lines_without_noise(tmp_path: Path) -> None:
 
 
 def test_a_failure_without_a_log_is_its_first_line() -> None:
-    assert str(NativeFailure("it failed")) == "it failed"
+    assert str(NativeFailure(FailureKind.EXITED, "it failed")) == "it failed"
 
 
 def test_another_program_gets_its_environment_and_is_named_in_its_failure(tmp_path: Path) -> None:

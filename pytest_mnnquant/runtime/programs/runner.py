@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import Any
 
 PROTOCOL = 1
-# Between two versions: the one that is here and the one that was expected.
-OTHER_MNN = "is there, expected was"
+# The ways to fail that the result reports, as values of `FailureKind` in runtime/jobs.py.
+RAISED, REFUSED, MISSING_PACKAGE, WRONG_VERSION = "raised", "refused", "missing package", "wrong version"
 
 
 class Refused(Exception):
-    """A job from elsewhere is not tried."""
+    """A job that was sent is not tried; `kind` is the way it fails."""
+
+    def __init__(self, message: str, kind: str = REFUSED) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 def convert(job: dict[str, Any]) -> dict[str, Any]:
@@ -594,7 +598,7 @@ def check_mnn(expected: str) -> None:
     """Refuse to work with another MNN than is expected, where that is known."""
     found = mnn_version()
     if found not in ("", expected):
-        raise Refused(f"MNN {found} {OTHER_MNN} {expected}")
+        raise Refused(f"MNN {found} is there, expected was {expected}", WRONG_VERSION)
 
 
 def cpu_info() -> str:
@@ -645,15 +649,23 @@ def work(job_file: Path) -> None:
         result = TASKS[job["task"]](job)
         if sent is not None:
             result.update(leaving(sent))
-    except Refused as error:
-        result = {"error": str(error)}
     except Exception as error:
-        result = {"error": f"{type(error).__name__}: {error}"}
+        result = {"error": described(error)}
     sys.stdout.flush()
     unfinished = Path("result.json.part")
     unfinished.write_text(json.dumps(result), encoding="utf-8")
     unfinished.replace("result.json")
     os._exit(0)  # MNN's destructors may crash after the work is done; the result is already on disk.
+
+
+def described(error: Exception) -> dict[str, str]:
+    """A failure in the result: its kind, a line for people, and the package that is missing."""
+    if isinstance(error, Refused):
+        return {"kind": error.kind, "message": str(error)}
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError):
+        return {"kind": MISSING_PACKAGE, "message": message, "package": (error.name or "").partition(".")[0]}
+    return {"kind": RAISED, "message": message}
 
 
 def serve() -> None:
