@@ -20,7 +20,7 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.pooling import write_exact_copy
-from pytest_mnnquant.quantize import offline
+from pytest_mnnquant.quantize import mnnquant as quantize_mnnquant
 from pytest_mnnquant.quantize.mnnquant import as_text, quantize_offline
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
@@ -188,7 +188,7 @@ def test_a_model_that_takes_one_sample_at_a_time(nets: dict[str, Net], tmp_path:
 def test_what_is_fed_is_limited_and_spread_evenly(
     nets: dict[str, Net], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offline, "_MOST_VALUES", {"KL": 80})
+    monkeypatch.setattr(quantize_mnnquant, "_MOST_VALUES", {"KL": 80})
     data = np.repeat(np.arange(1, SAMPLES + 1, dtype=np.float32)[:, None], 20, axis=1)
     found, facts = quantized(nets["mlp"].model, {"input": data}, tmp_path)
     assert (facts["samples"], facts["given"], facts["config"]["used_sample_num"]) == (4, SAMPLES, 4)
@@ -298,7 +298,7 @@ def test_a_crash_is_told_with_what_is_known(
     if name == "mean":
         data = Dataset({"input": np.ones((2, 1, 8, 8), np.float32)})
         model = workshop.floats(nn.Sequential(nn.Conv2d(1, 4, 3), Mean()).eval(), data)
-    monkeypatch.setattr(offline, "mnnquant", crashing)
+    monkeypatch.setattr(quantize_mnnquant, "mnnquant", crashing)
     with pytest.raises(NativeFailure, match=says) as error:
         quantized(model, data, tmp_path, feature=feature)
     assert error.value.log == "its log"
@@ -325,7 +325,7 @@ def test_scales_of_other_data_than_were_fed_are_told(
     nets: dict[str, Net], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feature: str, factor: float
 ) -> None:
     """As from memory that was never written: what the tool reads where a file of values is missing."""
-    monkeypatch.setattr(offline, "as_text", lambda values: as_text(values * np.float32(factor)))
+    monkeypatch.setattr(quantize_mnnquant, "as_text", lambda values: as_text(values * np.float32(factor)))
     with pytest.raises(
         NativeFailure, match=r"the scale \S+ for the input 'input', whose data lie in .*can't have seen"
     ):
@@ -340,6 +340,6 @@ def test_a_model_that_stayed_float_is_told(
         names = [op.name for op in read_model(source).convolutions]
         return mnnquant(source, output, {**config, "skip_quant_op_names": names}, timeout=timeout)
 
-    monkeypatch.setattr(offline, "mnnquant", lazy)
+    monkeypatch.setattr(quantize_mnnquant, "mnnquant", lazy)
     with pytest.raises(NativeFailure, match="ended without an error and left every layer float"):
         quantized(nets["mlp"].model, nets["mlp"].data, tmp_path)
