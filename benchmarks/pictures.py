@@ -3,8 +3,8 @@
     python benchmarks/pictures.py FOLDER     # FOLDER gets the planted model, reports and logs
 
 Runs the demo's planted failure and one healthy fixture model in a terminal of 88 columns, draws what pytest prints as
-SVG (light and dark), and photographs the HTML report with headless Chromium. The exit status is 1 when a picture is larger
-than its limit; a run that does not end as its picture claims (failing: 1, passing: 0) is an error.
+SVG (light and dark), and photographs the HTML report with headless Chromium. The exit status is 1 when a picture is
+larger than its limit; a run that does not end as its picture claims (failing: 1, passing: 0) is an error.
 """
 
 from __future__ import annotations

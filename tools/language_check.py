@@ -3,10 +3,10 @@
     python tools/language_check.py            # every hit: file:line: pattern "text" -> write instead
     python tools/language_check.py --count    # the number of hits per pattern and per folder
 
-Reads the string literals, docstrings and comments of the package, of `benchmarks/`, `demo/`, `examples/`, `fixtures/` and
-`tools/`, and the English pages (README, CHANGELOG, docs without docs/zh). Fenced blocks of the pages are read too, since they
-show our messages; inline code is not. Exceptions stand in `language_exceptions.txt` beside this file, as
-`PATH: TEXT: REASON`: lines of PATH that contain TEXT are skipped. An exception that matches nothing is an error.
+Reads the string literals, docstrings and comments of the package, of `benchmarks/`, `demo/`, `examples/`, `fixtures/`
+and `tools/`, and the English pages (README, CHANGELOG, docs without docs/zh). Fenced blocks of the pages are read
+too, since they show our messages; inline code is not. Exceptions stand in `language_exceptions.txt` beside this file,
+as `PATH: TEXT: REASON`: lines of PATH that contain TEXT are skipped. An exception that matches nothing is an error.
 """
 
 from __future__ import annotations
