@@ -9,7 +9,7 @@ PLANTED = build/demo
 ON_DEVICES = pytest_mnnquant/runtime/programs/runner.py pytest_mnnquant/runtime/programs/timer.py \
 	pytest_mnnquant/runtime/programs/remote_agent.py
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench dist clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -66,5 +66,16 @@ bench: $(COMPLETE)
 	$(BIN)/python benchmarks/scoreboard.py build/planted --write
 	$(BIN)/python benchmarks/failures.py build/planted
 
+# The release, built and checked: the wheel is installed in a fresh environment and runs the gate there.
+dist: $(READY)
+	rm -rf dist build/dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/dist/venv
+	build/dist/venv/bin/pip install --quiet torch==2.13.0
+	build/dist/venv/bin/pip install --quiet "$$(ls dist/*.whl)[torch]"
+	cp -r fixtures build/dist/fixtures
+	cd build/dist && venv/bin/pytest -p no:cacheprovider $(foreach name,$(FIXTURES),--mnn-model=fixtures/$(name).py:build)
+
 clean:
-	rm -rf $(VENV) build .pytest_cache
+	rm -rf $(VENV) build dist .pytest_cache
