@@ -150,8 +150,8 @@ def main() -> int:
     else:
         for hit in hits:
             print(hit.as_text())
-    for path, text in unused:
-        print(f"{EXCEPTIONS.name}: {path}: {text!r} matches nothing: remove it")
+    for name, text in unused:
+        print(f"{EXCEPTIONS.name}: {name}: {text!r} matches nothing: remove it")
     print(f"{len(hits)} hits in {len({hit.path for hit in hits})} files")
     return 1 if hits or unused else 0
 
