@@ -1,7 +1,9 @@
-# Two commands for a fresh machine: `make demo` and `make test`. The README shows the plain commands they run.
+# For a fresh machine: `make quick` (unit tests, a minute), `make demo` and `make test`. The README shows the plain
+# commands they run.
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
+QUICK = $(VENV)/.quick
 READY = $(VENV)/.ready
 COMPLETE = $(VENV)/.complete
 FIXTURES = digits_cnn garment_classifier mobile_net tiny_transformer
@@ -9,7 +11,12 @@ PLANTED = build/demo
 ON_DEVICES = pytest_mnnquant/runtime/programs/runner.py pytest_mnnquant/runtime/programs/timer.py \
 	pytest_mnnquant/runtime/programs/remote_agent.py
 
-.PHONY: demo test lint docs bench dist clean
+.PHONY: quick demo test lint docs bench dist clean
+
+$(QUICK): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +27,9 @@ $(READY): pyproject.toml
 $(COMPLETE): $(READY)
 	$(BIN)/pip install --quiet --editable '.[dev,mnncompress]'
 	touch $@
+
+quick: $(QUICK)
+	$(BIN)/pytest -m unit -n 2
 
 demo: $(READY)
 	$(BIN)/pytest $(foreach name,$(FIXTURES),--mnn-model=fixtures/$(name).py:build)

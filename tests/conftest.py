@@ -1,29 +1,31 @@
-"""Real models for all tests, made once per run: xdist's workers share them through the package's own store."""
+"""Layers of tests as markers (tests/layers.py), and real models for those that need them.
+
+Models are made once per run: xdist's workers share them through the package's store. What makes them is imported by
+the fixtures, so that unit tests need neither MNN nor torch.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.mnnfile.model import Model, read_model
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, export_float, prepare
-from pytest_mnnquant.quantize.variant import Variant, make_variant
-from pytest_mnnquant.recipes.recipe import recipe_named
-from pytest_mnnquant.runtime.convert import convert
-from pytest_mnnquant.sources.data import as_dataset
-from pytest_mnnquant.sources.pytorch import digest, input_names
-from pytest_mnnquant.sources.spec import parse_spec
 from tests.browser import Page, browse
+from tests.layers import ImportGuard, ProcessGuard, layers_of_test, may_hold_unit_tests
 
-ROOT = Path(__file__).resolve().parent.parent
+if TYPE_CHECKING:
+    from pytest_mnnquant.quantize.float_model import Prepared
+    from pytest_mnnquant.quantize.variant import Variant
+    from tests.workshop import Workshop
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
 FIXTURES = ROOT / "fixtures"
 TIMEOUT = 120.0
 
@@ -33,51 +35,43 @@ settings.register_profile("thorough", settings.get_profile("dev"), max_examples=
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """With `-m unit`, MNN and torch can't be imported."""
+    if config.option.markexpr == "unit":
+        ImportGuard().install()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m unit`, leave out modules that import MNN or torch."""
+    if config.option.markexpr != "unit" or not collection_path.is_relative_to(TESTS):
+        return None
+    path = collection_path.relative_to(TESTS).as_posix()
+    return None if path == "." or may_hold_unit_tests(path) else True
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test with its layers."""
+    if not isinstance(item, pytest.Function) or not item.path.is_relative_to(TESTS):
+        return
+    markers = {marker.name for marker in item.iter_markers()}
+    path = item.path.relative_to(TESTS).as_posix()
+    for layer in layers_of_test(path, item.fixturenames, markers):
+        item.add_marker(layer)
+
+
+_guard = ProcessGuard()
+
+
+@pytest.fixture(autouse=True)
+def _no_child_process(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hold that unit tests start no child process."""
+    _guard.test = request.node.name if request.node.get_closest_marker("unit") else None
+    yield
+    _guard.test = None
+
+
 def quietly(_what: str) -> None:
     """Nobody listens to progress here."""
-
-
-class Workshop:
-    """Makes models with the package's own means, each once."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._prepared: dict[str, Prepared] = {}
-        self._variants: dict[tuple[str, str, str | None], Variant] = {}
-
-    def floats(self, network: Any, data: Dataset | dict[str, Any], *, dynamic: bool = True) -> Model:
-        """A PyTorch model as a float `.mnn`."""
-        data = as_dataset(data, input_names(network, "net"), "test data")
-
-        def build(folder: Path) -> None:
-            export_float(network, data, folder, "torchscript", dynamic, "test net", TIMEOUT)
-
-        inputs = {"net": digest(network), "dynamic": dynamic, "data": data.digest()}
-        return read_model(self.store.folder("test-float", inputs, build) / "float.mnn")
-
-    def quantized(self, model: Model, *flags: str) -> Model:
-        """A float `.mnn` converted again with flags of MNN's converter."""
-
-        def build(folder: Path) -> None:
-            convert(model.path, folder / "quantized.mnn", flags, timeout=TIMEOUT)
-
-        inputs = {"model": str(model.path), "flags": flags}
-        return read_model(self.store.folder("test-quantized", inputs, build) / "quantized.mnn")
-
-    def prepared(self, name: str) -> Prepared:
-        """One of the models that ship with the repository, as the suite prepares it."""
-        if name not in self._prepared:
-            spec = parse_spec(f"{name}.py:build", FIXTURES)
-            self._prepared[name] = prepare(spec, Choices(FIXTURES, timeout=TIMEOUT), self.store, quietly)
-        return self._prepared[name]
-
-    def variant(self, name: str, recipe: str, mode: str | None = None) -> Variant:
-        """One of its variants."""
-        key = (name, recipe, mode)
-        if key not in self._variants:
-            source, choices = self.prepared(name), Choices(FIXTURES, timeout=TIMEOUT)
-            self._variants[key] = make_variant(source, recipe_named(recipe), mode, (), choices, self.store, quietly)
-        return self._variants[key]
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +84,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="session")
 def workshop(store: Store) -> Workshop:
     """Makes real models."""
+    from tests.workshop import Workshop
+
     return Workshop(store)
 
 

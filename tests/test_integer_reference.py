@@ -22,7 +22,8 @@ from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right, write_exac
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.runtime.inference import run, tensor_ranges
-from tests.conftest import ROOT, TIMEOUT, Workshop
+from tests.conftest import ROOT, TIMEOUT
+from tests.workshop import Workshop
 
 ZEROS = (-127, -56, 0, 33)
 Arrays = dict[str, npt.NDArray[Any]]

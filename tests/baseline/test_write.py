@@ -126,6 +126,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, mon
     assert [found.name for found in tmp_path.iterdir()] == [NAME]
 
 
+@pytest.mark.slow
 def test_processes_at_once_all_land_their_entries(tmp_path: Path) -> None:
     path = tmp_path / NAME
     running = [started(ADDS, path, name, 10) for name in ("a", "b", "c")]
@@ -153,6 +154,7 @@ def test_without_a_lock_on_folders_a_file_stands_for_it(tmp_path: Path, monkeypa
     assert [found.name for found in tmp_path.iterdir()] == [NAME]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_is_the_old_or_the_new_file(tmp_path: Path) -> None:
     path = tmp_path / NAME
     both = [as_text(baseline(*(entry(f"net{n}", size=which) for n in range(200)))) for which in (1, 2)]

@@ -58,6 +58,7 @@ def test_another_version_of_a_tool_is_another_folder(tmp_path: Path, monkeypatch
     assert build.built == 2
 
 
+@pytest.mark.torch
 def test_versions_name_the_tools_that_make_artifacts() -> None:
     assert set(versions()) == {"pytest-mnnquant", "MNN", "torch", "numpy", "mnncompress"}
     assert all(version for name, version in versions().items() if name != "mnncompress")
@@ -141,6 +142,7 @@ PROCESS = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_processes_that_want_the_same_at_the_same_time_build_it_once(tmp_path: Path) -> None:
     """As xdist's workers do. A watcher looks at every folder that has appeared: it must be whole at once."""
     torn: list[str] = []

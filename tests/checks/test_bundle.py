@@ -13,8 +13,8 @@ from pytest_mnnquant.findings.finding import FAILED, PASSED
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.quantize.float_model import Prepared
-from tests.conftest import Workshop
 from tests.synthetic_evidence import codes
+from tests.workshop import Workshop
 
 PATH = Path("params.bin")
 

@@ -15,8 +15,8 @@ from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import LayerParams, Params, WeightParams, read_params, write_params
 from pytest_mnnquant.quantize.variant import Variant
-from tests.conftest import Workshop
 from tests.synthetic_evidence import codes
+from tests.workshop import Workshop
 
 PATH = Path("compress_params_index.bin")
 

@@ -13,8 +13,8 @@ from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.recipe import RECIPES
-from tests.conftest import Workshop
 from tests.synthetic_evidence import codes
+from tests.workshop import Workshop
 
 MODELS = ["digits_cnn", "mobile_net", "tiny_transformer", "garment_classifier"]
 VARIANTS = [("int8", "eval"), ("w8", None), ("w4", None), ("fp16", None)]

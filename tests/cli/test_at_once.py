@@ -19,7 +19,8 @@ from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.inference import run
 from tests.cli.conftest import Net, Result, by_hand, without_uuid, write_sample
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
+from tests.workshop import Workshop
 
 PROCESSES = 8
 WIDTH = 320

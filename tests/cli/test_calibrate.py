@@ -16,8 +16,8 @@ from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from tests.cli.conftest import Net, Result, write_png, write_sample
-from tests.conftest import Workshop
 from tests.smallnets import PoolNet, Residual, TwoWays, Words
+from tests.workshop import Workshop
 
 SAMPLES = 12
 Calibrate = Callable[..., Result]

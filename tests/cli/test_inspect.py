@@ -12,7 +12,7 @@ from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.report.json_report import plain
-from tests.conftest import Workshop
+from tests.workshop import Workshop
 
 
 def test_an_int8_model_is_told_layer_by_layer(digits_int8: Variant) -> None:

@@ -79,6 +79,7 @@ def test_a_rule_is_explained_by_its_name_too_and_without_its_page(
     assert RULES["MNQ304"].meaning in capsys.readouterr().out
 
 
+@pytest.mark.mnn
 @pytest.mark.parametrize(("tool", "argument"), [("convert", "OF MNNCONVERT"), ("calibrate", "CONFIG.json")])
 def test_tools_without_arguments_tell_their_usage(tool: str, argument: str, capsys: Capture) -> None:
     for arguments, status in (([], 1), (["--help"], 0)):

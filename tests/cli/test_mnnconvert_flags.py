@@ -88,5 +88,6 @@ def test_what_was_read_is_written_so_that_mnn_reads_the_same() -> None:
     assert read_flags(written(given)) == given
 
 
+@pytest.mark.mnn
 def test_every_flag_of_the_installed_mnn_is_known() -> None:
     assert known_flags(TIMEOUT) <= set(FLAGS)

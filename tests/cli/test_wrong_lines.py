@@ -18,8 +18,8 @@ from torch import nn
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import Params, read_params, write_params
 from tests.cli.conftest import Net, Result, by_hand
-from tests.conftest import Workshop
 from tests.smallnets import Words, one_layer
+from tests.workshop import Workshop
 
 Refuse = Callable[..., str]
 

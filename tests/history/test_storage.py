@@ -123,6 +123,7 @@ def _append(folder: Path, number: int) -> None:
         store(folder, number, size=size + 1)
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_append, args=(tmp_path, number)) for number in range(3)]

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_mnnquant.mnnfile.consistency import contradictions, impossible_scales
 from pytest_mnnquant.mnnfile.model import Model
-from tests.conftest import Workshop
+from tests.workshop import Workshop
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.pooling import write_exact_copy
 from pytest_mnnquant.quantize.variant import Variant
-from tests.conftest import Workshop
 from tests.mutations import Edit, damaged, edits
 from tests.smallnets import PoolNet, one_layer
+from tests.workshop import Workshop
 
 LAYER_FLAGS = {
     "float": (),

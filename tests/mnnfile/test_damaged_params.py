@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from pytest_mnnquant.mnnfile.params import BadParams, Params, read_params, write_params
 from pytest_mnnquant.quantize.variant import Variant
-from tests.conftest import Workshop
 from tests.mnnfile.test_params import as_json, layer
 from tests.mutations import Edit, damaged, edits
 from tests.smallnets import one_layer
+from tests.workshop import Workshop
 
 
 @pytest.fixture(scope="module")

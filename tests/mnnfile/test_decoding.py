@@ -12,8 +12,9 @@ from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params
 from pytest_mnnquant.runtime.inference import run
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
 from tests.smallnets import Floats, OneLayer, one_layer
+from tests.workshop import Workshop
 
 # Products and sums of float32: MNN may add in another order than the reader multiplies.
 ROUNDING = 2e-6

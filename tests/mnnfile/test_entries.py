@@ -14,7 +14,8 @@ from pytest_mnnquant.mnnfile.entries import bind_by_name, bind_by_weights, repai
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams, write_params
 from pytest_mnnquant.runtime.convert import convert
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
+from tests.workshop import Workshop
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import run_job
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
 from tests.smallnets import Floats, OneLayer, one_layer
+from tests.workshop import Workshop
 
 # Products and sums of float32: MNN may add in another order than the reader multiplies.
 ROUNDING = 2e-6

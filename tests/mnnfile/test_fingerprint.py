@@ -13,7 +13,8 @@ from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.convert import convert
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
+from tests.workshop import Workshop
 
 
 def changed(model: Model, folder: Path, position: int) -> Model:

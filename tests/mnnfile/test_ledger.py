@@ -10,8 +10,8 @@ from torch import nn
 from pytest_mnnquant.mnnfile.ledger import CONSTANT, GRAPH, SCALES, UNUSED, VECTOR, account
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.variant import Variant
-from tests.conftest import Workshop
 from tests.smallnets import Words, one_layer
+from tests.workshop import Workshop
 
 FLAGS = {
     "float": (),

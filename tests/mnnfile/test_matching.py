@@ -13,8 +13,8 @@ from pytest_mnnquant.mnnfile.matching import match_layers, signature
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from tests.conftest import Workshop
 from tests.synthetic_evidence import layer, model
+from tests.workshop import Workshop
 
 SHAPES = st.sampled_from([(8, 4, 3, 3), (4, 8, 3, 3), (8, 8, 1, 1)])
 KINDS = st.sampled_from(["Convolution", "Deconvolution", "Const"])

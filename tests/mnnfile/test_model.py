@@ -13,8 +13,8 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model, Op, read_model
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from tests.conftest import Workshop
 from tests.smallnets import TwoWays, Words
+from tests.workshop import Workshop
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from pytest_mnnquant.mnnfile.pooling import is_max_pool, write_exact_copy
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.runtime.inference import run, tensor_values
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
+from tests.workshop import Workshop
 
 X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 RANGES = [Range(-1.5, 2.5), Range(-2.0, 2.0), Range(-3.0, 0.4)]

@@ -11,7 +11,8 @@ from pytest_mnnquant.metrics.agreement import sqnr_db
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.quants import write_with_quants
 from pytest_mnnquant.runtime.inference import run
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
+from tests.workshop import Workshop
 
 
 def test_without_quantized_tensors_stored_weights_are_computed_with_in_float(

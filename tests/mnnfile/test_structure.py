@@ -16,7 +16,7 @@ from pytest_mnnquant.mnnfile.settings import settings
 from pytest_mnnquant.mnnfile.structure import Difference, differences
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from tests.conftest import Workshop
+from tests.workshop import Workshop
 
 
 def found(first: Model, second: Model) -> list[Difference]:

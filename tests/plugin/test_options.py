@@ -12,8 +12,9 @@ import torch
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.float_model import Choices, prepare
 from pytest_mnnquant.sources.spec import parse_spec
-from tests.conftest import Workshop, quietly
+from tests.conftest import quietly
 from tests.plugin.conftest import CONV, HEAD, NET, Files, Run
+from tests.workshop import Workshop
 
 MODEL = "--mnn-model=net.py:build"
 

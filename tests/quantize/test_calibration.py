@@ -15,7 +15,8 @@ from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.mnn_support import int8_layers
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
+from tests.workshop import Workshop
 
 VALUES = st.floats(-1e6, 1e6)
 PAIRS = st.tuples(VALUES, VALUES).map(sorted)

@@ -19,8 +19,9 @@ from pytest_mnnquant.quantize import conversion_proof
 from pytest_mnnquant.quantize.conversion_proof import NOT_INSTALLED, is_proven, steps_from_pytorch
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.sources.spec import Spec, parse_spec
-from tests.conftest import TIMEOUT, Workshop, quietly
+from tests.conftest import TIMEOUT, quietly
 from tests.smallnets import TwoWays
+from tests.workshop import Workshop
 
 HEALTHY = ("digits_cnn", "garment_classifier", "mobile_net", "tiny_transformer")
 

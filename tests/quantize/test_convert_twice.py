@@ -11,7 +11,8 @@ from pytest_mnnquant.quantize.convert_twice import convert_twice, repeated
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.convert import convert
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
+from tests.workshop import Workshop
 
 HEALTHY = ("digits_cnn", "garment_classifier", "mobile_net", "tiny_transformer")
 

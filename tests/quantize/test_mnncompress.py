@@ -25,7 +25,8 @@ from pytest_mnnquant.quantize.pipeline import MNNCOMPRESS, PipelineOutput, run_p
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.spec import SourceError, Spec
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
+from tests.workshop import Workshop
 
 ROOT = Path(__file__).with_name("pipelines")
 BATCHES = 10

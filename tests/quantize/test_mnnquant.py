@@ -26,8 +26,9 @@ from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
 from pytest_mnnquant.sources.spec import DataError, SourceError
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
 from tests.smallnets import TwoWays, Words
+from tests.workshop import Workshop
 
 METHODS = ("KL", "ADMM", "EMA")
 SAMPLES = 16

@@ -17,9 +17,10 @@ from pytest_mnnquant.quantize.propagation import Propagated, find_propagated, ha
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.runtime.inference import run
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
 from tests.smallnets import Residual
 from tests.synthetic_evidence import layer
+from tests.workshop import Workshop
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from pytest_mnnquant.quantize.tensor_binding import Binding
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.sources.pytorch import digest
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
 from tests.quantize.test_tensor_binding import bound
+from tests.workshop import Workshop
 
 
 def calibrated(source: Prepared, mode: str, data: Dataset | None = None, recipe: str = "int8") -> Calibrated:

@@ -18,8 +18,9 @@ from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.sources.spec import SourceError, Spec
-from tests.conftest import TIMEOUT, Workshop, quietly
+from tests.conftest import TIMEOUT, quietly
 from tests.smallnets import Loose
+from tests.workshop import Workshop
 
 DATA: dict[str, Any] = {"x": 3 + np.random.default_rng(0).standard_normal((48, 1, 8, 8)).astype(np.float32)}
 CHOICES = Choices(Path(), calibration=DATA, evaluation=DATA, timeout=TIMEOUT)

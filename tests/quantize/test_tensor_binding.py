@@ -13,7 +13,8 @@ from torch import nn
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.tensor_binding import Binding, bind_tensors, moments_of
 from pytest_mnnquant.recipes.mnn_support import int8_layers
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
+from tests.workshop import Workshop
 
 ARRAYS = hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(-100, 100, width=32, allow_subnormal=False))
 

@@ -24,8 +24,9 @@ from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.pytorch import digest
 from pytest_mnnquant.sources.spec import Spec
-from tests.conftest import TIMEOUT, Workshop, quietly
+from tests.conftest import TIMEOUT, quietly
 from tests.smallnets import Loose
+from tests.workshop import Workshop
 
 DATA: dict[str, Any] = {"x": torch.randn(48, 1, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()}
 CHOICES = Choices(Path(), calibration=DATA, evaluation=DATA, timeout=TIMEOUT)

@@ -19,9 +19,10 @@ from pytest_mnnquant.recipes.mnn_support import is_skipped
 from pytest_mnnquant.recipes.recipe import RECIPES, recipe_named
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
-from tests.conftest import FIXTURES, TIMEOUT, Workshop, quietly
+from tests.conftest import FIXTURES, TIMEOUT, quietly
 from tests.smallnets import Words
 from tests.synthetic_evidence import layer
+from tests.workshop import Workshop
 
 CHOICES = Choices(FIXTURES, timeout=TIMEOUT)
 VARIANTS = [("int8", "train"), ("int8", "eval"), ("w8", None), ("w4", None), ("fp16", None)]

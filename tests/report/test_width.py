@@ -50,6 +50,7 @@ def test_lines_of_a_text_stay_lines() -> None:
     assert wrapped("a: ", "b c\nd", 80) == ["a: b c", "      d"]
 
 
+@pytest.mark.slow
 def test_commands_that_take_several_lines_can_be_pasted() -> None:
     text = "do this:\npython -c 'print( \"a  b\" )' cdefgh 'i j k' lmn"
     found = wrapped("fix: ", text, 40)

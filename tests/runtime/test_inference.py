@@ -17,8 +17,9 @@ from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Grid, code_losses, run, tensor_ranges, tensor_values
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.sources.pytorch import outputs
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
 from tests.smallnets import Words
+from tests.workshop import Workshop
 
 Images = dict[str, npt.NDArray[Any]]
 

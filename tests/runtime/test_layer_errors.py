@@ -13,7 +13,8 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import run, tensor_values
 from pytest_mnnquant.runtime.layer_errors import LayerRun, layer_errors
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
+from tests.workshop import Workshop
 
 LIMITS = {"timeout": TIMEOUT, "batched": True}
 

@@ -10,7 +10,8 @@ from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.programs import timer
 from pytest_mnnquant.runtime.timing import memory_use, op_times, paired_times
 from pytest_mnnquant.statistics.paired_ratio import paired_ratio
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
+from tests.workshop import Workshop
 
 Images = dict[str, np.ndarray]
 

@@ -19,8 +19,9 @@ from pytest_mnnquant.sources import images
 from pytest_mnnquant.sources.data import load_data
 from pytest_mnnquant.sources.images import Preprocess, parse_preprocess
 from pytest_mnnquant.sources.spec import DataError
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
 from tests.pictures import flat, png, scene, write_jpegs
+from tests.workshop import Workshop
 
 GREY = Preprocess("GRAY", (4, 4), (0.0,), (1.0,))
 

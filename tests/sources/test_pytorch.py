@@ -28,8 +28,9 @@ from pytest_mnnquant.sources.pytorch import (
     takes_batches,
 )
 from pytest_mnnquant.sources.spec import SourceError
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
 from tests.smallnets import TwoWays
+from tests.workshop import Workshop
 
 
 def two_ways() -> tuple[TwoWays, Dataset]:

@@ -24,7 +24,8 @@ from pytest_mnnquant.runtime.operator_outputs import carried_on, operators_elsew
 from pytest_mnnquant.targets.parse import own_command
 from pytest_mnnquant.targets.self_test import checked
 from pytest_mnnquant.targets.target import NoTarget, Target, TargetFailure
-from tests.conftest import TIMEOUT, Workshop
+from tests.conftest import TIMEOUT
+from tests.workshop import Workshop
 
 PYTHON = shlex.quote(sys.executable)
 Detour = Callable[[str], Target]

@@ -19,9 +19,9 @@ from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.recipe import recipe_named
-from tests.conftest import Workshop
 from tests.smallnets import one_layer
 from tests.synthetic_evidence import codes
+from tests.workshop import Workshop
 
 RECIPES = [("int8", "eval"), ("w8", None), ("w4", None), ("fp16", None)]
 
