@@ -34,6 +34,7 @@ from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
 from pytest_mnnquant.findings.finding import FAILED, Result
 from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.mnnfile.model import Model
@@ -167,6 +168,12 @@ def judged(case: VariantUnderTest) -> tuple[Truth, Result, tuple[str, ...]]:
     return truth, result, tuple(sorted(codes))
 
 
+def suspect(result: Result) -> str:
+    """The layer that the check names; empty when it names none."""
+    metrics = metrics_of(AccuracyMetrics, [result])
+    return (metrics.suspect or "") if metrics else ""
+
+
 def healthy_rows(name: str, gate: SourceUnderTest) -> Iterator[Row]:
     """One architecture in 8 bits."""
     for recipe in HEALTHY:
@@ -176,14 +183,14 @@ def healthy_rows(name: str, gate: SourceUnderTest) -> Iterator[Row]:
             yield Row(name, recipe, Truth(None, 0.0, f"no model: {finding.message}"), True, (finding.code,), False)
             continue
         truth, result, codes = judged(case)
-        yield Row(name, recipe, truth, result.outcome == FAILED, codes, False, result.metrics.get("suspect", ""))
+        yield Row(name, recipe, truth, result.outcome == FAILED, codes, False, suspect(result))
 
 
 def spoilt_row(source: SourceUnderTest, spoilt: Spoilt) -> Row:
     """One spoilt model, judged as its user would."""
     gate = gate_on(source, spoilt)
     truth, result, codes = judged(variant_under_test(gate, spoilt.recipe, None))
-    failed, named = result.outcome == FAILED, result.metrics.get("suspect", "")
+    failed, named = result.outcome == FAILED, suspect(result)
     place, model = "", gate.prepared.model
     if failed and truth.loses and spoilt.layers:
         near = {other for layer in spoilt.layers for other in neighbours(model, layer)}

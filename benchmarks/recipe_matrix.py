@@ -29,6 +29,7 @@ from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.check_metrics import CoverageMetrics, SizeMetrics, metrics_of
 from pytest_mnnquant.findings.check_names import CHECKS
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, Finding, Result
 from pytest_mnnquant.findings.rules import RULES, Severity
@@ -67,10 +68,11 @@ def evaluate(case: VariantUnderTest, architecture: Architecture, cell: Cell) -> 
         f"`{item.layer}`, {shares[item.layer]:.1%} of the weights: {item.cause}"
         for item in check(case, "coverage", _ALL).findings
     )
+    covered, size = metrics_of(CoverageMetrics, results.values()), metrics_of(SizeMetrics, results.values())
     figures = replace(
         cell,
-        coverage=results["coverage"].metrics.get("coverage"),
-        ratio=results["size"].metrics.get("size_ratio"),
+        coverage=covered.coverage if covered else None,
+        ratio=size.size_ratio if size else None,
         codes=codes,
         open_codes=open_codes,
         left=left,

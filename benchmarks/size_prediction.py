@@ -13,6 +13,7 @@ from common import MODELS, gate
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.variant import variant_under_test
+from pytest_mnnquant.findings.check_metrics import SizeMetrics, metrics_of
 from pytest_mnnquant.recipes.recipe import RECIPES, recipe_named
 
 NAMES = (*RECIPES, "int8+w4", "w8-sym", "w4b32-hqq", "w8-scale16", "w3", "w2")
@@ -28,12 +29,11 @@ def main() -> None:
             source = gate(name, store)
             for recipe in NAMES:
                 case = variant_under_test(source, recipe, "eval" if recipe_named(recipe).activations else None)
-                metrics = check(case, "size").metrics
-                off = metrics["quantized_bytes"] / metrics["expected_bytes"] - 1
+                metrics = metrics_of(SizeMetrics, [check(case, "size")])
+                assert metrics is not None
+                off = metrics.quantized_bytes / metrics.expected_bytes - 1
                 worst = max(worst, abs(off))
-                print(
-                    f"{name:<20}{recipe:<12}{metrics['quantized_bytes']:>10,}{metrics['expected_bytes']:>10,}{off:>+9.2%}"
-                )
+                print(f"{name:<20}{recipe:<12}{metrics.quantized_bytes:>10,}{metrics.expected_bytes:>10,}{off:>+9.2%}")
     print(f"worst: {worst:.2%} (the check allows 3 % and 96 bytes a layer)")
 
 

@@ -26,6 +26,7 @@ from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
 from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.sources.spec import Spec
 
@@ -66,7 +67,9 @@ def main(folder: Path) -> None:
             start = time.perf_counter()
             result = check(found, "accuracy")
             seconds = time.perf_counter() - start
-            print(f"\n{title}, {recipe}: {len(result.metrics.get('tried', []))} ways tried, {seconds:.0f} s in all\n")
+            metrics = metrics_of(AccuracyMetrics, [result]) or AccuracyMetrics()
+            tried = len(metrics.tried or ())
+            print(f"\n{title}, {recipe}: {tried} ways tried, {seconds:.0f} s in all\n")
             print(failure_text(found, result))
 
 

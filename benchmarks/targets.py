@@ -29,6 +29,8 @@ from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.target_variant import on_target
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
+from pytest_mnnquant.findings.dataclass_json import as_json
 from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.measurements.timing import LOW, TimingSettings
 from pytest_mnnquant.recipes.recipe import MODES, recipe_named
@@ -100,8 +102,8 @@ def judged(case: VariantUnderTest, cell: Cell) -> Cell:
     started = time.perf_counter()
     results = [check(case, name) for name in ("conversion" if case.is_unusable else "execution", "accuracy")]
     cell = dataclasses.replace(cell, findings=tuple(_findings(results)), seconds=time.perf_counter() - started)
-    metrics = results[-1].metrics
-    told = {"difference": metrics.get("difference"), "note": metrics.get("note", "")}
+    metrics = metrics_of(AccuracyMetrics, results) or AccuracyMetrics()
+    told = {"difference": as_json(metrics.difference), "note": metrics.note or ""}
     cell = dataclasses.replace(cell, made=not case.is_unusable, **told)
     print(cell.line, flush=True)
     return cell

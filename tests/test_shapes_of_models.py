@@ -17,9 +17,11 @@ from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import PASSED, Result
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.conftest import TIMEOUT, quietly
+from tests.results import known, measured
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -128,9 +130,9 @@ def built(network: nn.Module, data: list[Arrays], recipe: str, store: Store, tmp
 def test_several_inputs_and_outputs_of_all_ranks(recipe: str, store: Store, tmp_path: Path) -> None:
     many = np.random.default_rng(1).standard_normal((800, 6)).astype(np.float32)
     data: list[Arrays] = [{"image": images(400, seed=s), "sums": many[s::2]} for s in (0, 1)]
-    outputs = judged(built(ManyEnds(), data, recipe, store, tmp_path))["accuracy"].metrics["outputs"]
-    assert [figures["top1_agreement"] is None for figures in outputs.values()] == [True, False, True]
-    assert [figures["cosine"] is None for figures in outputs.values()] == [False, False, True]
+    outputs = measured(AccuracyMetrics, judged(built(ManyEnds(), data, recipe, store, tmp_path))["accuracy"]).outputs
+    assert [figures.top1_agreement is None for figures in outputs.values()] == [True, False, True]
+    assert [figures.cosine is None for figures in outputs.values()] == [False, False, True]
 
 
 @pytest.mark.parametrize("recipe", ["int8", "w8"])
@@ -143,9 +145,9 @@ def test_sequences(recipe: str, store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", ["int8", "w8"])
 def test_integers_in_and_out(recipe: str, store: Store, tmp_path: Path) -> None:
     data: list[Arrays] = [{"tokens": tokens(s)} for s in (1, 2)]
-    outputs = judged(built(Tokens(), data, recipe, store, tmp_path))["accuracy"].metrics["outputs"]
-    assert outputs["output1"]["equal"] > 0.95
-    assert outputs["output1"]["cosine"] is None
+    outputs = measured(AccuracyMetrics, judged(built(Tokens(), data, recipe, store, tmp_path))["accuracy"]).outputs
+    assert known(outputs["output1"].equal) > 0.95
+    assert outputs["output1"].cosine is None
 
 
 @pytest.mark.parametrize("recipe", ["int8", "w8"])

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from pytest_mnnquant.baseline.entry import Entry
+from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Compared
 from pytest_mnnquant.findings.check_names import BASELINE
 from pytest_mnnquant.findings.figures import NUMBERS, Figures
-from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.statistics.paired_ratio import FEWEST_TO_JUDGE, PairedRatio
 
 # What rounding to six digits and the subtraction of such figures may add.
@@ -50,18 +51,19 @@ def check_baseline(evidence: Evidence, entry: Entry, fix_for: str) -> Result:
     for name in NUMBERS:
         findings += _JUDGES[name](evidence, entry, cause, fix)
     findings += _unaccepted(evidence, entry, fix_for)
-    return judge(BASELINE, findings, comparison(evidence.figures, entry.figures, evidence.paired))
+    return Result.from_findings(BASELINE, findings, comparison(evidence.figures, entry.figures, evidence.paired))
 
 
-def comparison(figures: Figures, accepted: Figures, paired: PairedRatio | None = None) -> dict[str, Any]:
-    """The figures side by side, for the report."""
-    pairs = {name: {"accepted": getattr(accepted, name), "now": getattr(figures, name)} for name in NUMBERS}
-    changed = [layer for layer, _, _ in stored_otherwise(figures, accepted)]
-    found: dict[str, Any] = {"compared": pairs, "stored_otherwise": changed}
-    if paired is not None:
-        found["paired_ratio"] = paired.median
-        found["paired_ratio_low"], found["paired_ratio_high"] = paired.low, paired.high
-    return found
+def comparison(figures: Figures, accepted: Figures, paired: PairedRatio | None = None) -> BaselineMetrics:
+    """The metrics side by side, for the report."""
+    pairs = {name: Compared(getattr(accepted, name), getattr(figures, name)) for name in NUMBERS}
+    changed = tuple(layer for layer, _, _ in stored_otherwise(figures, accepted))
+    metrics = BaselineMetrics(compared=pairs, stored_otherwise=changed)
+    if paired is None:
+        return metrics
+    return dataclasses.replace(
+        metrics, paired_ratio=paired.median, paired_ratio_low=paired.low, paired_ratio_high=paired.high
+    )
 
 
 def shown(name: str, value: Any) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pytest_mnnquant.checks.params import ParamsEvidence
-from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.check_metrics import BundleMetrics
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.model import Model
 
 
@@ -40,4 +41,4 @@ def check_bundle(model: Model, params: ParamsEvidence | None, applied: bool = Fa
                     fix="keep the model with the params file it was made with",
                 )
             )
-    return judge("bundle", findings, {"files": files, "bytes": model.size})
+    return Result.from_findings("bundle", findings, BundleMetrics(tuple(files), model.size))

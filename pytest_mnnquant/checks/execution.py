@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
-from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.check_metrics import ExecutionMetrics
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.run import TracedOp
 from pytest_mnnquant.mnnfile.structure import CASTS
 from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
@@ -50,16 +52,16 @@ def check_execution(
     and that the outputs are not the float model's proves that the stored weights were used.
     """
     if trace is None:
-        return judge("execution", _without_trace(recipe, same_as_float, untraced), {})
+        return Result.from_findings("execution", _without_trace(recipe, same_as_float, untraced))
     ran = {op.name: op for op in trace}
-    metrics: dict[str, Any] = {
-        "ops": len(trace),
-        "int8_ops": sum(op.int8 for op in trace),
-        "casts": sum(op.kind in CASTS for op in trace),
-    }
+    metrics = ExecutionMetrics(
+        ops=len(trace),
+        int8_ops=sum(op.int8 for op in trace),
+        casts=sum(op.kind in CASTS for op in trace),
+    )
     layers = [row for row in rows if row.stored and row.stored.is_convolution and not row.stored.subgraph]
     if not layers:
-        return judge(
+        return Result.from_findings(
             "execution", [Finding("MNQ001", "no layer of the model could be looked for in the trace")], metrics
         )
     findings = [
@@ -68,7 +70,8 @@ def check_execution(
         if row.stored and row.stored.name not in ran
     ]
     if recipe.activations:
-        findings += _int8(layers, ran, metrics, recipe)
+        findings += _int8(layers, ran, recipe)
+        metrics = _with_int8(metrics, layers, ran)
     if scales:
         message = f"{len(scales)} Scale ran in int8"
         findings.append(Finding("MNQ611", message, scales[0], cause=INT8_SCALE, fix=INT8_SCALE_REMEDY))
@@ -84,7 +87,7 @@ def check_execution(
         )
     if same_as_float:
         findings.append(_SAME)
-    return judge("execution", findings, metrics)
+    return Result.from_findings("execution", findings, metrics)
 
 
 _SAME: Final = Finding(
@@ -112,13 +115,9 @@ def _without_trace(recipe: Recipe, same_as_float: bool | None, untraced: str) ->
     ]
 
 
-def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], metrics: dict[str, Any], recipe: Recipe) -> list[Finding]:
+def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], recipe: Recipe) -> list[Finding]:
     stored = [row for row in layers if row.stored and row.stored.weights[0].full_int8]
     floats = [row for row in stored if row.stored and row.stored.name in ran and not ran[row.stored.name].int8]
-    total = sum(row.layer.weight_count for row in layers)
-    int8 = sum(row.layer.weight_count for row in layers if row.stored and ran.get(row.stored.name, _NOTHING).int8)
-    metrics["int8_weight_share"] = int8 / total if total else 0.0
-    metrics["int8_layers"] = sum(ran.get(row.stored.name, _NOTHING).int8 for row in layers if row.stored)
     if not stored:
         return [
             Finding(
@@ -140,4 +139,9 @@ def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], metrics: dict[str, A
     ]
 
 
-_NOTHING = TracedOp("", "", False)
+def _with_int8(metrics: ExecutionMetrics, layers: list[LayerRow], ran: dict[str, TracedOp]) -> ExecutionMetrics:
+    """The metrics with the layers that ran in int8, and their share of all weights."""
+    in_int8 = [row.layer for row in layers if row.stored and row.stored.name in ran and ran[row.stored.name].int8]
+    total = sum(row.layer.weight_count for row in layers)
+    share = sum(layer.weight_count for layer in in_int8) / total if total else 0.0
+    return dataclasses.replace(metrics, int8_weight_share=share, int8_layers=len(in_int8))

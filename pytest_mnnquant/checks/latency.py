@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.check_metrics import LatencyMetrics
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.measurements.timing import OpTime, PairedTimes
 from pytest_mnnquant.mnnfile.structure import CASTS
@@ -47,7 +49,7 @@ def check_latency(
             f"{len(times.reference)} pairs of runs fitted into the time budget, {FEWEST_TO_JUDGE} needed",
             fix="raise --mnn-latency-time, or measure on a faster machine",
         )
-        return judge("latency", [gap], {"pairs": len(times.reference)})
+        return Result.from_findings("latency", [gap], LatencyMetrics(pairs=len(times.reference)))
     ratio, host = paired_ratio(times.reference, times.candidate), times.host
     metrics = _metrics(times, ratio)
     allowed = limit_on(limit, host)
@@ -58,10 +60,10 @@ def check_latency(
     if activations and host is not None and not host.is_fast_in_int8 and ratio.median > 1:
         notes.append(SLOW_HOST.format(machine=host.machine))
     if notes:
-        metrics["note"] = "; ".join(notes)
+        metrics = dataclasses.replace(metrics, note="; ".join(notes))
     if activations and host is not None and host.is_fast_in_int8 and ratio.low > 1:
         findings.append(_not_faster(ratio, profile(), host))
-    return judge("latency", findings, metrics)
+    return Result.from_findings("latency", findings, metrics)
 
 
 def _unlimited(limit: Mapping[str, float], host: Host | None) -> str:
@@ -70,25 +72,25 @@ def _unlimited(limit: Mapping[str, float], host: Host | None) -> str:
     return f"not judged: no limit holds here (given for {', '.join(limit)}; this host is {here})"
 
 
-def _metrics(times: PairedTimes, ratio: PairedRatio) -> dict[str, Any]:
+def _metrics(times: PairedTimes, ratio: PairedRatio) -> LatencyMetrics:
     ratios = times.candidate / times.reference
     low, high = np.quantile(ratios, (0.25, 0.75))
     outliers = (ratios < low - 1.5 * (high - low)) | (ratios > high + 1.5 * (high - low))
     half = len(ratios) // 2
-    return {
-        "latency_ratio": ratio.median,
-        "latency_ratio_low": ratio.low,
-        "latency_ratio_high": ratio.high,
-        "pairs": ratio.pairs,
-        "float_seconds": float(np.median(times.reference)),
-        "quantized_seconds": float(np.median(times.candidate)),
-        "ratio_quantiles": {f"{share:g}": float(np.quantile(ratios, share)) for share in (0.05, 0.25, 0.75, 0.95)},
-        "outliers": int(outliers.sum()),
-        "drift": float(np.median(ratios[half:]) / np.median(ratios[:half]) - 1),
-        "slowest_over_median": _spread(times.reference),
-        "settings": times.settings.as_json(),
-        "host": times.host.as_json() if times.host else None,
-    }
+    return LatencyMetrics(
+        latency_ratio=ratio.median,
+        latency_ratio_low=ratio.low,
+        latency_ratio_high=ratio.high,
+        pairs=ratio.pairs,
+        float_seconds=float(np.median(times.reference)),
+        quantized_seconds=float(np.median(times.candidate)),
+        ratio_quantiles={f"{share:g}": float(np.quantile(ratios, share)) for share in (0.05, 0.25, 0.75, 0.95)},
+        outliers=int(outliers.sum()),
+        drift=float(np.median(ratios[half:]) / np.median(ratios[:half]) - 1),
+        slowest_over_median=_spread(times.reference),
+        settings=times.settings.conditions,
+        host=times.host.facts if times.host else None,
+    )
 
 
 def _spread(times: npt.NDArray[np.float64]) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.check_metrics import MemoryMetrics
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.timing import LOW, NORMAL, MemoryUse
 
 # Weights that were made float at loading leave the session as large as the float model's.
@@ -20,11 +22,7 @@ def check_memory(float_use: Used, use: Used, activations: bool, mode: int = NORM
     holds as much as the float model in mode 0 is told: MNN makes its weights float when it loads them (`activations`:
     the variant is meant to run in int8).
     """
-    metrics: dict[str, Any] = {"memory_mode": mode}
-    for whose, uses in (("", use), ("float_", float_use)):
-        for which, found in (("", uses[NORMAL]), ("_low", uses[LOW])):
-            metrics[f"{whose}session_bytes{which}"] = found.session if not found.error else None
-            metrics[f"{whose}peak_bytes{which}"] = found.peak
+    metrics = MemoryMetrics(mode, *_bytes(use), *_bytes(float_use))
     normal, low = use[NORMAL], use[LOW]
     ours, base = use[mode], float_use[mode]
     findings = []
@@ -36,15 +34,22 @@ def check_memory(float_use: Used, use: Used, activations: bool, mode: int = NORM
     if ours.error or base.error or not base.session or not ours.session:
         if not findings:
             findings.append(Finding("MNQ003", f"the float model's memory is not known: {base.error or 'MNN says 0'}"))
-        return judge("memory", findings, metrics)
-    metrics["memory_ratio"] = ours.session / base.session
+        return Result.from_findings("memory", findings, metrics)
+    metrics = dataclasses.replace(metrics, memory_ratio=ours.session / base.session)
     base = float_use[NORMAL]
     if mode == NORMAL and not activations and normal.session >= _HELD * base.session and not low.error:
-        metrics["note"] = (
+        note = (
             f"in memory mode 0 (normal) MNN holds its weights as float: {_megabytes(normal.session)}, float "
             f"{_megabytes(base.session)}; in mode 2 (memory: low) {_megabytes(low.session)}"
         )
-    return judge("memory", findings, metrics)
+        metrics = dataclasses.replace(metrics, note=note)
+    return Result.from_findings("memory", findings, metrics)
+
+
+def _bytes(use: Used) -> tuple[int | None, int | None, int | None, int | None]:
+    """Session and peak in memory mode 0, then in mode 2."""
+    normal, low = use[NORMAL], use[LOW]
+    return normal.known_session, normal.peak, low.known_session, low.peak
 
 
 def _megabytes(count: int) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.check_metrics import ParamsMetrics
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.consistency import clamps, zero_points
 from pytest_mnnquant.mnnfile.entries import bind_by_name, bind_by_weights
 from pytest_mnnquant.mnnfile.matching import Match
@@ -89,15 +90,15 @@ def check_params(evidence: ParamsEvidence, model: Model, wanted: tuple[Op, ...])
     """Judge the params file of a variant whose activations are quantized. `wanted`: float layers to be quantized."""
     path, params = evidence.path, evidence.params
     if evidence.missing:
-        return judge("params", [_missing(evidence)], {})
+        return Result.from_findings("params", [_missing(evidence)])
     if params is None:
-        return judge("params", [_unreadable(evidence)], {})
-    metrics = {"entries": len(params.layers), "bound": len(evidence.bound), "misnamed": len(evidence.misnamed)}
+        return Result.from_findings("params", [_unreadable(evidence)])
+    metrics = ParamsMetrics(len(params.layers), len(evidence.bound), len(evidence.misnamed))
     if params.is_blank or not params.layers:
-        return judge("params", [_guide(path, params)], metrics)
+        return Result.from_findings("params", [_guide(path, params)], metrics)
     heaviest = sorted(evidence.misnamed, key=lambda item: -(item.layer.weight_count if item.layer else 0))
     if params.is_guide:
-        return judge("params", [_weights_only(path)], metrics)
+        return Result.from_findings("params", [_weights_only(path)], metrics)
     findings = [_misname(item, evidence) for item in heaviest]
     unlisted = sorted(evidence.unlisted, key=_by_weights)
     if any(op in wanted and can_compute(op) for op in unlisted):  # The half of an LSTM that is in a loop goes with it.
@@ -106,7 +107,7 @@ def check_params(evidence: ParamsEvidence, model: Model, wanted: tuple[Op, ...])
     findings += [problem for entry, op in bound if (problem := _applied(entry, op, model, params)) is not None]
     if not evidence.bound and not findings:
         findings.append(Finding("MNQ001", f"no entry of {path} could be compared with the model"))
-    return judge("params", findings, metrics)
+    return Result.from_findings("params", findings, metrics)
 
 
 def _by_weights(op: Op) -> int:

@@ -6,8 +6,9 @@ import math
 from typing import Final
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
+from pytest_mnnquant.findings.check_metrics import SizeMetrics
 from pytest_mnnquant.findings.figures import size_text
-from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.mnn_support import can_block, can_compute
@@ -72,26 +73,23 @@ def check_size(
     """Fail when the size is not the expected one within 3 % (or, when a ratio is required, when it is not reached)."""
     ratio = float_bytes / quantized_bytes if quantized_bytes else 0.0
     expected = expected_bytes(float_bytes, rows, recipe)
-    metrics = {
-        "float_bytes": float_bytes,
-        "quantized_bytes": quantized_bytes,
-        "size_ratio": ratio,
-        "expected_bytes": expected,
-    }
+    metrics = SizeMetrics(float_bytes, quantized_bytes, ratio, expected)
     if minimum_ratio is not None:
         if ratio >= minimum_ratio:
-            return judge("size", (), metrics)
+            return Result.from_findings("size", (), metrics)
         message = f"{size_text(ratio)} ({float_bytes:,} to {quantized_bytes:,} bytes), {minimum_ratio:g}x required"
         cause = _why(quantized_bytes, expected)
-        return judge("size", [Finding("MNQ802", message, cause=cause, fix=_remedy(ratio, recipe))], metrics)
+        return Result.from_findings(
+            "size", [Finding("MNQ802", message, cause=cause, fix=_remedy(ratio, recipe))], metrics
+        )
     allowed = TOLERANCE * expected + _FILE_SLACK + _SLACK * sum(row.wanted for row in rows)
     if abs(quantized_bytes - expected) <= allowed:
-        return judge("size", (), metrics)
+        return Result.from_findings("size", (), metrics)
     message = (
         f"{quantized_bytes:,} bytes, {expected:,} expected from the layers (3 % allowed); "
         f"{size_text(ratio)} than float, {float_bytes / expected:.2f}x expected"
     )
-    return judge("size", [Finding("MNQ801", message, cause=_why(quantized_bytes, expected))], metrics)
+    return Result.from_findings("size", [Finding("MNQ801", message, cause=_why(quantized_bytes, expected))], metrics)
 
 
 def _remedy(ratio: float, recipe: Recipe) -> str:

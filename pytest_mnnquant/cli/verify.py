@@ -25,7 +25,7 @@ from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.findings.figures import size_text
-from pytest_mnnquant.findings.finding import FAILED, Finding, Result, judge
+from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
@@ -118,11 +118,11 @@ def judged(base: Model, model: Model, asked: Asked) -> Verdict:
         wanted = tuple(row.layer for row in rows if row.wanted and can_compute(row.layer))
         told = {op.name for op in unlisted} | set(asked.bits)
         results.append(check_params(evidence, model, tuple(op for op in wanted if op.name not in told)))
-    results.append(judge("params", _lost_operators(rows, asked), {}))
+    results.append(Result.from_findings("params", _lost_operators(rows, asked)))
     covered = check_coverage(rows, recipe, _COVERAGE, explain, idle)
     results.append(covered)
     results.append(check_weights(base, model, match, None, recipe))
-    results.append(judge("weights", _nearly_empty(base, rows), {}))
+    results.append(Result.from_findings("weights", _nearly_empty(base, rows)))
     if covered and _has_known_size(asked, unlisted):
         results.append(check_size(base.size, model.size, rows, recipe, None))
     return Verdict(tuple(results), rows)

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.checks.accuracy.layers import Losses, ranked
 from pytest_mnnquant.checks.accuracy.proposals import Proposal, Search
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
 from pytest_mnnquant.findings.finding import PASSED, Result
 from pytest_mnnquant.mnnfile.entries import without
 from pytest_mnnquant.mnnfile.model import read_model
@@ -95,7 +96,7 @@ class _Trials:
         left = sum(row.layer.weight_count for row in trial.rows if row.stored and row.stored.weights[0].bits == 32)
         share, ratio = left / total if total else 0.0, trial.variant.base.size / trial.model.size
         passes = result.outcome == PASSED and share <= _MOST_FLOAT
-        found = Proposal(options, passes, *_figure(result.metrics), ratio, share, trade_off)
+        found = Proposal(options, passes, *_figure(metrics_of(AccuracyMetrics, [result])), ratio, share, trade_off)
         if keep:
             self.made.append(found)
         return found
@@ -207,13 +208,13 @@ def _more_data(trials: _Trials) -> str:
     return f"on half of the calibration data it has {half.figure}, which tells whether more would help" if half else ""
 
 
-def _figure(metrics: dict[str, Any]) -> tuple[str, float]:
+def _figure(metrics: AccuracyMetrics | None) -> tuple[str, float]:
     """The accuracy in words, and as a number that is higher for better."""
-    if not metrics.get("outputs"):
+    if metrics is None or not metrics.outputs:
         return "a broken output", -math.inf
-    if (task := metrics.get("task")) is not None:
-        return f"{task['label']} {task['quantized']:.4f}", -task["drop"]
-    cosines = [one["cosine"] for one in metrics["outputs"].values() if one["cosine"] is not None]
-    noises = [one["sqnr_db"] for one in metrics["outputs"].values()]
-    worst = min(cosines, default=None)
-    return (f"cosine {worst:.4f}", worst) if worst is not None else (f"SQNR {min(noises):.1f} dB", min(noises))
+    if (task := metrics.task) is not None:
+        return f"{task.label} {task.quantized:.4f}", -task.drop
+    if metrics.cosine is not None:
+        return f"cosine {metrics.cosine:.4f}", metrics.cosine
+    noise = min(output.sqnr_db for output in metrics.outputs.values())
+    return f"SQNR {noise:.1f} dB", noise

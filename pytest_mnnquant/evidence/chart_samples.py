@@ -16,6 +16,7 @@ from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.calibration.samples import spread
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.dataclass_json import as_json
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import BadModel, Op
 from pytest_mnnquant.mnnfile.storage import Floats
@@ -136,7 +137,7 @@ def _losses(case: VariantUnderTest) -> dict[str, Any]:
 
 
 def _added(losses: Losses) -> list[Mapping[str, Any]]:
-    return [layer.as_json() for layer in losses.layers if layer.errors.measured]
+    return [as_json(layer.metrics) for layer in losses.layers if layer.errors.measured]
 
 
 def _pairs(case: VariantUnderTest) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from pytest_mnnquant.checks.latency import check_latency, limit_on
 from pytest_mnnquant.checks.memory import check_memory
 from pytest_mnnquant.checks.params import check_params
 from pytest_mnnquant.checks.size import check_size
-from pytest_mnnquant.checks.target.check import check_elsewhere
+from pytest_mnnquant.checks.target.check import compare_with_host
 from pytest_mnnquant.checks.target.mnn_versions import crashed, explained
 from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.config.settings import Limits
@@ -36,8 +36,9 @@ from pytest_mnnquant.evidence.accuracy_search import search
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable, why
 from pytest_mnnquant.evidence.target_variant import TargetVariant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
 from pytest_mnnquant.findings.check_names import CHECKS
-from pytest_mnnquant.findings.finding import FAILED, PASSED, SKIPPED, Result, judge, skipped, without_ignored
+from pytest_mnnquant.findings.finding import FAILED, PASSED, SKIPPED, Result, without_ignored
 from pytest_mnnquant.findings.root_cause import STILL, with_root_causes
 from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, VARIANTS_FLOAT
@@ -89,9 +90,9 @@ def _usable(name: str, asked: Callable[[], Result]) -> Result:
     try:
         return asked()
     except Unusable as error:
-        return judge(name, [error.finding], {})
+        return Result.from_findings(name, [error.finding])
     except UNUSABLE as error:
-        return judge(name, [why(error)], {})
+        return Result.from_findings(name, [why(error)])
 
 
 def _on_target(case: VariantUnderTest, result: Result) -> Result:
@@ -130,10 +131,12 @@ def _params(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     case.gate.prepared  # noqa: B018  A source that can't be used is told by every check.
     evidence = case.params
     if evidence is not None and not case.recipe.activations and evidence.params and not evidence.params.is_blank:
-        return skipped("params", f"{case.recipe.name} has no scales of activations to find in the model", needless=True)
+        return Result.skipped(
+            "params", f"{case.recipe.name} has no scales of activations to find in the model", not_applicable=True
+        )
     if evidence is None:
         kind = "was given" if case.recipe.activations else f"is needed for {case.recipe.name}"
-        return skipped("params", f"no params file {kind}", needless=not case.recipe.activations)
+        return Result.skipped("params", f"no params file {kind}", not_applicable=not case.recipe.activations)
     filled = case.recipe.fill is not None
     wanted = tuple(row.layer for row in case.rows if row.wanted and (can_compute(row.layer) or not filled))
     return check_params(evidence, case.model, wanted)
@@ -167,11 +170,13 @@ def _bundle(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
 def _calibration(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     source, variant = case.gate.prepared, case.variant
     if not case.recipe.activations:
-        return skipped(
-            "calibration", f"{case.recipe.name} needs no calibration: it has no scales of activations", needless=True
+        return Result.skipped(
+            "calibration",
+            f"{case.recipe.name} needs no calibration: it has no scales of activations",
+            not_applicable=True,
         )
     if variant.given and source.calibration is None and source.evaluation is None:
-        return skipped("calibration", "no calibration or evaluation data were given (--mnn-evaluation)")
+        return Result.skipped("calibration", "no calibration or evaluation data were given (--mnn-evaluation)")
     return check_calibration(case.calibration)
 
 
@@ -201,11 +206,12 @@ def _elsewhere(case: TargetVariant, limits: Limits, strict: bool, result: Result
     """The accuracy on a target: with what it computes otherwise than this machine, and the layer that lost it."""
     if result.outcome == SKIPPED:
         return result
-    found, figures = check_elsewhere(case.elsewhere)
+    metrics = metrics_of(AccuracyMetrics, [result]) or AccuracyMetrics()
+    found, metrics = compare_with_host(case.elsewhere, metrics)
     own = result.findings
     if result.outcome == FAILED and _found(case.home, "accuracy", limits, strict).outcome != FAILED:
         own = tuple(explained(own, found, case.runtimes))
-    metrics = {**result.metrics, **figures, "place": dict(case.place)}
+    metrics = dataclasses.replace(metrics, place=case.place)
     result = dataclasses.replace(result, findings=(*own, *found), metrics=metrics)
     result = without_ignored(result, case.gate.settings.ignore)
     if not can_be_located(result) or found:  # What only the target computes so can't be looked for here.
@@ -224,7 +230,7 @@ def _tried(case: VariantUnderTest, limits: Limits, strict: bool, ignored: tuple[
     for name in ("coverage", "size") if result.outcome == PASSED else ():
         other = without_ignored(_usable(name, partial(_JUDGES[name], case, limits, strict)), ignored)
         if other.outcome == FAILED:
-            return judge("accuracy", other.findings, result.metrics)
+            return Result.from_findings("accuracy", other.findings, result.metrics)
     return result
 
 
@@ -232,7 +238,7 @@ def _likeness(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     data = case.gate.prepared.evaluation
     case.variant  # noqa: B018  A variant that can't be used is told by every check.
     if data is None:
-        return skipped("accuracy", "no evaluation data were given (--mnn-evaluation)")
+        return Result.skipped("accuracy", "no evaluation data were given (--mnn-evaluation)")
     exact, pools = case.exact_run
     evidence = AccuracyEvidence(
         reference=case.gate.float_run.outputs,
@@ -274,7 +280,7 @@ def timing_of(case: VariantUnderTest, limits: Limits) -> TimingSettings:
 
 def _memory(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
     if case.model.has_subgraphs or case.gate.prepared.model.has_subgraphs:
-        return skipped("memory", "MNN does not tell the memory of models with While or If bodies")
+        return Result.skipped("memory", "MNN does not tell the memory of models with While or If bodies")
     mode = case.gate.settings.timing.memory_mode
     return check_memory(case.float_memory, case.memory, case.recipe.activations, mode)
 

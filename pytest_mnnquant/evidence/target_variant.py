@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +13,7 @@ from pytest_mnnquant.checks.target.mnn_versions import Runtimes
 from pytest_mnnquant.evidence.operator_differences import compare_operators, output_scales
 from pytest_mnnquant.evidence.source import Unusable
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.check_metrics import TargetFacts
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import Model
@@ -136,9 +136,9 @@ class TargetVariant(VariantUnderTest):
             return dataclasses.replace(evidence, unlooked=error.what)
 
     @property
-    def place(self) -> Mapping[str, Any]:
-        """What the target told of itself, for the report."""
-        return {"name": self.target, "emulated": self._place.emulated, **self._place.place.as_json()}
+    def place(self) -> TargetFacts:
+        """What the target reported about itself."""
+        return self._place.facts
 
     @cached_property
     def as_json(self) -> dict[str, Any]:

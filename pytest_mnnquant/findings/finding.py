@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pytest_mnnquant.findings.check_metrics import Metrics
 from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES, Rule, Severity
 
 PASSED, FAILED, SKIPPED, INCONCLUSIVE = "passed", "failed", "skipped", "inconclusive"
@@ -91,15 +92,34 @@ class Finding:
 class Result:
     """The outcome of one check on one variant. `reason` explains a skipped or inconclusive one.
 
-    `ignored` counts the findings that were not to be reported, by their code.
+    `metrics` is what it measured, None when it measured nothing. `ignored` counts the findings that were not to be
+    reported, by their code. `not_applicable`: it was skipped because this recipe has nothing for it to judge.
     """
 
     check: str
     outcome: str
     findings: tuple[Finding, ...] = ()
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: Metrics | None = None
     reason: str = ""
     ignored: Mapping[str, int] = field(default_factory=dict)
+    not_applicable: bool = False
+
+    @classmethod
+    def from_findings(cls, check: str, findings: Iterable[Finding] = (), metrics: Metrics | None = None) -> Result:
+        """Errors and their consequences fail, gaps leave it inconclusive, else it passed."""
+        all_ = tuple(findings)
+        severities = {finding.severity for finding in all_}
+        if severities & {Severity.ERROR, Severity.CONSEQUENCE}:
+            return cls(check, FAILED, all_, metrics)
+        if Severity.GAP in severities:
+            gap = next(finding for finding in all_ if finding.severity is Severity.GAP)
+            return cls(check, INCONCLUSIVE, all_, metrics, gap.message)
+        return cls(check, PASSED, all_, metrics)
+
+    @classmethod
+    def skipped(cls, check: str, reason: str, not_applicable: bool = False) -> Result:
+        """A check that has nothing to do: the user gave nothing for it, or there is nothing to give."""
+        return cls(check, SKIPPED, reason=reason, not_applicable=not_applicable)
 
     def __post_init__(self) -> None:
         """Sign the findings with the check."""
@@ -113,7 +133,7 @@ class Result:
     @property
     def is_unresolved(self) -> bool:
         """Whether something was not judged that could have been: with `--mnn-strict` this fails."""
-        return self.outcome in (SKIPPED, INCONCLUSIVE) and not self.metrics.get("needless")
+        return self.outcome in (SKIPPED, INCONCLUSIVE) and not self.not_applicable
 
     def as_json(self) -> dict[str, Any]:
         """The form it has in the report."""
@@ -121,7 +141,7 @@ class Result:
             "check": self.check,
             "outcome": self.outcome,
             "reason": self.reason or None,
-            "metrics": self.metrics,
+            "metrics": {"needless": True} if self.not_applicable else self.metrics.as_json() if self.metrics else {},
             "ignored": dict(self.ignored),
             "findings": [finding.as_json() for finding in self.findings],
         }
@@ -129,23 +149,6 @@ class Result:
     def as_record(self) -> dict[str, Any]:
         """The form in which it travels from an xdist worker."""
         return {**self.as_json(), "findings": [finding.as_record() for finding in self.findings]}
-
-
-def judge(check: str, findings: Iterable[Finding], metrics: dict[str, Any]) -> Result:
-    """Errors and their consequences fail, gaps leave it open, else it passed."""
-    found = tuple(findings)
-    severities = {finding.severity for finding in found}
-    if severities & {Severity.ERROR, Severity.CONSEQUENCE}:
-        return Result(check, FAILED, found, metrics)
-    if Severity.GAP in severities:
-        gap = next(finding for finding in found if finding.severity is Severity.GAP)
-        return Result(check, INCONCLUSIVE, found, metrics, gap.message)
-    return Result(check, PASSED, found, metrics)
-
-
-def skipped(check: str, reason: str, needless: bool = False) -> Result:
-    """A check that has nothing to do: the user gave nothing for it, or there is nothing to give (`needless`)."""
-    return Result(check, SKIPPED, metrics={"needless": True} if needless else {}, reason=reason)
 
 
 def is_ignored(code: str, ignored: Iterable[str]) -> bool:
@@ -160,4 +163,4 @@ def without_ignored(result: Result, ignored: tuple[str, ...]) -> Result:
         return result
     counts = Counter(finding.code for finding in result.findings if is_ignored(finding.code, ignored))
     counts.update(result.ignored)
-    return dataclasses.replace(judge(result.check, kept, result.metrics), ignored=dict(counts))
+    return dataclasses.replace(Result.from_findings(result.check, kept, result.metrics), ignored=dict(counts))

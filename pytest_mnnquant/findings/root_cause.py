@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.rules import Severity
 
@@ -115,7 +116,8 @@ def with_root_causes(check: str, results: Mapping[str, Result]) -> Result:
 
 
 def _suspects(result: Result) -> tuple[str, ...]:
-    return tuple(result.metrics.get("next_suspects", ()))
+    metrics = metrics_of(AccuracyMetrics, [result])
+    return (metrics.next_suspects or ()) if metrics else ()
 
 
 def _roots(errors: Sequence[_Told]) -> dict[int, _Told]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from pytest_mnnquant.findings.check_metrics import HostFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,7 @@ class Host:
         """What a limit may be given for, the most special first."""
         return (self.name, *self.used, *self.features, self.machine)
 
-    def as_json(self) -> dict[str, Any]:
-        """The form it has in records; without the machine's name, which is nobody's business."""
-        return {
-            "machine": self.machine,
-            "processor": self.processor,
-            "features": list(self.features),
-            "int8": list(self.used),
-        }
+    @property
+    def facts(self) -> HostFacts:
+        """The form it has in records: without the machine's name, which is private."""
+        return HostFacts(self.machine, self.processor, self.features, self.used)

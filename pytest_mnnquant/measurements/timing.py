@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.findings.check_metrics import TimingConditions
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.statistics.paired_ratio import FEWEST, paired_ratio
 
@@ -44,9 +45,10 @@ class TimingSettings:
     budget: float = 15.0
     limit: float | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    @property
+    def conditions(self) -> TimingConditions:
         """What decides the figure, for records."""
-        return {key: getattr(self, key) for key in ("threads", "precision", "memory_mode", "batch")}
+        return TimingConditions(self.threads, self.precision, self.memory_mode, self.batch)
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class MemoryUse:
     session: int = 0
     peak: int | None = None
     error: str = ""
+
+    @property
+    def known_session(self) -> int | None:
+        """The session's bytes; None when it could not run."""
+        return None if self.error else self.session
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -19,9 +19,10 @@ from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, why
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Measured, metrics_of
 from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.findings.figures import Figures
-from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, judge, skipped, without_ignored
+from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, without_ignored
 from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.plugin.benchmark import why_not_timed
@@ -37,8 +38,6 @@ from pytest_mnnquant.statistics.paired_ratio import PairedRatio, paired_ratio
 
 #: Which check gives which figure.
 _GIVES: Final = {"size": "size", "coverage": "coverage", "accuracy": "accuracy", "latency": "ratio", "memory": "memory"}
-#: What is not of the baseline's own record, since the variant's has it.
-_ELSEWHERE: Final = ("model", "variant", "layers", "failed", "path")
 
 
 def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: Collection[str] = ()) -> Result:
@@ -49,7 +48,7 @@ def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: 
     state = session_of(config)
     updates = state.settings.updates_baseline
     if isinstance(state.baseline, BadBaseline):
-        return judge(BASELINE, [unusable(state.baseline)], {})
+        return Result.from_findings(BASELINE, [unusable(state.baseline)])
     try:
         case.variant  # noqa: B018  Without one there is nothing to compare.
         found = _asked(config, case, state.settings.strict, CHECKS if updates else tuple(_GIVES))
@@ -57,22 +56,24 @@ def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: 
     except (Unusable, *UNUSABLE) as error:
         finding = error.finding if isinstance(error, Unusable) else why(error)
         # In an update the conversion check alone tells it.
-        return _refused(("conversion",), {}) if updates else judge(BASELINE, [finding], {})
+        return _refused(("conversion",), BaselineMetrics()) if updates else Result.from_findings(BASELINE, [finding])
     failed = tuple(name for name, result in found.items() if result.outcome == FAILED)
     unmeasured = {_GIVES[name]: result.reason for name, result in found.items() if name in _GIVES and result.reason}
-    record = {**measured(case, figures, failed), "unmeasured": unmeasured}
+    record = dataclasses.replace(measured(case, figures, failed), unmeasured=unmeasured)
     if updates:
         return _refused(failed, record) if failed else Result(BASELINE, PASSED, metrics=record)
     entry = state.baseline.entry(figures.model, figures.variant)
     fix_for = accepting(config, node_id)
     if entry is None:
         told = f"{state.settings.baseline} has no figures of {figures.model} {figures.variant}"
-        return judge(BASELINE, [Finding("MNQ911", told, fix=f"accept them as they are: {fix_for}")], record)
+        return Result.from_findings(
+            BASELINE, [Finding("MNQ911", told, fix=f"accept them as they are: {fix_for}")], record
+        )
     paired, unpaired = _paired(config, case, entry, state, figures, fix_for)
     is_kept = paired is None and unpaired is None and _is_kept(entry, state, figures)
-    evidence = Evidence(figures, record["versions"], record["host"], unmeasured, paired, unpaired, is_kept)
+    evidence = Evidence(figures, record.versions or {}, record.host or {}, unmeasured, paired, unpaired, is_kept)
     result = check_baseline(evidence, entry, fix_for)
-    result = dataclasses.replace(result, metrics={**result.metrics, **record})
+    result = dataclasses.replace(result, metrics=_with_record(metrics_of(BaselineMetrics, [result]), record))
     result = without_ignored(result, case.gate.settings.ignore)
     limits = repr(case.gate.settings.limits)
     keys = {name: (name, limits, state.settings.strict) for name in CHECKS if name in beside}
@@ -80,27 +81,40 @@ def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: 
     return with_root_causes(BASELINE, {**told_beside, BASELINE: result})
 
 
-def _refused(failed: tuple[str, ...], record: Mapping[str, Any]) -> Result:
+def _refused(failed: tuple[str, ...], record: BaselineMetrics) -> Result:
     """What an update does not accept."""
     reason = f"not accepted: {', '.join(failed)} failed"
-    return dataclasses.replace(skipped(BASELINE, reason), metrics={**record, "failed": list(failed)})
+    return dataclasses.replace(
+        Result.skipped(BASELINE, reason), metrics=dataclasses.replace(record, failed=tuple(failed))
+    )
 
 
-def measured(case: VariantUnderTest, figures: Figures, failed: tuple[str, ...]) -> dict[str, Any]:
-    """What an update accepts, as plain data: it travels from xdist workers."""
-    own = {key: value for key, value in dataclasses.asdict(figures).items() if key not in _ELSEWHERE}
-    facts, timing = host_facts(), case.gate.settings.timing.as_json()
+def _with_record(compared: BaselineMetrics | None, record: BaselineMetrics) -> BaselineMetrics:
+    """The comparison, with the record of what an update would accept."""
+    return dataclasses.replace(
+        compared or BaselineMetrics(),
+        measured=record.measured,
+        failed=record.failed,
+        versions=record.versions,
+        host=record.host,
+        unmeasured=record.unmeasured,
+    )
+
+
+def measured(case: VariantUnderTest, figures: Figures, failed: tuple[str, ...]) -> BaselineMetrics:
+    """What an update accepts."""
+    facts, timing = host_facts(), dataclasses.asdict(case.gate.settings.timing.conditions)
     host = {
         "machine": facts.machine,
         "processor": facts.processor,
         **{key: str(value) for key, value in timing.items()},
     }
-    return {
-        "measured": own,
-        "failed": list(failed),
-        "versions": {k: v for k, v in versions().items() if v},
-        "host": host,
-    }
+    return BaselineMetrics(
+        measured=Measured(**{field.name: getattr(figures, field.name) for field in dataclasses.fields(Measured)}),
+        failed=failed,
+        versions={name: version for name, version in versions().items() if version},
+        host=host,
+    )
 
 
 def unusable(error: BadBaseline) -> Finding:
@@ -136,11 +150,11 @@ def check_entries(config: pytest.Config) -> Result:
     """Judge the file itself: that it can be read, and that all in it is still there."""
     state = session_of(config)
     if isinstance(state.baseline, BadBaseline):
-        return judge(ENTRIES, [unusable(state.baseline)], {})
+        return Result.from_findings(ENTRIES, [unusable(state.baseline)])
     fix = f"if it is gone for good, have it removed: {accepting(config)}"
     gone = [] if state.settings.updates_baseline else [*stale(state, chooses_variants(config))]
     found = [Finding("MNQ912", f"{model} {label}: {text}", fix=fix) for model, label, text in gone]
-    return without_ignored(judge(ENTRIES, found, {}), state.settings.defaults.ignore)
+    return without_ignored(Result.from_findings(ENTRIES, found), state.settings.defaults.ignore)
 
 
 def chooses_variants(config: pytest.Config) -> bool:
@@ -157,7 +171,7 @@ def _asked(config: pytest.Config, case: VariantUnderTest, strict: bool, names: t
     """The results of these checks; what ran before is not run again."""
     disturbed = why_not_timed(config)
     return {
-        name: skipped(name, f"not measured: {disturbed}")
+        name: Result.skipped(name, f"not measured: {disturbed}")
         if name == "latency" and disturbed
         else check(case, name, strict=strict)
         for name in names

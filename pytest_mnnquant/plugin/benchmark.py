@@ -14,7 +14,8 @@ from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.check_runner import check, timing_of
 from pytest_mnnquant.evidence.variant import VariantUnderTest
-from pytest_mnnquant.findings.finding import Finding, Result, judge, skipped
+from pytest_mnnquant.findings.check_metrics import LatencyMetrics, metrics_of
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.timing import PairedTimes
 
 # How it is said in pytest-benchmark's results who measured.
@@ -46,13 +47,19 @@ def latency(
     why_not = why_not_timed(config)
     if why_not:
         if limits.max_latency_ratio is None:
-            return skipped("latency", f"not measured: {why_not}")
+            return Result.skipped("latency", f"not measured: {why_not}")
         gap = Finding("MNQ003", f"not measured: {why_not}", fix="run the latency checks alone: -k latency -p no:xdist")
-        return judge("latency", [gap], {})
+        return Result.from_findings("latency", [gap])
     result = check(case, "latency", limits, strict, beside)
-    if "latency_ratio" in result.metrics:
+    if was_timed(result):
         _record(config, node, case, case.times(timing_of(case, limits)), result)
     return result
+
+
+def was_timed(result: Result) -> bool:
+    """Whether this result of the latency check has a ratio: enough pairs of runs were timed."""
+    metrics = metrics_of(LatencyMetrics, [result])
+    return metrics is not None and metrics.latency_ratio is not None
 
 
 def why_not_timed(config: pytest.Config) -> str:
@@ -127,14 +134,15 @@ def add_figures(config: pytest.Config, case: VariantUnderTest, result: Result) -
 
 
 def _figures(result: Result) -> dict[str, Any]:
-    return {key: result.metrics[key] for key in _FIGURES.get(result.check, ()) if key in result.metrics}
+    measured = result.metrics.as_json() if result.metrics else {}
+    return {key: measured[key] for key in _FIGURES.get(result.check, ()) if key in measured}
 
 
 def _extra_info(case: VariantUnderTest, label: str, result: Result) -> dict[str, Any]:
     """Our figures in pytest-benchmark's results; those of other checks as far as they have run."""
     is_float = label == "float"
     model = case.variant.base if is_float else case.model
-    metrics = result.metrics
+    metrics = result.metrics.as_json() if result.metrics else {}
     info: dict[str, Any] = {
         "model": case.gate.settings.name,
         "recipe": "float" if is_float else case.recipe.name,

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.findings.check_metrics import TargetFacts
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.runtime.host import host_told
 from pytest_mnnquant.runtime.inference import Send
@@ -61,11 +62,6 @@ class Place:
         """The instructions that MNN's int8 kernels use there."""
         return self.host.used if self.host else ()
 
-    def as_json(self) -> dict[str, Any]:
-        """The form it has in the report."""
-        told = {"machine": self.machine, "mnn": self.mnn, "numpy": self.numpy, "python": self.python}
-        return {**told, "int8": list(self.int8)}
-
     @property
     def tells_int8(self) -> bool:
         """Whether this MNN's op trace tells which operators ran in int8."""
@@ -88,6 +84,12 @@ class Target:
     emulated: bool = False
     is_device: bool = False
     place: Place = field(default_factory=Place)
+
+    @property
+    def facts(self) -> TargetFacts:
+        """What it reported about itself with its last result."""
+        place = self.place
+        return TargetFacts(self.name, self.emulated, place.machine, place.mnn, place.numpy, place.python, place.int8)
 
     @property
     def send(self) -> Send:

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from pytest_mnnquant.baseline.compare import Evidence, check_baseline
 from pytest_mnnquant.baseline.entry import Entry, Tolerances
+from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Compared
 from pytest_mnnquant.findings.figures import NUMBERS
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
 from pytest_mnnquant.statistics.paired_ratio import PairedRatio
 from tests.history.accepted import HOST, entry, figures
+from tests.results import known, measured
 
 MEND = "pytest net.py:build::w8::baseline --mnn-update-baseline"
 
@@ -31,8 +33,8 @@ def codes(result: Result) -> list[str]:
 def test_the_same_passes_and_both_are_in_the_metrics() -> None:
     result = compared()
     assert (result.outcome, result.findings) == (PASSED, ())
-    assert result.metrics["compared"]["size"] == {"accepted": 6000, "now": 6000}
-    assert set(result.metrics["compared"]) == set(NUMBERS)
+    assert known(measured(BaselineMetrics, result).compared)["size"] == Compared(accepted=6000, now=6000)
+    assert set(known(measured(BaselineMetrics, result).compared)) == set(NUMBERS)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_layers_that_are_stored_otherwise_are_named() -> None:
         ("MNQ914", "new", "stored as w8, accepted as absent"),
         ("MNQ914", "head", "stored as absent, accepted as w8"),
     ]
-    assert result.metrics["stored_otherwise"] == ["conv", "new", "head"]
+    assert measured(BaselineMetrics, result).stored_otherwise == ("conv", "new", "head")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_timed_beside_the_accepted_model_ten_percent_are_allowed(
     evidence = Evidence(now, host=HOST, paired=PairedRatio((low + high) / 2, low, high, pairs))
     result = check_baseline(evidence, entry(), MEND)
     assert result.outcome == outcome
-    assert result.metrics["paired_ratio_low"] == low
+    assert measured(BaselineMetrics, result).paired_ratio_low == low
 
 
 def test_an_accepted_model_that_can_not_be_timed_is_told() -> None:

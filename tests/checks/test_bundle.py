@@ -9,10 +9,12 @@ import pytest
 
 from pytest_mnnquant.checks.bundle import check_bundle
 from pytest_mnnquant.checks.params import ParamsEvidence
+from pytest_mnnquant.findings.check_metrics import BundleMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.quantize.float_model import Prepared
+from tests.results import measured
 from tests.synthetic_evidence import codes
 from tests.workshop import Workshop
 
@@ -22,7 +24,7 @@ PATH = Path("params.bin")
 def test_a_model_of_one_file_is_a_bundle(digits: Prepared) -> None:
     result = check_bundle(digits.model, None)
     assert result.outcome == PASSED
-    assert result.metrics == {"files": ["float.mnn"], "bytes": digits.model.size}
+    assert result.metrics == BundleMetrics(("float.mnn",), digits.model.size)
 
 
 @pytest.mark.parametrize("kept", [None, 0, 10, -1])
@@ -42,7 +44,7 @@ def test_missing_or_short_external_weights_fail(
     assert codes(result) == ["MNQ803"]
     missing = len(content) - len(content[:kept]) if kept is not None else len(content)
     assert f"lacks {missing:,} of the {len(content):,} bytes" in result.findings[0].message
-    assert result.metrics["files"] == ["net.mnn", "net.mnn.weight"]
+    assert measured(BundleMetrics, result).files == ("net.mnn", "net.mnn.weight")
 
 
 def test_whole_external_weights_pass_with_bytes_to_spare(workshop: Workshop, digits: Prepared, tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_whole_external_weights_pass_with_bytes_to_spare(workshop: Workshop, dig
 def test_params_of_another_conversion_are_a_warning(digits: Prepared) -> None:
     same = ParamsEvidence(PATH, Params((), uuid=digits.model.uuid))
     assert codes(check_bundle(digits.model, same)) == []
-    assert check_bundle(digits.model, same).metrics["files"] == ["float.mnn", "params.bin"]
+    assert measured(BundleMetrics, check_bundle(digits.model, same)).files == ("float.mnn", "params.bin")
     other = dataclasses.replace(same, params=Params((), uuid="another"))
     result = check_bundle(digits.model, other)
     assert result.outcome == PASSED

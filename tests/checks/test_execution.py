@@ -10,11 +10,13 @@ import pytest
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.execution import check_execution
+from pytest_mnnquant.findings.check_metrics import ExecutionMetrics
 from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.measurements.run import TracedOp
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import RECIPES
+from tests.results import measured
 from tests.synthetic_evidence import as_int8, codes, layer, with_weights
 
 LAYERS = (layer("big", (64, 64, 3, 3)), layer("small", (4, 4, 1, 1)))
@@ -50,15 +52,15 @@ def in_float(name: str) -> list[TracedOp]:
 def test_what_is_stored_and_ran_in_int8_passes_with_its_figures() -> None:
     result = check()
     assert result.outcome == PASSED
-    assert result.metrics == {"ops": 4, "int8_ops": 3, "casts": 2, "int8_weight_share": 1.0, "int8_layers": 2}
+    assert result.metrics == ExecutionMetrics(ops=4, int8_ops=3, casts=2, int8_weight_share=1.0, int8_layers=2)
 
 
 def test_a_layer_that_is_stored_in_int8_and_ran_in_float_fails() -> None:
     result = check(trace=in_float("small"))
     assert codes(result) == ["MNQ601"]
     assert result.findings[0].layer == "small"
-    assert result.metrics["int8_layers"] == 1
-    assert 0.99 < result.metrics["int8_weight_share"] < 1
+    assert measured(ExecutionMetrics, result).int8_layers == 1
+    assert 0.99 < (measured(ExecutionMetrics, result).int8_weight_share or 0) < 1
 
 
 def test_a_layer_that_did_not_run_fails() -> None:
@@ -92,7 +94,7 @@ def test_a_model_with_no_int8_layer_fails_once() -> None:
     result = check(rows, trace)
     assert codes(result) == ["MNQ601"]
     assert "0 of 2 layers" in result.findings[0].message
-    assert result.metrics["int8_weight_share"] == 0
+    assert measured(ExecutionMetrics, result).int8_weight_share == 0
 
 
 def test_weight_only_layers_need_only_have_run() -> None:

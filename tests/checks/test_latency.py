@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from pytest_mnnquant.checks.latency import check_latency, limit_on
+from pytest_mnnquant.findings.check_metrics import HostFacts, LatencyMetrics, TimingConditions
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.measurements.timing import OpTime, PairedTimes
+from tests.results import known, measured
 from tests.synthetic_evidence import codes
 
 X86 = Host("ci", "x86_64", "a processor", ("avx2", "vnni"), ())
@@ -27,15 +29,13 @@ def times(ratio: float, pairs: int = 100, spread: float = 0.1, host: Host | None
 def test_without_a_limit_it_is_recorded_and_passes() -> None:
     result = check_latency(times(5.0), None)
     assert result.outcome == PASSED
-    figures = result.metrics
-    assert figures["latency_ratio"] == pytest.approx(5.0)
-    assert figures["latency_ratio_low"] < 5.0 < figures["latency_ratio_high"]
-    assert (figures["pairs"], figures["float_seconds"]) == (100, 1e-3)
-    assert figures["quantized_seconds"] == pytest.approx(5e-3, rel=0.01)
-    assert figures["settings"] == {"threads": 1, "precision": "normal", "memory_mode": 0, "batch": 1}
-    assert figures["host"] == {
-        "machine": "x86_64", "processor": "a processor", "features": ["avx2", "vnni"], "int8": [],
-    }  # fmt: skip
+    figures = measured(LatencyMetrics, result)
+    assert figures.latency_ratio == pytest.approx(5.0)
+    assert known(figures.latency_ratio_low) < 5.0 < known(figures.latency_ratio_high)
+    assert (figures.pairs, figures.float_seconds) == (100, 1e-3)
+    assert figures.quantized_seconds == pytest.approx(5e-3, rel=0.01)
+    assert figures.settings == TimingConditions(threads=1, precision="normal", memory_mode=0, batch=1)
+    assert figures.host == HostFacts("x86_64", "a processor", features=("avx2", "vnni"), int8=())
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_few_pairs_leave_it_open_whatever_they_say(pairs: int, limit: float | No
     result = check_latency(times(0.5, pairs), limit)
     assert result.outcome == INCONCLUSIVE
     assert codes(result) == ["MNQ003"]
-    assert result.metrics == {"pairs": pairs}
+    assert result.metrics == LatencyMetrics(pairs=pairs)
 
 
 def test_thirty_pairs_are_enough() -> None:
@@ -62,14 +62,14 @@ def test_thirty_pairs_are_enough() -> None:
 
 def test_outliers_and_drift_are_kept() -> None:
     calm = times(1.0)
-    assert check_latency(calm, None).metrics["outliers"] == 0
+    assert measured(LatencyMetrics, check_latency(calm, None)).outliers == 0
     candidate = calm.candidate.copy()
     candidate[[3, 50]] *= 9
     candidate[60:] *= 1.2
-    figures = check_latency(PairedTimes(calm.reference, candidate), None).metrics
-    assert figures["outliers"] == 2
-    assert figures["drift"] == pytest.approx(0.2, abs=0.05)
-    assert figures["ratio_quantiles"]["0.95"] > figures["latency_ratio"]
+    figures = measured(LatencyMetrics, check_latency(PairedTimes(calm.reference, candidate), None))
+    assert figures.outliers == 2
+    assert figures.drift == pytest.approx(0.2, abs=0.05)
+    assert known(figures.ratio_quantiles)["0.95"] > known(figures.latency_ratio)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_a_limit_for_another_host_is_not_judged() -> None:
 def test_slow_int8_is_said_and_not_failed_where_there_are_no_instructions_for_it() -> None:
     result = check_latency(times(2.0), None, activations=True)
     assert result.findings == ()
-    assert "no int8 instructions on this host (x86_64)" in result.metrics["note"]
-    assert "note" not in check_latency(times(2.0), None).metrics
-    assert "note" not in check_latency(times(0.8), None, activations=True).metrics
+    assert "no int8 instructions on this host (x86_64)" in known(measured(LatencyMetrics, result).note)
+    assert measured(LatencyMetrics, check_latency(times(2.0), None)).note is None
+    assert measured(LatencyMetrics, check_latency(times(0.8), None, activations=True)).note is None
     assert "no int8 instructions" in check_latency(times(2.0), 1.0, activations=True).findings[0].cause
 
 

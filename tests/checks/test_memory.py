@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pytest_mnnquant.checks.memory import check_memory
+from pytest_mnnquant.findings.check_metrics import MemoryMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED
 from pytest_mnnquant.measurements.timing import MemoryUse
+from tests.results import measured
 from tests.synthetic_evidence import codes
 
 MB = 1 << 20
@@ -14,27 +16,26 @@ FLOAT = {0: MemoryUse(10 * MB, 12 * MB), 2: MemoryUse(10 * MB, 12 * MB)}
 def test_int8_that_is_smaller_passes_without_a_word() -> None:
     result = check_memory(FLOAT, {0: MemoryUse(2 * MB, 3 * MB), 2: MemoryUse(2 * MB, 3 * MB)}, activations=True)
     assert result.outcome == PASSED
-    assert result.metrics == {
-        "memory_mode": 0,
-        "session_bytes": 2 * MB,
-        "session_bytes_low": 2 * MB,
-        "float_session_bytes": 10 * MB,
-        "float_session_bytes_low": 10 * MB,
-        "peak_bytes": 3 * MB,
-        "peak_bytes_low": 3 * MB,
-        "float_peak_bytes": 12 * MB,
-        "float_peak_bytes_low": 12 * MB,
-        "memory_ratio": 0.2,
-    }
+    assert result.metrics == MemoryMetrics(
+        memory_mode=0,
+        session_bytes=2 * MB,
+        session_bytes_low=2 * MB,
+        float_session_bytes=10 * MB,
+        float_session_bytes_low=10 * MB,
+        peak_bytes=3 * MB,
+        peak_bytes_low=3 * MB,
+        float_peak_bytes=12 * MB,
+        float_peak_bytes_low=12 * MB,
+        memory_ratio=0.2,
+    )
 
 
 def test_weights_that_are_held_as_float_are_told() -> None:
     use = {0: MemoryUse(10 * MB, 14 * MB), 2: MemoryUse(2 * MB, 3 * MB)}
     result = check_memory(FLOAT, use, activations=False)
     assert result.outcome == PASSED
-    assert (
-        "holds its weights as float: 10.00 MB, float 10.00 MB; in mode 2 (memory: low) 2.00 MB"
-        in (result.metrics["note"])
+    assert "holds its weights as float: 10.00 MB, float 10.00 MB; in mode 2 (memory: low) 2.00 MB" in str(
+        measured(MemoryMetrics, result).note
     )
 
 

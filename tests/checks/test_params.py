@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
+from pytest_mnnquant.findings.check_metrics import ParamsMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
@@ -51,7 +52,7 @@ def applied(workshop: Workshop, base: Model, params: Params, folder: Path) -> Mo
 def test_params_that_were_applied_pass(digits_int8: Variant, params: Params) -> None:
     result = check(params, digits_int8.base, digits_int8.model)
     assert result.outcome == PASSED
-    assert result.metrics == {"entries": 4, "bound": 4, "misnamed": 0}
+    assert result.metrics == ParamsMetrics(entries=4, bound=4, misnamed=0)
 
 
 def test_an_entry_under_another_name_leaves_its_layer_float_and_is_told_with_the_right_name(

@@ -9,10 +9,12 @@ import pytest
 
 from pytest_mnnquant.checks.coverage.check import LayerRow, layer_rows
 from pytest_mnnquant.checks.size import check_size, expected_bytes
+from pytest_mnnquant.findings.check_metrics import SizeMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.recipe import RECIPES
+from tests.results import measured
 from tests.synthetic_evidence import codes
 from tests.workshop import Workshop
 
@@ -35,10 +37,10 @@ def test_real_variants_have_the_expected_size(workshop: Workshop, name: str, rec
     variant = workshop.variant(name, recipe, mode)
     result = check(variant)
     assert result.outcome == PASSED
-    figures = result.metrics
-    assert figures["size_ratio"] == variant.base.size / variant.model.size
-    assert figures["quantized_bytes"] == pytest.approx(figures["expected_bytes"], rel=0.05)
-    assert figures["expected_bytes"] == expected_bytes(variant.base.size, rows(variant), RECIPES[recipe])
+    figures = measured(SizeMetrics, result)
+    assert figures.size_ratio == variant.base.size / variant.model.size
+    assert figures.quantized_bytes == pytest.approx(figures.expected_bytes, rel=0.05)
+    assert figures.expected_bytes == expected_bytes(variant.base.size, rows(variant), RECIPES[recipe])
 
 
 @pytest.mark.parametrize("recipe", ["w8", "w4", "fp16"])
@@ -59,7 +61,7 @@ def test_ten_percent_off_fails_and_says_which_way(digits_int8: Variant, factor: 
 def test_the_float_model_is_no_quantized_one(digits_int8: Variant) -> None:
     result = check(digits_int8, digits_int8.base.size)
     assert codes(result) == ["MNQ801"]
-    assert result.metrics["size_ratio"] == 1
+    assert measured(SizeMetrics, result).size_ratio == 1
 
 
 def test_a_required_ratio_decides_in_place_of_the_prediction(digits_int8: Variant) -> None:
@@ -88,4 +90,4 @@ def test_layers_that_are_to_stay_float_are_expected_float(digits_int8: Variant) 
 def test_an_empty_file_has_no_ratio(digits_int8: Variant) -> None:
     result = check(digits_int8, 0)
     assert codes(result) == ["MNQ801"]
-    assert result.metrics["size_ratio"] == 0
+    assert measured(SizeMetrics, result).size_ratio == 0

@@ -8,17 +8,9 @@ import json
 import pytest
 
 from pytest_mnnquant.findings.check_names import CHECKS
-from pytest_mnnquant.findings.finding import (
-    FAILED,
-    INCONCLUSIVE,
-    PASSED,
-    SKIPPED,
-    Finding,
-    judge,
-    skipped,
-    without_ignored,
-)
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, Result, without_ignored
 from pytest_mnnquant.findings.rules import RULES, Severity
+from tests.results import coverage, size
 
 ERROR, WARNING, GAP = Finding("MNQ401", "float"), Finding("MNQ804", "mixed"), Finding("MNQ003", "no clock")
 
@@ -36,38 +28,38 @@ ERROR, WARNING, GAP = Finding("MNQ401", "float"), Finding("MNQ804", "mixed"), Fi
     ids=str,
 )
 def test_the_worst_finding_decides(findings: list[Finding], outcome: str) -> None:
-    result = judge("size", findings, {"ratio": 2.0})
+    result = Result.from_findings("size", findings, size(2.0))
     assert result.outcome == outcome
     assert bool(result) == (outcome == PASSED)
     assert result.reason == ("no clock" if outcome == INCONCLUSIVE else "")
-    assert result.metrics == {"ratio": 2.0}
+    assert result.metrics == size(2.0)
 
 
 def test_a_skipped_check_is_not_passed() -> None:
-    result = skipped("accuracy", "no data")
+    result = Result.skipped("accuracy", "no data")
     assert (result.outcome, result.reason, bool(result)) == (SKIPPED, "no data", False)
     assert without_ignored(result, ("MNQ401",)) is result
 
 
 def test_ignored_findings_do_not_count_but_are_counted() -> None:
-    result = judge("coverage", [ERROR, WARNING, ERROR], {"layers": 3})
+    result = Result.from_findings("coverage", [ERROR, WARNING, ERROR], coverage(0.5))
     assert without_ignored(result, ()) is result
     assert without_ignored(result, ("MNQ999",)) is result
     ignored = without_ignored(result, ("MNQ401",))
     assert (ignored.outcome, ignored.findings) == (PASSED, (dataclasses.replace(WARNING, check="coverage"),))
-    assert ignored.metrics == {"layers": 3}
+    assert ignored.metrics == coverage(0.5)
     assert ignored.ignored == {"MNQ401": 2}
     assert without_ignored(without_ignored(result, ("MNQ401",)), ("MNQ8",)).ignored == {"MNQ401": 2, "MNQ804": 1}
     assert without_ignored(result, ("MNQ804",)).outcome == FAILED
 
 
 def test_what_goes_into_the_report_is_plain() -> None:
-    result = judge("coverage", [Finding("MNQ401", "is float", "conv", "why", "how")], {"coverage": 0.5})
+    result = Result.from_findings("coverage", [Finding("MNQ401", "is float", "conv", "why", "how")], coverage(0.5))
     assert json.loads(json.dumps(result.as_json())) == {
         "check": "coverage",
         "outcome": "failed",
         "reason": None,
-        "metrics": {"coverage": 0.5},
+        "metrics": {"coverage": 0.5, "layers": 2, "quantized_layers": 1, "skipped_layers": 0},
         "ignored": {},
         "findings": [
             {
@@ -103,4 +95,4 @@ def test_the_catalogue_is_consistent() -> None:
 
 def test_an_unknown_code_can_not_be_told() -> None:
     with pytest.raises(KeyError):
-        judge("size", [Finding("MNQ000", "?")], {})
+        Result.from_findings("size", [Finding("MNQ000", "?")])

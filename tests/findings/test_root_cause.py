@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, FindingId, Result, judge
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, FindingId, Result
 from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.findings.rules import Severity
 
 
 def told(**checks: list[Finding]) -> dict[str, Result]:
-    return {name: judge(name, findings, {}) for name, findings in checks.items()}
+    return {name: Result.from_findings(name, findings) for name, findings in checks.items()}
 
 
 def roots(results: dict[str, Result]) -> list[tuple[str, str, str]]:
@@ -80,7 +81,7 @@ def test_an_unrelated_layer_is_an_error_of_its_own() -> None:
     )
     assert roots(results) == [("weights", "MNQ411", "a"), ("accuracy", "MNQ702", "b")]
     near = results["accuracy"]
-    results["accuracy"] = Result("accuracy", FAILED, near.findings, {"next_suspects": ["a"]})
+    results["accuracy"] = Result("accuracy", FAILED, near.findings, AccuracyMetrics(next_suspects=("a",)))
     assert roots(results) == [("weights", "MNQ411", "a")]
 
 

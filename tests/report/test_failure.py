@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.findings.finding import Finding, FindingId, judge, skipped
+from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.report.failure import COLUMNS, LINES, failure_text, findings_text
 from pytest_mnnquant.report.width import width
@@ -24,7 +24,7 @@ class VariantUnderTest:
 
 
 def text(*findings: Finding) -> str:
-    return failure_text(VariantUnderTest(), judge("coverage", findings, {}))
+    return failure_text(VariantUnderTest(), Result.from_findings("coverage", findings))
 
 
 def test_a_failure_says_where_what_why_and_how() -> None:
@@ -66,7 +66,7 @@ def test_many_findings_are_cut_with_their_number() -> None:
 
 def test_a_check_without_findings_says_its_reason() -> None:
     assert (
-        failure_text(VariantUnderTest(), skipped("accuracy", "no data"))
+        failure_text(VariantUnderTest(), Result.skipped("accuracy", "no data"))
         == "digits int8[eval]: accuracy skipped: no data"
     )
 
@@ -115,7 +115,10 @@ def rows(said: str) -> int:
 @example([Finding("MNQ401", "m " * 400, "层" * 200, "c\n" * 90, "r " * 400)] * 8, "net")
 def test_a_failure_is_never_longer_than_25_lines_of_80_columns(findings: list[Finding], name: str) -> None:
     case = VariantUnderTest(gate=SimpleNamespace(settings=SimpleNamespace(name=name)))
-    for said in (failure_text(case, skipped("latency", name)), failure_text(case, judge("coverage", findings, {}))):
+    for said in (
+        failure_text(case, Result.skipped("latency", name)),
+        failure_text(case, Result.from_findings("coverage", findings)),
+    ):
         lines = said.split("\n")
         assert rows(said) <= 25 == LINES
         assert all(line.isprintable() for line in lines)
@@ -163,6 +166,8 @@ def test_the_first_finding_keeps_what_was_measured_why_and_what_to_do() -> None:
 
 
 def test_text_for_the_cursor_is_shown_and_not_obeyed() -> None:
-    said = findings_text("baseline failed:", judge("entries", [Finding("MNQ912", "a\x1b[31mred\x07", "b\x1b")], {}))
+    said = findings_text(
+        "baseline failed:", Result.from_findings("entries", [Finding("MNQ912", "a\x1b[31mred\x07", "b\x1b")])
+    )
     assert "\x1b" not in said
     assert "a\\x1b[31mred\\x07" in said

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.findings.finding import Finding, FindingId, judge
+from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.report.github import append_summary, commands
 from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.report.markdown import render
@@ -19,7 +19,7 @@ from tests.report.test_terminal import record
 
 
 def report(*findings: Finding, file: str | None = None, **more: Any) -> dict[str, Any]:
-    one = {**record(judge("params", findings, {})), "file": file}
+    one = {**record(Result.from_findings("params", findings)), "file": file}
     return build_report([one], {}, **more)
 
 
@@ -68,7 +68,7 @@ def test_github_shows_ten_and_is_told_how_many_more() -> None:
 
 def test_the_baseline_file_is_annotated_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
-    check = judge("entries", [Finding("MNQ912", "net w8: gone")], {}).as_json()
+    check = Result.from_findings("entries", [Finding("MNQ912", "net w8: gone")]).as_json()
     baseline = {"path": str(tmp_path / "mnnquant-baseline.json"), "check": check}
     (line,) = commands(report(baseline=baseline))
     assert parsed(line)[1] == {"file": "mnnquant-baseline.json", "title": "MNQ912 baseline-stale"}

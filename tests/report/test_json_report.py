@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.report.files import write_report
 from pytest_mnnquant.report.json_report import build_report, plain
+from tests.results import size as size_metrics
 
 
 def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> Mapping[str, Any]:
@@ -40,7 +41,10 @@ def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> M
 
 
 def test_checks_are_gathered_by_model_and_variant() -> None:
-    size, coverage = judge("size", [], {"size_ratio": 4.0}), judge("coverage", [Finding("MNQ401", "x", "conv")], {})
+    size, coverage = (
+        Result.from_findings("size", [], size_metrics(4.0)),
+        Result.from_findings("coverage", [Finding("MNQ401", "x", "conv")]),
+    )
     report = build_report(
         [record(size), record(coverage), record(size, "w8"), record(size, "w8", "other")], {"MNN": "3.6.1"}
     )
@@ -56,7 +60,7 @@ def test_checks_are_gathered_by_model_and_variant() -> None:
 
 
 def test_a_check_that_ran_twice_is_reported_as_it_last_was() -> None:
-    first, second = judge("size", [Finding("MNQ801", "x")], {}), judge("size", [], {})
+    first, second = Result.from_findings("size", [Finding("MNQ801", "x")]), Result.from_findings("size", [])
     (model,) = build_report([record(first), record(second)], {})["models"]
     (variant,) = model["variants"]
     assert [check["outcome"] for check in variant["checks"]] == ["passed"]
@@ -64,13 +68,13 @@ def test_a_check_that_ran_twice_is_reported_as_it_last_was() -> None:
 
 @pytest.mark.parametrize("failed_first", [True, False])
 def test_a_check_that_two_tests_asked_for_ends_as_the_worst_of_them(failed_first: bool) -> None:
-    failed = judge("size", [Finding("MNQ802", "x")], {"size_ratio": 3.0, "wanted": 5.0})
-    passed = judge("size", [Finding("MNQ804", "y")], {"size_ratio": 3.0, "wanted": 2.0})
+    failed = Result.from_findings("size", [Finding("MNQ802", "x")], size_metrics(5.0))
+    passed = Result.from_findings("size", [Finding("MNQ804", "y")], size_metrics(2.0))
     both = [failed, passed] if failed_first else [passed, failed]
     records = [{**record(check), "order": number} for number, check in enumerate(both)]
     (model,) = build_report(records, {})["models"]
     (check,) = model["variants"][0]["checks"]
-    assert (check["outcome"], check["metrics"]["wanted"]) == ("failed", 5.0)
+    assert (check["outcome"], check["metrics"]["size_ratio"]) == ("failed", 5.0)
     assert [finding["code"] for finding in check["findings"]] == ["MNQ802", "MNQ804"]
     (same,) = build_report([*records, *records], {})["models"]
     assert same["variants"] == model["variants"]

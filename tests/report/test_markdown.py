@@ -12,10 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from pytest_mnnquant.findings.finding import Finding, Result, judge, skipped
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.report.markdown import LIMIT, render
 from tests.report.test_terminal import full, record
+from tests.results import accuracy, size
 
 # GitHub's Markdown is CommonMark with tables; HTML passes.
 PAGE = MarkdownIt("commonmark", {"html": True}).enable("table")
@@ -36,7 +37,7 @@ def words(text: str) -> str:
     return " ".join(html.unescape(re.sub(r"</?[a-z][^>]*>", "", text)).replace("\u2060", "").split())
 
 
-FAILING = judge(
+FAILING = Result.from_findings(
     "params",
     [
         Finding(
@@ -48,7 +49,6 @@ FAILING = judge(
             consequences=(Finding("MNQ401", "is float", "/conv1/Conv", check="coverage"),),
         )
     ],
-    {},
 )
 
 
@@ -70,7 +70,7 @@ def test_a_finding_says_what_was_measured_why_and_what_to_do() -> None:
 
 
 def test_each_model_has_a_table_of_its_variants() -> None:
-    said = page(told(judge("size", [], {"size_ratio": 2.0}), skipped("accuracy", "no data")))
+    said = page(told(Result.from_findings("size", [], size(2.0)), Result.skipped("accuracy", "no data")))
     assert "<td><code>int8[eval]</code></td>\n<td>2.00x smaller</td>" in said.replace("&#91;", "[").replace(
         "&#93;", "]"
     )
@@ -79,15 +79,19 @@ def test_each_model_has_a_table_of_its_variants() -> None:
 
 
 def test_what_is_open_or_only_warned_of_is_told() -> None:
-    said = words(page(told(judge("execution", [Finding("MNQ002", "no trace"), Finding("MNQ710", "pools")], {}))))
+    said = words(
+        page(told(Result.from_findings("execution", [Finding("MNQ002", "no trace"), Finding("MNQ710", "pools")])))
+    )
     assert "MNN quantization: inconclusive" in said
     assert "MNQ002 no-op-trace (int8[eval], execution) Measured: no trace" in said
     assert "Warning MNQ710 x86-max-pool, int8[eval]: pools" in said
 
 
 def test_the_baseline_file_has_a_part_of_its_own() -> None:
-    check = judge("entries", [Finding("MNQ912", "net w8: its source is not there", fix="update")], {}).as_json()
-    said = words(page(told(judge("size", [], {}), baseline={"path": "b.json", "check": check})))
+    check = Result.from_findings(
+        "entries", [Finding("MNQ912", "net w8: its source is not there", fix="update")]
+    ).as_json()
+    said = words(page(told(Result.from_findings("size", []), baseline={"path": "b.json", "check": check})))
     assert "MNN quantization: FAILED" in said
     assert "b.json: failed MNQ912 baseline-stale (baseline, entries) Measured: net w8: its source is not there" in said
 
@@ -98,7 +102,7 @@ def test_nothing_to_tell_is_told() -> None:
 
 def test_a_log_keeps_its_lines_and_can_not_end_its_block() -> None:
     cause = "last lines of MNN's log:\n```\n<script>\n# no title"
-    said = page(told(judge("size", [Finding("MNQ201", "crashed", cause=cause)], {})))
+    said = page(told(Result.from_findings("size", [Finding("MNQ201", "crashed", cause=cause)])))
     assert "<pre><code>```\n&lt;script&gt;\n# no title\n</code></pre>" in said
 
 
@@ -123,7 +127,10 @@ ANY = st.text(max_size=40) | st.sampled_from(
 @example("|`<", "@a|", "</summary>", "| a | b |", "x\n</code></pre>\n```")
 def test_no_name_breaks_the_page(model: str, label: str, layer: str, message: str, cause: str) -> None:
     finding = Finding("MNQ401", f"m {message}", layer, cause)
-    records: list[Mapping[str, Any]] = [*full(label, outputs={}), record(judge("params", [finding], {}), label)]
+    records: list[Mapping[str, Any]] = [
+        *full(label, accuracy()),
+        record(Result.from_findings("params", [finding]), label),
+    ]
     report = build_report([{**one, "model": model} for one in records], {})
     said = page(render(report))
     outside = re.sub(r"<pre>.*?</pre>", "<pre></pre>", said, flags=re.DOTALL)
@@ -142,7 +149,7 @@ def test_the_page_is_never_longer_than_github_takes_and_says_what_it_left_out(
     models: int, findings: int, length: int
 ) -> None:
     errors = [Finding("MNQ401", "层" * length, f"layer{number}") for number in range(findings)]
-    result = judge("coverage", errors, {})
+    result = Result.from_findings("coverage", errors)
     report = build_report([record(result, model=f"m{number}") for number in range(models)], {})
     text = render(report)
     assert 0.9 * LIMIT < len(text) <= LIMIT

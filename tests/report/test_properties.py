@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 
-from pytest_mnnquant.findings.finding import Finding, judge, skipped
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.report.properties import properties
+from tests.results import accuracy, task
 
 
 def test_figures_rules_and_names_are_properties() -> None:
-    metrics = {
-        "task": {"label": "top-1", "float": 0.99, "quantized": 0.98},
-        "outputs": {"y": {"cosine": 0.123456789}, "z": {"cosine": None}},
-        "latency_ratio_low": 0.5,
-        "size_ratio": None,
-    }
-    check = judge("accuracy", [Finding("MNQ701", "x"), Finding("MNQ701", "y"), Finding("MNQ730", "z")], metrics)
+    metrics = accuracy(task("top-1", 0.99, 0.98), y=0.123456789, z=None)
+    check = Result.from_findings(
+        "accuracy", [Finding("MNQ701", "x"), Finding("MNQ701", "y"), Finding("MNQ730", "z")], metrics
+    )
     assert dict(properties("数字", "int8", "eval", check.as_json())) == {
         "mnn.model": "数字",
         "mnn.recipe": "int8",
@@ -23,7 +21,6 @@ def test_figures_rules_and_names_are_properties() -> None:
         "mnn.check": "accuracy",
         "mnn.outcome": "failed",
         "mnn.rules": "MNQ701 MNQ730",
-        "mnn.latency_ratio_low": "0.5",
         "mnn.metric": "top-1",
         "mnn.accuracy": "0.98",
         "mnn.float_accuracy": "0.99",
@@ -32,8 +29,8 @@ def test_figures_rules_and_names_are_properties() -> None:
 
 
 def test_what_was_not_measured_is_no_property() -> None:
-    assert [name for name, _ in properties("a", "w8", None, skipped("params", "none").as_json())] == [
+    assert [name for name, _ in properties("a", "w8", None, Result.skipped("params", "none").as_json())] == [
         *("mnn.model", "mnn.recipe", "mnn.check", "mnn.outcome")
     ]
-    check = judge("accuracy", [], {"outputs": {"y": {"cosine": math.nan}}}).as_json()
+    check = Result.from_findings("accuracy", [], accuracy(y=math.nan)).as_json()
     assert ("mnn.cosine.y", "nan") in properties("a", "w8", None, check)

@@ -12,12 +12,13 @@ from jsonschema import Draft202012Validator
 
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
-from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, FindingId, judge, skipped
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, FindingId, Result
 from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.report.json_report import build_report, plain
 from tests.report.schema import SCHEMA, VALIDATOR, assert_fits_schema
 from tests.report.test_json_report import record
 from tests.report.test_modes import compared
+from tests.results import coverage, size
 
 FILE = {"path": "net.mnn", "bytes": 10, "sha256": "0" * 64, "uuid": ""}
 LAYER = {
@@ -33,16 +34,16 @@ def report() -> dict[str, Any]:
     root = Finding("MNQ304", "no such tensor", "conv", "renamed", "rename it", consequences=(effect,))
     follows = Finding("MNQ401", "is float", "conv", follows=FindingId("MNQ304", "params", "conv"))
     results = [
-        judge("params", [root], {}),
-        judge("coverage", [follows], {"coverage": 0.5}),
-        judge("execution", [Finding("MNQ002", "no trace")], {}),
-        judge("size", [], {"size_ratio": 2.0}),
-        skipped("accuracy", "no data"),
+        Result.from_findings("params", [root]),
+        Result.from_findings("coverage", [follows], coverage(0.5)),
+        Result.from_findings("execution", [Finding("MNQ002", "no trace")]),
+        Result.from_findings("size", [], size(2.0)),
+        Result.skipped("accuracy", "no data"),
     ]
     more = {"quantized": FILE, "params": {"path": "p.bin", "sha256": "1" * 64}, "layers": [LAYER]}
     more |= {"coverage": 0.5, "bn_drift": 0.0, "provenance": {}}
     records = [{**(one := record(result)), "float": FILE, "variant": {**one["variant"], **more}} for result in results]
-    baseline = {"path": "b.json", "check": judge("entries", [Finding("MNQ912", "gone")], {}).as_json()}
+    baseline = {"path": "b.json", "check": Result.from_findings("entries", [Finding("MNQ912", "gone")]).as_json()}
     found = build_report(records, versions(), baseline=baseline)
     found["models"][0]["modes"] = [compared({"drift": 0.2}, {}).as_json()]
     return json.loads(json.dumps(plain(found)))  # type: ignore[no-any-return]

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.findings.finding import Finding, FindingId, Result, judge, skipped
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.report.rows import FIGURES, rows_of
 from pytest_mnnquant.report.terminal import write_summary
 from pytest_mnnquant.report.width import width
+from tests.results import accuracy, coverage, latency, memory, size, task
 
 Records = list[Mapping[str, Any]]
 
@@ -26,13 +28,15 @@ def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> M
     return {**own, "order": 0, "label": label, "variant": variant, "check": check.as_json()}
 
 
-def full(label: str = "w8", **more: Any) -> Records:
-    accuracy = {"task": {"label": "top-1", "float": 0.9, "quantized": 0.8875}, "outputs": {}}
+TOP1 = accuracy(task("top-1", 0.9, 0.8875))
+
+
+def full(label: str = "w8", of_outputs: AccuracyMetrics = TOP1) -> Records:
     return [
-        record(judge("size", [], {"size_ratio": 3.456}), label),
-        record(judge("coverage", [], {"coverage": 0.98765}), label),
-        record(judge("accuracy", [], {**accuracy, **more}), label),
-        record(judge("latency", [], {"latency_ratio": 1.234}), label),
+        record(Result.from_findings("size", [], size(3.456)), label),
+        record(Result.from_findings("coverage", [], coverage(0.98765)), label),
+        record(Result.from_findings("accuracy", [], of_outputs), label),
+        record(Result.from_findings("latency", [], latency(1.234)), label),
     ]
 
 
@@ -49,24 +53,24 @@ def test_a_variant_is_a_row_of_its_figures() -> None:
 @pytest.mark.parametrize(
     ("metrics", "shown"),
     [
-        ({"task": {"label": "top-1", "float": 0.5, "quantized": 0.5}}, "top-1 +-0"),
-        ({"task": {"label": "mean IoU", "float": 0.5, "quantized": 0.51}}, "mean IoU +0.0100"),
-        ({"task": None, "outputs": {"a": {"cosine": 0.99}, "b": {"cosine": 0.5}}}, "cosine 0.5000"),
-        ({"task": None, "outputs": {"a": {"cosine": None}}}, "-"),
+        (accuracy(task("top-1", 0.5, 0.5)), "top-1 +-0"),
+        (accuracy(task("mean IoU", 0.5, 0.51)), "mean IoU +0.0100"),
+        (accuracy(a=0.99, b=0.5), "cosine 0.5000"),
+        (accuracy(a=None), "-"),
     ],
     ids=str,
 )
-def test_accuracy_is_shown_as_what_was_judged(metrics: dict[str, Any], shown: str) -> None:
-    (row,) = rows(full(**metrics))
+def test_accuracy_is_shown_as_what_was_judged(metrics: AccuracyMetrics, shown: str) -> None:
+    (row,) = rows(full("w8", metrics))
     assert row[3] == shown
 
 
 def test_the_verdict_names_what_failed_or_stayed_open() -> None:
     records = [
-        record(judge("size", [Finding("MNQ801", "x")], {}), "a"),
-        record(judge("coverage", [Finding("MNQ401", "x")], {}), "a"),
-        record(judge("execution", [Finding("MNQ002", "x")], {}), "b"),
-        record(skipped("accuracy", "no data"), "c"),
+        record(Result.from_findings("size", [Finding("MNQ801", "x")]), "a"),
+        record(Result.from_findings("coverage", [Finding("MNQ401", "x")]), "a"),
+        record(Result.from_findings("execution", [Finding("MNQ002", "x")]), "b"),
+        record(Result.skipped("accuracy", "no data"), "c"),
     ]
     assert [row[-1] for row in rows(records)] == ["FAILED: size, coverage", "inconclusive: execution", "ok"]
     assert all(row[1:6] == ("-",) * 5 for row in rows(records))
@@ -75,7 +79,10 @@ def test_the_verdict_names_what_failed_or_stayed_open() -> None:
 
 
 def test_models_have_tables_of_their_own_and_a_repeated_check_counts_once() -> None:
-    first, second = judge("size", [Finding("MNQ801", "x")], {}), judge("size", [], {"size_ratio": 2.0})
+    first, second = (
+        Result.from_findings("size", [Finding("MNQ801", "x")]),
+        Result.from_findings("size", [], size(2.0)),
+    )
     records = [record(first), record(second), record(second, model="other")]
     lines = summary(records)
     assert [line for line in lines if "ok" in line] == [
@@ -114,7 +121,10 @@ def test_the_summary_has_a_table_with_columns_in_line_and_a_verdict() -> None:
 
 
 def test_a_narrow_terminal_loses_units_then_places_then_names() -> None:
-    failed = [record(judge(name, [Finding("MNQ801", "x")], {}), "w8") for name in ("params", "weights", "execution")]
+    failed = [
+        record(Result.from_findings(name, [Finding("MNQ801", "x")]), "w8")
+        for name in ("params", "weights", "execution")
+    ]
     records = [*full("w8"), *failed]
     assert summary(records, columns=120)[3].endswith("1.23x float  FAILED: params, weights, execution")
     assert summary(records, columns=90)[3].endswith("1.23x    FAILED: params, weights, execution")
@@ -127,12 +137,11 @@ def test_a_narrow_terminal_loses_units_then_places_then_names() -> None:
 
 
 def test_the_widest_figures_of_all_do_not_break_the_lines() -> None:
-    task = {"label": "characters", "float": 0.5, "quantized": 0.4}
     records = [
-        *full("int8[train]", task=task),
-        record(judge("memory", [], {"memory_ratio": 12.5}), "int8[train]"),
-        record(judge("execution", [Finding("MNQ002", "no trace")], {}), "int8[train]"),
-        record(judge("size", [], {"size_ratio": 0.5}), "int8[train]"),
+        *full("int8[train]", accuracy(task("characters", 0.5, 0.4))),
+        record(Result.from_findings("memory", [], memory(12.5)), "int8[train]"),
+        record(Result.from_findings("execution", [Finding("MNQ002", "no trace")]), "int8[train]"),
+        record(Result.from_findings("size", [], size(0.5)), "int8[train]"),
     ]
     for columns in (80, 100, 120, 200):
         lines = summary(records, columns=columns)
@@ -141,7 +150,7 @@ def test_the_widest_figures_of_all_do_not_break_the_lines() -> None:
 
 
 def test_quiet_is_the_verdict_alone() -> None:
-    assert summary([*full("w8"), record(skipped("params", "none"))], verbosity=-1) == [
+    assert summary([*full("w8"), record(Result.skipped("params", "none"))], verbosity=-1) == [
         "MNN quantization",
         "digits: ok (4 passed, 1 skipped)",
     ]
@@ -150,11 +159,13 @@ def test_quiet_is_the_verdict_alone() -> None:
 def test_the_verdict_of_a_failing_model_names_the_root() -> None:
     root = Finding("MNQ304", "no such tensor", "/conv1/Conv")
     effect = Finding("MNQ401", "is float", "/conv1/Conv", follows=FindingId("MNQ304", "params", "/conv1/Conv"))
-    records = [record(judge("params", [root], {})), record(judge("coverage", [effect], {}))]
+    records = [record(Result.from_findings("params", [root])), record(Result.from_findings("coverage", [effect]))]
     said = summary(records, verbosity=-1)[1]
     assert said == "digits: FAILED: MNQ304 params-name-mismatch in /conv1/Conv (int8[eval])"
     assert summary(records, verbosity=-1, columns=100)[1] == f"{said} (2 failed)"
-    long = [record(judge("params", [dataclasses.replace(root, layer="/stage1/block2/conv3/Conv_output_0")], {}))]
+    long = [
+        record(Result.from_findings("params", [dataclasses.replace(root, layer="/stage1/block2/conv3/Conv_output_0")]))
+    ]
     said = summary(long, verbosity=-1)[1]
     assert said == "digits: FAILED: MNQ304 params-name-mismatch in /stage1/...output_0 (int8[eval])"
     assert len(said) == 79
@@ -174,7 +185,7 @@ def test_names_in_chinese_are_in_line() -> None:
     verbosity=st.integers(-1, 1),
 )
 def test_no_line_is_wider_than_the_terminal(label: str, model: str, layer: str, columns: int, verbosity: int) -> None:
-    bad = record(judge("params", [Finding("MNQ304", f"{layer} is not there", layer)], {}), label, model)
+    bad = record(Result.from_findings("params", [Finding("MNQ304", f"{layer} is not there", layer)]), label, model)
     lines = summary([*({**one, "model": model} for one in full(label)), bad], verbosity, columns)
     for line in lines:
         assert line.isprintable()
@@ -182,11 +193,11 @@ def test_no_line_is_wider_than_the_terminal(label: str, model: str, layer: str, 
 
 
 def test_warnings_and_unjudged_checks_are_said() -> None:
-    warned = judge("bundle", [Finding("MNQ804", "uuids differ")], {})
+    warned = Result.from_findings("bundle", [Finding("MNQ804", "uuids differ")])
     labels = ("a", "b", "c")
     records = [record(warned, label) for label in labels]
-    records += [record(skipped("accuracy", "no data"), label) for label in labels]
-    records += [record(judge("execution", [Finding("MNQ002", "no trace")], {}), "a")]
+    records += [record(Result.skipped("accuracy", "no data"), label) for label in labels]
+    records += [record(Result.from_findings("execution", [Finding("MNQ002", "no trace")]), "a")]
     brief, verbose = summary(records), summary(records, verbosity=1)
     assert "  warning MNQ804 bundle-mixed: digits a: uuids differ (and 2 more)" in brief
     assert "  accuracy skipped: no data (3 variants)" in brief

@@ -18,8 +18,10 @@ from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding
 from pytest_mnnquant.sources.spec import Spec, parse_spec
+from tests.results import known, measured
 from tests.zoo.faces import FACE, Patches, overlap, patches
 from tests.zoo.rounding import output_of, rounded
 from tests.zoo.test_real_networks import FACE_SIZES, face_net
@@ -67,8 +69,8 @@ def test_faces_are_still_told_and_boxed(kind: str, recipe: str, store: Store) ->
     after = float((outputs["output"].argmax(1) == asked.labels).mean())
     is_face = asked.labels == FACE
     shared = float(overlap(outputs["output1"][is_face], boxes[is_face]).mean())
-    assert result.metrics["task"]["float"] == before
-    assert result.metrics["task"]["quantized"] == pytest.approx(after)
+    assert known(measured(AccuracyMetrics, result).task).reference == before
+    assert known(measured(AccuracyMetrics, result).task).quantized == pytest.approx(after)
     is_good = expected(before, after) == PASSED and shared > 0.95
     assert result.outcome == (PASSED if is_good else FAILED), result.findings
     assert is_good == (recipe != "w2")
@@ -109,8 +111,8 @@ def test_words_that_are_no_longer_read_fail_and_nothing_else(recipe: str, words_
     assert before == 1
     result = check(case, "accuracy")
     assert result.outcome == expected(before, after), result.findings
-    assert result.metrics["task"]["float"] == before
-    assert result.metrics["task"]["quantized"] == pytest.approx(after)
+    assert known(measured(AccuracyMetrics, result).task).reference == before
+    assert known(measured(AccuracyMetrics, result).task).quantized == pytest.approx(after)
 
 
 @pytest.mark.parametrize("recipe", ROUNDED)

@@ -15,9 +15,10 @@ from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.layers import Losses, located
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.outputs import Outputs, broken
-from pytest_mnnquant.checks.accuracy.similarity import figures, unlike
+from pytest_mnnquant.checks.accuracy.similarity import output_metrics, unlike
 from pytest_mnnquant.checks.accuracy.task_metric import Compared, below_floor, judge_task
-from pytest_mnnquant.findings.finding import FAILED, Finding, Result, judge
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, AsRun, TaskMetrics, metrics_of
+from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.metrics.task import MetricError, metric_named, output_for, scores
 
@@ -51,19 +52,19 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
     """Fail on broken outputs, on the drop of the task metric where labels fit an output, on the others' likeness."""
     reference, outputs = evidence.reference, evidence.outputs
     if not reference or any(array.size == 0 for array in reference.values()):
-        return judge("accuracy", [Finding("MNQ001", "no output or no sample was compared")], {})
+        return Result.from_findings("accuracy", [Finding("MNQ001", "no output or no sample was compared")])
     if findings := broken(reference, outputs):
-        return judge("accuracy", findings, {})
+        return Result.from_findings("accuracy", findings)
     likenesses = {name: agreement(array, outputs[name]) for name, array in reference.items()}
-    metrics: dict[str, Any] = {
-        "samples": next(iter(likenesses.values())).samples,
-        "outputs": {name: figures(item) for name, item in likenesses.items()},
-    }
+    metrics = AccuracyMetrics(
+        samples=next(iter(likenesses.values())).samples,
+        outputs={name: output_metrics(item) for name, item in likenesses.items()},
+    )
     compared, output, findings = compare(evidence, criteria)
     if compared is not None and not compared.below_chance:
-        found, metrics["task"] = judge_task(compared, criteria)
+        found, task = judge_task(compared, criteria)
         findings += found
-        metrics |= _top1(metrics["task"])
+        metrics = _with_task(metrics, task)
     else:
         findings += [*(below_floor(compared, criteria) if compared else ()), *_unjudged(compared, criteria, findings)]
     if compared is not None and compared.at_chance:
@@ -76,8 +77,8 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
         findings = [finding for finding in findings if finding.code not in _MOOT]
     if evidence.pools:
         findings.append(_pool_note(evidence, compared, output))
-        metrics["as_run"] = _as_run(evidence, compared, output)
-    return judge("accuracy", [_blamed(finding, evidence.suspects) for finding in findings], metrics)
+        metrics = dataclasses.replace(metrics, as_run=_as_run(evidence, compared, output))
+    return Result.from_findings("accuracy", [_blamed(finding, evidence.suspects) for finding in findings], metrics)
 
 
 def compare(evidence: AccuracyEvidence, criteria: Criteria) -> tuple[Compared | None, str | None, list[Finding]]:
@@ -120,11 +121,12 @@ def _unjudged(compared: Compared | None, criteria: Criteria, told: Sequence[Find
     return [Finding("MNQ003", f"{', '.join(given)} could not be judged: {why}", fix=fix)]
 
 
-def _top1(task: dict[str, Any]) -> dict[str, Any]:
-    """The figures of top-1 by the names they have always had in the report."""
-    if task["metric"] != "top1":
-        return {}
-    return {"float_top1": task["float"], "top1": task["quantized"], "top1_drop": task["drop"]}
+def _with_task(metrics: AccuracyMetrics, task: TaskMetrics) -> AccuracyMetrics:
+    """The metrics with the task's; top-1 also by the names it has always had in the report."""
+    metrics = dataclasses.replace(metrics, task=task)
+    if task.metric != "top1":
+        return metrics
+    return dataclasses.replace(metrics, float_top1=task.reference, top1=task.quantized, top1_drop=task.drop)
 
 
 def _unused_labels(labels: npt.NDArray[Any], why: str, asked: Sequence[str]) -> Finding:
@@ -158,13 +160,13 @@ def _blamed(finding: Finding, suspects: KnownCauses) -> Finding:
     )
 
 
-def _as_run(evidence: AccuracyEvidence, compared: Compared | None, decided: str | None) -> dict[str, Any]:
+def _as_run(evidence: AccuracyEvidence, compared: Compared | None, decided: str | None) -> AsRun:
     """The figures of what this host computes, where that is not what was judged."""
     found = [agreement(array, evidence.as_run[name]).cosine for name, array in evidence.reference.items()]
     score = None
     if compared is not None and decided is not None:
         score = scores(compared.metric, evidence.as_run, decided, evidence.labels).value
-    return {"task": score, "cosine": min((one for one in found if one is not None), default=None)}
+    return AsRun(score, min((one for one in found if one is not None), default=None))
 
 
 def _pool_note(evidence: AccuracyEvidence, compared: Compared | None, decided: str | None) -> Finding:
@@ -210,7 +212,7 @@ def with_location(result: Result, losses: Losses | None) -> Result:
     if losses is None or place is None:
         return result
     blamed = _BROKEN if place.noise >= _BREAKS else ()
-    if place.noise >= _LEAST_SHARE * _noise(result.metrics):
+    if place.noise >= _LEAST_SHARE * _noise(metrics_of(AccuracyMetrics, [result])):
         blamed = (*blamed, *_LOST)
     if not any(finding.code in blamed for finding in result.findings):
         return result
@@ -220,16 +222,17 @@ def with_location(result: Result, losses: Losses | None) -> Result:
             cause = f"{finding.cause}; {place.cause}" if finding.cause else place.cause
             finding = dataclasses.replace(finding, layer=place.layer, cause=cause)
         findings.append(finding)
-    metrics = {
-        **result.metrics,
-        "layers": [layer.as_json() for layer in losses.layers],
-        "suspect": place.layer,
-        "next_suspects": list(place.others),
-    }
+    metrics = dataclasses.replace(
+        metrics_of(AccuracyMetrics, [result]) or AccuracyMetrics(),
+        layers=tuple(layer.metrics for layer in losses.layers),
+        suspect=place.layer,
+        next_suspects=place.others,
+    )
     return dataclasses.replace(result, findings=tuple(findings), metrics=metrics)
 
 
-def _noise(metrics: dict[str, Any]) -> float:
+def _noise(metrics: AccuracyMetrics | None) -> float:
     """The noise / signal of the worst output; 0 where outputs were not compared, or have no signal of their own."""
-    figures = (one["centred_sqnr_db"] for one in metrics.get("outputs", {}).values() if one["equal"] is None)
-    return max((10 ** (-figure / 10) for figure in figures if math.isfinite(figure)), default=0.0)
+    outputs = metrics.outputs if metrics else {}
+    decibels = (output.centred_sqnr_db for output in outputs.values() if output.equal is None)
+    return max((10 ** (-sqnr / 10) for sqnr in decibels if math.isfinite(sqnr)), default=0.0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from pytest_mnnquant.findings.check_metrics import LayerLossMetrics
 from pytest_mnnquant.measurements.layer_errors import LayerErrors
 
 # An operator without weights that multiplies the error it is given so often is at fault itself.
@@ -47,19 +48,22 @@ class LayerLoss:
         own = self.errors.own
         return own if self.alone is None or not math.isfinite(own) else self.alone
 
-    def as_json(self) -> dict[str, Any]:
+    @property
+    def metrics(self) -> LayerLossMetrics:
         """The form it has in the report: SQNR in dB."""
         errors = self.errors
-        figures = {"weights": errors.weights, "input": errors.input, "own": errors.own, "reached": errors.reached}
-        return {
-            "name": self.name,
-            "module": self.module or None,
-            **{f"{key}_sqnr_db": decibels(value) for key, value in figures.items()},
-            "clipped_in": errors.clipped_in,
-            "clipped_out": errors.clipped_out,
-            "alone_sqnr_db": None if self.alone is None else decibels(self.alone),
-            "alone_metric": self.alone_metric,
-        }
+        return LayerLossMetrics(
+            name=self.name,
+            module=self.module or None,
+            weights_sqnr_db=decibels(errors.weights),
+            input_sqnr_db=decibels(errors.input),
+            own_sqnr_db=decibels(errors.own),
+            reached_sqnr_db=decibels(errors.reached),
+            clipped_in=errors.clipped_in,
+            clipped_out=errors.clipped_out,
+            alone_sqnr_db=None if self.alone is None else decibels(self.alone),
+            alone_metric=self.alone_metric,
+        )
 
 
 @dataclass(frozen=True)

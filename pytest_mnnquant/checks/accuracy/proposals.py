@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, TriedMetrics, metrics_of
 from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import FAILED, Result
 
@@ -18,21 +19,9 @@ NOTHING_TO_TRY: Final = (
 _MENDED: Final = ("MNQ701", "MNQ702", "MNQ703", "MNQ704", "MNQ706")
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """One other way to quantize that was tried: the options that say it, and what came of it.
-
-    `figure` is the accuracy in words; `size_ratio` is float bytes / quantized bytes; `float_share` is the share of the
-    weights that stays float, in [0, 1]. `gives_up` says what of the recipe is lost, where it is another one altogether.
-    """
-
-    options: tuple[str, ...]
-    passes: bool
-    figure: str
-    quality: float
-    size_ratio: float
-    float_share: float
-    trade_off: str = ""
+@dataclass(frozen=True)
+class Proposal(TriedMetrics):
+    """One other way to quantize that was tried."""
 
     @property
     def text(self) -> str:
@@ -42,10 +31,6 @@ class Proposal:
         if not self.passes and len(options) > _LISTED:  # Nobody will type it.
             options = [*options[:_TOLD], f"and {len(options) - _TOLD} more layers"]
         return f"{' '.join(options)} ({self.figure}; {cost})"
-
-    def as_json(self) -> dict[str, Any]:
-        """The form it has in the report."""
-        return {**dataclasses.asdict(self), "options": list(self.options)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,5 +77,6 @@ def with_search(result: Result, search: Search) -> Result:
         dataclasses.replace(finding, fix=search.text) if finding.code in _MENDED else finding
         for finding in result.findings
     )
-    tried = [proposal.as_json() for proposal in search.proposals]
-    return dataclasses.replace(result, findings=findings, metrics={**result.metrics, "tried": tried})
+    metrics = metrics_of(AccuracyMetrics, [result]) or AccuracyMetrics()
+    metrics = dataclasses.replace(metrics, tried=search.proposals)
+    return dataclasses.replace(result, findings=findings, metrics=metrics)

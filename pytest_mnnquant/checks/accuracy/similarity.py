@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.limits import CONFIDENCE, Criteria, Verdict, doubt_finding, limit_for, verdict
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
+from pytest_mnnquant.findings.check_metrics import OutputMetrics
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.agreement import SILENT, Agreement, agreement, cosines, same_maximum, sqnr_db
 from pytest_mnnquant.statistics import intervals
@@ -27,19 +28,19 @@ _TINY: Final = 1e-300
 _COARSE: Final = 0.05
 
 
-def figures(item: Agreement) -> dict[str, float | int | None]:
-    """One output's figures in the report."""
-    return {
-        "sqnr_db": item.sqnr_db,
-        "centred_sqnr_db": item.centred_sqnr_db,
-        "cosine": item.cosine,
-        "max_error": item.max_error,
-        "mean_error": item.mean_error,
-        "relative_error": item.relative_error,
-        "top1_agreement": item.top1,
-        "top5_agreement": item.top5,
-        "equal": item.equal,
-    }
+def output_metrics(item: Agreement) -> OutputMetrics:
+    """One output's metrics for the report."""
+    return OutputMetrics(
+        sqnr_db=item.sqnr_db,
+        centred_sqnr_db=item.centred_sqnr_db,
+        cosine=item.cosine,
+        max_error=item.max_error,
+        mean_error=item.mean_error,
+        relative_error=item.relative_error,
+        top1_agreement=item.top1,
+        top5_agreement=item.top5,
+        equal=item.equal,
+    )
 
 
 def unlike(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from pytest_mnnquant.checks.accuracy.limits import (
     unbounded,
     verdict,
 )
+from pytest_mnnquant.findings.check_metrics import TaskMetrics
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.task import Indices, Scores, TaskMetric
 from pytest_mnnquant.statistics import intervals
@@ -93,22 +95,22 @@ def _resampled(statistic: Callable[[Indices], float], value: float, samples: int
         return unbounded(value, samples)
 
 
-def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], dict[str, Any]]:
-    """Findings on the drop, the ratio and the float model's own floor; and the figures for the report."""
+def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], TaskMetrics]:
+    """Findings on the drop, the ratio and the float model's own floor; and the metrics for the report."""
     metric, before, after = compared.metric, compared.before.value, compared.after.value
-    drop = compared.drop
-    figures: dict[str, Any] = {
-        "metric": metric.name,
-        "label": metric.label,
-        "float": before,
-        "quantized": after,
-        "drop": drop.value,
-        "drop_low": drop.low,
-        "drop_high": drop.high,
-        "lower_is_better": metric.lower_is_better,
-    }
-    if (flips := compared.flips) is not None:
-        figures |= {"lost": flips[0], "won": flips[1], "p_value": intervals.mcnemar(*flips)}
+    drop, flips = compared.drop, compared.flips
+    task = TaskMetrics(
+        metric=metric.name,
+        label=metric.label,
+        reference=before,
+        quantized=after,
+        drop=drop.value,
+        drop_low=drop.low,
+        drop_high=drop.high,
+        lower_is_better=metric.lower_is_better,
+    )
+    if flips is not None:
+        task = dataclasses.replace(task, lost=flips[0], won=flips[1], p_value=intervals.mcnemar(*flips))
     findings = below_floor(compared, criteria)
     if allowed_drop(metric, criteria) is None and criteria.min_ratio is None:
         findings.append(Finding("MNQ721", NO_LIMIT.format(metric=metric.name)))
@@ -122,17 +124,17 @@ def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], d
         except ValueError as error:
             findings.append(Finding("MNQ003", f"{metric.label}: no ratio to the float model's: {error}"))
         else:
-            figures |= {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
+            task = dataclasses.replace(task, ratio=ratio.value, ratio_low=ratio.low, ratio_high=ratio.high)
             held = verdict(ratio, criteria.min_ratio, at_least=True, strict=criteria.strict)
             text = f"{metric.label} {after:.4f} is {ratio.value:.4f} of the float model's {before:.4f}"
             demands.append((f"{text}, at least {criteria.min_ratio:g} wanted", held))
     for text, held in demands:
-        figures["samples_needed"] = max(held.needed or 0, figures.get("samples_needed") or 0) or None
         if held.fails:
             findings.append(Finding("MNQ701", f"{text} ({_on(compared)}{_doubt(held)})"))
         elif held.is_unsure:
             findings.append(doubt_finding(text, held, criteria.strict))
-    return findings, figures
+    needed = max((held.needed or 0 for _, held in demands), default=0) or None
+    return findings, dataclasses.replace(task, samples_needed=needed)
 
 
 def allowed_drop(metric: TaskMetric, criteria: Criteria) -> float | None:

@@ -6,9 +6,9 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from pytest_mnnquant.checks.calibration.clipping import HeldOut, fit_metrics, is_scale, judge_fit
+from pytest_mnnquant.checks.calibration.clipping import HeldOut, is_scale, judge_fit, with_fit
 from pytest_mnnquant.checks.calibration.ranges import (
     LEAST,
     Batches,
@@ -16,10 +16,11 @@ from pytest_mnnquant.checks.calibration.ranges import (
     judge_order,
     movement,
     spans,
-    stability_metrics,
+    with_movement,
 )
 from pytest_mnnquant.checks.calibration.samples import judge_samples
-from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.check_metrics import CalibrationMetrics
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.measurements.calibration import Record, Watched
 from pytest_mnnquant.measurements.dataset import Dataset
@@ -75,14 +76,14 @@ def check_calibration(evidence: CalibrationEvidence) -> Result:
     if _CLIPPING.fullmatch(observer):  # They cut ranges on purpose; where that does no harm, it was asked for.
         fit = [finding for finding in fit if finding.severity is Severity.ERROR]
     moved = movement(evidence.batches, observer)
-    metrics: dict[str, Any] = {"samples": samples, "observer": observer if record else None}
-    metrics |= {"batches": len(next(iter(record.batches.values()))) if record and record.batches else None}
+    batches = len(next(iter(record.batches.values()))) if record and record.batches else None
+    metrics = CalibrationMetrics(samples, observer if record else None, batches)
     findings = _pipeline(record.watched, evidence, fit) if record and record.watched else []
     if samples == 0 and not findings:
         findings.append(_nothing("no sample was used for calibration"))
     elif data is not None and not _has_error(findings):
-        of_data, statistics = judge_samples(data, evidence.evaluation, evidence.floats)
-        findings, metrics = findings + of_data, metrics | statistics
+        of_data, inputs = judge_samples(data, evidence.evaluation, evidence.floats)
+        findings, metrics = findings + of_data, dataclasses.replace(metrics, inputs=inputs)
     if data is not None and (record is None or record.watched) and not _has_error(findings):
         findings += _other_values(evidence, data)
     of_order = judge_order(record.batches, observer) if record else []
@@ -98,7 +99,7 @@ def check_calibration(evidence: CalibrationEvidence) -> Result:
         findings += fit
     if evidence.evaluation is not None and not any(tensor.losses for tensor in evidence.tensors):
         findings.append(_unmeasured(evidence.tensors))
-    return judge("calibration", findings, metrics | stability_metrics(moved) | fit_metrics(evidence.tensors))
+    return Result.from_findings("calibration", findings, with_fit(with_movement(metrics, moved), evidence.tensors))
 
 
 def _has_error(findings: list[Finding]) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from pytest_mnnquant.findings.check_metrics import CalibrationMetrics
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.run import Losses
 
@@ -66,21 +68,22 @@ def judge_fit(tensors: Sequence[HeldOut], seen: Spans) -> list[Finding]:
     )
 
 
-def fit_metrics(tensors: Sequence[HeldOut]) -> dict[str, Any]:
-    """The worst tensors, for the report."""
+def with_fit(metrics: CalibrationMetrics, tensors: Sequence[HeldOut]) -> CalibrationMetrics:
+    """The metrics with the worst tensors."""
     measured = [tensor for tensor in tensors if tensor.losses]
-    metrics: dict[str, Any] = {"tensors": len(tensors), "tensors_measured": len(measured)}
-    if measured:
-        clipped = max(measured, key=lambda tensor: (tensor.clipped, tensor.outside))
-        rounded = max(measured, key=lambda tensor: tensor.rounded)
-        metrics |= {
-            "clipped_energy": clipped.clipped,
-            "clipped_values": clipped.outside,
-            "clipped_tensor": clipped.tensor,
-            "rounded_energy": rounded.rounded,
-            "rounded_tensor": rounded.tensor,
-        }
-    return metrics
+    metrics = dataclasses.replace(metrics, tensors=len(tensors), tensors_measured=len(measured))
+    if not measured:
+        return metrics
+    clipped = max(measured, key=lambda tensor: (tensor.clipped, tensor.outside))
+    rounded = max(measured, key=lambda tensor: tensor.rounded)
+    return dataclasses.replace(
+        metrics,
+        clipped_energy=clipped.clipped,
+        clipped_values=clipped.outside,
+        clipped_tensor=clipped.tensor,
+        rounded_energy=rounded.rounded,
+        rounded_tensor=rounded.tensor,
+    )
 
 
 def _is_plausible(tensor: HeldOut) -> bool:

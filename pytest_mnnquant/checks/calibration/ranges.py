@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.findings.check_metrics import CalibrationMetrics
 from pytest_mnnquant.findings.finding import Finding
 
 # What MNN's documentation advises.
@@ -100,11 +102,16 @@ def spans(batches: Mapping[str, Batches]) -> dict[str, tuple[float, float]]:
     return {name: (float(rows[:, 0].min()), float(rows[:, 1].max())) for name, rows in batches.items()}
 
 
-def stability_metrics(moved: Movement | None) -> dict[str, Any]:
-    """The figures for the report."""
+def with_movement(metrics: CalibrationMetrics, moved: Movement | None) -> CalibrationMetrics:
+    """The metrics with how far ranges move; unchanged when that is not known."""
     if moved is None:
-        return {}
-    return {"range_movement": moved.worst, "range_movement_tensor": moved.tensor, "range_movement_middle": moved.middle}
+        return metrics
+    return dataclasses.replace(
+        metrics,
+        range_movement=moved.worst,
+        range_movement_tensor=moved.tensor,
+        range_movement_middle=moved.middle,
+    )
 
 
 def _figures(moved: Movement) -> str:

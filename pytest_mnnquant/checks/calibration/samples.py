@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.findings.check_metrics import InputMetrics, InputStatistics
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.dataset import Dataset
 
@@ -27,18 +28,18 @@ _PIXELS: Final = 255.0
 
 def judge_samples(
     calibration: Dataset, evaluation: Dataset | None, floats: Sequence[str]
-) -> tuple[list[Finding], dict[str, Any]]:
+) -> tuple[list[Finding], dict[str, InputMetrics]]:
     """Findings on the calibration data, and statistics of the inputs that take floats (`floats`)."""
     findings, inputs = _degenerate(calibration, evaluation, floats), {}
     for name in floats:
         own = calibration.inputs[name]
-        inputs[name] = {"calibration": _statistics(own)}
+        inputs[name] = InputMetrics(_statistics(own))
         if evaluation is not None:
             other = evaluation.inputs[name]
-            inputs[name]["evaluation"] = _statistics(other)
+            inputs[name] = InputMetrics(_statistics(own), _statistics(other))
             if not findings:
                 findings += _range(name, own, other) or _channels(name, own, other)
-    return findings, {"inputs": inputs}
+    return findings, inputs
 
 
 def subset(data: Dataset) -> dict[str, Array]:
@@ -55,10 +56,10 @@ def spread(count: int, most: int) -> npt.NDArray[np.int64]:
     return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
 
 
-def _statistics(array: Array) -> dict[str, float]:
+def _statistics(array: Array) -> InputStatistics:
     """The extremes of all samples; mean and deviation of some, which is enough for them."""
     some = _some(array).astype(np.float64)
-    return {"mean": float(some.mean()), "std": float(some.std()), "low": float(array.min()), "high": float(array.max())}
+    return InputStatistics(float(some.mean()), float(some.std()), float(array.min()), float(array.max()))
 
 
 # Repeated and blank samples ------------------------------------------------------------------------------------------
@@ -126,15 +127,15 @@ def _different(data: Dataset) -> int:
 
 def _range(name: str, own: Array, other: Array) -> list[Finding]:
     mine, theirs = _statistics(own), _statistics(other)
-    if theirs["low"] == theirs["high"] or mine["low"] == mine["high"]:
+    if theirs.low == theirs.high or mine.low == mine.high:
         return []
-    spread = mine["std"] / theirs["std"]
+    spread = mine.std / theirs.std
     width = _width(own) / _width(other)
     values = _some(other).astype(np.float64)
-    lost = values - np.clip(values, min(mine["low"], 0.0), max(mine["high"], 0.0))
+    lost = values - np.clip(values, min(mine.low, 0.0), max(mine.high, 0.0))
     clipped = float(np.square(lost).sum() / np.square(values).sum())
     outside = float((lost != 0).mean())
-    shift = abs(mine["mean"] - theirs["mean"]) / max(mine["std"], theirs["std"])
+    shift = abs(mine.mean - theirs.mean) / max(mine.std, theirs.std)
     is_wide, is_narrow = min(spread, width) > _FACTOR, max(spread, width) < 1 / _FACTOR
     is_error = is_wide or is_narrow or clipped >= _CLIPPED
     if not is_error and shift <= 1 and not min(spread, width) > _MILD and not max(spread, width) < 1 / _MILD:
@@ -153,22 +154,22 @@ def _width(array: Array) -> float:
     return float(max(max(high, 0) - min(low, 0), 1e-30))
 
 
-def _described(figures: dict[str, float]) -> str:
-    return f"{figures['low']:.4g} to {figures['high']:.4g} (mean {figures['mean']:.3g}, deviation {figures['std']:.3g})"
+def _described(of: InputStatistics) -> str:
+    return f"{of.low:.4g} to {of.high:.4g} (mean {of.mean:.3g}, deviation {of.std:.3g})"
 
 
-def _looks_like(mine: dict[str, float], theirs: dict[str, float]) -> str:
+def _looks_like(mine: InputStatistics, theirs: InputStatistics) -> str:
     """What was done to one set only, as far as mean and deviation tell."""
-    factor = mine["std"] / theirs["std"]
-    offset = mine["mean"] - factor * theirs["mean"]
+    factor = mine.std / theirs.std
+    offset = mine.mean - factor * theirs.mean
     pixels = ("the calibration data", mine), ("the evaluation data", theirs)
     for (name, one), (_, another) in (pixels, pixels[::-1]):
-        if one["low"] >= 0 and 128 < one["high"] <= _PIXELS and another["high"] <= 0.1 * one["high"]:
-            form = "0..1" if another["low"] >= 0 else "normalised values"
+        if one.low >= 0 and 128 < one.high <= _PIXELS and another.high <= 0.1 * one.high:
+            form = "0..1" if another.low >= 0 else "normalised values"
             return f"{name} are pixels of 0..255, the other set {form}: a division or normalise was forgotten"
     if 1 / _SAME_SPREAD < factor < _SAME_SPREAD:
         return f"the spread is the same, shifted by {offset:+.3g}: a mean was subtracted from one set only"
-    if abs(offset) < 0.1 * mine["std"]:
+    if abs(offset) < 0.1 * mine.std:
         return f"as if calibration = {factor:.3g} * evaluation: one set was scaled, the other not"
     return f"as if calibration = {factor:.3g} * evaluation {offset:+.3g}: mean and normalise differ, or the data do"
 

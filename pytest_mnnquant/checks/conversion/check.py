@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pytest_mnnquant.checks.conversion.steps import differs
-from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.check_metrics import ConversionMetrics, StepMetrics, StepOutput
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.conversion import Step
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.matching import Match
@@ -56,31 +56,24 @@ def check_conversion(
     findings += [_unstable(title, where) for title, where in (repeated or {}).items() if where]
     findings += _foreign(casts) or _network(float_model, match, given) or [_otherwise(one) for one in otherwise]
     worst = max((item.relative_error for item in (proof or {}).values()), default=None)
-    metrics = {
-        "outputs_compared": len(proof or {}),
-        "worst_relative_error": worst,
-        "chain": [_step(step) for step in chain],
-        "chain_lacks": unchained or None,
-        "converted_twice": sorted(repeated or {}),
-        "layers_matched": len(match.pairs),
-        "layers_missing": len(match.missing),
-    }
-    return judge("conversion", findings, metrics)
+    metrics = ConversionMetrics(
+        outputs_compared=len(proof or {}),
+        worst_relative_error=worst,
+        chain=tuple(_step(step) for step in chain),
+        chain_lacks=unchained or None,
+        converted_twice=tuple(sorted(repeated or {})),
+        layers_matched=len(match.pairs),
+        layers_missing=len(match.missing),
+    )
+    return Result.from_findings("conversion", findings, metrics)
 
 
-def _step(step: Step) -> dict[str, Any]:
-    """One step in the report."""
+def _step(step: Step) -> StepMetrics:
     outputs = {
-        name: {
-            "relative_error": item.relative_error,
-            "cosine": item.cosine,
-            "sqnr_db": item.sqnr_db,
-            "top1_agreement": item.top1,
-            "equal": item.equal,
-        }
+        name: StepOutput(item.relative_error, item.cosine, item.sqnr_db, item.top1, item.equal)
         for name, item in step.outputs.items()
     }
-    return {"from": step.before, "to": step.after, "outputs": outputs}
+    return StepMetrics(step.before, step.after, outputs)
 
 
 def _unstable(title: str, where: str) -> Finding:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.check_metrics import CoverageMetrics
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
@@ -69,25 +70,27 @@ def check_coverage(
     """
     wanted = [row for row in rows if row.wanted]
     share = coverage(rows)
-    metrics = {
-        "coverage": share,
-        "layers": len(wanted),
-        "quantized_layers": sum(row.quantized for row in wanted),
-        "skipped_layers": len(rows) - len(wanted),
-    }
+    metrics = CoverageMetrics(
+        coverage=share,
+        layers=len(wanted),
+        quantized_layers=sum(row.quantized for row in wanted),
+        skipped_layers=len(rows) - len(wanted),
+    )
     if not wanted:
-        return judge("coverage", [Finding("MNQ001", "the float model has no layer to quantize")], metrics)
+        return Result.from_findings(
+            "coverage", [Finding("MNQ001", "the float model has no layer to quantize")], metrics
+        )
     kept = [_not_kept(row) for row in rows if not row.wanted and row.stored and not _is_float(row.stored)]
     kept += [Finding("MNQ404", f"--mnn-skip-layer={pattern} matches no layer") for pattern in idle_patterns]
     corrupt = [_corrupt(row) for row in wanted if row.stored and not all(w.intact for w in row.stored.weights)]
     if share >= minimum and not corrupt:
-        return judge("coverage", kept, metrics)
+        return Result.from_findings("coverage", kept, metrics)
     total = sum(row.layer.weight_bytes for row in wanted)
     missed = [row for row in wanted if not row.quantized and not (row.stored and _is_corrupt(row.stored))]
     findings = [_missed(row, recipe, total, *explain(row)) for row in missed] if share < minimum else []
     head = f"coverage {share:.1%}, at least {minimum:.1%} wanted"
     findings = [*corrupt, *findings, *kept]
-    return judge("coverage", _with_head(findings, head), metrics)
+    return Result.from_findings("coverage", _with_head(findings, head), metrics)
 
 
 def _is_float(op: Op) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, OperatorDifference, TargetDifference
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.operators import Operators, Which
 
@@ -77,23 +79,30 @@ class TargetEvidence:
         return {name: _steps(self.here[name], there, self.scales.get(name))[0] for name, there in both.items()}
 
 
-def check_elsewhere(evidence: TargetEvidence) -> tuple[list[Finding], dict[str, Any]]:
-    """What is to be told of the difference to this machine, and its figures. It fails nothing: accuracy decides."""
+def compare_with_host(evidence: TargetEvidence, metrics: AccuracyMetrics) -> tuple[list[Finding], AccuracyMetrics]:
+    """Report how the target's outputs differ from the host's. It fails nothing: accuracy decides.
+
+    Returns the findings, and the metrics with the difference.
+    """
     steps = evidence.steps
     output = max(steps, key=lambda name: steps[name], default="")
-    figures: dict[str, Any] = {"steps": steps.get(output, 0.0), "outputs": steps}
     unlike = sorted((one for one in evidence.operators or () if one.unlike or one.moves), key=_weight, reverse=True)
+    difference = TargetDifference(steps.get(output, 0.0), steps)
     if evidence.operators is not None:
-        figures["operators"] = [_as_json(one) for one in unlike]
-        figures["compared"], figures["uncompared"] = len(evidence.operators), list(evidence.uncompared)
-    metrics: dict[str, Any] = {"difference": figures}
-    if figures["steps"] <= ROUNDING:
+        difference = dataclasses.replace(
+            difference,
+            operators=tuple(_operator(one) for one in unlike),
+            compared=len(evidence.operators),
+            uncompared=tuple(evidence.uncompared),
+        )
+    metrics = dataclasses.replace(metrics, difference=difference)
+    if difference.steps <= ROUNDING:
         return [], metrics
     told = f"output {output} differs by {steps[output]:.3g} steps from this machine's"
     if culprits := [one for one in unlike if one.steps > ROUNDING]:
         return [_guilty(culprits, evidence, told)], metrics
     if unlike:
-        return [], {**metrics, "note": _rounded(evidence, unlike, output)}
+        return [], dataclasses.replace(metrics, note=_rounded(evidence, unlike, output))
     unseen = f"on the {evidence.samples} samples looked at no operator differs{_missed(evidence)}"
     known = (evidence.runtimes.told, f"what makes it is not known: {evidence.unlooked or unseen}")
     return [Finding("MNQ740", told, cause="; ".join(filter(None, known)), fix=_REMEDY)], metrics
@@ -107,9 +116,8 @@ def _weight(one: OpDifference) -> tuple[float, float]:
     return one.moves or 0.0, one.steps
 
 
-def _as_json(one: OpDifference) -> dict[str, Any]:
-    figures = {"steps": one.steps, "unlike": one.unlike, "values": one.values, "moves": one.moves}
-    return {"name": one.which.name, "op": one.which.kind, **figures}
+def _operator(one: OpDifference) -> OperatorDifference:
+    return OperatorDifference(one.which.name, one.which.kind, one.steps, one.unlike, one.values, one.moves)
 
 
 def _guilty(culprits: Sequence[OpDifference], evidence: TargetEvidence, told: str) -> Finding:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from pytest_mnnquant.checks.weights.errors import WeightError, weight_errors, weights_of
-from pytest_mnnquant.findings.finding import Finding, Result, judge
+from pytest_mnnquant.findings.check_metrics import WeightsMetrics
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.consistency import contradictions, impossible_scales
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Model, Op
@@ -57,13 +58,13 @@ def check_weights(
     if not errors and not findings:
         findings.append(Finding("MNQ001", "no layer of the quantized model could be compared with the source"))
     worst = min((error.measured for error in errors), default=None)
-    metrics = {
-        "layers_compared": len(errors),
-        "worst_sqnr_db": worst,
-        "worst_drift": max((abs(error.drift) for error in errors), default=None),
-        "worst_vector_error": max(vectors.values(), default=None),
-    }
-    return judge("weights", findings, metrics)
+    metrics = WeightsMetrics(
+        layers_compared=len(errors),
+        worst_sqnr_db=worst,
+        worst_drift=max((abs(error.drift) for error in errors), default=None),
+        worst_vector_error=max(vectors.values(), default=None),
+    )
+    return Result.from_findings("weights", findings, metrics)
 
 
 _FLATTENED = (

@@ -12,7 +12,9 @@ import pytest
 from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
+from tests.results import measured
 from tests.synthetic_evidence import certain, codes
 
 Array = npt.NDArray[Any]
@@ -45,8 +47,12 @@ def noisy(reference: Array, size: float) -> Array:
 def test_small_noise_passes_with_its_figures() -> None:
     result = check(evidence(noisy(LOGITS, 1e-4)))
     assert result.outcome == PASSED
-    assert (result.metrics["top1"], result.metrics["float_top1"], result.metrics["samples"]) == (1.0, 1.0, 100)
-    assert result.metrics["outputs"]["y"]["sqnr_db"] > 60
+    assert (
+        measured(AccuracyMetrics, result).top1,
+        measured(AccuracyMetrics, result).float_top1,
+        measured(AccuracyMetrics, result).samples,
+    ) == (1.0, 1.0, 100)
+    assert measured(AccuracyMetrics, result).outputs["y"].sqnr_db > 60
 
 
 @pytest.mark.parametrize(("lost", "allowed", "outcome"), [(1, 0.01, PASSED), (2, 0.01, FAILED), (2, 0.02, PASSED)])
@@ -54,14 +60,14 @@ def test_the_drop_of_top_1_is_what_counts_where_there_are_labels(lost: int, allo
     result = check(evidence(wrong(lost)), allowed, min_cosine=1.0)
     assert result.outcome == outcome
     assert certain(result) == ([] if outcome == PASSED else ["MNQ701"])
-    assert result.metrics["top1_drop"] == pytest.approx(lost / 100)
+    assert measured(AccuracyMetrics, result).top1_drop == pytest.approx(lost / 100)
 
 
 def test_a_gain_is_no_drop() -> None:
     reference = wrong(10)
     result = check(evidence(LOGITS, reference), 0.0)
     assert result.outcome == PASSED
-    assert result.metrics["top1_drop"] == pytest.approx(-0.1)
+    assert measured(AccuracyMetrics, result).top1_drop == pytest.approx(-0.1)
 
 
 def test_with_no_drop_allowed_one_lost_sample_fails() -> None:
@@ -83,7 +89,7 @@ def test_labels_that_are_no_classes_of_an_output_leave_it_open_and_to_the_cosine
     similar = check(evidence(noisy(LOGITS, 0.01), labels=labels), None)
     assert similar.outcome == INCONCLUSIVE
     assert codes(similar) == ["MNQ720"]
-    assert "top1" not in similar.metrics
+    assert measured(AccuracyMetrics, similar).top1 is None
     unlike = check(evidence(noisy(LOGITS, 0.5), labels=labels), None)
     assert unlike.outcome == FAILED
     assert codes(unlike) == ["MNQ720", "MNQ702"]
@@ -109,7 +115,7 @@ def test_a_limit_that_was_asked_is_not_dropped_for_labels_that_do_not_fit(asked:
 def test_an_output_of_class_numbers_is_judged_by_its_labels() -> None:
     """A model that ends in an arg max."""
     found = LABELS[:, None]
-    assert check(evidence(found, found)).metrics["top1"] == 1
+    assert measured(AccuracyMetrics, check(evidence(found, found))).top1 == 1
     other = found.copy()
     other[:30] = (other[:30] + 1) % 5
     assert codes(check(evidence(other, found))) == ["MNQ701"]

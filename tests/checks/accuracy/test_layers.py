@@ -10,8 +10,10 @@ import pytest
 
 from pytest_mnnquant.checks.accuracy.check import can_be_located, with_location
 from pytest_mnnquant.checks.accuracy.layers import LayerLoss, Losses, decibels, located, ranked
-from pytest_mnnquant.findings.finding import FAILED, Finding, Result, judge
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.measurements.layer_errors import LayerErrors
+from tests.results import known, measured, output
 
 FINE = LayerErrors(1e-5, 3e-5, 5e-5, 1e-4, 1e-4, 0.0, 0.0, True)
 
@@ -101,7 +103,7 @@ def test_nothing_is_accused_where_nothing_adds_an_error() -> None:
 
 
 def failed(code: str = "MNQ701", **more: Any) -> Result:
-    return judge("accuracy", [Finding(code, "worse", **more)], {"samples": 5})
+    return Result.from_findings("accuracy", [Finding(code, "worse", **more)], AccuracyMetrics(samples=5))
 
 
 def test_the_layer_goes_into_finding_and_report() -> None:
@@ -111,15 +113,15 @@ def test_the_layer_goes_into_finding_and_report() -> None:
     assert result.outcome == FAILED
     assert finding.layer == "bad"
     assert finding.cause.startswith("known; layer bad adds most")
-    assert result.metrics["suspect"] == "bad"
-    assert [row["name"] for row in result.metrics["layers"]] == ["a", "b", "c", "bad"]
-    assert result.metrics["layers"][3]["own_sqnr_db"] == pytest.approx(3.01, abs=0.01)
+    assert measured(AccuracyMetrics, result).suspect == "bad"
+    assert [row.name for row in known(measured(AccuracyMetrics, result).layers)] == ["a", "b", "c", "bad"]
+    assert known(measured(AccuracyMetrics, result).layers)[3].own_sqnr_db == pytest.approx(3.01, abs=0.01)
 
 
 def test_without_a_location_the_result_stays_as_it_is() -> None:
     assert with_location(failed(), None) == failed()
     assert with_location(failed(), Losses(())) == failed()
-    passed = judge("accuracy", [], {})
+    passed = Result.from_findings("accuracy", [])
     assert with_location(passed, Losses((layer("bad", own=0.5),))) is passed
 
 
@@ -143,8 +145,8 @@ def test_a_broken_output_names_the_layer_that_breaks_it_alone() -> None:
 
 def test_no_layer_is_named_that_explains_nothing_of_the_loss() -> None:
     """Swapped outputs are wrong altogether, while every layer is nearly exact."""
-    figures = {"outputs": {"y": {"centred_sqnr_db": -3.0, "equal": None}}}
-    result = judge("accuracy", [Finding("MNQ702", "unlike")], figures)
+    metrics = AccuracyMetrics(outputs={"y": dataclasses.replace(output(0.5), centred_sqnr_db=-3.0)})
+    result = Result.from_findings("accuracy", [Finding("MNQ702", "unlike")], metrics)
     assert with_location(result, Losses((layer("a", own=1e-5, alone=1e-5),))) == result
     assert with_location(result, Losses((layer("a", own=0.1, alone=0.1),))).findings[0].layer == "a"
 
@@ -153,4 +155,4 @@ def test_only_what_a_layer_can_cause_is_located() -> None:
     assert can_be_located(failed("MNQ701"))
     assert can_be_located(failed("MNQ703"))
     assert not can_be_located(failed("MNQ708"))
-    assert not can_be_located(judge("accuracy", [], {}))
+    assert not can_be_located(Result.from_findings("accuracy", []))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pytest_mnnquant.checks.accuracy.proposals import Proposal, Search, with_search
-from pytest_mnnquant.findings.finding import Finding, judge
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.finding import Finding, Result
+from tests.results import known, measured
 
 
 def proposal(
@@ -60,10 +62,10 @@ def test_what_gives_up_more_is_told_as_that() -> None:
 
 def test_the_remedy_of_a_lost_accuracy_becomes_what_was_found() -> None:
     findings = [Finding("MNQ701", "worse", fix="use more bits"), Finding("MNQ710", "pools", fix="nothing")]
-    result = with_search(judge("accuracy", findings, {}), Search((proposal("--mnn-recipe=w8"),), 1.0, True))
+    result = with_search(Result.from_findings("accuracy", findings), Search((proposal("--mnn-recipe=w8"),), 1.0, True))
     assert result.findings[0].fix.startswith("tried, and it passes: --mnn-recipe=w8")
     assert result.findings[1].fix == "nothing"
-    assert result.metrics["tried"][0]["options"] == ["--mnn-recipe=w8"]
+    assert known(measured(AccuracyMetrics, result).tried)[0].options == ("--mnn-recipe=w8",)
 
 
 def test_where_nothing_could_be_tried_the_way_to_try_is_told() -> None:
@@ -71,5 +73,5 @@ def test_where_nothing_could_be_tried_the_way_to_try_is_told() -> None:
 
 
 def test_a_passed_check_is_left_alone() -> None:
-    passed = judge("accuracy", [], {})
+    passed = Result.from_findings("accuracy", [])
     assert with_search(passed, Search((), 0.0, True)) is passed

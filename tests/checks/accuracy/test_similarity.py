@@ -10,7 +10,9 @@ import pytest
 
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
+from tests.results import known, measured
 from tests.synthetic_evidence import codes
 
 Array = npt.NDArray[Any]
@@ -69,7 +71,7 @@ def test_strictly_the_bound_of_the_cosine_decides() -> None:
     """Half of the samples are exact, half are at 0.98: the mean is 0.99, give or take."""
     output = SCORES.copy()
     output[::2] = noisy(SCORES, 0.2)[::2]
-    cosine = check({"scores": output}, min_cosine=-1.0).metrics["outputs"]["scores"]["cosine"]
+    cosine = known(measured(AccuracyMetrics, check({"scores": output}, min_cosine=-1.0)).outputs["scores"].cosine)
     assert check({"scores": output}, min_cosine=cosine - 1e-4).outcome == PASSED
     assert codes(check({"scores": output}, min_cosine=cosine - 1e-4)) == ["MNQ730"]
     assert check({"scores": output}, min_cosine=cosine - 1e-4, strict=True).outcome == INCONCLUSIVE

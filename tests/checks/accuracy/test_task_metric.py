@@ -10,8 +10,10 @@ import pytest
 
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.metrics.task import TaskMetric, metric_named
+from tests.results import known, measured
 from tests.synthetic_evidence import codes
 
 Array = npt.NDArray[Any]
@@ -43,10 +45,11 @@ def test_a_clear_drop_fails_with_its_figures() -> None:
     assert result.outcome == FAILED
     assert "top-1 falls from 1.0000 (float) to 0.9500: a drop of 0.0500, 0.01 allowed" in finding.message
     assert "50 were right and are wrong now, 0 the reverse" in finding.message
-    task = result.metrics["task"]
-    assert (task["lost"], task["won"], task["drop"]) == (50, 0, pytest.approx(0.05))
-    assert 0.03 < task["drop_low"] < 0.05 < task["drop_high"] < 0.07
-    assert task["p_value"] < 1e-10
+    task = known(measured(AccuracyMetrics, result).task)
+    assert (task.lost, task.won) == (50, 0)
+    assert task.drop == pytest.approx(0.05)
+    assert 0.03 < task.drop_low < 0.05 < task.drop_high < 0.07
+    assert known(task.p_value) < 1e-10
 
 
 def test_many_flips_either_way_are_no_drop_but_leave_it_open() -> None:
@@ -57,7 +60,9 @@ def test_many_flips_either_way_are_no_drop_but_leave_it_open() -> None:
     assert result.outcome == PASSED
     assert codes(result) == ["MNQ730"]
     assert "samples like these could" in result.findings[0].message
-    assert result.metrics["task"]["samples_needed"] == pytest.approx(0.2 * (1.645 / 0.01) ** 2, abs=2)
+    assert known(measured(AccuracyMetrics, result).task).samples_needed == pytest.approx(
+        0.2 * (1.645 / 0.01) ** 2, abs=2
+    )
     assert check(both, reference, strict=True).outcome == INCONCLUSIVE
 
 
@@ -81,7 +86,7 @@ def test_the_ratio_is_mlperfs_form() -> None:
     result = check(output, reference, min_ratio=0.99)
     assert codes(result) == ["MNQ701"]
     assert "0.7910 is 0.9888 of the float model's 0.8000, at least 0.99 wanted" in result.findings[0].message
-    assert result.metrics["task"]["ratio"] == pytest.approx(0.791 / 0.8)
+    assert known(measured(AccuracyMetrics, result).task).ratio == pytest.approx(0.791 / 0.8)
 
 
 def test_asked_for_a_ratio_the_usual_drop_is_not_judged() -> None:
@@ -129,9 +134,9 @@ def test_of_a_figure_of_sums_bounds_are_drawn() -> None:
     exact = np.eye(3, dtype=np.float32)[labels].transpose(0, 3, 1, 2)
     worse = exact.copy()
     worse[:40, :, :3] = worse[:40, ::-1, :3]
-    task = check(worse, exact, labels, "miou").metrics["task"]
-    assert task["drop_low"] < task["drop"] < task["drop_high"]
-    assert "p_value" not in task
+    task = known(measured(AccuracyMetrics, check(worse, exact, labels, "miou")).task)
+    assert task.drop_low < task.drop < task.drop_high
+    assert task.p_value is None
 
 
 def test_of_a_metric_of_ones_own_the_direction_is_the_callables() -> None:
@@ -152,7 +157,7 @@ def test_labels_that_a_constant_answers_as_well_say_nothing() -> None:
     result = check_accuracy(evidence, Criteria())
     assert codes(result) == ["MNQ709", "MNQ702"]
     assert "the commonest label alone gives" in result.findings[0].message
-    assert "task" not in result.metrics
+    assert measured(AccuracyMetrics, result).task is None
     same = AccuracyEvidence({"y": LOGITS}, {"y": LOGITS}, np.where(labels < 2, labels, 0))
     assert check_accuracy(same, Criteria()).outcome == PASSED
 

@@ -12,10 +12,12 @@ from pytest_mnnquant.checks.calibration.check import CalibrationEvidence, check_
 from pytest_mnnquant.checks.calibration.clipping import HeldOut
 from pytest_mnnquant.checks.calibration.ranges import movement
 from pytest_mnnquant.checks.calibration.samples import MOST_SAMPLES, subset
+from pytest_mnnquant.findings.check_metrics import CalibrationMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
 from pytest_mnnquant.measurements.calibration import Record, Watched
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Losses
+from tests.results import known, measured
 from tests.synthetic_evidence import codes
 
 Array = npt.NDArray[Any]
@@ -82,11 +84,11 @@ def only(result: Result, code: str) -> Finding:
 def test_a_healthy_calibration_has_no_finding_and_is_measured() -> None:
     result = check()
     assert (result.outcome, result.findings) == (PASSED, ())
-    figures = result.metrics
-    assert (figures["samples"], figures["batches"], figures["observer"]) == (200, 10, "minmax")
-    assert 0 < figures["range_movement"] < 0.1
-    assert figures["inputs"]["x"]["calibration"]["mean"] == pytest.approx(0.325, abs=0.02)
-    assert (figures["tensors"], figures["tensors_measured"], figures["clipped_energy"]) == (4, 4, 0.0)
+    figures = measured(CalibrationMetrics, result)
+    assert (figures.samples, figures.batches, figures.observer) == (200, 10, "minmax")
+    assert 0 < known(figures.range_movement) < 0.1
+    assert known(figures.inputs)["x"].calibration.mean == pytest.approx(0.325, abs=0.02)
+    assert (figures.tensors, figures.tensors_measured, figures.clipped_energy) == (4, 4, 0.0)
 
 
 def test_without_evaluation_data_the_calibration_itself_is_judged() -> None:
@@ -98,7 +100,7 @@ def test_without_evaluation_data_the_calibration_itself_is_judged() -> None:
 
 def test_a_finished_file_is_judged_by_its_scales_alone() -> None:
     result = check(record=None, calibration=None, batches={})
-    assert (result.outcome, result.metrics["samples"]) == (PASSED, None)
+    assert (result.outcome, measured(CalibrationMetrics, result).samples) == (PASSED, None)
     broken = check(record=None, calibration=None, batches={}, tensors=(*FIT, tensor("e", rounded=1.0, scale=2.7e19)))
     finding = only(broken, "MNQ541")
     assert finding.layer == "e's"
@@ -345,7 +347,7 @@ def test_a_model_that_never_ran_is_judged_by_whether_its_scales_fit() -> None:
     """A pipeline may calibrate in MNN's runtime instead; not one with observers in PyTorch."""
     watched = Watched(handed_out=10, forwards=0)
     told = check(watched=watched)
-    assert (told.outcome, told.metrics["samples"]) == (PASSED, None)
+    assert (told.outcome, measured(CalibrationMetrics, told).samples) == (PASSED, None)
     assert "never ran on them in PyTorch" in only(told, "MNQ501").message
     assert check(watched=Watched(handed_out=10, forwards=0, observers=3)).outcome == FAILED
     assert codes(check(watched=watched, tensors=(*FIT, tensor("e", rounded=1.0)))) == ["MNQ501"]
@@ -383,5 +385,5 @@ def test_tokens_may_repeat_but_not_be_the_same_in_all_samples() -> None:
 
 def test_how_many_samples_a_pipeline_used_is_what_it_ran_on() -> None:
     early = check(samples=320, watched=Watched(handed_out=2, forwards=1))
-    assert early.metrics["samples"] == 32
-    assert check(record=None).metrics["samples"] is None
+    assert measured(CalibrationMetrics, early).samples == 32
+    assert measured(CalibrationMetrics, check(record=None)).samples is None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pytest_mnnquant.checks.conversion.check import check_conversion
+from pytest_mnnquant.findings.check_metrics import ConversionMetrics
 from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step
 from pytest_mnnquant.metrics.agreement import Agreement, agreement
@@ -15,6 +16,7 @@ from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.conversion_proof import NOT_INSTALLED
+from tests.results import measured
 from tests.synthetic_evidence import as_int8, codes, layer, model, with_weights
 
 FLOAT = model([layer("a"), layer("b", (4, 8, 3, 3)), layer("c", (9, 9, 1, 1))])
@@ -36,9 +38,12 @@ def check(
 def test_the_same_network_proven_passes() -> None:
     result = check(variant=model([as_int8(op) for op in FLOAT.ops]))
     assert result.outcome == PASSED
-    assert result.metrics["outputs_compared"] == 1
-    assert result.metrics["worst_relative_error"] < 1e-5
-    assert (result.metrics["layers_matched"], result.metrics["layers_missing"]) == (3, 0)
+    assert measured(ConversionMetrics, result).outputs_compared == 1
+    assert 0 <= (measured(ConversionMetrics, result).worst_relative_error or 0) < 1e-5
+    assert (measured(ConversionMetrics, result).layers_matched, measured(ConversionMetrics, result).layers_missing) == (
+        3,
+        0,
+    )
 
 
 @pytest.mark.parametrize("error", [0.2, np.nan, np.inf])
@@ -107,7 +112,7 @@ def test_a_file_of_another_network_fails_and_names_layers(given: bool) -> None:
     assert "c [9, 9, 1, 1]" in finding.message
     assert "d [7, 9, 1, 1]" in finding.message
     assert bool(finding.cause) == given
-    assert result.metrics["layers_missing"] == 1
+    assert measured(ConversionMetrics, result).layers_missing == 1
 
 
 def test_a_layer_more_or_less_fails() -> None:
@@ -199,15 +204,14 @@ def test_without_onnxruntime_either_step_may_have_done_it() -> None:
     result = check(proof={"y": off(0.3)}, chain=chain, unchained=NOT_INSTALLED)
     assert codes(result) == ["MNQ110"]
     assert "which of them is not known: onnxruntime is not installed" in result.findings[0].cause
-    assert result.metrics["chain_lacks"] == NOT_INSTALLED
+    assert measured(ConversionMetrics, result).chain_lacks == NOT_INSTALLED
 
 
 def test_each_step_has_its_figures_in_the_report() -> None:
-    chain = judged(1e-6, 2e-6, 3e-6).metrics["chain"]
-    assert [(step["from"], step["to"]) for step in chain] == [(PYTORCH, ONNX), (ONNX, FLOAT_MNN)]
+    chain = measured(ConversionMetrics, judged(1e-6, 2e-6, 3e-6)).chain
+    assert [(step.before, step.after) for step in chain] == [(PYTORCH, ONNX), (ONNX, FLOAT_MNN)]
     for step, error in zip(chain, (1e-6, 2e-6), strict=True):
-        assert set(step["outputs"]["y"]) == {"relative_error", "cosine", "sqnr_db", "top1_agreement", "equal"}
-        assert step["outputs"]["y"]["relative_error"] == pytest.approx(error, rel=1e-3)
+        assert step.outputs["y"].relative_error == pytest.approx(error, rel=1e-3)
 
 
 # Twice the same ----------------------------------------------------------------------------------------------------
@@ -216,7 +220,7 @@ def test_each_step_has_its_figures_in_the_report() -> None:
 def test_models_that_come_out_the_same_twice_pass() -> None:
     result = check(repeated={"float .mnn": "", "quantized .mnn": ""})
     assert result.outcome == PASSED
-    assert result.metrics["converted_twice"] == ["float .mnn", "quantized .mnn"]
+    assert measured(ConversionMetrics, result).converted_twice == ("float .mnn", "quantized .mnn")
 
 
 def test_each_model_that_does_not_fails_with_the_place() -> None:

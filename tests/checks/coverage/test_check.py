@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, coverage, layer_rows
+from pytest_mnnquant.findings.check_metrics import CoverageMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import RECIPES
+from tests.results import measured
 from tests.synthetic_evidence import INT8, as_int8, codes, layer, model, with_weights
 
 BIG, SMALL = layer("big", (64, 64, 3, 3)), layer("small", (4, 4, 1, 1))
@@ -34,7 +36,7 @@ def check(pairs: list[tuple[Op, Op | None]], minimum: float = 0.99, recipe: str 
 def test_all_layers_as_asked_pass() -> None:
     result = check([(BIG, as_int8(BIG)), (SMALL, as_int8(SMALL))])
     assert result.outcome == PASSED
-    assert result.metrics == {"coverage": 1.0, "layers": 2, "quantized_layers": 2, "skipped_layers": 0}
+    assert result.metrics == CoverageMetrics(coverage=1.0, layers=2, quantized_layers=2, skipped_layers=0)
 
 
 def test_a_large_layer_left_float_fails_by_name_with_its_share_and_cause() -> None:
@@ -45,7 +47,7 @@ def test_a_large_layer_left_float_fails_by_name_with_its_share_and_cause() -> No
     assert "float32" in finding.message
     assert "100%" in finding.message
     assert (finding.cause, finding.fix) == ("why big", "how")
-    assert result.metrics["coverage"] < 0.01
+    assert measured(CoverageMetrics, result).coverage < 0.01
 
 
 def test_a_tiny_layer_left_float_passes_by_bytes_and_fails_when_all_are_asked() -> None:
@@ -90,7 +92,7 @@ def test_skipped_layers_neither_count_nor_fail() -> None:
     result = check([(BIG, BIG), (SMALL, as_int8(SMALL))], skip=("big",))
     assert result.outcome == PASSED
     assert codes(result) == []
-    assert result.metrics == {"coverage": 1.0, "layers": 1, "quantized_layers": 1, "skipped_layers": 1}
+    assert result.metrics == CoverageMetrics(coverage=1.0, layers=1, quantized_layers=1, skipped_layers=1)
 
 
 def test_a_layer_that_should_stay_float_and_does_not_fails() -> None:

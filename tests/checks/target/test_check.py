@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mnnquant.checks.target.check import OpDifference, Scales, TargetEvidence, check_elsewhere, differences
+from pytest_mnnquant.checks.target.check import OpDifference, Scales, TargetEvidence, compare_with_host, differences
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.measurements.operators import Ran, Which
+from tests.results import known
 
 STEP = 0.5
 CODES = STEP * np.arange(-128, 128, dtype=np.float32).reshape(8, 32)
@@ -34,38 +36,43 @@ def off(name: str, steps: float, moves: float | None = None) -> OpDifference:
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_a_step_is_rounding(steps: int) -> None:
-    findings, metrics = check_elsewhere(evidence(moved(CODES, steps)))
-    assert (findings, metrics["difference"]["steps"]) == ([], pytest.approx(steps))
-    assert "note" not in metrics
+    findings, metrics = compare_with_host(evidence(moved(CODES, steps)), AccuracyMetrics())
+    assert not findings
+    assert known(metrics.difference).steps == pytest.approx(steps)
+    assert metrics.note is None
 
 
 def test_the_operator_that_is_further_off_is_named() -> None:
     operators = [off("conv", 1.0, 60.0), off("pool", 200.0, 39.0), off("pool2", 3.0)]
-    (finding,), metrics = check_elsewhere(evidence(moved(CODES, 40), operators))
+    (finding,), metrics = compare_with_host(evidence(moved(CODES, 40), operators), AccuracyMetrics())
     assert (finding.code, finding.layer, finding.severity.value) == ("MNQ740", "pool", "warning")
     assert "pool (Pooling) on board is up to 200 steps from here (10 of 1,000 values)" in finding.message
     assert "output y differs by 40 steps from this machine's, which alone moves it by 39" in finding.message
     assert finding.message.endswith("so is pool2")
-    assert [one["name"] for one in metrics["difference"]["operators"]] == ["conv", "pool", "pool2"]
+    assert [one.name for one in known(known(metrics.difference).operators)] == ["conv", "pool", "pool2"]
 
 
 def test_another_mnn_and_a_known_fault_are_told() -> None:
     runtimes = Runtimes("3.0.0", "3.6.1", "3.6.1")
     found = evidence(moved(CODES, 40), [off("pool", 200.0)], runtimes=runtimes, mispooled={"pool"})
-    (finding,), _ = check_elsewhere(found)
+    (finding,), _ = compare_with_host(found, AccuracyMetrics())
     assert finding.cause == (
         f"{runtimes.told}; MNN's int8 MaxPool is wrong on x86, and right on ARM (MNQ710); "
         "rounding makes one step at most"
     )
-    (unknown,), _ = check_elsewhere(evidence(moved(CODES, 40), unlooked="no end", runtimes=runtimes))
+    (unknown,), _ = compare_with_host(
+        evidence(moved(CODES, 40), unlooked="no end", runtimes=runtimes), AccuracyMetrics()
+    )
     assert unknown.cause == f"{runtimes.told}; what makes it is not known: no end"
 
 
 def test_rounding_that_layers_carry_on_is_a_note() -> None:
     operators = [off("conv", 0.0), off("relu", 1.0), off("pool", 1.0, 5.0)]
-    findings, metrics = check_elsewhere(evidence(moved(CODES, 6), operators, uncompared=["x"], samples=8))
+    findings, metrics = compare_with_host(
+        evidence(moved(CODES, 6), operators, uncompared=["x"], samples=8), AccuracyMetrics()
+    )
     assert findings == []
-    assert metrics["note"] == (
+    assert metrics.note == (
         "output y is 6 steps from this machine's by rounding: given the same values, none of 3 operators is more than "
         "a step off, and 2 are at all; pool (Pooling), in 1.0% of its values, moves an output by 5 steps alone; "
         "x could not be given the same values"
@@ -74,21 +81,23 @@ def test_rounding_that_layers_carry_on_is_a_note() -> None:
 
 def test_what_only_sums_in_another_order_may_turn_a_rounding_after_it() -> None:
     softmax = OpDifference(Which("softmax", "Softmax", 0), 1e-4, 0, 1000, 2.0)
-    findings, metrics = check_elsewhere(evidence(moved(CODES, 2), [softmax]))
+    findings, metrics = compare_with_host(evidence(moved(CODES, 2), [softmax]), AccuracyMetrics())
     assert findings == []
-    assert "softmax (Softmax), which sums in another order, moves an output by 2 steps alone" in metrics["note"]
+    assert "softmax (Softmax), which sums in another order, moves an output by 2 steps alone" in known(metrics.note)
 
 
 def test_a_difference_that_no_operator_makes_is_told() -> None:
-    (finding,), _ = check_elsewhere(evidence(moved(CODES, 6), [off("conv", 0.0)], samples=8))
+    (finding,), _ = compare_with_host(evidence(moved(CODES, 6), [off("conv", 0.0)], samples=8), AccuracyMetrics())
     assert (finding.code, finding.layer) == ("MNQ740", "")
     assert finding.cause == "what makes it is not known: on the 8 samples looked at no operator differs"
-    (finding,), _ = check_elsewhere(evidence(moved(CODES, 6), [off("conv", 0.0)], samples=8, uncompared=["fc"]))
+    (finding,), _ = compare_with_host(
+        evidence(moved(CODES, 6), [off("conv", 0.0)], samples=8, uncompared=["fc"]), AccuracyMetrics()
+    )
     assert finding.cause.endswith("no operator differs; fc could not be given the same values")
 
 
 def test_what_could_not_be_looked_for_is_told_all_the_same() -> None:
-    (finding,), _ = check_elsewhere(evidence(moved(CODES, 6), unlooked="no end after 3 s"))
+    (finding,), _ = compare_with_host(evidence(moved(CODES, 6), unlooked="no end after 3 s"), AccuracyMetrics())
     assert (finding.code, finding.layer) == ("MNQ740", "")
     assert "no end after 3 s" in finding.cause
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.checks.weights.errors import WeightError, weight_errors
+from pytest_mnnquant.findings.check_metrics import WeightsMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Floats, Model, read_model
@@ -19,6 +20,7 @@ from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.recipe import recipe_named
+from tests.results import measured
 from tests.smallnets import one_layer
 from tests.synthetic_evidence import codes
 from tests.workshop import Workshop
@@ -36,8 +38,8 @@ def test_honest_quantization_passes(workshop: Workshop, name: str, recipe: str, 
     variant = workshop.variant(name, recipe, mode)
     result = check(variant.base, variant.model)
     assert result.outcome == PASSED
-    assert result.metrics["layers_compared"] == len(variant.base.layers)
-    assert result.metrics["worst_sqnr_db"] > 10
+    assert measured(WeightsMetrics, result).layers_compared == len(variant.base.layers)
+    assert (measured(WeightsMetrics, result).worst_sqnr_db or 0) > 10
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_nothing_compared_is_no_pass(digits: Prepared) -> None:
     result = check_weights(digits.model, digits.model, Match((), digits.model.layers, ()), None)
     assert result.outcome == FAILED
     assert codes(result) == ["MNQ001"]
-    assert result.metrics["worst_sqnr_db"] is None
+    assert measured(WeightsMetrics, result).worst_sqnr_db is None
 
 
 def test_figures_are_near_what_rounding_gives(digits: Prepared, digits_w4: Variant) -> None:
