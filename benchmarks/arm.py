@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.targets.emulator import CPUS, NAME, Emulator, cache_folder
 from pytest_mnnquant.targets.emulator_setup import set_up as set_emulator_up
 from pytest_mnnquant.targets.self_test import checked
@@ -49,7 +50,7 @@ def run_on_arm(folder: Path, model_path: Path, inputs: Arrays, cpu: str) -> dict
     `inputs` are named as the model names them; their first axis counts samples. Raises `NoTarget` or `NativeFailure`.
     """
     target = Emulator(folder=folder).target(cpu)
-    return dict(run(read_model(model_path), inputs, timeout=TIMEOUT, send=target.send).outputs)
+    return dict(run(read_model(model_path), inputs, RunOptions(TIMEOUT, send=target.send)).outputs)
 
 
 def main() -> None:

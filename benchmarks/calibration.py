@@ -45,6 +45,7 @@ from pytest_mnnquant.quantize.tensor_binding import bind_tensors
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import convert
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import as_tensors
 from pytest_mnnquant.sources.spec import Spec
 
@@ -194,8 +195,8 @@ def _loops(source: Prepared, repetitions: int) -> dict[str, list[float]]:
     assert data is not None
     layers = int8_layers(source.model)
     ops = ops_to_observe(layers, find_propagated(source.model, layers))
-    limits: Any = {"timeout": TIMEOUT, "batched": source.batched}
-    binding = bind_tensors(network, source.model, ops, data, **limits)
+    options = RunOptions(TIMEOUT, batched=source.batched)
+    binding = bind_tensors(network, source.model, ops, data, options)
     _, watched = mnncompress_offline.watching(mnncompress_offline.quantizers(), network)
     arrays = [torch.from_numpy(np.array(array)) for array in data.inputs.values()]
 
@@ -207,7 +208,7 @@ def _loops(source: Prepared, repetitions: int) -> dict[str, list[float]]:
     return timed(
         {
             "plain": plain,
-            "ours": lambda: calibrate_torch(network, source.model, ops, binding, data, "eval", RECIPE, **limits),
+            "ours": lambda: calibrate_torch(network, source.model, ops, binding, data, "eval", RECIPE, options),
             "theirs": lambda: mnncompress_offline.calibrate(watched, arrays),
         },
         repetitions,

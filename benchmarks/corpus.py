@@ -25,6 +25,7 @@ from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.recipes.mnn_support import int8_layers
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.data import as_dataset
 from pytest_mnnquant.sources.pytorch import export
 
@@ -234,7 +235,7 @@ def _by_params(wheel: Wheel, net: str, flags: tuple[str, ...], root: Path, targe
     base = read_model(_float(wheel, net, root))
     data = as_dataset(arrays(NETS[net].inputs), tuple(NETS[net].inputs), net)
     layers = int8_layers(base)
-    ranges: dict[int, Range] = calibrate_runtime(base, layers, data, timeout=TIMEOUT, batched=True).ranges
+    ranges: dict[int, Range] = calibrate_runtime(base, layers, data, RunOptions(TIMEOUT, batched=True)).ranges
     params = save_params(make_params(base, layers, ranges), target.with_suffix(".params.bin"))
     wheel.convert(base.path, target, ("--compressionParamsFile", str(params.resolve()), *flags))
 

@@ -37,6 +37,7 @@ from pytest_mnnquant.mnnfile.params import BadParams, read_params  # noqa: E402
 from pytest_mnnquant.runtime.convert import run_converter  # noqa: E402
 from pytest_mnnquant.runtime.inference import run  # noqa: E402
 from pytest_mnnquant.runtime.jobs import NativeFailure  # noqa: E402
+from pytest_mnnquant.runtime.options import RunOptions  # noqa: E402
 from tests.faults.corpus.every import FAULTS  # noqa: E402
 from tests.faults.corpus.plan import Fault, Planted  # noqa: E402
 from tests.faults.factory import Factory  # noqa: E402
@@ -88,9 +89,9 @@ def _inputs(model: Model, data: Path | None) -> dict[str, npt.NDArray[Any]]:
 
 def _ran(model: Model, inputs: Mapping[str, npt.NDArray[Any]]) -> Values:
     try:
-        return run(model, inputs, timeout=TIMEOUT).outputs
+        return run(model, inputs, RunOptions(TIMEOUT)).outputs
     except NativeFailure:
-        return run(model, inputs, timeout=TIMEOUT, batched=False).outputs
+        return run(model, inputs, RunOptions(TIMEOUT, batched=False)).outputs
 
 
 def _is_unlike(case: Artifacts, good: Callable[[npt.NDArray[Any], npt.NDArray[Any]], bool]) -> bool:
@@ -121,7 +122,7 @@ def _testdir(case: Artifacts) -> bool:
         return True
     try:
         inputs = {name: array[:1] for name, array in _inputs(case.float_model, case.planted.data).items()}
-        expected = run(case.float_model, inputs, timeout=TIMEOUT, batched=False).outputs
+        expected = run(case.float_model, inputs, RunOptions(TIMEOUT, batched=False)).outputs
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "test"
             folder.mkdir()

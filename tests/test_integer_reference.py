@@ -22,6 +22,7 @@ from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right, write_exac
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.runtime.inference import run, tensor_ranges
+from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import ROOT, TIMEOUT
 from tests.workshop import Workshop
 
@@ -91,7 +92,7 @@ def int8_model(workshop: Workshop, name: str, first: int) -> tuple[Model, Arrays
     inputs = inputs_of(shape)
     base = workshop.floats(nn.Sequential(*layers).eval(), inputs)
     ops = int8_layers(base)
-    seen = tensor_ranges(base, ops, inputs, timeout=TIMEOUT)
+    seen = tensor_ranges(base, ops, inputs, RunOptions(TIMEOUT))
     zeros = itertools.cycle(ZEROS[first:] + ZEROS[:first])
     ranges: dict[int, Range] = {}
     for number, op in enumerate(ops):
@@ -111,7 +112,7 @@ def test_every_code_equals_the_integer_reference(workshop: Workshop, name: str) 
     from accuracy_truth import compared
 
     model, inputs = int8_model(workshop, name, 1)
-    trace = run(model, inputs, timeout=TIMEOUT).trace
+    trace = run(model, inputs, RunOptions(TIMEOUT)).trace
     assert trace is not None
     tensors = compared(model, trace, inputs)
     layers = [op.name for op in model.convolutions]
@@ -137,7 +138,7 @@ def in_exact_copy(model: Model, inputs: Arrays, pool: str, folder: Path) -> dict
 
     write_exact_copy(model, {pool}, folder / "copy.mnn")
     copy = read_model(folder / "copy.mnn")
-    trace = run(copy, inputs, timeout=TIMEOUT).trace
+    trace = run(copy, inputs, RunOptions(TIMEOUT)).trace
     assert trace is not None
     return {one.op: one.unlike for one in compared(model, trace, inputs, copy=copy, pools=(pool,))}
 
@@ -146,7 +147,7 @@ def test_of_a_model_as_it_is_only_the_max_pool_differs_and_on_x86_only(pooled: t
     from accuracy_truth import compared
 
     model, inputs, pool = pooled
-    trace = run(model, inputs, timeout=TIMEOUT).trace
+    trace = run(model, inputs, RunOptions(TIMEOUT)).trace
     assert trace is not None
     assert [op.int8 for op in trace if op.kind == "Pooling"] == [True, True]
     assert [one.op for one in compared(model, trace, inputs) if one.unlike] == ([] if pools_right() else [pool])
@@ -185,7 +186,7 @@ def test_a_scale_that_is_off_by_a_thousandth_is_found(workshop: Workshop) -> Non
     from accuracy_truth import compared
 
     model, inputs = int8_model(workshop, "convolutions", 1)
-    trace = run(model, inputs, timeout=TIMEOUT).trace
+    trace = run(model, inputs, RunOptions(TIMEOUT)).trace
     assert trace is not None
     tensor = model.convolutions[1].outputs[0]
     quant = model.tensor_quants[tensor]

@@ -28,6 +28,7 @@ from pytest_mnnquant.runtime.convert import place
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
+from pytest_mnnquant.runtime.options import RunOptions
 
 # The largest step between two codes that any real network needs; uninitialized memory gives far more.
 _SANE_SCALE: Final = 1e6
@@ -123,7 +124,7 @@ def _likeness(source: Model, made: Model, samples: Samples, timeout: float) -> R
     """The outputs on the samples against the float model's, as ARM computes them."""
 
     def outcome(model: Model) -> Run:
-        return run(model, samples.arrays, timeout=timeout, batched=samples.batched)
+        return run(model, samples.arrays, RunOptions(timeout, batched=samples.batched))
 
     reference, ran = outcome(source), outcome(made)
     trace = [op for op in ran.trace or () if op.int8]

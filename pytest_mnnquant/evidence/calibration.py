@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Final
 
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Grid, code_losses, tensor_ranges
+from pytest_mnnquant.runtime.options import RunOptions
 
 # Enough to see whether ranges settle, where another tool calibrated and kept none.
 _MOST_OBSERVED: Final = 320
@@ -27,7 +29,7 @@ def calibration_evidence(
 ) -> CalibrationEvidence:
     """Run the float model on held-out data, and on few calibration samples one by one."""
     pairs = [(row.layer, row.stored) for row in rows if row.stored and row.stored.weights[0].full_int8]
-    limits: dict[str, Any] = {"timeout": timeout}
+    options = RunOptions(timeout, batched=source.batched)
     record = variant.record
     held_out = subset(source.evaluation) if source.evaluation else None
     return CalibrationEvidence(
@@ -36,13 +38,13 @@ def calibration_evidence(
         calibration=source.calibration,
         evaluation=source.evaluation,
         floats=tuple(item.name for item in source.model.inputs if item.data_type == "float"),
-        batches=_batches(source, variant.base, [layer for layer, _ in pairs], record, limits),
-        tensors=_tensors(variant, pairs, held_out, limits | {"batched": source.batched}),
+        batches=_batches(source, variant.base, [layer for layer, _ in pairs], record, options),
+        tensors=_tensors(variant, pairs, held_out, options),
     )
 
 
 def _batches(
-    source: Prepared, base: Model, layers: list[Op], record: Record | None, limits: dict[str, Any]
+    source: Prepared, base: Model, layers: list[Op], record: Record | None, options: RunOptions
 ) -> dict[str, Batches]:
     data = source.calibration
     samples = data.samples if data and record is None else samples_used(record, data) or 0
@@ -51,7 +53,8 @@ def _batches(
     if data is None or not layers or not samples:
         return {}
     some = data.head(min(samples, _MOST_OBSERVED))
-    found = tensor_ranges(base, layers, some, batched=source.batched and samples >= LEAST, **limits)
+    options = dataclasses.replace(options, batched=options.batched and samples >= LEAST)
+    found = tensor_ranges(base, layers, some, options)
     return {
         base.tensor_names[tensor]: found[:, number, side]
         for number, op in enumerate(layers)
@@ -60,7 +63,7 @@ def _batches(
 
 
 def _tensors(
-    variant: Variant, pairs: list[Pair], held_out: dict[str, npt.NDArray[Any]] | None, limits: dict[str, Any]
+    variant: Variant, pairs: list[Pair], held_out: dict[str, npt.NDArray[Any]] | None, options: RunOptions
 ) -> tuple[HeldOut, ...]:
     quants = variant.model.tensor_quants
     # Each tensor once: one layer's output is often the next one's input.
@@ -77,7 +80,7 @@ def _tensors(
     layers = [layer for layer, _ in pairs]
     losses = None
     if held_out and wanted:
-        losses = code_losses(variant.base, layers, [(first, second) for first, second in grids], held_out, **limits)
+        losses = code_losses(variant.base, layers, [(first, second) for first, second in grids], held_out, options)
     found = []
     for tensor, (number, side, quant) in wanted.items():
         grid, name = _grid(quant), variant.base.tensor_names[tensor]

@@ -21,6 +21,7 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import BadModel, Op
 from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.runtime.inference import tensor_histograms, tensor_ranges
+from pytest_mnnquant.runtime.options import RunOptions
 
 BINS: Final = 48
 #: Bars are per so many values; one value in a bin shows.
@@ -96,12 +97,12 @@ def _activations(case: VariantUnderTest) -> dict[str, Any]:
     if not layers:
         return {}
     ops, some = [layer for layer, _ in layers], _samples(data)
-    how: dict[str, Any] = {"timeout": min(_AFFORDABLE, case.gate.settings.timeout), "batched": source.batched}
-    ranges = tensor_ranges(variant.base, ops, some, **how)
+    options = RunOptions(min(_AFFORDABLE, case.gate.settings.timeout), batched=source.batched)
+    ranges = tensor_ranges(variant.base, ops, some, options)
     with np.errstate(invalid="ignore"):
         bounds = np.stack([np.fmin.reduce(ranges[..., 0]), np.fmax.reduce(ranges[..., 1])], -1)
     bounds[~np.isfinite(bounds).all(-1)] = 0
-    counts = tensor_histograms(variant.base, ops, bounds, BINS, some, **how)
+    counts = tensor_histograms(variant.base, ops, bounds, BINS, some, options)
     names, quants = variant.base.tensor_names, variant.model.tensor_quants
     tensors: dict[str, Any] = {}
     ends: dict[str, list[str]] = {}

@@ -19,6 +19,7 @@ from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.layer_errors import LayerRun, layer_errors
+from pytest_mnnquant.runtime.options import RunOptions
 
 _SAMPLES: Final = 64
 # So many of the layers that add most error are quantized alone, to see what each costs.
@@ -39,10 +40,10 @@ def layer_losses(
     if data is None or not layers or variant.base.has_subgraphs or judged.has_subgraphs:
         return None
     inputs, labels = _some(data)
-    limits: dict[str, Any] = {"timeout": timeout, "batched": source.batched}
-    found = layer_errors(variant.base, judged, layers, inputs, alone=_ALONE, **limits)
+    options = RunOptions(timeout, batched=source.batched)
+    found = layer_errors(variant.base, judged, layers, inputs, options, alone=_ALONE)
     labels = None if labels is None else labels[list(found.samples)]
-    modules = variant.modules or _modules(source, variant.base, [layer for layer, _ in layers], data, limits)
+    modules = variant.modules or _modules(source, variant.base, [layer for layer, _ in layers], data, options)
     order = {op.name: place for place, op in enumerate(variant.base.ops)}
     names = sorted(found.layers, key=lambda name: order.get(name, 0))
     figures = {name: _alone(found, name, labels, metric) for name in found.alone}
@@ -68,12 +69,12 @@ def _some(data: Dataset) -> tuple[Outputs, npt.NDArray[Any] | None]:
     return {name: array[chosen] for name, array in data.inputs.items()}, labels
 
 
-def _modules(source: Prepared, base: Model, layers: list[Op], data: Dataset, limits: dict[str, Any]) -> dict[str, str]:
+def _modules(source: Prepared, base: Model, layers: list[Op], data: Dataset, options: RunOptions) -> dict[str, str]:
     if source.network is None:
         return {}
     from pytest_mnnquant.quantize.tensor_binding import bind_tensors
 
-    return bind_tensors(source.network, base, tuple(layers), data, **limits).modules
+    return bind_tensors(source.network, base, tuple(layers), data, options).modules
 
 
 def _alone(

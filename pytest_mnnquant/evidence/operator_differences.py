@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,9 @@ from pytest_mnnquant.checks.target.check import Scales, TargetEvidence, differen
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY
-from pytest_mnnquant.runtime.inference import BATCH, Send
+from pytest_mnnquant.runtime.inference import BATCH
 from pytest_mnnquant.runtime.operator_outputs import carried_on, operators_elsewhere, operators_here
+from pytest_mnnquant.runtime.options import RunOptions, Send
 
 # The batch that differs most is looked at operator by operator, or so many bytes of it.
 _HELD: Final = 256e6
@@ -30,17 +31,17 @@ def compare_operators(
 
     Raises `NativeFailure`.
     """
-    how: dict[str, Any] = {"timeout": gate.settings.timeout, "memory": gate.settings.timing.memory_mode}
+    options = RunOptions(gate.settings.timeout, memory_mode=gate.settings.timing.memory_mode)
     batch, order = _batch(evidence.here, evidence.there, BATCH if gate.prepared.batched else 1)
     inputs = {name: array[batch] for name, array in gate.inputs.items()}
-    here, samples = operators_here(ours, inputs, order.tolist(), held=_HELD, **how)
+    here, samples = operators_here(ours, inputs, order.tolist(), options, held=_HELD)
     inputs = {name: array[samples] for name, array in inputs.items()}
-    there = operators_elsewhere(theirs, inputs, here, send=send, **how)
+    there = operators_elsewhere(theirs, inputs, here, dataclasses.replace(options, send=send))
     scales = {op.name: _scales(theirs, op) for op in theirs.ops if not op.subgraph}
     found, uncompared = differences(here, there, scales)
     apart = sorted((one for one in found if one.steps), key=lambda one: (-one.steps * one.unlike, -one.steps))
     made = {one.which: there[one.which].made for one in apart[:_CARRIED]}
-    plain, changed = carried_on(ours, inputs, made, **how)
+    plain, changed = carried_on(ours, inputs, made, options)
     grids = output_scales(theirs, plain)
     moved = {which: furthest(plain, outputs, grids) for which, outputs in changed.items()}
     operators = [dataclasses.replace(one, moves=moved.get(one.which)) for one in found]

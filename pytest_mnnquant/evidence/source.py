@@ -22,6 +22,7 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError, Spec
 from pytest_mnnquant.targets.target import TargetFailure
 
@@ -96,7 +97,7 @@ class SourceUnderTest:
         source = self.prepared
         self.say("running the float model")
         inputs = self.inputs
-        return run(source.model, inputs, timeout=self.settings.timeout, batched=source.batched)
+        return run(source.model, inputs, RunOptions(self.settings.timeout, batched=source.batched))
 
     @cached_property
     def float_json(self) -> dict[str, Any] | None:

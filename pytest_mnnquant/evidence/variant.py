@@ -40,8 +40,9 @@ from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import is_skipped
 from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
 from pytest_mnnquant.runtime.host import host_facts
-from pytest_mnnquant.runtime.inference import Send, run
+from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.options import RunOptions, Send
 from pytest_mnnquant.runtime.timing import memory_use, op_times, paired_times
 
 
@@ -167,8 +168,8 @@ class VariantUnderTest:
     def _run(self, model: Model) -> Run:
         """A model on the evaluation data, in the memory mode that the app runs it in."""
         settings, batched = self.gate.settings, self.gate.prepared.batched
-        how: dict[str, Any] = {"timeout": settings.timeout, "memory": settings.timing.memory_mode}
-        return run(model, self.gate.inputs, batched=batched, send=self.send, **how)
+        options = RunOptions(settings.timeout, batched=batched, memory_mode=settings.timing.memory_mode, send=self.send)
+        return run(model, self.gate.inputs, options)
 
     def _ran(self, model: Model) -> Run:
         source, found = self.gate.prepared, self._run(model)
@@ -244,7 +245,7 @@ class VariantUnderTest:
 
     def _memory_use(self, model: Model) -> Mapping[int, MemoryUse]:
         settings, threads = self.gate.settings, self.gate.settings.timing.threads
-        return memory_use(model, self.gate.inputs, timeout=settings.timeout, threads=threads, send=self.send)
+        return memory_use(model, self.gate.inputs, RunOptions(settings.timeout, threads=threads, send=self.send))
 
     @property
     def float_memory(self) -> Mapping[int, MemoryUse]:

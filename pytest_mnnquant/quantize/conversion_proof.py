@@ -19,6 +19,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.inference import Arrays
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.onnxruntime import has_onnxruntime, run_onnx
+from pytest_mnnquant.runtime.options import RunOptions
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -63,7 +64,7 @@ def steps_from_pytorch(
     if not has_onnxruntime():
         return direct, NOT_INSTALLED
     try:
-        between = run_onnx(onnx, inputs, timeout=timeout, batched=ran.batched)
+        between = run_onnx(onnx, inputs, RunOptions(timeout, batched=ran.batched))
         exported = compare(expected, between, "the ONNX export")
         converted = compare({name: between[name] for name in expected}, ran.outputs)
     except (NativeFailure, ValueError) as error:
@@ -78,7 +79,7 @@ def proof_from_onnx(
     if not has_onnxruntime():
         return None, NOT_INSTALLED
     try:
-        expected = run_onnx(onnx, inputs, timeout=timeout, batched=ran.batched)
+        expected = run_onnx(onnx, inputs, RunOptions(timeout, batched=ran.batched))
     except NativeFailure as error:
         return None, f"onnxruntime can't run the ONNX model on {origin}: {first_line(error)}"
     return compare(expected, ran.outputs), ""

@@ -27,6 +27,7 @@ from pytest_mnnquant.quantize.conversion_proof import (
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.data import as_dataset, load_data
 from pytest_mnnquant.sources.images import Preprocess
 from pytest_mnnquant.sources.onnx_data import require_external_data, require_float
@@ -159,7 +160,7 @@ def _proven(
             continue
         try:
             model = _export_and_convert(network, some, digest, choices, store, dynamic, fresh, name)
-            ran = run(model, some.inputs, timeout=choices.timeout, batched=dynamic)
+            ran = run(model, some.inputs, RunOptions(choices.timeout, batched=dynamic))
             wanted = by_name(model, expected)
             proof = compare(wanted, ran.outputs)
         except (NativeFailure, ValueError) as error:
@@ -256,9 +257,9 @@ def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> None:
 def _try_batch(model: Model, data: Dataset, timeout: float) -> tuple[bool, Run]:
     """Whether the model gives the same for samples fed together as one by one (a fixed batch of 1 may not)."""
     some = data.head(PROOF_SAMPLES)
-    alone = run(model, some, timeout=timeout, batched=False)
+    alone = run(model, some, RunOptions(timeout, batched=False))
     try:
-        together = run(model, some, timeout=timeout)
+        together = run(model, some, RunOptions(timeout))
         same = is_proven(compare(alone.outputs, together.outputs))
     except (NativeFailure, ValueError):
         return False, alone

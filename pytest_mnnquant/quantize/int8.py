@@ -73,7 +73,7 @@ def _calibrate_in_mnn(job: Job, data: Dataset) -> _Plan:
     model = job.source.model
     layers = int8_layers(model)
     links = find_propagated(model, layers)
-    calibrated = calibrate_runtime(model, ops_to_observe(layers, links), data, job.recipe, **job.limits)
+    calibrated = calibrate_runtime(model, ops_to_observe(layers, links), data, job.options, job.recipe)
     return _Plan(model, calibrated, widen_ranges(calibrated.ranges, links))
 
 
@@ -85,7 +85,7 @@ def _calibrate_in_torch(job: Job, data: Dataset, folder: Path) -> _Plan:
 
     source, choices = job.source, job.choices
     network: Any = source.network
-    model, unfolded = source.model, find_unfolded(network, source.model, data, **job.limits)
+    model, unfolded = source.model, find_unfolded(network, source.model, data, job.options)
 
     def export(exported: Any) -> Model:
         plain, label = replace_unfolded(exported, unfolded), job.recipe.label(job.mode)
@@ -96,8 +96,8 @@ def _calibrate_in_torch(job: Job, data: Dataset, folder: Path) -> _Plan:
     layers = int8_layers(model)
     links = find_propagated(model, layers)
     ops = ops_to_observe(layers, links)
-    binding = bind_tensors(network, model, ops, data, **job.limits)
-    calibrated = calibrate_torch(network, model, ops, binding, data, job.mode or "eval", job.recipe, **job.limits)
+    binding = bind_tensors(network, model, ops, data, job.options)
+    calibrated = calibrate_torch(network, model, ops, binding, data, job.mode or "eval", job.recipe, job.options)
     if calibrated.drift > 0:
         # What a pipeline that calibrates in train mode ships: the model with the statistics that calibration left.
         drifted = export(calibrated.network)

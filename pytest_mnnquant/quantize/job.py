@@ -12,6 +12,7 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.float_model import Choices, Prepared
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import Recipe
+from pytest_mnnquant.runtime.options import RunOptions
 
 MODEL_NAME: Final = "model.mnn"
 FLOAT_NAME: Final = "float.mnn"
@@ -31,9 +32,9 @@ class Job:
     choices: Choices
 
     @property
-    def limits(self) -> dict[str, Any]:
+    def options(self) -> RunOptions:
         """How the source's model is run."""
-        return {"timeout": self.choices.timeout, "batched": self.source.batched}
+        return RunOptions(self.choices.timeout, batched=self.source.batched)
 
 
 @dataclass(frozen=True)
@@ -70,4 +71,4 @@ def modules_to_skip(job: Job) -> dict[str, str]:
 
     source, layers = job.source, int8_layers(job.source.model)
     network: Any = source.network
-    return bind_tensors(network, source.model, layers, job.source.data, **job.limits).modules
+    return bind_tensors(network, source.model, layers, job.source.data, job.options).modules

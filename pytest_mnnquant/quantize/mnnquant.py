@@ -20,6 +20,7 @@ from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import DataError, SourceError
 
 #: The inputs of one forward pass.
@@ -44,18 +45,17 @@ def quantize_offline(
     feature: str,
     weight: str,
     skip: tuple[str, ...],
-    batched: bool,
-    timeout: float,
+    options: RunOptions,
 ) -> dict[str, Any]:
     """Quantize a float model into `output` and return how that was done.
 
     `feature` (KL, ADMM, EMA) is the method for activations, `weight` (MAX_ABS, ADMM) for weights; the operators named
-    in `skip` stay float; `batched` tells whether the model takes several samples at once. Raises `SourceError` for what
-    the tool can't do and `NativeFailure` when it fails or writes a model whose scales don't fit the data.
+    in `skip` stay float; of `options` the tool takes `timeout` and `batched`. Raises `SourceError` for what the tool
+    can't do and `NativeFailure` when it fails or writes a model whose scales don't fit the data.
     """
     recipe = f"mnnquant-{feature.lower()}" + ("-admm" if weight == "ADMM" else "")
     _refuse(model, recipe, feature, weight, skip)
-    feeds = _feeds(model, data, feature, batched)
+    feeds = _feeds(model, data, feature, options.batched)
     config = {
         "input_type": "sequence",
         "used_sample_num": len(feeds),
@@ -76,7 +76,7 @@ def quantize_offline(
         for number, feed in enumerate(feeds):
             _write(samples / f"{number:07d}", feed)
         try:
-            quantized = mnnquant(model.path, output, {**config, "path": f"{samples}/"}, timeout=timeout)
+            quantized = mnnquant(model.path, output, {**config, "path": f"{samples}/"}, timeout=options.timeout)
         except NativeFailure as error:
             if error.kind is not FailureKind.CRASHED:
                 raise

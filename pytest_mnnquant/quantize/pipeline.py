@@ -32,6 +32,7 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.params import BadParams, read_params
 from pytest_mnnquant.quantize.pipeline_child import KINDS
 from pytest_mnnquant.runtime.jobs import run_job, tail
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import SourceError, Spec, describe, parse_spec
 
 if TYPE_CHECKING:
@@ -67,16 +68,14 @@ def run_pipeline(
     data: Dataset,
     mode: str,
     outdir: Path,
-    *,
-    batched: bool = True,
+    options: RunOptions,
     exporter: str = "torchscript",
-    timeout: float,
 ) -> PipelineOutput:
     """Run the pipeline that `text` names (or `mnncompress`) on a model like `network`, which is not touched.
 
     Where `spec` names a callable the model is built by it again, and gets the weights of `network`; else (a fixture
     returned it) it is pickled. Raises `SourceError` for what the pipeline did wrong, `NativeFailure` when its process
-    crashed or had no end within `timeout` seconds.
+    crashed or had no end within `options.timeout` seconds.
     """
     import torch
 
@@ -100,7 +99,7 @@ def run_pipeline(
         result = run_job(
             "pipeline",
             folder,
-            timeout=timeout,
+            timeout=options.timeout,
             what=f"{text} in {mode} mode",
             who="the pipeline",
             program=_PROGRAM,
@@ -112,7 +111,7 @@ def run_pipeline(
             inputs=_save(data, folder),
             origin=data.origin,
             mode=mode,
-            batched=batched,
+            batched=options.batched,
             alone=data.alone,
             outdir=str(outdir),
             cwd=str(Path.cwd()),

@@ -40,8 +40,8 @@ def quantize_with_pipeline(job: Job, folder: Path) -> QuantizerOutput:
         job.data,
         job.mode or "eval",
         folder / "pipeline",
+        job.options,
         exporter=choices.exporter,
-        **job.limits,
     )
     base = source.model
     if made.onnx is not None:
@@ -73,7 +73,7 @@ def _record(job: Job, made: PipelineOutput, base: Model, data: Dataset) -> Recor
     if not _is_mnncompress(job):
         return record
     # mnncompress keeps no ranges of batches; those of the float model show whether the first decided its average.
-    seen = calibrate_runtime(base, int8_layers(base), data, **job.limits).batches
+    seen = calibrate_runtime(base, int8_layers(base), data, job.options).batches
     batches = {base.tensor_names[tensor]: rows for tensor, rows in seen.items()}
     return dataclasses.replace(record, observer=describe("average", None), batches=batches)
 

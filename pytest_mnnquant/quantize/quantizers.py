@@ -29,7 +29,13 @@ def quantize_with_mnnquant(job: Job, folder: Path) -> QuantizerOutput:
     modules = modules_to_skip(job)
     skip = tuple(op.name for op in model.convolutions if is_skipped(op, job.skip, modules.get(op.name, "")))
     arguments = quantize_offline(
-        model, job.data, folder / MODEL_NAME, feature=recipe.feature, weight=recipe.weight, skip=skip, **job.limits
+        model,
+        job.data,
+        folder / MODEL_NAME,
+        feature=recipe.feature,
+        weight=recipe.weight,
+        skip=skip,
+        options=job.options,
     )
     save_record(Record(recipe.name, arguments["samples"], BATCH), folder)
     return QuantizerOutput(modules=modules, arguments=arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from pytest_mnnquant.quantize.calibration import Range
 from pytest_mnnquant.quantize.observers import BINS, NEEDS_HISTOGRAM, Histogram, observed
 from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
 from pytest_mnnquant.runtime.inference import tensor_histograms, tensor_ranges
+from pytest_mnnquant.runtime.options import RunOptions
 
 if TYPE_CHECKING:
     import torch
@@ -47,10 +48,8 @@ def calibrate_runtime(
     model: Model,
     ops: tuple[Op, ...],
     data: Dataset,
+    options: RunOptions,
     recipe: Recipe = MINMAX,
-    *,
-    timeout: float,
-    batched: bool,
     only: set[int] | None = None,
 ) -> Calibrated:
     """Take the ranges of each operator's first input and output from MNN's own run of the float model.
@@ -58,8 +57,7 @@ def calibrate_runtime(
     Tensors of operators that did not run are missing. `only` names the tensors that are wanted; None: all.
     """
     names = [op.name for op in ops]
-    limits: Any = {"timeout": timeout, "batched": batched}
-    extremes = tensor_ranges(model, ops, data.inputs, **limits)
+    extremes = tensor_ranges(model, ops, data.inputs, options)
     places = {
         tensor: (number, side)
         for number, op in enumerate(ops)
@@ -72,7 +70,7 @@ def calibrate_runtime(
         bounds = np.zeros((len(names), 2, 2))
         for tensor, (number, side) in places.items():
             bounds[number, side] = _span(batches[tensor])
-        counts = tensor_histograms(model, ops, bounds, BINS, data.inputs, **limits)
+        counts = tensor_histograms(model, ops, bounds, BINS, data.inputs, options)
         for tensor, (number, side) in places.items():
             histograms[tensor] = Histogram(*_span(batches[tensor]), counts[number, side])
     return Calibrated(_observed(recipe, batches, histograms), batches)
@@ -86,9 +84,7 @@ def calibrate_torch(
     data: Dataset,
     mode: str,
     recipe: Recipe,
-    *,
-    timeout: float,
-    batched: bool,
+    options: RunOptions,
 ) -> Calibrated:
     """Run the calibration data through `network` in eval mode, or through a copy of it in train mode.
 
@@ -112,8 +108,7 @@ def calibrate_torch(
     ranges = _observed(recipe, batches, {tensor: shapes[value] for tensor, value in bound.items() if shapes})
     unbound = tuple(tensor for tensor in binding.values if tensor not in bound)
     if unbound:
-        limits: Any = {"timeout": timeout, "batched": batched}
-        rest = calibrate_runtime(model, ops, data, recipe, only=set(unbound), **limits)
+        rest = calibrate_runtime(model, ops, data, options, recipe, only=set(unbound))
         ranges, batches = ranges | rest.ranges, batches | rest.batches
     return Calibrated(
         ranges,

@@ -20,6 +20,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, by_name, compare
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, export_float
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import SourceError
 
 _PROOF: Final = "proof.json"
@@ -37,7 +38,7 @@ def export_again(network: Any, source: Prepared, data: Dataset, folder: Path, ch
     some = data.first(PROOF_SAMPLES)
     model = export_float(network, data, folder, choices.exporter, source.batched, name, timeout)
     expected = pytorch.outputs(network, some, name)
-    ran = run(model, some.inputs, timeout=timeout, batched=source.batched)
+    ran = run(model, some.inputs, RunOptions(timeout, batched=source.batched))
     try:
         wanted = by_name(model, expected)
         proof = compare(wanted, ran.outputs)

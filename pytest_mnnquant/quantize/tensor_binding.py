@@ -19,6 +19,7 @@ from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.torch_ranges import Exits, module_exits
 from pytest_mnnquant.quantize.torch_watch import Value
 from pytest_mnnquant.runtime.inference import tensor_values
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import as_tensors, quiet
 
 _PROBE_SAMPLES: Final = 4
@@ -81,10 +82,10 @@ class Binding:
 
 
 def bind_tensors(
-    network: torch.nn.Module, model: Model, ops: tuple[Op, ...], data: Dataset, *, timeout: float, batched: bool
+    network: torch.nn.Module, model: Model, ops: tuple[Op, ...], data: Dataset, options: RunOptions
 ) -> Binding:
     """Find the PyTorch value of each operator's first input and output. `network` must be in eval mode."""
-    probe = data.head(_PROBE_SAMPLES if batched else 1)
+    probe = data.head(_PROBE_SAMPLES if options.batched else 1)
     known: list[tuple[Value, Moments]] = []
 
     def remember(value: Value, tensor: torch.Tensor) -> None:
@@ -93,7 +94,7 @@ def bind_tensors(
 
     with quiet():
         exits = module_exits(network, as_tensors(probe, network), remember)
-    traced = tensor_values(model, ops, probe, timeout=timeout, batched=batched)
+    traced = tensor_values(model, ops, probe, options)
     values: dict[int, Value | None] = {}
     modules: dict[str, str] = {}
     for op in ops:

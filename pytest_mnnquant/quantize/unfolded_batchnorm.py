@@ -19,6 +19,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.tensor_binding import Moments, moments_of
 from pytest_mnnquant.quantize.torch_watch import Value, watched
 from pytest_mnnquant.runtime.inference import tensor_values
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import as_tensors, quiet
 
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
@@ -42,15 +43,13 @@ class MultiplyAdd(torch.nn.Module):
         return x * factor.reshape(shape) + offset.reshape(shape)
 
 
-def find_unfolded(
-    network: torch.nn.Module, model: Model, data: Dataset, *, timeout: float, batched: bool
-) -> frozenset[str]:
+def find_unfolded(network: torch.nn.Module, model: Model, data: Dataset, options: RunOptions) -> frozenset[str]:
     """The names of the BatchNorm modules that became `Scale` operators in the float `.mnn`: those with equal values."""
     scales = [op for op in model.ops if op.kind == "Scale" and not op.subgraph]
     norms = {name: module for name, module in network.named_modules() if isinstance(module, _NORMS)}
     if not scales or not norms:
         return frozenset()
-    probe = data.head(_PROBE_SAMPLES if batched else 1)
+    probe = data.head(_PROBE_SAMPLES if options.batched else 1)
     known: list[tuple[str, Moments]] = []
 
     def remember(value: Value, tensor: torch.Tensor) -> None:
@@ -61,7 +60,7 @@ def find_unfolded(
 
     with quiet(), watched(network, remember) as run:
         run(*as_tensors(probe, network))
-    traced = tensor_values(model, scales, probe, timeout=timeout, batched=batched)
+    traced = tensor_values(model, scales, probe, options)
     outputs: list[npt.NDArray[np.float32] | None] = [traced[op.name][1] for op in scales]
     wanted = [found for output in outputs if output is not None and (found := moments_of(output)) is not None]
     return frozenset(name for name, found in known if any(found.matches(other) for other in wanted))

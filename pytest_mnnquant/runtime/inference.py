@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +14,10 @@ import numpy.typing as npt
 
 from pytest_mnnquant.measurements.run import Losses, Run, TracedOp
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
-from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
+from pytest_mnnquant.runtime.options import RunOptions
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-#: What runs the job of a folder: `run_job`, which does so here, or a target's own way of doing so elsewhere.
-Send = Callable[..., dict[str, Any]]
 BATCH: Final = 32
 _KINDS: Final = {"float": np.float32, "int32": np.int32, "int64": np.int32, "uint8": np.uint8, "int8": np.int8}
 
@@ -35,58 +34,43 @@ class Grid:
 Sided = tuple[Grid | None, Grid | None]
 
 
-def run(
-    model: Model,
-    inputs: Arrays,
-    *,
-    timeout: float,
-    batched: bool = True,
-    memory: int = 0,
-    threads: int = 1,
-    send: Send = run_job,
-) -> Run:
-    """Run all samples (first axis). `batched=False` feeds them one by one, for models with a fixed batch of 1.
-
-    Raises `NativeFailure` when MNN crashes, fails or returns nothing.
-    """
-    with Job(model, inputs, send) as job:
+def run(model: Model, inputs: Arrays, options: RunOptions) -> Run:
+    """Run all samples (first axis). Raises `NativeFailure` when MNN crashes, fails or returns nothing."""
+    with Job(model, inputs, options) as job:
         result = job.run(
             "run",
             what=f"running {model.path.name}",
-            timeout=timeout,
             model=str(model.path.resolve()),
-            batch=BATCH if batched else 1,
+            batch=job.batch,
             engine="module" if model.has_subgraphs else "session",
             outputs=list(model.output_names),
-            memory=memory,
-            threads=threads,
+            memory=options.memory_mode,
+            threads=options.threads,
         )
         outputs = {name: job.array(f"output{number}") for number, name in enumerate(result["outputs"])}
     if not outputs:
         raise NativeFailure(FailureKind.BAD_OUTPUT, f"running {model.path.name}: MNN returned no output")
     trace = None if result["trace"] is None else tuple(traced(name, kind) for name, kind in result["trace"])
-    return Run(outputs, trace, result["memory_mb"], batched)
+    return Run(outputs, trace, result["memory_mb"], options.batched)
 
 
 def tensor_values(
-    model: Model, ops: Sequence[Op], inputs: Arrays, *, timeout: float, batched: bool = True
+    model: Model, ops: Sequence[Op], inputs: Arrays, options: RunOptions
 ) -> dict[str, tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]]:
     """{operator: (its first input, its first output)} on one batch of inputs, flattened in NCHW order."""
-    size = BATCH if batched else 1
-    with Job(model, {name: array[:size] for name, array in inputs.items()}) as job:
-        job.watch("observe", f"tracing {model.path.name}", model, ops, batched, timeout, probe=True)
+    size = batch_size(options)
+    with Job(model, {name: array[:size] for name, array in inputs.items()}, options) as job:
+        job.watch("observe", f"tracing {model.path.name}", ops, probe=True)
         return {
             op.name: (job.array_or_none(f"tensor{number}_0"), job.array_or_none(f"tensor{number}_1"))
             for number, op in enumerate(ops)
         }
 
 
-def tensor_ranges(
-    model: Model, ops: Sequence[Op], inputs: Arrays, *, timeout: float, batched: bool = True
-) -> npt.NDArray[np.float64]:
+def tensor_ranges(model: Model, ops: Sequence[Op], inputs: Arrays, options: RunOptions) -> npt.NDArray[np.float64]:
     """Smallest and largest value in each batch, shape [batches, operators, input or output, min or max]."""
-    with Job(model, inputs) as job:
-        job.watch("observe", f"calibrating {model.path.name}", model, ops, batched, timeout)
+    with Job(model, inputs, options) as job:
+        job.watch("observe", f"calibrating {model.path.name}", ops)
         return np.load(job.folder / "ranges.npy")  # type: ignore[no-any-return]
 
 
@@ -96,30 +80,28 @@ def tensor_histograms(
     bounds: npt.NDArray[np.float64],
     bins: int,
     inputs: Arrays,
-    *,
-    timeout: float,
-    batched: bool = True,
+    options: RunOptions,
 ) -> npt.NDArray[np.float64]:
     """How often values fell in equal bins, shape [operators, input or output, bins]; `bounds` ends in [low or high]."""
-    with Job(model, inputs) as job:
+    with Job(model, inputs, options) as job:
         np.save(job.folder / "bounds.npy", bounds)
-        more = {"bounds": str(job.folder / "bounds.npy"), "bins": bins}
-        job.watch("histograms", f"calibrating {model.path.name}", model, ops, batched, timeout, **more)
+        path = str(job.folder / "bounds.npy")
+        job.watch("histograms", f"calibrating {model.path.name}", ops, bounds=path, bins=bins)
         return np.load(job.folder / "histograms.npy")  # type: ignore[no-any-return]
 
 
 def code_losses(
-    model: Model, ops: Sequence[Op], grids: Sequence[Sided], inputs: Arrays, *, timeout: float, batched: bool = True
+    model: Model, ops: Sequence[Op], grids: Sequence[Sided], inputs: Arrays, options: RunOptions
 ) -> tuple[tuple[Losses | None, Losses | None], ...]:
     """What quantizing (its input, its output) would lose of each operator's values.
 
     None where there is no grid, where the tensor never appeared in the run, and where its values are not finite.
     """
     plain = [[dataclasses.astuple(grid) if grid else (0.0, 0.0, 0.0) for grid in sides] for sides in grids]
-    with Job(model, inputs) as job:
+    with Job(model, inputs, options) as job:
         np.save(job.folder / "grids.npy", np.array(plain, np.float64).reshape(len(ops), 2, 3))
         path = str(job.folder / "grids.npy")
-        job.watch("losses", f"observing {model.path.name}", model, ops, batched, timeout, grids=path)
+        job.watch("losses", f"observing {model.path.name}", ops, grids=path)
         found = np.load(job.folder / "losses.npy")
     return tuple((_losses(first), _losses(second)) for first, second in found)
 
@@ -133,10 +115,12 @@ def _losses(figures: npt.NDArray[np.float64]) -> Losses | None:
 
 
 class Job:
-    """A temporary folder with the inputs of a job, as files that the child maps; `send` has it run."""
+    """A temporary folder with the inputs of a model, as files that the child maps."""
 
-    def __init__(self, model: Model, inputs: Arrays, send: Send = run_job) -> None:
-        self._send = send
+    def __init__(self, model: Model, inputs: Arrays, options: RunOptions) -> None:
+        self._model = model
+        self._options = options
+        self.batch = batch_size(options)
         given = _by_name(model, inputs)
         self._inputs = {spec.name: _as_input(spec, given) for spec in model.inputs}
         self._temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
@@ -153,20 +137,18 @@ class Job:
     def run(self, task: str, **job: Any) -> dict[str, Any]:
         """Run a task of the runner (or of another `program`) on these inputs; raises `NativeFailure`."""
         files = {name: str(self.folder / f"input{number}.npy") for number, name in enumerate(self._inputs)}
-        return self._send(task, self.folder, inputs=files, **job)
+        job.setdefault("timeout", self._options.timeout)
+        return self._options.send(task, self.folder, inputs=files, **job)
 
-    def watch(
-        self, task: str, what: str, model: Model, ops: Sequence[Op], batched: bool, timeout: float, **job: Any
-    ) -> None:
+    def watch(self, task: str, what: str, ops: Sequence[Op], **job: Any) -> None:
         """Run a task that looks at the tensors of operators."""
-        names = model.tensor_names
+        names = self._model.tensor_names
         self.run(
             task,
             what=what,
-            timeout=timeout,
-            model=str(model.path.resolve()),
-            batch=BATCH if batched else 1,
-            engine="module" if model.has_subgraphs else "session",
+            model=str(self._model.path.resolve()),
+            batch=self.batch,
+            engine="module" if self._model.has_subgraphs else "session",
             ops=[[op.name, names[op.inputs[0]], names[op.outputs[0]]] for op in ops],
             **job,
         )
@@ -178,6 +160,11 @@ class Job:
     def array_or_none(self, name: str) -> npt.NDArray[np.float32] | None:
         """An array that the task may have left."""
         return self.array(name) if (self.folder / f"{name}.npy").exists() else None
+
+
+def batch_size(options: RunOptions) -> int:
+    """How many samples are fed at once."""
+    return BATCH if options.batched else 1
 
 
 def renamed(reference: Model, model: Model) -> dict[str, str]:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from pytest_mnnquant.measurements.layer_errors import LayerErrors
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.quants import write_with_quants
-from pytest_mnnquant.runtime.inference import BATCH, Arrays, Job, renamed
+from pytest_mnnquant.runtime.inference import Arrays, Job, renamed
+from pytest_mnnquant.runtime.options import RunOptions
 
 _PROGRAM: Final = Path(__file__).parent / "programs/layerwise.py"
 # Bytes of what operators take and give: held at once, and looked at in all.
@@ -44,9 +45,7 @@ def layer_errors(
     variant: Model,
     layers: Sequence[tuple[Op, Op]],
     inputs: Arrays,
-    *,
-    timeout: float,
-    batched: bool,
+    options: RunOptions,
     alone: int,
 ) -> LayerRun:
     """Run `base` and `variant` on the samples, layer by layer; `layers` pairs the layers of both.
@@ -54,16 +53,15 @@ def layer_errors(
     Of a large model fewer samples are taken. The `alone` worst layers are quantized alone too. Raises `NativeFailure`;
     models with While or If bodies can't be looked into.
     """
-    with tempfile.TemporaryDirectory(prefix="mnnquant-") as name, Job(base, inputs) as job:
+    with tempfile.TemporaryDirectory(prefix="mnnquant-") as name, Job(base, inputs, options) as job:
         weights = Path(name) / "weights.mnn"
         write_with_quants(variant, {}, weights)
         found = job.run(
             "layers",
             what=f"comparing {variant.path.name} with the float model",
-            timeout=timeout,
             program=_PROGRAM,
             # As it is judged: MNN's kernels treat a NaN otherwise in batches of other sizes.
-            batch=BATCH if batched else 1,
+            batch=job.batch,
             held=_HELD,
             work=_WORK,
             fewest=_FEWEST,

@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.runtime.inference import BATCH, Arrays
+from pytest_mnnquant.runtime.inference import Arrays, batch_size
 from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.options import RunOptions
 
 _PROGRAM: Final = Path(__file__).parent / "programs/onnx_runner.py"
 
@@ -21,10 +22,10 @@ def has_onnxruntime() -> bool:
     return importlib.util.find_spec("onnxruntime") is not None
 
 
-def run_onnx(path: Path, inputs: Arrays, *, timeout: float, batched: bool = True) -> dict[str, npt.NDArray[Any]]:
-    """Outputs by name, samples on the first axis. `batched=False` feeds the samples one by one.
+def run_onnx(path: Path, inputs: Arrays, options: RunOptions) -> dict[str, npt.NDArray[Any]]:
+    """Outputs by name, samples on the first axis; onnxruntime takes one thread, and has no memory modes.
 
-    Raises `NativeFailure` when onnxruntime can't read or run the model, crashes or takes longer than `timeout` seconds.
+    Raises `NativeFailure` when onnxruntime can't read or run the model, crashes or takes too long.
     """
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
         folder, files = Path(name), {}
@@ -34,12 +35,12 @@ def run_onnx(path: Path, inputs: Arrays, *, timeout: float, batched: bool = True
         result = run_job(
             "onnx",
             folder,
-            timeout=timeout,
+            timeout=options.timeout,
             what=f"running {path.name}",
             who="onnxruntime",
             program=_PROGRAM,
             model=str(path.resolve()),
             inputs=files,
-            batch=BATCH if batched else 1,
+            batch=batch_size(options),
         )
         return {output: np.load(folder / f"output{number}.npy") for number, output in enumerate(result["outputs"])}

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from pytest_mnnquant.measurements.operators import Operators, Ran, Values, Which
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.runtime.inference import Arrays, Job, Send
+from pytest_mnnquant.runtime.inference import Arrays, Job
+from pytest_mnnquant.runtime.options import RunOptions
 
 #: Why operators can't be looked at in some models.
 LOOPS: Final = "MNN's op trace does not reach into models with loops"
@@ -21,38 +22,36 @@ _NONE: Final = Which("", "", -1)
 
 
 def operators_here(
-    model: Model, inputs: Arrays, order: Sequence[int], *, timeout: float, held: float, memory: int = 0
+    model: Model, inputs: Arrays, order: Sequence[int], options: RunOptions, *, held: float
 ) -> tuple[Operators, list[int]]:
     """What the operators of a model make here, run on all inputs as one batch, and the samples that this is.
 
     Those are the first in `order` whose values take no more than `held` bytes. Raises `NativeFailure`.
     """
-    with Job(model, inputs) as job:
+    with Job(model, inputs, options) as job:
         how = {"order": [int(sample) for sample in order], "held": held}
-        result = job.run("operators", **_job(model, inputs, timeout, memory), **how)
+        result = job.run("operators", **_job(model, inputs, options), **how)
         return _ran(job, result), result["samples"]
 
 
-def operators_elsewhere(
-    model: Model, inputs: Arrays, here: Operators, *, timeout: float, send: Send, memory: int = 0
-) -> Operators:
+def operators_elsewhere(model: Model, inputs: Arrays, here: Operators, options: RunOptions) -> Operators:
     """What the operators make elsewhere of what reached them here. Raises `NativeFailure`."""
-    with Job(model, inputs, send) as job:
+    with Job(model, inputs, options) as job:
         given = _saved(job, [ran.reached for ran in here.values()])
-        result = job.run("operators", **_job(model, inputs, timeout, memory), given=given, operators=list(here))
+        result = job.run("operators", **_job(model, inputs, options), given=given, operators=list(here))
         return _ran(job, result)
 
 
 def carried_on(
-    model: Model, inputs: Arrays, made: Mapping[Which, Values], *, timeout: float, memory: int = 0
+    model: Model, inputs: Arrays, made: Mapping[Which, Values], options: RunOptions
 ) -> tuple[Outputs, dict[Which, Outputs]]:
     """A network's outputs here: as they are, and when one operator alone makes what it made elsewhere, for each given.
 
     Raises `NativeFailure`.
     """
-    with Job(model, inputs) as job:
+    with Job(model, inputs, options) as job:
         given = _saved(job, [(), *made.values()])
-        result = job.run("carry", **_job(model, inputs, timeout, memory), given=given, operators=[_NONE, *made])
+        result = job.run("carry", **_job(model, inputs, options), given=given, operators=[_NONE, *made])
         with np.load(job.folder / "outputs.npz") as file:
             plain, *others = (
                 {name: file[f"{place}.{number}"] for number, name in enumerate(result["outputs"])}
@@ -61,9 +60,9 @@ def carried_on(
         return plain, dict(zip(made, others, strict=True))
 
 
-def _job(model: Model, inputs: Arrays, timeout: float, memory: int) -> dict[str, Any]:
+def _job(model: Model, inputs: Arrays, options: RunOptions) -> dict[str, Any]:
     what, samples = f"looking at the operators of {model.path.name}", len(next(iter(inputs.values())))
-    how = {"what": what, "timeout": timeout, "memory": memory}
+    how = {"what": what, "memory": options.memory_mode}
     return {"model": str(model.path.resolve()), "batch": samples, **how}
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from pytest_mnnquant.measurements.timing import MEMORY_MODES, PRECISIONS, MemoryUse, OpTime, PairedTimes, TimingSettings
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.host import host_facts, host_told
-from pytest_mnnquant.runtime.inference import Arrays, Job, Send, renamed, traced
+from pytest_mnnquant.runtime.inference import Arrays, Job, renamed, traced
 from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.options import RunOptions, Send
 
 _PROGRAM: Final = Path(__file__).parent / "programs/timer.py"
 
@@ -29,11 +30,10 @@ def paired_times(
 ) -> PairedTimes:
     """Time both models side by side in one process, interleaved. Raises `NativeFailure`."""
     how = settings or TimingSettings()
-    with Job(reference, _repeated(inputs, how.batch), send) as job:
+    with Job(reference, _repeated(inputs, how.batch), RunOptions(timeout + how.budget, send=send)) as job:
         result = job.run(
             "paired",
             what=f"timing {candidate.path.name}",
-            timeout=timeout + how.budget,
             program=_PROGRAM,
             models=[str(reference.path.resolve()), str(candidate.path.resolve())],
             names=[renamed(reference, model) for model in (reference, candidate)],
@@ -48,13 +48,11 @@ def paired_times(
     return PairedTimes(first, second, result["loops"], tuple(result["starts"]), how, host)
 
 
-def memory_use(
-    model: Model, inputs: Arrays, *, timeout: float, threads: int = 1, send: Send = run_job
-) -> Mapping[int, MemoryUse]:
+def memory_use(model: Model, inputs: Arrays, options: RunOptions) -> Mapping[int, MemoryUse]:
     """What a model holds in each of `MEMORY_MODES`, to be loaded and run on one sample. Raises `NativeFailure`."""
     what = f"measuring the memory of {model.path.name}"
-    how = {"threads": threads, "modes": list(MEMORY_MODES)}
-    result = _alone("memory", what, model, _repeated(inputs, 1), timeout, send, **how)
+    how = {"threads": options.threads, "modes": list(MEMORY_MODES)}
+    result = _alone("memory", what, model, _repeated(inputs, 1), options, **how)
     return {int(mode): MemoryUse(**figures) for mode, figures in result["modes"].items()}
 
 
@@ -64,7 +62,8 @@ def op_times(
     """What each operator takes, in the order in which they run. Raises `NativeFailure`."""
     what = f"timing the operators of {model.path.name}"
     how = {"memory": settings.memory_mode, "precision": PRECISIONS[settings.precision], "threads": settings.threads}
-    result = _alone("profile", what, model, _repeated(inputs, settings.batch), timeout, send, runs=30, **how)
+    options = RunOptions(timeout, send=send)
+    result = _alone("profile", what, model, _repeated(inputs, settings.batch), options, runs=30, **how)
     found = ((traced(name, kind), seconds) for name, kind, seconds in result["ops"])
     return tuple(OpTime(op.name, op.kind, seconds, op.int8) for op, seconds in found)
 
@@ -74,8 +73,8 @@ def _repeated(inputs: Arrays, batch: int) -> Arrays:
     return {name: np.repeat(array[:1], batch, axis=0) for name, array in inputs.items()}
 
 
-def _alone(task: str, what: str, model: Model, batch: Arrays, timeout: float, send: Send, **job: Any) -> dict[str, Any]:
+def _alone(task: str, what: str, model: Model, batch: Arrays, options: RunOptions, **job: Any) -> dict[str, Any]:
     """A task of the timer on one model and one batch."""
     path, size = str(model.path.resolve()), len(next(iter(batch.values())))
-    with Job(model, batch, send) as child:
-        return child.run(task, what=what, timeout=timeout, program=_PROGRAM, model=path, batch=size, **job)
+    with Job(model, batch, options) as child:
+        return child.run(task, what=what, program=_PROGRAM, model=path, batch=size, **job)

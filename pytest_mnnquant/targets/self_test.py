@@ -12,6 +12,7 @@ import numpy as np
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import FailureKind, run_job
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.targets.target import NO_TIME, NO_TRACE, UNSAID, Target, TargetFailure
 
 
@@ -21,7 +22,7 @@ def checked(target: Target, timeout: float) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
         run_job("example", Path(name), timeout=timeout, what="making a model of one operator")
         started = time.monotonic()
-        ran = run(read_model(Path(name) / "example.mnn"), {"x": values}, timeout=timeout, send=target.send)
+        ran = run(read_model(Path(name) / "example.mnn"), {"x": values}, RunOptions(timeout, send=target.send))
     took = time.monotonic() - started
     if not np.array_equal(ran.outputs["y"], 2 * values):
         told = f"{target.name}: a model of one operator gives a wrong output there"

@@ -12,8 +12,8 @@ from typing import Any, Final
 from pytest_mnnquant.findings.check_metrics import TargetFacts
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.runtime.host import host_told
-from pytest_mnnquant.runtime.inference import Send
 from pytest_mnnquant.runtime.jobs import RUNNER, FailureKind, NativeFailure, Ready, run_job, tail
+from pytest_mnnquant.runtime.options import Send
 from pytest_mnnquant.runtime.programs.runner import sha256  # Both ends of the protocol hash alike.
 
 HOST: Final = "host"

@@ -18,6 +18,7 @@ from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from tests.cli.conftest import Net, Result, by_hand, without_uuid, write_sample
 from tests.conftest import TIMEOUT
 from tests.workshop import Workshop
@@ -61,7 +62,7 @@ def together(commands: list[list[object]], folder: Path) -> list[str]:
 
 
 def outputs(path: Path, inputs: dict[str, Floats]) -> dict[str, Floats]:
-    return run(read_model(path), inputs, timeout=TIMEOUT).outputs
+    return run(read_model(path), inputs, RunOptions(TIMEOUT)).outputs
 
 
 def wide(workshop: Workshop, seed: int, inputs: dict[str, Floats]) -> Path:

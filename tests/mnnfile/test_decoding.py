@@ -12,6 +12,7 @@ from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import TIMEOUT
 from tests.smallnets import Floats, OneLayer, one_layer
 from tests.workshop import Workshop
@@ -26,7 +27,7 @@ BLOCKS = ("--weightQuantBlock", "32")
 
 def computed(layer: OneLayer, model: Model) -> Floats:
     """The weights as MNN uses them."""
-    (outputs,) = run(model, {"input": layer.identity}, timeout=TIMEOUT).outputs.values()
+    (outputs,) = run(model, {"input": layer.identity}, RunOptions(TIMEOUT)).outputs.values()
     return layer.as_stored(outputs)
 
 

@@ -17,6 +17,7 @@ from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import TIMEOUT
 from tests.smallnets import Floats, OneLayer, one_layer
 from tests.workshop import Workshop
@@ -35,7 +36,7 @@ def bits(number: int) -> tuple[str, str]:
 
 def computed(layer: OneLayer, model: Model) -> Floats:
     """The weights as MNN uses them."""
-    (outputs,) = run(model, {"input": layer.identity}, timeout=TIMEOUT).outputs.values()
+    (outputs,) = run(model, {"input": layer.identity}, RunOptions(TIMEOUT)).outputs.values()
     return layer.as_stored(outputs)
 
 
@@ -87,7 +88,7 @@ def test_native_grouped_convolutions_are_decoded(workshop: Workshop) -> None:
     )
     (op,) = model.layers
     assert (op.shape, op.group, op.weight_count) == ((8, 16, 3, 3), 2, 8 * 72)
-    (outputs,) = run(model, {"input": identity}, timeout=TIMEOUT).outputs.values()
+    (outputs,) = run(model, {"input": identity}, RunOptions(TIMEOUT)).outputs.values()
     np.testing.assert_allclose(model.decoded(op), outputs.reshape(72, 8).T, rtol=0, atol=ROUNDING)
 
 
@@ -97,7 +98,7 @@ def test_layers_of_more_than_65535_columns_have_a_header_of_their_own(workshop: 
     for flags in (bits(4), (*bits(8), EXTERNAL)):
         model = workshop.quantized(workshop.floats(nn.Sequential(layer).eval(), {"input": inputs}), *flags)
         (op,) = model.layers
-        (outputs,) = run(model, {"input": inputs}, timeout=TIMEOUT).outputs.values()
+        (outputs,) = run(model, {"input": inputs}, RunOptions(TIMEOUT)).outputs.values()
         assert op.weights[0].intact, flags
         np.testing.assert_allclose(inputs @ model.decoded(op).T, outputs, rtol=0, atol=1e-4)
 
@@ -123,7 +124,7 @@ def test_files_of_older_wheels_decode_to_what_those_wheels_computed(name: str) -
 def test_files_of_older_wheels_run_in_this_one_with_the_weights_that_are_read(name: str) -> None:
     model = read_model(DATA / f"{name}.mnn")
     identity = np.eye(72, dtype=np.float32).reshape(-1, 8, 3, 3)
-    (outputs,) = run(model, {"input": identity}, timeout=TIMEOUT).outputs.values()
+    (outputs,) = run(model, {"input": identity}, RunOptions(TIMEOUT)).outputs.values()
     (op,) = model.layers
     np.testing.assert_allclose(model.decoded(op), outputs.reshape(72, -1).T, rtol=0, atol=ROUNDING)
 
@@ -174,7 +175,7 @@ def test_forms_that_no_wheel_at_hand_writes_are_read_as_mnn_reads_them(edit: str
     converter("-f", "JSON", "--modelFile", str(text), "--MNNModel", str(target))
     model = read_model(target)
     identity = np.eye(72, dtype=np.float32).reshape(-1, 8, 3, 3)
-    (outputs,) = run(model, {"input": identity}, timeout=TIMEOUT).outputs.values()
+    (outputs,) = run(model, {"input": identity}, RunOptions(TIMEOUT)).outputs.values()
     (op,) = model.layers
     assert op.weights[0].intact
     np.testing.assert_allclose(model.decoded(op), outputs.reshape(72, -1).T, rtol=0, atol=ROUNDING)

@@ -18,6 +18,7 @@ from pytest_mnnquant.mnnfile.pooling import is_max_pool, write_exact_copy
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.runtime.inference import run, tensor_values
+from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import TIMEOUT
 from tests.workshop import Workshop
 
@@ -69,9 +70,9 @@ def codes(values: npt.NDArray[np.float32], pooled: Range) -> npt.NDArray[np.int6
 
 def pooled_codes(model: Model, pooled: Range) -> npt.NDArray[np.int64]:
     """The integer reference: maxima over windows of the codes that MNN's first convolution gave."""
-    before, _ = tensor_values(model, [op for op in model.ops if op.name == pool_of(model)], inputs(), timeout=TIMEOUT)[
-        pool_of(model)
-    ]
+    before, _ = tensor_values(
+        model, [op for op in model.ops if op.name == pool_of(model)], inputs(), RunOptions(TIMEOUT)
+    )[pool_of(model)]
     assert before is not None
     found: npt.NDArray[np.int64] = codes(before, pooled).reshape(4, 8, 4, 2, 4, 2).max((3, 5))
     return found
@@ -81,7 +82,7 @@ def pooled_codes(model: Model, pooled: Range) -> npt.NDArray[np.int64]:
 def test_the_copy_computes_the_integer_reference(int8: Callable[..., Model], pooled: Range, tmp_path: Path) -> None:
     model = int8(pooled)
     assert write_exact_copy(model, {pool_of(model)}, tmp_path / "copy.mnn") == (pool_of(model),)
-    outputs = run(read_model(tmp_path / "copy.mnn"), inputs(), timeout=TIMEOUT).outputs["output"]
+    outputs = run(read_model(tmp_path / "copy.mnn"), inputs(), RunOptions(TIMEOUT)).outputs["output"]
     np.testing.assert_array_equal(codes(outputs, pooled), pooled_codes(model, pooled))
 
 
@@ -90,7 +91,7 @@ def test_the_copy_computes_the_integer_reference(int8: Callable[..., Model], poo
 def test_the_model_itself_pools_wrongly_on_x86(int8: Callable[..., Model], pooled: Range) -> None:
     """Should this fail one day, MNN has mended its kernel and the copy has become needless."""
     model = int8(pooled)
-    ran = run(model, inputs(), timeout=TIMEOUT)
+    ran = run(model, inputs(), RunOptions(TIMEOUT))
     assert ("Pooling", True) in [(op.kind, op.int8) for op in ran.trace or ()]
     wrong = codes(ran.outputs["output"], pooled)
     right = pooled_codes(model, pooled)

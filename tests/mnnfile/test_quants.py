@@ -11,6 +11,7 @@ from pytest_mnnquant.metrics.agreement import sqnr_db
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.quants import write_with_quants
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import TIMEOUT
 from tests.workshop import Workshop
 
@@ -25,7 +26,7 @@ def test_without_quantized_tensors_stored_weights_are_computed_with_in_float(
     copy = read_model(tmp_path / "weights.mnn")
     assert copy.tensor_quants == {}
     inputs = data.head(16)
-    exact, whole, weights = (run(one, inputs, timeout=TIMEOUT) for one in (variant.base, variant.model, copy))
+    exact, whole, weights = (run(one, inputs, RunOptions(TIMEOUT)) for one in (variant.base, variant.model, copy))
     assert sum(op.int8 for op in whole.trace or ()) > 20
     assert sum(op.int8 for op in weights.trace or ()) == 0
     reference = exact.outputs["output"]
@@ -44,6 +45,6 @@ def test_quantized_tensors_are_written_as_they_are_read(workshop: Workshop, tmp_
 def test_a_model_that_describes_no_tensor_stays_as_it_is(workshop: Workshop, tmp_path: Path) -> None:
     model = workshop.variant("digits_cnn", "w8").model
     write_with_quants(model, {}, tmp_path / "copy.mnn")
-    first, second = (run(one, {"x": np.ones((2, 1, 16, 16), np.float32)}, timeout=TIMEOUT) for one in
+    first, second = (run(one, {"x": np.ones((2, 1, 16, 16), np.float32)}, RunOptions(TIMEOUT)) for one in
                      (model, read_model(tmp_path / "copy.mnn")))  # fmt: skip
     assert np.array_equal(first.outputs["output"], second.outputs["output"])

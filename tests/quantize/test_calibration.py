@@ -15,6 +15,7 @@ from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.mnn_support import int8_layers
+from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import TIMEOUT
 from tests.workshop import Workshop
 
@@ -94,12 +95,14 @@ def test_ranges_of_mnns_own_run_are_those_of_the_data(digits: Prepared) -> None:
     data = digits.calibration
     assert data is not None
     first, *_, last = digits.model.layers
-    found = calibrate_runtime(digits.model, digits.model.layers, data, timeout=TIMEOUT, batched=True).ranges
+    found = calibrate_runtime(digits.model, digits.model.layers, data, RunOptions(TIMEOUT, batched=True)).ranges
     assert set(found) == {tensor for op in digits.model.layers for tensor in (op.inputs[0], op.outputs[0])}
     assert found[first.inputs[0]] == Range(float(data.inputs["x"].min()), float(data.inputs["x"].max()))
     assert found[first.outputs[0]].low == 0
     assert found[last.outputs[0]].low < 0 < found[last.outputs[0]].high
-    only = calibrate_runtime(digits.model, (first,), data, timeout=TIMEOUT, batched=True, only={first.inputs[0]}).ranges
+    only = calibrate_runtime(
+        digits.model, (first,), data, RunOptions(TIMEOUT, batched=True), only={first.inputs[0]}
+    ).ranges
     assert only == {first.inputs[0]: found[first.inputs[0]]}
 
 

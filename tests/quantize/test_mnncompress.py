@@ -24,6 +24,7 @@ from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.pipeline import MNNCOMPRESS, PipelineOutput, run_pipeline
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import SourceError, Spec
 from tests.conftest import TIMEOUT
 from tests.workshop import Workshop
@@ -56,8 +57,8 @@ def ship(source: Prepared, folder: Path, mode: str = "eval", exporter: str = "to
         source.calibration,
         mode,
         folder,
+        RunOptions(TIMEOUT),
         exporter=exporter,
-        timeout=TIMEOUT,
     )
     assert made.onnx is not None
     assert made.params is not None
@@ -88,7 +89,7 @@ def test_a_linear_before_a_relu_stays_float_and_the_repaired_params_quantize_it(
     assert digits.evaluation is not None
     inputs = digits.evaluation.head(200)
     expected, found = (
-        run(model, inputs, timeout=TIMEOUT).outputs["output"].reshape(200, -1)
+        run(model, inputs, RunOptions(TIMEOUT)).outputs["output"].reshape(200, -1)
         for model in (digits.model, shipped.repaired)
     )
     assert (expected.argmax(1) == found.argmax(1)).mean() > 0.95
@@ -133,7 +134,7 @@ def test_layers_it_does_not_know_stay_missing_with_several_inputs_and_a_fixed_ba
     inputs = {"image": random.normal(size=(40, 2, 8, 8)), "extra": random.normal(size=(40, 5))}
     data = Dataset({name: array.astype(np.float32) for name, array in inputs.items()})
     spec, network = Spec("net", "net"), Odd().eval()
-    made = run_pipeline(MNNCOMPRESS, ROOT, spec, network, data, "eval", tmp_path, batched=False, timeout=TIMEOUT)
+    made = run_pipeline(MNNCOMPRESS, ROOT, spec, network, data, "eval", tmp_path, RunOptions(TIMEOUT, batched=False))
     assert made.onnx is not None
     assert made.params is not None
     model = convert(made.onnx, tmp_path / "float.mnn", timeout=TIMEOUT)
@@ -164,7 +165,7 @@ def watched(digits: Prepared, tmp_path_factory: pytest.TempPathFactory) -> dict[
         patch.setenv("PIPELINES", ",".join(f"{name}:eval" for name in names))
         text = f"mnncompress_users.py:{names[0]}"
         with pytest.raises(SourceError, match=r"see results.json"):
-            run_pipeline(text, ROOT, digits.spec, digits.network, data, "eval", folder, timeout=TIMEOUT)
+            run_pipeline(text, ROOT, digits.spec, digits.network, data, "eval", folder, RunOptions(TIMEOUT))
     results = json.loads((folder / "results.json").read_text())
     assert {name: result["raised"] for name, result in results.items() if "raised" in result} == {}
     assert all((folder / name / "params.bin").exists() for name in names)
@@ -220,7 +221,7 @@ def test_a_model_that_torch_fx_cannot_trace_is_told(tmp_path: Path) -> None:
         r"^mnncompress: it can't trace and rewrite the model with torch.fx: TraceError: .*; recipe int8 does neither$"
     )
     with pytest.raises(SourceError, match=told):
-        run_pipeline(MNNCOMPRESS, ROOT, Spec("n", "n"), Branching(), data, "eval", tmp_path, timeout=TIMEOUT)
+        run_pipeline(MNNCOMPRESS, ROOT, Spec("n", "n"), Branching(), data, "eval", tmp_path, RunOptions(TIMEOUT))
 
 
 @pytest.mark.parametrize(
@@ -287,4 +288,4 @@ def test_a_blank_batch_is_named_as_what_makes_its_scales_nan(digits: Prepared, t
     images[:32] = 0
     given = (digits.spec, digits.network, Dataset({"x": images}), "eval", tmp_path)
     with pytest.raises(SourceError, match=r"scale is NaN: .*; leave blank samples out"):
-        run_pipeline(MNNCOMPRESS, ROOT, *given, timeout=TIMEOUT)
+        run_pipeline(MNNCOMPRESS, ROOT, *given, RunOptions(TIMEOUT))

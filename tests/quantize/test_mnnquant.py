@@ -25,6 +25,7 @@ from pytest_mnnquant.quantize.mnnquant import as_text, quantize_offline
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import DataError, SourceError
 from tests.conftest import TIMEOUT
 from tests.smallnets import TwoWays, Words
@@ -35,11 +36,11 @@ SAMPLES = 16
 
 
 def quantized(
-    model: Model, data: Dataset | dict[str, Any], output: Path, **changes: Any
+    model: Model, data: Dataset | dict[str, Any], output: Path, batched: bool = True, **changes: Any
 ) -> tuple[Model, dict[str, Any]]:
-    asked: dict[str, Any] = {"feature": "KL", "weight": "MAX_ABS", "skip": (), "batched": True, "timeout": TIMEOUT}
-    data = data if isinstance(data, Dataset) else Dataset(data)
-    facts = quantize_offline(model, data, output / "out.mnn", **{**asked, **changes})
+    choices: dict[str, Any] = {"feature": "KL", "weight": "MAX_ABS", "skip": (), **changes}
+    data, options = data if isinstance(data, Dataset) else Dataset(data), RunOptions(TIMEOUT, batched=batched)
+    facts = quantize_offline(model, data, output / "out.mnn", options=options, **choices)
     return read_model(output / "out.mnn"), facts
 
 
@@ -124,11 +125,11 @@ def test_every_convolution_is_full_int8_and_right(
     assert all(op.weights[0].full_int8 for op in found.convolutions)
     assert len(found.convolutions) == len(model.convolutions)
     assert facts["samples"] == facts["given"] == data.samples
-    ran = run(found, data.inputs, timeout=TIMEOUT)
+    ran = run(found, data.inputs, RunOptions(TIMEOUT))
     pools = [op.name for op in ran.trace or () if op.int8 and op.kind == "Pooling"]
     if write_exact_copy(found, pools, tmp_path / "exact.mnn"):
-        ran = run(read_model(tmp_path / "exact.mnn"), data.inputs, timeout=TIMEOUT)
-    for output, values in run(model, data.inputs, timeout=TIMEOUT).outputs.items():
+        ran = run(read_model(tmp_path / "exact.mnn"), data.inputs, RunOptions(TIMEOUT))
+    for output, values in run(model, data.inputs, RunOptions(TIMEOUT)).outputs.items():
         assert cosine(values, ran.outputs[output]) > 0.99
 
 
@@ -219,7 +220,7 @@ def test_channels_last_inputs_are_fed_as_they_are(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     data = {"image": noise(random, 8, 9, 3) * np.array([1, 5, 0.1], np.float32)}
     found, _ = quantized(model, data, tmp_path, feature="EMA")
-    expected, ran = (run(some, data, timeout=TIMEOUT).outputs["out"] for some in (model, found))
+    expected, ran = (run(some, data, RunOptions(TIMEOUT)).outputs["out"] for some in (model, found))
     assert cosine(expected, ran) > 0.999
 
 

@@ -18,6 +18,7 @@ from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.pipeline import PipelineOutput, _files, _stamps, run_pipeline
 from pytest_mnnquant.quantize.pipeline_child import _paths
 from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import private_copy
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 from tests.conftest import TIMEOUT
@@ -37,7 +38,7 @@ sys.addaudithook(heard)
 def run(name: str, source: Prepared, outdir: Path, mode: str = "eval", timeout: float = TIMEOUT) -> PipelineOutput:
     assert source.network is not None
     data = Dataset({"x": source.calibration.inputs["x"][:80]}) if source.calibration else Dataset({})
-    return run_pipeline(f"others.py:{name}", ROOT, source.spec, source.network, data, mode, outdir, timeout=timeout)
+    return run_pipeline(f"others.py:{name}", ROOT, source.spec, source.network, data, mode, outdir, RunOptions(timeout))
 
 
 @pytest.fixture
@@ -74,7 +75,9 @@ def test_it_gets_the_model_with_our_weights_the_data_in_batches_and_a_folder(
         for parameter in changed.parameters():
             parameter.mul_(1.5)
     data = Dataset({"x": digits.calibration.inputs["x"][:80].astype(np.float64)}) if digits.calibration else Dataset({})
-    made = run_pipeline("others.py:looks_around", ROOT, digits.spec, changed, data, mode, tmp_path / "out", timeout=60)
+    made = run_pipeline(
+        "others.py:looks_around", ROOT, digits.spec, changed, data, mode, tmp_path / "out", RunOptions(60)
+    )
     assert made.quantized == tmp_path / "out" / "net.mnn"
     assert (made.onnx, made.params) == (None, None)
     seen = torch.load(made.quantized, weights_only=False)
@@ -114,7 +117,9 @@ def test_a_model_that_a_fixture_returned_is_handed_over_whole(tmp_path: Path) ->
         "    torch.save(torch.cat(results), 'net.mnn')\n"
         "    return ['net.mnn']\n"
     )
-    made = run_pipeline("mine.py:run", tmp_path, Spec("net", "net"), network, data, "eval", tmp_path, timeout=TIMEOUT)
+    made = run_pipeline(
+        "mine.py:run", tmp_path, Spec("net", "net"), network, data, "eval", tmp_path, RunOptions(TIMEOUT)
+    )
     assert made.quantized is not None
     with torch.no_grad():
         expected = network(*(torch.from_numpy(array) for array in data.inputs.values()))[0]
@@ -128,7 +133,7 @@ def test_a_model_that_cannot_be_pickled_is_told_with_the_way_out(tmp_path: Path)
 
     data = Dataset({"x": np.zeros((4, 2), np.float32)})
     with pytest.raises(SourceError, match="can't be handed to the process") as error:
-        run_pipeline("others.py:hangs", ROOT, Spec("n", "n"), Local(2, 2), data, "eval", tmp_path, timeout=TIMEOUT)
+        run_pipeline("others.py:hangs", ROOT, Spec("n", "n"), Local(2, 2), data, "eval", tmp_path, RunOptions(TIMEOUT))
     assert "--mnn-model=file.py:callable" in one_line(error)
 
 
@@ -137,7 +142,7 @@ def test_a_source_that_builds_another_model_each_time_is_told(digits: Prepared, 
     (tmp_path / "moody.py").write_text("import torch\ndef build():\n    return torch.nn.Linear(3, 3)\n")
     spec, data = parse_spec("moody.py:build", tmp_path), Dataset({"x": np.zeros((4, 2), np.float32)})
     with pytest.raises(SourceError, match=r"moody.py:build: build\(\) built another model") as error:
-        run_pipeline("others.py:hangs", ROOT, spec, torch.nn.Linear(2, 2), data, "eval", tmp_path, timeout=TIMEOUT)
+        run_pipeline("others.py:hangs", ROOT, spec, torch.nn.Linear(2, 2), data, "eval", tmp_path, RunOptions(TIMEOUT))
     assert "size mismatch for weight" in one_line(error)
 
 
@@ -187,7 +192,9 @@ def test_a_text_that_names_no_callable_is_refused(digits: Prepared, tmp_path: Pa
     assert digits.network is not None
     for text in ("missing.py:run", "net.onnx"):
         with pytest.raises(SourceError, match=f"{text.partition(':')[0]}: (no such file|not a pipeline)"):
-            run_pipeline(text, tmp_path, digits.spec, digits.network, Dataset({}), "eval", tmp_path, timeout=TIMEOUT)
+            run_pipeline(
+                text, tmp_path, digits.spec, digits.network, Dataset({}), "eval", tmp_path, RunOptions(TIMEOUT)
+            )
 
 
 # What it made

@@ -17,6 +17,7 @@ from pytest_mnnquant.quantize.propagation import Propagated, find_propagated, ha
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import TIMEOUT
 from tests.smallnets import Residual
 from tests.synthetic_evidence import layer
@@ -44,7 +45,7 @@ def seen(
     residual: Model, links: tuple[Propagated, ...], inputs: dict[str, npt.NDArray[np.float32]]
 ) -> dict[int, Range]:
     ops = (*int8_layers(residual), *(link.op for link in links))
-    return calibrate_runtime(residual, ops, Dataset(dict(inputs)), timeout=TIMEOUT, batched=True).ranges
+    return calibrate_runtime(residual, ops, Dataset(dict(inputs)), RunOptions(TIMEOUT, batched=True)).ranges
 
 
 def test_a_layers_input_is_followed_back_to_what_made_it(residual: Model, links: tuple[Propagated, ...]) -> None:
@@ -86,7 +87,7 @@ def computed(
     params = make_params(model, int8_layers(model), ranges)
     scale = params.layers[2].input
     path = save_params(params, model.path.with_name(f"{scale.zero_point if scale else None}.bin"))
-    return run(workshop.quantized(model, "--compressionParamsFile", str(path)), inputs, timeout=TIMEOUT)
+    return run(workshop.quantized(model, "--compressionParamsFile", str(path)), inputs, RunOptions(TIMEOUT))
 
 
 def test_with_settled_ranges_mnn_computes_what_float_does_and_without_it_does_not(
@@ -97,7 +98,7 @@ def test_with_settled_ranges_mnn_computes_what_float_does_and_without_it_does_no
     inputs: dict[str, npt.NDArray[np.float32]],
 ) -> None:
     """Should the second half fail one day, MNN has mended its BinaryOp, and `carry` has become needless."""
-    reference = run(residual, inputs, timeout=TIMEOUT).outputs["output"]
+    reference = run(residual, inputs, RunOptions(TIMEOUT)).outputs["output"]
     right = computed(workshop, residual, widen_ranges(seen, links), inputs)
     assert {op.name for op in right.trace or () if op.int8} >= {op.name for op in int8_layers(residual)}
     found = agreement(reference, right.outputs["output"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -13,6 +11,7 @@ from pytest_mnnquant.quantize.ranges import MINMAX, Calibrated, calibrate_runtim
 from pytest_mnnquant.quantize.tensor_binding import Binding
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import digest
 from tests.conftest import TIMEOUT
 from tests.quantize.test_tensor_binding import bound
@@ -23,10 +22,10 @@ def calibrated(source: Prepared, mode: str, data: Dataset | None = None, recipe:
     assert source.network is not None
     data = data or source.calibration
     assert data is not None
-    limits: Any = {"timeout": TIMEOUT, "batched": source.batched}
+    options = RunOptions(TIMEOUT, batched=source.batched)
     layers = int8_layers(source.model)
     found = calibrate_torch(
-        source.network, source.model, layers, bound(source), data, mode, recipe_named(recipe), **limits
+        source.network, source.model, layers, bound(source), data, mode, recipe_named(recipe), options
     )
     assert found.network is not None
     return found
@@ -39,7 +38,7 @@ def test_calibration_in_eval_mode_sees_what_mnn_computes(workshop: Workshop, nam
     assert source.calibration is not None
     some = Dataset(source.calibration.head(64))
     found = calibrated(source, "eval", some)
-    own = calibrate_runtime(source.model, int8_layers(source.model), some, timeout=TIMEOUT, batched=True).ranges
+    own = calibrate_runtime(source.model, int8_layers(source.model), some, RunOptions(TIMEOUT, batched=True)).ranges
     assert found.from_runtime == ()
     assert found.drift == 0
     assert set(found.ranges) == set(own)
@@ -88,8 +87,8 @@ def test_a_tensor_that_no_pytorch_value_holds_is_calibrated_on_mnns_own_run(digi
     lost = layers[1].outputs[0]
     binding = bound(digits)
     partly = Binding({**binding.values, lost: None}, binding.modules)
-    limits: Any = {"timeout": TIMEOUT, "batched": digits.batched}
-    found = calibrate_torch(digits.network, digits.model, layers, partly, some, "eval", MINMAX, **limits)
+    options = RunOptions(TIMEOUT, batched=digits.batched)
+    found = calibrate_torch(digits.network, digits.model, layers, partly, some, "eval", MINMAX, options)
     assert found.from_runtime == (lost,)
     whole = calibrated(digits, "eval", some)
     assert found.ranges[lost].high == pytest.approx(whole.ranges[lost].high, rel=1e-3)
@@ -125,7 +124,7 @@ def test_observers_see_the_same_in_pytorch_and_in_mnns_own_run(digits: Prepared,
     some, layers = Dataset(digits.calibration.head(96)), int8_layers(digits.model)
     ours = calibrated(digits, "eval", some, f"int8-{observer}").ranges
     recipe = recipe_named(f"int8-{observer}")
-    theirs = calibrate_runtime(digits.model, layers, some, recipe, timeout=TIMEOUT, batched=True).ranges
+    theirs = calibrate_runtime(digits.model, layers, some, RunOptions(TIMEOUT, batched=True), recipe).ranges
     for tensor, found in ours.items():
         size = theirs[tensor].high - theirs[tensor].low
         assert (found.low, found.high) == pytest.approx((theirs[tensor].low, theirs[tensor].high), abs=2e-2 * size)

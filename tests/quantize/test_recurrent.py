@@ -19,6 +19,7 @@ from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import TIMEOUT, quietly
 
@@ -91,7 +92,9 @@ def test_the_body_of_an_lstm_is_stored_in_int8_and_its_scales_are_used(lstm: Pre
     """There is no trace to show that it ran in int8; that its output depends on the scales does."""
     variant = make_variant(lstm, recipe_named("int8"), "eval", (), CHOICES, store, quietly)
     assert {op.weights[0].label for op in variant.model.layers if op.is_convolution} == {"int8"}
-    reference, whole = (run(model, DATA, timeout=TIMEOUT).outputs["output"] for model in (variant.base, variant.model))
+    reference, whole = (
+        run(model, DATA, RunOptions(TIMEOUT)).outputs["output"] for model in (variant.base, variant.model)
+    )
     assert np.abs(reference - whole).max() < 0.05 * np.ptp(reference)
     assert variant.params is not None
     params = read_params(variant.params)
@@ -103,7 +106,7 @@ def test_the_body_of_an_lstm_is_stored_in_int8_and_its_scales_are_used(lstm: Pre
     model = convert(
         variant.base.path, spoilt.with_suffix(".mnn"), ("--compressionParamsFile", str(spoilt)), timeout=TIMEOUT
     )
-    clipped = run(model, DATA, timeout=TIMEOUT).outputs["output"]
+    clipped = run(model, DATA, RunOptions(TIMEOUT)).outputs["output"]
     assert np.abs(reference - clipped).max() > 3 * np.abs(reference - whole).max()
 
 

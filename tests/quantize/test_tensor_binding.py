@@ -13,6 +13,7 @@ from torch import nn
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.tensor_binding import Binding, bind_tensors, moments_of
 from pytest_mnnquant.recipes.mnn_support import int8_layers
+from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import TIMEOUT
 from tests.workshop import Workshop
 
@@ -61,7 +62,7 @@ def bound(source: Prepared) -> Binding:
     assert source.calibration is not None
     layers = int8_layers(source.model)
     return bind_tensors(
-        source.network, source.model, layers, source.calibration, timeout=TIMEOUT, batched=source.batched
+        source.network, source.model, layers, source.calibration, RunOptions(TIMEOUT, batched=source.batched)
     )
 
 

@@ -22,6 +22,7 @@ from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import digest
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import TIMEOUT, quietly
@@ -40,7 +41,7 @@ def source(store: Store) -> Prepared:
 
 def names(source: Prepared) -> frozenset[str]:
     assert source.network is not None
-    return find_unfolded(source.network, source.model, Dataset(DATA), timeout=TIMEOUT, batched=source.batched)
+    return find_unfolded(source.network, source.model, Dataset(DATA), RunOptions(TIMEOUT, batched=source.batched))
 
 
 def test_norms_that_became_scales_are_found_by_their_values(source: Prepared) -> None:
@@ -51,7 +52,7 @@ def test_norms_that_became_scales_are_found_by_their_values(source: Prepared) ->
 def test_a_net_whose_norms_are_all_folded_has_none(digits: Prepared) -> None:
     assert digits.network is not None
     assert digits.calibration is not None
-    found = find_unfolded(digits.network, digits.model, digits.calibration, timeout=TIMEOUT, batched=True)
+    found = find_unfolded(digits.network, digits.model, digits.calibration, RunOptions(TIMEOUT, batched=True))
     assert found == frozenset()
     assert replace_unfolded(digits.network, found) is digits.network
 
@@ -86,7 +87,7 @@ def test_the_plain_copy_computes_the_same_and_the_network_is_left_alone(source: 
 
 
 def compared(reference: Model, other: Model) -> Agreement:
-    outputs = [run(model, DATA, timeout=TIMEOUT).outputs["output"] for model in (reference, other)]
+    outputs = [run(model, DATA, RunOptions(TIMEOUT)).outputs["output"] for model in (reference, other)]
     return agreement(outputs[0], outputs[1])
 
 
@@ -100,7 +101,7 @@ def test_the_int8_recipe_gets_it_right_where_the_scales_are_wrong(
     assert found.cosine > 0.99
     assert found.centred_sqnr_db > 15
     layers = int8_layers(source.model)
-    ranges = calibrate_runtime(source.model, layers, Dataset(DATA), timeout=TIMEOUT, batched=True).ranges
+    ranges = calibrate_runtime(source.model, layers, Dataset(DATA), RunOptions(TIMEOUT, batched=True)).ranges
     path = save_params(make_params(source.model, layers, ranges), source.model.path.with_name("plain.bin"))
     naive = workshop.quantized(source.model, "--compressionParamsFile", str(path))
     assert compared(source.model, naive).centred_sqnr_db < 5

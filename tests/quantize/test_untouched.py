@@ -17,6 +17,7 @@ from pytest_mnnquant.quantize.float_model import Choices, prepare
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.recipe import RECIPES
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import TIMEOUT, quietly
 from tests.smallnets import Restless
@@ -132,7 +133,7 @@ def test_each_mode_has_the_float_model_it_was_made_from(made: Made) -> None:
     assert made.in_eval.drift == made.weights.drift == 0
     assert made.in_eval.base.path == made.weights.base.path != made.in_train.base.path
     moved, as_it_was = (
-        run(variant.base, made.data, timeout=TIMEOUT).outputs["output"] for variant in (made.in_train, made.in_eval)
+        run(variant.base, made.data, RunOptions(TIMEOUT)).outputs["output"] for variant in (made.in_train, made.in_eval)
     )
     assert not np.allclose(moved, as_it_was, rtol=1e-3, atol=1e-4)
     with torch.no_grad():

@@ -18,6 +18,7 @@ from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import is_skipped
 from pytest_mnnquant.recipes.recipe import RECIPES, recipe_named
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 from tests.smallnets import Words
@@ -55,7 +56,7 @@ def test_int8_keeps_the_accuracy_of_the_harder_models(
     convolutions = [op for op in variant.model.layers if op.is_convolution]
     assert all(RECIPES[recipe].stores(op.weights[0]) for op in convolutions)
     figures = [
-        accuracy(run(model, data.inputs, timeout=TIMEOUT).outputs["output"], data.labels)
+        accuracy(run(model, data.inputs, RunOptions(TIMEOUT)).outputs["output"], data.labels)
         for model in (source.model, variant.model)
     ]
     assert figures[0] > 0.98
@@ -186,7 +187,7 @@ def test_a_recurrent_model_is_quantized_inside_its_loop_too(store: Store) -> Non
         variant = make_variant(source, recipe_named(recipe), mode, (), choices, store, quietly)
         inputs = {"tokens": tokens.astype(np.int32)}
         whole, quantized = (
-            run(model, inputs, timeout=TIMEOUT).outputs["output"] for model in (variant.base, variant.model)
+            run(model, inputs, RunOptions(TIMEOUT)).outputs["output"] for model in (variant.base, variant.model)
         )
         assert np.abs(whole - quantized).max() < 0.05 * np.ptp(whole)
         layers = [op for op in variant.model.layers if op.is_convolution]

@@ -16,6 +16,7 @@ from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Grid, code_losses, run, tensor_ranges, tensor_values
 from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import outputs
 from tests.conftest import TIMEOUT
 from tests.smallnets import Words
@@ -39,7 +40,7 @@ def expected(source: Prepared, inputs: Images) -> npt.NDArray[Any]:
 def test_outputs_are_the_source_models_in_the_order_of_the_samples(
     digits: Prepared, images: Images, batched: bool
 ) -> None:
-    ran = run(digits.model, images, timeout=TIMEOUT, batched=batched)
+    ran = run(digits.model, images, RunOptions(TIMEOUT, batched=batched))
     assert list(ran.outputs) == ["output"]
     np.testing.assert_allclose(ran.outputs["output"], expected(digits, images), rtol=1e-3, atol=1e-4)
     assert ran.batched == batched
@@ -47,7 +48,7 @@ def test_outputs_are_the_source_models_in_the_order_of_the_samples(
 
 def test_int8_outputs_come_as_real_numbers(digits: Prepared, digits_int8: Variant, images: Images) -> None:
     """Read in another way, MNN gives the int8 bytes, or memory that was freed."""
-    ran = run(digits_int8.model, images, timeout=TIMEOUT)
+    ran = run(digits_int8.model, images, RunOptions(TIMEOUT))
     reference = expected(digits, images)
     assert (ran.outputs["output"].argmax(1) == reference.argmax(1)).mean() > 0.9
     assert np.abs(ran.outputs["output"] - reference).max() < 0.2 * np.ptp(reference)
@@ -56,7 +57,9 @@ def test_int8_outputs_come_as_real_numbers(digits: Prepared, digits_int8: Varian
 def test_the_trace_tells_int8_operators_from_float_ones(
     digits: Prepared, digits_int8: Variant, digits_w4: Variant, images: Images
 ) -> None:
-    traces = [run(model, images, timeout=TIMEOUT).trace for model in (digits.model, digits_int8.model, digits_w4.model)]
+    traces = [
+        run(model, images, RunOptions(TIMEOUT)).trace for model in (digits.model, digits_int8.model, digits_w4.model)
+    ]
     ran = [{op.name: (op.kind, op.int8) for op in trace or ()} for trace in traces]
     for layer in digits.model.layers:
         assert [found[layer.name] for found in ran] == [
@@ -69,8 +72,8 @@ def test_the_trace_tells_int8_operators_from_float_ones(
 
 def test_low_memory_computes_with_the_stored_codes(digits_w4: Variant, images: Images) -> None:
     """MNN takes the option as a number only; a string would change nothing."""
-    normal = run(digits_w4.model, images, timeout=TIMEOUT)
-    low = run(digits_w4.model, images, timeout=TIMEOUT, memory=2)
+    normal = run(digits_w4.model, images, RunOptions(TIMEOUT))
+    low = run(digits_w4.model, images, RunOptions(TIMEOUT, memory_mode=2))
     assert not np.array_equal(normal.outputs["output"], low.outputs["output"])
     np.testing.assert_allclose(normal.outputs["output"], low.outputs["output"], atol=1.0)
     assert normal.memory_mb is not None
@@ -89,35 +92,35 @@ def words(workshop: Workshop) -> tuple[Words, Model, Images]:
 @pytest.mark.parametrize("batched", [True, False])
 def test_a_model_with_a_while_body_runs_without_a_trace(words: tuple[Words, Model, Images], batched: bool) -> None:
     network, model, tokens = words
-    ran = run(model, tokens, timeout=TIMEOUT, batched=batched)
+    ran = run(model, tokens, RunOptions(TIMEOUT, batched=batched))
     np.testing.assert_allclose(ran.outputs["output"], outputs(network, Dataset(tokens), "w")[0], rtol=1e-4, atol=1e-5)
     assert ran.trace is None
 
 
 def test_a_missing_input_is_named(digits: Prepared) -> None:
     with pytest.raises(NativeFailure, match=r"no array for the model's input 'x': \['y'\]"):
-        run(digits.model, {"y": np.ones((1, 3, 16, 16), np.float32)}, timeout=TIMEOUT)
+        run(digits.model, {"y": np.ones((1, 3, 16, 16), np.float32)}, RunOptions(TIMEOUT))
 
 
 def test_no_samples_are_no_result(digits: Prepared) -> None:
     with pytest.raises(NativeFailure):
-        run(digits.model, {"x": np.ones((0, 1, 16, 16), np.float32)}, timeout=TIMEOUT)
+        run(digits.model, {"x": np.ones((0, 1, 16, 16), np.float32)}, RunOptions(TIMEOUT))
 
 
 def test_a_model_whose_file_is_gone_or_broken_is_a_failure(digits: Prepared, images: Images, tmp_path: Any) -> None:
     gone = dataclasses.replace(digits.model, path=tmp_path / "gone.mnn")
     with pytest.raises(NativeFailure, match=r"running gone\.mnn"):
-        run(gone, images, timeout=TIMEOUT)
+        run(gone, images, RunOptions(TIMEOUT))
     data = digits.model.path.read_bytes()
     gone.path.write_bytes(data[: len(data) // 2])
     with pytest.raises(NativeFailure, match=r"running gone\.mnn"):
-        run(gone, images, timeout=TIMEOUT)
+        run(gone, images, RunOptions(TIMEOUT))
 
 
 def test_values_of_tensors_are_what_flows_in_and_out_of_a_layer(digits: Prepared, images: Images) -> None:
     first, second = digits.model.layers[:2]
     gone = dataclasses.replace(first, name="no such layer")
-    values = tensor_values(digits.model, [first, second, gone], images, timeout=TIMEOUT)
+    values = tensor_values(digits.model, [first, second, gone], images, RunOptions(TIMEOUT))
     assert values["no such layer"] == (None, None)
     seen: list[torch.Tensor] = []
     assert digits.network is not None
@@ -143,7 +146,7 @@ def test_values_of_tensors_are_what_flows_in_and_out_of_a_layer(digits: Prepared
 def test_ranges_of_tensors_are_those_of_each_batch(digits: Prepared, images: Images) -> None:
     first = digits.model.layers[0]
     gone = dataclasses.replace(first, name="no such layer")
-    ranges = tensor_ranges(digits.model, [first, gone], images, timeout=TIMEOUT)
+    ranges = tensor_ranges(digits.model, [first, gone], images, RunOptions(TIMEOUT))
     assert ranges.shape == (3, 2, 2, 2)
     for number, start in enumerate((0, 32, 64)):
         part = images["x"][start : start + 32]
@@ -156,7 +159,7 @@ def test_what_codes_lose_of_a_tensor_is_counted(digits: Prepared) -> None:
     assert digits.evaluation is not None
     layer, images = digits.model.convolutions[0], digits.evaluation.head(70)["x"]
     grid = Grid(scale=0.1, low=0.0, high=0.6)
-    ((first, second),) = code_losses(digits.model, [layer], [(grid, None)], {"x": images}, timeout=TIMEOUT)
+    ((first, second),) = code_losses(digits.model, [layer], [(grid, None)], {"x": images}, RunOptions(TIMEOUT))
     assert second is None
     assert first is not None
     values = images.astype(np.float64)

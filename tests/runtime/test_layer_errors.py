@@ -13,10 +13,9 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import run, tensor_values
 from pytest_mnnquant.runtime.layer_errors import LayerRun, layer_errors
+from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import TIMEOUT
 from tests.workshop import Workshop
-
-LIMITS = {"timeout": TIMEOUT, "batched": True}
 
 
 def errors(workshop: Workshop, name: str, variant: Variant, samples: int = 24, alone: int = 3) -> LayerRun:
@@ -24,7 +23,7 @@ def errors(workshop: Workshop, name: str, variant: Variant, samples: int = 24, a
     assert data is not None
     pairs = [(a, b) for a, b in match_layers(variant.base, variant.model).pairs if a.is_convolution]
     return layer_errors(
-        variant.base, variant.model, pairs, data.head(samples), alone=alone, timeout=TIMEOUT, batched=True
+        variant.base, variant.model, pairs, data.head(samples), RunOptions(TIMEOUT, batched=True), alone=alone
     )
 
 
@@ -55,8 +54,8 @@ def test_what_a_layer_costs_alone_is_less_than_all_together(workshop: Workshop, 
     assert data is not None
     exact = int8.exact["output"]
     assert exact.shape == (24, 10)
-    whole = run(variant.model, data.head(24), timeout=TIMEOUT).outputs["output"]
-    reference = run(variant.base, data.head(24), timeout=TIMEOUT).outputs["output"]
+    whole = run(variant.model, data.head(24), RunOptions(TIMEOUT)).outputs["output"]
+    reference = run(variant.base, data.head(24), RunOptions(TIMEOUT)).outputs["output"]
     assert np.allclose(reference, exact, atol=1e-4)
     assert len(int8.alone) == 3
     for outputs in int8.alone.values():
@@ -75,7 +74,7 @@ def test_a_model_that_is_float_adds_nothing(workshop: Workshop) -> None:
     data = workshop.prepared("digits_cnn").evaluation
     assert data is not None
     pairs = [(op, op) for op in base.convolutions]
-    found = layer_errors(base, base, pairs, data.head(8), alone=4, timeout=TIMEOUT, batched=True)
+    found = layer_errors(base, base, pairs, data.head(8), RunOptions(TIMEOUT, batched=True), alone=4)
     assert all(layer.own < 1e-10 and layer.reached < 1e-10 for layer in found.layers.values())
 
 
@@ -89,8 +88,8 @@ def test_values_outside_of_the_codes_are_counted(workshop: Workshop, digits_int8
     data = workshop.prepared("digits_cnn").evaluation
     assert data is not None
     pairs = [(a, b) for a, b in match_layers(digits_int8.base, cut).pairs if a.is_convolution]
-    found = layer_errors(digits_int8.base, cut, pairs, data.head(8), alone=0, timeout=TIMEOUT, batched=True)
-    values = tensor_values(digits_int8.base, [layer], data.head(8), **LIMITS)[layer.name][0]  # type: ignore[arg-type]
+    found = layer_errors(digits_int8.base, cut, pairs, data.head(8), RunOptions(TIMEOUT, batched=True), alone=0)
+    values = tensor_values(digits_int8.base, [layer], data.head(8), RunOptions(TIMEOUT))[layer.name][0]
     assert values is not None
     quant = quants[layer.inputs[0]]
     codes = np.rint(values / quant.scale) + quant.zero

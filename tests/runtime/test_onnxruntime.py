@@ -15,6 +15,7 @@ from pytest_mnnquant.runtime import onnxruntime
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.onnxruntime import run_onnx
+from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import TIMEOUT
 
 
@@ -29,9 +30,9 @@ def doubled(path: Path, batch: int | str, kind: int = TensorProto.FLOAT) -> Path
 def test_it_computes_what_the_float_model_does(digits: Prepared) -> None:
     assert digits.data is not None
     some = digits.data.head(70)
-    expected = run(digits.model, some, timeout=TIMEOUT).outputs
+    expected = run(digits.model, some, RunOptions(TIMEOUT)).outputs
     for batched in (True, False):
-        found = run_onnx(digits.model.path.with_suffix(".onnx"), some, timeout=TIMEOUT, batched=batched)
+        found = run_onnx(digits.model.path.with_suffix(".onnx"), some, RunOptions(TIMEOUT, batched=batched))
         assert found.keys() == expected.keys()
         np.testing.assert_allclose(found["output"], expected["output"], atol=1e-4)
 
@@ -39,13 +40,13 @@ def test_it_computes_what_the_float_model_does(digits: Prepared) -> None:
 @pytest.mark.parametrize("batch", ["n", 1, 2, 3])
 def test_a_batch_that_the_model_fixes_is_kept(tmp_path: Path, batch: int | str) -> None:
     x = np.arange(18, dtype=np.float32).reshape(6, 3)
-    found = run_onnx(doubled(tmp_path / "net.onnx", batch), {"x": x}, timeout=TIMEOUT)
+    found = run_onnx(doubled(tmp_path / "net.onnx", batch), {"x": x}, RunOptions(TIMEOUT))
     np.testing.assert_array_equal(found["y"], 2 * x)
 
 
 def test_numbers_are_given_in_the_type_that_the_model_takes(tmp_path: Path) -> None:
     path = doubled(tmp_path / "net.onnx", "n", TensorProto.INT64)
-    found = run_onnx(path, {"x": np.full((2, 3), 7, np.int32)}, timeout=TIMEOUT)
+    found = run_onnx(path, {"x": np.full((2, 3), 7, np.int32)}, RunOptions(TIMEOUT))
     np.testing.assert_array_equal(found["y"], np.full((2, 3), 14, np.int64))
     assert found["y"].dtype == np.int64
 
@@ -55,11 +56,11 @@ def test_what_can_not_be_run_is_a_failure_with_the_reason(digits: Prepared, tmp_
     (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
     x = np.zeros((2, 1, 16, 16), np.float32)
     with pytest.raises(NativeFailure, match=r"running half\.onnx: .*InvalidProtobuf"):
-        run_onnx(tmp_path / "half.onnx", {"x": x}, timeout=TIMEOUT)
+        run_onnx(tmp_path / "half.onnx", {"x": x}, RunOptions(TIMEOUT))
     with pytest.raises(NativeFailure, match=r"running missing\.onnx: .*NoSuchFile"):
-        run_onnx(tmp_path / "missing.onnx", {"x": x}, timeout=TIMEOUT)
+        run_onnx(tmp_path / "missing.onnx", {"x": x}, RunOptions(TIMEOUT))
     with pytest.raises(NativeFailure, match=r"running float\.onnx: .*Got invalid dimensions"):
-        run_onnx(digits.model.path.with_suffix(".onnx"), {"x": x[:, :, :5]}, timeout=TIMEOUT)
+        run_onnx(digits.model.path.with_suffix(".onnx"), {"x": x[:, :, :5]}, RunOptions(TIMEOUT))
 
 
 def test_a_crash_of_onnxruntime_does_not_reach_this_process(
@@ -68,11 +69,13 @@ def test_a_crash_of_onnxruntime_does_not_reach_this_process(
     (tmp_path / "crash.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     monkeypatch.setattr(onnxruntime, "_PROGRAM", tmp_path / "crash.py")
     with pytest.raises(NativeFailure, match="onnxruntime crashed with SIGSEGV"):
-        run_onnx(digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, timeout=TIMEOUT)
+        run_onnx(
+            digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, RunOptions(TIMEOUT)
+        )
 
 
 def test_it_is_not_imported_here(digits: Prepared) -> None:
     assert onnxruntime.has_onnxruntime()
     known = "onnxruntime" in sys.modules
-    run_onnx(digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, timeout=TIMEOUT)
+    run_onnx(digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, RunOptions(TIMEOUT))
     assert ("onnxruntime" in sys.modules) == known

@@ -7,6 +7,7 @@ import pytest
 
 from pytest_mnnquant.measurements.timing import MEMORY_MODES, TimingSettings
 from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.runtime.programs import timer
 from pytest_mnnquant.runtime.timing import memory_use, op_times, paired_times
 from pytest_mnnquant.statistics.paired_ratio import paired_ratio
@@ -64,9 +65,9 @@ def test_the_child_knows_as_much_as_the_judge(pairs: int) -> None:
 
 
 def test_memory_is_that_of_the_storage(digits: Prepared, workshop: Workshop, images: Images) -> None:
-    base = memory_use(digits.model, images, timeout=TIMEOUT)
-    int8 = memory_use(workshop.variant("digits_cnn", "int8", "eval").model, images, timeout=TIMEOUT)
-    w8 = memory_use(workshop.variant("digits_cnn", "w8").model, images, timeout=TIMEOUT)
+    base = memory_use(digits.model, images, RunOptions(TIMEOUT))
+    int8 = memory_use(workshop.variant("digits_cnn", "int8", "eval").model, images, RunOptions(TIMEOUT))
+    w8 = memory_use(workshop.variant("digits_cnn", "w8").model, images, RunOptions(TIMEOUT))
     assert set(base) == set(MEMORY_MODES) == {0, 2}
     assert not any(use.error for used in (base, int8, w8) for use in used.values())
     assert int8[0].session < 0.5 * base[0].session

@@ -15,6 +15,7 @@ from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.mnnquant import quantize_offline
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources import images
 from pytest_mnnquant.sources.data import load_data
 from pytest_mnnquant.sources.images import Preprocess, parse_preprocess
@@ -79,8 +80,8 @@ def test_the_pixels_are_those_that_mnnquant_feeds(
     theirs = read_model(by_mnnquant(folder, preprocess, model.path, tmp_path / "theirs.mnn"))
 
     def ours(data: Dataset) -> Any:
-        options: Any = {"feature": "KL", "weight": "MAX_ABS", "skip": (), "batched": False, "timeout": TIMEOUT}
-        quantize_offline(model, data, tmp_path / "ours.mnn", **options)
+        options = RunOptions(TIMEOUT, batched=False)
+        quantize_offline(model, data, tmp_path / "ours.mnn", feature="KL", weight="MAX_ABS", skip=(), options=options)
         return read_model(tmp_path / "ours.mnn").tensor_quants
 
     assert len(theirs.tensor_quants) > 3

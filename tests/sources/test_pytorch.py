@@ -16,6 +16,7 @@ from torch import nn
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import (
     as_tensors,
     digest,
@@ -166,7 +167,7 @@ def test_exported_inputs_and_outputs_are_named_after_the_model(tmp_path: Path, e
 def test_a_model_of_two_inputs_computes_the_same_in_mnn(workshop: Workshop) -> None:
     model, data = two_ways()
     swapped = {"extra": data.inputs["extra"], "image": data.inputs["image"]}
-    ran = run(workshop.floats(model, swapped), data.inputs, timeout=TIMEOUT)
+    ran = run(workshop.floats(model, swapped), data.inputs, RunOptions(TIMEOUT))
     for name, expected in zip(("output", "output1"), outputs(model, data, "m"), strict=True):
         np.testing.assert_allclose(ran.outputs[name], expected, rtol=1e-4, atol=1e-5)
 

@@ -10,6 +10,7 @@ import pytest
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.targets.emulator import Emulator, emulated
 from pytest_mnnquant.targets.emulator_setup import files_of
 from pytest_mnnquant.targets.parse import is_reserved, target_named
@@ -24,9 +25,9 @@ def test_arm_kernels_run_and_are_what_the_processor_has(
     assert digits.evaluation is not None
     inputs = digits.evaluation.head(64)
     monkeypatch.setenv("PYTHONHOME", "/nowhere")  # This machine's settings of Python are not its.
-    there = run(digits_int8.model, inputs, timeout=TIMEOUT, send=arm.send)
+    there = run(digits_int8.model, inputs, RunOptions(TIMEOUT, send=arm.send))
     monkeypatch.undo()
-    here = run(digits_int8.model, inputs, timeout=TIMEOUT)
+    here = run(digits_int8.model, inputs, RunOptions(TIMEOUT))
     assert (arm.place.machine, arm.place.int8, arm.place.mnn) == ("aarch64", ("dotprod",), version("mnn"))
     assert there.trace is not None
     assert sum(op.int8 for op in there.trace) == sum(op.int8 for op in here.trace or ())

@@ -24,6 +24,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Arrays, run
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.runtime.timing import memory_use, paired_times
 from pytest_mnnquant.targets import connection, ssh
 from pytest_mnnquant.targets.parse import target_named
@@ -91,20 +92,20 @@ def processes(room: Path) -> list[int]:
 
 def failure(target: Target, model: Model, images: Arrays, timeout: float = TIMEOUT) -> TargetFailure:
     with pytest.raises(TargetFailure) as error:
-        run(model, images, timeout=timeout, send=target.send)
+        run(model, images, RunOptions(timeout, send=target.send))
     assert str(error.value).startswith("board: ")
     return error.value
 
 
 def test_what_runs_there_is_what_runs_here(board: Target, digits_int8: Variant, images: Arrays, room: Path) -> None:
-    there = run(digits_int8.model, images, timeout=TIMEOUT, send=board.send)
-    here = run(digits_int8.model, images, timeout=TIMEOUT)
+    there = run(digits_int8.model, images, RunOptions(TIMEOUT, send=board.send))
+    here = run(digits_int8.model, images, RunOptions(TIMEOUT))
     np.testing.assert_array_equal(there.outputs["output"], here.outputs["output"])
     assert there.trace == here.trace
     assert (board.place.mnn, board.place.machine) == (version("mnn"), os.uname().machine)
     (mine,) = room.iterdir()
     held = {path.name: path.stat().st_mtime_ns for path in (mine / "held").iterdir()}
-    again = run(digits_int8.model, images, timeout=TIMEOUT, send=board.send)
+    again = run(digits_int8.model, images, RunOptions(TIMEOUT, send=board.send))
     np.testing.assert_array_equal(again.outputs["output"], here.outputs["output"])
     # Through the same connection, and what was sent before is not sent again.
     assert {path.name: path.stat().st_mtime_ns for path in (mine / "held").iterdir()} == held
@@ -124,10 +125,10 @@ def test_inputs_are_sent_once_whatever_runs_in_between(
     monkeypatch.setattr(connection.Connection, "send_file", counted)
     many = {name: np.repeat(array, 40, 0) for name, array in images.items()}
     for _ in range(2):
-        run(digits_int8.model, many, timeout=TIMEOUT, send=board.send)
-        memory_use(digits_int8.model, images, timeout=TIMEOUT, send=board.send)
+        run(digits_int8.model, many, RunOptions(TIMEOUT, send=board.send))
+        memory_use(digits_int8.model, images, RunOptions(TIMEOUT, send=board.send))
     assert sent.count("input0.npy") == 3  # `images` are small.
-    run(digits_int8.model, {name: array + 1 for name, array in many.items()}, timeout=TIMEOUT, send=board.send)
+    run(digits_int8.model, {name: array + 1 for name, array in many.items()}, RunOptions(TIMEOUT, send=board.send))
     assert isinstance(board.ready, Remote)
     assert sum(board.ready._held.values()) <= 2 * board.ready._largest
 
@@ -141,8 +142,8 @@ def test_time_and_memory_are_measured_there(
     assert times.reference.min() > 0
     assert times.host is not None
     assert (times.host.machine, times.host.name) == (os.uname().machine, os.uname().nodename)
-    there = memory_use(digits_int8.model, images, timeout=TIMEOUT, send=board.send)
-    here = memory_use(digits_int8.model, images, timeout=TIMEOUT)
+    there = memory_use(digits_int8.model, images, RunOptions(TIMEOUT, send=board.send))
+    here = memory_use(digits_int8.model, images, RunOptions(TIMEOUT))
     assert there[0].session == here[0].session > 0
 
 
@@ -156,7 +157,7 @@ def test_a_shell_that_greets_everybody_is_no_hindrance(
     host: SshHost, room: Path, digits_int8: Variant, images: Arrays
 ) -> None:
     made = behind(host, room, python=f"echo Welcome; cd /; {PYTHON}")
-    assert run(digits_int8.model, images, timeout=TIMEOUT, send=made.send).outputs
+    assert run(digits_int8.model, images, RunOptions(TIMEOUT, send=made.send)).outputs
     made.close()
 
 
@@ -328,7 +329,7 @@ def test_a_full_disk_there(host: SshHost, room: Path, digits_int8: Variant, imag
         assert "input0.npy can't be kept: No space left on device" in found.what
         assert 'folder = "..." in [tool.mnnquant.targets.board]' in found.fix
         few = {name: array[:1] for name, array in images.items()}
-        assert run(digits_int8.model, few, timeout=TIMEOUT, send=made.send)
+        assert run(digits_int8.model, few, RunOptions(TIMEOUT, send=made.send))
         made.close()
         emptied(room)
 
@@ -337,8 +338,8 @@ def test_a_small_disk_is_left_to_the_jobs(host: SshHost, room: Path, digits_int8
     many = {name: np.repeat(array, 40, 0) for name, array in images.items()}
     with disk(host, room, "6m"):
         made = behind(host, room)
-        run(digits_int8.model, many, timeout=TIMEOUT, send=made.send)
-        memory_use(digits_int8.model, images, timeout=TIMEOUT, send=made.send)
+        run(digits_int8.model, many, RunOptions(TIMEOUT, send=made.send))
+        memory_use(digits_int8.model, images, RunOptions(TIMEOUT, send=made.send))
         (mine,) = room.iterdir()
         assert max(path.stat().st_size for path in (mine / "held").iterdir()) < 1 << 20
         made.close()
@@ -437,7 +438,7 @@ def test_what_is_killed_in_the_middle_leaves_nothing(
     assert "the connection broke off" in told[0].what
     assert "run again" in told[0].fix
     emptied(room)
-    assert run(digits_int8.model, images, timeout=TIMEOUT, send=behind(host, room).send)
+    assert run(digits_int8.model, images, RunOptions(TIMEOUT, send=behind(host, room).send))
     made.close()
 
 
@@ -448,7 +449,7 @@ def test_who_tells_of_its_progress_all_the_time_is_heard_out(
     monkeypatch.setattr(connection, "_ALIVE", 0.5)
     step = "(open('progress', 'w').write(f'{n} 40 batches'), time.sleep(0.1))"
     made = behind(host, room, python=python_that(room, f"import time; [{step} for n in range(40)]"))
-    assert run(digits_int8.model, images, timeout=TIMEOUT, send=made.send).outputs
+    assert run(digits_int8.model, images, RunOptions(TIMEOUT, send=made.send)).outputs
     made.close()
     emptied(room)
 
@@ -501,7 +502,7 @@ def test_a_cable_that_is_cut_while_files_are_sent_says_how_far_they_were(
 ) -> None:
     other_courier(room, monkeypatch, "PATIENCE, IDLE = 60.0, 3600.0", "PATIENCE, IDLE = 2.0, 4.0")
     made = behind(host, room)
-    assert run(digits_int8.model, images, timeout=TIMEOUT, send=made.send)
+    assert run(digits_int8.model, images, RunOptions(TIMEOUT, send=made.send))
     many = {name: np.repeat(array, 1500, 0) for name, array in images.items()}
     with host.cut_off():
         found = failure(made, digits_int8.model, many, timeout=3)

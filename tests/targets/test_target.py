@@ -21,6 +21,7 @@ from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Arrays, run
 from pytest_mnnquant.runtime.jobs import FailureKind
 from pytest_mnnquant.runtime.operator_outputs import carried_on, operators_elsewhere, operators_here
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.targets.parse import own_command
 from pytest_mnnquant.targets.self_test import checked
 from pytest_mnnquant.targets.target import NoTarget, Target, TargetFailure
@@ -51,8 +52,8 @@ def detour(tmp_path: Path) -> Detour:
 
 def test_a_command_of_ones_own_runs_a_model_as_this_machine_does(digits_int8: Variant, images: Arrays) -> None:
     target = own_command("mine", {"command": PYTHON})
-    there = run(digits_int8.model, images, timeout=TIMEOUT, send=target.send)
-    here = run(digits_int8.model, images, timeout=TIMEOUT)
+    there = run(digits_int8.model, images, RunOptions(TIMEOUT, send=target.send))
+    here = run(digits_int8.model, images, RunOptions(TIMEOUT))
     np.testing.assert_array_equal(there.outputs["output"], here.outputs["output"])
     assert there.trace == here.trace
     assert (target.place.mnn, target.place.tells_int8) == (version("mnn"), True)
@@ -61,8 +62,8 @@ def test_a_command_of_ones_own_runs_a_model_as_this_machine_does(digits_int8: Va
 def test_weights_beside_the_model_are_sent_too(workshop: Workshop, digits: Prepared, images: Arrays) -> None:
     model = workshop.quantized(digits.model, "--saveExternalData=1")
     assert model.external_path is not None
-    ran = run(model, images, timeout=TIMEOUT, send=own_command("mine", {"command": PYTHON}).send)
-    expected = run(digits.model, images, timeout=TIMEOUT).outputs["output"]
+    ran = run(model, images, RunOptions(TIMEOUT, send=own_command("mine", {"command": PYTHON}).send))
+    expected = run(digits.model, images, RunOptions(TIMEOUT)).outputs["output"]
     np.testing.assert_allclose(ran.outputs["output"], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -71,13 +72,13 @@ def test_operators_are_given_what_reached_them_here_whatever_reaches_them_there(
 ) -> None:
     """Other images go in, and one operator in the middle is given its values in another order: it alone differs."""
     model, mine = digits_int8.model, own_command("mine", {"command": PYTHON})
-    here, samples = operators_here(model, images, range(40), timeout=TIMEOUT, held=1e9)
+    here, samples = operators_here(model, images, range(40), RunOptions(TIMEOUT), held=1e9)
     assert samples == list(range(40))
     assert {op.name for op in model.convolutions} <= {which.name for which in here}
     odd = [which for which, ran in here.items() if which.kind == "Convolution" and ran.int8][1]
     turned = dataclasses.replace(here[odd], reached=tuple(array[::-1] for array in here[odd].reached))
     others = {name: array[::-1] for name, array in images.items()}
-    there = operators_elsewhere(model, others, {**here, odd: turned}, timeout=TIMEOUT, send=mine.send)
+    there = operators_elsewhere(model, others, {**here, odd: turned}, RunOptions(TIMEOUT, send=mine.send))
     assert there.keys() == here.keys()
     for which, ran in there.items():
         assert not ran.unset, which
@@ -87,12 +88,12 @@ def test_operators_are_given_what_reached_them_here_whatever_reaches_them_there(
 
 def test_what_one_operator_makes_is_carried_on_to_the_outputs(digits_int8: Variant, images: Arrays) -> None:
     model = digits_int8.model
-    here, _ = operators_here(model, images, range(40), timeout=TIMEOUT, held=1e9)
+    here, _ = operators_here(model, images, range(40), RunOptions(TIMEOUT), held=1e9)
     first, *_, last = [which for which in here if which.kind == "Convolution"]
     mixed = {which: tuple(array[::-1] for array in here[which].made) for which in (first, last)}
     same = {which: ran.made for which, ran in here.items() if which.kind == "Pooling"}
-    plain, changed = carried_on(model, images, mixed | same, timeout=TIMEOUT)
-    np.testing.assert_array_equal(plain["output"], run(model, images, timeout=TIMEOUT).outputs["output"][:40])
+    plain, changed = carried_on(model, images, mixed | same, RunOptions(TIMEOUT))
+    np.testing.assert_array_equal(plain["output"], run(model, images, RunOptions(TIMEOUT)).outputs["output"][:40])
     for which in same:
         np.testing.assert_array_equal(changed[which]["output"], plain["output"])
     for which in mixed:  # All that follows is of the images in the other order.
@@ -101,9 +102,9 @@ def test_what_one_operator_makes_is_carried_on_to_the_outputs(digits_int8: Varia
 
 def test_of_large_tensors_the_samples_that_differ_most_are_looked_at(digits_int8: Variant, images: Arrays) -> None:
     order = [*range(30, 40), *range(30)]
-    here, _ = operators_here(digits_int8.model, images, order, timeout=TIMEOUT, held=1e9)
+    here, _ = operators_here(digits_int8.model, images, order, RunOptions(TIMEOUT), held=1e9)
     few = sum(array.nbytes for ran in here.values() for array in (*ran.reached, *ran.made)) / 10
-    some, samples = operators_here(digits_int8.model, images, order, timeout=TIMEOUT, held=few)
+    some, samples = operators_here(digits_int8.model, images, order, RunOptions(TIMEOUT), held=few)
     assert samples == [30, 31, 32, 33]
     which = next(iter(some))
     np.testing.assert_array_equal(some[which].made[0], here[which].made[0][30:34])
@@ -111,7 +112,7 @@ def test_of_large_tensors_the_samples_that_differ_most_are_looked_at(digits_int8
 
 def failure(target: Target, model: Model, images: Arrays, timeout: float = TIMEOUT) -> TargetFailure:
     with pytest.raises(TargetFailure) as error:
-        run(model, images, timeout=timeout, send=target.send)
+        run(model, images, RunOptions(timeout, send=target.send))
     assert error.value.target == "detour"
     assert str(error.value).startswith("detour: ")
     return error.value
@@ -174,7 +175,7 @@ def test_what_it_printed_is_shown(detour: Detour, digits_int8: Variant, images: 
 def test_a_program_that_is_not_there(digits_int8: Variant, images: Arrays) -> None:
     far = own_command("far", {"command": "no-such-program {folder}"})
     with pytest.raises(TargetFailure, match="no-such-program") as error:
-        run(digits_int8.model, images, timeout=TIMEOUT, send=far.send)
+        run(digits_int8.model, images, RunOptions(TIMEOUT, send=far.send))
     assert error.value.kind is FailureKind.NOT_STARTED
 
 

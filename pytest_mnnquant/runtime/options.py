@@ -1,0 +1,28 @@
+"""How a model is run: what travels with each job, whatever the job does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_mnnquant.measurements.timing import NORMAL
+from pytest_mnnquant.runtime.jobs import run_job
+
+#: Runs the job of a folder: `run_job` on this machine, or the `send` of a target.
+Send = Callable[..., dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a model is run, on this machine unless `send` runs it on a target.
+
+    `timeout` is in seconds, for one job. `batched` feeds several samples at once; False: one by one, for models with a
+    fixed batch of 1. `memory_mode` is one of `MEMORY_MODES`.
+    """
+
+    timeout: float
+    batched: bool = True
+    threads: int = 1
+    memory_mode: int = NORMAL
+    send: Send = run_job
