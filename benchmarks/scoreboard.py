@@ -5,7 +5,7 @@
 Every pair of tests/faults/corpus is built in FOLDER and judged by the tool's exit status; by its file being smaller, or
 3 times smaller; by MNN's own `mnnconvert --testdir` (log, not exit status); by the overlap of the 5 largest outputs, at
 least one half, as in MNN's testPTQ.py; by a mean cosine of 0.99; by the uuids of model and params file being equal; and
-by a run of our plugin. With --write the tables go to docs/scoreboard.md and README.md. The exit status is 1 where we
+by a run of our plugin. With --write the tables go to docs/scoreboard.md. The exit status is 1 where we
 miss a fault or accuse a twin.
 """
 
@@ -235,7 +235,7 @@ def weighed(fault: Fault, planted: Planted, is_fault: bool, verdict: Verdict) ->
 
 
 def summary(rows: list[Row]) -> list[str]:
-    """The table of README and docs: faults found and healthy cases accused, by each judge.
+    """The first table: faults found and healthy cases accused, by each judge.
 
     A twin that several faults have in common counts once.
     """
@@ -272,7 +272,7 @@ def details(rows: list[Row]) -> list[str]:
 
 
 def write(rows: list[Row]) -> None:
-    """Put the tables into docs and README."""
+    """Write the page."""
     table = "\n".join(summary(rows))
     page = f"""# Scoreboard: planted faults and their healthy twins
 
@@ -286,11 +286,6 @@ real tools, and so was its nearest healthy twin; all were judged by what people 
 {chr(10).join(details(rows))}
 """
     (_ROOT / "docs" / "scoreboard.md").write_text(page, encoding="utf-8")
-    readme = _ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    marks = "<!-- scoreboard -->", "<!-- /scoreboard -->"
-    pattern = re.compile(f"{marks[0]}.*?{marks[1]}", re.DOTALL)
-    readme.write_text(pattern.sub(lambda _: f"{marks[0]}\n{table}\n{marks[1]}", text), encoding="utf-8")
 
 
 def main() -> int:
