@@ -99,6 +99,17 @@ def test_how_it_decides_asks_every_check_and_names_every_rule() -> None:
     assert set(re.findall(r"\[(MNQ\d{3})\]\(rules/\1\.md\)", text)) == RULES.keys()
 
 
+def test_the_first_page_counts_as_the_scoreboard_does() -> None:
+    (gate,) = (row for row in rows(page("docs/scoreboard.md"), "# Scoreboard") if row[0] == "pytest-mnnquant")
+    heads = page("docs/scoreboard.md").partition("| judged by |")[2].partition("\n")[0]
+    listed, unlisted, healthy = map(int, re.findall(r"of (\d+)", heads))
+    caught = sum(int(cell.split()[0]) for cell in gate[1:3])
+    words = " ".join(page("README.md").split())
+    assert f"Of {listed + unlisted} faults" in words
+    assert f"found {caught} and" in words
+    assert (gate[3].split()[0], f"none of {healthy} healthy" in words) == ("0", True)
+
+
 def test_the_page_of_options_is_what_the_script_writes() -> None:
     assert page("docs/options.md") == script("option_page").page()
 
