@@ -70,7 +70,7 @@ def main(folder: Path) -> None:
             metrics = metrics_of(AccuracyMetrics, [result]) or AccuracyMetrics()
             tried = len(metrics.tried or ())
             print(f"\n{title}, {recipe}: {tried} ways tried, {seconds:.0f} s in all\n")
-            print(failure_text(found, result))
+            print(failure_text(found.full_name, result))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pytest_mnnquant.findings.figures import NUMBERS
 from pytest_mnnquant.history.as_json import OF_FIGURES, history_json
 from pytest_mnnquant.history.series import VariantHistory, histories
 from pytest_mnnquant.history.storage import read_runs, storage_folder
-from pytest_mnnquant.report.json_report import plain
+from pytest_mnnquant.report.json_report import json_value
 
 Tell = Callable[[str], None]
 _COLUMNS: Final = (
@@ -75,7 +75,7 @@ def show(given: argparse.Namespace, say: Tell, tell: Tell) -> int:
     if given.export:
         _export(values, given.export)
     if given.json:
-        say(json.dumps(plain(values), indent=1))
+        say(json.dumps(json_value(values), indent=1))
     else:
         draw = plot_text if given.plot else history_text
         say("\n\n".join(draw(value, figures) for value in values))
@@ -89,7 +89,7 @@ def _has(history: VariantHistory, figure: str) -> bool:
 def _export(values: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Raises `OSError`."""
     if path.suffix.lower() == ".json":
-        path.write_text(json.dumps(plain(list(values)), indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(json_value(list(values)), indent=1) + "\n", encoding="utf-8")
         return
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore", lineterminator="\n")

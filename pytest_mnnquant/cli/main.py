@@ -24,7 +24,7 @@ from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
-from pytest_mnnquant.report.json_report import plain
+from pytest_mnnquant.report.json_report import json_value
 from pytest_mnnquant.report.pages import rule_page
 from pytest_mnnquant.runtime.jobs import NativeFailure
 
@@ -122,7 +122,7 @@ def _ours(arguments: list[str]) -> tuple[list[str], tuple[str, ...], float]:
 
 
 def _show(given: argparse.Namespace, value: Any, text: str) -> None:
-    print(json.dumps(plain(value), indent=1) if given.json else text)
+    print(json.dumps(json_value(value), indent=1) if given.json else text)
 
 
 def _inspect(given: argparse.Namespace) -> int:

@@ -14,7 +14,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -34,7 +33,7 @@ from pytest_mnnquant.mnnfile.params import Params, write_params
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
 from pytest_mnnquant.recipes.mnn_support import can_compute, is_skipped
 from pytest_mnnquant.recipes.recipe import Recipe
-from pytest_mnnquant.report.failure import IN_REPORT, failure_text
+from pytest_mnnquant.report.failure import failure_text
 
 _COVERAGE = 0.99
 # Of pruned networks' layers at least this share of weights is left.
@@ -83,13 +82,12 @@ class Verdict:
 
     def failures(self, name: str, label: str) -> str:
         """What failed, in the words of the gate."""
-        case = SimpleNamespace(label=label, gate=SimpleNamespace(settings=SimpleNamespace(name=name)))
         parts = []
         for result in self.results:
             errors = tuple(finding for finding in result.findings if finding.severity is Severity.ERROR)
             if errors:
-                text = failure_text(case, dataclasses.replace(result, findings=errors))
-                parts.append(text.replace(IN_REPORT, ""))
+                failed = dataclasses.replace(result, findings=errors)
+                parts.append(failure_text(f"{name} {label}", failed, in_report=False))
         return "\n".join(parts)
 
     @property

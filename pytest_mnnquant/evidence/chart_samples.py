@@ -1,24 +1,22 @@
-"""What the HTML report shows beside the findings: distributions, timed pairs, the error that each layer adds.
+"""Gathers what charts show beside the findings: distributions, timed pairs, the error that each layer adds.
 
-Gathered only where such a report was asked for, by the check that has looked at the same thing anyway. Plain data, kept
-small, since it travels from xdist workers with the records: a histogram has `BINS` whole numbers.
+Gathered only if a report with charts was requested, by the check that has looked at the same evidence anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.calibration.samples import spread
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable
 from pytest_mnnquant.evidence.variant import VariantUnderTest
-from pytest_mnnquant.findings.dataclass_json import as_json
+from pytest_mnnquant.measurements.chart_samples import ChartSamples, TensorHistogram, WeightHistogram
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.mnnfile.model import BadModel, Op
+from pytest_mnnquant.mnnfile.model import BadModel, Op, TensorQuant
 from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.runtime.inference import tensor_histograms, tensor_ranges
 from pytest_mnnquant.runtime.options import RunOptions
@@ -33,43 +31,49 @@ _MOST_PAIRS: Final = 500
 _AFFORDABLE: Final = 60.0
 
 
-def portrait(case: VariantUnderTest, check: str) -> dict[str, Any]:
-    """What belongs to this check of a variant; `unavailable` says why there is nothing."""
+def chart_samples(case: VariantUnderTest, check: str) -> ChartSamples:
+    """What this check of a variant has to show; `unavailable` says why there is nothing."""
     gather = _PARTS.get(check)
     if gather is None or case.is_unusable:
-        return {}
+        return ChartSamples()
     try:
         return gather(case)
     except (*UNUSABLE, Unusable) as error:  # A picture that can't be drawn fails no check.
-        return {"unavailable": str(error)}
+        return _unavailable(check, str(error))
 
 
-def _weights(case: VariantUnderTest) -> dict[str, Any]:
+def _unavailable(check: str, reason: str) -> ChartSamples:
+    return ChartSamples(unavailable={check: reason})
+
+
+def _weights(case: VariantUnderTest) -> ChartSamples:
     """Weights of each layer, as the float model has them and as they are stored: of large layers a random part."""
-    base, model, found = case.variant.base, case.model, {}
+    base, model = case.variant.base, case.model
+    histograms: dict[str, WeightHistogram] = {}
     for layer, stored in case.match.pairs:
         if len(layer.weights) != 1 or len(stored.weights) != 1:
             continue
         try:
-            ours, theirs = base.decoded(layer).reshape(-1), model.decoded(stored).reshape(-1)
+            pair = [base.decoded(layer).reshape(-1), model.decoded(stored).reshape(-1)]
         except BadModel:
             continue
-        both = [values[np.isfinite(values)] for values in map(_some, (ours, theirs))]
-        if all(values.size for values in both):
-            low, high = (float(end(values)) for end, values in ((min, _ends(both)), (max, _ends(both))))
-            bars = [np.histogram(values, BINS, _bounds(low, high))[0] for values in both]
-            found[layer.name] = _bars(low, high, float=bars[0], stored=bars[1])
-    return {"weights": found}
+        pair = [values[np.isfinite(values)] for values in map(_thinned, pair)]
+        if all(values.size for values in pair):
+            histograms[layer.name] = _weight_histogram(*pair)
+    return ChartSamples(weights=histograms)
 
 
-def _some(values: Floats) -> Floats:
+def _weight_histogram(source: Floats, stored: Floats) -> WeightHistogram:
+    low = min(float(source.min()), float(stored.min()))
+    high = max(float(source.max()), float(stored.max()))
+    bars = [np.histogram(values, BINS, _bounds(low, high))[0] for values in (source, stored)]
+    return WeightHistogram(*_written_bounds(low, high), source=_shares(bars[0]), stored=_shares(bars[1]))
+
+
+def _thinned(values: Floats) -> Floats:
     if values.size <= _MOST_WEIGHTS:
         return values
     return values[np.random.default_rng(0).integers(0, values.size, _MOST_WEIGHTS)]
-
-
-def _ends(arrays: list[Floats]) -> list[float]:
-    return [float(end) for values in arrays for end in (values.min(), values.max())]
 
 
 def _bounds(low: float, high: float) -> tuple[float, float]:
@@ -77,45 +81,53 @@ def _bounds(low: float, high: float) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _bars(low: float, high: float, **counts: npt.NDArray[Any]) -> dict[str, Any]:
-    low, high = (float(f"{end:.6g}") for end in _bounds(low, high))
-    return {"low": low, "high": high, **{name: _shares(bars) for name, bars in counts.items()}}
+def _written_bounds(low: float, high: float) -> tuple[float, float]:
+    """The ends of a histogram, rounded to what a chart can show."""
+    low, high = _bounds(low, high)
+    return float(f"{low:.6g}"), float(f"{high:.6g}")
 
 
-def _shares(counts: npt.NDArray[Any]) -> list[int]:
+def _shares(counts: npt.NDArray[Any]) -> tuple[int, ...]:
     whole = counts.sum() or 1
-    return [int(max(1, round(count * WHOLE / whole))) if count else 0 for count in counts.tolist()]
+    return tuple(int(max(1, round(count * WHOLE / whole))) if count else 0 for count in counts.tolist())
 
 
-def _activations(case: VariantUnderTest) -> dict[str, Any]:
+def _activations(case: VariantUnderTest) -> ChartSamples:
     """Values of each layer's input and output in the float model, with the range that the variant's codes hold."""
     source, variant = case.gate.prepared, case.variant
     data = source.evaluation or source.calibration
     layers = [(layer, stored) for layer, stored in case.match.pairs if _is_watched(layer) and _is_watched(stored)]
     if data is None:
-        return {"unavailable": "no calibration or evaluation data were given"}
+        return _unavailable("calibration", "no calibration or evaluation data were given")
     if not layers:
-        return {}
-    ops, some = [layer for layer, _ in layers], _samples(data)
+        return ChartSamples()
+    ops, samples = [layer for layer, _ in layers], _samples(data)
     options = RunOptions(min(_AFFORDABLE, case.gate.settings.timeout), batched=source.batched)
-    ranges = tensor_ranges(variant.base, ops, some, options)
+    ranges = tensor_ranges(variant.base, ops, samples, options)
     with np.errstate(invalid="ignore"):
         bounds = np.stack([np.fmin.reduce(ranges[..., 0]), np.fmax.reduce(ranges[..., 1])], -1)
     bounds[~np.isfinite(bounds).all(-1)] = 0
-    counts = tensor_histograms(variant.base, ops, bounds, BINS, some, options)
+    counts = tensor_histograms(variant.base, ops, bounds, BINS, samples, options)
     names, quants = variant.base.tensor_names, variant.model.tensor_quants
-    tensors: dict[str, Any] = {}
-    ends: dict[str, list[str]] = {}
+    tensors: dict[str, TensorHistogram] = {}
+    ends: dict[str, tuple[str, str]] = {}
     for number, (layer, stored) in enumerate(layers):
         sides = ((layer.inputs[0], stored.inputs[0]), (layer.outputs[0], stored.outputs[0]))
-        ends[layer.name] = [names[tensor] for tensor, _ in sides]
+        ends[layer.name] = (names[layer.inputs[0]], names[layer.outputs[0]])
         for side, (tensor, index) in enumerate(sides):
             if counts[number, side].any() and names[tensor] not in tensors:
                 quant = quants.get(index)
-                codes = [(code - quant.zero) * quant.scale for code in (quant.low, quant.high)] if quant else None
-                bars = _bars(*bounds[number, side].tolist(), float=counts[number, side])
-                tensors[names[tensor]] = {**bars, "codes": codes}
-    return {"tensors": tensors, "ends": ends}
+                tensors[names[tensor]] = TensorHistogram(
+                    *_written_bounds(*bounds[number, side].tolist()),
+                    source=_shares(counts[number, side]),
+                    codes=_code_range(quant) if quant else None,
+                )
+    return ChartSamples(tensors=tensors, ends=ends)
+
+
+def _code_range(quant: TensorQuant) -> tuple[float, float]:
+    """The smallest and the largest value that the codes of a tensor can hold."""
+    return (quant.low - quant.zero) * quant.scale, (quant.high - quant.zero) * quant.scale
 
 
 def _is_watched(op: Op) -> bool:
@@ -127,30 +139,27 @@ def _samples(data: Dataset) -> dict[str, npt.NDArray[Any]]:
     return {name: array[chosen] for name, array in data.inputs.items()}
 
 
-def _losses(case: VariantUnderTest) -> dict[str, Any]:
+def _losses(case: VariantUnderTest) -> ChartSamples:
     """The error that each layer adds, in the order of execution."""
     if case.gate.prepared.evaluation is None:
-        return {"unavailable": "no evaluation data were given"}
-    found = case.known_losses or case.losses(None, _AFFORDABLE)
-    if found is None:
-        return {"unavailable": "MNN lets nobody look into this model while it runs"}
-    return {"metric": found.metric_label, "losses": _added(found)}
+        return _unavailable("accuracy", "no evaluation data were given")
+    losses = case.known_losses or case.losses(None, _AFFORDABLE)
+    if losses is None:
+        return _unavailable("accuracy", "MNN lets nobody look into this model while it runs")
+    return ChartSamples(losses=tuple(layer.metrics for layer in losses.layers if layer.errors.measured))
 
 
-def _added(losses: Losses) -> list[Mapping[str, Any]]:
-    return [as_json(layer.metrics) for layer in losses.layers if layer.errors.measured]
-
-
-def _pairs(case: VariantUnderTest) -> dict[str, Any]:
+def _pairs(case: VariantUnderTest) -> ChartSamples:
     """Timed pairs in the order of the run, thinned out evenly where there are many."""
     times = case.known_times
     if times is None:
-        return {}
+        return ChartSamples()
     ratios = times.candidate / times.reference
-    return {"ratios": [float(f"{ratio:.4g}") for ratio in ratios[spread(len(ratios), _MOST_PAIRS)].tolist()]}
+    thinned = ratios[spread(len(ratios), _MOST_PAIRS)].tolist()
+    return ChartSamples(ratios=tuple(float(f"{ratio:.4g}") for ratio in thinned))
 
 
-_PARTS: Final[dict[str, Callable[[VariantUnderTest], dict[str, Any]]]] = {
+_PARTS: Final[dict[str, Callable[[VariantUnderTest], ChartSamples]]] = {
     "weights": _weights,
     "calibration": _activations,
     "accuracy": _losses,

@@ -94,6 +94,11 @@ class VariantUnderTest:
         except UNUSABLE as error:
             return Unusable(why(error))
 
+    @property
+    def full_name(self) -> str:
+        """The names of its model and of itself, as messages have them."""
+        return f"{self.gate.settings.name} {self.label}"
+
     def say(self, what: str) -> None:
         """Tell what is being done with this variant."""
         self.gate.say(f"{self.label}: {what}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ REAL: Final = ("coverage", "accuracy", "ratio", "ratio_low", "ratio_high")
 NUMBERS: Final = ("size", "coverage", "accuracy", "ratio", "memory")
 
 
-def label_of(record: Mapping[str, Any]) -> str:
-    """A variant's name, from a record of its recipe and mode, and of the target that it ran on."""
-    label = f"{record['recipe']}[{record['mode']}]" if record.get("mode") else str(record["recipe"])
-    return f"{label}@{record['target']}" if record.get("target") else label
+def variant_label(recipe: str, mode: str | None, target: str = "") -> str:
+    """A variant's name in ids and tables, from its recipe, its mode, and the target that it ran on."""
+    label = f"{recipe}[{mode}]" if mode else recipe
+    return f"{label}@{target}" if target else label
 
 
 def size_text(ratio: float | None) -> str:

@@ -14,6 +14,8 @@ from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES, Rule, Severity
 PASSED, FAILED, SKIPPED, INCONCLUSIVE = "passed", "failed", "skipped", "inconclusive"
 #: The key of a record for code, check and layer of the error that a finding follows from. The report does not have it.
 FOLLOWS_ID: Final = "follows_id"
+#: The key among the metrics, in report and record, of a check that has nothing to judge in a recipe.
+NOT_APPLICABLE: Final = "needless"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,11 @@ class Result:
             "check": self.check,
             "outcome": self.outcome,
             "reason": self.reason or None,
-            "metrics": {"needless": True} if self.not_applicable else self.metrics.as_json() if self.metrics else {},
+            "metrics": {NOT_APPLICABLE: True}
+            if self.not_applicable
+            else self.metrics.as_json()
+            if self.metrics
+            else {},
             "ignored": dict(self.ignored),
             "findings": [finding.as_json() for finding in self.findings],
         }

@@ -1,9 +1,8 @@
-"""A variant's history as plain values: what `pytest-mnnquant history` prints and exports, and reports plot."""
+"""A variant's history as plain values: what `pytest-mnnquant history` prints and exports."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pytest_mnnquant.findings.figures import NUMBERS
@@ -17,26 +16,14 @@ from pytest_mnnquant.history.series import (
     VariantHistory,
     by_branch,
     by_machine,
-    histories,
     machine_for,
 )
-from pytest_mnnquant.history.storage import read_runs
 
 #: What is told of each run.
 OF_FIGURES: Final = (
     *("size", "float_size", "coverage", "accuracy", "metric", "ratio", "ratio_low", "ratio_high", "memory"),
     *("float_memory", "failed"),
 )
-# So many runs of each variant are plotted.
-_PLOTTED: Final = 200
-
-
-def past_runs(folder: Path | None, variants: Container[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The history of each of these variants (model, variant); none where there is no storage."""
-    if folder is None or not folder.is_dir():
-        return []
-    found = histories(read_runs(folder))
-    return [history_json(one, last=_PLOTTED) for one in found if (one.model, one.variant) in variants]
 
 
 def history_json(history: VariantHistory, figures: Sequence[str] = NUMBERS, last: int | None = None) -> dict[str, Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from pathlib import Path
 from statistics import median
 from typing import Final
 
 from pytest_mnnquant.findings.figures import NUMBERS, Figures
 from pytest_mnnquant.history.change_points import EFFECT, EXACT_EFFECT, Found, Step, exact_steps, noisy_steps
-from pytest_mnnquant.history.storage import Machine, Run
+from pytest_mnnquant.history.storage import Machine, Run, read_runs
 
 #: Figures that differ from run to run of the same files. The others are the same in every run on one machine.
 NOISY: Final = ("ratio",)
@@ -97,6 +98,13 @@ def histories(
             if _fits(one.model, model) and _fits(one.variant, variant):
                 rows.setdefault((one.model, one.variant), []).append(Row(run, one))
     return tuple(_history(*names, tuple(found), figures) for names, found in sorted(rows.items()))
+
+
+def past_runs(folder: Path | None, variants: Container[tuple[str, str]]) -> tuple[VariantHistory, ...]:
+    """The history of these variants (model, variant) in a storage; empty if there is no storage."""
+    if folder is None or not folder.is_dir():
+        return ()
+    return tuple(known for known in histories(read_runs(folder)) if (known.model, known.variant) in variants)
 
 
 def _fits(name: str, glob: str) -> bool:

@@ -28,7 +28,9 @@ from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.plugin.benchmark import why_not_timed
 from pytest_mnnquant.plugin.session import PluginSession, session_of, variants
 from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.report.build import check_report, variant_report
 from pytest_mnnquant.report.figures import figures_of
+from pytest_mnnquant.report.model import ModelReport
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.inference import renamed
 from pytest_mnnquant.runtime.timing import paired_times
@@ -178,12 +180,13 @@ def _asked(config: pytest.Config, case: VariantUnderTest, strict: bool, names: t
     }
 
 
-def _figures(case: VariantUnderTest, found: Mapping[str, Result], state: PluginSession) -> Figures:
+def _figures(case: VariantUnderTest, results: Mapping[str, Result], state: PluginSession) -> Figures:
     gate = case.gate
-    model = {"name": gate.settings.name, "source": _source(gate, state), "float": gate.float_json}
-    variant = {**case.as_json, "checks": [result.as_json() for result in found.values()]}
-    ours, base = fingerprint(case.model), fingerprint(gate.prepared.model)
-    return rounded(dataclasses.replace(figures_of(model, variant), sha256=ours, float_sha256=base))
+    checks = tuple(check_report(result.as_record()) for result in results.values())
+    variant = dataclasses.replace(variant_report(case.as_json), checks=checks)
+    model = ModelReport(gate.settings.name, _source(gate, state))
+    sha256, float_sha256 = fingerprint(case.model), fingerprint(gate.prepared.model)
+    return rounded(dataclasses.replace(figures_of(model, variant), sha256=sha256, float_sha256=float_sha256))
 
 
 def _source(gate: SourceUnderTest, state: PluginSession) -> str:

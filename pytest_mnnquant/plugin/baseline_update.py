@@ -1,12 +1,12 @@
-"""The end of a run with `--mnn-update-baseline`: what ran is accepted, and it is told what that changed."""
+"""The end of a run with `--mnn-update-baseline`: what ran is accepted, and the run says what that changed."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -15,22 +15,24 @@ from pytest_mnnquant.baseline.entry import Entry, usual_tolerances
 from pytest_mnnquant.baseline.file import BadBaseline, Baseline
 from pytest_mnnquant.baseline.update import Changes, updated
 from pytest_mnnquant.baseline.write import update_file
-from pytest_mnnquant.cache.store import versions
+from pytest_mnnquant.findings.check_metrics import BaselineMetrics
 from pytest_mnnquant.findings.check_names import BASELINE
-from pytest_mnnquant.findings.figures import label_of
+from pytest_mnnquant.findings.dataclass_json import as_json
+from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.plugin.baseline_items import chooses_variants, stale
 from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.report.figures import figures_of
-from pytest_mnnquant.report.json_report import build_report
+from pytest_mnnquant.report.model import Report
+from pytest_mnnquant.report.variant_report import VariantReport
 
 # Options that leave out items of the suite, by pytest's names of their values.
 _NARROWING: Final = ("keyword", "markexpr", "mnn_ids", "lf", "deselect", "stepwise")
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class UpdateOutcome:
     """What an update has to say; `problems` are why the file, or a model beside it, could not be written."""
 
     lines: tuple[str, ...] = ()
@@ -38,19 +40,18 @@ class Told:
     is_refused: bool = False
 
 
-def update(session: pytest.Session, records: Sequence[Mapping[str, Any]]) -> Told:
+def update(session: pytest.Session, report: Report) -> UpdateOutcome:
     """Accept what ran and passed, and remove what is gone, if the whole suite ran."""
     config = session.config
     state = session_of(config)
     path = state.settings.baseline
     if not state.settings.updates_baseline or path is None or config.option.collectonly:
-        return Told()
+        return UpdateOutcome()
     if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        return Told((f"baseline: {path.name} is as it was: the run did not end",))
-    report = build_report(records, versions())
+        return UpdateOutcome((f"baseline: {path.name} is as it was: the run did not end",))
     ran = tuple(entries_of(report))
     if not ran:
-        return Told((f"baseline: {path.name} is as it was: no {BASELINE} check ran that could be accepted",))
+        return UpdateOutcome((f"baseline: {path.name} is as it was: no {BASELINE} check ran that could be accepted",))
     is_whole = not (session.shouldstop or session.shouldfail or is_narrowed(config))
     # What the check of the file calls stale, and nothing else: another command may ask for other variants.
     found = stale(state, chooses_variants(config)) if is_whole else ()
@@ -65,12 +66,12 @@ def update(session: pytest.Session, records: Sequence[Mapping[str, Any]]) -> Tol
     try:
         changes, unkept = update_file(path, change)
     except (BadBaseline, OSError) as error:
-        what = f"{path} can't be written: {_told(error)}" if isinstance(error, OSError) else str(error)
-        return Told(problems=(f"--mnn-update-baseline: {what}",))
-    return Told((*_unmeasured(report), *changes.lines), unkept, is_refused=bool(changes.refused))
+        what = f"{path} can't be written: {_reason(error)}" if isinstance(error, OSError) else str(error)
+        return UpdateOutcome(problems=(f"--mnn-update-baseline: {what}",))
+    return UpdateOutcome((*_unmeasured(report), *changes.lines), unkept, is_refused=bool(changes.refused))
 
 
-def _told(error: OSError | BadModel) -> str:
+def _reason(error: OSError | BadModel) -> str:
     """What the system says of a file, and of which one: where a file is moved to another place, of that."""
     if not isinstance(error, OSError):
         return str(error)
@@ -83,34 +84,38 @@ def is_narrowed(config: pytest.Config) -> bool:
     return any(getattr(config.option, name, None) for name in _NARROWING)
 
 
-def entries_of(report: Mapping[str, Any]) -> Iterator[Entry]:
-    """What is to be accepted: the variants whose baseline check ran, with the checks of theirs that failed."""
-    for model in report["models"]:
-        for variant in model["variants"]:
-            if variant.get("target"):  # What is accepted are figures of this machine.
-                continue
-            base = figures_of(model, variant)
-            (own,) = [check for check in variant["checks"] if check["check"] == BASELINE] or [None]
-            if own is None:
-                if base.failed:  # It was blocked, or not chosen: a failure is told all the same.
-                    yield Entry(base)
-                continue
-            metrics = own["metrics"]
-            failed = [name for name in (*base.failed, *metrics.get("failed", ())) if name != BASELINE]
-            if "measured" not in metrics:  # There was no model to measure.
-                failed = failed or [BASELINE]
-            figures = dataclasses.replace(base, **metrics.get("measured", {}), failed=tuple(dict.fromkeys(failed)))
-            yield Entry(figures, usual_tolerances(figures), metrics.get("versions", {}), metrics.get("host", {}))
+def entries_of(report: Report) -> Iterator[Entry]:
+    """What is to be accepted: the variants whose baseline check ran, with those of their checks that failed.
+
+    What is accepted are figures of this host: variants on targets are left out.
+    """
+    for model in report.models:
+        for variant in model.variants:
+            entry = None if variant.target else _entry(figures_of(model, variant), variant)
+            if entry is not None:
+                yield entry
 
 
-def _unmeasured(report: Mapping[str, Any]) -> Iterator[str]:
-    """Which figures were not there to be accepted, and why."""
-    for model in report["models"]:
-        for variant in model["variants"]:
-            for check in variant["checks"]:
-                reasons = check["metrics"].get("unmeasured", {}) if check["check"] == BASELINE else {}
-                for figure, why in reasons.items():
-                    yield f"baseline: {model['name']} {label_of(variant)}: {figure} is not accepted anew: {why}"
+def _entry(base: Figures, variant: VariantReport) -> Entry | None:
+    """What is to be accepted of one variant; None if nothing is known of it."""
+    if variant.check(BASELINE) is None:  # It was blocked, or not chosen: a failure is reported nevertheless.
+        return Entry(base) if base.failed else None
+    metrics = variant.metrics(BaselineMetrics) or BaselineMetrics()
+    failed = [name for name in (*base.failed, *(metrics.failed or ())) if name != BASELINE]
+    if metrics.measured is None:  # There was no model to measure.
+        failed = failed or [BASELINE]
+    measured = as_json(metrics.measured) if metrics.measured else {}
+    figures = dataclasses.replace(base, **measured, failed=tuple(dict.fromkeys(failed)))
+    return Entry(figures, usual_tolerances(figures), metrics.versions or {}, metrics.host or {})
+
+
+def _unmeasured(report: Report) -> Iterator[str]:
+    """Which figures could not be accepted, since they were not measured, and why."""
+    for model in report.models:
+        for variant in model.variants:
+            metrics = variant.metrics(BaselineMetrics) or BaselineMetrics()
+            for figure, why in (metrics.unmeasured or {}).items():
+                yield f"baseline: {model.name} {variant.label}: {figure} is not accepted anew: {why}"
 
 
 def _keep_models(folder: Path, ran: Sequence[Entry], after: Baseline, changes: Changes) -> Iterator[str]:
@@ -131,7 +136,7 @@ def _tried(change: Callable[[], None], what: str) -> Iterator[str]:
     try:
         change()
     except (OSError, BadModel) as error:
-        yield f"--mnn-update-baseline: {what}: {_told(error)}"
+        yield f"--mnn-update-baseline: {what}: {_reason(error)}"
 
 
 def _keep(folder: Path, model: str, variant: str, path: Path, sha256: str) -> None:

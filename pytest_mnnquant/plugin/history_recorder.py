@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from pytest_mnnquant.findings.figures import NUMBERS, Figures, label_of
+from pytest_mnnquant.findings.figures import NUMBERS, Figures, variant_label
 from pytest_mnnquant.history.storage import (
     DETACHED,
     KEY,
@@ -89,7 +89,7 @@ class Recorder:
         known = {(one.model, one.variant): figures_part(one) for one in figures}
         for entry in content["benchmarks"]:
             info = entry["extra_info"]
-            if found := known.get((info["model"], label_of(info))):
+            if found := known.get((info["model"], _label(info))):
                 entry["extra_info"] = {**info, KEY: found}
         write_run(self.path, content, safe_dumps)
         if timings and not self._is_saved_elsewhere and self.path.name.startswith(KEY):
@@ -106,3 +106,8 @@ class Recorder:
         if session is None or (finished and self._is_saved_elsewhere):
             return []
         return [one for one in session.benchmarks if {"model", "recipe", "bytes"} <= one.extra_info.keys()]
+
+
+def _label(info: Mapping[str, Any]) -> str:
+    """The variant that was timed, from what pytest-benchmark keeps of it."""
+    return variant_label(info["recipe"], info.get("mode"), info.get("target") or "")

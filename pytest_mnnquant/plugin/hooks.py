@@ -129,8 +129,8 @@ def pytest_runtest_makereport(
     """Attach what was measured to the report, which travels from xdist workers to the controller."""
     report = yield
     if call.when == "call":
-        report.mnnquant = records.kept(item)  # type: ignore[attr-defined]
-        report.mnnquant_baseline = records.kept_baseline(item)  # type: ignore[attr-defined]
+        report.mnnquant = item.stash.get(records.RECORDS, [])  # type: ignore[attr-defined]
+        report.mnnquant_baseline = item.stash.get(records.BASELINE_RECORD, None)  # type: ignore[attr-defined]
     if (
         report.skipped
         and type(item).__module__ == "pytest_mnnquant.plugin.items"

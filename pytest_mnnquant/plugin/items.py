@@ -15,7 +15,7 @@ from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.findings.root_cause import STILL
 from pytest_mnnquant.plugin import baseline_items, benchmark
-from pytest_mnnquant.plugin.records import keep, keep_baseline
+from pytest_mnnquant.plugin.records import attach, attach_baseline
 from pytest_mnnquant.plugin.session import PluginSession, is_part, places, session_of, variants
 from pytest_mnnquant.report.failure import failure_text, findings_text
 
@@ -91,12 +91,12 @@ class CheckItem(_PlainItem):
         if blocker:
             pytest.skip(blocker)
         result = self.judge(state)
-        keep(self, self.case, result)
+        attach(self, self.case, result)
         benchmark.add_figures(self.config, self.case, result)
         if result.outcome == PASSED:
             return
         if result.outcome == FAILED or (state.settings.strict and result.is_unresolved):
-            raise CheckFailed(failure_text(self.case, result))
+            raise CheckFailed(failure_text(self.case.full_name, result))
         pytest.skip(f"inconclusive: {result.reason}" if result.outcome == INCONCLUSIVE else result.reason)
 
     def judge(self, state: PluginSession) -> Result:
@@ -151,7 +151,7 @@ class EntriesItem(_PlainItem):
     def runtest(self) -> None:
         """Judge."""
         result = baseline_items.check_entries(self.config)
-        keep_baseline(self, session_of(self.config).settings.baseline or self.path, result)
+        attach_baseline(self, session_of(self.config).settings.baseline or self.path, result)
         if result.outcome == FAILED:
             raise CheckFailed(findings_text(f"{self.nodeid} failed:", result))
 

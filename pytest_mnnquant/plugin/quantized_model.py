@@ -18,7 +18,7 @@ from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_tes
 from pytest_mnnquant.findings.finding import FAILED, Result
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.plugin import benchmark
-from pytest_mnnquant.plugin.records import keep
+from pytest_mnnquant.plugin.records import attach
 from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.sources.spec import SourceError
@@ -43,7 +43,7 @@ class Quantized:
     def _usable(self) -> VariantUnderTest:
         """The variant; fails the test, with the reason as message, where there is none."""
         if self._case.is_unusable:
-            pytest.fail(failure_text(self._case, judge(self._case, "conversion", self.limits)), pytrace=False)
+            pytest.fail(failure_text(self._case.full_name, judge(self._case, "conversion", self.limits)), pytrace=False)
         return self._case
 
     @property
@@ -91,9 +91,9 @@ class Quantized:
         given = {key: value for key, value in limits.items() if value is not None}
         chosen = _or_fail(lambda: self.limits.with_changes(given, f"assert ({check})"))
         result = self._judge(check, chosen)
-        keep(self._node, self._case, result)
+        attach(self._node, self._case, result)
         if not result:
-            pytest.fail(failure_text(self._case, result), pytrace=False)
+            pytest.fail(failure_text(self._case.full_name, result), pytrace=False)
         return result.metrics.as_json() if result.metrics else {}
 
     def _judge(self, check: str, limits: Limits) -> Result:
@@ -105,10 +105,10 @@ class Quantized:
     def latency(self) -> PairedRatio:
         """Time against the float model; skips the test where nothing may be timed (xdist, --benchmark-disable)."""
         result = self._judge("latency", self.limits)
-        keep(self._node, self._case, result)
+        attach(self._node, self._case, result)
         if not benchmark.was_timed(result):
             if result.outcome == FAILED:
-                pytest.fail(failure_text(self._case, result), pytrace=False)
+                pytest.fail(failure_text(self._case.full_name, result), pytrace=False)
             pytest.skip(result.reason)
         times = self._case.times(timing_of(self._case, self.limits))
         return paired_ratio(times.reference, times.candidate)

@@ -1,7 +1,8 @@
-"""What a run tells: the header, the reports, the summary at the end, the history."""
+"""What a run reports: the header, the reports, the summary at the end, the history."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -10,16 +11,17 @@ from typing import Any, Final
 import pytest
 
 from pytest_mnnquant.cache.store import versions
-from pytest_mnnquant.history.as_json import past_runs
+from pytest_mnnquant.history.series import past_runs
 from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.plugin.benchmark import suppress_tables
 from pytest_mnnquant.plugin.history_recorder import Recorder
 from pytest_mnnquant.plugin.session import session_of, variants
 from pytest_mnnquant.recipes.recipe import recipe_named
-from pytest_mnnquant.report.figures import figures_of_report
-from pytest_mnnquant.report.files import write_report
-from pytest_mnnquant.report.github import append_summary, commands
-from pytest_mnnquant.report.json_report import build_report
+from pytest_mnnquant.report.build import build_models, build_report
+from pytest_mnnquant.report.figures import figures_of_models
+from pytest_mnnquant.report.formats import Destination, file_format, formats_for, write_report
+from pytest_mnnquant.report.github import append_summary
+from pytest_mnnquant.report.model import Report
 from pytest_mnnquant.report.terminal import write_summary
 from pytest_mnnquant.report.width import wrapped
 from pytest_mnnquant.runtime.host import host_facts
@@ -48,64 +50,74 @@ def header(config: pytest.Config) -> list[str]:
     return [line for first, text in lines for line in wrapped(first, text, columns, indent=len(first))]
 
 
-def report_of(config: pytest.Config, records: list[dict[str, Any]], baseline: dict[str, Any] | None) -> dict[str, Any]:
-    """The report of this run; `baseline` is what the item of the baseline file found."""
-    return build_report(records, versions(), session_of(config).settings.strict, baseline)
+def report_of(config: pytest.Config, records: list[dict[str, Any]], baseline: dict[str, Any] | None) -> Report:
+    """The report of this run, with its history if a format shows that.
+
+    `baseline` is what the item of the baseline file found.
+    """
+    settings = session_of(config).settings
+    report = build_report(records, versions(), settings.strict, baseline)
+    if any(file_format(path).needs_history for path in settings.reports):
+        folder = storage_folder(config.getoption("benchmark_storage", None))
+        names = {(model.name, variant.label) for model in report.models for variant in model.variants}
+        report = dataclasses.replace(report, history=past_runs(folder, names))
+    return report
 
 
-def write_reports(
-    config: pytest.Config, report: dict[str, Any], records: list[dict[str, Any]]
-) -> tuple[list[str], list[str]]:
-    """Write each report that was asked for, and GitHub's summary where that is wanted.
+def write_reports(config: pytest.Config, report: Report) -> tuple[list[str], list[str]]:
+    """Write each report that was requested, and GitHub's summary if that is requested.
 
     Returns a line for each report that could not be written, and what to warn of.
     """
-    problems = []
-    for path in session_of(config).settings.reports:
-        shown = {**report, "records": records, "past": _past(config, report)} if path.suffix == ".html" else report
-        problems.append(_written(shown, path))
-    unwritten = append_summary(report)
-    return [one for one in problems if one], [unwritten] if unwritten else []
+    problems = [_write(report, path) for path in session_of(config).settings.reports]
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    formats = formats_for(Destination.JOB_SUMMARY) if summary else ()
+    warnings = [append_summary(known.render(report), Path(str(summary))) for known in formats]
+    return [*filter(None, problems)], [*filter(None, warnings)]
 
 
-def tell(reporter: Any, report: dict[str, Any], records: list[dict[str, Any]]) -> None:
-    """Write what is known at the end of a run to pytest's terminal reporter; annotations where GitHub reads them."""
-    columns = shutil.get_terminal_size().columns
-    write_summary(reporter, report, records, reporter.verbosity, columns)
-    if reporter.verbosity <= 0:
-        suppress_tables(reporter.config)
-    for line in commands(report) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
-        reporter.write_line(line)
-
-
-def keep_history(config: pytest.Config, records: list[dict[str, Any]], ended: pytest.Session | None = None) -> str:
-    """Append what is known of this run to the history, now and then, and when it has ended.
-
-    Returns a line that says why it can't be written. Without pytest-benchmark, or with a storage that is no folder,
-    there is no history.
-    """
-    recorder = config.stash.get(_HISTORY, None)
-    if recorder is None:
-        folder = storage_folder(config.getoption("benchmark_storage", None))
-        if folder is None or not records:
-            return ""
-        recorder = config.stash[_HISTORY] = Recorder(config, folder, versions()["MNN"])
-    if ended is not None or recorder.is_due:
-        complete = ended is not None and ended.exitstatus in (0, 1) and not (ended.shouldstop or ended.shouldfail)
-        figures = tuple(figures_of_report(build_report(records, versions())))
-        recorder.write(figures, finished=ended is not None, complete=complete)
-    return recorder.problem
-
-
-def _past(config: pytest.Config, report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The history of the variants of a report."""
-    folder = storage_folder(config.getoption("benchmark_storage", None))
-    return past_runs(folder, {(figures.model, figures.variant) for figures in figures_of_report(report)})
-
-
-def _written(report: dict[str, Any], path: Path) -> str:
+def _write(report: Report, path: Path) -> str:
     try:
         write_report(report, path)
     except OSError as error:
         return f"--mnn-report: {path} can't be written: {error.strerror}"
     return ""
+
+
+def show_report(reporter: Any, report: Report) -> None:
+    """Write the summary to pytest's terminal reporter; annotations if GitHub reads them."""
+    columns = shutil.get_terminal_size().columns
+    write_summary(reporter, report, reporter.verbosity, columns)
+    if reporter.verbosity <= 0:
+        suppress_tables(reporter.config)
+    for known in formats_for(Destination.JOB_LOG) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
+        for line in known.render(report).splitlines():
+            reporter.write_line(line)
+
+
+def write_history_if_due(config: pytest.Config, records: list[dict[str, Any]]) -> None:
+    """Append what is known of this run to the history, now and then while it goes on."""
+    recorder = _recorder(config)
+    if recorder is not None and recorder.is_due:
+        recorder.write(tuple(figures_of_models(build_models(records))))
+
+
+def write_history(config: pytest.Config, report: Report, session: pytest.Session) -> str:
+    """Append this run to the history when it has ended. Returns a line that says why it can't be written."""
+    recorder = _recorder(config) if report.models else None
+    if recorder is None:
+        return ""
+    complete = session.exitstatus in (0, 1) and not (session.shouldstop or session.shouldfail)
+    recorder.write(tuple(figures_of_models(report.models)), finished=True, complete=complete)
+    return recorder.problem
+
+
+def _recorder(config: pytest.Config) -> Recorder | None:
+    """What writes the history; None without pytest-benchmark, or with a storage that is not a folder."""
+    recorder = config.stash.get(_HISTORY, None)
+    if recorder is None:
+        folder = storage_folder(config.getoption("benchmark_storage", None))
+        if folder is None:
+            return None
+        recorder = config.stash[_HISTORY] = Recorder(config, folder, versions()["MNN"])
+    return recorder

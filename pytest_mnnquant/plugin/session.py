@@ -22,7 +22,7 @@ from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES, ON_DEVICE, ON_TARGET
 from pytest_mnnquant.plugin.progress_line import Progress
 from pytest_mnnquant.recipes.recipe import recipe_named
-from pytest_mnnquant.report.files import renderer
+from pytest_mnnquant.report.formats import require_format
 from pytest_mnnquant.runtime.progress import listen
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 from pytest_mnnquant.targets.ssh import SCHEME
@@ -49,7 +49,7 @@ class PluginSession:
         config.pluginmanager.register(self.progress, "mnnquant-progress")
         self.selected: frozenset[str] = frozenset()
         for path in settings.reports:
-            renderer(path)
+            require_format(path)
         self.cache_dir = root = self._cache_dir()
         if not settings.reuse:
             using = ExitStack()

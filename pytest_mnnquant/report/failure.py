@@ -1,9 +1,9 @@
-"""A failed check in at most 25 lines: what was measured and allowed, where, why, what to do."""
+"""A failed check in at most 25 lines: what was measured and required, where, why, how to fix it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.rules import Severity
@@ -12,99 +12,107 @@ from pytest_mnnquant.report.width import cut, shown, width, wrapped
 #: A failure takes no more lines than this, on a terminal of so many columns.
 LINES: Final = 25
 COLUMNS: Final = 80
-#: Where that is which a failure leaves out.
-IN_REPORT: Final = " (--mnn-report=report.json lists all)"
+# What a failure leaves out is there.
+_IN_REPORT: Final = " (--mnn-report=report.json lists all)"
 _SHOWN: Final = 6
-# Layers that the same befell, which are told one by one.
-_ALSO: Final = 2
+# Layers with the same cause that are listed individually.
+_SAME: Final = 2
 _ORDER: Final = (Severity.ERROR, Severity.CONSEQUENCE, Severity.GAP, Severity.WARNING)
-# Lines of a finding's message, cause, remedy, and of what comes from it.
+# Lines of a finding's message, cause, fix, and of what comes from it.
 _LIMITS: Final = (6, 5, 7, 3)
 
 
-class _Case(Protocol):
-    label: str
+def failure_text(name: str, result: Result, *, in_report: bool = True) -> str:
+    """A failed check as the user reads it. `name` is that of the model and its variant.
 
-    @property
-    def gate(self) -> Any: ...
-
-
-def failure_text(case: _Case, result: Result) -> str:
-    """A failed check as the user reads it."""
-    head = f"{case.gate.settings.name} {case.label}: {result.check} {result.outcome}"
+    `in_report`: whether a report can list what is left out here.
+    """
+    head = f"{name}: {result.check} {result.outcome}"
     if result.findings:
-        return findings_text(f"{head}:", result)
+        return findings_text(f"{head}:", result, in_report=in_report)
     return "\n".join(wrapped("", f"{head}: {result.reason}", COLUMNS)[:LINES])
 
 
-def findings_text(head: str, result: Result) -> str:
+def findings_text(head: str, result: Result, *, in_report: bool = True) -> str:
     """The findings of a failed check, below a line that begins with `head` and names the first."""
-    below = {(one.check, one.code, one.layer) for finding in result.findings for one in finding.consequences}
-    own = [one for one in result.findings if not (one.follows and (result.check, one.code, one.layer) in below)]
-    findings = sorted(own or result.findings, key=lambda finding: _ORDER.index(finding.severity))
-    first = _headline(findings)
-    lines = [f"{cut(shown(head), 2 * COLUMNS - width(first) - 1)} {first}"]
+    findings = _in_order(result)
+    headline = _headline(findings)
+    lines = [f"{cut(shown(head), 2 * COLUMNS - width(headline) - 1)} {headline}"]
     end = [f"  more: pytest-mnnquant explain {findings[0].code}"]
-    left, is_cut = len(findings), False
+    unshown, is_cut = len(findings), False
     for number, finding in enumerate(findings[:_SHOWN]):
         space = LINES - _rows([*lines, *end]) - 1
-        parts = _parts(result.check, finding, findings[number - 1] if number else None)
-        kept = _shortened(parts, space if number == 0 else 0)
-        if _rows(kept) > space:
+        parts = _parts(finding, findings[number - 1] if number else None)
+        fitted = _shortened(parts, space if number == 0 else 0)
+        if _rows(fitted) > space:
             break
-        lines += kept
-        left -= 1
-        is_cut = is_cut or len(kept) < sum(map(len, parts))
-    if left:
-        lines.append(f"  and {left} more{IN_REPORT}")
+        lines += fitted
+        unshown -= 1
+        is_cut = is_cut or len(fitted) < sum(map(len, parts))
+    where = _IN_REPORT if in_report else ""
+    if unshown:
+        lines.append(f"  and {unshown} more{where}")
     elif is_cut:
-        lines.append(f"  shortened{IN_REPORT}")
+        lines.append(f"  shortened{where}")
     return "\n".join(lines + end)
 
 
+def _in_order(result: Result) -> list[Finding]:
+    """The findings, the worst first; without those that are listed as a consequence of another one of the check."""
+    below = {effect.id for finding in result.findings for effect in finding.consequences}
+    roots = [finding for finding in result.findings if not (finding.follows and finding.id in below)]
+    return sorted(roots or result.findings, key=lambda finding: _ORDER.index(finding.severity))
+
+
 def _headline(findings: Sequence[Finding]) -> str:
-    """The first rule and where it struck, in a few words: what pytest's short summary shows."""
+    """The first rule and the layer that broke it, in a few words: what pytest's short summary shows."""
     first = findings[0]
     if first.follows:
         return f"follows from {cut(shown(str(first.follows)), COLUMNS)}"
-    places = [one.layer for finding in findings for one in (finding, *finding.consequences) if one.code == first.code]
-    places = list(dict.fromkeys(place for place in places if place))
-    more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-    return f"{first.code} {first.rule.name}" + (f" in {cut(shown(places[0]), COLUMNS // 2)}{more}" if places else "")
+    same = [other for finding in findings for other in (finding, *finding.consequences) if other.code == first.code]
+    layers = list(dict.fromkeys(other.layer for other in same if other.layer))
+    more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+    return f"{first.code} {first.rule.name}" + (f" in {cut(shown(layers[0]), COLUMNS // 2)}{more}" if layers else "")
 
 
-def _parts(check: str, finding: Finding, previous: Finding | None) -> list[list[str]]:
-    """The lines of one finding, in four parts; a cause or remedy that was just told is not told again."""
+def _parts(finding: Finding, previous: Finding | None) -> list[list[str]]:
+    """The lines of one finding, in four parts; a cause or fix that the previous finding had is not repeated."""
     where = f"{finding.layer}: " if finding.layer else ""
     parts = [wrapped(f"  {finding.code} {finding.rule.name}  ", where + finding.message, COLUMNS)]
-    for title, text, told in (
+    for title, text, is_repeated in (
         ("why", finding.cause, previous is not None and previous.cause == finding.cause),
         ("fix", finding.fix, previous is not None and previous.fix == finding.fix),
     ):
-        parts.append(wrapped(f"    {title}: ", text, COLUMNS) if text and not told else [])
-    return [*parts, _consequence_lines(check, finding)]
+        parts.append(wrapped(f"    {title}: ", text, COLUMNS) if text and not is_repeated else [])
+    return [*parts, [*_consequence_lines(finding)]]
 
 
-def _consequence_lines(check: str, finding: Finding) -> list[str]:
+def _consequence_lines(finding: Finding) -> Iterator[str]:
     """The same in other layers, and what comes from it in other checks: a line for each check and rule."""
-    kinds: dict[tuple[str, str], list[Finding]] = {}
-    for one in finding.consequences:
-        kinds.setdefault((one.check, one.code), []).append(one)
-    lines = []
-    for (other, code), ones in kinds.items():
-        if (other, code) == (check, finding.code):
-            texts = [f"{one.layer}: {one.message}" if one.layer else one.message for one in ones[:_ALSO]]
-            lines += [line for text in texts for line in wrapped("    also ", text, COLUMNS)]
-            lines += [f"    and {len(ones) - _ALSO} more"] if len(ones) > _ALSO else []
+    by_rule: dict[tuple[str, str], list[Finding]] = {}
+    for effect in finding.consequences:
+        by_rule.setdefault((effect.check, effect.code), []).append(effect)
+    for (check, code), effects in by_rule.items():
+        if (check, code) == (finding.check, finding.code):
+            yield from _same_lines(effects)
             continue
-        layers = list(dict.fromkeys(one.layer for one in ones if one.layer))
-        where = f" in {layers[0]}" + (f" and {len(layers) - 1} more" if len(layers) > 1 else "") if layers else ""
-        lines += wrapped("    so: ", f"{other}: {code} {ones[0].rule.name}{where}", COLUMNS)
-    return lines
+        layers = list(dict.fromkeys(effect.layer for effect in effects if effect.layer))
+        more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+        where = f" in {layers[0]}{more}" if layers else ""
+        yield from wrapped("    so: ", f"{check}: {code} {effects[0].rule.name}{where}", COLUMNS)
+
+
+def _same_lines(same: Sequence[Finding]) -> Iterator[str]:
+    """The same finding in other layers."""
+    for finding in same[:_SAME]:
+        where = f"{finding.layer}: " if finding.layer else ""
+        yield from wrapped("    also ", where + finding.message, COLUMNS)
+    if len(same) > _SAME:
+        yield f"    and {len(same) - _SAME} more"
 
 
 def _shortened(parts: Sequence[list[str]], space: int) -> list[str]:
-    """The parts in so many rows of the terminal: each has its own limit, and what the others leave of the space."""
+    """The parts in `space` rows of the terminal: each has its own limit, and what the others leave of the space."""
     allowed = [min(_rows(part), limit) for part, limit in zip(parts, _LIMITS, strict=True)]
     spare = max(0, space - sum(allowed))
     for number, part in enumerate(parts):
@@ -115,13 +123,13 @@ def _shortened(parts: Sequence[list[str]], space: int) -> list[str]:
 
 
 def _middle_out(lines: list[str], rows: int) -> list[str]:
-    """The first and last of the lines, in so many rows: messages begin with the figure, logs end with the error."""
+    """The first and last of the lines, in so many rows: messages begin with the value, logs end with the error."""
     if rows == 0:
         return []
     if _rows(lines) <= rows:
         return lines
-    for kept in range(min(rows, len(lines)) - 1, 0, -1):
-        head, tail = lines[: -(-kept // 2)], lines[len(lines) - kept // 2 :]
+    for count in range(min(rows, len(lines)) - 1, 0, -1):
+        head, tail = lines[: -(-count // 2)], lines[len(lines) - count // 2 :]
         if _rows([*head, "", *tail]) <= rows:
             return [*head, "      ...", *tail]
     return [cut(lines[0], COLUMNS * rows)]

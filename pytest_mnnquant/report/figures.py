@@ -3,70 +3,83 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from pytest_mnnquant.findings.check_names import BASELINE
-from pytest_mnnquant.findings.figures import REAL, WHOLE, Figures, label_of
+from pytest_mnnquant.findings.check_metrics import (
+    AccuracyMetrics,
+    BaselineMetrics,
+    CoverageMetrics,
+    LatencyMetrics,
+    Measured,
+    MemoryMetrics,
+    SizeMetrics,
+)
+from pytest_mnnquant.findings.figures import REAL, WHOLE, Figures
 from pytest_mnnquant.findings.finding import FAILED
 from pytest_mnnquant.measurements.timing import LOW
+from pytest_mnnquant.report.model import ModelReport
+from pytest_mnnquant.report.variant_report import VariantReport
 
 
-def figures_of_report(report: Mapping[str, Any]) -> Iterator[Figures]:
-    """The figures of each variant of a run, from the report that `report.json_report.build_report` makes.
+def figures_of_models(models: tuple[ModelReport, ...]) -> Iterator[Figures]:
+    """The figures of each variant of a run.
 
-    What a check did not tell itself, since it did not run, is taken from the baseline check, which asks them all.
+    What a check did not measure, since it did not run, is taken from the baseline check, which runs all of them.
     """
-    for model in report["models"]:
-        for variant in model["variants"]:
-            own = figures_of(model, variant)
-            (found,) = [check["metrics"] for check in variant["checks"] if check["check"] == BASELINE] or [{}]
-            yield _filled(own, found.get("measured", {}))
+    for model in models:
+        for variant in model.variants:
+            figures, baseline = figures_of(model, variant), variant.metrics(BaselineMetrics)
+            yield _completed(figures, baseline.measured) if baseline and baseline.measured else figures
 
 
-def _filled(figures: Figures, measured: Mapping[str, Any]) -> Figures:
-    """The figures, with those that are missing as they were measured."""
-    found = {name: measured[name] for name in (*WHOLE, *REAL) if name in measured and getattr(figures, name) is None}
-    if found.get("accuracy") is not None:
-        found |= {name: measured[name] for name in ("metric", "lower_is_better")}
-    return dataclasses.replace(figures, **found)
+def _completed(figures: Figures, measured: Measured) -> Figures:
+    """The figures, with those that are missing as the baseline check measured them."""
+    missing = [name for name in (*WHOLE, *REAL) if getattr(figures, name) is None]
+    if figures.accuracy is None and measured.accuracy is not None:
+        missing += ["metric", "lower_is_better"]
+    return dataclasses.replace(figures, **{name: getattr(measured, name) for name in missing})
 
 
-def figures_of(model: Mapping[str, Any], variant: Mapping[str, Any]) -> Figures:
+def figures_of(model: ModelReport, variant: VariantReport) -> Figures:
     """The figures of one variant of a report."""
-    checks = {check["check"]: check for check in variant["checks"]}
-    metrics = {name: check["metrics"] for name, check in checks.items()}
-    size, accuracy = metrics.get("size", {}), metrics.get("accuracy", {})
-    value, metric, lower = _accuracy(accuracy)
-    latency, memory = metrics.get("latency", {}), metrics.get("memory", {})
-    which = "_low" if memory.get("memory_mode") == LOW else ""
-    quantized, base = variant.get("quantized") or {}, model.get("float") or {}
+    size, coverage = variant.metrics(SizeMetrics), variant.metrics(CoverageMetrics)
+    latency = variant.metrics(LatencyMetrics) or LatencyMetrics()
+    value, metric, lower = _accuracy(variant.metrics(AccuracyMetrics) or AccuracyMetrics())
+    memory, float_memory = _memory(variant.metrics(MemoryMetrics))
     return Figures(
-        model=model["name"],
-        variant=label_of(variant),
-        source=model.get("source") or "",
-        size=size.get("quantized_bytes"),
-        float_size=size.get("float_bytes"),
-        coverage=metrics.get("coverage", {}).get("coverage"),
+        model=model.name,
+        variant=variant.label,
+        source=model.source,
+        size=size.quantized_bytes if size else None,
+        float_size=size.float_bytes if size else None,
+        coverage=coverage.coverage if coverage else None,
         accuracy=value,
         metric=metric,
         lower_is_better=lower,
-        ratio=latency.get("latency_ratio"),
-        ratio_low=latency.get("latency_ratio_low"),
-        ratio_high=latency.get("latency_ratio_high"),
-        memory=memory.get(f"session_bytes{which}"),
-        float_memory=memory.get(f"float_session_bytes{which}"),
-        layers={layer["name"]: layer["storage"] or "missing" for layer in variant.get("layers", [])},
-        failed=tuple(name for name, check in checks.items() if check["outcome"] == FAILED),
-        sha256=quantized.get("sha256") or "",
-        float_sha256=base.get("sha256") or "",
-        path=quantized.get("path") or "",
+        ratio=latency.latency_ratio,
+        ratio_low=latency.latency_ratio_low,
+        ratio_high=latency.latency_ratio_high,
+        memory=memory,
+        float_memory=float_memory,
+        layers={layer.name: layer.storage or "missing" for layer in variant.layers},
+        failed=tuple(check.check for check in variant.checks if check.outcome == FAILED),
+        sha256=(variant.quantized.sha256 or "") if variant.quantized else "",
+        float_sha256=(model.base.sha256 or "") if model.base else "",
+        path=variant.quantized.path if variant.quantized else "",
     )
 
 
-def _accuracy(metrics: Mapping[str, Any]) -> tuple[float | None, str, bool]:
+def _accuracy(accuracy: AccuracyMetrics) -> tuple[float | None, str, bool]:
     """(value, metric, whether less is better)."""
-    if task := metrics.get("task"):
-        return task["quantized"], task["metric"], bool(task["lower_is_better"])
-    cosines = [output["cosine"] for output in metrics.get("outputs", {}).values() if output["cosine"] is not None]
-    return (min(cosines), "cosine", False) if cosines else (None, "", False)
+    if task := accuracy.task:
+        return task.quantized, task.metric, task.lower_is_better
+    return (None, "", False) if accuracy.cosine is None else (accuracy.cosine, "cosine", False)
+
+
+def _memory(memory: MemoryMetrics | None) -> tuple[int | None, int | None]:
+    """Bytes of the variant's session and of the float model's, in the memory mode that was requested."""
+    if memory is None:
+        return None, None
+    if memory.memory_mode == LOW:
+        return memory.session_bytes_low, memory.float_session_bytes_low
+    return memory.session_bytes, memory.float_session_bytes

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.report.markdown import render
-from pytest_mnnquant.report.rows import Json, Told, told
+from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.report.model import Report
+from pytest_mnnquant.report.variant_report import ReportedFinding
 
 # GitHub shows so many of each kind for a step, and drops a summary that is longer than this.
 _SHOWN: Final = 10
@@ -17,57 +18,55 @@ _SUMMARY: Final = 1 << 20
 _LONGEST: Final = 4_000
 
 
-def append_summary(report: Json) -> str:
-    """Append to the summary of the job, where GitHub wants one. Returns a line that says why it can't be written."""
-    name = os.environ.get("GITHUB_STEP_SUMMARY")
-    if not name:
-        return ""
+def append_summary(text: str, path: Path) -> str:
+    """Append to the summary of the job. Returns a line that says why it can't be written, else an empty one."""
+    encoded = text.encode("utf-8", "backslashreplace")
     try:
-        text = render(report).encode("utf-8", "backslashreplace")
-        with Path(name).open("ab") as file:
-            if file.tell() + len(text) > _SUMMARY:
-                return f"GITHUB_STEP_SUMMARY: {name} would be longer than GitHub takes (1 MiB); nothing was added"
-            file.write(text)
+        with path.open("ab") as file:
+            if file.tell() + len(encoded) > _SUMMARY:
+                return f"GITHUB_STEP_SUMMARY: {path} would be longer than GitHub takes (1 MiB); nothing was added"
+            file.write(encoded)
     except OSError as error:
-        return f"GITHUB_STEP_SUMMARY: {name} can't be written: {error.strerror}"
+        return f"GITHUB_STEP_SUMMARY: {path} can't be written: {error.strerror}"
     return ""
 
 
-def commands(report: Json) -> Iterator[str]:
+def render(report: Report) -> str:
+    """The commands of the annotations, a line each: for each error at a root, and for each rule that warns."""
+    return "".join(f"{line}\n" for line in commands(report))
+
+
+def commands(report: Report) -> Iterator[str]:
     """A command for each error that follows from no other, and for each rule that warns."""
-    errors = [(one, model["name"], model["file"]) for model in report["models"] for one in told(model, "error")]
-    if (baseline := report["baseline"]) is not None:
-        check = baseline["check"]
-        errors += [(Told("", check["check"], one), "", baseline["path"]) for one in check["findings"]]
-    for one, name, file in errors[:_SHOWN]:
-        yield _command("error", one, name, file)
+    errors = [(error, model.name, model.file) for model in report.models for error in model.findings(Severity.ERROR)]
+    if report.baseline is not None:
+        errors += [(finding, "", report.baseline.path) for finding in report.baseline.check.findings]
+    for error, name, file in errors[:_SHOWN]:
+        yield _command("error", error, name, file)
     if len(errors) > _SHOWN:
         yield f"pytest-mnnquant: {len(errors) - _SHOWN} more errors are told above; GitHub shows {_SHOWN} a step"
-    warned: dict[tuple[str, str], str] = {}
-    for model in report["models"]:
-        for one in told(model, "warning"):
-            warned.setdefault(
-                (model["name"], one.finding["code"]), _command("warning", one, model["name"], model["file"])
-            )
-    yield from list(warned.values())[:_SHOWN]
+    warnings: dict[tuple[str, str], str] = {}
+    for model in report.models:
+        for warning in model.findings(Severity.WARNING):
+            command = _command("warning", warning, model.name, model.file)
+            warnings.setdefault((model.name, warning.code), command)
+    yield from list(warnings.values())[:_SHOWN]
 
 
-def _command(kind: str, one: Told, name: str, file: str | None) -> str:
-    finding = one.finding
-    layer = f"{finding['layer']}: " if finding["layer"] else ""
-    parts = [f"{name} {one.label} {one.check}: ".lstrip() + layer + finding["message"]]
-    parts += [f"why: {finding['cause']}"] if finding["cause"] else []
-    parts += [f"fix: {finding['remedy']}"] if finding["remedy"] else []
-    parts.append(f"more: pytest-mnnquant explain {finding['code']}")
+def _command(kind: str, finding: ReportedFinding, name: str, file: str | None) -> str:
+    layer = f"{finding.layer}: " if finding.layer else ""
+    parts = [f"{name} {finding.variant} {finding.check}: ".lstrip() + layer + finding.message]
+    parts += [f"why: {finding.cause}"] if finding.cause else []
+    parts += [f"fix: {finding.fix}"] if finding.fix else []
+    parts.append(f"more: pytest-mnnquant explain {finding.code}")
     place = _in_workspace(file)
-    properties = ([f"file={_property(place)}"] if place else []) + [
-        f"title={_property(finding['code'] + ' ' + finding['rule'])}"
-    ]
+    properties = [f"file={_property(place)}"] if place else []
+    properties.append(f"title={_property(f'{finding.code} {finding.rule}')}")
     return f"::{kind} {','.join(properties)}::{_data(chr(10).join(parts)[:_LONGEST])}"
 
 
 def _in_workspace(file: str | None) -> str:
-    """The file as GitHub names it; empty where it is no file of the repository."""
+    """The file as GitHub names it; empty if it is not a file of the repository."""
     if not file:
         return ""
     root = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd())

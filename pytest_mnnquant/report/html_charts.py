@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
+from pytest_mnnquant.findings.check_metrics import LatencyMetrics
+from pytest_mnnquant.findings.figures import NUMBERS
+from pytest_mnnquant.history.series import NamedStep, Row, VariantHistory
+from pytest_mnnquant.measurements.chart_samples import TensorHistogram, WeightHistogram
 from pytest_mnnquant.report.html_view import ModelView, VariantView
+from pytest_mnnquant.report.model import Report
 
-Json = Mapping[str, Any]
+Json = dict[str, Any]
 #: Figures of the history, and how their axes are called.
 HISTORY: Final = {
     "size": "file size, bytes",
@@ -16,67 +21,72 @@ HISTORY: Final = {
     "ratio": "latency / float",
     "memory": "memory, bytes",
 }
+# So many runs of each variant are plotted.
+_PLOTTED: Final = 200
 
 
-def chart_data(
-    models: Sequence[ModelView],
-    report: Json,
-    portraits: Mapping[tuple[str, str], Json],
-    past: Sequence[Json],
-) -> list[dict[str, Any]]:
-    """One entry a model, in the order of the page."""
-    return [
-        _model(view, model, portraits, [one for one in past if one["model"] == view.name])
-        for view, model in zip(models, report["models"], strict=True)
-    ]
+def chart_data(models: Sequence[ModelView], report: Report) -> list[Json]:
+    """One entry per model, in the order of the page."""
+    return [_model(model, [one for one in report.history if one.model == model.name]) for model in models]
 
 
-def _model(
-    view: ModelView, model: Json, portraits: Mapping[tuple[str, str], Json], past: Sequence[Json]
-) -> dict[str, Any]:
-    variants = [
-        _variant(one, raw, portraits.get((view.name, one.label), {}))
-        for one, raw in zip(view.variants, model["variants"], strict=True)
-    ]
+def _model(model: ModelView, histories: Sequence[VariantHistory]) -> Json:
     return {
-        "name": view.name,
-        "bytes": view.base["bytes"] if view.base else None,
-        "variants": variants,
-        "modes": [{"recipe": one["recipe"], "changes": dict(one["scale_change"])} for one in view.modes],
-        "history": [_history(one) for one in past],
+        "name": model.name,
+        "bytes": model.base.bytes if model.base else None,
+        "variants": [_variant(variant) for variant in model.variants],
+        "modes": [{"recipe": modes.recipe, "changes": dict(modes.changes)} for modes in model.modes],
+        "history": [_history(history) for history in histories],
     }
 
 
-def _variant(view: VariantView, raw: Json, portrait: Json) -> dict[str, Any]:
-    losses = portrait.get("accuracy", {}).get("losses", ())
-    latency = view.checks.get("latency", {}).get("metrics", {})
-    activations = portrait.get("calibration", {})
+def _variant(view: VariantView) -> Json:
+    variant, charts = view.variant, view.variant.charts
+    latency = variant.metrics(LatencyMetrics) or LatencyMetrics()
     return {
         "label": view.label,
-        "bytes": raw["quantized"]["bytes"] if raw["quantized"] else None,
+        "bytes": variant.quantized.bytes if variant.quantized else None,
         "layers": [
-            [one.name, one.title, one.storage, one.state, one.bytes, one.float_bytes, one.sqnr] for one in view.layers
+            [layer.name, layer.title, layer.storage, layer.state, layer.bytes, layer.float_bytes, layer.sqnr]
+            for layer in view.layers
         ],
         "losses": [
-            [one["name"], one["module"] or one["name"], one["own_sqnr_db"], one["reached_sqnr_db"]] for one in losses
+            [loss.name, loss.module or loss.name, loss.own_sqnr_db, loss.reached_sqnr_db] for loss in charts.losses
         ],
-        "suspect": next((one.name for one in view.layers if one.suspect), None),
-        "weights": portrait.get("weights", {}).get("weights", {}),
-        "tensors": activations.get("tensors", {}),
-        "ends": activations.get("ends", {}),
-        "ratios": portrait.get("latency", {}).get("ratios", []),
-        "ratio": [latency.get(f"latency_ratio{end}") for end in ("", "_low", "_high")],
+        "suspect": next((layer.name for layer in view.layers if layer.is_suspect), None),
+        "weights": {name: _weights(histogram) for name, histogram in charts.weights.items()},
+        "tensors": {name: _tensor(histogram) for name, histogram in charts.tensors.items()},
+        "ends": charts.ends,
+        "ratios": charts.ratios,
+        "ratio": [latency.latency_ratio, latency.latency_ratio_low, latency.latency_ratio_high],
     }
 
 
-def _history(one: Json) -> dict[str, Any]:
-    runs = one["runs"]
+def _weights(histogram: WeightHistogram) -> Json:
+    bars = {"float": histogram.source, "stored": histogram.stored}
+    return {"low": histogram.low, "high": histogram.high, **bars}
+
+
+def _tensor(histogram: TensorHistogram) -> Json:
+    return {"low": histogram.low, "high": histogram.high, "float": histogram.source, "codes": histogram.codes}
+
+
+def charted_runs(history: VariantHistory) -> tuple[Row, ...]:
+    """The last runs that measured anything."""
+    return tuple(row for row in history.rows if any(row.value(name) is not None for name in NUMBERS))[-_PLOTTED:]
+
+
+def _history(history: VariantHistory) -> Json:
+    rows = charted_runs(history)
+    values = {name: [row.value(name) for row in rows] for name in HISTORY}
     return {
-        "variant": one["variant"],
-        "times": [run["time"] for run in runs],
-        "commits": [(run["commit"] or "")[:8] + "+" * bool(run["dirty"]) for run in runs],
-        "figures": {
-            name: [run[name] for run in runs] for name in HISTORY if any(run[name] is not None for run in runs)
-        },
-        "steps": [[step["figure"], step["commit"]["time"], step["commit"]["name"][:8]] for step in one["steps"]],
+        "variant": history.variant,
+        "times": [row.run.time.isoformat() for row in rows],
+        "commits": [row.run.commit[:8] + "+" * row.run.dirty for row in rows],
+        "figures": {name: of_runs for name, of_runs in values.items() if any(value is not None for value in of_runs)},
+        "steps": [_step(step) for step in history.steps],
     }
+
+
+def _step(step: NamedStep) -> list[str]:
+    return [step.figure, step.commit.time.isoformat(), step.commit.name[:8]]

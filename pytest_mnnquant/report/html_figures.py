@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pytest_mnnquant.findings.check_metrics import (
+    AccuracyMetrics,
+    CoverageMetrics,
+    LatencyMetrics,
+    MemoryMetrics,
+    SizeMetrics,
+)
 from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.report.rows import FIGURES, Row
-
-Json = Mapping[str, Any]
+from pytest_mnnquant.report.variant_report import ModelFile, VariantReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,73 +40,90 @@ def file_size(count: float) -> str:
     return f"{count:,.0f} B"
 
 
-def cells(variant: Json, row: Row) -> dict[str, Cell]:
+def cells(variant: VariantReport, row: Row) -> dict[str, Cell]:
     """The figures of the table of verdicts, by their titles: the texts of all reports, with what they are sorted by."""
-    metrics = {check["check"]: check["metrics"] for check in variant["checks"]}
+    size, coverage = variant.metrics(SizeMetrics), variant.metrics(CoverageMetrics)
+    latency, memory = variant.metrics(LatencyMetrics), variant.metrics(MemoryMetrics)
     numbers = (
-        metrics.get("size", {}).get("size_ratio"),
-        metrics.get("coverage", {}).get("coverage"),
-        _change(metrics.get("accuracy", {})),
-        metrics.get("latency", {}).get("latency_ratio"),
-        metrics.get("memory", {}).get("memory_ratio"),
+        size.size_ratio if size else None,
+        coverage.coverage if coverage else None,
+        _change(variant.metrics(AccuracyMetrics)),
+        latency.latency_ratio if latency else None,
+        memory.memory_ratio if memory else None,
     )
-    every = zip(FIGURES, row.figures, numbers, strict=True)
-    return {title: Cell(text, number) for title, text, number in every}
+    columns = zip(FIGURES, row.figures, numbers, strict=True)
+    return {title: Cell(text, number) for title, text, number in columns}
 
 
-def _change(metrics: Json) -> float | None:
+def _change(accuracy: AccuracyMetrics | None) -> float | None:
     """What quantization changed in the accuracy, by its task or, without one, by its outputs."""
-    if task := metrics.get("task"):
-        return float(task["quantized"] - task["float"])
-    cosines = [one["cosine"] for one in metrics.get("outputs", {}).values() if one["cosine"] is not None]
-    return min(cosines) - 1 if cosines else None
+    if accuracy is None:
+        return None
+    if task := accuracy.task:
+        return task.quantized - task.reference
+    return None if accuracy.cosine is None else accuracy.cosine - 1
 
 
-def details(model: Json, variant: Json, row: Row) -> dict[str, Cell]:
+def details(base: ModelFile | None, variant: VariantReport) -> dict[str, Cell]:
     """The figures of one variant, by their titles, in the order in which they are shown."""
-    metrics = {check["check"]: check["metrics"] for check in variant["checks"]}
-    found: dict[str, Cell] = {}
-    base, file = model.get("float"), variant.get("quantized")
-    if file:
-        ratio = f"{size_text(base['bytes'] / file['bytes'])} than float" if base and file["bytes"] else ""
-        found["file"] = Cell(file_size(file["bytes"]), file["bytes"], ratio)
-    if layers := variant.get("layers"):
-        done = sum(layer["quantized"] for layer in layers)
-        found["layers stored as asked"] = Cell(f"{done} of {len(layers)}", done / len(layers))
-    if (share := variant.get("coverage")) is not None:
-        found["coverage"] = Cell(f"{share:.1%}", share)
-    if drift := variant.get("bn_drift"):
-        found["BatchNorm drift"] = Cell(f"{drift:.2g} standard deviations", drift)
-    found |= _accuracy_details(metrics.get("accuracy", {}))
-    latency, memory = metrics.get("latency", {}), metrics.get("memory", {})
-    if (ratio := latency.get("latency_ratio")) is not None:
-        times = f"{latency['quantized_seconds'] * 1e3:.3g} ms, float {latency['float_seconds'] * 1e3:.3g} ms"
-        span = f"95 % interval {latency['latency_ratio_low']:.2f} to {latency['latency_ratio_high']:.2f}"
-        text = row.figures[FIGURES.index("latency")]
-        found["latency"] = Cell(text, ratio, f"{span}, {latency['pairs']} pairs; {times}")
-    if memory.get("session_bytes") and memory.get("float_session_bytes"):
-        note = f"float {file_size(memory['float_session_bytes'])}"
-        found["memory of a session"] = Cell(file_size(memory["session_bytes"]), memory["session_bytes"], note)
-    provenance = variant.get("provenance") or {}
+    return dict(
+        (
+            *_stored(base, variant),
+            *_accuracy(variant.metrics(AccuracyMetrics) or AccuracyMetrics()),
+            *_latency(variant.metrics(LatencyMetrics)),
+            *_memory(variant.metrics(MemoryMetrics)),
+            *_provenance(variant.provenance),
+        )
+    )
+
+
+def _stored(base: ModelFile | None, variant: VariantReport) -> Iterator[tuple[str, Cell]]:
+    if file := variant.quantized:
+        ratio = f"{size_text(base.bytes / file.bytes)} than float" if base and file.bytes else ""
+        yield "file", Cell(file_size(file.bytes), file.bytes, ratio)
+    if layers := variant.layers:
+        quantized = sum(layer.quantized for layer in layers)
+        yield "layers stored as asked", Cell(f"{quantized} of {len(layers)}", quantized / len(layers))
+    if variant.coverage is not None:
+        yield "coverage", Cell(f"{variant.coverage:.1%}", variant.coverage)
+    if variant.drift:
+        yield "BatchNorm drift", Cell(f"{variant.drift:.2g} standard deviations", variant.drift)
+
+
+def _accuracy(accuracy: AccuracyMetrics) -> Iterator[tuple[str, Cell]]:
+    if task := accuracy.task:
+        known = math.isfinite(task.drop_low) and math.isfinite(task.drop_high)
+        word = "rise" if task.lower_is_better else "drop"
+        bounds = f"; {word} {task.drop:.4f}, 95 % bounds {task.drop_low:.4f} to {task.drop_high:.4f}" if known else ""
+        note = f"float {task.reference:.4f}{bounds}; {accuracy.samples} samples"
+        yield task.label, Cell(f"{task.quantized:.4f}", task.quantized, note)
+    for name, output in accuracy.outputs.items():
+        if output.cosine is not None:
+            note = f"SQNR {output.sqnr_db:.1f} dB" if math.isfinite(output.sqnr_db) else ""
+            yield f"cosine to float, {name}", Cell(f"{output.cosine:.4f}", output.cosine, note)
+
+
+def _latency(latency: LatencyMetrics | None) -> Iterator[tuple[str, Cell]]:
+    if latency is None or latency.latency_ratio is None:
+        return
+    ratio, low, high = latency.latency_ratio, latency.latency_ratio_low, latency.latency_ratio_high
+    note = f"95 % interval {low:.2f} to {high:.2f}, {latency.pairs} pairs"
+    note += f"; {_milliseconds(latency.quantized_seconds)}, float {_milliseconds(latency.float_seconds)}"
+    yield "latency", Cell(f"{ratio:.2f}x float", ratio, note)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.3g} ms"
+
+
+def _memory(memory: MemoryMetrics | None) -> Iterator[tuple[str, Cell]]:
+    if memory and memory.session_bytes and memory.float_session_bytes:
+        note = f"float {file_size(memory.float_session_bytes)}"
+        yield "memory of a session", Cell(file_size(memory.session_bytes), memory.session_bytes, note)
+
+
+def _provenance(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
     if maker := provenance.get("maker"):
         calibration = provenance.get("calibration") or {}
         note = f"{calibration['samples']} samples of {calibration['origin']}" if calibration.get("samples") else ""
-        found["made"] = Cell(maker, None, note)
-    return found
-
-
-def _accuracy_details(metrics: Json) -> dict[str, Cell]:
-    found = {}
-    if task := metrics.get("task"):
-        low, high = task.get("drop_low"), task.get("drop_high")
-        known = low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
-        word = "rise" if task.get("lower_is_better") else "drop"
-        span = f"; {word} {task['drop']:.4f}, 95 % bounds {low:.4f} to {high:.4f}" if known else ""
-        note = f"float {task['float']:.4f}{span}; {metrics['samples']} samples"
-        found[task["label"]] = Cell(f"{task['quantized']:.4f}", task["quantized"], note)
-    for name, one in metrics.get("outputs", {}).items():
-        if one.get("cosine") is not None:
-            sqnr = one.get("sqnr_db")
-            note = f"SQNR {sqnr:.1f} dB" if sqnr is not None and math.isfinite(sqnr) else ""
-            found[f"cosine to float, {name}"] = Cell(f"{one['cosine']:.4f}", one["cosine"], note)
-    return found
+        yield "made", Cell(maker, None, note)

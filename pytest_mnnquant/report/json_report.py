@@ -1,127 +1,145 @@
-"""The JSON report (`--mnn-report x.json`), schema 1."""
+"""The JSON report (`--mnn-report x.json`), schema 1: `docs/report.schema.json`."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import platform
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
-from pytest_mnnquant.findings.finding import FAILED, FOLLOWS_ID, INCONCLUSIVE, PASSED, SKIPPED
-from pytest_mnnquant.report.modes import compare_modes
-from pytest_mnnquant.report.places import places_of
+from pytest_mnnquant.findings.dataclass_json import as_json
+from pytest_mnnquant.findings.finding import NOT_APPLICABLE
+from pytest_mnnquant.report.model import BaselineReport, ModelReport, Report
+from pytest_mnnquant.report.modes import ModeComparison, ModeMetrics
+from pytest_mnnquant.report.target_table import TargetRow
+from pytest_mnnquant.report.variant_report import CheckReport, ReportedFinding, VariantReport
 
 SCHEMA = 1
-_WORST: Final = (FAILED, INCONCLUSIVE, PASSED, SKIPPED)
+Json = dict[str, Any]
 
 
-def build_report(
-    records: Sequence[Mapping[str, Any]],
-    versions: Mapping[str, str],
-    strict: bool = False,
-    baseline: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The report of a run from the records of its items. `baseline` is that of the baseline file's own item."""
-    models: dict[str, dict[str, Any]] = {}
-    records = united(records)
-    compared = compare_modes(records)
-    for item in records:
-        model = models.setdefault(
-            item["model"],
-            {**{key: item[key] for key in ("source", "file", "float")}, "name": item["model"], "variants": {}},
-        )
-        variant = model["variants"].setdefault(item["label"], {**item["variant"], "checks": []})
-        variant["checks"].append(item["check"])
-    for model in models.values():
-        for variant in model["variants"].values():
-            variant["checks"] = _joined(variant["checks"])
-        model["variants"] = list(model["variants"].values())
-    return {
-        "schema": SCHEMA,
-        "tool": dict(versions),
-        "host": {
-            "machine": platform.machine(),
-            "system": platform.system(),
-            "python": platform.python_version(),
-            "cpus": os.cpu_count(),
-        },
-        "strict": strict,
-        "baseline": baseline,
-        "models": [
-            {
-                **model,
-                "modes": [comparison.as_json() for comparison in compared.get(name, [])],
-                **({"places": [row.as_json() for row in rows]} if (rows := places_of(model)) else {}),
-            }
-            for name, model in models.items()
-        ],
-    }
-
-
-def united(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One record for each check of a variant, however many tests asked for it: the worst outcome, and all findings.
-
-    Of an item that ran again (its `order` is the same) the last run counts.
-    """
-    last = {(one["model"], one["label"], one["check"]["check"], one["order"]): one for one in records}
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for (*place, _), record in last.items():
-        key = (place[0], place[1], place[2])
-        check = record["check"]
-        if before := found.get(key):
-            check = _together(before["check"], check)
-        found[key] = {**record, "check": check}
-    return list(found.values())
-
-
-def _together(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    ranks = [_WORST.index(check["outcome"]) for check in (one, other)]
-    worst, rest = (one, other) if ranks[0] < ranks[1] else (other, one)  # Of two alike the later.
-    return {
-        **worst,
-        "metrics": {**rest["metrics"], **worst["metrics"]},
-        "ignored": {**rest["ignored"], **worst["ignored"]},
-        "findings": [*worst["findings"], *(found for found in rest["findings"] if found not in worst["findings"])],
-    }
-
-
-def _joined(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The checks of a variant; each error lists what follows from it in the others, whoever ran first."""
-    every = [(check["check"], finding) for check in checks for finding in check["findings"]]
-    joined = []
-    for check in checks:
-        findings = []
-        for finding in check["findings"]:
-            below = list(finding["consequences"])
-            known = {(effect["check"], effect["code"], effect["layer"]) for effect in below}
-            id_of_this = [finding["code"], check["check"], finding["layer"] or ""]
-            for name, other in every:
-                key = (name, other["code"], other["layer"])
-                if other.get(FOLLOWS_ID) == id_of_this and key not in known:
-                    below.append({"check": name, **_public(other)})
-            findings.append({**_public(finding), "consequences": below})
-        joined.append({**check, "findings": findings})
-    return joined
-
-
-def _public(finding: Mapping[str, Any]) -> dict[str, Any]:
-    """A finding without what only joins the records."""
-    return {key: value for key, value in finding.items() if key != FOLLOWS_ID}
-
-
-def render(report: Mapping[str, Any]) -> str:
+def render(report: Report) -> str:
     """The report as JSON. Numbers that JSON does not have become null."""
-    return json.dumps(plain(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(json_value(report_json(report)), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """The value with numbers that JSON does not have (NaN, infinity) as None, and tuples as lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [json_value(item) for item in value]
     return value
+
+
+def report_json(report: Report) -> Json:
+    """The report in the form of the schema."""
+    return {
+        "schema": SCHEMA,
+        "tool": dict(report.versions),
+        "host": as_json(report.host),
+        "strict": report.strict,
+        "baseline": _baseline(report.baseline) if report.baseline else None,
+        "models": [_model(model) for model in report.models],
+    }
+
+
+def _baseline(baseline: BaselineReport) -> Json:
+    return {"path": baseline.path, "check": _check(baseline.check)}
+
+
+def _model(model: ModelReport) -> Json:
+    targets = {"places": [_target_row(row) for row in model.targets]} if model.targets else {}
+    return {
+        "source": model.source,
+        "file": model.file,
+        "float": as_json(model.base),
+        "name": model.name,
+        "variants": [_variant(variant) for variant in model.variants],
+        "modes": [_comparison(comparison) for comparison in model.modes],
+        **targets,
+    }
+
+
+def _variant(variant: VariantReport) -> Json:
+    made = {"coverage": variant.coverage, "bn_drift": variant.drift, "provenance": variant.provenance}
+    where = {"target": variant.target, "worker": variant.worker}
+    return {
+        "recipe": variant.recipe,
+        "mode": variant.mode,
+        "quantized": as_json(variant.quantized),
+        "params": as_json(variant.params),
+        **(made if variant.quantized else {}),
+        "layers": as_json(variant.layers),
+        **{key: name for key, name in where.items() if name},
+        "checks": [_check(check) for check in variant.checks],
+    }
+
+
+def _check(check: CheckReport) -> Json:
+    return {
+        "check": check.check,
+        "outcome": check.outcome,
+        "reason": check.reason or None,
+        "metrics": _metrics(check),
+        "ignored": check.ignored,
+        "findings": [_finding(finding) for finding in check.findings],
+    }
+
+
+def _metrics(check: CheckReport) -> Json:
+    if check.not_applicable:
+        return {NOT_APPLICABLE: True}
+    return check.metrics.as_json() if check.metrics else {}
+
+
+def _finding(finding: ReportedFinding) -> Json:
+    return {
+        "code": finding.code,
+        "rule": finding.rule,
+        "severity": finding.severity.value,
+        "layer": finding.layer or None,
+        "message": finding.message,
+        "cause": finding.cause or None,
+        "remedy": finding.fix or None,
+        "follows": str(finding.follows) if finding.follows else None,
+        "consequences": [{"check": effect.check, **_finding(effect)} for effect in finding.consequences],
+    }
+
+
+def _comparison(comparison: ModeComparison) -> Json:
+    return {
+        "recipe": comparison.recipe,
+        "train": _mode(comparison.train),
+        "eval": _mode(comparison.eval),
+        "scale_change": dict(comparison.changes),
+        "verdict": comparison.verdict,
+    }
+
+
+def _mode(mode: ModeMetrics) -> Json:
+    return {
+        "mode": mode.mode,
+        "coverage": mode.coverage,
+        "size_ratio": mode.size_ratio,
+        "float_top1": mode.float_top1,
+        "top1": mode.top1,
+        "cosine": mode.cosine,
+        "drift": mode.drift,
+        "failed": list(mode.failed),
+    }
+
+
+def _target_row(row: TargetRow) -> Json:
+    return {
+        "variant": row.variant,
+        "place": row.target,
+        "metric": row.metric,
+        "value": row.value,
+        "cosine": row.cosine,
+        "steps": row.steps,
+        "latency": row.latency,
+        "memory": row.memory,
+    }

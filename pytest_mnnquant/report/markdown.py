@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.findings.figures import label_of
-from pytest_mnnquant.report.places import TITLE, PlaceRow, place_table, places_of
-from pytest_mnnquant.report.rows import FAILED, FIGURES, Json, Told, rows_of, told, verdict_of, worst
+from pytest_mnnquant.findings.finding import FAILED, SKIPPED
+from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.report.model import ModelReport, Report
+from pytest_mnnquant.report.rows import FIGURES, Outcome, rows_of, verdict_of, worst
+from pytest_mnnquant.report.target_table import TITLE, TargetRow, target_cells
+from pytest_mnnquant.report.variant_report import ReportedFinding
 from pytest_mnnquant.report.width import cut, shown
 
 #: Characters that GitHub takes in a comment; a step summary may have more.
@@ -19,66 +22,70 @@ _TEXT, _NAME, _LIST = 2_000, 200, 10
 # What Markdown and HTML take for themselves; an underscore within a word is nobody's.
 _SPECIAL: Final = re.compile(r"[&<>`*\[\]|~#$\\]|(?<!\w)_+|_+(?!\w)")
 _CALL: Final = re.compile(r"(?<!\w)@")
-# What is told first where there is no room for all, and what it is called where it is left out.
-_HEAD, _TABLE, _ERROR, _GAP, _MODES, _WARNING, _SKIPPED = range(7)
+# What comes first if there is no room for all blocks, and what a kind of block is called if it is left out.
+_HEAD, _TABLE, _ERROR, _INCONCLUSIVE, _MODES, _WARNING, _SKIPPED = range(7)
 _KINDS: Final = ("", "tables", "errors", "unanswered questions", "comparisons of modes", "warnings", "skipped checks")
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A piece of the report that is told whole or not at all."""
+    """A piece of the report that is written as a whole or not at all."""
 
     kind: int
     text: str
 
 
-def render(report: Json) -> str:
+def render(report: Report) -> str:
     """The report as GitHub's Markdown."""
     blocks = list(_blocks(report))
     room = LIMIT - 300  # For the line that says what was left out.
-    kept: set[int] = set()
+    fitting: set[int] = set()
     for place in sorted(range(len(blocks)), key=lambda place: blocks[place].kind):
         size = len(blocks[place].text) + 2
         if size <= room:
-            kept.add(place)
+            fitting.add(place)
             room -= size
-    left = [blocks[place].kind for place in range(len(blocks)) if place not in kept]
-    texts = [block.text for place, block in enumerate(blocks) if place in kept]
-    if left:
-        counts = ", ".join(f"{left.count(kind)} {_KINDS[kind]}" for kind in sorted(set(left)))
+    texts = [block.text for place, block in enumerate(blocks) if place in fitting]
+    omitted = [block.kind for place, block in enumerate(blocks) if place not in fitting]
+    if omitted:
+        counts = ", ".join(f"{omitted.count(kind)} {_KINDS[kind]}" for kind in sorted(set(omitted)))
         texts.append(f"Left out, since GitHub takes no more: {counts}. `--mnn-report=report.json` has all.")
     return "\n\n".join(texts) + "\n"
 
 
-def _blocks(report: Json) -> Iterator[_Block]:
-    models, strict = report["models"], report["strict"]
-    outcomes = [verdict_of(model, strict).outcome for model in models]
-    baseline = report["baseline"]
-    if baseline is not None and baseline["check"]["outcome"] == "failed":
-        outcomes.append(FAILED)
-    yield _Block(_HEAD, f"## MNN quantization: {worst(outcomes) if outcomes else 'nothing was checked'}")
-    for model in models:
-        yield _Block(_TABLE, _table(model, strict))
-        if rows := places_of(model):
-            yield _Block(_TABLE, _beside(rows))
-        yield from (_Block(_ERROR, _details(one)) for one in told(model, "error"))
-        yield from (_Block(_GAP, _details(one)) for one in told(model, "gap"))
-        yield from (_Block(_MODES, f"{_code(one['recipe'])}: {_text(one['verdict'])}.") for one in model["modes"])
-        yield from (_Block(_WARNING, text) for text in _warnings(model))
-        yield from (_Block(_SKIPPED, text) for text in _skipped(model))
-    if baseline is not None and baseline["check"]["findings"]:
-        yield _Block(_TABLE, f"### {_code(baseline['path'])}: {baseline['check']['outcome']}")
-        for finding in baseline["check"]["findings"]:
-            yield _Block(_ERROR, _details(Told("baseline", baseline["check"]["check"], finding)))
-    host = report["host"]
-    tools = ", ".join(f"{name} {version}" for name, version in report["tool"].items() if version)
-    yield _Block(_HEAD, f"{tools}; Python {host['python']}, {host['system']} {host['machine']}")
+def _blocks(report: Report) -> Iterator[_Block]:
+    outcomes = [verdict_of(model, report.strict).outcome for model in report.models]
+    baseline = report.baseline
+    if baseline is not None and baseline.check.outcome == FAILED:
+        outcomes.append(Outcome.FAILED)
+    yield _Block(_HEAD, f"## MNN quantization: {worst(outcomes).value if outcomes else 'nothing was checked'}")
+    for model in report.models:
+        yield from _model_blocks(model, report.strict)
+    if baseline is not None and baseline.check.findings:
+        yield _Block(_TABLE, f"### {_code(baseline.path)}: {baseline.check.outcome}")
+        for finding in baseline.check.findings:
+            yield _Block(_ERROR, _details(finding))
+    host = report.host
+    tools = ", ".join(f"{name} {version}" for name, version in report.versions.items() if version)
+    yield _Block(_HEAD, f"{tools}; Python {host.python}, {host.system} {host.machine}")
 
 
-def _table(model: Json, strict: bool) -> str:
+def _model_blocks(model: ModelReport, strict: bool) -> Iterator[_Block]:
+    yield _Block(_TABLE, _table(model, strict))
+    if model.targets:
+        yield _Block(_TABLE, _target_table(model.targets))
+    yield from (_Block(_ERROR, _details(finding)) for finding in model.findings(Severity.ERROR))
+    yield from (_Block(_INCONCLUSIVE, _details(finding)) for finding in model.findings(Severity.GAP))
+    for comparison in model.modes:
+        yield _Block(_MODES, f"{_code(comparison.recipe)}: {_text(comparison.verdict)}.")
+    yield from (_Block(_WARNING, text) for text in _warnings(model))
+    yield from (_Block(_SKIPPED, text) for text in _skipped(model))
+
+
+def _table(model: ModelReport, strict: bool) -> str:
     verdict = verdict_of(model, strict)
     lines = [
-        f"### {_code(model['name'])}: {verdict.outcome}",
+        f"### {_code(model.name)}: {verdict.outcome.value}",
         "",
         _text(f"{cut(verdict.why, _TEXT)} ({verdict.checks})" if verdict.why else verdict.checks),
         "",
@@ -86,39 +93,35 @@ def _table(model: Json, strict: bool) -> str:
         "|---" * (len(FIGURES) + 2) + "|",
     ]
     for row in rows_of(model, strict):
-        outcome = f"**{row.outcome}**: {_text(row.checks)}" if row.checks else f"**{row.outcome}**"
+        outcome = f"**{row.outcome.value}**: {_text(row.checks)}" if row.checks else f"**{row.outcome.value}**"
         lines.append(f"| {_code(row.label)} | {' | '.join(map(_text, row.figures))} | {outcome} |")
     return "\n".join(lines)
 
 
-def _beside(rows: Sequence[PlaceRow]) -> str:
-    head, *lines = ([_text(cell) for cell in line] for line in place_table(rows))
+def _target_table(rows: Sequence[TargetRow]) -> str:
+    head, *lines = ([_text(cell) for cell in line] for line in target_cells(rows))
     table = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([f"{TITLE.capitalize()}:", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|", *table])
 
 
-def _details(one: Told) -> str:
-    finding = one.finding
-    where = f" in {_code(finding['layer'])}" if finding["layer"] else ""
+def _details(finding: ReportedFinding) -> str:
+    layer = f" in {_code(finding.layer)}" if finding.layer else ""
+    where = f"{_code(finding.variant or 'baseline')}, {finding.check}"
     lines = [
-        f"<details><summary>{finding['code']} {finding['rule']}{where} ({_code(one.label)}, {one.check})</summary>",
+        f"<details><summary>{finding.code} {finding.rule}{layer} ({where})</summary>",
         "",
-        *_paragraph("Measured", finding["message"]),
-        *_paragraph("Why", finding["cause"]),
-        *_paragraph("Fix", finding["remedy"]),
+        *_paragraph("Measured", finding.message),
+        *_paragraph("Why", finding.cause),
+        *_paragraph("Fix", finding.fix),
     ]
-    below = [
-        f"{effect['check']}: {effect['code']} {effect['rule']}" + (f" in {effect['layer']}" if effect["layer"] else "")
-        for effect in finding["consequences"]
-    ]
-    below = list(dict.fromkeys(below))
-    if below:
-        more = [f"- and {len(below) - _LIST} more"] if len(below) > _LIST else []
-        lines += ["What follows from it:", "", *(f"- {_text(cut(text, _NAME))}" for text in below[:_LIST]), *more, ""]
-    return "\n".join([*lines, f"`pytest-mnnquant explain {finding['code']}` says more.", "", "</details>"])
+    effects = list(dict.fromkeys(f"{effect.check}: {effect.title}" for effect in finding.consequences))
+    if effects:
+        more = [f"- and {len(effects) - _LIST} more"] if len(effects) > _LIST else []
+        lines += ["What follows from it:", "", *(f"- {_text(cut(text, _NAME))}" for text in effects[:_LIST]), *more, ""]
+    return "\n".join([*lines, f"`pytest-mnnquant explain {finding.code}` says more.", "", "</details>"])
 
 
-def _paragraph(title: str, text: str | None) -> list[str]:
+def _paragraph(title: str, text: str) -> list[str]:
     """A paragraph; what has lines of its own, such as a log, keeps them."""
     if not text:
         return []
@@ -130,38 +133,38 @@ def _paragraph(title: str, text: str | None) -> list[str]:
     return [f"**{title}:** {_text(first)}", "", fence, *map(shown, rest.splitlines()), fence, ""]
 
 
-def _warnings(model: Json) -> Iterator[str]:
+def _warnings(model: ModelReport) -> Iterator[str]:
     """A line for each rule that warns."""
-    rules: dict[str, list[Told]] = {}
-    for one in told(model, "warning"):
-        rules.setdefault(one.finding["code"], []).append(one)
-    for code, ones in rules.items():
-        more = f" (and {len(ones) - 1} more)" if len(ones) > 1 else ""
-        message = cut(ones[0].finding["message"], _TEXT)
-        yield f"Warning {code} {ones[0].finding['rule']}, {_code(ones[0].label)}: {_text(message)}{more}"
+    by_rule: dict[str, list[ReportedFinding]] = {}
+    for warning in model.findings(Severity.WARNING):
+        by_rule.setdefault(warning.code, []).append(warning)
+    for first, *others in by_rule.values():
+        more = f" (and {len(others)} more)" if others else ""
+        message = _text(cut(first.message, _TEXT))
+        yield f"Warning {first.code} {first.rule}, {_code(first.variant)}: {message}{more}"
 
 
-def _skipped(model: Json) -> Iterator[str]:
+def _skipped(model: ModelReport) -> Iterator[str]:
     """A line for each reason why checks had nothing to do."""
     reasons: dict[str, list[str]] = {}
-    for variant in model["variants"]:
-        for check in variant["checks"]:
-            if check["outcome"] == "skipped":
-                reasons.setdefault(f"{check['check']}: {check['reason']}", []).append(label_of(variant))
+    for variant in model.variants:
+        for check in variant.checks:
+            if check.outcome == SKIPPED:
+                reasons.setdefault(f"{check.check}: {check.reason}", []).append(variant.label)
     for reason, labels in reasons.items():
         yield f"Skipped {_text(cut(reason, _TEXT))} ({', '.join(map(_code, labels[:_LIST]))})"
 
 
 def _code(name: str) -> str:
-    """A name; GitHub calls nobody who is named in code."""
+    """A name; GitHub notifies no user who is named in code."""
     return f"<code>{_escaped(cut(name, _NAME))}</code>"
 
 
 def _text(text: str) -> str:
-    """Text as it is, on one line; an @ that begins a word would call somebody."""
+    """Text unmodified, on one line; an @ that begins a word would notify a user."""
     return _CALL.sub("@&#8288;", _escaped(text))
 
 
 def _escaped(text: str) -> str:
     joined = shown(" ".join(text.split()))
-    return _SPECIAL.sub(lambda found: "".join(f"&#{ord(one)};" for one in found[0]), joined)
+    return _SPECIAL.sub(lambda match: "".join(f"&#{ord(character)};" for character in match[0]), joined)

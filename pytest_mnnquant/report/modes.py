@@ -1,7 +1,4 @@
-"""Train against eval: what the mode of calibration changed, in figures and in a plain sentence.
-
-Works on the records of a run, so that it can be told whichever worker measured which mode.
-"""
+"""Train against eval: what the mode of calibration changed, as numbers and in a sentence."""
 
 from __future__ import annotations
 
@@ -9,9 +6,12 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, SizeMetrics
 from pytest_mnnquant.findings.figures import size_text
+from pytest_mnnquant.findings.finding import FAILED
+from pytest_mnnquant.report.variant_report import VariantReport
 from pytest_mnnquant.report.width import pad, width, wrapped
 
 # Scales and coverage that differ by less than this do not differ.
@@ -24,8 +24,13 @@ _FAR: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Mode:
-    """What is known of the variant of one mode; None where it was not measured."""
+class ModeMetrics:
+    """What was measured of the variant of one mode; None if it was not measured.
+
+    `coverage`, `top1` and `float_top1` are shares in [0, 1], `size_ratio` is float bytes / quantized bytes, `cosine` is
+    the lowest of an output, `drift` that of BatchNorm statistics in standard deviations. `scales` are by tensor,
+    `failed` names the checks that failed.
+    """
 
     mode: str
     coverage: float | None
@@ -38,30 +43,15 @@ class Mode:
     scales: Mapping[str, float]
     failed: tuple[str, ...]
 
-    def figures(self) -> dict[str, Any]:
-        """For the report."""
-        names = ("mode", "coverage", "size_ratio", "float_top1", "top1", "cosine", "drift")
-        return {**{name: getattr(self, name) for name in names}, "failed": list(self.failed)}
-
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ModeComparison:
     """Both modes of one recipe. `changes` is the relative change of each tensor's scale from eval to train."""
 
     recipe: str
-    train: Mode
-    eval: Mode
+    train: ModeMetrics
+    eval: ModeMetrics
     changes: Mapping[str, float]
-
-    def as_json(self) -> dict[str, Any]:
-        """The form it has in the report."""
-        return {
-            "recipe": self.recipe,
-            "train": self.train.figures(),
-            "eval": self.eval.figures(),
-            "scale_change": dict(self.changes),
-            "verdict": self.verdict,
-        }
 
     @property
     def verdict(self) -> str:
@@ -115,56 +105,55 @@ class Comparison:
         return None, "accuracy was not measured"
 
 
-def compare_modes(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Comparison]]:
-    """For each model, a comparison for each recipe of which both modes were made and judged."""
-    found: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
-    for record in records:
-        variant = record["variant"]
-        if variant["mode"] in ("train", "eval") and not variant.get("target"):
-            modes = found.setdefault((record["model"], variant["recipe"]), {})
-            modes.setdefault(variant["mode"], []).append(record)
-    compared: dict[str, list[Comparison]] = {}
-    for (model, recipe), modes in found.items():
-        train, other = (_mode(name, modes.get(name, ())) for name in ("train", "eval"))
-        if train.coverage is not None and other.coverage is not None:
-            changes = {
-                tensor: abs(scale / other.scales[tensor] - 1)
-                for tensor, scale in train.scales.items()
-                if other.scales.get(tensor)
-            }
-            compared.setdefault(model, []).append(Comparison(recipe, train, other, changes))
-    return compared
-
-
-def _mode(name: str, records: Sequence[Mapping[str, Any]]) -> Mode:
-    checks = {record["check"]["check"]: record["check"] for record in records}
-
-    def metric(check: str, key: str) -> Any:
-        return checks.get(check, {}).get("metrics", {}).get(key)
-
-    cosines = [figures["cosine"] for figures in (metric("accuracy", "outputs") or {}).values()]
-    variant = records[0]["variant"] if records else {}
-    scales = {
-        f"{layer['name']} {side}": layer[f"scale_{side}"]
-        for layer in variant.get("layers", ())
-        for side in ("in", "out")
-        if layer.get(f"scale_{side}")
-    }
-    return Mode(
-        name,
-        variant.get("coverage"),
-        metric("size", "size_ratio"),
-        metric("accuracy", "float_top1"),
-        metric("accuracy", "top1"),
-        min((cosine for cosine in cosines if cosine is not None), default=None),
-        metric("accuracy", "samples") or 0,
-        variant.get("bn_drift") or 0.0,
-        scales,
-        tuple(sorted(check for check, result in checks.items() if result["outcome"] == "failed")),
+def compare_modes(variants: Sequence[VariantReport]) -> tuple[ModeComparison, ...]:
+    """A comparison for each recipe of a model of which both modes were made and judged, on the host."""
+    by_recipe: dict[str, dict[str, VariantReport]] = {}
+    for variant in variants:
+        if variant.mode in ("train", "eval") and not variant.target:
+            by_recipe.setdefault(variant.recipe, {})[variant.mode] = variant
+    return tuple(
+        _compared(recipe, _metrics_of("train", modes["train"]), _metrics_of("eval", modes["eval"]))
+        for recipe, modes in by_recipe.items()
+        if len(modes) == 2 and all(variant.coverage is not None for variant in modes.values())
     )
 
 
-def comparison_lines(comparison: Comparison, columns: int = 80) -> list[str]:
+def _compared(recipe: str, train: ModeMetrics, other: ModeMetrics) -> ModeComparison:
+    changes = {
+        tensor: abs(scale / other.scales[tensor] - 1)
+        for tensor, scale in train.scales.items()
+        if other.scales.get(tensor)
+    }
+    return ModeComparison(recipe, train, other, changes)
+
+
+def _metrics_of(mode: str, variant: VariantReport) -> ModeMetrics:
+    size, accuracy = variant.metrics(SizeMetrics), variant.metrics(AccuracyMetrics) or AccuracyMetrics()
+    return ModeMetrics(
+        mode,
+        variant.coverage,
+        size.size_ratio if size else None,
+        accuracy.float_top1,
+        accuracy.top1,
+        accuracy.cosine,
+        accuracy.samples or 0,
+        variant.drift,
+        _scales(variant),
+        tuple(sorted(check.check for check in variant.checks if check.outcome == FAILED)),
+    )
+
+
+def _scales(variant: VariantReport) -> dict[str, float]:
+    """The scales of its activations, by layer and side."""
+    sides = [
+        (f"{layer.name} {side}", scale)
+        for layer in variant.layers
+        for side, scale in (("in", layer.scale_in), ("out", layer.scale_out))
+    ]
+    return {tensor: scale for tensor, scale in sides if scale}
+
+
+def comparison_lines(comparison: ModeComparison, columns: int = 80) -> list[str]:
     """The comparison as lines of a terminal. BN is short for BatchNorm: its statistics drift in train mode."""
     header = ("", "coverage", "size", "accuracy", "BN drift")
     rows = [header, *(_row(mode) for mode in (comparison.train, comparison.eval))]
@@ -177,8 +166,7 @@ def comparison_lines(comparison: Comparison, columns: int = 80) -> list[str]:
         worst = max(comparison.changes, key=lambda tensor: comparison.changes[tensor])
         middle, most = statistics.median(comparison.changes.values()), comparison.changes[worst]
         where = f"at most ({worst})" if most <= _FAR - 1 else f"in {worst}"
-        told = f"scales differ by {_change(middle)} (median), by {_change(most)} {where}"
-        lines += wrapped("    ", told, columns)
+        lines += wrapped("    ", f"scales differ by {_change(middle)} (median), by {_change(most)} {where}", columns)
     return [*lines, *wrapped("    ", comparison.verdict, columns, indent=4)]
 
 
@@ -186,7 +174,7 @@ def _change(change: float) -> str:
     return f"{change:.1%}" if change <= _FAR - 1 else f"more than {_FAR}x"
 
 
-def _row(mode: Mode) -> tuple[str, ...]:
+def _row(mode: ModeMetrics) -> tuple[str, ...]:
     accuracy = "-" if mode.cosine is None else f"cosine {mode.cosine:.4f}"
     if mode.top1 is not None and mode.float_top1 is not None:
         accuracy = f"top-1 {mode.top1:.4f} (float {mode.float_top1:.4f})"

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
-# Figures that are one number, by the names they have in the report.
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
+from pytest_mnnquant.report.variant_report import CheckReport, VariantReport
+
+# Metrics that are one number, by the names they have in the report.
 _NUMBERS: Final = ("size_ratio", "coverage", "latency_ratio", "latency_ratio_low", "latency_ratio_high", "memory_ratio")
 
 
-def properties(
-    model: str, recipe: str, mode: str | None, check: Mapping[str, Any], target: str = ""
-) -> Iterator[tuple[str, str]]:
-    """Names and values: whose check it is, how it ended, by which rules, and its figures."""
+def properties(model: str, variant: VariantReport, check: CheckReport) -> Iterator[tuple[str, str]]:
+    """Names and values: whose check it is, its outcome, the rules of its findings, and its metrics."""
     yield "mnn.model", model
-    yield "mnn.recipe", recipe
-    if mode:
-        yield "mnn.mode", mode
-    if target:
-        yield "mnn.target", target
-    yield "mnn.check", check["check"]
-    yield "mnn.outcome", check["outcome"]
-    if check["findings"]:
-        yield "mnn.rules", " ".join(dict.fromkeys(finding["code"] for finding in check["findings"]))
-    metrics = check["metrics"]
+    yield "mnn.recipe", variant.recipe
+    if variant.mode:
+        yield "mnn.mode", variant.mode
+    if variant.target:
+        yield "mnn.target", variant.target
+    yield "mnn.check", check.check
+    yield "mnn.outcome", check.outcome
+    if check.findings:
+        yield "mnn.rules", " ".join(dict.fromkeys(finding.code for finding in check.findings))
+    yield from _metrics(check)
+
+
+def _metrics(check: CheckReport) -> Iterator[tuple[str, str]]:
     for name in _NUMBERS:
-        if isinstance(metrics.get(name), int | float):
-            yield f"mnn.{name}", f"{metrics[name]:.6g}"
-    if task := metrics.get("task"):
-        yield "mnn.metric", str(task["label"])
-        yield "mnn.accuracy", f"{task['quantized']:.6g}"
-        yield "mnn.float_accuracy", f"{task['float']:.6g}"
-    for output, figures in (metrics.get("outputs") or {}).items():
-        if figures.get("cosine") is not None:
-            yield f"mnn.cosine.{output}", f"{figures['cosine']:.6g}"
+        value: float | None = getattr(check.metrics, name, None)
+        if value is not None:
+            yield f"mnn.{name}", f"{value:.6g}"
+    if isinstance(check.metrics, AccuracyMetrics):
+        yield from _accuracy(check.metrics)
+
+
+def _accuracy(accuracy: AccuracyMetrics) -> Iterator[tuple[str, str]]:
+    if task := accuracy.task:
+        yield "mnn.metric", task.label
+        yield "mnn.accuracy", f"{task.quantized:.6g}"
+        yield "mnn.float_accuracy", f"{task.reference:.6g}"
+    for name, output in accuracy.outputs.items():
+        if output.cosine is not None:
+            yield f"mnn.cosine.{name}", f"{output.cosine:.6g}"

@@ -1,140 +1,126 @@
-"""What all reports say of a model in short: a row a variant, and a verdict with what is at the root of it."""
+"""What all reports say of a model in short: a row per variant, and a verdict with the error at the root of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import enum
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from pytest_mnnquant.findings.figures import label_of, size_text
+from pytest_mnnquant.findings.check_metrics import (
+    AccuracyMetrics,
+    CoverageMetrics,
+    LatencyMetrics,
+    MemoryMetrics,
+    SizeMetrics,
+)
+from pytest_mnnquant.findings.figures import size_text
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED
+from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.report.model import ModelReport
+from pytest_mnnquant.report.variant_report import CheckReport, VariantReport
 
-Json = Mapping[str, Any]
 #: The columns between a variant's name and its verdict.
 FIGURES: Final = ("size", "coverage", "accuracy", "latency", "memory")
-OK, OPEN, FAILED = "ok", "inconclusive", "FAILED"
+_COUNTED: Final = (PASSED, FAILED, INCONCLUSIVE, SKIPPED)
+
+
+class Outcome(enum.Enum):
+    """How a variant or a model ended: the word that reports write."""
+
+    OK = "ok"
+    INCONCLUSIVE = "inconclusive"
+    FAILED = "FAILED"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One variant: its figures ("-" where nothing was measured), its outcome, and the checks that are to blame."""
+    """One variant: its figures ("-" if nothing was measured), its outcome, and the checks that decided it."""
 
     label: str
     figures: tuple[str, ...]
-    outcome: str
+    outcome: Outcome
     checks: str = ""
 
     @property
     def verdict(self) -> str:
         """Outcome and checks in one cell."""
-        return f"{self.outcome}: {self.checks}" if self.checks else self.outcome
+        return f"{self.outcome.value}: {self.checks}" if self.checks else self.outcome.value
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A finding of a report, and where it was told."""
+class ModelVerdict:
+    """How a model ended, the error at the root of that (in which layer), and how many of its checks ended how."""
 
-    label: str
-    check: str
-    finding: Json
-
-    @property
-    def title(self) -> str:
-        """The rule, and the layer that broke it."""
-        layer = self.finding["layer"]
-        return f"{self.finding['code']} {self.finding['rule']}" + (f" in {layer}" if layer else "")
-
-
-def rows_of(model: Json, strict: bool = False) -> list[Row]:
-    """A row for each variant of a model of the report. `strict`: what could not be judged failed."""
-    return [_row(variant, strict) for variant in model["variants"]]
-
-
-def told(model: Json, *severities: str) -> Iterator[Told]:
-    """The findings of these severities."""
-    for variant in model["variants"]:
-        for check in variant["checks"]:
-            for finding in check["findings"]:
-                if finding["severity"] in severities:
-                    yield Told(label_of(variant), check["check"], finding)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How a model ended, what is at the root of that (in which layer), and how many of its checks ended how."""
-
-    outcome: str
+    outcome: Outcome
     why: str
     checks: str
     layer: str = ""
 
 
-def worst(outcomes: Iterable[str]) -> str:
-    """The worst of some outcomes."""
-    found = {*outcomes}
-    return next((outcome for outcome in (FAILED, OPEN) if outcome in found), OK)
+def rows_of(model: ModelReport, strict: bool = False) -> list[Row]:
+    """A row for each variant. With `strict`, what could not be judged failed."""
+    return [_row(variant, strict) for variant in model.variants]
 
 
-def verdict_of(model: Json, strict: bool = False) -> Verdict:
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """The worst of these outcomes."""
+    seen = {*outcomes}
+    return next((outcome for outcome in (Outcome.FAILED, Outcome.INCONCLUSIVE) if outcome in seen), Outcome.OK)
+
+
+def verdict_of(model: ModelReport, strict: bool = False) -> ModelVerdict:
     """What is to be said of a model in a line."""
     rows = rows_of(model, strict)
-    counts: dict[str, int] = {}
-    for check in (check for variant in model["variants"] for check in variant["checks"]):
-        counts[check["outcome"]] = counts.get(check["outcome"], 0) + 1
-    every = ", ".join(f"{counts[name]} {name}" for name in ("passed", "failed", "inconclusive", "skipped")
-                      if name in counts)  # fmt: skip
+    counts = Counter(check.outcome for variant in model.variants for check in variant.checks)
+    counted = ", ".join(f"{counts[name]} {name}" for name in _COUNTED if counts[name])
     outcome = worst(row.outcome for row in rows)
-    errors = [*told(model, "error")] if outcome == FAILED else []
-    roots = [f"{one.title} ({one.label})" for one in errors]
-    blamed = [f"{row.checks} ({row.label})" for row in rows if row.outcome == outcome and row.checks]
-    first, *others = roots or blamed or [""]
-    layer = errors[0].finding["layer"] or "" if errors else ""
-    return Verdict(outcome, f"{first} and {len(others)} more" if others else first, every, layer)
+    errors = [*model.findings(Severity.ERROR)] if outcome is Outcome.FAILED else []
+    roots = [f"{error.title} ({error.variant})" for error in errors]
+    undecided = [f"{row.checks} ({row.label})" for row in rows if row.outcome is outcome and row.checks]
+    first, *others = roots or undecided or [""]
+    why = f"{first} and {len(others)} more" if others else first
+    return ModelVerdict(outcome, why, counted, errors[0].layer if errors else "")
 
 
-def _row(variant: Json, strict: bool) -> Row:
-    checks = {check["check"]: check for check in variant["checks"]}
-
-    def metric(check: str, key: str) -> Any:
-        return checks.get(check, {}).get("metrics", {}).get(key)
-
-    share, ratio = metric("coverage", "coverage"), metric("latency", "latency_ratio")
-    memory = metric("memory", "memory_ratio")
+def _row(variant: VariantReport, strict: bool) -> Row:
+    size, coverage = variant.metrics(SizeMetrics), variant.metrics(CoverageMetrics)
+    latency, memory = variant.metrics(LatencyMetrics), variant.metrics(MemoryMetrics)
     figures = (
-        size_text(metric("size", "size_ratio")),
-        "-" if share is None else f"{share:.1%}",
-        _accuracy(metric("accuracy", "task"), metric("accuracy", "outputs")),
-        "-" if ratio is None else f"{ratio:.2f}x float",
-        "-" if memory is None else f"{memory:.2f}x float",
+        size_text(size.size_ratio if size else None),
+        f"{coverage.coverage:.1%}" if coverage else "-",
+        _accuracy(variant.metrics(AccuracyMetrics)),
+        _ratio(latency.latency_ratio if latency else None),
+        _ratio(memory.memory_ratio if memory else None),
     )
-    return Row(label_of(variant), figures, *outcome_of(variant["checks"], strict))
+    return Row(variant.label, figures, *outcome_of(variant.checks, strict))
 
 
-def outcome_of(checks: Sequence[Json], strict: bool = False) -> tuple[str, str]:
-    """What some checks come to, and those of them that are to blame."""
+def outcome_of(checks: Sequence[CheckReport], strict: bool = False) -> tuple[Outcome, str]:
+    """The outcome of these checks together, and the names of those that decided it."""
     if failed := _failed(checks, strict):
-        return FAILED, failed
-    unsure = ", ".join(check["check"] for check in checks if check["outcome"] == "inconclusive")
-    return (OPEN if unsure else OK), unsure
+        return Outcome.FAILED, failed
+    inconclusive = ", ".join(check.check for check in checks if check.outcome == INCONCLUSIVE)
+    return (Outcome.INCONCLUSIVE if inconclusive else Outcome.OK), inconclusive
 
 
-def _failed(checks: Sequence[Json], strict: bool) -> str:
+def _failed(checks: Sequence[CheckReport], strict: bool) -> str:
     """The checks that failed: those at the root of it, then those that follow from these."""
-    roots: list[str] = []
-    effects: list[str] = []
-    for check in checks:
-        name = check["check"]
-        if strict and check["outcome"] in ("skipped", "inconclusive") and not check["metrics"].get("needless"):
-            roots.append(name)
-        if check["outcome"] == "failed":
-            severities = {finding["severity"] for finding in check["findings"]}
-            (effects if "consequence" in severities and "error" not in severities else roots).append(name)
-    parts = [", ".join(roots)] if roots else []
-    return ", hence ".join([*parts, ", ".join(effects)] if effects else parts)
+    failed = [check for check in checks if check.outcome == FAILED or (strict and check.is_unresolved)]
+    roots = ", ".join(check.check for check in failed if not check.is_consequence)
+    effects = ", ".join(check.check for check in failed if check.is_consequence)
+    return ", hence ".join(filter(None, (roots, effects)))
 
 
-def _accuracy(task: Json | None, outputs: Mapping[str, Json] | None) -> str:
-    if task is not None:
-        change = task["quantized"] - task["float"]
-        return f"{task['label']} {change:+.4f}" if change else f"{task['label']} +-0"
-    cosines = [figures["cosine"] for figures in (outputs or {}).values() if figures["cosine"] is not None]
-    return f"cosine {min(cosines):.4f}" if cosines else "-"
+def _ratio(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}x float"
+
+
+def _accuracy(accuracy: AccuracyMetrics | None) -> str:
+    if accuracy is None:
+        return "-"
+    if (task := accuracy.task) is not None:
+        change = task.quantized - task.reference
+        return f"{task.label} {change:+.4f}" if change else f"{task.label} +-0"
+    return "-" if accuracy.cosine is None else f"cosine {accuracy.cosine:.4f}"

@@ -11,7 +11,7 @@ from pytest_mnnquant.cli.inspect import difference, difference_text, inspection,
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.report.json_report import plain
+from pytest_mnnquant.report.json_report import json_value
 from tests.workshop import Workshop
 
 
@@ -23,7 +23,7 @@ def test_an_int8_model_is_told_layer_by_layer(digits_int8: Variant) -> None:
     assert found["layers"][1]["shape"] == [48, 24, 3, 3]
     assert found["quantized_share"] == 1
     assert sum(found["classes"].values()) == found["bytes"] == digits_int8.model.size
-    json.dumps(plain(found), allow_nan=False)
+    json.dumps(json_value(found), allow_nan=False)
     said = inspection_text(found)
     for op in digits_int8.model.layers:
         assert op.name in said
@@ -52,7 +52,7 @@ def test_missing_weights_are_broken(workshop: Workshop, digits: Prepared, tmp_pa
 
 def told(first: Model, second: Model) -> str:
     found = difference(first, second)
-    json.dumps(plain(found), allow_nan=False)
+    json.dumps(json_value(found), allow_nan=False)
     return difference_text(found)
 
 

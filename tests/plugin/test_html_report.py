@@ -42,7 +42,7 @@ def test_a_run_that_passes(run: Run, browser: Page, pytester: pytest.Pytester) -
     found = run(*given, REPORT, "--mnn-report=r.json")
     assert found.status == 0, found.text
     shows_what_was_gathered(variants(pytester.path))
-    assert "portrait" not in (pytester.path / "r.json").read_text()
+    assert "charts" not in (pytester.path / "r.json").read_text()
     is_flawless(browser, pytester.path / "r.html")
     assert browser.js("document.title") == "3 passed · MNN quantization"
     assert browser.js("all('.beside thead th').map(e => e.innerText).slice(1)") == ["int8[train]", "int8[eval]", "w8"]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -17,14 +14,8 @@ from pytest_mnnquant.report.failure import COLUMNS, LINES, failure_text, finding
 from pytest_mnnquant.report.width import width
 
 
-@dataclass
-class VariantUnderTest:
-    label: str = "int8[eval]"
-    gate: Any = field(default_factory=lambda: SimpleNamespace(settings=SimpleNamespace(name="digits")))
-
-
 def text(*findings: Finding) -> str:
-    return failure_text(VariantUnderTest(), Result.from_findings("coverage", findings))
+    return failure_text("digits int8[eval]", Result.from_findings("coverage", findings))
 
 
 def test_a_failure_says_where_what_why_and_how() -> None:
@@ -64,9 +55,18 @@ def test_many_findings_are_cut_with_their_number() -> None:
     assert "and 3 more (--mnn-report=report.json lists all)" in said
 
 
+def test_without_a_report_nothing_refers_to_it() -> None:
+    findings = [Finding("MNQ401", "is float", f"layer{number}") for number in range(9)]
+    result = Result.from_findings("coverage", findings)
+    first, second = failure_text("net", result), failure_text("net", result, in_report=False)
+    assert "--mnn-report" in first
+    assert "--mnn-report" not in second
+    assert len(first.splitlines()) == len(second.splitlines())
+
+
 def test_a_check_without_findings_says_its_reason() -> None:
     assert (
-        failure_text(VariantUnderTest(), Result.skipped("accuracy", "no data"))
+        failure_text("digits int8[eval]", Result.skipped("accuracy", "no data"))
         == "digits int8[eval]: accuracy skipped: no data"
     )
 
@@ -114,10 +114,9 @@ def rows(said: str) -> int:
 @given(st.lists(TREES, min_size=1, max_size=9), WORDS)
 @example([Finding("MNQ401", "m " * 400, "层" * 200, "c\n" * 90, "r " * 400)] * 8, "net")
 def test_a_failure_is_never_longer_than_25_lines_of_80_columns(findings: list[Finding], name: str) -> None:
-    case = VariantUnderTest(gate=SimpleNamespace(settings=SimpleNamespace(name=name)))
     for said in (
-        failure_text(case, Result.skipped("latency", name)),
-        failure_text(case, Result.from_findings("coverage", findings)),
+        failure_text(name, Result.skipped("latency", name)),
+        failure_text(name, Result.from_findings("coverage", findings)),
     ):
         lines = said.split("\n")
         assert rows(said) <= 25 == LINES

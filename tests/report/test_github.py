@@ -12,13 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
+from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.github import append_summary, commands
-from pytest_mnnquant.report.json_report import build_report
-from pytest_mnnquant.report.markdown import render
-from tests.report.test_terminal import record
+from pytest_mnnquant.report.model import Report
+from tests.report.made import record
 
 
-def report(*findings: Finding, file: str | None = None, **more: Any) -> dict[str, Any]:
+def report(*findings: Finding, file: str | None = None, **more: Any) -> Report:
     one = {**record(Result.from_findings("params", findings)), "file": file}
     return build_report([one], {}, **more)
 
@@ -68,7 +68,7 @@ def test_github_shows_ten_and_is_told_how_many_more() -> None:
 
 def test_the_baseline_file_is_annotated_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
-    check = Result.from_findings("entries", [Finding("MNQ912", "net w8: gone")]).as_json()
+    check = Result.from_findings("entries", [Finding("MNQ912", "net w8: gone")]).as_record()
     baseline = {"path": str(tmp_path / "mnnquant-baseline.json"), "check": check}
     (line,) = commands(report(baseline=baseline))
     assert parsed(line)[1] == {"file": "mnnquant-baseline.json", "title": "MNQ912 baseline-stale"}
@@ -85,22 +85,16 @@ def test_any_text_is_one_line_that_says_it(message: str, layer: str) -> None:
     assert layer in told
 
 
-def test_the_summary_is_appended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_summary_is_appended(tmp_path: Path) -> None:
     path = tmp_path / "summary.md"
-    path.write_text("what another step said\n")
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(path))
-    found = report(Finding("MNQ304", "x"))
-    assert append_summary(found) == ""
-    assert path.read_text(encoding="utf-8") == "what another step said\n" + render(found)
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "")
-    assert append_summary(found) == ""
+    path.write_text("what another step wrote\n")
+    assert append_summary("## 结果\n", path) == ""
+    assert path.read_text(encoding="utf-8") == "what another step wrote\n## 结果\n"
 
 
-def test_a_summary_that_can_not_be_written_is_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
-    assert append_summary(report()) == f"GITHUB_STEP_SUMMARY: {tmp_path} can't be written: Is a directory"
+def test_a_summary_that_can_not_be_written_is_a_line(tmp_path: Path) -> None:
+    assert append_summary("x", tmp_path) == f"GITHUB_STEP_SUMMARY: {tmp_path} can't be written: Is a directory"
     full = tmp_path / "full.md"
     full.write_bytes(b"x" * ((1 << 20) - 10))
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(full))
-    assert "longer than GitHub takes (1 MiB); nothing was added" in append_summary(report())
+    assert "longer than GitHub takes (1 MiB); nothing was added" in append_summary("x" * 11, full)
     assert full.stat().st_size == (1 << 20) - 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from html import unescape
@@ -11,21 +12,22 @@ from typing import Any
 import pytest
 
 from pytest_mnnquant.findings.rules import RULES
-from pytest_mnnquant.report.files import write_report
-from pytest_mnnquant.report.html import page, portraits
+from pytest_mnnquant.history.series import VariantHistory
+from pytest_mnnquant.report.build import build_report
+from pytest_mnnquant.report.formats import write_report
+from pytest_mnnquant.report.html import render
 from pytest_mnnquant.report.html_pages import rule_pages
 from pytest_mnnquant.report.html_view import SIGNS
-from pytest_mnnquant.report.json_report import build_report
 from pytest_mnnquant.report.rows import rows_of
-from tests.report.made import charted, finding, layer, records
+from tests.report.made import charted, finding, history, layer, records
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 LAYERS = [layer("first", 1), layer("left", 2, quantized=False), layer("kept", 3, quantized=False, skipped=True)]
 
 
-def text(found: list[dict[str, Any]], past: Any = (), **more: Any) -> str:
+def text(found: list[dict[str, Any]], past: tuple[VariantHistory, ...] = (), **more: Any) -> str:
     """The page of these records."""
-    return page(build_report(found, {"MNN": "3.6.1"}, **more), portraits(found), past)
+    return render(dataclasses.replace(build_report(found, {"MNN": "3.6.1"}, **more), history=past))
 
 
 def words(page: str) -> str:
@@ -37,7 +39,7 @@ def words(page: str) -> str:
 def test_the_verdict_is_first_and_in_words() -> None:
     said = words(text(records(LAYERS, [finding("MNQ401", "left")])))
     assert said.index("2 failed") < said.index("failed: coverage") < said.index("Findings") < said.index("Layers")
-    assert "MNQ401 a-rule in left" in said
+    assert "MNQ401 layer-is-float in left" in said
     assert "1 failed, 1 passed" in text([*records(LAYERS, [finding("MNQ401", "left")], modes=["eval"]),
                                          *records(LAYERS, modes=[None], model="other")])  # fmt: skip
 
@@ -62,8 +64,8 @@ def test_the_verdict_is_that_of_all_reports(strict: bool) -> None:
         ended(records(LAYERS, warned, modes=["eval"]), latency="inconclusive", accuracy="skipped"),
         records(LAYERS, [finding("MNQ401", "left")], modes=["eval"]),
     ):
-        said, (row,) = words(text(found, strict=strict)), rows_of(build_report(found, {})["models"][0], strict)
-        outcome = {"FAILED": "failed", "inconclusive": "inconclusive", "ok": "passed"}[row.outcome]
+        said, (row,) = words(text(found, strict=strict)), rows_of(build_report(found, {}).models[0], strict)
+        outcome = {"FAILED": "failed", "inconclusive": "inconclusive", "ok": "passed"}[row.outcome.value]
         assert f"1 {outcome}" in said
         assert f"int8[eval] {SIGNS[outcome]} {outcome}{': ' if row.checks else ''}{row.checks} " in said
         assert ("--mnn-strict: what could not be judged failed" in said) is strict
@@ -98,7 +100,10 @@ def test_the_baseline_file_is_counted_and_told() -> None:
     said = words(written)
     assert said.startswith("1 failed, 1 passed · ")
     assert "Baseline file b.json : ✗ failed" in said
-    assert "Findings 1 MNQ912 a-rule error b.json · baseline · check entries net w8: its source is not there" in said
+    assert (
+        "Findings 1 MNQ912 baseline-stale error b.json · baseline · check entries net w8: its source is not there"
+        in said
+    )
     assert 'id="rule-MNQ912"' in written
     kept = {**check, "outcome": "passed", "findings": []}
     said = words(text(records(LAYERS, modes=["eval"]), baseline={"path": "b.json", "check": kept}))
@@ -128,20 +133,22 @@ def test_what_several_variants_have_is_told_once_with_the_figures_of_each() -> N
     first = records(LAYERS, [finding("MNQ801", message="10 bytes")], modes=["train"])
     other = records(LAYERS, [finding("MNQ801", message="12 bytes")], modes=["eval"])
     said = words(text([*first, *other]))
-    assert said.count("mend it") == 1
+    assert said.count("change it") == 1
     assert "int8[train], int8[eval]" in said
     assert "int8[train]: 10 bytes" in said
     assert "int8[eval]: 12 bytes" in said
 
 
 def test_what_follows_from_an_error_is_told_below_it_alone() -> None:
-    below = finding("MNQ401", "left", "consequence", follows="MNQ304 x (params)")
+    below = finding("MNQ401", "left", "consequence", follows_id=["MNQ304", "params", "left"])
     root = finding("MNQ304", "left", consequences=[{"check": "coverage", **below}])
     said = words(text(records(LAYERS, [below, root], modes=["eval"])))
     assert "1 more finding follows from this or is like it" in said
     assert said.count("left is wrong") == 2
     alone = words(text(records(LAYERS, [below], modes=["eval"])))
-    assert "follows from MNQ304 x (params)" in alone  # where what it follows from is not in the report
+    assert (
+        "follows from MNQ304 params-name-mismatch in left (params)" in alone
+    )  # where what it follows from is not in the report
 
 
 def test_names_are_text() -> None:
@@ -155,7 +162,7 @@ def test_names_are_text() -> None:
 def test_chinese_names_and_names_that_are_no_utf8(tmp_path: Path) -> None:
     found = records([layer("卷积/第一层")], model="模型", source="目录/模型\udcff.py:构建")
     path = tmp_path / "报告.html"
-    write_report({**build_report(found, {}), "records": found}, path)
+    write_report(build_report(found, {}), path)
     said = words(path.read_text(encoding="utf-8"))
     assert "模型" in said
     assert "卷积/第一层" in said
@@ -190,7 +197,7 @@ def test_all_pages_can_be_rendered_and_lead_nowhere_but_to_each_other() -> None:
 
 def test_charts_get_what_was_gathered_and_nothing_that_json_lacks() -> None:
     found = records(LAYERS, modes=["eval"])
-    loss, *_ = next(one["portrait"]["losses"] for one in found if one["check"]["check"] == "accuracy")
+    loss, *_ = next(one["charts"]["losses"] for one in found if one["check"]["check"] == "accuracy")
     loss["own_sqnr_db"] = math.inf
     written = text(found)
     (model,) = charted(written)
@@ -207,19 +214,19 @@ def test_what_could_not_be_gathered_is_said() -> None:
     found = records(LAYERS, modes=["eval"])
     for record in found:
         if record["check"]["check"] == "accuracy":
-            record["portrait"] = {"unavailable": "MNN crashed"}
+            record["charts"] = {"unavailable": {"accuracy": "MNN crashed"}}
     assert "Not shown for int8[eval], error added per layer: MNN crashed" in words(text(found))
 
 
 def test_history_is_plotted_from_the_second_run_on() -> None:
-    run = {"time": "2026-01-01T00:00:00+00:00", "commit": "abc", "dirty": False}
-    figures = {"size": 10, "coverage": 1.0, "accuracy": None, "ratio": None, "memory": None}
-    past = {"model": "net", "variant": "int8[eval]", "steps": [], "runs": [run | figures]}
     found = records(LAYERS, modes=["eval"])
-    assert 'data-chart="history"' not in text(found, [past])
-    written = text(found, [{**past, "runs": [run | figures, run | figures]}])
+    assert 'data-chart="history"' not in text(found, (history("net", "int8[eval]", 10),))
+    written = text(found, (history("net", "int8[eval]", 10, 10, 13), history("other", "int8[eval]", 1, 2)))
     assert 'data-chart="history"' in written
-    assert charted(written)[0]["history"][0]["figures"] == {"size": [10, 10], "coverage": [1.0, 1.0]}
+    (plotted,) = charted(written)[0]["history"]
+    assert plotted["figures"] == {"size": [10, 10, 13], "coverage": [1.0, 1.0, 1.0]}
+    assert plotted["commits"] == ["commit0", "commit1", "commit2"]
+    assert [(figure, commit) for figure, _, commit in plotted["steps"]] == [("size", "commit2")]
 
 
 def test_a_thousand_layers_are_a_few_megabytes() -> None:

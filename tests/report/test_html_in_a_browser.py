@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pytest_mnnquant.report.files import write_report
-from pytest_mnnquant.report.json_report import build_report
+from pytest_mnnquant.report.build import build_report
+from pytest_mnnquant.report.formats import write_report
 from tests.browser import PHONE, Page, needs_chromium
-from tests.report.made import finding, layer, records
+from tests.report.made import finding, history, layer, records
+from tests.results import accuracy, task
 
 pytestmark = needs_chromium
 HOSTILE = "</script><script>document.title='taken'</script><b>&lt;x"
@@ -27,28 +28,18 @@ SEE_PRINTED = """addEventListener('beforeprint', () => { window.seen = [
 ROWS = ".layers:not([hidden]) tbody tr:not([hidden])"
 
 
-def past(variant: str) -> dict[str, Any]:
-    """Three runs of a variant, the last with a step."""
-    runs = [
-        {"time": f"2026-01-0{day}T00:00:00+00:00", "commit": f"abc{day}", "dirty": False, "size": size, "coverage": 1.0,
-         "accuracy": 0.9, "ratio": 0.5, "memory": None}
-        for day, size in ((1, 100), (2, 100), (3, 130))
-    ]  # fmt: skip
-    step = {"figure": "size", "commit": {"name": "abc3", "time": runs[-1]["time"]}}
-    return {"model": "模型", "variant": variant, "runs": runs, "steps": [step]}
-
-
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with Chinese and hostile names, in a Chinese folder."""
-    told = [finding("MNQ401", "/head/left"), finding("MNQ710", HOSTILE, "warning")]
-    found = records(LAYERS, told, model="模型", source="目录/模型.py:构建")
-    report = build_report(found, {"MNN": "3.6.1"})
-    (model,) = report["models"]
+    findings = [finding("MNQ401", "/head/left"), finding("MNQ710", HOSTILE, "warning")]
+    report = build_report(records(LAYERS, findings, model="模型", source="目录/模型.py:构建"), {"MNN": "3.6.1"})
+    (model,) = report.models
+    (comparison,) = model.modes
     changes = {f"tensor {place}": place / 100 for place in range(1, 9)}
-    model["modes"] = [{"recipe": "int8", "verdict": "ship eval", "scale_change": changes}]
+    model = dataclasses.replace(model, modes=(dataclasses.replace(comparison, changes=changes),))
+    past = tuple(history("模型", variant, 100, 100, 130) for variant in ("int8[train]", "int8[eval]"))
     path = tmp_path_factory.mktemp("报告") / "量化.html"
-    write_report({**report, "records": found, "past": [past("int8[train]"), past("int8[eval]")]}, path)
+    write_report(dataclasses.replace(report, models=(model,), history=past), path)
     return path
 
 
@@ -97,17 +88,17 @@ def test_every_chart_is_drawn_and_described(page: Page) -> None:
     assert "14 layers, 1 not stored as asked" in says["map"]
     assert "0.50 times float, 95 % interval 0.48 to 0.52" in says["latency"]
     assert "at most 8.0 %, in tensor 8" in says["modes"]
-    assert page.js("all('[data-figure=size] .main-svg .annotation-text').map(t => t.textContent)") == ["abc3"] * 2
+    assert page.js("all('[data-figure=size] .main-svg .annotation-text').map(t => t.textContent)") == ["commit2"] * 2
     assert page.js("document.title") == "2 failed · MNN quantization"
 
 
 @pytest.mark.parametrize("spread", [0.1, 1, 5], ids=["flat", "a decade", "five decades"])
 def test_the_axis_of_a_distribution_has_numbers(browser: Page, tmp_path: Path, spread: float) -> None:
     found = records([layer("conv")], modes=["eval"])
-    (bars,) = next(one["portrait"] for one in found if one["check"]["check"] == "weights")["weights"].values()
-    bars["float"] = [int(2000 * 10 ** (-spread * place / 50)) for place in range(50)]
-    bars["stored"] = bars["float"]
-    write_report({**build_report(found, {}), "records": found}, tmp_path / "r.html")
+    (bars,) = next(one["charts"] for one in found if one["check"]["check"] == "weights")["weights"].values()
+    bars["source"] = [int(2000 * 10 ** (-spread * place / 50)) for place in range(50)]
+    bars["stored"] = bars["source"]
+    write_report(build_report(found, {}), tmp_path / "r.html")
     browser.open(tmp_path / "r.html")
     browser.draw_all()
     ticks = [float(text) for text in browser.js("all('[data-chart=weights] .ytick text').map(t => t.textContent)")]
@@ -220,10 +211,10 @@ def test_the_chosen_variant_and_layer_are_what_the_charts_show(page: Page) -> No
 def test_a_variant_without_a_model_beside_one_that_has_one(browser: Page, tmp_path: Path) -> None:
     found = records(LAYERS)
     for record in found:
-        if record["label"] == "int8[eval]":
+        if record["variant"]["mode"] == "eval":
             record["variant"] = {**record["variant"], "quantized": None, "layers": []}
-            record["portrait"] = {}
-    write_report({**build_report(found, {}), "records": found}, tmp_path / "r.html")
+            record["charts"] = {}
+    write_report(build_report(found, {}), tmp_path / "r.html")
     browser.open(tmp_path / "r.html")
     browser.draw_all()
     browser.js("const s = all('select.variant')[0]; s.value = 1; s.dispatchEvent(new Event('change')); return 0")
@@ -252,11 +243,10 @@ def test_the_theme_is_switched_and_kept(page: Page, file: Path) -> None:
 def test_places_stand_side_by_side(browser: Page, tmp_path: Path) -> None:
     found = records([layer("conv")], modes=["eval"])
     (here,) = (one for one in found if one["check"]["check"] == "accuracy")
-    task = {"label": "top-1", "float": 0.9, "quantized": 0.8, "drop": 0.1}
-    here["check"]["metrics"] = {"task": task, "samples": 10, "outputs": {}}
+    here["check"]["metrics"] = accuracy(task("top-1", 0.9, 0.8)).as_json()
     variant = {**here["variant"], "target": HOSTILE, "layers": []}
-    there = {**here, "variant": variant, "label": f"int8[eval]@{HOSTILE}", "order": len(found)}
-    write_report({**build_report([*found, there], {}), "records": found}, tmp_path / "r.html")
+    there = {**here, "variant": variant, "charts": {}, "order": len(found)}
+    write_report(build_report([*found, there], {}), tmp_path / "r.html")
     browser.open(tmp_path / "r.html")
     assert texts(browser, ".places thead th") == ["variant", "place", "top-1", "latency"]
     assert texts(browser, ".places tbody td") == ["int8[eval]", "float", "0.9000", "",
@@ -292,7 +282,7 @@ def test_it_is_printed_with_charts_that_nobody_has_looked_at(page: Page) -> None
 def test_a_thousand_layers_open_at_once(browser: Page, tmp_path: Path) -> None:
     path = tmp_path / "large.html"
     found = records([layer(f"/blocks/blocks.{place}/conv/Conv_output_0", place) for place in range(1000)])
-    write_report({**build_report(found, {}), "records": found}, path)
+    write_report(build_report(found, {}), path)
     browser.open(path)
     seconds = browser.js("performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000
     assert 0 < seconds < 6  # 0.3 s on an idle machine: benchmarks/report_open.py

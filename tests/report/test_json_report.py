@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,81 +12,59 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.findings.finding import Finding, Result
-from pytest_mnnquant.report.files import write_report
-from pytest_mnnquant.report.json_report import build_report, plain
-from tests.results import size as size_metrics
+from pytest_mnnquant.findings.finding import Finding, FindingId, Result
+from pytest_mnnquant.report.build import build_report
+from pytest_mnnquant.report.formats import write_report
+from pytest_mnnquant.report.json_report import json_value, render
+from pytest_mnnquant.report.model import Report
+from tests.report.made import record, variant
+from tests.report.schema import assert_fits_schema
+from tests.results import size
 
 
-def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> Mapping[str, Any]:
-    recipe, _, mode = label.rstrip("]").partition("[")
-    variant: dict[str, Any] = {
-        "recipe": recipe,
-        "mode": mode or None,
-        "quantized": {"bytes": 10},
-        "params": None,
-        "layers": [],
-    }
-    return {
-        "model": model,
-        "source": f"{model}.py:build",
-        "file": f"/home/{model}.py",
-        "float": {"bytes": 40},
-        "variant": variant,
-        "label": label,
-        "order": 0,
-        "check": check.as_json(),
-    }
+def made_by(**provenance: Any) -> Report:
+    result = Result.from_findings("size", [Finding("MNQ804", "x")], size(4.0))
+    return build_report([{**record(result), "variant": variant(provenance=provenance)}], {"MNN": "3.6.1"})
 
 
-def test_checks_are_gathered_by_model_and_variant() -> None:
-    size, coverage = (
-        Result.from_findings("size", [], size_metrics(4.0)),
-        Result.from_findings("coverage", [Finding("MNQ401", "x", "conv")]),
-    )
-    report = build_report(
-        [record(size), record(coverage), record(size, "w8"), record(size, "w8", "other")], {"MNN": "3.6.1"}
-    )
-    assert report["schema"] == 1
-    assert report["tool"] == {"MNN": "3.6.1"}
-    assert set(report["host"]) >= {"machine", "system", "python"}
-    first, second = report["models"]
-    assert (first["name"], first["source"], first["float"]) == ("digits", "digits.py:build", {"bytes": 40})
-    assert [(item["recipe"], item["mode"]) for item in first["variants"]] == [("int8", "eval"), ("w8", None)]
-    assert [check["check"] for check in first["variants"][0]["checks"]] == ["size", "coverage"]
-    assert first["variants"][0]["checks"][1]["findings"][0]["layer"] == "conv"
-    assert [item["recipe"] for item in second["variants"]] == ["w8"]
+def test_it_has_the_form_of_the_schema() -> None:
+    report = json.loads(render(made_by(maker="tool")))
+    assert_fits_schema({**report, "tool": dict.fromkeys(("pytest-mnnquant", "MNN", "torch", "numpy"), "")})
+    assert (report["schema"], report["tool"], report["strict"]) == (1, {"MNN": "3.6.1"}, False)
+    (model,) = report["models"]
+    assert (model["name"], model["source"], model["float"]["bytes"]) == ("digits", "digits.py:build", 40)
+    (found,) = model["variants"]
+    assert (found["recipe"], found["mode"], found["coverage"]) == ("int8", "eval", 1.0)
+    assert found["provenance"] == {"maker": "tool"}
+    assert not {"target", "worker"} & set(found)
+    (check,) = found["checks"]
+    assert (check["check"], check["outcome"], check["metrics"]["size_ratio"]) == ("size", "passed", 4.0)
+    (finding,) = check["findings"]
+    assert (finding["code"], finding["rule"], finding["severity"]) == ("MNQ804", "bundle-mixed", "warning")
+    assert (finding["layer"], finding["cause"], finding["remedy"], finding["follows"]) == (None,) * 4
 
 
-def test_a_check_that_ran_twice_is_reported_as_it_last_was() -> None:
-    first, second = Result.from_findings("size", [Finding("MNQ801", "x")]), Result.from_findings("size", [])
-    (model,) = build_report([record(first), record(second)], {})["models"]
-    (variant,) = model["variants"]
-    assert [check["outcome"] for check in variant["checks"]] == ["passed"]
+def test_a_variant_without_a_model_has_no_coverage() -> None:
+    unusable = {**record(Result.from_findings("size", [])), "variant": variant(quantized=None)}
+    (model,) = json.loads(render(build_report([unusable], {})))["models"]
+    assert set(model["variants"][0]) == {"recipe", "mode", "quantized", "params", "layers", "checks"}
 
 
-@pytest.mark.parametrize("failed_first", [True, False])
-def test_a_check_that_two_tests_asked_for_ends_as_the_worst_of_them(failed_first: bool) -> None:
-    failed = Result.from_findings("size", [Finding("MNQ802", "x")], size_metrics(5.0))
-    passed = Result.from_findings("size", [Finding("MNQ804", "y")], size_metrics(2.0))
-    both = [failed, passed] if failed_first else [passed, failed]
-    records = [{**record(check), "order": number} for number, check in enumerate(both)]
-    (model,) = build_report(records, {})["models"]
-    (check,) = model["variants"][0]["checks"]
-    assert (check["outcome"], check["metrics"]["size_ratio"]) == ("failed", 5.0)
-    assert [finding["code"] for finding in check["findings"]] == ["MNQ802", "MNQ804"]
-    (same,) = build_report([*records, *records], {})["models"]
-    assert same["variants"] == model["variants"]
-
-
-def test_no_records_are_an_empty_report() -> None:
-    assert build_report([], {})["models"] == []
+def test_a_consequence_names_the_error_that_it_follows_from() -> None:
+    root = Finding("MNQ304", "no such tensor", "conv")
+    effect = Finding("MNQ401", "is float", "conv", follows=FindingId("MNQ304", "params", "conv"))
+    records = [record(Result.from_findings("params", [root])), record(Result.from_findings("coverage", [effect]))]
+    (model,) = json.loads(render(build_report(records, {})))["models"]
+    first, second = (check["findings"][0] for check in model["variants"][0]["checks"])
+    assert second["follows"] == "MNQ304 params-name-mismatch in conv (params)"
+    assert first["consequences"] == [{"check": "coverage", **second}]
 
 
 def test_what_is_written_is_json_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "r.json"
-    write_report({"a": math.nan, "b": [math.inf, -math.inf, 1.5], "c": ("ä", None), "d": np.float64("nan")}, path)
-    assert json.loads(path.read_text(encoding="utf-8")) == {
+    write_report(made_by(a=math.nan, b=[math.inf, -math.inf, 1.5], c=("ä", None), d=np.float64("nan")), path)
+    (model,) = json.loads(path.read_text(encoding="utf-8"))["models"]
+    assert model["variants"][0]["provenance"] == {
         "a": None,
         "b": [None, None, 1.5],
         "c": ["ä", None],
@@ -98,10 +75,11 @@ def test_what_is_written_is_json_and_nothing_is_left_beside_it(tmp_path: Path) -
 
 def test_what_can_not_be_written_leaves_the_old_report(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    write_report({"old": 1}, path)
+    write_report(made_by(maker="tool"), path)
+    before = path.read_bytes()
     with pytest.raises(TypeError):
-        write_report({"new": object()}, path)
-    assert json.loads(path.read_text()) == {"old": 1}
+        write_report(made_by(maker=object()), path)
+    assert path.read_bytes() == before
 
 
 VALUES = st.recursive(
@@ -112,8 +90,8 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_plain_values_are_json_and_change_in_nothing_but_what_json_lacks(value: Any) -> None:
-    found = json.loads(json.dumps(plain(value), allow_nan=False))
-    assert found == plain(value) == plain(plain(value))
+def test_values_are_json_and_change_in_nothing_but_what_json_lacks(value: Any) -> None:
+    found = json.loads(json.dumps(json_value(value), allow_nan=False))
+    assert found == json_value(value) == json_value(json_value(value))
     if "nan" not in repr(value) and "inf" not in repr(value):
         assert found == value

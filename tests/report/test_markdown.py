@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from pytest_mnnquant.findings.finding import Finding, Result
-from pytest_mnnquant.report.json_report import build_report
+from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.markdown import LIMIT, render
-from tests.report.test_terminal import full, record
+from tests.report.made import record
+from tests.report.test_terminal import full
 from tests.results import accuracy, size
 
 # GitHub's Markdown is CommonMark with tables; HTML passes.
@@ -90,7 +91,7 @@ def test_what_is_open_or_only_warned_of_is_told() -> None:
 def test_the_baseline_file_has_a_part_of_its_own() -> None:
     check = Result.from_findings(
         "entries", [Finding("MNQ912", "net w8: its source is not there", fix="update")]
-    ).as_json()
+    ).as_record()
     said = words(page(told(Result.from_findings("size", []), baseline={"path": "b.json", "check": check})))
     assert "MNN quantization: FAILED" in said
     assert "b.json: failed MNQ912 baseline-stale (baseline, entries) Measured: net w8: its source is not there" in said

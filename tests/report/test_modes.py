@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from typing import Any
 
 import pytest
 
-from pytest_mnnquant.report.modes import Comparison, compare_modes, comparison_lines
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, Metrics
+from pytest_mnnquant.findings.finding import FAILED, PASSED
+from pytest_mnnquant.report.json_report import render
+from pytest_mnnquant.report.model import HostReport, ModelReport, Report
+from pytest_mnnquant.report.modes import ModeComparison, compare_modes, comparison_lines
+from pytest_mnnquant.report.variant_report import CheckReport, LayerReport, VariantReport
+from tests.results import output, size
 
 
-def records(
-    mode: str,
+def variant(
+    mode: str | None,
     *,
     coverage: float | None = 1.0,
     top1: float | None = 0.99,
@@ -21,24 +29,20 @@ def records(
     samples: int = 600,
     ratio: float = 3.5,
     failed: tuple[str, ...] = (),
-) -> list[dict[str, Any]]:
-    metrics: dict[str, Any] = {"samples": samples, "outputs": {"output": {"cosine": cosine}}}
+) -> VariantReport:
+    metrics: dict[str, Metrics] = {"size": size(ratio), "accuracy": AccuracyMetrics(samples, {"y": output(cosine)})}
     if top1 is not None:
-        metrics |= {"float_top1": 0.99, "top1": top1}
-    variant: dict[str, Any] = {"recipe": "int8", "mode": mode, "layers": []}
-    if coverage is not None:
-        layer = {"name": "conv", "scale_in": scale, "scale_out": 0.2}
-        variant |= {"coverage": coverage, "bn_drift": drift, "layers": [layer, {"name": "float", "scale_in": None}]}
-    checks = [("size", {"size_ratio": ratio}), ("accuracy", metrics)]
-    return [
-        {"model": "net", "variant": variant,
-         "check": {"check": name, "outcome": "failed" if name in failed else "passed", "metrics": found}}
-        for name, found in checks
-    ]  # fmt: skip
+        metrics["accuracy"] = AccuracyMetrics(samples, {"y": output(cosine)}, float_top1=0.99, top1=top1)
+    layers = (
+        LayerReport("conv", "Convolution", 9, "int8", 8, 9, 36, scale, 0.2, True, False, None),
+        LayerReport("float", "Convolution", 9, "float32", 32, 36, 36, None, None, False, False, None),
+    )
+    checks = (CheckReport(name, FAILED if name in failed else PASSED, metrics=metrics[name]) for name in metrics)
+    return VariantReport("int8", mode, coverage=coverage, drift=drift, layers=layers, checks=tuple(checks))
 
 
-def compared(train: dict[str, Any], other: dict[str, Any]) -> Comparison:
-    (found,) = compare_modes(records("train", **train) + records("eval", **other))["net"]
+def compared(train: dict[str, Any], other: dict[str, Any]) -> ModeComparison:
+    (found,) = compare_modes([variant("train", **train), variant("eval", **other)])
     return found
 
 
@@ -102,11 +106,12 @@ def test_scales_far_apart_have_no_long_percentage(scale: float, told: str) -> No
 
 
 def test_one_mode_alone_is_not_compared() -> None:
-    assert compare_modes(records("train", coverage=None) + records("eval")) == {}
-    assert compare_modes(records("eval")) == {}
-    assert (
-        compare_modes([{**record, "variant": {**record["variant"], "mode": None}} for record in records("eval")]) == {}
-    )
+    both = variant("train"), variant("eval")
+    assert len(compare_modes(both)) == 1
+    assert compare_modes([variant("train", coverage=None), variant("eval")]) == ()
+    assert compare_modes(both[1:]) == ()
+    assert compare_modes([variant(None), variant(None)]) == ()
+    assert compare_modes([both[0], dataclasses.replace(both[1], target="phone")]) == ()
 
 
 def test_the_lines_hold_every_figure_and_fit_a_terminal() -> None:
@@ -124,7 +129,9 @@ def test_a_file_that_grew_is_not_called_smaller() -> None:
 
 
 def test_the_report_holds_the_comparison() -> None:
-    found = compared({"drift": 0.2}, {}).as_json()
+    model = ModelReport("net", "net.py:build", modes=(compared({"drift": 0.2}, {}),))
+    report = Report({}, HostReport("x86_64", "Linux", "3.12", 2), models=(model,))
+    (found,) = json.loads(render(report))["models"][0]["modes"]
     assert found["recipe"] == "int8"
     assert found["train"]["drift"] == 0.2
     assert found["eval"]["top1"] == 0.99

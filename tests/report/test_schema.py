@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +15,10 @@ from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, FindingId, Result
 from pytest_mnnquant.findings.rules import RULES, Severity
-from pytest_mnnquant.report.json_report import build_report, plain
+from pytest_mnnquant.report.build import build_report
+from pytest_mnnquant.report.json_report import render
+from tests.report.made import record
 from tests.report.schema import SCHEMA, VALIDATOR, assert_fits_schema
-from tests.report.test_json_report import record
 from tests.report.test_modes import compared
 from tests.results import coverage, size
 
@@ -43,10 +45,11 @@ def report() -> dict[str, Any]:
     more = {"quantized": FILE, "params": {"path": "p.bin", "sha256": "1" * 64}, "layers": [LAYER]}
     more |= {"coverage": 0.5, "bn_drift": 0.0, "provenance": {}}
     records = [{**(one := record(result)), "float": FILE, "variant": {**one["variant"], **more}} for result in results]
-    baseline = {"path": "b.json", "check": Result.from_findings("entries", [Finding("MNQ912", "gone")]).as_json()}
-    found = build_report(records, versions(), baseline=baseline)
-    found["models"][0]["modes"] = [compared({"drift": 0.2}, {}).as_json()]
-    return json.loads(json.dumps(plain(found)))  # type: ignore[no-any-return]
+    baseline = {"path": "b.json", "check": Result.from_findings("entries", [Finding("MNQ912", "gone")]).as_record()}
+    built = build_report(records, versions(), baseline=baseline)
+    (model,) = built.models
+    models = (dataclasses.replace(model, modes=(compared({"drift": 0.2}, {}),)),)
+    return json.loads(render(dataclasses.replace(built, models=models)))  # type: ignore[no-any-return]
 
 
 def test_the_schema_is_one_and_knows_every_word_of_the_report(report: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,20 +11,14 @@ from hypothesis import strategies as st
 
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
-from pytest_mnnquant.report.json_report import build_report
+from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.rows import FIGURES, rows_of
 from pytest_mnnquant.report.terminal import write_summary
 from pytest_mnnquant.report.width import width
+from tests.report.made import record
 from tests.results import accuracy, coverage, latency, memory, size, task
 
-Records = list[Mapping[str, Any]]
-
-
-def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> Mapping[str, Any]:
-    recipe, _, mode = label.rstrip("]").partition("[")
-    variant = {"recipe": recipe, "mode": mode or None}
-    own = {"model": model, "source": f"{model}.py:build", "file": None, "float": None}
-    return {**own, "order": 0, "label": label, "variant": variant, "check": check.as_json()}
+Records = list[dict[str, Any]]
 
 
 TOP1 = accuracy(task("top-1", 0.9, 0.8875))
@@ -41,7 +34,7 @@ def full(label: str = "w8", of_outputs: AccuracyMetrics = TOP1) -> Records:
 
 
 def rows(records: Records, strict: bool = False) -> list[tuple[str, ...]]:
-    (model,) = build_report(records, {})["models"]
+    (model,) = build_report(records, {}).models
     return [(row.label, *row.figures, row.verdict) for row in rows_of(model, strict)]
 
 
@@ -106,7 +99,7 @@ class Reporter:
 
 def summary(records: Records, verbosity: int = 0, columns: int = 80) -> list[str]:
     reporter = Reporter()
-    write_summary(reporter, build_report(records, {}), records, verbosity, columns)
+    write_summary(reporter, build_report(records, {}), verbosity, columns)
     return reporter.lines
 
 

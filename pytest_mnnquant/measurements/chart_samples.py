@@ -1,0 +1,66 @@
+"""What charts of a variant show beside its findings: distributions, timed pairs, the error that each layer adds.
+
+Kept small, since it travels from xdist workers with the records: a histogram has a few dozen whole numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pytest_mnnquant.findings.check_metrics import LayerLossMetrics
+from pytest_mnnquant.findings.dataclass_json import OPTIONAL
+
+
+@dataclass(frozen=True, slots=True)
+class WeightHistogram:
+    """The weights of one layer from `low` to `high`: parts per 100,000 in bins of equal width.
+
+    `source` counts the values of the float model, `stored` those of the variant, as it stores them.
+    """
+
+    low: float
+    high: float
+    source: tuple[int, ...]
+    stored: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHistogram:
+    """The values of one tensor in the float model from `low` to `high`: parts per 100,000 in bins of equal width.
+
+    `codes` is the range that the variant's codes can hold; None if the tensor is not quantized.
+    """
+
+    low: float
+    high: float
+    source: tuple[int, ...]
+    codes: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChartSamples:
+    """What checks gathered about one variant; a part that no check gathered is empty.
+
+    `weights` are by layer, `tensors` by tensor; `ends` names input and output tensor of each layer. `losses` are in
+    the order of execution, `ratios` (quantized / float latency of timed pairs) in the order of measurement.
+    `unavailable` says by check why there is nothing to show.
+    """
+
+    weights: Mapping[str, WeightHistogram] = field(default_factory=dict, metadata=OPTIONAL)
+    tensors: Mapping[str, TensorHistogram] = field(default_factory=dict, metadata=OPTIONAL)
+    ends: Mapping[str, tuple[str, str]] = field(default_factory=dict, metadata=OPTIONAL)
+    losses: tuple[LayerLossMetrics, ...] = field(default=(), metadata=OPTIONAL)
+    ratios: tuple[float, ...] = field(default=(), metadata=OPTIONAL)
+    unavailable: Mapping[str, str] = field(default_factory=dict, metadata=OPTIONAL)
+
+    def with_parts_of(self, other: ChartSamples) -> ChartSamples:
+        """These samples, and those of another check of the same variant."""
+        return ChartSamples(
+            weights={**self.weights, **other.weights},
+            tensors={**self.tensors, **other.tensors},
+            ends={**self.ends, **other.ends},
+            losses=self.losses or other.losses,
+            ratios=self.ratios or other.ratios,
+            unavailable={**self.unavailable, **other.unavailable},
+        )

@@ -1,0 +1,100 @@
+"""The formats of the report: where each goes, which module of this package renders it, and what it needs of the run."""
+
+from __future__ import annotations
+
+import enum
+import importlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+from pytest_mnnquant.report.model import Report
+from pytest_mnnquant.report.variant_report import CheckReport, VariantReport
+
+
+class Destination(enum.Enum):
+    """Where the text of a format goes."""
+
+    REPORT_FILE = "a file that --mnn-report names, by its suffix"
+    JOB_SUMMARY = "the file of GITHUB_STEP_SUMMARY"
+    JOB_LOG = "the terminal of a job on GitHub"
+    TEST_PROPERTIES = "the properties of each test, which JUnit files carry"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One format. `module` is loaded only if the format is requested.
+
+    It has a function `render(report) -> str`; for properties of tests it is `properties(model, variant, check)`.
+    """
+
+    destination: Destination
+    module: str
+    suffix: str = ""
+    needs_charts: bool = False
+    needs_history: bool = False
+
+    def load(self) -> ModuleType:
+        """The module. Raises `ModuleNotFoundError` if a package that it needs is not installed."""
+        return importlib.import_module(f"{__package__}.{self.module}")
+
+    def render(self, report: Report) -> str:
+        """The text of a report."""
+        text: str = self.load().render(report)
+        return text
+
+
+FORMATS: Final = (
+    Format(Destination.REPORT_FILE, "json_report", ".json"),
+    Format(Destination.REPORT_FILE, "markdown", ".md"),
+    Format(Destination.REPORT_FILE, "html", ".html", needs_charts=True, needs_history=True),
+    Format(Destination.JOB_SUMMARY, "markdown"),
+    Format(Destination.JOB_LOG, "github"),
+    Format(Destination.TEST_PROPERTIES, "properties"),
+)
+
+
+def formats_for(destination: Destination) -> Iterator[Format]:
+    """The formats that go there."""
+    return (known for known in FORMATS if known.destination is destination)
+
+
+def file_format(path: Path) -> Format:
+    """The format of a report file. Raises `ValueError` for a suffix that no format has."""
+    by_suffix = {known.suffix: known for known in formats_for(Destination.REPORT_FILE)}
+    if path.suffix not in by_suffix:
+        raise ValueError(f"--mnn-report: {path.name}: reports end in {', '.join(by_suffix)}")
+    return by_suffix[path.suffix]
+
+
+def require_format(path: Path) -> None:
+    """Load what writes a report file. Raises `ValueError` for an unknown suffix or a missing extra."""
+    try:
+        file_format(path).load()
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        hint = f"{missing} is missing: pip install 'pytest-mnnquant[report]'"
+        raise ValueError(f"--mnn-report: {path.name}: {hint}") from None
+
+
+def needs_charts(names: Iterable[str]) -> bool:
+    """Whether any of these report files shows charts, so that checks have to gather what is in them."""
+    with_charts = {known.suffix for known in FORMATS if known.needs_charts}
+    return any(Path(name).suffix in with_charts for name in names)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the report as a whole or not at all. Raises `OSError`."""
+    text = file_format(path).render(report).encode("utf-8", "backslashreplace")  # Names of files may hold any byte.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_bytes(text)
+    unfinished.replace(path)
+
+
+def test_properties(model: str, variant: VariantReport, check: CheckReport) -> list[tuple[str, str]]:
+    """What the record of a test says of its check, in all formats of test properties."""
+    modules = (known.load() for known in formats_for(Destination.TEST_PROPERTIES))
+    return [pair for module in modules for pair in module.properties(model, variant, check)]
