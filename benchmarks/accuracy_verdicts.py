@@ -31,6 +31,7 @@ from spoilers import Spoilt
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
+from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
@@ -154,7 +155,7 @@ def gate_on(source: SourceUnderTest, spoilt: Spoilt) -> SourceUnderTest:
         model_settings(source.spec.text, source.spec.text, _HERE, changed), source.spec, source.store, source.say
     )
     # The float model and its run are the same for all.
-    vars(gate).update({"_prepared": source.prepared, "float_run": source.float_run})
+    vars(gate).update({"_prepared": Attempt(source.prepared), "float_run": source.float_run})
     return gate
 
 

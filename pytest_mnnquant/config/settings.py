@@ -36,6 +36,11 @@ class Limits:
     min_sqnr: Named = None
     max_latency_ratio: Named = None
 
+    def __hash__(self) -> int:
+        """Equal limits have equal hashes; limits by name are mappings, which have no hash of their own."""
+        values = (getattr(self, item.name) for item in dataclasses.fields(self))
+        return hash(tuple(frozenset(value.items()) if isinstance(value, Mapping) else value for value in values))
+
     def with_changes(self, changes: Mapping[str, Any], where: str) -> Limits:
         """These limits with some replaced; raises `ValueError` naming an unknown key or bad value."""
         names = [item.name for item in dataclasses.fields(self)]

@@ -33,6 +33,7 @@ from pytest_mnnquant.checks.target.mnn_versions import crashed, explained
 from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.accuracy_search import search
+from pytest_mnnquant.evidence.caches import CheckKey
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable, why
 from pytest_mnnquant.evidence.target_variant import TargetVariant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
@@ -69,20 +70,20 @@ def check(
     # What judges files alone is asked even before its turn, so that causes and consequences are known at once.
     asked = {*STILL, *(("execution", "calibration") if name == "accuracy" else ())} & {*beside}
     known = {other: _found(case, other, limits, strict) for other in CHECKS if other in asked and other != name}
-    ran = {other: case.found[key] for other in beside if (key := (other, repr(limits), strict)) in case.found}
+    ran = case.results.of_checks(beside, limits, strict)
     told = {**ran, **known, name: own}
     return with_root_causes(name, {other: told[other] for other in CHECKS if other in told})
 
 
 def _found(case: VariantUnderTest, name: str, limits: Limits, strict: bool) -> Result:
     """What a check finds by itself, remembered."""
-    key = (name, repr(limits), strict)
-    if key not in case.found:
-        settings = case.gate.settings
+
+    def run() -> Result:
         result = _on_target(case, _usable(name, lambda: _JUDGES[name](case, limits, strict)))
         # Where there is nothing to judge, no code to ignore makes that a pass.
-        case.found[key] = result if case.is_unusable else without_ignored(result, settings.ignore)
-    return case.found[key]
+        return result if case.is_unusable else without_ignored(result, case.gate.settings.ignore)
+
+    return case.results.get_or_run(CheckKey(name, limits, strict), run)
 
 
 def _usable(name: str, asked: Callable[[], Result]) -> Result:

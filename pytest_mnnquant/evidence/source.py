@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ import numpy.typing as npt
 from pytest_mnnquant.cache.store import Store, file_digest
 from pytest_mnnquant.checks.conversion.check import FLOAT_SOURCE
 from pytest_mnnquant.config.settings import ModelSettings
+from pytest_mnnquant.evidence.attempt import Attempt
+from pytest_mnnquant.evidence.caches import VariantCache
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.measurements.timing import MemoryUse
@@ -29,6 +31,7 @@ from pytest_mnnquant.targets.target import TargetFailure
 #: What can be wrong with a model, its data or MNN, as opposed to a mistake of ours.
 UNUSABLE: Final = (SourceError, NativeFailure, BadModel, OSError)
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 class Unusable(Exception):
@@ -60,12 +63,10 @@ class SourceUnderTest:
         self.store = store
         self.say = say
         self._given = given
-        #: Variants of this source, kept for `case_of`.
-        self.kept: dict[tuple[str, str | None], Any] = {}
-        #: The same on targets, for `on_target`; and the float model's runs there, by the target's name.
-        self.kept_elsewhere: dict[tuple[str, str | None, str], Any] = {}
-        self.float_runs: dict[str, Run] = {}
-        self.float_memories: dict[str, Mapping[int, MemoryUse]] = {}
+        self.variants = VariantCache()
+        #: The float model's runs on targets, and its memory on targets and on this host (target ""), by target name.
+        self._target_runs: dict[str, Run] = {}
+        self._memories: dict[str, Mapping[int, MemoryUse]] = {}
         self._calibration = settings.calibration if calibration is None else calibration
         self._evaluation = settings.evaluation if evaluation is None else evaluation
 
@@ -78,18 +79,13 @@ class SourceUnderTest:
         )
 
     @cached_property
-    def _prepared(self) -> Prepared | Unusable:
-        try:
-            return prepare(self.spec, self.choices, self.store, self.say, self._given)
-        except UNUSABLE as error:
-            return Unusable(why(error))
+    def _prepared(self) -> Attempt[Prepared]:
+        return attempt(lambda: prepare(self.spec, self.choices, self.store, self.say, self._given))
 
     @property
     def prepared(self) -> Prepared:
         """The source and its float model. Raises `Unusable`, always the same."""
-        if isinstance(self._prepared, Unusable):
-            raise self._prepared
-        return self._prepared
+        return self._prepared.value
 
     @cached_property
     def float_run(self) -> Run:
@@ -102,13 +98,39 @@ class SourceUnderTest:
     @cached_property
     def float_json(self) -> dict[str, Any] | None:
         """The float model in the report; None when there is none."""
-        return None if isinstance(self._prepared, Unusable) else file_json(self._prepared.model)
+        return None if self._prepared.error else file_json(self.prepared.model)
+
+    def float_run_on(self, target: str, run_model: Callable[[Model], Run]) -> Run:
+        """The float model's run on a target; `run_model` runs a model there, and is called the first time."""
+        if target not in self._target_runs:
+            self._target_runs[target] = run_model(self.prepared.model)
+        return self._target_runs[target]
+
+    def float_memory_on(
+        self, target: str, measure: Callable[[Model], Mapping[int, MemoryUse]]
+    ) -> Mapping[int, MemoryUse]:
+        """The float model's memory by memory mode, on a target or on this host (target ""); measured the first time."""
+        if target not in self._memories:
+            self._memories[target] = measure(self.prepared.model)
+        return self._memories[target]
 
     @property
     def inputs(self) -> dict[str, npt.NDArray[Any]]:
         """Evaluation data, else calibration data, else one sample of noise, enough to see what runs."""
         data = self.prepared.data
         return dict(data.inputs) if data is not None else _noise(self.prepared.model)
+
+
+def attempt(make: Callable[[], T]) -> Attempt[T]:
+    """Make something of a model; what makes the model unusable is remembered as `Unusable`."""
+
+    def make_or_explain() -> T:
+        try:
+            return make()
+        except UNUSABLE as error:
+            raise Unusable(why(error)) from None
+
+    return Attempt.of(make_or_explain, Unusable)
 
 
 def why(error: Exception) -> Finding:

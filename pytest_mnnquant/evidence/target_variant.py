@@ -10,8 +10,9 @@ import numpy as np
 
 from pytest_mnnquant.checks.target.check import ROUNDING, TargetEvidence
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
+from pytest_mnnquant.evidence.attempt import Attempt
+from pytest_mnnquant.evidence.caches import TargetKey, VariantKey
 from pytest_mnnquant.evidence.operator_differences import compare_operators, output_scales
-from pytest_mnnquant.evidence.source import Unusable
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.check_metrics import TargetFacts
 from pytest_mnnquant.measurements.host import Host
@@ -36,28 +37,23 @@ class TargetVariant(VariantUnderTest):
         self.label = f"{home.label}@{target.name}"
 
     @cached_property
-    def _variant(self) -> Variant | Unusable:
+    def _variant(self) -> Attempt[Variant]:
         return self.home._variant
 
     @property
     def run(self) -> Run:
         """The variant on the same inputs as the float model, there. What fails once is not tried again."""
-        if isinstance(self._ran_there, NativeFailure):
-            raise self._ran_there
-        return self._ran_there
+        return self._attempted_run.value
 
     @property
     def is_lost(self) -> bool:
         """Whether it does not run there; the execution check says why."""
-        return not self.is_unusable and isinstance(self._ran_there, NativeFailure)
+        return not self.is_unusable and self._attempted_run.error is not None
 
     @cached_property
-    def _ran_there(self) -> Run | NativeFailure:
+    def _attempted_run(self) -> Attempt[Run]:
         self.say("running")
-        try:
-            return self._ran(self.model)
-        except NativeFailure as error:
-            return error
+        return Attempt.of(lambda: self._ran(self.model), NativeFailure)
 
     def _run(self, model: Model) -> Run:
         found = super()._run(model)
@@ -89,15 +85,13 @@ class TargetVariant(VariantUnderTest):
 
     def _float_run(self) -> Run:
         """The float model there."""
-        floats: dict[str, Run] = self.gate.float_runs
-        if self.target not in floats:
-            floats[self.target] = self._run(self.gate.prepared.model)
-        return floats[self.target]
+        return self.gate.float_run_on(self.target, self._run)
 
     @property
     def crashes(self) -> bool:
         """Whether the variant crashes the MNN there."""
-        return isinstance(self._ran_there, TargetFailure) and self._ran_there.kind is FailureKind.CRASHED
+        error = self._attempted_run.error
+        return isinstance(error, TargetFailure) and error.kind is FailureKind.CRASHED
 
     @cached_property
     def runs_float(self) -> bool:
@@ -148,5 +142,5 @@ class TargetVariant(VariantUnderTest):
 
 def on_target(home: VariantUnderTest, target: Target) -> TargetVariant:
     """A variant on a target, always the same object."""
-    cases: dict[tuple[str, str | None, str], TargetVariant] = home.gate.kept_elsewhere
-    return cases.setdefault((home.recipe.name, home.mode, target.name), TargetVariant(home, target))
+    key = TargetKey(VariantKey(home.recipe.name, home.mode), target.name)
+    return home.gate.variants.on_target(key, lambda: TargetVariant(home, target))

@@ -19,10 +19,12 @@ from pytest_mnnquant.checks.calibration.check import CalibrationEvidence
 from pytest_mnnquant.checks.coverage.check import LayerRow, coverage, layer_rows
 from pytest_mnnquant.checks.params import ParamsEvidence, relate
 from pytest_mnnquant.config.settings import ModelSettings
+from pytest_mnnquant.evidence.attempt import Attempt
+from pytest_mnnquant.evidence.caches import ResultCache, VariantKey
 from pytest_mnnquant.evidence.calibration import calibration_evidence
 from pytest_mnnquant.evidence.layer_losses import layer_losses
-from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, file_json, why
-from pytest_mnnquant.findings.finding import Finding, Result
+from pytest_mnnquant.evidence.source import SourceUnderTest, Unusable, attempt, file_json
+from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.measurements.run import Run
@@ -50,7 +52,7 @@ class VariantUnderTest:
     """One variant and the evidence about it, each piece gathered when a check first asks for it.
 
     `skip` are globs of layers that stay float, and `calibration` the data, where these are not what the settings say;
-    `made` is the variant itself, where it is made already. `found` is what checks found: by name, limits, strictness.
+    `made` is the variant itself, where it is made already.
     """
 
     def __init__(
@@ -75,24 +77,22 @@ class VariantUnderTest:
         self.send: Send = run_job
         self._times: dict[TimingSettings, PairedTimes] = {}
         self._losses: dict[str, Losses | None] = {}
-        self.found: dict[tuple[str, str, bool], Result] = {}
+        self.results = ResultCache()
 
     @cached_property
-    def _variant(self) -> Variant | Unusable:
+    def _variant(self) -> Attempt[Variant]:
+        return attempt(self._make)
+
+    def _make(self) -> Variant:
         gate = self.gate
         if self._made is not None:
             return self._made
-        try:
-            source = gate.prepared
-            if gate.settings.quantized is not None:
-                return _given_variant(gate.settings, self.recipe, source)
-            if self._given_calibration is not None:
-                source = dataclasses.replace(source, calibration=self._given_calibration)
-            return make_variant(source, self.recipe, self.mode, self.skip, gate.choices, gate.store, self.say)
-        except Unusable as error:
-            return error
-        except UNUSABLE as error:
-            return Unusable(why(error))
+        source = gate.prepared
+        if gate.settings.quantized is not None:
+            return _given_variant(gate.settings, self.recipe, source)
+        if self._given_calibration is not None:
+            source = dataclasses.replace(source, calibration=self._given_calibration)
+        return make_variant(source, self.recipe, self.mode, self.skip, gate.choices, gate.store, self.say)
 
     @property
     def full_name(self) -> str:
@@ -106,14 +106,12 @@ class VariantUnderTest:
     @property
     def variant(self) -> Variant:
         """The quantized model. Raises `Unusable`."""
-        if isinstance(self._variant, Unusable):
-            raise self._variant
-        return self._variant
+        return self._variant.value
 
     @property
     def is_unusable(self) -> bool:
         """Whether there is no variant to judge; the conversion check says why."""
-        return isinstance(self._variant, Unusable)
+        return self._variant.error is not None
 
     @property
     def model(self) -> Model:
@@ -255,10 +253,7 @@ class VariantUnderTest:
     @property
     def float_memory(self) -> Mapping[int, MemoryUse]:
         """The same of the float model; measured once in each place."""
-        known: dict[str, Mapping[int, MemoryUse]] = self.gate.float_memories
-        if self.target not in known:
-            known[self.target] = self._memory_use(self.gate.prepared.model)
-        return known[self.target]
+        return self.gate.float_memory_on(self.target, self._memory_use)
 
     @property
     def host(self) -> Host:
@@ -317,9 +312,9 @@ class VariantUnderTest:
     def as_json(self) -> dict[str, Any]:
         """The variant in the report, without its checks."""
         record: dict[str, Any] = {"recipe": self.recipe.name, "mode": self.mode, "quantized": None, "params": None}
-        if isinstance(self._variant, Unusable):
+        if self.is_unusable:
             return {**record, "layers": []}
-        variant = self._variant
+        variant = self.variant
         record["quantized"] = file_json(variant.model)
         if variant.params is not None and variant.params.is_file():
             record["params"] = {"path": str(variant.params), "sha256": file_digest(variant.params)}
@@ -335,8 +330,8 @@ class VariantUnderTest:
 
 def variant_under_test(gate: SourceUnderTest, recipe: str, mode: str | None) -> VariantUnderTest:
     """The variant of a source, always the same object."""
-    cases: dict[tuple[str, str | None], VariantUnderTest] = gate.kept
-    return cases.setdefault((recipe, mode), VariantUnderTest(gate, recipe_named(recipe), mode))
+    key = VariantKey(recipe, mode)
+    return gate.variants.on_host(key, lambda: VariantUnderTest(gate, recipe_named(recipe), mode))
 
 
 def _given_variant(settings: ModelSettings, recipe: Recipe, source: Prepared) -> Variant:

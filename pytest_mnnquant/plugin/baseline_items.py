@@ -77,10 +77,9 @@ def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: 
     result = check_baseline(evidence, entry, fix_for)
     result = dataclasses.replace(result, metrics=_with_record(metrics_of(BaselineMetrics, [result]), record))
     result = without_ignored(result, case.gate.settings.ignore)
-    limits = repr(case.gate.settings.limits)
-    keys = {name: (name, limits, state.settings.strict) for name in CHECKS if name in beside}
-    told_beside = {name: case.found[key] for name, key in keys.items() if key in case.found}
-    return with_root_causes(BASELINE, {**told_beside, BASELINE: result})
+    checks = [name for name in CHECKS if name in beside]
+    results = case.results.of_checks(checks, case.gate.settings.limits, state.settings.strict)
+    return with_root_causes(BASELINE, {**results, BASELINE: result})
 
 
 def _refused(failed: tuple[str, ...], record: BaselineMetrics) -> Result:

@@ -157,6 +157,6 @@ def _extra_info(case: VariantUnderTest, label: str, result: Result) -> dict[str,
         return info
     info |= {key: value for key, value in metrics.items() if key.startswith("latency_ratio")}
     info |= {key: metrics[key] for key in ("pairs", "outliers", "drift")}
-    for found in case.found.values():
-        info |= _figures(found)
+    for result in case.results:
+        info |= _figures(result)
     return info

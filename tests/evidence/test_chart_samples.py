@@ -11,6 +11,7 @@ import pytest
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
+from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.chart_samples import BINS, chart_samples
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest
@@ -102,7 +103,7 @@ def test_other_checks_have_nothing_to_show(case: VariantUnderTest) -> None:
 def test_without_data_there_is_a_reason(case: VariantUnderTest) -> None:
     prepared = dataclasses.replace(case.gate.prepared, calibration=None, evaluation=None)
     blind = SourceUnderTest(case.gate.settings, case.gate.spec, case.gate.store, quietly)
-    blind.__dict__["_prepared"] = prepared
+    blind.__dict__["_prepared"] = Attempt(prepared)
     other = VariantUnderTest(blind, case.recipe, "eval", made=case.variant)
     assert set(as_json(chart_samples(other, "accuracy"))) == {"unavailable"}
     assert set(as_json(chart_samples(other, "calibration"))) == {"unavailable"}
@@ -111,7 +112,7 @@ def test_without_data_there_is_a_reason(case: VariantUnderTest) -> None:
 def test_what_takes_too_long_is_said_and_fails_nothing(case: VariantUnderTest) -> None:
     settings = dataclasses.replace(case.gate.settings, timeout=0.01)
     hasty = SourceUnderTest(settings, case.gate.spec, case.gate.store, quietly)
-    hasty.__dict__["_prepared"] = case.gate.prepared
+    hasty.__dict__["_prepared"] = Attempt(case.gate.prepared)
     other = VariantUnderTest(hasty, case.recipe, "eval", made=case.variant)
     assert "0.01 s" in chart_samples(other, "calibration").unavailable["calibration"]
     assert "0.01 s" in chart_samples(other, "accuracy").unavailable["accuracy"]
