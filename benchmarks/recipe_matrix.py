@@ -51,7 +51,7 @@ _ALL: Final = Limits(min_coverage=1.0)
 
 def one_line(finding: Finding, most: int = 220) -> str:
     """A finding in a line: what, and the first line of why."""
-    parts = [finding.message, *finding.cause.splitlines()[-1:]]
+    parts = [finding.message, *finding.cause_text.splitlines()[-1:]]
     text = " ".join("; ".join(parts).split())
     return text if len(text) <= most else text[: most - 3] + "..."
 

@@ -112,7 +112,7 @@ def judged(case: VariantUnderTest, cell: Cell) -> Cell:
 def _findings(results: Sequence[Result]) -> Iterator[tuple[str, str, str, str]]:
     for result in results:
         for one in result.findings:
-            yield one.code, one.severity.value, one.message, one.cause
+            yield one.code, one.severity.value, one.message, one.cause_text
 
 
 def main() -> None:

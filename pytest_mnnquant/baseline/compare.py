@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from pytest_mnnquant.baseline.entry import Entry
+from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Compared
 from pytest_mnnquant.findings.check_names import BASELINE
 from pytest_mnnquant.findings.figures import NUMBERS, Figures
@@ -81,32 +82,34 @@ def stored_otherwise(figures: Figures, accepted: Figures) -> Iterator[tuple[str,
             yield layer, before, now
 
 
-def _storage(figures: Figures, accepted: Figures, cause: str, fix: str) -> Iterator[Finding]:
+def _storage(figures: Figures, accepted: Figures, cause: Cause | None, fix: str) -> Iterator[Finding]:
     for layer, before, now in stored_otherwise(figures, accepted):
         yield Finding("MNQ914", f"stored as {now}, accepted as {before}", layer, cause, fix)
 
 
-def _changed_since(evidence: Evidence, entry: Entry) -> str:
+def _changed_since(evidence: Evidence, entry: Entry) -> Cause | None:
     """What else is not as it was when the figures were accepted: the first thing to look at."""
     ours, accepted = evidence.figures, entry.figures
     if ours.sha256 and ours.sha256 == accepted.sha256:
-        what = "the file is the accepted one, bit for bit: only data, versions or the machine can differ"
+        text = "the file is the accepted one, bit for bit: only data, versions or the machine can differ"
+        changed = Cause("file-unchanged", text)
     elif ours.float_sha256 and accepted.float_sha256 and ours.float_sha256 != accepted.float_sha256:
-        what = "the float model is another one than the accepted: source, exporter or converter changed"
+        text = "the float model is another one than the accepted: source, exporter or converter changed"
+        changed = Cause("float-model-changed", text)
     else:
-        what = ""
+        changed = None
     versions = [
         f"{name} {was} -> {evidence.versions[name]}"
         for name, was in entry.versions.items()
         if name in evidence.versions and was and evidence.versions[name] not in ("", was)
     ]
-    return "; ".join([*([what] if what else []), *versions])
+    return joined(changed, Cause("versions-changed", "; ".join(versions)) if versions else None)
 
 
-def _more(name: str, unit: str) -> Callable[[Evidence, Entry, str, str], list[Finding]]:
+def _more(name: str, unit: str) -> Callable[[Evidence, Entry, Cause | None, str], list[Finding]]:
     """Judges a figure in bytes, of which more is worse."""
 
-    def judged(evidence: Evidence, entry: Entry, cause: str, fix: str) -> list[Finding]:
+    def judged(evidence: Evidence, entry: Entry, cause: Cause | None, fix: str) -> list[Finding]:
         was, now = getattr(entry.figures, name), getattr(evidence.figures, name)
         allowed = getattr(entry.tolerances, name)
         if was is None or allowed is None:
@@ -124,7 +127,7 @@ def _more(name: str, unit: str) -> Callable[[Evidence, Entry, str, str], list[Fi
     return judged
 
 
-def _coverage(evidence: Evidence, entry: Entry, cause: str, fix: str) -> list[Finding]:
+def _coverage(evidence: Evidence, entry: Entry, cause: Cause | None, fix: str) -> list[Finding]:
     was, now, allowed = entry.figures.coverage, evidence.figures.coverage, entry.tolerances.coverage
     if was is None or allowed is None:
         return []
@@ -136,7 +139,7 @@ def _coverage(evidence: Evidence, entry: Entry, cause: str, fix: str) -> list[Fi
     return [_better(told, fix)] if now - was > _FAR_COVERAGE else []
 
 
-def _accuracy(evidence: Evidence, entry: Entry, cause: str, fix: str) -> list[Finding]:
+def _accuracy(evidence: Evidence, entry: Entry, cause: Cause | None, fix: str) -> list[Finding]:
     accepted, ours, tolerances = entry.figures, evidence.figures, entry.tolerances
     was, now = accepted.accuracy, ours.accuracy
     if was is None or not tolerances.judges_accuracy:
@@ -158,7 +161,7 @@ def _accuracy(evidence: Evidence, entry: Entry, cause: str, fix: str) -> list[Fi
     return [_better(told, fix)] if allowed and loss < -_FAR * allowed else []
 
 
-def _ratio(evidence: Evidence, entry: Entry, cause: str, fix: str) -> list[Finding]:
+def _ratio(evidence: Evidence, entry: Entry, cause: Cause | None, fix: str) -> list[Finding]:
     was, now, tolerances = entry.figures.ratio, evidence.figures.ratio, entry.tolerances
     if evidence.is_kept:
         return []
@@ -180,7 +183,7 @@ def _ratio(evidence: Evidence, entry: Entry, cause: str, fix: str) -> list[Findi
     return _against(told, now if low is None else low, now if high is None else high, limit, cause, fix)
 
 
-def _paired(ratio: PairedRatio, allowed: float | None, cause: str, fix: str) -> list[Finding]:
+def _paired(ratio: PairedRatio, allowed: float | None, cause: Cause | None, fix: str) -> list[Finding]:
     if allowed is None:
         return []
     if ratio.pairs < FEWEST_TO_JUDGE:
@@ -193,7 +196,7 @@ def _paired(ratio: PairedRatio, allowed: float | None, cause: str, fix: str) -> 
     return _against(told, ratio.low, ratio.high, 1 + allowed, cause, fix)
 
 
-def _against(told: str, low: float, high: float, limit: float, cause: str, fix: str) -> list[Finding]:
+def _against(told: str, low: float, high: float, limit: float, cause: Cause | None, fix: str) -> list[Finding]:
     if low > limit + _ROUNDING:
         return [Finding("MNQ915", told, "", cause, fix)]
     if high > limit + _ROUNDING:
@@ -237,7 +240,7 @@ def _number(value: float | None) -> str:
     return "?" if value is None else f"{value:.4g}"
 
 
-_JUDGES: Final[Mapping[str, Callable[[Evidence, Entry, str, str], list[Finding]]]] = {
+_JUDGES: Final[Mapping[str, Callable[[Evidence, Entry, Cause | None, str], list[Finding]]]] = {
     "size": _more("size", "bytes"),
     "coverage": _coverage,
     "accuracy": _accuracy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_mnnquant.checks.params import ParamsEvidence
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import BundleMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.model import Model
@@ -24,8 +25,11 @@ def check_bundle(model: Model, params: ParamsEvidence | None, applied: bool = Fa
                 "MNQ803",
                 f"{model.external_path} lacks {model.external_missing:,} of the {model.external_needed:,} bytes that "
                 f"{model.path.name} needs",
-                cause="the model was converted with --saveExternalData (or is above 2 GB); MNN only prints a line and "
-                "computes garbage without this file",
+                cause=Cause(
+                    "external-weights-not-shipped",
+                    "the model was converted with --saveExternalData (or is above 2 GB); MNN only prints a line and "
+                    "computes garbage without this file",
+                ),
                 fix="ship the .mnn.weight file beside the .mnn, or convert without --saveExternalData (also what is "
                 "given to mnnquant: its EMA reads no such file and writes none)",
             )
@@ -37,7 +41,10 @@ def check_bundle(model: Model, params: ParamsEvidence | None, applied: bool = Fa
                 Finding(
                     "MNQ804",
                     f"the model's uuid is {model.uuid or 'empty'}, the params file's {params.params.uuid}",
-                    cause="the converter did not read this params file, or a tool dropped the uuid (as mnnquant's EMA)",
+                    cause=Cause(
+                        "uuid-not-carried",
+                        "the converter did not read this params file, or a tool dropped the uuid (as mnnquant's EMA)",
+                    ),
                     fix="keep the model with the params file it was made with",
                 )
             )

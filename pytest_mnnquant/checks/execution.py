@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import ExecutionMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.run import TracedOp
@@ -14,18 +15,20 @@ from pytest_mnnquant.mnnfile.structure import CASTS
 from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 
 #: Why a net whose BatchNorms are not folded is ruined in int8, and what to do; measured on x86 and on ARM, MNN 3.6.1.
-INT8_SCALE = (
+INT8_SCALE: Final = Cause(
+    "scale-ignores-input",
     "MNN's int8 Scale (a BatchNorm that does not follow a convolution) ignores its input: each channel comes out "
-    "constant, on x86 and ARM alike"
+    "constant, on x86 and ARM alike",
 )
 INT8_SCALE_REMEDY = (
     "export that BatchNorm as a multiplication and an addition (the int8 recipe does so for PyTorch sources), or leave "
     "the layer after it float"
 )
 #: Why a residual net loses accuracy in int8, and what to do; measured on x86 and on ARM, MNN 3.6.1.
-ADD_RELU = (
+ADD_RELU: Final = Cause(
+    "add-relu-clamps",
     "MNN's int8 Add with a fused ReLU clamps at code 0 instead of the zero point, so small values are raised to the "
-    "middle of the range, on x86 and ARM alike"
+    "middle of the range, on x86 and ARM alike",
 )
 ADD_RELU_REMEDY = (
     "give the tensor after the ReLU zero point 0 in the params file (the int8 recipe of this plugin does), or leave "
@@ -93,7 +96,9 @@ def check_execution(
 _SAME: Final = Finding(
     "MNQ603",
     "all outputs equal the float model's in every bit",
-    cause="nothing that runs is quantized: an accuracy check would pass for that reason",
+    cause=Cause(
+        "nothing-quantized-runs", "nothing that runs is quantized: an accuracy check would pass for that reason"
+    ),
     fix="see the coverage check for what is stored",
 )
 
@@ -123,7 +128,9 @@ def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], recipe: Recipe) -> l
             Finding(
                 "MNQ601",
                 f"0 of {len(layers)} layers can run in int8: none is stored with quantized activations",
-                cause="" if recipe.maker is Quantizer.MNNQUANT else "the params file was not applied",
+                cause=None
+                if recipe.maker is Quantizer.MNNQUANT
+                else Cause("params-not-applied", "the params file was not applied"),
                 fix="see the coverage and params checks",
             )
         ]
@@ -132,7 +139,10 @@ def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], recipe: Recipe) -> l
             "MNQ601",
             f"stored in int8, ran as float {ran[row.stored.name].kind}",
             row.layer.name,
-            cause="the runtime had no int8 kernel for it, or its input and output tensors carry no quantization",
+            cause=Cause(
+                "no-int-kernel",
+                "the runtime had no int8 kernel for it, or its input and output tensors carry no quantization",
+            ),
         )
         for row in floats
         if row.stored

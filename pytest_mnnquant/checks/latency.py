@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.check_metrics import LatencyMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.host import Host
@@ -105,7 +106,7 @@ def _against(ratio: PairedRatio, allowed: float, host: Host | None, activations:
     )
     if ratio.low > allowed:
         is_slow = activations and host is not None and not host.is_fast_in_int8
-        cause = SLOW_HOST.format(machine=host.machine) if is_slow and host else ""
+        cause = Cause("slow-host", SLOW_HOST.format(machine=host.machine)) if is_slow and host else None
         where = host.machine if host else "HOST"
         fix = f"measure on the target, or give this host a limit of its own (--mnn-max-latency-ratio {where}=R)"
         return [Finding("MNQ901", told, cause=cause, fix=fix)]
@@ -119,17 +120,19 @@ def _not_faster(ratio: PairedRatio, ops: Sequence[OpTime], host: Host) -> Findin
     total = sum(op.seconds for op in ops) or 1.0
     casts = [op for op in ops if op.kind in CASTS]
     floats = sorted((op for op in ops if op not in casts and not op.is_int8), key=lambda op: -op.seconds)
-    parts = []
+    in_float = in_casts = None
     if floats:
         share = sum(op.seconds for op in floats) / total
         names = ", ".join(f"{op.name} ({op.kind}, {op.seconds / total:.0%})" for op in floats[:_NAMED])
-        parts.append(f"{len(floats)} operators run in float and take {share:.0%} of the time: {names}")
+        text = f"{len(floats)} operators run in float and take {share:.0%} of the time: {names}"
+        in_float = Cause("operators-run-in-float", text)
     if casts:
-        parts.append(f"{len(casts)} casts between float and int8 take {sum(op.seconds for op in casts) / total:.0%}")
+        share = sum(op.seconds for op in casts) / total
+        in_casts = Cause("casts-take-time", f"{len(casts)} casts between float and int8 take {share:.0%}")
     return Finding(
         "MNQ902",
         f"int8 takes {ratio.median:.3f} times the float model's time, and this host has {', '.join(host.used)}",
         floats[0].name if floats else "",
-        cause="; ".join(parts),
+        cause=joined(in_float, in_casts),
         fix="quantize what runs in float, or leave more around it float, so that there are fewer casts",
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import ParamsMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.consistency import clamps, zero_points
@@ -129,13 +130,18 @@ def _unreadable(evidence: ParamsEvidence) -> Finding:
         return Finding(
             "MNQ302",
             evidence.unreadable,
-            cause="two calibrations were written into one file (append=True of mnncompress adds to what is there)",
+            cause=Cause(
+                "two-calibrations",
+                "two calibrations were written into one file (append=True of mnncompress adds to what is there)",
+            ),
             fix="calibrate again into a new file (append=False), and convert with that",
         )
     return Finding(
         "MNQ302",
         evidence.unreadable,
-        cause="MNN's converter ignores a params file that it can't parse, and converts to float",
+        cause=Cause(
+            "params-ignored", "MNN's converter ignores a params file that it can't parse, and converts to float"
+        ),
         fix="calibrate again to write the file anew, then convert again",
     )
 
@@ -145,14 +151,20 @@ def _guide(path: Path | None, params: Params) -> Finding:
         return Finding(
             "MNQ303",
             f"{path} lists no layer",
-            cause="the calibration that wrote it quantized nothing (WeightQuantizer records no layers; so does a model "
-            "without a supported one)",
+            cause=Cause(
+                "calibration-quantized-nothing",
+                "the calibration that wrote it quantized nothing (WeightQuantizer records no layers; so does a model "
+                "without a supported one)",
+            ),
             fix="calibrate with LSQQuantizer(mode='offline'), or convert with --weightQuantBits 8",
         )
     return Finding(
         "MNQ303",
         f"{path} was written by MNN's converter, not by a calibration: {len(params.layers)} layers, all with 0 bits",
-        cause="the path given as --compressionParamsFile did not exist: the converter created it and quantized nothing",
+        cause=Cause(
+            "params-path-wrong",
+            "the path given as --compressionParamsFile did not exist: the converter created it and quantized nothing",
+        ),
         fix="delete this file, give the path of the calibrated params file to --compressionParamsFile",
     )
 
@@ -161,7 +173,10 @@ def _weights_only(path: Path | None) -> Finding:
     return Finding(
         "MNQ303",
         f"{path} gives the bits of weights only, no scales of activations",
-        cause="it is the guide that MNN's converter writes, filled in by hand: what it makes is weight-only",
+        cause=Cause(
+            "guide-filled-in",
+            "it is the guide that MNN's converter writes, filled in by hand: what it makes is weight-only",
+        ),
         fix="judge the model as that (--mnn-recipe=w8), or calibrate and convert with the params file of that",
     )
 
@@ -173,13 +188,19 @@ def _misname(item: Misnamed, evidence: ParamsEvidence) -> Finding:
             "MNQ304",
             f"output tensor {entry.name!r} is not in the model, and no layer has the weights it was made for",
             entry.weight.name,
-            cause="the params were made for another model or another training of it",
+            cause=Cause("params-of-other-model", "the params were made for another model or another training of it"),
             fix="calibrate this model again",
         )
-    cause = "name does not match: the entry carries this layer's weights, but its tensor in MNN is "
-    cause += repr(layer.output_names[0])
+    cause = Cause(
+        "name-mismatch",
+        "name does not match: the entry carries this layer's weights, but its tensor in MNN is "
+        f"{layer.output_names[0]!r}",
+    )
     if item.groups:
-        cause = f"MNN splits this grouped convolution into {len(item.groups)} layers; each needs an entry of its own"
+        cause = Cause(
+            "grouped-convolution-split",
+            f"MNN splits this grouped convolution into {len(item.groups)} layers; each needs an entry of its own",
+        )
     message = f"output tensor {entry.name!r} is not in the model, so MNN leaves this layer float"
     return Finding("MNQ304", message, layer.name, cause=cause, fix=evidence.fix_for(entry.name))
 
@@ -189,8 +210,11 @@ def _unlisted(op: Op, path: Path | None) -> Finding:
         "MNQ306",
         f"{path} has no entry for output tensor {op.output_names[0]!r}",
         op.name,
-        cause="the calibration did not know this layer (mnncompress quantizes Conv2d and Linear modules, "
-        "and of these not the ones that are called more than once)",
+        cause=Cause(
+            "layer-unknown-to-calibration",
+            "the calibration did not know this layer (mnncompress quantizes Conv2d and Linear modules, "
+            "and of these not the ones that are called more than once)",
+        ),
         fix="add --weightQuantBits 8, which stores in 8 bits what the params file leaves out "
         "(--mnn-recipe=int8+w8), or keep it float: --mnn-skip-layer",
     )
@@ -235,16 +259,17 @@ def _applied(entry: LayerParams, op: Op, model: Model, params: Params) -> Findin
     return None
 
 
-def _never_read(model: Model, params: Params) -> str:
+def _never_read(model: Model, params: Params) -> Cause | None:
     if model.uuid != params.uuid:
         sign = "the model does not carry its uuid"
     elif not any(op.weights[0].full_int8 for op in model.convolutions):
         sign = "no layer of the model is int8"
     else:
-        return ""
-    return (
+        return None
+    return Cause(
+        "params-never-read",
         f"the converter never read this file: {sign} (was --compressionParamsFile mistyped or left out? MNN ignores "
-        "flags it does not know)"
+        "flags it does not know)",
     )
 
 
@@ -257,6 +282,6 @@ def _other_scale(op: Op, what: str, asked: float, stored: float) -> Finding:
         "MNQ305",
         f"{what} is {stored:.6g} in the model, {asked:.6g} in the params file",
         op.name,
-        "the model was made with another params file",
+        Cause("other-params-file", "the model was made with another params file"),
         "convert again with this params file, or give the one the model was made with",
     )

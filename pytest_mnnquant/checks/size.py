@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import SizeMetrics
 from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import Finding, Result
@@ -101,11 +102,17 @@ def _remedy(ratio: float, recipe: Recipe) -> str:
     return f"lower the limit (--mnn-min-size-ratio={limit:g}), or leave it out{fewer}"
 
 
-def _why(quantized_bytes: int, expected: int) -> str:
+def _why(quantized_bytes: int, expected: int) -> Cause:
     if quantized_bytes > expected * (1 + TOLERANCE):
-        return "layers are stored in more bytes than asked: the coverage check names them"
-    if quantized_bytes < expected * (1 - TOLERANCE):
-        return (
-            "layers are stored in fewer bytes than asked: fewer bits, sparse storage, or parts of the network are gone"
+        return Cause(
+            "layers-larger-than-asked", "layers are stored in more bytes than asked: the coverage check names them"
         )
-    return "the layers of this network do not allow more: its biases, tables and graph stay as they are"
+    if quantized_bytes < expected * (1 - TOLERANCE):
+        return Cause(
+            "layers-smaller-than-asked",
+            "layers are stored in fewer bytes than asked: fewer bits, sparse storage, or parts of the network are gone",
+        )
+    return Cause(
+        "network-allows-no-more",
+        "the layers of this network do not allow more: its biases, tables and graph stay as they are",
+    )

@@ -23,6 +23,7 @@ from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, cove
 from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights.check import check_weights
+from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.findings.rules import Severity
@@ -108,7 +109,7 @@ def judged(base: Model, model: Model, asked: Asked) -> Verdict:
     rows = tuple(_row(row, base, asked, unlisted) for row in layer_rows(match, recipe, lambda op: _kept(op, asked)))
     idle = tuple(one for one in asked.skip if not any(is_skipped(row.layer, (one,)) for row in rows))
 
-    def explain(row: LayerRow) -> tuple[str, str]:
+    def explain(row: LayerRow) -> Explanation:
         return explain_layer(row, recipe, rows, evidence, model)
 
     results = [check_conversion(base, {}, "", match, given=False)]
@@ -188,7 +189,8 @@ def _nearly_empty(base: Model, rows: tuple[LayerRow, ...]) -> list[Finding]:
         share = np.count_nonzero(weights) / max(1, weights.size)
         if share < _LEFT:
             message = f"is stored sparse, with {share:.1%} of its weights: all others are zero in the source"
-            cause = "a layer like this is more often dead or badly exported than pruned, and hides how others compress"
+            text = "a layer like this is more often dead or badly exported than pruned, and hides how others compress"
+            cause = Cause("layer-is-dead", text)
             fix = "look at the source's weights; if it is pruned on purpose, convert without --detectSparseSpeedUp"
             found.append(Finding("MNQ402", message, row.layer.name, cause, fix))
     return found

@@ -37,6 +37,7 @@ from pytest_mnnquant.evidence.caches import CheckKey
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable, why
 from pytest_mnnquant.evidence.target_variant import TargetVariant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.cause import Explanation
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
 from pytest_mnnquant.findings.check_names import CHECKS
 from pytest_mnnquant.findings.finding import FAILED, PASSED, SKIPPED, Result, without_ignored
@@ -144,7 +145,7 @@ def _params(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
 
 
 def _coverage(case: VariantUnderTest, limits: Limits, strict: bool) -> Result:
-    def explain(row: LayerRow) -> tuple[str, str]:
+    def explain(row: LayerRow) -> Explanation:
         return explain_layer(row, case.recipe, case.rows, case.params, case.model)
 
     return check_coverage(case.rows, case.recipe, limits.min_coverage, explain, case.idle_patterns)

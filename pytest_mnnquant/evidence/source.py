@@ -17,6 +17,7 @@ from pytest_mnnquant.checks.conversion.check import FLOAT_SOURCE
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.caches import VariantCache
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.measurements.timing import MemoryUse
@@ -136,10 +137,11 @@ def attempt(make: Callable[[], T]) -> Attempt[T]:
 def why(error: Exception) -> Finding:
     """One of `UNUSABLE` as a finding."""
     if isinstance(error, TargetFailure):
-        cause = f"last lines of its log:\n{error.log}" if error.log else ""
+        cause = Cause("target-log", f"last lines of its log:\n{error.log}") if error.log else None
         return Finding("MNQ620", error.what, cause=cause, fix=error.fix)
     if isinstance(error, NativeFailure):
-        return Finding("MNQ201", error.what, cause=f"last lines of MNN's log:\n{error.log}" if error.log else "")
+        cause = Cause("native-log", f"last lines of MNN's log:\n{error.log}") if error.log else None
+        return Finding("MNQ201", error.what, cause=cause)
     if isinstance(error, BadModel):
         return Finding("MNQ202", str(error), fix="convert again, and look at what the converter prints")
     if isinstance(error, QuantizedSource):

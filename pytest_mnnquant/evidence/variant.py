@@ -24,6 +24,7 @@ from pytest_mnnquant.evidence.caches import ResultCache, VariantKey
 from pytest_mnnquant.evidence.calibration import calibration_evidence
 from pytest_mnnquant.evidence.layer_losses import layer_losses
 from pytest_mnnquant.evidence.source import SourceUnderTest, Unusable, attempt, file_json
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.host import Host
@@ -340,7 +341,9 @@ def _given_variant(settings: ModelSettings, recipe: Recipe, source: Prepared) ->
         finding = Finding(
             "MNQ202",
             f"{settings.quantized}: no such file",
-            cause="the converter exits 0 and prints Success even when it writes nothing",
+            cause=Cause(
+                "converter-wrote-nothing", "the converter exits 0 and prints Success even when it writes nothing"
+            ),
             fix="look at what the converter printed, and whether the folder is writable",
         )
         raise Unusable(finding)

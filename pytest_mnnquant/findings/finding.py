@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import Metrics
 from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES, Rule, Severity
 
@@ -40,14 +41,14 @@ class FindingId:
 class Finding:
     """One fact that speaks against a variant: what was measured and allowed (`message`), where, why, what to do.
 
-    `cause` is empty if the evidence does not show one. `check` is the check that reported it; a `Result` sets it.
+    `cause` is None if the evidence does not show one. `check` is the check that reported it; a `Result` sets it.
     `follows` is the error that this is a consequence of, and `consequences` are the findings that come from this one.
     """
 
     code: str
     message: str
     layer: str = ""
-    cause: str = ""
+    cause: Cause | None = None
     fix: str = ""
     as_warning: bool = False
     check: str = ""
@@ -58,6 +59,16 @@ class Finding:
     def id(self) -> FindingId:
         """What identifies it among the findings of its variant."""
         return FindingId(self.code, self.check, self.layer)
+
+    @property
+    def cause_id(self) -> str:
+        """The mechanism behind it; empty if that is not known."""
+        return self.cause.id if self.cause else ""
+
+    @property
+    def cause_text(self) -> str:
+        """The same for people."""
+        return self.cause.text if self.cause else ""
 
     @property
     def rule(self) -> Rule:
@@ -79,7 +90,7 @@ class Finding:
             "severity": self.severity.value,
             "layer": self.layer or None,
             "message": self.message,
-            "cause": self.cause or None,
+            "cause": self.cause_text or None,
             "remedy": self.fix or None,
             "follows": str(self.follows) if self.follows else None,
             "consequences": [{"check": effect.check, **effect.as_json()} for effect in self.consequences],

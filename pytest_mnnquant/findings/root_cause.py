@@ -8,7 +8,6 @@ one where both speak of the same layer, or one of them of the whole model. What 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -103,7 +102,7 @@ def with_root_causes(check: str, results: Mapping[str, Result]) -> Result:
     for one in errors:
         root = roots[id(one)]
         above = () if root is one else (root.check, root.finding.code)
-        groups.setdefault((one.check, one.finding.code, above, _alike(one.finding.cause)), []).append(one)
+        groups.setdefault((one.check, one.finding.code, above, one.finding.cause_id), []).append(one)
     heads = {id(one): group[0] for group in groups.values() for one in group}
     merged = []
     for group in (group for group in groups.values() if group[0].check == check):
@@ -140,8 +139,3 @@ def _merged(group: Sequence[_Told], root: _Told | None, effects: Sequence[_Told]
     if root is None:
         return head
     return dataclasses.replace(head, follows=root.finding.id, fix=head.fix or root.finding.fix)
-
-
-def _alike(cause: str) -> str:
-    """A cause without its names and numbers: what is the same for all layers that it struck."""
-    return re.sub(r"(?<!\w)'[^']*'|\S*/\S*|[\d.,]+", "", cause)

@@ -80,7 +80,7 @@ def _parts(finding: Finding, previous: Finding | None) -> list[list[str]]:
     where = f"{finding.layer}: " if finding.layer else ""
     parts = [wrapped(f"  {finding.code} {finding.rule.name}  ", where + finding.message, COLUMNS)]
     for title, text, is_repeated in (
-        ("why", finding.cause, previous is not None and previous.cause == finding.cause),
+        ("why", finding.cause_text, previous is not None and previous.cause == finding.cause),
         ("fix", finding.fix, previous is not None and previous.fix == finding.fix),
     ):
         parts.append(wrapped(f"    {title}: ", text, COLUMNS) if text and not is_repeated else [])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_mnnquant.baseline.compare import Evidence, check_baseline
 from pytest_mnnquant.baseline.entry import Entry, Tolerances
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Compared
 from pytest_mnnquant.findings.figures import NUMBERS
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
@@ -189,12 +190,17 @@ def test_an_accepted_model_that_can_not_be_timed_is_told() -> None:
 
 
 def test_what_else_changed_is_the_cause() -> None:
-    def cause(sha256: str, float_sha256: str, version: str) -> str:
+    def cause(sha256: str, float_sha256: str, version: str) -> Cause | None:
         now = figures(size=9000, sha256=sha256, float_sha256=float_sha256)
         (finding,) = check_baseline(Evidence(now, {"MNN": version}, HOST), entry(), MEND).findings
         return finding.cause
 
-    assert cause("aa", "ff", "3.6.1").startswith("the file is the accepted one, bit for bit")
-    assert cause("bb", "00", "3.6.1").startswith("the float model is another one")
-    assert cause("bb", "ff", "3.7.0") == "MNN 3.6.1 -> 3.7.0"
-    assert cause("bb", "ff", "3.6.1") == ""
+    def cause_id(*given: str) -> str:
+        found = cause(*given)
+        return found.id if found else ""
+
+    assert cause_id("aa", "ff", "3.6.1") == "file-unchanged"
+    assert cause_id("bb", "00", "3.6.1") == "float-model-changed"
+    assert cause_id("bb", "00", "3.7.0") == "float-model-changed+versions-changed"
+    assert cause("bb", "ff", "3.7.0") == Cause("versions-changed", "MNN 3.6.1 -> 3.7.0")
+    assert cause("bb", "ff", "3.6.1") is None

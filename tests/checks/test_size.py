@@ -51,11 +51,11 @@ def test_the_size_of_another_recipe_fails(workshop: Workshop, recipe: str, other
     assert codes(result) == ([] if recipe == other else ["MNQ801"])
 
 
-@pytest.mark.parametrize(("factor", "what"), [(1.1, "more bytes"), (0.9, "fewer bytes")])
-def test_ten_percent_off_fails_and_says_which_way(digits_int8: Variant, factor: float, what: str) -> None:
+@pytest.mark.parametrize(("factor", "cause"), [(1.1, "layers-larger-than-asked"), (0.9, "layers-smaller-than-asked")])
+def test_ten_percent_off_fails_and_says_which_way(digits_int8: Variant, factor: float, cause: str) -> None:
     result = check(digits_int8, int(digits_int8.model.size * factor))
     assert codes(result) == ["MNQ801"]
-    assert what in result.findings[0].cause
+    assert result.findings[0].cause_id == cause
 
 
 def test_the_float_model_is_no_quantized_one(digits_int8: Variant) -> None:

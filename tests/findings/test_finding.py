@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_names import CHECKS
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, Result, without_ignored
 from pytest_mnnquant.findings.rules import RULES, Severity
@@ -54,7 +55,8 @@ def test_ignored_findings_do_not_count_but_are_counted() -> None:
 
 
 def test_what_goes_into_the_report_is_plain() -> None:
-    result = Result.from_findings("coverage", [Finding("MNQ401", "is float", "conv", "why", "how")], coverage(0.5))
+    finding = Finding("MNQ401", "is float", "conv", Cause("mechanism", "why"), "how")
+    result = Result.from_findings("coverage", [finding], coverage(0.5))
     assert json.loads(json.dumps(result.as_json())) == {
         "check": "coverage",
         "outcome": "failed",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, FindingId, Result
 from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.findings.rules import Severity
+
+STALE, CLIPPED = Cause("stale-output", "so it is"), Cause("weights-clipped", "so it is")
 
 
 def told(**checks: list[Finding]) -> dict[str, Result]:
@@ -60,7 +65,10 @@ def test_two_layers_lost_in_two_ways_are_two_errors() -> None:
 
 
 def test_the_same_in_many_layers_is_one_error_that_names_them() -> None:
-    lost = [Finding("MNQ304", f"{name!r} is not there", name, f"this layer's tensor is {name!r}") for name in "abc"]
+    lost = [
+        Finding("MNQ304", f"{name!r} is not there", name, Cause("name-mismatch", f"this layer's tensor is {name!r}"))
+        for name in "abc"
+    ]
     results = told(params=lost, coverage=[Finding("MNQ401", "is float", name) for name in "abc"])
     assert roots(results) == [("params", "MNQ304", "a")]
     (root,) = with_root_causes("params", results).findings
@@ -69,8 +77,21 @@ def test_the_same_in_many_layers_is_one_error_that_names_them() -> None:
     assert [one.layer for one in effect.consequences] == ["b", "c"]
 
 
+@pytest.mark.parametrize(("first", "second"), [("+0.49", "-0.51"), ("+0.49", "+0.51"), ("1.2e-05", "0.003")])
+def test_one_mechanism_is_one_error_whatever_it_measured(first: str, second: str) -> None:
+    causes = {
+        layer: Cause("weights-truncated", f"{drift} steps off")
+        for layer, drift in zip("ab", (first, second), strict=True)
+    }
+    results = told(weights=[Finding("MNQ410", f"{layer} is off", layer, cause) for layer, cause in causes.items()])
+    assert roots(results) == [("weights", "MNQ410", "a")]
+    (root,) = with_root_causes("weights", results).findings
+    assert [finding.layer for finding in root.consequences] == ["b"]
+
+
 def test_the_same_rule_for_other_reasons_is_two_errors() -> None:
-    results = told(weights=[Finding("MNQ410", "x", "a", "stale"), Finding("MNQ410", "y", "b", "clipped")])
+    """Though the words are the same."""
+    results = told(weights=[Finding("MNQ410", "x", "a", STALE), Finding("MNQ410", "y", "b", CLIPPED)])
     assert roots(results) == [("weights", "MNQ410", "a"), ("weights", "MNQ410", "b")]
 
 

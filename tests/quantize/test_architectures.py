@@ -104,7 +104,7 @@ def test_what_stays_float_is_named_with_the_reason(case: VariantUnderTest) -> No
     assert set(findings) == {op.name for op in left}
     for op in left:
         assert findings[op.name].code == "MNQ401"
-        assert CAUSES[_kind(op)] in findings[op.name].cause
+        assert CAUSES[_kind(op)] in findings[op.name].cause_text
         assert findings[op.name].fix
 
 

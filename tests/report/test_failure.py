@@ -8,6 +8,7 @@ import math
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.report.failure import COLUMNS, LINES, failure_text, findings_text
@@ -19,7 +20,9 @@ def text(*findings: Finding) -> str:
 
 
 def test_a_failure_says_where_what_why_and_how() -> None:
-    said = text(Finding("MNQ401", "is stored as float32", "/conv1", "name does not match", "rename it"))
+    said = text(
+        Finding("MNQ401", "is stored as float32", "/conv1", Cause("name-mismatch", "name does not match"), "rename it")
+    )
     assert said.splitlines() == [
         "digits int8[eval]: coverage failed: MNQ401 layer-is-float in /conv1",
         "  MNQ401 layer-is-float  /conv1: is stored as float32",
@@ -41,8 +44,10 @@ def test_the_headline_counts_further_places() -> None:
 
 
 def test_a_cause_is_told_once_until_another_comes() -> None:
-    same = [Finding("MNQ401", "is float", name, "the same cause", "the same remedy") for name in ("a", "b")]
-    said = text(*same, Finding("MNQ401", "is float", "c", "another cause", "the same remedy"))
+    same = [
+        Finding("MNQ401", "is float", name, Cause("same", "the same cause"), "the same remedy") for name in ("a", "b")
+    ]
+    said = text(*same, Finding("MNQ401", "is float", "c", Cause("another", "another cause"), "the same remedy"))
     assert said.count("the same cause") == 1
     assert said.count("the same remedy") == 1
     assert said.count("another cause") == 1
@@ -82,7 +87,7 @@ NAMES = st.lists(
 @example(names=["my-net/conv-bn-relu-of-the-first-stage", "a-name-with-many-hyphens-in-it"] * 3)
 def test_names_and_commands_stay_whole(names: list[str]) -> None:
     long = " ".join(f"--flag={name}" for name in names)
-    said = text(Finding("MNQ401", long, names[0], "", long))
+    said = text(Finding("MNQ401", long, names[0], None, long))
     words = [word for word in said.split() if word.startswith("--flag=")]
     assert words == 2 * long.split()
     lines = said.splitlines()[1:]
@@ -95,7 +100,7 @@ FINDINGS = st.builds(
     code=st.sampled_from(sorted(RULES)),
     message=WORDS,
     layer=WORDS,
-    cause=WORDS,
+    cause=st.none() | st.builds(Cause, st.just("some"), WORDS),
     fix=WORDS,
     follows=st.sampled_from([None, FindingId("MNQ304", "params", "conv")]),
 )
@@ -112,7 +117,7 @@ def rows(said: str) -> int:
 
 
 @given(st.lists(TREES, min_size=1, max_size=9), WORDS)
-@example([Finding("MNQ401", "m " * 400, "层" * 200, "c\n" * 90, "r " * 400)] * 8, "net")
+@example([Finding("MNQ401", "m " * 400, "层" * 200, Cause("c", "c\n" * 90), "r " * 400)] * 8, "net")
 def test_a_failure_is_never_longer_than_25_lines_of_80_columns(findings: list[Finding], name: str) -> None:
     for said in (
         failure_text(name, Result.skipped("latency", name)),
@@ -128,7 +133,10 @@ def test_findings_fill_the_lines_and_no_more() -> None:
     found = [
         rows(
             text(
-                *(Finding("MNQ401", "m " * words, f"a{one}", f"{one} " * causes, f"{one} fix ") for one in range(count))
+                *(
+                    Finding("MNQ401", "m " * words, f"a{one}", Cause("some", f"{one} " * causes), f"{one} fix ")
+                    for one in range(count)
+                )
             )
         )
         for words in range(1, 240, 24)
@@ -140,7 +148,15 @@ def test_findings_fill_the_lines_and_no_more() -> None:
 
 def test_what_a_long_failure_leaves_out_is_in_the_report() -> None:
     log = "\n".join(f"line {number}" for number in range(40))
-    said = text(Finding("MNQ201", "running net.mnn: MNN crashed", "", f"last lines of MNN's log:\n{log}", "look at it"))
+    said = text(
+        Finding(
+            "MNQ201",
+            "running net.mnn: MNN crashed",
+            "",
+            Cause("native-log", f"last lines of MNN's log:\n{log}"),
+            "look at it",
+        )
+    )
     for part in (
         "running net.mnn: MNN crashed",
         "why: last lines of MNN's log:",
@@ -158,7 +174,10 @@ def test_what_a_long_failure_leaves_out_is_in_the_report() -> None:
 
 def test_the_first_finding_keeps_what_was_measured_why_and_what_to_do() -> None:
     said = text(
-        *(Finding("MNQ401", "word " * 300, f"layer{number}", "cause " * 300, "remedy " * 300) for number in "ab")
+        *(
+            Finding("MNQ401", "word " * 300, f"layer{number}", Cause("some", "cause " * 300), "remedy " * 300)
+            for number in "ab"
+        )
     )
     assert [said.count(part) for part in ("layera", "    why: ", "    fix: ")] == [2, 1, 1]
     assert "and 1 more (--mnn-report=report.json lists all)" in said

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.github import append_summary, commands
@@ -33,7 +34,7 @@ def parsed(line: str) -> tuple[str, dict[str, str], str]:
 
 def test_an_error_names_file_rule_layer_and_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
-    root = Finding("MNQ304", "100% is not there", "conv", "renamed", "rename it")
+    root = Finding("MNQ304", "100% is not there", "conv", Cause("renamed", "renamed"), "rename it")
     (line,) = commands(report(root, file=str(tmp_path / "模型" / "net, v1:a.onnx")))
     assert parsed(line) == (
         "error",

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.markdown import LIMIT, render
@@ -45,7 +46,7 @@ FAILING = Result.from_findings(
             "MNQ304",
             "output tensor 'a' is not in the model",
             "/conv1/Conv",
-            "name does not match",
+            Cause("name-mismatch", "name does not match"),
             "rename it",
             consequences=(Finding("MNQ401", "is float", "/conv1/Conv", check="coverage"),),
         )
@@ -103,7 +104,7 @@ def test_nothing_to_tell_is_told() -> None:
 
 def test_a_log_keeps_its_lines_and_can_not_end_its_block() -> None:
     cause = "last lines of MNN's log:\n```\n<script>\n# no title"
-    said = page(told(Result.from_findings("size", [Finding("MNQ201", "crashed", cause=cause)])))
+    said = page(told(Result.from_findings("size", [Finding("MNQ201", "crashed", cause=Cause("native-log", cause))])))
     assert "<pre><code>```\n&lt;script&gt;\n# no title\n</code></pre>" in said
 
 
@@ -127,7 +128,7 @@ ANY = st.text(max_size=40) | st.sampled_from(
 @given(model=ANY.filter(str.strip), label=ANY.filter(str.strip), layer=ANY, message=ANY, cause=ANY)
 @example("|`<", "@a|", "</summary>", "| a | b |", "x\n</code></pre>\n```")
 def test_no_name_breaks_the_page(model: str, label: str, layer: str, message: str, cause: str) -> None:
-    finding = Finding("MNQ401", f"m {message}", layer, cause)
+    finding = Finding("MNQ401", f"m {message}", layer, Cause("some", cause) if cause else None)
     records: list[Mapping[str, Any]] = [
         *full(label, accuracy()),
         record(Result.from_findings("params", [finding]), label),

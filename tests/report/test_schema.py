@@ -12,6 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from pytest_mnnquant.cache.store import versions
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, FindingId, Result
 from pytest_mnnquant.findings.rules import RULES, Severity
@@ -33,7 +34,7 @@ LAYER = {
 def report() -> dict[str, Any]:
     """A report that has every part."""
     effect = Finding("MNQ401", "is float", "conv", check="coverage")
-    root = Finding("MNQ304", "no such tensor", "conv", "renamed", "rename it", consequences=(effect,))
+    root = Finding("MNQ304", "no such tensor", "conv", Cause("renamed", "renamed"), "rename it", consequences=(effect,))
     follows = Finding("MNQ401", "is float", "conv", follows=FindingId("MNQ304", "params", "conv"))
     results = [
         Result.from_findings("params", [root]),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.checks.execution import ADD_RELU, ADD_RELU_REMEDY, INT8_SCALE, INT8_SCALE_REMEDY
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 
@@ -26,16 +27,19 @@ class KnownCauses:
     recipe: Recipe | None = None
 
 
-def cause(suspects: KnownCauses) -> str:
-    """Why outputs are worse; empty where none of the known reasons is there."""
+def cause(suspects: KnownCauses) -> Cause | None:
+    """Why outputs are worse; None if none of the known reasons applies."""
     if suspects.drift >= _MUCH_DRIFT:
-        return (
+        return Cause(
+            "calibration-moved-batchnorm",
             f"calibration in train mode moved BatchNorm statistics by up to {suspects.drift:.2f} standard deviations, "
-            "so the model itself is another one"
+            "so the model itself is another one",
         )
     if suspects.scales:
-        return f"{INT8_SCALE} ({', '.join(suspects.scales[:3])})"
-    return f"{ADD_RELU} ({', '.join(suspects.clamping)})" if suspects.clamping else ""
+        return Cause(INT8_SCALE.id, f"{INT8_SCALE.text} ({', '.join(suspects.scales[:3])})")
+    if suspects.clamping:
+        return Cause(ADD_RELU.id, f"{ADD_RELU.text} ({', '.join(suspects.clamping)})")
+    return None
 
 
 def fix(suspects: KnownCauses) -> str:

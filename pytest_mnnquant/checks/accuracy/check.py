@@ -17,6 +17,7 @@ from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.outputs import Outputs, broken
 from pytest_mnnquant.checks.accuracy.similarity import output_metrics, unlike
 from pytest_mnnquant.checks.accuracy.task_metric import Compared, below_floor, judge_task
+from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, AsRun, TaskMetrics, metrics_of
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.metrics.agreement import agreement
@@ -184,7 +185,10 @@ def _pool_note(evidence: AccuracyEvidence, compared: Compared | None, decided: s
         "MNQ710",
         f"{figure.rstrip('; ')}",
         ", ".join(evidence.pools),
-        cause="MNN's int8 MaxPool on x86 compares offset bytes as signed numbers; ARM's does not",
+        cause=Cause(
+            "max-pool-compares-signed",
+            "MNN's int8 MaxPool on x86 compares offset bytes as signed numbers; ARM's does not",
+        ),
         fix="nothing to do for phones; do not serve this int8 model on x86",
     )
 
@@ -196,12 +200,12 @@ def can_be_located(result: Result) -> bool:
 
 def unlocated(result: Result, why: str) -> Result:
     """The result, with the reason for which no layer is named."""
-    text = f"which layer lost it could not be looked for: {why.splitlines()[0]}"
+    cause = Cause("layer-not-located", f"which layer lost it could not be looked for: {why.splitlines()[0]}")
     findings = (
-        dataclasses.replace(one, cause=f"{one.cause}; {text}" if one.cause else text)
-        if one.code in (*_LOST, *_BROKEN)
-        else one
-        for one in result.findings
+        dataclasses.replace(finding, cause=joined(finding.cause, cause))
+        if finding.code in (*_LOST, *_BROKEN)
+        else finding
+        for finding in result.findings
     )
     return dataclasses.replace(result, findings=tuple(findings))
 
@@ -219,8 +223,7 @@ def with_location(result: Result, losses: Losses | None) -> Result:
     findings = []
     for finding in result.findings:
         if finding.code in blamed and not finding.layer:
-            cause = f"{finding.cause}; {place.cause}" if finding.cause else place.cause
-            finding = dataclasses.replace(finding, layer=place.layer, cause=cause)
+            finding = dataclasses.replace(finding, layer=place.layer, cause=joined(finding.cause, place.cause))
         findings.append(finding)
     metrics = dataclasses.replace(
         metrics_of(AccuracyMetrics, [result]) or AccuracyMetrics(),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import LayerLossMetrics
 from pytest_mnnquant.measurements.layer_errors import LayerErrors
 
@@ -78,13 +79,13 @@ class Losses:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """The layer (or operator) at fault and why, in words; `others` are the next worst layers.
+    """The layer (or operator) at fault and why; `others` are the next worst layers.
 
     `noise` is what it does to the model's output (an operator: to its own), as a share of the signal.
     """
 
     layer: str
-    cause: str
+    cause: Cause
     others: tuple[str, ...] = ()
     noise: float = 0.0
 
@@ -113,22 +114,22 @@ def located(losses: Losses) -> Located | None:
     guilty = _operator(losses.operators)
     if guilty is not None and (not order or guilty[2] > 4 * order[0].cost):
         name, entered, left = guilty
-        cause = (
+        text = (
             f"operator {name} leaves {decibels(left):.1f} dB of SQNR of the {decibels(entered):.1f} dB that enter it: "
             "it computes something else than the float model's (no layer's weights or ranges are to blame)"
         )
-        return Located(name, cause, noise=left)
+        return Located(name, Cause("operator-computes-otherwise", text), noise=left)
     if not order:
         return None
     worst = order[0]
     others = tuple(one.name for one in order[1 : 1 + _NAMED])
     if not math.isfinite(worst.errors.own):
         return Located(worst.name, _not_finite(worst), others, worst.cost)
-    cause = f"layer {worst.title} adds most of the error: {_own(worst)}{_alone(worst, losses)}; {_why(worst.errors)}"
+    text = f"layer {worst.title} adds most of the error: {_own(worst)}{_alone(worst, losses)}; {_why(worst.errors)}"
     first = next((one for one in losses.layers if one.errors.own >= worst.errors.own / 2), worst)
     if first is not worst:
-        cause += f"; the first one as bad is {first.title} ({decibels(first.errors.own):.1f} dB)"
-    return Located(worst.name, cause, others, worst.cost)
+        text += f"; the first one as bad is {first.title} ({decibels(first.errors.own):.1f} dB)"
+    return Located(worst.name, Cause("layer-adds-error", text), others, worst.cost)
 
 
 def _operator(operators: Iterable[tuple[str, float, float]]) -> tuple[str, float, float] | None:
@@ -136,12 +137,13 @@ def _operator(operators: Iterable[tuple[str, float, float]]) -> tuple[str, float
     return next((one for one in operators if one[2] > _QUIET * 10 and one[2] > _OWN_FAULT * max(one[1], _QUIET)), None)
 
 
-def _not_finite(worst: LayerLoss) -> str:
+def _not_finite(worst: LayerLoss) -> Cause:
     errors = worst.errors
     part = "its weights or its bias do" if not math.isfinite(errors.weights) else "the scale of its input does"
     if math.isfinite(errors.input):
         part = "the scale of its output does"
-    return f"layer {worst.title} makes NaN or infinity of the float model's own input: {part} that"
+    text = f"layer {worst.title} makes NaN or infinity of the float model's own input: {part} that"
+    return Cause("layer-makes-not-finite", text)
 
 
 def _own(worst: LayerLoss) -> str:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.limits import CONFIDENCE, Criteria, Verdict, doubt_finding, limit_for, verdict
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import OutputMetrics
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.agreement import SILENT, Agreement, agreement, cosines, same_maximum, sqnr_db
@@ -146,7 +147,7 @@ def _silent(name: str, item: Agreement, reference: Array) -> Finding:
     return Finding("MNQ003", message, fix="evaluate on data like the real ones")
 
 
-def _lost(name: str, item: Agreement, cause: str) -> Finding:
+def _lost(name: str, item: Agreement, cause: Cause | None) -> Finding:
     """A large constant part flatters the cosine of an output whose variable part is noise."""
     cosine = "" if item.cosine is None else f" (cosine {item.cosine:.4f}, by what is the same in all samples)"
     message = f"output {name!r}: what varies from sample to sample is lost: SQNR {item.centred_sqnr_db:.1f} dB{cosine}"
@@ -175,14 +176,15 @@ def _idle_limits(compared: dict[str, Agreement], criteria: Criteria) -> list[Fin
     return findings
 
 
-def swapped(name: str, reference: Outputs, outputs: Outputs) -> str:
+def swapped(name: str, reference: Outputs, outputs: Outputs) -> Cause | None:
     """Which other output of the float model this one equals, if it does: exporters may change their order."""
     ours = outputs[name]
     for other, exact in reference.items():
         if other != name and exact.shape == ours.shape and exact.dtype.kind == "f":
             alike = agreement(exact, ours)
             if alike.range > SILENT and alike.centred_sqnr_db > _as_sqnr_db(_SWAPPED):
-                return (
+                text = (
                     f"it holds the values of output {other!r}: the outputs are in another order than the float model's"
                 )
-    return ""
+                return Cause("outputs-reordered", text)
+    return None

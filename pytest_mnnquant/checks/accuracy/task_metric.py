@@ -19,6 +19,7 @@ from pytest_mnnquant.checks.accuracy.limits import (
     unbounded,
     verdict,
 )
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import TaskMetrics
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.task import Indices, Scores, TaskMetric
@@ -154,7 +155,10 @@ def below_floor(compared: Compared, criteria: Criteria) -> list[Finding]:
         Finding(
             "MNQ708",
             f"{metric.label} of the float model is {before:.4f}, {wanted} {floor:g} wanted",
-            cause="the model (or its labels, or its preprocessing) is at fault before anything is quantized",
+            cause=Cause(
+                "float-model-at-fault",
+                "the model (or its labels, or its preprocessing) is at fault before anything is quantized",
+            ),
             fix="look at the float model, the labels and the preprocessing of the evaluation data",
         )
     ]

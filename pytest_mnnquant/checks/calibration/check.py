@@ -19,6 +19,7 @@ from pytest_mnnquant.checks.calibration.ranges import (
     with_movement,
 )
 from pytest_mnnquant.checks.calibration.samples import judge_samples
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import CalibrationMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.rules import Severity
@@ -142,7 +143,10 @@ def _other_values(evidence: CalibrationEvidence, data: Dataset) -> list[Finding]
             if holds and factor >= _OTHER:
                 codes, values = f"{tensor.low:.3g} to {tensor.high:.3g}", f"{low:.3g} to {high:.3g}"
                 message = f"input {name!r}: its codes reach from {codes}, the calibration data from {values}"
-                cause = "calibrated on other values: preprocessed otherwise (mean, normalize), or an example input"
+                cause = Cause(
+                    "calibrated-on-other-values",
+                    "calibrated on other values: preprocessed otherwise (mean, normalize), or an example input",
+                )
                 fix = "feed the calibration data as they are given"
                 return [Finding("MNQ530", message, tensor.layer, cause, fix)]
     return []
@@ -187,7 +191,9 @@ def _nothing(message: str) -> Finding:
     return Finding(
         "MNQ501",
         message,
-        cause="the scales are what they started with, or what the example input of an export left",
+        cause=Cause(
+            "scales-never-set", "the scales are what they started with, or what the example input of an export left"
+        ),
         fix="run the model on 100 to 1,000 samples before it is exported (--mnn-calibration)",
     )
 
@@ -198,9 +204,15 @@ def _changed(watched: Watched, in_other_mode: bool) -> Finding:
         parts.append(f"BatchNorm statistics moved by up to {watched.drift:.3g} standard deviations")
     if watched.weight_change > _ROUNDING:
         parts.append(f"weights changed by up to {watched.weight_change:.3g} of their norm")
-    cause = "it ran in train mode, where BatchNorm updates its statistics: the float model changed with it"
+    cause = Cause(
+        "train-mode-updates-batchnorm",
+        "it ran in train mode, where BatchNorm updates its statistics: the float model changed with it",
+    )
     if not watched.training:
-        cause = "the pipeline wrote into the model's tensors: an optimizer step, or a quantizer that shares them"
+        cause = Cause(
+            "pipeline-wrote-weights",
+            "the pipeline wrote into the model's tensors: an optimizer step, or a quantizer that shares them",
+        )
     mode = " though the variant says eval" if in_other_mode else ""
     return Finding(
         "MNQ504",
@@ -223,7 +235,10 @@ def _moved(moved: Mapping[str, tuple[float, float]]) -> list[Finding]:
             "MNQ505",
             f"the scale of {worst!r} was {before:.4g} when the calibration data were used up and {after:.4g} at the end"
             f"{more}",
-            cause="observers went on observing: evaluation or the input of an export passed through them",
+            cause=Cause(
+                "observers-still-on",
+                "observers went on observing: evaluation or the input of an export passed through them",
+            ),
             fix="save the params file right after calibration, or export and evaluate a copy",
             as_warning=far[worst] < _MOVED,
         )

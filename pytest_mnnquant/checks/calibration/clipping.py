@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import CalibrationMetrics
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.run import Losses
@@ -20,6 +21,15 @@ _RUINED: Final = 0.5
 _SEVERAL: Final = 3
 _NAMED: Final = 3
 Spans = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Misfit:
+    """How a tensor does not fit: what was measured, why, and how to fix it."""
+
+    message: str
+    cause: Cause | None
+    fix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +110,7 @@ def _judge(
     tensors: Sequence[HeldOut],
     share: Callable[[HeldOut], float],
     code: str,
-    explain: Callable[[HeldOut], tuple[str, str, str]],
+    explain: Callable[[HeldOut], _Misfit],
 ) -> list[Finding]:
     bad = sorted((tensor for tensor in tensors if share(tensor) >= ALLOWED), key=share, reverse=True)
     if not bad:
@@ -110,16 +120,16 @@ def _judge(
     bad = [tensor for tensor in bad if tensor is not worst]
     # One tensor may be clipped at no cost, before an activation that saturates; a ruined one, or several, may not.
     is_harmed = share(worst) >= _RUINED or 1 + len(bad) >= _SEVERAL
-    message, cause, fix = explain(worst)
-    message += f" ({ALLOWED:.0%} allowed)"
+    misfit = explain(worst)
+    message = f"{misfit.message} ({ALLOWED:.0%} allowed)"
     if bad:
         others = ", ".join(tensor.tensor for tensor in bad[:_NAMED])
         dots = ", ..." if len(bad) > _NAMED else ""
         message += f"; so for {len(bad)} more of {len(tensors)} tensors ({others}{dots})"
-    return [Finding(code, message, worst.layer, cause=cause, fix=fix, as_warning=not is_harmed)]
+    return [Finding(code, message, worst.layer, cause=misfit.cause, fix=misfit.fix, as_warning=not is_harmed)]
 
 
-def _clipping(worst: HeldOut, seen: Spans) -> tuple[str, str, str]:
+def _clipping(worst: HeldOut, seen: Spans) -> _Misfit:
     losses = worst.losses
     assert losses is not None
     reach = f"the values span {losses.low:.4g} to {losses.high:.4g}, its codes hold {worst.low:.4g} to {worst.high:.4g}"
@@ -132,17 +142,17 @@ def _clipping(worst: HeldOut, seen: Spans) -> tuple[str, str, str]:
     low, high = seen.get(worst.tensor, (math.nan, math.nan))
     width, wanted = high - low, losses.high - losses.low
     if width >= 0.75 * wanted:
-        cause = f"calibration saw {low:.4g} to {high:.4g}, so the range was cut on purpose or taken from something else"
+        text = f"calibration saw {low:.4g} to {high:.4g}, so the range was cut on purpose or taken from something else"
         fix = "take the whole range (--mnn-recipe=int8, whose observer is min-max), or calibrate again"
-    elif width < 0.75 * wanted:
-        cause = f"calibration saw {low:.4g} to {high:.4g} only: its data are not like the evaluation data"
+        return _Misfit(message, Cause("range-cut", text), fix)
+    if width < 0.75 * wanted:
+        text = f"calibration saw {low:.4g} to {high:.4g} only: its data are not like the evaluation data"
         fix = "calibrate on samples like those that the model will meet (--mnn-calibration)"
-    else:
-        cause, fix = "", "calibrate again, on samples like those that the model will meet"
-    return message, cause, fix
+        return _Misfit(message, Cause("calibration-range-too-narrow", text), fix)
+    return _Misfit(message, None, "calibrate again, on samples like those that the model will meet")
 
 
-def _rounding(worst: HeldOut, seen: Spans, tensors: Sequence[HeldOut]) -> tuple[str, str, str]:
+def _rounding(worst: HeldOut, seen: Spans, tensors: Sequence[HeldOut]) -> _Misfit:
     losses = worst.losses
     assert losses is not None
     louder = [one.tensor for one in tensors if one.scale == worst.scale and one.rounded < ALLOWED]
@@ -152,17 +162,18 @@ def _rounding(worst: HeldOut, seen: Spans, tensors: Sequence[HeldOut]) -> tuple[
         f"values, which span {losses.low:.4g} to {losses.high:.4g}, {used:.2g} steps of 254"
     )
     if louder and not _is_wide(seen.get(worst.tensor), losses):
-        return (
-            message,
-            f"it has the very scale of {louder[0]!r}: MNN's tools give all inputs of a Concat one scale, the loudest's",
-            "leave this layer float (--mnn-skip-layer), or calibrate by --mnn-recipe=int8, which gives each its own",
+        text = (
+            f"it has the very scale of {louder[0]!r}: MNN's tools give all inputs of a Concat one scale, the loudest's"
         )
+        fix = "leave this layer float (--mnn-skip-layer), or calibrate by --mnn-recipe=int8, which gives each its own"
+        return _Misfit(message, Cause("concat-shares-scale", text), fix)
     if worst.tensor in seen:
         low, high = seen[worst.tensor]
-        cause = f"calibration saw {low:.4g} to {high:.4g}"
+        text = f"calibration saw {low:.4g} to {high:.4g}"
     else:
-        cause = "calibration saw a far wider range: data without their preprocessing, or memory never filled"
-    return message, cause, "calibrate on samples preprocessed as the evaluation's are (--mnn-calibration)"
+        text = "calibration saw a far wider range: data without their preprocessing, or memory never filled"
+    fix = "calibrate on samples preprocessed as the evaluation's are (--mnn-calibration)"
+    return _Misfit(message, Cause("calibration-range-too-wide", text), fix)
 
 
 def _is_wide(span: tuple[float, float] | None, losses: Losses) -> bool:

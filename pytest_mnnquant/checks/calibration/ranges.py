@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import CalibrationMetrics
 from pytest_mnnquant.findings.finding import Finding
 
@@ -56,7 +57,7 @@ def judge_number(samples: int, moved: Movement | None, observer: str) -> list[Fi
         if moved is not None:
             message += f". Drawn again, ranges move by up to {_figures(moved)}"
         fix = f"give {LEAST - samples} more samples like those that the model will meet (--mnn-calibration)"
-        return [Finding("MNQ510", message, cause="", fix=fix)]
+        return [Finding("MNQ510", message, fix=fix)]
     worst, middle = _MOVES if _momentum(observer) is None else _AVERAGE_MOVES
     if moved is None or (moved.worst <= worst and moved.middle <= middle):
         return []
@@ -67,7 +68,7 @@ def judge_number(samples: int, moved: Movement | None, observer: str) -> list[Fi
         Finding(
             "MNQ511",
             message,
-            cause="a few of the samples alone reach the ends of the ranges",
+            cause=Cause("few-samples-set-range", "a few of the samples alone reach the ends of the ranges"),
             fix=f"{fix} take a range that single values don't decide (--mnn-recipe=int8-percentile)",
         )
     ]
@@ -81,7 +82,8 @@ def judge_order(batches: Mapping[str, Batches], observer: str) -> list[Finding]:
         return []
     count = len(next(iter(batches.values())))
     first = _weights(count, momentum)[0]
-    cause = f"a moving average that keeps {momentum:g} gives the first of {count} batches a weight of {first:.0%}"
+    text = f"a moving average that keeps {momentum:g} gives the first of {count} batches a weight of {first:.0%}"
+    cause = Cause("moving-average-keeps-first-batch", text)
     fix = "shuffle the samples, leave out blank ones, or take min-max over all batches (--mnn-recipe=int8)"
     narrow, wide = max(ratios, key=lambda name: ratios[name]), min(ratios, key=lambda name: ratios[name])
     if ratios[narrow] >= _MOVED:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import InputMetrics, InputStatistics
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.dataset import Dataset
@@ -24,6 +25,12 @@ _CLIPPED: Final = 0.1
 _SIGMAS: Final = 5.0
 _SAME_SPREAD: Final = 1.25
 _PIXELS: Final = 255.0
+
+
+_ONE_SAMPLE: Final = Cause("one-sample-repeated", "one sample was fed again and again")
+_NEVER_FILLED: Final = Cause(
+    "data-never-filled", "the data were never filled in, or reading them failed without a word"
+)
 
 
 def judge_samples(
@@ -74,7 +81,7 @@ def _degenerate(calibration: Dataset, evaluation: Dataset | None, floats: Sequen
         large = sum(array[0].size for array in calibration.inputs.values()) > 1 and calibration.samples >= _ELEMENTS
         others = evaluation is None or evaluation.samples < 2 or _different(evaluation) > 1
         if large and others and _different(calibration) == 1:
-            return [_alike(f"all {calibration.samples} samples are the same", "one sample was fed again and again")]
+            return [_alike(f"all {calibration.samples} samples are the same", _ONE_SAMPLE)]
         return []
     blank = {name: _blank_share(calibration.inputs[name]) for name in rich}
     honest = {name: _blank_share(evaluation.inputs[name]) if evaluation else 0.0 for name in rich}
@@ -82,11 +89,11 @@ def _degenerate(calibration: Dataset, evaluation: Dataset | None, floats: Sequen
         # An input that is blank in both sets (a mask, say) is meant to be.
         if blank[name] == 1 and (honest[name] < 1 if evaluation else len(rich) == 1):
             message = f"input {name!r}: each of the {calibration.samples} samples holds a single value"
-            return [_alike(message, "the data were never filled in, or reading them failed without a word")]
+            return [_alike(message, _NEVER_FILLED)]
     different = _different(calibration)
     if different == 1 and (evaluation is None or evaluation.samples < 2 or _different(evaluation) > 1):
         message = f"all {calibration.samples} samples are the same"
-        return [_alike(message, "one sample was fed again and again")]
+        return [_alike(message, _ONE_SAMPLE)]
     findings = []
     repeated = 1 - different / calibration.samples
     usual = 1 - _different(evaluation) / evaluation.samples if evaluation else 0.0
@@ -100,7 +107,7 @@ def _degenerate(calibration: Dataset, evaluation: Dataset | None, floats: Sequen
     return findings
 
 
-def _alike(message: str, cause: str) -> Finding:
+def _alike(message: str, cause: Cause) -> Finding:
     fix = "give 100 to 1,000 different samples like those that the model will meet (--mnn-calibration)"
     return Finding("MNQ520", message, cause=cause, fix=fix)
 
@@ -158,7 +165,7 @@ def _described(of: InputStatistics) -> str:
     return f"{of.low:.4g} to {of.high:.4g} (mean {of.mean:.3g}, deviation {of.std:.3g})"
 
 
-def _looks_like(mine: InputStatistics, theirs: InputStatistics) -> str:
+def _looks_like(mine: InputStatistics, theirs: InputStatistics) -> Cause:
     """What was done to one set only, as far as mean and deviation tell."""
     factor = mine.std / theirs.std
     offset = mine.mean - factor * theirs.mean
@@ -166,12 +173,16 @@ def _looks_like(mine: InputStatistics, theirs: InputStatistics) -> str:
     for (name, one), (_, another) in (pixels, pixels[::-1]):
         if one.low >= 0 and 128 < one.high <= _PIXELS and another.high <= 0.1 * one.high:
             form = "0..1" if another.low >= 0 else "normalised values"
-            return f"{name} are pixels of 0..255, the other set {form}: a division or normalise was forgotten"
+            text = f"{name} are pixels of 0..255, the other set {form}: a division or normalise was forgotten"
+            return Cause("pixels-not-normalized", text)
     if 1 / _SAME_SPREAD < factor < _SAME_SPREAD:
-        return f"the spread is the same, shifted by {offset:+.3g}: a mean was subtracted from one set only"
+        text = f"the spread is the same, shifted by {offset:+.3g}: a mean was subtracted from one set only"
+        return Cause("mean-subtracted-once", text)
     if abs(offset) < 0.1 * mine.std:
-        return f"as if calibration = {factor:.3g} * evaluation: one set was scaled, the other not"
-    return f"as if calibration = {factor:.3g} * evaluation {offset:+.3g}: mean and normalise differ, or the data do"
+        text = f"as if calibration = {factor:.3g} * evaluation: one set was scaled, the other not"
+        return Cause("scaled-once", text)
+    text = f"as if calibration = {factor:.3g} * evaluation {offset:+.3g}: mean and normalise differ, or the data do"
+    return Cause("normalized-differently", text)
 
 
 def _channels(name: str, own: Array, other: Array) -> list[Finding]:
@@ -192,7 +203,10 @@ def _channels(name: str, own: Array, other: Array) -> list[Finding]:
         Finding(
             "MNQ531",
             f"input {name!r}: the means of the channels match in reverse order: {figures}",
-            cause="one set is RGB, the other BGR (OpenCV reads BGR, and so does MNN's tool without a valid `format`)",
+            cause=Cause(
+                "channels-reversed",
+                "one set is RGB, the other BGR (OpenCV reads BGR, and so does MNN's tool without a valid `format`)",
+            ),
             fix="read both sets in the order that the model was trained with",
         )
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pytest_mnnquant.checks.conversion.steps import differs
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import ConversionMetrics, StepMetrics, StepOutput
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.conversion import Step
@@ -80,8 +81,11 @@ def _unstable(title: str, where: str) -> Finding:
     return Finding(
         "MNQ113",
         f"converted twice from the same file with the same flags, the {title} differs: {where}",
-        cause="MNN's converter reads memory it never wrote, or its threads race; what is judged here is one of several "
-        "possible models",
+        cause=Cause(
+            "conversion-not-deterministic",
+            "MNN's converter reads memory it never wrote, or its threads race; what is judged here is one of several "
+            "possible models",
+        ),
         fix="ship the very file that was judged (--mnn-quantized), and report the model to MNN",
     )
 
@@ -92,7 +96,9 @@ def _otherwise(difference: Difference) -> Finding:
             "MNQ204",
             difference.text,
             difference.operator,
-            cause="whoever asks this file what to feed is told another size; it computes the same",
+            cause=Cause(
+                "other-input-size", "whoever asks this file what to feed is told another size; it computes the same"
+            ),
             fix="if another size is meant, give the source of that size",
             as_warning=True,
         )
@@ -100,8 +106,11 @@ def _otherwise(difference: Difference) -> Finding:
         "MNQ204",
         difference.text,
         difference.operator,
-        cause="quantization changes weights and scales and nothing else: this file was made from another version of "
-        "the network, or was changed after it was made",
+        cause=Cause(
+            "other-version-of-network",
+            "quantization changes weights and scales and nothing else: this file was made from another version of "
+            "the network, or was changed after it was made",
+        ),
         fix="convert and quantize this source again",
     )
 
@@ -114,8 +123,11 @@ def _foreign(casts: Mapping[str, int] | None) -> list[Finding]:
         Finding(
             "MNQ203",
             f"the file has {told} operators and not one layer in int8",
-            cause="it was converted from an ONNX model that another tool had quantized (QuantizeLinear and "
-            "DequantizeLinear): MNN does not import that, and loses weights on the way",
+            cause=Cause(
+                "quantized-by-other-tool",
+                "it was converted from an ONNX model that another tool had quantized (QuantizeLinear and "
+                "DequantizeLinear): MNN does not import that, and loses weights on the way",
+            ),
             fix="convert the float ONNX model, and quantize with MNN's tools (--mnn-recipe=int8 does)",
         )
     ]
@@ -130,10 +142,11 @@ def _network(float_model: Model, match: Match, given: bool) -> list[Finding]:
     gone, more = (sorted(ops, key=lambda op: -op.weight_count) for ops in (match.missing, match.extra))
     missing = ", ".join(f"{op.name} {list(op.shape)}" for op in gone[:4])
     extra = ", ".join(f"{op.name} {list(op.shape)}" for op in more[:4])
-    cause, fix = "the file was made from another network, or from another version of this one", _AGAIN
+    cause = Cause("other-network", "the file was made from another network, or from another version of this one")
     if not match.pairs and not match.extra:
-        cause = (
-            "it holds no layer at all: of a source that is cut off or unreadable MNN's converter makes an empty model"
+        cause = Cause(
+            "model-is-empty",
+            "it holds no layer at all: of a source that is cut off or unreadable MNN's converter makes an empty model",
         )
     return [
         Finding(
@@ -142,7 +155,7 @@ def _network(float_model: Model, match: Match, given: bool) -> list[Finding]:
             + (f" ({missing})" if missing else "")
             + (f"; it has {len(match.extra)} that the source lacks ({extra})" if extra else ""),
             (gone or more)[0].name if match.pairs else "",
-            cause=cause if given else "",
-            fix=fix if given else "",
+            cause=cause if given else None,
+            fix=_AGAIN if given else "",
         )
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step, told
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
@@ -21,14 +22,16 @@ def differs(name: str, item: Agreement, chain: tuple[Step, ...], unchained: str)
     if exported is not None and converted is not None:
         if is_same(converted) and not is_same(exported):
             return _export_differs(name, exported, converted)
-        cause, fix = _conversion_differs(exported, converted)
+        explained = _conversion_differs(exported, converted)
     elif converted is not None:
-        cause, fix = "MNN's converter or its operators did it: the source is the ONNX model itself", _REPORT
+        text = "MNN's converter or its operators did it: the source is the ONNX model itself"
+        explained = Explanation(Cause("converter", text), _REPORT)
     else:
-        cause = f"the export or MNN's converter; which of them is not known: {unchained}" if unchained else ""
-        fix = f"{_OTHER}, then report the model to MNN"
+        text = f"the export or MNN's converter; which of them is not known: {unchained}"
+        cause = Cause("export-or-converter", text) if unchained else None
+        explained = Explanation(cause, f"{_OTHER}, then report the model to MNN")
     message = f"output {name!r} of the float .mnn {told(item, _SOURCES)}, on {item.samples} samples"
-    return Finding("MNQ110", message, cause=cause, fix=f"{fix}: {_BEFORE}")
+    return Finding("MNQ110", message, cause=explained.cause, fix=f"{explained.fix}: {_BEFORE}")
 
 
 def _export_differs(name: str, exported: Agreement, converted: Agreement) -> Finding:
@@ -36,19 +39,24 @@ def _export_differs(name: str, exported: Agreement, converted: Agreement) -> Fin
         "MNQ112",
         f"output {name!r} of the ONNX export {told(exported, _SOURCES)}, on {exported.samples} samples; the float .mnn "
         f"computes what the export does ({_figure(converted)})",
-        cause="the exporter did it. It writes down one run on an example: numbers that Python code took from tensors "
-        "(float(), .item(), numpy) and the branches they decided are constants in the export",
+        cause=Cause(
+            "exporter",
+            "the exporter did it. It writes down one run on an example: numbers that Python code took from tensors "
+            "(float(), .item(), numpy) and the branches they decided are constants in the export",
+        ),
         fix=f"{_OTHER}, or keep such values tensors (torch.where, torch.clamp): {_BEFORE}",
     )
 
 
-def _conversion_differs(exported: Agreement, converted: Agreement) -> tuple[str, str]:
+def _conversion_differs(exported: Agreement, converted: Agreement) -> Explanation:
     figures = f"PyTorch to ONNX {_figure(exported)}, ONNX to .mnn {_figure(converted)}"
     if is_same(exported) and not is_same(converted):
-        return f"MNN's converter or its operators did it; the export is right: {figures}", _REPORT
+        text = f"MNN's converter or its operators did it; the export is right: {figures}"
+        return Explanation(Cause("converter", text), _REPORT)
+    both = f"{_OTHER}, then {_REPORT}"
     if not is_same(exported):
-        return f"both steps are off: {figures}", f"{_OTHER}, then {_REPORT}"
-    return f"no single step is off by more than allowed: {figures}", f"{_OTHER}, then {_REPORT}"
+        return Explanation(Cause("export-and-converter", f"both steps are off: {figures}"), both)
+    return Explanation(Cause("no-single-step", f"no single step is off by more than allowed: {figures}"), both)
 
 
 def _figure(item: Agreement) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.check_metrics import CoverageMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.matching import Match
@@ -61,12 +63,12 @@ def check_coverage(
     rows: tuple[LayerRow, ...],
     recipe: Recipe,
     minimum: float,
-    explain: Callable[[LayerRow], tuple[str, str]],
+    explain: Callable[[LayerRow], Explanation],
     idle_patterns: tuple[str, ...] = (),
 ) -> Result:
     """Fail when less than `minimum` of the weight bytes are stored as asked, naming each layer that is not.
 
-    `explain` gives (cause, remedy) for a layer; `idle_patterns` are those of --mnn-skip-layer that match none.
+    `explain` says of a layer why it is not; `idle_patterns` are those of --mnn-skip-layer that match none.
     """
     wanted = [row for row in rows if row.wanted]
     share = coverage(rows)
@@ -87,7 +89,7 @@ def check_coverage(
         return Result.from_findings("coverage", kept, metrics)
     total = sum(row.layer.weight_bytes for row in wanted)
     missed = [row for row in wanted if not row.quantized and not (row.stored and _is_corrupt(row.stored))]
-    findings = [_missed(row, recipe, total, *explain(row)) for row in missed] if share < minimum else []
+    findings = [_missed(row, recipe, total, explain(row)) for row in missed] if share < minimum else []
     head = f"coverage {share:.1%}, at least {minimum:.1%} wanted"
     findings = [*corrupt, *findings, *kept]
     return Result.from_findings("coverage", _with_head(findings, head), metrics)
@@ -116,14 +118,17 @@ def _corrupt(row: LayerRow) -> Finding:
         "MNQ403",
         f"marked {weights.label}, but its buffer holds {each:.1f} bytes a weight: the runtime can't load it",
         row.layer.name,
-        cause="MNN's converter writes float weights under an int8 header for Linear layers of 65,536 weights or more "
-        "when --compressionParamsFile is used while converting from ONNX",
+        cause=Cause(
+            "float-weights-under-int-header",
+            "MNN's converter writes float weights under an int8 header for Linear layers of 65,536 weights or more "
+            "when --compressionParamsFile is used while converting from ONNX",
+        ),
         fix="convert to a float .mnn first, then quantize that:\n"
         "pytest-mnnquant convert -f MNN --modelFile float.mnn --compressionParamsFile PARAMS --MNNModel OUT.mnn",
     )
 
 
-def _missed(row: LayerRow, recipe: Recipe, total: int, cause: str, fix: str) -> Finding:
+def _missed(row: LayerRow, recipe: Recipe, total: int, why: Explanation) -> Finding:
     share = row.layer.weight_bytes / total
     if row.stored is None:
         code, what = "MNQ401", "has no counterpart in the quantized model"
@@ -131,9 +136,10 @@ def _missed(row: LayerRow, recipe: Recipe, total: int, cause: str, fix: str) -> 
         code, what = "MNQ401", f"is stored as {row.stored.weights[0].label}"
     else:
         code, what = "MNQ402", f"is stored as {row.stored.weights[0].label}"
-    return Finding(code, f"{what}, {recipe.weight_kind} asked ({share:.0%} of all weights)", row.layer.name, cause, fix)
+    message = f"{what}, {recipe.weight_kind} asked ({share:.0%} of all weights)"
+    return Finding(code, message, row.layer.name, why.cause, why.fix)
 
 
 def _with_head(findings: list[Finding], head: str) -> list[Finding]:
     first, *rest = findings
-    return [Finding(first.code, f"{first.message}; {head}", first.layer, first.cause, first.fix), *rest]
+    return [dataclasses.replace(first, message=f"{first.message}; {head}"), *rest]

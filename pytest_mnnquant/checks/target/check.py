@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
+from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, OperatorDifference, TargetDifference
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.operators import Operators, Which
@@ -104,10 +105,12 @@ def compare_with_host(evidence: TargetEvidence, metrics: AccuracyMetrics) -> tup
     if unlike:
         return [], dataclasses.replace(metrics, note=_rounded(evidence, unlike, output))
     unseen = f"on the {evidence.samples} samples looked at no operator differs{_missed(evidence)}"
-    known = (evidence.runtimes.told, f"what makes it is not known: {evidence.unlooked or unseen}")
-    return [Finding("MNQ740", told, cause="; ".join(filter(None, known)), fix=_REMEDY)], metrics
+    unknown = Cause("operator-not-found", f"what makes it is not known: {evidence.unlooked or unseen}")
+    return [Finding("MNQ740", told, cause=joined(evidence.runtimes.cause, unknown), fix=_REMEDY)], metrics
 
 
+_MAX_POOL: Final = Cause("max-pool-compares-signed", "MNN's int8 MaxPool is wrong on x86, and right on ARM (MNQ710)")
+_NOT_ROUNDING: Final = Cause("more-than-rounding", "rounding makes one step at most")
 _REMEDY: Final = "what counts is what the device computes: the accuracy on this target"
 
 
@@ -129,10 +132,11 @@ def _guilty(culprits: Sequence[OpDifference], evidence: TargetEvidence, told: st
         f"given the same input, {worst.title} on {target} is up to {worst.steps:.3g} steps from here ({counted}); "
     )
     also = f"; so {'is' if len(others) == 1 else 'are'} {_listed(others)}" if others else ""
-    cause = runtimes.told or "the two run different kernels"
-    if worst.which.name in evidence.mispooled:
-        cause += "; MNN's int8 MaxPool is wrong on x86, and right on ARM (MNQ710)"
-    cause += "; rounding makes one step at most"
+    cause = joined(
+        runtimes.cause or Cause("different-kernels", "the two run different kernels"),
+        _MAX_POOL if worst.which.name in evidence.mispooled else None,
+        _NOT_ROUNDING,
+    )
     return Finding("MNQ740", message + told + moved + also, worst.which.name, cause=cause, fix=_REMEDY)
 
 

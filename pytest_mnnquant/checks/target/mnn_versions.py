@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.findings.rules import Severity
 
@@ -28,14 +29,16 @@ class Runtimes:
         return self.there != self.here
 
     @property
-    def told(self) -> str:
-        """Who runs there what who made; empty where it is the MNN of this machine."""
+    def cause(self) -> Cause | None:
+        """Which MNN runs and which made the model; None if the target has the MNN of this host."""
         if not self.differ:
-            return ""
+            return None
         if self.converter == self.here:
-            return f"MNN {self.there} runs the model there, and MNN {self.here} made it and runs it here"
-        made = f"; MNN {self.converter} made it" if self.converter else ""
-        return f"MNN {self.there} runs the model there, and MNN {self.here} here{made}"
+            text = f"MNN {self.there} runs the model there, and MNN {self.here} made it and runs it here"
+        else:
+            made = f"; MNN {self.converter} made it" if self.converter else ""
+            text = f"MNN {self.there} runs the model there, and MNN {self.here} here{made}"
+        return Cause("target-has-other-runtime", text)
 
     @property
     def fix(self) -> str:
@@ -49,19 +52,19 @@ class Runtimes:
 
 def explained(findings: Sequence[Finding], differing: Sequence[Finding], runtimes: Runtimes) -> list[Finding]:
     """Errors of a target's accuracy that this machine does not find: with the operator that makes them, and why."""
-    found = next((one for one in differing if one.code == "MNQ740"), None)
-    told = ["here the check finds no such fault", runtimes.told]
-    told += [f"{found.layer} computes otherwise there (MNQ740)"] if found and found.layer else []
+    layer = next((finding.layer for finding in differing if finding.code == "MNQ740"), "")
+    computes = Cause("operator-differs-on-target", f"{layer} computes otherwise there (MNQ740)") if layer else None
+    causes = (Cause("on-target-only", "here the check finds no such fault"), runtimes.cause, computes)
     return [
         dataclasses.replace(
-            one,
-            layer=one.layer or (found.layer if found else ""),
-            cause="; ".join(filter(None, (*told, one.cause))),
-            fix=runtimes.fix if runtimes.differ else one.fix,
+            finding,
+            layer=finding.layer or layer,
+            cause=joined(*causes, finding.cause),
+            fix=runtimes.fix if runtimes.differ else finding.fix,
         )
-        if one.severity is Severity.ERROR
-        else one
-        for one in findings
+        if finding.severity is Severity.ERROR
+        else finding
+        for finding in findings
     ]
 
 
@@ -69,8 +72,7 @@ def crashed(finding: Finding, runtimes: Runtimes, runs_float: bool, stored: str)
     """The failure of a target on whose MNN a model crashes: whether that is how the model is stored, and what to do."""
     if not runs_float:
         return finding
-    told = f"the float model runs there: what crashes is how this one is stored ({stored})"
-    cause = "; ".join(filter(None, (told, runtimes.told)))
-    log = f"; {finding.cause}" if finding.cause else ""
+    text = f"the float model runs there: what crashes is how this one is stored ({stored})"
+    cause = joined(Cause("storage-crashes-runtime", text), runtimes.cause, finding.cause)
     fix = dataclasses.replace(runtimes, symmetric="").fix if runtimes.differ else finding.fix
-    return dataclasses.replace(finding, cause=cause + log, fix=fix)
+    return dataclasses.replace(finding, cause=cause, fix=fix)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pytest_mnnquant.checks.weights.errors import WeightError, weight_errors, weights_of
+from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.check_metrics import WeightsMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.consistency import contradictions, impossible_scales
@@ -38,15 +39,17 @@ def check_weights(
     vectors = _vector_errors(base, model, match)
     counts = {layer.name: layer.weight_count for layer, _ in match.pairs}
     others = sorted((error for error in errors if error.is_other), key=lambda error: -counts[error.layer])
-    cause, fix = _cause(len(others), len(errors), older_by_days)
+    usual = _cause(len(others), len(errors), older_by_days)
     findings += [
         Finding(
             "MNQ410",
             f"its weights are not the source's: SQNR {error.measured:.1f} dB, rounding gives {error.expected:.1f} dB",
             error.layer,
-            *(_own_cause(error, base, model, match) or (cause, fix)),
+            why.cause,
+            why.fix,
         )
         for error in others
+        for why in [_own_cause(error, base, model, match) or usual]
     ]
     findings += [finding for error in errors if not error.is_other for finding in _channels(error)]
     findings += [_contradiction(one) for one in contradictions(model)]
@@ -67,12 +70,18 @@ def check_weights(
     return Result.from_findings("weights", findings, metrics)
 
 
-_FLATTENED = (
-    "their range is too small for the converter's scale, so all their weights became one code",
+_FLATTENED = Explanation(
+    Cause(
+        "range-below-smallest-scale",
+        "their range is too small for the converter's scale, so all their weights became one code",
+    ),
     "quantize this layer symmetrically (--weightQuantAsymmetric=0), or leave it float",
 )
-_CHANGED = (
-    "all other channels are the source's: the file was changed after it was made, or made by a faulty tool",
+_CHANGED = Explanation(
+    Cause(
+        "file-changed",
+        "all other channels are the source's: the file was changed after it was made, or made by a faulty tool",
+    ),
     "convert and quantize this source again",
 )
 
@@ -83,71 +92,72 @@ def _channels(error: WeightError) -> list[Finding]:
     if error.lost:
         where = f"of {error.lost} of its {error.channels} scales (first: {error.first_lost})"
         message = f"the weights {where} are other values than the source's"
-        found.append(
-            Finding(
-                "MNQ412",
-                message,
-                error.layer,
-                *(_FLATTENED if error.flattened else _CHANGED),
-            )
-        )
+        why = _FLATTENED if error.flattened else _CHANGED
+        found.append(Finding("MNQ412", message, error.layer, why.cause, why.fix))
     if error.coarseness > _COARSE:
         found.append(
             Finding(
                 "MNQ413",
                 f"its steps are {error.coarseness:.1f} times as coarse as its weights need, {_COARSE:g} allowed",
                 error.layer,
-                cause="the scales were made for larger weights than these",
+                cause=Cause("scales-of-larger-weights", "the scales were made for larger weights than these"),
                 fix="calibrate this source again, and convert with the params file that this writes",
             )
         )
     return found
 
 
-def _own_cause(error: WeightError, base: Model, model: Model, match: Match) -> tuple[str, str] | None:
+def _own_cause(error: WeightError, base: Model, model: Model, match: Match) -> Explanation | None:
     """Why this layer holds other weights, where they show it."""
     if error.clipped:
         return _clipping(error)
     again = "convert and quantize this source again"
     if error.is_truncated:
-        return f"on average they are {error.drift:+.2f} steps off: they were cut off to codes, not rounded", again
+        text = f"on average they are {error.drift:+.2f} steps off: they were cut off to codes, not rounded"
+        return Explanation(Cause("weights-truncated", text), again)
     if other := weights_of(base, model, match, error.layer):
-        return f"it holds the weights of {other!r}", again
+        return Explanation(Cause("weights-of-other-layer", f"it holds the weights of {other!r}"), again)
     stored = next(stored for layer, stored in match.pairs if layer.name == error.layer)
     if stored.weights[0].external and model.external_path is not None:
         name = model.external_path.name
-        return f"its weights lie in {name}: that file, or a part of it, is of another conversion", again
+        text = f"its weights lie in {name}: that file, or a part of it, is of another conversion"
+        return Explanation(Cause("external-weights-of-other-conversion", text), again)
     return None
 
 
-def _clipping(error: WeightError) -> tuple[str, str]:
+def _clipping(error: WeightError) -> Explanation:
     if not error.calibrated:
-        return (
-            f"{error.clipped} of its {error.channels} channels became one code each: MNN's converter gives channels "
-            "whose step is 1e-6 or less no scale",
+        return Explanation(
+            Cause(
+                "channels-below-smallest-scale",
+                f"{error.clipped} of its {error.channels} channels became one code each: MNN's converter gives "
+                "channels whose step is 1e-6 or less no scale",
+            ),
             "leave this layer float (--mnn-skip-layer), or scale its weights up and what follows down",
         )
-    return (
-        f"{error.clipped} of its {error.channels} scales are too small for the weights, which are clipped: the params "
-        "were made for other weights, such as those before a retraining",
+    return Explanation(
+        Cause(
+            "weights-clipped",
+            f"{error.clipped} of its {error.channels} scales are too small for the weights, which are clipped: the "
+            "params were made for other weights, such as those before a retraining",
+        ),
         "calibrate this source again, and convert with the params file that this writes",
     )
 
 
-def _cause(others: int, compared: int, older_by_days: float | None) -> tuple[str, str]:
+def _cause(others: int, compared: int, older_by_days: float | None) -> Explanation:
     fix = (
         "convert and quantize this source again; delete the old output first, since MNN's converter leaves it there "
         "when it fails"
     )
     if others == compared and older_by_days is not None and older_by_days > 0:
         age = f"{older_by_days:.1f} days" if older_by_days >= 1 else f"{older_by_days * 24 * 60:.0f} minutes"
-        return (
-            f"every layer has other weights and the file is {age} older than the source: it is a stale output",
-            fix,
-        )
+        text = f"every layer has other weights and the file is {age} older than the source: it is a stale output"
+        return Explanation(Cause("stale-output", text), fix)
     if others == compared:
-        return "every layer has other weights: the file was made from another training of this network", fix
-    return "", "convert and quantize this source again"
+        text = "every layer has other weights: the file was made from another training of this network"
+        return Explanation(Cause("other-training", text), fix)
+    return Explanation(fix="convert and quantize this source again")
 
 
 def _dropped_blocks(match: Match, block: int) -> list[Finding]:
@@ -182,8 +192,11 @@ def _unblocked(layers: list[Op], block: int, is_nowhere: bool) -> Finding:
         "MNQ414",
         f"{who} one scale a channel, where one for {block} weights was asked",
         layers[0].name,
-        cause=f"MNN blocks 1x1 kernels and Linear layers whose input channels {block} divides, in multiples of 16, and "
-        "no others",
+        cause=Cause(
+            "layer-can-not-be-blocked",
+            f"MNN blocks 1x1 kernels and Linear layers whose input channels {block} divides, in multiples of 16, and "
+            "no others",
+        ),
         fix="ask for a block that divides the input channels, or for none" if is_nowhere else "",
         as_warning=not is_nowhere,
     )
@@ -194,7 +207,7 @@ def _contradiction(difference: Difference) -> Finding:
         "MNQ416",
         difference.text,
         difference.operator,
-        cause="MNN's tools write both from one number: the file was changed after it was made",
+        cause=Cause("file-changed", "MNN's tools write both from one number: the file was changed after it was made"),
         fix="convert and quantize this source again",
     )
 
@@ -204,8 +217,11 @@ def _impossible(difference: Difference) -> Finding:
         "MNQ417",
         difference.text,
         difference.operator,
-        cause="no data give such a range: feature_clamp_value below 1 in mnnquant's configuration, or calibration on "
-        "memory that was never filled (samples that are missing or can't be read)",
+        cause=Cause(
+            "range-of-no-data",
+            "no data give such a range: feature_clamp_value below 1 in mnnquant's configuration, or calibration on "
+            "memory that was never filled (samples that are missing or can't be read)",
+        ),
         fix="calibrate again with feature_clamp_value 127, and look at the values that are fed",
     )
 
@@ -219,9 +235,10 @@ def _other_forms(base: Model, model: Model, match: Match, recipe: Recipe) -> lis
             continue
         fix = f"convert again with exactly: {' '.join(recipe.flags)} (MNN ignores flags it does not know)"
         if recipe.half_scales and not weights.half_scales:
-            found.append(Finding("MNQ415", "its scales are 32-bit floats, 16 bits were asked", layer.name, "", fix))
+            found.append(Finding("MNQ415", "its scales are 32-bit floats, 16 bits were asked", layer.name, fix=fix))
         elif recipe.hqq and (why := _not_hqq(base, layer, model, stored)):
-            cause = "MNN's converter drops --hqq where weights are symmetric, and ignores other spellings of it"
+            text = "MNN's converter drops --hqq where weights are symmetric, and ignores other spellings of it"
+            cause = Cause("option-dropped", text)
             found.append(Finding("MNQ415", f"its scales {why}, HQQ was asked", layer.name, cause, fix))
     return found
 
@@ -258,9 +275,10 @@ def _other_vectors(errors: Mapping[str, float], recipe: Recipe | None) -> list[F
     """Biases and normalizations that are not the source's, by how far they are off."""
     allowed = _TRAINED if recipe is not None and recipe.feature == "EMA" else _VECTOR_TOLERANCE
     wrong = {name: share for name, share in errors.items() if not share <= allowed}
-    cause = ""
+    cause = None
     if 1 < len(errors) <= 2 * len(wrong):
-        cause = f"so are {len(wrong)} of {len(errors)}: the file is of another training, or another checkpoint, of it"
+        text = f"so are {len(wrong)} of {len(errors)}: the file is of another training, or another checkpoint, of it"
+        cause = Cause("other-training", text)
     return [
         Finding(
             "MNQ411",

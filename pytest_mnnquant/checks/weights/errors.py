@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import BadModel, Floats, Model, Op
@@ -100,7 +101,7 @@ def _not_held(model: Model, layer: Op, stored: Op, count: int) -> Finding:
             "MNQ403",
             "its scales or minima are infinite or no numbers",
             layer.name,
-            cause="16-bit floats hold no more than 65,504" if is_half else "",
+            cause=Cause("half-scales-overflow", "16-bit floats hold no more than 65,504") if is_half else None,
             fix="convert without --weightQuantScaleBits 16" if is_half else "convert and quantize this source again",
         )
     message = f"it does not hold the {count} finite weights of the source"

@@ -190,12 +190,14 @@ def test_nothing_compared_is_a_failure() -> None:
 
 def test_a_drifted_model_is_named_as_the_cause() -> None:
     (finding,) = check(evidence(wrong(50), suspects=KnownCauses(drift=2.5))).findings
-    assert "2.50 standard deviations" in finding.cause
+    assert finding.cause_id == "calibration-moved-batchnorm"
+    assert "2.50" in finding.cause_text
     assert "eval mode" in finding.fix
     (finding,) = check(evidence(wrong(50), suspects=KnownCauses(drift=0.1))).findings
-    assert finding.cause == ""
+    assert finding.cause is None
     (finding,) = check(evidence(wrong(50), suspects=KnownCauses(clamping=("/Add_3",)))).findings
-    assert "/Add_3" in finding.cause
+    assert finding.cause_id == "add-relu-clamps"
+    assert "/Add_3" in finding.cause_text
 
 
 @pytest.mark.parametrize("labels", [LABELS, None], ids=["labels", "no labels"])

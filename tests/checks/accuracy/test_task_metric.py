@@ -98,7 +98,7 @@ def test_a_float_model_below_its_floor_is_told_apart() -> None:
     result = check(wrong(200), wrong(200), min_float=0.9)
     assert codes(result) == ["MNQ708"]
     assert "top-1 of the float model is 0.8000, at least 0.9 wanted" in result.findings[0].message
-    assert "before anything is quantized" in result.findings[0].cause
+    assert result.findings[0].cause_id == "float-model-at-fault"
     assert check(wrong(50), wrong(50), min_float=0.9).outcome == PASSED
 
 

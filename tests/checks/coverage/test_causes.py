@@ -12,6 +12,7 @@ import pytest
 from pytest_mnnquant.checks.coverage.causes import explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.params import Misnamed, ParamsEvidence
+from pytest_mnnquant.findings.cause import Explanation
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams
 from pytest_mnnquant.mnnfile.storage import Storage
@@ -34,88 +35,97 @@ def explain(
     of: Op = LAYER,
     others: tuple[Op, ...] = (),
     uuid: str = "uuid-1",
-) -> tuple[str, str]:
+) -> Explanation:
     row = LayerRow(of, stored, True, False)
     rows = (row, *(LayerRow(op, op, True, False) for op in others))
     found = model([stored] if stored else [], uuid=uuid)
     return explain_layer(row, RECIPES[recipe], rows, params, found)
 
 
+def cause_id(*given: Any, **more: Any) -> str:
+    cause = explain(*given, **more).cause
+    return cause.id if cause else ""
+
+
 def test_a_misnamed_entry_is_the_cause_with_both_names() -> None:
-    cause, fix = explain(params=ParamsEvidence(PATH, APPLIED, misnamed=(Misnamed(ENTRY, LAYER),)))
-    assert "'wrong:out'" in cause
-    assert "'conv:out'" in cause
-    assert "'wrong:out'" in fix
+    found = explain(params=ParamsEvidence(PATH, APPLIED, misnamed=(Misnamed(ENTRY, LAYER),)))
+    assert found.cause is not None
+    assert found.cause.id == "name-mismatch"
+    assert all(name in found.cause.text for name in ("'wrong:out'", "'conv:out'"))
+    assert "'wrong:out'" in found.fix
     repaired = ParamsEvidence(PATH, APPLIED, misnamed=(Misnamed(ENTRY, LAYER),), repaired=Path("my repaired.bin"))
     where, command = repaired.fix_for(ENTRY.name).splitlines()
     assert "made on this machine" in where
     assert shlex.split(command)[:2] == ["pytest-mnnquant", "convert"]
     assert shlex.split(command)[-2:] == ["--compressionParamsFile", "my repaired.bin"]
-    assert "repaired.bin" in explain(params=repaired)[1]
+    assert "repaired.bin" in explain(params=repaired).fix
 
 
 def test_a_guide_is_the_cause() -> None:
     guide = ParamsEvidence(PATH, Params((LayerParams(WeightParams("conv", bits=0)),)), unlisted=(LAYER,))
-    assert "created a file" in explain(params=guide)[0]
-    assert "guide" in explain(recipe="w8", params=guide)[0]
+    assert cause_id(params=guide) == "params-path-wrong"
+    assert cause_id(recipe="w8", params=guide) == "guide-overrides-option"
 
 
 def test_an_unlisted_layer_is_told_as_such() -> None:
-    cause, fix = explain(params=ParamsEvidence(PATH, APPLIED, unlisted=(LAYER,)))
-    assert "no entry" in cause
-    assert "--mnn-skip-layer 'conv'" in fix
+    found = explain(params=ParamsEvidence(PATH, APPLIED, unlisted=(LAYER,)))
+    assert found.cause is not None
+    assert found.cause.id == "layer-unknown-to-calibration"
+    assert "--mnn-skip-layer 'conv'" in found.fix
 
 
 def test_params_that_were_never_read_missing_or_unreadable_are_the_cause() -> None:
-    assert "never read" in explain(params=ParamsEvidence(PATH, APPLIED), uuid="another")[0]
-    assert "p.bin is not there" in explain(params=ParamsEvidence(PATH, missing="p.bin"))[0]
-    assert "byte 7" in explain(params=ParamsEvidence(PATH, unreadable="byte 7"))[0]
+    assert cause_id(params=ParamsEvidence(PATH, APPLIED), uuid="another") == "params-never-read"
+    assert cause_id(params=ParamsEvidence(PATH, missing="p.bin")) == "params-missing"
+    assert cause_id(params=ParamsEvidence(PATH, unreadable="byte 7")) == "params-ignored"
 
 
 def test_weight_only_bits_in_place_of_int8_are_told() -> None:
-    assert "weight-only" in explain(with_weights(LAYER, **W8))[0]
+    assert cause_id(with_weights(LAYER, **W8)) == "weights-only"
 
 
 @pytest.mark.parametrize("recipe", ["int8", "w8", "w4"])
 def test_fp16_keeps_integers_away(recipe: str) -> None:
-    cause, fix = explain(with_weights(LAYER, **FP16), recipe)
-    assert "--fp16" in cause
-    assert "convert without --fp16" in fix
+    assert cause_id(with_weights(LAYER, **FP16), recipe) == "cast-to-half-first"
+    assert "--fp16" in explain(with_weights(LAYER, **FP16), recipe).fix
 
 
 @pytest.mark.parametrize(("recipe", "stored", "bits"), [("w8", W4, 4), ("w4", W8, 8)])
 def test_other_bits_are_told(recipe: str, stored: dict[str, Any], bits: int) -> None:
-    cause, fix = explain(with_weights(LAYER, **stored), recipe)
-    assert f"--weightQuantBits {bits}" in cause
-    assert f"--weightQuantBits {RECIPES[recipe].bits}" in fix
+    found = explain(with_weights(LAYER, **stored), recipe)
+    assert found.cause is not None
+    assert found.cause.id == "converted-with-other-bits"
+    assert f"--weightQuantBits {bits}" in found.cause.text
+    assert f"--weightQuantBits {RECIPES[recipe].bits}" in found.fix
 
 
 @pytest.mark.parametrize("recipe", ["int8", "w8", "fp16"])
 def test_a_file_in_which_nothing_is_quantized_is_told_whole(recipe: str) -> None:
-    assert "no layer of the file" in explain(recipe=recipe)[0]
-    assert explain(recipe=recipe, others=(as_int8(layer("other")),))[0] == ""
+    assert cause_id(recipe=recipe) == "converter-got-no-option"
+    assert cause_id(recipe=recipe, others=(as_int8(layer("other")),)) == ""
 
 
 def test_tables_and_loop_bodies_stay_float_in_mnn() -> None:
     table = layer("table", (50, 12), kind="Const")
-    cause, fix = explain(table, of=table, recipe="w8")
-    assert "tables and matrices" in cause
-    assert "--mnn-skip-layer 'table'" in fix
-    places = {"gives no trace": layer("inside", subgraph="body"), "no int8 form": layer("up", kind="Deconvolution")}
-    for why, op in places.items():
-        cause, fix = explain(op, of=op)
-        assert why in cause
-        assert "--mnn-recipe=int8+w8" in fix
+    assert cause_id(table, of=table, recipe="w8") == "operator-stays-float"
+    assert "--mnn-skip-layer 'table'" in explain(table, of=table, recipe="w8").fix
+    unsupported = {
+        "inside-loop-body": layer("inside", subgraph="body"),
+        "operator-not-supported": layer("up", kind="Deconvolution"),
+    }
+    for cause, op in unsupported.items():
+        assert cause_id(op, of=op) == cause
+        assert "--mnn-recipe=int8+w8" in explain(op, of=op).fix
 
 
 def test_a_layer_that_is_gone_is_left_to_the_conversion_check() -> None:
-    assert explain(None) == ("", "see the conversion check")
+    assert explain(None) == Explanation(None, "see the conversion check")
 
 
 def test_what_the_evidence_does_not_show_is_not_claimed() -> None:
     """Params that were read and name the layer, which is float all the same."""
     entry = dataclasses.replace(ENTRY, output=ActivationParams("conv:out", 1.0))
     bound = ParamsEvidence(PATH, Params((entry,), uuid="uuid-1"), bound=((entry, LAYER),))
-    cause, fix = explain(params=bound, others=(as_int8(layer("other")),))
-    assert cause == ""
-    assert "--compressionParamsFile" in fix
+    found = explain(params=bound, others=(as_int8(layer("other")),))
+    assert found.cause is None
+    assert "--compressionParamsFile" in found.fix

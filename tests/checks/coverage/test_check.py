@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, coverage, layer_rows
+from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.check_metrics import CoverageMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
@@ -28,9 +29,13 @@ def rows(pairs: list[tuple[Op, Op | None]], recipe: str = "int8", skip: tuple[st
     return layer_rows(match, RECIPES[recipe], lambda op: op.name in skip)
 
 
+def _explain(row: LayerRow) -> Explanation:
+    return Explanation(Cause("some", f"why {row.layer.name}"), "how")
+
+
 def check(pairs: list[tuple[Op, Op | None]], minimum: float = 0.99, recipe: str = "int8", **more: Any) -> Result:
     found = rows(pairs, recipe, **more)
-    return check_coverage(found, RECIPES[recipe], minimum, lambda row: (f"why {row.layer.name}", "how"))
+    return check_coverage(found, RECIPES[recipe], minimum, _explain)
 
 
 def test_all_layers_as_asked_pass() -> None:
@@ -46,7 +51,7 @@ def test_a_large_layer_left_float_fails_by_name_with_its_share_and_cause() -> No
     assert finding.layer == "big"
     assert "float32" in finding.message
     assert "100%" in finding.message
-    assert (finding.cause, finding.fix) == ("why big", "how")
+    assert (finding.cause, finding.fix) == (Cause("some", "why big"), "how")
     assert measured(CoverageMetrics, result).coverage < 0.01
 
 
@@ -103,7 +108,7 @@ def test_a_layer_that_should_stay_float_and_does_not_fails() -> None:
 
 def test_a_pattern_that_matches_no_layer_is_a_warning() -> None:
     found = rows([(BIG, as_int8(BIG))])
-    result = check_coverage(found, RECIPES["int8"], 0.99, lambda _row: ("", ""), ("bigg",))
+    result = check_coverage(found, RECIPES["int8"], 0.99, lambda _row: Explanation(), ("bigg",))
     assert result.outcome == PASSED
     assert codes(result) == ["MNQ404"]
     assert "bigg" in result.findings[0].message

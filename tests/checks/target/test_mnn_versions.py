@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes, crashed, explained
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 
 OLD = Runtimes("3.0.0", "3.6.1", "3.6.1", "w8-sym")
 SAME = Runtimes("3.6.1", "3.6.1", "3.2.0")
-LOST = Finding("MNQ701", "top-1 falls", cause="too coarse", fix="--mnn-suggest")
-FEW = Finding("MNQ730", "few samples", cause="few")
+LOST = Finding("MNQ701", "top-1 falls", cause=Cause("too-coarse", "too coarse"), fix="--mnn-suggest")
+FEW = Finding("MNQ730", "few samples", cause=Cause("few", "few"))
 OTHERWISE = Finding("MNQ740", "conv is off", "conv")
-CRASH = Finding("MNQ620", "the runner crashed with SIGFPE", cause="last lines of its log:\nboom", fix="target check")
+LOG = Cause("target-log", "last lines of its log:\nboom")
+CRASH = Finding("MNQ620", "the runner crashed with SIGFPE", cause=LOG, fix="target check")
 
 
 @pytest.mark.parametrize(
@@ -25,15 +27,13 @@ CRASH = Finding("MNQ620", "the runner crashed with SIGFPE", cause="last lines of
     ],
 )
 def test_who_runs_what_who_made(runtimes: Runtimes, told: str) -> None:
-    assert (runtimes.told, runtimes.differ) == (told, bool(told))
+    assert (runtimes.cause.text if runtimes.cause else "", runtimes.differ) == (told, bool(told))
 
 
 def test_what_is_lost_there_alone_names_the_operator_the_runtime_and_what_to_do() -> None:
     lost, few = explained([LOST, FEW], [OTHERWISE], OLD)
     assert lost.layer == "conv"
-    assert lost.cause == (
-        f"here the check finds no such fault; {OLD.told}; conv computes otherwise there (MNQ740); too coarse"
-    )
+    assert lost.cause_id == "on-target-only+target-has-other-runtime+operator-differs-on-target+too-coarse"
     assert lost.fix == (
         "ship MNN 3.6.1 with the app; or, for apps that have MNN 3.0.0, take symmetric weights (--mnn-recipe=w8-sym), "
         "or another recipe: one that passes on this target is right for them"
@@ -43,19 +43,13 @@ def test_what_is_lost_there_alone_names_the_operator_the_runtime_and_what_to_do(
 
 def test_the_same_mnn_has_no_part_in_it() -> None:
     (lost,) = explained([LOST], [], SAME)
-    assert (lost.layer, lost.cause, lost.fix) == (
-        "",
-        "here the check finds no such fault; too coarse",
-        "--mnn-suggest",
-    )
+    assert (lost.layer, lost.cause_id, lost.fix) == ("", "on-target-only+too-coarse", "--mnn-suggest")
 
 
 def test_a_crash_of_what_is_stored_otherwise() -> None:
     assert crashed(CRASH, OLD, False, "w8") == CRASH
     found = crashed(CRASH, OLD, True, "w8 with 16-bit scales")
-    assert found.cause == (
-        f"the float model runs there: what crashes is how this one is stored (w8 with 16-bit scales); {OLD.told}; "
-        f"{CRASH.cause}"
-    )
+    assert found.cause_id == "storage-crashes-runtime+target-has-other-runtime+target-log"
+    assert "w8 with 16-bit scales" in found.cause_text
     assert "MNN 3.0.0, take another recipe" in found.fix
     assert crashed(CRASH, SAME, True, "w8").fix == CRASH.fix

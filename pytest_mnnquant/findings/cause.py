@@ -1,0 +1,44 @@
+"""Why something is wrong: the mechanism, by an id for the code and a sentence for people."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_ID: Final = re.compile(r"[a-z]+(-[a-z]+)*")
+#: What joins the ids of several mechanisms.
+AND: Final = "+"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A mechanism that makes a finding.
+
+    Findings of one rule with the same `id` have one cause, whatever `text` says of each: the id never holds a number or
+    the name of a layer. `text` is what people read. Raises `ValueError` for an id that is not kebab-case.
+    """
+
+    id: str
+    text: str
+
+    def __post_init__(self) -> None:
+        """Keep numbers and names out of the id."""
+        if not all(_ID.fullmatch(part) for part in self.id.split(AND)):
+            raise ValueError(f"{self.id!r} is not the id of a cause: lower-case words with hyphens between them")
+
+
+def joined(*causes: Cause | None) -> Cause | None:
+    """Several mechanisms that work together as one cause, in this order; None if there is none."""
+    known = [cause for cause in causes if cause is not None]
+    if len(known) < 2:
+        return known[0] if known else None
+    return Cause(AND.join(cause.id for cause in known), "; ".join(cause.text for cause in known))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the evidence says about a finding: the cause, None if it shows none, and how to fix it."""
+
+    cause: Cause | None = None
+    fix: str = ""
