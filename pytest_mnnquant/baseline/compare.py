@@ -10,8 +10,9 @@ from pytest_mnnquant.baseline.entry import Entry
 from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Compared
 from pytest_mnnquant.findings.check_names import BASELINE
-from pytest_mnnquant.findings.figures import NUMBERS, Figures
+from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import Finding, Result
+from pytest_mnnquant.findings.metric import KEYS, METRICS
 from pytest_mnnquant.statistics.paired_ratio import FEWEST_TO_JUDGE, PairedRatio
 
 # What rounding to six digits and the subtraction of such figures may add.
@@ -49,7 +50,7 @@ def check_baseline(evidence: Evidence, entry: Entry, fix_for: str) -> Result:
     fix = f"if this is meant to be, accept it:\n{fix_for}"
     cause = _changed_since(evidence, entry)
     findings = [*_storage(evidence.figures, entry.figures, cause, fix)]
-    for name in NUMBERS:
+    for name in KEYS:
         findings += _JUDGES[name](evidence, entry, cause, fix)
     findings += _unaccepted(evidence, entry, fix_for)
     return Result.from_findings(BASELINE, findings, comparison(evidence.figures, entry.figures, evidence.paired))
@@ -57,7 +58,7 @@ def check_baseline(evidence: Evidence, entry: Entry, fix_for: str) -> Result:
 
 def comparison(figures: Figures, accepted: Figures, paired: PairedRatio | None = None) -> BaselineMetrics:
     """The metrics side by side, for the report."""
-    pairs = {name: Compared(getattr(accepted, name), getattr(figures, name)) for name in NUMBERS}
+    pairs = {metric.key: Compared(metric.value(accepted), metric.value(figures)) for metric in METRICS}
     changed = tuple(layer for layer, _, _ in stored_otherwise(figures, accepted))
     metrics = BaselineMetrics(compared=pairs, stored_otherwise=changed)
     if paired is None:
@@ -67,7 +68,7 @@ def comparison(figures: Figures, accepted: Figures, paired: PairedRatio | None =
     )
 
 
-def shown(name: str, value: Any) -> str:
+def shown(value: float | None) -> str:
     """A figure as it is told."""
     if value is None:
         return "none"
@@ -216,7 +217,7 @@ def _elsewhere(evidence: Evidence, entry: Entry, facts: tuple[str, ...]) -> str:
 
 def _gap(evidence: Evidence, name: str, accepted: Any, why: str = "") -> Finding:
     why = why or evidence.unmeasured.get(name.partition(" ")[0]) or "its check gave no figure"
-    told = f"{name}: accepted {shown(name, accepted)} can't be compared: {why}"
+    told = f"{name}: accepted {shown(accepted)} can't be compared: {why}"
     return Finding("MNQ003", told, fix="run this variant alone, with all its checks: -k baseline -p no:xdist")
 
 
@@ -226,11 +227,11 @@ def _better(told: str, fix: str) -> Finding:
 
 def _unaccepted(evidence: Evidence, entry: Entry, fix_for: str) -> Iterator[Finding]:
     figures, allowed = evidence.figures, entry.tolerances
-    is_judged = {name: getattr(allowed, name) is not None for name in NUMBERS}
+    is_judged = {name: getattr(allowed, name) is not None for name in KEYS}
     is_judged["accuracy"] = allowed.judges_accuracy
     is_judged["ratio"] &= evidence.paired is None and evidence.unpaired is None and not evidence.is_kept
-    new = [name for name in NUMBERS if is_judged[name] and getattr(entry.figures, name) is None]
-    values = [f"{name} {shown(name, now)}" for name in new if (now := getattr(figures, name)) is not None]
+    new = [name for name in KEYS if is_judged[name] and getattr(entry.figures, name) is None]
+    values = [f"{name} {shown(now)}" for name in new if (now := getattr(figures, name)) is not None]
     if values:
         told = f"not in the baseline yet, and so compared with nothing: {', '.join(values)}"
         yield Finding("MNQ917", told, fix=f"have its tolerance be null in the file, or accept it:\n{fix_for}")

@@ -10,17 +10,11 @@ from typing import Final
 from pytest_mnnquant.baseline.compare import shown, stored_otherwise
 from pytest_mnnquant.baseline.entry import Entry, usual_tolerances
 from pytest_mnnquant.baseline.file import Accepted, Baseline
-from pytest_mnnquant.findings.figures import NUMBERS, Figures
+from pytest_mnnquant.findings.figures import Figures
+from pytest_mnnquant.findings.metric import LATENCY, MEMORY, METRICS, Varies
 
 Place = tuple[str, str]
 _NAMED: Final = 2
-_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "size": ("size", "float_size"),
-    "coverage": ("coverage",),
-    "accuracy": ("accuracy", "metric", "lower_is_better"),
-    "ratio": ("ratio", "ratio_low", "ratio_high"),
-    "memory": ("memory", "float_memory"),
-}
 
 
 @dataclass(frozen=True)
@@ -84,10 +78,10 @@ def updated(
 
 def differences(before: Figures, now: Figures) -> Iterator[str]:
     """What changed between two runs of a variant, each in a few words."""
-    for name in NUMBERS:
-        was, is_ = getattr(before, name), getattr(now, name)
+    for metric in METRICS:
+        was, is_ = metric.value(before), metric.value(now)
         if was != is_:
-            yield f"{name} {shown(name, was)} -> {shown(name, is_)}"
+            yield f"{metric.key} {shown(was)} -> {shown(is_)}"
     if before.metric != now.metric:
         yield f"metric {before.metric or 'none'} -> {now.metric or 'none'}"
     layers = [f"{layer} {was} -> {is_}" for layer, was, is_ in stored_otherwise(now, before)]
@@ -97,32 +91,31 @@ def differences(before: Figures, now: Figures) -> Iterator[str]:
 
 
 def _told(figures: Figures) -> Iterator[str]:
-    for name in NUMBERS:
-        if (value := getattr(figures, name)) is not None:
-            yield f"{name} {shown(name, value)}"
+    for metric in METRICS:
+        if (value := metric.value(figures)) is not None:
+            yield f"{metric.key} {shown(value)}"
 
 
 def _merged(before: Entry, fresh: Entry) -> Entry:
     """The fresh entry, with the tolerances of the one before, and what could not be measured anew."""
     was, now = before.figures, fresh.figures
     is_here = all(fresh.host.get(fact, value) == value for fact, value in before.host.items())
-    for name in NUMBERS:
-        value, old = getattr(now, name), getattr(was, name)
-        if old is None:
+    for metric in METRICS:
+        if metric.value(was) is None:
             continue
-        is_noise = name == "ratio" and is_here and _is_noise(before, now)
-        is_kept = value is None and (is_here or name not in ("ratio", "memory"))
+        is_noise = metric is LATENCY and is_here and _is_noise(before, now)
+        is_kept = metric.value(now) is None and (is_here or metric.varies is not Varies.MACHINE)
         if is_kept or is_noise:
-            now = dataclasses.replace(now, **{part: getattr(was, part) for part in _PARTS[name]})
+            now = metric.copied(was, now)
     host = fresh.host
     if not is_here and now.ratio is None and was.ratio is not None:
         # Latency was not timed on this machine: what is known of the other one stays, and says so. Memory does not
         # depend on the processor, but on these facts.
         facts = ("machine", "threads", "memory_mode")
         is_alike = now.memory is not None and all(fresh.host.get(key) == before.host.get(key) for key in facts)
-        names = ("ratio",) if is_alike else ("ratio", "memory")
-        kept = {part: getattr(was, part) for name in names for part in _PARTS[name]}
-        now, host = dataclasses.replace(now, **kept), before.host
+        for metric in (LATENCY,) if is_alike else (LATENCY, MEMORY):
+            now = metric.copied(was, now)
+        host = before.host
     tolerances = before.tolerances
     if was.metric != now.metric:
         usual = usual_tolerances(now)

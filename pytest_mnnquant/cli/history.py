@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.cli.history_text import history_text, plot_text
-from pytest_mnnquant.findings.figures import NUMBERS
-from pytest_mnnquant.history.as_json import OF_FIGURES, history_json
-from pytest_mnnquant.history.series import VariantHistory, histories
+from pytest_mnnquant.findings.metric import BY_KEY, KEYS, METRICS
+from pytest_mnnquant.history.as_json import OF_RUN, history_json
+from pytest_mnnquant.history.series import AnyMetric, VariantHistory, histories
 from pytest_mnnquant.history.storage import read_runs, storage_folder
 from pytest_mnnquant.report.json_report import json_value
 
 Tell = Callable[[str], None]
 _COLUMNS: Final = (
     *("model", "variant", "time", "commit", "branch", "dirty", "complete", "machine", "cpu", "flags", "mnn"),
-    *OF_FIGURES,
+    *OF_RUN,
 )
 
 
@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="*", metavar="GLOB", help="models, by name (default: all)")
     parser.add_argument("--variant", default="*", metavar="GLOB", help="variants, such as 'int8*' (default: all)")
     parser.add_argument("--branch", default="*", metavar="GLOB", help="runs of these branches (default: all)")
-    parser.add_argument("--figure", choices=NUMBERS, help="this figure alone (default: all)")
+    parser.add_argument("--figure", choices=KEYS, help="this figure alone (default: all)")
     parser.add_argument(
         "--last", type=_count, metavar="N", help="list the last N runs of each variant; steps are sought in all runs"
     )
@@ -52,8 +52,8 @@ def show(given: argparse.Namespace, say: Tell, tell: Tell) -> int:
     if not runs:
         tell(f"pytest-mnnquant: no runs of the suite in {folder.resolve()}; --storage DIR names another folder")
         return 1
-    figures = (given.figure,) if given.figure else NUMBERS
-    found = histories(runs, given.model, given.variant, figures, given.branch)
+    metrics = (BY_KEY[given.figure],) if given.figure else METRICS
+    found = histories(runs, given.model, given.variant, metrics, given.branch)
     if not found:
         names = sorted({f"{one.model} {one.variant}" for run in runs for one in run.figures})
         branches = sorted({run.branch or "''" for run in runs})
@@ -63,27 +63,27 @@ def show(given: argparse.Namespace, say: Tell, tell: Tell) -> int:
             f"there are: {', '.join(names)}; branches: {', '.join(branches)}"
         )
         return 1
-    there = [name for name in NUMBERS if any(_has(one, name) for one in found)]
-    found = tuple(one for one in found if any(_has(one, name) for name in figures))
+    there = [metric.key for metric in METRICS if any(_has(one, metric) for one in found)]
+    found = tuple(one for one in found if any(_has(one, metric) for metric in metrics))
     if not found:
         tell(
             f"pytest-mnnquant: none of the {len(runs)} runs in {folder.resolve()} has {given.figure or 'a figure'}; "
             f"there are: {', '.join(there) or 'none'}"
         )
         return 1
-    values = [history_json(one, figures, given.last) for one in found]
+    values = [history_json(one, metrics, given.last) for one in found]
     if given.export:
         _export(values, given.export)
     if given.json:
         say(json.dumps(json_value(values), indent=1))
     else:
         draw = plot_text if given.plot else history_text
-        say("\n\n".join(draw(value, figures) for value in values))
+        say("\n\n".join(draw(value, metrics) for value in values))
     return 0
 
 
-def _has(history: VariantHistory, figure: str) -> bool:
-    return any(row.value(figure) is not None for row in history.rows)
+def _has(history: VariantHistory, metric: AnyMetric) -> bool:
+    return any(row.value(metric) is not None for row in history.rows)
 
 
 def _export(values: Sequence[Mapping[str, Any]], path: Path) -> None:

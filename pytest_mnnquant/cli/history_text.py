@@ -9,15 +9,17 @@ from datetime import datetime
 from statistics import median
 from typing import Any, Final
 
+from pytest_mnnquant.findings.metric import BY_KEY
+from pytest_mnnquant.history.series import AnyMetric
+
 _WIDTH: Final = 80
 _HEIGHT: Final = 9
 _LABEL: Final = 11
 _SHORT: Final = 8
 _MARKS: Final = "o+x*#"
-_HEADS: Final = {"size": 12, "coverage": 10, "accuracy": 10, "ratio": 8, "memory": 11}
 
 
-def history_text(found: Mapping[str, Any], figures: Sequence[str]) -> str:
+def history_text(found: Mapping[str, Any], metrics: Sequence[AnyMetric]) -> str:
     """A variant's runs, one a line, and its steps beneath."""
     runs = found["runs"]
     hosts = list(dict.fromkeys(run["host"] for run in runs))
@@ -25,10 +27,10 @@ def history_text(found: Mapping[str, Any], figures: Sequence[str]) -> str:
     lines += [f"  {_letter(hosts, host)}: {host}" for host in hosts]
     if found["left_out"]:
         lines.append(f"  ({found['left_out']:,} earlier runs are not listed)")
-    head = f"  {'time (UTC)':<16}  {'commit':<9}" + "".join(f"{name:>{_HEADS[name]}}" for name in figures)
+    head = f"  {'time (UTC)':<16}  {'commit':<9}" + "".join(f"{metric.key:>{metric.width}}" for metric in metrics)
     lines.append(head)
     for run in runs:
-        cells = "".join(f"{value_text(name, run[name]):>{_HEADS[name]}}" for name in figures)
+        cells = "".join(f"{metric.written(run[metric.key]):>{metric.width}}" for metric in metrics)
         notes = [f"on {_letter(hosts, run['host'])}"] if len(hosts) > 1 else []
         notes += [_branch(run["branch"])] if len(found["branches"]) > 1 else []
         notes += [] if run["complete"] else ["unfinished"]
@@ -59,7 +61,7 @@ def event_lines(found: Mapping[str, Any]) -> list[str]:
     ]
     for change in found["machine_changes"]:
         figure = change["figure"]
-        levels = " -> ".join(value_text(figure, change[side]) for side in ("before", "after"))
+        levels = " -> ".join(BY_KEY[figure].written(change[side]) for side in ("before", "after"))
         sentences.append(
             f"machine changed on {change['time'][:10]} ({change['from']} -> {change['to']}): {figure} {levels}; "
             f"no commit is blamed for that{where(change)}"
@@ -79,7 +81,8 @@ def event_lines(found: Mapping[str, Any]) -> list[str]:
 def _step_text(step: Mapping[str, Any]) -> str:
     figure, change = step["figure"], step["change"]
     size = f"{change:+.1%}" if abs(change) < 100 else "from 0"
-    text = f"{figure} {value_text(figure, step['before'])} -> {value_text(figure, step['after'])} ({size}) since "
+    before, after = (BY_KEY[figure].written(step[side]) for side in ("before", "after"))
+    text = f"{figure} {before} -> {after} ({size}) since "
     text += f"{_told(step['commit'])}"
     if step["p"] is not None:
         text += f", p = {step['p']:.1g}" if step["p"] >= 1e-4 else ", p < 0.0001"
@@ -97,39 +100,29 @@ def _told(commit: Mapping[str, Any], dated: bool = True) -> str:
     return f"commit {_short(commit['name'].rstrip('+'), False)}{changes}{date}"
 
 
-def value_text(figure: str, value: float | None) -> str:
-    """A figure as people read it; - for what was not measured."""
-    if value is None:
-        return "-"
-    if figure == "size":
-        return f"{value:,.0f}"
-    if figure == "coverage":
-        return f"{value:.1%}"
-    if figure == "memory":
-        return f"{value / 1e6:.2f} MB"
-    return f"{value:.4f}" if figure == "accuracy" else f"{value:.3f}"
-
-
-def plot_text(found: Mapping[str, Any], figures: Sequence[str]) -> str:
+def plot_text(found: Mapping[str, Any], metrics: Sequence[AnyMetric]) -> str:
     """A plot for each figure that changed, a line for each that did not, and the steps beneath."""
     lines = [f"{found['model']} {found['variant']}"]
-    for figure in figures:
+    for metric in metrics:
+        figure = metric.key
         runs = [run for run in found["runs"] if run[figure] is not None]
         if not runs:
             continue
         values = [float(run[figure]) for run in runs]
         if min(values) == max(values):
-            lines.append(f"  {figure}: {value_text(figure, values[0])} in {len(values)} run{'s' * (len(values) > 1)}")
+            lines.append(f"  {figure}: {metric.written(values[0])} in {len(values)} run{'s' * (len(values) > 1)}")
             continue
         marked = {
             step["commit"]["name"] or step["commit"]["time"] for step in found["steps"] if step["figure"] == figure
         }
         lines += ["", f"  {figure}, {len(values)} runs from {runs[0]['time'][:10]} to {runs[-1]['time'][:10]}"]
-        lines += _plot(figure, runs, values, marked)
+        lines += _plot(metric, runs, values, marked)
     return "\n".join([*lines, "", *event_lines(found)])
 
 
-def _plot(figure: str, runs: Sequence[Mapping[str, Any]], values: Sequence[float], marked: set[str]) -> Iterator[str]:
+def _plot(
+    metric: AnyMetric, runs: Sequence[Mapping[str, Any]], values: Sequence[float], marked: set[str]
+) -> Iterator[str]:
     """Dots in columns of one run or, where there are more runs than columns, the median of several."""
     low, high = min(values), max(values)
     hosts = list(dict.fromkeys(run["host"] for run in runs))
@@ -146,7 +139,7 @@ def _plot(figure: str, runs: Sequence[Mapping[str, Any]], values: Sequence[float
         under[column] = "^" if new else " "
     for number, row in enumerate(rows):
         value = high - (high - low) * number / (_HEIGHT - 1)
-        label = value_text(figure, value) if number % 4 == 0 else ""
+        label = metric.written(value) if number % 4 == 0 else ""
         yield f"{label:>{_LABEL}} |{''.join(row)}".rstrip()
     yield " " * _LABEL + " +" + "-" * columns
     if told:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Protocol, TypeVar
 
 from pytest_mnnquant.findings import dataclass_json
 from pytest_mnnquant.findings.dataclass_json import OPTIONAL, key
+
+#: Metadata of fields that the properties of JUnit files, and pytest-benchmark's results, show beside the report.
+IN_JUNIT: Final = {"junit": True}
+IN_BENCHMARK: Final = {"benchmark": True}
+
+# MNN's number for the memory mode that keeps weights of 8 bits and fewer as they are stored.
+_LOW: Final = 2
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,12 @@ class Metrics:
         """The metrics whose JSON form this is. Raises `TypeError` when a key is missing."""
         found: M = dataclass_json.from_json(cls, value)
         return found
+
+    def marked(self, mark: Mapping[str, bool]) -> dict[str, Any]:
+        """The fields marked as `IN_JUNIT` or `IN_BENCHMARK` that were measured, in the form of the report."""
+        (flag,) = mark
+        names = [field.name for field in fields(self) if field.metadata.get(flag)]
+        return {name: value for name, value in self.as_json().items() if name in names}
 
 
 M = TypeVar("M", bound=Metrics)
@@ -91,7 +104,7 @@ class ParamsMetrics(Metrics):
 class CoverageMetrics(Metrics):
     """`coverage` is the share of weight bytes stored as requested, in [0, 1]; the others count layers."""
 
-    coverage: float
+    coverage: float = field(metadata=IN_JUNIT | IN_BENCHMARK)
     layers: int
     quantized_layers: int
     skipped_layers: int
@@ -113,7 +126,7 @@ class SizeMetrics(Metrics):
 
     float_bytes: int
     quantized_bytes: int
-    size_ratio: float
+    size_ratio: float = field(metadata=IN_JUNIT | IN_BENCHMARK)
     expected_bytes: int
 
 
@@ -301,7 +314,7 @@ class TriedMetrics:
     passes: bool
     figure: str
     quality: float
-    size_ratio: float
+    size_ratio: float = field(metadata=IN_JUNIT | IN_BENCHMARK)
     float_share: float
     trade_off: str = ""
 
@@ -311,8 +324,8 @@ class AccuracyMetrics(Metrics):
     """Outputs against the float model's. Absent: not measured, because an output is broken or there is no task."""
 
     samples: int | None = field(default=None, metadata=OPTIONAL)
-    outputs: Mapping[str, OutputMetrics] = field(default_factory=dict, metadata=OPTIONAL)
-    task: TaskMetrics | None = field(default=None, metadata=OPTIONAL)
+    outputs: Mapping[str, OutputMetrics] = field(default_factory=dict, metadata=OPTIONAL | IN_BENCHMARK)
+    task: TaskMetrics | None = field(default=None, metadata=OPTIONAL | IN_BENCHMARK)
     float_top1: float | None = field(default=None, metadata=OPTIONAL)
     top1: float | None = field(default=None, metadata=OPTIONAL)
     top1_drop: float | None = field(default=None, metadata=OPTIONAL)
@@ -363,15 +376,15 @@ class LatencyMetrics(Metrics):
     change from the first to the second half of the pairs; `slowest_over_median` says how noisy the host was.
     """
 
-    latency_ratio: float | None = field(default=None, metadata=OPTIONAL)
-    latency_ratio_low: float | None = field(default=None, metadata=OPTIONAL)
-    latency_ratio_high: float | None = field(default=None, metadata=OPTIONAL)
-    pairs: int = 0
+    latency_ratio: float | None = field(default=None, metadata=OPTIONAL | IN_JUNIT | IN_BENCHMARK)
+    latency_ratio_low: float | None = field(default=None, metadata=OPTIONAL | IN_JUNIT | IN_BENCHMARK)
+    latency_ratio_high: float | None = field(default=None, metadata=OPTIONAL | IN_JUNIT | IN_BENCHMARK)
+    pairs: int = field(default=0, metadata=IN_BENCHMARK)
     float_seconds: float | None = field(default=None, metadata=OPTIONAL)
     quantized_seconds: float | None = field(default=None, metadata=OPTIONAL)
     ratio_quantiles: Mapping[str, float] | None = field(default=None, metadata=OPTIONAL)
-    outliers: int | None = field(default=None, metadata=OPTIONAL)
-    drift: float | None = field(default=None, metadata=OPTIONAL)
+    outliers: int | None = field(default=None, metadata=OPTIONAL | IN_BENCHMARK)
+    drift: float | None = field(default=None, metadata=OPTIONAL | IN_BENCHMARK)
     slowest_over_median: float | None = field(default=None, metadata=OPTIONAL)
     settings: TimingConditions | None = field(default=None, metadata=OPTIONAL)
     host: HostFacts | None = field(default=None, metadata=OPTIONAL)
@@ -387,16 +400,26 @@ class MemoryMetrics(Metrics):
     """
 
     memory_mode: int
-    session_bytes: int | None
-    peak_bytes: int | None
+    session_bytes: int | None = field(metadata=IN_BENCHMARK)
+    peak_bytes: int | None = field(metadata=IN_BENCHMARK)
     session_bytes_low: int | None
     peak_bytes_low: int | None
-    float_session_bytes: int | None
-    float_peak_bytes: int | None
+    float_session_bytes: int | None = field(metadata=IN_BENCHMARK)
+    float_peak_bytes: int | None = field(metadata=IN_BENCHMARK)
     float_session_bytes_low: int | None
     float_peak_bytes_low: int | None
-    memory_ratio: float | None = field(default=None, metadata=OPTIONAL)
+    memory_ratio: float | None = field(default=None, metadata=OPTIONAL | IN_JUNIT)
     note: str | None = field(default=None, metadata=OPTIONAL)
+
+    @property
+    def session(self) -> int | None:
+        """Bytes of the variant's session in `memory_mode`."""
+        return self.session_bytes_low if self.memory_mode == _LOW else self.session_bytes
+
+    @property
+    def float_session(self) -> int | None:
+        """Bytes of the float model's session in `memory_mode`."""
+        return self.float_session_bytes_low if self.memory_mode == _LOW else self.float_session_bytes
 
 
 # Baseline ------------------------------------------------------------------------------------------------------------

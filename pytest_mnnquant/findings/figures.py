@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 
@@ -40,10 +40,8 @@ class Figures:
 
 
 #: The fields that are whole numbers, and those that are any.
-WHOLE: Final = ("size", "float_size", "memory", "float_memory")
-REAL: Final = ("coverage", "accuracy", "ratio", "ratio_low", "ratio_high")
-#: The figures that are numbers, in the order in which they are shown.
-NUMBERS: Final = ("size", "coverage", "accuracy", "ratio", "memory")
+WHOLE: Final = tuple(field.name for field in fields(Figures) if field.type == "int | None")
+REAL: Final = tuple(field.name for field in fields(Figures) if field.type == "float | None")
 
 
 def variant_label(recipe: str, mode: str | None, target: str = "") -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pytest_mnnquant.findings.figures import NUMBERS
+from pytest_mnnquant.findings.metric import LATENCY, METRICS
 from pytest_mnnquant.history.change_points import FEWEST
 from pytest_mnnquant.history.series import (
-    NOISY,
+    AnyMetric,
     Commit,
     MachineChange,
     NamedStep,
@@ -20,15 +20,17 @@ from pytest_mnnquant.history.series import (
 )
 
 #: What is told of each run.
-OF_FIGURES: Final = (
-    *("size", "float_size", "coverage", "accuracy", "metric", "ratio", "ratio_low", "ratio_high", "memory"),
-    *("float_memory", "failed"),
+OF_RUN: Final = (
+    *(field for metric in METRICS for field in metric.fields if field != "lower_is_better"),
+    "failed",
 )
 
 
-def history_json(history: VariantHistory, figures: Sequence[str] = NUMBERS, last: int | None = None) -> dict[str, Any]:
+def history_json(
+    history: VariantHistory, metrics: Sequence[AnyMetric] = METRICS, last: int | None = None
+) -> dict[str, Any]:
     """A variant's history as plain values; of its runs the last ones."""
-    chosen = [row for row in history.rows if any(row.value(figure) is not None for figure in figures)]
+    chosen = [row for row in history.rows if any(row.value(metric) is not None for metric in metrics)]
     return {
         "model": history.model,
         "variant": history.variant,
@@ -44,14 +46,14 @@ def history_json(history: VariantHistory, figures: Sequence[str] = NUMBERS, last
                 "flags": row.run.machine.flags,
                 "mnn": row.run.machine.mnn,
                 "host": str(row.run.machine),
-                **{name: getattr(row.figures, name) for name in OF_FIGURES},
+                **{name: getattr(row.figures, name) for name in OF_RUN},
                 "file": str(row.run.path),
             }
             for row in (chosen[-last:] if last else chosen)
         ],
         "branches": sorted(by_branch(history.rows)),
-        "uncommitted": [figure for figure in figures if _is_uncommitted(history.rows, figure)],
-        "too_few": [figure for figure in figures if figure in NOISY and _is_too_short(history, figure)],
+        "uncommitted": [metric.key for metric in metrics if _is_uncommitted(history.rows, metric)],
+        "too_few": [metric.key for metric in metrics if metric.is_noisy and _is_too_short(history, metric)],
         "left_out": max(0, len(chosen) - last) if last else 0,
         "steps": [_step(one, history) for one in history.steps],
         "possible": [_step(one, history) for one in history.possible],
@@ -59,20 +61,20 @@ def history_json(history: VariantHistory, figures: Sequence[str] = NUMBERS, last
     }
 
 
-def _is_too_short(history: VariantHistory, figure: str) -> bool:
-    groups = [rows for ones in by_branch(history.rows).values() for rows in by_machine(ones, figure).values()]
+def _is_too_short(history: VariantHistory, metric: AnyMetric) -> bool:
+    groups = [rows for ones in by_branch(history.rows).values() for rows in by_machine(ones, metric).values()]
     return bool(groups) and max(map(len, groups)) < FEWEST
 
 
-def _is_uncommitted(rows: Sequence[Row], figure: str) -> bool:
+def _is_uncommitted(rows: Sequence[Row], metric: AnyMetric) -> bool:
     """Whether the figure was measured, and no run of it is evidence for a step."""
-    return any(row.value(figure) is not None for row in rows) and not by_machine(rows, figure)
+    return any(row.value(metric) is not None for row in rows) and not by_machine(rows, metric)
 
 
 def _step(named: NamedStep, history: VariantHistory) -> dict[str, Any]:
-    several = len(by_machine(by_branch(history.rows)[named.branch], named.figure)) > 1
+    several = len(by_machine(by_branch(history.rows)[named.branch], named.metric)) > 1
     return {
-        "figure": named.figure,
+        "figure": named.metric.key,
         "branch": named.branch,
         "before": named.step.before,
         "after": named.step.after,
@@ -82,7 +84,7 @@ def _step(named: NamedStep, history: VariantHistory) -> dict[str, Any]:
         "previous": _commit(named.previous),
         "earliest": _commit(named.earliest),
         "latest": _commit(named.latest),
-        "host": str(named.machine) if several and machine_for(named.machine, "ratio") == named.machine else "",
+        "host": str(named.machine) if several and machine_for(named.machine, LATENCY) == named.machine else "",
     }
 
 
@@ -92,7 +94,7 @@ def _commit(commit: Commit) -> dict[str, Any]:
 
 def _machine_change(change: MachineChange) -> dict[str, Any]:
     return {
-        "figure": change.figure,
+        "figure": change.metric.key,
         "branch": change.branch,
         "before": change.level_before,
         "after": change.level_after,

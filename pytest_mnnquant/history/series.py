@@ -9,18 +9,16 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
-from pytest_mnnquant.findings.figures import NUMBERS, Figures
+from pytest_mnnquant.findings.figures import Figures
+from pytest_mnnquant.findings.metric import ACCURACY, METRICS, Metric, Varies
 from pytest_mnnquant.history.change_points import EFFECT, EXACT_EFFECT, Found, Step, exact_steps, noisy_steps
 from pytest_mnnquant.history.storage import Machine, Run, read_runs
 
-#: Figures that differ from run to run of the same files. The others are the same in every run on one machine.
-NOISY: Final = ("ratio",)
+AnyMetric = Metric[Any]
 #: Runs on either side of a change of machine that tell the levels.
 _NEAR: Final = 10
-#: Figures that no processor changes: they are read from files.
-_OF_FILES: Final = ("size", "coverage")
 
 
 @dataclass(frozen=True)
@@ -30,10 +28,9 @@ class Row:
     run: Run
     figures: Figures
 
-    def value(self, figure: str) -> float | None:
-        """The figure, in the unit of `Figures`; None where it was not measured."""
-        value: float | None = getattr(self.figures, figure)
-        return value
+    def value(self, metric: AnyMetric) -> float | None:
+        """The value, in the metric's unit; None where it was not measured."""
+        return metric.value(self.figures)
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Commit:
 class NamedStep:
     """A step, with the commit at which the new level begins, and the one that was measured before it."""
 
-    figure: str
+    metric: AnyMetric
     branch: str
     machine: Machine
     step: Step
@@ -67,7 +64,7 @@ class NamedStep:
 class MachineChange:
     """Runs that came from another machine for the first time, and gave another level: no commit is blamed."""
 
-    figure: str
+    metric: AnyMetric
     branch: str
     before: Machine
     after: Machine
@@ -89,7 +86,7 @@ class VariantHistory:
 
 
 def histories(
-    runs: Sequence[Run], model: str = "*", variant: str = "*", figures: Sequence[str] = NUMBERS, branch: str = "*"
+    runs: Sequence[Run], model: str = "*", variant: str = "*", metrics: Sequence[AnyMetric] = METRICS, branch: str = "*"
 ) -> tuple[VariantHistory, ...]:
     """The history of each variant, of the runs whose names fit these globs; names themselves fit too (`int8[eval]`)."""
     rows: dict[tuple[str, str], list[Row]] = {}
@@ -97,7 +94,7 @@ def histories(
         for one in run.figures:
             if _fits(one.model, model) and _fits(one.variant, variant):
                 rows.setdefault((one.model, one.variant), []).append(Row(run, one))
-    return tuple(_history(*names, tuple(found), figures) for names, found in sorted(rows.items()))
+    return tuple(_history(*names, tuple(found), metrics) for names, found in sorted(rows.items()))
 
 
 def past_runs(folder: Path | None, variants: Container[tuple[str, str]]) -> tuple[VariantHistory, ...]:
@@ -111,18 +108,18 @@ def _fits(name: str, glob: str) -> bool:
     return name == glob or fnmatchcase(name, glob)
 
 
-def _history(model: str, variant: str, rows: tuple[Row, ...], figures: Sequence[str]) -> VariantHistory:
+def _history(model: str, variant: str, rows: tuple[Row, ...], metrics: Sequence[AnyMetric]) -> VariantHistory:
     steps, possible, changes = [], [], []
-    for figure, (branch, ones) in itertools.product(figures, by_branch(rows).items()):
-        groups = by_machine(ones, figure)
-        series = {machine: commits_of(group, figure) for machine, group in groups.items()}
+    for metric, (branch, ones) in itertools.product(metrics, by_branch(rows).items()):
+        groups = by_machine(ones, metric)
+        series = {machine: commits_of(group, metric) for machine, group in groups.items()}
         newest = max((commits[-1].time for commits in series.values()), default=None)
         for machine, commits in series.items():
-            found = _found(commits, figure)
-            steps += [_named(figure, branch, machine, step, commits) for step in found.steps]
+            found = _found(commits, metric)
+            steps += [_named(metric, branch, machine, step, commits) for step in found.steps]
             if found.possible and commits[-1].time == newest:  # Else it is an old machine's last word.
-                possible.append(_named(figure, branch, machine, found.possible, commits))
-        changes += list(_machine_changes(groups, figure, branch))
+                possible.append(_named(metric, branch, machine, found.possible, commits))
+        changes += list(_machine_changes(groups, metric, branch))
     return VariantHistory(model, variant, rows, tuple(steps), tuple(possible), tuple(changes))
 
 
@@ -134,26 +131,26 @@ def by_branch(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return groups
 
 
-def machine_for(machine: Machine, figure: str) -> Machine:
+def machine_for(machine: Machine, metric: AnyMetric) -> Machine:
     """What of the machine a figure depends on."""
-    return Machine(mnn=machine.mnn) if figure in _OF_FILES else machine
+    return Machine(mnn=machine.mnn) if metric.varies is Varies.FILES else machine
 
 
-def by_machine(rows: Sequence[Row], figure: str) -> dict[Machine, list[Row]]:
+def by_machine(rows: Sequence[Row], metric: AnyMetric) -> dict[Machine, list[Row]]:
     """The rows that have the figure, by the machine that they come from, in the order of its first row.
 
     Of accuracies, those in the metric of the last row: top-1 and a cosine are no series. Runs with uncommitted changes
     are none of a figure that needs no second commit to confirm its steps: they would blame the commits beside them.
     """
     groups: dict[Machine, list[Row]] = {}
-    measured = [row for row in rows if row.value(figure) is not None and (figure in NOISY or not row.run.dirty)]
+    measured = [row for row in rows if row.value(metric) is not None and (metric.is_noisy or not row.run.dirty)]
     for row in measured:
-        if figure != "accuracy" or row.figures.metric == measured[-1].figures.metric:
-            groups.setdefault(machine_for(row.run.machine, figure), []).append(row)
+        if metric is not ACCURACY or row.figures.metric == measured[-1].figures.metric:
+            groups.setdefault(machine_for(row.run.machine, metric), []).append(row)
     return groups
 
 
-def commits_of(rows: Sequence[Row], figure: str) -> list[Commit]:
+def commits_of(rows: Sequence[Row], metric: AnyMetric) -> list[Commit]:
     """The rows by commit, in the order of the commits' own times: an old commit measured again goes to its place.
 
     Where a commit's time is not known, its first run's stands for it, as it does for uncommitted changes. A run without
@@ -168,13 +165,13 @@ def commits_of(rows: Sequence[Row], figure: str) -> list[Commit]:
         run = ones[0].run
         name = run.commit + "+" * run.dirty if run.commit else ""
         time = run.time if run.dirty or run.commit_time is None else run.commit_time
-        values = tuple(value for row in ones if (value := row.value(figure)) is not None)
+        values = tuple(value for row in ones if (value := row.value(metric)) is not None)
         commits.append(Commit(name, time, run.dirty, values))
     return sorted(commits, key=lambda commit: commit.time)
 
 
-def _found(commits: Sequence[Commit], figure: str) -> Found:
-    if figure not in NOISY:
+def _found(commits: Sequence[Commit], metric: AnyMetric) -> Found:
+    if not metric.is_noisy:
         return exact_steps([commit.values for commit in commits])
     kept = [(place, [value for value in commit.values if value > 0]) for place, commit in enumerate(commits)]
     kept = [(place, values) for place, values in kept if values]
@@ -187,24 +184,24 @@ def _found(commits: Sequence[Commit], figure: str) -> Found:
     return Found(tuple(map(placed, found.steps)), None if found.possible is None else placed(found.possible))
 
 
-def _named(figure: str, branch: str, machine: Machine, step: Step, commits: Sequence[Commit]) -> NamedStep:
+def _named(metric: AnyMetric, branch: str, machine: Machine, step: Step, commits: Sequence[Commit]) -> NamedStep:
     places = (step.index, step.index - 1, step.earliest, step.latest)
-    return NamedStep(figure, branch, machine, step, *(commits[place] for place in places))
+    return NamedStep(metric, branch, machine, step, *(commits[place] for place in places))
 
 
-def _machine_changes(groups: dict[Machine, list[Row]], figure: str, branch: str) -> Iterator[MachineChange]:
+def _machine_changes(groups: dict[Machine, list[Row]], metric: AnyMetric, branch: str) -> Iterator[MachineChange]:
     """For each machine but the first: whether its level is another than that of the machine that ran before it."""
-    effect = EFFECT if figure in NOISY else EXACT_EFFECT
+    effect = EFFECT if metric.is_noisy else EXACT_EFFECT
     seen = list(groups.items())
     for place, (machine, rows) in enumerate(seen[1:], start=1):
         begins = rows[0].run.time
         earlier = [(row.run.time, other, row) for other, ones in seen[:place] for row in ones if row.run.time <= begins]
         before = max(earlier, key=lambda one: one[0])[1]
-        old = _level([row for _, other, row in earlier if other == before][-_NEAR:], figure)
-        new = _level(rows[:_NEAR], figure)
+        old = _level([row for _, other, row in earlier if other == before][-_NEAR:], metric)
+        new = _level(rows[:_NEAR], metric)
         if abs(new - old) > effect * max(abs(old), abs(new)):
-            yield MachineChange(figure, branch, before, machine, begins, old, new)
+            yield MachineChange(metric, branch, before, machine, begins, old, new)
 
 
-def _level(rows: Sequence[Row], figure: str) -> float:
-    return median(value for row in rows if (value := row.value(figure)) is not None)
+def _level(rows: Sequence[Row], metric: AnyMetric) -> float:
+    return median(value for row in rows if (value := row.value(metric)) is not None)

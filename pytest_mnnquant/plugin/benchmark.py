@@ -14,7 +14,8 @@ from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.check_runner import check, timing_of
 from pytest_mnnquant.evidence.variant import VariantUnderTest
-from pytest_mnnquant.findings.check_metrics import LatencyMetrics, metrics_of
+from pytest_mnnquant.findings.check_metrics import IN_BENCHMARK, LatencyMetrics, metrics_of
+from pytest_mnnquant.findings.dataclass_json import as_json
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.timing import PairedTimes
 
@@ -22,13 +23,6 @@ from pytest_mnnquant.measurements.timing import PairedTimes
 _TIMER: Final = "perf_counter in a child process"
 #: What pytest-benchmark keeps of each variant that was timed, by that: figures of later checks are added to it.
 _KEPT: Final = pytest.StashKey[dict[int, dict[str, Any]]]()
-# What other checks measured and pytest-benchmark's results show too.
-_FIGURES: Final[dict[str, tuple[str, ...]]] = {
-    "size": ("size_ratio",),
-    "coverage": ("coverage",),
-    "accuracy": ("task", "outputs"),
-    "memory": ("session_bytes", "float_session_bytes", "peak_bytes", "float_peak_bytes"),
-}
 
 
 def latency(
@@ -134,15 +128,14 @@ def add_figures(config: pytest.Config, case: VariantUnderTest, result: Result) -
 
 
 def _figures(result: Result) -> dict[str, Any]:
-    measured = result.metrics.as_json() if result.metrics else {}
-    return {key: measured[key] for key in _FIGURES.get(result.check, ()) if key in measured}
+    return result.metrics.marked(IN_BENCHMARK) if result.metrics else {}
 
 
 def _extra_info(case: VariantUnderTest, label: str, result: Result) -> dict[str, Any]:
     """Our figures in pytest-benchmark's results; those of other checks as far as they have run."""
     is_float = label == "float"
     model = case.variant.base if is_float else case.model
-    metrics = result.metrics.as_json() if result.metrics else {}
+    timed = metrics_of(LatencyMetrics, [result]) or LatencyMetrics()
     info: dict[str, Any] = {
         "model": case.gate.settings.name,
         "recipe": "float" if is_float else case.recipe.name,
@@ -150,13 +143,12 @@ def _extra_info(case: VariantUnderTest, label: str, result: Result) -> dict[str,
         "target": case.target,
         "bytes": model.size,
         "sha256": file_digest(model.path),
-        "settings": metrics["settings"],
-        "host": metrics["host"],
+        "settings": as_json(timed.settings),
+        "host": as_json(timed.host),
     }
     if is_float:
         return info
-    info |= {key: value for key, value in metrics.items() if key.startswith("latency_ratio")}
-    info |= {key: metrics[key] for key in ("pairs", "outliers", "drift")}
-    for result in case.results:
-        info |= _figures(result)
+    info |= timed.marked(IN_BENCHMARK)
+    for other in case.results:
+        info |= _figures(other) if other.check != result.check else {}
     return info

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_mnnquant.findings.figures import NUMBERS, Figures, variant_label
+from pytest_mnnquant.findings.figures import Figures, variant_label
+from pytest_mnnquant.findings.metric import METRICS
 from pytest_mnnquant.history.storage import (
     DETACHED,
     KEY,
@@ -65,7 +66,7 @@ class Recorder:
 
     def write(self, figures: Sequence[Figures], *, finished: bool = False, complete: bool = False) -> None:
         """Write what is known; sets `problem` to a line where that is impossible. `finished`: for the last time."""
-        measured = tuple(one for one in figures if any(getattr(one, name) is not None for name in NUMBERS))
+        measured = tuple(one for one in figures if any(metric.value(one) is not None for metric in METRICS))
         if not measured or self.problem:
             return
         try:

@@ -13,7 +13,8 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED
-from pytest_mnnquant.report.html_charts import HISTORY, chart_data, charted_runs
+from pytest_mnnquant.findings.metric import METRICS
+from pytest_mnnquant.report.html_charts import chart_data, charted_runs
 from pytest_mnnquant.report.html_figures import file_size
 from pytest_mnnquant.report.html_pages import rule_pages
 from pytest_mnnquant.report.html_view import SIGNS, ModelView, finding_views, model_views
@@ -29,7 +30,7 @@ def render(report: Report) -> str:
     models = model_views(report)
     findings = finding_views(report)
     environment = Environment(loader=PackageLoader("pytest_mnnquant.report"), autoescape=True, trim_blocks=True)
-    environment.globals |= {"file_size": file_size, "SIGNS": SIGNS, "COLUMNS": list(FIGURES), "HISTORY": HISTORY}
+    environment.globals |= {"file_size": file_size, "SIGNS": SIGNS, "COLUMNS": list(FIGURES), "METRICS": METRICS}
     return environment.get_template("report.html").render(
         report=report,
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -6,21 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pytest_mnnquant.findings.check_metrics import LatencyMetrics
-from pytest_mnnquant.findings.figures import NUMBERS
+from pytest_mnnquant.findings.metric import METRICS
 from pytest_mnnquant.history.series import NamedStep, Row, VariantHistory
 from pytest_mnnquant.measurements.chart_samples import TensorHistogram, WeightHistogram
 from pytest_mnnquant.report.html_view import ModelView, VariantView
 from pytest_mnnquant.report.model import Report
 
 Json = dict[str, Any]
-#: Figures of the history, and how their axes are called.
-HISTORY: Final = {
-    "size": "file size, bytes",
-    "coverage": "coverage",
-    "accuracy": "accuracy",
-    "ratio": "latency / float",
-    "memory": "memory, bytes",
-}
 # So many runs of each variant are plotted.
 _PLOTTED: Final = 200
 
@@ -73,12 +65,12 @@ def _tensor(histogram: TensorHistogram) -> Json:
 
 def charted_runs(history: VariantHistory) -> tuple[Row, ...]:
     """The last runs that measured anything."""
-    return tuple(row for row in history.rows if any(row.value(name) is not None for name in NUMBERS))[-_PLOTTED:]
+    return tuple(row for row in history.rows if any(row.value(metric) is not None for metric in METRICS))[-_PLOTTED:]
 
 
 def _history(history: VariantHistory) -> Json:
     rows = charted_runs(history)
-    values = {name: [row.value(name) for row in rows] for name in HISTORY}
+    values = {metric.key: [row.value(metric) for row in rows] for metric in METRICS}
     return {
         "variant": history.variant,
         "times": [row.run.time.isoformat() for row in rows],
@@ -89,4 +81,4 @@ def _history(history: VariantHistory) -> Json:
 
 
 def _step(step: NamedStep) -> list[str]:
-    return [step.figure, step.commit.time.isoformat(), step.commit.name[:8]]
+    return [step.metric.key, step.commit.time.isoformat(), step.commit.name[:8]]

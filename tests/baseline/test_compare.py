@@ -13,8 +13,8 @@ from pytest_mnnquant.baseline.compare import Evidence, check_baseline
 from pytest_mnnquant.baseline.entry import Entry, Tolerances
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Compared
-from pytest_mnnquant.findings.figures import NUMBERS
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
+from pytest_mnnquant.findings.metric import KEYS
 from pytest_mnnquant.statistics.paired_ratio import PairedRatio
 from tests.history.accepted import HOST, entry, figures
 from tests.results import known, measured
@@ -35,7 +35,7 @@ def test_the_same_passes_and_both_are_in_the_metrics() -> None:
     result = compared()
     assert (result.outcome, result.findings) == (PASSED, ())
     assert known(measured(BaselineMetrics, result).compared)["size"] == Compared(accepted=6000, now=6000)
-    assert set(known(measured(BaselineMetrics, result).compared)) == set(NUMBERS)
+    assert set(known(measured(BaselineMetrics, result).compared)) == set(KEYS)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_where_both_limits_of_accuracy_are_given_both_hold() -> None:
         assert compared(entry(tolerances=limits), accuracy=0.892).outcome == PASSED
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", KEYS)
 def test_a_figure_that_was_not_measured_is_a_gap(name: str) -> None:
     unknown: dict[str, Any] = {name: None}
     evidence = Evidence(figures(**unknown), host=HOST, unmeasured={name: "there was no data"})
@@ -97,14 +97,14 @@ def test_a_figure_that_was_not_measured_is_a_gap(name: str) -> None:
     assert "there was no data" in result.reason
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", KEYS)
 def test_a_figure_without_tolerance_is_not_compared(name: str) -> None:
     unknown: dict[str, Any] = {name: None}
     limits = dataclasses.replace(Tolerances(accuracy=0.005), **unknown)
     assert compared(entry(tolerances=limits), **unknown).outcome == PASSED
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", KEYS)
 def test_a_figure_that_is_not_accepted_yet_is_told(name: str) -> None:
     unknown: dict[str, Any] = {name: None}
     result = compared(entry(**unknown))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pytest_mnnquant.findings.metric import SIZE
 from pytest_mnnquant.history.series import VariantHistory, histories
 from pytest_mnnquant.history.storage import Machine, read_runs
 from tests.history.past import HOST, OTHER, sha, store
@@ -29,9 +30,9 @@ def ratios(folder: Path, levels: dict[int, float], random: np.random.Generator, 
 def test_the_commit_that_moved_a_figure_is_named(tmp_path: Path, random: np.random.Generator) -> None:
     ratios(tmp_path, {number: 0.6 if number < 12 else 0.66 for number in range(20)}, random)
     (step,) = only(tmp_path).steps
-    assert (step.figure, step.commit.name, step.previous.name) == ("ratio", sha(12), sha(11))
+    assert (step.metric.key, step.commit.name, step.previous.name) == ("ratio", sha(12), sha(11))
     assert len(step.commit.values) == 3
-    assert only(tmp_path, figures=("size",)).steps == ()
+    assert only(tmp_path, metrics=(SIZE,)).steps == ()
 
 
 def test_an_old_commit_measured_late_goes_to_its_place(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_another_machine_is_no_step(tmp_path: Path, random: np.random.Generator)
     found = only(tmp_path)
     assert found.steps == ()
     (change,) = found.machines
-    assert (change.before, change.after, change.figure) == (HOST, OTHER, "ratio")
+    assert (change.before, change.after, change.metric.key) == (HOST, OTHER, "ratio")
     assert round(change.level_before, 1) == 0.6
     assert round(change.level_after, 1) == 0.8
 
@@ -145,8 +146,8 @@ def test_variants_are_chosen_by_name_and_glob(tmp_path: Path) -> None:
     for model, variant in (("net", "int8[eval]"), ("net", "w8"), ("other", "w8")):
         store(tmp_path, 1, model=model, variant=variant, size=1)
 
-    def names(**wanted: str) -> list[tuple[str, str]]:
-        return [(one.model, one.variant) for one in histories(read_runs(tmp_path), **wanted)]
+    def names(model: str = "*", variant: str = "*") -> list[tuple[str, str]]:
+        return [(one.model, one.variant) for one in histories(read_runs(tmp_path), model, variant)]
 
     assert names() == [("net", "int8[eval]"), ("net", "w8"), ("other", "w8")]
     assert names(variant="int8[eval]") == names(variant="int8*") == [("net", "int8[eval]")]
