@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.config.options import OPTIONS, Option
+from pytest_mnnquant.config.option import Option
+from pytest_mnnquant.config.options import OPTIONS
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "options.md"
 _INTRO: Final = """\

@@ -21,6 +21,7 @@ from pytest_mnnquant.cli.calibrate import calibrated
 from pytest_mnnquant.cli.convert import converted
 from pytest_mnnquant.cli.inspect import difference, difference_text, inspection, inspection_text
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
+from pytest_mnnquant.findings.defaults import COVERAGE, TIMEOUT
 from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
@@ -28,19 +29,17 @@ from pytest_mnnquant.report.json_report import json_value
 from pytest_mnnquant.report.pages import rule_page
 from pytest_mnnquant.runtime.jobs import NativeFailure
 
-_ENOUGH = 0.99
-_TIMEOUT = 300.0
-_CONVERT = """usage: pytest-mnnquant convert [options of ours] ARGUMENTS OF MNNCONVERT
+_CONVERT = f"""usage: pytest-mnnquant convert [options of ours] ARGUMENTS OF MNNCONVERT
 
 Run MNN's converter with its own arguments, and exit 0 only for a new model that is what they ask for.
   --mnn-skip-layer GLOB   repeatable: a layer meant to stay float
-  --mnn-timeout S         limit for one native step (300)
+  --mnn-timeout S         limit for one native step ({TIMEOUT:g})
 """
-_CALIBRATE = """usage: pytest-mnnquant calibrate [options of ours] SOURCE.mnn OUTPUT.mnn CONFIG.json
+_CALIBRATE = f"""usage: pytest-mnnquant calibrate [options of ours] SOURCE.mnn OUTPUT.mnn CONFIG.json
 
 Run MNN's offline quantization tool with its own configuration, and exit 0 only for a new int8 model.
   --mnn-skip-layer GLOB   repeatable: a layer meant to stay float, beside those of skip_quant_op_names
-  --mnn-timeout S         limit for one native step (300)
+  --mnn-timeout S         limit for one native step ({TIMEOUT:g})
 """
 
 
@@ -56,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     inspect = commands.add_parser("inspect", help="layers, storage, bits and bytes of a model")
     inspect.add_argument("model", type=Path)
     inspect.add_argument(
-        "--expect", type=recipe_named, metavar="RECIPE", help="exit 1 unless 99 %% of the weights are stored so"
+        "--expect",
+        type=recipe_named,
+        metavar="RECIPE",
+        help=f"exit 1 unless {100 * COVERAGE:g} %% of the weights are stored so",
     )
     diff = commands.add_parser("diff", help="what changed between two models")
     diff.add_argument("first", type=Path)
@@ -101,7 +103,7 @@ def _made(tool: Callable[..., int], arguments: list[str], usage: str) -> int:
 
 def _ours(arguments: list[str]) -> tuple[list[str], tuple[str, ...], float]:
     """The tool's own arguments, and the values of ours: layers to skip, and the time limit."""
-    rest, skip, timeout = [], [], _TIMEOUT
+    rest, skip, timeout = [], [], TIMEOUT
     words = iter(arguments)
     for word in words:
         name, equals, value = word.partition("=")
@@ -130,7 +132,7 @@ def _inspect(given: argparse.Namespace) -> int:
     found = inspection(model)
     _show(given, found, inspection_text(found))
     broken = bool(found["external_missing"]) or not all(layer["intact"] for layer in found["layers"])
-    return int(broken or (given.expect is not None and _share(model, given.expect) < _ENOUGH))
+    return int(broken or (given.expect is not None and _share(model, given.expect) < COVERAGE))
 
 
 def _share(model: Model, asked: Recipe) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.config.loader import configured_targets
+from pytest_mnnquant.config.toml_file import read_targets
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.targets.emulator import NAME, Emulator
 from pytest_mnnquant.targets.emulator_setup import files_of, set_up
@@ -57,7 +57,7 @@ def _add(given: argparse.Namespace, say: Tell) -> int:
 
 def _check(given: argparse.Namespace, say: Tell) -> int:
     try:
-        target = target_named(given.name, configured_targets(given.config))
+        target = target_named(given.name, read_targets(given.config))
     except ValueError as error:
         raise NoTarget(str(error)) from None
     if target is None:

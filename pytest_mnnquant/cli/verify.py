@@ -24,6 +24,7 @@ from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.findings.cause import Cause, Explanation
+from pytest_mnnquant.findings.defaults import COVERAGE
 from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.findings.rules import Severity
@@ -36,7 +37,6 @@ from pytest_mnnquant.recipes.mnn_support import can_compute, is_skipped
 from pytest_mnnquant.recipes.recipe import Recipe
 from pytest_mnnquant.report.failure import failure_text
 
-_COVERAGE = 0.99
 # Of pruned networks' layers at least this share of weights is left.
 _LEFT = 0.05
 
@@ -118,7 +118,7 @@ def judged(base: Model, model: Model, asked: Asked) -> Verdict:
         told = {op.name for op in unlisted} | set(asked.bits)
         results.append(check_params(evidence, model, tuple(op for op in wanted if op.name not in told)))
     results.append(Result.from_findings("params", _lost_operators(rows, asked)))
-    covered = check_coverage(rows, recipe, _COVERAGE, explain, idle)
+    covered = check_coverage(rows, recipe, COVERAGE, explain, idle)
     results.append(covered)
     results.append(check_weights(base, model, match, None, recipe))
     results.append(Result.from_findings("weights", _nearly_empty(base, rows)))

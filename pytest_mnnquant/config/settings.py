@@ -1,4 +1,4 @@
-"""What the user asked for, as frozen values: one `Settings`, in it one `ModelSettings` a model, in it `Limits`."""
+"""What the user requests, as frozen values: one `Settings`, in it one `ModelSettings` per model, in it `Limits`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_mnnquant.checks.accuracy.limits import Named
 from pytest_mnnquant.config.options import BY_NAME
+from pytest_mnnquant.findings import defaults
 from pytest_mnnquant.measurements.timing import LOW, NORMAL, TimingSettings
 from pytest_mnnquant.metrics.task import metric_named
 from pytest_mnnquant.targets.target import HOST, Target
@@ -19,14 +20,19 @@ if TYPE_CHECKING:
     from pytest_mnnquant.sources.images import Preprocess
 
 _MEMORY_MODES: Final = {"normal": NORMAL, "low": LOW}
+# Fields of a model's settings that are values of the option of the same name.
+_SAME_NAME: Final = (
+    *("quantized", "params", "calibration", "evaluation", "mode", "ignore", "exporter", "timeout", "suggest"),
+    *("suggest_time", "preprocess"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a variant is judged by; the meaning of each is that of the option of the same name."""
+    """What a variant is judged by; each limit means what the option of the same name means."""
 
     min_size_ratio: float | None = None
-    min_coverage: float = 0.99
+    min_coverage: float = defaults.COVERAGE
     metric: str | None = None
     max_accuracy_drop: float | None = None
     min_accuracy_ratio: float | None = None
@@ -74,36 +80,37 @@ class ModelSettings:
     params: str | None = None
     calibration: str | None = None
     evaluation: str | None = None
-    recipes: tuple[str, ...] = ("int8",)
-    mode: str = "both"
+    recipes: tuple[str, ...] = defaults.RECIPES
+    mode: str = defaults.MODE
     limits: Limits = field(default_factory=Limits)
     skip_layers: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
-    exporter: str = "torchscript"
-    timeout: float = 300.0
+    exporter: str = defaults.EXPORTER
+    timeout: float = defaults.TIMEOUT
     suggest: bool = False
-    suggest_time: float = 120.0
+    suggest_time: float = defaults.SUGGEST_TIME
     timing: TimingSettings = field(default_factory=TimingSettings)
     preprocess: Preprocess | None = None
-    targets: tuple[str, ...] = (HOST,)
+    targets: tuple[str, ...] = defaults.TARGETS
 
     @property
     def is_on_host(self) -> bool:
-        """Whether what runs is judged on this machine too."""
+        """Whether running models are judged on this host too."""
         return HOST in self.targets
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """The modes asked for, in the order they are tested."""
+        """The requested modes, in the order they are tested."""
         return ("train", "eval") if self.mode == "both" else (self.mode,)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the user asked for. `defaults` holds for models that tests bring themselves.
+    """All that the user requests. `defaults` holds for models that tests bring themselves.
 
-    `baseline` is the file of accepted figures that is in use. `is_whole_configuration`: the models are those of the
-    configuration, all of them. `targets` are those of the models, by name, without this machine.
+    `baseline` is the file of accepted figures that is in use. `configuration` is the file that --mnn-config names;
+    `is_whole_configuration`: the models are all of its models. `chooses_variants`: the command line says which recipes
+    or modes run, or what file stands for them. `targets` are those of the models, by name, without this host.
     """
 
     models: tuple[ModelSettings, ...]
@@ -114,40 +121,34 @@ class Settings:
     reuse: bool = True
     baseline: Path | None = None
     updates_baseline: bool = False
+    configuration: str | None = None
     is_whole_configuration: bool = False
+    chooses_variants: bool = False
     targets: Mapping[str, Target] = field(default_factory=dict)
 
 
 def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any], node: str = "") -> ModelSettings:
-    """Settings of one model from parsed option values; what is not given has its default."""
-
-    def value(option: str) -> Any:
-        found = values.get(option)
-        return BY_NAME[option].default if found is None else found
-
-    limits = Limits(**{item.name: value(item.name) for item in dataclasses.fields(Limits)})
+    """Settings of one model from parsed values of options, by option name; missing and None values have defaults."""
+    given = {option: value for option, value in values.items() if value is not None}
     return ModelSettings(
         source=source,
         name=name,
         base=base,
         node=node,
-        recipes=tuple(dict.fromkeys(value("recipe"))),
-        skip_layers=value("skip_layer"),
-        targets=tuple(dict.fromkeys(value("target"))),
-        limits=limits,
-        timing=TimingSettings(
-            threads=int(value("threads")),
-            precision=value("precision"),
-            memory_mode=_MEMORY_MODES[value("memory_mode")],
-            batch=int(value("batch")),
-            budget=value("latency_time"),
-        ),
-        preprocess=values.get("preprocess"),
-        **{
-            key: value(key)
-            for key in (
-                *("quantized", "params", "calibration", "evaluation", "mode", "ignore", "exporter", "timeout"),
-                *("suggest", "suggest_time"),
-            )
-        },
+        recipes=tuple(dict.fromkeys(given.get("recipe", defaults.RECIPES))),
+        targets=tuple(dict.fromkeys(given.get("target", defaults.TARGETS))),
+        limits=Limits(**{item.name: given[item.name] for item in dataclasses.fields(Limits) if item.name in given}),
+        timing=_timing(given),
+        **{key: given[key] for key in _SAME_NAME if key in given},
+        skip_layers=given.get("skip_layer", ()),
+    )
+
+
+def _timing(given: Mapping[str, Any]) -> TimingSettings:
+    return TimingSettings(
+        threads=int(given.get("threads", defaults.THREADS)),
+        precision=given.get("precision", defaults.PRECISION),
+        memory_mode=_MEMORY_MODES[given.get("memory_mode", defaults.MEMORY_MODE)],
+        batch=int(given.get("batch", defaults.BATCH)),
+        budget=given.get("latency_time", defaults.LATENCY_TIME),
     )

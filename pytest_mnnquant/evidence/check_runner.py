@@ -40,6 +40,7 @@ from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.cause import Explanation
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
 from pytest_mnnquant.findings.check_names import CHECKS
+from pytest_mnnquant.findings.defaults import COARSE_COSINE, COSINE
 from pytest_mnnquant.findings.finding import FAILED, PASSED, SKIPPED, Result, without_ignored
 from pytest_mnnquant.findings.root_cause import STILL, with_root_causes
 from pytest_mnnquant.findings.rules import Severity
@@ -50,10 +51,6 @@ from pytest_mnnquant.quantize.convert_twice import repeated
 from pytest_mnnquant.recipes.mnn_support import can_compute
 from pytest_mnnquant.recipes.recipe import Recipe
 from pytest_mnnquant.sources.metric import load_metric
-
-# Where the user set no limit: of 4 bits and fewer less is asked.
-_COSINE: Final = 0.99
-_COARSE_COSINE: Final = 0.95
 
 
 def check(
@@ -263,7 +260,7 @@ def criteria_of(limits: Limits, recipe: Recipe, base: Path, strict: bool) -> Cri
         min_cosine=limits.min_cosine,
         min_sqnr=limits.min_sqnr,
         min_agreement=limits.min_agreement,
-        usual_cosine=_COARSE_COSINE if recipe.bits <= 4 else _COSINE,
+        usual_cosine=COARSE_COSINE if recipe.bits <= 4 else COSINE,
         strict=strict,
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.findings.check_metrics import TimingConditions
+from pytest_mnnquant.findings.defaults import BATCH, LATENCY_TIME, PRECISION, THREADS
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.statistics.paired_ratio import FEWEST, paired_ratio
 
@@ -35,14 +36,14 @@ class TimingSettings:
     `most` pairs.
     """
 
-    threads: int = 1
-    precision: str = "normal"
+    threads: int = THREADS
+    precision: str = PRECISION
     memory_mode: int = 0
-    batch: int = 1
+    batch: int = BATCH
     pairs: int = 150
     most: int = 1500
     width: float = 0.02
-    budget: float = 15.0
+    budget: float = LATENCY_TIME
     limit: float | None = None
 
     @property

@@ -26,8 +26,8 @@ from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, wi
 from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.plugin.benchmark import why_not_timed
-from pytest_mnnquant.plugin.session import PluginSession, session_of, variants
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.plugin.node_ids import labels
+from pytest_mnnquant.plugin.session import PluginSession, session_of
 from pytest_mnnquant.report.build import check_report, variant_report
 from pytest_mnnquant.report.figures import figures_of
 from pytest_mnnquant.report.model import ModelReport
@@ -125,26 +125,33 @@ def unusable(error: BadBaseline) -> Finding:
 
 def accepting(config: pytest.Config, node_id: str = "") -> str:
     """The command that accepts what an item measures (of all items, where none is named)."""
-    given = [*getattr(config.option, "mnn_command", ()), *([node_id] if node_id else [])]
-    return shlex.join(["pytest", *given, "--mnn-update-baseline"])
+    arguments = [*session_of(config).arguments, *([node_id] if node_id else [])]
+    return shlex.join(["pytest", *arguments, "--mnn-update-baseline"])
 
 
-def stale(state: PluginSession, is_narrowed: bool) -> Iterator[tuple[str, str, str]]:
-    """Entries whose model is gone: model, variant, why. `is_narrowed`: recipes or modes are not the configured ones."""
-    path = state.settings.baseline
-    if path is None or isinstance(state.baseline, BadBaseline):
+def stale(session: PluginSession) -> Iterator[tuple[str, str, str]]:
+    """Entries whose model is gone: model, variant, why."""
+    path = session.settings.baseline
+    if path is None or isinstance(session.baseline, BadBaseline):
         return
-    asked = {gate.settings.name: set(labels(gate)) for gate in state.gates}
-    for model, variant, entry in state.baseline.entries:
-        file = _file_of(entry.figures.source)
-        if file and not (path.parent / file).exists():
-            yield model, variant, f"its source {file} is not there"
-        elif told := reason_missing(entry.figures.source, path.parent):
-            yield model, variant, told
-        elif state.settings.is_whole_configuration and model not in asked:
-            yield model, variant, "no model of this name is in the configuration"
-        elif state.settings.is_whole_configuration and not is_narrowed and variant not in asked[model]:
-            yield model, variant, "the configuration asks for no such variant"
+    configured = {source.settings.name: set(labels(source)) for source in session.sources}
+    for model, variant, entry in session.baseline.entries:
+        reason = _reason_source_missing(entry.figures.source, path.parent)
+        if not reason and session.settings.is_whole_configuration:
+            if model not in configured:
+                reason = "no model of this name is in the configuration"
+            elif variant not in configured[model] and not session.settings.chooses_variants:
+                reason = "the configuration asks for no such variant"
+        if reason:
+            yield model, variant, reason
+
+
+def _reason_source_missing(source: str, folder: Path) -> str:
+    """Why the source of an entry is not there; empty if it is."""
+    file = _file_of(source)
+    if file and not (folder / file).exists():
+        return f"its source {file} is not there"
+    return reason_missing(source, folder)
 
 
 def check_entries(config: pytest.Config) -> Result:
@@ -153,19 +160,9 @@ def check_entries(config: pytest.Config) -> Result:
     if isinstance(state.baseline, BadBaseline):
         return Result.from_findings(ENTRIES, [unusable(state.baseline)])
     fix = f"if it is gone for good, have it removed: {accepting(config)}"
-    gone = [] if state.settings.updates_baseline else [*stale(state, chooses_variants(config))]
+    gone = [] if state.settings.updates_baseline else [*stale(state)]
     found = [Finding("MNQ912", f"{model} {label}: {text}", fix=fix) for model, label, text in gone]
     return without_ignored(Result.from_findings(ENTRIES, found), state.settings.defaults.ignore)
-
-
-def chooses_variants(config: pytest.Config) -> bool:
-    """Whether the command line says which recipes or modes run, or what file stands for them."""
-    return any(getattr(config.option, f"mnn_{name}", None) for name in ("recipe", "mode", "quantized"))
-
-
-def labels(gate: SourceUnderTest) -> Iterator[str]:
-    """The variants that a source is tested with."""
-    return (recipe_named(name).label(mode) for name, mode in variants(gate))
 
 
 def _asked(config: pytest.Config, case: VariantUnderTest, strict: bool, names: tuple[str, ...]) -> dict[str, Result]:

@@ -21,14 +21,14 @@ from pytest_mnnquant.findings.dataclass_json import as_json
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
-from pytest_mnnquant.plugin.baseline_items import chooses_variants, stale
+from pytest_mnnquant.plugin.baseline_items import stale
 from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.report.figures import figures_of
 from pytest_mnnquant.report.model import Report
 from pytest_mnnquant.report.variant_report import VariantReport
 
 # Options that leave out items of the suite, by pytest's names of their values.
-_NARROWING: Final = ("keyword", "markexpr", "mnn_ids", "lf", "deselect", "stepwise")
+_NARROWING: Final = ("keyword", "markexpr", "lf", "deselect", "stepwise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def update(session: pytest.Session, report: Report) -> UpdateOutcome:
         return UpdateOutcome((f"baseline: {path.name} is as it was: no {BASELINE} check ran that could be accepted",))
     is_whole = not (session.shouldstop or session.shouldfail or is_narrowed(config))
     # What the check of the file calls stale, and nothing else: another command may ask for other variants.
-    found = stale(state, chooses_variants(config)) if is_whole else ()
+    found = stale(state) if is_whole else ()
     here = {(one.figures.model, one.figures.variant) for one in ran}  # What ran is not gone: its source was renamed.
     gone = {(model, variant): text for model, variant, text in found if (model, variant) not in here}
 
@@ -81,7 +81,8 @@ def _reason(error: OSError | BadModel) -> str:
 
 def is_narrowed(config: pytest.Config) -> bool:
     """Whether the command line leaves out items of the suite."""
-    return any(getattr(config.option, name, None) for name in _NARROWING)
+    chooses_items = any(getattr(config.option, name, None) for name in _NARROWING)
+    return chooses_items or bool(session_of(config).requested_ids)
 
 
 def entries_of(report: Report) -> Iterator[Entry]:

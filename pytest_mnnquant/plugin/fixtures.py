@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pytest_mnnquant.config.settings import ModelSettings
     from pytest_mnnquant.mnnfile.model import Model
     from pytest_mnnquant.plugin.quantized_model import Quantized
+    from pytest_mnnquant.recipes.recipe import Recipe
     from pytest_mnnquant.statistics.paired_ratio import PairedRatio
 
 
@@ -71,18 +72,18 @@ def mnn_quantized(
     mnn_tolerances: dict[str, Any],
 ) -> Quantized:
     """One quantized model; the test runs once for each recipe and mode."""
-    from pytest_mnnquant.plugin.quantized_model import quantized_for
+    from pytest_mnnquant.plugin.quantized_model import Brought, quantized_for
 
-    data = (mnn_calibration, mnn_evaluation)
-    return quantized_for(request.node, mnn_model, mnn_recipe, mnn_mode, *data, mnn_tolerances)
+    brought = Brought(mnn_model, mnn_calibration, mnn_evaluation)
+    return quantized_for(request.node, brought, mnn_recipe, mnn_mode, mnn_tolerances)
 
 
 @pytest.fixture
 def mnn_float(request: pytest.FixtureRequest, mnn_model: Any, mnn_calibration: Any, mnn_evaluation: Any) -> Model:
     """The float model that quantized ones are compared with."""
-    from pytest_mnnquant.plugin.quantized_model import float_for
+    from pytest_mnnquant.plugin.quantized_model import Brought, float_for
 
-    return float_for(request.node, mnn_model, mnn_calibration, mnn_evaluation)
+    return float_for(request.node, Brought(mnn_model, mnn_calibration, mnn_evaluation))
 
 
 @pytest.fixture
@@ -91,7 +92,8 @@ def mnn_latency(mnn_quantized: Quantized) -> PairedRatio:
     return mnn_quantized.latency()
 
 
-_MARKER_KEYS = ("model", "recipes", "modes")
+_MARKER_KEYS: Final = ("model", "recipes", "modes")
+_VARIANT: Final = ("mnn_recipe", "mnn_mode")
 
 
 def marker_values(node: Any) -> dict[str, Any]:
@@ -101,60 +103,75 @@ def marker_values(node: Any) -> dict[str, Any]:
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
-    """Give a test its models, recipes and modes: the marker's, else those asked for on the command line."""
-    wanted = set(metafunc.fixturenames)
-    if not wanted & {"mnn_model", "mnn_recipe", "mnn_mode"}:
+    """Give a test its models, recipes and modes: the marker's, else those that the command line requests."""
+    columns = [name for name in ("mnn_model", *_VARIANT) if name in metafunc.fixturenames]
+    if not columns:
         return
-    from pytest_mnnquant.plugin.session import session_of
+    from pytest_mnnquant.plugin.session import start_for_fixtures
     from pytest_mnnquant.sources.spec import SourceError
 
-    marked = marker_values(metafunc.definition)
     try:
-        bench = session_of(metafunc.config)
+        settings = start_for_fixtures(metafunc.config).settings
     except (ValueError, SourceError) as error:
         raise pytest.Collector.CollectError(str(error)) from None
-    brought = "model" in marked or _overrides_model(metafunc)
-    models = () if brought or "mnn_model" not in wanted else bench.settings.models
-    both = {"mnn_recipe", "mnn_mode"} <= wanted
-    if models and both:
-        found = [(model, *pair) for model in models for pair in _variants(model, marked, False)]
-        names = [f"{model.name}-{_title(name, mode)}" for model, name, mode in found]
-        metafunc.parametrize(("mnn_model", "mnn_recipe", "mnn_mode"), found, indirect=True, ids=names)
+    marked = marker_values(metafunc.definition)
+    brings_model = "model" in marked or _overrides_model(metafunc)
+    models = () if brings_model or "mnn_model" not in columns else settings.models
+    if models and columns == ["mnn_model", *_VARIANT]:
+        _parametrize_all(metafunc, models, marked)
         return
     if models:
         metafunc.parametrize("mnn_model", models, indirect=True, ids=[model.name for model in models])
-    if not wanted & {"mnn_recipe", "mnn_mode"}:
+    if any(name in columns for name in _VARIANT):
+        pairs = list(_variants(models[0] if models else settings.defaults, marked, _overrides_model(metafunc)))
+        _parametrize_variant(metafunc, [name for name in _VARIANT if name in columns], pairs)
+
+
+def _parametrize_all(metafunc: pytest.Metafunc, models: tuple[ModelSettings, ...], marked: dict[str, Any]) -> None:
+    """Each model has recipes and modes of its own."""
+    rows = [(model, *pair) for model in models for pair in _variants(model, marked, False)]
+    names = [f"{model.name}-{_title(name, mode)}" for model, name, mode in rows]
+    metafunc.parametrize(("mnn_model", *_VARIANT), rows, indirect=True, ids=names)
+
+
+def _parametrize_variant(metafunc: pytest.Metafunc, columns: list[str], pairs: list[tuple[str, str | None]]) -> None:
+    """The recipe, the mode or both."""
+    if columns == [*_VARIANT]:
+        metafunc.parametrize(_VARIANT, pairs, indirect=True, ids=[_title(*pair) for pair in pairs])
         return
-    first = models[0] if models else bench.settings.defaults
-    pairs = list(_variants(first, marked, _overrides_model(metafunc)))
-    names = [_title(*pair) for pair in pairs]
-    if both:
-        metafunc.parametrize(("mnn_recipe", "mnn_mode"), pairs, indirect=True, ids=names)
-    else:
-        column = 0 if "mnn_recipe" in wanted else 1
-        values = list(dict.fromkeys(pair[column] for pair in pairs))
-        metafunc.parametrize(("mnn_recipe", "mnn_mode")[column], values, indirect=True, ids=[str(v) for v in values])
+    place = _VARIANT.index(columns[0])
+    values = list(dict.fromkeys(pair[place] for pair in pairs))
+    metafunc.parametrize(columns[0], values, indirect=True, ids=[str(value) for value in values])
 
 
 def _variants(settings: ModelSettings, marked: dict[str, Any], brings_model: bool) -> Iterator[tuple[str, str | None]]:
-    from pytest_mnnquant.recipes.recipe import MODES, recipe_named
+    modes = _marked_modes(marked, settings)
+    source = marked.get("model", settings.source)
+    is_python = settings.quantized is None and (brings_model or not str(source).endswith((".onnx", ".mnn")))
+    for name, recipe in _marked_recipes(marked, settings).items():
+        for mode in recipe.modes(is_python, modes):
+            yield name, mode
 
-    recipes = tuple(marked.get("recipes", settings.recipes))
-    modes = tuple(marked.get("modes", settings.modes))
+
+def _marked_recipes(marked: dict[str, Any], settings: ModelSettings) -> dict[str, Recipe]:
+    from pytest_mnnquant.recipes.recipe import recipe_named
+
     try:
-        known = {name: recipe_named(name) for name in recipes}
+        return {name: recipe_named(name) for name in marked.get("recipes", settings.recipes)}
     except ValueError as error:
         raise pytest.Collector.CollectError(f"@pytest.mark.mnn(recipes=...): {error}") from None
+
+
+def _marked_modes(marked: dict[str, Any], settings: ModelSettings) -> tuple[str, ...]:
+    from pytest_mnnquant.recipes.recipe import MODES
+
+    modes = tuple(marked.get("modes", settings.modes))
     for mode in modes:
         if mode not in MODES:
             raise pytest.Collector.CollectError(
                 f"@pytest.mark.mnn(modes=...): {mode!r} is unknown; choose from: {', '.join(MODES)}"
             )
-    source = marked.get("model", settings.source)
-    python = settings.quantized is None and (brings_model or not str(source).endswith((".onnx", ".mnn")))
-    for name, recipe in known.items():
-        for mode in recipe.modes(python, modes):
-            yield name, mode
+    return modes
 
 
 def _title(recipe: str, mode: str | None) -> str:
@@ -164,6 +181,9 @@ def _title(recipe: str, mode: str | None) -> str:
 
 
 def _overrides_model(metafunc: pytest.Metafunc) -> bool:
-    """Whether the user's own fixture gives the model, so that its kind is not known before it runs."""
-    definitions = metafunc._arg2fixturedefs.get("mnn_model", ())  # no public way to ask
+    """Whether the user's own fixture gives the model, so that its kind is not known before it runs.
+
+    pytest has no public way to ask which of several fixtures of one name a test gets. The list ends with that one.
+    """
+    definitions = metafunc._arg2fixturedefs.get("mnn_model", ())
     return bool(definitions) and definitions[-1].func.__module__ != __name__

@@ -15,12 +15,15 @@ from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.findings.root_cause import STILL
 from pytest_mnnquant.plugin import baseline_items, benchmark
+from pytest_mnnquant.plugin.node_ids import is_part, places, variants
 from pytest_mnnquant.plugin.records import attach, attach_baseline
-from pytest_mnnquant.plugin.session import PluginSession, is_part, places, session_of, variants
+from pytest_mnnquant.plugin.session import PluginSession, session_of
 from pytest_mnnquant.report.failure import failure_text, findings_text
 
 _CONVERSION: Final = "conversion"
 _EXECUTION: Final = "execution"
+# The ids of all items that will run.
+_SELECTED: Final = pytest.StashKey[frozenset[str]]()
 
 
 class CheckFailed(Exception):
@@ -53,17 +56,17 @@ class ModelCollector(pytest.Collector):
                 yield CheckItem.of(self, case, name_of_check)
 
 
-class _PlainItem(pytest.Item):
-    """An item whose failure is a text of ours."""
+class PlainItem(pytest.Item):
+    """An item whose failure is plain text."""
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Our own failures as plain text; anything else as pytest shows it."""
+        """Failed checks as plain text; anything else as pytest shows it."""
         if isinstance(excinfo.value, CheckFailed):
             return excinfo.value.text
         return super().repr_failure(excinfo)
 
 
-class CheckItem(_PlainItem):
+class CheckItem(PlainItem):
     """One check of one variant."""
 
     case: VariantUnderTest
@@ -87,7 +90,7 @@ class CheckItem(_PlainItem):
         """Judge; fail, skip or pass by the outcome."""
         state = session_of(self.config)
         updates = self.check == BASELINE and state.settings.updates_baseline  # It judges nothing then.
-        blocker = None if self.check == _CONVERSION or updates else self._blocker(state)
+        blocker = None if self.check == _CONVERSION or updates else self._blocker()
         if blocker:
             pytest.skip(blocker)
         result = self.judge(state)
@@ -104,28 +107,32 @@ class CheckItem(_PlainItem):
         strict = state.settings.strict
         if self.check == "latency":
             limits = self.case.gate.settings.limits
-            return benchmark.latency(self.config, self, self.case, limits, strict, self._beside(state))
+            return benchmark.latency(self.config, self, self.case, limits, strict, self._selected_checks())
         if self.check == BASELINE:
-            return baseline_items.judged(self.config, self.case, self.nodeid, self._beside(state))
-        return check(self.case, self.check, strict=strict, beside=self._beside(state))
+            return baseline_items.judged(self.config, self.case, self.nodeid, self._selected_checks())
+        return check(self.case, self.check, strict=strict, beside=self._selected_checks())
 
-    def _beside(self, state: PluginSession) -> set[str]:
+    def _selected_checks(self) -> set[str]:
         """The checks of the same variant that are selected too."""
         variant = self.nodeid.rpartition("::")[0]
-        own = {name for name in CHECKS if f"{variant}::{name}" in state.selected}
-        return own | {name for name in STILL if f"{self._home}::{name}" in state.selected}
+        same_place = {name for name in CHECKS if self._is_selected(f"{variant}::{name}")}
+        return same_place | {name for name in STILL if self._is_selected(f"{self._home}::{name}")}
+
+    def _is_selected(self, check_id: str) -> bool:
+        return check_id in self.session.stash[_SELECTED]
 
     @property
     def _home(self) -> str:
         """The id of the variant on this machine, where its files are judged."""
         return self.nodeid.rpartition("::")[0].removesuffix(f"@{self.case.target}")
 
-    def _blocker(self, state: PluginSession) -> str:
+    def _blocker(self) -> str:
         """Why there is nothing to judge, if a check of this variant already fails with that."""
-        if self.case.is_unusable and f"{self._home}::{_CONVERSION}" in state.selected:
+        if self.case.is_unusable and self._is_selected(f"{self._home}::{_CONVERSION}"):
             return f"blocked: there is no model to judge, see {self._home.rpartition('::')[2]}::{_CONVERSION}"
-        asks = self.check != _EXECUTION and f"{self.nodeid.rpartition('::')[0]}::{_EXECUTION}" in state.selected
-        if asks and isinstance(self.case, TargetVariant) and self.case.is_lost:
+        execution = f"{self.nodeid.rpartition('::')[0]}::{_EXECUTION}"
+        depends = self.check != _EXECUTION and self._is_selected(execution)
+        if depends and isinstance(self.case, TargetVariant) and self.case.is_lost:
             return f"blocked: {self.case.target} did not run it, see {self.case.label}::{_EXECUTION}"
         return ""
 
@@ -145,7 +152,7 @@ class BaselineCollector(pytest.Collector):
         yield item
 
 
-class EntriesItem(_PlainItem):
+class EntriesItem(PlainItem):
     """The check of the baseline file itself."""
 
     def runtest(self) -> None:
@@ -161,14 +168,19 @@ class EntriesItem(_PlainItem):
 
 
 def collect(session: pytest.Session) -> list[pytest.Item]:
-    """All items of all models that were asked for, or those whose ids were given on the command line."""
+    """All items of all requested models, or those whose ids were given on the command line."""
     state = session_of(session.config)
     items: list[pytest.Item] = []
-    for gate in state.gates:
-        items.extend(session.genitems(ModelCollector.of(session, gate)))
+    for source in state.sources:
+        items.extend(session.genitems(ModelCollector.of(session, source)))
     if state.settings.baseline is not None:
         name = state.settings.baseline.name
         items.extend(session.genitems(BaselineCollector.from_parent(session, name=name, nodeid=name)))
-    if state.wanted_ids:
-        items = [item for item in items if any(is_part(item.nodeid, wanted) for wanted in state.wanted_ids)]
+    if state.requested_ids:
+        items = [item for item in items if any(is_part(item.nodeid, requested) for requested in state.requested_ids)]
     return items
+
+
+def remember_selected(session: pytest.Session) -> None:
+    """Remember which items will run, once pytest has chosen them."""
+    session.stash[_SELECTED] = frozenset(item.nodeid for item in session.items)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from pytest_mnnquant.findings.finding import FAILED, Result
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.plugin import benchmark
 from pytest_mnnquant.plugin.records import attach
-from pytest_mnnquant.plugin.session import session_of
+from pytest_mnnquant.plugin.session import session_of, start_for_fixtures
 from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.sources.spec import SourceError
 from pytest_mnnquant.statistics.paired_ratio import PairedRatio, paired_ratio
@@ -114,42 +115,47 @@ class Quantized:
         return paired_ratio(times.reference, times.candidate)
 
 
-def source_for(node: pytest.Item, model: Any, calibration: Any, evaluation: Any) -> SourceUnderTest:
-    """The source that a fixture brought, as a gate. Fails the test when it can't be used."""
-    state = session_of(node.config)
+@dataclass(frozen=True)
+class Brought:
+    """What the fixtures of a test return: the model, and data where it is not what the options and the model say."""
+
+    model: Any
+    calibration: Any = None
+    evaluation: Any = None
+
+
+def source_for(node: pytest.Item, brought: Brought) -> SourceUnderTest:
+    """The source that fixtures brought. Fails the test when it can't be used."""
+    session = start_for_fixtures(node.config)
+    model = brought.model
     if isinstance(model, ModelSettings):
         settings = model
-        if calibration is None and evaluation is None:
-            return next(gate for gate in state.gates if gate.settings == settings)
+        if brought.calibration is None and brought.evaluation is None:
+            return next(source for source in session.sources if source.settings == settings)
         model = settings.source
     elif isinstance(model, str | Path):
         model, stem = str(model), Path(str(model).partition(":")[0]).stem
-        settings = dataclasses.replace(state.settings.defaults, source=model, name=stem)
+        settings = dataclasses.replace(session.settings.defaults, source=model, name=stem)
     elif model is None:
         pytest.fail("mnn_model: None was returned where a torch.nn.Module or a specification is needed", pytrace=False)
     else:
-        settings = dataclasses.replace(state.settings.defaults, name=type(model).__name__)
-    return _or_fail(lambda: state.source_for(settings, model, calibration, evaluation), "mnn_model: ")
+        settings = dataclasses.replace(session.settings.defaults, name=type(model).__name__)
+    data = (brought.calibration, brought.evaluation)
+    return _or_fail(lambda: session.source_for(settings, model, *data), "mnn_model: ")
 
 
-def float_for(node: pytest.Item, model: Any, calibration: Any, evaluation: Any) -> Model:
+def float_for(node: pytest.Item, brought: Brought) -> Model:
     """The float model for a test. Fails the test when there is none."""
-    return _or_fail(lambda: source_for(node, model, calibration, evaluation).prepared.model, "mnn_float: ")
+    return _or_fail(lambda: source_for(node, brought).prepared.model, "mnn_float: ")
 
 
 def quantized_for(
-    node: pytest.Item,
-    model: Any,
-    recipe: str,
-    mode: str | None,
-    calibration: Any,
-    evaluation: Any,
-    tolerances: dict[str, Any],
+    node: pytest.Item, brought: Brought, recipe: str, mode: str | None, tolerances: dict[str, Any]
 ) -> Quantized:
     """The variant for a test. Fails the test when tolerances or model can't be used."""
-    gate = source_for(node, model, calibration, evaluation)
-    limits = _or_fail(lambda: gate.settings.limits.with_changes(tolerances, "mnn_tolerances"))
-    return Quantized(variant_under_test(gate, recipe, mode), node, limits)
+    source = source_for(node, brought)
+    limits = _or_fail(lambda: source.settings.limits.with_changes(tolerances, "mnn_tolerances"))
+    return Quantized(variant_under_test(source, recipe, mode), node, limits)
 
 
 def _or_fail(action: Callable[[], T], title: str = "") -> T:

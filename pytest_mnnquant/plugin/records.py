@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from pytest_mnnquant.config import options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 #: What the item of the baseline file found.
 BASELINE_RECORD = pytest.StashKey[dict[str, Any]]()
-#: By this name xdist's workers on other hosts know how the controller calls their host.
-ELSEWHERE: Final = "mnnquant_elsewhere"
 
 
 def attach(item: pytest.Item, case: VariantUnderTest, result: Result) -> None:
@@ -28,10 +24,11 @@ def attach(item: pytest.Item, case: VariantUnderTest, result: Result) -> None:
 
     If a report shows charts, what they show too.
     """
-    from pytest_mnnquant.report import build, formats  # Not if nothing is ever measured.
+    from pytest_mnnquant.plugin.session import session_of  # Not if nothing is ever measured.
+    from pytest_mnnquant.report import build, formats
 
     charts: dict[str, Any] = {}
-    if not case.target and formats.needs_charts(options.reports(item.config)):
+    if not case.target and formats.needs_charts(session_of(item.config).settings.reports):
         from pytest_mnnquant.evidence.chart_samples import chart_samples
         from pytest_mnnquant.findings.dataclass_json import as_json
 
@@ -51,7 +48,10 @@ def attach_baseline(item: pytest.Item, path: Path, result: Result) -> None:
 def _record(item: pytest.Item, case: VariantUnderTest, result: Result) -> dict[str, Any]:
     """What an item measured, as JSON; `order` is its place in the run, which workers (-n) end in any order."""
     gate = case.gate
-    host = getattr(item.config, "workerinput", {}).get(ELSEWHERE)
+    from pytest_mnnquant.plugin.worker_input import input_of
+
+    controller = input_of(item.config)
+    host = controller.host if controller is not None else ""
     return {
         "model": gate.settings.name,
         "source": gate.settings.source or gate.spec.text,
@@ -70,8 +70,10 @@ _ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_T
 class Records:
     """Gathers the records of the items of this run; reports them at the end."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, has_suite: bool) -> None:
+        """`has_suite`: models are requested, so that there is something to report even if nothing is measured."""
         self.config = config
+        self.has_suite = has_suite
         self.records: list[dict[str, Any]] = []
         self.baseline: dict[str, Any] | None = None
         self.report: Report | None = None
@@ -94,9 +96,11 @@ class Records:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Build the report and write it, once, on the process to which all records come."""
         self.records.sort(key=lambda record: int(record["order"]))
-        if (self.records or options.is_asked(self.config)) and not hasattr(self.config, "workerinput"):
+        if (self.records or self.has_suite) and not hasattr(self.config, "workerinput"):
             from pytest_mnnquant.plugin.reporting import report_of, write_history, write_reports
+            from pytest_mnnquant.plugin.session import start_for_fixtures
 
+            start_for_fixtures(self.config)  # Of tests that only xdist's workers have collected.
             self.report = report_of(self.config, self.records, self.baseline)
             history_problem = write_history(self.config, self.report, session)
             if self.records or (session.exitstatus in _ENDED and not self.config.option.collectonly):

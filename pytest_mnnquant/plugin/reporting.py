@@ -15,8 +15,8 @@ from pytest_mnnquant.history.series import past_runs
 from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.plugin.benchmark import suppress_tables
 from pytest_mnnquant.plugin.history_recorder import Recorder
-from pytest_mnnquant.plugin.session import session_of, variants
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.plugin.node_ids import labels
+from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.report.build import build_models, build_report
 from pytest_mnnquant.report.figures import figures_of_models
 from pytest_mnnquant.report.formats import Destination, file_format, formats_for, write_report
@@ -39,13 +39,12 @@ def header(config: pytest.Config) -> list[str]:
     if host.features and host.machine in ("x86_64", "AMD64"):
         features += " (no int8 instructions that MNN uses)"
     alike: dict[str, list[str]] = {}
-    for gate in session_of(config).gates:
-        labels = ", ".join(recipe_named(name).label(mode) for name, mode in variants(gate))
-        alike.setdefault(labels, []).append(gate.settings.name)
+    for source in session_of(config).sources:
+        alike.setdefault(", ".join(labels(source)), []).append(source.settings.name)
     lines = [("mnnquant: ", f"{tools}; {host.machine} with {features}")]
-    for labels, names in alike.items():
+    for variants, names in alike.items():
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        lines.append(("mnnquant: ", f"models: {', '.join(names[:_NAMED])}{more}; variants: {labels}"))
+        lines.append(("mnnquant: ", f"models: {', '.join(names[:_NAMED])}{more}; variants: {variants}"))
     columns = shutil.get_terminal_size().columns - 1
     return [line for first, text in lines for line in wrapped(first, text, columns, indent=len(first))]
 

@@ -8,7 +8,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import parse_tx_spec_config
 
-from pytest_mnnquant.plugin.session import session_of, with_variants
+from pytest_mnnquant.plugin.node_ids import check_ids
+from pytest_mnnquant.plugin.session import session_of
 
 # Those of xdist's ways that would part a variant; `loadfile` keeps whole models together, and groups are the user's.
 _PARTING: Final = ("load", "worksteal", "loadscope")
@@ -21,8 +22,8 @@ class VariantScopeScheduling(LoadScopeScheduling):  # type: ignore[misc]
         super().__init__(config, log)
         self._variants: dict[str, str] = {}
         state = session_of(config)
-        for gate in state.gates:
-            self._variants |= dict(with_variants(gate, state.settings.targets, state.checks))
+        for source in state.sources:
+            self._variants |= dict(check_ids(source, state.settings.targets, state.checks))
 
     def _split_scope(self, nodeid: str) -> str:
         """What stays together with an item: other tests stand alone, but for what the user asked for."""

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_mnnquant.cache.store import Store, file_digest
+from pytest_mnnquant.findings.defaults import EXPORTER, TIMEOUT
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, Step
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
@@ -51,8 +52,8 @@ class Choices:
     root: Path
     calibration: Any = None
     evaluation: Any = None
-    exporter: str = "torchscript"
-    timeout: float = 300.0
+    exporter: str = EXPORTER
+    timeout: float = TIMEOUT
     preprocess: Preprocess | None = None
 
 

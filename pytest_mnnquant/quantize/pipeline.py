@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from pytest_mnnquant.findings.defaults import EXPORTER
 from pytest_mnnquant.measurements.calibration import Watched
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.params import BadParams, read_params
@@ -69,7 +70,7 @@ def run_pipeline(
     mode: str,
     outdir: Path,
     options: RunOptions,
-    exporter: str = "torchscript",
+    exporter: str = EXPORTER,
 ) -> PipelineOutput:
     """Run the pipeline that `text` names (or `mnncompress`) on a model like `network`, which is not touched.
 

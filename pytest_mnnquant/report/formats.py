@@ -79,10 +79,10 @@ def require_format(path: Path) -> None:
         raise ValueError(f"--mnn-report: {path.name}: {hint}") from None
 
 
-def needs_charts(names: Iterable[str]) -> bool:
+def needs_charts(paths: Iterable[Path]) -> bool:
     """Whether any of these report files shows charts, so that checks have to gather what is in them."""
     with_charts = {known.suffix for known in FORMATS if known.needs_charts}
-    return any(Path(name).suffix in with_charts for name in names)
+    return any(path.suffix in with_charts for path in paths)
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.findings.defaults import TIMEOUT
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.sources.images import MEMORY_LIMIT, Preprocess, load_images, undeclared
 from pytest_mnnquant.sources.spec import DataError, by_itself, call, describe, import_file
@@ -27,7 +28,7 @@ def load_data(
     root: Path,
     input_names: tuple[str, ...],
     preprocess: Preprocess | None = None,
-    timeout: float = 300.0,
+    timeout: float = TIMEOUT,
 ) -> Dataset:
     """Read what `--mnn-calibration` or `--mnn-evaluation` names. Raises `DataError`.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.config.loader import configured_names, model_spec, read_settings
+from pytest_mnnquant.config.loader import model_spec, read_settings
 from pytest_mnnquant.config.settings import Limits, ModelSettings, Settings
 from pytest_mnnquant.sources.images import Preprocess
 from pytest_mnnquant.sources.spec import SourceError
@@ -107,7 +107,6 @@ def test_a_configured_model_is_chosen_by_name_and_the_command_line_wins(
     assert (found.name, found.source) == ("small", "zoo/net.py:small")
     assert (found.limits.min_coverage, found.limits.max_accuracy_drop) == (0.5, 0.005)
     assert found.node == "small"
-    assert configured_names(pytester.parseconfig()) == ("small", "large")
 
 
 def test_shared_values_hold_for_models_of_the_command_line_and_of_tests(
@@ -225,7 +224,6 @@ def test_a_configuration_without_models_is_refused_when_it_was_asked_for(
     (folder / "m.toml").write_text("[tool.other]\n")
     with pytest.raises(ValueError, match=r"has no \[tool.mnnquant.models.NAME\] table"):
         settings(pytester, "--mnn-config=m.toml")
-    assert configured_names(pytester.parseconfig("--mnn-config=none.toml")) == ()
 
 
 def test_limits_change_by_name_only() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.config.options import BY_NAME, OPTIONS, Option, command_line, is_asked, may_hold_ids, table_values
+from pytest_mnnquant.config.option import Option
+from pytest_mnnquant.config.options import BY_NAME, OPTIONS
 from pytest_mnnquant.recipes.recipe import MODES
 from pytest_mnnquant.sources.pytorch import EXPORTERS
 
@@ -106,86 +107,3 @@ def test_options_offer_what_the_package_has() -> None:
 def test_defaults_are_values_of_their_option(option: Option) -> None:
     if option.default is not None:
         assert option.parse(option.default, "x") == option.default
-
-
-def test_the_command_line_comes_before_the_ini_file(pytester: pytest.Pytester) -> None:
-    pytester.makeini(
-        "[pytest]\nmnn_min_coverage = 0.5\nmnn_timeout = 60\nmnn_recipe = w8 fp16\nmnn_strict = true\nmnn_mode = eval\n"
-    )
-    config = pytester.parseconfig("--mnn-min-coverage=0.25", "--mnn-model=a.py:b", "--mnn-model", "c.onnx")
-    assert command_line(config) == {
-        "model": ("a.py:b", "c.onnx"),
-        "min_coverage": 0.25,
-        "timeout": 60.0,
-        "recipe": ("w8", "fp16"),
-        "strict": True,
-        "mode": "eval",
-    }
-    assert is_asked(config)
-
-
-def test_paths_in_the_ini_file_start_at_its_folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    models = "mnn_model = zoo/net.py:build\n    mine=zoo/net.py:small\n    pkg.nets:build\n"
-    pytester.makeini(f"[pytest]\n{models}mnn_calibration = c.npz\nmnn_mode = eval\nmnn_report = r.json\n")
-    for name in ("zoo", "sub"):
-        (pytester.path / name).mkdir()
-    for name in ("zoo/net.py", "c.npz"):
-        (pytester.path / name).touch()
-    monkeypatch.chdir(pytester.path / "sub")
-    root = pytester.path
-    assert command_line(pytester.parseconfig()) == {
-        "model": (f"{root}/zoo/net.py:build", f"mine={root}/zoo/net.py:small", "pkg.nets:build"),
-        "calibration": f"{root}/c.npz",
-        "mode": "eval",
-        "report": ("r.json",),
-    }
-    given = command_line(pytester.parseconfig("--mnn-calibration=c.npz"))
-    assert given["calibration"] == "c.npz"
-
-
-def test_nothing_given_is_nothing_asked(pytester: pytest.Pytester) -> None:
-    config = pytester.parseconfig()
-    assert command_line(config) == {}
-    assert not is_asked(config)
-
-
-def test_a_model_in_the_ini_file_is_asked(pytester: pytest.Pytester) -> None:
-    pytester.makeini("[pytest]\nmnn_model = net.py:build\n")
-    assert is_asked(pytester.parseconfig())
-
-
-def test_a_bad_value_in_the_ini_file_is_named(pytester: pytest.Pytester) -> None:
-    pytester.makeini("[pytest]\nmnn_min_coverage = most\n")
-    with pytest.raises(ValueError, match="--mnn-min-coverage: 'most' is not a number"):
-        command_line(pytester.parseconfig())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ([], False),
-        (["tests"], False),
-        ([__file__ + "::test_x"], False),
-        ([__file__], False),
-        (["net.py:build::int8[eval]::size"], True),
-        (["net.onnx::int8::size"], True),
-        (["tests", "mine::w8"], True),
-    ],
-)
-def test_ids_of_ours_are_told_from_files(arguments: list[str], expected: bool) -> None:
-    assert may_hold_ids(arguments) is expected
-
-
-def test_tables_may_use_plurals_and_only_what_belongs_to_a_model() -> None:
-    table = {"recipes": ["w4"], "skip_layers": ["a*"], "min_cosine": 0.9, "models": {}, "mode": "train"}
-    assert table_values(table, "t", ("models",)) == {
-        "recipe": ("w4",),
-        "skip_layer": ("a*",),
-        "min_cosine": 0.9,
-        "mode": "train",
-    }
-    for key in ("models", "min_cosin", "mnn_mode", "report", "strict", "config"):
-        with pytest.raises(ValueError, match=rf"^t: unknown key '{key}'; known: .*min_cosine"):
-            table_values({key: "x"}, "t", ())
-    with pytest.raises(ValueError, match=r"^t: recipes: 'int4' is no recipe"):
-        table_values({"recipes": ["int4"]}, "t", ())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_mnnquant.findings.defaults import COSINE
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.statistics.intervals import Estimate, samples_to_tell
@@ -15,8 +16,6 @@ from pytest_mnnquant.statistics.intervals import Estimate, samples_to_tell
 Named = float | Mapping[str, float] | None
 #: Two-sided, so that each of an estimate's bounds is 95 % sure by itself.
 CONFIDENCE: Final = 0.90
-#: Allowed drop of a share (top-1, ...) where nothing is said.
-DROP: Final = 0.01
 # One-sided 95 % of the normal distribution, squared: below it nothing is seen of an event this rare (Wilson's bound).
 _UNSEEN: Final = 1.645**2
 # For the rounding of subtractions: what meets a limit exactly is allowed.
@@ -38,7 +37,7 @@ class Criteria:
     min_cosine: Named = None
     min_sqnr: Named = None
     min_agreement: Named = None
-    usual_cosine: float = 0.99
+    usual_cosine: float = COSINE
     strict: bool = False
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from pytest_mnnquant.checks.accuracy.limits import (
     CONFIDENCE,
-    DROP,
     Criteria,
     Verdict,
     doubt_finding,
@@ -21,6 +20,7 @@ from pytest_mnnquant.checks.accuracy.limits import (
 )
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import TaskMetrics
+from pytest_mnnquant.findings.defaults import DROP
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.task import Indices, Scores, TaskMetric
 from pytest_mnnquant.statistics import intervals

@@ -1,0 +1,111 @@
+"""What the command line and the ini file say, read once from pytest's own configuration, which is left as it is.
+
+Loaded by every pytest run on a machine that has the plugin, so it imports and builds as little as it can.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_mnnquant.config.options import BY_FLAG, BY_NAME, OPTIONS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from pytest_mnnquant.config.option import Option
+
+# Options that say what is done with the results, and not what is tested and how.
+_OF_RESULTS = ("update_baseline", "report", "strict", "cache_dir", "no_cache")
+
+
+@dataclass(frozen=True)
+class Given:
+    """The values of options, parsed, by option name; options that nobody set are missing.
+
+    `typed` are the names of those on the command line; the rest stands in the ini file. Relative paths start at
+    `folder`, where pytest was called. `root` is pytest's rootdir, `ini_file` its configuration file, if any.
+    """
+
+    values: Mapping[str, Any]
+    typed: frozenset[str]
+    folder: Path
+    root: Path
+    ini_file: Path | None = None
+
+    def with_typed(self, values: Mapping[str, Any]) -> Given:
+        """These options, with others as if they stood on the command line."""
+        return dataclasses.replace(self, values={**self.values, **values}, typed=self.typed | set(values))
+
+
+def is_requested(config: pytest.Config) -> bool:
+    """Whether options name models to test. Cheap: nothing is parsed."""
+    return any(_raw(config, BY_NAME[name]) for name in ("model", "config", "update_baseline"))
+
+
+def may_hold_ids(args: Iterable[str]) -> bool:
+    """A cheap look at whether the id of an item of the suite stands among the arguments."""
+    bases = [arg.partition("::")[0] for arg in args if "::" in arg]
+    return any(base.endswith((".onnx", ".tflite", ".mnn", ".json")) or not os.path.exists(base) for base in bases)  # noqa: PTH110
+
+
+def read_given(config: pytest.Config) -> Given:
+    """Read all options. Raises `ValueError` that names the option at fault."""
+    values, typed = {}, set()
+    for option in OPTIONS:
+        raw = _raw(config, option)
+        if raw is None:
+            continue
+        values[option.name] = option.parse(raw, option.flag)
+        if _typed(config, option) is not None:
+            typed.add(option.name)
+        elif option.is_path:
+            values[option.name] = _from_ini_folder(config, values[option.name])
+    folder = config.invocation_params.dir
+    return Given(values, frozenset(typed), folder, config.rootpath, config.inipath)
+
+
+def _raw(config: pytest.Config, option: Option) -> Any:
+    """What the command line says, else the ini file; None if neither does."""
+    value = _typed(config, option)
+    if value is None and option.ini:
+        value = config.getini(option.key)
+    return None if value in (None, "", []) else value
+
+
+def _typed(config: pytest.Config, option: Option) -> Any:
+    value = config.getoption(option.key, None)
+    return None if value in (None, []) else value
+
+
+def _from_ini_folder(config: pytest.Config, value: Any) -> Any:
+    """A path of the ini file starts at that file's folder, wherever pytest is called from."""
+    folder = config.inipath.parent if config.inipath else config.rootpath
+    if folder == config.invocation_params.dir:
+        return value
+    if isinstance(value, tuple):
+        return tuple(_from_ini_folder(config, item) for item in value)
+    name, equals, target = value.rpartition("=")
+    place, colon, attribute = target.partition(".py:")
+    if colon:
+        place, colon = place + ".py", ":"
+    return f"{name}{equals}{folder / place}{colon}{attribute}" if (folder / place).exists() else value
+
+
+def suite_arguments(args: Sequence[str]) -> tuple[str, ...]:
+    """The options of a command line that say what is tested and how; not those that say what is done with it."""
+    chosen: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        option = BY_FLAG.get(arg.partition("=")[0])
+        if option is None or option.name in _OF_RESULTS:
+            continue
+        chosen.append(arg)
+        if "=" not in arg and option.kind is not bool:
+            chosen.append(next(rest, ""))
+    return tuple(chosen)

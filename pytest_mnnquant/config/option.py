@@ -1,0 +1,121 @@
+"""What an option is: its names, its kind, and how its values are parsed, wherever they are given.
+
+Loaded by every pytest run on a machine that has the plugin, so it imports and builds as little as it can.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option. `kind` is str, float or bool; `many` collects repeated values; `choices` lists allowed ones.
+
+    An option that is not `ini` is given on the command line only. The values of `is_path` options name files.
+    `named` takes a number for all outputs, or NAME=NUMBER for one (repeatable; in TOML a table, with "*" for others).
+    """
+
+    name: str
+    help: str
+    metavar: str = ""
+    kind: type = str
+    many: bool = False
+    named: bool = False
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    per_model: bool = True
+    ini: bool = True
+
+    @property
+    def flag(self) -> str:
+        """As typed on the command line."""
+        return "--mnn-" + self.name.replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """The ini key, and pytest's own name for the value."""
+        return "mnn_" + self.name
+
+    def parse(self, value: Any, where: str) -> Any:
+        """Turn text (or a TOML value) into the option's value. Raises `ValueError` naming `where`."""
+        if self.named:
+            return self._parse_named(value, where)
+        if self.many:
+            items = [value] if isinstance(value, str) else value
+            if not isinstance(items, list | tuple):
+                raise ValueError(f"{where}: {value!r} is not a list of texts")
+            return tuple(self.parse_item(item, where) for item in items)
+        return self.parse_item(value, where)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the command line takes it more than once."""
+        return self.many or self.named
+
+    @property
+    def is_path(self) -> bool:
+        """Whether a value names a file or folder, alone or with more around it (`NAME=file.py:callable`)."""
+        return self.metavar in ("FILE", "DIR", "SPEC", "RECIPE", "METRIC")
+
+    def parse_item(self, value: Any, where: str) -> Any:
+        """Turn one of repeated values, as the command line gives them, into a value. Raises `ValueError`."""
+        if self.named:
+            return self._parse_named(value, where)
+        if self.kind is bool:
+            return _bool(value, where)
+        if self.kind is float:
+            return self._parse_number(value, where)
+        return self._parse_text(value, where)
+
+    def _parse_named(self, value: Any, where: str) -> float | dict[str, float]:
+        if isinstance(value, Mapping):
+            return {name: self._parse_number(number, f"{where}: {name}") for name, number in value.items()}
+        if value == [] or value == ():
+            raise ValueError(f"{where}: a number is missing")
+        numbers: dict[str, float] = {}
+        for item in value if isinstance(value, list | tuple) else [value]:
+            name, _, number = item.rpartition("=") if isinstance(item, str) else ("", "", item)
+            numbers[name or "*"] = self._parse_number(number, where)
+        return numbers["*"] if set(numbers) == {"*"} else numbers
+
+    def _parse_text(self, value: Any, where: str) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"{where}: {value!r} is not text")
+        if self.name == "recipe":
+            _check_recipe(value, where)
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{where}: {value!r} is unknown; choose from: {', '.join(self.choices)}")
+        return value
+
+    def _parse_number(self, value: Any, where: str) -> float:
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if math.isnan(number):
+            raise ValueError(f"{where}: {value!r} is not a number") from None
+        if not self.low <= number <= self.high:
+            bounds = f"{self.low:g} to {self.high:g}" if math.isfinite(self.high) else f"at least {self.low:g}"
+            raise ValueError(f"{where}: {value} is out of range; allowed: {bounds}")
+        return number
+
+
+def _bool(value: Any, where: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{where}: {value!r} is not true or false")
+
+
+def _check_recipe(name: str, where: str) -> None:
+    from pytest_mnnquant.recipes.recipe import recipe_named  # Only if a recipe is given: it loads numpy.
+
+    try:
+        recipe_named(name)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None

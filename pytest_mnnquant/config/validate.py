@@ -1,0 +1,91 @@
+"""Refuses settings that contradict each other or name what is not there; each error is one clear line."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pytest_mnnquant.checks.accuracy.task_metric import NO_LIMIT
+from pytest_mnnquant.config.settings import ModelSettings
+from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES
+from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.sources.images import undeclared
+from pytest_mnnquant.sources.metric import load_metric
+from pytest_mnnquant.sources.spec import SourceError
+
+
+def validate_models(models: Sequence[ModelSettings]) -> None:
+    """Refuse models that can't be tested together, or one by one. Raises `ValueError` or `SourceError`."""
+    duplicate = _first_duplicate([model.name for model in models])
+    if duplicate is not None:
+        raise ValueError(f"--mnn-model: two models are called {duplicate!r}; name them: --mnn-model NAME=SPEC")
+    for model in models:
+        _validate_model(model)
+
+
+def _validate_model(model: ModelSettings) -> None:
+    for code in model.ignore:
+        _validate_ignored(code)
+    _validate_quantized(model)
+    _validate_recipes(model)
+    _validate_metric(model)
+    for text in (model.calibration, model.evaluation):
+        if text is not None:
+            _validate_data(text, model)
+
+
+def _validate_ignored(code: str) -> None:
+    """A rule's code, or the beginning of several; but not of all."""
+    if not re.fullmatch(r"MNQ\d+", code) or not any(known.startswith(code) for known in RULES):
+        raise ValueError(
+            f"--mnn-ignore: {code!r} is not a rule code, nor the beginning of one; they read like MNQ710 or MNQ71"
+        )
+    if code in NOT_IGNORABLE:
+        raise ValueError(f"--mnn-ignore: {code} can't be ignored: without a model or evidence there is no verdict")
+
+
+def _validate_quantized(model: ModelSettings) -> None:
+    if model.quantized is None and model.params is not None:
+        raise ValueError("--mnn-params: goes with --mnn-quantized")
+    if model.quantized is not None and len(model.recipes) > 1:
+        raise ValueError("--mnn-quantized: goes with a single --mnn-recipe, which says what the file is meant to be")
+
+
+def _validate_recipes(model: ModelSettings) -> None:
+    recipes = [recipe_named(name) for name in model.recipes]
+    duplicate = _first_duplicate([recipe.name for recipe in recipes])
+    if duplicate is not None:
+        raise ValueError(
+            f"--mnn-recipe: two recipes are called {duplicate!r}; name them: --mnn-recipe NAME=file.py:callable"
+        )
+    for recipe in recipes:
+        if recipe.pipeline:
+            _require_file(recipe.pipeline, model.base)
+
+
+def _validate_metric(model: ModelSettings) -> None:
+    limits = model.limits
+    metric = None if limits.metric is None else load_metric(limits.metric, model.base)
+    limits.validate("--mnn-max-accuracy-drop")
+    if metric is None or metric.is_share:
+        return
+    if limits.max_accuracy_drop is None and limits.min_accuracy_ratio is None:
+        raise ValueError(NO_LIMIT.format(metric=limits.metric))
+
+
+def _validate_data(text: str, model: ModelSettings) -> None:
+    _require_file(text, model.base)
+    if model.preprocess is None and (model.base / text).is_dir():
+        raise ValueError(undeclared(text))
+
+
+def _require_file(text: str, base: Path) -> None:
+    place = text.rpartition(":")[0] if ".py:" in text else text
+    if not (base / place).exists():
+        raise SourceError(f"{place}: no such file")
+
+
+def _first_duplicate(names: Iterable[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)

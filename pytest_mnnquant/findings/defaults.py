@@ -1,0 +1,34 @@
+"""What holds if the user sets nothing: the one place where defaults stand.
+
+Loaded by every pytest run on a machine that has the plugin, so it imports nothing large. A value that several rooms
+need is a constant of the lowest room, so that options, settings, checks and the command line agree on it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+RECIPES: Final = ("int8",)
+#: State of a PyTorch model while it is calibrated.
+MODE: Final = "both"
+EXPORTER: Final = "torchscript"
+TARGETS: Final = ("host",)
+
+#: Required share of weight bytes that are stored as requested, in [0, 1].
+COVERAGE: Final = 0.99
+#: Allowed drop of a share (top-1, ...), absolute.
+DROP: Final = 0.01
+#: Required mean cosine similarity of outputs that no label judges; the second for 4 bits and fewer.
+COSINE: Final = 0.99
+COARSE_COSINE: Final = 0.95
+
+#: Limits in seconds: for one native step, for the search after a failed accuracy, for timing one variant.
+TIMEOUT: Final = 300.0
+SUGGEST_TIME: Final = 120.0
+LATENCY_TIME: Final = 15.0
+
+#: How MNN runs to be timed.
+THREADS: Final = 1
+PRECISION: Final = "normal"
+MEMORY_MODE: Final = "normal"
+BATCH: Final = 1

@@ -1,0 +1,121 @@
+"""Ids of the suite's items: `MODEL::VARIANT::CHECK`, with `@TARGET` behind the variant if it runs on a target."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.findings.check_names import CHECKS, ENTRIES, ON_DEVICE, ON_TARGET
+from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.sources.spec import SourceError, parse_spec
+from pytest_mnnquant.targets.ssh import SCHEME
+from pytest_mnnquant.targets.target import HOST, Target
+
+#: The targets of a run, by name, without this host.
+Targets = Mapping[str, Target]
+
+
+def balanced(arg: str) -> str:
+    """An id without the bracket too many that pytest 9.2 prints at its end if there is one in the middle."""
+    return arg[:-1] if "::" in arg and arg.endswith("]") and arg.count("]") > arg.count("[") else arg
+
+
+def is_suite_id(arg: str, models: Collection[str], folder: Path) -> bool:
+    """Whether an argument of the command line is an id of the suite, and not one of pytest's own.
+
+    `models` are the models that are known already, by specification or by name; specifications start at `folder`.
+    """
+    base, colons, _ = arg.partition("::")
+    if not colons:
+        return False
+    if is_entries_id(arg) or base in models:
+        return True
+    try:
+        parse_spec(base, folder)
+    except SourceError:
+        return False
+    return True
+
+
+def is_entries_id(arg: str) -> bool:
+    """Whether this is the id of a baseline file's own item."""
+    base, _, name = arg.partition("::")
+    return name == ENTRIES and not base.endswith(".py")
+
+
+def model_names(models: Iterable[str]) -> set[str]:
+    """What ids start with, for models as --mnn-model gives them: the specification, or the NAME before its `=`."""
+    return {part for text in models for part in (text, text.partition("=")[0])}
+
+
+def models_of(ids: Iterable[str]) -> tuple[str, ...]:
+    """The models that ids start with."""
+    return tuple(dict.fromkeys(arg.partition("::")[0] for arg in ids if not is_entries_id(arg)))
+
+
+def recipes_of(ids: Iterable[str]) -> tuple[str, ...]:
+    """The recipes that ids name: they may be pasted without the options of the run that printed them."""
+    names = (place_of(arg)[0].partition("[")[0] for arg in ids)
+    return tuple(dict.fromkeys(name for name in names if _is_recipe(name)))
+
+
+def targets_of(ids: Iterable[str]) -> tuple[str, ...]:
+    """The targets that ids name; none if that is this host alone."""
+    names = tuple(dict.fromkeys(place_of(arg)[1] or HOST for arg in ids))
+    return () if names == (HOST,) else names
+
+
+def place_of(check_id: str) -> tuple[str, str]:
+    """The variant of an id, such as `int8[eval]`, and the target behind its @; empty if there is none."""
+    variant = check_id.partition("::")[2].partition("::")[0]
+    label, at, target = variant.partition(f"@{SCHEME}")  # Another @ may follow: ssh://USER@MACHINE.
+    if at:
+        return label, SCHEME + target
+    label, at, target = variant.rpartition("@")
+    if not at or label.endswith("]"):
+        return (label, target) if at else (variant, "")
+    return (variant, "") if _is_recipe(variant.partition("[")[0]) else (label, target)  # file.py:callable@w8
+
+
+def _is_recipe(name: str) -> bool:
+    try:
+        recipe_named(name)
+    except ValueError:
+        return False
+    return True
+
+
+def is_part(check_id: str, requested: str) -> bool:
+    """Whether an id is the requested one or stands below it."""
+    return check_id == requested or check_id.startswith((requested + "::", requested + "[", requested + "@"))
+
+
+def variants(source: SourceUnderTest) -> Iterator[tuple[str, str | None]]:
+    """The recipes and modes that a source is tested with."""
+    is_python = source.spec.is_python and source.settings.quantized is None
+    for name in source.settings.recipes:
+        for mode in recipe_named(name).modes(is_python, source.settings.modes):
+            yield name, mode
+
+
+def labels(source: SourceUnderTest) -> Iterator[str]:
+    """The variants that a source is tested with, as ids and tables name them."""
+    return (recipe_named(name).label(mode) for name, mode in variants(source))
+
+
+def places(source: SourceUnderTest, targets: Targets, checks: Sequence[str] = CHECKS) -> Iterator[tuple[str, str]]:
+    """The checks of each variant of a source, each with the target that it judges; empty for this host."""
+    on_host = source.settings.is_on_host
+    yield from (("", check) for check in checks if on_host or check not in ON_DEVICE)
+    for name in source.settings.targets:
+        if name != HOST:
+            yield from ((name, check) for check in (ON_DEVICE if targets[name].is_device else ON_TARGET))
+
+
+def check_ids(source: SourceUnderTest, targets: Targets, checks: Sequence[str] = CHECKS) -> Iterator[tuple[str, str]]:
+    """The ids of all checks of a source, each with what all ids of its variant start with, wherever that runs."""
+    for label in labels(source):
+        variant = f"{source.settings.node}::{label}"
+        for target, check in places(source, targets, checks):
+            yield f"{variant}{'@' * bool(target)}{target}::{check}", variant

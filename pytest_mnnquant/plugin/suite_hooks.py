@@ -1,0 +1,71 @@
+"""The pytest hooks of a run that has models to test. Registered, and loaded, in such runs only."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from pytest_mnnquant.plugin.items import PlainItem, collect, remember_selected
+from pytest_mnnquant.plugin.reporting import header
+from pytest_mnnquant.plugin.xdist_workers import brief_worker, refuse_broken_worker, start_failures_as_usage_errors
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say which versions and models are at work."""
+    return header(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Add the items of the requested models, before -k, -m and --lf choose."""
+    items[:] = [*collect(session), *items]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember which items will run, so that a check knows whether the one it depends on does."""
+    remember_selected(session)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Have -rs name the check as the place of a skip, and not the line of this package that skips it."""
+    report = yield
+    if report.skipped and isinstance(item, PlainItem) and isinstance(report.longrepr, tuple):
+        report.longrepr = (item.nodeid, 1, report.longrepr[2])
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart(session: pytest.Session) -> Generator[None, None, None]:
+    """Say in one line why xdist's workers can't be started on another host."""
+    with start_failures_as_usage_errors(session.config):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """The same for workers that are started again when they are lost."""
+    with start_failures_as_usage_errors(session.config):
+        return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand xdist's workers what they must know."""
+    brief_worker(node)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """End the run if one of xdist's workers can't work."""
+    refuse_broken_worker(node, error)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Over several hosts, keep the items of a variant together."""
+    from pytest_mnnquant.plugin.xdist_scheduler import scheduler  # Only if xdist is at work: it may not be installed.
+
+    return scheduler(config, log)
