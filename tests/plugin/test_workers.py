@@ -19,7 +19,7 @@ from tests.plugin.conftest import NET, Run
 # Each worker tells what it makes.
 TELLS = """
 from pathlib import Path
-from pytest_mnnquant.quantize import store
+from pytest_mnnquant.cache import store
 
 make = store.Store._make
 
