@@ -14,8 +14,8 @@ from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params
 from pytest_mnnquant.quantize.propagation import Propagated
 
 # Codes -127..127 as mnncompress uses them: symmetric kernels never see -128.
-_LOWEST, _HIGHEST = -127, 127
-CODES = _HIGHEST - _LOWEST
+LOWEST, HIGHEST = -127, 127
+CODES = HIGHEST - LOWEST
 _SMALLEST_SCALE = 1e-8
 
 
@@ -38,12 +38,12 @@ class Range:
         symmetric: scale = max(|low|, |high|) / 127, zero point = 0.
         """
         if self.symmetric:
-            return max(abs(self.low), abs(self.high), _HIGHEST * _SMALLEST_SCALE) / _HIGHEST, 0
+            return max(abs(self.low), abs(self.high), HIGHEST * _SMALLEST_SCALE) / HIGHEST, 0
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         # In float32, as mnncompress computes: its scales and zero points come out the same.
         scale = max((np.float32(high) - np.float32(low)) / np.float32(CODES), np.float32(_SMALLEST_SCALE))
-        zero = np.rint(np.float32(-low) / scale + np.float32(_LOWEST))
-        return float(scale), int(np.clip(zero, _LOWEST, _HIGHEST))
+        zero = np.rint(np.float32(-low) / scale + np.float32(LOWEST))
+        return float(scale), int(np.clip(zero, LOWEST, HIGHEST))
 
 
 def widen_ranges(ranges: dict[int, Range], links: tuple[Propagated, ...]) -> dict[int, Range]:
@@ -69,11 +69,11 @@ def make_params(
 
     def activation(name: str, found: Range) -> ActivationParams:
         scale, zero = found.affine()
-        return ActivationParams(name, scale, zero, clamp_min=_LOWEST, clamp_max=_HIGHEST)
+        return ActivationParams(name, scale, zero, clamp_min=LOWEST, clamp_max=HIGHEST)
 
     def layer(op: Op, before: Range, after: Range) -> LayerParams:
         scales = weight_scales(model.decoded(op))
-        weight = WeightParams(op.name, tuple(scales.tolist()), clamp_min=_LOWEST, clamp_max=_HIGHEST)
+        weight = WeightParams(op.name, tuple(scales.tolist()), clamp_min=LOWEST, clamp_max=HIGHEST)
         return LayerParams(weight, activation(op.input_names[0], before), activation(op.output_names[0], after))
 
     entries = [layer(op, ranges[op.inputs[0]], ranges[op.outputs[0]]) for op in layers]
@@ -83,7 +83,7 @@ def make_params(
 
 def weight_scales(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Symmetric 8-bit scale of each channel, max |w| / 127; `weights` has shape [channels, n]."""
-    return np.maximum(np.abs(weights).max(1) / _HIGHEST, _SMALLEST_SCALE)  # type: ignore[no-any-return]
+    return np.maximum(np.abs(weights).max(1) / HIGHEST, _SMALLEST_SCALE)  # type: ignore[no-any-return]
 
 
 def save_params(params: Params, path: Path) -> Path:

@@ -14,9 +14,10 @@ from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params, widen_ranges
 from pytest_mnnquant.quantize.convert_twice import convert_twice
+from pytest_mnnquant.quantize.described_tensors import describe_tensors, interpolated_ranges
 from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME, Job, QuantizerOutput
 from pytest_mnnquant.quantize.observers import describe
-from pytest_mnnquant.quantize.propagation import find_propagated, ops_to_observe
+from pytest_mnnquant.quantize.propagation import Propagated, find_propagated, ops_to_observe
 from pytest_mnnquant.quantize.ranges import Calibrated, calibrate_runtime
 from pytest_mnnquant.quantize.re_export import export_again
 from pytest_mnnquant.quantize.record import save_record
@@ -55,6 +56,9 @@ def quantize_int8(job: Job, folder: Path) -> QuantizerOutput:
     # From the float .mnn, not from ONNX: a Linear of 65,536 weights or more loses its weights on the way from ONNX.
     arguments = ("--compressionParamsFile", str(path), *flags)
     convert_twice(plan.model.path, folder / MODEL_NAME, arguments, timeout=job.choices.timeout)
+    names = plan.model.tensor_names
+    known = {names[tensor]: found for tensor, found in plan.calibrated.ranges.items()}
+    describe_tensors(folder / MODEL_NAME, plan.model, known, data, job.options, job.recipe)
     save_record(_record(job, plan, data), folder)
     return QuantizerOutput(
         params=PARAMS_NAME,
@@ -74,7 +78,7 @@ def _calibrate_in_mnn(job: Job, data: Dataset) -> _Plan:
     layers = int8_layers(model)
     links = find_propagated(model, layers)
     calibrated = calibrate_runtime(model, ops_to_observe(layers, links), data, job.options, job.recipe)
-    return _Plan(model, calibrated, widen_ranges(calibrated.ranges, links))
+    return _Plan(model, calibrated, _ranges(model, layers, links, calibrated))
 
 
 def _calibrate_in_torch(job: Job, data: Dataset, folder: Path) -> _Plan:
@@ -109,7 +113,13 @@ def _calibrate_in_torch(job: Job, data: Dataset, folder: Path) -> _Plan:
     loop_ranges = {}
     if recurrent and calibrated.network is not None:
         loop_ranges = recurrent_ranges(calibrated.network, model, recurrent, data)
-    return _Plan(model, calibrated, widen_ranges(calibrated.ranges, links), modules, loop_ranges)
+    return _Plan(model, calibrated, _ranges(model, layers, links, calibrated), modules, loop_ranges)
+
+
+def _ranges(
+    model: Model, layers: tuple[Op, ...], links: tuple[Propagated, ...], calibrated: Calibrated
+) -> dict[int, Range]:
+    return interpolated_ranges(model, layers, widen_ranges(calibrated.ranges, links))
 
 
 def _require_finite(job: Job, plan: _Plan) -> None:

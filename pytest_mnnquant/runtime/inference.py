@@ -42,7 +42,7 @@ def run(model: Model, inputs: Arrays, options: RunOptions) -> Run:
             what=f"running {model.path.name}",
             model=str(model.path.resolve()),
             batch=job.batch,
-            engine="module" if model.has_subgraphs else "session",
+            engine="module" if options.through_module or model.has_subgraphs else "session",
             outputs=list(model.output_names),
             memory=options.memory_mode,
             threads=options.threads,

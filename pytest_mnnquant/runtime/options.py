@@ -18,7 +18,8 @@ class RunOptions:
     """How a model is run, on this machine unless `send` runs it on a target.
 
     `timeout` is in seconds, for one job. `batched` feeds several samples at once; False: one by one, for models with a
-    fixed batch of 1. `memory_mode` is one of `MEMORY_MODES`.
+    fixed batch of 1. `memory_mode` is one of `MEMORY_MODES`. `through_module`: through MNN's Module API, which gives no
+    trace; models with While or If bodies always are.
     """
 
     timeout: float
@@ -26,3 +27,4 @@ class RunOptions:
     threads: int = 1
     memory_mode: int = NORMAL
     send: Send = run_job
+    through_module: bool = False

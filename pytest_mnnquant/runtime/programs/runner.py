@@ -195,13 +195,15 @@ def run_module(job: dict[str, Any]) -> dict[str, Any]:
     import MNN
     import numpy as np
 
-    net = MNN.nn.load_module_from_file(job["model"], list(job["inputs"]), job["outputs"])
+    config = {"backend": 0, "numThread": job.get("threads", 1), "memory": int(job.get("memory", 0))}
+    manager = MNN.nn.create_runtime_manager((config,))
+    net = MNN.nn.load_module_from_file(job["model"], list(job["inputs"]), job["outputs"], runtime_manager=manager)
     parts: list[list[Any]] = [[] for _ in job["outputs"]]
     for batch in batches(job):
         held = [constant(array) for array in batch.values()]
         results = net.forward(held)
         for number, part in enumerate(parts):
-            part.append(np.array(results[number].read()).copy())  # read() is a view that dies with `results`
+            part.append(plain(results[number]))
     for number, arrays in enumerate(parts):
         np.save(f"output{number}.npy", np.concatenate(arrays))
     return {"outputs": job["outputs"], "trace": None, "memory_mb": None}

@@ -1,0 +1,191 @@
+"""Quantizations for tensors that MNN would otherwise give one by propagation, and get wrong.
+
+The params file describes the inputs and outputs of convolutions; MNN propagates these quantizations to other tensors
+(`mnnfile.scale_propagation`). Four results are wrong or left to chance, so these tensors are described in the file:
+
+- a tensor that is reached from several scales has whichever MNN visits last, by addresses: it gets its own range;
+- an int8 Interp hands its input's codes on without converting them, so its output must have its input's scale;
+- an int8 Add with a fused ReLU clamps at code 0 instead of the zero point: its output gets zero point 0;
+- a tensor that a slice or a mean is taken of has the range of that part: it gets its own range if that is wider.
+
+MNN converts between two described tensors. Of the ways to join scales this loses least: on three PAN necks a tensor's
+own range gave 47.6, 27.0 and 27.3 dB, the scale of the coarser joined tensor 47.5, 27.0 and 27.1 dB, float 47.5, 27.0
+and 27.2 dB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.mnnfile.commands import RASTER, Command, both_forms, commands
+from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant, read_model
+from pytest_mnnquant.mnnfile.quants import with_quants
+from pytest_mnnquant.mnnfile.scale_propagation import Outcome, outcomes, propagated
+from pytest_mnnquant.quantize.calibration import HIGHEST, LOWEST, Range
+from pytest_mnnquant.quantize.propagation import has_fused_relu
+from pytest_mnnquant.quantize.ranges import calibrate_runtime
+from pytest_mnnquant.recipes.recipe import Recipe
+from pytest_mnnquant.runtime.options import RunOptions
+
+Quants = Mapping[int, TensorQuant]
+#: A tensor's range as calibration sees it; None if that is not known.
+RangeOf = Callable[[int], Range | None]
+_WIDER: Final = 1.05
+_OBSERVATIONS, _ROUNDS = 4, 2
+
+
+def described_tensors(model: Model, range_of: RangeOf) -> dict[int, TensorQuant]:
+    """The quantizations of all tensors that `model` describes, and of those that it must describe besides."""
+    given, forms = model.tensor_quants, both_forms(model)
+    described = dict(given)
+    for _ in range(_ROUNDS * len(forms[0])):
+        found = next((one for steps in forms for one in _wrong(steps, given, described, range_of)), None)
+        if found is None:
+            break
+        described[found[0]] = found[1]
+    return described
+
+
+def interpolated_ranges(model: Model, layers: Sequence[Op], ranges: Mapping[int, Range]) -> dict[int, Range]:
+    """The ranges of layers' tensors, equal before and after an Interp that runs between two layers in int8."""
+    found, steps = dict(ranges), commands(model)
+    described = {tensor for layer in layers for tensor in (layer.inputs[0], layer.outputs[0]) if tensor in ranges}
+    for step in (step for step in steps if step.kind == "Interp" and step.output in described):
+        sources = propagated(steps, {tensor: _quant(found[tensor]) for tensor in described}, order=int)
+        source = sources.get(step.inputs[0])
+        if source is not None:
+            found[step.output] = found[source]
+    return found
+
+
+def _wrong(
+    steps: Sequence[Command], given: Quants, quants: Quants, range_of: RangeOf
+) -> Iterator[tuple[int, TensorQuant]]:
+    """The tensors to describe, in order. `given` are those that the params file describes."""
+    ways = outcomes(steps, quants)
+    makers = {step.output: step for step in steps}
+    for tensor in dict.fromkeys(tensor for step in steps for tensor in (*step.inputs, step.output)):
+        if tensor not in quants and len({_numbers(way, quants, tensor) for way in ways}) > 1:
+            yield tensor, _own(tensor, makers, ways, quants, range_of)
+    way = ways[0]
+    places = {step.output: place for place, step in enumerate(steps)}
+    for place, step in enumerate(steps):
+        if step.narrows:
+            yield from _clipped(step, way, places, quants, range_of)
+        if place not in way.int8 or step.output in given:
+            continue
+        made = quants[way.sources[step.output]]
+        if step.kind == "Interp":
+            source = quants[way.sources[step.inputs[0]]]
+            if (source.scale, source.zero) != (made.scale, made.zero):
+                yield step.output, source
+        if has_fused_relu(step.op) and made.zero != 0 and step.output not in quants:
+            yield step.output, _own(step.output, makers, ways, quants, range_of)
+
+
+def _clipped(
+    step: Command, way: Outcome, places: Mapping[int, int], quants: Quants, range_of: RangeOf
+) -> Iterator[tuple[int, TensorQuant]]:
+    """The inputs of a slice or a mean that MNN rounds to the range of what is made of them."""
+    for tensor in step.inputs:
+        source = way.sources.get(tensor)
+        if tensor in quants or source is None or way.sources.get(step.output) != source:
+            continue
+        quant = quants[source]
+        seen = range_of(tensor) if places.get(tensor, -1) in way.int8 else None
+        if seen is not None and not _holds(quant, seen):
+            yield tensor, _quant(dataclasses.replace(seen, symmetric=quant.zero == 0))
+
+
+def _own(
+    tensor: int, makers: Mapping[int, Command], ways: Sequence[Outcome], quants: Quants, range_of: RangeOf
+) -> TensorQuant:
+    """A quantization of a tensor's own: by its range, else the widest of those that reach it."""
+    maker = makers.get(tensor)
+    if maker is not None and maker.kind == "Interp" and maker.inputs[0] in ways[0].sources:
+        return quants[ways[0].sources[maker.inputs[0]]]
+    seen = range_of(tensor)
+    if seen is not None:
+        return _quant(dataclasses.replace(seen, symmetric=maker is not None and has_fused_relu(maker.op)))
+    reached = [quants[way.sources[tensor]] for way in ways if tensor in way.sources]
+    return max(reached, key=lambda quant: quant.scale)
+
+
+def _numbers(way: Outcome, quants: Quants, tensor: int) -> tuple[float, float] | None:
+    source = way.sources.get(tensor)
+    return None if source is None else (quants[source].scale, quants[source].zero)
+
+
+def _holds(quant: TensorQuant, seen: Range) -> bool:
+    low, high = ((end - quant.zero) * quant.scale * _WIDER for end in (quant.low, quant.high))
+    return low <= seen.low and seen.high <= high
+
+
+def _quant(seen: Range) -> TensorQuant:
+    scale, zero = seen.affine()
+    return TensorQuant(scale, zero, LOWEST, HIGHEST, "int8")
+
+
+def describe_tensors(
+    path: Path, base: Model, known: Mapping[str, Range], data: Dataset, options: RunOptions, recipe: Recipe
+) -> None:
+    """Describe in the int8 model at `path` what MNN's propagation would get wrong; most models need nothing.
+
+    `base` is the float model that it was made of, `known` holds ranges by the names of tensors; others are observed in
+    a run of `base` on `data`. Raises `NativeFailure`.
+    """
+    model = read_model(path)
+    ranges: dict[str, Range | None] = dict(known)
+    for _ in range(_OBSERVATIONS):
+        asked = _Ranges(model, ranges)
+        described = described_tensors(model, asked)
+        if not asked.missing:
+            break
+        ranges |= dict.fromkeys(asked.missing) | _observed(base, asked.missing, data, options, recipe)
+    if described != model.tensor_quants:
+        path.write_bytes(with_quants(path.read_bytes(), described))
+
+
+class _Ranges:
+    """The ranges of tensors; a view has those of the tensors whose values it holds. Notes which are not known."""
+
+    def __init__(self, model: Model, ranges: Mapping[str, Range | None]) -> None:
+        self._names, self._ranges = model.tensor_names, ranges
+        rasters = (step for form in both_forms(model) for step in form if step.kind == RASTER)
+        self._gathered = {step.output: step.inputs for step in rasters}
+        self.missing: set[str] = set()
+
+    def __call__(self, tensor: int) -> Range | None:
+        merged: Range | None = None
+        for origin in self._origins(tensor):
+            name = self._names[origin]
+            if name not in self._ranges:
+                self.missing.add(name)
+            part = self._ranges.get(name)
+            if part is None:
+                return None
+            merged = part if merged is None else merged.merged(part)
+        return None if merged is None else dataclasses.replace(merged, symmetric=False)
+
+    def _origins(self, tensor: int) -> Iterator[int]:
+        for origin in self._gathered.get(tensor, ()):
+            yield from self._origins(origin)
+        if tensor not in self._gathered:
+            yield tensor
+
+
+def _observed(base: Model, names: set[str], data: Dataset, options: RunOptions, recipe: Recipe) -> dict[str, Range]:
+    """The ranges of tensors of the float model, by name; those of inputs are in the data."""
+    found = {
+        name: Range(float(array.min()), float(array.max())) for name, array in data.inputs.items() if name in names
+    }
+    ops = tuple(op for op in base.ops if op.outputs and op.output_names[0] in names and op.inputs and not op.subgraph)
+    if ops:
+        # Beside layers, since a run that sees no operator at all would fail.
+        seen = calibrate_runtime(base, (*ops, *base.convolutions[:1]), data, options, recipe).ranges
+        found |= {op.output_names[0]: seen[op.outputs[0]] for op in ops if op.outputs[0] in seen}
+    return found

@@ -1,0 +1,140 @@
+"""Int8 models whose tensors MNN can't quantize in two ways: the same result in every process and API."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pytest_mnnquant.metrics.agreement import sqnr_db
+from pytest_mnnquant.mnnfile.commands import commands
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.mnnfile.scale_propagation import outcomes
+from pytest_mnnquant.quantize.calibration import Range
+from pytest_mnnquant.quantize.described_tensors import described_tensors, interpolated_ranges
+from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.variant import Variant, make_variant
+from pytest_mnnquant.recipes.mnn_support import int8_layers
+from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
+from pytest_mnnquant.sources.spec import Spec
+from tests.conftest import FIXTURES, TIMEOUT, quietly
+from tests.workshop import Workshop
+
+INPUTS = {"x": np.random.default_rng(0).standard_normal((32, 3, 16, 16)).astype(np.float32)}
+
+
+class Neck(nn.Module):
+    """A deep feature goes through `resize` into one concat, unmodified into another, both of other ranges."""
+
+    def __init__(self, resize: str) -> None:
+        super().__init__()
+        self.resize = resize
+        self.fine, self.deep = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)
+        self.first, self.down, self.second = nn.Conv2d(16, 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(16, 8, 1)
+        with torch.no_grad():
+            self.fine.weight.mul_(6)
+            self.deep.weight.mul_(0.2)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two maps."""
+        fine = functional.silu(self.fine(x))
+        deep = functional.silu(self.deep(fine))
+        large = functional.interpolate(deep, scale_factor=2.0, mode=self.resize)
+        high = self.first(torch.cat([large, fine], 1))
+        return high, self.second(torch.cat([functional.silu(0.3 * self.down(high)), deep], 1))
+
+
+class Joined(nn.Module):
+    """A residual sum with ReLU that is joined with something else before the next layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(16, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """A map."""
+        first = self.first(x)
+        result: torch.Tensor = self.last(torch.cat([functional.relu(first + self.second(first)), first], 1))
+        return result
+
+
+class Enlarged(nn.Module):
+    """An Interp directly between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """A map."""
+        large = functional.interpolate(self.first(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        result: torch.Tensor = self.second(large)
+        return result
+
+
+def quantized(workshop: Workshop, network: nn.Module, recipe: str = "int8") -> Variant:
+    torch.manual_seed(0)
+    choices = Choices(FIXTURES, calibration=INPUTS, evaluation=INPUTS, timeout=TIMEOUT)
+    source = prepare(Spec("net", "net"), choices, workshop.store, quietly, network.eval())
+    return make_variant(source, recipe_named(recipe), "eval", (), choices, workshop.store, quietly)
+
+
+def undescribed(variant: Variant) -> Model:
+    """The variant with the tensors alone that its params file describes."""
+    layers = [op for op in variant.model.convolutions if op.weights[0].full_int8]
+    own = {tensor for op in layers for tensor in (op.inputs[0], op.outputs[0])}
+    quants = {tensor: quant for tensor, quant in variant.model.tensor_quants.items() if tensor in own}
+    return dataclasses.replace(variant.model, tensor_quants=quants)
+
+
+def quality(variant: Variant, **how: Any) -> float:
+    exact, made = (run(model, INPUTS, RunOptions(TIMEOUT, **how)).outputs for model in (variant.base, variant.model))
+    return min(sqnr_db(array, made[name]) for name, array in exact.items())
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int8-kl", "int8+w8"])
+def test_a_tensor_that_two_scales_reach_gets_its_own(workshop: Workshop, recipe: str) -> None:
+    torch.manual_seed(0)
+    variant = quantized(workshop, Neck("nearest"), recipe)
+    before = undescribed(variant)
+    assert len(outcomes(commands(before), before.tensor_quants)) > 1
+    assert len(outcomes(commands(variant.model), variant.model.tensor_quants)) == 1
+    assert quality(variant) > 25
+    assert quality(variant, through_module=True) == pytest.approx(quality(variant), abs=0.5)
+
+
+def test_a_relu_in_a_sum_clamps_at_zero_behind_a_concat_too(workshop: Workshop) -> None:
+    torch.manual_seed(0)
+    variant = quantized(workshop, Joined())
+    added = next(op for op in variant.model.ops if op.kind == "BinaryOp")
+    assert variant.model.tensor_quants[added.outputs[0]].zero == 0
+    assert quality(variant) > 25
+
+
+def test_an_interp_between_layers_keeps_the_scale(workshop: Workshop) -> None:
+    torch.manual_seed(0)
+    variant = quantized(workshop, Enlarged())
+    resized = next(op for op in variant.model.ops if op.kind == "Interp")
+    quants = variant.model.tensor_quants
+    assert quants[resized.inputs[0]] == quants[resized.outputs[0]]
+    assert quality(variant) > 30
+
+
+def test_only_interps_change_the_ranges_of_layers(workshop: Workshop) -> None:
+    base = workshop.prepared("digits_cnn").model
+    layers = int8_layers(base)
+    ranges = {tensor: Range(-1.0, tensor) for op in layers for tensor in (op.inputs[0], op.outputs[0])}
+    assert interpolated_ranges(base, layers, ranges) == ranges
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "garment_classifier", "mobile_net", "tiny_transformer"])
+def test_models_without_such_tensors_stay_as_converted(workshop: Workshop, name: str) -> None:
+    model = workshop.variant(name, "int8", "eval").model
+    assert described_tensors(model, lambda _: None) == model.tensor_quants
