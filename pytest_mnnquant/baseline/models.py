@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from pytest_mnnquant.baseline.file import POINTER
+from pytest_mnnquant.cache.atomic_write import replacement
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 
@@ -83,12 +84,8 @@ def _is_pointer(path: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    unfinished = target.with_name(f".{target.name}.part")
-    try:
+    with replacement(target) as unfinished:
         shutil.copyfile(source, unfinished)
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _weights(model: Path) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -17,20 +18,30 @@ def write_whole(path: Path, content: bytes) -> None:
     if is_read_only(path):
         raise PermissionError(errno.EACCES, "it is read-only", str(path))
     mode = path.stat().st_mode if path.exists() else None
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.unlink(missing_ok=True)
-    try:
+    with replacement(path) as unfinished:
         with unfinished.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         if mode is not None:
             unfinished.chmod(stat.S_IMODE(mode))
+    _sync(path.parent)
+
+
+@contextlib.contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """Within this context, write the new content of `path` to the yielded file, which replaces it at the end.
+
+    After an exception `path` is as before, and the yielded file is gone. Raises `OSError`.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.unlink(missing_ok=True)
+    try:
+        yield unfinished
         unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
 
 
 def is_read_only(path: Path) -> bool:

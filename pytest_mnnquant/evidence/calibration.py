@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pytest_mnnquant.checks.calibration.check import CalibrationEvidence, samples_used
 from pytest_mnnquant.checks.calibration.clipping import HeldOut, is_scale
 from pytest_mnnquant.checks.calibration.ranges import LEAST, Batches
-from pytest_mnnquant.checks.calibration.samples import subset
+from pytest_mnnquant.checks.calibration.samples import MOST_SAMPLES
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.measurements.calibration import Record
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
@@ -31,7 +31,7 @@ def calibration_evidence(
     pairs = [(row.layer, row.stored) for row in rows if row.stored and row.stored.weights[0].full_int8]
     options = RunOptions(timeout, batched=source.batched)
     record = variant.record
-    held_out = subset(source.evaluation) if source.evaluation else None
+    held_out = source.evaluation.spread(MOST_SAMPLES).inputs if source.evaluation else None
     return CalibrationEvidence(
         mode=variant.mode,
         record=record,

@@ -11,13 +11,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.checks.calibration.samples import spread
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.measurements.chart_samples import ChartSamples, TensorHistogram, WeightHistogram
-from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.mnnfile.model import BadModel, Op, TensorQuant
+from pytest_mnnquant.measurements.dataset import spread_evenly
+from pytest_mnnquant.mnnfile.model import BadModel, TensorQuant
 from pytest_mnnquant.mnnfile.storage import Floats
+from pytest_mnnquant.recipes.mnn_support import can_observe
 from pytest_mnnquant.runtime.inference import tensor_histograms, tensor_ranges
 from pytest_mnnquant.runtime.options import RunOptions
 
@@ -96,12 +96,12 @@ def _activations(case: VariantUnderTest) -> ChartSamples:
     """Values of each layer's input and output in the float model, with the range that the variant's codes hold."""
     source, variant = case.gate.prepared, case.variant
     data = source.evaluation or source.calibration
-    layers = [(layer, stored) for layer, stored in case.match.pairs if _is_watched(layer) and _is_watched(stored)]
+    layers = [(layer, stored) for layer, stored in case.match.pairs if can_observe(layer) and can_observe(stored)]
     if data is None:
         return _unavailable("calibration", "no calibration or evaluation data were given")
     if not layers:
         return ChartSamples()
-    ops, samples = [layer for layer, _ in layers], _samples(data)
+    ops, samples = [layer for layer, _ in layers], data.spread(_MOST_SAMPLES).inputs
     options = RunOptions(min(_AFFORDABLE, case.gate.settings.timeout), batched=source.batched)
     ranges = tensor_ranges(variant.base, ops, samples, options)
     with np.errstate(invalid="ignore"):
@@ -130,15 +130,6 @@ def _code_range(quant: TensorQuant) -> tuple[float, float]:
     return (quant.low - quant.zero) * quant.scale, (quant.high - quant.zero) * quant.scale
 
 
-def _is_watched(op: Op) -> bool:
-    return bool(op.is_convolution and op.inputs and op.outputs and not op.subgraph)
-
-
-def _samples(data: Dataset) -> dict[str, npt.NDArray[Any]]:
-    chosen = spread(data.samples, _MOST_SAMPLES)
-    return {name: array[chosen] for name, array in data.inputs.items()}
-
-
 def _losses(case: VariantUnderTest) -> ChartSamples:
     """The error that each layer adds, in the order of execution."""
     if case.gate.prepared.evaluation is None:
@@ -155,7 +146,7 @@ def _pairs(case: VariantUnderTest) -> ChartSamples:
     if times is None:
         return ChartSamples()
     ratios = times.candidate / times.reference
-    thinned = ratios[spread(len(ratios), _MOST_PAIRS)].tolist()
+    thinned = ratios[spread_evenly(len(ratios), _MOST_PAIRS)].tolist()
     return ChartSamples(ratios=tuple(float(f"{ratio:.4g}") for ratio in thinned))
 
 

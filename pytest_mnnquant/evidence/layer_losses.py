@@ -12,12 +12,12 @@ from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, compare
 from pytest_mnnquant.checks.accuracy.layers import LayerLoss, Losses
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.task_metric import Compared
-from pytest_mnnquant.checks.calibration.samples import spread
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.recipes.mnn_support import can_observe
 from pytest_mnnquant.runtime.layer_errors import LayerRun, layer_errors
 from pytest_mnnquant.runtime.options import RunOptions
 
@@ -36,13 +36,13 @@ def layer_losses(
     `judged` is the variant's model, or the copy of it that was judged in its stead; `pairs` are layers of both models.
     """
     data = source.evaluation
-    layers = [(layer, stored) for layer, stored in pairs if _can_be_watched(layer) and _can_be_watched(stored)]
+    layers = [(layer, stored) for layer, stored in pairs if can_observe(layer) and can_observe(stored)]
     if data is None or not layers or variant.base.has_subgraphs or judged.has_subgraphs:
         return None
-    inputs, labels = _some(data)
+    samples = data.spread(_SAMPLES)
     options = RunOptions(timeout, batched=source.batched)
-    found = layer_errors(variant.base, judged, layers, inputs, options, alone=_ALONE)
-    labels = None if labels is None else labels[list(found.samples)]
+    found = layer_errors(variant.base, judged, layers, samples.inputs, options, alone=_ALONE)
+    labels = None if samples.labels is None else samples.labels[list(found.samples)]
     modules = variant.modules or _modules(source, variant.base, [layer for layer, _ in layers], data, options)
     order = {op.name: place for place, op in enumerate(variant.base.ops)}
     names = sorted(found.layers, key=lambda name: order.get(name, 0))
@@ -57,16 +57,6 @@ def layer_losses(
         metric_label=exact.metric.label if exact else "",
         exact_metric=exact.after.value if exact else None,
     )
-
-
-def _can_be_watched(op: Op) -> bool:
-    return op.is_convolution and len(op.inputs) == 1 and not op.subgraph
-
-
-def _some(data: Dataset) -> tuple[Outputs, npt.NDArray[Any] | None]:
-    chosen = spread(data.samples, _SAMPLES)
-    labels = None if data.labels is None else data.labels[chosen]
-    return {name: array[chosen] for name, array in data.inputs.items()}, labels
 
 
 def _modules(source: Prepared, base: Model, layers: list[Op], data: Dataset, options: RunOptions) -> dict[str, str]:

@@ -12,6 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 
+def spread_evenly(total: int, most: int, *, ends: bool = True) -> npt.NDArray[np.int64]:
+    """The numbers of at most `most` of `total` items at equal distances, always the same ones; all, if no more exist.
+
+    With `ends` the first and the last item are taken; without, the middle of each of `most` equal parts.
+    """
+    count = min(total, most)
+    if ends:
+        return np.linspace(0, total - 1, count).astype(np.int64)
+    return (2 * np.arange(count) + 1) * total // (2 * count)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Samples: one array an input, the first axis counts samples; `labels` has shape [samples, ...] or is None.
@@ -43,6 +54,14 @@ class Dataset:
         """The first `count` samples, as data of their own."""
         labels = None if self.labels is None else self.labels[:count]
         return dataclasses.replace(self, inputs=self.head(count), labels=labels)
+
+    def spread(self, most: int) -> Dataset:
+        """At most `most` samples at equal distances, the first and the last among them: sets are often sorted."""
+        if most >= self.samples:
+            return self
+        chosen = spread_evenly(self.samples, most)
+        inputs = {name: array[chosen] for name, array in self.inputs.items()}
+        return dataclasses.replace(self, inputs=inputs, labels=None if self.labels is None else self.labels[chosen])
 
     def digest(self) -> str:
         """A hash of the content."""

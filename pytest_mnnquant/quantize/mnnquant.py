@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.dataset import Dataset, spread_evenly
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
@@ -148,9 +148,9 @@ def _feeds(model: Model, data: Dataset, feature: str, batched: bool) -> list[Fee
     count = max(1, min(data.samples, _MOST_SAMPLES[feature], _MOST_VALUES[feature] // values))
     if feature == "ADMM" and not batched:
         count = 1
-    kept = [(2 * number + 1) * data.samples // (2 * count) for number in range(count)]
+    chosen = spread_evenly(data.samples, count, ends=False)
     size = {"KL": 1, "EMA": _EMA_BATCH, "ADMM": count}[feature] if batched else 1
-    return [{name: array[kept[at : at + size]] for name, array in arrays.items()} for at in range(0, count, size)]
+    return [{name: array[chosen[at : at + size]] for name, array in arrays.items()} for at in range(0, count, size)]
 
 
 def _as_fed(spec: ModelInput, data: Dataset, feature: str) -> npt.NDArray[Any]:

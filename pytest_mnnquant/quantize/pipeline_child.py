@@ -171,6 +171,7 @@ def main() -> None:
     job = json.loads(job_file.read_text(encoding="utf-8"))
     sys.path[:] = job["path"]
     silence()
+    from pytest_mnnquant.cache.atomic_write import replacement
     from pytest_mnnquant.runtime.programs.runner import die_with_parent
 
     die_with_parent()
@@ -178,9 +179,8 @@ def main() -> None:
     result = run(job)
     sys.stdout.flush()
     sys.stderr.flush()
-    unfinished = job_file.with_name("result.json.part")
-    unfinished.write_text(json.dumps(result), encoding="utf-8")
-    unfinished.replace(job_file.with_name("result.json"))
+    with replacement(job_file.with_name("result.json")) as unfinished:
+        unfinished.write_text(json.dumps(result), encoding="utf-8")
     os._exit(0)  # What a pipeline leaves behind (threads, native destructors) must not spoil its result.
 
 

@@ -17,6 +17,14 @@ def can_compute(op: Op) -> bool:
     return op.kind in _INT8_KINDS and len(op.inputs) == 1 and not op.subgraph
 
 
+def can_observe(op: Op) -> bool:
+    """Whether a run of MNN shows the first input and the output of this layer: a convolution outside of loops.
+
+    Other inputs do not matter: a ConvTranspose with a fixed output size takes that size as a second one.
+    """
+    return bool(op.is_convolution and op.inputs and op.outputs and not op.subgraph)
+
+
 def int8_layers(model: Model) -> tuple[Op, ...]:
     """The layers that MNN can run in int8: convolutions and Linear layers of the main graph with float weights."""
     return tuple(op for op in model.convolutions if can_compute(op))

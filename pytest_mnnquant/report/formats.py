@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from pytest_mnnquant.cache.atomic_write import replacement
 from pytest_mnnquant.report.model import Report
 from pytest_mnnquant.report.variant_report import CheckReport, VariantReport
 
@@ -89,9 +90,8 @@ def write_report(report: Report, path: Path) -> None:
     """Write the report as a whole or not at all. Raises `OSError`."""
     text = file_format(path).render(report).encode("utf-8", "backslashreplace")  # Names of files may hold any byte.
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(text)
-    unfinished.replace(path)
+    with replacement(path) as unfinished:
+        unfinished.write_bytes(text)
 
 
 def test_properties(model: str, variant: VariantReport, check: CheckReport) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.measurements.dataset import spread_evenly
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job
 from pytest_mnnquant.sources.spec import DataError
 
@@ -111,7 +112,9 @@ def load_images(
     Images are taken in the order of their paths. Where all of them lie in sub-folders that are named by an integer,
     these are their labels. Raises `DataError` naming the file at fault.
     """
-    files = _spread(_image_files(folder, origin), preprocess.count)
+    files = _image_files(folder, origin)
+    if preprocess.count is not None:
+        files = [files[number] for number in spread_evenly(len(files), preprocess.count, ends=False)]
     labels = _labels(files, folder, origin)
     width, height = preprocess.size
     if 4 * len(files) * preprocess.channels * width * height > MEMORY_LIMIT:
@@ -158,13 +161,6 @@ def _image_files(folder: Path, origin: str) -> list[Path]:
         known = ", ".join(_SUFFIXES)
         raise DataError(f"{origin}: {other}: not an image that MNN can decode ({known}); take it out of the folder")
     return [paths[name] for name in names]
-
-
-def _spread(files: list[Path], count: int | None) -> list[Path]:
-    """`count` of them at equal distances, always the same ones; all, where there are no more."""
-    if count is None or count >= len(files):
-        return files
-    return [files[(2 * number + 1) * len(files) // (2 * count)] for number in range(count)]
 
 
 def _labels(files: list[Path], folder: Path, origin: str) -> npt.NDArray[np.int64] | None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import InputMetrics, InputStatistics
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.dataset import Dataset, spread_evenly
 
 MOST_SAMPLES: Final = 128
 Array = npt.NDArray[Any]
@@ -49,23 +49,13 @@ def judge_samples(
     return findings, inputs
 
 
-def subset(data: Dataset) -> dict[str, Array]:
-    """At most `MOST_SAMPLES` samples, spread evenly: sets are often sorted by class."""
-    return {name: _some(array) for name, array in data.inputs.items()}
-
-
-def _some(array: Array) -> Array:
-    return array if len(array) <= MOST_SAMPLES else array[spread(len(array), MOST_SAMPLES)]
-
-
-def spread(count: int, most: int) -> npt.NDArray[np.int64]:
-    """The places of at most `most` of `count` samples, spread evenly."""
-    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
+def _thinned(array: Array) -> Array:
+    return array if len(array) <= MOST_SAMPLES else array[spread_evenly(len(array), MOST_SAMPLES)]
 
 
 def _statistics(array: Array) -> InputStatistics:
     """The extremes of all samples; mean and deviation of some, which is enough for them."""
-    some = _some(array).astype(np.float64)
+    some = _thinned(array).astype(np.float64)
     return InputStatistics(float(some.mean()), float(some.std()), float(array.min()), float(array.max()))
 
 
@@ -138,7 +128,7 @@ def _range(name: str, own: Array, other: Array) -> list[Finding]:
         return []
     spread = mine.std / theirs.std
     width = _width(own) / _width(other)
-    values = _some(other).astype(np.float64)
+    values = _thinned(other).astype(np.float64)
     lost = values - np.clip(values, min(mine.low, 0.0), max(mine.high, 0.0))
     clipped = float(np.square(lost).sum() / np.square(values).sum())
     outside = float((lost != 0).mean())
@@ -157,7 +147,7 @@ def _range(name: str, own: Array, other: Array) -> list[Finding]:
 
 
 def _width(array: Array) -> float:
-    low, high = np.quantile(_some(array), (0.001, 0.999))
+    low, high = np.quantile(_thinned(array), (0.001, 0.999))
     return float(max(max(high, 0) - min(low, 0), 1e-30))
 
 
@@ -190,7 +180,7 @@ def _channels(name: str, own: Array, other: Array) -> list[Finding]:
     axis = next((axis for axis in (1, -1) if own.ndim == 4 and own.shape[axis] == 3 and other.shape[axis] == 3), None)
     if axis is None:
         return []
-    mine, theirs = (_by_channel(_some(array), axis) for array in (own, other))  # [samples, 3]
+    mine, theirs = (_by_channel(_thinned(array), axis) for array in (own, other))  # [samples, 3]
     if min(_tilt(mine), _tilt(theirs)) < _SIGMAS:
         return []
     a, b = mine.mean(0), theirs.mean(0)

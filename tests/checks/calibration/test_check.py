@@ -11,7 +11,6 @@ import pytest
 from pytest_mnnquant.checks.calibration.check import CalibrationEvidence, check_calibration
 from pytest_mnnquant.checks.calibration.clipping import HeldOut
 from pytest_mnnquant.checks.calibration.ranges import movement
-from pytest_mnnquant.checks.calibration.samples import MOST_SAMPLES, subset
 from pytest_mnnquant.findings.check_metrics import CalibrationMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
 from pytest_mnnquant.measurements.calibration import Record, Watched
@@ -303,13 +302,6 @@ def test_a_scale_of_zero_is_right_for_a_tensor_of_zeros() -> None:
     result = check(tensors=(*FIT, tensor("e", clipped=1.0, scale=0.0)))
     assert result.outcome == FAILED
     assert "its scale is 0" in only(result, "MNQ540").message
-
-
-def test_samples_are_taken_evenly() -> None:
-    array = np.arange(1000)[:, None]
-    some = subset(data(array))["x"][:, 0]
-    assert (len(some), some[0], some[-1]) == (MOST_SAMPLES, 0, 999)
-    assert len(subset(data(array[:10]))["x"]) == 10
 
 
 # Pipelines -----------------------------------------------------------------------------------------------------------
