@@ -14,10 +14,10 @@ from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.cli.calibration_config import read_config
-from pytest_mnnquant.cli.calibration_samples import Samples, checked_samples
+from pytest_mnnquant.cli.calibration_samples import Samples, check_samples
 from pytest_mnnquant.cli.convert_arguments import unwritable
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
-from pytest_mnnquant.cli.verify import Asked, judged
+from pytest_mnnquant.cli.verify import Requested, verify
 from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
@@ -34,15 +34,17 @@ from pytest_mnnquant.runtime.options import RunOptions
 _SANE_SCALE: Final = 1e6
 # On data that it was calibrated on, the worst sound model measured has 0.96; broken ones have 0.5 and less.
 _COSINE: Final = 0.9
-Say = Callable[[str], None]
+Print = Callable[[str], None]
 
 
-def calibrated(arguments: Sequence[str], skip: tuple[str, ...], timeout: float, say: Say, tell: Say) -> int:
+def calibrate(
+    arguments: Sequence[str], skip: tuple[str, ...], timeout: float, print_line: Print, print_error: Print
+) -> int:
     """Quantize; the exit status is 0 only for a new int8 model that was verified.
 
-    `say` gets the verdict, `tell` warnings and failures. Raises `Refused` for a configuration or data that the tool
-    would misread, and `NativeFailure` when it crashed, hung or wrote nothing. The output is replaced only by a model
-    that passes.
+    `print_line` gets the verdict, `print_error` warnings and failures. Raises `Refused` for a configuration or data
+    that the tool would misread, and `NativeFailure` when it crashed, hung or wrote nothing. The output is replaced only
+    by a model that passes.
     """
     source, output, settings = _paths(arguments)
     model = _source(source)
@@ -52,28 +54,28 @@ def calibrated(arguments: Sequence[str], skip: tuple[str, ...], timeout: float, 
             f"{source}: its weights are in {model.external_path.name}, from where EMA does not take them: it quantizes "
             "nothing; convert to a float .mnn without --saveExternalData"
         )
-    samples = checked_samples(config, model, timeout)
+    samples = check_samples(config, model, timeout)
     for warning in samples.warnings:
-        tell(f"warning: {warning}")
+        print_error(f"warning: {warning}")
     recipe = recipe_named(f"mnnquant-{config.feature.lower()}" + ("-admm" if config.weight == "ADMM" else ""))
     with tempfile.TemporaryDirectory(prefix="mnnquant-", dir=output.parent) as folder:
         absolute = {**config.content, "path": f"{config.path.resolve()}/"}
-        made = mnnquant(source, Path(folder) / output.name, absolute, timeout=timeout)
-        kept = (*skip, *(glob.escape(name) for name in config.skip))
-        verdict = judged(model, made, Asked(recipe, kept))
-        if wrong := _wrong_scales(made):
+        quantized = mnnquant(source, Path(folder) / output.name, absolute, timeout=timeout)
+        skipped_layers = (*skip, *(glob.escape(name) for name in config.skip))
+        verdict = verify(model, quantized, Requested(recipe, skipped_layers))
+        if wrong := _wrong_scales(quantized):
             raise NativeFailure(FailureKind.BAD_OUTPUT, "\n".join(wrong))
-        likeness = _likeness(model, made, samples, timeout)
-        verdict = dataclasses.replace(verdict, results=(*verdict.results, likeness))
+        similarity = _similarity(model, quantized, samples, timeout)
+        verdict = dataclasses.replace(verdict, results=(*verdict.results, similarity))
         if verdict.failed:
-            tell(verdict.failures(str(output), recipe.name))
-            tell(f"{output} is not written")
+            print_error(verdict.failures(str(output), recipe.name))
+            print_error(f"{output} is not written")
             return 1
         for warning in verdict.warnings:
-            tell(f"warning {warning}")
-        line = verdict.line(model, made)
-        place(made.path, output)
-    say(f"{arguments[1]}: {recipe.name}: {line}")
+            print_error(f"warning {warning}")
+        line = verdict.line(model, quantized)
+        place(quantized.path, output)
+    print_line(f"{arguments[1]}: {recipe.name}: {line}")
     return 0
 
 
@@ -120,23 +122,23 @@ def _wrong_scales(model: Model) -> list[str]:
     ][:3]
 
 
-def _likeness(source: Model, made: Model, samples: Samples, timeout: float) -> Result:
+def _similarity(source: Model, quantized: Model, samples: Samples, timeout: float) -> Result:
     """The outputs on the samples against the float model's, as ARM computes them."""
 
     def outcome(model: Model) -> Run:
         return run(model, samples.arrays, RunOptions(timeout, batched=samples.batched))
 
-    reference, ran = outcome(source), outcome(made)
-    trace = [op for op in ran.trace or () if op.int8]
+    reference, as_run = outcome(source), outcome(quantized)
+    trace = [op for op in as_run.trace or () if op.int8]
     pools = {op.name for op in trace if op.kind == "Pooling"}
-    exact, copy = ran, made.path.with_name("exact.mnn")
-    changed = write_exact_copy(made, pools, copy) if pools and not pools_right() else ()
+    as_on_arm, copy = as_run, quantized.path.with_name("exact.mnn")
+    changed = write_exact_copy(quantized, pools, copy) if pools and not pools_right() else ()
     if changed:
-        exact = outcome(read_model(copy))
+        as_on_arm = outcome(read_model(copy))
     evidence = AccuracyEvidence(
         reference=reference.outputs,
-        outputs=exact.outputs,
-        as_run=ran.outputs,
+        outputs=as_on_arm.outputs,
+        as_run=as_run.outputs,
         pools=changed,
         suspects=KnownCauses(scales=tuple(op.name for op in trace if op.kind == "Scale")),
     )

@@ -55,7 +55,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _are(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(kind(one) for one in value)
+    return lambda value: isinstance(value, list) and all(kind(item) for item in value)
 
 
 def _is_text(value: Any) -> bool:
@@ -117,14 +117,13 @@ def read_config(path: Path, model: Model) -> Config:
     reasons += [f"{key} {json.dumps(content[key])}: it must be {_KEYS[key][0]}" for key in content if key in bad]
     good = {key: value for key, value in content.items() if key in _KEYS and key not in bad}
     feature, weight = good.get("feature_quantize_method", "KL"), good.get("weight_quantize_method", "MAX_ABS")
-    reasons += _of_method(good, feature, weight, model)
-    reasons += _of_skips(good.get("skip_quant_op_names", []), model)
+    reasons += _method_reasons(good, feature, weight, model)
+    reasons += _skip_reasons(good.get("skip_quant_op_names", []), model)
     if "path" not in content:
         reasons.append("path is missing: the folder of the calibration data")
     if "input_type" not in bad:
-        reasons += (
-            _of_sequence(good) if good.get("input_type") == "sequence" else _of_images(content, good, model, feature)
-        )
+        is_sequence = good.get("input_type") == "sequence"
+        reasons += _sequence_reasons(good) if is_sequence else _image_reasons(content, good, model, feature)
     names = [item["name"] for item in good.get("inputs", [])]
     inputs = [item.name for item in model.inputs]
     reasons += [
@@ -141,14 +140,14 @@ def read_config(path: Path, model: Model) -> Config:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
             raise ValueError("a key is given twice")
-        return found
+        return content
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_duplicates)
     except OSError:
         raise Refused(f"{path}: no such file") from None
     except ValueError as error:
@@ -158,7 +157,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     return content
 
 
-def _of_method(good: dict[str, Any], feature: str, weight: str, model: Model) -> list[str]:
+def _method_reasons(good: dict[str, Any], feature: str, weight: str, model: Model) -> list[str]:
     reasons = []
     if feature == "EMA":
         if weight != "MAX_ABS":
@@ -177,19 +176,19 @@ def _of_method(good: dict[str, Any], feature: str, weight: str, model: Model) ->
     return reasons
 
 
-def _of_skips(names: list[str], model: Model) -> list[str]:
+def _skip_reasons(names: list[str], model: Model) -> list[str]:
     ops = {op.name for op in model.ops}
     reasons = []
     for name in names:
         if name in ops:
             continue
-        made = next((op.name for op in model.ops if name in op.output_names), "")
-        hint = f"; that tensor is made by operator {made!r}" if made else nearest(name, sorted(ops))
+        maker = next((op.name for op in model.ops if name in op.output_names), "")
+        hint = f"; that tensor is made by operator {maker!r}" if maker else nearest(name, sorted(ops))
         reasons.append(f"skip_quant_op_names: the model has no operator {name!r}, and the tool skips none{hint}")
     return reasons
 
 
-def _of_sequence(good: dict[str, Any]) -> list[str]:
+def _sequence_reasons(good: dict[str, Any]) -> list[str]:
     return [
         f"{key}: it does nothing with input_type sequence, whose numbers are fed as they are; write them normalized"
         for key in ("mean", "normal")
@@ -197,7 +196,7 @@ def _of_sequence(good: dict[str, Any]) -> list[str]:
     ]
 
 
-def _of_images(content: dict[str, Any], good: dict[str, Any], model: Model, feature: str) -> list[str]:
+def _image_reasons(content: dict[str, Any], good: dict[str, Any], model: Model, feature: str) -> list[str]:
     if len(model.inputs) != 1:
         names = ", ".join(item.name for item in model.inputs)
         return [f"input_type image: the model has {len(model.inputs)} inputs ({names}); the tool crashes; use sequence"]
@@ -222,10 +221,10 @@ def _of_images(content: dict[str, Any], good: dict[str, Any], model: Model, feat
         for key in ("mean", "normal")
         if channels and key in good and not channels <= len(good[key]) <= 4
     ]
-    return reasons + _of_shape(model.inputs[0], good, channels)
+    return reasons + _shape_reasons(model.inputs[0], good, channels)
 
 
-def _of_shape(item: ModelInput, good: dict[str, Any], channels: int) -> list[str]:
+def _shape_reasons(item: ModelInput, good: dict[str, Any], channels: int) -> list[str]:
     if len(item.shape) != 4 or item.data_type != "float":
         return [f"input_type image: the model's input {item.name} is {item.data_type} {list(item.shape)}; use sequence"]
     axes = ("height", "width", "channels") if item.layout == "NHWC" else ("channels", "height", "width")

@@ -22,7 +22,7 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 _IMAGES: Final = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"8BPS", b"P5", b"P6", b"#?", b"\x53\x80\xf6\x34")
 _FEW: Final = 100
 _SHOWN: Final = 3
-_KEPT: Final = 8
+_FED: Final = 8
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Samples:
     warnings: tuple[str, ...]
 
 
-def checked_samples(config: Config, model: Model, timeout: float) -> Samples:
+def check_samples(config: Config, model: Model, timeout: float) -> Samples:
     """Look at all samples. Raises `Refused` for data that the tool would misread."""
     if not config.path.is_dir():
         raise Refused(f"path {config.path}: no such folder")
@@ -49,34 +49,34 @@ def checked_samples(config: Config, model: Model, timeout: float) -> Samples:
     used, batch = config.count or len(entries), config.content.get("batch_size", 32)
     if config.feature == "EMA" and config.is_sequence and 1 < batch <= used:
         raise Refused(f"batch_size {batch}: EMA takes one of {batch} folders only, and drops the others; write 1")
-    kept, reasons = _sequence(entries, model) if config.is_sequence else _images(entries, config, model, timeout)
+    samples, reasons = _sequence(entries, model) if config.is_sequence else _images(entries, config, model, timeout)
     if reasons:
         more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
         raise Refused(*reasons[:_SHOWN], *more)
-    batched = config.is_sequence and any(len(array) > 1 for array in kept[0].values())
-    fed = kept[:1] if batched else kept
+    batched = config.is_sequence and any(len(array) > 1 for array in samples[0].values())
+    fed = samples[:1] if batched else samples
     arrays = {name: np.concatenate([sample[name] for sample in fed]) for name in fed[0]}
     return Samples(arrays, batched, tuple(_warnings(config, len(entries))))
 
 
 def _warnings(config: Config, entries: int) -> list[str]:
     used = config.count or entries
-    found = []
+    warnings = []
     if 0 < config.count < entries:
-        found.append(
+        warnings.append(
             f"the tool takes the first {config.count} of {entries} samples in the order of the disk, which differs "
             "between machines: put those meant into a folder of their own"
         )
     if config.feature == "ADMM" and used > 1:
-        found.append(f"ADMM calibrates on the last sample alone, of {used}; put a batch into it")
+        warnings.append(f"ADMM calibrates on the last sample alone, of {used}; put a batch into it")
     elif used < _FEW:
-        found.append(f"{used} samples; 100 to 1,000 are advised")
-    return found
+        warnings.append(f"{used} samples; 100 to 1,000 are advised")
+    return warnings
 
 
 def _images(entries: list[Path], config: Config, model: Model, timeout: float) -> tuple[list[Arrays], list[str]]:
     """Some of the images, with the pixels that the tool feeds, one by one."""
-    reasons = [f"{entry}: {why}" for entry in entries if (why := _no_image(entry))]
+    reasons = [f"{entry}: {why}" for entry in entries if (why := _why_not_an_image(entry))]
     if reasons:
         return [], reasons
     content, (mean, normal) = config.content, config.pixels
@@ -87,7 +87,7 @@ def _images(entries: list[Path], config: Config, model: Model, timeout: float) -
         tuple(normal),
         content.get("center_crop_w", 1.0),
         content.get("center_crop_h", 1.0),
-        count=min(_KEPT, len(entries)),
+        count=min(_FED, len(entries)),
     )
     try:
         values, _ = load_images(config.path, preprocess, f"path {config.path}", timeout)
@@ -98,7 +98,7 @@ def _images(entries: list[Path], config: Config, model: Model, timeout: float) -
     return [{item.name: value[np.newaxis]} for value in values], []
 
 
-def _no_image(entry: Path) -> str:
+def _why_not_an_image(entry: Path) -> str:
     if entry.is_dir():
         return "it is a folder; the tool would take it for an image"
     with entry.open("rb") as file:
@@ -110,7 +110,7 @@ def _no_image(entry: Path) -> str:
 
 def _sequence(entries: list[Path], model: Model) -> tuple[list[Arrays], list[str]]:
     """The first samples of one shape, and what is wrong with any."""
-    kept: list[Arrays] = []
+    samples: list[Arrays] = []
     reasons: list[str] = []
     for entry in entries:
         try:
@@ -118,10 +118,10 @@ def _sequence(entries: list[Path], model: Model) -> tuple[list[Arrays], list[str
         except ValueError as error:
             reasons.append(f"{entry}: {error}")
             continue
-        same = not kept or all(sample[name].shape == array.shape for name, array in kept[0].items())
-        if same and len(kept) < _KEPT:
-            kept.append(sample)
-    return kept, reasons
+        same = not samples or all(sample[name].shape == array.shape for name, array in samples[0].items())
+        if same and len(samples) < _FED:
+            samples.append(sample)
+    return samples, reasons
 
 
 def _numbers(folder: Path, model: Model) -> Arrays:

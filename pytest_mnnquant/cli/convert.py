@@ -1,4 +1,4 @@
-"""`pytest-mnnquant convert`: MNN's converter with its own arguments, believed only for a model that they ask for."""
+"""`pytest-mnnquant convert`: MNN's converter with its own arguments, believed only for a model that they request."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.cli.convert_arguments import Command, command
-from pytest_mnnquant.cli.mnnconvert_flags import FLAGS, Refused, Role, read_flags, written
+from pytest_mnnquant.cli.convert_arguments import Command, read_command
+from pytest_mnnquant.cli.mnnconvert_flags import FLAGS, Refused, Role, as_arguments, read_flags
 from pytest_mnnquant.cli.source_formats import wrong_content
-from pytest_mnnquant.cli.verify import Asked, judged
+from pytest_mnnquant.cli.verify import Requested, verify
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.recipes.mnn_support import can_block
 from pytest_mnnquant.runtime.convert import known_flags, place, printed, run_converter
 
-Say = Callable[[str], None]
+Print = Callable[[str], None]
 # What to think of first where layers stay float.
 _HINTS: Final = {
     ("convertMatmulToConv", "0"): "it keeps Linear layers as matrices, which MNN does not quantize; leave it out",
@@ -24,40 +24,43 @@ _HINTS: Final = {
 }
 
 
-def converted(arguments: Sequence[str], skip: tuple[str, ...], timeout: float, say: Say, tell: Say) -> int:
+def convert(
+    arguments: Sequence[str], skip: tuple[str, ...], timeout: float, print_line: Print, print_error: Print
+) -> int:
     """Convert; the exit status is 0 only for a new file that was verified.
 
-    `say` gets the verdict, `tell` warnings and failures. Raises `Refused` for arguments that MNN would not carry out,
-    and `NativeFailure` when it crashed, hung or wrote nothing. The output is replaced only by a model that passes.
+    `print_line` gets the verdict, `print_error` warnings and failures. Raises `Refused` for arguments that MNN would
+    not carry out, and `NativeFailure` when it crashed, hung or wrote nothing. The output is replaced only by a model
+    that passes.
     """
     given = read_flags(arguments)
     questions = [name for name in given if FLAGS[name].role is Role.QUESTION]
     if questions:
-        return _answered(given, questions, timeout, say)
-    asked = command(given, known_flags(timeout))
+        return _answer(given, questions, timeout, print_line)
+    command = read_command(given, known_flags(timeout))
     if "debug" in given:
-        tell("--debug: it does nothing in MNN")
-    output = asked.output.resolve()
+        print_error("--debug: it does nothing in MNN")
+    output = command.output.resolve()
     with tempfile.TemporaryDirectory(prefix="convert-", dir=output.parent) as folder:
         fresh = Path(folder) / output.name
-        log = _run(asked, fresh, timeout)
-        if asked.is_dump:
+        log = _run(command, fresh, timeout)
+        if command.is_dump:
             line = f"{fresh.stat().st_size:,} bytes of JSON"
-        elif asked.recipe is None:
-            line = _plain_line(read_model(fresh))
+        elif command.recipe is None:
+            line = _plain_summary(read_model(fresh))
         else:
-            found = _verified(asked, fresh, skip, timeout, tell)
-            if found is None:
+            summary = _verify(command, fresh, skip, timeout, print_error)
+            if summary is None:
                 return 1
-            line = found
+            line = summary
         place(fresh, output)
     if "dumpPass" in given:
-        tell(log)
-    say(f"{asked.output}: {line}")
+        print_error(log)
+    print_line(f"{command.output}: {line}")
     return 0
 
 
-def _answered(given: dict[str, str], questions: list[str], timeout: float, say: Say) -> int:
+def _answer(given: dict[str, str], questions: list[str], timeout: float, print_line: Print) -> int:
     others = [name for name in given if name not in (*questions, "framework", "modelFile")]
     if others:
         raise Refused(f"--{questions[0]}: MNN answers and converts nothing; leave out --{others[0]}, or this")
@@ -68,15 +71,15 @@ def _answered(given: dict[str, str], questions: list[str], timeout: float, say: 
         if wrong := wrong_content(Path(source), "MNN"):
             raise Refused(f"--modelFile {source}: {wrong}")
         given = {**given, "modelFile": str(Path(source).resolve())}
-    say(printed(written(given), timeout=timeout))
+    print_line(printed(as_arguments(given), timeout=timeout))
     return 0
 
 
-def _run(asked: Command, fresh: Path, timeout: float) -> str:
-    what = f"converting {asked.source}"
-    if asked.is_dump:
-        return run_converter(asked.arguments(), fresh, timeout=timeout, what=what, flag="--JsonFile", check=_is_json)
-    return run_converter(asked.arguments(), fresh, timeout=timeout, what=what)
+def _run(command: Command, fresh: Path, timeout: float) -> str:
+    what = f"converting {command.source}"
+    if command.is_dump:
+        return run_converter(command.arguments(), fresh, timeout=timeout, what=what, flag="--JsonFile", check=_is_json)
+    return run_converter(command.arguments(), fresh, timeout=timeout, what=what)
 
 
 def _is_json(path: Path) -> None:
@@ -86,7 +89,7 @@ def _is_json(path: Path) -> None:
         raise BadModel(f"the JSON that MNN wrote can't be parsed ({error}): the model holds NaN or infinity") from None
 
 
-def _plain_line(model: Model) -> str:
+def _plain_summary(model: Model) -> str:
     broken = [op.name for op in model.ops if not all(weights.intact for weights in op.weights)]
     if broken or model.external_missing:
         raise BadModel(
@@ -98,44 +101,46 @@ def _plain_line(model: Model) -> str:
     )
 
 
-def _verified(asked: Command, fresh: Path, skip: tuple[str, ...], timeout: float, tell: Say) -> str | None:
-    """The verdict's line; None for a model that is not what was asked, of which the reasons have been told."""
-    assert asked.recipe is not None
+def _verify(command: Command, fresh: Path, skip: tuple[str, ...], timeout: float, print_error: Print) -> str | None:
+    """The verdict's line; None for a model that is not what was requested: then the reasons have been printed."""
+    assert command.recipe is not None
     plain = fresh.parent / "plain" / fresh.name
     plain.parent.mkdir()
-    run_converter(asked.arguments(compressed=False), plain, timeout=timeout, what=f"converting {asked.source} to float")
+    run_converter(
+        command.arguments(compressed=False), plain, timeout=timeout, what=f"converting {command.source} to float"
+    )
     base, model = read_model(plain), read_model(fresh)
-    _refuse_idle_block(base, asked)
-    path = asked.params_path
-    bits = asked.given.get("weightQuantBits")
-    verdict = judged(
+    _refuse_idle_block(base, command)
+    path = command.params_path
+    bits = command.given.get("weightQuantBits")
+    verdict = verify(
         base,
         model,
-        Asked(
-            asked.recipe,
+        Requested(
+            command.recipe,
             skip,
-            asked.params,
+            command.params,
             path,
-            asked.output.resolve().with_name(f"{path.stem}.repaired.bin") if path is not None else None,
-            rest=int(bits) if bits else 16 if "fp16" in asked.given else None,
-            bits=asked.bits,
-            sparse="detectSparseSpeedUp" in asked.given,
+            command.output.resolve().with_name(f"{path.stem}.repaired.bin") if path is not None else None,
+            rest=int(bits) if bits else 16 if "fp16" in command.given else None,
+            bits=command.bits,
+            sparse="detectSparseSpeedUp" in command.given,
         ),
     )
     if verdict.failed:
-        tell(verdict.failures(str(asked.output), asked.recipe.name))
+        print_error(verdict.failures(str(command.output), command.recipe.name))
         for (name, value), hint in _HINTS.items():
-            if asked.given.get(name) == value:
-                tell(f"--{name} {value}".rstrip() + f": {hint}")
-        tell(f"{asked.output} is not written")
+            if command.given.get(name) == value:
+                print_error(f"--{name} {value}".rstrip() + f": {hint}")
+        print_error(f"{command.output} is not written")
         return None
     for warning in verdict.warnings:
-        tell(f"warning {warning}")
-    return f"{asked.recipe.name}: {verdict.line(base, model)}"
+        print_error(f"warning {warning}")
+    return f"{command.recipe.name}: {verdict.line(base, model)}"
 
 
-def _refuse_idle_block(base: Model, asked: Command) -> None:
-    block = asked.recipe.block if asked.recipe is not None else None
+def _refuse_idle_block(base: Model, command: Command) -> None:
+    block = command.recipe.block if command.recipe is not None else None
     layers = [op for op in base.layers if op.is_convolution]
     if block and not any(can_block(op.shape, op.group, block) or op.shape[1:2] == (block,) for op in layers):
         raise Refused(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.cli.mnnconvert_flags import FLAGS, Kind, Refused, Role, nearest, written
+from pytest_mnnquant.cli.mnnconvert_flags import FLAGS, Kind, Refused, Role, as_arguments, nearest
 from pytest_mnnquant.cli.source_formats import FRAMEWORKS, wrong_content
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import BadParams, Params, read_params
@@ -21,7 +21,7 @@ _OF_BITS: Final = ("hqq", "weightQuantBlock", "weightQuantAsymmetric", "weightQu
 
 @dataclass(frozen=True)
 class Command:
-    """What is asked of the converter. `params` is what the params file holds, where one is given."""
+    """What the converter is to do. `params` is what the params file holds, if one is given."""
 
     given: dict[str, str]
     source: Path
@@ -48,23 +48,23 @@ class Command:
 
     def arguments(self, compressed: bool = True) -> list[str]:
         """The converter's arguments but for the output, paths absolute; without compression the same graph in float."""
-        kept = {
+        values = {
             name: str(Path(value).resolve()) if FLAGS[name].kind is Kind.PATH else value
             for name, value in self.given.items()
             if name not in ("MNNModel", "JsonFile") and (compressed or FLAGS[name].role is not Role.COMPRESSION)
         }
-        return written(kept)
+        return as_arguments(values)
 
 
-def command(given: dict[str, str], known: frozenset[str]) -> Command:
+def read_command(given: dict[str, str], known: frozenset[str]) -> Command:
     """The command that was given; `known` are the flags of the installed MNN. Raises `Refused`."""
     unknown = [name for name in given if name not in known]
     reasons = [f"--{name}: the MNN that is installed does not know this flag, and ignores it" for name in unknown]
     params, wrong = _params(given)
     reasons += _place(given) + _useless(given) + _contradictions(given, params) + wrong
-    asks = [name for name in given if FLAGS[name].role is Role.COMPRESSION]
-    if asks and (given.get("framework") == "JSON" or "JsonFile" in given):
-        reasons.append(f"--{asks[0]}: MNN rewrites the model as it is from and to JSON, and quantizes nothing")
+    compression = [name for name in given if FLAGS[name].role is Role.COMPRESSION]
+    if compression and (given.get("framework") == "JSON" or "JsonFile" in given):
+        reasons.append(f"--{compression[0]}: MNN rewrites the model as it is from and to JSON, and quantizes nothing")
     if reasons:
         raise Refused(*reasons)
     source, output = Path(given["modelFile"]), Path(given.get("MNNModel") or given["JsonFile"])
@@ -82,32 +82,45 @@ def command(given: dict[str, str], known: frozenset[str]) -> Command:
 
 def _place(given: dict[str, str]) -> list[str]:
     """Whether source and output are there and are what they are said to be."""
-    reasons = []
-    framework, source = given.get("framework"), given.get("modelFile")
+    return _wrong_framework(given.get("framework")) + _wrong_source(given) + _wrong_output(given)
+
+
+def _wrong_framework(framework: str | None) -> list[str]:
     if framework is None:
-        reasons.append(f"-f is missing: one of {', '.join(FRAMEWORKS)}")
-    elif framework == "TORCH":
-        reasons.append("-f TORCH: MNN's wheel is built without it; export the model to ONNX")
-    elif framework not in FRAMEWORKS:
-        reasons.append(f"-f {framework}: MNN knows {', '.join(FRAMEWORKS)}{nearest(framework, FRAMEWORKS, '-f ')}")
+        return [f"-f is missing: one of {', '.join(FRAMEWORKS)}"]
+    if framework == "TORCH":
+        return ["-f TORCH: MNN's wheel is built without it; export the model to ONNX"]
+    if framework not in FRAMEWORKS:
+        return [f"-f {framework}: MNN knows {', '.join(FRAMEWORKS)}{nearest(framework, FRAMEWORKS, '-f ')}"]
+    return []
+
+
+def _wrong_source(given: dict[str, str]) -> list[str]:
+    framework, source = given.get("framework"), given.get("modelFile")
     if source is None:
-        reasons.append("--modelFile is missing: the model to convert")
-    elif not Path(source).is_file():
-        reasons.append(f"--modelFile {source}: no such file")
-    elif framework in FRAMEWORKS and (wrong := wrong_content(Path(source), framework)):
-        reasons.append(f"--modelFile {source}: {wrong}")
+        return ["--modelFile is missing: the model to convert"]
+    if not Path(source).is_file():
+        return [f"--modelFile {source}: no such file"]
+    if framework in FRAMEWORKS and (wrong := wrong_content(Path(source), framework)):
+        return [f"--modelFile {source}: {wrong}"]
+    return []
+
+
+def _wrong_output(given: dict[str, str]) -> list[str]:
     outputs = [name for name in ("MNNModel", "JsonFile") if name in given]
     if not outputs:
-        reasons.append("--MNNModel is missing: the file to write")
+        return ["--MNNModel is missing: the file to write"]
+    reasons = []
     if len(outputs) == 2:
         reasons.append("--JsonFile: MNN ignores it where --MNNModel is given")
-    if outputs == ["JsonFile"] and framework not in ("MNN", "TFLITE"):
+    if outputs == ["JsonFile"] and given.get("framework") not in ("MNN", "TFLITE"):
         reasons.append("--JsonFile: MNN writes JSON of MNN and TFLITE models only; give --MNNModel")
-    reasons += [wrong for name in outputs[:1] if (wrong := unwritable(Path(given[name]), f"--{name} "))]
-    read = [Path(given[name]).resolve() for name in ("modelFile", "compressionParamsFile") if given.get(name)]
-    for name in outputs[:1]:
-        if Path(given[name]).resolve() in read:
-            reasons.append(f"--{name} {given[name]}: it is read as well; give the output a name of its own")
+    name, path = outputs[0], Path(given[outputs[0]])
+    if wrong := unwritable(path, f"--{name} "):
+        reasons.append(wrong)
+    inputs = [given[key] for key in ("modelFile", "compressionParamsFile") if given.get(key)]
+    if path.resolve() in [Path(text).resolve() for text in inputs]:
+        reasons.append(f"--{name} {given[name]}: it is read as well; give the output a name of its own")
     return reasons
 
 

@@ -13,10 +13,10 @@ from pytest_mnnquant.cli.history_text import history_text, plot_text
 from pytest_mnnquant.findings.metric import BY_KEY, KEYS, METRICS
 from pytest_mnnquant.history.as_json import OF_RUN, history_json
 from pytest_mnnquant.history.series import AnyMetric, VariantHistory, histories
-from pytest_mnnquant.history.storage import read_runs, storage_folder
+from pytest_mnnquant.history.storage import Run, read_runs, storage_folder
 from pytest_mnnquant.report.json_report import json_value
 
-Tell = Callable[[str], None]
+Print = Callable[[str], None]
 _COLUMNS: Final = (
     *("model", "variant", "time", "commit", "branch", "dirty", "complete", "machine", "cpu", "flags", "mnn"),
     *OF_RUN,
@@ -42,44 +42,46 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--export", type=_export_file, metavar="FILE", help="write the runs to FILE.csv or FILE.json")
 
 
-def show(given: argparse.Namespace, say: Tell, tell: Tell) -> int:
-    """List, plot or export; `say` takes what was asked for, `tell` what went wrong. Returns the exit status."""
+def run(given: argparse.Namespace, print_line: Print, print_error: Print) -> int:
+    """List, plot or export the runs. Returns the exit status."""
     folder = storage_folder(given.storage)
     if folder is None:
-        tell(f"pytest-mnnquant: --storage {given.storage}: history is kept in folders only")
+        print_error(f"pytest-mnnquant: --storage {given.storage}: history is kept in folders only")
         return 2
-    runs = read_runs(folder, tell)
+    runs = read_runs(folder, print_error)
     if not runs:
-        tell(f"pytest-mnnquant: no runs of the suite in {folder.resolve()}; --storage DIR names another folder")
+        print_error(f"pytest-mnnquant: no runs of the suite in {folder.resolve()}; --storage DIR names another folder")
         return 1
     metrics = (BY_KEY[given.figure],) if given.figure else METRICS
-    found = histories(runs, given.model, given.variant, metrics, given.branch)
-    if not found:
-        names = sorted({f"{one.model} {one.variant}" for run in runs for one in run.figures})
-        branches = sorted({run.branch or "''" for run in runs})
-        tell(
-            f"pytest-mnnquant: none of the {len(runs)} runs in {folder.resolve()} has a variant for "
-            f"--model {given.model} --variant {given.variant} --branch {given.branch}; "
-            f"there are: {', '.join(names)}; branches: {', '.join(branches)}"
-        )
+    variants = histories(runs, given.model, given.variant, metrics, given.branch)
+    measured = tuple(variant for variant in variants if any(_has(variant, metric) for metric in metrics))
+    if not measured:
+        problem = _why_not_measured(given, variants) if variants else _why_none(given, runs)
+        print_error(f"pytest-mnnquant: none of the {len(runs)} runs in {folder.resolve()} has {problem}")
         return 1
-    there = [metric.key for metric in METRICS if any(_has(one, metric) for one in found)]
-    found = tuple(one for one in found if any(_has(one, metric) for metric in metrics))
-    if not found:
-        tell(
-            f"pytest-mnnquant: none of the {len(runs)} runs in {folder.resolve()} has {given.figure or 'a figure'}; "
-            f"there are: {', '.join(there) or 'none'}"
-        )
-        return 1
-    values = [history_json(one, metrics, given.last) for one in found]
+    values = [history_json(variant, metrics, given.last) for variant in measured]
     if given.export:
         _export(values, given.export)
     if given.json:
-        say(json.dumps(json_value(values), indent=1))
+        print_line(json.dumps(json_value(values), indent=1))
     else:
         draw = plot_text if given.plot else history_text
-        say("\n\n".join(draw(value, metrics) for value in values))
+        print_line("\n\n".join(draw(value, metrics) for value in values))
     return 0
+
+
+def _why_none(given: argparse.Namespace, runs: Sequence[Run]) -> str:
+    names = sorted({f"{figures.model} {figures.variant}" for run in runs for figures in run.figures})
+    branches = sorted({run.branch or "''" for run in runs})
+    return (
+        f"a variant for --model {given.model} --variant {given.variant} --branch {given.branch}; "
+        f"there are: {', '.join(names)}; branches: {', '.join(branches)}"
+    )
+
+
+def _why_not_measured(given: argparse.Namespace, variants: Sequence[VariantHistory]) -> str:
+    keys = [metric.key for metric in METRICS if any(_has(variant, metric) for variant in variants)]
+    return f"{given.figure or 'a figure'}; there are: {', '.join(keys) or 'none'}"
 
 
 def _has(history: VariantHistory, metric: AnyMetric) -> bool:

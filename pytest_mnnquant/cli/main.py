@@ -14,11 +14,11 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pytest_mnnquant.cli import history, target
-from pytest_mnnquant.cli.calibrate import calibrated
-from pytest_mnnquant.cli.convert import converted
+from pytest_mnnquant.cli.calibrate import calibrate
+from pytest_mnnquant.cli.convert import convert
 from pytest_mnnquant.cli.inspect import difference, difference_text, inspection, inspection_text
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.findings.defaults import COVERAGE, TIMEOUT
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["convert"]:
-        return _made(converted, arguments[1:], _CONVERT)
+        return _run_tool(convert, arguments[1:], _CONVERT)
     if arguments[:1] == ["calibrate"]:
-        return _made(calibrated, arguments[1:], _CALIBRATE)
+        return _run_tool(calibrate, arguments[1:], _CALIBRATE)
     parser = argparse.ArgumentParser(prog="pytest-mnnquant", description="Look at MNN models and rules.")
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser("inspect", help="layers, storage, bits and bytes of a model")
@@ -75,34 +75,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--json", action="store_true", help="write JSON")
     given = parser.parse_args(arguments)
     try:
-        does = {"inspect": _inspect, "diff": _diff, "explain": _explain, "history": _history, "target": _target}
-        return does[given.command](given)
+        return _COMMANDS[given.command](given)
     except (BadModel, OSError) as error:
         print(f"pytest-mnnquant: {error}", file=sys.stderr)
         return 2
 
 
-def _made(tool: Callable[..., int], arguments: list[str], usage: str) -> int:
+def _run_tool(tool: Callable[..., int], arguments: list[str], usage: str) -> int:
     """Run one of MNN's tools; what is wrong goes to stderr, and is always status 1."""
-    tell = functools.partial(print, file=sys.stderr)
+    print_error = functools.partial(print, file=sys.stderr)
     wants_help = arguments[:1] in (["-h"], ["--help"])
     if wants_help or not arguments:
         print(usage, end="")
-        if tool is calibrated or not arguments:
+        if tool is calibrate or not arguments:
             return int(not arguments)
     try:
-        rest, skip, timeout = _ours(arguments)
-        return tool(rest, skip, timeout, print, tell)
+        rest, skip, timeout = _split_options(arguments)
+        return tool(rest, skip, timeout, print, print_error)
     except Refused as refused:
         for reason in refused.reasons:
-            tell(f"pytest-mnnquant: {reason}")
+            print_error(f"pytest-mnnquant: {reason}")
     except (NativeFailure, BadModel, OSError) as error:
-        tell(f"pytest-mnnquant: {error}")
+        print_error(f"pytest-mnnquant: {error}")
     return 1
 
 
-def _ours(arguments: list[str]) -> tuple[list[str], tuple[str, ...], float]:
-    """The tool's own arguments, and the values of ours: layers to skip, and the time limit."""
+def _split_options(arguments: list[str]) -> tuple[list[str], tuple[str, ...], float]:
+    """The arguments for the tool, and the values of this package's options: layers to skip, and the time limit."""
     rest, skip, timeout = [], [], TIMEOUT
     words = iter(arguments)
     for word in words:
@@ -123,51 +122,53 @@ def _ours(arguments: list[str]) -> tuple[list[str], tuple[str, ...], float]:
     return rest, tuple(skip), timeout
 
 
-def _show(given: argparse.Namespace, value: Any, text: str) -> None:
+def _print_result(given: argparse.Namespace, value: Any, text: str) -> None:
     print(json.dumps(json_value(value), indent=1) if given.json else text)
 
 
 def _inspect(given: argparse.Namespace) -> int:
     model = read_model(given.model)
-    found = inspection(model)
-    _show(given, found, inspection_text(found))
-    broken = bool(found["external_missing"]) or not all(layer["intact"] for layer in found["layers"])
+    content = inspection(model)
+    _print_result(given, content, inspection_text(content))
+    broken = bool(content["external_missing"]) or not all(layer["intact"] for layer in content["layers"])
     return int(broken or (given.expect is not None and _share(model, given.expect) < COVERAGE))
 
 
-def _share(model: Model, asked: Recipe) -> float:
+def _share(model: Model, recipe: Recipe) -> float:
     total = sum(op.weight_count for op in model.layers)
-    stored = sum(op.weight_count for op in model.layers if all(asked.stores(weights) for weights in op.weights))
+    stored = sum(op.weight_count for op in model.layers if all(recipe.stores(weights) for weights in op.weights))
     return stored / total if total else 0.0
 
 
 def _diff(given: argparse.Namespace) -> int:
-    found = difference(read_model(given.first), read_model(given.second))
-    _show(given, found, difference_text(found))
-    return int(not found["same"])
+    changes = difference(read_model(given.first), read_model(given.second))
+    _print_result(given, changes, difference_text(changes))
+    return int(not changes["same"])
 
 
 def _history(given: argparse.Namespace) -> int:
-    return history.show(given, print, functools.partial(print, file=sys.stderr))
+    return history.run(given, print, functools.partial(print, file=sys.stderr))
 
 
 def _target(given: argparse.Namespace) -> int:
-    return target.do(given, print, functools.partial(print, file=sys.stderr))
+    return target.run(given, print, functools.partial(print, file=sys.stderr))
 
 
 def _explain(given: argparse.Namespace) -> int:
-    wanted = given.code.upper()
-    rule = RULES.get(wanted) or next((rule for rule in RULES.values() if rule.name == given.code.lower()), None)
+    requested = given.code.upper()
+    rule = RULES.get(requested) or next((rule for rule in RULES.values() if rule.name == given.code.lower()), None)
     if rule is None:
-        known = [code for code in RULES if code.startswith(wanted)] or list(RULES)
+        known = [code for code in RULES if code.startswith(requested)] or list(RULES)
         print(f"pytest-mnnquant: there is no rule {given.code!r}; known: {', '.join(known)}", file=sys.stderr)
         return 2
     page = rule_page(rule.code)
     text = page or f"# {rule.code} {rule.name}\n\n{rule.severity.value}, since {rule.since}\n\n{rule.meaning}"
     facts = {"code": rule.code, "name": rule.name, "severity": rule.severity.value, "meaning": rule.meaning}
-    _show(given, {**facts, "since": rule.since, "page": page or None}, text.rstrip())
+    _print_result(given, {**facts, "since": rule.since, "page": page or None}, text.rstrip())
     return 0
 
+
+_COMMANDS: Final = {"inspect": _inspect, "diff": _diff, "explain": _explain, "history": _history, "target": _target}
 
 if __name__ == "__main__":
     raise SystemExit(main())

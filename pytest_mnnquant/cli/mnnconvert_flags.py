@@ -2,7 +2,7 @@
 
 What a flag does is measured with MNN 3.6.1 and read in tools/converter/source/common/cli.cpp; how a command line is
 taken apart, in tools/converter/include/cxxopts.hpp, whose habits are surprising: unknown flags and stray words are
-dropped, a number that does not parse becomes 0, and a truth value is true only when it is written `=1`.
+dropped, a number that does not parse becomes 0, and a truth value is true only when it is as_arguments `=1`.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ _TRUTHS: Final = {
 
 def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
     """` (did you mean ...?)` for a mistyped name, or nothing."""
-    by_lower = {one.lower(): one for one in known}
-    found = difflib.get_close_matches(name.lower(), list(by_lower), 1, 0.5)
-    return f"; did you mean {prefix}{by_lower[found[0]]}?" if found else ""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    matches = difflib.get_close_matches(name.lower(), list(by_lower), 1, 0.5)
+    return f"; did you mean {prefix}{by_lower[matches[0]]}?" if matches else ""
 
 
 def read_flags(arguments: Sequence[str]) -> dict[str, str]:
@@ -210,7 +210,7 @@ def _wrong_value(flag: Flag, value: str) -> str:
     return ""
 
 
-def written(given: dict[str, str]) -> list[str]:
+def as_arguments(given: dict[str, str]) -> list[str]:
     """The arguments that say the same, in a form that MNN can't misread."""
     arguments: list[str] = []
     for name, value in given.items():

@@ -18,7 +18,7 @@ _INITIALIZER, _EXTERNAL = 5, 13  # its GraphProto and TensorProto.
 
 
 def wrong_content(path: Path, framework: str) -> str:
-    """Why the file at `path` is no source of this framework; empty where it is one.
+    """Why the file at `path` is not a source of this framework; empty if it is one.
 
     TF and CAFFE files are protobuf without a mark of their own: of them it is only known that they are whole.
     """
@@ -58,25 +58,25 @@ def _json(path: Path) -> str:
 
 def _onnx(path: Path) -> str:
     try:
-        found = {(field.number, field.wire_type): field for field in _fields(path)}
-        if (_VERSION, VARINT) not in found or (_GRAPH, BYTES) not in found:
+        top_level = {(field.number, field.wire_type): field for field in _fields(path)}
+        if (_VERSION, VARINT) not in top_level or (_GRAPH, BYTES) not in top_level:
             return "is not an ONNX model: it has no graph"
-        return _missing_data(path, found[_GRAPH, BYTES])
+        return _missing_data(path, top_level[_GRAPH, BYTES])
     except ValueError as error:
         return f"is not a complete ONNX model: {_plain(error)}"
 
 
 def _missing_data(path: Path, graph: Field) -> str:
-    """Which weights in a file beside the model are not there: MNN takes uninitialized memory for them."""
+    """Which weights in a file beside the model are missing: MNN takes uninitialized memory for them."""
     for tensor in _inside(graph, _INITIALIZER):
         entries = [{field.number: _text(field) for field in _of(entry)} for entry in _inside(tensor, _EXTERNAL)]
         where = {entry.get(1, ""): entry.get(2, "") for entry in entries}
         if "location" not in where:
             continue
-        beside = path.parent / where["location"]
+        data_file = path.parent / where["location"]
         needed = int(where.get("offset") or 0) + int(where.get("length") or 0)
-        if not beside.is_file() or beside.stat().st_size < needed:
-            return f"its weights are in {beside}, which is missing or too short; MNN would make up others"
+        if not data_file.is_file() or data_file.stat().st_size < needed:
+            return f"its weights are in {data_file}, which is missing or too short; MNN would make up others"
     return ""
 
 
@@ -101,10 +101,10 @@ def _text(field: Field) -> str:
 
 def _protobuf(path: Path) -> str:
     try:
-        found = {(field.number, field.wire_type) for field in _fields(path)}
+        numbers = {(field.number, field.wire_type) for field in _fields(path)}
     except BadParams as error:
         return f"is not a complete protobuf file: {_plain(error)}"
-    return "is an ONNX model" if (_VERSION, VARINT) in found else ""
+    return "is an ONNX model" if (_VERSION, VARINT) in numbers else ""
 
 
 def _plain(error: ValueError) -> str:

@@ -16,10 +16,10 @@ from pytest_mnnquant.targets.parse import target_named
 from pytest_mnnquant.targets.self_test import checked
 from pytest_mnnquant.targets.target import HOST, NoTarget
 
-Tell = Callable[[str], None]
+Print = Callable[[str], None]
 #: In seconds: for one download or unpacking, and for the runner on a target.
-_SETTING_UP: Final = 600.0
-_CHECKING: Final = 120.0
+_SETUP_TIMEOUT: Final = 600.0
+_CHECK_TIMEOUT: Final = 120.0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -35,36 +35,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def do(given: argparse.Namespace, say: Tell, tell: Tell) -> int:
-    """Add or check; `say` takes what was asked for, `tell` what went wrong. Returns the exit status."""
+def run(arguments: argparse.Namespace, print_line: Print, print_error: Print) -> int:
+    """Add or check a target. Returns the exit status."""
     try:
-        return _add(given, say) if given.action == "add" else _check(given, say)
+        return _add_target(arguments, print_line) if arguments.action == "add" else _check_target(arguments, print_line)
     except (NoTarget, NativeFailure, OSError) as error:
-        tell(f"pytest-mnnquant: {error}")
+        print_error(f"pytest-mnnquant: {error}")
     return 1
 
 
-def _add(given: argparse.Namespace, say: Tell) -> int:
-    emulator = Emulator(given.mnn)
-    set_up(emulator, say, _SETTING_UP)
+def _add_target(arguments: argparse.Namespace, print_line: Print) -> int:
+    emulator = Emulator(arguments.mnn)
+    set_up(emulator, print_line, _SETUP_TIMEOUT)
     files = sum(1 for _ in files_of(emulator))
-    say(f"{emulator.folder}: {files} packages and wheels, each verified by its SHA-256; qemu is {emulator.qemu}")
-    for line in checked(emulator.target(), _CHECKING):
-        say(line)
-    say(f"use it: pytest --mnn-target={HOST} --mnn-target={emulator.name} ...")
+    print_line(f"{emulator.folder}: {files} packages and wheels, each verified by its SHA-256; qemu is {emulator.qemu}")
+    for line in checked(emulator.target(), _CHECK_TIMEOUT):
+        print_line(line)
+    print_line(f"use it: pytest --mnn-target={HOST} --mnn-target={emulator.name} ...")
     return 0
 
 
-def _check(given: argparse.Namespace, say: Tell) -> int:
+def _check_target(arguments: argparse.Namespace, print_line: Print) -> int:
     try:
-        target = target_named(given.name, read_targets(given.config))
+        target = target_named(arguments.name, read_targets(arguments.config))
     except ValueError as error:
         raise NoTarget(str(error)) from None
     if target is None:
-        say(f"{HOST}: this machine; accuracy, execution, latency, memory: yes")
+        print_line(f"{HOST}: this machine; accuracy, execution, latency, memory: yes")
         return 0
-    for line in checked(target, _CHECKING):
-        say(line)
+    for line in checked(target, _CHECK_TIMEOUT):
+        print_line(line)
     return 0
 
 

@@ -1,11 +1,11 @@
-"""Whether a converted model is what was asked: the gate's own checks, on a plain conversion and the quantized one.
+"""Whether a converted model is what was requested: the suite's checks, on a plain conversion and the quantized one.
 
-Decisions. A layer that is not stored as asked fails, as it does in the gate, unless it is named by --mnn-skip-layer:
-tables that MNN can't quantize, and layers that the params file does not list, are un-quantized whoever meant it.
+Decisions. A layer that is not stored as requested fails, as in the suite, unless it is named by --mnn-skip-layer:
+tables that MNN can't quantize, and layers that the params file does not list, are not quantized, whatever the reason.
 Two kinds of layers are judged by what the command line says of them instead: those that the params file does not list,
-where --weightQuantBits or --fp16 is given for the rest, and those for which the file gives bits only. A sparse
-layer passes where --detectSparseSpeedUp asked for it, unless nearly all of its weights are zero: such a layer is more
-often dead than pruned, and makes a compression that says nothing about bits.
+if --weightQuantBits or --fp16 is given for the rest, and those for which the file gives bits only. A sparse layer
+passes if --detectSparseSpeedUp is given, unless nearly all of its weights are zero: such a layer is more often dead
+than pruned, and makes a compression that says nothing about bits.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _LEFT = 0.05
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the layers of a model were asked to become; `skip` are globs of layers meant to stay float.
+class Requested:
+    """What the layers of a model are to become; `skip` are globs of layers to keep float.
 
     `rest` says what `recipe` does not: bits (16: floats) of layers that the params file does not list. `bits` overrides
     the recipe's, by operator. `params` is applied where activations are quantized, and `repaired` is where to write it
@@ -69,7 +69,7 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
-        """Whether the model is not what was asked."""
+        """Whether the model is not what was requested."""
         return any(result.outcome == FAILED for result in self.results)
 
     def line(self, base: Model, model: Model) -> str:
@@ -82,7 +82,7 @@ class Verdict:
         )
 
     def failures(self, name: str, label: str) -> str:
-        """What failed, in the words of the gate."""
+        """What failed, as the suite words it."""
         parts = []
         for result in self.results:
             errors = tuple(finding for finding in result.findings if finding.severity is Severity.ERROR)
@@ -93,7 +93,7 @@ class Verdict:
 
     @property
     def warnings(self) -> list[str]:
-        """What is told of a model that passes."""
+        """What is to be said of a model that passes."""
         return [
             f"{finding.code} {finding.rule.name}: " + (f"{finding.layer}: " if finding.layer else "") + finding.message
             for result in self.results
@@ -101,13 +101,16 @@ class Verdict:
         ]
 
 
-def judged(base: Model, model: Model, asked: Asked) -> Verdict:
+def verify(base: Model, model: Model, requested: Requested) -> Verdict:
     """Judge `model` against the same conversion without compression."""
-    recipe, match = asked.recipe, match_layers(base, model)
-    evidence = _evidence(base, model, match, asked)
-    unlisted = evidence.unlisted if evidence is not None and asked.rest is not None else ()
-    rows = tuple(_row(row, base, asked, unlisted) for row in layer_rows(match, recipe, lambda op: _kept(op, asked)))
-    idle = tuple(one for one in asked.skip if not any(is_skipped(row.layer, (one,)) for row in rows))
+    recipe, match = requested.recipe, match_layers(base, model)
+    evidence = _evidence(base, model, match, requested)
+    unlisted = evidence.unlisted if evidence is not None and requested.rest is not None else ()
+    rows = tuple(
+        _row(row, base, requested, unlisted)
+        for row in layer_rows(match, recipe, lambda op: _is_left_float(op, requested))
+    )
+    idle = tuple(glob for glob in requested.skip if not any(is_skipped(row.layer, (glob,)) for row in rows))
 
     def explain(row: LayerRow) -> Explanation:
         return explain_layer(row, recipe, rows, evidence, model)
@@ -115,73 +118,73 @@ def judged(base: Model, model: Model, asked: Asked) -> Verdict:
     results = [check_conversion(base, {}, "", match, given=False)]
     if evidence is not None:
         wanted = tuple(row.layer for row in rows if row.wanted and can_compute(row.layer))
-        told = {op.name for op in unlisted} | set(asked.bits)
-        results.append(check_params(evidence, model, tuple(op for op in wanted if op.name not in told)))
-    results.append(Result.from_findings("params", _lost_operators(rows, asked)))
-    covered = check_coverage(rows, recipe, COVERAGE, explain, idle)
-    results.append(covered)
+        listed_bits = {op.name for op in unlisted} | set(requested.bits)
+        results.append(check_params(evidence, model, tuple(op for op in wanted if op.name not in listed_bits)))
+    results.append(Result.from_findings("params", _missing_operators(rows, requested)))
+    coverage_result = check_coverage(rows, recipe, COVERAGE, explain, idle)
+    results.append(coverage_result)
     results.append(check_weights(base, model, match, None, recipe))
     results.append(Result.from_findings("weights", _nearly_empty(base, rows)))
-    if covered and _has_known_size(asked, unlisted):
+    if coverage_result and _has_known_size(requested, unlisted):
         results.append(check_size(base.size, model.size, rows, recipe, None))
     return Verdict(tuple(results), rows)
 
 
-def _evidence(base: Model, model: Model, match: Match, asked: Asked) -> ParamsEvidence | None:
-    if asked.params is None or asked.params_path is None or not asked.recipe.activations:
+def _evidence(base: Model, model: Model, match: Match, requested: Requested) -> ParamsEvidence | None:
+    if requested.params is None or requested.params_path is None or not requested.recipe.activations:
         return None
-    evidence = relate(asked.params_path, asked.params, base, model, match)
-    if asked.repaired is None or not evidence.can_be_repaired:
+    evidence = relate(requested.params_path, requested.params, base, model, match)
+    if requested.repaired is None or not evidence.can_be_repaired:
         return evidence
-    write_params(repaired(asked.params, base), asked.repaired)
-    return dataclasses.replace(evidence, repaired=asked.repaired)
+    write_params(repaired(requested.params, base), requested.repaired)
+    return dataclasses.replace(evidence, repaired=requested.repaired)
 
 
-def _kept(op: Op, asked: Asked) -> bool:
-    return is_skipped(op, asked.skip) or asked.bits.get(op.name) == 0
+def _is_left_float(op: Op, requested: Requested) -> bool:
+    return is_skipped(op, requested.skip) or requested.bits.get(op.name) == 0
 
 
-def _row(row: LayerRow, base: Model, asked: Asked, unlisted: Sequence[Op]) -> LayerRow:
+def _row(row: LayerRow, base: Model, requested: Requested, unlisted: Sequence[Op]) -> LayerRow:
     """The row as the command line says it, where that differs from the recipe."""
     if row.stored is None or row.quantized:
         stored = None if row.stored is None else row.stored.weights[0]
-        bits = asked.bits.get(row.layer.name)
-        return row if bits in (None, 0) or stored is None else _set(row, stored.bits == bits)
+        bits = requested.bits.get(row.layer.name)
+        return row if bits in (None, 0) or stored is None else _with_quantized(row, stored.bits == bits)
     weights = row.stored.weights[0]
     if any(op is row.layer for op in unlisted):
-        return _set(row, _holds(weights, asked.rest))
-    if row.layer.name in asked.bits:
-        return _set(row, _holds(weights, asked.bits[row.layer.name]))
-    if asked.sparse and weights.storage is Storage.SPARSE_INTEGER:
-        return _set(row, weights.bits == asked.recipe.bits and weights.intact)
+        return _with_quantized(row, _is_stored(weights, requested.rest))
+    if row.layer.name in requested.bits:
+        return _with_quantized(row, _is_stored(weights, requested.bits[row.layer.name]))
+    if requested.sparse and weights.storage is Storage.SPARSE_INTEGER:
+        return _with_quantized(row, weights.bits == requested.recipe.bits and weights.intact)
     return row
 
 
-def _set(row: LayerRow, quantized: bool) -> LayerRow:
+def _with_quantized(row: LayerRow, quantized: bool) -> LayerRow:
     return dataclasses.replace(row, quantized=quantized)
 
 
-def _holds(weights: Weights, bits: int | None) -> bool:
+def _is_stored(weights: Weights, bits: int | None) -> bool:
     storage = Storage.FLOAT16 if bits == 16 else Storage.INTEGER
     return weights.storage is storage and weights.bits == bits and weights.intact
 
 
-def _lost_operators(rows: tuple[LayerRow, ...], asked: Asked) -> list[Finding]:
+def _missing_operators(rows: tuple[LayerRow, ...], requested: Requested) -> list[Finding]:
     """Operators that get bits by name and are not in the model: MNN passes over them without a word."""
     names = {row.layer.name for row in rows}
     return [
         Finding(
             "MNQ304",
-            f"{asked.params_path}: it gives bits for operator {name!r}, which is not in the model",
+            f"{requested.params_path}: it gives bits for operator {name!r}, which is not in the model",
             fix="name the operator as pytest-mnnquant inspect shows it, or make the file anew with this model",
         )
-        for name in asked.bits
+        for name in requested.bits
         if name not in names
     ]
 
 
 def _nearly_empty(base: Model, rows: tuple[LayerRow, ...]) -> list[Finding]:
-    found = []
+    findings = []
     for row in rows:
         if row.stored is None or row.stored.weights[0].storage is not Storage.SPARSE_INTEGER:
             continue
@@ -192,10 +195,10 @@ def _nearly_empty(base: Model, rows: tuple[LayerRow, ...]) -> list[Finding]:
             text = "a layer like this is more often dead or badly exported than pruned, and hides how others compress"
             cause = Cause("layer-is-dead", text)
             fix = "look at the source's weights; if it is pruned on purpose, convert without --detectSparseSpeedUp"
-            found.append(Finding("MNQ402", message, row.layer.name, cause, fix))
-    return found
+            findings.append(Finding("MNQ402", message, row.layer.name, cause, fix))
+    return findings
 
 
-def _has_known_size(asked: Asked, unlisted: Sequence[Op]) -> bool:
+def _has_known_size(requested: Requested, unlisted: Sequence[Op]) -> bool:
     """Whether the format of all layers is one whose size is predicted."""
-    return not (asked.sparse or asked.bits or unlisted)
+    return not (requested.sparse or requested.bits or unlisted)

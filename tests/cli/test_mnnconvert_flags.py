@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_mnnquant.cli.mnnconvert_flags import FLAGS, Refused, read_flags, written
+from pytest_mnnquant.cli.mnnconvert_flags import FLAGS, Refused, as_arguments, read_flags
 from pytest_mnnquant.runtime.convert import known_flags
 from tests.conftest import TIMEOUT
 
@@ -73,9 +73,9 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     assert len(reasons("--weightQuantBit 8 --FP16 --batch x --modelFile")) == 4
 
 
-def test_what_was_read_is_written_so_that_mnn_reads_the_same() -> None:
+def test_what_was_read_is_as_arguments_so_that_mnn_reads_the_same() -> None:
     given = read_flags(["-f", "ONNX", "--modelFile", "a", "--fp16", "--keepInputFormat=0", "--batch=2"])
-    assert written(given) == [
+    assert as_arguments(given) == [
         "--framework",
         "ONNX",
         "--modelFile",
@@ -85,7 +85,7 @@ def test_what_was_read_is_written_so_that_mnn_reads_the_same() -> None:
         "--batch",
         "2",
     ]
-    assert read_flags(written(given)) == given
+    assert read_flags(as_arguments(given)) == given
 
 
 @pytest.mark.mnn
