@@ -36,7 +36,7 @@ def attach(item: pytest.Item, case: VariantUnderTest, result: Result) -> None:
     record = {**_record(item, case, result), "charts": charts}
     item.stash.setdefault(RECORDS, []).append(record)
     variant, check = build.variant_report(record["variant"]), build.check_report(record["check"])
-    properties = formats.test_properties(record["model"], variant, check)
+    properties = formats.properties_of_test(record["model"], variant, check)
     item.user_properties += [pair for pair in properties if pair not in item.user_properties]
 
 

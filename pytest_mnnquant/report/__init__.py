@@ -1,1 +1,1 @@
-"""Tells people and programs what was found: reads findings and metrics only."""
+"""Reports findings and metrics to people and programs: builds one model of the report, and renders it."""

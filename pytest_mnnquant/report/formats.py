@@ -94,7 +94,7 @@ def write_report(report: Report, path: Path) -> None:
         unfinished.write_bytes(text)
 
 
-def test_properties(model: str, variant: VariantReport, check: CheckReport) -> list[tuple[str, str]]:
+def properties_of_test(model: str, variant: VariantReport, check: CheckReport) -> list[tuple[str, str]]:
     """What the record of a test says of its check, in all formats of test properties."""
     modules = (known.load() for known in formats_for(Destination.TEST_PROPERTIES))
     return [pair for module in modules for pair in module.properties(model, variant, check)]

@@ -19,7 +19,7 @@ _PLOTTED: Final = 200
 
 def chart_data(models: Sequence[ModelView], report: Report) -> list[Json]:
     """One entry per model, in the order of the page."""
-    return [_model(model, [one for one in report.history if one.model == model.name]) for model in models]
+    return [_model(model, [past for past in report.history if past.model == model.name]) for model in models]
 
 
 def _model(model: ModelView, histories: Sequence[VariantHistory]) -> Json:

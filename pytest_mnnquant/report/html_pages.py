@@ -26,7 +26,7 @@ class RulePage:
 
 
 def rule_pages(codes: Sequence[str]) -> list[RulePage]:
-    """The pages of these rules; those that came without a page are left out."""
+    """The pages of these rules; rules without a page are left out."""
     texts = {code: rule_page(code) for code in codes}
     shown = [code for code in codes if texts[code]]
     return [_rendered(code, texts[code], shown) for code in shown]
@@ -53,7 +53,7 @@ def _rendered(code: str, text: str, shown: Sequence[str]) -> RulePage:
 
 def _linked(tokens: list[Token], shown: Sequence[str]) -> list[Token]:
     """Links to pages that are in the report lead there; other links to files are text."""
-    kept, is_dropped = [], False
+    linked, is_dropped = [], False
     for token in tokens:
         if token.type == "link_open":
             target = str(token.attrGet("href") or "")
@@ -62,5 +62,5 @@ def _linked(tokens: list[Token], shown: Sequence[str]) -> list[Token]:
             if code in shown:
                 token.attrSet("href", f"#{anchor(code)}")
         if not (is_dropped and token.type in ("link_open", "link_close")):
-            kept.append(token)
-    return kept
+            linked.append(token)
+    return linked

@@ -14,9 +14,9 @@ from pytest_mnnquant.findings.finding import FAILED
 from pytest_mnnquant.report.variant_report import VariantReport
 from pytest_mnnquant.report.width import pad, width, wrapped
 
-# Scales and coverage that differ by less than this do not differ.
+# Scales that differ by less than this are the same.
 _SAME_SCALE: Final = 0.01
-# Cosines are compared by how far they are from 1; a factor below this is no difference.
+# Cosines are compared by how far they are from 1; a factor below this is not a difference.
 _CLEARLY: Final = 1.5
 _NOISE: Final = 1e-5
 # Scales further apart than this factor are not made for the same values: by how much says nothing.
@@ -87,7 +87,7 @@ class ModeComparison:
     def _more_accurate(self) -> tuple[str | None, str]:
         train, other = self.train, self.eval
         if train.top1 is not None and other.top1 is not None:
-            # Twice the standard error of a difference of as many samples: below it, data can't tell.
+            # Twice the standard error of a difference of as many samples: below it, the data can't decide.
             share = (train.top1 + other.top1) / 2
             noise = 2 * math.sqrt(max(share * (1 - share), 1e-4) / max(train.samples, 1))
             if train.top1 == other.top1:

@@ -11,6 +11,6 @@ _FOLDERS: Final = (_HERE / "rules", _HERE.parent / "docs" / "rules")
 
 
 def rule_page(code: str) -> str:
-    """The Markdown of `docs/rules/CODE.md`; empty where the package came without its pages."""
+    """The Markdown of `docs/rules/CODE.md`; empty if the package came without its pages."""
     paths = (folder / f"{code}.md" for folder in _FOLDERS)
     return next((path.read_text(encoding="utf-8") for path in paths if path.is_file()), "")

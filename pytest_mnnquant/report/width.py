@@ -6,11 +6,11 @@ import re
 import unicodedata
 from typing import Final
 
-# How lines begin that are commands of a shell.
+# The beginnings of lines that are commands of a shell.
 _COMMANDS: Final = ("pytest ", "pytest-mnnquant convert -", "python -c ")
 # A word of a shell, which may be quoted.
 _SHELL_WORD: Final = re.compile(r"(?:'[^']*'|\S)+")
-# Longer than this, a word is no name that anybody would copy.
+# Longer than this, a word is not a copyable name.
 _LONGEST: Final = 240
 
 
@@ -28,7 +28,7 @@ def _columns(character: str) -> int:
 
 
 def end_of(text: str, columns: int) -> int:
-    """The column behind a text that a terminal of so many columns breaks into rows; `columns` where a row is full."""
+    """The column after a text that a terminal of so many columns breaks into rows; `columns` if a row is full."""
     column = 0
     for character in text:
         needed = _columns(character)
@@ -42,7 +42,7 @@ def pad(text: str, columns: int) -> str:
 
 
 def cut(text: str, columns: int) -> str:
-    """The text with its middle left out where it is wider than this."""
+    """The text with its middle left out if it is wider than this."""
     if width(text) <= columns:
         return text
     head = (columns - 3) // 2
@@ -59,8 +59,12 @@ def _fitting(text: str, columns: int) -> str:
 
 
 def shown(text: str) -> str:
-    """The text without what would move the cursor: names are what a file says, not what a terminal obeys."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    """The text with control characters escaped: a name from a file must not move the cursor."""
+    return "".join(character if character.isprintable() else _escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def wrapped(first: str, text: str, columns: int, indent: int = 6) -> list[str]:

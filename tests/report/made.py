@@ -139,7 +139,7 @@ def _charts(check: str, layers: Sequence[dict[str, Any]]) -> ChartSamples:
 def history(model: str, variant: str, *sizes: int) -> VariantHistory:
     """The history of a variant: a run of another commit for each size."""
     begin = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    figures = [Figures(model, variant, size=size, coverage=1.0) for size in sizes]
+    figures = [Figures(model, variant, size=size, coverage=1.0, accuracy=0.9, ratio=0.5) for size in sizes]
     runs = [
         Run(Path(f"{number}.json"), begin + timedelta(days=number), f"commit{number}", figures=(one,))
         for number, one in enumerate(figures)

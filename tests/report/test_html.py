@@ -224,7 +224,9 @@ def test_history_is_plotted_from_the_second_run_on() -> None:
     written = text(found, (history("net", "int8[eval]", 10, 10, 13), history("other", "int8[eval]", 1, 2)))
     assert 'data-chart="history"' in written
     (plotted,) = charted(written)[0]["history"]
-    assert plotted["figures"] == {"size": [10, 10, 13], "coverage": [1.0, 1.0, 1.0]}
+    assert plotted["figures"] == {
+        **{"size": [10, 10, 13], "coverage": [1.0] * 3, "accuracy": [0.9] * 3, "ratio": [0.5] * 3}
+    }
     assert plotted["commits"] == ["commit0", "commit1", "commit2"]
     assert [(figure, commit) for figure, _, commit in plotted["steps"]] == [("size", "commit2")]
 
