@@ -7,15 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_mnnquant.findings.check_metrics import (
-    AccuracyMetrics,
-    CoverageMetrics,
-    LatencyMetrics,
-    MemoryMetrics,
-    SizeMetrics,
-)
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, LatencyMetrics, MemoryMetrics
 from pytest_mnnquant.findings.figures import size_text
-from pytest_mnnquant.report.rows import FIGURES, Row
 from pytest_mnnquant.report.variant_report import ModelFile, VariantReport
 
 
@@ -38,30 +31,6 @@ def file_size(count: float) -> str:
         if count >= size:
             return f"{count / size:,.2f} {unit}"
     return f"{count:,.0f} B"
-
-
-def cells(variant: VariantReport, row: Row) -> dict[str, Cell]:
-    """The figures of the table of verdicts, by their titles: the texts of all reports, with what they are sorted by."""
-    size, coverage = variant.metrics(SizeMetrics), variant.metrics(CoverageMetrics)
-    latency, memory = variant.metrics(LatencyMetrics), variant.metrics(MemoryMetrics)
-    numbers = (
-        size.size_ratio if size else None,
-        coverage.coverage if coverage else None,
-        _change(variant.metrics(AccuracyMetrics)),
-        latency.latency_ratio if latency else None,
-        memory.memory_ratio if memory else None,
-    )
-    columns = zip(FIGURES, row.figures, numbers, strict=True)
-    return {title: Cell(text, number) for title, text, number in columns}
-
-
-def _change(accuracy: AccuracyMetrics | None) -> float | None:
-    """What quantization changed in the accuracy, by its task or, without one, by its outputs."""
-    if accuracy is None:
-        return None
-    if task := accuracy.task:
-        return task.quantized - task.reference
-    return None if accuracy.cosine is None else accuracy.cosine - 1
 
 
 def details(base: ModelFile | None, variant: VariantReport) -> dict[str, Cell]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, FindingId
+from pytest_mnnquant.findings.metric import Shown
 from pytest_mnnquant.findings.rules import Severity
-from pytest_mnnquant.report.html_figures import EMPTY, Cell, cells, details
+from pytest_mnnquant.report.html_figures import EMPTY, Cell, details
 from pytest_mnnquant.report.html_layers import LayerView, layer_views
 from pytest_mnnquant.report.model import ModelReport, Report
 from pytest_mnnquant.report.modes import ModeComparison
-from pytest_mnnquant.report.rows import Outcome, Row, rows_of
+from pytest_mnnquant.report.rows import COLUMNS, Outcome, Row, rows_of
 from pytest_mnnquant.report.target_table import target_cells
 from pytest_mnnquant.report.variant_report import CheckReport, ModelFile, ReportedFinding, VariantReport
 
@@ -57,7 +58,7 @@ class VariantView:
     outcome: str
     verdict: str
     headline: str
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, Shown]
     layers: tuple[LayerView, ...]
 
     @property
@@ -117,7 +118,8 @@ def _variant(id_in_page: str, variant: VariantReport, row: Row) -> VariantView:
     if outcome == PASSED and all(check.outcome == SKIPPED for check in variant.checks):
         outcome, verdict = SKIPPED, "skipped: nothing was judged"
     headline = _headline(variant) if outcome == FAILED else ""
-    return VariantView(id_in_page, variant, outcome, verdict, headline, cells(variant, row), layer_views(variant))
+    cells = dict(zip(COLUMNS, row.metrics, strict=True))
+    return VariantView(id_in_page, variant, outcome, verdict, headline, cells, layer_views(variant))
 
 
 def _headline(variant: VariantReport) -> str:

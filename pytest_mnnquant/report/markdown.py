@@ -10,7 +10,7 @@ from typing import Final
 from pytest_mnnquant.findings.finding import FAILED, SKIPPED
 from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.report.model import ModelReport, Report
-from pytest_mnnquant.report.rows import FIGURES, Outcome, rows_of, verdict_of, worst
+from pytest_mnnquant.report.rows import COLUMNS, Outcome, rows_of, verdict_of, worst
 from pytest_mnnquant.report.target_table import TITLE, TargetRow, target_cells
 from pytest_mnnquant.report.variant_report import ReportedFinding
 from pytest_mnnquant.report.width import cut, shown
@@ -89,12 +89,12 @@ def _table(model: ModelReport, strict: bool) -> str:
         "",
         _text(f"{cut(verdict.why, _TEXT)} ({verdict.checks})" if verdict.why else verdict.checks),
         "",
-        f"| variant | {' | '.join(FIGURES)} | verdict |",
-        "|---" * (len(FIGURES) + 2) + "|",
+        f"| variant | {' | '.join(COLUMNS)} | verdict |",
+        "|---" * (len(COLUMNS) + 2) + "|",
     ]
     for row in rows_of(model, strict):
         outcome = f"**{row.outcome.value}**: {_text(row.checks)}" if row.checks else f"**{row.outcome.value}**"
-        lines.append(f"| {_code(row.label)} | {' | '.join(map(_text, row.figures))} | {outcome} |")
+        lines.append(f"| {_code(row.label)} | {' | '.join(map(_text, row.texts))} | {outcome} |")
     return "\n".join(lines)
 
 

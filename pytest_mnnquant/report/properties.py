@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.check_metrics import IN_JUNIT, AccuracyMetrics
 from pytest_mnnquant.report.variant_report import CheckReport, VariantReport
-
-# Metrics that are one number, by the names they have in the report.
-_NUMBERS: Final = ("size_ratio", "coverage", "latency_ratio", "latency_ratio_low", "latency_ratio_high", "memory_ratio")
 
 
 def properties(model: str, variant: VariantReport, check: CheckReport) -> Iterator[tuple[str, str]]:
@@ -28,8 +24,7 @@ def properties(model: str, variant: VariantReport, check: CheckReport) -> Iterat
 
 
 def _metrics(check: CheckReport) -> Iterator[tuple[str, str]]:
-    for name in _NUMBERS:
-        value: float | None = getattr(check.metrics, name, None)
+    for name, value in (check.metrics.marked(IN_JUNIT) if check.metrics else {}).items():
         if value is not None:
             yield f"mnn.{name}", f"{value:.6g}"
     if isinstance(check.metrics, AccuracyMetrics):

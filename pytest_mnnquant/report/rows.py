@@ -8,21 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.findings.check_metrics import (
-    AccuracyMetrics,
-    CoverageMetrics,
-    LatencyMetrics,
-    MemoryMetrics,
-    SizeMetrics,
-)
-from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED
+from pytest_mnnquant.findings.metric import METRICS, Shown
 from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.report.model import ModelReport
 from pytest_mnnquant.report.variant_report import CheckReport, VariantReport
 
 #: The columns between a variant's name and its verdict.
-FIGURES: Final = ("size", "coverage", "accuracy", "latency", "memory")
+COLUMNS: Final = tuple(metric.title for metric in METRICS)
 _COUNTED: Final = (PASSED, FAILED, INCONCLUSIVE, SKIPPED)
 
 
@@ -36,12 +29,17 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One variant: its figures ("-" if nothing was measured), its outcome, and the checks that decided it."""
+    """One variant: its metrics in the order of `COLUMNS`, its outcome, and the checks that decided it."""
 
     label: str
-    figures: tuple[str, ...]
+    metrics: tuple[Shown, ...]
     outcome: Outcome
     checks: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The metrics as text; "-" if nothing was measured."""
+        return tuple(shown.text for shown in self.metrics)
 
     @property
     def verdict(self) -> str:
@@ -85,16 +83,8 @@ def verdict_of(model: ModelReport, strict: bool = False) -> ModelVerdict:
 
 
 def _row(variant: VariantReport, strict: bool) -> Row:
-    size, coverage = variant.metrics(SizeMetrics), variant.metrics(CoverageMetrics)
-    latency, memory = variant.metrics(LatencyMetrics), variant.metrics(MemoryMetrics)
-    figures = (
-        size_text(size.size_ratio if size else None),
-        f"{coverage.coverage:.1%}" if coverage else "-",
-        _accuracy(variant.metrics(AccuracyMetrics)),
-        _ratio(latency.latency_ratio if latency else None),
-        _ratio(memory.memory_ratio if memory else None),
-    )
-    return Row(variant.label, figures, *outcome_of(variant.checks, strict))
+    measured = [check.metrics for check in variant.checks if check.metrics]
+    return Row(variant.label, tuple(metric.cell(measured) for metric in METRICS), *outcome_of(variant.checks, strict))
 
 
 def outcome_of(checks: Sequence[CheckReport], strict: bool = False) -> tuple[Outcome, str]:
@@ -111,16 +101,3 @@ def _failed(checks: Sequence[CheckReport], strict: bool) -> str:
     roots = ", ".join(check.check for check in failed if not check.is_consequence)
     effects = ", ".join(check.check for check in failed if check.is_consequence)
     return ", hence ".join(filter(None, (roots, effects)))
-
-
-def _ratio(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.2f}x float"
-
-
-def _accuracy(accuracy: AccuracyMetrics | None) -> str:
-    if accuracy is None:
-        return "-"
-    if (task := accuracy.task) is not None:
-        change = task.quantized - task.reference
-        return f"{task.label} {change:+.4f}" if change else f"{task.label} +-0"
-    return "-" if accuracy.cosine is None else f"cosine {accuracy.cosine:.4f}"

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, SKIPPED
+from pytest_mnnquant.findings.metric import METRICS
 from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.report.model import BaselineReport, ModelReport, Report
 from pytest_mnnquant.report.modes import comparison_lines
-from pytest_mnnquant.report.rows import FIGURES, Outcome, Row, rows_of, verdict_of
+from pytest_mnnquant.report.rows import COLUMNS, Outcome, Row, rows_of, verdict_of
 from pytest_mnnquant.report.target_table import target_lines
 from pytest_mnnquant.report.variant_report import CheckReport
 from pytest_mnnquant.report.width import cut, pad, shown, width, wrapped
 
-_HEAD: Final = ("variant", *FIGURES, "verdict")
+_HEAD: Final = ("variant", *COLUMNS, "verdict")
 _COLOURS: Final[Mapping[Outcome, dict[str, bool]]] = {
     Outcome.FAILED: {"red": True},
     Outcome.INCONCLUSIVE: {"yellow": True},
@@ -24,7 +25,7 @@ _COLOURS: Final[Mapping[Outcome, dict[str, bool]]] = {
 }
 # Words that go where lines are too narrow for them; the head of the column then says them.
 _UNITS: Final = (" smaller", " float")
-_SHORT: Final = {"size": "smaller"}
+_SHORT_TITLES: Final = {metric.title: metric.short_title for metric in METRICS if metric.short_title}
 # A name that is cut to less than this can't be recognized.
 _NAME: Final = 12
 Line = tuple[str, dict[str, bool]]
@@ -73,7 +74,7 @@ def table(rows: Sequence[Row], columns: int) -> list[Line]:
     """The lines of a table that fits: without units if it must, then with verdicts folded, then names too."""
     for units, folded in ((True, False), (False, False), (False, True)):
         cells = [_cells(row, units, folded) for row in rows]
-        head = _HEAD if units else tuple(_SHORT.get(name, name) for name in _HEAD)
+        head = _HEAD if units else tuple(_SHORT_TITLES.get(name, name) for name in _HEAD)
         used = [column for column in range(len(head)) if any(row[column] != "-" for row in cells)]
         widths = [max(width(row[column]) for row in (head, *cells)) for column in used]
         if sum(widths) + 2 * len(widths) <= columns:
@@ -94,11 +95,10 @@ def table(rows: Sequence[Row], columns: int) -> list[Line]:
 
 
 def _cells(row: Row, units: bool, folded: bool) -> tuple[str, ...]:
-    figures = list(row.figures)
-    if not units:
-        for unit in _UNITS:
-            figures = [figure.removesuffix(unit) for figure in figures]
-    return (shown(row.label), *figures, row.outcome.value if folded else row.verdict)
+    texts = row.texts
+    for unit in () if units else _UNITS:
+        texts = tuple(text.removesuffix(unit) for text in texts)
+    return (shown(row.label), *texts, row.outcome.value if folded else row.verdict)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -51,6 +51,6 @@ def test_a_report_file_is_written_by_its_suffix() -> None:
 
 
 def test_only_a_format_with_charts_needs_their_samples() -> None:
-    assert needs_charts(["r.json", "deep/r.html"])
-    assert not needs_charts(["r.json", "r.md", "r.html.json"])
+    assert needs_charts([Path("r.json"), Path("deep/r.html")])
+    assert not needs_charts([Path("r.json"), Path("r.md"), Path("r.html.json")])
     assert not needs_charts([])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.report.build import build_report
-from pytest_mnnquant.report.rows import FIGURES, rows_of
+from pytest_mnnquant.report.rows import COLUMNS, rows_of
 from pytest_mnnquant.report.terminal import write_summary
 from pytest_mnnquant.report.width import width
 from tests.report.made import record
@@ -35,12 +35,12 @@ def full(label: str = "w8", of_outputs: AccuracyMetrics = TOP1) -> Records:
 
 def rows(records: Records, strict: bool = False) -> list[tuple[str, ...]]:
     (model,) = build_report(records, {}).models
-    return [(row.label, *row.figures, row.verdict) for row in rows_of(model, strict)]
+    return [(row.label, *row.texts, row.verdict) for row in rows_of(model, strict)]
 
 
 def test_a_variant_is_a_row_of_its_figures() -> None:
     assert rows(full()) == [("w8", "3.46x smaller", "98.8%", "top-1 -0.0125", "1.23x float", "-", "ok")]
-    assert len(FIGURES) == 5
+    assert len(COLUMNS) == 5
 
 
 @pytest.mark.parametrize(
