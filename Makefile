@@ -8,8 +8,7 @@ READY = $(VENV)/.ready
 COMPLETE = $(VENV)/.complete
 FIXTURES = digits_cnn garment_classifier mobile_net tiny_transformer
 PLANTED = build/demo
-ON_DEVICES = pytest_mnnquant/runtime/programs/runner.py pytest_mnnquant/runtime/programs/timer.py \
-	pytest_mnnquant/runtime/programs/remote_agent.py
+ON_DEVICES = pytest_mnnquant/runtime/programs
 
 .PHONY: quick demo test lint docs bench dist clean
 

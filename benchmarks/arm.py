@@ -21,7 +21,7 @@ from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.targets.emulator import CPUS, NAME, Emulator, cache_folder
 from pytest_mnnquant.targets.emulator_setup import set_up as set_emulator_up
-from pytest_mnnquant.targets.self_test import checked
+from pytest_mnnquant.targets.self_test import run_self_test
 
 __all__ = ["CPUS", "FOLDER", "python_on", "run_on_arm", "set_up"]
 FOLDER: Final = cache_folder() / NAME
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=FOLDER)
     folder = set_up(parser.parse_args().folder)
     for cpu in CPUS:
-        print("\n".join(checked(Emulator(folder=folder).target(cpu), TIMEOUT)))
+        print("\n".join(run_self_test(Emulator(folder=folder).target(cpu), TIMEOUT)))
 
 
 if __name__ == "__main__":

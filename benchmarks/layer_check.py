@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from pytest_mnnquant.mnnfile.flatbuffer import Table
 from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.runtime.programs import runner
+from pytest_mnnquant.runtime.command import PROGRAMS
 
 # Of the layer's largest output: MNN adds in another order, and large filters by Winograd's algorithm.
 ROUNDING: Final = 1e-5
@@ -156,7 +156,7 @@ def observed(model: Model, layers: list[Op], wheel: Wheel, inputs: Arrays) -> di
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         program = [wheel.python, str(Path(__file__).with_name("layer_probe.py")), str(folder / "job.json")]
         done = subprocess.run(
-            [*program, runner.__file__], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT
+            [*program, str(PROGRAMS)], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT
         )
         if done.returncode or not (folder / "values.npz").exists():
             raise RuntimeError(f"{model.path.name} does not run: {done.stderr[-300:].decode('utf-8', 'replace')}")

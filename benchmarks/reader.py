@@ -27,7 +27,7 @@ from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.float_model import export_float
 from pytest_mnnquant.runtime.convert import convert
-from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.jobs import Job, run_job
 
 ROUNDS = 5
 
@@ -58,7 +58,7 @@ def dump_ms(path: Path, folder: Path) -> float:
     """Wall time of the converter's JSON dump, in a process of its own as it must be."""
     start = time.perf_counter()
     arguments = ["-f", "MNN", "--modelFile", str(path), "--JsonFile", str(folder / "dump.json")]
-    run_job("convert", folder, timeout=600, what="dump", arguments=arguments)
+    run_job(Job("convert", "dump", 600, {"arguments": arguments}), folder)
     return 1000 * (time.perf_counter() - start)
 
 

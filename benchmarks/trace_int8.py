@@ -1,16 +1,17 @@
 """What went into and came out of each operator that MNN ran, on this machine or on an emulated one.
 
-As a program it is the child process, which needs nothing but MNN, numpy and the package's runner, given by its path:
+As a program it is the child process, which needs nothing but MNN, numpy and the folder of the package's programs:
 
-    PYTHON trace_int8.py JOB.json RUNNER.py
+    PYTHON trace_int8.py JOB.json PROGRAMS
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ def seen_of(
 
     import numpy as np
 
-    from pytest_mnnquant.runtime.programs import runner
+    from pytest_mnnquant.runtime.command import PROGRAMS
 
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
         folder = Path(name)
@@ -42,7 +43,7 @@ def seen_of(
             np.save(files[key], array)
         job = {"model": str(path.resolve()), "ops": list(names), "values": str(folder / "values.npz"), "inputs": files}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        program = [python, __file__, str(folder / "job.json"), str(Path(runner.__file__))]
+        program = [python, __file__, str(folder / "job.json"), str(PROGRAMS)]
         done = subprocess.run(program, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT)
         if not (folder / "values.npz").exists():
             raise RuntimeError(f"{path.name} does not run: {done.stderr[-300:].decode('utf-8', 'replace')}")
@@ -60,13 +61,11 @@ def main() -> None:
     """Write `values.npz`: arrays named by the operator's number and `i0`, `i1`, ... (inputs) or `o` (first output)."""
     import numpy as np
 
-    spec = importlib.util.spec_from_file_location("runner", sys.argv[2])
-    assert spec is not None
-    assert spec.loader is not None
-    runner: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(runner)
+    programs = sys.modules["programs"] = types.ModuleType("programs")
+    programs.__path__ = [sys.argv[2]]
+    session_module = importlib.import_module("programs.session")
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    session = runner.Session(job, job["model"])
+    session = session_module.Session(job, job["model"])
     session.feed({name: np.load(file) for name, file in job["inputs"].items()})
     wanted = {name: number for number, name in enumerate(job["ops"])}
     found: dict[str, Any] = {}
@@ -74,16 +73,16 @@ def main() -> None:
     def before(tensors: Any, info: Any) -> bool:
         number = wanted.get(info.getName())
         if number is not None:
-            found.update({f"{number}i{side}": session.host(tensor) for side, tensor in enumerate(tensors)})
+            found.update({f"{number}i{side}": session.read(tensor) for side, tensor in enumerate(tensors)})
         return True
 
     def after(tensors: Any, info: Any) -> bool:
         number = wanted.get(info.getName())
         if number is not None and tensors:
-            found[f"{number}o"] = session.host(tensors[0])
+            found[f"{number}o"] = session.read(tensors[0])
         return True
 
-    session.net.runSessionWithCallBackInfo(session.session, before, after)
+    session.run_with_callbacks(before, after)
     np.savez(job["values"], **found)
     sys.stdout.flush()
     os._exit(0)  # MNN's destructors may crash after the work is done.

@@ -13,7 +13,7 @@ from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.targets.emulator import NAME, Emulator
 from pytest_mnnquant.targets.emulator_setup import files_of, set_up
 from pytest_mnnquant.targets.parse import target_named
-from pytest_mnnquant.targets.self_test import checked
+from pytest_mnnquant.targets.self_test import run_self_test
 from pytest_mnnquant.targets.target import HOST, NoTarget
 
 Print = Callable[[str], None]
@@ -49,7 +49,7 @@ def _add_target(arguments: argparse.Namespace, print_line: Print) -> int:
     set_up(emulator, print_line, _SETUP_TIMEOUT)
     files = sum(1 for _ in files_of(emulator))
     print_line(f"{emulator.folder}: {files} packages and wheels, each verified by its SHA-256; qemu is {emulator.qemu}")
-    for line in checked(emulator.target(), _CHECK_TIMEOUT):
+    for line in run_self_test(emulator.target(), _CHECK_TIMEOUT):
         print_line(line)
     print_line(f"use it: pytest --mnn-target={HOST} --mnn-target={emulator.name} ...")
     return 0
@@ -63,7 +63,7 @@ def _check_target(arguments: argparse.Namespace, print_line: Print) -> int:
     if target is None:
         print_line(f"{HOST}: this machine; accuracy, execution, latency, memory: yes")
         return 0
-    for line in checked(target, _CHECK_TIMEOUT):
+    for line in run_self_test(target, _CHECK_TIMEOUT):
         print_line(line)
     return 0
 

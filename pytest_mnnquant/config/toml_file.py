@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.config.options import BY_NAME, OPTIONS, PLURALS
 from pytest_mnnquant.sources.images import parse_preprocess
-from pytest_mnnquant.targets.parse import Table, configured
+from pytest_mnnquant.targets.parse import Table, table_target
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,7 +79,7 @@ def _mnnquant_table(path: Path) -> Table:
 def _target_tables(table: Table, folder: Path) -> Mapping[str, Table]:
     targets = _tables(table, "targets", f"{folder}: [tool.mnnquant.targets] must hold one table a target")
     for name, entry in targets.items():
-        configured(name, entry)
+        table_target(name, entry)
     return targets
 
 

@@ -15,7 +15,7 @@ from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY
 from pytest_mnnquant.runtime.inference import BATCH
-from pytest_mnnquant.runtime.operator_outputs import carried_on, operators_elsewhere, operators_here
+from pytest_mnnquant.runtime.operator_outputs import operators_elsewhere, operators_here, spliced_outputs
 from pytest_mnnquant.runtime.options import RunOptions, Send
 
 # The batch that differs most is looked at operator by operator, or so many bytes of it.
@@ -41,7 +41,7 @@ def compare_operators(
     found, uncompared = differences(here, there, scales)
     apart = sorted((one for one in found if one.steps), key=lambda one: (-one.steps * one.unlike, -one.steps))
     made = {one.which: there[one.which].made for one in apart[:_CARRIED]}
-    plain, changed = carried_on(ours, inputs, made, options)
+    plain, changed = spliced_outputs(ours, inputs, made, options)
     grids = output_scales(theirs, plain)
     moved = {which: furthest(plain, outputs, grids) for which, outputs in changed.items()}
     operators = [dataclasses.replace(one, moves=moved.get(one.which)) for one in found]

@@ -15,14 +15,14 @@ from pytest_mnnquant.evidence.caches import TargetKey, VariantKey
 from pytest_mnnquant.evidence.operator_differences import compare_operators, output_scales
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.check_metrics import TargetFacts
-from pytest_mnnquant.measurements.host import Host
+from pytest_mnnquant.measurements.host import Host, TargetMachine
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.operator_outputs import LOOPS
-from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure, own_mnn
+from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure, installed_mnn
 
 
 class TargetVariant(VariantUnderTest):
@@ -57,15 +57,12 @@ class TargetVariant(VariantUnderTest):
 
     def _run(self, model: Model) -> Run:
         found = super()._run(model)
-        return found if self._place.place.tells_int8 else dataclasses.replace(found, trace=None)
+        return found if _machine(found).traces_int8 else dataclasses.replace(found, trace=None)
 
     @property
     def host(self) -> Host:
-        """The machine that it runs on; known when something has run there."""
-        if self._place.place.host is None:
-            self.run  # noqa: B018
-        assert self._place.place.host is not None
-        return self._place.place.host
+        """The machine that it runs on, as reported with the run."""
+        return _machine(self.run).host
 
     @property
     def exact_run(self) -> tuple[Run, tuple[str, ...]]:
@@ -75,13 +72,13 @@ class TargetVariant(VariantUnderTest):
     @property
     def untraced(self) -> str:
         """Why MNN gave no trace there; empty where that is the model's own fault."""
-        place = self._place.place
-        return "" if place.tells_int8 else NO_TRACE.format(mnn=place.mnn)
+        machine = _machine(self.run)
+        return "" if machine.traces_int8 else NO_TRACE.format(mnn=machine.mnn)
 
     @property
     def runtimes(self) -> Runtimes:
         """Which MNN runs there, which here, and which made the model."""
-        return Runtimes(self._place.mnn, own_mnn(), self.model.version, self.recipe.symmetrical)
+        return Runtimes(self._place.mnn, installed_mnn(), self.model.version, self.recipe.symmetrical)
 
     def _float_run(self) -> Run:
         """The float model there."""
@@ -121,7 +118,7 @@ class TargetVariant(VariantUnderTest):
             return dataclasses.replace(evidence, unlooked=LOOPS)
         try:
             self.say("looking for the operator that computes otherwise there")
-            wrong = not pools_right(self._place.place.machine)
+            wrong = not pools_right(self.host.machine)
             mispooled = {op.name for op in self.model.ops if is_max_pool(op)} if wrong else ()
             with self.home.as_arm() as (model, _):
                 found = compare_operators(evidence, self.gate, model, self.model, self.send)
@@ -132,12 +129,17 @@ class TargetVariant(VariantUnderTest):
     @property
     def place(self) -> TargetFacts:
         """What the target reported about itself."""
-        return self._place.facts
+        return self._place.facts(_machine(self.run))
 
     @cached_property
     def as_json(self) -> dict[str, Any]:
         """The variant in the report; its layers are told once, with the case of this machine."""
         return {**self.home.as_json, "target": self.target, "layers": []}
+
+
+def _machine(run: Run) -> TargetMachine:
+    assert run.machine is not None  # Every target reports what it is.
+    return run.machine
 
 
 def on_target(home: VariantUnderTest, target: Target) -> TargetVariant:

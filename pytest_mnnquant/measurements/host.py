@@ -1,10 +1,14 @@
-"""A machine that ran a model."""
+"""A machine that ran a model, and what a target reports of itself."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from pytest_mnnquant.findings.check_metrics import HostFacts
+
+# The first MNN whose op trace shows int8 operators.
+_FIRST_WITH_INT8_TRACE: Final = (3, 2, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +38,19 @@ class Host:
     def facts(self) -> HostFacts:
         """The form it has in records: without the machine's name, which is private."""
         return HostFacts(self.machine, self.processor, self.features, self.used)
+
+
+@dataclass(frozen=True)
+class TargetMachine:
+    """What a target reports of itself with each result."""
+
+    host: Host
+    mnn: str
+    numpy: str
+    python: str
+
+    @property
+    def traces_int8(self) -> bool:
+        """Whether this MNN's op trace shows which operators ran in int8."""
+        numbers = self.mnn.split(".")
+        return all(part.isdigit() for part in numbers) and tuple(map(int, numbers)) >= _FIRST_WITH_INT8_TRACE

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.measurements.host import TargetMachine
+
 
 @dataclass(frozen=True, slots=True)
 class TracedOp:
@@ -19,12 +21,16 @@ class TracedOp:
 
 @dataclass(frozen=True)
 class Run:
-    """Outputs by name, samples on the first axis; `trace` is None where the runtime can't give one."""
+    """Outputs by name, samples on the first axis; `trace` is None where the runtime can't give one.
+
+    `machine` is that of the target that ran the model; None: this machine did.
+    """
 
     outputs: dict[str, npt.NDArray[np.float32]]
     trace: tuple[TracedOp, ...] | None
     memory_mb: float | None
     batched: bool
+    machine: TargetMachine | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from pytest_mnnquant.report.build import check_report, variant_report
 from pytest_mnnquant.report.figures import figures_of
 from pytest_mnnquant.report.model import ModelReport
 from pytest_mnnquant.runtime.host import host_facts
-from pytest_mnnquant.runtime.inference import renamed
+from pytest_mnnquant.runtime.inference import input_names
 from pytest_mnnquant.runtime.timing import paired_times
 from pytest_mnnquant.sources.presence import reason_missing
 from pytest_mnnquant.sources.spec import MODEL_SUFFIXES
@@ -235,7 +235,7 @@ def _paired(
     if len(kept.inputs) != len(ours.inputs):
         told = "ratio: the accepted model takes other inputs than this one"
         return None, Finding("MNQ003", told, fix=f"if this is meant to be, accept it:\n{fix_for}")
-    inputs = {theirs: case.gate.inputs[name] for name, theirs in renamed(ours, kept).items()}
+    inputs = {theirs: case.gate.inputs[name] for name, theirs in input_names(ours, kept).items()}
     try:
         times = paired_times(kept, case.model, inputs, timeout=settings.timeout, settings=how)
         return paired_ratio(times.reference, times.candidate), None

@@ -23,7 +23,7 @@ from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
 from pytest_mnnquant.plugin import node_ids
 from pytest_mnnquant.plugin.progress_line import Progress
 from pytest_mnnquant.plugin.worker_input import input_of
-from pytest_mnnquant.runtime.progress import listen
+from pytest_mnnquant.runtime.progress import set_listener
 from pytest_mnnquant.sources.spec import SourceError, Spec
 
 
@@ -42,6 +42,7 @@ class PluginSession:
         self.arguments = suite_arguments([*map(str, config.invocation_params.args)])
         self.baseline = _baseline(settings)
         self.progress = Progress(config)
+        config.add_cleanup(lambda: set_listener(None))
         self.cache_dir = _cache_dir(config, settings)
         self.store = _store(config, self.cache_dir, settings.reuse)
         self.sources = tuple(self._source(model, model_spec(model)) for model in settings.models)
@@ -78,7 +79,7 @@ class PluginSession:
     def _step_listener(self, name: str) -> Callable[[str], None]:
         def show(step: str) -> None:
             if self.progress.is_shown:
-                listen(self.progress.advance)
+                set_listener(self.progress.advance)
                 self.progress.say(name, step)
 
         return show

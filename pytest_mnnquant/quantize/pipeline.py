@@ -32,7 +32,8 @@ from pytest_mnnquant.measurements.calibration import Watched
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.params import BadParams, read_params
 from pytest_mnnquant.quantize.pipeline_child import KINDS
-from pytest_mnnquant.runtime.jobs import run_job, tail
+from pytest_mnnquant.runtime.command import Command
+from pytest_mnnquant.runtime.jobs import Job, run_job, tail
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import SourceError, Spec, describe, parse_spec
 
@@ -42,9 +43,11 @@ if TYPE_CHECKING:
 #: The pipeline that ships with this package: the original PyTorch quantizer.
 MNNCOMPRESS: Final = "mnncompress"
 _SHIPPED: Final = "pytest_mnnquant.quantize.mnncompress_pipeline"
-_PROGRAM: Final = Path(__file__).with_name("pipeline_child.py")
-# mnncompress needs the old implementation; all others do with it.
-_ENVIRONMENT: Final = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
+_CHILD: Final = Command(
+    Path(__file__).with_name("pipeline_child.py"),
+    # mnncompress needs the old implementation; all others do with it.
+    environment={"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"},
+)
 _SUFFIXES: Final = {".mnn": "quantized", ".onnx": "onnx", ".bin": "params", ".json": "params"}
 _COMPANIONS: Final = {".mnn": ".weight", ".onnx": ".data"}  # weights in a file beside the model
 _CLOCK: Final = 1.0  # seconds by which the times of files and of the clock may differ
@@ -97,27 +100,22 @@ def run_pipeline(
                 f"{spec.name}: the model can't be handed to the process of the pipeline: {describe(error)}; name a "
                 "function that builds it instead: --mnn-model=file.py:callable"
             ) from error
-        result = run_job(
-            "pipeline",
-            folder,
-            timeout=options.timeout,
-            what=f"{text} in {mode} mode",
-            who="the pipeline",
-            program=_PROGRAM,
-            env=_ENVIRONMENT,
-            pipeline=_fields(pipeline),
-            source=_fields(spec) if spec.is_python else None,
-            name=spec.name,
-            weights=str(weights),
-            inputs=_save(data, folder),
-            origin=data.origin,
-            mode=mode,
-            batched=options.batched,
-            alone=data.alone,
-            outdir=str(outdir),
-            cwd=str(Path.cwd()),
-            path=[str(Path(place).resolve()) for place in [*sys.path, "."]],
-        )
+        arguments = {
+            "pipeline": _fields(pipeline),
+            "source": _fields(spec) if spec.is_python else None,
+            "name": spec.name,
+            "weights": str(weights),
+            "inputs": _save(data, folder),
+            "origin": data.origin,
+            "mode": mode,
+            "batched": options.batched,
+            "alone": data.alone,
+            "outdir": str(outdir),
+            "cwd": str(Path.cwd()),
+            "path": [str(Path(place).resolve()) for place in [*sys.path, "."]],
+        }
+        job = Job("pipeline", f"{text} in {mode} mode", options.timeout, arguments, who="the pipeline")
+        result = run_job(job, folder, _CHILD).values
         log = tail(folder / "log.txt")
     if "raised" in result:
         raise SourceError(result["raised"])

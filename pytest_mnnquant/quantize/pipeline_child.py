@@ -172,7 +172,7 @@ def main() -> None:
     sys.path[:] = job["path"]
     silence()
     from pytest_mnnquant.cache.atomic_write import replacement
-    from pytest_mnnquant.runtime.programs.runner import die_with_parent
+    from pytest_mnnquant.runtime.programs.process import die_with_parent
 
     die_with_parent()
     os.chdir(job["cwd"])

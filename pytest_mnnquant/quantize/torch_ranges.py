@@ -19,7 +19,7 @@ import torch
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.observers import BINS, Histogram
 from pytest_mnnquant.quantize.torch_watch import See, Value, watched
-from pytest_mnnquant.runtime.progress import advance
+from pytest_mnnquant.runtime.progress import report_progress
 from pytest_mnnquant.sources.pytorch import as_tensors, quiet
 
 BATCH: Final = 32
@@ -78,7 +78,7 @@ def _run_all(network: torch.nn.Module, wanted: set[Value], data: Dataset, see: S
             torch.manual_seed(0)  # Dropout in train mode must not make two runs differ.
             batches = list(data.batches(BATCH))
             for number, batch in enumerate(batches):
-                advance(number, len(batches), "batches")
+                report_progress(number, len(batches), "batches")
                 run(*as_tensors(batch, network))
 
 

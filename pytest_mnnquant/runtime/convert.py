@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job, tail
+from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job, tail
 
 _ALL: Final = 10_000
 _EXTERNAL: Final = ".__convert_external_data.bin"
@@ -57,7 +57,7 @@ def run_converter(
         folder = Path(name)
         _bring_external(arguments, folder)
         fresh = folder / output.name
-        run_job("convert", folder, timeout=timeout, what=what, arguments=[flag, str(fresh), *arguments])
+        run_job(Job("convert", what, timeout, {"arguments": [flag, str(fresh), *arguments]}), folder)
         if not fresh.exists():
             raise NativeFailure(
                 FailureKind.BAD_OUTPUT, f"{what}: the converter wrote no file", tail(folder / "log.txt")
@@ -97,7 +97,7 @@ def place(fresh: Path, output: Path) -> None:
 def printed(arguments: Sequence[str], *, timeout: float) -> str:
     """What MNN's converter prints, for arguments that make it answer a question instead of converting."""
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
-        run_job("convert", Path(name), timeout=timeout, what="asking MNN's converter", arguments=list(arguments))
+        run_job(Job("convert", "asking MNN's converter", timeout, {"arguments": list(arguments)}), Path(name))
         return tail(Path(name) / "log.txt", _ALL)
 
 

@@ -1,4 +1,4 @@
-"""What the machine can do that int8 needs, by MNN's own word where it gives one, and by the operating system's."""
+"""What the machine can do that int8 needs, as MNN reports it if it does, and as the operating system does."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from pytest_mnnquant.measurements.host import Host
+from pytest_mnnquant.measurements.host import Host, TargetMachine
+from pytest_mnnquant.runtime.programs.machine import cpu_info
 
 # As Linux spells them in /proc/cpuinfo, and what they are called here.
 _FLAGS: Final = {
@@ -28,30 +29,22 @@ _NAMES: Final = {"i8sdot": "dotprod", "i8mm": "i8mm"}
 
 def host_facts(log: Path | None = None) -> Host:
     """This machine; `log` is what MNN printed when a session was made."""
-    facts = _facts(platform.node(), platform.machine(), _cpu_info(), platform.processor())
+    facts = _facts(platform.node(), platform.machine(), cpu_info(), platform.processor())
     return facts if log is None else dataclasses.replace(facts, used=features_used(log))
 
 
-def host_told(told: Mapping[str, Any], log: Path) -> Host:
-    """Another machine, by what the runner told of it there (`runner.place`)."""
-    facts = _facts(told["node"], told["machine"], told["cpu"], "")
-    return dataclasses.replace(facts, used=features_used(log))
+def target_machine(reported: Mapping[str, str], log: Path) -> TargetMachine:
+    """A target, by what the runner reported of it (`programs.machine`) and what MNN printed there."""
+    facts = _facts(reported["node"], reported["machine"], reported["cpu"], "")
+    host = dataclasses.replace(facts, used=features_used(log))
+    return TargetMachine(host, reported["mnn"], reported["numpy"], reported["python"])
 
 
 def features_used(log: Path) -> tuple[str, ...]:
     """The instructions that MNN's int8 kernels use, by what it printed when a session was made."""
-    found = _SUPPORTS.search(log.read_bytes() if log.is_file() else b"")
-    told = dict(re.findall(r"(\w+)\s*:\s*(\d)", found[1].decode("ascii", "replace"))) if found else {}
-    return tuple(ours for theirs, ours in _NAMES.items() if told.get(theirs) == "1")
-
-
-@cache
-def _cpu_info() -> str:
-    """As `runner.cpu_info` has it, which is another program."""
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
-    except OSError:
-        return ""
+    line = _SUPPORTS.search(log.read_bytes() if log.is_file() else b"")
+    supported = dict(re.findall(r"(\w+)\s*:\s*(\d)", line[1].decode("ascii", "replace"))) if line else {}
+    return tuple(feature for name, feature in _NAMES.items() if supported.get(name) == "1")
 
 
 @cache

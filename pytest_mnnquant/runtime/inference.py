@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.measurements.run import Losses, Run, TracedOp
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
-from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
+from pytest_mnnquant.runtime.jobs import FailureKind, Job, JobResult, NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -36,22 +36,22 @@ Sided = tuple[Grid | None, Grid | None]
 
 def run(model: Model, inputs: Arrays, options: RunOptions) -> Run:
     """Run all samples (first axis). Raises `NativeFailure` when MNN crashes, fails or returns nothing."""
-    with Job(model, inputs, options) as job:
-        result = job.run(
-            "run",
-            what=f"running {model.path.name}",
-            model=str(model.path.resolve()),
-            batch=job.batch,
-            engine="module" if options.through_module or model.has_subgraphs else "session",
-            outputs=list(model.output_names),
-            memory=options.memory_mode,
-            threads=options.threads,
-        )
-        outputs = {name: job.array(f"output{number}") for number, name in enumerate(result["outputs"])}
+    what = f"running {model.path.name}"
+    arguments = {
+        "model": str(model.path.resolve()),
+        "engine": "module" if options.through_module or model.has_subgraphs else "session",
+        "outputs": list(model.output_names),
+        "memory": options.memory_mode,
+        "threads": options.threads,
+    }
+    with InputFolder(model, inputs, options) as folder:
+        result = folder.run("run", what, arguments)
+        values = result.values
+        outputs = {name: folder.array(f"output{number}") for number, name in enumerate(values["outputs"])}
     if not outputs:
-        raise NativeFailure(FailureKind.BAD_OUTPUT, f"running {model.path.name}: MNN returned no output")
-    trace = None if result["trace"] is None else tuple(traced(name, kind) for name, kind in result["trace"])
-    return Run(outputs, trace, result["memory_mb"], options.batched)
+        raise NativeFailure(FailureKind.BAD_OUTPUT, f"{what}: MNN returned no output")
+    trace = None if values["trace"] is None else tuple(traced(name, kind) for name, kind in values["trace"])
+    return Run(outputs, trace, values["memory_mb"], options.batched, result.machine)
 
 
 def tensor_values(
@@ -59,19 +59,19 @@ def tensor_values(
 ) -> dict[str, tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]]:
     """{operator: (its first input, its first output)} on one batch of inputs, flattened in NCHW order."""
     size = batch_size(options)
-    with Job(model, {name: array[:size] for name, array in inputs.items()}, options) as job:
-        job.watch("observe", f"tracing {model.path.name}", ops, probe=True)
+    with InputFolder(model, {name: array[:size] for name, array in inputs.items()}, options) as folder:
+        folder.watch("observe", f"tracing {model.path.name}", ops, {"probe": True})
         return {
-            op.name: (job.array_or_none(f"tensor{number}_0"), job.array_or_none(f"tensor{number}_1"))
+            op.name: (folder.array_or_none(f"tensor{number}_0"), folder.array_or_none(f"tensor{number}_1"))
             for number, op in enumerate(ops)
         }
 
 
 def tensor_ranges(model: Model, ops: Sequence[Op], inputs: Arrays, options: RunOptions) -> npt.NDArray[np.float64]:
     """Smallest and largest value in each batch, shape [batches, operators, input or output, min or max]."""
-    with Job(model, inputs, options) as job:
-        job.watch("observe", f"calibrating {model.path.name}", ops)
-        return np.load(job.folder / "ranges.npy")  # type: ignore[no-any-return]
+    with InputFolder(model, inputs, options) as folder:
+        folder.watch("observe", f"calibrating {model.path.name}", ops, {})
+        return folder.array("ranges")
 
 
 def tensor_histograms(
@@ -83,11 +83,11 @@ def tensor_histograms(
     options: RunOptions,
 ) -> npt.NDArray[np.float64]:
     """How often values fell in equal bins, shape [operators, input or output, bins]; `bounds` ends in [low or high]."""
-    with Job(model, inputs, options) as job:
-        np.save(job.folder / "bounds.npy", bounds)
-        path = str(job.folder / "bounds.npy")
-        job.watch("histograms", f"calibrating {model.path.name}", ops, bounds=path, bins=bins)
-        return np.load(job.folder / "histograms.npy")  # type: ignore[no-any-return]
+    with InputFolder(model, inputs, options) as folder:
+        path = folder.path / "bounds.npy"
+        np.save(path, bounds)
+        folder.watch("histograms", f"calibrating {model.path.name}", ops, {"bounds": str(path), "bins": bins})
+        return folder.array("histograms")
 
 
 def code_losses(
@@ -98,12 +98,12 @@ def code_losses(
     None where there is no grid, where the tensor never appeared in the run, and where its values are not finite.
     """
     plain = [[dataclasses.astuple(grid) if grid else (0.0, 0.0, 0.0) for grid in sides] for sides in grids]
-    with Job(model, inputs, options) as job:
-        np.save(job.folder / "grids.npy", np.array(plain, np.float64).reshape(len(ops), 2, 3))
-        path = str(job.folder / "grids.npy")
-        job.watch("losses", f"observing {model.path.name}", ops, grids=path)
-        found = np.load(job.folder / "losses.npy")
-    return tuple((_losses(first), _losses(second)) for first, second in found)
+    with InputFolder(model, inputs, options) as folder:
+        path = folder.path / "grids.npy"
+        np.save(path, np.array(plain, np.float64).reshape(len(ops), 2, 3))
+        folder.watch("losses", f"observing {model.path.name}", ops, {"grids": str(path)})
+        totals = folder.array("losses")
+    return tuple((_losses(first), _losses(second)) for first, second in totals)
 
 
 def _losses(figures: npt.NDArray[np.float64]) -> Losses | None:
@@ -114,52 +114,48 @@ def _losses(figures: npt.NDArray[np.float64]) -> Losses | None:
     return Losses(int(count), low, high, energy / count, outside / count, clipped / whole, rounded / whole)
 
 
-class Job:
-    """A temporary folder with the inputs of a model, as files that the child maps."""
+class InputFolder:
+    """A temporary folder with the inputs of a model, as files that a child process maps."""
 
     def __init__(self, model: Model, inputs: Arrays, options: RunOptions) -> None:
         self._model = model
         self._options = options
-        self.batch = batch_size(options)
-        given = _by_name(model, inputs)
-        self._inputs = {spec.name: _as_input(spec, given) for spec in model.inputs}
+        named = _by_name(model, inputs)
+        self._inputs = {spec.name: _as_input(spec, named) for spec in model.inputs}
         self._temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
-        self.folder = Path(self._temporary.name)
+        self.path = Path(self._temporary.name)
 
-    def __enter__(self) -> Job:
+    def __enter__(self) -> InputFolder:
         for number, array in enumerate(self._inputs.values()):
-            np.save(self.folder / f"input{number}.npy", array)
+            np.save(self.path / f"input{number}.npy", array)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._temporary.cleanup()
 
-    def run(self, task: str, **job: Any) -> dict[str, Any]:
-        """Run a task of the runner (or of another `program`) on these inputs; raises `NativeFailure`."""
-        files = {name: str(self.folder / f"input{number}.npy") for number, name in enumerate(self._inputs)}
-        job.setdefault("timeout", self._options.timeout)
-        return self._options.send(task, self.folder, inputs=files, **job)
+    def run(self, task: str, what: str, arguments: Mapping[str, Any]) -> JobResult:
+        """Run a task on these inputs; raises `NativeFailure`. `arguments` are the task's own."""
+        inputs = {name: str(self.path / f"input{number}.npy") for number, name in enumerate(self._inputs)}
+        shared = {"inputs": inputs, "batch": batch_size(self._options)}
+        return self._options.send(Job(task, what, self._options.timeout, {**shared, **arguments}), self.path)
 
-    def watch(self, task: str, what: str, ops: Sequence[Op], **job: Any) -> None:
+    def watch(self, task: str, what: str, ops: Sequence[Op], arguments: Mapping[str, Any]) -> None:
         """Run a task that looks at the tensors of operators."""
         names = self._model.tensor_names
-        self.run(
-            task,
-            what=what,
-            model=str(self._model.path.resolve()),
-            batch=self.batch,
-            engine="module" if self._model.has_subgraphs else "session",
-            ops=[[op.name, names[op.inputs[0]], names[op.outputs[0]]] for op in ops],
-            **job,
-        )
+        shared = {
+            "model": str(self._model.path.resolve()),
+            "engine": "module" if self._model.has_subgraphs else "session",
+            "ops": [[op.name, names[op.inputs[0]], names[op.outputs[0]]] for op in ops],
+        }
+        self.run(task, what, {**shared, **arguments})
 
-    def array(self, name: str) -> npt.NDArray[np.float32]:
+    def array(self, name: str) -> npt.NDArray[Any]:
         """An array that the task left."""
-        return np.load(self.folder / f"{name}.npy")  # type: ignore[no-any-return]
+        return np.load(self.path / f"{name}.npy")  # type: ignore[no-any-return]
 
     def array_or_none(self, name: str) -> npt.NDArray[np.float32] | None:
         """An array that the task may have left."""
-        return self.array(name) if (self.folder / f"{name}.npy").exists() else None
+        return self.array(name) if (self.path / f"{name}.npy").exists() else None
 
 
 def batch_size(options: RunOptions) -> int:
@@ -167,10 +163,10 @@ def batch_size(options: RunOptions) -> int:
     return BATCH if options.batched else 1
 
 
-def renamed(reference: Model, model: Model) -> dict[str, str]:
+def input_names(reference: Model, model: Model) -> dict[str, str]:
     """The names of a model's inputs by those of the reference: the same, or others in the same order."""
-    ours, theirs = ([spec.name for spec in item.inputs] for item in (reference, model))
-    return dict(zip(ours, ours if set(ours) == set(theirs) else theirs, strict=len(ours) == len(theirs)))
+    known, names = ([spec.name for spec in item.inputs] for item in (reference, model))
+    return dict(zip(known, known if set(known) == set(names) else names, strict=len(known) == len(names)))
 
 
 def _by_name(model: Model, inputs: Arrays) -> Arrays:
@@ -180,7 +176,7 @@ def _by_name(model: Model, inputs: Arrays) -> Arrays:
         return inputs
     fits = all(
         array.ndim == len(spec.shape)
-        and all(size in (-1, 0, own) for size, own in zip(spec.shape[1:], array.shape[1:], strict=True))
+        and all(size in (-1, 0, given) for size, given in zip(spec.shape[1:], array.shape[1:], strict=True))
         for spec, array in zip(model.inputs, inputs.values(), strict=True)
     )
     return dict(zip(names, inputs.values(), strict=True)) if fits else inputs
@@ -188,8 +184,8 @@ def _by_name(model: Model, inputs: Arrays) -> Arrays:
 
 def _as_input(spec: ModelInput, inputs: Arrays) -> npt.NDArray[Any]:
     if spec.name not in inputs:
-        told = f"the data have no array for the model's input {spec.name!r}: {sorted(inputs)}"
-        raise NativeFailure(FailureKind.BAD_INPUT, told)
+        reason = f"the data have no array for the model's input {spec.name!r}: {sorted(inputs)}"
+        raise NativeFailure(FailureKind.BAD_INPUT, reason)
     return np.ascontiguousarray(inputs[spec.name], dtype=_KINDS.get(spec.data_type, np.float32))
 
 

@@ -1,26 +1,22 @@
-"""Runs one job in a child process: own folder, time limit, decoded signals, captured log."""
+"""Runs one job in a child process: a folder, a time limit, a result, or the way in which it failed."""
 
 from __future__ import annotations
 
 import enum
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from pytest_mnnquant.runtime.progress import advance_child, has_listener
-from pytest_mnnquant.runtime.worker import end_family
+from pytest_mnnquant.measurements.host import TargetMachine
+from pytest_mnnquant.runtime.command import Command
 
-#: MNN's program, which is all that another machine needs of this package.
-RUNNER: Final = Path(__file__).parent / "programs/runner.py"
+#: Runs MNN's programs on this machine.
+HERE: Final = Command()
 _LOG_LINES: Final = 12
-# Seconds between two looks at how far a child is, where somebody wants to know.
-_LOOK: Final = 0.25
 _PROTOCOL: Final = 1
 
 
@@ -80,109 +76,74 @@ class NativeFailure(Exception):
         return f"{self.what}\nlast lines of its log:\n{self.log}" if self.log else self.what
 
 
-class Ready(Protocol):
-    """What stands ready to run jobs."""
+@dataclass(frozen=True)
+class Job:
+    """What a child process is to do: a `task` of its program with `arguments`, which travel as JSON.
 
-    def run(self, job_file: Path, program: Path, timeout: float) -> int:
-        """Have a program work on a job's folder; returns its exit status, negative for a signal.
+    `what` names the step for messages ("converting net.onnx"), `who` whose code it is that may crash; `timeout` is in
+    seconds.
+    """
 
-        Raises `subprocess.TimeoutExpired`, `OSError`, and `NativeFailure` where it knows why there is none.
+    task: str
+    what: str
+    timeout: float
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    who: str = "MNN"
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job gave besides the files in its folder; `machine` is the target's, None: the job ran on this one."""
+
+    values: dict[str, Any]
+    machine: TargetMachine | None = None
+
+
+class Launcher(Protocol):
+    """Runs the programs of jobs."""
+
+    def run(self, job_file: Path, timeout: float) -> int:
+        """Run the job that a file describes, in its folder; returns the exit status, negative for a signal.
+
+        Raises `subprocess.TimeoutExpired`, `OSError`, and `NativeFailure` if it knows why there is none.
         """
         ...
 
-    def close(self) -> None:
-        """End what waits for jobs."""
-        ...
 
-
-def run_job(
-    task: str,
-    folder: Path,
-    *,
-    timeout: float,
-    what: str,
-    who: str = "MNN",
-    program: Path | None = None,
-    python: Sequence[str] = (sys.executable,),
-    ready: Ready | None = None,
-    env: Mapping[str, str] | None = None,
-    **job: Any,
-) -> dict[str, Any]:
-    """Run `task` in `folder` and return its result; raises `NativeFailure`.
-
-    `what` names the step for messages ("converting net.onnx"), `who` whose code it is that may crash. `timeout` is in
-    seconds. `program` is run instead of MNN's runner, by `python`, the words of a command that may run one elsewhere;
-    `ready` waits for jobs, and takes the command's place. `env` is added to the environment.
-    """
+def run_job(job: Job, folder: Path, launcher: Launcher = HERE) -> JobResult:
+    """Do a job in a folder, on this machine unless the launcher runs it on another. Raises `NativeFailure`."""
     folder = folder.resolve()
-    job_file, log_file = folder / "job.json", folder / "log.txt"
-    for left in ("result.json", "progress", "log.txt"):
-        (folder / left).unlink(missing_ok=True)
-    job_file.write_text(json.dumps({"protocol": _PROTOCOL, "task": task, **job}), encoding="utf-8")
+    job_file, log_file, result_file = folder / "job.json", folder / "log.txt", folder / "result.json"
+    for stale in (result_file, folder / "progress", log_file):
+        stale.unlink(missing_ok=True)
+    content = {"protocol": _PROTOCOL, "task": job.task, **job.arguments}
+    job_file.write_text(json.dumps(content), encoding="utf-8")
     try:
-        if ready is not None:
-            status = ready.run(job_file, program or RUNNER, timeout)
-        else:
-            status = _run([*python, str(program or RUNNER), str(job_file)], log_file, env or {}, timeout)
+        status = launcher.run(job_file, job.timeout)
     except NativeFailure as error:
-        raise error.reworded(f"{what}: {error.what}") from None
+        raise error.reworded(f"{job.what}: {error.what}") from None
     except subprocess.TimeoutExpired:
-        told = f"{what}: no end after {timeout:g} s (limit: --mnn-timeout)"
-        raise NativeFailure(FailureKind.TIMED_OUT, told, tail(log_file)) from None
-    result_file = folder / "result.json"
+        reason = f"{job.what}: no end after {job.timeout:g} s (limit: --mnn-timeout)"
+        raise NativeFailure(FailureKind.TIMED_OUT, reason, tail(log_file)) from None
     if status != 0 or not result_file.exists():
         kind = FailureKind.CRASHED if status < 0 else FailureKind.EXITED
-        raise NativeFailure(kind, f"{what}: {who} {_ending(status)}", tail(log_file))
-    result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
-    if "error" in result:
-        reported = result["error"]
+        raise NativeFailure(kind, f"{job.what}: {job.who} {_describe_exit(status)}", tail(log_file))
+    values: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
+    if "error" in values:
+        reported, log = values["error"], tail(log_file)
         kind, package = FailureKind(reported["kind"]), reported.get("package", "")
-        raise NativeFailure(kind, f"{what}: {reported['message']}", tail(log_file), package=package)
-    return result
-
-
-def _run(command: Sequence[str], log_file: Path, env: Mapping[str, str], timeout: float) -> int:
-    """The exit status of a program that runs in the log's folder. Raises `subprocess.TimeoutExpired`."""
-    folder = log_file.parent
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            return _waited(process, timeout, folder / "progress")
-        finally:
-            end_family(process)  # Also what it has left running.
-
-
-def _waited(process: subprocess.Popen[bytes], timeout: float, progress: Path) -> int:
-    """The exit status, once there is one; until then what the child says of its progress is passed on."""
-    if not has_listener():
-        return process.wait(timeout)
-    end = time.monotonic() + timeout
-    while True:
-        left = end - time.monotonic()
-        try:
-            return process.wait(min(_LOOK, max(0.0, left)))
-        except subprocess.TimeoutExpired:
-            if left <= _LOOK:
-                raise
-            advance_child(progress)
+        raise NativeFailure(kind, f"{job.what}: {reported['message']}", log, package=package)
+    return JobResult(values)
 
 
 def tail(log_file: Path, lines: int = _LOG_LINES) -> str:
     """The last lines of a log, without MNN's noise about the device."""
     text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.exists() else ""
-    kept = [line for line in text.splitlines() if line.strip() and "The device supports" not in line]
-    return "\n".join(kept[-lines:])
+    relevant = [line for line in text.splitlines() if line.strip() and "The device supports" not in line]
+    return "\n".join(relevant[-lines:])
 
 
-def _ending(status: int) -> str:
+def _describe_exit(status: int) -> str:
     if status >= 0:
         return f"ended with exit status {status} and no result"
     try:

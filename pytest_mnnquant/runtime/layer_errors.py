@@ -14,10 +14,9 @@ import numpy.typing as npt
 from pytest_mnnquant.measurements.layer_errors import LayerErrors
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.quants import write_with_quants
-from pytest_mnnquant.runtime.inference import Arrays, Job, renamed
+from pytest_mnnquant.runtime.inference import Arrays, InputFolder, input_names
 from pytest_mnnquant.runtime.options import RunOptions
 
-_PROGRAM: Final = Path(__file__).parent / "programs/layerwise.py"
 # Bytes of what operators take and give: held at once, and looked at in all.
 _HELD: Final = 256e6
 _WORK: Final = 2e9
@@ -53,37 +52,38 @@ def layer_errors(
     Of a large model fewer samples are taken. The `alone` worst layers are quantized alone too. Raises `NativeFailure`;
     models with While or If bodies can't be looked into.
     """
-    with tempfile.TemporaryDirectory(prefix="mnnquant-") as name, Job(base, inputs, options) as job:
+    with (
+        tempfile.TemporaryDirectory(prefix="mnnquant-") as name,
+        # In the batches of the check: MNN's kernels treat a NaN otherwise in batches of other sizes.
+        InputFolder(base, inputs, options) as folder,
+    ):
         weights = Path(name) / "weights.mnn"
         write_with_quants(variant, {}, weights)
-        found = job.run(
-            "layers",
-            what=f"comparing {variant.path.name} with the float model",
-            program=_PROGRAM,
-            # As it is judged: MNN's kernels treat a NaN otherwise in batches of other sizes.
-            batch=job.batch,
-            held=_HELD,
-            work=_WORK,
-            fewest=_FEWEST,
-            names={"float": renamed(base, base), "variant": renamed(base, variant)},
-            outputs=list(base.output_names),
-            # Others than the file's own are numbered anew in each model: a name does not say what they do.
-            operators=sorted({op.name for op in base.ops} & {op.name for op in variant.ops}),
-            layers=[_described(layer, stored, variant.tensor_quants) for layer, stored in layers],
-            alone=alone,
-            **{"float": str(base.path.resolve()), "variant": str(variant.path.resolve()), "weights": str(weights)},
-        )
-        sums = job.array("sums")
+        models = {"float": str(base.path.resolve()), "variant": str(variant.path.resolve()), "weights": str(weights)}
+        arguments = {
+            **models,
+            "held": _HELD,
+            "work": _WORK,
+            "fewest": _FEWEST,
+            "names": {"float": input_names(base, base), "variant": input_names(base, variant)},
+            "outputs": list(base.output_names),
+            # Others than the file's own are numbered again in each model: a name does not say what they do.
+            "operators": sorted({op.name for op in base.ops} & {op.name for op in variant.ops}),
+            "layers": [_described(layer, stored, variant.tensor_quants) for layer, stored in layers],
+            "alone": alone,
+        }
+        values = folder.run("layers", f"comparing {variant.path.name} with the float model", arguments).values
+        sums = folder.array("sums")
         outputs = {
-            number: {output: job.array(f"alone{number}_{place}") for place, output in enumerate(base.output_names)}
-            for number in (-1, *found["alone"])
+            number: {output: folder.array(f"alone{number}_{place}") for place, output in enumerate(base.output_names)}
+            for number in (-1, *values["alone"])
         }
     return LayerRun(
         {layer.name: _errors(row) for (layer, _), row in zip(layers, sums, strict=True)},
-        {name: _passed(*figures) for name, figures in found["others"].items()},
+        {name: _passed(*figures) for name, figures in values["others"].items()},
         outputs.pop(-1),
         {layers[number][0].name: arrays for number, arrays in outputs.items()},
-        tuple(found["samples"]),
+        tuple(values["samples"]),
     )
 
 

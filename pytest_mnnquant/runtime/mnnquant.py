@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job, tail
+from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job, tail
 
 
 def mnnquant(source: Path, output: Path, config: Mapping[str, Any], *, timeout: float) -> Model:
@@ -30,7 +30,7 @@ def mnnquant(source: Path, output: Path, config: Mapping[str, Any], *, timeout: 
         fresh, config_file = folder / output.name, folder / "config.json"
         config_file.write_text(json.dumps(config), encoding="utf-8")
         arguments = [str(source.resolve()), str(fresh), str(config_file)]
-        run_job("quantize", folder, timeout=timeout, what=what, arguments=arguments)
+        run_job(Job("quantize", what, timeout, {"arguments": arguments}), folder)
         if not fresh.exists():
             raise NativeFailure(FailureKind.BAD_OUTPUT, f"{what}: the tool wrote no file", tail(folder / "log.txt"))
         try:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.runtime.inference import Arrays, batch_size
-from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.jobs import Job, run_job
 from pytest_mnnquant.runtime.options import RunOptions
-
-_PROGRAM: Final = Path(__file__).parent / "programs/onnx_runner.py"
 
 
 def has_onnxruntime() -> bool:
@@ -32,15 +30,7 @@ def run_onnx(path: Path, inputs: Arrays, options: RunOptions) -> dict[str, npt.N
         for number, (key, array) in enumerate(inputs.items()):
             files[key] = str(folder / f"input{number}.npy")
             np.save(files[key], array)
-        result = run_job(
-            "onnx",
-            folder,
-            timeout=options.timeout,
-            what=f"running {path.name}",
-            who="onnxruntime",
-            program=_PROGRAM,
-            model=str(path.resolve()),
-            inputs=files,
-            batch=batch_size(options),
-        )
-        return {output: np.load(folder / f"output{number}.npy") for number, output in enumerate(result["outputs"])}
+        arguments = {"model": str(path.resolve()), "inputs": files, "batch": batch_size(options)}
+        job = Job("onnx", f"running {path.name}", options.timeout, arguments, who="onnxruntime")
+        outputs = run_job(job, folder).values["outputs"]
+        return {output: np.load(folder / f"output{number}.npy") for number, output in enumerate(outputs)}

@@ -10,13 +10,11 @@ import numpy.typing as npt
 
 from pytest_mnnquant.measurements.operators import Operators, Ran, Values, Which
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.runtime.inference import Arrays, Job
+from pytest_mnnquant.runtime.inference import Arrays, InputFolder
 from pytest_mnnquant.runtime.options import RunOptions
 
 #: Why operators can't be looked at in some models.
 LOOPS: Final = "MNN's op trace does not reach into models with loops"
-
-
 Outputs = Mapping[str, npt.NDArray[Any]]
 _NONE: Final = Which("", "", -1)
 
@@ -28,46 +26,47 @@ def operators_here(
 
     Those are the first in `order` whose values take no more than `held` bytes. Raises `NativeFailure`.
     """
-    with Job(model, inputs, options) as job:
-        how = {"order": [int(sample) for sample in order], "held": held}
-        result = job.run("operators", **_job(model, inputs, options), **how)
-        return _ran(job, result), result["samples"]
+    chosen = {"order": [int(sample) for sample in order], "held": held}
+    with InputFolder(model, inputs, options) as folder:
+        values = _run(folder, "operators", model, inputs, options, chosen)
+        return _ran(folder, values), values["samples"]
 
 
 def operators_elsewhere(model: Model, inputs: Arrays, here: Operators, options: RunOptions) -> Operators:
     """What the operators make elsewhere of what reached them here. Raises `NativeFailure`."""
-    with Job(model, inputs, options) as job:
-        given = _saved(job, [ran.reached for ran in here.values()])
-        result = job.run("operators", **_job(model, inputs, options), given=given, operators=list(here))
-        return _ran(job, result)
+    with InputFolder(model, inputs, options) as folder:
+        given = {"given": _saved(folder, [ran.reached for ran in here.values()]), "operators": list(here)}
+        return _ran(folder, _run(folder, "operators", model, inputs, options, given))
 
 
-def carried_on(
+def spliced_outputs(
     model: Model, inputs: Arrays, made: Mapping[Which, Values], options: RunOptions
 ) -> tuple[Outputs, dict[Which, Outputs]]:
-    """A network's outputs here: as they are, and when one operator alone makes what it made elsewhere, for each given.
+    """A network's outputs here: unmodified, and for each operator in `made` when it alone makes what is given there.
 
     Raises `NativeFailure`.
     """
-    with Job(model, inputs, options) as job:
-        given = _saved(job, [(), *made.values()])
-        result = job.run("carry", **_job(model, inputs, options), given=given, operators=[_NONE, *made])
-        with np.load(job.folder / "outputs.npz") as file:
-            plain, *others = (
-                {name: file[f"{place}.{number}"] for number, name in enumerate(result["outputs"])}
-                for place in range(len(made) + 1)
+    with InputFolder(model, inputs, options) as folder:
+        given = {"given": _saved(folder, [(), *made.values()]), "operators": [_NONE, *made]}
+        names = _run(folder, "splice_outputs", model, inputs, options, given)["outputs"]
+        with np.load(folder.path / "outputs.npz") as file:
+            plain, *spliced = (
+                {name: file[f"{place}.{number}"] for number, name in enumerate(names)} for place in range(len(made) + 1)
             )
-        return plain, dict(zip(made, others, strict=True))
+        return plain, dict(zip(made, spliced, strict=True))
 
 
-def _job(model: Model, inputs: Arrays, options: RunOptions) -> dict[str, Any]:
-    what, samples = f"looking at the operators of {model.path.name}", len(next(iter(inputs.values())))
-    how = {"what": what, "memory": options.memory_mode}
-    return {"model": str(model.path.resolve()), "batch": samples, **how}
+def _run(
+    folder: InputFolder, task: str, model: Model, inputs: Arrays, options: RunOptions, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a task gives for all inputs as one batch."""
+    samples = len(next(iter(inputs.values())))
+    shared = {"model": str(model.path.resolve()), "batch": samples, "memory": options.memory_mode}
+    return folder.run(task, f"looking at the operators of {model.path.name}", {**shared, **arguments}).values
 
 
-def _saved(job: Job, values: Sequence[Values]) -> str:
-    path = job.folder / "given.npz"
+def _saved(folder: InputFolder, values: Sequence[Values]) -> str:
+    path = folder.path / "given.npz"
     arrays: dict[str, Any] = {
         f"{place}.{number}": array for place, arrays in enumerate(values) for number, array in enumerate(arrays)
     }
@@ -75,17 +74,17 @@ def _saved(job: Job, values: Sequence[Values]) -> str:
     return str(path)
 
 
-def _ran(job: Job, result: Mapping[str, Any]) -> Operators:
-    with np.load(job.folder / "reached.npz") as reached, np.load(job.folder / "made.npz") as made:
+def _ran(folder: InputFolder, values: Mapping[str, Any]) -> Operators:
+    with np.load(folder.path / "reached.npz") as reached, np.load(folder.path / "made.npz") as made:
         return {
-            Which(name, kind, number): Ran(_of(reached, place), _of(made, place), int8, unset=place in result["unset"])
-            for place, (name, kind, number, int8) in enumerate(result["operators"])
+            Which(name, kind, number): Ran(_of(reached, place), _of(made, place), int8, unset=place in values["unset"])
+            for place, (name, kind, number, int8) in enumerate(values["operators"])
         }
 
 
 def _of(file: Any, place: int) -> Values:
-    found, number = [], 0
+    arrays, number = [], 0
     while (name := f"{place}.{number}") in file:
-        found.append(file[name])
+        arrays.append(file[name])
         number += 1
-    return tuple(found)
+    return tuple(arrays)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from pytest_mnnquant.measurements.timing import NORMAL
-from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.jobs import Job, JobResult, run_job
 
 #: Runs the job of a folder: `run_job` on this machine, or the `send` of a target.
-Send = Callable[..., dict[str, Any]]
+Send = Callable[[Job, Path], JobResult]
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from pytest_mnnquant.measurements.timing import MEMORY_MODES, PRECISIONS, MemoryUse, OpTime, PairedTimes, TimingSettings
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.runtime.host import host_facts, host_told
-from pytest_mnnquant.runtime.inference import Arrays, Job, renamed, traced
+from pytest_mnnquant.runtime.host import host_facts
+from pytest_mnnquant.runtime.inference import Arrays, InputFolder, input_names, traced
 from pytest_mnnquant.runtime.jobs import run_job
 from pytest_mnnquant.runtime.options import RunOptions, Send
 
-_PROGRAM: Final = Path(__file__).parent / "programs/timer.py"
+# So often each operator is timed.
+_PROFILED: Final = 30
 
 
 def paired_times(
@@ -29,43 +29,46 @@ def paired_times(
     send: Send = run_job,
 ) -> PairedTimes:
     """Time both models side by side in one process, interleaved. Raises `NativeFailure`."""
-    how = settings or TimingSettings()
-    with Job(reference, _repeated(inputs, how.batch), RunOptions(timeout + how.budget, send=send)) as job:
-        result = job.run(
-            "paired",
-            what=f"timing {candidate.path.name}",
-            program=_PROGRAM,
-            models=[str(reference.path.resolve()), str(candidate.path.resolve())],
-            names=[renamed(reference, model) for model in (reference, candidate)],
-            warmup=10,
-            round=max(1, how.pairs // 5),
-            memory=how.memory_mode,
-            **{**dataclasses.asdict(how), "precision": PRECISIONS[how.precision]},
-        )
-        log = job.folder / "log.txt"
-        host = host_told(result["place"], log) if "place" in result else host_facts(log)
-    first, second = (np.array(times) for times in result["times"])
-    return PairedTimes(first, second, result["loops"], tuple(result["starts"]), how, host)
+    settings = settings or TimingSettings()
+    arguments = {
+        "models": [str(reference.path.resolve()), str(candidate.path.resolve())],
+        "names": [input_names(reference, model) for model in (reference, candidate)],
+        "warmup": 10,
+        "round": max(1, settings.pairs // 5),
+        "memory": settings.memory_mode,
+        **{**dataclasses.asdict(settings), "precision": PRECISIONS[settings.precision]},
+    }
+    options = RunOptions(timeout + settings.budget, send=send)
+    with InputFolder(reference, _repeated(inputs, settings.batch), options) as folder:
+        result = folder.run("paired", f"timing {candidate.path.name}", arguments)
+        host = result.machine.host if result.machine else host_facts(folder.path / "log.txt")
+    first, second = (np.array(times) for times in result.values["times"])
+    return PairedTimes(first, second, result.values["loops"], tuple(result.values["starts"]), settings, host)
 
 
 def memory_use(model: Model, inputs: Arrays, options: RunOptions) -> Mapping[int, MemoryUse]:
     """What a model holds in each of `MEMORY_MODES`, to be loaded and run on one sample. Raises `NativeFailure`."""
+    arguments = {"threads": options.threads, "modes": list(MEMORY_MODES)}
     what = f"measuring the memory of {model.path.name}"
-    how = {"threads": options.threads, "modes": list(MEMORY_MODES)}
-    result = _alone("memory", what, model, _repeated(inputs, 1), options, **how)
-    return {int(mode): MemoryUse(**figures) for mode, figures in result["modes"].items()}
+    values = _run_timer("memory", what, model, _repeated(inputs, 1), options, arguments)
+    return {int(mode): MemoryUse(**figures) for mode, figures in values["modes"].items()}
 
 
 def op_times(
     model: Model, inputs: Arrays, *, timeout: float, settings: TimingSettings, send: Send = run_job
 ) -> tuple[OpTime, ...]:
     """What each operator takes, in the order in which they run. Raises `NativeFailure`."""
+    arguments = {
+        "memory": settings.memory_mode,
+        "precision": PRECISIONS[settings.precision],
+        "threads": settings.threads,
+        "runs": _PROFILED,
+    }
     what = f"timing the operators of {model.path.name}"
-    how = {"memory": settings.memory_mode, "precision": PRECISIONS[settings.precision], "threads": settings.threads}
-    options = RunOptions(timeout, send=send)
-    result = _alone("profile", what, model, _repeated(inputs, settings.batch), options, runs=30, **how)
-    found = ((traced(name, kind), seconds) for name, kind, seconds in result["ops"])
-    return tuple(OpTime(op.name, op.kind, seconds, op.int8) for op, seconds in found)
+    batch = _repeated(inputs, settings.batch)
+    values = _run_timer("profile", what, model, batch, RunOptions(timeout, send=send), arguments)
+    ops = ((traced(name, kind), seconds) for name, kind, seconds in values["ops"])
+    return tuple(OpTime(op.name, op.kind, seconds, op.int8) for op, seconds in ops)
 
 
 def _repeated(inputs: Arrays, batch: int) -> Arrays:
@@ -73,8 +76,10 @@ def _repeated(inputs: Arrays, batch: int) -> Arrays:
     return {name: np.repeat(array[:1], batch, axis=0) for name, array in inputs.items()}
 
 
-def _alone(task: str, what: str, model: Model, batch: Arrays, options: RunOptions, **job: Any) -> dict[str, Any]:
-    """A task of the timer on one model and one batch."""
-    path, size = str(model.path.resolve()), len(next(iter(batch.values())))
-    with Job(model, batch, options) as child:
-        return child.run(task, what=what, program=_PROGRAM, model=path, batch=size, **job)
+def _run_timer(
+    task: str, what: str, model: Model, batch: Arrays, options: RunOptions, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a task of the timer gives for one model and one batch."""
+    shared = {"model": str(model.path.resolve()), "batch": len(next(iter(batch.values())))}
+    with InputFolder(model, batch, options) as folder:
+        return folder.run(task, what, {**shared, **arguments}).values

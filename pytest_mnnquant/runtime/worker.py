@@ -1,4 +1,4 @@
-"""A runner that stands ready: it has loaded MNN once, and runs each job in a fork of itself.
+"""A runner that waits for jobs: it has loaded MNN once, and runs each job in a fork of itself.
 
 Under emulation loading takes longer than most jobs do. A fork is a process of its own still: one that crashes takes
 nothing with it.
@@ -28,10 +28,10 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._end: Callable[[], object] = lambda: None
 
-    def run(self, job_file: Path, program: Path, timeout: float) -> int:
-        """Have a job run by the program that stands; returns the exit status of its fork, negative for a signal.
+    def run(self, job_file: Path, timeout: float) -> int:
+        """Have a job run by the process that waits; returns the exit status of its fork, negative for a signal.
 
-        Raises `subprocess.TimeoutExpired` after `timeout` seconds, with which the process ends, and `OSError` where it
+        Raises `subprocess.TimeoutExpired` after `timeout` seconds, with which the process ends, and `OSError` if it
         can't be started.
         """
         end = time.monotonic() + timeout

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.measurements.dataset import spread_evenly
-from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job
+from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job
 from pytest_mnnquant.sources.spec import DataError
 
 #: To paste into pyproject.toml; the means and factors are those of many ImageNet models.
@@ -122,21 +122,18 @@ def load_images(
             f"{origin}: {len(files)} images of {width}x{height} take more than {MEMORY_LIMIT / 1e9:.1f} GB; "
             "take fewer, spread evenly: preprocess = {count = 500, ...}"
         )
+    arguments = {
+        "files": [str(file.resolve()) for file in files],
+        "format": preprocess.format,
+        "size": preprocess.size,
+        "mean": preprocess.mean,
+        "normal": preprocess.normal,
+        "crop": (preprocess.center_crop_w, preprocess.center_crop_h),
+    }
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
         place = Path(name)
         try:
-            result = run_job(
-                "images",
-                place,
-                timeout=timeout,
-                what=f"decoding the images of {origin}",
-                files=[str(file.resolve()) for file in files],
-                format=preprocess.format,
-                size=preprocess.size,
-                mean=preprocess.mean,
-                normal=preprocess.normal,
-                crop=(preprocess.center_crop_w, preprocess.center_crop_h),
-            )
+            result = run_job(Job("images", f"decoding the images of {origin}", timeout, arguments), place).values
         except NativeFailure as error:
             # MNN hands out no image for a damaged file, and looking at that crashes.
             reached = place / "reading.txt"

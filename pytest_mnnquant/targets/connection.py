@@ -1,4 +1,4 @@
-"""A pipe to a courier behind ssh: lines and files through it, each within a time, and why it has ended."""
+"""A pipe to the remote agent behind ssh: lines and files through it, each within a time, and why it has ended."""
 
 from __future__ import annotations
 

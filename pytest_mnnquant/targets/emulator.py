@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.runtime.jobs import RUNNER
+from pytest_mnnquant.runtime.command import PROGRAMS
 from pytest_mnnquant.runtime.worker import Worker
 from pytest_mnnquant.targets.target import NoTarget, Target
 
@@ -31,19 +32,19 @@ class Emulator:
     """An ARM system in a folder, and MNN of one version in it."""
 
     def __init__(self, mnn: str | None = None, folder: Path | None = None) -> None:
-        self.own_mnn = version("mnn")
-        self.mnn = mnn or self.own_mnn
+        self.host_mnn = version("mnn")
+        self.mnn = mnn or self.host_mnn
         self.folder = folder or cache_folder() / NAME
 
     @property
     def name(self) -> str:
         """The target's name, without a processor: MNN's version is told where it is not the one of this machine."""
-        return NAME if self.mnn == self.own_mnn else f"{NAME}-{self.mnn}"
+        return NAME if self.mnn == self.host_mnn else f"{NAME}-{self.mnn}"
 
     @property
     def add(self) -> str:
         """The command that sets it up."""
-        return f"pytest-mnnquant target add {NAME}" + ("" if self.mnn == self.own_mnn else f" --mnn {self.mnn}")
+        return f"pytest-mnnquant target add {NAME}" + ("" if self.mnn == self.host_mnn else f" --mnn {self.mnn}")
 
     @property
     def root(self) -> Path:
@@ -91,7 +92,7 @@ class Emulator:
         if cpu not in ("", *CPUS) and cpu not in (known := cpus(str(self.qemu))):
             raise NoTarget(f"{self.name}:{cpu}: qemu knows no processor {cpu!r}; it knows: {', '.join(known)}")
         name = f"{self.name}:{cpu}" if cpu else self.name
-        return Target(name, ready=Worker([*words, str(RUNNER)]), mnn=self.mnn, emulated=True)
+        return Target(name, Worker([*words, str(PROGRAMS)]), mnn=self.mnn, emulated=True)
 
 
 def emulated(name: str) -> Target | None:
@@ -99,9 +100,7 @@ def emulated(name: str) -> Target | None:
     match = _FORM.fullmatch(name)
     if match is None:
         return None
-    target = Emulator(match["mnn"]).target(match["cpu"] or "")
-    target.name = name
-    return target
+    return dataclasses.replace(Emulator(match["mnn"]).target(match["cpu"] or ""), name=name)
 
 
 @cache

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from pytest_mnnquant.runtime.programs.runner import sha256
+from pytest_mnnquant.runtime.programs.transfer import sha256
 from pytest_mnnquant.targets.emulator import QEMU, Emulator
 from pytest_mnnquant.targets.target import NoTarget
 

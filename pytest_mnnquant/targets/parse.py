@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.targets.emulator import CPUS, NAME, emulated
 from pytest_mnnquant.targets.ssh import SCHEME, Remote
-from pytest_mnnquant.targets.target import HOST, NoTarget, Target, own_mnn
+from pytest_mnnquant.targets.target import HOST, NoTarget, PythonCommand, Target, installed_mnn
 
 #: What stands for the job's folder in a command of one's own.
 FOLDER: Final = "{folder}"
@@ -34,7 +34,7 @@ def target_named(name: str, tables: Mapping[str, Table]) -> Target | None:
     if name == HOST:
         return None
     if name in tables:
-        return configured(name, tables[name])
+        return table_target(name, tables[name])
     if name.startswith(SCHEME):
         return _behind_ssh(name, {"ssh": name}, "--mnn-target")
     found = emulated(name)
@@ -44,7 +44,7 @@ def target_named(name: str, tables: Mapping[str, Table]) -> Target | None:
     return found
 
 
-def configured(name: str, table: Table) -> Target:
+def table_target(name: str, table: Table) -> Target:
     """The target of a table [tool.mnnquant.targets.NAME]. Raises `NoTarget`."""
     where = f"[tool.mnnquant.targets.{name}]"
     if is_reserved(name):
@@ -62,10 +62,10 @@ def configured(name: str, table: Table) -> Target:
     version = table.get("mnn", "3")
     if not re.fullmatch(r"\d+(\.\d+)*", version):
         raise NoTarget(f"{where}: mnn: {version!r} is not a version; it reads like 3.6.1")
-    return _behind_ssh(name, table, where) if how == ["ssh"] else own_command(name, table)
+    return _behind_ssh(name, table, where) if how == ["ssh"] else command_target(name, table)
 
 
-def own_command(name: str, table: Table) -> Target:
+def command_target(name: str, table: Table) -> Target:
     """A target that a user's command reaches: it is run as Python would be, with `{folder}` as the job's folder.
 
     Raises `NoTarget`.
@@ -79,8 +79,8 @@ def own_command(name: str, table: Table) -> Target:
         raise NoTarget(f"{where}: the key 'command' is empty")
     return Target(
         name,
-        lambda folder: [word.replace(FOLDER, str(folder)) for word in words],
-        mnn=table.get("mnn") or own_mnn(),
+        PythonCommand(lambda folder: [word.replace(FOLDER, str(folder)) for word in words]),
+        mnn=table.get("mnn") or installed_mnn(),
         is_device=bool(table.get("device")),
     )
 
@@ -91,7 +91,7 @@ def _behind_ssh(name: str, table: Table, where: str) -> Target:
     if not destination.removeprefix(SCHEME) or re.search(r"^-|[\s\[\]]|::", destination):
         raise NoTarget(f"{where}: {destination!r} is no machine; it reads like {SCHEME}USER@MACHINE")
     remote = Remote(destination, table.get("python") or "python3", table.get("folder", ""), table.get("options", ()))
-    return Target(name, ready=remote, mnn=table.get("mnn") or own_mnn(), is_device=True)
+    return Target(name, remote, mnn=table.get("mnn") or installed_mnn(), is_device=True)
 
 
 def is_reserved(name: str) -> bool:

@@ -11,25 +11,27 @@ import numpy as np
 
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.runtime.jobs import FailureKind, run_job
+from pytest_mnnquant.runtime.jobs import FailureKind, Job, run_job
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.targets.target import NO_TIME, NO_TRACE, UNSAID, Target, TargetFailure
 
 
-def checked(target: Target, timeout: float) -> Iterator[str]:
+def run_self_test(target: Target, timeout: float) -> Iterator[str]:
     """What works, line by line. Raises `NativeFailure` where a model of one operator does not run as it should."""
     values = np.arange(4, dtype=np.float32).reshape(1, 4)
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
-        run_job("example", Path(name), timeout=timeout, what="making a model of one operator")
+        run_job(Job("example", "making a model of one operator", timeout), Path(name))
         started = time.monotonic()
         ran = run(read_model(Path(name) / "example.mnn"), {"x": values}, RunOptions(timeout, send=target.send))
     took = time.monotonic() - started
     if not np.array_equal(ran.outputs["y"], 2 * values):
         told = f"{target.name}: a model of one operator gives a wrong output there"
         raise TargetFailure(target.name, FailureKind.BAD_OUTPUT, told)
-    place, kernels = target.place, ", ".join(target.place.int8) or "none of its own"
-    yield f"{target.name}: {place.machine}, Python {place.python}, MNN {place.mnn or 'of a version it does not tell'}"
-    yield f"  accuracy: yes (a model of one operator took {took:.1f} s; numpy {place.numpy})"
-    yield f"  execution: {'yes' if place.tells_int8 and ran.trace else f'no, {NO_TRACE.format(mnn=place.mnn)}'}"
+    machine = ran.machine
+    assert machine is not None  # Every target reports what it is.
+    host, mnn, kernels = machine.host, machine.mnn, ", ".join(machine.host.used) or "none of its own"
+    yield f"{target.name}: {host.machine}, Python {machine.python}, MNN {mnn or 'of a version it does not tell'}"
+    yield f"  accuracy: yes (a model of one operator took {took:.1f} s; numpy {machine.numpy})"
+    yield f"  execution: {'yes' if machine.traces_int8 and ran.trace else f'no, {NO_TRACE.format(mnn=mnn)}'}"
     yield f"  instructions of MNN's int8 kernels: {kernels}"
     yield f"  latency, memory: {'yes' if target.is_device else f'no, {NO_TIME if target.emulated else UNSAID}'}"

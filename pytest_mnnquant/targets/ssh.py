@@ -1,4 +1,4 @@
-"""A machine that is reached by ssh: one connection, with a courier at its other end, for all jobs of a run.
+"""A machine that is reached by ssh: one connection, with an agent at its other end, for all jobs of a run.
 
 Jobs and files go through the connection itself, so neither sftp nor a daemon nor an open port is needed; small boards'
 ssh servers have no sftp. Who is trusted, and with which key one gets in, is for ssh and its own configuration to say.
@@ -14,15 +14,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.runtime.command import PROGRAMS
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.programs.remote_agent import GREETING, PART, PROTOCOL
-from pytest_mnnquant.runtime.programs.runner import sha256
-from pytest_mnnquant.runtime.progress import advance_child, has_listener
+from pytest_mnnquant.runtime.programs.transfer import sha256
+from pytest_mnnquant.runtime.progress import has_listener, report_child_progress
 from pytest_mnnquant.targets.connection import Connection, Lost
 from pytest_mnnquant.targets.ssh_errors import TOO_OLD, lost_connection, no_connection, no_greeting, no_space, too_slow
 
 SCHEME: Final = "ssh://"
-_COURIER: Final = Path(__file__).parent.joinpath("../runtime/programs/remote_agent.py").resolve()
+_AGENT: Final = PROGRAMS / "remote_agent.py"
 # The other end may run any shell: this holds no quotes of its own, nor anything else that a shell would read.
 _BOOT: Final = (
     f"import sys;sys.version_info<(3,8)and sys.exit({TOO_OLD});"
@@ -54,7 +55,7 @@ class Remote:
         self._largest = self._free = 0
         self._refusal: NativeFailure | None = None
 
-    def run(self, job_file: Path, program: Path, timeout: float) -> int:
+    def run(self, job_file: Path, timeout: float) -> int:
         """Have a job run there, with all files of its folder; what it left comes back. Returns the exit status.
 
         Raises `NativeFailure`, and `subprocess.TimeoutExpired` after `timeout` seconds. Where there was no connection
@@ -65,7 +66,7 @@ class Remote:
         end = time.monotonic() + timeout
         try:
             connection = self._connected(end, timeout)
-            self._send(connection, job_file.parent, program.name, end, timeout)
+            self._send(connection, job_file.parent, end, timeout)
             return self._answer(connection, job_file.parent, timeout, end + _GRACE)
         except Lost:
             raise self._why() from None
@@ -87,8 +88,8 @@ class Remote:
         if self._connection is not None and self._connection.is_alive:
             return self._connection
         self.close()
-        source = _COURIER.read_bytes()
-        boot = f"{self.python} -c '{_BOOT.format(length=len(source))}' courier exec"
+        source = _AGENT.read_bytes()
+        boot = f"{self.python} -c '{_BOOT.format(length=len(source))}' agent exec"
         how = {
             "BatchMode": "yes",
             "ConnectTimeout": max(1, min(_CONNECTING, int(timeout * 0.8))),
@@ -122,14 +123,15 @@ class Remote:
         self._free = said["free"]
         return connection
 
-    def _send(self, connection: Connection, folder: Path, program: str, end: float, timeout: float) -> None:
-        files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    def _send(self, connection: Connection, folder: Path, end: float, timeout: float) -> None:
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
         own = {digest: (folder / name).stat().st_size for name, digest in files.items()}
         kept = self._kept(own)
         new = {digest: name for name, digest in files.items() if digest not in self._held}
         sizes = [(name, digest, own[digest]) for digest, name in new.items()]
         limit = max(0.0, end - time.monotonic())
-        job = {"program": program, "files": files, "new": sizes, "keep": [*kept], "limit": limit}
+        job = {"program": PROGRAMS.name, "files": files, "new": sizes, "keep": [*kept], "limit": limit}
         before = connection.sent
         try:
             connection.send(json.dumps(job).encode() + b"\n", end)
@@ -158,7 +160,7 @@ class Remote:
                 raise no_space(said["failed"])
             (folder / "progress").write_text(said["progress"], encoding="ascii")
             if has_listener():
-                advance_child(folder / "progress")
+                report_child_progress(folder / "progress")
         for name, size in said["files"]:
             connection.take_file(folder / Path(name).name, size, end)
         if said["done"] is None:

@@ -16,7 +16,7 @@ from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.jobs import Job, run_job
 from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import TIMEOUT
 from tests.smallnets import Floats, OneLayer, one_layer
@@ -164,7 +164,7 @@ def test_forms_that_no_wheel_at_hand_writes_are_read_as_mnn_reads_them(edit: str
     """Made from a real file by way of the converter's JSON."""
 
     def converter(*arguments: str) -> None:
-        run_job("convert", tmp_path, timeout=TIMEOUT, what="converting", arguments=[*arguments, "--bizCode", "MNN"])
+        run_job(Job("convert", "converting", TIMEOUT, {"arguments": [*arguments, "--bizCode", "MNN"]}), tmp_path)
 
     text, target = tmp_path / "model.json", tmp_path / "model.mnn"
     converter("-f", "MNN", "--modelFile", str(DATA / "w8@3.2.0.mnn"), "--JsonFile", str(text))

@@ -17,7 +17,7 @@ from pytest_mnnquant.quantize import pipeline, pipeline_child
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.pipeline import PipelineOutput, _files, _stamps, run_pipeline
 from pytest_mnnquant.quantize.pipeline_child import _paths
-from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.jobs import Job, JobResult, NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import private_copy
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
@@ -45,11 +45,8 @@ def run(name: str, source: Prepared, outdir: Path, mode: str = "eval", timeout: 
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the child's work in this process, which spares the import of torch; job and result go through JSON."""
 
-    given_to_the_process = ("timeout", "what", "who", "program", "env")
-
-    def run_here(_task: str, _folder: Path, **options: Any) -> Any:
-        job = {key: value for key, value in options.items() if key not in given_to_the_process}
-        return json.loads(json.dumps(pipeline_child.run(json.loads(json.dumps(job)))))
+    def run_here(job: Job, _folder: Path, _launcher: object) -> JobResult:
+        return JobResult(json.loads(json.dumps(pipeline_child.run(json.loads(json.dumps(job.arguments))))))
 
     monkeypatch.chdir(Path.cwd())  # The pipeline's folder becomes the working directory; it is put back afterwards.
     monkeypatch.setattr(pipeline, "run_job", run_here)

@@ -11,9 +11,10 @@ from types import FrameType
 import pytest
 
 from pytest_mnnquant.runtime import jobs
-from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job, tail
+from pytest_mnnquant.runtime.command import Command
+from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job, tail
 
-Script = Callable[[str], None]
+Script = Callable[[str], Command]
 SLEEPING_FAMILY = """
 import pathlib, subprocess, sys, time
 grandchild = subprocess.Popen(["sleep", "600"])
@@ -24,15 +25,15 @@ time.sleep(600)
 
 
 @pytest.fixture
-def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
-    """Puts another program in the place of the runner, for ends that MNN can't be brought to."""
+def script(tmp_path: Path) -> Script:
+    """Writes a program that ends in ways that MNN can't be brought to; returns the command that runs it."""
 
-    def put(text: str) -> None:
+    def write(text: str) -> Command:
         path = tmp_path / "scratch_runner.py"
         path.write_text(text)
-        monkeypatch.setattr(jobs, "RUNNER", path)
+        return Command(path)
 
-    return put
+    return write
 
 
 def ends(pid: int) -> bool:
@@ -53,64 +54,64 @@ def test_a_crash_of_mnn_is_told_with_its_signal(tmp_path: Path) -> None:
     (tmp_path / "random.mnn").write_bytes(bytes(range(1, 256)) * 40)
     arguments = ["-f", "MNN", "--modelFile", "random.mnn", "--MNNModel", "out.mnn", "--bizCode", "MNN"]
     with pytest.raises(NativeFailure, match=r"^converting it: MNN crashed with SIG(SEGV|BUS|ABRT)") as error:
-        run_job("convert", tmp_path, timeout=60, what="converting it", arguments=arguments)
+        run_job(Job("convert", "converting it", 60, {"arguments": arguments}), tmp_path)
     assert error.value.kind is FailureKind.CRASHED
     assert "last lines of its log" in str(error.value) or not error.value.log
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGKILL", "SIGFPE"])
 def test_a_signal_is_named(tmp_path: Path, script: Script, name: str) -> None:
-    script(f"import os, signal\nprint('so far so good', flush=True)\nos.kill(os.getpid(), signal.{name})")
+    command = script(f"import os, signal\nprint('so far so good', flush=True)\nos.kill(os.getpid(), signal.{name})")
     with pytest.raises(NativeFailure, match=f"crashed with {name}") as error:
-        run_job("run", tmp_path, timeout=60, what="it")
+        run_job(Job("run", "it", 60), tmp_path, command)
     assert error.value.log == "so far so good"
     assert str(error.value) == f"it: MNN crashed with {name}\nlast lines of its log:\nso far so good"
 
 
 def test_a_signal_without_a_name_is_told_by_its_number() -> None:
-    assert jobs._ending(-250) == "crashed with signal 250"
+    assert jobs._describe_exit(-250) == "crashed with signal 250"
 
 
 @pytest.mark.parametrize(("end", "status"), [("raise SystemExit(3)", 3), ("raise SystemExit(0)", 0), ("1 / 0", 1)])
 def test_an_end_without_a_result_is_a_failure(tmp_path: Path, script: Script, end: str, status: int) -> None:
-    script(end)
+    command = script(end)
     (tmp_path / "result.json").write_text('{"left over": "from an earlier job"}')
     with pytest.raises(NativeFailure, match=f"ended with exit status {status} and no result") as error:
-        run_job("run", tmp_path, timeout=60, what="it")
+        run_job(Job("run", "it", 60), tmp_path, command)
     assert error.value.kind is FailureKind.EXITED
 
 
 def test_a_result_with_a_bad_exit_status_is_not_believed(tmp_path: Path, script: Script) -> None:
-    script("open('result.json', 'w').write('{}')\nraise SystemExit(1)")
+    command = script("open('result.json', 'w').write('{}')\nraise SystemExit(1)")
     with pytest.raises(NativeFailure, match="exit status 1"):
-        run_job("run", tmp_path, timeout=60, what="it")
+        run_job(Job("run", "it", 60), tmp_path, command)
 
 
 def test_the_job_arrives_and_the_result_comes_back(tmp_path: Path, script: Script) -> None:
-    script(
+    command = script(
         "import json, os, pathlib, sys\n"
         "job = json.load(open(sys.argv[1]))\n"
         "print('x' * 100_000)\n"
         "answer = {'job': job, 'folder': os.getcwd(), 'stdin': sys.stdin.read()}\n"
         "pathlib.Path('result.json').write_text(json.dumps(answer))"
     )
-    result = run_job("task", tmp_path, timeout=60, what="it", batch=3, name="ä")
-    assert result["job"] == {"protocol": 1, "task": "task", "batch": 3, "name": "ä"}
-    assert result["folder"] == str(tmp_path.resolve())
-    assert result["stdin"] == ""
+    result = run_job(Job("task", "it", 60, {"batch": 3, "name": "ä"}), tmp_path, command)
+    assert result.values["job"] == {"protocol": 1, "task": "task", "batch": 3, "name": "ä"}
+    assert result.values["folder"] == str(tmp_path.resolve())
+    assert result.values["stdin"] == ""
 
 
 def test_the_limit_ends_the_whole_family(tmp_path: Path, script: Script) -> None:
-    script(SLEEPING_FAMILY)
+    command = script(SLEEPING_FAMILY)
     with pytest.raises(NativeFailure, match=r"^it: no end after 2 s \(limit: --mnn-timeout\)") as error:
-        run_job("run", tmp_path, timeout=2, what="it")
+        run_job(Job("run", "it", 2), tmp_path, command)
     assert (error.value.kind, error.value.log) == (FailureKind.TIMED_OUT, "asleep")
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert [ends(pid) for pid in pids] == [True, True]
 
 
 def test_an_interrupt_of_the_user_ends_the_whole_family(tmp_path: Path, script: Script) -> None:
-    script(SLEEPING_FAMILY)
+    command = script(SLEEPING_FAMILY)
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         if (tmp_path / "pids").exists() and (tmp_path / "pids").stat().st_size:
@@ -120,7 +121,7 @@ def test_an_interrupt_of_the_user_ends_the_whole_family(tmp_path: Path, script: 
     signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_job("run", tmp_path, timeout=60, what="it")
+            run_job(Job("run", "it", 60), tmp_path, command)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -130,17 +131,17 @@ def test_an_interrupt_of_the_user_ends_the_whole_family(tmp_path: Path, script: 
 
 def test_an_exception_in_the_job_is_told_in_its_words(tmp_path: Path) -> None:
     with pytest.raises(NativeFailure, match=r"^it: Exception: .*Invalid model file") as error:
-        run_job("observe", tmp_path, timeout=60, what="it", model="none.mnn", inputs={}, batch=1, ops=[])
+        run_job(Job("observe", "it", 60, {"model": "none.mnn", "inputs": {}, "batch": 1, "ops": []}), tmp_path)
     assert error.value.kind is FailureKind.RAISED
     assert "Can't open file:none.mnn" in error.value.log
     with pytest.raises(NativeFailure, match="KeyError: 'no such task'"):
-        run_job("no such task", tmp_path, timeout=60, what="it")
+        run_job(Job("no such task", "it", 60), tmp_path)
 
 
 def test_another_version_of_the_runner_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_PROTOCOL", 99)
     with pytest.raises(NativeFailure, match="exit status 1") as error:
-        run_job("convert", tmp_path, timeout=60, what="it")
+        run_job(Job("convert", "it", 60), tmp_path)
     assert "this runner speaks protocol 1, the job 99" in error.value.log
 
 
@@ -160,15 +161,15 @@ def test_another_program_gets_its_environment_and_is_named_in_its_failure(tmp_pa
     program = tmp_path / "other.py"
     program.write_text("import os, pathlib\npathlib.Path('seen').write_text(os.environ['MINE'])\nos.abort()")
     with pytest.raises(NativeFailure, match=r"^it: their code crashed with SIGABRT"):
-        run_job("any", tmp_path, timeout=60, what="it", who="their code", program=program, env={"MINE": "yes"})
+        run_job(Job("any", "it", 60, who="their code"), tmp_path, Command(program, environment={"MINE": "yes"}))
     assert (tmp_path / "seen").read_text() == "yes"
 
 
 def test_what_a_finished_job_left_running_is_ended(tmp_path: Path, script: Script) -> None:
-    script(
+    command = script(
         "import pathlib, subprocess\n"
         "pathlib.Path('pid').write_text(str(subprocess.Popen(['sleep', '600']).pid))\n"
         "pathlib.Path('result.json').write_text('{}')"
     )
-    assert run_job("run", tmp_path, timeout=60, what="it") == {}
+    assert run_job(Job("run", "it", 60), tmp_path, command).values == {}
     assert ends(int((tmp_path / "pid").read_text()))

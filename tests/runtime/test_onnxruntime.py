@@ -12,8 +12,9 @@ from onnx import TensorProto, helper
 
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime import onnxruntime
+from pytest_mnnquant.runtime.command import Command
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job
 from pytest_mnnquant.runtime.onnxruntime import run_onnx
 from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import TIMEOUT
@@ -67,11 +68,13 @@ def test_a_crash_of_onnxruntime_does_not_reach_this_process(
     digits: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "crash.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    monkeypatch.setattr(onnxruntime, "_PROGRAM", tmp_path / "crash.py")
-    with pytest.raises(NativeFailure, match="onnxruntime crashed with SIGSEGV"):
+    crash = Command(tmp_path / "crash.py")
+    monkeypatch.setattr(onnxruntime, "run_job", lambda job, folder: run_job(job, folder, crash))
+    with pytest.raises(NativeFailure, match="onnxruntime crashed with SIGSEGV") as error:
         run_onnx(
             digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, RunOptions(TIMEOUT)
         )
+    assert error.value.kind is FailureKind.CRASHED
 
 
 def test_it_is_not_imported_here(digits: Prepared) -> None:

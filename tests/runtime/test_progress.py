@@ -12,9 +12,9 @@ import torch
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.torch_ranges import extremes
 from pytest_mnnquant.quantize.torch_watch import Value
-from pytest_mnnquant.runtime.jobs import NativeFailure, run_job
-from pytest_mnnquant.runtime.programs import runner
-from pytest_mnnquant.runtime.progress import advance, has_listener, listen
+from pytest_mnnquant.runtime.command import Command
+from pytest_mnnquant.runtime.jobs import Job, NativeFailure, run_job
+from pytest_mnnquant.runtime.progress import has_listener, report_progress, set_listener
 
 Heard = list[tuple[int, int, str]]
 CHILD = """
@@ -29,14 +29,14 @@ pathlib.Path("result.json").write_text("{}")
 def heard() -> Iterator[Heard]:
     """What was told while the test ran."""
     told: Heard = []
-    listen(lambda *how_far: told.append(how_far))
+    set_listener(lambda *how_far: told.append(how_far))
     yield told
-    listen(None)
+    set_listener(None)
 
 
 def child(folder: Path, text: str, timeout: float = 60) -> None:
     (folder / "child.py").write_text(text)
-    run_job("any", folder, timeout=timeout, what="it", program=folder / "child.py")
+    run_job(Job("any", "it", timeout), folder, Command(folder / "child.py"))
 
 
 def test_a_child_is_heard_of_while_it_works(tmp_path: Path, heard: Heard) -> None:
@@ -64,16 +64,6 @@ def test_calibration_in_pytorch_tells_its_batches(heard: Heard) -> None:
     assert heard == [(0, 3, "batches"), (1, 3, "batches"), (2, 3, "batches")]
 
 
-def test_the_program_of_the_child_tells_its_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    np.save("x.npy", np.ones((70, 4), np.float32))
-    told = [Path("progress").read_text() for _ in runner.batches({"inputs": {"x": "x.npy"}, "batch": 32})]
-    assert told == ["0 3 batches", "1 3 batches", "2 3 batches"]
-    Path("progress").unlink()
-    assert len([*runner.batches({"inputs": {"x": "x.npy"}, "batch": 70})]) == 1
-    assert not Path("progress").exists()  # One batch is no way to go.
-
-
 def test_where_nobody_listens_nothing_is_told() -> None:
     assert not has_listener()
-    advance(1, 2, "batches")
+    report_progress(1, 2, "batches")

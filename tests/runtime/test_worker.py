@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.runtime.jobs import RUNNER, NativeFailure, run_job
+from pytest_mnnquant.runtime.command import PROGRAMS
+from pytest_mnnquant.runtime.jobs import Job, NativeFailure, run_job
 from pytest_mnnquant.runtime.worker import Worker
 from tests.conftest import TIMEOUT
 from tests.runtime.test_jobs import ends
@@ -16,7 +17,7 @@ from tests.runtime.test_jobs import ends
 
 @pytest.fixture
 def standing() -> Iterator[Worker]:
-    made = Worker([sys.executable, str(RUNNER)])
+    made = Worker([sys.executable, str(PROGRAMS)])
     yield made
     made.close()
 
@@ -24,7 +25,7 @@ def standing() -> Iterator[Worker]:
 def example(standing: Worker, folder: Path, timeout: float = TIMEOUT) -> int:
     """Have a job done; returns the process behind it."""
     folder.mkdir(exist_ok=True)
-    run_job("example", folder, timeout=timeout, what="making a model", ready=standing)
+    run_job(Job("example", "making a model", timeout), folder, standing)
     assert (folder / "example.mnn").stat().st_size > 100
     assert standing._process is not None
     return standing._process.pid
@@ -43,9 +44,9 @@ def test_a_job_that_crashes_takes_nothing_with_it(standing: Worker, tmp_path: Pa
     (tmp_path / "junk.mnn").write_bytes(b"junk" * 100)
     arguments = ["-f", "MNN", "--modelFile", "junk.mnn", "--MNNModel", "out.mnn"]
     with pytest.raises(NativeFailure, match="MNN crashed with SIGSEGV"):
-        run_job("convert", tmp_path, timeout=TIMEOUT, what="converting", ready=standing, arguments=arguments)
+        run_job(Job("convert", "converting", TIMEOUT, {"arguments": arguments}), tmp_path, standing)
     with pytest.raises(NativeFailure, match="KeyError: 'no such task'"):
-        run_job("no such task", tmp_path, timeout=TIMEOUT, what="nothing", ready=standing)
+        run_job(Job("no such task", "nothing", TIMEOUT), tmp_path, standing)
     assert example(standing, tmp_path) == process
 
 

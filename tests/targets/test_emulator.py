@@ -14,7 +14,7 @@ from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.targets.emulator import Emulator, emulated
 from pytest_mnnquant.targets.emulator_setup import files_of
 from pytest_mnnquant.targets.parse import is_reserved, target_named
-from pytest_mnnquant.targets.self_test import checked
+from pytest_mnnquant.targets.self_test import run_self_test
 from pytest_mnnquant.targets.target import NoTarget, Target
 from tests.conftest import TIMEOUT
 
@@ -28,7 +28,9 @@ def test_arm_kernels_run_and_are_what_the_processor_has(
     there = run(digits_int8.model, inputs, RunOptions(TIMEOUT, send=arm.send))
     monkeypatch.undo()
     here = run(digits_int8.model, inputs, RunOptions(TIMEOUT))
-    assert (arm.place.machine, arm.place.int8, arm.place.mnn) == ("aarch64", ("dotprod",), version("mnn"))
+    assert there.machine is not None
+    host = there.machine.host
+    assert (host.machine, host.used, there.machine.mnn) == ("aarch64", ("dotprod",), version("mnn"))
     assert there.trace is not None
     assert sum(op.int8 for op in there.trace) == sum(op.int8 for op in here.trace or ())
     # The same integers, but for a code here and there that was rounded to the other side.
@@ -37,7 +39,7 @@ def test_arm_kernels_run_and_are_what_the_processor_has(
 
 def test_each_processor_has_kernels_of_its_own(emulator: Emulator) -> None:
     for cpu, kernels in (("cortex-a53", "none of its own"), ("max", "dotprod, i8mm")):
-        lines = list(checked(emulator.target(cpu), TIMEOUT))
+        lines = list(run_self_test(emulator.target(cpu), TIMEOUT))
         assert f"  instructions of MNN's int8 kernels: {kernels}" in lines
         assert "  latency, memory: no, emulation says nothing of a device's time" in lines
 

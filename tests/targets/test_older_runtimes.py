@@ -21,8 +21,8 @@ from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_tes
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result
 from pytest_mnnquant.sources.spec import parse_spec
 from pytest_mnnquant.targets.emulator import Emulator
-from pytest_mnnquant.targets.parse import own_command
-from pytest_mnnquant.targets.target import Target, own_mnn
+from pytest_mnnquant.targets.parse import command_target
+from pytest_mnnquant.targets.target import Target, installed_mnn
 from tests.conftest import FIXTURES, quietly
 from tests.faults.corpus.tools import wheels
 from tests.faults.corpus.wheels import VERSIONS, lacking
@@ -33,7 +33,7 @@ def older(version: str) -> Target:
     if why := lacking(version):
         pytest.skip(why)
     command = f"env PYTHONPATH={shlex.quote(str(wheels() / version))} {shlex.quote(sys.executable)}"
-    return own_command(f"x86-{version}", {"command": command, "mnn": version})
+    return command_target(f"x86-{version}", {"command": command, "mnn": version})
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,12 @@ def test_blocks_of_weights_in_memory_mode_low(store: Store) -> None:
     _, accuracy = judged(home, older("3.0.0"))
     found = error(accuracy, "MNQ701")
     assert found.layer == "output__matmul_converted"
-    assert f"MNN 3.0.0 runs the model there, and MNN {own_mnn()} made it and runs it here" in found.cause_text
+    assert f"MNN 3.0.0 runs the model there, and MNN {installed_mnn()} made it and runs it here" in found.cause_text
     assert "output__matmul_converted computes otherwise there (MNQ740)" in found.cause_text
-    assert f"ship MNN {own_mnn()} with the app; or, for apps that have MNN 3.0.0, take symmetric weights" in found.fix
+    assert (
+        f"ship MNN {installed_mnn()} with the app; or, for apps that have MNN 3.0.0, take symmetric weights"
+        in found.fix
+    )
     assert check(home, "accuracy").outcome == PASSED
 
 
@@ -97,7 +100,7 @@ def test_scales_that_it_does_not_know_crash_it(store: Store, version: str) -> No
     assert (
         "the float model runs there: what crashes is how this one is stored (w8 with 16-bit scales)" in found.cause_text
     )
-    assert f"MNN {version} runs the model there, and MNN {own_mnn()} made it" in found.cause_text
+    assert f"MNN {version} runs the model there, and MNN {installed_mnn()} made it" in found.cause_text
     assert f"for apps that have MNN {version}, take another recipe" in found.fix
 
 

@@ -20,10 +20,10 @@ from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Arrays, run
 from pytest_mnnquant.runtime.jobs import FailureKind
-from pytest_mnnquant.runtime.operator_outputs import carried_on, operators_elsewhere, operators_here
+from pytest_mnnquant.runtime.operator_outputs import operators_elsewhere, operators_here, spliced_outputs
 from pytest_mnnquant.runtime.options import RunOptions
-from pytest_mnnquant.targets.parse import own_command
-from pytest_mnnquant.targets.self_test import checked
+from pytest_mnnquant.targets.parse import command_target
+from pytest_mnnquant.targets.self_test import run_self_test
 from pytest_mnnquant.targets.target import NoTarget, Target, TargetFailure
 from tests.conftest import TIMEOUT
 from tests.workshop import Workshop
@@ -45,24 +45,25 @@ def detour(tmp_path: Path) -> Detour:
     def write(script: str) -> Target:
         path = tmp_path / "elsewhere.sh"
         path.write_text(script.replace("PYTHON", PYTHON))
-        return own_command("detour", {"command": f"sh {shlex.quote(str(path))} {{folder}}"})
+        return command_target("detour", {"command": f"sh {shlex.quote(str(path))} {{folder}}"})
 
     return write
 
 
 def test_a_command_of_ones_own_runs_a_model_as_this_machine_does(digits_int8: Variant, images: Arrays) -> None:
-    target = own_command("mine", {"command": PYTHON})
+    target = command_target("mine", {"command": PYTHON})
     there = run(digits_int8.model, images, RunOptions(TIMEOUT, send=target.send))
     here = run(digits_int8.model, images, RunOptions(TIMEOUT))
     np.testing.assert_array_equal(there.outputs["output"], here.outputs["output"])
     assert there.trace == here.trace
-    assert (target.place.mnn, target.place.tells_int8) == (version("mnn"), True)
+    assert there.machine is not None
+    assert (there.machine.mnn, there.machine.traces_int8) == (version("mnn"), True)
 
 
 def test_weights_beside_the_model_are_sent_too(workshop: Workshop, digits: Prepared, images: Arrays) -> None:
     model = workshop.quantized(digits.model, "--saveExternalData=1")
     assert model.external_path is not None
-    ran = run(model, images, RunOptions(TIMEOUT, send=own_command("mine", {"command": PYTHON}).send))
+    ran = run(model, images, RunOptions(TIMEOUT, send=command_target("mine", {"command": PYTHON}).send))
     expected = run(digits.model, images, RunOptions(TIMEOUT)).outputs["output"]
     np.testing.assert_allclose(ran.outputs["output"], expected, rtol=1e-4, atol=1e-5)
 
@@ -71,7 +72,7 @@ def test_operators_are_given_what_reached_them_here_whatever_reaches_them_there(
     digits_int8: Variant, images: Arrays
 ) -> None:
     """Other images go in, and one operator in the middle is given its values in another order: it alone differs."""
-    model, mine = digits_int8.model, own_command("mine", {"command": PYTHON})
+    model, mine = digits_int8.model, command_target("mine", {"command": PYTHON})
     here, samples = operators_here(model, images, range(40), RunOptions(TIMEOUT), held=1e9)
     assert samples == list(range(40))
     assert {op.name for op in model.convolutions} <= {which.name for which in here}
@@ -92,7 +93,7 @@ def test_what_one_operator_makes_is_carried_on_to_the_outputs(digits_int8: Varia
     first, *_, last = [which for which in here if which.kind == "Convolution"]
     mixed = {which: tuple(array[::-1] for array in here[which].made) for which in (first, last)}
     same = {which: ran.made for which, ran in here.items() if which.kind == "Pooling"}
-    plain, changed = carried_on(model, images, mixed | same, RunOptions(TIMEOUT))
+    plain, changed = spliced_outputs(model, images, mixed | same, RunOptions(TIMEOUT))
     np.testing.assert_array_equal(plain["output"], run(model, images, RunOptions(TIMEOUT)).outputs["output"][:40])
     for which in same:
         np.testing.assert_array_equal(changed[which]["output"], plain["output"])
@@ -155,7 +156,7 @@ def test_a_package_that_is_missing_there(
 
 
 def test_another_version_of_mnn_is_refused_before_anything_runs(digits_int8: Variant, images: Arrays) -> None:
-    other = own_command("detour", {"command": PYTHON, "mnn": "3.2.0"})
+    other = command_target("detour", {"command": PYTHON, "mnn": "3.2.0"})
     found = failure(other, digits_int8.model, images)
     assert found.kind is FailureKind.WRONG_VERSION
     assert f"MNN {version('mnn')} " in found.what
@@ -173,7 +174,7 @@ def test_what_it_printed_is_shown(detour: Detour, digits_int8: Variant, images: 
 
 
 def test_a_program_that_is_not_there(digits_int8: Variant, images: Arrays) -> None:
-    far = own_command("far", {"command": "no-such-program {folder}"})
+    far = command_target("far", {"command": "no-such-program {folder}"})
     with pytest.raises(TargetFailure, match="no-such-program") as error:
         run(digits_int8.model, images, RunOptions(TIMEOUT, send=far.send))
     assert error.value.kind is FailureKind.NOT_STARTED
@@ -182,13 +183,13 @@ def test_a_program_that_is_not_there(digits_int8: Variant, images: Arrays) -> No
 @pytest.mark.parametrize(("text", "told"), [("", "is empty"), ("sh 'x", "No closing quotation")])
 def test_a_command_that_is_none(text: str, told: str) -> None:
     with pytest.raises(NoTarget, match=told):
-        own_command("far", {"command": text})
+        command_target("far", {"command": text})
 
 
 def test_a_check_runs_a_model_and_looks_at_its_answer(detour: Detour) -> None:
-    lines = list(checked(own_command("mine", {"command": PYTHON}), TIMEOUT))
+    lines = list(run_self_test(command_target("mine", {"command": PYTHON}), TIMEOUT))
     assert lines[0].startswith("mine: ")
     assert "  execution: yes" in lines
     with pytest.raises(TargetFailure) as error:
-        list(checked(detour("exit 1"), TIMEOUT))
+        list(run_self_test(detour("exit 1"), TIMEOUT))
     assert error.value.kind is FailureKind.EXITED

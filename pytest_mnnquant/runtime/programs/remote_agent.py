@@ -147,7 +147,8 @@ class RemoteAgent:
 
     def run(self, job: dict[str, Any], place: Path) -> int | None:
         """The exit status of the runner; None where it did not end in time."""
-        words, end = [sys.executable, job["program"], str(place / "job.json")], time.monotonic() + job["limit"]
+        # -B: compiled programs would go with the job's folder.
+        words, end = [sys.executable, "-B", job["program"], str(place / "job.json")], time.monotonic() + job["limit"]
         with (place / "log.txt").open("wb") as log:
             process = self.process = subprocess.Popen(
                 words, cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -195,6 +196,7 @@ def kill(process: int) -> None:
 
 def put(held: Path, place: Path) -> None:
     """Put a file that was sent into a job's folder."""
+    place.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(held, place)
     except OSError:  # Not on every file system.

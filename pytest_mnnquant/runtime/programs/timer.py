@@ -1,34 +1,25 @@
-"""The program of a child process: how long two models take side by side, what one holds, and its operators' times.
-
-    python timer.py JOB.json
-
-Like `runner.py` it imports nothing from this package.
-"""
+"""How long two models take side by side, what one holds in memory, and the times of its operators."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-_spec = importlib.util.spec_from_file_location("runner", Path(__file__).with_name("runner.py"))
-assert _spec is not None
-assert _spec.loader is not None
-runner: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(runner)
+from .batches import batches, report_progress
+from .session import Session
 
 # A sample shorter than this, in seconds, measures the clock and the interpreter, not the model.
 SHORTEST = 2e-4
 
 
-def opened(job: dict[str, Any], which: int, batch: dict[str, Any]) -> Any:
+def open_session(job: dict[str, Any], which: int, batch: dict[str, Any]) -> Session:
     """A session of one of the models, fed, and run a few times: a failing one says so here."""
     threads = job["threads"]  # One number, or one for each model.
-    own = {**job, "threads": threads[which] if isinstance(threads, list) else threads}
-    session = runner.Session(own, job["models"][which])
+    options = {**job, "threads": threads[which] if isinstance(threads, list) else threads}
+    session = Session(options, job["models"][which])
     names = job["names"][which]
     session.feed({names[name]: array for name, array in batch.items()})
     for _ in range(job["warmup"]):
@@ -36,8 +27,8 @@ def opened(job: dict[str, Any], which: int, batch: dict[str, Any]) -> Any:
     return session
 
 
-def timed(session: Any, loops: int) -> float:
-    """Seconds that an inference takes."""
+def seconds_of(session: Session, loops: int) -> float:
+    """Seconds that an inference takes, the mean of `loops`."""
     start = time.perf_counter()
     for _ in range(loops):
         session.net.runSession(session.session)
@@ -47,7 +38,7 @@ def timed(session: Any, loops: int) -> float:
 def is_known(times: list[list[float]], width: float, limit: float | None) -> bool:
     """Whether the median ratio is known to `width`, on one side of a limit.
 
-    By its 95 % interval, as `metrics.ratio.paired_ratio` has it.
+    By its 95 % interval, as `statistics.paired_ratio` has it.
     """
     import numpy as np
 
@@ -61,41 +52,52 @@ def is_known(times: list[list[float]], width: float, limit: float | None) -> boo
 def paired(job: dict[str, Any]) -> dict[str, Any]:
     """Run both models in turn, A B, B A, ..., until the ratio is known well enough or the time is over.
 
-    Every `round` pairs the sessions are made anew, in the other order: where memory happens to lie is then no part of
-    the figure.
+    Every `round` pairs the sessions are made again, in the other order: where memory happens to lie then does not
+    decide the ratio.
     """
-    batch = next(iter(runner.batches(job)))
+    batch = next(iter(batches(job)))
     times: list[list[float]] = [[], []]
     starts: list[int] = []
     loops, end = 0, time.monotonic() + job["budget"]
     while True:
-        made = {which: opened(job, which, batch) for which in ((0, 1) if len(starts) % 2 == 0 else (1, 0))}
-        sessions = [made[0], made[1]]
-        loops = loops or max(1, round(SHORTEST / max(1e-7, min(timed(session, 5) for session in sessions))))
-        starts.append(len(times[0]))
+        order = (0, 1) if len(starts) % 2 == 0 else (1, 0)
+        opened = {which: open_session(job, which, batch) for which in order}
+        sessions = [opened[0], opened[1]]
+        loops = loops or max(1, round(SHORTEST / max(1e-7, min(seconds_of(session, 5) for session in sessions))))
         done = len(times[0])
-        runner.advance(done, job["pairs"] if done < job["pairs"] else job["most"], "pairs")
-        for number in range(job["round"]):
-            for which in (0, 1) if number % 2 == 0 else (1, 0):
-                times[which].append(timed(sessions[which], loops))
-            if time.monotonic() > end:
-                return {"times": times, "loops": loops, "starts": starts}
-        enough = len(times[0]) >= job["pairs"] and is_known(times, job["width"], job["limit"])
-        if enough or len(times[0]) >= job["most"]:
+        starts.append(done)
+        report_progress(done, job["pairs"] if done < job["pairs"] else job["most"], "pairs")
+        if not time_round(sessions, times, loops, job["round"], end) or is_enough(job, times):
             return {"times": times, "loops": loops, "starts": starts}
+
+
+def time_round(sessions: list[Session], times: list[list[float]], loops: int, pairs: int, end: float) -> bool:
+    """Add some pairs to `times`; returns whether there is time left before `end`."""
+    for number in range(pairs):
+        for which in (0, 1) if number % 2 == 0 else (1, 0):
+            times[which].append(seconds_of(sessions[which], loops))
+        if time.monotonic() > end:
+            return False
+    return True
+
+
+def is_enough(job: dict[str, Any], times: list[list[float]]) -> bool:
+    """Whether no more pairs are needed."""
+    pairs = len(times[0])
+    return pairs >= job["most"] or (pairs >= job["pairs"] and is_known(times, job["width"], job["limit"]))
 
 
 def resident() -> tuple[int, int]:
     """(bytes that this process holds now, the most it held since its peak was forgotten)."""
-    found = {}
+    values = {}
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name in ("VmRSS", "VmHWM"):
-            found[name] = int(value.split()[0]) * 1024
-    return found["VmRSS"], found["VmHWM"]
+            values[name] = int(value.split()[0]) * 1024
+    return values["VmRSS"], values["VmHWM"]
 
 
-def used(job: dict[str, Any], mode: int) -> dict[str, Any]:
+def memory_of(job: dict[str, Any], mode: int) -> dict[str, Any]:
     """Bytes of MNN's session, and by how much this process grew at most, to load a model and run it once."""
     before = None
     try:
@@ -104,14 +106,13 @@ def used(job: dict[str, Any], mode: int) -> dict[str, Any]:
     except OSError:  # Not Linux.
         pass
     try:
-        session = runner.Session({**job, "memory": mode}, job["model"])
-        session.feed(next(iter(runner.batches(job))))
+        session = Session({**job, "memory": mode}, job["model"])
+        session.feed(next(iter(batches(job))))
         session.run()
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
-    megabytes = session.net.getSessionInfo(session.session, 0)
     peak = None if before is None else max(0, resident()[1] - before)
-    return {"session": round(megabytes * (1 << 20)), "peak": peak}
+    return {"session": round(session.memory_mb * (1 << 20)), "peak": peak}
 
 
 def memory(job: dict[str, Any]) -> dict[str, Any]:
@@ -119,28 +120,28 @@ def memory(job: dict[str, Any]) -> dict[str, Any]:
     import MNN  # noqa: F401
     import numpy as np  # noqa: F401
 
-    found = {}
+    modes = {}
     for mode in job["modes"]:
-        place = Path(f"memory{mode}.json")
+        file = Path(f"memory{mode}.json")
         child = os.fork() if hasattr(os, "fork") else 0
         if child == 0:
-            place.write_text(json.dumps(used(job, mode)))
+            file.write_text(json.dumps(memory_of(job, mode)))
             if hasattr(os, "fork"):
                 os._exit(0)
         else:
             _, status = os.waitpid(child, 0)
             if status:
-                place.write_text(json.dumps({"error": f"MNN crashed with signal {os.WTERMSIG(status)}"}))
-        found[str(mode)] = json.loads(place.read_text())
-    return {"modes": found}
+                file.write_text(json.dumps({"error": f"MNN crashed with signal {os.WTERMSIG(status)}"}))
+        modes[str(mode)] = json.loads(file.read_text())
+    return {"modes": modes}
 
 
 def profile(job: dict[str, Any]) -> dict[str, Any]:
     """[name, kind, seconds] of each operator, the median over the runs; looking takes some microseconds each."""
     import statistics
 
-    session = runner.Session(job, job["model"])
-    session.feed(next(iter(runner.batches(job))))
+    session = Session(job, job["model"])
+    session.feed(next(iter(batches(job))))
     session.run()
     spans: dict[tuple[str, str], list[float]] = {}
     started = [0.0]
@@ -154,11 +155,5 @@ def profile(job: dict[str, Any]) -> dict[str, Any]:
         return True
 
     for _ in range(job["runs"]):
-        session.net.runSessionWithCallBackInfo(session.session, before, after)
+        session.run_with_callbacks(before, after)
     return {"ops": [[name, kind, statistics.median(times)] for (name, kind), times in spans.items()]}
-
-
-runner.TASKS.update({"paired": paired, "memory": memory, "profile": profile})
-
-if __name__ == "__main__":
-    runner.main()

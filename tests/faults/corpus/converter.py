@@ -17,7 +17,7 @@ from torch import nn
 
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.jobs import Job, run_job
 from tests.conftest import TIMEOUT
 from tests.faults.corpus.params_files import FLAG, W8, healthy, renamed, weight_only
 from tests.faults.corpus.plan import Pair, Planted, fault
@@ -58,7 +58,7 @@ def raw(output: Path, *arguments: str | Path) -> None:
     """The converter as a script calls it: what it leaves at `output` is what there is, and its exit status is 0."""
     with tempfile.TemporaryDirectory(prefix="raw-", dir=output.parent) as folder:
         given = ["--MNNModel", str(output), "--bizCode", "MNN", *map(str, arguments)]
-        run_job("convert", Path(folder), timeout=TIMEOUT, what="converting", arguments=given)
+        run_job(Job("convert", "converting", TIMEOUT, {"arguments": given}), Path(folder))
 
 
 # Flags that MNN does not know ----------------------------------------------------------------------------------------
@@ -479,7 +479,7 @@ def a_folder_that_is_not_there(factory: Factory) -> Pair:
     def make() -> Path:
         with tempfile.TemporaryDirectory(dir=factory.folder) as folder:
             given = ["--MNNModel", str(output), "-f", "ONNX", "--modelFile", str(factory.onnx()), "--bizCode", "MNN"]
-            run_job("convert", Path(folder), timeout=TIMEOUT, what="converting", arguments=[*given, *EIGHT])
+            run_job(Job("convert", "converting", TIMEOUT, {"arguments": [*given, *EIGHT]}), Path(folder))
         return output
 
     known(factory, "no folder", make)

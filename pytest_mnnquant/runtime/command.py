@@ -1,0 +1,68 @@
+"""A command that runs a program on the folder of a job: a process of its own, within a time limit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.runtime.progress import has_listener, report_child_progress
+from pytest_mnnquant.runtime.worker import end_family
+
+#: MNN's programs: a folder, which is all that another machine needs of this package.
+PROGRAMS: Final = Path(__file__).parent / "programs"
+# Seconds between two looks at how far a child is, if there is a listener.
+_LOOK: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Command:
+    """Runs each job in a new process. `python` are the words of a command that runs a `program` as Python would.
+
+    `environment` is added to the environment of this process.
+    """
+
+    program: Path = PROGRAMS
+    python: Sequence[str] = (sys.executable,)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, job_file: Path, timeout: float) -> int:
+        """Run a job, with its output in `log.txt` beside it; returns the exit status, negative for a signal.
+
+        Raises `subprocess.TimeoutExpired` after `timeout` seconds, and `OSError` if the command can't be started.
+        """
+        folder = job_file.parent
+        with (folder / "log.txt").open("wb") as log:
+            process = subprocess.Popen(
+                [*self.python, str(self.program), str(job_file)],
+                cwd=folder,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                return _exit_status(process, timeout, folder / "progress")
+            finally:
+                end_family(process)  # Also what it has left running.
+
+
+def _exit_status(process: subprocess.Popen[bytes], timeout: float, progress: Path) -> int:
+    """The exit status, once there is one; until then what the child reports of its progress is passed on."""
+    if not has_listener():
+        return process.wait(timeout)
+    end = time.monotonic() + timeout
+    while True:
+        left = end - time.monotonic()
+        try:
+            return process.wait(min(_LOOK, max(0.0, left)))
+        except subprocess.TimeoutExpired:
+            if left <= _LOOK:
+                raise
+            report_child_progress(progress)

@@ -1,0 +1,66 @@
+"""Runs a model on all samples: its outputs and its op trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .batches import batches
+from .module_api import run_batches, values_of
+from .session import Session, integer_outputs
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Outputs of a model on all samples, and the type MNN gives each operator as it runs (the op trace)."""
+    if job.get("engine") == "module":
+        return run_module(job)
+    session, integers = Session(job, job["model"]), integer_outputs(job["model"])
+    parts: dict[str, list[Any]] = {}
+    trace: list[Any] = []
+
+    def before(_tensors: Any, _info: Any) -> bool:
+        return True
+
+    def after(_tensors: Any, info: Any) -> bool:
+        trace.append([info.getName(), info.getType()])
+        return True
+
+    for number, batch in enumerate(batches(job)):
+        session.feed(batch)
+        if number == 0:
+            session.run_with_callbacks(before, after)
+        else:
+            session.run()
+        for name, array in session.outputs(integers).items():
+            parts.setdefault(name, []).append(array)
+    save_outputs(list(parts.values()))
+    return {"outputs": list(parts), "trace": trace, "memory_mb": session.memory_mb}
+
+
+def run_module(job: dict[str, Any]) -> dict[str, Any]:
+    """The same through MNN's Module API, for models with While or If bodies."""
+    settings = {"backend": 0, "numThread": job.get("threads", 1), "memory": int(job.get("memory", 0))}
+    parts: list[list[Any]] = [[] for _ in job["outputs"]]
+    for results in run_batches(job, job["outputs"], settings):
+        for number, part in enumerate(parts):
+            part.append(values_of(results[number]))
+    save_outputs(parts)
+    return {"outputs": job["outputs"], "trace": None, "memory_mb": None}
+
+
+def save_outputs(parts: list[list[Any]]) -> None:
+    """Write each output, whose batches are given, to `outputN.npy`."""
+    import numpy as np
+
+    for number, arrays in enumerate(parts):
+        np.save(f"output{number}.npy", np.concatenate([np.atleast_1d(array) for array in arrays]))
+
+
+def write_example(_job: dict[str, Any]) -> dict[str, Any]:
+    """A model of one operator, `example.mnn`: y is twice x, four numbers."""
+    import MNN
+
+    x = MNN.expr.placeholder([1, 4], MNN.expr.NCHW)
+    y = x + x
+    x.name, y.name = "x", "y"
+    MNN.expr.save([y], "example.mnn")
+    return {}

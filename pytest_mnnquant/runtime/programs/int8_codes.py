@@ -1,0 +1,62 @@
+"""Where an int8 tensor of MNN holds the codes of its values, and how to write others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Int8Codes:
+    """The codes of a tensor: its memory, where in it the code of each value lies, their scale and zero point."""
+
+    memory: Any
+    order: Any
+    scale: float
+    zero: float
+
+    def write(self, values: Any) -> None:
+        """Write the codes of values."""
+        import numpy as np
+
+        limits = np.iinfo(self.memory.dtype)
+        self.memory[self.order] = np.clip(np.rint(values / self.scale + self.zero), limits.min, limits.max)
+
+
+def locate_int8_codes(tensor: Any, values: Any) -> Int8Codes | None:
+    """The codes of a tensor that holds `values`; None if its memory does not hold such codes.
+
+    Codes are signed, or on x86 with 128 more, as NCHW or with some channels beside each other.
+    """
+    import ctypes
+
+    import numpy as np
+
+    address = ctypes.pythonapi.PyCapsule_GetPointer
+    address.restype, address.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    start, span = address(tensor.getHost(), None), float(np.ptp(values)) if values.size else 0.0
+    if start is None or not span > 0:
+        return None
+    for pack in (1, 4, 8, 16):
+        order = packed_order(values.shape, pack)
+        for kind in (ctypes.c_int8, ctypes.c_uint8):
+            memory = np.ctypeslib.as_array((kind * (int(order.max()) + 1)).from_address(start))
+            codes = memory[order].astype(np.float64)
+            scale = span / max(np.ptp(codes), 1.0)
+            zero = codes.min() - values.min() / scale
+            if np.allclose(codes, values / scale + zero, rtol=0, atol=0.01):
+                return Int8Codes(memory, order, scale, zero)
+    return None
+
+
+def packed_order(shape: Any, pack: int) -> Any:
+    """Where each value of a tensor lies in its memory, when MNN puts `pack` channels beside each other."""
+    import numpy as np
+
+    if pack == 1 or len(shape) < 2:
+        return np.arange(int(np.prod(shape))).reshape(shape)
+    samples, channels = shape[:2]
+    area = int(np.prod(shape[2:]))
+    blocks = -(-channels // pack)
+    order = np.arange(blocks * samples * area * pack).reshape(blocks, samples, area, pack)
+    return order.transpose(1, 0, 3, 2).reshape(samples, blocks * pack, area)[:, :channels].reshape(shape)

@@ -1,0 +1,41 @@
+"""A model in MNN's Module API, which runs While and If bodies. It has no op trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .batches import batches
+
+
+def run_batches(job: dict[str, Any], outputs: list[str], settings: Any = None) -> Iterator[Any]:
+    """Run `job["model"]` batch by batch; yield MNN's variables of the named tensors.
+
+    `settings` are those of MNN's runtime; None: its own.
+    """
+    import MNN
+
+    runtime = {} if settings is None else {"runtime_manager": MNN.nn.create_runtime_manager((settings,))}
+    net = MNN.nn.load_module_from_file(job["model"], list(job["inputs"]), outputs, **runtime)
+    for batch in batches(job):
+        # What goes in must have a name as long as what comes out is read.
+        inputs = [as_input(array) for array in batch.values()]
+        yield net.forward(inputs)
+
+
+def as_input(array: Any) -> Any:
+    """An array as an input."""
+    import MNN
+
+    kinds = {"f": MNN.expr.float, "i": MNN.expr.int, "u": MNN.expr.uint8}
+    return MNN.expr.const(array, list(array.shape), MNN.expr.NCHW, kinds[array.dtype.kind])
+
+
+def values_of(variable: Any) -> Any:
+    """The values of a variable, as NCHW."""
+    import MNN
+    import numpy as np
+
+    # What read() gives is a view that dies with its variable, so that has a name.
+    converted = MNN.expr.convert(variable, MNN.expr.NCHW) if variable.data_format == MNN.expr.NC4HW4 else variable
+    return np.array(converted.read()).copy()

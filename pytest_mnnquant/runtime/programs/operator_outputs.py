@@ -1,0 +1,131 @@
+"""What single operators make of given values, and what the outputs become when one operator makes other values."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .batches import batches, report_progress
+from .session import Session, integer_outputs
+
+
+def run_observed(session: Session, enter: Any, leave: Any) -> None:
+    """Run a session with a look at each operator: `enter(operator, inputs)`, then `leave(operator, outputs, int8)`.
+
+    An operator is identified by its name in the file, its kind and how many such ran before. MNN numbers what it makes
+    of one operator, and how much that is differs from one processor to another.
+    """
+    ran: dict[tuple[str, str], int] = {}
+
+    def identify(info: Any) -> tuple[str, str]:
+        return re.sub(r"_raster_\d+$", "", info.getName()), info.getType().partition("[")[0].strip()
+
+    def before(tensors: Any, info: Any) -> bool:
+        which = identify(info)
+        ran[which] = ran.get(which, -1) + 1
+        enter((*which, ran[which]), tensors)
+        return True
+
+    def after(tensors: Any, info: Any) -> bool:
+        which = identify(info)
+        leave((*which, ran[which]), tensors, "DT_INT8" in info.getType())
+        return True
+
+    session.run_with_callbacks(before, after)
+
+
+class Observation:
+    """What reached the operators of a session and what they made of it, in the order in which they ran.
+
+    `given` holds arrays, named by the number of an operator in `operators` and the input's, that the operators get in
+    place of what reached them; those that did not take theirs are `unset`. Without `given`, what reaches them is kept.
+    """
+
+    def __init__(self, session: Session, operators: Any, given: Any) -> None:
+        self.session = session
+        self.given = given
+        self.numbers = {tuple(operator): number for number, operator in enumerate(operators)}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was seen."""
+        self.reached: dict[str, Any] = {}
+        self.made: dict[str, Any] = {}
+        self.ran: list[Any] = []
+        self.unset: set[int] = set()
+
+    def run(self, batch: dict[str, Any]) -> None:
+        """Run one batch."""
+        self.session.feed(batch)
+        run_observed(self.session, self._enter, self._leave)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of what was seen."""
+        return sum(array.nbytes for array in (*self.reached.values(), *self.made.values()))
+
+    def _enter(self, operator: Any, tensors: Any) -> None:
+        for number, tensor in enumerate(tensors):
+            name = f"{self.numbers.get(operator)}.{number}"
+            if self.given is None:
+                self.reached[f"{len(self.ran)}.{number}"] = self.session.read(tensor)
+            elif name not in self.given or not self.session.overwrite(tensor, self.given[name]):
+                self.unset.add(len(self.ran))
+
+    def _leave(self, operator: Any, tensors: Any, int8: bool) -> None:
+        for number, tensor in enumerate(tensors):
+            self.made[f"{len(self.ran)}.{number}"] = self.session.read(tensor)
+        self.ran.append([*operator, int8])
+
+
+def operators(job: dict[str, Any]) -> dict[str, Any]:
+    """What each operator makes of what reaches it, on the first batch: `reached.npz` and `made.npz`.
+
+    With a file `job["given"]`, which holds what reached `job["operators"]` on another machine, each gets that instead,
+    so that none carries on what another did; those that did not take it are `unset`. Arrays are named by the operator's
+    number in the list and their own in it. If all of them take more than `job["held"]` bytes, the first of the samples
+    in `job["order"]` are taken.
+    """
+    import numpy as np
+
+    session, batch = Session(job, job["model"]), next(iter(batches(job)))
+    given = np.load(job["given"]) if "given" in job else None
+    observation = Observation(session, job.get("operators", []), given)
+    samples = list(range(len(next(iter(batch.values())))))
+    if "order" in job:
+        observation.run({name: array[:1] for name, array in batch.items()})
+        samples = sorted(job["order"][: max(1, int(job["held"] / max(observation.nbytes, 1)))])
+        observation.clear()
+    observation.run({name: np.ascontiguousarray(array[samples]) for name, array in batch.items()})
+    np.savez("reached.npz", **observation.reached)
+    np.savez("made.npz", **observation.made)
+    return {"operators": observation.ran, "unset": sorted(observation.unset), "samples": samples}
+
+
+def splice_outputs(job: dict[str, Any]) -> dict[str, Any]:
+    """What a network's outputs become when one operator alone makes what it made elsewhere: `outputs.npz`.
+
+    Each of `job["operators"]` in turn, on the first batch; the file `job["given"]` holds what it makes. Arrays are
+    named by its number in the list and the output's.
+    """
+    import numpy as np
+
+    session, batch, integers = Session(job, job["model"]), next(iter(batches(job))), integer_outputs(job["model"])
+    spliced: dict[str, Any] = {}
+    names: list[str] = []
+    with np.load(job["given"]) as file:
+        given = dict(file)
+    for place, chosen in enumerate(job["operators"]):
+
+        def leave(operator: Any, tensors: Any, _: bool, place: int = place, chosen: Any = tuple(chosen)) -> None:
+            for number, tensor in enumerate(tensors if operator == chosen else ()):
+                session.overwrite(tensor, given[f"{place}.{number}"])
+
+        report_progress(place, len(job["operators"]), "operators")
+        session.feed(batch)
+        run_observed(session, lambda *_: None, leave)
+        outputs = session.outputs(integers)
+        spliced.update({f"{place}.{number}": array for number, array in enumerate(outputs.values())})
+        names = list(outputs)
+    np.savez("outputs.npz", **spliced)
+    return {"outputs": names}

@@ -1,0 +1,64 @@
+"""Puts all that a job needs into its folder, which is what travels to a target: programs, models and arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_mnnquant.runtime.command import PROGRAMS
+from pytest_mnnquant.runtime.jobs import Job
+from pytest_mnnquant.runtime.programs.transfer import sha256  # Both ends of a transfer hash alike.
+
+
+def pack(job: Job, folder: Path, mnn: str) -> Job:
+    """The job with all of its files inside of `folder`, and with their SHA-256; `mnn` is the version expected there."""
+    arguments = _with_files_inside(job.arguments, folder)
+    names = [*_copy_programs(folder), *_file_names(arguments)]
+    sent = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
+    return dataclasses.replace(job, arguments={**arguments, "sent": sent, "mnn": mnn})
+
+
+def _copy_programs(folder: Path) -> list[str]:
+    """Copy the folder of programs; returns the names of its files."""
+    (folder / PROGRAMS.name).mkdir(exist_ok=True)
+    names = [f"{PROGRAMS.name}/{path.name}" for path in sorted(PROGRAMS.glob("*.py"))]
+    for name in names:
+        shutil.copyfile(PROGRAMS.parent / name, folder / name)
+    return names
+
+
+def _with_files_inside(arguments: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A job's arguments that name files by their place in the folder; names of models can't be those of arrays."""
+    packed = dict(arguments)
+    if "inputs" in packed:
+        packed["inputs"] = {name: _copy_inside(path, folder) for name, path in packed["inputs"].items()}
+    if "model" in packed:
+        packed["model"] = _copy_inside(packed["model"], folder, "model.mnn")
+    if "models" in packed:
+        numbered = enumerate(packed["models"])
+        packed["models"] = [_copy_inside(path, folder, f"model{number}.mnn") for number, path in numbered]
+    if "given" in packed:
+        packed["given"] = _copy_inside(packed["given"], folder)
+    return packed
+
+
+def _file_names(arguments: Mapping[str, Any]) -> list[str]:
+    """The files that arguments name, some of which need not exist."""
+    models = [arguments["model"]] if "model" in arguments else arguments.get("models", [])
+    given = [arguments["given"]] if "given" in arguments else []
+    return [*arguments.get("inputs", {}).values(), *models, *(f"{name}.weight" for name in models), *given]
+
+
+def _copy_inside(path: str, folder: Path, name: str = "") -> str:
+    """The name of a file in the job's folder; copied there if it lies elsewhere, with its weights."""
+    file = Path(path).resolve()
+    if file.parent == folder:
+        return file.name
+    for ending in ("", ".weight"):
+        source = file.with_name(file.name + ending)
+        if source.is_file():
+            shutil.copyfile(source, folder / ((name or file.name) + ending))
+    return name or file.name
