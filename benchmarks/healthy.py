@@ -34,7 +34,7 @@ from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
-from pytest_mnnquant.findings.check_names import CHECKS
+from pytest_mnnquant.findings.check_registry import CHECKS
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.recipes.recipe import recipe_named
@@ -44,7 +44,7 @@ from pytest_mnnquant.sources.spec import Spec, parse_spec
 HERE: Final = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))
 TIMEOUT: Final = 120.0
-_CHECKS: Final = tuple(name for name in CHECKS if name != "latency")
+_CHECKS: Final = tuple(check.name for check in CHECKS if not check.is_timed)
 
 OURS: Final = ("int8", "int8-average", "int8-percentile", "int8-histogram", "int8-kl", "int8+w8")
 WEIGHTS: Final = ("w8", "w8-sym", "w8-scale16", "w8b32", "w4", "w4-hqq")

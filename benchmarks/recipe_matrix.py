@@ -30,7 +30,7 @@ from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_metrics import CoverageMetrics, SizeMetrics, metrics_of
-from pytest_mnnquant.findings.check_names import CHECKS
+from pytest_mnnquant.findings.check_registry import CHECKS
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, Finding, Result
 from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.metrics.agreement import agreement
@@ -45,7 +45,7 @@ RECIPES: Final = (
 )
 HERE: Final = Path(__file__).resolve().parent
 PAGE: Final = HERE.parent / "docs" / "recipes-matrix.md"
-_CHECKS: Final = tuple(name for name in CHECKS if name != "latency")
+_CHECKS: Final = tuple(check.name for check in CHECKS if not check.is_timed)
 _ALL: Final = Limits(min_coverage=1.0)
 
 

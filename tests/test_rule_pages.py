@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
+from pytest_mnnquant.findings.check_registry import ALL_NAMES
 from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,7 +66,7 @@ def test_the_head_says_what_the_catalogue_says(code: str) -> None:
     first, empty, second, *_ = page(code).split("\n")
     assert first == f"# {code} {rule.name}"
     assert not empty
-    checks = "|".join([f"the check `({'|'.join((*CHECKS, BASELINE, ENTRIES))})`", "the checks .*", "every check.*"])
+    checks = "|".join([f"the check `({'|'.join(ALL_NAMES)})`", "the checks .*", "every check.*"])
     assert re.fullmatch(f"{rule.severity.value}, told by ({checks}), since {re.escape(rule.since)}", second)
 
 

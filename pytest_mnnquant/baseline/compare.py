@@ -9,7 +9,7 @@ from typing import Any, Final
 from pytest_mnnquant.baseline.entry import Entry
 from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Compared
-from pytest_mnnquant.findings.check_names import BASELINE
+from pytest_mnnquant.findings.check_registry import BASELINE
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.metric import KEYS, METRICS

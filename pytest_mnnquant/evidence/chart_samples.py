@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.check_registry import check_named, load
 from pytest_mnnquant.measurements.chart_samples import ChartSamples, TensorHistogram, WeightHistogram
 from pytest_mnnquant.measurements.dataset import spread_evenly
 from pytest_mnnquant.mnnfile.model import BadModel, TensorQuant
@@ -33,9 +34,10 @@ _AFFORDABLE: Final = 60.0
 
 def chart_samples(case: VariantUnderTest, check: str) -> ChartSamples:
     """What this check of a variant has to show; `unavailable` says why there is nothing."""
-    gather = _PARTS.get(check)
-    if gather is None or case.is_unusable:
+    chart = check_named(check).chart
+    if not chart or case.is_unusable:
         return ChartSamples()
+    gather: Callable[[VariantUnderTest], ChartSamples] = load(chart)
     try:
         return gather(case)
     except (*UNUSABLE, Unusable) as error:  # A picture that can't be drawn fails no check.
@@ -46,7 +48,7 @@ def _unavailable(check: str, reason: str) -> ChartSamples:
     return ChartSamples(unavailable={check: reason})
 
 
-def _weights(case: VariantUnderTest) -> ChartSamples:
+def weight_samples(case: VariantUnderTest) -> ChartSamples:
     """Weights of each layer, as the float model has them and as they are stored: of large layers a random part."""
     base, model = case.variant.base, case.model
     histograms: dict[str, WeightHistogram] = {}
@@ -92,7 +94,7 @@ def _shares(counts: npt.NDArray[Any]) -> tuple[int, ...]:
     return tuple(int(max(1, round(count * WHOLE / whole))) if count else 0 for count in counts.tolist())
 
 
-def _activations(case: VariantUnderTest) -> ChartSamples:
+def activation_samples(case: VariantUnderTest) -> ChartSamples:
     """Values of each layer's input and output in the float model, with the range that the variant's codes hold."""
     source, variant = case.gate.prepared, case.variant
     data = source.evaluation or source.calibration
@@ -130,7 +132,7 @@ def _code_range(quant: TensorQuant) -> tuple[float, float]:
     return (quant.low - quant.zero) * quant.scale, (quant.high - quant.zero) * quant.scale
 
 
-def _losses(case: VariantUnderTest) -> ChartSamples:
+def layer_loss_samples(case: VariantUnderTest) -> ChartSamples:
     """The error that each layer adds, in the order of execution."""
     if case.gate.prepared.evaluation is None:
         return _unavailable("accuracy", "no evaluation data were given")
@@ -140,7 +142,7 @@ def _losses(case: VariantUnderTest) -> ChartSamples:
     return ChartSamples(losses=tuple(layer.metrics for layer in losses.layers if layer.errors.measured))
 
 
-def _pairs(case: VariantUnderTest) -> ChartSamples:
+def timed_pairs(case: VariantUnderTest) -> ChartSamples:
     """Timed pairs in the order of the run, thinned out evenly where there are many."""
     times = case.known_times
     if times is None:
@@ -148,11 +150,3 @@ def _pairs(case: VariantUnderTest) -> ChartSamples:
     ratios = times.candidate / times.reference
     thinned = ratios[spread_evenly(len(ratios), _MOST_PAIRS)].tolist()
     return ChartSamples(ratios=tuple(float(f"{ratio:.4g}") for ratio in thinned))
-
-
-_PARTS: Final[dict[str, Callable[[VariantUnderTest], ChartSamples]]] = {
-    "weights": _weights,
-    "calibration": _activations,
-    "accuracy": _losses,
-    "latency": _pairs,
-}

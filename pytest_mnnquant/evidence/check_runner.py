@@ -39,10 +39,10 @@ from pytest_mnnquant.evidence.target_variant import TargetVariant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.cause import Explanation
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
-from pytest_mnnquant.findings.check_names import CHECKS
+from pytest_mnnquant.findings.check_registry import CHECK_NAMES, CHECKS, check_named
 from pytest_mnnquant.findings.defaults import COARSE_COSINE, COSINE
 from pytest_mnnquant.findings.finding import FAILED, PASSED, SKIPPED, Result, without_ignored
-from pytest_mnnquant.findings.root_cause import STILL, with_root_causes
+from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, VARIANTS_FLOAT
 from pytest_mnnquant.measurements.timing import TimingSettings
@@ -56,7 +56,7 @@ from pytest_mnnquant.sources.metric import load_metric
 def check(
     case: VariantUnderTest, name: str, limits: Limits | None = None, strict: bool = False, beside: Collection[str] = ()
 ) -> Result:
-    """Run one of `CHECKS`. Never raises for a bad model: what is wrong with it is in the result.
+    """Run one of `CHECK_NAMES`. Never raises for a bad model: what is wrong with it is in the result.
 
     `beside` are the checks of this variant that are told in the same run, by the same limits: what follows from a
     finding of theirs is told as that.
@@ -66,11 +66,11 @@ def check(
     if own.outcome != FAILED:
         return own
     # What judges files alone is asked even before its turn, so that causes and consequences are known at once.
-    asked = {*STILL, *(("execution", "calibration") if name == "accuracy" else ())} & {*beside}
-    known = {other: _found(case, other, limits, strict) for other in CHECKS if other in asked and other != name}
+    causes = [other.name for other in CHECKS if other.is_static or other.name in check_named(name).after]
+    known = {other: _found(case, other, limits, strict) for other in causes if other in beside and other != name}
     ran = case.results.of_checks(beside, limits, strict)
     told = {**ran, **known, name: own}
-    return with_root_causes(name, {other: told[other] for other in CHECKS if other in told})
+    return with_root_causes(name, {other: told[other] for other in CHECK_NAMES if other in told})
 
 
 def _found(case: VariantUnderTest, name: str, limits: Limits, strict: bool) -> Result:

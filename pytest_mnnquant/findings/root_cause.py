@@ -15,8 +15,6 @@ from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.rules import Severity
 
-#: Checks that judge files alone: they can be asked at any time, and cost little.
-STILL: Final = ("conversion", "bundle", "params", "coverage", "weights", "size")
 # Of the baseline: what is stored otherwise, and figures that are worse.
 _KEPT: Final = ("MNQ913", "MNQ914")
 #: What a broken rule brings about, by the beginnings of codes; nearest to the root first.

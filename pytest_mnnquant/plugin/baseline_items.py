@@ -7,7 +7,6 @@ import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Final
 
 import pytest
 
@@ -20,9 +19,10 @@ from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, why
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Measured, metrics_of
-from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
+from pytest_mnnquant.findings.check_registry import BASELINE, CHECK_NAMES, ENTRIES, check_named
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, without_ignored
+from pytest_mnnquant.findings.metric import METRICS
 from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.plugin.benchmark import why_not_timed
@@ -38,9 +38,6 @@ from pytest_mnnquant.sources.presence import reason_missing
 from pytest_mnnquant.sources.spec import MODEL_SUFFIXES
 from pytest_mnnquant.statistics.paired_ratio import PairedRatio, paired_ratio
 
-#: Which check gives which figure.
-_GIVES: Final = {"size": "size", "coverage": "coverage", "accuracy": "accuracy", "latency": "ratio", "memory": "memory"}
-
 
 def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: Collection[str] = ()) -> Result:
     """Compare a variant with what was accepted; while the baseline is updated, measure only.
@@ -53,14 +50,17 @@ def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: 
         return Result.from_findings(BASELINE, [unusable(state.baseline)])
     try:
         case.variant  # noqa: B018  Without one there is nothing to compare.
-        found = _asked(config, case, state.settings.strict, CHECKS if updates else tuple(_GIVES))
+        found = _asked(
+            config, case, state.settings.strict, CHECK_NAMES if updates else tuple(metric.check for metric in METRICS)
+        )
         figures = _figures(case, found, state)
     except (Unusable, *UNUSABLE) as error:
         finding = error.finding if isinstance(error, Unusable) else why(error)
         # In an update the conversion check alone tells it.
         return _refused(("conversion",), BaselineMetrics()) if updates else Result.from_findings(BASELINE, [finding])
     failed = tuple(name for name, result in found.items() if result.outcome == FAILED)
-    unmeasured = {_GIVES[name]: result.reason for name, result in found.items() if name in _GIVES and result.reason}
+    reasons = ((metric.key, found[metric.check].reason) for metric in METRICS)
+    unmeasured = {key: reason for key, reason in reasons if reason}
     record = dataclasses.replace(measured(case, figures, failed), unmeasured=unmeasured)
     if updates:
         return _refused(failed, record) if failed else Result(BASELINE, PASSED, metrics=record)
@@ -77,7 +77,7 @@ def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: 
     result = check_baseline(evidence, entry, fix_for)
     result = dataclasses.replace(result, metrics=_with_record(metrics_of(BaselineMetrics, [result]), record))
     result = without_ignored(result, case.gate.settings.ignore)
-    checks = [name for name in CHECKS if name in beside]
+    checks = [name for name in CHECK_NAMES if name in beside]
     results = case.results.of_checks(checks, case.gate.settings.limits, state.settings.strict)
     return with_root_causes(BASELINE, {**results, BASELINE: result})
 
@@ -170,7 +170,7 @@ def _asked(config: pytest.Config, case: VariantUnderTest, strict: bool, names: t
     disturbed = why_not_timed(config)
     return {
         name: Result.skipped(name, f"not measured: {disturbed}")
-        if name == "latency" and disturbed
+        if check_named(name).is_timed and disturbed
         else check(case, name, strict=strict)
         for name in names
     }

@@ -7,7 +7,7 @@ from collections.abc import Generator
 import pytest
 
 from pytest_mnnquant.config import given, options
-from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
+from pytest_mnnquant.findings.check_registry import ALL_NAMES
 from pytest_mnnquant.plugin import fixtures, records
 
 
@@ -20,7 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register fixtures and markers; read the settings if models are requested."""
     config.pluginmanager.register(fixtures, "mnnquant-fixtures")
     config.addinivalue_line("markers", "mnn(model=, recipes=, modes=, **tolerances): what the mnn_* fixtures use")
-    for check in (*CHECKS, BASELINE, ENTRIES):
+    for check in ALL_NAMES:
         config.addinivalue_line("markers", f"mnn_{check}: the {check} check of a collected model")
     has_suite = False
     if given.is_requested(config) or given.may_hold_ids(config.args):

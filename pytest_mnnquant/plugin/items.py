@@ -11,9 +11,8 @@ from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.target_variant import TargetVariant, on_target
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
-from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
+from pytest_mnnquant.findings.check_registry import BASELINE, CHECK_NAMES, CHECKS, ENTRIES, check_named
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
-from pytest_mnnquant.findings.root_cause import STILL
 from pytest_mnnquant.plugin import baseline_items, benchmark
 from pytest_mnnquant.plugin.node_ids import is_part, places, variants
 from pytest_mnnquant.plugin.records import attach, attach_baseline
@@ -82,7 +81,7 @@ class CheckItem(PlainItem):
         item.case, item.check = case, check
         item.add_marker("mnn")
         item.add_marker(f"mnn_{check}")
-        if check == "latency" and parent.config.getoption("benchmark_only", False):
+        if check_named(check).is_timed and parent.config.getoption("benchmark_only", False):
             item.fixturenames = ["benchmark"]  # By this pytest-benchmark tells a benchmark from what it leaves out.
         return item
 
@@ -115,8 +114,9 @@ class CheckItem(PlainItem):
     def _selected_checks(self) -> set[str]:
         """The checks of the same variant that are selected too."""
         variant = self.nodeid.rpartition("::")[0]
-        same_place = {name for name in CHECKS if self._is_selected(f"{variant}::{name}")}
-        return same_place | {name for name in STILL if self._is_selected(f"{self._home}::{name}")}
+        same_target = {name for name in CHECK_NAMES if self._is_selected(f"{variant}::{name}")}
+        static = (check.name for check in CHECKS if check.is_static)
+        return same_target | {name for name in static if self._is_selected(f"{self._home}::{name}")}
 
     def _is_selected(self, check_id: str) -> bool:
         return check_id in self.session.stash[_SELECTED]

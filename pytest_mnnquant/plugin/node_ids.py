@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pytest_mnnquant.evidence.source import SourceUnderTest
-from pytest_mnnquant.findings.check_names import CHECKS, ENTRIES, ON_DEVICE, ON_TARGET
+from pytest_mnnquant.findings.check_registry import CHECK_NAMES, CHECKS, ENTRIES, RunsOn, check_named
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.sources.spec import SourceError, parse_spec
 from pytest_mnnquant.targets.ssh import SCHEME
@@ -104,16 +104,19 @@ def labels(source: SourceUnderTest) -> Iterator[str]:
     return (recipe_named(name).label(mode) for name, mode in variants(source))
 
 
-def places(source: SourceUnderTest, targets: Targets, checks: Sequence[str] = CHECKS) -> Iterator[tuple[str, str]]:
+def places(source: SourceUnderTest, targets: Targets, checks: Sequence[str] = CHECK_NAMES) -> Iterator[tuple[str, str]]:
     """The checks of each variant of a source, each with the target that it judges; empty for this host."""
     on_host = source.settings.is_on_host
-    yield from (("", check) for check in checks if on_host or check not in ON_DEVICE)
+    yield from (("", check) for check in checks if on_host or check_named(check).runs_on is RunsOn.HOST)
     for name in source.settings.targets:
         if name != HOST:
-            yield from ((name, check) for check in (ON_DEVICE if targets[name].is_device else ON_TARGET))
+            is_device = targets[name].is_device
+            yield from ((name, check.name) for check in CHECKS if check.is_run_on(is_device=is_device))
 
 
-def check_ids(source: SourceUnderTest, targets: Targets, checks: Sequence[str] = CHECKS) -> Iterator[tuple[str, str]]:
+def check_ids(
+    source: SourceUnderTest, targets: Targets, checks: Sequence[str] = CHECK_NAMES
+) -> Iterator[tuple[str, str]]:
     """The ids of all checks of a source, each with what all ids of its variant start with, wherever that runs."""
     for label in labels(source):
         variant = f"{source.settings.node}::{label}"

@@ -19,7 +19,7 @@ from pytest_mnnquant.config.loader import configuration_of, model_spec, read_set
 from pytest_mnnquant.config.settings import ModelSettings, Settings
 from pytest_mnnquant.config.toml_file import ConfigurationFile
 from pytest_mnnquant.evidence.source import SourceUnderTest
-from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
+from pytest_mnnquant.findings.check_registry import BASELINE, CHECK_NAMES, ENTRIES
 from pytest_mnnquant.plugin import node_ids
 from pytest_mnnquant.plugin.progress_line import Progress
 from pytest_mnnquant.plugin.worker_input import input_of
@@ -51,7 +51,7 @@ class PluginSession:
     @property
     def checks(self) -> tuple[str, ...]:
         """The checks of a variant; with a baseline in use, the comparison with it is the last."""
-        return CHECKS if self.settings.baseline is None else (*CHECKS, BASELINE)
+        return CHECK_NAMES if self.settings.baseline is None else (*CHECK_NAMES, BASELINE)
 
     @property
     def entries_id(self) -> str:

@@ -8,22 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pytest_mnnquant.findings.check_metrics import (
-    AccuracyMetrics,
-    BaselineMetrics,
-    BundleMetrics,
-    CalibrationMetrics,
-    ConversionMetrics,
-    CoverageMetrics,
-    ExecutionMetrics,
-    LatencyMetrics,
-    MemoryMetrics,
-    Metrics,
-    ParamsMetrics,
-    SizeMetrics,
-    WeightsMetrics,
-)
-from pytest_mnnquant.findings.check_names import BASELINE
+from pytest_mnnquant.findings.check_registry import check_named
 from pytest_mnnquant.findings.dataclass_json import from_json
 from pytest_mnnquant.findings.figures import variant_label
 from pytest_mnnquant.findings.finding import (
@@ -50,20 +35,6 @@ from pytest_mnnquant.report.variant_report import (
 )
 
 Record = Mapping[str, Any]
-_METRICS: Final[Mapping[str, type[Metrics]]] = {
-    "conversion": ConversionMetrics,
-    "params": ParamsMetrics,
-    "coverage": CoverageMetrics,
-    "weights": WeightsMetrics,
-    "execution": ExecutionMetrics,
-    "size": SizeMetrics,
-    "bundle": BundleMetrics,
-    "calibration": CalibrationMetrics,
-    "accuracy": AccuracyMetrics,
-    "latency": LatencyMetrics,
-    "memory": MemoryMetrics,
-    BASELINE: BaselineMetrics,
-}
 _WORST_FIRST: Final = (FAILED, INCONCLUSIVE, PASSED, SKIPPED)
 
 
@@ -181,7 +152,7 @@ def variant_report(record: Record) -> VariantReport:
 def check_report(record: Record, variant: str = "") -> CheckReport:
     """A check from its record; `variant` is the label of its variant."""
     name, metrics = record["check"], record["metrics"]
-    kind = _METRICS.get(name)
+    kind = check_named(name).metrics_kind
     not_applicable = bool(metrics.get(NOT_APPLICABLE))
     return CheckReport(
         check=name,

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from pymdownx.slugs import slugify
 
-from pytest_mnnquant.findings.check_names import BASELINE, CHECKS
+from pytest_mnnquant.findings.check_registry import BASELINE, CHECK_NAMES
 from pytest_mnnquant.findings.rules import RULES
 from tests.conftest import ROOT
 from tests.docs.book import blocks, commands, plain
@@ -95,7 +95,7 @@ def test_settings_that_are_shown_can_be_read(path: Path) -> None:
 def test_how_it_decides_asks_every_check_and_names_every_rule() -> None:
     text = page("docs/how-it-decides.md")
     asked = [word for line in re.findall("^## (.*):", text, re.MULTILINE) for word in line.split(" and ")]
-    assert asked == [*CHECKS, BASELINE]
+    assert asked == [*CHECK_NAMES, BASELINE]
     assert set(re.findall(r"\[(MNQ\d{3})\]\(rules/\1\.md\)", text)) == RULES.keys()
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.findings.check_names import CHECKS
+from pytest_mnnquant.findings.check_registry import CHECK_NAMES
 from tests.faults.factory import Factory
 
 pytest.register_assert_rewrite("tests.plugin.outcomes")
@@ -25,7 +25,7 @@ with warnings.catch_warnings():  # Imported before any run in this process: a ru
 
 STILL = "conversion or params or coverage or weights or size or bundle"
 #: What an int8 model is judged by; a weight-only one has no params.
-JUDGED = {f"int8::{check}" for check in CHECKS if check != "latency"}
+JUDGED = {f"int8::{check}" for check in CHECK_NAMES if check != "latency"}
 
 
 class Judge(Protocol):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.findings.check_names import CHECKS
+from pytest_mnnquant.findings.check_registry import CHECK_NAMES
 from tests.faults.conftest import Judge
 from tests.faults.factory import FIRST, HIDDEN, LAST, SECOND, Factory
 from tests.plugin.outcomes import Outcome
 
-BLOCKED = {f"int8::{check}" for check in CHECKS if check not in ("conversion", "latency")}
+BLOCKED = {f"int8::{check}" for check in CHECK_NAMES if check not in ("conversion", "latency")}
 
 
 def external(factory: Factory) -> Path:

@@ -8,7 +8,6 @@ import json
 import pytest
 
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_names import CHECKS
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, Result, without_ignored
 from pytest_mnnquant.findings.rules import RULES, Severity
 from tests.results import coverage, size
@@ -92,7 +91,6 @@ def test_the_catalogue_is_consistent() -> None:
         assert rule.name == rule.name.lower().replace("_", "-").replace(" ", "-")
         assert rule.meaning.endswith(".")
         assert isinstance(rule.severity, Severity)
-    assert len(set(CHECKS)) == len(CHECKS)
 
 
 def test_an_unknown_code_can_not_be_told() -> None:

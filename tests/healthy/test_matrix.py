@@ -22,7 +22,7 @@ from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
-from pytest_mnnquant.findings.check_names import CHECKS
+from pytest_mnnquant.findings.check_registry import CHECKS
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.runtime.convert import convert, run_converter
 from pytest_mnnquant.sources.spec import Spec, parse_spec
@@ -36,7 +36,7 @@ import garment_classifier
 SAMPLES = 300
 #: A MaxPool on x86, and too few samples for a bound: told of any such model.
 USUAL = {"MNQ710", "MNQ730"}
-NOT_TIMED = [name for name in CHECKS if name != "latency"]
+NOT_TIMED = [check.name for check in CHECKS if not check.is_timed]
 
 
 def told(case: VariantUnderTest) -> list[Finding]:

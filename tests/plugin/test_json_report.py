@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.findings.check_names import CHECKS
+from pytest_mnnquant.findings.check_registry import CHECK_NAMES
 from tests.plugin.conftest import CONV, HEAD, Files, Run
 
 MODEL = "--mnn-model=net.py:build"
@@ -73,7 +73,7 @@ def lists_every_layer_of_every_variant(report: dict[str, Any]) -> None:
 
 def lists_every_check_with_outcome_and_metrics(report: dict[str, Any]) -> None:
     for variant in report["models"][0]["variants"]:
-        assert [check["check"] for check in variant["checks"]] == list(CHECKS)
+        assert [check["check"] for check in variant["checks"]] == list(CHECK_NAMES)
         for check in variant["checks"]:
             assert {"check", "outcome", "metrics", "findings"} <= set(check)
             assert check["outcome"] in ("passed", "failed", "skipped", "inconclusive")

@@ -39,7 +39,7 @@ def test_nothing_large_is_imported(pytester: pytest.Pytester, args: tuple[str, .
         "pytest_mnnquant.config.given",
         "pytest_mnnquant.config.option",
         "pytest_mnnquant.config.options",
-        "pytest_mnnquant.findings.check_names",
+        "pytest_mnnquant.findings.check_registry",
         "pytest_mnnquant.findings.defaults",
         "pytest_mnnquant.plugin.fixtures",
         "pytest_mnnquant.plugin.hooks",

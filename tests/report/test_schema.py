@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_names import BASELINE, CHECKS, ENTRIES
+from pytest_mnnquant.findings.check_registry import ALL_NAMES
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, FindingId, Result
 from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.report.build import build_report
@@ -57,7 +57,7 @@ def test_the_schema_is_one_and_knows_every_word_of_the_report(report: dict[str, 
     Draft202012Validator.check_schema(SCHEMA)
     assert_fits_schema(report)
     words = SCHEMA["$defs"]
-    assert words["checkName"]["enum"] == [*CHECKS, BASELINE, ENTRIES]
+    assert words["checkName"]["enum"] == list(ALL_NAMES)
     assert words["severity"]["enum"] == [one.value for one in Severity]
     assert words["check"]["properties"]["outcome"]["enum"] == [PASSED, FAILED, SKIPPED, INCONCLUSIVE]
     for rule in RULES.values():
