@@ -70,6 +70,33 @@ class Outcome:
         """The rules that were broken."""
         return {finding["code"] for finding in self.told(check)}
 
+    def wording(self, code: str) -> str:
+        """Message, cause and fix of the only finding of a rule; the user reads all of it, too."""
+        (finding,) = [finding for finding in self.told() if finding["code"] == code]
+        parts = {name: finding[name] for name in ("layer", "message", "cause", "remedy") if finding[name]}
+        unread = [part for part in parts.values() if " ".join(part.split()) not in self.text]
+        assert not unread, unread
+        return "\n".join(f"{name}: {part}" for name, part in parts.items())
+
+    def reason(self, check: str) -> str:
+        """Why the only check of this name was skipped or is inconclusive; the user reads it, too."""
+        (reason,) = [item["reason"] for item in self.checks if item["check"] == check]
+        assert isinstance(reason, str)
+        assert " ".join(reason.split()) in self.text
+        return reason
+
+    def failure(self, start: str) -> str:
+        """What is printed about the first failing check whose title starts with this, down to its rules' pages."""
+        (first, *_) = [
+            number for number, line in enumerate(self.lines) if re.match(rf"{re.escape(start)}.* failed: ", line)
+        ]
+        end = next(number for number in range(first, len(self.lines)) if self.lines[number].startswith("  more: "))
+        return "\n".join(self.lines[first : end + 1])
+
+    def starting(self, start: str) -> str:
+        """The lines that start with this, without what follows in the next ones."""
+        return "\n".join(line for line in self.lines if line.startswith(start))
+
     def layers(self, code: str) -> set[str]:
         """The layers that a rule names."""
         return {finding["layer"] for finding in self.told() if finding["code"] == code}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from tests.conftest import TIMEOUT
+from tests.golden_text import check_golden, without_numbers
 from tests.plugin.conftest import CONV, HEAD, NET, Files, Run
 from tests.plugin.outcomes import Outcome
 
@@ -76,10 +78,19 @@ def accepted(run: Run, file: File) -> File:
     return file
 
 
-def sums(found: Outcome) -> str:
+class Update(NamedTuple):
+    """How many entries an update changed in each way."""
+
+    added: int = 0
+    changed: int = 0
+    kept: int = 0
+    removed: int = 0
+
+
+def sums(found: Outcome) -> Update:
     """The last line that an update prints."""
-    (line,) = [line for line in found.lines if line.startswith("baseline: ") and " kept, " in line]
-    return line.removeprefix("baseline: ")
+    (numbers,) = re.findall(r"baseline: (\d+) added, (\d+) changed, (\d+) kept, (\d+) removed", found.text)
+    return Update(*map(int, numbers))
 
 
 def test_without_a_file_nothing_is_added(run: Run) -> None:
@@ -113,7 +124,7 @@ def test_the_file_is_readable_sorted_and_says_what_it_is_from(accepted: File) ->
 def test_an_update_that_finds_nothing_new_writes_nothing(run: Run, accepted: File) -> None:
     before = accepted.path.stat()
     found = run(MODEL, W8, QUICK, UPDATE)
-    assert (found.status, sums(found)) == (0, "0 added, 0 changed, 1 kept, 0 removed")
+    assert (found.status, sums(found)) == (0, Update(kept=1))
     assert (accepted.path.stat().st_mtime_ns, accepted.path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
@@ -180,8 +191,9 @@ def test_what_follows_from_another_check_is_told_as_that(run: Run, file: File, f
     assert {"w8::coverage", "w8::baseline"} <= found.failed
     (own,) = [check["findings"] for check in found.checks if check["check"] == "baseline"]
     assert {(one["code"], one["severity"]) for one in own} == {("MNQ913", "consequence"), ("MNQ914", "consequence")}
-    told = [one["message"] for one in found.told("baseline")]
-    assert any(message.startswith("coverage 0.0000%, accepted 100.0000%") for message in told)
+    assert {HEAD, CONV} == found.layers("MNQ914")
+    messages = {one["message"] for one in found.told("baseline")}
+    check_golden("baseline/follows-from-coverage", "\n".join(sorted(messages)))
     alone = run(*usual, f"--mnn-quantized={files.float}", "-k", "baseline")
     assert {one["severity"] for one in alone.told("baseline")} == {"error"}
 
@@ -197,7 +209,7 @@ def test_a_slower_model_fails(run: Run, file: File) -> None:
     not_timed = run(MODEL, W8, QUICK)
     assert "w8::baseline" in not_timed.skipped
     assert not_timed.codes("baseline") == {"MNQ003"}
-    assert "can't be compared: not measured: benchmarks are disabled" in not_timed.text
+    check_golden("baseline/latency-not-measured", without_numbers(not_timed.reason("baseline")))
 
 
 def test_a_figure_that_can_not_be_measured_any_more_is_no_pass(
@@ -207,7 +219,7 @@ def test_a_figure_that_can_not_be_measured_any_more_is_no_pass(
     found = run(MODEL, W8, QUICK)
     assert "w8::baseline" in found.skipped
     assert found.codes("baseline") == {"MNQ003"}
-    assert "accuracy (top1): accepted 1 can't be compared: no evaluation data were given" in found.text
+    check_golden("baseline/accuracy-not-measured", found.reason("baseline"))
     assert run(MODEL, W8, QUICK, "--mnn-strict", "-k", "baseline").failed == {"w8::baseline"}
 
 
@@ -236,19 +248,20 @@ def test_a_variant_that_is_not_in_the_file_fails_with_the_command_that_mends_it(
     assert finding["code"] == "MNQ911"
     command = shlex.split(finding["remedy"].partition("pytest ")[2])
     mended = run(*command, QUICK)
-    assert (mended.status, sums(mended)) == (0, "1 added, 0 changed, 1 kept, 0 removed"), mended.text
+    assert (mended.status, sums(mended)) == (0, Update(added=1, kept=1)), mended.text
     assert run(MODEL, W8, "--mnn-recipe=fp16", QUICK, "-k", "baseline").status == 0
 
 
 def test_one_model_of_three_is_updated(run: Run, file: File) -> None:
     models = [f"--mnn-model={name}=net.py:build" for name in "abc"]
-    assert sums(run(*models, W8, QUICK, UPDATE)) == "3 added, 0 changed, 0 kept, 0 removed"
+    assert sums(run(*models, W8, QUICK, UPDATE)) == Update(added=3)
     before = file.content
     file.edit(lambda entry: entry["figures"].update(size=7), model="b")
     file.edit(lambda entry: entry["figures"].update(size=9), model="c")
     found = run(models[1], W8, QUICK, UPDATE)
-    assert sums(found) == "0 added, 1 changed, 2 kept, 0 removed"
-    assert f"baseline: b w8: size 7 -> {before['models']['b']['variants']['w8']['figures']['size']:,}" in found.lines
+    assert sums(found) == Update(changed=1, kept=2)
+    size = f"{before['models']['b']['variants']['w8']['figures']['size']:,}"
+    check_golden("baseline/update-changed", found.starting("baseline: b"), size=size)
     after = file.content
     assert [after["models"][name]["variants"]["w8"]["figures"]["size"] for name in "bc"] == [
         before["models"]["b"]["variants"]["w8"]["figures"]["size"],
@@ -263,11 +276,12 @@ def test_a_model_that_is_gone_fails_until_an_update(run: Run, accepted: File, py
     assert run(*usual, UPDATE, "-k", "baseline and not entries").status == 0  # A part of the suite removes nothing.
     found = run(*usual, "--mnn-report=r.html")
     assert found.failed == {ENTRIES}, found.text
-    assert "<title>1 failed, 1 passed ·" in (pytester.path / "r.html").read_text(encoding="utf-8")
-    assert "MNQ912 baseline-stale net w8: its source net.py is not there" in found.text
+    title = (pytester.path / "r.html").read_text(encoding="utf-8").partition("<title>")[2].partition("</title>")[0]
+    check_golden("baseline/title-of-stale", title)
+    check_golden("baseline/stale-source", found.failure(ENTRIES))
     found = run(*usual, UPDATE)
-    assert (found.status, sums(found)) == (0, "0 added, 0 changed, 1 kept, 1 removed")
-    assert "net w8: removed: its source net.py is not there" in found.text
+    assert (found.status, sums(found)) == (0, Update(kept=1, removed=1))
+    check_golden("baseline/update-removed", found.starting("baseline: net"))
     assert run(*usual).status == 0
 
 
@@ -276,9 +290,9 @@ def test_a_callable_that_is_gone_is_a_model_that_is_gone(run: Run, accepted: Fil
     usual = ["--mnn-model=net.py:make", W8, QUICK]
     found = run(*usual, "-k", "baseline")
     assert found.failed == {"w8::baseline", ENTRIES}, found.text
-    assert "MNQ912 baseline-stale net w8: its source net.py does not define build any more" in found.text
+    check_golden("baseline/stale-callable", found.failure(ENTRIES))
     found = run(*usual, UPDATE)
-    assert (found.status, sums(found)) == (0, "1 added, 0 changed, 0 kept, 1 removed"), found.text
+    assert (found.status, sums(found)) == (0, Update(added=1, removed=1)), found.text
     assert accepted.content["models"].keys() == {"net.make"}
 
 
@@ -287,14 +301,14 @@ def test_a_model_that_keeps_its_name_is_not_removed_with_its_old_source(
 ) -> None:
     (pytester.path / "net.py").rename(pytester.path / "new.py")
     usual = ["--mnn-model=net=new.py:build", W8, QUICK]
-    assert sums(run(*usual, UPDATE)) == "0 added, 0 changed, 1 kept, 0 removed"
+    assert sums(run(*usual, UPDATE)) == Update(kept=1)
     assert accepted.content["models"]["net"]["source"] == "new.py:build"
     assert run(*usual, "-k", "baseline").status == 0
 
 
 def test_what_another_command_asks_for_is_kept(run: Run, accepted: File) -> None:
     found = run(MODEL, "--mnn-mode=eval", QUICK, UPDATE)
-    assert sums(found) == "1 added, 0 changed, 1 kept, 0 removed"
+    assert sums(found) == Update(added=1, kept=1)
     assert {"int8[eval]", "w8"} == accepted.content["models"]["net"]["variants"].keys()
     assert run(MODEL, "--mnn-recipe=w8", QUICK).status == 0
 
@@ -306,14 +320,13 @@ def test_what_the_configuration_lost_is_stale(run: Run, file: File, pytester: py
 
     usual = ["--mnn-config=mnn.toml", QUICK]
     configured("one", "two")
-    assert sums(run(*usual, UPDATE)).startswith("4 added")
+    assert sums(run(*usual, UPDATE)) == Update(added=4)
     configured("one", recipes='["w8"]')
     found = run(*usual)
     assert found.failed == {ENTRIES}
-    assert "two w8: no model of this name is in the configuration" in found.text
-    assert "one fp16: the configuration asks for no such variant" in found.text
+    check_golden("baseline/stale-configuration", found.failure(ENTRIES))
     assert run("--mnn-model=one", "--mnn-config=mnn.toml", QUICK).status == 0  # Only a part was asked for.
-    assert sums(run(*usual, UPDATE)) == "0 added, 0 changed, 1 kept, 3 removed"
+    assert sums(run(*usual, UPDATE)) == Update(kept=1, removed=3)
 
 
 BROKEN = {
@@ -376,8 +389,8 @@ def test_memory_is_accepted_on_another_processor_where_latency_is_not_timed(run:
     file.scale("memory", 0.5)
     assert run(MODEL, W8, QUICK).failed == {"w8::baseline"}
     found = run(MODEL, W8, QUICK, UPDATE)
-    assert "baseline: net w8: ratio is not accepted anew: not measured: benchmarks are disabled" in found.text
-    assert "memory " in found.text
+    check_golden("baseline/update-without-latency", without_numbers(found.starting("baseline: net w8: ratio")))
+    assert "memory " in found.starting("baseline: net w8")
     assert run(MODEL, W8, QUICK).failed == set()
     assert file.entry()["host"]["processor"] == "another"  # The ratio is of that one still.
 
@@ -390,7 +403,7 @@ def test_the_flag_can_not_be_left_in_a_file(run: Run, refused: Refused, pytester
 
 
 def test_the_flag_without_a_model_is_refused(refused: Refused) -> None:
-    assert "there is no model to accept" in refused(UPDATE)
+    check_golden("baseline/update-without-model", refused(UPDATE))
 
 
 def test_a_file_that_was_named_must_be_there(run: Run, refused: Refused, pytester: pytest.Pytester) -> None:
@@ -419,13 +432,13 @@ def test_what_failed_is_not_accepted(run: Run, file: File) -> None:
     found = run(MODEL, W8, QUICK, UPDATE, "--mnn-min-size-ratio=9")
     assert (found.status, found.failed) == (1, {"w8::size"})
     assert "w8::baseline" in found.skipped
-    assert "baseline: net w8: not accepted: size failed" in found.lines
+    check_golden("baseline/update-size-failed", found.starting("baseline: "))
     assert not file.path.exists()
     alone = run(MODEL, W8, QUICK, UPDATE, "--mnn-min-size-ratio=9", "-k", "baseline")
     assert (alone.status, file.path.exists()) == (1, False)
     broken = run(MODEL, W8, QUICK, UPDATE, "--mnn-quantized=nowhere.mnn")
     assert (broken.status, broken.failed) == (1, {"w8::conversion"})
-    assert "baseline: net w8: not accepted: conversion failed" in broken.lines
+    check_golden("baseline/update-conversion-failed", broken.starting("baseline: "))
 
 
 def test_a_run_that_was_stopped_removes_nothing(run: Run, accepted: File) -> None:
@@ -448,16 +461,16 @@ def test_ids_run_alone(run: Run, accepted: File) -> None:
 def test_workers_accept_and_compare(run: Run, file: File) -> None:
     found = run(MODEL, W8, "--mnn-recipe=fp16", "-n", "2", UPDATE, alone=True)
     assert found.status == 0, found.text
-    assert "baseline: 2 added, 0 changed, 0 kept, 0 removed" in found.text
+    assert sums(found) == Update(added=2)
     assert "ratio" not in file.entry()["figures"]
-    assert "baseline: net w8: ratio is not accepted anew: not measured: other workers" in found.text
+    check_golden("baseline/update-among-workers", found.starting("baseline: net w8: ratio"))
     file.edit(lambda entry: entry["figures"].update(size=7))
     found = run(MODEL, W8, "--mnn-recipe=fp16", "-n", "2", alone=True)
     assert (found.status, found.failed) == (1, {"w8::baseline"}), found.text
     file.edit(lambda entry: entry["figures"].update(ratio=1.0, size=entry["figures"]["float_size"]))
     found = run(MODEL, W8, "-n", "2", alone=True)
     assert found.status == 0
-    assert "baseline inconclusive: ratio: accepted 1 can't be compared" in found.text
+    check_golden("baseline/compare-among-workers", found.starting("  baseline inconclusive: "))
 
 
 def test_two_processes_at_once_both_land(file: File, pytester: pytest.Pytester, files: Files) -> None:
@@ -487,7 +500,7 @@ def test_accepted_models_are_kept_where_there_is_a_folder_for_them(
     folder = pytester.mkdir("mnnquant-baseline")
     found = run(MODEL, W8)
     assert "w8::baseline" in found.skipped  # There is nothing yet to time it beside.
-    assert "inconclusive: ratio: the accepted model is not kept in" in found.text
+    check_golden("baseline/accepted-model-missing", found.reason("baseline"), folder=folder)
     assert run(MODEL, W8, UPDATE).status == 0
     assert [*kept(folder)] == ["net/w8.mnn"]
     found = run(MODEL, W8)
@@ -506,8 +519,8 @@ def test_a_model_that_can_not_be_kept_is_told_and_the_rest_is_accepted(
     (place / "x").mkdir(parents=True)
     found = run(MODEL, W8, "--mnn-recipe=fp16", QUICK, UPDATE)
     assert found.status == 4
-    assert f"ERROR: --mnn-update-baseline: net w8 can't be kept: {place}: Is a directory" in found.lines
-    assert sums(found) == "2 added, 0 changed, 0 kept, 0 removed"
+    check_golden("baseline/model-not-kept", found.starting("ERROR: "), place=place)
+    assert sums(found) == Update(added=2)
     assert file.content["models"]["net"]["variants"].keys() == {"fp16", "w8"}
     assert [*kept(folder)] == ["net/fp16.mnn"]
 

@@ -13,6 +13,7 @@ from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.report.failure import COLUMNS, LINES, failure_text, findings_text
 from pytest_mnnquant.report.width import width
+from tests.golden_text import check_golden
 
 
 def text(*findings: Finding) -> str:
@@ -23,24 +24,18 @@ def test_a_failure_says_where_what_why_and_how() -> None:
     said = text(
         Finding("MNQ401", "is stored as float32", "/conv1", Cause("name-mismatch", "name does not match"), "rename it")
     )
-    assert said.splitlines() == [
-        "digits int8[eval]: coverage failed: MNQ401 layer-is-float in /conv1",
-        "  MNQ401 layer-is-float  /conv1: is stored as float32",
-        "    why: name does not match",
-        "    fix: rename it",
-        "  more: pytest-mnnquant explain MNQ401",
-    ]
+    check_golden("report-failure/where-what-why-and-how", said)
 
 
 def test_errors_come_before_warnings() -> None:
     said = text(Finding("MNQ804", "uuids differ"), Finding("MNQ401", "is float", "b"))
     assert said.index("MNQ401") < said.index("MNQ804")
-    assert said.splitlines()[0].endswith("MNQ401 layer-is-float in b")
+    check_golden("report-failure/errors-come-before-warnings", said)
 
 
 def test_the_headline_counts_further_places() -> None:
     findings = [Finding("MNQ401", "is float", name) for name in ("a", "b", "c")]
-    assert text(*findings).splitlines()[0].endswith("MNQ401 layer-is-float in a and 2 more")
+    check_golden("report-failure/the-headline-counts-further-places", text(*findings))
 
 
 def test_a_cause_is_told_once_until_another_comes() -> None:
@@ -57,7 +52,7 @@ def test_many_findings_are_cut_with_their_number() -> None:
     said = text(*(Finding("MNQ401", "is float", f"layer{number}") for number in range(9)))
     assert "layer5" in said
     assert "layer6:" not in said
-    assert "and 3 more (--mnn-report=report.json lists all)" in said
+    check_golden("report-failure/many-findings-are-cut-with-their-number", said)
 
 
 def test_without_a_report_nothing_refers_to_it() -> None:
@@ -70,9 +65,9 @@ def test_without_a_report_nothing_refers_to_it() -> None:
 
 
 def test_a_check_without_findings_says_its_reason() -> None:
-    assert (
-        failure_text("digits int8[eval]", Result.skipped("accuracy", "no data"))
-        == "digits int8[eval]: accuracy skipped: no data"
+    check_golden(
+        "report-failure/a-check-without-findings-says-its-reason",
+        failure_text("digits int8[eval]", Result.skipped("accuracy", "no data")),
     )
 
 
@@ -166,10 +161,7 @@ def test_what_a_long_failure_leaves_out_is_in_the_report() -> None:
     ):
         assert part in said
     assert "line 20" not in said
-    assert said.splitlines()[-2:] == [
-        "  shortened (--mnn-report=report.json lists all)",
-        "  more: pytest-mnnquant explain MNQ201",
-    ]
+    check_golden("report-failure/what-a-long-failure-leaves-out", said)
 
 
 def test_the_first_finding_keeps_what_was_measured_why_and_what_to_do() -> None:
@@ -180,7 +172,7 @@ def test_the_first_finding_keeps_what_was_measured_why_and_what_to_do() -> None:
         )
     )
     assert [said.count(part) for part in ("layera", "    why: ", "    fix: ")] == [2, 1, 1]
-    assert "and 1 more (--mnn-report=report.json lists all)" in said
+    check_golden("report-failure/the-first-finding-keeps-what-was-measured-why", said)
 
 
 def test_text_for_the_cursor_is_shown_and_not_obeyed() -> None:

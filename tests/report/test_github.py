@@ -16,6 +16,7 @@ from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.github import append_summary, commands
 from pytest_mnnquant.report.model import Report
+from tests.golden_text import check_golden
 from tests.report.made import record
 
 
@@ -36,13 +37,11 @@ def test_an_error_names_file_rule_layer_and_remedy(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
     root = Finding("MNQ304", "100% is not there", "conv", Cause("renamed", "renamed"), "rename it")
     (line,) = commands(report(root, file=str(tmp_path / "模型" / "net, v1:a.onnx")))
-    assert parsed(line) == (
-        "error",
-        {"file": "模型/net, v1:a.onnx", "title": "MNQ304 params-name-mismatch"},
-        "digits int8[eval] params: conv: 100% is not there\nwhy: renamed\nfix: rename it\n"
-        "more: pytest-mnnquant explain MNQ304",
-    )
-    assert "100%25 is not there%0Awhy: renamed%0A" in line
+    kind, properties, message = parsed(line)
+    assert (kind, properties) == ("error", {"file": "模型/net, v1:a.onnx", "title": "MNQ304 params-name-mismatch"})
+    check_golden("report-github/an-error", message)
+    assert "conv: 100%25" in line
+    assert [line.count(encoded) for encoded in ("%0A", "\n")] == [3, 0]
     assert "file=模型/net%2C v1%3Aa.onnx,title=" in line
 
 
@@ -64,7 +63,7 @@ def test_consequences_are_not_told_and_warnings_once_a_rule() -> None:
 def test_github_shows_ten_and_is_told_how_many_more() -> None:
     lines = [*commands(report(*(Finding("MNQ304", "x", f"layer{number}") for number in range(13))))]
     assert [line[:7] for line in lines] == ["::error"] * 10 + ["pytest-"]
-    assert lines[-1] == "pytest-mnnquant: 3 more errors are told above; GitHub shows 10 a step"
+    check_golden("report-github/more-than-ten", lines[-1])
 
 
 def test_the_baseline_file_is_annotated_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -73,7 +72,7 @@ def test_the_baseline_file_is_annotated_too(monkeypatch: pytest.MonkeyPatch, tmp
     baseline = {"path": str(tmp_path / "mnnquant-baseline.json"), "check": check}
     (line,) = commands(report(baseline=baseline))
     assert parsed(line)[1] == {"file": "mnnquant-baseline.json", "title": "MNQ912 baseline-stale"}
-    assert parsed(line)[2].startswith("entries: net w8: gone")
+    check_golden("report-github/an-entry-of-the-baseline", parsed(line)[2])
 
 
 @given(st.text(), st.text())
@@ -88,14 +87,15 @@ def test_any_text_is_one_line_that_says_it(message: str, layer: str) -> None:
 
 def test_the_summary_is_appended(tmp_path: Path) -> None:
     path = tmp_path / "summary.md"
-    path.write_text("what another step wrote\n")
+    before = "what another step wrote\n"
+    path.write_text(before)
     assert append_summary("## 结果\n", path) == ""
-    assert path.read_text(encoding="utf-8") == "what another step wrote\n## 结果\n"
+    assert path.read_text(encoding="utf-8") == before + "## 结果\n"
 
 
 def test_a_summary_that_can_not_be_written_is_a_line(tmp_path: Path) -> None:
-    assert append_summary("x", tmp_path) == f"GITHUB_STEP_SUMMARY: {tmp_path} can't be written: Is a directory"
+    check_golden("report-github/a-summary-in-a-folder", append_summary("x", tmp_path), folder=tmp_path)
     full = tmp_path / "full.md"
     full.write_bytes(b"x" * ((1 << 20) - 10))
-    assert "longer than GitHub takes (1 MiB); nothing was added" in append_summary("x" * 11, full)
+    check_golden("report-github/a-summary-that-is-too-long", append_summary("x" * 11, full), path=full)
     assert full.stat().st_size == (1 << 20) - 10

@@ -19,6 +19,7 @@ from pytest_mnnquant.report.html import render
 from pytest_mnnquant.report.html_pages import rule_pages
 from pytest_mnnquant.report.html_view import SIGNS
 from pytest_mnnquant.report.rows import rows_of
+from tests.golden_text import check_golden
 from tests.report.made import charted, finding, history, layer, records
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -36,12 +37,24 @@ def words(page: str) -> str:
     return " ".join(unescape(bare).split())
 
 
+def counts(said: str) -> list[str]:
+    """How many variants ended in which way, from the title."""
+    return said.partition(" · ")[0].split(", ")
+
+
+def summary(said: str) -> str:
+    """What a page says before the parts of its models: notes, the verdicts and the findings."""
+    found = re.search(r"UTC (.*?) net net\.py:build;", said)
+    assert found is not None
+    return found[1]
+
+
 def test_the_verdict_is_first_and_in_words() -> None:
     said = words(text(records(LAYERS, [finding("MNQ401", "left")])))
     assert said.index("2 failed") < said.index("failed: coverage") < said.index("Findings") < said.index("Layers")
-    assert "MNQ401 layer-is-float in left" in said
-    assert "1 failed, 1 passed" in text([*records(LAYERS, [finding("MNQ401", "left")], modes=["eval"]),
-                                         *records(LAYERS, modes=[None], model="other")])  # fmt: skip
+    check_golden("report-html/verdict-of-an-error", summary(said))
+    failed = records(LAYERS, [finding("MNQ401", "left")], modes=["eval"])
+    assert counts(words(text([*failed, *records(LAYERS, modes=[None], model="other")]))) == ["1 failed", "1 passed"]
 
 
 def test_a_run_of_nothing_says_so() -> None:
@@ -68,7 +81,7 @@ def test_the_verdict_is_that_of_all_reports(strict: bool) -> None:
         outcome = {"FAILED": "failed", "inconclusive": "inconclusive", "ok": "passed"}[row.outcome.value]
         assert f"1 {outcome}" in said
         assert f"int8[eval] {SIGNS[outcome]} {outcome}{': ' if row.checks else ''}{row.checks} " in said
-        assert ("--mnn-strict: what could not be judged failed" in said) is strict
+        assert ("--mnn-strict: " in said) is strict
 
 
 def test_strict_fails_what_could_not_be_judged() -> None:
@@ -76,14 +89,14 @@ def test_strict_fails_what_could_not_be_judged() -> None:
     assert "1 passed" in words(text(found))
     said = words(text(found, strict=True))
     assert "✗ 1 failed" in said
-    assert "✗ failed: accuracy 4.00x smaller" in said  # and no warning as if it were the reason
+    check_golden("report-html/strict-verdict", summary(said))  # and no warning as if it were the reason
 
 
 def test_a_variant_that_nothing_judged_did_not_pass() -> None:
     found = [one for one in records(LAYERS, modes=["eval"]) if one["check"]["check"] == "accuracy"]
     said = words(text(ended(found, accuracy="skipped")))
-    assert said.startswith("1 skipped · ")
-    assert "skipped: nothing was judged" in said
+    assert counts(said) == ["1 skipped"]
+    check_golden("report-html/nothing-was-judged", summary(said))
 
 
 def test_the_baseline_file_is_counted_and_told() -> None:
@@ -98,25 +111,21 @@ def test_the_baseline_file_is_counted_and_told() -> None:
     }
     written = text(records(LAYERS, modes=["eval"]), baseline={"path": "b.json", "check": check})
     said = words(written)
-    assert said.startswith("1 failed, 1 passed · ")
-    assert "Baseline file b.json : ✗ failed" in said
-    assert (
-        "Findings 1 MNQ912 baseline-stale error b.json · baseline · check entries net w8: its source is not there"
-        in said
-    )
+    assert counts(said) == ["1 failed", "1 passed"]
+    check_golden("report-html/the-baseline-file-failed", summary(said))
     assert 'id="rule-MNQ912"' in written
     kept = {**check, "outcome": "passed", "findings": []}
     said = words(text(records(LAYERS, modes=["eval"]), baseline={"path": "b.json", "check": kept}))
-    assert said.startswith("1 passed · ")  # a count of variants
-    assert "Baseline file b.json : ✓ passed" in said
+    assert counts(said) == ["1 passed"]  # a count of variants
+    check_golden("report-html/the-baseline-file-passed", summary(said))
 
 
 def test_a_file_that_grew_is_not_called_smaller() -> None:
     found = records(LAYERS, modes=["eval"])
     size = found[0]["variant"]["quantized"]["bytes"]
     grown = [{**one, "float": {**one["float"], "bytes": size / 2}} for one in found]
-    assert "4.00x smaller than float" in words(text(found))
-    assert "2.00x LARGER than float" in words(text(grown))
+    assert "4.00x smaller" in words(text(found))
+    assert "2.00x LARGER" in words(text(grown))
     assert "0.50x" not in words(text(grown)).partition("Layers")[0].replace("0.50x float", "")
 
 
@@ -143,12 +152,10 @@ def test_what_follows_from_an_error_is_told_below_it_alone() -> None:
     below = finding("MNQ401", "left", "consequence", follows_id=["MNQ304", "params", "left"])
     root = finding("MNQ304", "left", consequences=[{"check": "coverage", **below}])
     said = words(text(records(LAYERS, [below, root], modes=["eval"])))
-    assert "1 more finding follows from this or is like it" in said
+    check_golden("report-html/what-follows-is-below", summary(said))
     assert said.count("left is wrong") == 2
     alone = words(text(records(LAYERS, [below], modes=["eval"])))
-    assert (
-        "follows from MNQ304 params-name-mismatch in left (params)" in alone
-    )  # where what it follows from is not in the report
+    check_golden("report-html/what-follows-alone", summary(alone))  # what it follows from is not in the report
 
 
 def test_names_are_text() -> None:
@@ -179,8 +186,9 @@ def test_every_rule_that_occurs_has_its_page_in_the_report() -> None:
 
 def test_a_rule_that_warns_is_not_called_broken() -> None:
     said = words(text(records(LAYERS, [finding("MNQ710", "left", "warning")], modes=["eval"])))
-    assert "The rules of these findings MNQ710" in said
-    assert "broken" not in said.partition("The rules of these findings")[0]
+    before, title, rules = said.partition("The rules of")
+    assert (title, "MNQ710" in rules, "broken" in before) == ("The rules of", True, False)
+    check_golden("report-html/a-rule-that-warns", summary(said))
 
 
 def test_all_pages_can_be_rendered_and_lead_nowhere_but_to_each_other() -> None:
@@ -215,7 +223,8 @@ def test_what_could_not_be_gathered_is_said() -> None:
     for record in found:
         if record["check"]["check"] == "accuracy":
             record["charts"] = {"unavailable": {"accuracy": "MNN crashed"}}
-    assert "Not shown for int8[eval], error added per layer: MNN crashed" in words(text(found))
+    (said,) = re.findall(r"Not shown for .*?: MNN crashed", words(text(found)))
+    check_golden("report-html/what-could-not-be-gathered", said)
 
 
 def test_history_is_plotted_from_the_second_run_on() -> None:

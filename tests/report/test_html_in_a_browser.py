@@ -10,6 +10,7 @@ import pytest
 from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.formats import write_report
 from tests.browser import PHONE, Page, needs_chromium
+from tests.golden_text import check_golden
 from tests.report.made import finding, history, layer, records
 from tests.results import accuracy, task
 
@@ -85,9 +86,7 @@ def test_every_chart_is_drawn_and_described(page: Page) -> None:
     assert page.js("all('figure.chart .plot').map(p => p.getAttribute('role'))") == ["img"] * 11
     names = page.js("all('figure.chart:not([hidden])').map(f => f.dataset.chart)")
     says = dict(zip(names, page.js("all('figure.chart .plot').map(p => p.getAttribute('aria-label'))"), strict=True))
-    assert "14 layers, 1 not stored as asked" in says["map"]
-    assert "0.50 times float, 95 % interval 0.48 to 0.52" in says["latency"]
-    assert "at most 8.0 %, in tensor 8" in says["modes"]
+    check_golden("report-html/charts-described", "\n".join(f"{name}: {label}" for name, label in says.items()))
     assert page.js("all('[data-figure=size] .main-svg .annotation-text').map(t => t.textContent)") == ["commit2"] * 2
     assert page.js("document.title") == "2 failed · MNN quantization"
 
@@ -115,8 +114,8 @@ def test_the_axis_of_coverage_ends_at_all(page: Page) -> None:
 
 def test_scales_far_apart_are_told_without_a_long_percentage(page: Page) -> None:
     said = "modes({model: {modes: [{recipe: 'int8', changes: {a: 0.08, b: CHANGE}}]}, colours: COLOURS.light}).says"
-    assert page.js(said.replace("CHANGE", "8.9")) == "Scales of train against eval: at most 890.0 %, in b."
-    assert page.js(said.replace("CHANGE", "3e5")) == "Scales of train against eval: more than 10x, in b."
+    check_golden("report-html/scales-far-apart", page.js(said.replace("CHANGE", "8.9")))
+    check_golden("report-html/scales-very-far-apart", page.js(said.replace("CHANGE", "3e5")))
 
 
 def test_the_map_is_to_scale(page: Page) -> None:
@@ -166,7 +165,7 @@ def test_search_finds_rows_findings_and_rules(page: Page) -> None:
     page.wait("document.getElementById('found').textContent")
     assert texts(page, f"{ROWS} th") == ["blocks.7\n/卷积/第7层"]
     assert texts(page, ".finding") == []
-    assert "is in 1 of the rows" in texts(page, "#found")[0]
+    check_golden("report-html/rows-found", texts(page, "#found")[0])
     box.clear()
     box.send_keys("MNQ401")
     page.wait("document.querySelectorAll('.finding:not([hidden])').length === 1")
@@ -201,7 +200,8 @@ def test_the_chosen_variant_and_layer_are_what_the_charts_show(page: Page) -> No
     page.draw_all()
     assert page.js("document.querySelector('select.layer').value") == "/head/left"  # what is wrong is shown first
     page.js("const s = all('select.variant')[0]; s.value = 1; s.dispatchEvent(new Event('change')); return 0")
-    assert texts(page, ".layers caption") == ["14 layers of int8[eval]; a layer's name shows its distributions"]
+    (caption,) = texts(page, ".layers caption")
+    check_golden("report-html/caption-of-layers", caption)
     assert "int8[eval]" in page.js("document.querySelector('[data-chart=map] .plot').getAttribute('aria-label')")
     page.js(f"return all('.layers:not([hidden]) .pick').find(b => b.value === {HOSTILE!r}).click()")
     for chart in ("weights", "activations"):
@@ -218,8 +218,9 @@ def test_a_variant_without_a_model_beside_one_that_has_one(browser: Page, tmp_pa
     browser.open(tmp_path / "r.html")
     browser.draw_all()
     browser.js("const s = all('select.variant')[0]; s.value = 1; s.dispatchEvent(new Event('change')); return 0")
-    assert texts(browser, "[data-chart=map] .nothing") == ["The file holds no layer."]
-    assert "no layers to show" in texts(browser, "div.layers")[0]
+    (instead,) = texts(browser, "[data-chart=map] .nothing")
+    check_golden("report-html/no-layer-in-the-map", instead)
+    check_golden("report-html/no-layers-to-show", texts(browser, "div.layers")[0])
     assert browser.js("all('[data-chart=weights] .plot').length") == 0
     browser.gather()
     assert browser.messages == []

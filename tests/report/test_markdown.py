@@ -16,6 +16,7 @@ from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.markdown import LIMIT, render
+from tests.golden_text import check_golden
 from tests.report.made import record
 from tests.report.test_terminal import full
 from tests.results import accuracy, size
@@ -39,6 +40,11 @@ def words(text: str) -> str:
     return " ".join(html.unescape(re.sub(r"</?[a-z][^>]*>", "", text)).replace("\u2060", "").split())
 
 
+def without_host(text: str) -> str:
+    """What a page says but for its last line: versions and the host."""
+    return text.partition("MNN 3.6.1; Python")[0].rstrip()
+
+
 FAILING = Result.from_findings(
     "params",
     [
@@ -56,18 +62,8 @@ FAILING = Result.from_findings(
 
 def test_a_finding_says_what_was_measured_why_and_what_to_do() -> None:
     said = words(page(told(FAILING)))
-    for part in (
-        "MNN quantization: FAILED",
-        "digits: FAILED",
-        "MNQ304 params-name-mismatch in /conv1/Conv (int8[eval], params)",
-        "Measured: output tensor 'a' is not in the model",
-        "Why: name does not match",
-        "Fix: rename it",
-        "What follows from it: coverage: MNQ401 layer-is-float in /conv1/Conv",
-        "pytest-mnnquant explain MNQ304 says more.",
-        "MNN 3.6.1; Python",
-    ):
-        assert part in said
+    assert "MNN 3.6.1; Python" in said
+    check_golden("report-markdown/a-failing-model", without_host(said))
     assert "http" not in told(FAILING)
 
 
@@ -77,7 +73,7 @@ def test_each_model_has_a_table_of_its_variants() -> None:
         "&#93;", "]"
     )
     assert "MNN quantization: ok" in words(said)
-    assert "Skipped accuracy: no data (int8[eval])" in words(said)
+    check_golden("report-markdown/a-passing-model", without_host(words(said)))
 
 
 def test_what_is_open_or_only_warned_of_is_told() -> None:
@@ -85,8 +81,7 @@ def test_what_is_open_or_only_warned_of_is_told() -> None:
         page(told(Result.from_findings("execution", [Finding("MNQ002", "no trace"), Finding("MNQ710", "pools")])))
     )
     assert "MNN quantization: inconclusive" in said
-    assert "MNQ002 no-op-trace (int8[eval], execution) Measured: no trace" in said
-    assert "Warning MNQ710 x86-max-pool, int8[eval]: pools" in said
+    check_golden("report-markdown/inconclusive-with-a-warning", without_host(said))
 
 
 def test_the_baseline_file_has_a_part_of_its_own() -> None:
@@ -95,17 +90,18 @@ def test_the_baseline_file_has_a_part_of_its_own() -> None:
     ).as_record()
     said = words(page(told(Result.from_findings("size", []), baseline={"path": "b.json", "check": check})))
     assert "MNN quantization: FAILED" in said
-    assert "b.json: failed MNQ912 baseline-stale (baseline, entries) Measured: net w8: its source is not there" in said
+    check_golden("report-markdown/the-baseline-file-failed", without_host(said))
 
 
 def test_nothing_to_tell_is_told() -> None:
-    assert "MNN quantization: nothing was checked" in told()
+    check_golden("report-markdown/nothing-was-checked", without_host(told()))
 
 
 def test_a_log_keeps_its_lines_and_can_not_end_its_block() -> None:
-    cause = "last lines of MNN's log:\n```\n<script>\n# no title"
+    log = "```\n<script>\n# no title\n"
+    cause = f"last lines of MNN's log:\n{log.strip()}"
     said = page(told(Result.from_findings("size", [Finding("MNQ201", "crashed", cause=Cause("native-log", cause))])))
-    assert "<pre><code>```\n&lt;script&gt;\n# no title\n</code></pre>" in said
+    assert f"<pre><code>{html.escape(log)}</code></pre>" in said
 
 
 ANY = st.text(max_size=40) | st.sampled_from(
@@ -155,6 +151,6 @@ def test_the_page_is_never_longer_than_github_takes_and_says_what_it_left_out(
     report = build_report([record(result, model=f"m{number}") for number in range(models)], {})
     text = render(report)
     assert 0.9 * LIMIT < len(text) <= LIMIT
-    assert re.search(r"Left out, since GitHub takes no more: \d+ (tables|errors)", text)
+    assert re.search(r"Left out, .*: \d+ (tables|errors)", text)
     assert text.index("### ") < 100
     assert text.count("<details>") == text.count("</details>")

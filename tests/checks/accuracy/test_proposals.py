@@ -7,6 +7,7 @@ import pytest
 from pytest_mnnquant.checks.accuracy.proposals import Proposal, Search, with_search
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
+from tests.golden_text import check_golden
 from tests.results import known, measured
 
 
@@ -27,26 +28,20 @@ def test_the_one_that_leaves_least_float_is_told_first() -> None:
         12.0,
         True,
     )
-    assert found.text == (
-        "tried, and it passes: --mnn-recipe=w8 (top-1 0.99; 0.0% of the weights stay float, 3.40x smaller than float); "
-        "also: --mnn-skip-layer='b' (top-1 0.99; 2.0% of the weights stay float, 3.50x smaller than float)"
-    )
+    check_golden("accuracy/the-one-that-leaves-least-float-is-told-first", found.text)
 
 
-@pytest.mark.parametrize(("complete", "words"), [(True, "in 12 s: none passes"), (False, "then the time was over")])
-def test_where_none_passes_the_best_is_told_and_nothing_is_proposed(complete: bool, words: str) -> None:
+@pytest.mark.parametrize(("complete", "end"), [(True, "none-passes"), (False, "time-over")])
+def test_where_none_passes_the_best_is_told_and_nothing_is_proposed(complete: bool, end: str) -> None:
     tried = (proposal("--mnn-recipe=w3", passes=False, quality=-0.3), proposal("-x", passes=False, quality=-0.5))
     text = Search(tried, 12.0, complete, "more data would not help").text
-    assert "tried 2 other ways" in text
-    assert words in text
-    assert "the best was --mnn-recipe=w3 (top-1 0.69" in text
-    assert text.endswith("; more data would not help")
+    check_golden(f"accuracy/best-proposal-{end}", text)
     assert "it passes" not in text
 
 
 def test_a_long_list_that_does_not_pass_is_cut() -> None:
     options = tuple(f"--mnn-skip-layer='{number}'" for number in range(9))
-    assert "--mnn-skip-layer='2' and 6 more layers (top-1" in proposal(*options, passes=False).text
+    check_golden("accuracy/a-long-list-that-does-not-pass-is-cut", proposal(*options, passes=False).text)
     assert "--mnn-skip-layer='8' (top-1" in proposal(*options).text
 
 
@@ -56,20 +51,19 @@ def test_what_gives_up_more_is_told_as_that() -> None:
         Proposal(("-r",), True, "top-1 0.99", 0.0, 3.4, 0.0, "int8 arithmetic"),
     )
     text = Search(tried, 12.0, True).text
-    assert "tried 1 other ways" in text
-    assert "giving up int8 arithmetic, this passes: -r (top-1 0.99" in text
+    check_golden("accuracy/what-gives-up-more-is-told", text)
 
 
 def test_the_remedy_of_a_lost_accuracy_becomes_what_was_found() -> None:
     findings = [Finding("MNQ701", "worse", fix="use more bits"), Finding("MNQ710", "pools", fix="nothing")]
     result = with_search(Result.from_findings("accuracy", findings), Search((proposal("--mnn-recipe=w8"),), 1.0, True))
-    assert result.findings[0].fix.startswith("tried, and it passes: --mnn-recipe=w8")
+    check_golden("accuracy/the-remedy-of-a-lost-accuracy-becomes", result.findings[0].fix)
     assert result.findings[1].fix == "nothing"
     assert known(measured(AccuracyMetrics, result).tried)[0].options == ("--mnn-recipe=w8",)
 
 
 def test_where_nothing_could_be_tried_the_way_to_try_is_told() -> None:
-    assert "had nothing to try: a finished file" in Search((), 0.0, True).text
+    check_golden("accuracy/where-nothing-could-be-tried-the-way-to-try", Search((), 0.0, True).text)
 
 
 def test_a_passed_check_is_left_alone() -> None:

@@ -12,6 +12,7 @@ from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accura
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
+from tests.golden_text import check_golden
 from tests.results import known, measured
 from tests.synthetic_evidence import codes
 
@@ -44,7 +45,7 @@ def test_a_least_sqnr_is_judged_where_it_is_asked() -> None:
     assert check(outputs, min_sqnr=19.0).outcome == PASSED
     result = check(outputs, min_sqnr=21.0)
     assert codes(result) == ["MNQ702"]
-    assert "SQNR 20.0 dB, at least 21 dB wanted" in result.findings[0].message
+    check_golden("accuracy/a-least-sqnr-is-judged-where-it-is-asked", result.findings[0].message)
 
 
 def test_a_least_agreement_is_judged_where_it_is_asked() -> None:
@@ -52,7 +53,7 @@ def test_a_least_agreement_is_judged_where_it_is_asked() -> None:
     assert check(outputs, min_agreement=0.5).outcome == PASSED
     result = check(outputs, min_agreement=0.99)
     assert codes(result) == ["MNQ702"]
-    assert "have the float model's class, at least 99.00% wanted" in result.findings[0].message
+    check_golden("accuracy/a-least-agreement-is-judged-where-it-is-asked", result.findings[0].message)
 
 
 def test_agreement_of_an_output_without_classes_is_open() -> None:
@@ -83,6 +84,7 @@ def test_outputs_in_another_order_are_recognised() -> None:
     first, second = SCORES, noisy(SCORES[::-1], 0.0)
     evidence = AccuracyEvidence({"a": first, "b": second}, {"a": second, "b": first})
     found = check_accuracy(evidence, Criteria()).findings
+    check_golden("accuracy/outputs-in-another-order", "\n".join(finding.cause_text for finding in found))
     assert [finding.cause_id for finding in found] == ["outputs-reordered"] * 2
     assert ["'b'" in found[0].cause_text, "'a'" in found[1].cause_text] == [True, True]
 
@@ -99,7 +101,7 @@ def test_a_limit_that_no_output_can_meet_is_told() -> None:
     result = check(outputs, min_sqnr={"scors": 60.0})
     assert result.outcome == FAILED
     assert codes(result) == ["MNQ722"]
-    assert "there is no such output; there are: scores" in result.findings[0].message
+    check_golden("accuracy/a-limit-that-no-output-can-meet-is-told", result.findings[0].message)
     assert check({"boxes": BOXES}, min_agreement=0.9).outcome == INCONCLUSIVE
 
 
@@ -109,7 +111,7 @@ def test_a_constant_part_does_not_hide_that_the_rest_is_lost() -> None:
     other = (10 + 0.5 * np.random.default_rng(9).standard_normal(SCORES.shape)).astype(np.float32)
     result = check_accuracy(AccuracyEvidence({"y": reference}, {"y": other}), Criteria())
     assert codes(result) == ["MNQ702"]
-    assert "what varies from sample to sample is lost: SQNR -3.1 dB (cosine 0.9977" in result.findings[0].message
+    check_golden("accuracy/a-constant-part-does-not-hide-that-the-rest", result.findings[0].message)
 
 
 def test_a_constant_that_became_noise_fails() -> None:

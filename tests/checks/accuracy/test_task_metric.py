@@ -13,6 +13,7 @@ from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.metrics.task import TaskMetric, metric_named
+from tests.golden_text import check_golden
 from tests.results import known, measured
 from tests.synthetic_evidence import codes
 
@@ -43,8 +44,7 @@ def test_a_clear_drop_fails_with_its_figures() -> None:
     result = check(wrong(50))
     (finding,) = result.findings
     assert result.outcome == FAILED
-    assert "top-1 falls from 1.0000 (float) to 0.9500: a drop of 0.0500, 0.01 allowed" in finding.message
-    assert "50 were right and are wrong now, 0 the reverse" in finding.message
+    check_golden("accuracy/a-clear-drop-fails-with-its-figures", finding.message)
     task = known(measured(AccuracyMetrics, result).task)
     assert (task.lost, task.won) == (50, 0)
     assert task.drop == pytest.approx(0.05)
@@ -59,7 +59,7 @@ def test_many_flips_either_way_are_no_drop_but_leave_it_open() -> None:
     result = check(both, reference)
     assert result.outcome == PASSED
     assert codes(result) == ["MNQ730"]
-    assert "samples like these could" in result.findings[0].message
+    check_golden("accuracy/many-flips-either-way-are-no-drop-but-leave", result.findings[0].message)
     assert known(measured(AccuracyMetrics, result).task).samples_needed == pytest.approx(
         0.2 * (1.645 / 0.01) ** 2, abs=2
     )
@@ -76,7 +76,7 @@ def test_strictly_the_bound_decides(lost: int, usual: str, strict: str) -> None:
 def test_a_failure_within_the_noise_says_so() -> None:
     (finding,) = check(wrong(12)).findings
     assert finding.code == "MNQ701"
-    assert "1,000 samples can't tell" in finding.message
+    check_golden("accuracy/a-failure-within-the-noise-says-so", finding.message)
 
 
 def test_the_ratio_is_mlperfs_form() -> None:
@@ -85,7 +85,7 @@ def test_the_ratio_is_mlperfs_form() -> None:
     assert check(output, reference, min_ratio=0.98).outcome == PASSED
     result = check(output, reference, min_ratio=0.99)
     assert codes(result) == ["MNQ701"]
-    assert "0.7910 is 0.9888 of the float model's 0.8000, at least 0.99 wanted" in result.findings[0].message
+    check_golden("accuracy/the-ratio-is-mlperfs-form", result.findings[0].message)
     assert known(measured(AccuracyMetrics, result).task).ratio == pytest.approx(0.791 / 0.8)
 
 
@@ -97,7 +97,8 @@ def test_asked_for_a_ratio_the_usual_drop_is_not_judged() -> None:
 def test_a_float_model_below_its_floor_is_told_apart() -> None:
     result = check(wrong(200), wrong(200), min_float=0.9)
     assert codes(result) == ["MNQ708"]
-    assert "top-1 of the float model is 0.8000, at least 0.9 wanted" in result.findings[0].message
+    check_golden("accuracy/a-float-model-below-its-floor-is-told-apart", result.findings[0].message)
+    check_golden("accuracy/a-float-model-below-its-floor-is-told-apart-2", result.findings[0].cause_text)
     assert result.findings[0].cause_id == "float-model-at-fault"
     assert check(wrong(50), wrong(50), min_float=0.9).outcome == PASSED
 
@@ -110,7 +111,7 @@ def test_of_an_error_a_rise_is_what_is_lost() -> None:
     assert check(output, **kinds, max_drop=0.11).outcome == PASSED
     result = check(output, **kinds, max_drop=0.05)
     assert codes(result) == ["MNQ701"]
-    assert "mean absolute error rises from 0.1000 (float) to 0.2000: a rise of 0.1000" in result.findings[0].message
+    check_golden("accuracy/of-an-error-a-rise-is-what-is-lost", result.findings[0].message)
     assert codes(check(output, **kinds, min_ratio=0.6)) == ["MNQ701"]
     assert check(output, **kinds, min_ratio=0.49).outcome == PASSED
     assert codes(check(reference, **kinds, max_drop=0.05, min_float=0.05)) == ["MNQ708"]
@@ -126,7 +127,7 @@ def test_a_metric_that_does_not_fit_is_an_error_of_its_own() -> None:
     result = check(LOGITS, metric="words")
     assert result.outcome == FAILED
     assert codes(result)[0] == "MNQ721"
-    assert "--mnn-metric=words: no output fits the labels" in result.findings[0].message
+    check_golden("accuracy/a-metric-that-does-not-fit-is-an-error-of-its", result.findings[0].message)
 
 
 def test_of_a_figure_of_sums_bounds_are_drawn() -> None:
@@ -147,7 +148,7 @@ def test_of_a_metric_of_ones_own_the_direction_is_the_callables() -> None:
     evidence = AccuracyEvidence({"y": POINTS}, {"y": POINTS + np.float32(0.3)}, POINTS)
     result = check_accuracy(evidence, Criteria(metric=metric, max_drop=0.1, min_cosine=-1.0))
     assert codes(result) == ["MNQ701"]
-    assert "worst rises from 0.0000 (float) to 0.3000" in result.findings[0].message
+    check_golden("accuracy/of-a-metric-of-ones-own-the-direction", result.findings[0].message)
 
 
 def test_labels_that_a_constant_answers_as_well_say_nothing() -> None:
@@ -156,7 +157,7 @@ def test_labels_that_a_constant_answers_as_well_say_nothing() -> None:
     evidence = AccuracyEvidence({"y": LOGITS}, {"y": wrong(300)}, np.where(labels < 2, labels, 0))
     result = check_accuracy(evidence, Criteria())
     assert codes(result) == ["MNQ709", "MNQ702"]
-    assert "the commonest label alone gives" in result.findings[0].message
+    check_golden("accuracy/labels-that-a-constant-answers-as-well-say", result.findings[0].message)
     assert measured(AccuracyMetrics, result).task is None
     same = AccuracyEvidence({"y": LOGITS}, {"y": LOGITS}, np.where(labels < 2, labels, 0))
     assert check_accuracy(same, Criteria()).outcome == PASSED
@@ -168,14 +169,14 @@ def test_the_floor_is_judged_even_where_a_drop_says_nothing() -> None:
     assert "MNQ708" in codes(check_accuracy(evidence, Criteria(min_float=0.7)))
     result = check_accuracy(evidence, Criteria(min_ratio=0.99))
     assert result.outcome == INCONCLUSIVE
-    assert "--mnn-min-accuracy-ratio could not be judged: the float model is no better" in result.reason
+    check_golden("accuracy/the-floor-is-judged-even-where-a-drop-says", result.reason)
 
 
-@pytest.mark.parametrize("asked", [{"min_ratio": 0.99}, {"min_float": 0.9}])
-def test_without_labels_what_only_they_can_meet_is_open(asked: dict[str, float]) -> None:
-    result = check_accuracy(AccuracyEvidence({"y": LOGITS}, {"y": LOGITS}), Criteria(**asked))  # type: ignore[arg-type]
+@pytest.mark.parametrize("limit", ["min_ratio", "min_float"])
+def test_without_labels_what_only_they_can_meet_is_open(limit: str) -> None:
+    result = check_accuracy(AccuracyEvidence({"y": LOGITS}, {"y": LOGITS}), Criteria(**{limit: 0.9}))  # type: ignore[arg-type]
     assert result.outcome == INCONCLUSIVE
-    assert "the evaluation data have no labels" in result.reason
+    check_golden(f"accuracy/without-labels-{limit}", result.reason)
 
 
 def own(call: Any, labels: Array = LABELS, **more: Any) -> Result:
@@ -193,7 +194,7 @@ def test_a_metric_that_fails_on_some_samples_has_no_bounds() -> None:
     result = own(picky, max_drop=0.5)
     assert result.outcome == PASSED
     assert codes(result) == ["MNQ730"]
-    assert "do not show how far they vary" in result.findings[0].message
+    check_golden("accuracy/a-metric-that-fails-on-some-samples", result.findings[0].message)
     assert own(picky, max_drop=0.01).outcome == FAILED
 
 
@@ -218,7 +219,7 @@ def test_flips_of_an_error_are_counted_the_right_way_round() -> None:
     metric = TaskMetric("m.py:f", "f", is_share=False, lower_is_better=True, call=misses)
     evidence = AccuracyEvidence({"y": LOGITS}, {"y": wrong(50)}, LABELS)
     (finding,) = check_accuracy(evidence, Criteria(metric=metric, max_drop=0.01)).findings
-    assert "50 were right and are wrong now, 0 the reverse" in finding.message
+    check_golden("accuracy/flips-of-an-error-are-counted-the-right-way", finding.message)
 
 
 def test_beside_scores_the_class_itself_does_not_confuse() -> None:

@@ -17,6 +17,7 @@ from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import RECIPES
+from tests.golden_text import check_golden
 from tests.synthetic_evidence import as_int8, layer, model, with_weights
 
 LAYER = layer("conv")
@@ -55,7 +56,7 @@ def test_a_misnamed_entry_is_the_cause_with_both_names() -> None:
     assert "'wrong:out'" in found.fix
     repaired = ParamsEvidence(PATH, APPLIED, misnamed=(Misnamed(ENTRY, LAYER),), repaired=Path("my repaired.bin"))
     where, command = repaired.fix_for(ENTRY.name).splitlines()
-    assert "made on this machine" in where
+    check_golden("coverage/a-misnamed-entry-is-the-cause-with-both-names", where)
     assert shlex.split(command)[:2] == ["pytest-mnnquant", "convert"]
     assert shlex.split(command)[-2:] == ["--compressionParamsFile", "my repaired.bin"]
     assert "repaired.bin" in explain(params=repaired).fix
@@ -76,7 +77,10 @@ def test_an_unlisted_layer_is_told_as_such() -> None:
 
 def test_params_that_were_never_read_missing_or_unreadable_are_the_cause() -> None:
     assert cause_id(params=ParamsEvidence(PATH, APPLIED), uuid="another") == "params-never-read"
-    assert cause_id(params=ParamsEvidence(PATH, missing="p.bin")) == "params-missing"
+    missing = explain(params=ParamsEvidence(PATH, missing="p.bin")).cause
+    assert missing is not None
+    assert missing.id == "params-missing"
+    check_golden("coverage/params-missing", missing.text)
     assert cause_id(params=ParamsEvidence(PATH, unreadable="byte 7")) == "params-ignored"
 
 
@@ -101,7 +105,10 @@ def test_other_bits_are_told(recipe: str, stored: dict[str, Any], bits: int) -> 
 
 @pytest.mark.parametrize("recipe", ["int8", "w8", "fp16"])
 def test_a_file_in_which_nothing_is_quantized_is_told_whole(recipe: str) -> None:
-    assert cause_id(recipe=recipe) == "converter-got-no-option"
+    cause = explain(recipe=recipe).cause
+    assert cause is not None
+    assert cause.id == "converter-got-no-option"
+    check_golden("coverage/a-file-in-which-nothing-is-quantized", cause.text)
     assert cause_id(recipe=recipe, others=(as_int8(layer("other")),)) == ""
 
 
@@ -119,7 +126,9 @@ def test_tables_and_loop_bodies_stay_float_in_mnn() -> None:
 
 
 def test_a_layer_that_is_gone_is_left_to_the_conversion_check() -> None:
-    assert explain(None) == Explanation(None, "see the conversion check")
+    found = explain(None)
+    assert found.cause is None
+    check_golden("coverage/a-layer-that-is-gone", found.fix)
 
 
 def test_what_the_evidence_does_not_show_is_not_claimed() -> None:
