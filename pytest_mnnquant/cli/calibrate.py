@@ -21,9 +21,9 @@ from pytest_mnnquant.cli.verify import Requested, verify
 from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent
 from pytest_mnnquant.runtime.convert import place
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
@@ -129,17 +129,14 @@ def _similarity(source: Model, quantized: Model, samples: Samples, timeout: floa
         return run(model, samples.arrays, RunOptions(timeout, batched=samples.batched))
 
     reference, as_run = outcome(source), outcome(quantized)
-    trace = [op for op in as_run.trace or () if op.int8]
-    pools = {op.name for op in trace if op.kind == "Pooling"}
-    as_on_arm, copy = as_run, quantized.path.with_name("exact.mnn")
-    changed = write_exact_copy(quantized, pools, copy) if pools and not pools_right() else ()
-    if changed:
-        as_on_arm = outcome(read_model(copy))
+    with arm_equivalent(quantized, as_run) as (model, changed):
+        as_on_arm = outcome(model) if changed else as_run
+    int8_scales = (op.name for op in as_run.trace or () if op.int8 and op.kind == "Scale")
     evidence = AccuracyEvidence(
         reference=reference.outputs,
         outputs=as_on_arm.outputs,
         as_run=as_run.outputs,
         pools=changed,
-        suspects=KnownCauses(scales=tuple(op.name for op in trace if op.kind == "Scale")),
+        suspects=KnownCauses(scales=tuple(int8_scales)),
     )
     return check_accuracy(evidence, Criteria(usual_cosine=_COSINE))

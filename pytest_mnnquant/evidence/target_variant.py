@@ -120,7 +120,7 @@ class TargetVariant(VariantUnderTest):
             self.say("looking for the operator that computes otherwise there")
             wrong = not pools_right(self.host.machine)
             mispooled = {op.name for op in self.model.ops if is_max_pool(op)} if wrong else ()
-            with self.home.as_arm() as (model, _):
+            with self.home.arm_equivalent() as (model, _):
                 found = compare_operators(evidence, self.gate, model, self.model, self.send)
             return dataclasses.replace(found, mispooled=mispooled)
         except NativeFailure as error:  # What was found stands, whoever makes it.

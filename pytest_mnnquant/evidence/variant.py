@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,13 +34,13 @@ from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.params import BadParams, DoubledParams, read_params, write_params
-from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.job import PARAMS_NAME
 from pytest_mnnquant.quantize.propagation import find_propagated
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import is_skipped
 from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
+from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import run_job
@@ -187,17 +186,12 @@ class VariantUnderTest:
     @cached_property
     def exact_run(self) -> tuple[Run, tuple[str, ...]]:
         """The run as ARM would compute it, and the MaxPool operators for which that needed a copy."""
-        with self.as_arm() as (model, changed):
+        with self.arm_equivalent() as (model, changed):
             return (self._ran(model) if changed else self.run), changed
 
-    @contextlib.contextmanager
-    def as_arm(self) -> Iterator[tuple[Model, tuple[str, ...]]]:
+    def arm_equivalent(self) -> AbstractContextManager[tuple[Model, tuple[str, ...]]]:
         """A model that computes here what the variant computes on ARM, and the MaxPool operators changed for that."""
-        pools = {op.name for op in self.run.trace or () if op.int8 and op.kind == "Pooling"}
-        with tempfile.TemporaryDirectory(prefix="mnnquant-") as folder:
-            copy = Path(folder) / "exact.mnn"
-            changed = write_exact_copy(self.model, pools, copy) if pools and not pools_right() else ()
-            yield (read_model(copy) if changed else self.model), changed
+        return arm_equivalent(self.model, self.run)
 
     def losses(self, metric: TaskMetric | None, within: float = math.inf) -> Losses | None:
         """What each layer adds to the error, and what it costs alone; None where that can't be seen.
@@ -209,7 +203,7 @@ class VariantUnderTest:
             self.say("looking at the error of each layer")
             pairs = [(row.layer, row.stored) for row in self.rows if row.stored]
             source, timeout = self.gate.prepared, min(within, self.gate.settings.timeout)
-            with self.as_arm() as (model, _):
+            with self.arm_equivalent() as (model, _):
                 self._losses[key] = layer_losses(source, self.variant, model, pairs, metric, timeout)
         return self._losses[key]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.evidence import variant
+from pytest_mnnquant.runtime import arm_equivalent
 from pytest_mnnquant.targets.emulator import Emulator, cache_folder
 from tests.conftest import FIXTURES
 from tests.plugin.conftest import Run
@@ -152,7 +152,7 @@ def test_a_max_pool_as_this_host_runs_it_as_judged_and_on_arm(run: Run, pytester
 @pytest.mark.usefixtures("arm")
 def test_an_operator_that_this_host_computes_otherwise_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it were not known that x86 pools wrongly: the host is judged as it runs."""
-    monkeypatch.setattr(variant, "pools_right", lambda: True)
+    monkeypatch.setattr(arm_equivalent, "pools_right", lambda: True)
     found = run(*DIGITS, HOST, ARM, "-k", "accuracy")
     found.tells("MNQ740", where="MaxPool_output_0 (Pooling) on aarch64:cortex-a76 is up to ")
     assert "MaxPool" in found.layers("MNQ740").pop()

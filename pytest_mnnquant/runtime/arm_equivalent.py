@@ -1,0 +1,25 @@
+"""A copy of a model that computes on this machine what the model computes on ARM."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytest_mnnquant.measurements.run import Run
+from pytest_mnnquant.mnnfile.model import Model, read_model
+from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
+
+
+@contextlib.contextmanager
+def arm_equivalent(model: Model, run: Run) -> Iterator[tuple[Model, tuple[str, ...]]]:
+    """Yield the copy and the names of the MaxPool operators that were changed in it; without any, the model itself.
+
+    `run` is the model's own run on this machine, whose trace shows what runs in int8. The copy goes with the context.
+    """
+    pools = {op.name for op in run.trace or () if op.int8 and op.kind == "Pooling"}
+    with tempfile.TemporaryDirectory(prefix="mnnquant-") as folder:
+        copy = Path(folder) / "exact.mnn"
+        changed = write_exact_copy(model, pools, copy) if pools and not pools_right() else ()
+        yield (read_model(copy) if changed else model), changed
