@@ -6,6 +6,32 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_mnnquant.findings.effects import (
+    ALONE,
+    BAD_BUFFER,
+    BAD_OUTPUT,
+    BAD_PARAMS,
+    BAD_RANGES,
+    DID_NOT_RUN,
+    EVERYTHING,
+    IS_FLOAT,
+    IS_NOT_FLOAT,
+    NO_ENTRY,
+    NO_MODEL,
+    NO_PARAMS,
+    NO_SOURCE,
+    NO_WEIGHTS,
+    NOT_APPLIED,
+    OTHER_GRAPH,
+    OTHER_PRECISION,
+    OTHER_SCALES,
+    OTHER_VALUES,
+    OTHER_WEIGHTS,
+    RAN_OTHERWISE,
+    Effects,
+    Stage,
+)
+
 
 class Severity(str, enum.Enum):
     """An error fails its check, a warning is told, a gap leaves the check inconclusive.
@@ -21,13 +47,30 @@ class Severity(str, enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One way in which a variant can be wrong; `since` is the first version of ours that has the rule."""
+    """One way in which a variant can be wrong; `since` is the first version that has the rule."""
 
     code: str
     name: str
     severity: Severity
     meaning: str
+    effects: Effects
     since: str = "0.1.0"
+
+    @property
+    def stage(self) -> Stage:
+        """Where it stands between the source and the outputs."""
+        return self.effects.stage
+
+    @property
+    def is_global(self) -> bool:
+        """Whether it has consequences in other layers than its own."""
+        return bool(self.effects.explains_in_any_layer)
+
+    def explains(self, code: str, *, in_any_layer: bool = False) -> bool:
+        """Whether the rule of this code is broken as a consequence: in the same layer, or in whichever one."""
+        if in_any_layer:
+            return self.effects.explains_in_any_layer is EVERYTHING or code in self.effects.explains_in_any_layer
+        return code in self.effects.explains
 
 
 _E, _W, _G = Severity.ERROR, Severity.WARNING, Severity.GAP
@@ -35,100 +78,213 @@ _E, _W, _G = Severity.ERROR, Severity.WARNING, Severity.GAP
 RULES: Final = {
     rule.code: rule
     for rule in (
-        Rule("MNQ001", "nothing-checked", _E, "There was nothing to judge, and no evidence is not a pass."),
-        Rule("MNQ002", "no-op-trace", _G, "The runtime gave no trace of its operators, so what ran is not known."),
-        Rule("MNQ003", "not-measured", _G, "The figure could not be measured here."),
-        Rule("MNQ101", "source-unusable", _E, "The model can't be loaded, copied, run or exported."),
-        Rule("MNQ102", "data-unusable", _E, "The calibration or evaluation data do not fit the model."),
-        Rule("MNQ104", "source-quantized", _E, "The model given as float source is quantized itself."),
-        Rule("MNQ110", "conversion-differs", _E, "The float .mnn does not compute what the source computes."),
-        Rule("MNQ111", "conversion-unproven", _G, "The float .mnn could not be compared with the source."),
-        Rule("MNQ112", "export-differs", _E, "The ONNX export does not compute what the PyTorch model computes."),
-        Rule("MNQ113", "conversion-unstable", _E, "The same conversion, made twice, gives two different models."),
-        Rule("MNQ201", "native-step-failed", _E, "A step of MNN crashed, hung or did not do its work."),
-        Rule("MNQ202", "model-unreadable", _E, "The quantized file is missing or is not a complete model."),
-        Rule("MNQ203", "other-network", _E, "The quantized file is not this network."),
-        Rule("MNQ204", "operator-differs", _E, "An operator is set or connected otherwise than the float model's."),
-        Rule("MNQ301", "params-missing", _E, "The params file is not there."),
-        Rule("MNQ302", "params-unreadable", _E, "The params file can't be parsed or holds impossible values."),
-        Rule("MNQ303", "params-are-a-guide", _E, "MNN's converter made the params file itself; it quantizes nothing."),
-        Rule("MNQ304", "params-name-mismatch", _E, "A layer of the params file names no tensor of the model."),
-        Rule("MNQ305", "params-not-applied", _E, "The model does not hold what the params file says."),
-        Rule("MNQ306", "params-incomplete", _E, "The params file does not list a layer of the model."),
-        Rule("MNQ401", "layer-is-float", _E, "A layer's weights are not quantized."),
+        Rule("MNQ001", "nothing-checked", _E, "There was nothing to judge, and no evidence is not a pass.", ALONE),
         Rule(
-            "MNQ402", "layer-has-other-precision", _E, "A layer's weights are stored in another precision than asked."
+            "MNQ002", "no-op-trace", _G, "The runtime gave no trace of its operators, so what ran is not known.", ALONE
         ),
-        Rule("MNQ404", "skip-matches-nothing", _W, "A pattern of --mnn-skip-layer matches no layer."),
-        Rule("MNQ405", "skipped-layer-quantized", _E, "A layer meant to stay float is not stored as float."),
-        Rule("MNQ403", "weight-buffer-corrupt", _E, "A layer's weight buffer contradicts its own header."),
-        Rule("MNQ410", "weights-differ", _E, "A layer's stored weights are not the source's weights."),
-        Rule("MNQ411", "vectors-differ", _E, "A bias or a normalization's vectors are not the source's."),
+        Rule("MNQ003", "not-measured", _G, "The figure could not be measured here.", ALONE),
+        Rule("MNQ101", "source-unusable", _E, "The model can't be loaded, copied, run or exported.", NO_SOURCE),
+        Rule("MNQ102", "data-unusable", _E, "The calibration or evaluation data do not fit the model.", NO_SOURCE),
+        Rule("MNQ104", "source-quantized", _E, "The model given as float source is quantized itself.", NO_SOURCE),
+        Rule("MNQ110", "conversion-differs", _E, "The float .mnn does not compute what the source computes.", ALONE),
+        Rule("MNQ111", "conversion-unproven", _G, "The float .mnn could not be compared with the source.", ALONE),
         Rule(
-            "MNQ412",
-            "channels-lost",
+            "MNQ112", "export-differs", _E, "The ONNX export does not compute what the PyTorch model computes.", ALONE
+        ),
+        Rule(
+            "MNQ113", "conversion-unstable", _E, "The same conversion, made twice, gives two different models.", ALONE
+        ),
+        Rule("MNQ201", "native-step-failed", _E, "A step of MNN crashed, hung or did not do its work.", DID_NOT_RUN),
+        Rule("MNQ202", "model-unreadable", _E, "The quantized file is missing or is not a complete model.", NO_MODEL),
+        Rule("MNQ203", "other-network", _E, "The quantized file is not this network.", NO_MODEL),
+        Rule(
+            "MNQ204",
+            "operator-differs",
             _E,
-            "Channels of a layer hold other values than the source's.",
+            "An operator is set or connected otherwise than the float model's.",
+            OTHER_GRAPH,
         ),
-        Rule("MNQ413", "scales-too-coarse", _E, "A layer's steps are far coarser than its weights need."),
-        Rule("MNQ414", "block-dropped", _E, "A layer has one scale a channel where one a block was asked."),
-        Rule("MNQ415", "scales-of-other-form", _E, "A layer's scales are not of the form that was asked."),
-        Rule("MNQ416", "scales-contradict", _E, "A layer and its tensor have different scales or zero points."),
-        Rule("MNQ417", "scale-impossible", _E, "A tensor's scale is infinite, negative, no number or absurdly large."),
-        Rule("MNQ501", "calibrated-on-nothing", _E, "No calibration data went through the model."),
-        Rule("MNQ502", "calibrated-with-gradients", _W, "Gradients were recorded while calibrating."),
-        Rule("MNQ503", "calibrated-in-other-mode", _W, "The model ran in another mode than the variant says."),
-        Rule("MNQ504", "model-changed", _E, "Calibration changed the model that it was given."),
-        Rule("MNQ505", "scales-moved", _E, "Scales moved after the calibration data were used up."),
-        Rule("MNQ510", "few-samples", _W, "There are fewer samples than calibration needs."),
-        Rule("MNQ511", "ranges-not-converged", _W, "The ranges hang on single batches of the calibration data."),
-        Rule("MNQ512", "first-batch-dominates", _E, "The first batch decides what a moving average comes to."),
-        Rule("MNQ520", "samples-all-alike", _E, "All calibration samples are the same, or hold a single value."),
-        Rule("MNQ521", "samples-repeat", _W, "Many calibration samples are repeated or hold a single value."),
-        Rule("MNQ530", "input-range-differs", _E, "An input is in another range than in the evaluation data."),
-        Rule("MNQ531", "channel-order-differs", _W, "An input has its channels in reverse order of the evaluation's."),
-        Rule("MNQ540", "values-saturate", _E, "Held-out values lie outside of what a tensor's codes can hold."),
-        Rule("MNQ541", "codes-unused", _E, "A tensor's steps are too coarse for held-out values."),
-        Rule("MNQ601", "ran-in-float", _E, "A layer that is stored in int8 did not run in int8."),
-        Rule("MNQ602", "layer-did-not-run", _E, "A layer does not appear in the trace of what ran."),
+        Rule("MNQ301", "params-missing", _E, "The params file is not there.", NO_PARAMS),
         Rule(
-            "MNQ603", "computes-like-float", _E, "The quantized model computes exactly what the float model computes."
+            "MNQ302",
+            "params-unreadable",
+            _E,
+            "The params file can't be parsed or holds impossible values.",
+            BAD_PARAMS,
         ),
-        Rule("MNQ610", "add-relu-clamps", _W, "MNN's int8 Add with a fused ReLU cuts off small values."),
-        Rule("MNQ611", "int8-scale", _W, "MNN's int8 Scale, a BatchNorm that is not folded, ignores its input."),
-        Rule("MNQ620", "target-failed", _E, "The target did not run the model, or not in time."),
-        Rule("MNQ701", "accuracy-drop", _E, "The task metric drops more than allowed."),
-        Rule("MNQ702", "outputs-differ", _E, "The outputs are not similar enough to the float model's."),
-        Rule("MNQ703", "output-not-finite", _E, "An output holds NaN or infinity."),
-        Rule("MNQ704", "output-constant", _E, "An output does not depend on the input."),
-        Rule("MNQ705", "output-shape", _E, "An output is missing or has another shape than the float model's."),
-        Rule("MNQ706", "output-flat", _E, "All values of an output are equal within each sample."),
-        Rule("MNQ707", "float-output-broken", _E, "An output of the float model itself holds NaN or infinity."),
-        Rule("MNQ708", "float-below-floor", _E, "The float model itself is not as good as was asked."),
-        Rule("MNQ709", "float-at-chance", _W, "A constant would answer the labels as well as the float model does."),
-        Rule("MNQ710", "x86-max-pool", _W, "MNN on x86 pools int8 wrongly; judged on a copy that pools as ARM does."),
-        Rule("MNQ720", "labels-unused", _G, "The labels fit no output, so the task metric was not judged."),
-        Rule("MNQ721", "metric-unusable", _E, "The task metric that was asked can't be computed."),
-        Rule("MNQ722", "limit-for-no-output", _E, "A limit names an output that the model does not have."),
-        Rule("MNQ730", "too-few-samples", _G, "There are too few samples to tell whether a limit is kept."),
-        Rule("MNQ740", "target-differs", _W, "An operator computes otherwise on the target than on this machine."),
-        Rule("MNQ801", "size-unexpected", _E, "The size is not the one that the layers and the recipe give."),
-        Rule("MNQ802", "size-ratio", _E, "The model did not shrink as much as required."),
         Rule(
-            "MNQ803", "external-weights-missing", _E, "The .mnn needs a .mnn.weight file that is missing or too short."
+            "MNQ303",
+            "params-are-a-guide",
+            _E,
+            "MNN's converter made the params file itself; it quantizes nothing.",
+            NO_PARAMS,
         ),
-        Rule("MNQ804", "bundle-mixed", _W, "The model and the params file carry different uuids."),
-        Rule("MNQ901", "latency-ratio", _E, "The quantized model is slower than allowed."),
-        Rule("MNQ902", "int8-not-faster", _W, "Int8 is no faster on a host that has instructions for it."),
-        Rule("MNQ903", "low-memory-fails", _W, "The model can't run in MNN's memory mode 2 (low)."),
-        Rule("MNQ910", "baseline-unusable", _E, "The baseline file, or a model kept with it, can't be used."),
-        Rule("MNQ911", "not-in-baseline", _E, "The baseline has no figures of this variant."),
-        Rule("MNQ912", "baseline-stale", _E, "The baseline has figures of a model or variant that is gone."),
-        Rule("MNQ913", "worse-than-baseline", _E, "A figure is worse than the accepted one by more than allowed."),
-        Rule("MNQ914", "storage-changed", _E, "A layer is stored otherwise than accepted."),
-        Rule("MNQ915", "slower-than-baseline", _E, "The model is slower than accepted by more than allowed."),
-        Rule("MNQ916", "better-than-baseline", _W, "A figure is far better than the accepted one."),
-        Rule("MNQ917", "figure-not-accepted", _G, "A figure was measured that the baseline does not have yet."),
+        Rule(
+            "MNQ304", "params-name-mismatch", _E, "A layer of the params file names no tensor of the model.", NO_ENTRY
+        ),
+        Rule("MNQ305", "params-not-applied", _E, "The model does not hold what the params file says.", NOT_APPLIED),
+        Rule("MNQ306", "params-incomplete", _E, "The params file does not list a layer of the model.", NO_ENTRY),
+        Rule("MNQ401", "layer-is-float", _E, "A layer's weights are not quantized.", IS_FLOAT),
+        Rule(
+            "MNQ402",
+            "layer-has-other-precision",
+            _E,
+            "A layer's weights are stored in another precision than asked.",
+            OTHER_PRECISION,
+        ),
+        Rule("MNQ404", "skip-matches-nothing", _W, "A pattern of --mnn-skip-layer matches no layer.", ALONE),
+        Rule(
+            "MNQ405",
+            "skipped-layer-quantized",
+            _E,
+            "A layer meant to stay float is not stored as float.",
+            IS_NOT_FLOAT,
+        ),
+        Rule("MNQ403", "weight-buffer-corrupt", _E, "A layer's weight buffer contradicts its own header.", BAD_BUFFER),
+        Rule("MNQ410", "weights-differ", _E, "A layer's stored weights are not the source's weights.", OTHER_WEIGHTS),
+        Rule("MNQ411", "vectors-differ", _E, "A bias or a normalization's vectors are not the source's.", OTHER_VALUES),
+        Rule("MNQ412", "channels-lost", _E, "Channels of a layer hold other values than the source's.", OTHER_VALUES),
+        Rule("MNQ413", "scales-too-coarse", _E, "A layer's steps are far coarser than its weights need.", OTHER_VALUES),
+        Rule(
+            "MNQ414", "block-dropped", _E, "A layer has one scale a channel where one a block was asked.", OTHER_VALUES
+        ),
+        Rule(
+            "MNQ415", "scales-of-other-form", _E, "A layer's scales are not of the form that was asked.", OTHER_VALUES
+        ),
+        Rule(
+            "MNQ416",
+            "scales-contradict",
+            _E,
+            "A layer and its tensor have different scales or zero points.",
+            OTHER_SCALES,
+        ),
+        Rule(
+            "MNQ417",
+            "scale-impossible",
+            _E,
+            "A tensor's scale is infinite, negative, no number or absurdly large.",
+            OTHER_SCALES,
+        ),
+        Rule("MNQ501", "calibrated-on-nothing", _E, "No calibration data went through the model.", BAD_RANGES),
+        Rule("MNQ502", "calibrated-with-gradients", _W, "Gradients were recorded while calibrating.", ALONE),
+        Rule("MNQ503", "calibrated-in-other-mode", _W, "The model ran in another mode than the variant says.", ALONE),
+        Rule("MNQ504", "model-changed", _E, "Calibration changed the model that it was given.", BAD_RANGES),
+        Rule("MNQ505", "scales-moved", _E, "Scales moved after the calibration data were used up.", BAD_RANGES),
+        Rule("MNQ510", "few-samples", _W, "There are fewer samples than calibration needs.", ALONE),
+        Rule("MNQ511", "ranges-not-converged", _W, "The ranges hang on single batches of the calibration data.", ALONE),
+        Rule(
+            "MNQ512",
+            "first-batch-dominates",
+            _E,
+            "The first batch decides what a moving average comes to.",
+            BAD_RANGES,
+        ),
+        Rule(
+            "MNQ520",
+            "samples-all-alike",
+            _E,
+            "All calibration samples are the same, or hold a single value.",
+            BAD_RANGES,
+        ),
+        Rule("MNQ521", "samples-repeat", _W, "Many calibration samples are repeated or hold a single value.", ALONE),
+        Rule(
+            "MNQ530",
+            "input-range-differs",
+            _E,
+            "An input is in another range than in the evaluation data.",
+            BAD_RANGES,
+        ),
+        Rule(
+            "MNQ531",
+            "channel-order-differs",
+            _W,
+            "An input has its channels in reverse order of the evaluation's.",
+            ALONE,
+        ),
+        Rule(
+            "MNQ540",
+            "values-saturate",
+            _E,
+            "Held-out values lie outside of what a tensor's codes can hold.",
+            BAD_RANGES,
+        ),
+        Rule("MNQ541", "codes-unused", _E, "A tensor's steps are too coarse for held-out values.", BAD_RANGES),
+        Rule("MNQ601", "ran-in-float", _E, "A layer that is stored in int8 did not run in int8.", RAN_OTHERWISE),
+        Rule("MNQ602", "layer-did-not-run", _E, "A layer does not appear in the trace of what ran.", RAN_OTHERWISE),
+        Rule(
+            "MNQ603",
+            "computes-like-float",
+            _E,
+            "The quantized model computes exactly what the float model computes.",
+            RAN_OTHERWISE,
+        ),
+        Rule("MNQ610", "add-relu-clamps", _W, "MNN's int8 Add with a fused ReLU cuts off small values.", ALONE),
+        Rule("MNQ611", "int8-scale", _W, "MNN's int8 Scale, a BatchNorm that is not folded, ignores its input.", ALONE),
+        Rule("MNQ620", "target-failed", _E, "The target did not run the model, or not in time.", RAN_OTHERWISE),
+        Rule("MNQ701", "accuracy-drop", _E, "The task metric drops more than allowed.", BAD_OUTPUT),
+        Rule("MNQ702", "outputs-differ", _E, "The outputs are not similar enough to the float model's.", BAD_OUTPUT),
+        Rule("MNQ703", "output-not-finite", _E, "An output holds NaN or infinity.", BAD_OUTPUT),
+        Rule("MNQ704", "output-constant", _E, "An output does not depend on the input.", BAD_OUTPUT),
+        Rule(
+            "MNQ705",
+            "output-shape",
+            _E,
+            "An output is missing or has another shape than the float model's.",
+            BAD_OUTPUT,
+        ),
+        Rule("MNQ706", "output-flat", _E, "All values of an output are equal within each sample.", BAD_OUTPUT),
+        Rule(
+            "MNQ707",
+            "float-output-broken",
+            _E,
+            "An output of the float model itself holds NaN or infinity.",
+            BAD_OUTPUT,
+        ),
+        Rule("MNQ708", "float-below-floor", _E, "The float model itself is not as good as was asked.", BAD_OUTPUT),
+        Rule(
+            "MNQ709",
+            "float-at-chance",
+            _W,
+            "A constant would answer the labels as well as the float model does.",
+            ALONE,
+        ),
+        Rule(
+            "MNQ710",
+            "x86-max-pool",
+            _W,
+            "MNN on x86 pools int8 wrongly; judged on a copy that pools as ARM does.",
+            ALONE,
+        ),
+        Rule("MNQ720", "labels-unused", _G, "The labels fit no output, so the task metric was not judged.", ALONE),
+        Rule("MNQ721", "metric-unusable", _E, "The task metric that was asked can't be computed.", BAD_OUTPUT),
+        Rule("MNQ722", "limit-for-no-output", _E, "A limit names an output that the model does not have.", BAD_OUTPUT),
+        Rule("MNQ730", "too-few-samples", _G, "There are too few samples to tell whether a limit is kept.", ALONE),
+        Rule(
+            "MNQ740", "target-differs", _W, "An operator computes otherwise on the target than on this machine.", ALONE
+        ),
+        Rule("MNQ801", "size-unexpected", _E, "The size is not the one that the layers and the recipe give.", ALONE),
+        Rule("MNQ802", "size-ratio", _E, "The model did not shrink as much as required.", ALONE),
+        Rule(
+            "MNQ803",
+            "external-weights-missing",
+            _E,
+            "The .mnn needs a .mnn.weight file that is missing or too short.",
+            NO_WEIGHTS,
+        ),
+        Rule("MNQ804", "bundle-mixed", _W, "The model and the params file carry different uuids.", ALONE),
+        Rule("MNQ901", "latency-ratio", _E, "The quantized model is slower than allowed.", ALONE),
+        Rule("MNQ902", "int8-not-faster", _W, "Int8 is no faster on a host that has instructions for it.", ALONE),
+        Rule("MNQ903", "low-memory-fails", _W, "The model can't run in MNN's memory mode 2 (low).", ALONE),
+        Rule("MNQ910", "baseline-unusable", _E, "The baseline file, or a model kept with it, can't be used.", ALONE),
+        Rule("MNQ911", "not-in-baseline", _E, "The baseline has no figures of this variant.", ALONE),
+        Rule("MNQ912", "baseline-stale", _E, "The baseline has figures of a model or variant that is gone.", ALONE),
+        Rule(
+            "MNQ913", "worse-than-baseline", _E, "A figure is worse than the accepted one by more than allowed.", ALONE
+        ),
+        Rule("MNQ914", "storage-changed", _E, "A layer is stored otherwise than accepted.", ALONE),
+        Rule("MNQ915", "slower-than-baseline", _E, "The model is slower than accepted by more than allowed.", ALONE),
+        Rule("MNQ916", "better-than-baseline", _W, "A figure is far better than the accepted one.", ALONE),
+        Rule("MNQ917", "figure-not-accepted", _G, "A figure was measured that the baseline does not have yet.", ALONE),
     )
 }
 

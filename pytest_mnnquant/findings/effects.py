@@ -1,0 +1,83 @@
+"""What is broken as a consequence of a broken rule. Each rule names one of these."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+
+class Stage(enum.IntEnum):
+    """Where a rule stands between the source and the outputs. Causes come before effects."""
+
+    SOURCE = enum.auto()  # The source and the data can be used.
+    MODEL = enum.auto()  # There is a model of this network.
+    GRAPH = enum.auto()  # Its operators and files are the right ones.
+    PARAMS = enum.auto()  # The params file fits.
+    BUFFERS = enum.auto()  # Weights can be read.
+    RUN = enum.auto()  # MNN does its work.
+    PRECISION = enum.auto()  # Layers have the requested number of bits.
+    WEIGHTS = enum.auto()  # Weights are the source's.
+    APPLIED = enum.auto()  # The scales of the params file are in the model.
+    STORAGE = enum.auto()  # What else is stored of a layer.
+    CALIBRATION = enum.auto()
+    EXECUTION = enum.auto()
+    OUTPUTS = enum.auto()
+    NUMBERS = enum.auto()  # Sizes, times, the baseline.
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """Which rules are broken as a consequence of a rule, by their codes, and where in the chain the rule stands.
+
+    Those of `explains` follow from it in the same layer, or if one of the two findings is about the whole model; those
+    of `explains_in_any_layer` in whichever layer. All of them are of a later stage.
+    """
+
+    stage: Stage
+    explains: tuple[str, ...] = ()
+    explains_in_any_layer: tuple[str, ...] = ()
+
+
+_STORED: Final = ("MNQ401", "MNQ402", "MNQ405")
+_VALUES: Final = ("MNQ411", "MNQ412", "MNQ413", "MNQ414", "MNQ415", "MNQ416", "MNQ417")
+_WEIGHTS: Final = ("MNQ410", *_VALUES)
+_RANGES: Final = ("MNQ501", "MNQ504", "MNQ505", "MNQ512", "MNQ520", "MNQ530", "MNQ540", "MNQ541")
+_RUN: Final = ("MNQ601", "MNQ602", "MNQ603", "MNQ620")
+_BROKEN: Final = ("MNQ703", "MNQ704", "MNQ705", "MNQ706", "MNQ707")
+_OUTPUTS: Final = ("MNQ701", "MNQ702", *_BROKEN, "MNQ708", "MNQ721", "MNQ722")
+_SIZE: Final = ("MNQ801", "MNQ802")
+_ACCEPTED: Final = ("MNQ913", "MNQ914")
+#: Whatever is found: there is no model of this network to judge.
+EVERYTHING: Final = ("*",)
+
+NO_SOURCE: Final = Effects(Stage.SOURCE, (), EVERYTHING)
+NO_MODEL: Final = Effects(Stage.MODEL, (), EVERYTHING)
+OTHER_GRAPH: Final = Effects(Stage.GRAPH, ("MNQ001", "MNQ201", "MNQ801", *_RUN), (*_RANGES, *_OUTPUTS))
+NO_WEIGHTS: Final = Effects(
+    Stage.GRAPH,
+    (),
+    ("MNQ001", "MNQ201", "MNQ305", "MNQ403", *_STORED, *_WEIGHTS, *_RANGES, *_RUN, *_OUTPUTS, *_SIZE),
+)
+NO_PARAMS: Final = Effects(Stage.PARAMS, ("MNQ001", "MNQ305", "MNQ403", *_STORED, *_RANGES, *_RUN, *_SIZE, *_ACCEPTED))
+BAD_PARAMS: Final = Effects(Stage.PARAMS, (*NO_PARAMS.explains, *_WEIGHTS, *_OUTPUTS))
+NO_ENTRY: Final = Effects(Stage.PARAMS, ("MNQ401", "MNQ402", *_RUN, *_SIZE, *_ACCEPTED))
+BAD_BUFFER: Final = Effects(
+    Stage.BUFFERS, ("MNQ001", "MNQ201", "MNQ305", *_STORED, *_WEIGHTS, *_RANGES, *_RUN, *_OUTPUTS, *_SIZE)
+)
+DID_NOT_RUN: Final = Effects(Stage.RUN, (), ("MNQ001", *_RUN, *_OUTPUTS))
+OTHER_PRECISION: Final = Effects(Stage.PRECISION, ("MNQ305", *_WEIGHTS, *_RUN, *_OUTPUTS, *_SIZE, *_ACCEPTED))
+OTHER_WEIGHTS: Final = Effects(Stage.WEIGHTS, ("MNQ305", *_VALUES, *_RANGES, *_RUN, *_OUTPUTS, *_SIZE))
+NOT_APPLIED: Final = Effects(
+    Stage.APPLIED, ("MNQ401", "MNQ412", "MNQ416", *_RUN, *_SIZE, *_ACCEPTED), (*_RANGES, *_OUTPUTS)
+)
+IS_FLOAT: Final = Effects(Stage.STORAGE, (*_RANGES, *_RUN, *_SIZE, *_ACCEPTED))
+IS_NOT_FLOAT: Final = Effects(Stage.STORAGE, _SIZE)
+OTHER_VALUES: Final = Effects(Stage.STORAGE, (*_RANGES, *_RUN, *_OUTPUTS, *_SIZE))
+# A range that is wrong in one layer spoils all that follow: which layer loses most is another question.
+OTHER_SCALES: Final = Effects(Stage.STORAGE, (*_RUN, *_SIZE), (*_RANGES, *_OUTPUTS))
+BAD_RANGES: Final = Effects(Stage.CALIBRATION, _RUN, _OUTPUTS)
+RAN_OTHERWISE: Final = Effects(Stage.EXECUTION, (), _OUTPUTS)
+BAD_OUTPUT: Final = Effects(Stage.OUTPUTS)
+#: Nothing follows from it. So it is with every warning and gap, since only errors have consequences.
+ALONE: Final = Effects(Stage.NUMBERS)
