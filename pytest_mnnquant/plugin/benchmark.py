@@ -65,12 +65,17 @@ def why_not_timed(config: pytest.Config) -> str:
     return ""
 
 
+def benchmark_session(config: pytest.Config) -> Any:
+    """pytest-benchmark's own state of this run, with its results; None without pytest-benchmark."""
+    return config.pluginmanager.getplugin("pytest-benchmark")
+
+
 def suppress_tables(config: pytest.Config) -> None:
     """Leave out pytest-benchmark's tables where they hold our figures only: the summary has those, in 80 columns.
 
     Who compares runs, asks for a histogram or names columns gets them.
     """
-    session: Any = getattr(config, "_benchmarksession", None)
+    session = benchmark_session(config)
     asked = any(config.getoption(f"benchmark_{name}", None) for name in ("compare", "histogram", "columns"))
     if session is not None and not asked:
         session.quiet = session.quiet or all(one.options.get("timer") == _TIMER for one in session.benchmarks)
@@ -93,7 +98,7 @@ class _Replay:
 def _record(
     config: pytest.Config, node: pytest.Item, case: VariantUnderTest, times: PairedTimes, result: Result
 ) -> None:
-    session: Any = getattr(config, "_benchmarksession", None)
+    session = benchmark_session(config)
     kept = config.stash.setdefault(_KEPT, {})
     if session is None or id(times) in kept:  # -p no:benchmark; or another test has asked for the same times.
         return

@@ -28,6 +28,7 @@ from pytest_mnnquant.history.storage import (
     part_of,
     write_run,
 )
+from pytest_mnnquant.plugin.benchmark import benchmark_session
 
 #: Seconds between two writes while the run goes on.
 _PAUSE: Final = 2.0
@@ -102,11 +103,11 @@ class Recorder:
         return bool(options.benchmark_save or options.benchmark_autosave)
 
     def _timings(self, finished: bool) -> list[Any]:
-        """pytest-benchmark's results that are ours, not those of the user's own benchmarks."""
-        session = getattr(self._config, "_benchmarksession", None)
+        """pytest-benchmark's results of variants, without those of the user's own benchmarks."""
+        session = benchmark_session(self._config)
         if session is None or (finished and self._is_saved_elsewhere):
             return []
-        return [one for one in session.benchmarks if {"model", "recipe", "bytes"} <= one.extra_info.keys()]
+        return [timed for timed in session.benchmarks if {"model", "recipe", "bytes"} <= timed.extra_info.keys()]
 
 
 def _label(info: Mapping[str, Any]) -> str:

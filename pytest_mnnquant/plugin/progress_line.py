@@ -70,8 +70,7 @@ class Progress:
             columns = shutil.get_terminal_size().columns
             start = "\r\x1b[K"
             if self._column is None:
-                reporter = self._config.pluginmanager.getplugin("terminalreporter")
-                column = end_of(reporter._tw._current_line, columns)
+                column = end_of(_current_line(self._config), columns)
                 if column == columns:  # What pytest writes next begins a row, to which no movement brings the cursor.
                     return
                 self._column, start = column, "\n"
@@ -82,6 +81,14 @@ class Progress:
         """Where standard output is the terminal, and not the file that pytest captures it in."""
         capture = self._config.pluginmanager.getplugin("capturemanager")
         return cast("AbstractContextManager[None]", capture.global_and_fixture_disabled())
+
+
+def _current_line(config: pytest.Config) -> str:
+    """What pytest has written of its line so far.
+
+    The public `width_of_current_line` is not enough: where a line breaks depends on where its wide characters are.
+    """
+    return str(config.get_terminal_writer()._current_line)
 
 
 def _write(text: str) -> None:
