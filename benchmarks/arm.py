@@ -39,7 +39,9 @@ def set_up(folder: Path) -> Path:
 def python_on(folder: Path, cpu: str) -> Path:
     """The ARM Python as a program of this machine, on a processor of `CPUS`. Raises `NoTarget`."""
     program = folder / f"python-{cpu}"
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(Emulator(folder=folder).words(cpu))} "$@"\n', encoding="utf-8")
+    program.write_text(
+        f'#!/bin/sh\nexec {shlex.join(Emulator(folder=folder).python_command(cpu))} "$@"\n', encoding="utf-8"
+    )
     program.chmod(0o755)
     return program
 

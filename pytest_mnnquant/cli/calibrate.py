@@ -24,7 +24,7 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import recipe_named
 from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent
-from pytest_mnnquant.runtime.convert import place
+from pytest_mnnquant.runtime.convert import move_model
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
@@ -74,7 +74,7 @@ def calibrate(
         for warning in verdict.warnings:
             print_error(f"warning {warning}")
         line = verdict.line(model, quantized)
-        place(quantized.path, output)
+        move_model(quantized.path, output)
     print_line(f"{arguments[1]}: {recipe.name}: {line}")
     return 0
 

@@ -14,7 +14,7 @@ from pytest_mnnquant.cli.source_formats import wrong_content
 from pytest_mnnquant.cli.verify import Requested, verify
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.recipes.mnn_support import can_block
-from pytest_mnnquant.runtime.convert import known_flags, place, printed, run_converter
+from pytest_mnnquant.runtime.convert import converter_output, known_flags, move_model, run_converter
 
 Print = Callable[[str], None]
 # What to think of first where layers stay float.
@@ -53,7 +53,7 @@ def convert(
             if summary is None:
                 return 1
             line = summary
-        place(fresh, output)
+        move_model(fresh, output)
     if "dumpPass" in given:
         print_error(log)
     print_line(f"{command.output}: {line}")
@@ -71,7 +71,7 @@ def _answer(given: dict[str, str], questions: list[str], timeout: float, print_l
         if wrong := wrong_content(Path(source), "MNN"):
             raise Refused(f"--modelFile {source}: {wrong}")
         given = {**given, "modelFile": str(Path(source).resolve())}
-    print_line(printed(as_arguments(given), timeout=timeout))
+    print_line(converter_output(as_arguments(given), timeout=timeout))
     return 0
 
 

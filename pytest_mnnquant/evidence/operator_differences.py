@@ -15,7 +15,7 @@ from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY
 from pytest_mnnquant.runtime.inference import BATCH
-from pytest_mnnquant.runtime.operator_outputs import operators_elsewhere, operators_here, spliced_outputs
+from pytest_mnnquant.runtime.operator_outputs import operators_on_host, operators_on_target, spliced_outputs
 from pytest_mnnquant.runtime.options import RunOptions, Send
 
 # The batch that differs most is looked at operator by operator, or so many bytes of it.
@@ -34,9 +34,9 @@ def compare_operators(
     options = RunOptions(gate.settings.timeout, memory_mode=gate.settings.timing.memory_mode)
     batch, order = _batch(evidence.here, evidence.there, BATCH if gate.prepared.batched else 1)
     inputs = {name: array[batch] for name, array in gate.inputs.items()}
-    here, samples = operators_here(ours, inputs, order.tolist(), options, held=_HELD)
+    here, samples = operators_on_host(ours, inputs, order.tolist(), options, held=_HELD)
     inputs = {name: array[samples] for name, array in inputs.items()}
-    there = operators_elsewhere(theirs, inputs, here, dataclasses.replace(options, send=send))
+    there = operators_on_target(theirs, inputs, here, dataclasses.replace(options, send=send))
     scales = {op.name: _scales(theirs, op) for op in theirs.ops if not op.subgraph}
     found, uncompared = differences(here, there, scales)
     apart = sorted((one for one in found if one.steps), key=lambda one: (-one.steps * one.unlike, -one.steps))

@@ -26,7 +26,7 @@ def convert(source: Path, output: Path, flags: Sequence[str] = (), *, timeout: f
     """
     framework = _FRAMEWORKS.get(source.suffix, "MNN")
     what = f"converting {source.name} ({' '.join(flags) or 'float'})"
-    if framework == "MNN":  # Of a truncated model MNN makes one that lacks operators, and prints Success.
+    if framework == "MNN":  # MNN converts a truncated model to one that lacks operators, and prints Success.
         try:
             read_model(source)
         except (BadModel, OSError) as error:
@@ -48,7 +48,7 @@ def run_converter(
 ) -> str:
     """Run MNN's converter with `arguments`, all paths absolute, and `flag` for the output; returns its log.
 
-    Runs in a folder of its own, since MNN writes a temporary file of a fixed name into the working directory and
+    Runs in a temporary folder, since MNN writes a temporary file of a fixed name into the working directory and
     parallel conversions would corrupt each other. A file at `output` is replaced only by a complete one, of which
     `check` raises no `BadModel`. Raises `NativeFailure` when there is none, whatever MNN printed or returned.
     """
@@ -67,7 +67,7 @@ def run_converter(
         except BadModel as error:
             wrong = str(error).replace(str(fresh), output.name)
             raise NativeFailure(FailureKind.BAD_OUTPUT, f"{what}: {wrong}", tail(folder / "log.txt")) from None
-        place(fresh, output)
+        move_model(fresh, output)
         return tail(folder / "log.txt", _ALL)
 
 
@@ -82,10 +82,10 @@ def _bring_external(arguments: Sequence[str], folder: Path) -> None:
             shutil.copyfile(external, folder / _EXTERNAL)
 
 
-def place(fresh: Path, output: Path) -> None:
-    """Move a finished model, with its external weights, to where it was asked for. Both are on the same disk.
+def move_model(fresh: Path, output: Path) -> None:
+    """Move a finished model, with its external weights, to where it was requested. Both are on the same disk.
 
-    External weights that an earlier model left there go.
+    External weights that an earlier model left there are removed.
     """
     if not fresh.with_name(fresh.name + ".weight").exists():
         output.with_name(output.name + ".weight").unlink(missing_ok=True)
@@ -94,7 +94,7 @@ def place(fresh: Path, output: Path) -> None:
             part.replace(output.with_name(output.name + part.name.removeprefix(fresh.name)))
 
 
-def printed(arguments: Sequence[str], *, timeout: float) -> str:
+def converter_output(arguments: Sequence[str], *, timeout: float) -> str:
     """What MNN's converter prints, for arguments that make it answer a question instead of converting."""
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
         run_job(Job("convert", "asking MNN's converter", timeout, {"arguments": list(arguments)}), Path(name))
@@ -103,5 +103,5 @@ def printed(arguments: Sequence[str], *, timeout: float) -> str:
 
 @functools.cache
 def known_flags(timeout: float) -> frozenset[str]:
-    """The long flags of the MNN that is installed, from its own help: others it ignores without a word."""
-    return frozenset(re.findall(r"--(\w+)", printed(["--help"], timeout=timeout)))
+    """The long flags of the MNN that is installed, from its help: MNN ignores others silently."""
+    return frozenset(re.findall(r"--(\w+)", converter_output(["--help"], timeout=timeout)))

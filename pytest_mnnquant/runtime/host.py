@@ -49,7 +49,7 @@ def features_used(log: Path) -> tuple[str, ...]:
 
 @cache
 def _facts(name: str, machine: str, cpu: str, processor: str) -> Host:
-    """A machine, by what Linux tells of its processors."""
+    """A machine, by what Linux reports of its processors."""
     lines = dict(re.findall(r"^([^\n:]+?)\s*:[ \t]*([^\n]*)$", cpu, re.MULTILINE))
     flags = set((lines.get("flags") or lines.get("Features") or "").split())
     features = tuple(dict.fromkeys(name for flag, name in _FLAGS.items() if flag in flags))

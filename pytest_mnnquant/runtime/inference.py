@@ -95,7 +95,7 @@ def code_losses(
 ) -> tuple[tuple[Losses | None, Losses | None], ...]:
     """What quantizing (its input, its output) would lose of each operator's values.
 
-    None where there is no grid, where the tensor never appeared in the run, and where its values are not finite.
+    None if there is no grid, if the tensor never appeared in the run, and if its values are not finite.
     """
     plain = [[dataclasses.astuple(grid) if grid else (0.0, 0.0, 0.0) for grid in sides] for sides in grids]
     with InputFolder(model, inputs, options) as folder:

@@ -1,4 +1,4 @@
-"""Runs an `.onnx` on arrays with onnxruntime, where that is installed."""
+"""Runs an `.onnx` on arrays with onnxruntime, if that is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_mnnquant.runtime.options import RunOptions
 
 
 def has_onnxruntime() -> bool:
-    """Whether onnxruntime is installed; it is not imported for that."""
+    """Whether onnxruntime is installed; without importing it."""
     return importlib.util.find_spec("onnxruntime") is not None
 
 

@@ -1,4 +1,4 @@
-"""What the operators of a network make of the same values, on this machine and elsewhere."""
+"""What the operators of a network make of the same values, on this host and on a target."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 _NONE: Final = Which("", "", -1)
 
 
-def operators_here(
+def operators_on_host(
     model: Model, inputs: Arrays, order: Sequence[int], options: RunOptions, *, held: float
 ) -> tuple[Operators, list[int]]:
-    """What the operators of a model make here, run on all inputs as one batch, and the samples that this is.
+    """What the operators of a model make on this host, run on all inputs as one batch, and the samples in that batch.
 
     Those are the first in `order` whose values take no more than `held` bytes. Raises `NativeFailure`.
     """
@@ -32,17 +32,17 @@ def operators_here(
         return _ran(folder, values), values["samples"]
 
 
-def operators_elsewhere(model: Model, inputs: Arrays, here: Operators, options: RunOptions) -> Operators:
-    """What the operators make elsewhere of what reached them here. Raises `NativeFailure`."""
+def operators_on_target(model: Model, inputs: Arrays, on_host: Operators, options: RunOptions) -> Operators:
+    """What the operators make on a target of what reached them on this host. Raises `NativeFailure`."""
     with InputFolder(model, inputs, options) as folder:
-        given = {"given": _saved(folder, [ran.reached for ran in here.values()]), "operators": list(here)}
+        given = {"given": _saved(folder, [ran.reached for ran in on_host.values()]), "operators": list(on_host)}
         return _ran(folder, _run(folder, "operators", model, inputs, options, given))
 
 
 def spliced_outputs(
     model: Model, inputs: Arrays, made: Mapping[Which, Values], options: RunOptions
 ) -> tuple[Outputs, dict[Which, Outputs]]:
-    """A network's outputs here: unmodified, and for each operator in `made` when it alone makes what is given there.
+    """A network's outputs on this host: unmodified, and for each operator if it alone makes what `made` gives.
 
     Raises `NativeFailure`.
     """

@@ -1,7 +1,7 @@
 """A runner that waits for jobs: it has loaded MNN once, and runs each job in a fork of itself.
 
-Under emulation loading takes longer than most jobs do. A fork is a process of its own still: one that crashes takes
-nothing with it.
+Under emulation loading takes longer than most jobs do. A fork is still a process of its own: one that crashes takes
+nothing else with it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Worker:
             self._end = weakref.finalize(self, end_family, process)
         assert process.stdin is not None
         assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # Then there is no answer either.
+        with contextlib.suppress(BrokenPipeError):  # Then no answer comes either.
             process.stdin.write(os.fsencode(job_file) + b"\n")
             process.stdin.flush()
         answer = b""
@@ -77,5 +77,5 @@ def end_family(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            with contextlib.suppress(OSError):  # What was not sent is of no use.
+            with contextlib.suppress(OSError):  # What was not sent is not needed.
                 pipe.close()

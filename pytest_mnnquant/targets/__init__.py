@@ -1,1 +1,1 @@
-"""Places that run a `.mnn` on given inputs: this machine, an emulated ARM processor, a command of one's own."""
+"""Machines that run a `.mnn` on given inputs: an emulated ARM processor, a device behind ssh, a user's command."""

@@ -19,19 +19,19 @@ from pytest_mnnquant.runtime.worker import end_family
 # Seconds: between two signs of life; for a process to end whose pipes have.
 _ALIVE: Final = 5.0
 _ENDING: Final = 2.0
-# So many bytes a line may have; so much is read of stderr.
+# The bytes that a line may have, and that are read of stderr.
 _LONGEST: Final = 1 << 20
 _CHATTER: Final = 1 << 16
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The connection has ended."""
 
 
 class Connection:
     """An ssh process and its pipes; `words` are its command. Each wait ends at `end`, a time of `time.monotonic`.
 
-    Then it raises `subprocess.TimeoutExpired`. All but `ended` and `close` raise `Lost`.
+    Then it raises `subprocess.TimeoutExpired`. All but `wait_for_end` and `close` raise `ConnectionLost`.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -42,19 +42,19 @@ class Connection:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        # Once only: soon after, the process's number is another's.
+        # Once only: soon after, the number may be that of another process.
         self._end = weakref.finalize(self, _end, self._process, self._errors)
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._in, False)
         self._left = b""
-        self._told = time.monotonic()
+        self._alive_since = time.monotonic()
         #: Bytes that were sent.
         self.sent = 0
         self.is_greeted = False
 
     @property
     def is_alive(self) -> bool:
-        """Whether it stands still."""
+        """Whether the process runs."""
         return self._process.poll() is None
 
     def send(self, data: bytes, end: float) -> None:
@@ -68,7 +68,7 @@ class Connection:
             except BlockingIOError:
                 continue
             except OSError:
-                raise Lost from None
+                raise ConnectionLost from None
 
     def send_file(self, path: Path, size: int, end: float) -> None:
         """Send the bytes of a file."""
@@ -78,7 +78,7 @@ class Connection:
                 self.send(part, end)
                 size -= len(part)
 
-    def line(self, end: float) -> bytes:
+    def read_line(self, end: float) -> bytes:
         """The next line, without its end."""
         while b"\n" not in self._left:
             self._read(end)
@@ -88,7 +88,7 @@ class Connection:
         self.is_greeted = self.is_greeted or line.startswith(GREETING)
         return line
 
-    def take_file(self, path: Path, size: int, end: float) -> None:
+    def receive_file(self, path: Path, size: int, end: float) -> None:
         """Write the next bytes to a file."""
         with path.open("wb") as file:
             while size > 0:
@@ -102,30 +102,30 @@ class Connection:
         self._wait([self._out], [], end)
         part = os.read(self._out, PART)
         if not part:
-            raise Lost
+            raise ConnectionLost
         self._left += part
 
     def _wait(self, reading: list[int], writing: list[int], end: float) -> None:
-        """Until there is something to read or room to write."""
+        """Wait until there is something to read or room to write."""
         while True:
             left = end - time.monotonic()
             if left <= 0:
                 raise subprocess.TimeoutExpired(self._words, 0)
             readable, writable, _ = select.select(reading, writing, [], min(left, _ALIVE))
             if reading and self.is_greeted:
-                self._tell()
+                self._report_alive()
             if readable or writable:
                 return
 
-    def _tell(self) -> None:
-        """Now and then say that somebody is there still, whatever comes from there."""
-        if time.monotonic() - self._told >= _ALIVE:
-            self._told = time.monotonic()
-            with contextlib.suppress(OSError):  # It is full, or has ended, which reading will tell.
+    def _report_alive(self) -> None:
+        """Report now and then that this end is alive, whatever comes from the other."""
+        if time.monotonic() - self._alive_since >= _ALIVE:
+            self._alive_since = time.monotonic()
+            with contextlib.suppress(OSError):  # The pipe is full, or has ended, which reading shows.
                 os.write(self._in, b"{}\n")
 
-    def ended(self) -> tuple[int, str]:
-        """The exit status, and what was printed to stderr; the process is given a moment to end."""
+    def wait_for_end(self) -> tuple[int, str]:
+        """Wait a moment for the end; returns the exit status and what was printed to stderr."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_ENDING)
         self._errors.seek(0)

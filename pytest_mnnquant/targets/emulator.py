@@ -38,11 +38,11 @@ class Emulator:
 
     @property
     def name(self) -> str:
-        """The target's name, without a processor: MNN's version is told where it is not the one of this machine."""
+        """The target's name, without a processor: it has MNN's version if that is not the one of this machine."""
         return NAME if self.mnn == self.host_mnn else f"{NAME}-{self.mnn}"
 
     @property
-    def add(self) -> str:
+    def add_command(self) -> str:
         """The command that sets it up."""
         return f"pytest-mnnquant target add {NAME}" + ("" if self.mnn == self.host_mnn else f" --mnn {self.mnn}")
 
@@ -58,10 +58,12 @@ class Emulator:
 
     @property
     def qemu(self) -> Path | None:
-        """This system's qemu, else the one that was unpacked; None where there is none."""
-        found = next((path for name in _QEMUS if (path := shutil.which(name))), None)
-        own = self.folder / "qemu" / "usr" / "bin" / QEMU
-        return Path(found) if found else own if own.is_file() else None
+        """This system's qemu, else the one that was unpacked; None if there is none."""
+        installed = next((path for name in _QEMUS if (path := shutil.which(name))), None)
+        if installed:
+            return Path(installed)
+        unpacked = self.folder / "qemu" / "usr" / "bin" / QEMU
+        return unpacked if unpacked.is_file() else None
 
     @property
     def python(self) -> Path | None:
@@ -70,33 +72,33 @@ class Emulator:
         return next((path for path in places if re.fullmatch(r"python3\.\d+", path.name)), None)
 
     @property
-    def lacks(self) -> str:
-        """What is not there; empty where all is."""
+    def missing(self) -> str:
+        """What is missing; empty if nothing is."""
         if self.qemu is None:
             return QEMU
         if self.python is None:
             return "an ARM Python"
         return "" if (self.site / "MNN").is_dir() else f"MNN {self.mnn} for aarch64"
 
-    def words(self, cpu: str) -> Sequence[str]:
-        """The command that stands for Python. Raises `NoTarget`."""
-        if self.lacks:
-            raise NoTarget(f"{self.name} is not set up, there is no {self.lacks}: {self.add}")
+    def python_command(self, cpu: str) -> Sequence[str]:
+        """The words of the command that stands for Python. Raises `NoTarget`."""
+        if self.missing:
+            raise NoTarget(f"{self.name} is not set up, there is no {self.missing}: {self.add_command}")
         unset = [word for name in _UNSET for word in ("-U", name)]
         words = [str(self.qemu), "-cpu", cpu, "-L", str(self.root), "-E", f"PYTHONPATH={self.site}", *unset]
         return [*words, str(self.python), "-s"]
 
     def target(self, cpu: str = "") -> Target:
-        """The target that runs on a processor. Raises `NoTarget` where it is not set up or qemu has no such one."""
-        words = self.words(cpu or USUAL_CPU)
-        if cpu not in ("", *CPUS) and cpu not in (known := cpus(str(self.qemu))):
+        """The target that runs on a processor. Raises `NoTarget` if it is not set up or qemu has no such one."""
+        words = self.python_command(cpu or USUAL_CPU)
+        if cpu not in ("", *CPUS) and cpu not in (known := known_cpus(str(self.qemu))):
             raise NoTarget(f"{self.name}:{cpu}: qemu knows no processor {cpu!r}; it knows: {', '.join(known)}")
         name = f"{self.name}:{cpu}" if cpu else self.name
         return Target(name, Worker([*words, str(PROGRAMS)]), mnn=self.mnn, emulated=True)
 
 
-def emulated(name: str) -> Target | None:
-    """The target of this name; None where the name is not of this form. Raises `NoTarget`."""
+def emulator_target(name: str) -> Target | None:
+    """The target of this name; None if the name is not of this form. Raises `NoTarget`."""
     match = _FORM.fullmatch(name)
     if match is None:
         return None
@@ -104,7 +106,7 @@ def emulated(name: str) -> Target | None:
 
 
 @cache
-def cpus(qemu: str) -> tuple[str, ...]:
+def known_cpus(qemu: str) -> tuple[str, ...]:
     """The 64-bit processors that qemu knows."""
     done = subprocess.run([qemu, "-cpu", "help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     names = [words[0] for line in done.stdout.splitlines()[1:] if (words := line.split())]

@@ -33,10 +33,10 @@ _LIST: Final = "files.json"
 _URI: Final = re.compile(r"^'\S+' (?P<file>(?P<package>[a-z0-9.+\-]+)_\S+\.deb) \d+ SHA256:(?P<hash>\w+)", re.MULTILINE)
 _PORTS: Final = "http://ports.ubuntu.com/ubuntu-ports"
 _KEYS: Final = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
-Say = Callable[[str], None]
+Print = Callable[[str], None]
 
 
-def set_up(emulator: Emulator, say: Say, timeout: float) -> None:
+def set_up(emulator: Emulator, print_line: Print, timeout: float) -> None:
     """Make the folder hold all that is needed; what is there already is kept. Raises `NoTarget`."""
     folder = emulator.folder
     for tool in ("apt-get", "dpkg", "dpkg-deb") if emulator.qemu is None or emulator.python is None else ():
@@ -47,24 +47,24 @@ def set_up(emulator: Emulator, say: Say, timeout: float) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     if emulator.qemu is None:
-        say(f"unpacking qemu-user-static (to have it on the system instead: {INSTALL_QEMU})")
-        with _anew(folder / "qemu", lambda: emulator.qemu is not None) as place:
-            _debian(place, _architecture(), ("qemu-user-static",), timeout, alone=True)
+        print_line(f"unpacking qemu-user-static (to have it on the system instead: {INSTALL_QEMU})")
+        with _complete_folder(folder / "qemu", lambda: emulator.qemu is not None) as place:
+            _unpack_packages(place, _architecture(), ("qemu-user-static",), timeout, alone=True)
             if not (place / "usr" / "bin" / QEMU).is_file():
                 raise NoTarget(f"the package qemu-user-static holds no {QEMU}; install it: {INSTALL_QEMU}")
             for other in place.glob("usr/bin/*"):  # It emulates thirty more processors, 10 MB each.
                 if other.name != QEMU:
                     other.unlink()
     if emulator.python is None:
-        say("unpacking an ARM Python from this system's package archive")
-        with _anew(emulator.root, lambda: emulator.python is not None) as place:
-            _debian(place, "arm64", PACKAGES, timeout)
+        print_line("unpacking an ARM Python from this system's package archive")
+        with _complete_folder(emulator.root, lambda: emulator.python is not None) as place:
+            _unpack_packages(place, "arm64", PACKAGES, timeout)
     if emulator.python is None:
         raise NoTarget(f"{emulator.root} holds no python3 after unpacking; remove it and try again")
-    if emulator.lacks:
-        say(f"unpacking MNN {emulator.mnn} and numpy for aarch64")
-        with _anew(emulator.site, lambda: not emulator.lacks) as place:
-            _wheels(place, emulator.mnn, emulator.python.name.removeprefix("python"), timeout)
+    if emulator.missing:
+        print_line(f"unpacking MNN {emulator.mnn} and numpy for aarch64")
+        with _complete_folder(emulator.site, lambda: not emulator.missing) as place:
+            _unpack_wheels(place, emulator.mnn, emulator.python.name.removeprefix("python"), timeout)
 
 
 def files_of(emulator: Emulator) -> Iterator[tuple[str, str]]:
@@ -75,8 +75,8 @@ def files_of(emulator: Emulator) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def _anew(place: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
-    """An empty folder that takes the place's once it is complete; of two processes at it, the first one's stays."""
+def _complete_folder(place: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
+    """Yield an empty folder that takes the place's once it is complete; of two processes the first one's stays."""
     with tempfile.TemporaryDirectory(prefix="new-", dir=place.parent) as name:
         new = Path(name) / place.name
         new.mkdir()
@@ -89,28 +89,34 @@ def _anew(place: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
             new.replace(place)
 
 
-def _debian(root: Path, architecture: str, packages: Sequence[str], timeout: float, *, alone: bool = False) -> None:
-    """Unpack packages, and unless `alone` what they depend on, with package lists of our own for the architecture."""
+def _unpack_packages(
+    root: Path, architecture: str, packages: Sequence[str], timeout: float, *, alone: bool = False
+) -> None:
+    """Unpack packages, and unless `alone` what they depend on, with package lists for the architecture alone."""
     with tempfile.TemporaryDirectory(prefix="apt-") as name:
         place = Path(name)
         apt = _apt(place, architecture)
-        said = _call([*apt, "update"], place, timeout)
+        output = _output_of([*apt, "update"], place, timeout)
         fresh = [*apt, "install", "--yes", "--no-install-recommends", "--reinstall", "--print-uris", *packages]
-        wanted = {match["package"]: match for match in _URI.finditer(_call(fresh, place, timeout))}
+        packages_by_name = {match["package"]: match for match in _URI.finditer(_output_of(fresh, place, timeout))}
         if alone:
-            wanted = {package: wanted[package] for package in packages if package in wanted}
-        if not wanted:
-            raise NoTarget(f"this system's archive has no {', '.join(packages)} for {architecture}: {_last(said)}")
-        said = _call([*apt, "download", *wanted], place / "debs", timeout)
-        expected = {match["file"]: match["hash"] for match in wanted.values()}
-        _checked(place / "debs", expected, said)
+            packages_by_name = {
+                package: packages_by_name[package] for package in packages if package in packages_by_name
+            }
+        if not packages_by_name:
+            raise NoTarget(
+                f"this system's archive has no {', '.join(packages)} for {architecture}: {_last_line(output)}"
+            )
+        output = _output_of([*apt, "download", *packages_by_name], place / "debs", timeout)
+        expected = {match["file"]: match["hash"] for match in packages_by_name.values()}
+        _verify_downloads(place / "debs", expected, output)
         for deb in sorted(expected):
-            _call(["dpkg-deb", "-x", str(place / "debs" / deb), str(root)], place, timeout)
+            _output_of(["dpkg-deb", "-x", str(place / "debs" / deb), str(root)], place, timeout)
     (root / _LIST).write_text(json.dumps(expected, indent=1), encoding="utf-8")
 
 
 def _apt(place: Path, architecture: str) -> list[str]:
-    """apt-get for an architecture, with all it writes in a folder of ours."""
+    """apt-get for an architecture, with all that it writes inside of a folder."""
     for part in ("lists/partial", "cache/archives/partial", "debs", "none"):
         (place / part).mkdir(parents=True)
     (place / "status").touch()
@@ -133,43 +139,45 @@ def _apt(place: Path, architecture: str) -> list[str]:
     return ["apt-get", "-qq", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
 
 
-def _wheels(site: Path, mnn: str, python: str, timeout: float) -> None:
+def _unpack_wheels(site: Path, mnn: str, python: str, timeout: float) -> None:
     """Unpack the wheels of MNN and numpy. pip holds them against the hashes that its index gives."""
-    asked = ["--only-binary=:all:", "--platform", "manylinux2014_aarch64", "--python-version", python, "--no-deps"]
+    platform = ["--only-binary=:all:", "--platform", "manylinux2014_aarch64", "--python-version", python, "--no-deps"]
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     with tempfile.TemporaryDirectory(prefix="wheels-") as name:
         place = Path(name)
         report, names = place / "report.json", [f"MNN=={mnn}", "numpy"]
         dry = ["install", "--dry-run", "--ignore-installed", "--target", str(place), "--report", str(report)]
-        said = _call([*pip, *dry, *asked, *names], place, timeout)
+        output = _output_of([*pip, *dry, *platform, *names], place, timeout)
         if not report.is_file():
-            raise NoTarget(f"pip finds no wheels of MNN {mnn} and numpy for aarch64 and Python {python}: {_last(said)}")
-        found = json.loads(report.read_text(encoding="utf-8"))["install"]
-        sources = [item["download_info"] for item in found]
+            raise NoTarget(
+                f"pip finds no wheels of MNN {mnn} and numpy for aarch64 and Python {python}: {_last_line(output)}"
+            )
+        resolved = json.loads(report.read_text(encoding="utf-8"))["install"]
+        sources = [item["download_info"] for item in resolved]
         expected = {
             unquote(source["url"].rpartition("/")[2]): source["archive_info"]["hashes"]["sha256"] for source in sources
         }
-        pinned = [f"{item['metadata']['name']}=={item['metadata']['version']}" for item in found]
-        said = _call([*pip, "download", *asked, "--dest", str(place / "wheels"), *pinned], place, timeout)
-        _checked(place / "wheels", expected, said)
+        pinned = [f"{item['metadata']['name']}=={item['metadata']['version']}" for item in resolved]
+        output = _output_of([*pip, "download", *platform, "--dest", str(place / "wheels"), *pinned], place, timeout)
+        _verify_downloads(place / "wheels", expected, output)
         for wheel in expected:
             with zipfile.ZipFile(place / "wheels" / wheel) as archive:
                 archive.extractall(site)
     (site / _LIST).write_text(json.dumps(expected, indent=1), encoding="utf-8")
 
 
-def _checked(folder: Path, expected: Mapping[str, str], said: str) -> None:
-    """Refuse what was not downloaded whole."""
+def _verify_downloads(folder: Path, expected: Mapping[str, str], output: str) -> None:
+    """Raise `NoTarget` for what was not downloaded completely."""
     for name, digest in expected.items():
         if not (folder / name).is_file():
-            raise NoTarget(f"{name} could not be downloaded: {_last(said)}")
+            raise NoTarget(f"{name} could not be downloaded: {_last_line(output)}")
         if sha256(folder / name) != digest:
             raise NoTarget(f"{name} is not what its list says: its SHA-256 is another")
 
 
 def _architecture() -> str:
-    done = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    ended = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=False)
+    return ended.stdout.strip()
 
 
 def _os_release() -> dict[str, str]:
@@ -178,18 +186,18 @@ def _os_release() -> dict[str, str]:
     return {key: value.strip('"') for key, _, value in (line.partition("=") for line in text.splitlines())}
 
 
-def _call(command: Sequence[str], folder: Path, timeout: float) -> str:
-    """What a program printed, whatever its exit status: what it made is looked at instead."""
+def _output_of(command: Sequence[str], folder: Path, timeout: float) -> str:
+    """What a program printed, whatever its exit status: its files are checked instead."""
     env = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        done = subprocess.run(
+        ended = subprocess.run(
             command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
         return f"{Path(command[0]).name}: no end after {timeout:g} s\n"
-    return (done.stdout + done.stderr).decode("utf-8", "replace")
+    return (ended.stdout + ended.stderr).decode("utf-8", "replace")
 
 
-def _last(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _last_line(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     return lines[-1] if lines else "it printed nothing"

@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pytest_mnnquant.targets.emulator import CPUS, NAME, emulated
-from pytest_mnnquant.targets.ssh import SCHEME, Remote
+from pytest_mnnquant.targets.emulator import CPUS, NAME, emulator_target
+from pytest_mnnquant.targets.ssh import SCHEME, SshLauncher
 from pytest_mnnquant.targets.target import HOST, NoTarget, PythonCommand, Target, installed_mnn
 
-#: What stands for the job's folder in a command of one's own.
+#: What stands for the job's folder in a user's command.
 FOLDER: Final = "{folder}"
 _FORMS: Final = (
     f"{HOST}, {NAME} (:{', :'.join(CPUS)}), {NAME}-3.0.0 (MNN of that version), {SCHEME}USER@MACHINE, or one of the "
@@ -27,21 +27,21 @@ Table = Mapping[str, Any]
 
 
 def target_named(name: str, tables: Mapping[str, Table]) -> Target | None:
-    """The target of this name; None for this machine itself. `tables` are those of the configuration.
+    """The target of this name; None for this machine. `tables` are those of the configuration.
 
-    Raises `NoTarget` where there is none of that name, or it is not set up.
+    Raises `NoTarget` if there is none of that name, or it is not set up.
     """
     if name == HOST:
         return None
     if name in tables:
         return table_target(name, tables[name])
     if name.startswith(SCHEME):
-        return _behind_ssh(name, {"ssh": name}, "--mnn-target")
-    found = emulated(name)
-    if found is None:
-        own = f"; configured: {', '.join(tables)}" if tables else ""
-        raise NoTarget(f"{name!r} is no target; they read like: {_FORMS}{own}")
-    return found
+        return _ssh_target(name, {"ssh": name}, "--mnn-target")
+    target = emulator_target(name)
+    if target is None:
+        configured = f"; configured: {', '.join(tables)}" if tables else ""
+        raise NoTarget(f"{name!r} is no target; they read like: {_FORMS}{configured}")
+    return target
 
 
 def table_target(name: str, table: Table) -> Target:
@@ -49,20 +49,20 @@ def table_target(name: str, table: Table) -> Target:
     where = f"[tool.mnnquant.targets.{name}]"
     if is_reserved(name):
         raise NoTarget(f"{where}: the name {name!r} is taken, or holds one of []@:/ or a blank")
-    how = [key for key in _KEYS if key in table]
-    if len(how) != 1:
+    launchers = [key for key in _KEYS if key in table]
+    if len(launchers) != 1:
         raise NoTarget(f"{where}: it needs one of the keys {' and '.join(map(repr, _KEYS))}")
-    keys = _KEYS[how[0]]
+    keys = _KEYS[launchers[0]]
     for key, value in table.items():
         if key not in keys:
-            raise NoTarget(f"{where}: beside {how[0]!r} there is no key {key!r}; there are: {', '.join(keys)}")
+            raise NoTarget(f"{where}: beside {launchers[0]!r} there is no key {key!r}; there are: {', '.join(keys)}")
         kind = keys[key]
-        if not isinstance(value, kind) or (kind is list and not all(isinstance(one, str) for one in value)):
+        if not isinstance(value, kind) or (kind is list and not all(isinstance(item, str) for item in value)):
             raise NoTarget(f"{where}: {key!r} must be {_TYPES[kind]}")
     version = table.get("mnn", "3")
     if not re.fullmatch(r"\d+(\.\d+)*", version):
         raise NoTarget(f"{where}: mnn: {version!r} is not a version; it reads like 3.6.1")
-    return _behind_ssh(name, table, where) if how == ["ssh"] else command_target(name, table)
+    return _ssh_target(name, table, where) if launchers == ["ssh"] else command_target(name, table)
 
 
 def command_target(name: str, table: Table) -> Target:
@@ -85,13 +85,15 @@ def command_target(name: str, table: Table) -> Target:
     )
 
 
-def _behind_ssh(name: str, table: Table, where: str) -> Target:
+def _ssh_target(name: str, table: Table, where: str) -> Target:
     destination = table["ssh"].removesuffix("/")
     # What ssh would take for an option, and what can't stand in an id of pytest's.
     if not destination.removeprefix(SCHEME) or re.search(r"^-|[\s\[\]]|::", destination):
         raise NoTarget(f"{where}: {destination!r} is no machine; it reads like {SCHEME}USER@MACHINE")
-    remote = Remote(destination, table.get("python") or "python3", table.get("folder", ""), table.get("options", ()))
-    return Target(name, remote, mnn=table.get("mnn") or installed_mnn(), is_device=True)
+    launcher = SshLauncher(
+        destination, table.get("python") or "python3", table.get("folder", ""), table.get("options", ())
+    )
+    return Target(name, launcher, mnn=table.get("mnn") or installed_mnn(), is_device=True)
 
 
 def is_reserved(name: str) -> bool:

@@ -17,7 +17,7 @@ from pytest_mnnquant.targets.target import NO_TIME, NO_TRACE, UNSAID, Target, Ta
 
 
 def run_self_test(target: Target, timeout: float) -> Iterator[str]:
-    """What works, line by line. Raises `NativeFailure` where a model of one operator does not run as it should."""
+    """What works, line by line. Raises `NativeFailure` if a model of one operator does not run as it should."""
     values = np.arange(4, dtype=np.float32).reshape(1, 4)
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
         run_job(Job("example", "making a model of one operator", timeout), Path(name))

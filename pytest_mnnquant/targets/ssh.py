@@ -1,7 +1,7 @@
 """A machine that is reached by ssh: one connection, with an agent at its other end, for all jobs of a run.
 
 Jobs and files go through the connection itself, so neither sftp nor a daemon nor an open port is needed; small boards'
-ssh servers have no sftp. Who is trusted, and with which key one gets in, is for ssh and its own configuration to say.
+ssh servers have no sftp. Which machines and keys are trusted is decided by ssh and its configuration.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.programs.remote_agent import GREETING, PART, PROTOCOL
 from pytest_mnnquant.runtime.programs.transfer import sha256
 from pytest_mnnquant.runtime.progress import has_listener, report_child_progress
-from pytest_mnnquant.targets.connection import Connection, Lost
+from pytest_mnnquant.targets.connection import Connection, ConnectionLost
 from pytest_mnnquant.targets.ssh_errors import TOO_OLD, lost_connection, no_connection, no_greeting, no_space, too_slow
 
 SCHEME: Final = "ssh://"
 _AGENT: Final = PROGRAMS / "remote_agent.py"
-# The other end may run any shell: this holds no quotes of its own, nor anything else that a shell would read.
+# The other end may run any shell: this holds neither quotes nor anything else that a shell would read.
 _BOOT: Final = (
     f"import sys;sys.version_info<(3,8)and sys.exit({TOO_OLD});"
     "exec(compile(sys.stdin.buffer.read({length}),sys.argv[1],sys.argv[2]))"
@@ -35,11 +35,11 @@ _STARTING: Final = 60.0
 _GRACE: Final = 2.0
 
 
-class Remote:
+class SshLauncher:
     """The runner on a machine behind ssh, connected when first needed and again after the connection has ended.
 
     `destination` is what ssh takes: user@host, ssh://user@host:port, or a name of its configuration. `python` is a
-    command there, `folder` where jobs' folders are made (its usual place where empty), `options` are for ssh.
+    command there, `folder` where jobs' folders are made (its usual place if empty), `options` are for ssh.
     """
 
     def __init__(
@@ -56,24 +56,24 @@ class Remote:
         self._refusal: NativeFailure | None = None
 
     def run(self, job_file: Path, timeout: float) -> int:
-        """Have a job run there, with all files of its folder; what it left comes back. Returns the exit status.
+        """Run a job there, with all files of its folder; what it left comes back. Returns the exit status.
 
-        Raises `NativeFailure`, and `subprocess.TimeoutExpired` after `timeout` seconds. Where there was no connection
-        once, none is tried again.
+        Raises `NativeFailure`, and `subprocess.TimeoutExpired` after `timeout` seconds. If no connection
+        came about once, none is tried again.
         """
         if self._refusal is not None:
             raise self._refusal.reworded(self._refusal.what)
         end = time.monotonic() + timeout
         try:
-            connection = self._connected(end, timeout)
+            connection = self._connect(end, timeout)
             self._send(connection, job_file.parent, end, timeout)
-            return self._answer(connection, job_file.parent, timeout, end + _GRACE)
-        except Lost:
-            raise self._why() from None
+            return self._receive(connection, job_file.parent, timeout, end + _GRACE)
+        except ConnectionLost:
+            raise self._connection_failure() from None
         except (ValueError, TypeError, KeyError) as error:
             self.close()
-            told = f"what comes from there is no answer of ours ({error})"
-            raise NativeFailure(FailureKind.BAD_ANSWER, told) from None
+            reason = f"what comes from there is no answer of ours ({error})"
+            raise NativeFailure(FailureKind.BAD_ANSWER, reason) from None
         except BaseException:
             self.close()
             raise
@@ -84,13 +84,13 @@ class Remote:
             self._connection.close()
         self._connection, self._held = None, {}
 
-    def _connected(self, end: float, timeout: float) -> Connection:
+    def _connect(self, end: float, timeout: float) -> Connection:
         if self._connection is not None and self._connection.is_alive:
             return self._connection
         self.close()
         source = _AGENT.read_bytes()
         boot = f"{self.python} -c '{_BOOT.format(length=len(source))}' agent exec"
-        how = {
+        settings = {
             "BatchMode": "yes",
             "ConnectTimeout": max(1, min(_CONNECTING, int(timeout * 0.8))),
             "ServerAliveInterval": 10,
@@ -98,96 +98,96 @@ class Remote:
             "RemoteCommand": "none",
             "ClearAllForwardings": "yes",
         }
-        options = [word for key, value in how.items() for word in ("-o", f"{key}={value}")]
+        options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
         words = ["ssh", "-T", *self.options, *options, "--", self.destination, boot]
         try:
             connection = self._connection = Connection(words)
         except OSError as error:
-            told = f"ssh can't be run here: {error.strerror}"
+            reason = f"ssh can't be run here: {error.strerror}"
             install = "install it: sudo apt-get install -y openssh-client"
-            raise NativeFailure(FailureKind.NOT_STARTED, told, fix=install) from None
-        begun = time.monotonic()
-        end = min(end, begun + _STARTING)
+            raise NativeFailure(FailureKind.NOT_STARTED, reason, fix=install) from None
+        started = time.monotonic()
+        end = min(end, started + _STARTING)
         try:
             connection.send(source + json.dumps({"folder": self.folder}).encode() + b"\n", end)
-            while not (line := connection.line(end)).startswith(GREETING):
-                pass  # Some shells print something for everybody who comes in.
+            while not (line := connection.read_line(end)).startswith(GREETING):
+                pass  # Some shells print something at each login.
         except subprocess.TimeoutExpired:
-            raise self._refused(no_greeting(end - begun, self._python, self._by_hand())) from None
-        said = json.loads(line.removeprefix(GREETING))
-        if said["protocol"] != PROTOCOL:
-            told = f"the other end speaks protocol {said['protocol']}, not {PROTOCOL}"
-            raise NativeFailure(FailureKind.BAD_ANSWER, told)
-        if "failed" in said:
-            raise no_space(said["failed"])
-        self._free = said["free"]
+            raise self._remember(no_greeting(end - started, self._python, self._typed_address())) from None
+        greeting = json.loads(line.removeprefix(GREETING))
+        if greeting["protocol"] != PROTOCOL:
+            reason = f"the other end speaks protocol {greeting['protocol']}, not {PROTOCOL}"
+            raise NativeFailure(FailureKind.BAD_ANSWER, reason)
+        if "failed" in greeting:
+            raise no_space(greeting["failed"])
+        self._free = greeting["free"]
         return connection
 
     def _send(self, connection: Connection, folder: Path, end: float, timeout: float) -> None:
         paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         files = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
-        own = {digest: (folder / name).stat().st_size for name, digest in files.items()}
-        kept = self._kept(own)
+        sizes_of_job = {digest: (folder / name).stat().st_size for name, digest in files.items()}
+        to_keep = self._files_to_keep(sizes_of_job)
         new = {digest: name for name, digest in files.items() if digest not in self._held}
-        sizes = [(name, digest, own[digest]) for digest, name in new.items()]
+        new_files = [(name, digest, sizes_of_job[digest]) for digest, name in new.items()]
         limit = max(0.0, end - time.monotonic())
-        job = {"program": PROGRAMS.name, "files": files, "new": sizes, "keep": [*kept], "limit": limit}
+        job = {"program": PROGRAMS.name, "files": files, "new": new_files, "keep": [*to_keep], "limit": limit}
         before = connection.sent
         try:
             connection.send(json.dumps(job).encode() + b"\n", end)
-            for name, _, size in sizes:
+            for name, _, size in new_files:
                 connection.send_file(folder / name, size, end)
         except subprocess.TimeoutExpired:
-            raise too_slow(connection.sent - before, sum(size for *_, size in sizes), timeout) from None
-        self._held = {**kept, **own}
+            raise too_slow(connection.sent - before, sum(size for *_, size in new_files), timeout) from None
+        self._held = {**to_keep, **sizes_of_job}
 
-    def _kept(self, own: Mapping[str, int]) -> dict[str, int]:
-        """What stays there beside a job's own files, as later jobs may need it: the largest files of those before.
+    def _files_to_keep(self, sizes_of_job: Mapping[str, int]) -> dict[str, int]:
+        """Files that stay there beside the job's, since later jobs may need them: the largest of the jobs before.
 
         They take no more room than the largest job, and a quarter of the disk at most.
         """
-        self._largest = max(self._largest, sum(own.values()))
-        kept, left = {}, min(self._largest, self._free // 4)
-        for digest, size in sorted(self._held.items(), key=lambda one: -one[1]):
-            if digest not in own and PART <= size <= left:
-                kept[digest] = size
+        self._largest = max(self._largest, sum(sizes_of_job.values()))
+        to_keep, left = {}, min(self._largest, self._free // 4)
+        for digest, size in sorted(self._held.items(), key=lambda item: -item[1]):
+            if digest not in sizes_of_job and PART <= size <= left:
+                to_keep[digest] = size
                 left -= size
-        return kept
+        return to_keep
 
-    def _answer(self, connection: Connection, folder: Path, timeout: float, end: float) -> int:
-        while "done" not in (said := json.loads(connection.line(end))):
-            if "failed" in said:
-                raise no_space(said["failed"])
-            (folder / "progress").write_text(said["progress"], encoding="ascii")
+    def _receive(self, connection: Connection, folder: Path, timeout: float, end: float) -> int:
+        while "done" not in (answer := json.loads(connection.read_line(end))):
+            if "failed" in answer:
+                raise no_space(answer["failed"])
+            (folder / "progress").write_text(answer["progress"], encoding="ascii")
             if has_listener():
                 report_child_progress(folder / "progress")
-        for name, size in said["files"]:
-            connection.take_file(folder / Path(name).name, size, end)
-        if said["done"] is None:
+        for name, size in answer["files"]:
+            connection.receive_file(folder / Path(name).name, size, end)
+        if answer["done"] is None:
             raise subprocess.TimeoutExpired(self.destination, timeout)
-        return int(said["done"])
+        return int(answer["done"])
 
-    def _why(self) -> NativeFailure:
-        """Why the connection has ended."""
+    def _connection_failure(self) -> NativeFailure:
+        """The failure of a connection that has ended."""
         connection = self._connection
         assert connection is not None
-        status, said = connection.ended()
+        status, output = connection.wait_for_end()
         self.close()
         if connection.is_greeted:
-            return lost_connection(status, said)
-        return self._refused(no_connection(status, said, self._python, self._by_hand()))
+            return lost_connection(status, output)
+        return self._remember(no_connection(status, output, self._python, self._typed_address()))
 
-    def _refused(self, why: NativeFailure) -> NativeFailure:
-        """Why there was no connection, remembered: a run of many variants does not wait for each."""
-        self._refusal = why
-        return why
+    def _remember(self, failure: NativeFailure) -> NativeFailure:
+        """Keep why there was no connection: a run of many variants does not wait for each."""
+        self._refusal = failure
+        return failure
 
     @property
     def _python(self) -> str:
         return self.python.split()[0]
 
-    def _by_hand(self) -> str:
-        """What reaches the machine in a command that is typed: ssh-copy-id takes no ssh://."""
+    def _typed_address(self) -> str:
+        """The machine in a command that a user types: ssh-copy-id takes no ssh://."""
         address, port = self.destination, ""
         if address.startswith(SCHEME):
             address, _, port = address.removeprefix(SCHEME).partition(":")

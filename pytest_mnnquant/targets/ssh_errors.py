@@ -1,4 +1,4 @@
-"""Why a machine behind ssh can't be reached, by what ssh and the shell there said, and what to do about it."""
+"""Why a machine behind ssh can't be reached, by what ssh and the shell there printed, and what to do about it."""
 
 from __future__ import annotations
 
@@ -38,39 +38,39 @@ _REASONS: Final = (
 )
 
 
-def no_connection(status: int, said: str, python: str, host: str) -> NativeFailure:
+def no_connection(status: int, output: str, python: str, host: str) -> NativeFailure:
     """There was no connection: ssh ended with `status`; `host` is what a user types after `ssh` to get there."""
-    log = _log(said)
+    log = _log(output)
     if status == TOO_OLD:
-        told = f"{python} there is older than Python 3.8"
-        return NativeFailure(FailureKind.WRONG_VERSION, told, log, fix=_NEWER)
-    if status in (126, 127) or "Command not found." in said:  # csh has no status of its own for that.
+        reason = f"{python} there is older than Python 3.8"
+        return NativeFailure(FailureKind.WRONG_VERSION, reason, log, fix=_NEWER)
+    if status in (126, 127) or "Command not found." in output:  # csh has no status of its own for that.
         return NativeFailure(FailureKind.NOT_STARTED, f"{python} can't be run there", log, fix=_PYTHON)
-    for sign, told, fix in _REASONS:
-        if sign in said:
-            known = re.search(r"Host key for (\S+) has changed", said)
+    for sign, reason, fix in _REASONS:
+        if sign in output:
+            known = re.search(r"Host key for (\S+) has changed", output)
             machine = shlex.quote(known[1]) if known else host
-            return NativeFailure(FailureKind.NO_CONNECTION, told, log, fix=fix.format(host=host, machine=machine))
-    told = f"there is no connection (ssh ended with {status})"
-    return NativeFailure(FailureKind.NO_CONNECTION, told, log, fix=_TRY.format(host=host))
+            return NativeFailure(FailureKind.NO_CONNECTION, reason, log, fix=fix.format(host=host, machine=machine))
+    reason = f"there is no connection (ssh ended with {status})"
+    return NativeFailure(FailureKind.NO_CONNECTION, reason, log, fix=_TRY.format(host=host))
 
 
 def no_greeting(seconds: float, python: str, host: str) -> NativeFailure:
     """Connected by ssh, and the program there does not greet."""
-    told = f"nothing was heard of {python} there in {seconds:.0f} s"
-    return NativeFailure(FailureKind.NO_CONNECTION, told, fix=_TRY.format(host=host))
+    reason = f"nothing was heard of {python} there in {seconds:.0f} s"
+    return NativeFailure(FailureKind.NO_CONNECTION, reason, fix=_TRY.format(host=host))
 
 
-def lost_connection(status: int, said: str) -> NativeFailure:
+def lost_connection(status: int, output: str) -> NativeFailure:
     """There was a connection, and it broke off."""
-    told = f"the connection broke off (ssh ended with {status})"
-    return NativeFailure(FailureKind.LOST_CONNECTION, told, _log(said), fix=_AGAIN)
+    reason = f"the connection broke off (ssh ended with {status})"
+    return NativeFailure(FailureKind.LOST_CONNECTION, reason, _log(output), fix=_AGAIN)
 
 
 def too_slow(sent: int, whole: int, timeout: float) -> NativeFailure:
     """Of `whole` bytes of the job `sent` came through in `timeout` seconds."""
-    told = f"{sent / 1e6:.1f} of {whole / 1e6:.1f} MB were sent in {timeout:g} s (limit: --mnn-timeout)"
-    return NativeFailure(FailureKind.TIMED_OUT, told, fix=_SLOW)
+    reason = f"{sent / 1e6:.1f} of {whole / 1e6:.1f} MB were sent in {timeout:g} s (limit: --mnn-timeout)"
+    return NativeFailure(FailureKind.TIMED_OUT, reason, fix=_SLOW)
 
 
 def no_space(reason: str) -> NativeFailure:
@@ -78,5 +78,5 @@ def no_space(reason: str) -> NativeFailure:
     return NativeFailure(FailureKind.NO_SPACE, reason, fix=_ROOM)
 
 
-def _log(said: str) -> str:
-    return "\n".join([line for line in said.splitlines() if line.strip(" @")][-_LOG_LINES:])
+def _log(output: str) -> str:
+    return "\n".join([line for line in output.splitlines() if line.strip(" @")][-_LOG_LINES:])

@@ -56,8 +56,8 @@ def test_what_does_not_work_is_one_line_and_status_1(
 
 
 def test_what_is_set_up_is_kept_and_told(capsys: Capture) -> None:
-    if Emulator().lacks:
-        pytest.skip(f"the emulator is not set up: {Emulator().add}")
+    if Emulator().missing:
+        pytest.skip(f"the emulator is not set up: {Emulator().add_command}")
     assert main(["target", "add", "aarch64"]) == 0
     out = capsys.readouterr().out
     assert "each verified by its SHA-256" in out

@@ -35,8 +35,8 @@ def mine(pytester: pytest.Pytester) -> None:
 @pytest.fixture
 def arm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
-    if Emulator().lacks:
-        pytest.skip(f"the emulator is not set up: {Emulator().add}")
+    if Emulator().missing:
+        pytest.skip(f"the emulator is not set up: {Emulator().add_command}")
 
 
 def report(pytester: pytest.Pytester) -> Any:

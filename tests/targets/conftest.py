@@ -12,8 +12,8 @@ from pytest_mnnquant.targets.target import Target
 def emulator() -> Emulator:
     """The emulator of this machine's user, with MNN of this machine's version."""
     found = Emulator()
-    if found.lacks:
-        pytest.skip(f"the emulator is not set up, there is no {found.lacks}: {found.add}")
+    if found.missing:
+        pytest.skip(f"the emulator is not set up, there is no {found.missing}: {found.add_command}")
     return found
 
 

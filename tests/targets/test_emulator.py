@@ -11,7 +11,7 @@ from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
-from pytest_mnnquant.targets.emulator import Emulator, emulated
+from pytest_mnnquant.targets.emulator import Emulator, emulator_target
 from pytest_mnnquant.targets.emulator_setup import files_of
 from pytest_mnnquant.targets.parse import is_reserved, target_named
 from pytest_mnnquant.targets.self_test import run_self_test
@@ -68,7 +68,7 @@ def test_names() -> None:
     own = target_named("board", {"board": {"command": "reach board python3"}})
     assert own is not None
     assert (own.name, own.emulated) == ("board", False)
-    assert emulated("aarch32") is None
+    assert emulator_target("aarch32") is None
     with pytest.raises(NoTarget, match=r"'phone' is no target; .*; configured: board"):
         target_named("phone", {"board": {"command": "x"}})
     assert all(map(is_reserved, ("host", "aarch64", "aarch64-board", "a:b", "a@b", "a b", "")))

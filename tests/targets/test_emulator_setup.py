@@ -17,11 +17,11 @@ TELL: list[str] = []
 def test_a_file_of_another_hash_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.deb").write_bytes(b"package")
     right = hashlib.sha256(b"package").hexdigest()
-    emulator_setup._checked(tmp_path, {"a.deb": right}, "")
+    emulator_setup._verify_downloads(tmp_path, {"a.deb": right}, "")
     with pytest.raises(NoTarget, match=r"a\.deb is not what its list says"):
-        emulator_setup._checked(tmp_path, {"a.deb": right[::-1]}, "")
+        emulator_setup._verify_downloads(tmp_path, {"a.deb": right[::-1]}, "")
     with pytest.raises(NoTarget, match=r"b\.deb could not be downloaded: no route to host"):
-        emulator_setup._checked(tmp_path, {"b.deb": right}, "first\nno route to host\n")
+        emulator_setup._verify_downloads(tmp_path, {"b.deb": right}, "first\nno route to host\n")
 
 
 def test_without_debians_tools_another_way_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_what_failed_leaves_nothing_that_looks_whole_and_what_is_whole_stays(tmp
         return (site / "MNN").is_dir()
 
     def put(text: str) -> None:
-        with emulator_setup._anew(site, is_whole) as place:
+        with emulator_setup._complete_folder(site, is_whole) as place:
             (place / "MNN").mkdir()
             (place / "MNN" / "text").write_text(text)
             if text == "broken":

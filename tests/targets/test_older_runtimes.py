@@ -40,8 +40,8 @@ def older(version: str) -> Target:
 def old_arm() -> Iterator[Target]:
     """MNN 3.0.0 on ARM."""
     emulator = Emulator("3.0.0")
-    if emulator.lacks:
-        pytest.skip(f"not set up, there is no {emulator.lacks}: {emulator.add}")
+    if emulator.missing:
+        pytest.skip(f"not set up, there is no {emulator.missing}: {emulator.add_command}")
     target = emulator.target("cortex-a76")
     yield target
     target.close()

@@ -30,7 +30,7 @@ from pytest_mnnquant.runtime.timing import memory_use, paired_times
 from pytest_mnnquant.targets import connection, ssh
 from pytest_mnnquant.targets.parse import target_named
 from pytest_mnnquant.targets.self_test import run_self_test
-from pytest_mnnquant.targets.ssh import Remote
+from pytest_mnnquant.targets.ssh import SshLauncher
 from pytest_mnnquant.targets.target import Target, TargetFailure
 from tests.conftest import TIMEOUT
 from tests.hosts import SshHost, needs_hosts, ssh_host
@@ -131,7 +131,7 @@ def test_inputs_are_sent_once_whatever_runs_in_between(
         memory_use(digits_int8.model, images, RunOptions(TIMEOUT, send=board.send))
     assert sent.count("input0.npy") == 3  # `images` are small.
     run(digits_int8.model, {name: array + 1 for name, array in many.items()}, RunOptions(TIMEOUT, send=board.send))
-    assert isinstance(board.launcher, Remote)
+    assert isinstance(board.launcher, SshLauncher)
     assert sum(board.launcher._held.values()) <= 2 * board.launcher._largest
 
 
@@ -424,7 +424,7 @@ def test_what_is_killed_in_the_middle_leaves_nothing(
     thread = threading.Thread(target=lambda: failures.append(failure(made, digits_int8.model, images)))
     thread.start()
     runner, remote = runner_of(room), made.launcher
-    assert isinstance(remote, Remote)
+    assert isinstance(remote, SshLauncher)
     assert remote._connection is not None
     if victim == "client":
         os.kill(remote._connection._process.pid, signal.SIGKILL)
@@ -460,12 +460,12 @@ def test_what_was_half_sent_when_the_cable_was_cut_goes_soon(
     host: SshHost, room: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_agent(room, monkeypatch, "PATIENCE, IDLE = 60.0", "PATIENCE, IDLE = 1.0")
-    remote, end = Remote(f"root@{host.address}", PYTHON, str(room), host.options), time.monotonic() + 4
-    opened = remote._connected(end, TIMEOUT)
+    remote, end = SshLauncher(f"root@{host.address}", PYTHON, str(room), host.options), time.monotonic() + 4
+    opened = remote._connect(end, TIMEOUT)
     job = {"program": "programs", "files": {}, "new": [["input0.npy", "0" * 64, 2]], "keep": [], "limit": 60}
     opened.send(json.dumps(job).encode() + b"\n0", end)
-    with pytest.raises(connection.Lost):
-        opened.line(end)
+    with pytest.raises(connection.ConnectionLost):
+        opened.read_line(end)
     remote.close()
     emptied(room)
 
@@ -474,9 +474,9 @@ def test_an_ended_connection_kills_nothing_later(host: SshHost, room: Path, monk
     """Its process's number may be another's by then."""
     killed: list[int] = []
     made = connection.Connection(["ssh", *host.options, f"root@{host.address}", "true"])
-    with pytest.raises(connection.Lost):
-        made.line(time.monotonic() + TIMEOUT)
-    assert made.ended() == (0, "")
+    with pytest.raises(connection.ConnectionLost):
+        made.read_line(time.monotonic() + TIMEOUT)
+    assert made.wait_for_end() == (0, "")
     monkeypatch.setattr(os, "killpg", lambda process, _: killed.append(process))
     made.close()
     del made

@@ -1,12 +1,12 @@
-"""The far end of a connection: takes jobs from stdin, has the runner do them, hands back on stdout what it left.
+"""The far end of a connection: takes jobs from stdin, runs them with the programs, returns on stdout what they left.
 
 Needs nothing but Python 3.8 and is sent as text with the connection, so nothing is installed there. All that it writes
-lies in one folder, which goes with it: when the connection ends, however that happens, so does what it runs.
+lies in one folder, which is removed when the connection ends, however that happens; what it runs ends too.
 
 Both directions speak lines of JSON, each followed by the bytes of the files that it announces. From here: a greeting,
 then for each job a few `progress` and one `done` (the exit status; null after the time limit) or `failed` (why it could
-not be tried). From there: jobs, and `{}` now and then as a sign of life. Files that are held, those of the last job and
-what it said to `keep`, are not sent again: they are known by their SHA-256.
+not be done). From there: jobs, and `{}` now and then as a sign of life. Files that are held, those of the last job and
+those that it listed to `keep`, are not sent again: they are known by their SHA-256.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 PROTOCOL = 1
-GREETING = b"mnnquant-courier "
+GREETING = b"mnnquant-agent "
 # Seconds without a sign of life: while a job comes or runs, and between jobs. A cable that is cut says nothing.
 PATIENCE, IDLE = 60.0, 3600.0
 # Seconds between two looks at what runs; more often would take time from what is timed on a small board.
@@ -41,15 +41,15 @@ ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class RemoteAgent:
-    """What happens at the far end, in a folder of its own: one thread listens, one watches, the main one works."""
+    """The far end, in a folder of its own: one thread receives, one watches, the main one works."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.held = folder / "held"
         self.held.mkdir()
         self.jobs: queue.Queue[dict[str, Any]] = queue.Queue()
-        self.heard = time.monotonic()
-        self.is_taking = self.is_working = False
+        self.last_heard = time.monotonic()
+        self.is_receiving = self.is_working = False
         self.process: subprocess.Popen[bytes] | None = None
 
     def end(self, *_: object) -> NoReturn:
@@ -59,37 +59,37 @@ class RemoteAgent:
         shutil.rmtree(self.folder, ignore_errors=True)
         os._exit(0)
 
-    def listen(self) -> None:
-        """Take what comes, until nothing more can come."""
+    def receive(self) -> None:
+        """Receive jobs until the connection ends."""
         try:
             while line := sys.stdin.buffer.readline():
-                self.heard = time.monotonic()
+                self.last_heard = time.monotonic()
                 if job := json.loads(line):
-                    self.is_taking = True
-                    self.take(job)
+                    self.is_receiving = True
+                    self.receive_files(job)
                     self.jobs.put(job)
-                    self.is_taking = False
+                    self.is_receiving = False
         finally:
             self.end()
 
     def watch(self) -> None:
-        """End where nobody has been heard for long; whatever the other threads wait for."""
-        while time.monotonic() - self.heard < (PATIENCE if self.is_taking or self.is_working else IDLE):
+        """End when the other end has been silent for long, whatever the other threads wait for."""
+        while time.monotonic() - self.last_heard < (PATIENCE if self.is_receiving or self.is_working else IDLE):
             time.sleep(1.0)
         self.end()
 
-    def take(self, job: dict[str, Any]) -> None:
-        """Take a job's new files; where one can't be kept, `failed` says so. What nobody needs goes first."""
+    def receive_files(self, job: dict[str, Any]) -> None:
+        """Receive a job's new files; if one can't be stored, `failed` says so. Files that are not needed go first."""
         needed = {*job["files"].values(), *job["keep"]}
         for path in self.held.iterdir():
             if path.name not in needed:
                 path.unlink()
         for name, digest, size in job["new"]:
-            if why := self.kept(self.held / digest, size):
-                job.setdefault("failed", f"{name} can't be kept: {why}")
+            if reason := self.store(self.held / digest, size):
+                job.setdefault("failed", f"{name} can't be kept: {reason}")
 
-    def kept(self, path: Path, left: int) -> str:
-        """Why a file that comes can't be kept; it is taken off the line all the same. Empty where it is."""
+    def store(self, path: Path, left: int) -> str:
+        """Store the next bytes; returns why they can't be stored, empty if they are. They are read in any case."""
         try:
             with path.open("wb") as file:
                 while left:
@@ -108,79 +108,84 @@ class RemoteAgent:
         part = cast(BufferedReader, sys.stdin.buffer).read1(min(most, PART))
         if not part:
             self.end()
-        self.heard = time.monotonic()
+        self.last_heard = time.monotonic()
         return part
 
     def work(self) -> NoReturn:
         """Do jobs as they come."""
         while True:
-            job, place = self.jobs.get(), self.folder / "job"
+            job, folder = self.jobs.get(), self.folder / "job"
             self.is_working = True
             try:
                 if "failed" not in job:
-                    self.do(job, place)
+                    self.do(job, folder)
             except OSError as error:
                 job["failed"] = str(error)
             if "failed" in job:
-                self.say({"failed": job["failed"]})
-            shutil.rmtree(place, ignore_errors=True)
+                self.send({"failed": job["failed"]})
+            shutil.rmtree(folder, ignore_errors=True)
             self.is_working = False
 
-    def do(self, job: dict[str, Any], place: Path) -> None:
-        """Run a job and hand back all that it left."""
-        place.mkdir()
+    def do(self, job: dict[str, Any], folder: Path) -> None:
+        """Run a job and return all that it left."""
+        folder.mkdir()
         for name, digest in job["files"].items():
-            put(self.held / digest, place / name)
-        status = self.run(job, place)
-        if status and shutil.disk_usage(place).free < ROOM:
+            link(self.held / digest, folder / name)
+        status = self.run(job, folder)
+        if status and shutil.disk_usage(folder).free < ROOM:
             job["failed"] = f"the disk of {self.folder.parent} is full"
             return
-        new = [path for path in sorted(place.iterdir()) if path.name not in job["files"] and path.is_file()]
-        made = [(path, path.stat().st_size) for path in new]
-        self.say({"done": status, "files": [[path.name, size] for path, size in made]})
-        for path, left in made:
+        new = [path for path in sorted(folder.iterdir()) if path.name not in job["files"] and path.is_file()]
+        sizes = [(path, path.stat().st_size) for path in new]
+        self.send({"done": status, "files": [[path.name, size] for path, size in sizes]})
+        for path, left in sizes:
             with path.open("rb") as file:
                 while left:
                     part = file.read(min(left, PART))
                     self.write(part)
                     left -= len(part)
 
-    def run(self, job: dict[str, Any], place: Path) -> int | None:
-        """The exit status of the runner; None where it did not end in time."""
+    def run(self, job: dict[str, Any], folder: Path) -> int | None:
+        """Run the programs; returns the exit status, None if there was none in time."""
         # -B: compiled programs would go with the job's folder.
-        words, end = [sys.executable, "-B", job["program"], str(place / "job.json")], time.monotonic() + job["limit"]
-        with (place / "log.txt").open("wb") as log:
+        words, end = [sys.executable, "-B", job["program"], str(folder / "job.json")], time.monotonic() + job["limit"]
+        with (folder / "log.txt").open("wb") as log:
             process = self.process = subprocess.Popen(
-                words, cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                words,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         running = self.folder / RUNNING
         try:
             running.write_text(str(process.pid), encoding="ascii")
-            return self.ended(process, place / "progress", end)
+            return self.wait(process, folder / "progress", end)
         finally:
             kill(process.pid)  # Also what it has left running.
             process.wait()
             self.process = None
             running.unlink(missing_ok=True)
 
-    def ended(self, process: subprocess.Popen[bytes], progress: Path, end: float) -> int | None:
-        """The exit status, once there is one; until then what it says of its progress is passed on."""
+    def wait(self, process: subprocess.Popen[bytes], progress: Path, end: float) -> int | None:
+        """The exit status, once there is one; until then the progress that is reported is passed on."""
         before = ""
         while time.monotonic() < end:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(LOOK)
             now = progress.read_text(encoding="ascii", errors="replace") if progress.exists() else ""
             if now != before:
-                self.say({"progress": now})
+                self.send({"progress": now})
                 before = now
         return None
 
-    def say(self, what: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Send a line."""
-        self.write(json.dumps(what).encode() + b"\n")
+        self.write(json.dumps(message).encode() + b"\n")
 
     def write(self, data: bytes) -> None:
-        """Send bytes; where nobody takes them any more, that is the end."""
+        """Send bytes; end if the other end does not take them any more."""
         try:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
@@ -194,40 +199,40 @@ def kill(process: int) -> None:
         os.killpg(process, signal.SIGKILL)
 
 
-def put(held: Path, place: Path) -> None:
+def link(held: Path, path: Path) -> None:
     """Put a file that was sent into a job's folder."""
-    place.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(held, place)
+        os.link(held, path)
     except OSError:  # Not on every file system.
-        shutil.copyfile(held, place)
+        shutil.copyfile(held, path)
 
 
-def greet(**what: Any) -> None:
+def greet(**facts: Any) -> None:
     """Say who speaks: a shell there may have printed something before."""
-    sys.stdout.buffer.write(GREETING + json.dumps({"protocol": PROTOCOL, **what}).encode() + b"\n")
+    sys.stdout.buffer.write(GREETING + json.dumps({"protocol": PROTOCOL, **facts}).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
 def main() -> NoReturn:
-    """Work in a child process, so that the folder goes even when somebody kills that one."""
-    asked = json.loads(sys.stdin.buffer.readline())
+    """Work in a child process, so that the folder is removed even if that one is killed."""
+    request = json.loads(sys.stdin.buffer.readline())
     try:
-        room = str(Path(asked["folder"]).expanduser()) if asked["folder"] else None
+        room = str(Path(request["folder"]).expanduser()) if request["folder"] else None
         folder = Path(tempfile.mkdtemp(prefix="mnnquant-", dir=room))
         child = os.fork()
         if child == 0:
-            courier = RemoteAgent(folder)
+            agent = RemoteAgent(folder)
     except OSError as error:
         greet(failed=str(error))
         os._exit(1)
     if child == 0:
         for number in ENDING:
-            signal.signal(number, courier.end)
-        for task in (courier.listen, courier.watch):
+            signal.signal(number, agent.end)
+        for task in (agent.receive, agent.watch):
             threading.Thread(target=task, daemon=True).start()
         greet(free=shutil.disk_usage(folder).free)
-        courier.work()
+        agent.work()
     for number in ENDING:
         signal.signal(number, lambda *_: os.kill(child, signal.SIGTERM))
     for stream in (0, 1):
