@@ -31,8 +31,7 @@ _DRAWN = "return document.querySelector('.plot .main-svg') !== null"
 def write_large(path: Path, layers: int) -> float:
     """Write the report of a run that failed in every tenth layer; returns the seconds it took."""
     rows = [layer(f"/blocks/blocks.{n}/conv/Conv_output_0", n, quantized=n % 10 > 0) for n in range(layers)]
-    told = [finding("MNQ401", one["name"]) for one in rows if not one["quantized"]]
-    found = records(rows, told)
+    found = records(rows, [finding("MNQ401", row.name) for row in rows if not row.quantized])
     start = time.perf_counter()
     write_report(build_report(found, {"pytest-mnnquant": "0.1.0"}), path)
     return time.perf_counter() - start

@@ -23,6 +23,7 @@ from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.measurements.timing import MemoryUse
 from pytest_mnnquant.mnnfile.model import BadModel, Model
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.report.variant_report import ModelFile
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
@@ -97,9 +98,9 @@ class SourceUnderTest:
         return run(source.model, inputs, RunOptions(self.settings.timeout, batched=source.batched))
 
     @cached_property
-    def float_json(self) -> dict[str, Any] | None:
+    def float_file(self) -> ModelFile | None:
         """The float model in the report; None when there is none."""
-        return None if self._prepared.error else file_json(self.prepared.model)
+        return None if self._prepared.error else model_file(self.prepared.model)
 
     def float_run_on(self, target: str, run_model: Callable[[Model], Run]) -> Run:
         """The float model's run on a target; `run_model` runs a model there, and is called the first time."""
@@ -150,10 +151,10 @@ def why(error: Exception) -> Finding:
     return Finding(code, str(error), fix=error.fix if isinstance(error, SourceError) else "")
 
 
-def file_json(model: Model) -> dict[str, Any]:
-    """A model file in the report."""
+def model_file(model: Model) -> ModelFile:
+    """A model's file as reports name it."""
     digest = file_digest(model.path) if model.path.exists() else None
-    return {"path": str(model.path), "bytes": model.size, "sha256": digest, "uuid": model.uuid}
+    return ModelFile(str(model.path), model.size, digest, model.uuid)
 
 
 def _noise(model: Model) -> dict[str, npt.NDArray[Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
 from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.report.variant_report import VariantReport
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.operator_outputs import LOOPS
 from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure, installed_mnn
@@ -132,9 +132,9 @@ class TargetVariant(VariantUnderTest):
         return self._place.facts(_machine(self.run))
 
     @cached_property
-    def as_json(self) -> dict[str, Any]:
-        """The variant in the report; its layers are told once, with the case of this machine."""
-        return {**self.home.as_json, "target": self.target, "layers": []}
+    def report(self) -> VariantReport:
+        """The variant in the report; its layers are listed once, with the variant on the host."""
+        return dataclasses.replace(self.home.report, target=self.target, layers=())
 
 
 def _machine(run: Run) -> TargetMachine:

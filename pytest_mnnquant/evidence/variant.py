@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.caches import ResultCache, VariantKey
 from pytest_mnnquant.evidence.calibration import calibration_evidence
 from pytest_mnnquant.evidence.layer_losses import layer_losses
-from pytest_mnnquant.evidence.source import SourceUnderTest, Unusable, attempt, file_json
+from pytest_mnnquant.evidence.source import SourceUnderTest, Unusable, attempt, model_file
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.dataset import Dataset
@@ -40,6 +39,7 @@ from pytest_mnnquant.quantize.propagation import find_propagated
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import is_skipped
 from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
+from pytest_mnnquant.report.variant_report import LayerReport, ParamsFile, VariantReport
 from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.inference import run
@@ -304,23 +304,41 @@ class VariantUnderTest:
             return False
 
     @cached_property
-    def as_json(self) -> dict[str, Any]:
+    def report(self) -> VariantReport:
         """The variant in the report, without its checks."""
-        record: dict[str, Any] = {"recipe": self.recipe.name, "mode": self.mode, "quantized": None, "params": None}
+        unusable = VariantReport(self.recipe.name, self.mode)
         if self.is_unusable:
-            return {**record, "layers": []}
-        variant = self.variant
-        record["quantized"] = file_json(variant.model)
-        if variant.params is not None and variant.params.is_file():
-            record["params"] = {"path": str(variant.params), "sha256": file_digest(variant.params)}
-        rows = [row.as_json() | {"module": variant.modules.get(row.layer.name)} for row in self.rows]
-        return {
-            **record,
-            "coverage": coverage(self.rows),
-            "bn_drift": variant.drift,
-            "provenance": variant.provenance,
-            "layers": rows,
-        }
+            return unusable
+        variant, params = self.variant, self.variant.params
+        return dataclasses.replace(
+            unusable,
+            quantized=model_file(variant.model),
+            params=ParamsFile(str(params), file_digest(params)) if params and params.is_file() else None,
+            coverage=coverage(self.rows),
+            drift=variant.drift,
+            provenance=variant.provenance,
+            layers=tuple(layer_report(row, variant.modules.get(row.layer.name)) for row in self.rows),
+        )
+
+
+def layer_report(row: LayerRow, module: str | None) -> LayerReport:
+    """What became of a layer; `module` is its module in PyTorch, None if that is not known."""
+    layer, stored = row.layer, row.stored
+    weights = stored.weights[0] if stored else None
+    return LayerReport(
+        name=layer.name,
+        op=layer.kind,
+        weights=layer.weight_count,
+        storage=weights.label if weights else None,
+        bits=weights.bits if weights else None,
+        bytes=stored.weight_bytes if stored else 0,
+        float_bytes=layer.weight_bytes,
+        scale_in=(weights.scale_in or None) if weights else None,
+        scale_out=(weights.scale_out or None) if weights else None,
+        quantized=row.quantized,
+        skipped=not row.wanted,
+        module=module,
+    )
 
 
 def variant_under_test(gate: SourceUnderTest, recipe: str, mode: str | None) -> VariantUnderTest:

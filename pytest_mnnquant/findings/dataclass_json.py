@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import types
 import typing
@@ -19,14 +20,14 @@ def key(name: str) -> dict[str, str]:
 
 
 def as_json(value: Any) -> Any:
-    """A dataclass as a dictionary in the order of its fields; tuples as lists; all else unchanged."""
+    """A dataclass as a dictionary in the order of its fields; tuples as lists, enums as values; all else unchanged."""
     if dataclasses.is_dataclass(value):
         return {name: as_json(item) for name, item in _items(value)}
     if isinstance(value, Mapping):
         return {name: as_json(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
         return [as_json(item) for item in value]
-    return value
+    return value.value if isinstance(value, enum.Enum) else value
 
 
 def from_json(kind: Any, value: Any) -> Any:
@@ -44,7 +45,7 @@ def from_json(kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         found = {field: (kind, value[name]) for field, name, kind in _fields(kind) if name in value}
         return kind(**{field: from_json(*item) for field, item in found.items()})
-    return value
+    return kind(value) if isinstance(kind, type) and issubclass(kind, enum.Enum) else value
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:

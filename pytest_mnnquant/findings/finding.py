@@ -6,17 +6,12 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
 
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import Metrics
 from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES, Rule, Severity
 
 PASSED, FAILED, SKIPPED, INCONCLUSIVE = "passed", "failed", "skipped", "inconclusive"
-#: The key of a record for code, check and layer of the error that a finding follows from. The report does not have it.
-FOLLOWS_ID: Final = "follows_id"
-#: The key among the metrics, in report and record, of a check that has nothing to judge in a recipe.
-NOT_APPLICABLE: Final = "needless"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +77,6 @@ class Finding:
             return Severity.WARNING
         return Severity.CONSEQUENCE if self.follows else self.rule.severity
 
-    def as_json(self) -> dict[str, Any]:
-        """The form it has in the report."""
-        return {
-            "code": self.code,
-            "rule": self.rule.name,
-            "severity": self.severity.value,
-            "layer": self.layer or None,
-            "message": self.message,
-            "cause": self.cause_text or None,
-            "remedy": self.fix or None,
-            "follows": str(self.follows) if self.follows else None,
-            "consequences": [{"check": effect.check, **effect.as_json()} for effect in self.consequences],
-        }
-
-    def as_record(self) -> dict[str, Any]:
-        """The form in which it travels from an xdist worker: as in the report, with the id of what it follows from."""
-        return {**self.as_json(), FOLLOWS_ID: [*dataclasses.astuple(self.follows)] if self.follows else None}
-
 
 @dataclass(frozen=True)
 class Result:
@@ -147,25 +124,6 @@ class Result:
     def is_unresolved(self) -> bool:
         """Whether something was not judged that could have been: with `--mnn-strict` this fails."""
         return self.outcome in (SKIPPED, INCONCLUSIVE) and not self.not_applicable
-
-    def as_json(self) -> dict[str, Any]:
-        """The form it has in the report."""
-        return {
-            "check": self.check,
-            "outcome": self.outcome,
-            "reason": self.reason or None,
-            "metrics": {NOT_APPLICABLE: True}
-            if self.not_applicable
-            else self.metrics.as_json()
-            if self.metrics
-            else {},
-            "ignored": dict(self.ignored),
-            "findings": [finding.as_json() for finding in self.findings],
-        }
-
-    def as_record(self) -> dict[str, Any]:
-        """The form in which it travels from an xdist worker."""
-        return {**self.as_json(), "findings": [finding.as_record() for finding in self.findings]}
 
 
 def is_ignored(code: str, ignored: Iterable[str]) -> bool:

@@ -28,9 +28,9 @@ from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.plugin.benchmark import why_not_timed
 from pytest_mnnquant.plugin.node_ids import labels
 from pytest_mnnquant.plugin.session import PluginSession, session_of
-from pytest_mnnquant.report.build import check_report, variant_report
 from pytest_mnnquant.report.figures import figures_of
 from pytest_mnnquant.report.model import ModelReport
+from pytest_mnnquant.report.record import reported
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.inference import input_names
 from pytest_mnnquant.runtime.timing import paired_times
@@ -178,8 +178,8 @@ def _asked(config: pytest.Config, case: VariantUnderTest, strict: bool, names: t
 
 def _figures(case: VariantUnderTest, results: Mapping[str, Result], state: PluginSession) -> Figures:
     gate = case.gate
-    checks = tuple(check_report(result.as_record()) for result in results.values())
-    variant = dataclasses.replace(variant_report(case.as_json), checks=checks)
+    checks = tuple(reported(result) for result in results.values())
+    variant = dataclasses.replace(case.report, checks=checks)
     model = ModelReport(gate.settings.name, _source(gate, state))
     sha256, float_sha256 = fingerprint(case.model), fingerprint(gate.prepared.model)
     return rounded(dataclasses.replace(figures_of(model, variant), sha256=sha256, float_sha256=float_sha256))

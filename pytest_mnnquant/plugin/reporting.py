@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,15 +15,17 @@ import pytest
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.history.series import past_runs
 from pytest_mnnquant.history.storage import storage_folder
+from pytest_mnnquant.plugin.baseline_update import UpdateOutcome, update
 from pytest_mnnquant.plugin.benchmark import suppress_tables
 from pytest_mnnquant.plugin.history_recorder import Recorder
 from pytest_mnnquant.plugin.node_ids import labels
-from pytest_mnnquant.plugin.session import session_of
+from pytest_mnnquant.plugin.session import session_of, start_for_fixtures
 from pytest_mnnquant.report.build import build_models, build_report
 from pytest_mnnquant.report.figures import figures_of_models
 from pytest_mnnquant.report.formats import Destination, file_format, formats_for, write_report
 from pytest_mnnquant.report.github import append_summary
-from pytest_mnnquant.report.model import Report
+from pytest_mnnquant.report.model import BaselineReport, Report
+from pytest_mnnquant.report.record import CheckRecord, check_from_json
 from pytest_mnnquant.report.terminal import write_summary
 from pytest_mnnquant.report.width import wrapped
 from pytest_mnnquant.runtime.host import host_facts
@@ -29,6 +33,8 @@ from pytest_mnnquant.runtime.host import host_facts
 # So many models are named in the header.
 _NAMED: Final = 8
 _HISTORY: Final = pytest.StashKey[Recorder]()
+# How runs end that have something to report, be it that nothing was checked.
+_ENDED: Final = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def header(config: pytest.Config) -> list[str]:
@@ -49,30 +55,77 @@ def header(config: pytest.Config) -> list[str]:
     return [line for first, text in lines for line in wrapped(first, text, columns, indent=len(first))]
 
 
-def report_of(config: pytest.Config, records: list[dict[str, Any]], baseline: dict[str, Any] | None) -> Report:
-    """The report of this run, with its history if a format shows that.
+@dataclass(frozen=True)
+class RunEnd:
+    """What there is to say at the end of a run.
 
-    `baseline` is what the item of the baseline file found.
+    `accepted` says what an update of the baseline changed, `is_refused` whether it left out a variant. `problems` are
+    why a file could not be written.
     """
-    settings = session_of(config).settings
-    report = build_report(records, versions(), settings.strict, baseline)
-    if any(file_format(path).needs_history for path in settings.reports):
-        folder = storage_folder(config.getoption("benchmark_storage", None))
-        names = {(model.name, variant.label) for model in report.models for variant in model.variants}
-        report = dataclasses.replace(report, history=past_runs(folder, names))
-    return report
+
+    report: Report
+    accepted: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    is_refused: bool = False
+
+    def exit_status(self, before: int) -> int:
+        """The exit status of the run, from that of its tests."""
+        if self.problems:
+            return pytest.ExitCode.USAGE_ERROR
+        return pytest.ExitCode.TESTS_FAILED if self.is_refused and before == pytest.ExitCode.OK else before
 
 
-def write_reports(config: pytest.Config, report: Report) -> tuple[list[str], list[str]]:
+def baseline_report(record: Mapping[str, Any]) -> BaselineReport:
+    """What the item of the baseline file found, from its record."""
+    return BaselineReport(record["path"], check_from_json(record["check"]))
+
+
+def finish(
+    session: pytest.Session, records: Sequence[CheckRecord], baseline: BaselineReport | None, ended: int
+) -> RunEnd:
+    """Build the report of a run, write all that is requested, and update the baseline if that is requested.
+
+    `baseline` is what the item of the baseline file found; `ended` counts the tests that ran.
+    """
+    config = session.config
+    start_for_fixtures(config)  # Of tests that only xdist's workers have collected.
+    report = build_report(records, versions(), session_of(config).settings.strict, baseline)
+    history = write_history(config, report, session)
+    is_written = records or (session.exitstatus in _ENDED and not config.option.collectonly)
+    problems, warnings = write_reports(config, report) if is_written else ((), ())
+    lost = session.testscollected - ended if ended else 0
+    missing = f"{lost} of {session.testscollected} tests did not run, and are not told above" if lost > 0 else ""
+    outcome = update(session, report) if config.getoption("mnn_update_baseline", None) else UpdateOutcome()
+    return RunEnd(
+        report=report,
+        accepted=outcome.lines,
+        warnings=(*warnings, *filter(None, (history, missing))),
+        problems=(*problems, *outcome.problems),
+        is_refused=outcome.is_refused,
+    )
+
+
+def write_reports(config: pytest.Config, report: Report) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Write each report that was requested, and GitHub's summary if that is requested.
 
     Returns a line for each report that could not be written, and what to warn of.
     """
-    problems = [_write(report, path) for path in session_of(config).settings.reports]
+    paths = session_of(config).settings.reports
+    if any(file_format(path).needs_history for path in paths):
+        report = _with_history(config, report)
+    problems = [_write(report, path) for path in paths]
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     formats = formats_for(Destination.JOB_SUMMARY) if summary else ()
     warnings = [append_summary(known.render(report), Path(str(summary))) for known in formats]
-    return [*filter(None, problems)], [*filter(None, warnings)]
+    return tuple(filter(None, problems)), tuple(filter(None, warnings))
+
+
+def _with_history(config: pytest.Config, report: Report) -> Report:
+    """The report, with the history of its variants."""
+    folder = storage_folder(config.getoption("benchmark_storage", None))
+    names = {(model.name, variant.label) for model in report.models for variant in model.variants}
+    return dataclasses.replace(report, history=past_runs(folder, names))
 
 
 def _write(report: Report, path: Path) -> str:
@@ -83,18 +136,24 @@ def _write(report: Report, path: Path) -> str:
     return ""
 
 
-def show_report(reporter: Any, report: Report) -> None:
-    """Write the summary to pytest's terminal reporter; annotations if GitHub reads them."""
+def show_end(reporter: pytest.TerminalReporter, end: RunEnd) -> None:
+    """Write the summary to pytest's terminal reporter, annotations if GitHub reads them, and what went wrong."""
     columns = shutil.get_terminal_size().columns
-    write_summary(reporter, report, reporter.verbosity, columns)
+    write_summary(reporter, end.report, reporter.verbosity, columns)
     if reporter.verbosity <= 0:
         suppress_tables(reporter.config)
     for known in formats_for(Destination.JOB_LOG) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
-        for line in known.render(report).splitlines():
+        for line in known.render(end.report).splitlines():
             reporter.write_line(line)
+    for line in end.accepted:
+        reporter.write_line(line)
+    for warning in end.warnings:
+        reporter.write_line(f"WARNING: {warning}", yellow=True)
+    for problem in end.problems:
+        reporter.write_line(f"ERROR: {problem}", red=True)
 
 
-def write_history_if_due(config: pytest.Config, records: list[dict[str, Any]]) -> None:
+def write_history_if_due(config: pytest.Config, records: Sequence[CheckRecord]) -> None:
     """Append what is known of this run to the history, now and then while it goes on."""
     recorder = _recorder(config)
     if recorder is not None and recorder.is_due:

@@ -1,4 +1,4 @@
-"""Builds the report of a run, once, from the records of its items. Records are JSON: they travel from xdist workers."""
+"""Builds the report of a run, once, from the records of its items."""
 
 from __future__ import annotations
 
@@ -6,116 +6,98 @@ import dataclasses
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from pytest_mnnquant.findings.check_registry import check_named
-from pytest_mnnquant.findings.dataclass_json import from_json
-from pytest_mnnquant.findings.figures import variant_label
-from pytest_mnnquant.findings.finding import (
-    FAILED,
-    FOLLOWS_ID,
-    INCONCLUSIVE,
-    NOT_APPLICABLE,
-    PASSED,
-    SKIPPED,
-    FindingId,
-)
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.check_metrics import Metrics
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED
 from pytest_mnnquant.measurements.chart_samples import ChartSamples
 from pytest_mnnquant.report.model import BaselineReport, HostReport, ModelReport, Report
 from pytest_mnnquant.report.modes import compare_modes
+from pytest_mnnquant.report.record import CheckRecord
 from pytest_mnnquant.report.target_table import target_rows
-from pytest_mnnquant.report.variant_report import (
-    CheckReport,
-    LayerReport,
-    ModelFile,
-    ParamsFile,
-    ReportedFinding,
-    VariantReport,
-)
+from pytest_mnnquant.report.variant_report import CheckReport, ReportedFinding, VariantReport
 
-Record = Mapping[str, Any]
 _WORST_FIRST: Final = (FAILED, INCONCLUSIVE, PASSED, SKIPPED)
 
 
 def build_report(
-    records: Sequence[Record],
+    records: Sequence[CheckRecord],
     versions: Mapping[str, str],
     strict: bool = False,
-    baseline: Record | None = None,
+    baseline: BaselineReport | None = None,
 ) -> Report:
     """The report of a run from the records of its items. `baseline` is that of the baseline file's own item."""
     host = HostReport(platform.machine(), platform.system(), platform.python_version(), os.cpu_count())
-    checked_file = BaselineReport(baseline["path"], check_report(baseline["check"])) if baseline else None
-    return Report(dict(versions), host, strict, checked_file, build_models(records))
+    return Report(dict(versions), host, strict, baseline, build_models(records))
 
 
-def build_models(records: Sequence[Record]) -> tuple[ModelReport, ...]:
+def build_models(records: Sequence[CheckRecord]) -> tuple[ModelReport, ...]:
     """The models of a run with their variants, in the order of their first records."""
-    by_model: dict[str, list[Record]] = {}
+    by_model: dict[str, list[CheckRecord]] = {}
     for record in _one_per_check(records):
-        by_model.setdefault(record["model"], []).append(record)
-    return tuple(_model(name, of_model) for name, of_model in by_model.items())
+        by_model.setdefault(record.model, []).append(record)
+    return tuple(map(_model, by_model.values()))
 
 
-def _model(name: str, records: Sequence[Record]) -> ModelReport:
-    by_variant: dict[str, list[Record]] = {}
+def _model(records: Sequence[CheckRecord]) -> ModelReport:
+    by_variant: dict[str, list[CheckRecord]] = {}
     for record in records:
-        by_variant.setdefault(_label(record), []).append(record)
+        by_variant.setdefault(record.variant.label, []).append(record)
     variants = tuple(map(_variant, by_variant.values()))
     first = records[0]
     return ModelReport(
-        name=name,
-        source=first["source"],
-        file=first["file"],
-        base=from_json(ModelFile, first["float"]),
+        name=first.model,
+        source=first.source,
+        file=first.file,
+        base=first.base,
         variants=variants,
         modes=compare_modes(variants),
         targets=target_rows(variants),
     )
 
 
-def _label(record: Record) -> str:
-    variant = record["variant"]
-    return variant_label(variant["recipe"], variant["mode"], variant.get("target", ""))
-
-
-def _variant(records: Sequence[Record]) -> VariantReport:
-    facts = variant_report(records[0]["variant"])
-    checks = tuple(check_report(record["check"], facts.label) for record in records)
+def _variant(records: Sequence[CheckRecord]) -> VariantReport:
     charts = ChartSamples()
     for record in records:
-        charts = charts.with_parts_of(from_json(ChartSamples, record.get("charts", {})))
-    return dataclasses.replace(facts, checks=with_consequences(checks), charts=charts)
+        charts = charts.with_parts_of(record.charts)
+    checks = with_consequences([record.check for record in records])
+    return dataclasses.replace(records[0].variant, checks=checks, charts=charts)
 
 
-def _one_per_check(records: Sequence[Record]) -> list[Record]:
+def _one_per_check(records: Sequence[CheckRecord]) -> list[CheckRecord]:
     """One record for each check of a variant, even if several tests ran it: the worst outcome, and all findings.
 
     Of an item that ran again (its `order` is the same) the last run counts.
     """
-    last_runs = {(record["model"], _label(record), record["check"]["check"], record["order"]): record
-                 for record in records}  # fmt: skip
-    merged: dict[tuple[str, str, str], Record] = {}
+    last_runs = {(record.model, record.variant.label, record.check.check, record.order): record for record in records}
+    merged: dict[tuple[str, str, str], CheckRecord] = {}
     for (model, label, check, _), record in last_runs.items():
         before = merged.get((model, label, check))
         merged[model, label, check] = record if before is None else _merged(before, record)
     return list(merged.values())
 
 
-def _merged(before: Record, after: Record) -> Record:
+def _merged(before: CheckRecord, after: CheckRecord) -> CheckRecord:
     """Two records of one check of a variant as one."""
-    pair = (before["check"], after["check"])
-    ranks = [_WORST_FIRST.index(check["outcome"]) for check in pair]
+    pair = (before.check, after.check)
+    ranks = [_WORST_FIRST.index(check.outcome) for check in pair]
     worst, other = pair if ranks[0] < ranks[1] else pair[::-1]  # Of two equal outcomes the later.
-    more = [finding for finding in other["findings"] if finding not in worst["findings"]]
-    check = {
-        **worst,
-        "metrics": {**other["metrics"], **worst["metrics"]},
-        "ignored": {**other["ignored"], **worst["ignored"]},
-        "findings": [*worst["findings"], *more],
-    }
-    return {**after, "check": check, "charts": after.get("charts") or before.get("charts", {})}
+    more = [finding for finding in other.findings if finding not in worst.findings]
+    check = dataclasses.replace(
+        worst,
+        findings=(*worst.findings, *more),
+        metrics=_merged_metrics(worst.metrics, other.metrics),
+        ignored={**other.ignored, **worst.ignored},
+    )
+    charts = before.charts if after.charts == ChartSamples() else after.charts
+    return dataclasses.replace(after, check=check, charts=charts)
+
+
+def _merged_metrics(worst: Metrics | None, other: Metrics | None) -> Metrics | None:
+    """What `worst` measured, and what only `other` did."""
+    if worst is None or other is None:
+        return worst or other
+    return type(worst).from_json({**other.as_json(), **worst.as_json()})
 
 
 def with_consequences(checks: Sequence[CheckReport]) -> tuple[CheckReport, ...]:
@@ -131,49 +113,3 @@ def _joined(finding: ReportedFinding, every: Sequence[ReportedFinding]) -> Repor
     known = {effect.id for effect in finding.consequences}
     more = tuple(other for other in every if other.follows == finding.id and other.id not in known)
     return dataclasses.replace(finding, consequences=(*finding.consequences, *more))
-
-
-def variant_report(record: Record) -> VariantReport:
-    """A variant without its checks, from its record."""
-    return VariantReport(
-        recipe=record["recipe"],
-        mode=record["mode"],
-        target=record.get("target", ""),
-        worker=record.get("worker", ""),
-        quantized=from_json(ModelFile, record["quantized"]),
-        params=from_json(ParamsFile, record["params"]),
-        coverage=record.get("coverage"),
-        drift=record.get("bn_drift", 0.0),
-        provenance=record.get("provenance", {}),
-        layers=tuple(from_json(LayerReport, layer) for layer in record["layers"]),
-    )
-
-
-def check_report(record: Record, variant: str = "") -> CheckReport:
-    """A check from its record; `variant` is the label of its variant."""
-    name, metrics = record["check"], record["metrics"]
-    kind = check_named(name).metrics_kind
-    not_applicable = bool(metrics.get(NOT_APPLICABLE))
-    return CheckReport(
-        check=name,
-        outcome=record["outcome"],
-        findings=tuple(_finding(finding, name, variant) for finding in record["findings"]),
-        metrics=kind.from_json(metrics) if kind and metrics and not not_applicable else None,
-        reason=record["reason"] or "",
-        ignored=record["ignored"],
-        not_applicable=not_applicable,
-    )
-
-
-def _finding(record: Record, check: str, variant: str) -> ReportedFinding:
-    follows = record.get(FOLLOWS_ID)
-    return ReportedFinding(
-        id=FindingId(record["code"], check, record["layer"] or ""),
-        severity=Severity(record["severity"]),
-        message=record["message"],
-        cause=record["cause"] or "",
-        fix=record["remedy"] or "",
-        variant=variant,
-        follows=FindingId(*follows) if follows else None,
-        consequences=tuple(_finding(effect, effect["check"], variant) for effect in record["consequences"]),
-    )

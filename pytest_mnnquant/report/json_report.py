@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_mnnquant.findings.dataclass_json import as_json
-from pytest_mnnquant.findings.finding import NOT_APPLICABLE
 from pytest_mnnquant.report.model import BaselineReport, ModelReport, Report
 from pytest_mnnquant.report.modes import ModeComparison, ModeMetrics
 from pytest_mnnquant.report.target_table import TargetRow
@@ -47,7 +46,7 @@ def report_json(report: Report) -> Json:
 
 
 def _baseline(baseline: BaselineReport) -> Json:
-    return {"path": baseline.path, "check": _check(baseline.check)}
+    return {"path": baseline.path, "check": check_json(baseline.check)}
 
 
 def _model(model: ModelReport) -> Json:
@@ -74,11 +73,12 @@ def _variant(variant: VariantReport) -> Json:
         **(made if variant.quantized else {}),
         "layers": as_json(variant.layers),
         **{key: name for key, name in where.items() if name},
-        "checks": [_check(check) for check in variant.checks],
+        "checks": [check_json(check) for check in variant.checks],
     }
 
 
-def _check(check: CheckReport) -> Json:
+def check_json(check: CheckReport) -> Json:
+    """A check in the form of the schema."""
     return {
         "check": check.check,
         "outcome": check.outcome,
@@ -91,7 +91,7 @@ def _check(check: CheckReport) -> Json:
 
 def _metrics(check: CheckReport) -> Json:
     if check.not_applicable:
-        return {NOT_APPLICABLE: True}
+        return {"needless": True}
     return check.metrics.as_json() if check.metrics else {}
 
 

@@ -57,11 +57,12 @@ def test_weights_are_those_of_both_files(case: VariantUnderTest) -> None:
 
 def test_activations_are_the_float_models_with_the_range_of_the_codes(case: VariantUnderTest) -> None:
     found = chart_samples(case, "calibration")
-    scales = {row["name"]: (row["scale_in"], row["scale_out"]) for row in case.as_json["layers"]}
+    scales = {row.name: (row.scale_in, row.scale_out) for row in case.report.layers}
     for name, (entering, leaving) in found.ends.items():
         for tensor, scale in zip((entering, leaving), scales[name], strict=True):
             codes = found.tensors[tensor].codes
             assert codes is not None
+            assert scale is not None
             low, high = codes
             assert (high - low) / scale == pytest.approx(254, abs=1)
     data = case.gate.prepared.evaluation

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import pytest_mnnquant
+from pytest_mnnquant.report.json_report import check_json
+from pytest_mnnquant.report.record import CheckRecord
 
 # A run in this process forgets the modules it imported; half of a package must not be known from an earlier run.
 for _module in pkgutil.walk_packages(pytest_mnnquant.__path__, "pytest_mnnquant."):
@@ -131,5 +133,6 @@ def outcome(result: pytest.RunResult) -> Outcome:
         for report in recorder.getreports("pytest_runtest_logreport"):
             if report.when == "call" or report.outcome != "passed":
                 items[report.nodeid] = report.outcome
-            checks += [record["check"] for record in getattr(report, "mnnquant", ())]
+            records = map(CheckRecord.from_json, getattr(report, "mnnquant", ()))
+            checks += [check_json(record.check) for record in records]
     return Outcome(int(result.ret), " ".join(" ".join(lines).split()), lines, items, tuple(checks))

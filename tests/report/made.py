@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import json
 import re
@@ -13,96 +14,90 @@ from typing import Any
 
 from pytest_mnnquant.evidence.chart_samples import BINS
 from pytest_mnnquant.findings.check_metrics import LatencyMetrics, LayerLossMetrics, Metrics
-from pytest_mnnquant.findings.dataclass_json import as_json
 from pytest_mnnquant.findings.figures import Figures
-from pytest_mnnquant.findings.finding import Result
-from pytest_mnnquant.findings.rules import RULES
+from pytest_mnnquant.findings.finding import FAILED, PASSED, FindingId, Result
+from pytest_mnnquant.findings.rules import Severity
 from pytest_mnnquant.history.series import VariantHistory, histories
 from pytest_mnnquant.history.storage import Run
 from pytest_mnnquant.measurements.chart_samples import ChartSamples, TensorHistogram, WeightHistogram
+from pytest_mnnquant.report.record import CheckRecord, reported
+from pytest_mnnquant.report.variant_report import CheckReport, LayerReport, ModelFile, ReportedFinding, VariantReport
 from tests.results import coverage, size
 
 CHECKS = ("conversion", "params", "coverage", "weights", "size", "calibration", "accuracy", "latency")
 
 
-def record(check: Result, label: str = "int8[eval]", model: str = "digits") -> dict[str, Any]:
+def record(
+    result: Result, label: str = "int8[eval]", model: str = "digits", variant: VariantReport | None = None
+) -> CheckRecord:
     """The record of an item that ran a check; `label` is that of the variant, without a target."""
     recipe, _, mode = label.rstrip("]").partition("[")
-    return {
-        "model": model,
-        "source": f"{model}.py:build",
-        "file": f"/home/{model}.py",
-        "float": file(f"{model}.float.mnn", 40),
-        "variant": variant(recipe, mode or None),
-        "check": check.as_record(),
-        "order": 0,
-    }
+    of_label = variant_report(recipe, mode or None) if variant is None else variant
+    return CheckRecord(
+        model=model,
+        source=f"{model}.py:build",
+        file=f"/home/{model}.py",
+        base=file(f"{model}.float.mnn", 40),
+        variant=of_label,
+        check=reported(result, of_label.label),
+    )
 
 
-def file(path: str, size: int) -> dict[str, Any]:
-    """A model's file as a record holds it."""
-    return {"path": path, "bytes": size, "sha256": "0" * 64, "uuid": ""}
+def file(path: str, size: int) -> ModelFile:
+    """A model's file."""
+    return ModelFile(path, size, "0" * 64, "")
 
 
-def variant(recipe: str = "int8", mode: str | None = "eval", **more: Any) -> dict[str, Any]:
-    """A variant as a record holds it."""
-    own: dict[str, Any] = {"recipe": recipe, "mode": mode, "quantized": file("net.mnn", 10), "params": None}
-    return {**own, "coverage": 1.0, "bn_drift": 0.0, "provenance": {}, "layers": [], **more}
+def variant_report(recipe: str = "int8", mode: str | None = "eval", **more: Any) -> VariantReport:
+    """A variant without its checks."""
+    return VariantReport(recipe, mode, **{"quantized": file("net.mnn", 10), "coverage": 1.0, **more})
 
 
-def finding(code: str, layer: str | None = None, severity: str = "error", **more: Any) -> dict[str, Any]:
-    """A finding as a record holds it."""
-    own = {"code": code, "rule": RULES[code].name, "severity": severity, "layer": layer}
-    own |= {"message": f"{layer} is wrong", "cause": "because", "remedy": "change it"}
-    return {**own, "follows": None, "follows_id": None, "consequences": [], **more}
+def finding(code: str, layer: str = "", severity: str = "error", **more: Any) -> ReportedFinding:
+    """A finding of the coverage check."""
+    usual = {"message": f"{layer} is wrong", "cause": "because", "fix": "change it"}
+    return ReportedFinding(FindingId(code, "coverage", layer), Severity(severity), **{**usual, **more})
 
 
-def layer(name: str, place: int = 1, *, quantized: bool = True, skipped: bool = False) -> dict[str, Any]:
-    """A layer as a record holds it; the later ones are smaller."""
+def layer(name: str, place: int = 1, *, quantized: bool = True, skipped: bool = False) -> LayerReport:
+    """A layer; the later ones are smaller."""
     weights = 4_000_000 // (place + 3)
-    return {
-        "name": name,
-        "module": f"blocks.{place}",
-        "op": "Convolution",
-        "weights": weights,
-        "storage": "int8" if quantized else "float32",
-        "bits": 8 if quantized else 32,
-        "bytes": weights if quantized else 4 * weights,
-        "float_bytes": 4 * weights,
-        "scale_in": 0.1,
-        "scale_out": 0.2,
-        "quantized": quantized,
-        "skipped": skipped,
-    }
+    return LayerReport(
+        name=name,
+        op="Convolution",
+        weights=weights,
+        storage="int8" if quantized else "float32",
+        bits=8 if quantized else 32,
+        bytes=weights if quantized else 4 * weights,
+        float_bytes=4 * weights,
+        scale_in=0.1,
+        scale_out=0.2,
+        quantized=quantized,
+        skipped=skipped,
+        module=f"blocks.{place}",
+    )
 
 
 def records(
-    layers: Sequence[dict[str, Any]],
-    findings: Sequence[dict[str, Any]] = (),
+    layers: Sequence[LayerReport],
+    findings: Sequence[ReportedFinding] = (),
     *,
     model: str = "net",
     source: str = "net.py:build",
     modes: Sequence[str | None] = ("train", "eval"),
-) -> list[dict[str, Any]]:
+) -> list[CheckRecord]:
     """A run of one recipe in these modes; `findings` are those of the coverage check."""
-    size = sum(one["bytes"] for one in layers) + 5000
+    size = sum(one.bytes for one in layers) + 5000
     base, quantized = file(f"{source}.float.mnn", 4 * size), file(f"{source}.mnn", size)
-    made: list[dict[str, Any]] = []
+    made: list[CheckRecord] = []
     for mode in modes:
-        for check in CHECKS:
-            of_check = list(findings) if check == "coverage" else []
-            failed = any(one["severity"] == "error" for one in of_check)
-            result = {
-                "check": check,
-                "outcome": "failed" if failed else "passed",
-                "reason": None,
-                "metrics": _METRICS[check].as_json() if check in _METRICS else {},
-                "ignored": {},
-                "findings": of_check,
-            }
-            about = {"model": model, "source": source, "file": None, "float": base}
-            about["variant"] = variant("int8", mode, quantized=quantized, layers=list(layers))
-            made.append({**about, "check": result, "charts": as_json(_charts(check, layers)), "order": len(made)})
+        variant = variant_report("int8", mode, quantized=quantized, layers=tuple(layers))
+        for name in CHECKS:
+            of_check = tuple(findings) if name == "coverage" else ()
+            failed = any(one.severity is Severity.ERROR for one in of_check)
+            signed = tuple(dataclasses.replace(one, variant=variant.label) for one in of_check)
+            check = CheckReport(name, FAILED if failed else PASSED, signed, _METRICS.get(name))
+            made.append(CheckRecord(model, source, None, base, variant, check, _charts(name, layers), len(made)))
     return made
 
 
@@ -113,8 +108,8 @@ _METRICS: dict[str, Metrics] = {
 }
 
 
-def _charts(check: str, layers: Sequence[dict[str, Any]]) -> ChartSamples:
-    names = [one["name"] for one in layers]
+def _charts(check: str, layers: Sequence[LayerReport]) -> ChartSamples:
+    names = [one.name for one in layers]
     # No two bars are alike, so that packing gains no more than it does in life.
     bars = [tuple((place * 7919 + bar * 104729) % 4001 + 1 for bar in range(BINS)) for place in range(len(names))]
     if check == "weights":

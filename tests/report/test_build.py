@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.measurements.chart_samples import ChartSamples
 from pytest_mnnquant.report.build import build_report
+from pytest_mnnquant.report.record import CheckRecord
 from pytest_mnnquant.report.variant_report import ReportedFinding
-from tests.report.made import record, variant
+from tests.report.made import record, variant_report
 from tests.results import size as size_metrics
 
 
@@ -45,7 +45,7 @@ def test_a_check_that_two_tests_ran_has_the_worst_outcome(failed_first: bool) ->
     failed = Result.from_findings("size", [Finding("MNQ802", "x")], size_metrics(5.0))
     passed = Result.from_findings("size", [Finding("MNQ804", "y")], size_metrics(2.0))
     both = [failed, passed] if failed_first else [passed, failed]
-    records = [{**record(check), "order": number} for number, check in enumerate(both)]
+    records = [dataclasses.replace(record(check), order=number) for number, check in enumerate(both)]
     (model,) = build_report(records, {}).models
     (check,) = model.variants[0].checks
     assert (check.outcome, check.metrics) == ("failed", size_metrics(5.0))
@@ -62,7 +62,7 @@ ROOT = Finding("MNQ304", "no such tensor", "conv")
 ROOT_RECORD = record(Result.from_findings("params", [ROOT]))
 
 
-def findings_of(*records: dict[str, Any]) -> list[ReportedFinding]:
+def findings_of(*records: CheckRecord) -> list[ReportedFinding]:
     (model,) = build_report(records, {}).models
     return [finding for checked in model.variants for check in checked.checks for finding in check.findings]
 
@@ -111,14 +111,14 @@ def test_findings_of_another_variant_are_not_joined() -> None:
 
 def test_charts_of_several_checks_are_one_set() -> None:
     size, latency = record(Result.from_findings("size", [])), record(Result.from_findings("latency", []))
-    size["charts"] = {"unavailable": {"weights": "no"}}
-    latency["charts"] = {"ratios": [0.5, 0.25]}
+    size = dataclasses.replace(size, charts=ChartSamples(unavailable={"weights": "no"}))
+    latency = dataclasses.replace(latency, charts=ChartSamples(ratios=(0.5, 0.25)))
     (model,) = build_report([size, latency], {}).models
     assert model.variants[0].charts == ChartSamples(ratios=(0.5, 0.25), unavailable={"weights": "no"})
 
 
 def test_a_target_is_a_variant_of_its_own() -> None:
-    there = {**record(Result.from_findings("execution", [])), "variant": variant(target="phone", worker="board")}
+    there = record(Result.from_findings("execution"), variant=variant_report(target="phone", worker="board"))
     (model,) = build_report([record(Result.from_findings("execution", [])), there], {}).models
     assert [(one.label, one.target, one.worker) for one in model.variants] == [
         ("int8[eval]", "", ""),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.findings.finding import Finding, Result
-from pytest_mnnquant.report.build import build_report, check_report, variant_report
+from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.formats import (
     FORMATS,
     Destination,
@@ -31,8 +31,7 @@ def test_each_format_renders_a_report(known: Format) -> None:
 
 
 def test_properties_of_a_test_are_a_format_too() -> None:
-    variant, check = variant_report(RECORD["variant"]), check_report(RECORD["check"])
-    assert dict(properties_of_test("digits", variant, check))["mnn.rules"] == "MNQ401"
+    assert dict(properties_of_test("digits", RECORD.variant, RECORD.check))["mnn.rules"] == "MNQ401"
 
 
 def test_every_destination_has_a_format() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.github import append_summary, commands
-from pytest_mnnquant.report.model import Report
+from pytest_mnnquant.report.model import BaselineReport, Report
+from pytest_mnnquant.report.record import reported
 from tests.golden_text import check_golden
 from tests.report.made import record
 
 
 def report(*findings: Finding, file: str | None = None, **more: Any) -> Report:
-    one = {**record(Result.from_findings("params", findings)), "file": file}
+    one = dataclasses.replace(record(Result.from_findings("params", findings)), file=file)
     return build_report([one], {}, **more)
 
 
@@ -68,8 +70,8 @@ def test_github_shows_ten_and_is_told_how_many_more() -> None:
 
 def test_the_baseline_file_is_annotated_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
-    check = Result.from_findings("entries", [Finding("MNQ912", "net w8: gone")]).as_record()
-    baseline = {"path": str(tmp_path / "mnnquant-baseline.json"), "check": check}
+    check = reported(Result.from_findings("entries", [Finding("MNQ912", "net w8: gone")]))
+    baseline = BaselineReport(str(tmp_path / "mnnquant-baseline.json"), check)
     (line,) = commands(report(baseline=baseline))
     assert parsed(line)[1] == {"file": "mnnquant-baseline.json", "title": "MNQ912 baseline-stale"}
     check_golden("report-github/an-entry-of-the-baseline", parsed(line)[2])

@@ -5,28 +5,34 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_mnnquant.findings.cause import Cause
+from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.history.series import VariantHistory
+from pytest_mnnquant.measurements.chart_samples import ChartSamples
 from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.formats import write_report
 from pytest_mnnquant.report.html import render
 from pytest_mnnquant.report.html_pages import rule_pages
 from pytest_mnnquant.report.html_view import SIGNS
+from pytest_mnnquant.report.model import BaselineReport
+from pytest_mnnquant.report.record import CheckRecord, reported
 from pytest_mnnquant.report.rows import rows_of
 from tests.golden_text import check_golden
-from tests.report.made import charted, finding, history, layer, records
+from tests.report.made import charted, file, finding, history, layer, records
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 LAYERS = [layer("first", 1), layer("left", 2, quantized=False), layer("kept", 3, quantized=False, skipped=True)]
 
 
-def text(found: list[dict[str, Any]], past: tuple[VariantHistory, ...] = (), **more: Any) -> str:
+def text(found: list[CheckRecord], past: tuple[VariantHistory, ...] = (), **more: Any) -> str:
     """The page of these records."""
     return render(dataclasses.replace(build_report(found, {"MNN": "3.6.1"}, **more), history=past))
 
@@ -61,11 +67,20 @@ def test_a_run_of_nothing_says_so() -> None:
     assert "Nothing was judged" in words(text([]))
 
 
-def ended(found: list[dict[str, Any]], **outcomes: str) -> list[dict[str, Any]]:
+def ended(found: list[CheckRecord], **outcomes: str) -> list[CheckRecord]:
     """The records with other outcomes of these checks."""
-    for record in found:
-        record["check"]["outcome"] = outcomes.get(record["check"]["check"], record["check"]["outcome"])
-    return found
+    outcome_of = {record.check.check: record.check.outcome for record in found} | outcomes
+    return [
+        dataclasses.replace(record, check=dataclasses.replace(record.check, outcome=outcome_of[record.check.check]))
+        for record in found
+    ]
+
+
+def with_charts(found: list[CheckRecord], check: str, change: Callable[[ChartSamples], ChartSamples]) -> None:
+    """Change what one check has to show."""
+    for place, record in enumerate(found):
+        if record.check.check == check:
+            found[place] = dataclasses.replace(record, charts=change(record.charts))
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -93,37 +108,31 @@ def test_strict_fails_what_could_not_be_judged() -> None:
 
 
 def test_a_variant_that_nothing_judged_did_not_pass() -> None:
-    found = [one for one in records(LAYERS, modes=["eval"]) if one["check"]["check"] == "accuracy"]
+    found = [one for one in records(LAYERS, modes=["eval"]) if one.check.check == "accuracy"]
     said = words(text(ended(found, accuracy="skipped")))
     assert counts(said) == ["1 skipped"]
     check_golden("report-html/nothing-was-judged", summary(said))
 
 
 def test_the_baseline_file_is_counted_and_told() -> None:
-    stale = finding("MNQ912", message="net w8: its source is not there", fix="update")
-    check: dict[str, Any] = {
-        "check": "entries",
-        "outcome": "failed",
-        "reason": None,
-        "metrics": {},
-        "ignored": {},
-        "findings": [stale],
-    }
-    written = text(records(LAYERS, modes=["eval"]), baseline={"path": "b.json", "check": check})
+    stale = Finding("MNQ912", "net w8: its source is not there", cause=Cause("gone", "because"), fix="change it")
+    failed, passed = (BaselineReport("b.json", reported(Result.from_findings("entries", findings)))
+                      for findings in ([stale], []))  # fmt: skip
+    written = text(records(LAYERS, modes=["eval"]), baseline=failed)
     said = words(written)
     assert counts(said) == ["1 failed", "1 passed"]
     check_golden("report-html/the-baseline-file-failed", summary(said))
     assert 'id="rule-MNQ912"' in written
-    kept = {**check, "outcome": "passed", "findings": []}
-    said = words(text(records(LAYERS, modes=["eval"]), baseline={"path": "b.json", "check": kept}))
+    said = words(text(records(LAYERS, modes=["eval"]), baseline=passed))
     assert counts(said) == ["1 passed"]  # a count of variants
     check_golden("report-html/the-baseline-file-passed", summary(said))
 
 
 def test_a_file_that_grew_is_not_called_smaller() -> None:
     found = records(LAYERS, modes=["eval"])
-    size = found[0]["variant"]["quantized"]["bytes"]
-    grown = [{**one, "float": {**one["float"], "bytes": size / 2}} for one in found]
+    quantized = found[0].variant.quantized
+    assert quantized is not None
+    grown = [dataclasses.replace(one, base=file("float.mnn", quantized.bytes // 2)) for one in found]
     assert "4.00x smaller" in words(text(found))
     assert "2.00x LARGER" in words(text(grown))
     assert "0.50x" not in words(text(grown)).partition("Layers")[0].replace("0.50x float", "")
@@ -149,8 +158,8 @@ def test_what_several_variants_have_is_told_once_with_the_figures_of_each() -> N
 
 
 def test_what_follows_from_an_error_is_told_below_it_alone() -> None:
-    below = finding("MNQ401", "left", "consequence", follows_id=["MNQ304", "params", "left"])
-    root = finding("MNQ304", "left", consequences=[{"check": "coverage", **below}])
+    below = finding("MNQ401", "left", "consequence", follows=FindingId("MNQ304", "params", "left"))
+    root = finding("MNQ304", "left", consequences=(below,))
     said = words(text(records(LAYERS, [below, root], modes=["eval"])))
     check_golden("report-html/what-follows-is-below", summary(said))
     assert said.count("left is wrong") == 2
@@ -178,7 +187,7 @@ def test_chinese_names_and_names_that_are_no_utf8(tmp_path: Path) -> None:
 
 
 def test_every_rule_that_occurs_has_its_page_in_the_report() -> None:
-    written = text(records(LAYERS, [finding("MNQ401", consequences=[{"check": "size", **finding("MNQ801")}])]))
+    written = text(records(LAYERS, [finding("MNQ401", consequences=(finding("MNQ801"),))]))
     linked = set(re.findall(r'href="#(rule-\w+)"', written))
     assert linked == {"rule-MNQ401", "rule-MNQ801"} == set(re.findall(r'<details [^>]*id="(rule-\w+)"', written))
     assert "Why it happens" in words(written)
@@ -205,8 +214,9 @@ def test_all_pages_can_be_rendered_and_lead_nowhere_but_to_each_other() -> None:
 
 def test_charts_get_what_was_gathered_and_nothing_that_json_lacks() -> None:
     found = records(LAYERS, modes=["eval"])
-    loss, *_ = next(one["charts"]["losses"] for one in found if one["check"]["check"] == "accuracy")
-    loss["own_sqnr_db"] = math.inf
+    with_charts(found, "accuracy", lambda charts: dataclasses.replace(
+        charts, losses=(dataclasses.replace(charts.losses[0], own_sqnr_db=math.inf), *charts.losses[1:])
+    ))  # fmt: skip
     written = text(found)
     (model,) = charted(written)
     (variant,) = model["variants"]
@@ -220,9 +230,7 @@ def test_charts_get_what_was_gathered_and_nothing_that_json_lacks() -> None:
 
 def test_what_could_not_be_gathered_is_said() -> None:
     found = records(LAYERS, modes=["eval"])
-    for record in found:
-        if record["check"]["check"] == "accuracy":
-            record["charts"] = {"unavailable": {"accuracy": "MNN crashed"}}
+    with_charts(found, "accuracy", lambda _: ChartSamples(unavailable={"accuracy": "MNN crashed"}))
     (said,) = re.findall(r"Not shown for .*?: MNN crashed", words(text(found)))
     check_golden("report-html/what-could-not-be-gathered", said)
 
@@ -251,6 +259,6 @@ def test_it_is_written_whole_or_not_at_all(tmp_path: Path, folder: str) -> None:
     write_report(build_report([], {}), path)
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        write_report(build_report(records([{**layer("x"), "bytes": None}]), {}), path)
+        write_report(build_report(records([dataclasses.replace(layer("x"), bytes="10")]), {}), path)  # type: ignore[arg-type]
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]

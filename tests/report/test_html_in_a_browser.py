@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_mnnquant.measurements.chart_samples import ChartSamples, WeightHistogram
 from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.formats import write_report
 from tests.browser import PHONE, Page, needs_chromium
@@ -20,7 +21,7 @@ LAYERS = [
     *(layer(f"/卷积/第{place}层", place) for place in range(1, 12)),
     layer("/head/left", 12, quantized=False),
     layer("/head/kept", 13, quantized=False, skipped=True),
-    layer(HOSTILE, 14) | {"module": "<b>粗</b>"},
+    dataclasses.replace(layer(HOSTILE, 14), module="<b>粗</b>"),
 ]
 SLICES = "all('[data-chart=map] .slice path.surface')"
 SEE_PRINTED = """addEventListener('beforeprint', () => { window.seen = [
@@ -94,9 +95,9 @@ def test_every_chart_is_drawn_and_described(page: Page) -> None:
 @pytest.mark.parametrize("spread", [0.1, 1, 5], ids=["flat", "a decade", "five decades"])
 def test_the_axis_of_a_distribution_has_numbers(browser: Page, tmp_path: Path, spread: float) -> None:
     found = records([layer("conv")], modes=["eval"])
-    (bars,) = next(one["charts"] for one in found if one["check"]["check"] == "weights")["weights"].values()
-    bars["source"] = [int(2000 * 10 ** (-spread * place / 50)) for place in range(50)]
-    bars["stored"] = bars["source"]
+    bars = tuple(int(2000 * 10 ** (-spread * place / 50)) for place in range(50))
+    weights = ChartSamples(weights={"conv": WeightHistogram(-1.0, 1.0, bars, bars)})
+    found = [dataclasses.replace(one, charts=weights) if one.check.check == "weights" else one for one in found]
     write_report(build_report(found, {}), tmp_path / "r.html")
     browser.open(tmp_path / "r.html")
     browser.draw_all()
@@ -122,7 +123,7 @@ def test_the_map_is_to_scale(page: Page) -> None:
     page.draw_all()
     found = page.js(f"{SLICES}.map(p => [p.__data__.data.id, p.getBBox().width * p.getBBox().height])")
     areas = {name: area for name, area in found if "/" in name}  # the root has a name of plotly's own
-    sizes = {one["name"]: one["bytes"] for one in LAYERS}
+    sizes = {one.name: one.bytes for one in LAYERS}
     assert set(areas) == set(sizes)
     whole, total = sum(areas.values()), sum(sizes.values())
     for name, size in sizes.items():
@@ -142,7 +143,7 @@ def test_layers_left_float_stand_out_in_the_map(page: Page) -> None:
 
 def test_sorting_by_mouse_goes_up_then_down_and_says_so(page: Page) -> None:
     heading = ".layers:not([hidden]) thead th:nth-child(7)"
-    sizes = [f"{size:,}" for size in sorted(one["bytes"] for one in LAYERS)]
+    sizes = [f"{size:,}" for size in sorted(one.bytes for one in LAYERS)]
     for order, wanted in (("ascending", sizes), ("descending", sizes[::-1])):
         click(page, f"{heading} button")
         assert page.js(f"all({heading!r})[0].getAttribute('aria-sort')") == order
@@ -210,10 +211,10 @@ def test_the_chosen_variant_and_layer_are_what_the_charts_show(page: Page) -> No
 
 def test_a_variant_without_a_model_beside_one_that_has_one(browser: Page, tmp_path: Path) -> None:
     found = records(LAYERS)
-    for record in found:
-        if record["variant"]["mode"] == "eval":
-            record["variant"] = {**record["variant"], "quantized": None, "layers": []}
-            record["charts"] = {}
+    for place, record in enumerate(found):
+        if record.variant.mode == "eval":
+            without = dataclasses.replace(record.variant, quantized=None, layers=())
+            found[place] = dataclasses.replace(record, variant=without, charts=ChartSamples())
     write_report(build_report(found, {}), tmp_path / "r.html")
     browser.open(tmp_path / "r.html")
     browser.draw_all()
@@ -243,10 +244,11 @@ def test_the_theme_is_switched_and_kept(page: Page, file: Path) -> None:
 
 def test_places_stand_side_by_side(browser: Page, tmp_path: Path) -> None:
     found = records([layer("conv")], modes=["eval"])
-    (here,) = (one for one in found if one["check"]["check"] == "accuracy")
-    here["check"]["metrics"] = accuracy(task("top-1", 0.9, 0.8)).as_json()
-    variant = {**here["variant"], "target": HOSTILE, "layers": []}
-    there = {**here, "variant": variant, "charts": {}, "order": len(found)}
+    (place,) = (place for place, one in enumerate(found) if one.check.check == "accuracy")
+    check = dataclasses.replace(found[place].check, metrics=accuracy(task("top-1", 0.9, 0.8)))
+    found[place] = here = dataclasses.replace(found[place], check=check)
+    variant = dataclasses.replace(here.variant, target=HOSTILE, layers=())
+    there = dataclasses.replace(here, variant=variant, charts=ChartSamples(), order=len(found))
     write_report(build_report([*found, there], {}), tmp_path / "r.html")
     browser.open(tmp_path / "r.html")
     assert texts(browser, ".places thead th") == ["variant", "place", "top-1", "latency"]

@@ -17,14 +17,14 @@ from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.formats import write_report
 from pytest_mnnquant.report.json_report import json_value, render
 from pytest_mnnquant.report.model import Report
-from tests.report.made import record, variant
+from tests.report.made import record, variant_report
 from tests.report.schema import assert_fits_schema
 from tests.results import size
 
 
 def made_by(**provenance: Any) -> Report:
     result = Result.from_findings("size", [Finding("MNQ804", "x")], size(4.0))
-    return build_report([{**record(result), "variant": variant(provenance=provenance)}], {"MNN": "3.6.1"})
+    return build_report([record(result, variant=variant_report(provenance=provenance))], {"MNN": "3.6.1"})
 
 
 def test_it_has_the_form_of_the_schema() -> None:
@@ -45,7 +45,7 @@ def test_it_has_the_form_of_the_schema() -> None:
 
 
 def test_a_variant_without_a_model_has_no_coverage() -> None:
-    unusable = {**record(Result.from_findings("size", [])), "variant": variant(quantized=None)}
+    unusable = record(Result.from_findings("size", []), variant=variant_report(quantized=None))
     (model,) = json.loads(render(build_report([unusable], {})))["models"]
     assert set(model["variants"][0]) == {"recipe", "mode", "quantized", "params", "layers", "checks"}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -16,6 +16,8 @@ from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.markdown import LIMIT, render
+from pytest_mnnquant.report.model import BaselineReport
+from pytest_mnnquant.report.record import CheckRecord, reported
 from tests.golden_text import check_golden
 from tests.report.made import record
 from tests.report.test_terminal import full
@@ -85,10 +87,10 @@ def test_what_is_open_or_only_warned_of_is_told() -> None:
 
 
 def test_the_baseline_file_has_a_part_of_its_own() -> None:
-    check = Result.from_findings(
-        "entries", [Finding("MNQ912", "net w8: its source is not there", fix="update")]
-    ).as_record()
-    said = words(page(told(Result.from_findings("size", []), baseline={"path": "b.json", "check": check})))
+    check = reported(
+        Result.from_findings("entries", [Finding("MNQ912", "net w8: its source is not there", fix="update")])
+    )
+    said = words(page(told(Result.from_findings("size", []), baseline=BaselineReport("b.json", check))))
     assert "MNN quantization: FAILED" in said
     check_golden("report-markdown/the-baseline-file-failed", without_host(said))
 
@@ -125,11 +127,11 @@ ANY = st.text(max_size=40) | st.sampled_from(
 @example("|`<", "@a|", "</summary>", "| a | b |", "x\n</code></pre>\n```")
 def test_no_name_breaks_the_page(model: str, label: str, layer: str, message: str, cause: str) -> None:
     finding = Finding("MNQ401", f"m {message}", layer, Cause("some", cause) if cause else None)
-    records: list[Mapping[str, Any]] = [
+    records: list[CheckRecord] = [
         *full(label, accuracy()),
         record(Result.from_findings("params", [finding]), label),
     ]
-    report = build_report([{**one, "model": model} for one in records], {})
+    report = build_report([dataclasses.replace(one, model=model) for one in records], {})
     said = page(render(report))
     outside = re.sub(r"<pre>.*?</pre>", "<pre></pre>", said, flags=re.DOTALL)
     assert {*re.findall(r"</?([a-z][a-z0-9]*)[ >]", outside)} <= OURS

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 from pytest_mnnquant.findings.finding import Finding, Result
-from pytest_mnnquant.report.build import check_report
 from pytest_mnnquant.report.properties import properties
+from pytest_mnnquant.report.record import reported
 from pytest_mnnquant.report.variant_report import VariantReport
 from tests.results import accuracy, latency, task
 
 
 def of_result(model: str, variant: VariantReport, result: Result) -> dict[str, str]:
-    return dict(properties(model, variant, check_report(result.as_record())))
+    return dict(properties(model, variant, reported(result)))
 
 
 def test_figures_rules_and_names_are_properties() -> None:

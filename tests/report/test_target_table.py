@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
 
 from pytest_mnnquant.findings.check_metrics import AsRun, Metrics, TargetDifference
 from pytest_mnnquant.findings.finding import Result
@@ -12,6 +11,7 @@ from pytest_mnnquant.report import json_report, markdown
 from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.html_view import model_views
 from pytest_mnnquant.report.model import ModelReport
+from pytest_mnnquant.report.record import CheckRecord
 from pytest_mnnquant.report.target_table import target_cells, target_lines
 from pytest_mnnquant.report.width import width
 from tests.golden_text import check_golden
@@ -24,18 +24,17 @@ def record(
     accuracies: tuple[float, float] | None = (0.9, 0.8),
     as_run: AsRun | None = None,
     difference: TargetDifference | None = None,
-) -> dict[str, Any]:
+) -> CheckRecord:
     compared = None if accuracies is None else task("top-1", *accuracies)
     metrics = dataclasses.replace(accuracy(compared, y=0.99), as_run=as_run, difference=difference)
     return measured("accuracy", metrics, target)
 
 
-def measured(check: str, metrics: Metrics, target: str = "phone") -> dict[str, Any]:
-    where = {"target": target} if target else {}
-    return {**made.record(Result(check, "passed", metrics=metrics)), "variant": made.variant(**where)}
+def measured(check: str, metrics: Metrics, target: str = "phone") -> CheckRecord:
+    return made.record(Result(check, "passed", metrics=metrics), variant=made.variant_report(target=target))
 
 
-def model(*records: dict[str, Any]) -> ModelReport:
+def model(*records: CheckRecord) -> ModelReport:
     (built,) = build_report(records, {}).models
     return built
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.report.build import build_report
+from pytest_mnnquant.report.record import CheckRecord
 from pytest_mnnquant.report.rows import COLUMNS, rows_of
 from pytest_mnnquant.report.terminal import write_summary
 from pytest_mnnquant.report.width import width
@@ -19,7 +20,7 @@ from tests.golden_text import check_golden
 from tests.report.made import record
 from tests.results import accuracy, coverage, latency, memory, size, task
 
-Records = list[dict[str, Any]]
+Records = list[CheckRecord]
 
 
 TOP1 = accuracy(task("top-1", 0.9, 0.8875))
@@ -175,7 +176,7 @@ def test_names_in_chinese_are_in_line() -> None:
 )
 def test_no_line_is_wider_than_the_terminal(label: str, model: str, layer: str, columns: int, verbosity: int) -> None:
     bad = record(Result.from_findings("params", [Finding("MNQ304", f"{layer} is not there", layer)]), label, model)
-    lines = summary([*({**one, "model": model} for one in full(label)), bad], verbosity, columns)
+    lines = summary([*(dataclasses.replace(one, model=model) for one in full(label)), bad], verbosity, columns)
     for line in lines:
         assert line.isprintable()
         assert width(line) < columns or max(map(width, line.split())) > 40

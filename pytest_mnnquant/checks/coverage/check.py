@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.check_metrics import CoverageMetrics
@@ -25,23 +24,6 @@ class LayerRow:
     stored: Op | None
     wanted: bool
     quantized: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """The form it has in the report."""
-        weights = self.stored.weights[0] if self.stored else None
-        return {
-            "name": self.layer.name,
-            "op": self.layer.kind,
-            "weights": self.layer.weight_count,
-            "storage": weights.label if weights else None,
-            "bits": weights.bits if weights else None,
-            "bytes": self.stored.weight_bytes if self.stored else 0,
-            "float_bytes": self.layer.weight_bytes,
-            "scale_in": (weights.scale_in or None) if weights else None,
-            "scale_out": (weights.scale_out or None) if weights else None,
-            "quantized": self.quantized,
-            "skipped": not self.wanted,
-        }
 
 
 def layer_rows(match: Match, recipe: Recipe, is_skipped: Callable[[Op], bool]) -> tuple[LayerRow, ...]:

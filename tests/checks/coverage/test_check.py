@@ -124,26 +124,9 @@ def test_a_limit_of_zero_lets_everything_pass() -> None:
     assert check([(BIG, BIG)], 0.0).outcome == PASSED
 
 
-def test_rows_come_largest_first_and_go_into_the_report() -> None:
+def test_rows_come_largest_first() -> None:
     found = rows([(SMALL, SMALL), (BIG, as_int8(BIG))], skip=("small",))
     assert [row.layer.name for row in found] == ["big", "small"]
-    first, second = (row.as_json() for row in found)
-    assert first == {
-        "name": "big",
-        "op": "Convolution",
-        "weights": 64 * 64 * 9,
-        "storage": "int8",
-        "bits": 8,
-        "bytes": 64 * 64 * 9,
-        "float_bytes": 4 * 64 * 64 * 9,
-        "scale_in": 0.5,
-        "scale_out": 0.25,
-        "quantized": True,
-        "skipped": False,
-    }
-    assert (second["storage"], second["quantized"], second["skipped"]) == ("float32", False, True)
-    missing = LayerRow(BIG, None, True, False).as_json()
-    assert (missing["storage"], missing["bits"], missing["bytes"]) == (None, None, 0)
 
 
 LAYERS = st.lists(st.tuples(st.integers(1, 40), st.booleans(), st.booleans()), min_size=1, max_size=6)
