@@ -59,6 +59,13 @@ class Entry:
     host: Mapping[str, str] = field(default_factory=dict)
 
 
+def value_text(value: float | None) -> str:
+    """A number of the baseline in messages."""
+    if value is None:
+        return "none"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
 def rounded(figures: Figures) -> Figures:
     """The figures as they are kept: with no more digits than they can be told by, so that differences are readable."""
     return dataclasses.replace(

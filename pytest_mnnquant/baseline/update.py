@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.baseline.compare import shown, stored_otherwise
-from pytest_mnnquant.baseline.entry import Entry, usual_tolerances
+from pytest_mnnquant.baseline.compare import stored_otherwise
+from pytest_mnnquant.baseline.entry import Entry, usual_tolerances, value_text
 from pytest_mnnquant.baseline.file import Accepted, Baseline
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.metric import LATENCY, MEMORY, METRICS, Varies
@@ -81,7 +81,7 @@ def differences(before: Figures, now: Figures) -> Iterator[str]:
     for metric in METRICS:
         was, is_ = metric.value(before), metric.value(now)
         if was != is_:
-            yield f"{metric.key} {shown(was)} -> {shown(is_)}"
+            yield f"{metric.key} {value_text(was)} -> {value_text(is_)}"
     if before.metric != now.metric:
         yield f"metric {before.metric or 'none'} -> {now.metric or 'none'}"
     layers = [f"{layer} {was} -> {is_}" for layer, was, is_ in stored_otherwise(now, before)]
@@ -93,7 +93,7 @@ def differences(before: Figures, now: Figures) -> Iterator[str]:
 def _told(figures: Figures) -> Iterator[str]:
     for metric in METRICS:
         if (value := metric.value(figures)) is not None:
-            yield f"{metric.key} {shown(value)}"
+            yield f"{metric.key} {value_text(value)}"
 
 
 def _merged(before: Entry, fresh: Entry) -> Entry:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.baseline.compare import Evidence, check_baseline
+from pytest_mnnquant.baseline.compare import check_baseline
 from pytest_mnnquant.baseline.entry import Entry, rounded
 from pytest_mnnquant.baseline.file import BadBaseline
+from pytest_mnnquant.baseline.fixes import Intent, update_fix
+from pytest_mnnquant.baseline.judges import Evidence
 from pytest_mnnquant.baseline.models import BadArtifact, folder_of, kept_model
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.evidence.check_runner import check
@@ -65,16 +67,16 @@ def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: 
     if updates:
         return _refused(failed, record) if failed else Result(BASELINE, PASSED, metrics=record)
     entry = state.baseline.entry(figures.model, figures.variant)
-    fix_for = accepting(config, node_id)
+    command = accepting(config, node_id)
     if entry is None:
         told = f"{state.settings.baseline} has no figures of {figures.model} {figures.variant}"
         return Result.from_findings(
-            BASELINE, [Finding("MNQ911", told, fix=f"accept them as they are: {fix_for}")], record
+            BASELINE, [Finding("MNQ911", told, fix=update_fix(Intent.NEW_VARIANT, command))], record
         )
-    paired, unpaired = _paired(config, case, entry, state, figures, fix_for)
+    paired, unpaired = _paired(config, case, entry, state, figures, command)
     is_kept = paired is None and unpaired is None and _is_kept(entry, state, figures)
     evidence = Evidence(figures, record.versions or {}, record.host or {}, unmeasured, paired, unpaired, is_kept)
-    result = check_baseline(evidence, entry, fix_for)
+    result = check_baseline(evidence, entry, command)
     result = dataclasses.replace(result, metrics=_with_record(metrics_of(BaselineMetrics, [result]), record))
     result = without_ignored(result, case.gate.settings.ignore)
     checks = [name for name in CHECK_NAMES if name in beside]
@@ -159,7 +161,7 @@ def check_entries(config: pytest.Config) -> Result:
     state = session_of(config)
     if isinstance(state.baseline, BadBaseline):
         return Result.from_findings(ENTRIES, [unusable(state.baseline)])
-    fix = f"if it is gone for good, have it removed: {accepting(config)}"
+    fix = update_fix(Intent.GONE, accepting(config))
     gone = [] if state.settings.updates_baseline else [*stale(state)]
     found = [Finding("MNQ912", f"{model} {label}: {text}", fix=fix) for model, label, text in gone]
     return without_ignored(Result.from_findings(ENTRIES, found), state.settings.defaults.ignore)
@@ -208,7 +210,7 @@ def _is_kept(entry: Entry, state: PluginSession, figures: Figures) -> bool:
 
 
 def _paired(
-    config: pytest.Config, case: VariantUnderTest, entry: Entry, state: PluginSession, figures: Figures, fix_for: str
+    config: pytest.Config, case: VariantUnderTest, entry: Entry, state: PluginSession, figures: Figures, command: str
 ) -> tuple[PairedRatio | None, Finding | None]:
     """The variant's time over that of the accepted model, where that is kept; or why there is none."""
     path = state.settings.baseline
@@ -222,7 +224,7 @@ def _paired(
         return None, Finding("MNQ910", str(error), fix=error.fix)
     if kept is None:
         told = f"ratio: the accepted model is not kept in {folder} yet"
-        return None, Finding("MNQ003", told, fix=f"have it kept: {fix_for}")
+        return None, Finding("MNQ003", told, fix=update_fix(Intent.MODEL_NOT_KEPT, command))
     if accepted.sha256 == figures.sha256:
         return None, None  # One and the same model: there is nothing to time.
     if disturbed := why_not_timed(config):
@@ -234,7 +236,7 @@ def _paired(
     ours = case.gate.prepared.model
     if len(kept.inputs) != len(ours.inputs):
         told = "ratio: the accepted model takes other inputs than this one"
-        return None, Finding("MNQ003", told, fix=f"if this is meant to be, accept it:\n{fix_for}")
+        return None, Finding("MNQ003", told, fix=update_fix(Intent.CHANGED, command))
     inputs = {theirs: case.gate.inputs[name] for name, theirs in input_names(ours, kept).items()}
     try:
         times = paired_times(kept, case.model, inputs, timeout=settings.timeout, settings=how)
