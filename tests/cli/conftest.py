@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import struct
 import subprocess
 import sys
@@ -33,6 +35,18 @@ class Result:
     status: int
     out: str
     err: str
+
+
+@pytest.fixture
+def without_folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Leaves the folders of this run out of a text; blanks and line ends become single blanks."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def without(text: str) -> str:
+        return re.sub(rf"{re.escape(str(root))}[^\s:']*/", "", " ".join(text.split()))
+
+    return without
 
 
 @pytest.fixture

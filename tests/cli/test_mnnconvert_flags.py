@@ -70,7 +70,8 @@ def test_what_mnn_would_misread_is_refused(line: str, reason: str) -> None:
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
-    assert len(reasons("--weightQuantBit 8 --FP16 --batch x --modelFile")) == 4
+    flags = "--weightQuantBit 8 --FP16 --batch x --modelFile"
+    assert len(reasons(flags)) == 4
 
 
 def test_what_was_read_is_as_arguments_so_that_mnn_reads_the_same() -> None:

@@ -60,7 +60,7 @@ def test_what_is_set_up_is_kept_and_told(capsys: Capture) -> None:
         pytest.skip(f"the emulator is not set up: {Emulator().add_command}")
     assert main(["target", "add", "aarch64"]) == 0
     out = capsys.readouterr().out
-    assert "each verified by its SHA-256" in out
+    assert "verified by its SHA-256" in out
     assert "accuracy: yes" in out
     assert "unpacking" not in out
 

@@ -10,5 +10,6 @@ from pytest_mnnquant.quantize.variant import Variant
 def test_a_file_that_grew_is_not_called_smaller(digits: Prepared, digits_w4: Variant) -> None:
     before, after = digits.model, digits_w4.model
     line = Verdict((), ()).line
-    assert f"x smaller than float ({before.size:,} to {after.size:,} bytes)" in line(before, after)
-    assert f"x LARGER than float ({after.size:,} to {before.size:,} bytes)" in line(after, before)
+    for first, second, word in ((before, after, "smaller"), (after, before, "LARGER")):
+        assert f"x {word} than float" in line(first, second)
+        assert f"({first.size:,} to {second.size:,}" in line(first, second)

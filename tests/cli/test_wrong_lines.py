@@ -18,6 +18,7 @@ from torch import nn
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import Params, read_params, write_params
 from tests.cli.conftest import Net, Result, by_hand
+from tests.golden_text import check_golden
 from tests.smallnets import Words, one_layer
 from tests.workshop import Workshop
 
@@ -44,48 +45,52 @@ def refuse(tool: Callable[..., Result], tmp_path: Path) -> Refuse:
 
 FLAGS = {
     # Section D of the failure catalogue, and what belongs to it.
-    "unknown flag": ("--weightQuantBit 8", "--weightQuantBit: MNN has no such flag, and ignores it; did you mean"),
-    "unknown params flag": ("--compressionParams {net.params}", "did you mean --compressionParamsFile?"),
-    "no bits": ("--weightQuantBits", "--weightQuantBits: MNN needs an integer after it"),
-    "bits are a word": ("--weightQuantBits int8", "it must be an integer"),
-    "1 bit": ("--weightQuantBits 1", "it must be 2 to 8"),
-    "16 bits": ("--weightQuantBits 16", "it must be 2 to 8"),
-    "fp16 swallows bits": ("--fp16 --weightQuantBits 8", "--fp16 with --weightQuantBits: MNN casts to 16-bit floats"),
-    "hqq without bits": ("--hqq", "--hqq: it does nothing without --weightQuantBits"),
-    "hqq and symmetric": ("--weightQuantBits 4 --hqq --weightQuantAsymmetric=0", "MNN switches HQQ off"),
-    "auto_quant.py": ("--weightQuantBits 8 --hqq --weightQuantAsymmetric=0 --testdir x", "--testdir: MNN's own test"),
-    "hqq and its reverse": ("--weightQuantBits 4 --hqq --weightQuantAsymmetric", "the reverse of what it says"),
-    "block without bits": ("--weightQuantBlock 32", "--weightQuantBlock: it does nothing without --weightQuantBits"),
-    "block of 8": ("--weightQuantBits 4 --weightQuantBlock 8", "MNN blocks in multiples of 16 only"),
-    "block of 40": ("--weightQuantBits 4 --weightQuantBlock 40", "MNN blocks in multiples of 16 only"),
-    "block fits nothing": ("--weightQuantBits 4 --weightQuantBlock 1040", "it fits none of 4 layers"),
-    "8-bit scales": ("--weightQuantBits 4 --weightQuantScaleBit 8", "MNN stores scales in 16 or 32 bits"),
-    "scales without bits": ("--weightQuantScaleBit 16", "it does nothing without --weightQuantBits"),
-    "testdir": ("--testdir tests --thredhold 0.01", "MNN's own test passes when the reference file is missing"),
-    "benchmarkModel": ("--benchmarkModel", "--benchmarkModel: it does nothing"),
-    "customOpLibs": ("--customOpLibs a.so", "--customOpLibs: it does nothing"),
-    "inputConfigFile": ("--inputConfigFile {net.onnx}", "it does nothing without --saveStaticModel"),
-    "prototxt": ("--prototxt {net.onnx}", "--prototxt: it does nothing without -f CAFFE"),
-    "optimizeLevel 0": ("--optimizeLevel 0", "it does nothing without -f MNN"),
-    "splitBlockQuant": ("--splitBlockQuant", "it goes with -f MNN only"),
-    "newer flag": ("--transformerFuseLnProj 1", "the MNN that is installed does not know this flag"),
-    "a second output": ("--JsonFile x.json", "--JsonFile: MNN ignores it where --MNNModel is given"),
-    "a question too": ("--fp16 --info", "--info: MNN answers and converts nothing"),
-    # Section C.
-    "no params file": ("--compressionParamsFile none.bin", "no such file; MNN would create one, and quantize nothing"),
+    "unknown-flag": "--weightQuantBit 8",
+    "unknown-params-flag": "--compressionParams {net.params}",
+    "no-bits": "--weightQuantBits",
+    "bits-are-a-word": "--weightQuantBits int8",
+    "1-bit": "--weightQuantBits 1",
+    "16-bits": "--weightQuantBits 16",
+    "fp16-swallows-bits": "--fp16 --weightQuantBits 8",
+    "hqq-without-bits": "--hqq",
+    "hqq-and-symmetric": "--weightQuantBits 4 --hqq --weightQuantAsymmetric=0",
+    "auto_quant.py": "--weightQuantBits 8 --hqq --weightQuantAsymmetric=0 --testdir x",
+    "hqq-and-its-reverse": "--weightQuantBits 4 --hqq --weightQuantAsymmetric",
+    "block-without-bits": "--weightQuantBlock 32",
+    "block-of-8": "--weightQuantBits 4 --weightQuantBlock 8",
+    "block-of-40": "--weightQuantBits 4 --weightQuantBlock 40",
+    "block-fits-nothing": "--weightQuantBits 4 --weightQuantBlock 1040",
+    "8-bit-scales": "--weightQuantBits 4 --weightQuantScaleBit 8",
+    "scales-without-bits": "--weightQuantScaleBit 16",
+    "testdir": "--testdir tests --thredhold 0.01",
+    "benchmarkModel": "--benchmarkModel",
+    "customOpLibs": "--customOpLibs a.so",
+    "inputConfigFile": "--inputConfigFile {net.onnx}",
+    "prototxt": "--prototxt {net.onnx}",
+    "optimizeLevel-0": "--optimizeLevel 0",
+    "splitBlockQuant": "--splitBlockQuant",
+    "newer-flag": "--transformerFuseLnProj 1",
+    "a-second-output": "--JsonFile x.json",
+    "a-question-too": "--fp16 --info",
+    "no-params-file": "--compressionParamsFile none.bin",
 }
 
 
-@pytest.mark.parametrize(("line", "reason"), FLAGS.values(), ids=FLAGS)
-def test_flags_that_do_other_than_they_say(net: Net, refuse: Refuse, line: str, reason: str) -> None:
-    assert reason in refuse("-f", "ONNX", "--modelFile", net.onnx, *line.format(net=net).split())
+@pytest.mark.parametrize("name", FLAGS)
+def test_flags_that_do_other_than_they_say(
+    net: Net, refuse: Refuse, without_folders: Callable[[str], str], name: str
+) -> None:
+    words = FLAGS[name].format(net=net).split()
+    check_golden(f"convert/{name}", without_folders(refuse("-f", "ONNX", "--modelFile", net.onnx, *words)))
 
 
-def test_json_is_not_quantized(net: Net, tool: Callable[..., Result], tmp_path: Path) -> None:
+def test_json_is_not_quantized(
+    net: Net, tool: Callable[..., Result], tmp_path: Path, without_folders: Callable[[str], str]
+) -> None:
     line = ("-f", "MNN", "--modelFile", net.mnn, "--JsonFile", tmp_path / "net.json", "--weightQuantBits", "8")
     result = tool("convert", *line)
     assert (result.status, result.out) == (1, "")
-    assert "MNN rewrites the model as it is from and to JSON, and quantizes nothing" in result.err
+    check_golden("convert/to-json", without_folders(result.err))
     assert not (tmp_path / "net.json").exists()
 
 
@@ -140,7 +145,13 @@ def test_broken_sources(net: Net, refuse: Refuse, tmp_path: Path, framework: str
 
 @pytest.mark.parametrize("framework", ["ONNX", "MNN"])
 def test_weights_beside_the_source_that_are_not_there(
-    net: Net, workshop: Workshop, refuse: Refuse, tool: Callable[..., Result], tmp_path: Path, framework: str
+    net: Net,
+    workshop: Workshop,
+    refuse: Refuse,
+    tool: Callable[..., Result],
+    tmp_path: Path,
+    without_folders: Callable[[str], str],
+    framework: str,
 ) -> None:
     """MNN takes uninitialized memory for them, and calls it a Success."""
     if framework == "ONNX":
@@ -157,14 +168,16 @@ def test_weights_beside_the_source_that_are_not_there(
     assert tool("convert", *line, "--MNNModel", tmp_path / "made.mnn").status == 0
     beside.write_bytes(beside.read_bytes()[:-9])
     for _ in range(2):
-        assert f"its weights are in {beside}, which is missing or too short" in refuse(*line)
+        text = refuse(*line)
+        assert str(beside) in text
+        check_golden("convert/external-weights-missing", without_folders(text), source=path.name, weights=beside.name)
         beside.unlink(missing_ok=True)
 
 
 def test_outputs_that_can_not_be_written(net: Net, refuse: Refuse, tmp_path: Path) -> None:
     source = ("-f", "ONNX", "--modelFile", net.onnx, "--MNNModel")
     assert "does not exist" in refuse(*source, tmp_path / "none" / "net.mnn")
-    assert "it is a folder" in refuse(*source, tmp_path)
+    check_golden("convert/into-a-folder", refuse(*source, tmp_path), folder=tmp_path)
     if os.geteuid():
         tmp_path.chmod(0o500)
         assert "is not writable" in refuse(*source, tmp_path / "net.mnn")
@@ -172,11 +185,11 @@ def test_outputs_that_can_not_be_written(net: Net, refuse: Refuse, tmp_path: Pat
 
 @pytest.mark.parametrize("flags", [("--fp16",), ("--weightQuantBits", "8")])
 def test_a_source_that_is_quantized_already(
-    net: Net, workshop: Workshop, refuse: Refuse, flags: tuple[str, ...]
+    net: Net, workshop: Workshop, refuse: Refuse, without_folders: Callable[[str], str], flags: tuple[str, ...]
 ) -> None:
     small = workshop.quantized(net.model, *flags)
     text = refuse("-f", "MNN", "--modelFile", small.path, "--weightQuantBits", "4")
-    assert "4 of 4 layers are quantized already" in text
+    check_golden("convert/quantized-already", without_folders(text))
 
 
 # Params files ---------------------------------------------------------------------------------------------------------
@@ -214,7 +227,7 @@ def test_params_files_that_mnn_ignores(net: Net, refuse: Refuse, tmp_path: Path)
 
 
 def test_bits_by_operator_are_judged_by_operator(
-    net: Net, refuse: Refuse, tool: Callable[..., Result], tmp_path: Path
+    net: Net, refuse: Refuse, tool: Callable[..., Result], tmp_path: Path, without_folders: Callable[[str], str]
 ) -> None:
     """The way of MNN's auto_quant.py: its file gives each operator's bits, and 0 leaves one float."""
     names = [op.name for op in net.model.convolutions]
@@ -225,13 +238,13 @@ def test_bits_by_operator_are_judged_by_operator(
     line = ("-f", "ONNX", "--modelFile", net.onnx, "--compressionParamsFile", path, "--hqq")
     result = tool("convert", *line, "--MNNModel", output)
     assert (result.status, result.err) == (0, "")
-    assert "3 of 3 layers" in result.out
+    assert "3 of 3" in result.out
     assert {op.name: op.weights[0].label for op in read_model(output).layers} == {
         name: "float32" if name == names[0] else "w4" for name in names
     }
     content["algo"][0]["quantParams"]["layer"][1]["opName"] = "/conv9"
     path.write_text(json.dumps(content))
-    assert "it gives bits for operator '/conv9', which is not in the model" in refuse(*line)
+    check_golden("convert/bits-of-no-operator", without_folders(refuse(*line)))
 
 
 def misnamed(net: Net, path: Path) -> str:
@@ -248,7 +261,8 @@ def test_params_that_name_no_tensor_whatever_masks_it(
     params = tmp_path / "wrong.bin"
     layer = misnamed(net, params)
     text = refuse("-f", "ONNX", "--modelFile", net.onnx, "--compressionParamsFile", params, *flags)
-    assert f"MNQ304 params-name-mismatch {layer}: output tensor 'relu_2' is not in the model" in text
+    assert f"params-name-mismatch {layer}: output tensor" in text
+    assert "'relu_2'" in text
     repaired = tmp_path / "out" / "wrong.repaired.bin"
     assert f"--compressionParamsFile {repaired}" in text.replace("\\ ", "")
     line = (
@@ -261,7 +275,7 @@ def test_params_that_name_no_tensor_whatever_masks_it(
         "--compressionParamsFile",
         repaired,
     )
-    assert tool("convert", *line).out.startswith(f"{tmp_path / 'net.mnn'}: int8: 4 of 4 layers")
+    assert tool("convert", *line).out.startswith(f"{tmp_path / 'net.mnn'}: int8: 4 of 4")
 
 
 def test_a_layer_that_the_params_file_does_not_list(
@@ -296,7 +310,7 @@ def test_params_of_other_weights(refuse: Refuse, workshop: Workshop, tmp_path: P
     params = by_hand(old, tmp_path / "old.bin")
     text = refuse("-f", "MNN", "--modelFile", new.path, "--compressionParamsFile", params)
     assert "MNQ410 weights-differ" in text
-    assert "the params were made for other weights" in text
+    assert "for other weights" in text
 
 
 def test_a_large_linear_layer_with_params_from_onnx(
@@ -309,7 +323,7 @@ def test_a_large_linear_layer_with_params_from_onnx(
     params = by_hand(model, tmp_path / "params.bin")
     text = refuse("-f", "ONNX", "--modelFile", model.path.with_name("float.onnx"), "--compressionParamsFile", params)
     assert "MNQ403 weight-buffer-corrupt" in text
-    assert "convert to a float .mnn first, then quantize that" in text
+    assert "a float .mnn first" in text
     line = ("-f", "MNN", "--modelFile", model.path, "--compressionParamsFile", params)
     assert tool("convert", *line, "--MNNModel", tmp_path / "net.mnn").status == 0
 
@@ -325,7 +339,7 @@ def test_tables_and_native_rnns_stay_float(
     line = ("-f", "ONNX", "--modelFile", model.path.with_name("float.onnx"), "--weightQuantBits", "8")
     text = refuse(*line)
     assert "MNQ401 layer-is-float" in text
-    assert "tables and matrices that are Const in float" in text
+    assert "tables and matrices" in text
     table = next(op.name for op in model.layers if op.kind == "Const")
     result = tool("convert", f"--mnn-skip-layer={table}", *line, "--MNNModel", tmp_path / "net.mnn")
     assert result.status == 0, result.err
@@ -342,7 +356,7 @@ def test_an_inflated_ratio(refuse: Refuse, tool: Callable[..., Result], workshop
     line = ("-f", "MNN", "--modelFile", model.path, "--weightQuantBits", "8")
     text = refuse(*line, "--detectSparseSpeedUp")
     assert "is stored sparse" in text
-    assert "dead or badly exported" in text
+    assert "badly exported" in text
     assert tool("convert", *line, "--MNNModel", tmp_path / "net.mnn").status == 0
 
 
@@ -351,16 +365,16 @@ def test_what_mnn_can_not_convert(net: Net, refuse: Refuse, tmp_path: Path) -> N
     graph.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(graph, str(tmp_path / "odd.onnx"))
     text = refuse("-f", "ONNX", "--modelFile", tmp_path / "odd.onnx", "--weightQuantBits", "8")
-    assert "the converter wrote no file last lines of its log:" in text
+    assert "wrote no file" in text
     assert "ONNX::NoSuchOperator" in text
 
 
-def test_a_conversion_that_takes_too_long(net: Net, refuse: Refuse) -> None:
+def test_a_conversion_that_takes_too_long(net: Net, refuse: Refuse, without_folders: Callable[[str], str]) -> None:
     text = refuse("--mnn-timeout", "0.001", "-f", "ONNX", "--modelFile", net.onnx, "--fp16")
-    assert "no end after 0.001 s (limit: --mnn-timeout)" in text
+    check_golden("convert/a-conversion-that-takes-too-long", without_folders(text))
     for given in ("soon", "0", "nan"):
-        assert f"--mnn-timeout {given}: it needs a number of seconds" in refuse(f"--mnn-timeout={given}")
-    assert "--mnn-skip-layer : it needs a glob" in refuse("--mnn-skip-layer=")
+        check_golden("convert/a-timeout-that-is-none", refuse(f"--mnn-timeout={given}"), given=f"--mnn-timeout {given}")
+    check_golden("convert/an-empty-glob", refuse("--mnn-skip-layer="))
 
 
 def test_external_weights_are_replaced_together(net: Net, tool: Callable[..., Result], tmp_path: Path) -> None:
@@ -373,12 +387,14 @@ def test_external_weights_are_replaced_together(net: Net, tool: Callable[..., Re
 
 
 @pytest.mark.parametrize("read", ["--modelFile", "--compressionParamsFile"])
-def test_no_file_that_is_read_is_written(tool: Callable[..., Result], net: Net, tmp_path: Path, read: str) -> None:
+def test_no_file_that_is_read_is_written(
+    tool: Callable[..., Result], net: Net, tmp_path: Path, without_folders: Callable[[str], str], read: str
+) -> None:
     given = {"--modelFile": net.onnx, "--compressionParamsFile": net.params}
     copies = {flag: shutil.copy(path, tmp_path / path.name) for flag, path in given.items()}
     before = Path(copies[read]).read_bytes()
     line = [word for pair in copies.items() for word in pair]
     result = tool("convert", "-f", "ONNX", *line, "--MNNModel", copies[read])
     assert result.status == 1
-    assert "it is read as well; give the output a name of its own" in result.err.replace("\n", " ")
+    check_golden("convert/the-output-is-read-as-well", without_folders(result.err), file=Path(copies[read]).name)
     assert Path(copies[read]).read_bytes() == before
