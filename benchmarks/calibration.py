@@ -43,13 +43,13 @@ from pytest_mnnquant.quantize.propagation import find_propagated, ops_to_observe
 from pytest_mnnquant.quantize.ranges import calibrate_torch
 from pytest_mnnquant.quantize.tensor_binding import bind_tensors
 from pytest_mnnquant.recipes.mnn_support import int8_layers
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.recipe import Int8Recipe, Observer
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import as_tensors
 from pytest_mnnquant.sources.spec import Spec
 
-RECIPE: Final = recipe_named("int8-average")
+RECIPE: Final = Int8Recipe(name="int8-average", observer=Observer("average"))
 SAMPLES: Final = 640
 TIMEOUT: Final = 120.0
 HERE: Final = Path(__file__).resolve().parent
@@ -208,7 +208,7 @@ def _loops(source: Prepared, repetitions: int) -> dict[str, list[float]]:
     return timed(
         {
             "plain": plain,
-            "ours": lambda: calibrate_torch(network, source.model, ops, binding, data, "eval", RECIPE, options),
+            "ours": lambda: calibrate_torch(binding, data, "eval", RECIPE.observer, options),
             "theirs": lambda: mnncompress_offline.calibrate(watched, arrays),
         },
         repetitions,

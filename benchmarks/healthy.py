@@ -37,7 +37,7 @@ from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_tes
 from pytest_mnnquant.findings.check_registry import CHECKS
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.findings.rules import Severity
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.convert import convert, run_converter
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 
@@ -197,7 +197,9 @@ def of_architecture(name: str, bench: PluginSession) -> Iterator[Healthy]:
         wanted = ("train", "eval") if recipe in BOTH else ("eval",)
         for mode in chosen.modes(True, wanted):
             yield Healthy(
-                f"{name} {chosen.label(mode)}", f"PyTorch, {chosen.maker.value}", variant_under_test(gate, recipe, mode)
+                f"{name} {chosen.label(mode)}",
+                f"PyTorch, {chosen.quantizer.value}",
+                variant_under_test(gate, recipe, mode),
             )
 
 

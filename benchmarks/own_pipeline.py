@@ -21,7 +21,7 @@ def four_bits(model: torch.nn.Module, calibration: Any, mode: str | None, outdir
     """Write what MNN's offline tool makes with `quant_bits` 4 into `outdir` and return its path."""
     import _tools
 
-    from pytest_mnnquant.quantize.mnnquant import as_text
+    from pytest_mnnquant.quantize.mnnquant_samples import as_text
 
     folder, made = Path(outdir), Path(outdir, "net.mnn")
     converted = _converted(model, calibration, folder, "float.mnn")

@@ -34,7 +34,8 @@ from pytest_mnnquant.findings.check_registry import CHECKS
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, Finding, Result
 from pytest_mnnquant.findings.rules import RULES, Severity
 from pytest_mnnquant.metrics.agreement import agreement
-from pytest_mnnquant.recipes.recipe import MODES, recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.recipes.recipe import MODES
 from pytest_mnnquant.sources.spec import Spec
 
 RECIPES: Final = (

@@ -14,7 +14,7 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.variant import variant_under_test
 from pytest_mnnquant.findings.check_metrics import SizeMetrics, metrics_of
-from pytest_mnnquant.recipes.recipe import RECIPES, recipe_named
+from pytest_mnnquant.recipes.names import RECIPES, recipe_named
 
 NAMES = (*RECIPES, "int8+w4", "w8-sym", "w4b32-hqq", "w8-scale16", "w3", "w2")
 

@@ -24,7 +24,7 @@ from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, read_params, write_params
 from pytest_mnnquant.quantize.float_model import export_float
 from pytest_mnnquant.quantize.job import FLOAT_NAME, MODEL_NAME, PARAMS_NAME
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 
 TIMEOUT: Final = 120.0

@@ -33,7 +33,8 @@ from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
 from pytest_mnnquant.findings.dataclass_json import as_json
 from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.measurements.timing import LOW, TimingSettings
-from pytest_mnnquant.recipes.recipe import MODES, recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.recipes.recipe import MODES
 from pytest_mnnquant.targets.emulator import CPUS, NAME
 from pytest_mnnquant.targets.parse import target_named
 from pytest_mnnquant.targets.target import Target

@@ -20,9 +20,9 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Choices, prepare
-from pytest_mnnquant.quantize.job import PARAMS_NAME
+from pytest_mnnquant.quantize.job import PARAMS_NAME, Job
 from pytest_mnnquant.quantize.variant import make_variant
-from pytest_mnnquant.recipes.recipe import RECIPES
+from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.spec import parse_spec
 
@@ -49,7 +49,7 @@ def main(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     choices, store = Choices(FIXTURES), Store(out / "work")
     source = prepare(parse_spec("garment_classifier.py:build", FIXTURES), choices, store, lambda _: None)
-    variant = make_variant(source, RECIPES["int8"], "eval", (), choices, store, lambda _: None)
+    variant = make_variant(Job(source, RECIPES["int8"], "eval", (), choices), store, lambda _: None)
     assert variant.params is not None
     assert source.evaluation is not None
     shutil.copy(source.model.path.with_name("float.onnx"), out / "net.onnx")

@@ -9,8 +9,9 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, export_float, prepare
+from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import Variant, make_variant
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.data import as_dataset
 from pytest_mnnquant.sources.pytorch import digest, input_names
@@ -57,5 +58,7 @@ class Workshop:
         key = (name, recipe, mode)
         if key not in self._variants:
             source, choices = self.prepared(name), Choices(FIXTURES, timeout=TIMEOUT)
-            self._variants[key] = make_variant(source, recipe_named(recipe), mode, (), choices, self.store, quietly)
+            self._variants[key] = make_variant(
+                Job(source, recipe_named(recipe), mode, (), choices), self.store, quietly
+            )
         return self._variants[key]

@@ -129,7 +129,7 @@ def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], recipe: Recipe) -> l
                 "MNQ601",
                 f"0 of {len(layers)} layers can run in int8: none is stored with quantized activations",
                 cause=None
-                if recipe.maker is Quantizer.MNNQUANT
+                if recipe.quantizer is Quantizer.MNNQUANT
                 else Cause("params-not-applied", "the params file was not applied"),
                 fix="see the coverage and params checks",
             )

@@ -13,7 +13,8 @@ from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.mnn_support import can_block, can_compute
-from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.recipes.recipe import Recipe
 
 TOLERANCE: Final = 0.03
 # Bytes of flatbuffer tables that a quantized layer adds, measured on MNN 3.6.1 (benchmarks/size_prediction.py):

@@ -22,7 +22,7 @@ from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent
 from pytest_mnnquant.runtime.convert import move_model
 from pytest_mnnquant.runtime.inference import run

@@ -12,7 +12,8 @@ from pytest_mnnquant.cli.source_formats import FRAMEWORKS, wrong_content
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import BadParams, Params, read_params
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.recipes.recipe import Recipe
 
 _FLOATS: Final = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
 # Of these flags MNN uses nothing unless weights are quantized too.

@@ -24,7 +24,8 @@ from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.findings.defaults import COVERAGE, TIMEOUT
 from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.recipes.recipe import Recipe
 from pytest_mnnquant.report.json_report import json_value
 from pytest_mnnquant.report.pages import rule_page
 from pytest_mnnquant.runtime.jobs import NativeFailure

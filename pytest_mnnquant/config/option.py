@@ -113,7 +113,7 @@ def _bool(value: Any, where: str) -> bool:
 
 
 def _check_recipe(name: str, where: str) -> None:
-    from pytest_mnnquant.recipes.recipe import recipe_named  # Only if a recipe is given: it loads numpy.
+    from pytest_mnnquant.recipes.names import recipe_named  # Only if a recipe is given: it loads numpy.
 
     try:
         recipe_named(name)

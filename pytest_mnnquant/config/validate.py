@@ -10,7 +10,8 @@ from pathlib import Path
 from pytest_mnnquant.checks.accuracy.task_metric import NO_LIMIT
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.recipes.recipe import PipelineRecipe
 from pytest_mnnquant.sources.images import undeclared
 from pytest_mnnquant.sources.metric import load_metric
 from pytest_mnnquant.sources.spec import SourceError
@@ -61,7 +62,7 @@ def _validate_recipes(model: ModelSettings) -> None:
             f"--mnn-recipe: two recipes are called {duplicate!r}; name them: --mnn-recipe NAME=file.py:callable"
         )
     for recipe in recipes:
-        if recipe.pipeline:
+        if isinstance(recipe, PipelineRecipe):
             _require_file(recipe.pipeline, model.base)
 
 

@@ -22,7 +22,8 @@ from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
 from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.recipes.recipe import OBSERVERS, Quantizer, Recipe, recipe_named
+from pytest_mnnquant.recipes.names import OBSERVERS, recipe_named
+from pytest_mnnquant.recipes.recipe import Int8Recipe, PipelineRecipe, Recipe
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.jobs import NativeFailure
 
@@ -68,7 +69,7 @@ class _Trials:
         if made is None and parent.variant.given:
             return None  # Nothing can be made of a finished file.
         chosen = () if recipe == self.case.recipe else (f"--mnn-recipe={recipe.name}",)
-        if made is not None and (recipe.maker is not Quantizer.BUILTIN or parent.variant.given):
+        if made is not None and (not isinstance(recipe, Int8Recipe) or parent.variant.given):
             # Other tools do not know our options: what was tried is the params file.
             chosen = (
                 f"pytest-mnnquant convert ... --compressionParamsFile {made.params} "
@@ -107,7 +108,7 @@ def search(case: VariantUnderTest, judge: Judge, losses: Losses | None, seconds:
     start = time.monotonic()
     trials = _Trials(case, judge, start + seconds)
     own = case.recipe
-    others = [] if case.variant.given or own.pipeline else list(_siblings(own))
+    others = [] if case.variant.given or isinstance(own, PipelineRecipe) else list(_siblings(own))
     if losses is not None and own.name != "fp16":
         worst = [layer.name for layer in ranked(losses)]
         _leave_float(trials, own, worst)
@@ -124,9 +125,9 @@ def search(case: VariantUnderTest, judge: Judge, losses: Losses | None, seconds:
 
 def _siblings(recipe: Recipe) -> Iterator[Recipe]:
     """Recipes of the same bits: other observers; of weights, more scales and HQQ."""
-    if recipe.maker is Quantizer.BUILTIN:
+    if isinstance(recipe, Int8Recipe):
         fill = f"+w{recipe.fill}" if recipe.fill else ""
-        yield from (recipe_named(f"int8-{name}{fill}") for name in OBSERVERS if name != recipe.observer)
+        yield from (recipe_named(f"int8-{name}{fill}") for name in OBSERVERS if name != recipe.observer.name)
     elif recipe.activations:
         yield recipe_named("int8")
     elif recipe.name != "fp16":
@@ -171,7 +172,8 @@ def _taken_back(trials: _Trials, recipe: Recipe, chosen: tuple[str, ...]) -> tup
 
 def _confirm(trials: _Trials, recipe: Recipe, chosen: tuple[str, ...]) -> None:
     """Make the proposal as its options will make it: from the start, not from a params file that is there already."""
-    if trials.case.variant.given or trials.case.recipe.pipeline or recipe.maker is not Quantizer.BUILTIN:
+    is_pipeline = isinstance(trials.case.recipe, PipelineRecipe)
+    if trials.case.variant.given or is_pipeline or not isinstance(recipe, Int8Recipe):
         return
     confirmed = trials.without(recipe, chosen, anew=True)
     if confirmed is not None:

@@ -78,7 +78,7 @@ class TargetVariant(VariantUnderTest):
     @property
     def runtimes(self) -> Runtimes:
         """Which MNN runs there, which here, and which made the model."""
-        return Runtimes(self._place.mnn, installed_mnn(), self.model.version, self.recipe.symmetrical)
+        return Runtimes(self._place.mnn, installed_mnn(), self.model.version, self.recipe.symmetric_name)
 
     def _float_run(self) -> Run:
         """The float model there."""

@@ -34,11 +34,12 @@ from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.params import BadParams, DoubledParams, read_params, write_params
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.quantize.job import PARAMS_NAME
+from pytest_mnnquant.quantize.job import PARAMS_NAME, Job
 from pytest_mnnquant.quantize.propagation import find_propagated
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import is_skipped
-from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.recipes.recipe import Recipe
 from pytest_mnnquant.report.variant_report import LayerReport, ParamsFile, VariantReport
 from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent
 from pytest_mnnquant.runtime.host import host_facts
@@ -92,7 +93,7 @@ class VariantUnderTest:
             return _given_variant(gate.settings, self.recipe, source)
         if self._given_calibration is not None:
             source = dataclasses.replace(source, calibration=self._given_calibration)
-        return make_variant(source, self.recipe, self.mode, self.skip, gate.choices, gate.store, self.say)
+        return make_variant(Job(source, self.recipe, self.mode, self.skip, gate.choices), gate.store, self.say)
 
     @property
     def full_name(self) -> str:

@@ -29,46 +29,58 @@ def fingerprint(model: Model) -> str:
 
 
 def difference(first: Model, second: Model) -> str:
-    """Where two models of one network first differ, in words; empty where only the uuid does."""
+    """Where two models of one network first differ, in words; empty if only the uuid does."""
     if fingerprint(first) == fingerprint(second):
         return ""
+    comparisons = (_compare_operators, _compare_weights, _compare_vectors, _compare_scales)
+    texts = (compare(first, second) for compare in comparisons)
+    return next((text for text in texts if text), "bytes that hold neither weights nor scales")
+
+
+def _compare_operators(first: Model, second: Model) -> str:
     if len(first.ops) != len(second.ops):
         return f"{len(first.ops)} operators, then {len(second.ops)}"
-    for ours, theirs in zip(first.ops, second.ops, strict=True):
-        if (ours.name, ours.kind) != (theirs.name, theirs.kind):
-            return f"operator {ours.name} ({ours.kind}), then {theirs.name} ({theirs.kind})"
-        if _joined(ours) != _joined(theirs):
-            return f"{ours.name}: it is joined to other tensors"
-        if _storage(ours) != _storage(theirs):
-            return f"{ours.name}: stored as {_storage(ours)}, then as {_storage(theirs)}"
-    for ours, theirs in zip(first.layers, second.layers, strict=True):
-        if found := _weights(first, ours, second, theirs):
-            return f"{ours.name}: {found}"
-    vectors = second.vectors()
-    for name, vector in first.vectors().items():
-        if name not in vectors or vector.tobytes() != vectors[name].tobytes():
-            return f"the vectors of {name}"
-    for tensor, quant in first.tensor_quants.items():
-        if quant != second.tensor_quants.get(tensor):
-            return f"the scale of tensor {first.tensor_names[tensor]!r}"
-    return "bytes that hold neither weights nor scales"
+    for before, after in zip(first.ops, second.ops, strict=True):
+        if (before.name, before.kind) != (after.name, after.kind):
+            return f"operator {before.name} ({before.kind}), then {after.name} ({after.kind})"
+        if _connections(before) != _connections(after):
+            return f"{before.name}: it is joined to other tensors"
+        if _storage(before) != _storage(after):
+            return f"{before.name}: stored as {_storage(before)}, then as {_storage(after)}"
+    return ""
 
 
-def _joined(op: Op) -> tuple[object, ...]:
+def _connections(op: Op) -> tuple[object, ...]:
     return op.input_names, op.output_names, op.subgraph
 
 
 def _storage(op: Op) -> str:
-    return ", ".join(f"{one.label} of {one.size} bytes" for one in op.weights) or "nothing"
+    return ", ".join(f"{weights.label} of {weights.size} bytes" for weights in op.weights) or "nothing"
 
 
-def _weights(first: Model, ours: Op, second: Model, theirs: Op) -> str:
-    try:
-        one, other = first.decoded(ours), second.decoded(theirs)
-    except BadModel:  # More than one tensor, or a layer that the weights check accuses.
-        return ""
-    differing = ~((one == other) | (np.isnan(one) & np.isnan(other)))
-    if not differing.any():
-        return ""
-    largest = float(np.abs(one - other)[differing].max())
-    return f"{int(differing.sum())} of {one.size} weights, by up to {largest:.2g}"
+def _compare_weights(first: Model, second: Model) -> str:
+    for layer, other in zip(first.layers, second.layers, strict=True):
+        try:
+            before, after = first.decoded(layer), second.decoded(other)
+        except BadModel:  # More than one tensor, or a layer that the weights check reports.
+            continue
+        differing = ~((before == after) | (np.isnan(before) & np.isnan(after)))
+        if differing.any():
+            largest = float(np.abs(before - after)[differing].max())
+            return f"{layer.name}: {int(differing.sum())} of {before.size} weights, by up to {largest:.2g}"
+    return ""
+
+
+def _compare_vectors(first: Model, second: Model) -> str:
+    vectors = second.vectors()
+    for name, vector in first.vectors().items():
+        if name not in vectors or vector.tobytes() != vectors[name].tobytes():
+            return f"the vectors of {name}"
+    return ""
+
+
+def _compare_scales(first: Model, second: Model) -> str:
+    for tensor, quant in first.tensor_quants.items():
+        if quant != second.tensor_quants.get(tensor):
+            return f"the scale of tensor {first.tensor_names[tensor]!r}"
+    return ""

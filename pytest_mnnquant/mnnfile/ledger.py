@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,28 +93,34 @@ def _duplicates(model: Model, parts: list[Part]) -> tuple[tuple[str, ...], ...]:
 
 
 def _parts(op: Op) -> Iterator[Part]:
-    table, kind = op.parameters, op.parameter_kind
-    if table is None:
+    if op.parameters is None:
         return
-    if kind == "Convolution2D":
-        yield from _convolution(op, table)
-    elif kind == "Blob":
-        yield from _blob(op, table)
-    elif kind == "InnerProduct":
-        yield _run(op, table, 3, 4, "float32")
-        yield _run(op, table, 4, 4, VECTOR)
-        yield from _quantized(op, table.table(7))
-    elif kind in VECTORS:
-        slots, external = VECTORS[kind]
-        for slot in slots:
-            yield _run(op, table, slot, 4, "float32" if op.is_layer else VECTOR)
-        if external is not None:
-            yield from _external(op, table, external, ["float32" if op.is_layer else VECTOR] * 4)
-    elif kind in ("LSTM", "RNNParam"):
-        for slot in range(3, 8) if kind == "LSTM" else range(4, 14):
-            inner = table.table(slot)
-            if inner is not None:
-                yield from _blob(op, inner)
+    if op.parameter_kind in VECTORS:
+        yield from _vectors(op, op.parameters)
+    elif op.parameter_kind in _READERS:
+        yield from _READERS[op.parameter_kind](op, op.parameters)
+
+
+def _vectors(op: Op, table: Table) -> Iterator[Part]:
+    slots, external = VECTORS[op.parameter_kind]
+    kind = "float32" if op.is_layer else VECTOR
+    for slot in slots:
+        yield _run(op, table, slot, 4, kind)
+    if external is not None:
+        yield from _external(op, table, external, [kind] * 4)
+
+
+def _inner_product(op: Op, table: Table) -> Iterator[Part]:
+    yield _run(op, table, 3, 4, "float32")
+    yield _run(op, table, 4, 4, VECTOR)
+    yield from _quantized(op, table.table(7))
+
+
+def _recurrent(op: Op, table: Table) -> Iterator[Part]:
+    for slot in range(3, 8) if op.parameter_kind == "LSTM" else range(4, 14):
+        blob = table.table(slot)
+        if blob is not None:
+            yield from _blob(op, blob)
 
 
 def _convolution(op: Op, table: Table) -> Iterator[Part]:
@@ -166,3 +172,12 @@ def _external(op: Op, table: Table, slot: int, kinds: list[str]) -> Iterator[Par
     for kind, size in zip(kinds, place[1:], strict=False):
         yield Part(kind, op.name, at, size, external=True)
         at += size
+
+
+_READERS: Final[dict[str, Callable[[Op, Table], Iterator[Part]]]] = {
+    "Convolution2D": _convolution,
+    "Blob": _blob,
+    "InnerProduct": _inner_product,
+    "LSTM": _recurrent,
+    "RNNParam": _recurrent,
+}

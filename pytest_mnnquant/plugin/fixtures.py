@@ -154,7 +154,7 @@ def _variants(settings: ModelSettings, marked: dict[str, Any], brings_model: boo
 
 
 def _marked_recipes(marked: dict[str, Any], settings: ModelSettings) -> dict[str, Recipe]:
-    from pytest_mnnquant.recipes.recipe import recipe_named
+    from pytest_mnnquant.recipes.names import recipe_named
 
     try:
         return {name: recipe_named(name) for name in marked.get("recipes", settings.recipes)}
@@ -175,7 +175,7 @@ def _marked_modes(marked: dict[str, Any], settings: ModelSettings) -> tuple[str,
 
 
 def _title(recipe: str, mode: str | None) -> str:
-    from pytest_mnnquant.recipes.recipe import recipe_named
+    from pytest_mnnquant.recipes.names import recipe_named
 
     return recipe_named(recipe).name + (f"-{mode}" if mode else "")
 

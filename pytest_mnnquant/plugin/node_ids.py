@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.findings.check_registry import CHECK_NAMES, CHECKS, ENTRIES, RunsOn, check_named
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.sources.spec import SourceError, parse_spec
 from pytest_mnnquant.targets.ssh import SCHEME
 from pytest_mnnquant.targets.target import HOST, Target

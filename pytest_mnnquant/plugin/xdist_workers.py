@@ -12,7 +12,8 @@ import pytest
 from pytest_mnnquant.cache.store import file_digest, versions
 from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.plugin.worker_input import WorkerInput, input_of
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.recipes.recipe import PipelineRecipe
 
 
 def brief_worker(node: Any) -> None:
@@ -129,7 +130,8 @@ def _digests(config: pytest.Config) -> dict[str, str]:
         files[settings.configuration] = config.invocation_params.dir / settings.configuration
     for source in session.sources:
         model = source.settings
-        pipelines = (recipe_named(name).pipeline for name in model.recipes)
+        recipes = map(recipe_named, model.recipes)
+        pipelines = (recipe.pipeline for recipe in recipes if isinstance(recipe, PipelineRecipe))
         for text in (model.source, model.quantized, model.params, model.calibration, model.evaluation, *pipelines):
             name = re.sub(r"(\.py):\w+$", r"\1", text or "")
             files[name] = model.base / name

@@ -28,7 +28,7 @@ from pytest_mnnquant.mnnfile.scale_propagation import Outcome, outcomes, propaga
 from pytest_mnnquant.quantize.calibration import HIGHEST, LOWEST, Range
 from pytest_mnnquant.quantize.propagation import has_fused_relu
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
-from pytest_mnnquant.recipes.recipe import Recipe
+from pytest_mnnquant.recipes.recipe import Observer
 from pytest_mnnquant.runtime.options import RunOptions
 
 Quants = Mapping[int, TensorQuant]
@@ -131,7 +131,7 @@ def _quant(seen: Range) -> TensorQuant:
 
 
 def describe_tensors(
-    path: Path, base: Model, known: Mapping[str, Range], data: Dataset, options: RunOptions, recipe: Recipe
+    path: Path, base: Model, known: Mapping[str, Range], data: Dataset, options: RunOptions, observer: Observer
 ) -> None:
     """Describe in the int8 model at `path` what MNN's propagation would get wrong; most models need nothing.
 
@@ -145,7 +145,7 @@ def describe_tensors(
         described = described_tensors(model, asked)
         if not asked.missing:
             break
-        ranges |= dict.fromkeys(asked.missing) | _observed(base, asked.missing, data, options, recipe)
+        ranges |= dict.fromkeys(asked.missing) | _observed(base, asked.missing, data, options, observer)
     if described != model.tensor_quants:
         path.write_bytes(with_quants(path.read_bytes(), described))
 
@@ -178,7 +178,7 @@ class _Ranges:
             yield tensor
 
 
-def _observed(base: Model, names: set[str], data: Dataset, options: RunOptions, recipe: Recipe) -> dict[str, Range]:
+def _observed(base: Model, names: set[str], data: Dataset, options: RunOptions, observer: Observer) -> dict[str, Range]:
     """The ranges of tensors of the float model, by name; those of inputs are in the data."""
     found = {
         name: Range(float(array.min()), float(array.max())) for name, array in data.inputs.items() if name in names
@@ -186,6 +186,6 @@ def _observed(base: Model, names: set[str], data: Dataset, options: RunOptions, 
     ops = tuple(op for op in base.ops if op.outputs and op.output_names[0] in names and op.inputs and not op.subgraph)
     if ops:
         # Beside layers, since a run that sees no operator at all would fail.
-        seen = calibrate_runtime(base, (*ops, *base.convolutions[:1]), data, options, recipe).ranges
+        seen = calibrate_runtime(base, (*ops, *base.convolutions[:1]), data, options, observer).ranges
         found |= {op.output_names[0]: seen[op.outputs[0]] for op in ops if op.outputs[0] in seen}
     return found

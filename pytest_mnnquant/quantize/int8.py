@@ -16,13 +16,14 @@ from pytest_mnnquant.quantize.calibration import Range, make_params, save_params
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.described_tensors import describe_tensors, interpolated_ranges
 from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME, Job, QuantizerOutput
-from pytest_mnnquant.quantize.observers import describe
+from pytest_mnnquant.quantize.observers import label_of
 from pytest_mnnquant.quantize.propagation import Propagated, find_propagated, ops_to_observe
 from pytest_mnnquant.quantize.ranges import Calibrated, calibrate_runtime
 from pytest_mnnquant.quantize.re_export import export_again
 from pytest_mnnquant.quantize.record import save_record
 from pytest_mnnquant.quantize.weight_only import float_entries
 from pytest_mnnquant.recipes.mnn_support import int8_layers, is_skipped
+from pytest_mnnquant.recipes.recipe import Int8Recipe, Observer
 from pytest_mnnquant.runtime.inference import BATCH
 from pytest_mnnquant.sources.spec import DataError, SourceError
 
@@ -42,24 +43,25 @@ class _Plan:
     loop_ranges: dict[str, tuple[Range, Range]] = field(default_factory=dict)
 
 
-def quantize_int8(job: Job, folder: Path) -> QuantizerOutput:
+def quantize_int8(job: Job, recipe: Int8Recipe, folder: Path) -> QuantizerOutput:
     """Calibrate all layers that MNN can run in int8, and convert with the params file that follows from it.
 
     Raises `DataError` for values that are NaN or infinite, and `SourceError` if there is no layer to quantize.
     """
-    data = _calibration_data(job)
-    plan = _calibrate_in_mnn(job, data) if job.source.network is None else _calibrate_in_torch(job, data, folder)
+    assert job.data is not None  # `make_variant` has refused a recipe that needs data and has none.
+    calibrate = _calibrate_in_mnn if job.source.network is None else _calibrate_in_torch
+    plan = calibrate(job, recipe.observer, job.data, folder)
     _require_finite(job, plan)
     params = _params_of(job, plan)
     path = save_params(params, folder / PARAMS_NAME)
-    flags = ("--weightQuantBits", str(job.recipe.fill)) if job.recipe.fill is not None else ()
+    flags = ("--weightQuantBits", str(recipe.fill)) if recipe.fill is not None else ()
     # From the float .mnn, not from ONNX: a Linear of 65,536 weights or more loses its weights on the way from ONNX.
     arguments = ("--compressionParamsFile", str(path), *flags)
     convert_twice(plan.model.path, folder / MODEL_NAME, arguments, timeout=job.choices.timeout)
     names = plan.model.tensor_names
-    known = {names[tensor]: found for tensor, found in plan.calibrated.ranges.items()}
-    describe_tensors(folder / MODEL_NAME, plan.model, known, data, job.options, job.recipe)
-    save_record(_record(job, plan, data), folder)
+    known = {names[tensor]: seen for tensor, seen in plan.calibrated.ranges.items()}
+    describe_tensors(folder / MODEL_NAME, plan.model, known, job.data, job.options, recipe.observer)
+    save_record(_record(job, recipe.observer, plan, job.data), folder)
     return QuantizerOutput(
         params=PARAMS_NAME,
         drift=plan.calibrated.drift,
@@ -68,20 +70,15 @@ def quantize_int8(job: Job, folder: Path) -> QuantizerOutput:
     )
 
 
-def _calibration_data(job: Job) -> Dataset:
-    assert job.data is not None  # `make_variant` has refused a recipe that needs data and has none.
-    return job.data
-
-
-def _calibrate_in_mnn(job: Job, data: Dataset) -> _Plan:
+def _calibrate_in_mnn(job: Job, observer: Observer, data: Dataset, _folder: Path) -> _Plan:
     model = job.source.model
     layers = int8_layers(model)
     links = find_propagated(model, layers)
-    calibrated = calibrate_runtime(model, ops_to_observe(layers, links), data, job.options, job.recipe)
+    calibrated = calibrate_runtime(model, ops_to_observe(layers, links), data, job.options, observer)
     return _Plan(model, calibrated, _ranges(model, layers, links, calibrated))
 
 
-def _calibrate_in_torch(job: Job, data: Dataset, folder: Path) -> _Plan:
+def _calibrate_in_torch(job: Job, observer: Observer, data: Dataset, folder: Path) -> _Plan:
     from pytest_mnnquant.quantize.ranges import calibrate_torch
     from pytest_mnnquant.quantize.recurrent import recurrent_layers, recurrent_ranges
     from pytest_mnnquant.quantize.tensor_binding import bind_tensors
@@ -99,9 +96,8 @@ def _calibrate_in_torch(job: Job, data: Dataset, folder: Path) -> _Plan:
         model = export(network)
     layers = int8_layers(model)
     links = find_propagated(model, layers)
-    ops = ops_to_observe(layers, links)
-    binding = bind_tensors(network, model, ops, data, job.options)
-    calibrated = calibrate_torch(network, model, ops, binding, data, job.mode or "eval", job.recipe, job.options)
+    binding = bind_tensors(network, model, ops_to_observe(layers, links), data, job.options)
+    calibrated = calibrate_torch(binding, data, job.mode or "eval", observer, job.options)
     if calibrated.drift > 0:
         # What a pipeline that calibrates in train mode ships: the model with the statistics that calibration left.
         drifted = export(calibrated.network)
@@ -154,7 +150,7 @@ def _params_of(job: Job, plan: _Plan) -> Params:
     return Params((*params.layers, *float_entries(plan.model, job.skip, plan.modules)), params.uuid)
 
 
-def _record(job: Job, plan: _Plan, data: Dataset) -> Record:
+def _record(job: Job, observer: Observer, plan: _Plan, data: Dataset) -> Record:
     batches = {plan.model.tensor_names[tensor]: rows for tensor, rows in plan.calibrated.batches.items()}
     size = BATCH if (job.source.network is not None and not data.alone) or job.source.batched else 1
-    return Record(describe(job.recipe.observer, job.recipe.number), data.samples, size, batches)
+    return Record(label_of(observer), data.samples, size, batches)

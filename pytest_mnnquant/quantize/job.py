@@ -11,7 +11,7 @@ from typing import Any, Final
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.float_model import Choices, Prepared
 from pytest_mnnquant.recipes.mnn_support import int8_layers
-from pytest_mnnquant.recipes.recipe import Recipe
+from pytest_mnnquant.recipes.recipe import PipelineRecipe, Recipe
 from pytest_mnnquant.runtime.options import RunOptions
 
 MODEL_NAME: Final = "model.mnn"
@@ -28,8 +28,13 @@ class Job:
     recipe: Recipe
     mode: str | None
     skip: tuple[str, ...]
-    data: Dataset | None
     choices: Choices
+
+    @property
+    def data(self) -> Dataset | None:
+        """The calibration data; None if there are none, or the recipe needs none."""
+        is_calibrated = self.recipe.activations or isinstance(self.recipe, PipelineRecipe)
+        return self.source.calibration if is_calibrated else None
 
     @property
     def options(self) -> RunOptions:

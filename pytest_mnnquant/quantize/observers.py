@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.quantize.calibration import CODES, Range
+from pytest_mnnquant.recipes.recipe import Observer
 
 BINS: Final = 4096
-_PERCENT: Final = 99.99
-_MOMENTUM: Final = 0.99
+# What an observer's number is by default: percent of the values that it keeps, the momentum of its average.
+_NUMBERS: Final = {"percentile": 99.99, "average": 0.99}
 _HALF: Final = CODES / 2
-# KL: levels of the quantized distribution, as MNN and TensorRT have it; the step of the search is ours.
+# KL: levels of the quantized distribution, as MNN and TensorRT have it; the step of the search is not theirs.
 _LEVELS: Final = 128
 _STRIDE: Final = 8
 _SHRINK: Final = np.linspace(0.1, 1.0, 91)
-NEEDS_HISTOGRAM: Final = frozenset({"percentile", "histogram", "kl"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +40,34 @@ class Histogram:
         return (edges[:-1] + edges[1:]) / 2
 
 
-def describe(observer: str, number: float | None) -> str:
+def label_of(observer: Observer) -> str:
     """An observer with its number, as records have it: `average0.99`, `percentile99.99`, `minmax`."""
-    default = {"percentile": _PERCENT, "average": _MOMENTUM}.get(observer)
-    chosen = default if number is None else number
-    return observer if chosen is None else f"{observer}{chosen:g}"
+    number = _number(observer)
+    return observer.name if number is None else f"{observer.name}{number:g}"
 
 
-def observed(
-    observer: str, number: float | None, batches: npt.NDArray[np.float64], histogram: Histogram | None
-) -> Range:
-    """The range that an observer takes. `batches` holds min and max of each batch, in order: shape [batches, 2]."""
+def _number(observer: Observer) -> float | None:
+    return _NUMBERS.get(observer.name) if observer.number is None else observer.number
+
+
+def needs_histogram(observer: Observer) -> bool:
+    """Whether an observer takes a histogram of the values besides the extremes of each batch."""
+    return observer.name in ("percentile", "histogram", "kl")
+
+
+def take_range(observer: Observer, batches: npt.NDArray[np.float64], histogram: Histogram | None = None) -> Range:
+    """The range that an observer takes. `batches` holds min and max of each batch, in order: shape [batches, 2].
+
+    Those that need a histogram must get one, unless all values are the same.
+    """
     low, high = float(batches[:, 0].min()), float(batches[:, 1].max())
-    if observer == "average":
-        return moving_average(batches, _MOMENTUM if number is None else number)
-    if observer in NEEDS_HISTOGRAM and high > low:
+    if observer.name == "average":
+        return moving_average(batches, _number(observer) or 0.0)
+    if needs_histogram(observer) and high > low:
         assert histogram is not None
-        if observer == "percentile":
-            return percentile(histogram, _PERCENT if number is None else number)
-        return least_error(histogram) if observer == "histogram" else divergence(histogram)
+        if observer.name == "percentile":
+            return percentile(histogram, _number(observer) or 0.0)
+        return least_error(histogram) if observer.name == "histogram" else divergence(histogram)
     return Range(low, high)
 
 

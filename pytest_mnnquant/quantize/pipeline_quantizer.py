@@ -14,40 +14,32 @@ from pytest_mnnquant.mnnfile.params import LayerParams, Params, read_params
 from pytest_mnnquant.quantize.calibration import save_params
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.job import FLOAT_NAME, MODEL_NAME, PARAMS_NAME, Job, QuantizerOutput
-from pytest_mnnquant.quantize.observers import describe
-from pytest_mnnquant.quantize.pipeline import MNNCOMPRESS, PipelineOutput, run_pipeline
+from pytest_mnnquant.quantize.observers import label_of
+from pytest_mnnquant.quantize.pipeline import MNNCOMPRESS, PipelineInput, PipelineOutput, run_pipeline
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.quantize.record import save_record
 from pytest_mnnquant.recipes.mnn_support import int8_layers
-from pytest_mnnquant.recipes.recipe import Quantizer
+from pytest_mnnquant.recipes.recipe import MnncompressRecipe, Observer, PipelineRecipe, Recipe
 from pytest_mnnquant.runtime.inference import BATCH
 from pytest_mnnquant.sources.spec import SourceError
 
 
-def quantize_with_pipeline(job: Job, folder: Path) -> QuantizerOutput:
+def quantize_with_pipeline(job: Job, recipe: MnncompressRecipe | PipelineRecipe, folder: Path) -> QuantizerOutput:
     """Run the pipeline in a process of its own, then convert its ONNX export unless it has written a `.mnn`.
 
     Raises `SourceError` for a pipeline that did wrong and `NativeFailure` for a process that crashed.
     """
-    source, recipe, choices = job.source, job.recipe, job.choices
+    source, choices = job.source, job.choices
     if source.network is None or job.data is None:
         raise SourceError(f"{recipe.name}: it needs a PyTorch source (file.py:callable) and calibration data")
-    made = run_pipeline(
-        recipe.pipeline or MNNCOMPRESS,
-        choices.root,
-        source.spec,
-        source.network,
-        job.data,
-        job.mode or "eval",
-        folder / "pipeline",
-        job.options,
-        exporter=choices.exporter,
-    )
+    pipeline = recipe.pipeline if isinstance(recipe, PipelineRecipe) else MNNCOMPRESS
+    given = PipelineInput(source.spec, source.network, job.data, job.mode or "eval")
+    made = run_pipeline(pipeline, choices.root, given, folder / "pipeline", job.options, choices.exporter)
     base = source.model
     if made.onnx is not None:
         base = convert_twice(made.onnx, folder / FLOAT_NAME, timeout=choices.timeout)
     save_record(_record(job, made, base, job.data), folder)
-    model, params, arguments = made.quantized, made.params, [recipe.pipeline or MNNCOMPRESS]
+    model, params, arguments = made.quantized, made.params, [pipeline]
     if model is None:
         model, params, converted = _convert(job, made, base, folder)
         arguments += converted
@@ -61,7 +53,7 @@ def quantize_with_pipeline(job: Job, folder: Path) -> QuantizerOutput:
 
 
 def _is_mnncompress(job: Job) -> bool:
-    return job.recipe.maker is Quantizer.MNNCOMPRESS
+    return isinstance(job.recipe, MnncompressRecipe)
 
 
 def _inside(path: Path, folder: Path) -> str:
@@ -75,7 +67,7 @@ def _record(job: Job, made: PipelineOutput, base: Model, data: Dataset) -> Recor
     # mnncompress keeps no ranges of batches; those of the float model show whether the first decided its average.
     seen = calibrate_runtime(base, int8_layers(base), data, job.options).batches
     batches = {base.tensor_names[tensor]: rows for tensor, rows in seen.items()}
-    return dataclasses.replace(record, observer=describe("average", None), batches=batches)
+    return dataclasses.replace(record, observer=label_of(Observer("average")), batches=batches)
 
 
 def _convert(job: Job, made: PipelineOutput, base: Model, folder: Path) -> tuple[Path, Path, list[str]]:
@@ -97,8 +89,13 @@ def _modules_of(params: Params, base: Model) -> dict[str, str]:
 
 
 def _is_adapted(job: Job) -> bool:
-    """Whether the params file is changed before conversion; a user's own never is."""
-    return job.recipe.repaired or (_is_mnncompress(job) and bool(job.skip))
+    """Whether the params file is changed before conversion; a user's own is only if its recipe says so."""
+    return _repairs_names(job.recipe) or (_is_mnncompress(job) and bool(job.skip))
+
+
+def _repairs_names(recipe: Recipe) -> bool:
+    recipe = recipe.like if isinstance(recipe, PipelineRecipe) else recipe
+    return isinstance(recipe, MnncompressRecipe) and recipe.repaired
 
 
 def _adapt(job: Job, path: Path, base: Model, folder: Path) -> Path:
@@ -107,7 +104,7 @@ def _adapt(job: Job, path: Path, base: Model, folder: Path) -> Path:
     entries = tuple(entry for entry in params.layers if not _is_skipped(entry, job.skip))
     # The model keeps the uuid of the .mnn that it is quantized from.
     params = dataclasses.replace(params, layers=entries, uuid=base.uuid)
-    return save_params(repaired(params, base) if job.recipe.repaired else params, folder.resolve() / PARAMS_NAME)
+    return save_params(repaired(params, base) if _repairs_names(job.recipe) else params, folder.resolve() / PARAMS_NAME)
 
 
 def _is_skipped(entry: LayerParams, skip: tuple[str, ...]) -> bool:

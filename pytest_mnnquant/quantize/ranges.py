@@ -13,8 +13,8 @@ import numpy.typing as npt
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.calibration import Range
-from pytest_mnnquant.quantize.observers import BINS, NEEDS_HISTOGRAM, Histogram, observed
-from pytest_mnnquant.recipes.recipe import Recipe, recipe_named
+from pytest_mnnquant.quantize.observers import BINS, Histogram, needs_histogram, take_range
+from pytest_mnnquant.recipes.recipe import Observer
 from pytest_mnnquant.runtime.inference import tensor_histograms, tensor_ranges
 from pytest_mnnquant.runtime.options import RunOptions
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_mnnquant.quantize.tensor_binding import Binding
     from pytest_mnnquant.quantize.torch_watch import Value
 
-MINMAX: Final = recipe_named("int8")
+MINMAX: Final = Observer()
 Batches = npt.NDArray[np.float64]
 
 
@@ -33,7 +33,7 @@ class Calibrated:
     """The result of one calibration, by tensor index. `batches` holds what each batch spanned, shape [batches, 2].
 
     `network` is what was calibrated, in eval mode, and `drift` the largest change of a BatchNorm in it, in units of its
-    standard deviation (0: the model is as it was). `from_runtime` lists tensors whose range was taken from MNN's own
+    standard deviation (0: nothing changed). `from_runtime` lists tensors whose range was taken from MNN's own
     float run, since no PyTorch value was found for them.
     """
 
@@ -49,14 +49,13 @@ def calibrate_runtime(
     ops: tuple[Op, ...],
     data: Dataset,
     options: RunOptions,
-    recipe: Recipe = MINMAX,
+    observer: Observer = MINMAX,
     only: set[int] | None = None,
 ) -> Calibrated:
     """Take the ranges of each operator's first input and output from MNN's own run of the float model.
 
-    Tensors of operators that did not run are missing. `only` names the tensors that are wanted; None: all.
+    Tensors of operators that did not run are missing. `only` names the tensors to observe; None: all.
     """
-    names = [op.name for op in ops]
     extremes = tensor_ranges(model, ops, data.inputs, options)
     places = {
         tensor: (number, side)
@@ -66,64 +65,51 @@ def calibrate_runtime(
     }
     batches = {tensor: extremes[:, number, side] for tensor, (number, side) in places.items()}
     histograms: dict[int, Histogram] = {}
-    if recipe.observer in NEEDS_HISTOGRAM and places:
-        bounds = np.zeros((len(names), 2, 2))
+    if needs_histogram(observer) and places:
+        bounds = np.zeros((len(ops), 2, 2))
         for tensor, (number, side) in places.items():
             bounds[number, side] = _span(batches[tensor])
         counts = tensor_histograms(model, ops, bounds, BINS, data.inputs, options)
         for tensor, (number, side) in places.items():
             histograms[tensor] = Histogram(*_span(batches[tensor]), counts[number, side])
-    return Calibrated(_observed(recipe, batches, histograms), batches)
+    return Calibrated(_take_ranges(observer, batches, histograms), batches)
 
 
-def calibrate_torch(
-    network: torch.nn.Module,
-    model: Model,
-    ops: tuple[Op, ...],
-    binding: Binding,
-    data: Dataset,
-    mode: str,
-    recipe: Recipe,
-    options: RunOptions,
-) -> Calibrated:
-    """Run the calibration data through `network` in eval mode, or through a copy of it in train mode.
+def calibrate_torch(binding: Binding, data: Dataset, mode: str, observer: Observer, options: RunOptions) -> Calibrated:
+    """Run the calibration data through the bound network in eval mode, or through a copy of it in train mode.
 
-    In train mode BatchNorm uses and updates its statistics, as it would in a user's own calibration: the copy that
-    comes back is what such a pipeline would ship.
+    In train mode BatchNorm uses and updates its statistics, as it would in a user's own calibration: the copy in the
+    result is what such a pipeline would ship.
     """
-    from pytest_mnnquant.quantize.torch_ranges import extremes, histograms
+    from pytest_mnnquant.quantize.torch_ranges import collect_extremes, collect_histograms
 
-    training = mode == "train"
+    network, training = binding.network, mode == "train"
     calibrated = copy.deepcopy(network).train() if training else network
-    wanted = {value for value in binding.values.values() if value is not None}
     exits = None if training else binding.exits
-    seen = extremes(calibrated, wanted, data, exits)
+    extremes = collect_extremes(
+        calibrated, {value for value in binding.values.values() if value is not None}, data, exits
+    )
     shapes: dict[Value, Histogram] = {}
-    if recipe.observer in NEEDS_HISTOGRAM:
-        # In train mode the first pass has moved the statistics, so this one starts from them as they were.
-        again = copy.deepcopy(network).train() if training else network
-        shapes = histograms(again, {value: _span(batches) for value, batches in seen.items()}, data, exits)
-    bound = {tensor: value for tensor, value in binding.values.items() if value is not None and value in seen}
-    batches = {tensor: seen[value] for tensor, value in bound.items()}
-    ranges = _observed(recipe, batches, {tensor: shapes[value] for tensor, value in bound.items() if shapes})
+    if needs_histogram(observer):
+        # In train mode the first pass has moved the statistics, so this one starts from a fresh copy.
+        fresh = copy.deepcopy(network).train() if training else network
+        shapes = collect_histograms(fresh, {value: _span(rows) for value, rows in extremes.items()}, data, exits)
+    bound = {tensor: value for tensor, value in binding.values.items() if value is not None and value in extremes}
+    batches = {tensor: extremes[value] for tensor, value in bound.items()}
+    seen = {tensor: shapes[value] for tensor, value in bound.items() if shapes}
+    ranges = _take_ranges(observer, batches, seen)
     unbound = tuple(tensor for tensor in binding.values if tensor not in bound)
     if unbound:
-        rest = calibrate_runtime(model, ops, data, options, recipe, only=set(unbound))
+        rest = calibrate_runtime(binding.model, binding.ops, data, options, observer, only=set(unbound))
         ranges, batches = ranges | rest.ranges, batches | rest.batches
-    return Calibrated(
-        ranges,
-        batches,
-        calibrated.eval(),
-        batchnorm_drift(dict(network.named_buffers()), dict(calibrated.named_buffers())),
-        unbound,
-    )
+    drift = batchnorm_drift(dict(network.named_buffers()), dict(calibrated.named_buffers()))
+    return Calibrated(ranges, batches, calibrated.eval(), drift, unbound)
 
 
-def _observed(recipe: Recipe, batches: Mapping[int, Batches], histograms: Mapping[int, Histogram]) -> dict[int, Range]:
-    return {
-        tensor: observed(recipe.observer, recipe.number, rows, histograms.get(tensor))
-        for tensor, rows in batches.items()
-    }
+def _take_ranges(
+    observer: Observer, batches: Mapping[int, Batches], histograms: Mapping[int, Histogram]
+) -> dict[int, Range]:
+    return {tensor: take_range(observer, rows, histograms.get(tensor)) for tensor, rows in batches.items()}
 
 
 def _span(batches: Batches) -> tuple[float, float]:

@@ -58,7 +58,7 @@ def moments_of(values: npt.NDArray[np.float32] | torch.Tensor) -> Moments | None
     if flat.numel() == 0:
         return None
     cube = float((flat**3).mean())
-    found = Moments(
+    identity = Moments(
         count=flat.numel(),
         low=float(flat.min()),
         high=float(flat.max()),
@@ -66,16 +66,20 @@ def moments_of(values: npt.NDArray[np.float32] | torch.Tensor) -> Moments | None
         rms=float((flat * flat).mean()) ** 0.5,
         cubic=math.copysign(abs(cube) ** (1 / 3), cube),
     )
-    return found if math.isfinite(found.rms) and math.isfinite(found.cubic) else None
+    return identity if math.isfinite(identity.rms) and math.isfinite(identity.cubic) else None
 
 
 @dataclass(frozen=True)
 class Binding:
-    """For each tensor index of the operators watched: the PyTorch value it holds, or None where none was found.
+    """Which values of a PyTorch model the tensors of its float `.mnn` hold.
 
-    `modules` gives the user's own module for each operator, `exits` where values leave modules in eval mode.
+    `values` gives the value of each tensor index of the operators `ops`, or None if none was found. `modules` gives
+    the user's own module for each operator, `exits` where values leave modules in eval mode.
     """
 
+    network: torch.nn.Module
+    model: Model
+    ops: tuple[Op, ...]
     values: dict[int, Value | None]
     modules: dict[str, str]
     exits: Exits | None = None
@@ -86,11 +90,11 @@ def bind_tensors(
 ) -> Binding:
     """Find the PyTorch value of each operator's first input and output. `network` must be in eval mode."""
     probe = data.head(_PROBE_SAMPLES if options.batched else 1)
-    known: list[tuple[Value, Moments]] = []
+    computed: list[tuple[Value, Moments]] = []
 
     def remember(value: Value, tensor: torch.Tensor) -> None:
-        if (found := moments_of(tensor)) is not None:
-            known.append((value, found))
+        if (identity := moments_of(tensor)) is not None:
+            computed.append((value, identity))
 
     with quiet():
         exits = module_exits(network, as_tensors(probe, network), remember)
@@ -99,15 +103,22 @@ def bind_tensors(
     modules: dict[str, str] = {}
     for op in ops:
         for tensor, array in zip((op.inputs[0], op.outputs[0]), traced[op.name], strict=True):
-            wanted = moments_of(array) if array is not None else None
-            matches = (place for place, (_, found) in enumerate(known) if wanted is not None and found.matches(wanted))
-            place = next(matches, None)
+            position = _first_match(computed, array)
             if values.get(tensor) is None:
-                values[tensor] = None if place is None else known[place][0]
-        modules[op.name] = "" if place is None else _module_of(known[: place + 1])
-    return Binding(values, modules, exits)
+                values[tensor] = None if position is None else computed[position][0]
+        modules[op.name] = "" if position is None else _module_of(computed[: position + 1])
+    return Binding(network, model, ops, values, modules, exits)
 
 
-def _module_of(until: list[tuple[Value, Moments]]) -> str:
-    """The module of the layer whose output comes last: what follows it there (BatchNorm, ReLU) is fused into it."""
-    return next((value.module for value, _ in reversed(until) if value.operator in _WEIGHTED), until[-1][0].module)
+def _first_match(computed: list[tuple[Value, Moments]], array: npt.NDArray[np.float32] | None) -> int | None:
+    """The position of the first value with the same numbers."""
+    identity = moments_of(array) if array is not None else None
+    if identity is None:
+        return None
+    return next((position for position, (_, known) in enumerate(computed) if known.matches(identity)), None)
+
+
+def _module_of(computed: list[tuple[Value, Moments]]) -> str:
+    """The module of the last layer with weights: what follows it (BatchNorm, ReLU) is fused into it."""
+    last = computed[-1][0]
+    return next((value.module for value, _ in reversed(computed) if value.operator in _WEIGHTED), last.module)

@@ -30,7 +30,7 @@ Exit = tuple[str, int, int]
 Exits = dict[Value, Exit]
 
 
-def extremes(
+def collect_extremes(
     network: torch.nn.Module, wanted: set[Value], data: Dataset, exits: Exits | None = None
 ) -> dict[Value, npt.NDArray[np.float64]]:
     """Smallest and largest of each value in each batch, shape [batches, 2]. `network` runs in the mode it is in.
@@ -47,13 +47,13 @@ def extremes(
     return {value: torch.stack(found).double().numpy().reshape(-1, 2) for value, found in seen.items()}
 
 
-def histograms(
+def collect_histograms(
     network: torch.nn.Module,
     bounds: dict[Value, tuple[float, float]],
     data: Dataset,
     exits: Exits | None = None,
 ) -> dict[Value, Histogram]:
-    """A histogram of each value over its bounds; `exits` as for `extremes`."""
+    """A histogram of each value over its bounds; `exits` as for `collect_extremes`."""
     counts = {value: np.zeros(BINS) for value in bounds}
 
     def see(value: Value, tensor: torch.Tensor) -> None:

@@ -11,12 +11,11 @@ from pytest_mnnquant.cache.store import Store, file_digest, versions
 from pytest_mnnquant.measurements.calibration import Record
 from pytest_mnnquant.measurements.conversion import Step
 from pytest_mnnquant.mnnfile.model import Model, read_model
-from pytest_mnnquant.quantize.float_model import Choices, Prepared
 from pytest_mnnquant.quantize.job import FLOAT_NAME, Job, QuantizerOutput, load_output, save_output
-from pytest_mnnquant.quantize.quantizers import QUANTIZERS
+from pytest_mnnquant.quantize.quantizers import quantize
 from pytest_mnnquant.quantize.re_export import load_chain
 from pytest_mnnquant.quantize.record import load_record
-from pytest_mnnquant.recipes.recipe import Recipe
+from pytest_mnnquant.recipes.recipe import PipelineRecipe, Recipe
 from pytest_mnnquant.sources.spec import SourceError
 
 
@@ -50,42 +49,34 @@ class Variant:
         return self.recipe.label(self.mode)
 
 
-def make_variant(
-    source: Prepared,
-    recipe: Recipe,
-    mode: str | None,
-    skip: tuple[str, ...],
-    choices: Choices,
-    store: Store,
-    say: Callable[[str], None],
-) -> Variant:
-    """Quantize, or take what was made of the same before. `skip` are globs of layers that stay float.
+def make_variant(job: Job, store: Store, say: Callable[[str], None]) -> Variant:
+    """Quantize, or take what was made of the same before.
 
     Raises `SourceError` (no calibration data, a recipe that can't be for this model) or `NativeFailure`.
     """
-    data = source.calibration if recipe.activations or recipe.pipeline else None
+    source, recipe, mode, data = job.source, job.recipe, job.mode, job.data
     if recipe.activations and data is None:
         raise SourceError(
             f"{source.spec.text}: {recipe.name} needs calibration data: give --mnn-calibration"
             + (", or define calibration() beside the model" if source.spec.is_python else "")
         )
-    job = Job(source, recipe, mode, skip, data, choices)
+    pipeline = recipe.pipeline if isinstance(recipe, PipelineRecipe) else ""
     inputs: dict[str, Any] = {
         "float": source.digest,
         "float_uuid": source.model.uuid,
-        "exporter": choices.exporter,
-        "recipe": (recipe.name, recipe.pipeline),
+        "exporter": job.choices.exporter,
+        "recipe": (recipe.name, pipeline),
         "mode": mode,
-        "skip": skip,
+        "skip": job.skip,
         "data": data.digest() if data else None,
     }
     say(f"calibrating on {data.samples} samples" + (f" in {mode} mode" if mode else "") if data else "converting")
 
     def build(folder: Path) -> None:
-        save_output(QUANTIZERS[recipe.maker](job, folder), folder)
+        save_output(quantize(job, folder), folder)
 
-    # What a pipeline of the user's own depends on is not known, so it runs anew in each session.
-    folder = store.folder("variant", inputs, build, private=bool(recipe.pipeline))
+    # What a user's own pipeline depends on is not known, so it runs again in each session.
+    folder = store.folder("variant", inputs, build, private=bool(pipeline))
     return _loaded(job, folder, inputs["data"])
 
 
@@ -111,7 +102,7 @@ def _provenance(
     job: Job, base: Model, params: Path | None, output: QuantizerOutput, data_digest: str | None
 ) -> dict[str, Any]:
     return {
-        "maker": job.recipe.maker.value,
+        "maker": job.recipe.quantizer.value,
         "versions": versions(),
         "arguments": output.arguments,
         "mode": job.mode,

@@ -1,33 +1,18 @@
-"""The ways to quantize, and their names.
-
-int8[-OBSERVER][+wBITS]      ours: calibrated ranges, 8-bit weights a channel, int8 activations
-                             OBSERVER: minmax (as without), average, percentile, histogram, kl; average and
-                             percentile take a number: average0.9, percentile99.9
-                             +wBITS: layers that MNN can't run in int8 keep BITS-bit weights only
-wBITS[bBLOCK][-sym][-hqq][-scale16]   weight-only by MNN's converter, 2 to 8 bits
-fp16                         weights as 16-bit floats
-mnnquant-FEATURE[-admm]      MNN's offline tool; FEATURE: kl, admm, ema; -admm: weights by ADMM too
-mnncompress[-repaired]       the original PyTorch quantizer; -repaired: its params file with names bound to the model
-[NAME=]file.py:callable[@RECIPE]      a pipeline of one's own; @RECIPE says what its model is meant to be (int8)
-"""
+"""The ways to quantize: what each requires of a model's weights, and which tool quantizes how."""
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import functools
-import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
 
 MODES: Final = ("train", "eval")
-_HALF_SCALES: Final = "--weightQuantScaleBit"
 
 
 class Quantizer(enum.Enum):
-    """Who quantizes."""
+    """Which tool quantizes."""
 
     CONVERTER = "MNN's converter"
     BUILTIN = "calibrated by pytest-mnnquant"
@@ -36,35 +21,51 @@ class Quantizer(enum.Enum):
     PIPELINE = "a pipeline of one's own"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A named way to quantize: what each layer's weights must be stored as, and how to make it so.
+    """A named way to quantize. These fields say what each layer's weights must be stored as; subclasses say how.
 
-    `activations` tells whether layers compute in int8, which needs calibration data. `flags` are MNN's converter's.
-    `block` weights share a scale, where MNN can do that; None: a whole channel does. `observer` and its `number` say
-    how ranges are taken; `fill` gives the bits of weights of layers that can't compute in int8 (None: they stay
-    float). `feature` and `weight` are the methods of mnnquant. `pipeline` is the specification of a callable.
+    `activations` tells whether layers compute in int8, which needs calibration data. `block` weights share a scale, if
+    MNN can do that; None: a whole channel does. `hqq`: scales and offsets are optimized (half-quadratic quantization)
+    instead of spanning min to max. `half_scales`: scales are 16-bit floats. `fill` gives the bits of weights of layers
+    that can't compute in int8; None: they stay float.
     """
 
+    #: Which tool quantizes.
+    quantizer: ClassVar[Quantizer]
+
     name: str
-    storage: Storage
-    bits: int
+    storage: Storage = Storage.INTEGER
+    bits: int = 8
     activations: bool = False
-    flags: tuple[str, ...] = ()
     block: int | None = None
-    maker: Quantizer = Quantizer.CONVERTER
     symmetric: bool = False
-    observer: str = ""
-    number: float | None = None
+    hqq: bool = False
+    half_scales: bool = False
     fill: int | None = None
-    feature: str = ""
-    weight: str = ""
-    repaired: bool = False
-    pipeline: str = ""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of MNN's converter for such weights; none if layers compute in int8."""
+        if self.activations:
+            return ()
+        if self.storage is Storage.FLOAT16:
+            return ("--fp16",)
+        flags = ["--weightQuantBits", str(self.bits)]
+        if self.block is not None:
+            flags += ["--weightQuantBlock", str(self.block)]
+        if self.symmetric:
+            # Asymmetric is MNN's default; only `=1` counts as true, so the bare flag would make them symmetric too.
+            flags += ["--weightQuantAsymmetric=0"]
+        if self.hqq:
+            flags += ["--hqq"]
+        if self.half_scales:
+            flags += ["--weightQuantScaleBit", "16"]
+        return tuple(flags)
 
     @property
     def weight_kind(self) -> str:
-        """What is asked, for messages: `8-bit weights and int8 activations`."""
+        """The required precision, for messages: `8-bit weights and int8 activations`."""
         if self.storage is Storage.FLOAT16:
             return "16-bit float weights"
         block = f" in blocks of {self.block}" if self.block else ""
@@ -78,37 +79,29 @@ class Recipe:
         return size // 2 if self.half_scales else size
 
     @property
-    def half_scales(self) -> bool:
-        """Whether scales are stored as 16-bit floats."""
-        return _HALF_SCALES in self.flags
+    def symmetric_name(self) -> str:
+        """The recipe that differs in symmetric weights only; empty if these are symmetric, or can't be."""
+        return ""
 
     @property
-    def hqq(self) -> bool:
-        """Whether scales and offsets are optimized (half-quadratic quantization) instead of spanning min to max."""
-        return "--hqq" in self.flags
-
-    @property
-    def symmetrical(self) -> str:
-        """The recipe that differs in symmetric weights only; empty where these are, or can't be."""
-        parts = _WEIGHTS.fullmatch(self.name)
-        if parts is None or parts["sym"]:
-            return ""
-        block = f"b{parts['block']}" if parts["block"] else ""
-        return f"w{parts['bits']}{block}-sym{parts['half'] or ''}"  # MNN drops HQQ from symmetric weights.
+    def trains_vectors(self) -> bool:
+        """Whether the tool changes biases and normalizations too."""
+        return False
 
     @property
     def in_torch(self) -> bool:
         """Whether a PyTorch model is calibrated, so that the mode matters."""
-        return self.maker in (Quantizer.BUILTIN, Quantizer.MNNCOMPRESS, Quantizer.PIPELINE) and self.activations
+        in_torch = (Quantizer.BUILTIN, Quantizer.MNNCOMPRESS, Quantizer.PIPELINE)
+        return self.quantizer in in_torch and self.activations
 
     def label(self, mode: str | None) -> str:
         """The name of a variant of this recipe, as ids and tables have it: `int8[train]`, `w8`, ..."""
         return f"{self.name}[{mode}]" if mode else self.name
 
     def stores(self, weights: Weights, computes: bool = True) -> bool:
-        """Whether stored weights have the precision that was asked.
+        """Whether stored weights have the required precision.
 
-        `computes` tells whether MNN can run their layer in int8; where it can't, `fill` says what is asked of it.
+        `computes` tells whether MNN can run their layer in int8; if it can't, `fill` says what is required.
         """
         if self.fill is not None and not computes:
             return weights.storage is Storage.INTEGER and weights.bits == self.fill and weights.intact
@@ -120,87 +113,86 @@ class Recipe:
             return False
         return weights.full_int8 or not self.activations
 
-    def modes(self, source_is_python: bool, wanted: tuple[str, ...]) -> tuple[str | None, ...]:
-        """The modes this recipe has: those wanted where it calibrates in PyTorch, else a single None."""
-        return wanted if self.in_torch and source_is_python else (None,)
+    def modes(self, source_is_python: bool, requested: tuple[str, ...]) -> tuple[str | None, ...]:
+        """The modes of this recipe: the requested ones if it calibrates in PyTorch, else a single None."""
+        return requested if self.in_torch and source_is_python else (None,)
 
 
-OBSERVERS: Final = ("minmax", "average", "percentile", "histogram", "kl")
-FEATURES: Final = ("kl", "admm", "ema")
-_WEIGHTS: Final = re.compile(r"w(?P<bits>[2-8])(?:b(?P<block>\d+))?(?P<sym>-sym)?(?P<hqq>-hqq)?(?P<half>-scale16)?")
-_INT8: Final = re.compile(
-    rf"int8(?:-(?P<observer>{'|'.join(OBSERVERS)})(?P<number>\d+(?:\.\d+)?)?)?(?:\+w(?P<fill>[2-8]))?"
-)
-_MNNQUANT: Final = re.compile(rf"mnnquant-(?P<feature>{'|'.join(FEATURES)})(?P<weight>-admm)?")
-_MNNCOMPRESS: Final = re.compile(r"mnncompress(?P<repaired>-repaired)?")
-_PIPELINE: Final = re.compile(r"(?:(?P<name>[\w.\-]+)=)?(?P<target>[^@]+\.py:[A-Za-z_]\w*)(?:@(?P<meant>[^@]+))?")
-_FORMS: Final = (
-    "int8, int8-kl+w8, w8, w4b32-hqq, fp16, mnnquant-kl, mnncompress, mnncompress-repaired or file.py:callable"
-)
-# What a number after an observer's name means: percent of values kept, and how much of a moving average is kept.
-_NUMBERS: Final = {"percentile": (50.0, 100.0), "average": (0.0, 1.0)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConverterRecipe(Recipe):
+    """Weights only, by MNN's converter: `w8`, `w4b32-hqq`, `fp16`."""
+
+    quantizer: ClassVar[Quantizer] = Quantizer.CONVERTER
+
+    @property
+    def symmetric_name(self) -> str:
+        """`w4b32-sym` of `w4b32-hqq`: MNN drops HQQ from symmetric weights."""
+        if self.symmetric or self.storage is not Storage.INTEGER:
+            return ""
+        block = f"b{self.block}" if self.block else ""
+        return f"w{self.bits}{block}-sym" + ("-scale16" if self.half_scales else "")
 
 
-@functools.cache
-def recipe_named(name: str) -> Recipe:
-    """The recipe of this name. Raises `ValueError` saying what names there are."""
-    if match := _WEIGHTS.fullmatch(name):
-        return _weight_only(name, match)
-    if match := _INT8.fullmatch(name):
-        return _int8(name, match)
-    if match := _MNNQUANT.fullmatch(name):
-        weight = "ADMM" if match["weight"] else "MAX_ABS"
-        feature = match["feature"].upper()
-        return Recipe(name, Storage.INTEGER, 8, True, maker=Quantizer.MNNQUANT, feature=feature, weight=weight)
-    if match := _MNNCOMPRESS.fullmatch(name):
-        return Recipe(name, Storage.INTEGER, 8, True, maker=Quantizer.MNNCOMPRESS, repaired=bool(match["repaired"]))
-    if match := _PIPELINE.fullmatch(name):
-        meant = recipe_named(match["meant"] or "int8")
-        if meant.maker is Quantizer.PIPELINE:
-            raise ValueError(f"{name!r}: after @ comes a recipe of ours, such as int8 or w8")
-        label = match["name"] or name
-        if _is_ours(label):
-            raise ValueError(f"{name!r}: {label!r} is a recipe already; give the pipeline another name")
-        return dataclasses.replace(meant, name=label, maker=Quantizer.PIPELINE, pipeline=match["target"])
-    if name == "fp16":
-        return Recipe(name, Storage.FLOAT16, 16, flags=("--fp16",))
-    raise ValueError(f"{name!r} is no recipe; they read like: {_FORMS}")
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """How calibration takes the range of a tensor: one of `OBSERVERS`, and its number (None: its default)."""
+
+    name: str = "minmax"
+    number: float | None = None
 
 
-def _is_ours(name: str) -> bool:
-    return name == "fp16" or any(form.fullmatch(name) for form in (_WEIGHTS, _INT8, _MNNQUANT, _MNNCOMPRESS))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Recipe(Recipe):
+    """Calibrated by this package; `observer` says how ranges are taken."""
+
+    quantizer: ClassVar[Quantizer] = Quantizer.BUILTIN
+
+    activations: bool = True
+    observer: Observer = Observer()
 
 
-def _weight_only(name: str, match: re.Match[str]) -> Recipe:
-    bits, block = int(match["bits"]), int(match["block"]) if match["block"] else None
-    if match["sym"] and match["hqq"]:
-        raise ValueError(f"{name!r}: MNN drops HQQ from symmetric weights; leave out -sym or -hqq")
-    flags = ["--weightQuantBits", str(bits)]
-    if block is not None:
-        flags += ["--weightQuantBlock", str(block)]
-    if match["sym"]:
-        # Asymmetric is what MNN does unasked; only `=1` counts as true, so the bare flag would make them symmetric too.
-        flags += ["--weightQuantAsymmetric=0"]
-    if match["hqq"]:
-        flags += ["--hqq"]
-    if match["half"]:
-        flags += [_HALF_SCALES, "16"]
-    return Recipe(name, Storage.INTEGER, bits, flags=tuple(flags), block=block, symmetric=bool(match["sym"]))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MnnquantRecipe(Recipe):
+    """MNN's offline tool: its methods for activations (KL, ADMM, EMA) and for weights (MAX_ABS, ADMM)."""
+
+    quantizer: ClassVar[Quantizer] = Quantizer.MNNQUANT
+
+    activations: bool = True
+    feature: str
+    weight: str = "MAX_ABS"
+
+    @property
+    def trains_vectors(self) -> bool:
+        """EMA does."""
+        return self.feature == "EMA"
 
 
-def _int8(name: str, match: re.Match[str]) -> Recipe:
-    observer, number = match["observer"] or "minmax", float(match["number"]) if match["number"] else None
-    if number is not None:
-        low, high = _NUMBERS.get(observer, (0.0, 0.0))
-        if not low < number <= high or number == high == 1.0:
-            allowed = f"a number above {low:g} and up to {high:g}" if high else "no number"
-            raise ValueError(f"{name!r}: {observer} takes {allowed}")
-    fill = int(match["fill"]) if match["fill"] else None
-    return Recipe(name, Storage.INTEGER, 8, True, maker=Quantizer.BUILTIN, observer=observer, number=number, fill=fill)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MnncompressRecipe(Recipe):
+    """The original PyTorch quantizer; `repaired`: its params file with names bound to the model."""
+
+    quantizer: ClassVar[Quantizer] = Quantizer.MNNCOMPRESS
+
+    activations: bool = True
+    repaired: bool = False
 
 
-#: Recipes by the names that users meet first; `recipe_named` knows them all.
-RECIPES: Final = {
-    name: recipe_named(name)
-    for name in ("int8", "w8", "w4", "w8b32", "w4b32", "w8b64", "w4b64", "w8b128", "w4b128", "fp16")
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineRecipe(Recipe):
+    """A user's own pipeline: the specification of a callable, and the recipe that its model must be like."""
+
+    quantizer: ClassVar[Quantizer] = Quantizer.PIPELINE
+
+    pipeline: str
+    like: Recipe
+
+    @classmethod
+    def of(cls, name: str, pipeline: str, like: Recipe) -> PipelineRecipe:
+        """A pipeline whose model must be stored as the recipe `like` says."""
+        required: dict[str, Any] = {field: getattr(like, field) for field in Recipe.__slots__ if field != "name"}
+        return cls(name=name, pipeline=pipeline, like=like, **required)
+
+    @property
+    def trains_vectors(self) -> bool:
+        """If the recipe that its model is like does."""
+        return self.like.trains_vectors

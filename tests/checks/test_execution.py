@@ -15,7 +15,7 @@ from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.measurements.run import TracedOp
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.recipes.recipe import RECIPES
+from pytest_mnnquant.recipes.names import RECIPES
 from tests.golden_text import check_golden
 from tests.results import measured
 from tests.synthetic_evidence import as_int8, codes, layer, with_weights

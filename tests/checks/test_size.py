@@ -13,7 +13,7 @@ from pytest_mnnquant.findings.check_metrics import SizeMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.recipes.recipe import RECIPES
+from pytest_mnnquant.recipes.names import RECIPES
 from tests.results import measured
 from tests.synthetic_evidence import codes
 from tests.workshop import Workshop

@@ -29,7 +29,7 @@ _VARIANTS = """
 import json, sys
 from pathlib import Path
 from pytest_mnnquant.quantize.float_model import Choices, prepare
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.sources.spec import parse_spec

@@ -18,7 +18,7 @@ from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.dataclass_json import as_json, from_json
 from pytest_mnnquant.measurements.chart_samples import ChartSamples
 from pytest_mnnquant.measurements.timing import TimingSettings
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import FIXTURES, quietly
 

@@ -14,8 +14,9 @@ import torch
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import make_variant
-from pytest_mnnquant.recipes.recipe import RECIPES
+from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.spec import Spec, load_module, parse_spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly
@@ -66,7 +67,7 @@ class Factory:
         """The params file of a calibration in eval mode, without the layers that match `skip`."""
         source = self.prepared(source) if isinstance(source, str) else source
         choices = Choices(FIXTURES, timeout=TIMEOUT)
-        found = make_variant(source, RECIPES["int8"], "eval", tuple(skip), choices, self.store, quietly).params
+        found = make_variant(Job(source, RECIPES["int8"], "eval", tuple(skip), choices), self.store, quietly).params
         assert found is not None
         return found
 

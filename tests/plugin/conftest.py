@@ -17,8 +17,9 @@ import torch._inductor.test_operators
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import make_variant
-from pytest_mnnquant.recipes.recipe import RECIPES
+from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import TIMEOUT, quietly
 
@@ -92,7 +93,7 @@ class Files:
         (folder / "net.py").write_text(NET)
         choices = Choices(folder, timeout=TIMEOUT)
         source = prepare(parse_spec("net.py:build", folder), choices, store, quietly)
-        variants = [make_variant(source, RECIPES[name], mode, (), choices, store, quietly)
+        variants = [make_variant(Job(source, RECIPES[name], mode, (), choices), store, quietly)
                     for name, mode in (("int8", "train"), ("int8", "eval"), ("w8", None))]  # fmt: skip
         self.float = source.model.path
         self.onnx = self.float.with_name("float.onnx")

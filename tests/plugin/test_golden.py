@@ -23,9 +23,9 @@ import pytest
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Choices, prepare
-from pytest_mnnquant.quantize.job import PARAMS_NAME
+from pytest_mnnquant.quantize.job import PARAMS_NAME, Job
 from pytest_mnnquant.quantize.variant import make_variant
-from pytest_mnnquant.recipes.recipe import RECIPES
+from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.report.width import width
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.spec import parse_spec
@@ -84,7 +84,7 @@ def plant(folder: Path, store: Store) -> None:
     """Write a model whose converter lost the Linear layer: the params file names the tensor of an older export."""
     choices = Choices(folder, calibration="校准.npz", evaluation="评估.npz", timeout=TIMEOUT)
     source = prepare(parse_spec("网络.onnx", folder), choices, store, quietly)
-    variant = make_variant(source, RECIPES["int8"], None, (), choices, store, quietly)
+    variant = make_variant(Job(source, RECIPES["int8"], None, (), choices), store, quietly)
     assert variant.params is not None
     write_params(
         read_params(variant.params).renamed({f"{SCORES}__matmul_converted": "旧模型的输出"}), folder / PARAMS_NAME

@@ -18,9 +18,10 @@ from pytest_mnnquant.mnnfile.scale_propagation import outcomes
 from pytest_mnnquant.quantize.calibration import Range
 from pytest_mnnquant.quantize.described_tensors import described_tensors, interpolated_ranges
 from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import int8_layers
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import Spec
@@ -83,7 +84,7 @@ def quantized(workshop: Workshop, network: nn.Module, recipe: str = "int8") -> V
     torch.manual_seed(0)
     choices = Choices(FIXTURES, calibration=INPUTS, evaluation=INPUTS, timeout=TIMEOUT)
     source = prepare(Spec("net", "net"), choices, workshop.store, quietly, network.eval())
-    return make_variant(source, recipe_named(recipe), "eval", (), choices, workshop.store, quietly)
+    return make_variant(Job(source, recipe_named(recipe), "eval", (), choices), workshop.store, quietly)
 
 
 def undescribed(variant: Variant) -> Model:

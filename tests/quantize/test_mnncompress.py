@@ -21,7 +21,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.params import Params, read_params, write_params
 from pytest_mnnquant.quantize import mnncompress_pipeline, pipeline
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.quantize.pipeline import MNNCOMPRESS, PipelineOutput, run_pipeline
+from pytest_mnnquant.quantize.pipeline import MNNCOMPRESS, PipelineInput, PipelineOutput, run_pipeline
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
@@ -52,10 +52,7 @@ def ship(source: Prepared, folder: Path, mode: str = "eval", exporter: str = "to
     made = run_pipeline(
         MNNCOMPRESS,
         ROOT,
-        source.spec,
-        source.network,
-        source.calibration,
-        mode,
+        PipelineInput(source.spec, source.network, source.calibration, mode),
         folder,
         RunOptions(TIMEOUT),
         exporter=exporter,
@@ -134,7 +131,9 @@ def test_layers_it_does_not_know_stay_missing_with_several_inputs_and_a_fixed_ba
     inputs = {"image": random.normal(size=(40, 2, 8, 8)), "extra": random.normal(size=(40, 5))}
     data = Dataset({name: array.astype(np.float32) for name, array in inputs.items()})
     spec, network = Spec("net", "net"), Odd().eval()
-    made = run_pipeline(MNNCOMPRESS, ROOT, spec, network, data, "eval", tmp_path, RunOptions(TIMEOUT, batched=False))
+    made = run_pipeline(
+        MNNCOMPRESS, ROOT, PipelineInput(spec, network, data, "eval"), tmp_path, RunOptions(TIMEOUT, batched=False)
+    )
     assert made.onnx is not None
     assert made.params is not None
     model = convert(made.onnx, tmp_path / "float.mnn", timeout=TIMEOUT)
@@ -165,7 +164,9 @@ def watched(digits: Prepared, tmp_path_factory: pytest.TempPathFactory) -> dict[
         patch.setenv("PIPELINES", ",".join(f"{name}:eval" for name in names))
         text = f"mnncompress_users.py:{names[0]}"
         with pytest.raises(SourceError, match=r"see results.json"):
-            run_pipeline(text, ROOT, digits.spec, digits.network, data, "eval", folder, RunOptions(TIMEOUT))
+            run_pipeline(
+                text, ROOT, PipelineInput(digits.spec, digits.network, data, "eval"), folder, RunOptions(TIMEOUT)
+            )
     results = json.loads((folder / "results.json").read_text())
     assert {name: result["raised"] for name, result in results.items() if "raised" in result} == {}
     assert all((folder / name / "params.bin").exists() for name in names)
@@ -221,7 +222,9 @@ def test_a_model_that_torch_fx_cannot_trace_is_told(tmp_path: Path) -> None:
         r"^mnncompress: it can't trace and rewrite the model with torch.fx: TraceError: .*; recipe int8 does neither$"
     )
     with pytest.raises(SourceError, match=told):
-        run_pipeline(MNNCOMPRESS, ROOT, Spec("n", "n"), Branching(), data, "eval", tmp_path, RunOptions(TIMEOUT))
+        run_pipeline(
+            MNNCOMPRESS, ROOT, PipelineInput(Spec("n", "n"), Branching(), data, "eval"), tmp_path, RunOptions(TIMEOUT)
+        )
 
 
 @pytest.mark.parametrize(
@@ -286,6 +289,6 @@ def test_a_blank_batch_is_named_as_what_makes_its_scales_nan(digits: Prepared, t
     assert digits.calibration is not None
     images = digits.calibration.head(64)["x"].copy()
     images[:32] = 0
-    given = (digits.spec, digits.network, Dataset({"x": images}), "eval", tmp_path)
+    given = PipelineInput(digits.spec, digits.network, Dataset({"x": images}), "eval")
     with pytest.raises(SourceError, match=r"scale is NaN: .*; leave blank samples out"):
-        run_pipeline(MNNCOMPRESS, ROOT, *given, RunOptions(TIMEOUT))
+        run_pipeline(MNNCOMPRESS, ROOT, given, tmp_path, RunOptions(TIMEOUT))

@@ -21,7 +21,10 @@ from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.pooling import write_exact_copy
 from pytest_mnnquant.quantize import mnnquant as quantize_mnnquant
-from pytest_mnnquant.quantize.mnnquant import as_text, quantize_offline
+from pytest_mnnquant.quantize import mnnquant_samples
+from pytest_mnnquant.quantize.mnnquant import quantize_offline
+from pytest_mnnquant.quantize.mnnquant_samples import as_text
+from pytest_mnnquant.recipes.recipe import MnnquantRecipe
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
@@ -38,9 +41,13 @@ SAMPLES = 16
 def quantized(
     model: Model, data: Dataset | dict[str, Any], output: Path, batched: bool = True, **changes: Any
 ) -> tuple[Model, dict[str, Any]]:
-    choices: dict[str, Any] = {"feature": "KL", "weight": "MAX_ABS", "skip": (), **changes}
+    skip = changes.pop("skip", ())
+    feature, weight = changes.pop("feature", "KL"), changes.pop("weight", "MAX_ABS")
+    name = f"mnnquant-{feature.lower()}" + ("-admm" if weight == "ADMM" else "")
+    recipe = MnnquantRecipe(name=name, feature=feature, weight=weight)
+    assert not changes
     data, options = data if isinstance(data, Dataset) else Dataset(data), RunOptions(TIMEOUT, batched=batched)
-    facts = quantize_offline(model, data, output / "out.mnn", options=options, **choices)
+    facts = quantize_offline(model, data, output / "out.mnn", recipe, skip, options)
     return read_model(output / "out.mnn"), facts
 
 
@@ -190,7 +197,7 @@ def test_a_model_that_takes_one_sample_at_a_time(nets: dict[str, Net], tmp_path:
 def test_what_is_fed_is_limited_and_spread_evenly(
     nets: dict[str, Net], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantize_mnnquant, "_MOST_VALUES", {"KL": 80})
+    monkeypatch.setattr(mnnquant_samples, "_MOST_VALUES", {"KL": 80})
     data = np.repeat(np.arange(1, SAMPLES + 1, dtype=np.float32)[:, None], 20, axis=1)
     found, facts = quantized(nets["mlp"].model, {"input": data}, tmp_path)
     assert (facts["samples"], facts["given"], facts["config"]["used_sample_num"]) == (4, SAMPLES, 4)
@@ -327,7 +334,7 @@ def test_scales_of_other_data_than_were_fed_are_told(
     nets: dict[str, Net], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feature: str, factor: float
 ) -> None:
     """As from memory that was never written: what the tool reads where a file of values is missing."""
-    monkeypatch.setattr(quantize_mnnquant, "as_text", lambda values: as_text(values * np.float32(factor)))
+    monkeypatch.setattr(mnnquant_samples, "as_text", lambda values: as_text(values * np.float32(factor)))
     with pytest.raises(
         NativeFailure, match=r"the scale \S+ for the input 'input', whose data lie in .*can't have seen"
     ):

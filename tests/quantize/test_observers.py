@@ -11,13 +11,14 @@ from pytest_mnnquant.quantize.calibration import Range
 from pytest_mnnquant.quantize.observers import (
     BINS,
     Histogram,
-    describe,
     divergence,
+    label_of,
     least_error,
     moving_average,
-    observed,
     percentile,
+    take_range,
 )
+from pytest_mnnquant.recipes.recipe import Observer
 
 RANDOM = np.random.default_rng(0)
 NORMAL = RANDOM.normal(size=200_000)
@@ -63,7 +64,7 @@ def test_the_moving_average_is_mnncompresss_to_the_last_bit(shift: float, moment
 def test_the_first_batch_dominates_a_moving_average() -> None:
     batches = np.array([[-0.1, 0.1]] + [[-1.0, 1.0]] * 20)
     assert moving_average(batches, 0.99).high < 0.3
-    assert observed("minmax", None, batches, None).high == 1.0
+    assert take_range(Observer("minmax"), batches).high == 1.0
 
 
 def test_a_batch_of_zeros_does_not_spoil_a_moving_average() -> None:
@@ -82,7 +83,7 @@ def test_a_percentile_leaves_out_as_much_as_it_says(percent: float) -> None:
 def test_the_lower_end_of_a_relu_is_0_for_every_observer() -> None:
     batches, values = np.array([[0.0, RELU.max()]]), histogram(RELU)
     for name in ("minmax", "average", "percentile", "histogram", "kl"):
-        assert observed(name, None, batches, values).low == 0.0
+        assert take_range(Observer(name), batches, values).low == 0.0
 
 
 def test_the_least_error_is_no_more_than_that_of_any_range_tried_by_brute_force() -> None:
@@ -97,7 +98,7 @@ def test_the_least_error_is_no_more_than_that_of_any_range_tried_by_brute_force(
 
 @pytest.mark.parametrize("name", ["percentile", "kl"])
 def test_a_lone_outlier_does_not_decide_the_range(name: str) -> None:
-    found = observed(name, None, np.array([[OUTLIER.min(), 100.0]]), histogram(OUTLIER))
+    found = take_range(Observer(name), np.array([[OUTLIER.min(), 100.0]]), histogram(OUTLIER))
     assert found.high < 20
     assert quantized_error(NORMAL, found) < quantized_error(NORMAL, Range(OUTLIER.min(), 100.0)) / 10
 
@@ -115,12 +116,12 @@ def test_kl_of_a_tensor_of_zeros_keeps_what_was_seen() -> None:
 
 @pytest.mark.parametrize("name", ["minmax", "average", "percentile", "histogram", "kl"])
 def test_a_constant_tensor_has_the_range_of_its_value(name: str) -> None:
-    found = observed(name, None, np.array([[0.5, 0.5], [0.5, 0.5]]), Histogram(0.5, 0.5, np.zeros(BINS)))
+    found = take_range(Observer(name), np.array([[0.5, 0.5], [0.5, 0.5]]), Histogram(0.5, 0.5, np.zeros(BINS)))
     assert found.high == pytest.approx(0.5)
     assert found.affine()[0] > 0
 
 
 def test_an_observer_is_told_with_its_number() -> None:
-    assert describe("minmax", None) == "minmax"
-    assert describe("average", None) == "average0.99"
-    assert describe("percentile", 99.9) == "percentile99.9"
+    assert label_of(Observer("minmax")) == "minmax"
+    assert label_of(Observer("average")) == "average0.99"
+    assert label_of(Observer("percentile", 99.9)) == "percentile99.9"

@@ -15,8 +15,9 @@ import torch
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize import pipeline, pipeline_child
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.quantize.pipeline import PipelineOutput, _files, _stamps, run_pipeline
+from pytest_mnnquant.quantize.pipeline import PipelineInput, PipelineOutput, run_pipeline
 from pytest_mnnquant.quantize.pipeline_child import _paths
+from pytest_mnnquant.quantize.pipeline_files import file_stamps, find_files
 from pytest_mnnquant.runtime.jobs import Job, JobResult, NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import private_copy
@@ -38,7 +39,9 @@ sys.addaudithook(heard)
 def run(name: str, source: Prepared, outdir: Path, mode: str = "eval", timeout: float = TIMEOUT) -> PipelineOutput:
     assert source.network is not None
     data = Dataset({"x": source.calibration.inputs["x"][:80]}) if source.calibration else Dataset({})
-    return run_pipeline(f"others.py:{name}", ROOT, source.spec, source.network, data, mode, outdir, RunOptions(timeout))
+    return run_pipeline(
+        f"others.py:{name}", ROOT, PipelineInput(source.spec, source.network, data, mode), outdir, RunOptions(timeout)
+    )
 
 
 @pytest.fixture
@@ -73,7 +76,11 @@ def test_it_gets_the_model_with_our_weights_the_data_in_batches_and_a_folder(
             parameter.mul_(1.5)
     data = Dataset({"x": digits.calibration.inputs["x"][:80].astype(np.float64)}) if digits.calibration else Dataset({})
     made = run_pipeline(
-        "others.py:looks_around", ROOT, digits.spec, changed, data, mode, tmp_path / "out", RunOptions(60)
+        "others.py:looks_around",
+        ROOT,
+        PipelineInput(digits.spec, changed, data, mode),
+        tmp_path / "out",
+        RunOptions(60),
     )
     assert made.quantized == tmp_path / "out" / "net.mnn"
     assert (made.onnx, made.params) == (None, None)
@@ -115,7 +122,7 @@ def test_a_model_that_a_fixture_returned_is_handed_over_whole(tmp_path: Path) ->
         "    return ['net.mnn']\n"
     )
     made = run_pipeline(
-        "mine.py:run", tmp_path, Spec("net", "net"), network, data, "eval", tmp_path, RunOptions(TIMEOUT)
+        "mine.py:run", tmp_path, PipelineInput(Spec("net", "net"), network, data, "eval"), tmp_path, RunOptions(TIMEOUT)
     )
     assert made.quantized is not None
     with torch.no_grad():
@@ -130,7 +137,13 @@ def test_a_model_that_cannot_be_pickled_is_told_with_the_way_out(tmp_path: Path)
 
     data = Dataset({"x": np.zeros((4, 2), np.float32)})
     with pytest.raises(SourceError, match="can't be handed to the process") as error:
-        run_pipeline("others.py:hangs", ROOT, Spec("n", "n"), Local(2, 2), data, "eval", tmp_path, RunOptions(TIMEOUT))
+        run_pipeline(
+            "others.py:hangs",
+            ROOT,
+            PipelineInput(Spec("n", "n"), Local(2, 2), data, "eval"),
+            tmp_path,
+            RunOptions(TIMEOUT),
+        )
     assert "--mnn-model=file.py:callable" in one_line(error)
 
 
@@ -139,7 +152,13 @@ def test_a_source_that_builds_another_model_each_time_is_told(digits: Prepared, 
     (tmp_path / "moody.py").write_text("import torch\ndef build():\n    return torch.nn.Linear(3, 3)\n")
     spec, data = parse_spec("moody.py:build", tmp_path), Dataset({"x": np.zeros((4, 2), np.float32)})
     with pytest.raises(SourceError, match=r"moody.py:build: build\(\) built another model") as error:
-        run_pipeline("others.py:hangs", ROOT, spec, torch.nn.Linear(2, 2), data, "eval", tmp_path, RunOptions(TIMEOUT))
+        run_pipeline(
+            "others.py:hangs",
+            ROOT,
+            PipelineInput(spec, torch.nn.Linear(2, 2), data, "eval"),
+            tmp_path,
+            RunOptions(TIMEOUT),
+        )
     assert "size mismatch for weight" in one_line(error)
 
 
@@ -190,7 +209,11 @@ def test_a_text_that_names_no_callable_is_refused(digits: Prepared, tmp_path: Pa
     for text in ("missing.py:run", "net.onnx"):
         with pytest.raises(SourceError, match=f"{text.partition(':')[0]}: (no such file|not a pipeline)"):
             run_pipeline(
-                text, tmp_path, digits.spec, digits.network, Dataset({}), "eval", tmp_path, RunOptions(TIMEOUT)
+                text,
+                tmp_path,
+                PipelineInput(digits.spec, digits.network, Dataset({}), "eval"),
+                tmp_path,
+                RunOptions(TIMEOUT),
             )
 
 
@@ -198,7 +221,7 @@ def test_a_text_that_names_no_callable_is_refused(digits: Prepared, tmp_path: Pa
 
 
 def files(outdir: Path, returned: Any, before: dict[Path, tuple[int, int]] | None = None) -> dict[str, Path | None]:
-    return _files(_paths(returned, "p"), outdir, before or {}, time.time(), "p")
+    return find_files(_paths(returned, "p"), outdir, before or {}, time.time(), "p")
 
 
 @pytest.fixture
@@ -248,7 +271,7 @@ def test_what_is_not_enough_is_told(outdir: Path, returned: Any, told: str) -> N
 
 
 def test_a_file_of_an_earlier_run_is_none_that_it_made(outdir: Path) -> None:
-    before = _stamps(outdir)
+    before = file_stamps(outdir)
     with pytest.raises(SourceError, match="it made no file in outdir"):
         files(outdir, None, before)
     with pytest.raises(SourceError, match=r"net.mnn, which is older than this run: it wrote no new file there"):

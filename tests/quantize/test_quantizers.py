@@ -15,8 +15,9 @@ from pytest_mnnquant.checks.coverage.check import coverage, layer_rows
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.params import read_params
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import Variant, make_variant
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.sources.spec import DataError, SourceError, Spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 
@@ -28,7 +29,7 @@ needs_mnncompress = pytest.mark.skipif(
 
 def made(source: Prepared, store: Store, recipe: str, skip: tuple[str, ...] = ()) -> Variant:
     asked = recipe_named(recipe)
-    return make_variant(source, asked, asked.modes(True, ("eval",))[0], skip, CHOICES, store, quietly)
+    return make_variant(Job(source, asked, asked.modes(True, ("eval",))[0], skip, CHOICES), store, quietly)
 
 
 def share(variant: Variant) -> float:
@@ -93,7 +94,7 @@ def test_a_pipelines_broken_params_file_is_left_to_the_checks(digits: Prepared, 
     (tmp_path / "build.py").write_text(BUILD)
     choices = Choices(tmp_path, timeout=TIMEOUT)
     asked = recipe_named("ours=build.py:broken_params")
-    variant = make_variant(digits, asked, "eval", ("*features.0*",), choices, store, quietly)
+    variant = make_variant(Job(digits, asked, "eval", ("*features.0*",), choices), store, quietly)
     assert {op.weights[0].label for op in variant.model.layers} == {"float32"}
     assert variant.params is not None
     assert variant.params.name == "params.bin"
@@ -116,4 +117,4 @@ def test_calibration_data_that_make_a_tensor_nan_are_named(store: Store) -> None
     choices = Choices(FIXTURES, {"x": bad}, {"x": good}, timeout=TIMEOUT)
     source = prepare(Spec("log", "log"), choices, store, quietly, given=Logarithm())
     with pytest.raises(DataError, match="is NaN or infinite in batch 1 of the calibration data"):
-        make_variant(source, recipe_named("int8"), "eval", (), choices, store, quietly)
+        make_variant(Job(source, recipe_named("int8"), "eval", (), choices), store, quietly)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.ranges import MINMAX, Calibrated, calibrate_runtime, calibrate_torch
-from pytest_mnnquant.quantize.tensor_binding import Binding
 from pytest_mnnquant.recipes.mnn_support import int8_layers
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.recipe import Observer
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import digest
 from tests.conftest import TIMEOUT
@@ -18,15 +19,12 @@ from tests.quantize.test_tensor_binding import bound
 from tests.workshop import Workshop
 
 
-def calibrated(source: Prepared, mode: str, data: Dataset | None = None, recipe: str = "int8") -> Calibrated:
+def calibrated(source: Prepared, mode: str, data: Dataset | None = None, observer: Observer = MINMAX) -> Calibrated:
     assert source.network is not None
     data = data or source.calibration
     assert data is not None
     options = RunOptions(TIMEOUT, batched=source.batched)
-    layers = int8_layers(source.model)
-    found = calibrate_torch(
-        source.network, source.model, layers, bound(source), data, mode, recipe_named(recipe), options
-    )
+    found = calibrate_torch(bound(source), data, mode, observer, options)
     assert found.network is not None
     return found
 
@@ -86,9 +84,9 @@ def test_a_tensor_that_no_pytorch_value_holds_is_calibrated_on_mnns_own_run(digi
     layers, some = int8_layers(digits.model), Dataset(digits.calibration.head(32))
     lost = layers[1].outputs[0]
     binding = bound(digits)
-    partly = Binding({**binding.values, lost: None}, binding.modules)
+    partly = dataclasses.replace(binding, values={**binding.values, lost: None}, exits=None)
     options = RunOptions(TIMEOUT, batched=digits.batched)
-    found = calibrate_torch(digits.network, digits.model, layers, partly, some, "eval", MINMAX, options)
+    found = calibrate_torch(partly, some, "eval", MINMAX, options)
     assert found.from_runtime == (lost,)
     whole = calibrated(digits, "eval", some)
     assert found.ranges[lost].high == pytest.approx(whole.ranges[lost].high, rel=1e-3)
@@ -108,7 +106,7 @@ def test_ranges_hold_the_extremes_of_all_batches(digits: Prepared) -> None:
 
 @pytest.mark.parametrize("observer", ["percentile", "histogram", "kl"])
 def test_observers_that_clip_stay_inside_what_was_seen(digits: Prepared, observer: str) -> None:
-    whole, cut = calibrated(digits, "eval"), calibrated(digits, "eval", recipe=f"int8-{observer}")
+    whole, cut = calibrated(digits, "eval"), calibrated(digits, "eval", observer=Observer(observer))
     assert whole.ranges.keys() == cut.ranges.keys()
     narrower = 0
     for tensor, seen in whole.ranges.items():
@@ -118,13 +116,12 @@ def test_observers_that_clip_stay_inside_what_was_seen(digits: Prepared, observe
     assert narrower
 
 
-@pytest.mark.parametrize("observer", ["average", "percentile99", "kl"])
-def test_observers_see_the_same_in_pytorch_and_in_mnns_own_run(digits: Prepared, observer: str) -> None:
+@pytest.mark.parametrize("observer", [Observer("average"), Observer("percentile", 99), Observer("kl")], ids=str)
+def test_observers_see_the_same_in_pytorch_and_in_mnns_own_run(digits: Prepared, observer: Observer) -> None:
     assert digits.calibration is not None
     some, layers = Dataset(digits.calibration.head(96)), int8_layers(digits.model)
-    ours = calibrated(digits, "eval", some, f"int8-{observer}").ranges
-    recipe = recipe_named(f"int8-{observer}")
-    theirs = calibrate_runtime(digits.model, layers, some, RunOptions(TIMEOUT, batched=True), recipe).ranges
+    ours = calibrated(digits, "eval", some, observer).ranges
+    theirs = calibrate_runtime(digits.model, layers, some, RunOptions(TIMEOUT, batched=True), observer).ranges
     for tensor, found in ours.items():
         size = theirs[tensor].high - theirs[tensor].low
         assert (found.low, found.high) == pytest.approx((theirs[tensor].low, theirs[tensor].high), abs=2e-2 * size)
@@ -135,7 +132,7 @@ def test_in_train_mode_a_histogram_is_of_the_values_that_gave_the_range(digits: 
     assert digits.calibration is not None
     moved = Dataset({"x": 3 * digits.calibration.head(64)["x"] + 5})
     whole = calibrated(digits, "train", moved)
-    nearly_all = calibrated(digits, "train", moved, "int8-percentile100")
+    nearly_all = calibrated(digits, "train", moved, Observer("percentile", 100))
     assert nearly_all.drift == whole.drift
     for tensor, seen in whole.ranges.items():
         step = (seen.high - seen.low) / 1000

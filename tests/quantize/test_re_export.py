@@ -15,8 +15,9 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.measurements.conversion import CALIBRATED, VARIANTS_FLOAT
 from pytest_mnnquant.quantize.conversion_proof import is_proven
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import Variant, make_variant
-from pytest_mnnquant.recipes.recipe import RECIPES
+from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.sources.spec import SourceError, Spec
 from tests.conftest import TIMEOUT, quietly
 from tests.smallnets import Loose
@@ -31,7 +32,7 @@ def prepared(network: nn.Module, store: Store) -> Prepared:
 
 
 def made(source: Prepared, store: Store, mode: str) -> Variant:
-    return make_variant(source, RECIPES["int8"], mode, (), CHOICES, store, quietly)
+    return make_variant(Job(source, RECIPES["int8"], mode, (), CHOICES), store, quietly)
 
 
 @pytest.mark.parametrize("name", ["digits_cnn", "mobile_net"])

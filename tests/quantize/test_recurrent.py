@@ -14,9 +14,10 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.recurrent import hidden_states, recurrent_layers, recurrent_ranges
 from pytest_mnnquant.quantize.variant import make_variant
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
@@ -90,7 +91,7 @@ def test_a_body_is_known_by_its_weights(lstm: Prepared) -> None:
 
 def test_the_body_of_an_lstm_is_stored_in_int8_and_its_scales_are_used(lstm: Prepared, store: Store) -> None:
     """There is no trace to show that it ran in int8; that its output depends on the scales does."""
-    variant = make_variant(lstm, recipe_named("int8"), "eval", (), CHOICES, store, quietly)
+    variant = make_variant(Job(lstm, recipe_named("int8"), "eval", (), CHOICES), store, quietly)
     assert {op.weights[0].label for op in variant.model.layers if op.is_convolution} == {"int8"}
     reference, whole = (
         run(model, DATA, RunOptions(TIMEOUT)).outputs["output"] for model in (variant.base, variant.model)
@@ -119,6 +120,6 @@ def test_bodies_that_can_not_be_told_apart_or_are_no_lstms_keep_their_weights_on
     prepared = source(network, store)
     assert prepared.network is not None
     assert recurrent_layers(prepared.network, prepared.model) == ()
-    variant = make_variant(prepared, recipe_named("int8+w8"), "eval", (), CHOICES, store, quietly)
+    variant = make_variant(Job(prepared, recipe_named("int8+w8"), "eval", (), CHOICES), store, quietly)
     bodies = {op.weights[0].label for op in variant.model.layers if op.subgraph and op.is_convolution}
     assert bodies == {"w8"}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.quantize.torch_ranges import extremes, histograms, module_exits
+from pytest_mnnquant.quantize.torch_ranges import collect_extremes, collect_histograms, module_exits
 from pytest_mnnquant.quantize.torch_watch import Value, watched
 
 DATA = Dataset({"x": np.random.default_rng(0).normal(size=(70, 3, 8, 8)).astype(np.float32)})
@@ -57,7 +57,7 @@ def test_hooks_see_what_watching_sees(block: Block, training: bool) -> None:
     example = (torch.from_numpy(DATA.head(2)["x"]),)
     hooked = {Value("", "input0", 0), *module_exits(block, example)} & values.keys()
     block.load_state_dict(before)
-    found = extremes(block, hooked, DATA)
+    found = collect_extremes(block, hooked, DATA)
     assert {(value.module, value.operator) for value in hooked} >= {
         ("conv", "convolution"),
         ("act", "relu"),
@@ -73,7 +73,7 @@ def test_a_value_that_leaves_no_module_is_watched(block: Block) -> None:
     values = by_watching(block, DATA)
     hidden = next(value for value in values if value.operator == "sigmoid")
     assert hidden not in module_exits(block, (torch.from_numpy(DATA.head(2)["x"]),))
-    np.testing.assert_array_equal(extremes(block, {hidden}, DATA)[hidden], np.array(values[hidden], np.float32))
+    np.testing.assert_array_equal(collect_extremes(block, {hidden}, DATA)[hidden], np.array(values[hidden], np.float32))
 
 
 def test_what_dropout_leaves_is_no_value_of_the_module(block: Block) -> None:
@@ -87,13 +87,13 @@ def test_what_dropout_leaves_is_no_value_of_the_module(block: Block) -> None:
 
 def test_looking_for_exits_is_no_pass_of_a_network_in_train_mode(block: Block) -> None:
     """BatchNorm counts the batches it has seen: three of data, none of trial."""
-    extremes(block.train(), {Value("act", "relu", 0)}, DATA)
+    collect_extremes(block.train(), {Value("act", "relu", 0)}, DATA)
     assert int(block.norm.num_batches_tracked or 0) == 3
 
 
 def test_histograms_count_every_value_once(block: Block) -> None:
     value = Value("act", "relu", 0)
-    span = extremes(block.eval(), {value}, DATA)[value]
-    found = histograms(block, {value: (float(span[:, 0].min()), float(span[:, 1].max()))}, DATA)[value]
+    span = collect_extremes(block.eval(), {value}, DATA)[value]
+    found = collect_histograms(block, {value: (float(span[:, 0].min()), float(span[:, 1].max()))}, DATA)[value]
     assert found.counts.sum() == DATA.inputs["x"].size
     assert found.counts[0] > found.counts[1:].max()  # the zeros of ReLU

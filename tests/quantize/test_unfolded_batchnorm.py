@@ -16,11 +16,12 @@ from pytest_mnnquant.metrics.agreement import Agreement, agreement
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.calibration import make_params, save_params
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.quantize.unfolded_batchnorm import MultiplyAdd, find_unfolded, replace_unfolded
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.mnn_support import int8_layers
-from pytest_mnnquant.recipes.recipe import RECIPES
+from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import digest
@@ -95,7 +96,7 @@ def test_the_int8_recipe_gets_it_right_where_the_scales_are_wrong(
     workshop: Workshop, source: Prepared, store: Store
 ) -> None:
     """Should the second half fail one day, MNN has mended its int8 Scale, and `norms` has become needless."""
-    variant = make_variant(source, RECIPES["int8"], "eval", (), CHOICES, store, quietly)
+    variant = make_variant(Job(source, RECIPES["int8"], "eval", (), CHOICES), store, quietly)
     found = compared(source.model, variant.model)
     assert found.cosine is not None
     assert found.cosine > 0.99
@@ -109,7 +110,7 @@ def test_the_int8_recipe_gets_it_right_where_the_scales_are_wrong(
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_each_mode_is_compared_with_the_same_network(source: Prepared, store: Store, mode: str) -> None:
-    variant = make_variant(source, RECIPES["int8"], mode, (), CHOICES, store, quietly)
+    variant = make_variant(Job(source, RECIPES["int8"], mode, (), CHOICES), store, quietly)
     assert len(variant.base.layers) == len(variant.model.layers) == 3
     assert compared(variant.base, variant.model).centred_sqnr_db > 10
     assert np.isfinite(variant.drift)

@@ -14,8 +14,9 @@ from torch import nn
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import Variant, make_variant
-from pytest_mnnquant.recipes.recipe import RECIPES
+from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import Spec
@@ -104,7 +105,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     before = Snapshot.of(model, data)
     source = prepare(Spec("net", "net"), choices, store, quietly, given=model)
     wanted = [("int8", "train"), ("int8", "eval"), ("w4", None)]
-    variants = [make_variant(source, RECIPES[name], mode, (), choices, store, quietly) for name, mode in wanted]
+    variants = [make_variant(Job(source, RECIPES[name], mode, (), choices), store, quietly) for name, mode in wanted]
     return Made(model, data, before, Snapshot.of(model, data), *variants)
 
 

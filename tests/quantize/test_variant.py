@@ -14,9 +14,10 @@ from pytest_mnnquant.metrics.agreement import accuracy
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.params import read_params
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import is_skipped
-from pytest_mnnquant.recipes.recipe import RECIPES, recipe_named
+from pytest_mnnquant.recipes.names import RECIPES, recipe_named
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
@@ -87,7 +88,9 @@ def test_modules_are_told_for_layers(digits: Prepared, digits_int8: Variant) -> 
 
 
 def test_a_skipped_layer_stays_float_and_out_of_the_params(digits: Prepared, store: Store) -> None:
-    variant = make_variant(digits, RECIPES["int8"], "eval", ("classifier.4", "*features.0*"), CHOICES, store, quietly)
+    variant = make_variant(
+        Job(digits, RECIPES["int8"], "eval", ("classifier.4", "*features.0*"), CHOICES), store, quietly
+    )
     labels = [op.weights[0].label for op in variant.model.layers]
     assert labels == ["float32", "int8", "int8", "float32"]
     assert variant.params is not None
@@ -120,7 +123,7 @@ def test_a_skipped_layer_stays_float_under_every_recipe_of_integers(
     first = digits.model.layers[0].name
     asked = recipe_named(recipe)
     mode = asked.modes(True, ("eval",))[0]
-    variant = make_variant(digits, asked, mode, (first,), CHOICES, store, quietly)
+    variant = make_variant(Job(digits, asked, mode, (first,), CHOICES), store, quietly)
     labels = [op.weights[0].label for op in variant.model.layers]
     assert labels[0] == "float32"
     assert "float32" not in labels[1:]
@@ -131,33 +134,33 @@ def test_a_skipped_layer_stays_float_under_every_recipe_of_integers(
 
 def test_fp16_can_not_skip_a_layer(digits: Prepared, store: Store) -> None:
     with pytest.raises(SourceError, match="fp16: MNN casts all layers"):
-        make_variant(digits, RECIPES["fp16"], None, ("*",), CHOICES, store, quietly)
-    make_variant(digits, RECIPES["fp16"], None, ("no such layer",), CHOICES, store, quietly)
+        make_variant(Job(digits, RECIPES["fp16"], None, ("*",), CHOICES), store, quietly)
+    make_variant(Job(digits, RECIPES["fp16"], None, ("no such layer",), CHOICES), store, quietly)
 
 
 def test_the_same_variant_is_made_once_and_other_choices_make_another(digits: Prepared, store: Store) -> None:
     def made(**changes: tuple[str, ...]) -> Path:
         skip = changes.get("skip", ())
-        return make_variant(digits, RECIPES["int8"], "eval", skip, CHOICES, store, quietly).model.path
+        return make_variant(Job(digits, RECIPES["int8"], "eval", skip, CHOICES), store, quietly).model.path
 
     assert made() == made()
     assert made(skip=("classifier.4",)) != made()
     assert digits.calibration is not None
     fewer = dataclasses.replace(digits.calibration, inputs=digits.calibration.head(32))
     other = dataclasses.replace(digits, calibration=fewer)
-    assert make_variant(other, RECIPES["int8"], "eval", (), CHOICES, store, quietly).model.path != made()
+    assert make_variant(Job(other, RECIPES["int8"], "eval", (), CHOICES), store, quietly).model.path != made()
 
 
 def test_without_calibration_data_only_weight_recipes_work(digits: Prepared, store: Store) -> None:
     bare = dataclasses.replace(digits, calibration=None)
     with pytest.raises(SourceError, match=r"int8 needs calibration data: give --mnn-calibration, or define calib"):
-        make_variant(bare, RECIPES["int8"], "eval", (), CHOICES, store, quietly)
-    assert make_variant(bare, RECIPES["fp16"], None, (), CHOICES, store, quietly).params is None
+        make_variant(Job(bare, RECIPES["int8"], "eval", (), CHOICES), store, quietly)
+    assert make_variant(Job(bare, RECIPES["fp16"], None, (), CHOICES), store, quietly).params is None
 
 
 def test_when_every_layer_is_skipped_there_is_nothing_to_make(digits: Prepared, store: Store) -> None:
     with pytest.raises(SourceError, match="there is no layer that MNN can run in int8"):
-        make_variant(digits, RECIPES["int8"], "eval", ("*",), CHOICES, store, quietly)
+        make_variant(Job(digits, RECIPES["int8"], "eval", ("*",), CHOICES), store, quietly)
 
 
 def test_a_file_is_calibrated_on_mnns_own_run(digits: Prepared, store: Store, tmp_path: Path) -> None:
@@ -167,9 +170,9 @@ def test_a_file_is_calibrated_on_mnns_own_run(digits: Prepared, store: Store, tm
     np.savez(tmp_path / "d.npz", x=digits.calibration.inputs["x"])
     choices = Choices(tmp_path, calibration="d.npz", timeout=TIMEOUT)
     source = prepare(parse_spec("net.onnx", tmp_path), choices, store, quietly)
-    variant = make_variant(source, RECIPES["int8"], None, (), choices, store, quietly)
+    variant = make_variant(Job(source, RECIPES["int8"], None, (), choices), store, quietly)
     assert variant.label == "int8"
-    reference = make_variant(digits, RECIPES["int8"], "eval", (), CHOICES, store, quietly)
+    reference = make_variant(Job(digits, RECIPES["int8"], "eval", (), CHOICES), store, quietly)
     for ours, theirs in zip(variant.model.layers, reference.model.layers, strict=True):
         (mine,), (other,) = ours.weights, theirs.weights
         assert mine.label == "int8"
@@ -184,7 +187,7 @@ def test_a_recurrent_model_is_quantized_inside_its_loop_too(store: Store) -> Non
     source = prepare(Spec("words", "words"), choices, store, quietly, given=Words())
 
     def labels(recipe: str, mode: str | None) -> dict[str, set[str]]:
-        variant = make_variant(source, recipe_named(recipe), mode, (), choices, store, quietly)
+        variant = make_variant(Job(source, recipe_named(recipe), mode, (), choices), store, quietly)
         inputs = {"tokens": tokens.astype(np.int32)}
         whole, quantized = (
             run(model, inputs, RunOptions(TIMEOUT)).outputs["output"] for model in (variant.base, variant.model)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
 
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
-from pytest_mnnquant.recipes.recipe import MODES, RECIPES, Quantizer, recipe_named
+from pytest_mnnquant.recipes.names import RECIPES, recipe_named
+from pytest_mnnquant.recipes.recipe import (
+    MODES,
+    Int8Recipe,
+    MnncompressRecipe,
+    MnnquantRecipe,
+    Observer,
+    PipelineRecipe,
+    Quantizer,
+    Recipe,
+)
 from tests.synthetic_evidence import stored
 
 INT8 = stored(64, Storage.INTEGER, 8, full_int8=True)
@@ -56,28 +67,41 @@ def test_what_is_asked_is_told_in_words() -> None:
 )
 def test_names_of_the_converters_recipes_are_its_flags(name: str, flags: str) -> None:
     recipe = recipe_named(name)
-    assert (recipe.maker, recipe.name) == (Quantizer.CONVERTER, name)
+    assert (recipe.quantizer, recipe.name) == (Quantizer.CONVERTER, name)
     assert " ".join(recipe.flags) == flags
     assert not recipe.activations
 
 
 def test_names_of_calibrated_recipes_say_how() -> None:
-    plain, filled = recipe_named("int8"), recipe_named("int8-percentile99.9+w4")
-    assert (plain.maker, plain.observer, plain.number, plain.fill) == (Quantizer.BUILTIN, "minmax", None, None)
-    assert (filled.observer, filled.number, filled.fill) == ("percentile", 99.9, 4)
+    assert recipe_named("int8") == Int8Recipe(name="int8")
+    filled = "int8-percentile99.9+w4"
+    assert recipe_named(filled) == Int8Recipe(name=filled, observer=Observer("percentile", 99.9), fill=4)
     offline = recipe_named("mnnquant-ema-admm")
-    assert (offline.maker, offline.feature, offline.weight) == (Quantizer.MNNQUANT, "EMA", "ADMM")
+    assert offline == MnnquantRecipe(name="mnnquant-ema-admm", feature="EMA", weight="ADMM")
     assert offline.modes(True, MODES) == (None,)
-    assert recipe_named("mnncompress-repaired").repaired
+    assert recipe_named("mnncompress-repaired") == MnncompressRecipe(name="mnncompress-repaired", repaired=True)
     assert recipe_named("mnncompress").modes(True, MODES) == MODES
 
 
 def test_a_pipeline_is_judged_by_what_it_is_meant_to_make() -> None:
     plain = recipe_named("tools/ours.py:quantize")
+    assert isinstance(plain, PipelineRecipe)
     assert (plain.name, plain.pipeline) == ("tools/ours.py:quantize", "tools/ours.py:quantize")
-    assert (plain.maker, plain.bits, plain.activations) == (Quantizer.PIPELINE, 8, True)
+    assert (plain.quantizer, plain.bits, plain.activations) == (Quantizer.PIPELINE, 8, True)
     named = recipe_named("ours=tools/ours.py:quantize@w4b32")
+    assert isinstance(named, PipelineRecipe)
     assert (named.name, named.pipeline, named.bits, named.block) == ("ours", "tools/ours.py:quantize", 4, 32)
+    assert named.flags == recipe_named("w4b32").flags
+
+
+def test_a_pipeline_has_what_the_recipe_that_it_is_like_has() -> None:
+    for name in ("w4b32-hqq", "w8-sym-scale16", "fp16", "int8-kl+w4", "mnnquant-ema", "mnncompress-repaired"):
+        like, pipeline = recipe_named(name), recipe_named(f"own.py:f@{name}")
+        for field in dataclasses.fields(Recipe):
+            if field.name != "name":
+                assert getattr(pipeline, field.name) == getattr(like, field.name)
+        assert (pipeline.flags, pipeline.weight_kind) == (like.flags, like.weight_kind)
+        assert pipeline.trains_vectors == like.trains_vectors == (name == "mnnquant-ema")
 
 
 @pytest.mark.parametrize(
@@ -112,10 +136,10 @@ def test_a_layer_that_can_not_compute_in_int8_is_filled_with_weights_of_few_bits
 
 
 @pytest.mark.parametrize(
-    ("name", "symmetrical"),
+    ("name", "symmetric_name"),
     [("w8", "w8-sym"), ("w4b32-hqq", "w4b32-sym"), ("w8-scale16", "w8-sym-scale16"), ("w8-sym", ""), ("int8", "")],
 )
-def test_the_same_with_symmetric_weights(name: str, symmetrical: str) -> None:
-    assert recipe_named(name).symmetrical == symmetrical
-    if symmetrical:
-        assert recipe_named(symmetrical).symmetric
+def test_the_same_with_symmetric_weights(name: str, symmetric_name: str) -> None:
+    assert recipe_named(name).symmetric_name == symmetric_name
+    if symmetric_name:
+        assert recipe_named(symmetric_name).symmetric

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.quantize.torch_ranges import extremes
+from pytest_mnnquant.quantize.torch_ranges import collect_extremes
 from pytest_mnnquant.quantize.torch_watch import Value
 from pytest_mnnquant.runtime.command import Command
 from pytest_mnnquant.runtime.jobs import Job, NativeFailure, run_job
@@ -60,7 +60,7 @@ def test_a_child_that_hangs_ends_in_time_whoever_listens(tmp_path: Path, heard: 
 def test_calibration_in_pytorch_tells_its_batches(heard: Heard) -> None:
     network = torch.nn.Sequential(torch.nn.Linear(4, 2)).eval()
     data = Dataset({"x": np.ones((70, 4), np.float32)})
-    extremes(network, {Value("", "input0", 0)}, data)
+    collect_extremes(network, {Value("", "input0", 0)}, data)
     assert heard == [(0, 3, "batches"), (1, 3, "batches"), (2, 3, "batches")]
 
 

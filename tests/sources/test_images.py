@@ -13,6 +13,7 @@ from torch import nn
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.mnnquant import quantize_offline
+from pytest_mnnquant.recipes.recipe import MnnquantRecipe
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
 from pytest_mnnquant.runtime.options import RunOptions
@@ -81,7 +82,7 @@ def test_the_pixels_are_those_that_mnnquant_feeds(
 
     def ours(data: Dataset) -> Any:
         options = RunOptions(TIMEOUT, batched=False)
-        quantize_offline(model, data, tmp_path / "ours.mnn", feature="KL", weight="MAX_ABS", skip=(), options=options)
+        quantize_offline(model, data, tmp_path / "ours.mnn", MnnquantRecipe(name="kl", feature="KL"), (), options)
         return read_model(tmp_path / "ours.mnn").tensor_quants
 
     assert len(theirs.tensor_quants) > 3

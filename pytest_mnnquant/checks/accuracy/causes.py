@@ -48,7 +48,7 @@ def fix(suspects: KnownCauses) -> str:
         return "calibrate in eval mode (model.eval() before the calibration loop), or on data like the real ones"
     recipe = suspects.recipe
     if suspects.scales or suspects.clamping:
-        if recipe is not None and recipe.maker not in (Quantizer.BUILTIN, Quantizer.CONVERTER):
+        if recipe is not None and recipe.quantizer not in (Quantizer.BUILTIN, Quantizer.CONVERTER):
             return "use --mnn-recipe=int8 on the PyTorch source: it keeps clear of this operator"
         return INT8_SCALE_REMEDY if suspects.scales else ADD_RELU_REMEDY
     suggest = "--mnn-suggest searches for a way and tries it"

@@ -64,7 +64,7 @@ def explain_layer(
 
 def _request(recipe: Recipe) -> str:
     """The command that quantizes by this recipe."""
-    if recipe.maker is Quantizer.MNNQUANT:
+    if recipe.quantizer is Quantizer.MNNQUANT:
         sizes = "width, height and format of the model's own input"
         return f"pytest-mnnquant calibrate FLOAT.mnn OUT.mnn CONFIG.json, with {sizes}"
     if not recipe.activations:
@@ -186,7 +186,7 @@ def _path_was_wrong(this: _Layer) -> Explanation | None:
 def _unlisted(this: _Layer) -> Explanation | None:
     if this.params is None or this.content is None or not any(op is this.layer for op in this.params.unlisted):
         return None
-    is_mnncompress = this.recipe.maker is Quantizer.MNNCOMPRESS
+    is_mnncompress = this.recipe.quantizer is Quantizer.MNNCOMPRESS
     known = " (mnncompress knows Conv2d and Linear, called once)" if is_mnncompress else ""
     cause = Cause("layer-unknown-to-calibration", f"the params file has no entry for it{known}")
     return Explanation(cause, f"calibrate with this layer, or {this.skip}")
@@ -243,7 +243,7 @@ def _weights_only(this: _Layer) -> Explanation | None:
 def _nothing_quantized(this: _Layer) -> Explanation | None:
     if any(row.stored and row.stored.weights[0].storage not in _FLOATS for row in this.rows):
         return None
-    if this.recipe.maker is Quantizer.MNNQUANT:
+    if this.recipe.quantizer is Quantizer.MNNQUANT:
         cause = Cause(
             "tool-computed-no-sample",
             "no layer of the file is quantized at all: mnnquant could not compute one sample (its log says 'Compute "

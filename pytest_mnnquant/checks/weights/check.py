@@ -273,7 +273,7 @@ def _vector_errors(base: Model, model: Model, match: Match) -> dict[str, float]:
 
 def _other_vectors(errors: Mapping[str, float], recipe: Recipe | None) -> list[Finding]:
     """Biases and normalizations that are not the source's, by how far they are off."""
-    allowed = _TRAINED if recipe is not None and recipe.feature == "EMA" else _VECTOR_TOLERANCE
+    allowed = _TRAINED if recipe is not None and recipe.trains_vectors else _VECTOR_TOLERANCE
     wrong = {name: share for name, share in errors.items() if not share <= allowed}
     cause = None
     if 1 < len(errors) <= 2 * len(wrong):

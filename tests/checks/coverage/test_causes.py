@@ -16,7 +16,7 @@ from pytest_mnnquant.findings.cause import Explanation
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.recipes.recipe import RECIPES
+from pytest_mnnquant.recipes.names import RECIPES
 from tests.golden_text import check_golden
 from tests.synthetic_evidence import as_int8, layer, model, with_weights
 

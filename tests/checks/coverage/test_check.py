@@ -15,7 +15,7 @@ from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.recipes.recipe import RECIPES
+from pytest_mnnquant.recipes.names import RECIPES
 from tests.results import measured
 from tests.synthetic_evidence import INT8, as_int8, codes, layer, model, with_weights
 

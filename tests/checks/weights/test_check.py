@@ -19,7 +19,7 @@ from pytest_mnnquant.mnnfile.model import Floats, Model, read_model
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
 from tests.golden_text import check_golden
 from tests.results import measured
 from tests.smallnets import one_layer

@@ -12,7 +12,7 @@ import numpy as np
 from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import read_params, write_params
-from pytest_mnnquant.quantize.pipeline import run_pipeline
+from pytest_mnnquant.quantize.pipeline import PipelineInput, run_pipeline
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.data import as_dataset
 from pytest_mnnquant.sources.spec import parse_spec
@@ -42,7 +42,13 @@ def theirs(factory: Factory, script: str, net: str = NET, pipeline: str = "all_o
     def build(folder: Path) -> None:
         module, spec = factory.module(net), parse_spec(f"{net}.py:build", FIXTURES)
         data = as_dataset(module.calibration(), ("x",), "calibration")
-        run_pipeline(f"{SCRIPTS}:{pipeline}", FIXTURES, spec, module.build(), data, "eval", folder, RunOptions(TIMEOUT))
+        run_pipeline(
+            f"{SCRIPTS}:{pipeline}",
+            FIXTURES,
+            PipelineInput(spec, module.build(), data, "eval"),
+            folder,
+            RunOptions(TIMEOUT),
+        )
 
     inputs = {"net": net, "pipeline": pipeline, "scripts": file_digest(SCRIPTS)}
     folder = factory.store.folder("planted-mnncompress", inputs, build) / script

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.quantize.float_model import Choices, Prepared
+from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import make_variant
-from pytest_mnnquant.recipes.recipe import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 from tests.faults.corpus.converter import FC1, GARMENT, misnamed
 from tests.faults.corpus.params_files import FLAG, W8, edited_guide, healthy, weight_only
@@ -196,7 +197,7 @@ def by_mnnquant(factory: Factory) -> Path:
     def make() -> Path:
         source, choices = factory.prepared(GARMENT), Choices(FIXTURES, timeout=TIMEOUT)
         recipe = recipe_named("mnnquant-kl")
-        return make_variant(source, recipe, None, (), choices, factory.store, quietly).model.path
+        return make_variant(Job(source, recipe, None, (), choices), factory.store, quietly).model.path
 
     return known(factory, "mnnquant", make)  # type: ignore[no-any-return]
 

@@ -1,0 +1,84 @@
+"""Any calibration data in the form that MNN's offline tool `mnnquant` reads.
+
+The tool takes data as text, one folder per forward pass (its `sequence` form, tools/quantization/calibration.cpp).
+How many samples lie in a folder decides what it sees: KL takes folders of one size; EMA keeps 99 % of its average at
+each folder, so that with one sample a folder the first sample decides; ADMM looks at the last folder alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.measurements.dataset import Dataset, spread_evenly
+from pytest_mnnquant.mnnfile.model import Model, ModelInput
+from pytest_mnnquant.sources.spec import DataError
+
+#: The inputs of one forward pass.
+Feed: TypeAlias = dict[str, npt.NDArray[Any]]
+# Input values and samples that the tool is fed at most. It parses text slowly, and KL reads all of it twice; ADMM goes
+# over the values of every tensor 300 times.
+_MOST_VALUES: Final = {"KL": 30_000_000, "EMA": 30_000_000, "ADMM": 1_000_000}
+_MOST_SAMPLES: Final = {"KL": 2000, "EMA": 2000, "ADMM": 64}
+_EMA_BATCH: Final = 32
+_EXACTINTEGERS: Final = 2**24  # the tool reads integers as 32-bit floats
+INTEGERS: Final = ("int32", "int64", "uint8", "int8")
+
+
+def feeds_of(model: Model, data: Dataset, feature: str, batched: bool) -> list[Feed]:
+    """What the tool runs the model on, one dictionary of arrays a forward pass: samples spread evenly over the data."""
+    arrays = {spec.name: _as_fed(spec, data, feature) for spec in model.inputs}
+    values = sum(array[0].size for array in arrays.values())
+    count = max(1, min(data.samples, _MOST_SAMPLES[feature], _MOST_VALUES[feature] // values))
+    if feature == "ADMM" and not batched:
+        count = 1
+    chosen = spread_evenly(data.samples, count, ends=False)
+    size = {"KL": 1, "EMA": _EMA_BATCH, "ADMM": count}[feature] if batched else 1
+    return [{name: array[chosen[at : at + size]] for name, array in arrays.items()} for at in range(0, count, size)]
+
+
+def _as_fed(spec: ModelInput, data: Dataset, feature: str) -> npt.NDArray[Any]:
+    array = data.inputs[spec.name]
+    if feature == "EMA" and spec.layout == "NHWC" and array.ndim == 4:
+        array = array.transpose(0, 3, 1, 2)  # EMA takes every input for NCHW, and brings it into its layout
+    if spec.data_type not in INTEGERS:
+        return array.astype(np.float32, copy=False)
+    if np.abs(array).max() > _EXACTINTEGERS:
+        raise DataError(
+            f"{data.origin}: array {spec.name!r} holds integers above {_EXACTINTEGERS}, which mnnquant rounds; "
+            "use --mnn-recipe=int8"
+        )
+    return array
+
+
+def write_feed(folder: Path, feed: Feed) -> None:
+    """One forward pass in mnnquant's `sequence` form: the shapes, and a text file of values for each input."""
+    folder.mkdir()
+    shapes = [{"name": name, "shape": list(array.shape)} for name, array in feed.items()]
+    (folder / "input.json").write_text(json.dumps({"inputs": shapes}), encoding="utf-8")
+    for name, array in feed.items():
+        file = folder / f"{name.lstrip('/')}.txt"  # a name with slashes is a file in folders, as the tool opens it
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(as_text(array))
+
+
+def as_text(values: npt.NDArray[Any]) -> bytes:
+    """Numbers as decimal text, one a line, nine digits each: parsed, they are the same 32-bit floats in every bit."""
+    numbers = values.reshape(-1).astype(np.float64)
+    sizes = np.abs(numbers)
+    powers = np.floor(np.log10(sizes, where=sizes > 0, out=np.zeros_like(sizes))).astype(np.int64) - 8
+    digits = np.rint(sizes * 10.0 ** -powers.astype(np.float64)).astype(np.int64)
+    lines = np.empty((len(numbers), 16), np.uint8)
+    lines[:, 0] = np.where(np.signbit(numbers), ord("-"), ord("+"))
+    for column in range(10, 0, -1):
+        digits, last = np.divmod(digits, 10)
+        lines[:, column] = last + ord("0")
+    lines[:, 11] = ord("e")
+    lines[:, 12] = np.where(powers < 0, ord("-"), ord("+"))
+    lines[:, 13], lines[:, 14] = np.abs(powers) // 10 + ord("0"), np.abs(powers) % 10 + ord("0")
+    lines[:, 15] = ord("\n")
+    return lines.tobytes()

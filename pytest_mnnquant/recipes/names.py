@@ -1,0 +1,110 @@
+"""The names of recipes.
+
+int8[-OBSERVER][+wBITS]      built in: calibrated ranges, 8-bit weights per channel, int8 activations
+                             OBSERVER: minmax (the default), average, percentile, histogram, kl; average and
+                             percentile take a number: average0.9, percentile99.9
+                             +wBITS: layers that MNN can't run in int8 get BITS-bit weights
+wBITS[bBLOCK][-sym][-hqq][-scale16]   weight-only by MNN's converter, 2 to 8 bits
+fp16                         weights as 16-bit floats
+mnnquant-FEATURE[-admm]      MNN's offline tool; FEATURE: kl, admm, ema; -admm: weights by ADMM too
+mnncompress[-repaired]       the original PyTorch quantizer; -repaired: its params file with names bound to the model
+[NAME=]file.py:callable[@RECIPE]      your own pipeline; @RECIPE says what its model must be (int8)
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Final
+
+from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.recipes.recipe import (
+    ConverterRecipe,
+    Int8Recipe,
+    MnncompressRecipe,
+    MnnquantRecipe,
+    Observer,
+    PipelineRecipe,
+    Recipe,
+)
+
+OBSERVERS: Final = ("minmax", "average", "percentile", "histogram", "kl")
+FEATURES: Final = ("kl", "admm", "ema")
+_WEIGHTS: Final = re.compile(r"w(?P<bits>[2-8])(?:b(?P<block>\d+))?(?P<sym>-sym)?(?P<hqq>-hqq)?(?P<half>-scale16)?")
+_INT8: Final = re.compile(
+    rf"int8(?:-(?P<observer>{'|'.join(OBSERVERS)})(?P<number>\d+(?:\.\d+)?)?)?(?:\+w(?P<fill>[2-8]))?"
+)
+_MNNQUANT: Final = re.compile(rf"mnnquant-(?P<feature>{'|'.join(FEATURES)})(?P<weight>-admm)?")
+_MNNCOMPRESS: Final = re.compile(r"mnncompress(?P<repaired>-repaired)?")
+_PIPELINE: Final = re.compile(r"(?:(?P<name>[\w.\-]+)=)?(?P<target>[^@]+\.py:[A-Za-z_]\w*)(?:@(?P<meant>[^@]+))?")
+_FORMS: Final = (
+    "int8, int8-kl+w8, w8, w4b32-hqq, fp16, mnnquant-kl, mnncompress, mnncompress-repaired or file.py:callable"
+)
+# What a number after an observer's name means: percent of values kept, and how much of a moving average is kept.
+_NUMBERS: Final = {"percentile": (50.0, 100.0), "average": (0.0, 1.0)}
+
+
+@functools.cache
+def recipe_named(name: str) -> Recipe:
+    """The recipe of this name. Raises `ValueError` saying what names there are."""
+    if match := _WEIGHTS.fullmatch(name):
+        return _weight_only(name, match)
+    if match := _INT8.fullmatch(name):
+        return _int8(name, match)
+    if match := _MNNQUANT.fullmatch(name):
+        return MnnquantRecipe(
+            name=name, feature=match["feature"].upper(), weight="ADMM" if match["weight"] else "MAX_ABS"
+        )
+    if match := _MNNCOMPRESS.fullmatch(name):
+        return MnncompressRecipe(name=name, repaired=bool(match["repaired"]))
+    if match := _PIPELINE.fullmatch(name):
+        return _pipeline(name, match)
+    if name == "fp16":
+        return ConverterRecipe(name=name, storage=Storage.FLOAT16, bits=16)
+    raise ValueError(f"{name!r} is no recipe; they read like: {_FORMS}")
+
+
+def _pipeline(name: str, match: re.Match[str]) -> Recipe:
+    like = recipe_named(match["meant"] or "int8")
+    if isinstance(like, PipelineRecipe):
+        raise ValueError(f"{name!r}: after @ comes a recipe of ours, such as int8 or w8")
+    label = match["name"] or name
+    if _is_built_in(label):
+        raise ValueError(f"{name!r}: {label!r} is a recipe already; give the pipeline another name")
+    return PipelineRecipe.of(label, match["target"], like)
+
+
+def _is_built_in(name: str) -> bool:
+    return name == "fp16" or any(form.fullmatch(name) for form in (_WEIGHTS, _INT8, _MNNQUANT, _MNNCOMPRESS))
+
+
+def _weight_only(name: str, match: re.Match[str]) -> Recipe:
+    if match["sym"] and match["hqq"]:
+        raise ValueError(f"{name!r}: MNN drops HQQ from symmetric weights; leave out -sym or -hqq")
+    return ConverterRecipe(
+        name=name,
+        bits=int(match["bits"]),
+        block=int(match["block"]) if match["block"] else None,
+        symmetric=bool(match["sym"]),
+        hqq=bool(match["hqq"]),
+        half_scales=bool(match["half"]),
+    )
+
+
+def _int8(name: str, match: re.Match[str]) -> Recipe:
+    observer, number = match["observer"] or "minmax", float(match["number"]) if match["number"] else None
+    if number is not None:
+        low, high = _NUMBERS.get(observer, (0.0, 0.0))
+        if not low < number <= high or number == high == 1.0:
+            allowed = f"a number above {low:g} and up to {high:g}" if high else "no number"
+            raise ValueError(f"{name!r}: {observer} takes {allowed}")
+    return Int8Recipe(
+        name=name, observer=Observer(observer, number), fill=int(match["fill"]) if match["fill"] else None
+    )
+
+
+#: Recipes by the names that users meet first; `recipe_named` knows them all.
+RECIPES: Final = {
+    name: recipe_named(name)
+    for name in ("int8", "w8", "w4", "w8b32", "w4b32", "w8b64", "w4b64", "w8b128", "w4b128", "fp16")
+}
