@@ -15,6 +15,7 @@ from pytest_mnnquant.mnnfile.wire import BYTES, VARINT, BadParams, Field, fields
 FRAMEWORKS: Final = ("ONNX", "MNN", "TFLITE", "TF", "CAFFE", "JSON")
 _VERSION, _GRAPH = 1, 7  # Fields of ONNX's ModelProto,
 _INITIALIZER, _EXTERNAL = 5, 13  # its GraphProto and TensorProto.
+_OTHER_FORMAT: Final = "this is another format"
 
 
 def wrong_content(path: Path, framework: str) -> str:
@@ -63,7 +64,7 @@ def _onnx(path: Path) -> str:
             return "is not an ONNX model: it has no graph"
         return _missing_data(path, top_level[_GRAPH, BYTES])
     except ValueError as error:
-        return f"is not a complete ONNX model: {_plain(error)}"
+        return f"is not a complete ONNX model: {error}"
 
 
 def _missing_data(path: Path, graph: Field) -> str:
@@ -84,11 +85,11 @@ def _fields(path: Path) -> Iterator[Field]:
     """The fields of a protobuf file, which is mapped: weights are passed over, not copied."""
     with path.open("rb") as file:
         mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    return fields(cast("bytes", mapped))
+    return fields(cast("bytes", mapped), otherwise=_OTHER_FORMAT)
 
 
 def _of(field: Field) -> Iterator[Field]:
-    return fields(cast("bytes", field.value))
+    return fields(cast("bytes", field.value), otherwise=_OTHER_FORMAT)
 
 
 def _inside(field: Field, number: int) -> Iterator[Field]:
@@ -103,12 +104,8 @@ def _protobuf(path: Path) -> str:
     try:
         numbers = {(field.number, field.wire_type) for field in _fields(path)}
     except BadParams as error:
-        return f"is not a complete protobuf file: {_plain(error)}"
+        return f"is not a complete protobuf file: {error}"
     return "is an ONNX model" if (_VERSION, VARINT) in numbers else ""
-
-
-def _plain(error: ValueError) -> str:
-    return str(error).replace("this is not a params file", "this is another format")
 
 
 _CHECKS: Final[dict[str, Callable[[Path], str]]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
@@ -27,15 +28,22 @@ class Field:
     position: int
 
 
-def fields(data: bytes, offset: int = 0) -> Iterator[Field]:
-    """The fields of one message in file order; raises `BadParams` with the byte position of what is wrong."""
+#: What a file is in which there can't be a message.
+NO_PARAMS_FILE: Final = "this is not a params file"
+
+
+def fields(data: bytes, offset: int = 0, *, otherwise: str = NO_PARAMS_FILE) -> Iterator[Field]:
+    """The fields of one message in file order; raises `BadParams` with the byte position of what is wrong.
+
+    `otherwise` says what the file is if it holds no message.
+    """
     at = 0
     while at < len(data):
         start = at
         key, at = _varint(data, at, offset)
         number, wire_type = key >> 3, key & 7
         if number == 0:
-            raise BadParams(f"byte {offset + start}: field number 0; this is not a params file")
+            raise BadParams(f"byte {offset + start}: field number 0; {otherwise}")
         value: int | bytes
         if wire_type == VARINT:
             value, at = _varint(data, at, offset)
