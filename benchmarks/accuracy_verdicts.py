@@ -32,7 +32,7 @@ from spoilers import Spoilt
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.attempt import Attempt
-from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
@@ -161,7 +161,7 @@ def gate_on(source: SourceUnderTest, spoilt: Spoilt) -> SourceUnderTest:
 
 def judged(case: VariantUnderTest) -> tuple[Truth, Result, tuple[str, ...]]:
     """What a model loses, what the check says, and by which codes it fails."""
-    result = check(case, "accuracy")
+    result = run_check(case, "accuracy")
     data = case.gate.prepared.evaluation
     assert data is not None
     truth = truth_of(case.gate.float_run.outputs, case.exact_run[0].outputs, data.labels)
@@ -180,7 +180,7 @@ def healthy_rows(name: str, gate: SourceUnderTest) -> Iterator[Row]:
     for recipe in HEALTHY:
         case = variant_under_test(gate, recipe, "eval" if recipe.startswith("int8") else None)
         if case.is_unusable:
-            (finding,) = check(case, "conversion").findings
+            (finding,) = run_check(case, "conversion").findings
             yield Row(name, recipe, Truth(None, 0.0, f"no model: {finding.message}"), True, (finding.code,), False)
             continue
         truth, result, codes = judged(case)

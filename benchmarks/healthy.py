@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_registry import CHECKS
@@ -516,7 +516,7 @@ def judged(healthy: Healthy) -> Verdict:
     crash, passed = "", 0
     try:
         for name in _CHECKS:
-            result = check(healthy.case, name)
+            result = run_check(healthy.case, name)
             findings += [(name, item) for item in result.findings]
             passed += bool(result)
     except Exception:  # A traceback here is a mistake of ours.

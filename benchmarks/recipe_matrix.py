@@ -26,7 +26,7 @@ from matrix_page import Cell, Rows, optional_versions, render
 
 from pytest_mnnquant.cache.store import Store, versions
 from pytest_mnnquant.config.settings import Limits, ModelSettings
-from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_metrics import CoverageMetrics, SizeMetrics, metrics_of
@@ -60,14 +60,14 @@ def one_line(finding: Finding, most: int = 220) -> str:
 def evaluate(case: VariantUnderTest, architecture: Architecture, cell: Cell) -> Cell:
     """The figures of one variant, and what the checks say."""
     if case.is_unusable:
-        return replace(cell, reason=one_line(check(case, "conversion").findings[0]))
-    results = {name: check(case, name) for name in _CHECKS}
+        return replace(cell, reason=one_line(run_check(case, "conversion").findings[0]))
+    results = {name: run_check(case, name) for name in _CHECKS}
     codes, open_codes = (_codes(results.values(), outcome) for outcome in (FAILED, INCONCLUSIVE))
     total = sum(row.layer.weight_bytes for row in case.rows)
     shares = {row.layer.name: row.layer.weight_bytes / total for row in case.rows}
     left = tuple(
         f"`{item.layer}`, {shares[item.layer]:.1%} of the weights: {item.cause}"
-        for item in check(case, "coverage", _ALL).findings
+        for item in run_check(case, "coverage", _ALL).findings
     )
     covered, size = metrics_of(CoverageMetrics, results.values()), metrics_of(SizeMetrics, results.values())
     figures = replace(

@@ -11,7 +11,7 @@ from pathlib import Path
 from common import MODELS, gate
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.variant import variant_under_test
 from pytest_mnnquant.findings.check_metrics import SizeMetrics, metrics_of
 from pytest_mnnquant.recipes.names import RECIPES, recipe_named
@@ -29,7 +29,7 @@ def main() -> None:
             source = gate(name, store)
             for recipe in NAMES:
                 case = variant_under_test(source, recipe, "eval" if recipe_named(recipe).activations else None)
-                metrics = metrics_of(SizeMetrics, [check(case, "size")])
+                metrics = metrics_of(SizeMetrics, [run_check(case, "size")])
                 assert metrics is not None
                 off = metrics.quantized_bytes / metrics.expected_bytes - 1
                 worst = max(worst, abs(off))

@@ -23,7 +23,7 @@ from torch import nn
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
@@ -65,7 +65,7 @@ def main(folder: Path) -> None:
         with tempfile.TemporaryDirectory() as made:
             found = case(network, mobile, recipe, Store(Path(made)), limits)
             start = time.perf_counter()
-            result = check(found, "accuracy")
+            result = run_check(found, "accuracy")
             seconds = time.perf_counter() - start
             metrics = metrics_of(AccuracyMetrics, [result]) or AccuracyMetrics()
             tried = len(metrics.tried or ())

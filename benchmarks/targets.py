@@ -25,7 +25,7 @@ from recipe_matrix import RECIPES as MATRIX
 from targets_page import Cell, arm_table, older_table
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.target_variant import on_target
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
@@ -101,7 +101,7 @@ def _cells(
 def judged(case: VariantUnderTest, cell: Cell) -> Cell:
     """The figures and findings of a variant in a place."""
     started = time.perf_counter()
-    results = [check(case, name) for name in ("conversion" if case.is_unusable else "execution", "accuracy")]
+    results = [run_check(case, name) for name in ("conversion" if case.is_unusable else "execution", "accuracy")]
     cell = dataclasses.replace(cell, findings=tuple(_findings(results)), seconds=time.perf_counter() - started)
     metrics = metrics_of(AccuracyMetrics, results) or AccuracyMetrics()
     told = {"difference": as_json(metrics.difference), "note": metrics.note or ""}

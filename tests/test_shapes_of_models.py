@@ -14,7 +14,7 @@ from torch import nn
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
@@ -103,7 +103,7 @@ def tokens(seed: int) -> npt.NDArray[np.int64]:
 
 
 def judged(case: VariantUnderTest, *names: str) -> dict[str, Result]:
-    results = {name: check(case, name) for name in names or ("conversion", "coverage", "accuracy")}
+    results = {name: run_check(case, name) for name in names or ("conversion", "coverage", "accuracy")}
     assert {name: result.outcome for name, result in results.items()} == dict.fromkeys(results, PASSED), results
     return results
 

@@ -9,11 +9,11 @@ from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.model import Model
 
 
-def check_bundle(model: Model, params: ParamsEvidence | None, applied: bool = False) -> Result:
+def check_bundle(model: Model, params: ParamsEvidence | None, params_applied: bool = False) -> Result:
     """Judge the files: external weights present and long enough; model and params file of one conversion.
 
-    `applied`: the model holds all that the params file says. Then it was made with it, whatever the uuids: converting
-    from .mnn keeps the uuid of the float model.
+    `params_applied`: the model holds all that the params file says. Then it was made with it, whatever the uuids:
+    converting from .mnn keeps the uuid of the float model.
     """
     findings = []
     files = [model.path.name]
@@ -36,7 +36,7 @@ def check_bundle(model: Model, params: ParamsEvidence | None, applied: bool = Fa
         )
     if params is not None and params.params is not None and params.path is not None:
         files.append(params.path.name)
-        if not applied and params.params.uuid and params.params.uuid != model.uuid:
+        if not params_applied and params.params.uuid and params.params.uuid != model.uuid:
             findings.append(
                 Finding(
                     "MNQ804",

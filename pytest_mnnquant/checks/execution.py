@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
@@ -36,26 +37,32 @@ ADD_RELU_REMEDY = (
 )
 
 
-def check_execution(
-    rows: tuple[LayerRow, ...],
-    recipe: Recipe,
-    trace: Sequence[TracedOp] | None,
-    same_as_float: bool | None,
-    clamping: Sequence[str] = (),
-    scales: Sequence[str] = (),
-    untraced: str = "",
-) -> Result:
-    """Judge what ran. `same_as_float`: whether all outputs equal the float model's in every bit (None: not known).
+@dataclass(frozen=True)
+class ExecutionEvidence:
+    """What ran.
 
-    `scales`: Scale operators that ran in int8 (see `quantize.norms`). `clamping`: operators that ran in int8 with a
-    fused ReLU and a zero point other than 0 (see `quantize.carry`). `untraced`: why there is no trace, where the
-    runtime is to blame for that.
+    `trace` is None if MNN gave none; `untraced` says why, if that is the runtime's fault. `same_as_float`: whether all
+    outputs equal the float model's in every bit (None: not known). `clamping` are operators that ran in int8 with a
+    fused ReLU and a zero point other than 0 (see `quantize.propagation`), `int8_scales` Scale operators that ran in
+    int8 (see `quantize.unfolded_batchnorm`).
+    """
+
+    trace: Sequence[TracedOp] | None
+    same_as_float: bool | None
+    clamping: Sequence[str] = ()
+    int8_scales: Sequence[str] = ()
+    untraced: str = ""
+
+
+def check_execution(rows: tuple[LayerRow, ...], recipe: Recipe, execution: ExecutionEvidence) -> Result:
+    """Judge what ran.
 
     Weight-only layers run as float operators on decoded weights, so for them the trace proves only that they ran,
     and that the outputs are not the float model's proves that the stored weights were used.
     """
+    trace = execution.trace
     if trace is None:
-        return Result.from_findings("execution", _without_trace(recipe, same_as_float, untraced))
+        return Result.from_findings("execution", _without_trace(recipe, execution))
     ran = {op.name: op for op in trace}
     metrics = ExecutionMetrics(
         ops=len(trace),
@@ -75,20 +82,20 @@ def check_execution(
     if recipe.activations:
         findings += _int8(layers, ran, recipe)
         metrics = _with_int8(metrics, layers, ran)
-    if scales:
-        message = f"{len(scales)} Scale ran in int8"
-        findings.append(Finding("MNQ611", message, scales[0], cause=INT8_SCALE, fix=INT8_SCALE_REMEDY))
-    if clamping:
+    if execution.int8_scales:
+        message = f"{len(execution.int8_scales)} Scale ran in int8"
+        findings.append(Finding("MNQ611", message, execution.int8_scales[0], cause=INT8_SCALE, fix=INT8_SCALE_REMEDY))
+    if execution.clamping:
         findings.append(
             Finding(
                 "MNQ610",
-                f"{len(clamping)} residual Add with a fused ReLU ran in int8 with a zero point other than 0",
-                clamping[0],
+                f"{len(execution.clamping)} residual Add with a fused ReLU ran in int8 with a zero point other than 0",
+                execution.clamping[0],
                 cause=ADD_RELU,
                 fix=ADD_RELU_REMEDY,
             )
         )
-    if same_as_float:
+    if execution.same_as_float:
         findings.append(_SAME)
     return Result.from_findings("execution", findings, metrics)
 
@@ -103,14 +110,14 @@ _SAME: Final = Finding(
 )
 
 
-def _without_trace(recipe: Recipe, same_as_float: bool | None, untraced: str) -> list[Finding]:
+def _without_trace(recipe: Recipe, execution: ExecutionEvidence) -> list[Finding]:
     """Of weights alone no more is to be shown than that they are the ones that were used: other outputs show it."""
-    if same_as_float:
+    if execution.same_as_float:
         return [_SAME]
-    if same_as_float is False and not recipe.activations:
+    if execution.same_as_float is False and not recipe.activations:
         return []
-    if untraced:
-        return [Finding("MNQ002", untraced, fix="nothing to do: accuracy judges what this runtime computes")]
+    if execution.untraced:
+        return [Finding("MNQ002", execution.untraced, fix="nothing to do: accuracy judges what this runtime computes")]
     return [
         Finding(
             "MNQ002",

@@ -34,14 +34,14 @@ def limit_on(limit: float | Mapping[str, float] | None, host: Host | None) -> fl
 
 def check_latency(
     times: PairedTimes,
-    limit: float | Mapping[str, float] | None,
+    max_latency_ratio: float | Mapping[str, float] | None,
     activations: bool = False,
-    profile: Callable[[], Sequence[OpTime]] = tuple,
+    op_times: Callable[[], Sequence[OpTime]] = tuple,
 ) -> Result:
     """Record the ratio; fail when all of its 95 % interval is above the limit, where one holds on this host.
 
     Where the interval holds the limit, more runs would have to tell: inconclusive. `activations`: the variant is meant
-    to run in int8. `profile` gives the times of its operators, and is asked only where int8 is no faster on a host that
+    to run in int8. `op_times` gives the times of its operators; it is called only if int8 is not faster on a host that
     has instructions for it.
     """
     if len(times.reference) < FEWEST_TO_JUDGE:
@@ -53,17 +53,17 @@ def check_latency(
         return Result.from_findings("latency", [gap], LatencyMetrics(pairs=len(times.reference)))
     ratio, host = paired_ratio(times.reference, times.candidate), times.host
     metrics = _metrics(times, ratio)
-    allowed = limit_on(limit, host)
+    allowed = limit_on(max_latency_ratio, host)
     findings = [] if allowed is None else _against(ratio, allowed, host, activations)
     notes = []
-    if isinstance(limit, Mapping) and allowed is None:
-        notes.append(_unlimited(limit, host))
+    if isinstance(max_latency_ratio, Mapping) and allowed is None:
+        notes.append(_unlimited(max_latency_ratio, host))
     if activations and host is not None and not host.is_fast_in_int8 and ratio.median > 1:
         notes.append(SLOW_HOST.format(machine=host.machine))
     if notes:
         metrics = dataclasses.replace(metrics, note="; ".join(notes))
     if activations and host is not None and host.is_fast_in_int8 and ratio.low > 1:
-        findings.append(_not_faster(ratio, profile(), host))
+        findings.append(_not_faster(ratio, op_times(), host))
     return Result.from_findings("latency", findings, metrics)
 
 

@@ -87,26 +87,28 @@ def relate(path: Path, params: Params, base: Model, model: Model, match: Match) 
     return ParamsEvidence(path, params, bound=tuple(bound), misnamed=misnamed, unlisted=unlisted)
 
 
-def check_params(evidence: ParamsEvidence, model: Model, wanted: tuple[Op, ...]) -> Result:
-    """Judge the params file of a variant whose activations are quantized. `wanted`: float layers to be quantized."""
-    path, params = evidence.path, evidence.params
-    if evidence.missing:
-        return Result.from_findings("params", [_missing(evidence)])
+def check_params(params_file: ParamsEvidence, model: Model, wanted_layers: tuple[Op, ...]) -> Result:
+    """Judge the params file of a variant whose activations are quantized; it should list the `wanted_layers`."""
+    path, params = params_file.path, params_file.params
+    if params_file.missing:
+        return Result.from_findings("params", [_missing(params_file)])
     if params is None:
-        return Result.from_findings("params", [_unreadable(evidence)])
-    metrics = ParamsMetrics(len(params.layers), len(evidence.bound), len(evidence.misnamed))
+        return Result.from_findings("params", [_unreadable(params_file)])
+    metrics = ParamsMetrics(len(params.layers), len(params_file.bound), len(params_file.misnamed))
     if params.is_blank or not params.layers:
         return Result.from_findings("params", [_guide(path, params)], metrics)
-    heaviest = sorted(evidence.misnamed, key=lambda item: -(item.layer.weight_count if item.layer else 0))
+    heaviest = sorted(params_file.misnamed, key=lambda item: -(item.layer.weight_count if item.layer else 0))
     if params.is_guide:
         return Result.from_findings("params", [_weights_only(path)], metrics)
-    findings = [_misname(item, evidence) for item in heaviest]
-    unlisted = sorted(evidence.unlisted, key=_by_weights)
-    if any(op in wanted and can_compute(op) for op in unlisted):  # The half of an LSTM that is in a loop goes with it.
-        findings += [_unlisted(op, path) for op in unlisted if op in wanted and (can_compute(op) or op.subgraph)]
-    bound = sorted(evidence.bound, key=lambda pair: _by_weights(pair[1]))
+    findings = [_misname(item, params_file) for item in heaviest]
+    unlisted = sorted(params_file.unlisted, key=_by_weights)
+    if any(
+        op in wanted_layers and can_compute(op) for op in unlisted
+    ):  # The half of an LSTM that is in a loop goes with it.
+        findings += [_unlisted(op, path) for op in unlisted if op in wanted_layers and (can_compute(op) or op.subgraph)]
+    bound = sorted(params_file.bound, key=lambda pair: _by_weights(pair[1]))
     findings += [problem for entry, op in bound if (problem := _applied(entry, op, model, params)) is not None]
-    if not evidence.bound and not findings:
+    if not params_file.bound and not findings:
         findings.append(Finding("MNQ001", f"no entry of {path} could be compared with the model"))
     return Result.from_findings("params", findings, metrics)
 

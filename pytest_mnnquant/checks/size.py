@@ -70,16 +70,16 @@ def _is_sparse(op: Op) -> bool:
 
 
 def check_size(
-    float_bytes: int, quantized_bytes: int, rows: tuple[LayerRow, ...], recipe: Recipe, minimum_ratio: float | None
+    float_bytes: int, quantized_bytes: int, rows: tuple[LayerRow, ...], recipe: Recipe, min_size_ratio: float | None
 ) -> Result:
     """Fail when the size is not the expected one within 3 % (or, when a ratio is required, when it is not reached)."""
     ratio = float_bytes / quantized_bytes if quantized_bytes else 0.0
     expected = expected_bytes(float_bytes, rows, recipe)
     metrics = SizeMetrics(float_bytes, quantized_bytes, ratio, expected)
-    if minimum_ratio is not None:
-        if ratio >= minimum_ratio:
+    if min_size_ratio is not None:
+        if ratio >= min_size_ratio:
             return Result.from_findings("size", (), metrics)
-        message = f"{size_text(ratio)} ({float_bytes:,} to {quantized_bytes:,} bytes), {minimum_ratio:g}x required"
+        message = f"{size_text(ratio)} ({float_bytes:,} to {quantized_bytes:,} bytes), {min_size_ratio:g}x required"
         cause = _why(quantized_bytes, expected)
         return Result.from_findings(
             "size", [Finding("MNQ802", message, cause=cause, fix=_remedy(ratio, recipe))], metrics

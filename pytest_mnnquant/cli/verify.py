@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_mnnquant.checks.conversion.check import check_conversion
+from pytest_mnnquant.checks.conversion.check import ConversionEvidence, check_conversion
 from pytest_mnnquant.checks.coverage.causes import explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, coverage, layer_rows
 from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
@@ -115,7 +115,7 @@ def verify(base: Model, model: Model, requested: Requested) -> Verdict:
     def explain(row: LayerRow) -> Explanation:
         return explain_layer(row, recipe, rows, evidence, model)
 
-    results = [check_conversion(base, {}, "", match, given=False)]
+    results = [check_conversion(ConversionEvidence(base, proof={}), match)]
     if evidence is not None:
         wanted = tuple(row.layer for row in rows if row.wanted and can_compute(row.layer))
         listed_bits = {op.name for op in unlisted} | set(requested.bits)

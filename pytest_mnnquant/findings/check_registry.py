@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_mnnquant.findings.check_metrics import Metrics
+    from pytest_mnnquant.findings.finding import Result
 
 
 class RunsOn(enum.Enum):
@@ -26,19 +29,26 @@ class RunsOn(enum.Enum):
 class Check:
     """One check of a variant.
 
-    `metrics` is the class of what it measures, `chart` the function that gathers what its charts show; empty: none.
-    `is_static`: it judges files alone, so it can run at any time, and costs little. `after` are the checks that run
-    before it if they are selected, since what they find may be the cause. `is_timed`: it measures times, so it runs
-    only if nothing else runs beside it.
+    `function` judges it; the evidence that it is called with is found by the names of its parameters (see
+    `evidence.check_inputs`). `metrics` is the class of what it measures, `chart` the function that gathers what its
+    charts show; empty: none. `is_static`: it judges files alone, so it can run at any time, and costs little. `after`
+    are the checks that run before it if they are selected, since what they find may be the cause. `is_timed`: it
+    measures times, so it runs only if nothing else runs beside it.
     """
 
     name: str
+    function: str = ""
     metrics: str = ""
     chart: str = ""
     runs_on: RunsOn = RunsOn.HOST
     is_static: bool = False
     is_timed: bool = False
     after: tuple[str, ...] = ()
+
+    def load_function(self) -> Callable[..., Result]:
+        """The function that judges."""
+        function: Callable[..., Result] = load(self.function)
+        return function
 
     @property
     def metrics_kind(self) -> type[Metrics] | None:
@@ -59,25 +69,38 @@ def load(name: str) -> Any:
 
 #: The checks of a variant, in order of dependence.
 CHECKS: Final = (
-    Check("conversion", "findings.check_metrics:ConversionMetrics", is_static=True),
-    Check("params", "findings.check_metrics:ParamsMetrics", is_static=True),
-    Check("coverage", "findings.check_metrics:CoverageMetrics", is_static=True),
+    Check(
+        "conversion",
+        "checks.conversion.check:check_conversion",
+        "findings.check_metrics:ConversionMetrics",
+        is_static=True,
+    ),
+    Check("params", "checks.params:check_params", "findings.check_metrics:ParamsMetrics", is_static=True),
+    Check("coverage", "checks.coverage.check:check_coverage", "findings.check_metrics:CoverageMetrics", is_static=True),
     Check(
         "weights",
+        "checks.weights.check:check_weights",
         "findings.check_metrics:WeightsMetrics",
         chart="evidence.chart_samples:weight_samples",
         is_static=True,
     ),
-    Check("execution", "findings.check_metrics:ExecutionMetrics", runs_on=RunsOn.TARGET),
-    Check("size", "findings.check_metrics:SizeMetrics", is_static=True),
-    Check("bundle", "findings.check_metrics:BundleMetrics", is_static=True),
+    Check(
+        "execution",
+        "checks.execution:check_execution",
+        "findings.check_metrics:ExecutionMetrics",
+        runs_on=RunsOn.TARGET,
+    ),
+    Check("size", "checks.size:check_size", "findings.check_metrics:SizeMetrics", is_static=True),
+    Check("bundle", "checks.bundle:check_bundle", "findings.check_metrics:BundleMetrics", is_static=True),
     Check(
         "calibration",
+        "checks.calibration.check:check_calibration",
         "findings.check_metrics:CalibrationMetrics",
         chart="evidence.chart_samples:activation_samples",
     ),
     Check(
         "accuracy",
+        "evidence.accuracy_check:judge_accuracy",
         "findings.check_metrics:AccuracyMetrics",
         chart="evidence.chart_samples:layer_loss_samples",
         runs_on=RunsOn.TARGET,
@@ -85,12 +108,13 @@ CHECKS: Final = (
     ),
     Check(
         "latency",
+        "checks.latency:check_latency",
         "findings.check_metrics:LatencyMetrics",
         chart="evidence.chart_samples:timed_pairs",
         runs_on=RunsOn.DEVICE,
         is_timed=True,
     ),
-    Check("memory", "findings.check_metrics:MemoryMetrics", runs_on=RunsOn.DEVICE),
+    Check("memory", "checks.memory:check_memory", "findings.check_metrics:MemoryMetrics", runs_on=RunsOn.DEVICE),
 )
 
 #: Their names, in the same order.
@@ -99,7 +123,8 @@ CHECK_NAMES: Final = tuple(check.name for check in CHECKS)
 BASELINE: Final = "baseline"
 ENTRIES: Final = "entries"
 _ALL: Final = {
-    check.name: check for check in (*CHECKS, Check(BASELINE, "findings.check_metrics:BaselineMetrics"), Check(ENTRIES))
+    check.name: check
+    for check in (*CHECKS, Check(BASELINE, metrics="findings.check_metrics:BaselineMetrics"), Check(ENTRIES))
 }
 #: The names of all checks that a report may hold.
 ALL_NAMES: Final = tuple(_ALL)

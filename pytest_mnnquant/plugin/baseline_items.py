@@ -17,17 +17,16 @@ from pytest_mnnquant.baseline.fixes import Intent, update_fix
 from pytest_mnnquant.baseline.judges import Evidence
 from pytest_mnnquant.baseline.models import BadArtifact, folder_of, kept_model
 from pytest_mnnquant.cache.store import versions
-from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, why
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Measured, metrics_of
-from pytest_mnnquant.findings.check_registry import BASELINE, CHECK_NAMES, ENTRIES, check_named
+from pytest_mnnquant.findings.check_registry import BASELINE, CHECK_NAMES, ENTRIES
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, without_ignored
 from pytest_mnnquant.findings.metric import METRICS
 from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
-from pytest_mnnquant.plugin.benchmark import why_not_timed
+from pytest_mnnquant.plugin.benchmark import run_undisturbed, why_not_timed
 from pytest_mnnquant.plugin.node_ids import labels
 from pytest_mnnquant.plugin.session import PluginSession, session_of
 from pytest_mnnquant.report.figures import figures_of
@@ -41,10 +40,10 @@ from pytest_mnnquant.sources.spec import MODEL_SUFFIXES
 from pytest_mnnquant.statistics.paired_ratio import PairedRatio, paired_ratio
 
 
-def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: Collection[str] = ()) -> Result:
+def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, selected: Collection[str] = ()) -> Result:
     """Compare a variant with what was accepted; while the baseline is updated, measure only.
 
-    `beside` are the checks of the variant that are told in the same run: what follows from theirs is told as that.
+    `selected` are the checks of the variant that run in the same session: what follows from theirs is reported so.
     """
     state = session_of(config)
     updates = state.settings.updates_baseline
@@ -52,16 +51,16 @@ def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: 
         return Result.from_findings(BASELINE, [unusable(state.baseline)])
     try:
         case.variant  # noqa: B018  Without one there is nothing to compare.
-        found = _asked(
-            config, case, state.settings.strict, CHECK_NAMES if updates else tuple(metric.check for metric in METRICS)
-        )
-        figures = _figures(case, found, state)
+        names = CHECK_NAMES if updates else tuple(metric.check for metric in METRICS)
+        limits, strict = case.gate.settings.limits, state.settings.strict
+        results = {name: run_undisturbed(config, case, name, limits, strict) for name in names}
+        figures = _figures(case, results, state)
     except (Unusable, *UNUSABLE) as error:
         finding = error.finding if isinstance(error, Unusable) else why(error)
         # In an update the conversion check alone tells it.
         return _refused(("conversion",), BaselineMetrics()) if updates else Result.from_findings(BASELINE, [finding])
-    failed = tuple(name for name, result in found.items() if result.outcome == FAILED)
-    reasons = ((metric.key, found[metric.check].reason) for metric in METRICS)
+    failed = tuple(name for name, result in results.items() if result.outcome == FAILED)
+    reasons = ((metric.key, results[metric.check].reason) for metric in METRICS)
     unmeasured = {key: reason for key, reason in reasons if reason}
     record = dataclasses.replace(measured(case, figures, failed), unmeasured=unmeasured)
     if updates:
@@ -79,7 +78,7 @@ def judged(config: pytest.Config, case: VariantUnderTest, node_id: str, beside: 
     result = check_baseline(evidence, entry, command)
     result = dataclasses.replace(result, metrics=_with_record(metrics_of(BaselineMetrics, [result]), record))
     result = without_ignored(result, case.gate.settings.ignore)
-    checks = [name for name in CHECK_NAMES if name in beside]
+    checks = [name for name in CHECK_NAMES if name in selected]
     results = case.results.of_checks(checks, case.gate.settings.limits, state.settings.strict)
     return with_root_causes(BASELINE, {**results, BASELINE: result})
 
@@ -165,17 +164,6 @@ def check_entries(config: pytest.Config) -> Result:
     gone = [] if state.settings.updates_baseline else [*stale(state)]
     found = [Finding("MNQ912", f"{model} {label}: {text}", fix=fix) for model, label, text in gone]
     return without_ignored(Result.from_findings(ENTRIES, found), state.settings.defaults.ignore)
-
-
-def _asked(config: pytest.Config, case: VariantUnderTest, strict: bool, names: tuple[str, ...]) -> dict[str, Result]:
-    """The results of these checks; what ran before is not run again."""
-    disturbed = why_not_timed(config)
-    return {
-        name: Result.skipped(name, f"not measured: {disturbed}")
-        if check_named(name).is_timed and disturbed
-        else check(case, name, strict=strict)
-        for name in names
-    }
 
 
 def _figures(case: VariantUnderTest, results: Mapping[str, Result], state: PluginSession) -> Figures:

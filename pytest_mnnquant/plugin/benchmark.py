@@ -1,4 +1,4 @@
-"""The latency check, and its record among pytest-benchmark's own results."""
+"""Runs checks for tests: timed ones only if nothing disturbs them, and recorded among pytest-benchmark's results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 
 from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.config.settings import Limits
-from pytest_mnnquant.evidence.check_runner import check, timing_of
+from pytest_mnnquant.evidence.check_inputs import held_limits, timing_of
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.check_metrics import IN_BENCHMARK, LatencyMetrics, metrics_of
+from pytest_mnnquant.findings.check_registry import check_named
 from pytest_mnnquant.findings.dataclass_json import as_json
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.timing import PairedTimes
@@ -25,29 +27,41 @@ _TIMER: Final = "perf_counter in a child process"
 _KEPT: Final = pytest.StashKey[dict[int, dict[str, Any]]]()
 
 
-def latency(
-    config: pytest.Config,
+def run_and_record(
     node: pytest.Item,
     case: VariantUnderTest,
+    name: str,
     limits: Limits,
     strict: bool,
-    beside: Collection[str] = (),
+    selected: Collection[str] = (),
 ) -> Result:
-    """Time a variant against its float model and record both with pytest-benchmark.
-
-    Where nothing may be timed (xdist, --benchmark-disable), a limit leaves the check inconclusive, never passed.
-    `beside` is as for `judging.check`.
-    """
-    why_not = why_not_timed(config)
-    if why_not:
-        if limits.max_latency_ratio is None:
-            return Result.skipped("latency", f"not measured: {why_not}")
-        gap = Finding("MNQ003", f"not measured: {why_not}", fix="run the latency checks alone: -k latency -p no:xdist")
-        return Result.from_findings("latency", [gap])
-    result = check(case, "latency", limits, strict, beside)
+    """Run a check for a test; record what was timed with pytest-benchmark. The rest is as for `run_undisturbed`."""
+    result = run_undisturbed(node.config, case, name, limits, strict, selected)
     if was_timed(result):
-        _record(config, node, case, case.times(timing_of(case, limits)), result)
+        _record(node, case, case.times(timing_of(case, limits)), result)
     return result
+
+
+def run_undisturbed(
+    config: pytest.Config,
+    case: VariantUnderTest,
+    name: str,
+    limits: Limits,
+    strict: bool,
+    selected: Collection[str] = (),
+) -> Result:
+    """Run a check of the registry, as `check_runner.run_check` does; but time only if nothing disturbs that.
+
+    If nothing may be timed (xdist, --benchmark-disable), a limit leaves the check inconclusive, never passed.
+    """
+    check = check_named(name)
+    reason = why_not_timed(config) if check.is_timed else ""
+    if not reason:
+        return run_check(case, name, limits, strict, selected)
+    if all(getattr(limits, limit) is None for limit in held_limits(check.load_function())):
+        return Result.skipped(name, f"not measured: {reason}")
+    fix = f"run the {name} checks alone: -k {name} -p no:xdist"
+    return Result.from_findings(name, [Finding("MNQ003", f"not measured: {reason}", fix=fix)])
 
 
 def was_timed(result: Result) -> bool:
@@ -95,9 +109,8 @@ class _Replay:
         return self.now
 
 
-def _record(
-    config: pytest.Config, node: pytest.Item, case: VariantUnderTest, times: PairedTimes, result: Result
-) -> None:
+def _record(node: pytest.Item, case: VariantUnderTest, times: PairedTimes, result: Result) -> None:
+    config = node.config
     session = benchmark_session(config)
     kept = config.stash.setdefault(_KEPT, {})
     if session is None or id(times) in kept:  # -p no:benchmark; or another test has asked for the same times.

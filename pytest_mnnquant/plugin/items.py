@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_mnnquant.evidence.check_runner import check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.target_variant import TargetVariant, on_target
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
@@ -103,13 +102,11 @@ class CheckItem(PlainItem):
 
     def judge(self, state: PluginSession) -> Result:
         """The result of this item's check."""
-        strict = state.settings.strict
-        if self.check == "latency":
-            limits = self.case.gate.settings.limits
-            return benchmark.latency(self.config, self, self.case, limits, strict, self._selected_checks())
+        selected = self._selected_checks()
         if self.check == BASELINE:
-            return baseline_items.judged(self.config, self.case, self.nodeid, self._selected_checks())
-        return check(self.case, self.check, strict=strict, beside=self._selected_checks())
+            return baseline_items.judged(self.config, self.case, self.nodeid, selected)
+        limits, strict = self.case.gate.settings.limits, state.settings.strict
+        return benchmark.run_and_record(self, self.case, self.check, limits, strict, selected)
 
     def _selected_checks(self) -> set[str]:
         """The checks of the same variant that are selected too."""

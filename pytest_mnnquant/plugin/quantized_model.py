@@ -12,8 +12,8 @@ import pytest
 
 from pytest_mnnquant.checks.coverage.check import coverage
 from pytest_mnnquant.config.settings import Limits, ModelSettings
-from pytest_mnnquant.evidence.check_runner import check as judge
-from pytest_mnnquant.evidence.check_runner import timing_of
+from pytest_mnnquant.evidence.check_inputs import timing_of
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest, Unusable
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import FAILED, Result
@@ -44,7 +44,9 @@ class Quantized:
     def _usable(self) -> VariantUnderTest:
         """The variant; fails the test, with the reason as message, where there is none."""
         if self._case.is_unusable:
-            pytest.fail(failure_text(self._case.full_name, judge(self._case, "conversion", self.limits)), pytrace=False)
+            pytest.fail(
+                failure_text(self._case.full_name, run_check(self._case, "conversion", self.limits)), pytrace=False
+            )
         return self._case
 
     @property
@@ -91,21 +93,19 @@ class Quantized:
         __tracebackhide__ = True
         given = {key: value for key, value in limits.items() if value is not None}
         chosen = _or_fail(lambda: self.limits.with_changes(given, f"assert ({check})"))
-        result = self._judge(check, chosen)
+        result = self._run(check, chosen)
         attach(self._node, self._case, result)
         if not result:
             pytest.fail(failure_text(self._case.full_name, result), pytrace=False)
         return result.metrics.as_json() if result.metrics else {}
 
-    def _judge(self, check: str, limits: Limits) -> Result:
+    def _run(self, check: str, limits: Limits) -> Result:
         strict = session_of(self._node.config).settings.strict
-        if check == "latency":
-            return benchmark.latency(self._node.config, self._node, self._case, limits, strict)
-        return judge(self._case, check, limits, strict)
+        return benchmark.run_and_record(self._node, self._case, check, limits, strict)
 
     def latency(self) -> PairedRatio:
         """Time against the float model; skips the test where nothing may be timed (xdist, --benchmark-disable)."""
-        result = self._judge("latency", self.limits)
+        result = self._run("latency", self.limits)
         attach(self._node, self._case, result)
         if not benchmark.was_timed(result):
             if result.outcome == FAILED:

@@ -66,7 +66,7 @@ def test_params_of_another_conversion_are_a_warning(digits: Prepared) -> None:
     nameless = dataclasses.replace(digits.model, uuid="")
     assert codes(check_bundle(nameless, same)) == ["MNQ804"]
     # Converted from another .mnn, whose uuid it keeps, with these params all the same.
-    assert codes(check_bundle(digits.model, other, applied=True)) == []
+    assert codes(check_bundle(digits.model, other, params_applied=True)) == []
 
 
 @pytest.mark.parametrize(

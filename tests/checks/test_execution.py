@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
-from pytest_mnnquant.checks.execution import check_execution
+from pytest_mnnquant.checks.execution import ExecutionEvidence, check_execution
 from pytest_mnnquant.findings.check_metrics import ExecutionMetrics
 from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.measurements.run import TracedOp
@@ -43,7 +43,7 @@ def check(
     recipe: str = "int8",
     **more: Any,
 ) -> Result:
-    return check_execution(rows, RECIPES[recipe], trace, same, **more)
+    return check_execution(rows, RECIPES[recipe], ExecutionEvidence(trace, same, **more))
 
 
 def in_float(name: str) -> list[TracedOp]:
@@ -121,7 +121,7 @@ def test_a_renamed_layer_is_looked_for_under_its_name_in_the_file() -> None:
 
 
 def test_a_scale_that_ran_in_int8_is_told() -> None:
-    result = check(scales=("/norm/Batch",))
+    result = check(int8_scales=("/norm/Batch",))
     assert codes(result) == ["MNQ611"]
     assert result.findings[0].layer == "/norm/Batch"
 

@@ -111,10 +111,10 @@ def test_where_int8_should_be_faster_the_operators_that_take_the_time_are_named(
         OpTime("softmax", "Softmax", 5e-3),
         OpTime("cast", "FloatToInt8", 3e-3),
     )
-    result = check_latency(times(1.4, host=PHONE), None, activations=True, profile=lambda: ops)
+    result = check_latency(times(1.4, host=PHONE), None, activations=True, op_times=lambda: ops)
     assert result.outcome == PASSED
     (finding,) = result.findings
     assert (finding.code, finding.layer) == ("MNQ902", "softmax")
     check_golden("latency-memory/where-int8-should-be-faster-the-operators", finding.cause_text)
     assert finding.cause_id == "operators-run-in-float+casts-take-time"
-    assert check_latency(times(0.6, host=PHONE), None, activations=True, profile=lambda: ops).findings == ()
+    assert check_latency(times(0.6, host=PHONE), None, activations=True, op_times=lambda: ops).findings == ()

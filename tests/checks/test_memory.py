@@ -44,7 +44,7 @@ def test_a_mode_in_which_it_can_not_run_is_told() -> None:
     assert (low.outcome, codes(low)) == (PASSED, ["MNQ903"])
     normal = check_memory(FLOAT, {0: bad, 2: good}, activations=True)
     assert (normal.outcome, codes(normal)) == (FAILED, ["MNQ201"])
-    chosen = check_memory(FLOAT, {0: good, 2: bad}, activations=True, mode=2)
+    chosen = check_memory(FLOAT, {0: good, 2: bad}, activations=True, memory_mode=2)
     assert (chosen.outcome, codes(chosen)) == (FAILED, ["MNQ201"])
     unknown = check_memory({0: bad, 2: bad}, {0: good, 2: good}, activations=True)
     assert (unknown.outcome, codes(unknown)) == (INCONCLUSIVE, ["MNQ003"])

@@ -19,7 +19,7 @@ from torch import nn
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_registry import CHECKS
@@ -40,7 +40,7 @@ NOT_TIMED = [check.name for check in CHECKS if not check.is_timed]
 
 
 def told(case: VariantUnderTest) -> list[Finding]:
-    results = [check(case, name) for name in NOT_TIMED]
+    results = [run_check(case, name) for name in NOT_TIMED]
     assert sum(map(bool, results)) > 3, results  # What is skipped tells nothing.
     return [finding for result in results for finding in result.findings]
 

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import Limits, ModelSettings
-from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import PASSED
@@ -79,7 +79,7 @@ def _kind(op: Any) -> str:
 
 
 def test_every_layer_that_mnn_can_run_in_int8_is_in_int8(case: VariantUnderTest) -> None:
-    assert check(case, "conversion").outcome == PASSED
+    assert run_check(case, "conversion").outcome == PASSED
     left = sorted(_kind(row.layer) for row in case.rows if not row.quantized)
     assert left == LEFT_FLOAT[case.gate.settings.name]
     stored = [row.stored.weights[0] for row in case.rows if row.quantized and row.stored]
@@ -91,7 +91,7 @@ def test_what_is_in_int8_runs_in_int8(case: VariantUnderTest) -> None:
     """By MNN's own trace; of models with loops there is none."""
     if case.model.has_subgraphs:
         pytest.skip("MNN gives no trace of models with loops")
-    assert check(case, "execution").outcome == PASSED
+    assert run_check(case, "execution").outcome == PASSED
     assert case.run.trace is not None
     names = {row.stored.name for row in case.rows if row.quantized and row.stored}
     assert {op.name for op in case.run.trace if op.int8} >= names
@@ -99,7 +99,7 @@ def test_what_is_in_int8_runs_in_int8(case: VariantUnderTest) -> None:
 
 def test_what_stays_float_is_named_with_the_reason(case: VariantUnderTest) -> None:
     left = [row.layer for row in case.rows if not row.quantized]
-    found = check(case, "coverage", Limits(min_coverage=1.0)).findings
+    found = run_check(case, "coverage", Limits(min_coverage=1.0)).findings
     findings = {item.layer: item for one in found for item in (one, *one.consequences)}
     assert set(findings) == {op.name for op in left}
     for op in left:

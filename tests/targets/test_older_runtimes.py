@@ -14,7 +14,7 @@ import pytest
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.target_variant import on_target
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
@@ -55,7 +55,7 @@ def gate(store: Store, memory_mode: str = "normal") -> SourceUnderTest:
 
 def judged(home: VariantUnderTest, target: Target) -> tuple[Result, Result]:
     case = on_target(home, target)
-    return check(case, "execution"), check(case, "accuracy")
+    return run_check(case, "execution"), run_check(case, "accuracy")
 
 
 def error(result: Result, code: str) -> Finding:
@@ -81,7 +81,7 @@ def test_blocks_of_weights_in_memory_mode_low(store: Store) -> None:
         f"ship MNN {installed_mnn()} with the app; or, for apps that have MNN 3.0.0, take symmetric weights"
         in found.fix
     )
-    assert check(home, "accuracy").outcome == PASSED
+    assert run_check(home, "accuracy").outcome == PASSED
 
 
 def test_asymmetric_weights_in_memory_mode_low_on_arm(store: Store, old_arm: Target) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
@@ -64,7 +64,7 @@ def test_faces_are_still_told_and_boxed(kind: str, recipe: str, store: Store) ->
     assert before == 1
 
     case = variant_under_test(face_gate(kind, given, asked, store), recipe, "eval" if recipe == "int8" else None)
-    result = check(case, "accuracy")
+    result = run_check(case, "accuracy")
     outputs = case.exact_run[0].outputs
     after = float((outputs["output"].argmax(1) == asked.labels).mean())
     is_face = asked.labels == FACE
@@ -97,7 +97,7 @@ def shares(case: VariantUnderTest) -> tuple[float, float]:
 
 def drop(case: VariantUnderTest) -> Finding:
     """What the check says of a variant that reads fewer words."""
-    result = check(case, "accuracy")
+    result = run_check(case, "accuracy")
     assert result.outcome == FAILED
     drops = [finding for finding in result.findings if finding.code == "MNQ701"]
     assert drops, result.findings
@@ -109,7 +109,7 @@ def test_words_that_are_no_longer_read_fail_and_nothing_else(recipe: str, words_
     case = variant_under_test(words_gate, recipe, None)
     before, after = shares(case)
     assert before == 1
-    result = check(case, "accuracy")
+    result = run_check(case, "accuracy")
     assert result.outcome == expected(before, after), result.findings
     assert known(measured(AccuracyMetrics, result).task).reference == before
     assert known(measured(AccuracyMetrics, result).task).quantized == pytest.approx(after)
@@ -119,7 +119,7 @@ def test_words_that_are_no_longer_read_fail_and_nothing_else(recipe: str, words_
 def test_the_verdict_is_that_on_weights_rounded_without_mnn(recipe: str, words_gate: SourceUnderTest) -> None:
     case = variant_under_test(words_gate, recipe, None)
     alike = share_right(output_of(rounded(recogniser(), *ROUNDED[recipe]), lines(WORDS)))
-    assert check(case, "accuracy").outcome == expected(1, alike)
+    assert run_check(case, "accuracy").outcome == expected(1, alike)
     if recipe == "w4":
         assert alike == shares(case)[1] == 0
 
@@ -141,4 +141,4 @@ def test_8_bit_weights_read_more_with_the_layer_named_left_float(words_gate: Sou
     mended = variant_under_test(gate, "w8", None)
     before, after = shares(mended)
     assert after > shares(case)[1]
-    assert check(mended, "accuracy").outcome == expected(before, after)
+    assert run_check(mended, "accuracy").outcome == expected(before, after)

@@ -16,7 +16,7 @@ from torch import nn
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.evidence.check_runner import check
+from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import PASSED
@@ -101,7 +101,7 @@ def judged(case: VariantUnderTest) -> None:
     """The file is read whole, and nothing in it is accused."""
     assert account(case.model).total == case.model.size
     for name in ("conversion", "coverage", "weights", "size", "execution", "bundle"):
-        result = check(case, name)
+        result = run_check(case, name)
         assert result.outcome == PASSED, (name, result.findings)
 
 

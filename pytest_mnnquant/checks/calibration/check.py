@@ -67,26 +67,26 @@ def samples_used(record: Record | None, data: Dataset | None) -> int | None:
     return min(record.samples, min(watched.handed_out, watched.forwards) * record.batch)
 
 
-def check_calibration(evidence: CalibrationEvidence) -> Result:
+def check_calibration(calibration: CalibrationEvidence) -> Result:
     """Judge how a variant was calibrated, the data it was calibrated on, and its scales on held-out data."""
-    record, data = evidence.record, evidence.calibration
+    record, data = calibration.record, calibration.calibration
     observer = record.observer if record else "minmax"
     samples = samples_used(record, data)
-    seen = spans(record.batches if record and record.batches else evidence.batches)
-    fit = judge_fit(evidence.tensors, seen)
+    seen = spans(record.batches if record and record.batches else calibration.batches)
+    fit = judge_fit(calibration.tensors, seen)
     if _CLIPPING.fullmatch(observer):  # They cut ranges on purpose; where that does no harm, it was asked for.
         fit = [finding for finding in fit if finding.severity is Severity.ERROR]
-    moved = movement(evidence.batches, observer)
+    moved = movement(calibration.batches, observer)
     batches = len(next(iter(record.batches.values()))) if record and record.batches else None
     metrics = CalibrationMetrics(samples, observer if record else None, batches)
-    findings = _pipeline(record.watched, evidence, fit) if record and record.watched else []
+    findings = _pipeline(record.watched, calibration, fit) if record and record.watched else []
     if samples == 0 and not findings:
         findings.append(_nothing("no sample was used for calibration"))
     elif data is not None and not _has_error(findings):
-        of_data, inputs = judge_samples(data, evidence.evaluation, evidence.floats)
+        of_data, inputs = judge_samples(data, calibration.evaluation, calibration.floats)
         findings, metrics = findings + of_data, dataclasses.replace(metrics, inputs=inputs)
     if data is not None and (record is None or record.watched) and not _has_error(findings):
-        findings += _other_values(evidence, data)
+        findings += _other_values(calibration, data)
     of_order = judge_order(record.batches, observer) if record else []
     # MNN's own tool may take a part of what it is given: ADMM looks at all samples at once.
     is_enough = observer.startswith("mnnquant-") and data is not None and data.samples >= LEAST
@@ -95,12 +95,12 @@ def check_calibration(evidence: CalibrationEvidence) -> Result:
         findings += judge_number(samples, None if of_order else moved, observer)
     findings += of_order
     if _has_error(findings):
-        findings = _with_consequence(findings, fit, evidence.tensors)
+        findings = _with_consequence(findings, fit, calibration.tensors)
     else:
         findings += fit
-    if evidence.evaluation is not None and not any(tensor.losses for tensor in evidence.tensors):
-        findings.append(_unmeasured(evidence.tensors))
-    return Result.from_findings("calibration", findings, with_fit(with_movement(metrics, moved), evidence.tensors))
+    if calibration.evaluation is not None and not any(tensor.losses for tensor in calibration.tensors):
+        findings.append(_unmeasured(calibration.tensors))
+    return Result.from_findings("calibration", findings, with_fit(with_movement(metrics, moved), calibration.tensors))
 
 
 def _has_error(findings: list[Finding]) -> bool:

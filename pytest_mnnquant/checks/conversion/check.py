@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pytest_mnnquant.checks.conversion.steps import differs
 from pytest_mnnquant.findings.cause import Cause
@@ -21,25 +22,31 @@ FLOAT_SOURCE = "give the float model (or the .onnx, or the PyTorch callable) as 
 _FLOATS = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
 
 
-def check_conversion(
-    float_model: Model,
-    proof: dict[str, Agreement] | None,
-    unproven: str,
-    match: Match,
-    given: bool,
-    chain: tuple[Step, ...] = (),
-    unchained: str = "",
-    repeated: Mapping[str, str] | None = None,
-    otherwise: Sequence[Difference] = (),
-    casts: Mapping[str, int] | None = None,
-) -> Result:
-    """Judge the float conversion by its proof (see `Prepared`), and the variant by the layers it shares with it.
+@dataclass(frozen=True)
+class ConversionEvidence:
+    """How the float model and the variant were converted.
 
-    `chain` are the steps from the source to the float models with figures of their own; `unchained` says why one is
-    missing. `repeated` holds, for each model that was converted twice, where the second one differs. `otherwise` are
-    the operators of the variant that are set or connected otherwise than the float model's; `casts` counts its
-    quantizing operators where none of its layers is int8 (see `foreign_casts`).
+    `proof` compares the float model's outputs with the source's; None if that was not possible, and `unproven` says
+    why. `given`: the variant is a finished file. `chain` are the steps from the source to the float models with metrics
+    of their own; `unchained` says why one is missing. `repeated` holds, for each model that was converted twice, where
+    the second one differs. `otherwise` are the operators of the variant whose attributes or connections differ from the
+    float model's; `casts` counts its quantizing operators if none of its layers is int8 (see `foreign_casts`).
     """
+
+    float_model: Model
+    proof: Mapping[str, Agreement] | None = None
+    unproven: str = ""
+    given: bool = False
+    chain: tuple[Step, ...] = ()
+    unchained: str = ""
+    repeated: Mapping[str, str] = field(default_factory=dict)
+    otherwise: tuple[Difference, ...] = ()
+    casts: Mapping[str, int] = field(default_factory=dict)
+
+
+def check_conversion(conversion: ConversionEvidence, match: Match) -> Result:
+    """Judge the float conversion by its proof, and the variant by the layers it shares with the float model."""
+    float_model, proof = conversion.float_model, conversion.proof
     findings: list[Finding] = []
     low_bit = [op for op in float_model.layers if any(weights.storage not in _FLOATS for weights in op.weights)]
     if low_bit:
@@ -52,17 +59,25 @@ def check_conversion(
             )
         )
     if proof is None:
-        findings.append(Finding("MNQ111", f"the float model is not compared with its source: {unproven}"))
-    findings += [differs(name, item, chain, unchained) for name, item in (proof or {}).items() if not is_same(item)]
-    findings += [_unstable(title, where) for title, where in (repeated or {}).items() if where]
-    findings += _foreign(casts) or _network(float_model, match, given) or [_otherwise(one) for one in otherwise]
+        findings.append(Finding("MNQ111", f"the float model is not compared with its source: {conversion.unproven}"))
+    findings += [
+        differs(name, item, conversion.chain, conversion.unchained)
+        for name, item in (proof or {}).items()
+        if not is_same(item)
+    ]
+    findings += [_unstable(title, where) for title, where in conversion.repeated.items() if where]
+    findings += (
+        _foreign(conversion.casts)
+        or _network(float_model, match, conversion.given)
+        or [_otherwise(one) for one in conversion.otherwise]
+    )
     worst = max((item.relative_error for item in (proof or {}).values()), default=None)
     metrics = ConversionMetrics(
         outputs_compared=len(proof or {}),
         worst_relative_error=worst,
-        chain=tuple(_step(step) for step in chain),
-        chain_lacks=unchained or None,
-        converted_twice=tuple(sorted(repeated or {})),
+        chain=tuple(_step(step) for step in conversion.chain),
+        chain_lacks=conversion.unchained or None,
+        converted_twice=tuple(sorted(conversion.repeated)),
         layers_matched=len(match.pairs),
         layers_missing=len(match.missing),
     )
@@ -115,7 +130,7 @@ def _otherwise(difference: Difference) -> Finding:
     )
 
 
-def _foreign(casts: Mapping[str, int] | None) -> list[Finding]:
+def _foreign(casts: Mapping[str, int]) -> list[Finding]:
     if not casts:
         return []
     told = " and ".join(f"{count} {kind}" for kind, count in casts.items())

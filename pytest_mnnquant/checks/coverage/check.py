@@ -44,11 +44,11 @@ def coverage(rows: tuple[LayerRow, ...]) -> float:
 def check_coverage(
     rows: tuple[LayerRow, ...],
     recipe: Recipe,
-    minimum: float,
+    min_coverage: float,
     explain: Callable[[LayerRow], Explanation],
     idle_patterns: tuple[str, ...] = (),
 ) -> Result:
-    """Fail when less than `minimum` of the weight bytes are stored as asked, naming each layer that is not.
+    """Fail when less than `min_coverage` of the weight bytes are stored as asked, naming each layer that is not.
 
     `explain` says of a layer why it is not; `idle_patterns` are those of --mnn-skip-layer that match none.
     """
@@ -67,12 +67,12 @@ def check_coverage(
     kept = [_not_kept(row) for row in rows if not row.wanted and row.stored and not _is_float(row.stored)]
     kept += [Finding("MNQ404", f"--mnn-skip-layer={pattern} matches no layer") for pattern in idle_patterns]
     corrupt = [_corrupt(row) for row in wanted if row.stored and not all(w.intact for w in row.stored.weights)]
-    if share >= minimum and not corrupt:
+    if share >= min_coverage and not corrupt:
         return Result.from_findings("coverage", kept, metrics)
     total = sum(row.layer.weight_bytes for row in wanted)
     missed = [row for row in wanted if not row.quantized and not (row.stored and _is_corrupt(row.stored))]
-    findings = [_missed(row, recipe, total, explain(row)) for row in missed] if share < minimum else []
-    head = f"coverage {share:.1%}, at least {minimum:.1%} wanted"
+    findings = [_missed(row, recipe, total, explain(row)) for row in missed] if share < min_coverage else []
+    head = f"coverage {share:.1%}, at least {min_coverage:.1%} wanted"
     findings = [*corrupt, *findings, *kept]
     return Result.from_findings("coverage", _with_head(findings, head), metrics)
 

@@ -29,17 +29,17 @@ _COARSE = 4.0
 
 
 def check_weights(
-    base: Model, model: Model, match: Match, older_by_days: float | None, recipe: Recipe | None = None
+    base: Model, model: Model, match: Match, days_older: float | None, recipe: Recipe | None = None
 ) -> Result:
     """Fail for each layer whose weights are not the source's, or whose scales are not as the `recipe` asks.
 
-    `older_by_days`: how much older the file is than the source.
+    `days_older`: how much older the file is than the source.
     """
     errors, findings = weight_errors(base, model, match)
     vectors = _vector_errors(base, model, match)
     counts = {layer.name: layer.weight_count for layer, _ in match.pairs}
     others = sorted((error for error in errors if error.is_other), key=lambda error: -counts[error.layer])
-    usual = _cause(len(others), len(errors), older_by_days)
+    usual = _cause(len(others), len(errors), days_older)
     findings += [
         Finding(
             "MNQ410",
@@ -145,13 +145,13 @@ def _clipping(error: WeightError) -> Explanation:
     )
 
 
-def _cause(others: int, compared: int, older_by_days: float | None) -> Explanation:
+def _cause(others: int, compared: int, days_older: float | None) -> Explanation:
     fix = (
         "convert and quantize this source again; delete the old output first, since MNN's converter leaves it there "
         "when it fails"
     )
-    if others == compared and older_by_days is not None and older_by_days > 0:
-        age = f"{older_by_days:.1f} days" if older_by_days >= 1 else f"{older_by_days * 24 * 60:.0f} minutes"
+    if others == compared and days_older is not None and days_older > 0:
+        age = f"{days_older:.1f} days" if days_older >= 1 else f"{days_older * 24 * 60:.0f} minutes"
         text = f"every layer has other weights and the file is {age} older than the source: it is a stale output"
         return Explanation(Cause("stale-output", text), fix)
     if others == compared:

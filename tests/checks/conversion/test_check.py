@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_mnnquant.checks.conversion.check import check_conversion
+from pytest_mnnquant.checks.conversion.check import ConversionEvidence, check_conversion
 from pytest_mnnquant.findings.check_metrics import ConversionMetrics
 from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step
@@ -33,7 +33,8 @@ def check(
     given: bool = False,
     **more: Any,
 ) -> Result:
-    return check_conversion(base, proof, unproven, match_layers(base, variant), given, **more)
+    evidence = ConversionEvidence(base, proof, unproven, given, **more)
+    return check_conversion(evidence, match_layers(base, variant))
 
 
 def test_the_same_network_proven_passes() -> None:

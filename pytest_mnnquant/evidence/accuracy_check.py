@@ -1,0 +1,123 @@
+"""The accuracy check of a variant: judges its outputs, and looks for the layer that lost them and for a way out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from pytest_mnnquant.checks.accuracy.causes import KnownCauses
+from pytest_mnnquant.checks.accuracy.check import (
+    AccuracyEvidence,
+    can_be_located,
+    check_accuracy,
+    unlocated,
+    with_location,
+)
+from pytest_mnnquant.checks.accuracy.limits import Criteria
+from pytest_mnnquant.checks.accuracy.proposals import with_search
+from pytest_mnnquant.checks.target.check import compare_with_host
+from pytest_mnnquant.checks.target.mnn_versions import explained
+from pytest_mnnquant.evidence.accuracy_search import search
+from pytest_mnnquant.evidence.check_inputs import CheckInputs, NothingToJudge, held_limits
+from pytest_mnnquant.evidence.check_runner import attempt_check, result_alone, run_uncached
+from pytest_mnnquant.evidence.source import UNUSABLE
+from pytest_mnnquant.evidence.target_variant import TargetVariant
+from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
+from pytest_mnnquant.findings.check_registry import CHECKS
+from pytest_mnnquant.findings.defaults import COARSE_COSINE, COSINE
+from pytest_mnnquant.findings.finding import FAILED, PASSED, Result, without_ignored
+from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.sources.metric import load_metric
+
+_NAME: Final = "accuracy"
+
+
+def judge_accuracy(inputs: CheckInputs) -> Result:
+    """Judge the outputs; name the layer that lost the accuracy, and propose what was tried and passes."""
+    variant, settings = inputs.variant, inputs.variant.gate.settings
+    result = without_ignored(_judge_outputs(inputs), settings.ignore)
+    if isinstance(variant, TargetVariant):
+        return _on_target(inputs, variant, result)
+    if not can_be_located(result):
+        return result
+    try:
+        losses = variant.losses(_criteria(inputs).metric)
+    except UNUSABLE as error:  # The findings stand, whether their layer is known or not.
+        return unlocated(result, str(error))
+    result = with_location(result, losses)
+    if not settings.suggest:
+        return result
+    unresolved = {finding.code for finding in result.findings if finding.severity is Severity.GAP}
+    ignored = (*settings.ignore, *unresolved)
+
+    def judge_trial(trial: VariantUnderTest) -> Result:
+        return _judge_trial(inputs.for_variant(trial), ignored)
+
+    return with_search(result, search(variant, judge_trial, losses, settings.suggest_time))
+
+
+def _judge_outputs(inputs: CheckInputs) -> Result:
+    """Compare the outputs with the labels and with the float model's. Raises `NothingToJudge` without data."""
+    variant = inputs.variant
+    data = variant.gate.prepared.evaluation
+    if data is None:
+        raise NothingToJudge("no evaluation data were given (--mnn-evaluation)")
+    exact, pools = variant.exact_run
+    evidence = AccuracyEvidence(
+        reference=variant.gate.float_run.outputs,
+        outputs=exact.outputs,
+        labels=data.labels,
+        as_run=variant.run.outputs,
+        pools=pools,
+        suspects=KnownCauses(variant.variant.drift, variant.clamping, variant.int8_scales, variant.recipe),
+    )
+    return check_accuracy(evidence, _criteria(inputs))
+
+
+def _criteria(inputs: CheckInputs) -> Criteria:
+    """What the outputs of a variant must meet. Raises `SourceError` for a metric that can't be loaded."""
+    limits, base = inputs.limits, inputs.variant.gate.settings.base
+    return Criteria(
+        metric=load_metric(limits.metric, base) if limits.metric else None,
+        max_drop=limits.max_accuracy_drop,
+        min_ratio=limits.min_accuracy_ratio,
+        min_float=limits.min_float_accuracy,
+        min_cosine=limits.min_cosine,
+        min_sqnr=limits.min_sqnr,
+        min_agreement=limits.min_agreement,
+        usual_cosine=COARSE_COSINE if inputs.recipe.bits <= 4 else COSINE,
+        strict=inputs.strict,
+    )
+
+
+def _on_target(inputs: CheckInputs, variant: TargetVariant, result: Result) -> Result:
+    """The accuracy on a target: with what it computes otherwise than this host, and the layer that lost it."""
+    metrics = metrics_of(AccuracyMetrics, [result]) or AccuracyMetrics()
+    differing, metrics = compare_with_host(variant.elsewhere, metrics)
+    findings = result.findings
+    if result.outcome == FAILED:
+        on_host = result_alone(variant.home, _NAME, inputs.limits, inputs.strict)
+        if on_host.outcome != FAILED:
+            findings = tuple(explained(findings, differing, variant.runtimes))
+    metrics = dataclasses.replace(metrics, place=variant.place)
+    result = dataclasses.replace(result, findings=(*findings, *differing), metrics=metrics)
+    result = without_ignored(result, variant.gate.settings.ignore)
+    if not can_be_located(result) or differing:  # This host can't look for what only the target computes so.
+        return result
+    try:
+        return with_location(result, variant.home.losses(_criteria(inputs).metric))
+    except UNUSABLE as error:
+        return unlocated(result, str(error))
+
+
+def _judge_trial(inputs: CheckInputs, ignored: tuple[str, ...]) -> Result:
+    """The accuracy of a variant that may be proposed; it fails too if the variant fails another limit of its files."""
+    judged = attempt_check(_NAME, inputs.variant, lambda: _judge_outputs(inputs))
+    result = without_ignored(judged, ignored)
+    limited = (check for check in CHECKS if check.is_static and held_limits(check.load_function()))
+    for check in limited if result.outcome == PASSED else ():
+        other = without_ignored(run_uncached(check, inputs), ignored)
+        if other.outcome == FAILED:
+            return Result.from_findings(_NAME, other.findings, result.metrics)
+    return result

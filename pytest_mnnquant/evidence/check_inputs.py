@@ -1,0 +1,203 @@
+"""What the functions of checks are called with: evidence, found by the names of their parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pytest_mnnquant.checks.calibration.check import CalibrationEvidence
+from pytest_mnnquant.checks.conversion.check import ConversionEvidence
+from pytest_mnnquant.checks.coverage.causes import explain_layer
+from pytest_mnnquant.checks.coverage.check import LayerRow
+from pytest_mnnquant.checks.execution import ExecutionEvidence
+from pytest_mnnquant.checks.latency import limit_on
+from pytest_mnnquant.checks.params import ParamsEvidence
+from pytest_mnnquant.config.settings import Limits
+from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.cause import Explanation
+from pytest_mnnquant.findings.finding import PASSED, Result
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, VARIANTS_FLOAT
+from pytest_mnnquant.measurements.timing import MemoryUse, PairedTimes, TimingSettings
+from pytest_mnnquant.mnnfile.model import Model, Op
+from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
+from pytest_mnnquant.quantize.convert_twice import repeated
+from pytest_mnnquant.recipes.mnn_support import can_compute
+from pytest_mnnquant.recipes.recipe import Recipe
+
+
+class NothingToJudge(Exception):
+    """A check has nothing to judge; the text says why. `not_applicable`: with this recipe there never is anything."""
+
+    def __init__(self, reason: str, not_applicable: bool = False) -> None:
+        super().__init__(reason)
+        self.not_applicable = not_applicable
+
+
+class CheckInputs:
+    """The evidence about one variant for its checks, and the limits that they judge by.
+
+    A parameter of a check is a property (or a method, for evidence that is rarely needed) of this class, of
+    `VariantUnderTest`, or of `Limits`, in this order; each is gathered when a check first asks for it. What is missing
+    is raised as `NothingToJudge`, what can't be used as `Unusable` or one of `UNUSABLE`. `result_of` gives the result
+    of another check of this variant, by its name.
+    """
+
+    def __init__(
+        self, variant: VariantUnderTest, limits: Limits, strict: bool, result_of: Callable[[str], Result]
+    ) -> None:
+        self.variant = variant
+        self.limits = limits
+        self.strict = strict
+        self._result_of = result_of
+
+    def arguments(self, function: Callable[..., Result]) -> dict[str, Any]:
+        """The arguments of a check's function, by name. Raises `LookupError` for a parameter that is no evidence."""
+        return {name: self._value(name) for name in inspect.signature(function).parameters}
+
+    def _value(self, name: str) -> Any:
+        for owner in (self, self.variant, self.limits):
+            if hasattr(type(owner), name):
+                return getattr(owner, name)
+        raise LookupError(f"no evidence is called {name!r}")
+
+    def for_variant(self, variant: VariantUnderTest) -> CheckInputs:
+        """The inputs of another variant, with the same limits."""
+        return CheckInputs(variant, self.limits, self.strict, self._result_of)
+
+    @property
+    def inputs(self) -> CheckInputs:
+        """These inputs themselves, for a check that looks further, depending on what it finds."""
+        return self
+
+    @property
+    def recipe(self) -> Recipe:
+        """What was requested."""
+        return self.variant.recipe
+
+    @property
+    def activations(self) -> bool:
+        """Whether the variant is meant to run in int8."""
+        return self.recipe.activations
+
+    @property
+    def base(self) -> Model:
+        """The float model that the variant was quantized from."""
+        return self.variant.variant.base
+
+    @property
+    def float_bytes(self) -> int:
+        """The size of the float model's file, in bytes."""
+        return self.base.size
+
+    @property
+    def quantized_bytes(self) -> int:
+        """The size of the variant's file, in bytes."""
+        return self.variant.model.size
+
+    @property
+    def conversion(self) -> ConversionEvidence:
+        """How the float model and the variant were converted."""
+        source, variant = self.variant.gate.prepared, self.variant.variant
+        models = {FLOAT_MNN: source.model, VARIANTS_FLOAT: variant.base, "quantized .mnn": variant.model}
+        return ConversionEvidence(
+            float_model=source.model,
+            proof=source.proof,
+            unproven=source.unproven,
+            given=variant.given,
+            chain=(*source.chain, *variant.chain),
+            unchained=source.unchained,
+            repeated=repeated(models),
+            otherwise=tuple(differences(variant.base, variant.model, self.variant.match)),
+            casts=foreign_casts(variant.model),
+        )
+
+    @property
+    def params_file(self) -> ParamsEvidence:
+        """The params file against the model."""
+        recipe, evidence = self.recipe, self.variant.params
+        if evidence is None:
+            kind = "was given" if recipe.activations else f"is needed for {recipe.name}"
+            raise NothingToJudge(f"no params file {kind}", not_applicable=not recipe.activations)
+        if not recipe.activations and evidence.params and not evidence.params.is_blank:
+            raise NothingToJudge(f"{recipe.name} has no scales of activations to find in the model", True)
+        return evidence
+
+    @property
+    def wanted_layers(self) -> tuple[Op, ...]:
+        """The layers of the float model that the params file should list."""
+        is_filled = self.recipe.fill is not None
+        rows = (row for row in self.variant.rows if row.wanted)
+        return tuple(row.layer for row in rows if can_compute(row.layer) or not is_filled)
+
+    @property
+    def params_applied(self) -> bool:
+        """Whether the model holds all that the params file says."""
+        return self._result_of("params").outcome == PASSED
+
+    def explain(self, row: LayerRow) -> Explanation:
+        """Why a layer is not stored as requested."""
+        return explain_layer(row, self.recipe, self.variant.rows, self.variant.params, self.variant.model)
+
+    @property
+    def execution(self) -> ExecutionEvidence:
+        """What ran."""
+        variant = self.variant
+        return ExecutionEvidence(
+            trace=variant.run.trace,
+            same_as_float=variant.same_as_float,
+            clamping=variant.clamping,
+            int8_scales=variant.int8_scales,
+            untraced=variant.untraced,
+        )
+
+    @property
+    def calibration(self) -> CalibrationEvidence:
+        """How the variant was calibrated, and how its scales fit held-out data."""
+        source = self.variant.gate.prepared
+        if not self.recipe.activations:
+            raise NothingToJudge(f"{self.recipe.name} needs no calibration: it has no scales of activations", True)
+        if self.variant.variant.given and source.calibration is None and source.evaluation is None:
+            raise NothingToJudge("no calibration or evaluation data were given (--mnn-evaluation)")
+        return self.variant.calibration
+
+    @property
+    def times(self) -> PairedTimes:
+        """The variant and the float model, timed in pairs."""
+        return self.variant.times(timing_of(self.variant, self.limits))
+
+    @property
+    def memory_mode(self) -> int:
+        """MNN's memory mode that the app runs the model in."""
+        return self.variant.gate.settings.timing.memory_mode
+
+    @property
+    def memory(self) -> Mapping[int, MemoryUse]:
+        """What the variant holds in memory when it runs, by memory mode."""
+        self._require_known_memory()
+        return self.variant.memory
+
+    @property
+    def float_memory(self) -> Mapping[int, MemoryUse]:
+        """What the float model holds in memory when it runs, by memory mode."""
+        self._require_known_memory()
+        return self.variant.float_memory
+
+    def _require_known_memory(self) -> None:
+        if self.variant.model.has_subgraphs or self.variant.gate.prepared.model.has_subgraphs:
+            raise NothingToJudge("MNN does not tell the memory of models with While or If bodies")
+
+
+def timing_of(variant: VariantUnderTest, limits: Limits) -> TimingSettings:
+    """How a variant is timed: as the settings say, until it is known on which side of the limit it is."""
+    ratio = limits.max_latency_ratio
+    # A device has to be asked what it is.
+    limit = limit_on(ratio, variant.host) if isinstance(ratio, Mapping) else ratio
+    return dataclasses.replace(variant.gate.settings.timing, limit=limit)
+
+
+def held_limits(function: Callable[..., Result]) -> tuple[str, ...]:
+    """The limits that a check's function judges by: its parameters that are fields of `Limits`."""
+    names = {field.name for field in dataclasses.fields(Limits)}
+    return tuple(name for name in inspect.signature(function).parameters if name in names)
