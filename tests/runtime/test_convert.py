@@ -11,7 +11,7 @@ import pytest
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.convert import convert
-from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from tests.conftest import TIMEOUT
 
 
@@ -67,8 +67,12 @@ def test_what_can_not_be_converted_fails_and_leaves_the_old_output_alone(digits:
     output.parent.mkdir()
     output.write_bytes(b"the old output")
     for name, source in broken_sources(digits, tmp_path).items():
-        with pytest.raises(NativeFailure, match=rf"^converting {name} \(float\): "):
+        with pytest.raises(NativeFailure, match=rf"^converting {name} \(float\): ") as error:
             convert(source, output, timeout=TIMEOUT)
+        if source.suffix == ".mnn":  # Refused before MNN runs.
+            assert error.value.kind is FailureKind.BAD_INPUT, name
+        else:
+            assert error.value.kind in (FailureKind.BAD_OUTPUT, FailureKind.CRASHED, FailureKind.RAISED), name
         assert output.read_bytes() == b"the old output", name
         assert names(output.parent) == ["net.mnn"], name
 

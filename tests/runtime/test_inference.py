@@ -15,7 +15,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Grid, code_losses, run, tensor_ranges, tensor_values
-from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import outputs
 from tests.conftest import TIMEOUT
@@ -98,8 +98,9 @@ def test_a_model_with_a_while_body_runs_without_a_trace(words: tuple[Words, Mode
 
 
 def test_a_missing_input_is_named(digits: Prepared) -> None:
-    with pytest.raises(NativeFailure, match=r"no array for the model's input 'x': \['y'\]"):
+    with pytest.raises(NativeFailure, match=r"input 'x': \['y'\]") as error:
         run(digits.model, {"y": np.ones((1, 3, 16, 16), np.float32)}, RunOptions(TIMEOUT))
+    assert error.value.kind is FailureKind.BAD_INPUT
 
 
 def test_no_samples_are_no_result(digits: Prepared) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Int8Codes:
+class Int8Codes(NamedTuple):
     """The codes of a tensor: its memory, where in it the code of each value lies, their scale and zero point."""
 
     memory: Any

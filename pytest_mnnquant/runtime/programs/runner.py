@@ -75,6 +75,7 @@ def serve() -> None:
     What a job prints goes to `log.txt` beside it, after what was printed when MNN was loaded.
     """
     import ctypes
+    import hashlib
     import tempfile
 
     answers, (printed, name) = os.fdopen(os.dup(1), "w"), tempfile.mkstemp()
@@ -85,7 +86,7 @@ def serve() -> None:
     import MNN
     import numpy
 
-    _ = (ctypes, MNN, numpy)  # Loaded for the forks.
+    _ = (ctypes, hashlib, MNN, numpy)  # Loaded for the forks.
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from .failures import Refused
@@ -10,6 +9,8 @@ from .failures import Refused
 
 def sha256(path: Path) -> str:
     """The hash of a file."""
+    import hashlib  # Loads OpenSSL, which a job that was not sent does not need.
+
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(1 << 20):
