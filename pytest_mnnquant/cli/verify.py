@@ -95,7 +95,7 @@ class Verdict:
     def warnings(self) -> list[str]:
         """What is to be said of a model that passes."""
         return [
-            f"{finding.code} {finding.rule.name}: " + (f"{finding.layer}: " if finding.layer else "") + finding.message
+            f"{finding.rule.title}: " + (f"{finding.layer}: " if finding.layer else "") + finding.message
             for result in self.results
             for finding in result.findings
         ]

@@ -25,7 +25,7 @@ class FindingId:
     @property
     def title(self) -> str:
         """The rule, and the layer that broke it."""
-        return f"{self.code} {RULES[self.code].name}" + (f" in {self.layer}" if self.layer else "")
+        return RULES[self.code].title + (f" in {self.layer}" if self.layer else "")
 
     def __str__(self) -> str:
         """The title, and the check that reported it."""

@@ -57,6 +57,11 @@ class Rule:
     since: str = "0.1.0"
 
     @property
+    def title(self) -> str:
+        """Code and name, as reports write them."""
+        return f"{self.code} {self.name}"
+
+    @property
     def stage(self) -> Stage:
         """Where it stands between the source and the outputs."""
         return self.effects.stage

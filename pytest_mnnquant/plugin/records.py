@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,8 +42,6 @@ def attach_baseline(item: pytest.Item, path: Path, result: Result) -> None:
 
 def _record(item: pytest.Item, case: VariantUnderTest, result: Result) -> CheckRecord:
     """What an item measured; if a report shows charts, with what they show."""
-    import dataclasses
-
     from pytest_mnnquant.measurements.chart_samples import ChartSamples
     from pytest_mnnquant.plugin.session import session_of
     from pytest_mnnquant.plugin.worker_input import input_of

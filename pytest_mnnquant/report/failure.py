@@ -72,13 +72,13 @@ def _headline(findings: Sequence[Finding]) -> str:
     same = [other for finding in findings for other in (finding, *finding.consequences) if other.code == first.code]
     layers = list(dict.fromkeys(other.layer for other in same if other.layer))
     more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
-    return f"{first.code} {first.rule.name}" + (f" in {cut(shown(layers[0]), COLUMNS // 2)}{more}" if layers else "")
+    return first.rule.title + (f" in {cut(shown(layers[0]), COLUMNS // 2)}{more}" if layers else "")
 
 
 def _parts(finding: Finding, previous: Finding | None) -> list[list[str]]:
     """The lines of one finding, in four parts; a cause or fix that the previous finding had is not repeated."""
     where = f"{finding.layer}: " if finding.layer else ""
-    parts = [wrapped(f"  {finding.code} {finding.rule.name}  ", where + finding.message, COLUMNS)]
+    parts = [wrapped(f"  {finding.rule.title}  ", where + finding.message, COLUMNS)]
     for title, text, is_repeated in (
         ("why", finding.cause_text, previous is not None and previous.cause == finding.cause),
         ("fix", finding.fix, previous is not None and previous.fix == finding.fix),
@@ -99,7 +99,7 @@ def _consequence_lines(finding: Finding) -> Iterator[str]:
         layers = list(dict.fromkeys(effect.layer for effect in effects if effect.layer))
         more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
         where = f" in {layers[0]}{more}" if layers else ""
-        yield from wrapped("    so: ", f"{check}: {code} {effects[0].rule.name}{where}", COLUMNS)
+        yield from wrapped("    so: ", f"{check}: {effects[0].rule.title}{where}", COLUMNS)
 
 
 def _same_lines(same: Sequence[Finding]) -> Iterator[str]:

@@ -61,7 +61,7 @@ def _command(kind: str, finding: ReportedFinding, name: str, file: str | None) -
     parts.append(f"more: pytest-mnnquant explain {finding.code}")
     place = _in_workspace(file)
     properties = [f"file={_property(place)}"] if place else []
-    properties.append(f"title={_property(f'{finding.code} {finding.rule}')}")
+    properties.append(f"title={_property(finding.rule.title)}")
     return f"::{kind} {','.join(properties)}::{_data(chr(10).join(parts)[:_LONGEST])}"
 
 

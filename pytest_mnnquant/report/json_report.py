@@ -98,7 +98,7 @@ def _metrics(check: CheckReport) -> Json:
 def _finding(finding: ReportedFinding) -> Json:
     return {
         "code": finding.code,
-        "rule": finding.rule,
+        "rule": finding.rule.name,
         "severity": finding.severity.value,
         "layer": finding.layer or None,
         "message": finding.message,

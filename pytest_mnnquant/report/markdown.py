@@ -108,7 +108,7 @@ def _details(finding: ReportedFinding) -> str:
     layer = f" in {_code(finding.layer)}" if finding.layer else ""
     where = f"{_code(finding.variant or 'baseline')}, {finding.check}"
     lines = [
-        f"<details><summary>{finding.code} {finding.rule}{layer} ({where})</summary>",
+        f"<details><summary>{finding.rule.title}{layer} ({where})</summary>",
         "",
         *_paragraph("Measured", finding.message),
         *_paragraph("Why", finding.cause),
@@ -141,7 +141,7 @@ def _warnings(model: ModelReport) -> Iterator[str]:
     for first, *others in by_rule.values():
         more = f" (and {len(others)} more)" if others else ""
         message = _text(cut(first.message, _TEXT))
-        yield f"Warning {first.code} {first.rule}, {_code(first.variant)}: {message}{more}"
+        yield f"Warning {first.rule.title}, {_code(first.variant)}: {message}{more}"
 
 
 def _skipped(model: ModelReport) -> Iterator[str]:

@@ -66,7 +66,7 @@ def _baseline_lines(baseline: BaselineReport, columns: int) -> Iterator[Line]:
     """What the check of the baseline file found first."""
     for first in baseline.check.findings[:1]:
         outcome = Outcome.FAILED if baseline.check.outcome == FAILED else Outcome.OK
-        line = f"{shown(Path(baseline.path).name)}: {outcome.value}: {first.code} {first.rule}, {first.message}"
+        line = f"{shown(Path(baseline.path).name)}: {outcome.value}: {first.rule.title}, {first.message}"
         yield from ((part, {**_COLOURS[outcome], "bold": True}) for part in wrapped("", shown(line), columns))
 
 
@@ -145,7 +145,7 @@ def _warnings(report: Report) -> dict[str, list[str]]:
     for name, check in _checks(report):
         for finding in check.findings:
             if finding.severity is Severity.WARNING:
-                title = f"warning {finding.code} {finding.rule}"
+                title = f"warning {finding.rule.title}"
                 messages.setdefault(title, []).append(f"{name}: {finding.message}")
     return messages
 

@@ -9,7 +9,7 @@ from typing import Any
 from pytest_mnnquant.findings.check_metrics import M, Metrics, metrics_of
 from pytest_mnnquant.findings.figures import variant_label
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, SKIPPED, FindingId
-from pytest_mnnquant.findings.rules import RULES, Severity
+from pytest_mnnquant.findings.rules import RULES, Rule, Severity
 from pytest_mnnquant.measurements.chart_samples import ChartSamples
 
 
@@ -94,9 +94,9 @@ class ReportedFinding:
         return self.id.layer
 
     @property
-    def rule(self) -> str:
-        """The name of the rule."""
-        return RULES[self.code].name
+    def rule(self) -> Rule:
+        """The rule that was broken."""
+        return RULES[self.code]
 
     @property
     def title(self) -> str:

@@ -53,7 +53,7 @@ def test_a_finding_is_reported_with_its_identity_and_its_variant() -> None:
         "int8[eval]",
         Severity.ERROR,
     )
-    assert (root.cause, root.fix, root.rule) == ("why", "how", "params-name-mismatch")
+    assert (root.cause, root.fix, root.rule.title) == ("why", "how", "MNQ304 params-name-mismatch")
     assert [effect.id for effect in root.consequences] == [FindingId("MNQ401", "coverage", "conv")]
     (effect,) = reported(Result.from_findings("size", [FOLLOWS])).findings
     assert (effect.severity, effect.follows) == (Severity.CONSEQUENCE, root.id)
