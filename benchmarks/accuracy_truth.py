@@ -41,7 +41,7 @@ from truth_nets import NETS
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import ModelSettings
-from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.measurements.run import TracedOp
 from pytest_mnnquant.metrics.agreement import agreement
@@ -178,7 +178,7 @@ def gate_of(
         params = str(quantized_path.with_name(PARAMS_NAME))
         settings = dataclasses.replace(settings, quantized=str(quantized_path), params=params)
     data = {"calibration": architecture.calibration(), "evaluation": architecture.evaluation()}
-    return SourceUnderTest(settings, Spec(name, name), store, lambda _: None, net, **data)
+    return SourceUnderTest(settings, Spec(name, name), store, lambda _: None, FixtureValues(net, **data))
 
 
 def cases(name: str, architecture: Architecture, folder: Path, scratch: Path) -> Iterator[tuple[str, VariantUnderTest]]:

@@ -33,7 +33,7 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.check_runner import run_check
-from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
 from pytest_mnnquant.findings.finding import FAILED, Result
@@ -144,7 +144,7 @@ def gate_of(name: str, network: Any, store: Store) -> SourceUnderTest:
     architecture = ARCHITECTURES[name.split(",")[0]]
     settings = model_settings(name, name, _HERE, {"timeout": spoilers.TIMEOUT})
     data = {"calibration": architecture.calibration(), "evaluation": architecture.evaluation()}
-    return SourceUnderTest(settings, Spec(name, name), store, lambda _: None, network, **data)
+    return SourceUnderTest(settings, Spec(name, name), store, lambda _: None, FixtureValues(network, **data))
 
 
 def gate_on(source: SourceUnderTest, spoilt: Spoilt) -> SourceUnderTest:

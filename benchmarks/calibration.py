@@ -34,7 +34,7 @@ from architectures import ARCHITECTURES, Architecture
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.checks.coverage.check import coverage, layer_rows
 from pytest_mnnquant.config.settings import ModelSettings
-from pytest_mnnquant.evidence.source import SourceUnderTest, Unusable
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest, Unusable
 from pytest_mnnquant.evidence.variant import variant_under_test
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
@@ -63,9 +63,11 @@ def gate_of(name: str, folder: Path, store: Store, samples: int) -> SourceUnderT
         Spec(name, name),
         store,
         lambda _: None,
-        given=architecture.trained(folder / "weights"),
-        calibration=architecture.calibration(samples),
-        evaluation=architecture.evaluation(),
+        FixtureValues(
+            model=architecture.trained(folder / "weights"),
+            calibration=architecture.calibration(samples),
+            evaluation=architecture.evaluation(),
+        ),
     )
 
 

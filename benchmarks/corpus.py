@@ -27,7 +27,7 @@ from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.data import as_dataset
-from pytest_mnnquant.sources.pytorch import export
+from pytest_mnnquant.sources.pytorch import ExportOptions, export
 
 TIMEOUT: Final = 300.0
 # The tools' return value says nothing, and their destructors may crash after the work is done.
@@ -205,7 +205,7 @@ def _onnx(root: Path, net: str) -> Path:
         network = NETS[net].module()
         data = as_dataset(arrays(NETS[net].inputs), tuple(NETS[net].inputs), net)
         unfinished = path.with_suffix(".part")
-        export(network, data, unfinished, exporter="torchscript", dynamic=True, name=net)
+        export(network, data, unfinished, ExportOptions(net))
         unfinished.replace(path)
     return path
 

@@ -36,7 +36,7 @@ from common import gate  # noqa: E402
 
 from pytest_mnnquant.cache.store import Store  # noqa: E402
 from pytest_mnnquant.config.settings import model_settings  # noqa: E402
-from pytest_mnnquant.evidence.source import SourceUnderTest  # noqa: E402
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest  # noqa: E402
 from pytest_mnnquant.evidence.variant import variant_under_test  # noqa: E402
 from pytest_mnnquant.measurements.timing import PairedTimes, TimingSettings  # noqa: E402
 from pytest_mnnquant.mnnfile.model import Model, read_model  # noqa: E402
@@ -103,7 +103,9 @@ def variant(network: nn.Module, name: str, store: Store, side: int = 32) -> tupl
     data = {"x": np.random.default_rng(0).random((128, 3, side, side), np.float32)}
     settings = model_settings(name, name, _ROOT, {"timeout": TIMEOUT})
     case = variant_under_test(
-        SourceUnderTest(settings, Spec(name, name), store, lambda _: None, network, data, data), "int8", "eval"
+        SourceUnderTest(settings, Spec(name, name), store, lambda _: None, FixtureValues(network, data, data)),
+        "int8",
+        "eval",
     )
     return case.variant.base, case.model
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import run_check
-from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_registry import CHECKS
 from pytest_mnnquant.findings.finding import Finding
@@ -138,7 +138,7 @@ class PluginSession:
         spec = parse_spec(str(source), HERE) if given is None else Spec("net", "net")
         settings = model_settings(spec.text, spec.name, HERE, {"timeout": TIMEOUT, **values})
         data = {"calibration": calibration, "evaluation": evaluation}
-        return SourceUnderTest(settings, spec, self.store, lambda _: None, given, **data)
+        return SourceUnderTest(settings, spec, self.store, lambda _: None, FixtureValues(given, **data))
 
     def fresh(self, name: str) -> Path:
         """A path in a folder of its own."""

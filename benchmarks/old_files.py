@@ -23,7 +23,7 @@ from torch import nn
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params
 from pytest_mnnquant.sources.data import as_dataset
-from pytest_mnnquant.sources.pytorch import export
+from pytest_mnnquant.sources.pytorch import ExportOptions, export
 
 IDENTITY: Final = np.eye(72, dtype=np.float32).reshape(-1, 8, 3, 3)
 RECIPES: Final[dict[str, tuple[str, ...]]] = {
@@ -68,7 +68,7 @@ def main() -> None:
         onnx = {zeros: Path(name) / f"{zeros}.onnx" for zeros in (0.0, 0.9)}
         data = as_dataset({"input": IDENTITY}, ("input",), "unit inputs")
         for zeros, path in onnx.items():
-            export(_network(zeros), data, path, exporter="torchscript", dynamic=True, name="one layer")
+            export(_network(zeros), data, path, ExportOptions("one layer"))
         for wheel in options.old:
             base = Path(name) / f"float-{wheel.version}.mnn"
             wheel.convert(onnx[0.0], base)

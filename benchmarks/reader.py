@@ -28,6 +28,7 @@ from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.float_model import export_float
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.jobs import Job, run_job
+from pytest_mnnquant.sources.pytorch import ExportOptions
 
 ROUNDS = 5
 
@@ -91,7 +92,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = Dataset({"input": np.zeros((2, 3, 64, 64), np.float32)})
-        export_float(large_network(), data, folder, "torchscript", True, "large", 600)
+        export_float(large_network(), data, folder, ExportOptions("large"), 600)
         float_path, w8_path = folder / "float.mnn", folder / "w8.mnn"
         convert(float_path, w8_path, ("--weightQuantBits", "8"), timeout=600)
         for label, path in (("float", float_path), ("w8", w8_path)):

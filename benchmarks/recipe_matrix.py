@@ -27,7 +27,7 @@ from matrix_page import Cell, Rows, optional_versions, render
 from pytest_mnnquant.cache.store import Store, versions
 from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_runner import run_check
-from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_metrics import CoverageMetrics, SizeMetrics, metrics_of
 from pytest_mnnquant.findings.check_registry import CHECKS
@@ -107,9 +107,11 @@ def _rows(name: str, recipes: tuple[str, ...], folder: Path, store: Store) -> Ro
         Spec(name, name),
         store,
         lambda _: None,
-        given=architecture.trained(folder / "weights"),
-        calibration=architecture.calibration(),
-        evaluation=architecture.evaluation(),
+        FixtureValues(
+            model=architecture.trained(folder / "weights"),
+            calibration=architecture.calibration(),
+            evaluation=architecture.evaluation(),
+        ),
     )
     cells = []
     for recipe in recipes:

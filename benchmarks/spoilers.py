@@ -26,6 +26,7 @@ from pytest_mnnquant.quantize.float_model import export_float
 from pytest_mnnquant.quantize.job import FLOAT_NAME, MODEL_NAME, PARAMS_NAME
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.convert import convert
+from pytest_mnnquant.sources.pytorch import ExportOptions
 
 TIMEOUT: Final = 120.0
 _EXPORTED: Final = 64
@@ -171,7 +172,8 @@ class Exporter:
         """The network's `.mnn`, quantized by the flags of `recipe`, or with the params file of an earlier export."""
         folder = self._folder / f"exported{len(list(self._folder.iterdir()))}"
         folder.mkdir()
-        export_float(network, self._data, folder, "torchscript", self._batched, type(network).__name__, TIMEOUT)
+        options = ExportOptions(type(network).__name__, dynamic=self._batched)
+        export_float(network, self._data, folder, options, TIMEOUT)
         flags = recipe_named(recipe).flags if params is None else ("--compressionParamsFile", str(params))
         convert(folder / FLOAT_NAME, folder / MODEL_NAME, flags, timeout=TIMEOUT)
         return folder / MODEL_NAME

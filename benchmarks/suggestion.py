@@ -24,7 +24,7 @@ from torch import nn
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import run_check
-from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
 from pytest_mnnquant.report.failure import failure_text
@@ -50,7 +50,7 @@ def case(
     """A variant under test, with the search turned on."""
     settings = model_settings("net", "net", FIXTURES, {"suggest": True, **limits})
     data = {"calibration": architecture.calibration(), "evaluation": architecture.evaluation()}
-    gate = SourceUnderTest(settings, Spec("net", "net"), store, lambda _: None, given=network, **data)
+    gate = SourceUnderTest(settings, Spec("net", "net"), store, lambda _: None, FixtureValues(model=network, **data))
     return variant_under_test(gate, recipe, "eval" if recipe.startswith("int8") else None)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import run_check
-from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import PASSED, Result
@@ -119,9 +119,7 @@ def built(network: nn.Module, data: list[Arrays], recipe: str, store: Store, tmp
         Spec("net", "net"),
         store,
         quietly,
-        given=network.eval(),
-        calibration=calibration,
-        evaluation=evaluation,
+        FixtureValues(model=network.eval(), calibration=calibration, evaluation=evaluation),
     )
     return variant_under_test(gate, recipe, "eval" if recipe == "int8" else None)
 
@@ -174,7 +172,7 @@ def test_other_sizes_than_the_export_had(recipe: str, size: int, store: Store, t
     settings = model_settings("any.onnx", "any", tmp_path, {"timeout": TIMEOUT})
     data = {"x": images(size=size, seed=1)}
     gate = SourceUnderTest(
-        settings, parse_spec("any.onnx", tmp_path), store, quietly, calibration=data, evaluation=data
+        settings, parse_spec("any.onnx", tmp_path), store, quietly, FixtureValues(calibration=data, evaluation=data)
     )
     case = variant_under_test(gate, recipe, None)
     judged(case)

@@ -14,7 +14,7 @@ from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.data import as_dataset
-from pytest_mnnquant.sources.pytorch import digest, input_names
+from pytest_mnnquant.sources.pytorch import ExportOptions, digest, input_names
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 
@@ -32,7 +32,7 @@ class Workshop:
         data = as_dataset(data, input_names(network, "net"), "test data")
 
         def build(folder: Path) -> None:
-            export_float(network, data, folder, "torchscript", dynamic, "test net", TIMEOUT)
+            export_float(network, data, folder, ExportOptions("test net", dynamic=dynamic), TIMEOUT)
 
         inputs = {"net": digest(network), "dynamic": dynamic, "data": data.digest()}
         return read_model(self.store.folder("test-float", inputs, build) / "float.mnn")

@@ -6,6 +6,7 @@ Everything is made when first needed, and kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
@@ -44,45 +45,47 @@ class Unusable(Exception):
         self.finding = finding
 
 
-class SourceUnderTest:
-    """One source under test.
+@dataclass(frozen=True, eq=False)
+class FixtureValues:
+    """What fixtures return instead of what the settings name: a PyTorch model, and data; None: the settings decide."""
 
-    Fixtures may bring a PyTorch model (`given`) instead of a specification, and data instead of what the settings name.
-    """
+    model: Any = None
+    calibration: Any = None
+    evaluation: Any = None
+
+
+class SourceUnderTest:
+    """One source under test."""
 
     def __init__(
-        self,
-        settings: ModelSettings,
-        spec: Spec,
-        store: Store,
-        say: Say,
-        given: Any = None,
-        calibration: Any = None,
-        evaluation: Any = None,
+        self, settings: ModelSettings, spec: Spec, store: Store, say: Say, values: FixtureValues | None = None
     ) -> None:
         self.settings = settings
         self.spec = spec
         self.store = store
         self.say = say
-        self._given = given
+        self._values = values or FixtureValues()
         self.variants = VariantCache()
         #: The float model's runs on targets, and its memory on targets and on this host (target ""), by target name.
         self._target_runs: dict[str, Run] = {}
         self._memories: dict[str, Mapping[int, MemoryUse]] = {}
-        self._calibration = settings.calibration if calibration is None else calibration
-        self._evaluation = settings.evaluation if evaluation is None else evaluation
 
     @property
     def choices(self) -> Choices:
         """What decides how the source is prepared."""
-        chosen = self.settings
+        settings, values = self.settings, self._values
         return Choices(
-            chosen.base, self._calibration, self._evaluation, chosen.exporter, chosen.timeout, chosen.preprocess
+            root=settings.base,
+            calibration=settings.calibration if values.calibration is None else values.calibration,
+            evaluation=settings.evaluation if values.evaluation is None else values.evaluation,
+            exporter=settings.exporter,
+            timeout=settings.timeout,
+            preprocess=settings.preprocess,
         )
 
     @cached_property
     def _prepared(self) -> Attempt[Prepared]:
-        return attempt(lambda: prepare(self.spec, self.choices, self.store, self.say, self._given))
+        return attempt(lambda: prepare(self.spec, self.choices, self.store, self.say, self._values.model))
 
     @property
     def prepared(self) -> Prepared:

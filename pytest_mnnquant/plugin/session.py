@@ -18,7 +18,7 @@ from pytest_mnnquant.config.given import Given, read_given, suite_arguments
 from pytest_mnnquant.config.loader import configuration_of, model_spec, read_settings, settings_of
 from pytest_mnnquant.config.settings import ModelSettings, Settings
 from pytest_mnnquant.config.toml_file import ConfigurationFile
-from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.findings.check_registry import BASELINE, CHECK_NAMES, ENTRIES
 from pytest_mnnquant.plugin import node_ids
 from pytest_mnnquant.plugin.progress_line import Progress
@@ -65,16 +65,16 @@ class PluginSession:
         for known, settings, source in self._brought:
             if settings == model and all(a is b for a, b in zip(known, key, strict=True)):
                 return source
-        data = {"calibration": calibration, "evaluation": evaluation}
         if isinstance(given, str | Path):
-            source = self._source(model, model_spec(model), **data)
+            source = self._source(model, model_spec(model), FixtureValues(None, calibration, evaluation))
         else:
-            source = self._source(model, Spec(model.name, model.name), given=given, **data)
+            spec = Spec(model.name, model.name)
+            source = self._source(model, spec, FixtureValues(given, calibration, evaluation))
         self._brought.append((key, model, source))
         return source
 
-    def _source(self, model: ModelSettings, spec: Spec, **brought: Any) -> SourceUnderTest:
-        return SourceUnderTest(model, spec, self.store, self._step_listener(model.name), **brought)
+    def _source(self, model: ModelSettings, spec: Spec, values: FixtureValues | None = None) -> SourceUnderTest:
+        return SourceUnderTest(model, spec, self.store, self._step_listener(model.name), values)
 
     def _step_listener(self, name: str) -> Callable[[str], None]:
         def show(step: str) -> None:

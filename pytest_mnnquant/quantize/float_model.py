@@ -32,6 +32,7 @@ from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.data import as_dataset, load_data
 from pytest_mnnquant.sources.images import Preprocess
 from pytest_mnnquant.sources.onnx_data import require_external_data, require_float
+from pytest_mnnquant.sources.pytorch import ExportOptions
 from pytest_mnnquant.sources.spec import DataError, SourceError, Spec, call, load_module
 
 if TYPE_CHECKING:
@@ -135,63 +136,92 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
     if not pytorch.takes_batches(network, data):
         calibration, evaluation = (one and dataclasses.replace(one, alone=True) for one in (calibration, evaluation))
         data = dataclasses.replace(data, alone=True)
-    some = data.first(PROOF_SAMPLES)
+    digest, some = pytorch.digest(network), data.first(PROOF_SAMPLES)
+    export = _Export(network, some, digest, spec.text, choices, store)
     expected = pytorch.outputs(network, some, spec.text)
     if calibration is not None and evaluation is not None:  # It must not fail later, in the middle of calibrating.
         pytorch.outputs(network, calibration.first(2), spec.text)
-    digest = pytorch.digest(network)
     say("exporting and converting to float")
-    model, ran, wanted, proof = _proven(network, some, expected, digest, choices, store, spec.text)
-    onnx = model.path.with_name(_EXPORTED)
-    chain, unchained = steps_from_pytorch(onnx, some.inputs, wanted, ran, proof, choices.timeout)
-    found = (model, digest, calibration, evaluation, ran.batched, proof, "", chain, unchained, network, ran)
-    return Prepared(spec, *found)
+    proven = _prove(export, expected)
+    onnx, ran = proven.model.path.with_name(_EXPORTED), proven.run
+    steps, missing = steps_from_pytorch(onnx, some.inputs, proven.expected, ran, proven.proof, choices.timeout)
+    return Prepared(
+        spec,
+        proven.model,
+        digest,
+        calibration,
+        evaluation,
+        ran.batched,
+        proven.proof,
+        chain=steps,
+        unchained=missing,
+        network=network,
+        sample_run=ran,
+    )
 
 
-def _proven(
-    network: Any, some: Dataset, expected: Sequence[Array], digest: str, choices: Choices, store: Store, name: str
-) -> tuple[Model, Run, dict[str, Array], dict[str, Agreement]]:
-    """The float model, its run, the outputs it should have given, and the proof.
+@dataclass(frozen=True)
+class _Export:
+    """A PyTorch model to export, with the samples to prove the export on."""
 
-    With a dynamic batch, else with a batch of one; from the store, else made anew. The last is taken as it is.
+    network: Any
+    samples: Dataset
+    digest: str
+    name: str
+    choices: Choices
+    store: Store
+
+    def make(self, dynamic: bool, fresh: bool) -> Model:
+        """The float model; from the store, unless `fresh`. `dynamic` leaves the batch open."""
+        shapes = {key: array.shape[1:] for key, array in self.samples.inputs.items()}
+        exporter = self.choices.exporter
+        inputs = {"state": self.digest, "exporter": exporter, "dynamic": dynamic, "shapes": shapes}
+        options = ExportOptions(self.name, exporter, dynamic)
+
+        def build(folder: Path) -> None:
+            export_float(self.network, self.samples, folder, options, self.choices.timeout)
+
+        return read_model(self.store.folder("float", inputs, build, fresh=fresh) / _FLOAT)
+
+
+@dataclass(frozen=True)
+class _Proven:
+    """A float model, its run on some samples, the outputs it should have given, and how both agree."""
+
+    model: Model
+    run: Run
+    expected: dict[str, Array]
+    proof: dict[str, Agreement]
+
+
+def _prove(export: _Export, expected: Sequence[Array]) -> _Proven:
+    """The float model with a dynamic batch, else with a batch of one; from the store, else made again.
+
+    The last of the four is taken, whether it is proven or not.
     """
     failure: Exception | None = None
     for dynamic, fresh in ((True, False), (True, True), (False, False), (False, True)):
-        if dynamic and some.alone:
+        if dynamic and export.samples.alone:
             continue
         try:
-            model = _export_and_convert(network, some, digest, choices, store, dynamic, fresh, name)
-            ran = run(model, some.inputs, RunOptions(choices.timeout, batched=dynamic))
-            wanted = by_name(model, expected)
-            proof = compare(wanted, ran.outputs)
+            model = export.make(dynamic, fresh)
+            ran = run(model, export.samples.inputs, RunOptions(export.choices.timeout, batched=dynamic))
+            named = by_name(model, expected)
+            proof = compare(named, ran.outputs)
         except (NativeFailure, ValueError) as error:
             failure = error
             continue
         if is_proven(proof) or (fresh and not dynamic):
-            return model, ran, wanted, proof
+            return _Proven(model, ran, named, proof)
     assert failure is not None
-    raise failure if isinstance(failure, NativeFailure) else SourceError(f"{name}: {failure}", _OTHERWISE)
+    raise failure if isinstance(failure, NativeFailure) else SourceError(f"{export.name}: {failure}", _OTHERWISE)
 
 
-def _export_and_convert(
-    network: Any, data: Dataset, digest: str, choices: Choices, store: Store, dynamic: bool, fresh: bool, name: str
-) -> Model:
-    shapes = {key: array.shape[1:] for key, array in data.inputs.items()}
-    inputs = {"state": digest, "exporter": choices.exporter, "dynamic": dynamic, "shapes": shapes}
-
-    def build(folder: Path) -> None:
-        export_float(network, data, folder, choices.exporter, dynamic, name, choices.timeout)
-
-    return read_model(store.folder("float", inputs, build, fresh=fresh) / _FLOAT)
-
-
-def export_float(
-    network: Any, data: Dataset, folder: Path, exporter: str, dynamic: bool, name: str, timeout: float
-) -> Model:
-    """Write `float.onnx` and `float.mnn` of a PyTorch model into `folder`."""
+def export_float(network: Any, data: Dataset, folder: Path, options: ExportOptions, timeout: float) -> Model:
+    """Write `float.onnx` and `float.mnn` of a PyTorch model into `folder`. Raises `SourceError` or `NativeFailure`."""
     from pytest_mnnquant.sources import pytorch
 
-    pytorch.export(network, data, folder / _EXPORTED, exporter=exporter, dynamic=dynamic, name=name)
+    pytorch.export(network, data, folder / _EXPORTED, options)
     return convert_twice(folder / _EXPORTED, folder / _FLOAT, timeout=timeout)
 
 

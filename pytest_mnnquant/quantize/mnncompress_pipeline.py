@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_mnnquant.sources.pytorch import export_options, flat_outputs, quiet
+from pytest_mnnquant.sources.pytorch import export_keywords, flat_outputs, quiet
 from pytest_mnnquant.sources.spec import SourceError, describe
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
         quantized.forward = lambda *inputs: forward(*inputs)
     names = [f"output{number}" if number else "output" for number in range(len(flat_outputs(outputs)))]
     dummy = dummy if calibration.batched else tuple(tensor[:1] for tensor in dummy)
-    options = export_options(list(calibration.names), names, dynamo=dynamo, dynamic=calibration.batched)
+    options = export_keywords(list(calibration.names), names, dynamo=dynamo, dynamic=calibration.batched)
     other = "torchscript" if dynamo else "dynamo"
     try:
         with quiet():

@@ -21,6 +21,7 @@ from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, by_name, co
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, export_float
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
+from pytest_mnnquant.sources.pytorch import ExportOptions
 from pytest_mnnquant.sources.spec import SourceError
 
 _PROOF: Final = "proof.json"
@@ -36,7 +37,7 @@ def export_again(network: Any, source: Prepared, data: Dataset, folder: Path, ch
 
     name, timeout = source.spec.text, choices.timeout
     some = data.first(PROOF_SAMPLES)
-    model = export_float(network, data, folder, choices.exporter, source.batched, name, timeout)
+    model = export_float(network, data, folder, ExportOptions(name, choices.exporter, source.batched), timeout)
     expected = pytorch.outputs(network, some, name)
     ran = run(model, some.inputs, RunOptions(timeout, batched=source.batched))
     try:

@@ -10,12 +10,14 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.findings.defaults import EXPORTER
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.sources.spec import DataError, SourceError, describe
 
@@ -156,26 +158,36 @@ def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArra
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-def export(model: torch.nn.Module, data: Dataset, path: Path, *, exporter: str, dynamic: bool, name: str) -> None:
-    """Write the model (as it is, in eval mode) to `path` as ONNX. Raises `SourceError` with the exporter's reason.
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """How a model is exported: by which of `EXPORTERS`, with an open batch (`dynamic`). `name` is for messages."""
 
-    Inputs are named like `forward`'s parameters. `dynamic` leaves the batch open.
+    name: str
+    exporter: str = EXPORTER
+    dynamic: bool = True
+
+
+def export(model: torch.nn.Module, data: Dataset, path: Path, options: ExportOptions) -> None:
+    """Write the model (unmodified, in eval mode) to `path` as ONNX. Raises `SourceError` with the exporter's reason.
+
+    Inputs are named like `forward`'s parameters.
     """
     import torch
 
+    exporter, dynamic = options.exporter, options.dynamic
     example = as_tensors(data.head(_EXPORT_SAMPLES if dynamic else 1), model)
     names = list(data.inputs)
     with torch.no_grad(), quiet(), torch.random.fork_rng(devices=[]):
         count = len(flat_outputs(model(*example)))
     output_names = [f"output{number}" if number else "output" for number in range(count)]
-    options = export_options(names, output_names, dynamo=exporter == "dynamo", dynamic=dynamic)
+    keywords = export_keywords(names, output_names, dynamo=exporter == "dynamo", dynamic=dynamic)
     try:
         hidden = _required_inputs_only(model) if exporter == "torchscript" else contextlib.nullcontext()
         with quiet(), torch.random.fork_rng(devices=[]), hidden:
-            torch.onnx.export(model, example, str(path), **options)
+            torch.onnx.export(model, example, str(path), **keywords)
     except Exception as error:
         raise SourceError(
-            f"{name}: the {exporter} exporter failed: {describe(error)}; {_way_out(error, exporter)}"
+            f"{options.name}: the {exporter} exporter failed: {describe(error)}; {_way_out(error, exporter)}"
         ) from error
 
 
@@ -189,7 +201,7 @@ def _way_out(error: BaseException, exporter: str) -> str:
     return f"the other one: --mnn-exporter={EXPORTERS[1 - EXPORTERS.index(exporter)]}"
 
 
-def export_options(inputs: list[str], outputs: list[str], *, dynamo: bool, dynamic: bool) -> dict[str, Any]:
+def export_keywords(inputs: list[str], outputs: list[str], *, dynamo: bool, dynamic: bool) -> dict[str, Any]:
     """The keywords of `torch.onnx.export` for these names, those that this torch knows; `dynamic` opens the batch."""
     import torch
 

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
-from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.recipes.mnn_support import can_observe
@@ -40,7 +40,7 @@ def fixed_size(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Varian
     inputs[:, 0] *= 1e-3  # The large weights carry little, so that rounding the others shows.
     spec = parse_spec(path.name, folder)
     settings = model_settings(spec.text, "net", folder, {"timeout": TIMEOUT})
-    source = SourceUnderTest(settings, spec, store, quietly, evaluation={"x": inputs})
+    source = SourceUnderTest(settings, spec, store, quietly, FixtureValues(evaluation={"x": inputs}))
     return variant_under_test(source, "w4", None)
 
 

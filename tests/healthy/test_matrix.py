@@ -20,7 +20,7 @@ from torch import nn
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import run_check
-from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_registry import CHECKS
 from pytest_mnnquant.findings.finding import Finding
@@ -70,7 +70,9 @@ def gate_on(store: Store, source: Any, calibration: Any, evaluation: Any, **valu
     spec = parse_spec(str(source), FIXTURES) if named else Spec("net", "net")
     settings = model_settings(spec.text, spec.name, FIXTURES, {"timeout": TIMEOUT, **values})
     given = None if named else source
-    return SourceUnderTest(settings, spec, store, quietly, given, calibration=calibration, evaluation=evaluation)
+    return SourceUnderTest(
+        settings, spec, store, quietly, FixtureValues(given, calibration=calibration, evaluation=evaluation)
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,7 @@ import pytest
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_runner import run_check
-from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import PASSED
 from pytest_mnnquant.sources.spec import Spec, parse_spec
@@ -71,7 +71,7 @@ def _gate(name: str, store: Store) -> SourceUnderTest:
     architecture = ARCHITECTURES[name]
     data = architecture.calibration(SAMPLES)
     settings = ModelSettings(name, name, FIXTURES, timeout=TIMEOUT)
-    return SourceUnderTest(settings, Spec(name, name), store, quietly, architecture.build(), data, data)
+    return SourceUnderTest(settings, Spec(name, name), store, quietly, FixtureValues(architecture.build(), data, data))
 
 
 def _kind(op: Any) -> str:

@@ -18,6 +18,7 @@ from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import (
+    ExportOptions,
     as_tensors,
     digest,
     export,
@@ -154,7 +155,7 @@ def test_exported_inputs_and_outputs_are_named_after_the_model(tmp_path: Path, e
     model, data = two_ways()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        export(model, data, tmp_path / "m.onnx", exporter=exporter, dynamic=dynamic, name="m")
+        export(model, data, tmp_path / "m.onnx", ExportOptions("m", exporter, dynamic))
     graph = onnx.load(str(tmp_path / "m.onnx")).graph
     assert [item.name for item in graph.input] == ["image", "extra"]
     assert [item.name for item in graph.output] == ["output", "output1"]
@@ -198,14 +199,14 @@ def test_a_package_that_the_exporter_lacks_is_named_with_its_command(
     model = nn.Linear(4, 2) if missing else Unfitting()
     data = Dataset({"input" if missing else "x": np.ones((4, 4), np.float32)})
     with pytest.raises(SourceError, match=r"exporter failed: .*: pip install 'pytest-mnnquant\[torch\]'$"):
-        export(model, data, tmp_path / "m.onnx", exporter="torchscript", dynamic=True, name="m")
+        export(model, data, tmp_path / "m.onnx", ExportOptions("m"))
 
 
 @pytest.mark.parametrize(("exporter", "other"), [("torchscript", "dynamo"), ("dynamo", "torchscript")])
 def test_a_failed_export_says_why_and_names_the_other_exporter(tmp_path: Path, exporter: str, other: str) -> None:
     data = Dataset({"x": np.eye(3, dtype=np.float32)[None].repeat(2, 0)})
     with pytest.raises(SourceError, match=f"m: the {exporter} exporter failed: .*--mnn-exporter={other}"):
-        export(Unexportable(), data, tmp_path / "m.onnx", exporter=exporter, dynamic=True, name="m")
+        export(Unexportable(), data, tmp_path / "m.onnx", ExportOptions("m", exporter))
 
 
 def test_the_digest_is_that_of_structure_and_state(digits: Prepared) -> None:

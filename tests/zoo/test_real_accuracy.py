@@ -16,7 +16,7 @@ import torch
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import run_check
-from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding
@@ -47,9 +47,7 @@ def face_gate(kind: str, given: Patches, asked: Patches, store: Store) -> Source
         Spec(kind, kind),
         store,
         lambda _: None,
-        given=face_net(kind),
-        calibration=given.images,
-        evaluation=(asked.images, asked.labels),
+        FixtureValues(model=face_net(kind), calibration=given.images, evaluation=(asked.images, asked.labels)),
     )
 
 
@@ -86,7 +84,9 @@ def words_gate(store: Store) -> SourceUnderTest:
     spec = parse_spec(path.name, path.parent)
     settings = model_settings(spec.text, "recogniser", path.parent, {"metric": "words"})
     asked = (lines(WORDS), labels(WORDS))
-    return SourceUnderTest(settings, spec, store, lambda _: None, calibration=lines(OTHER_WORDS), evaluation=asked)
+    return SourceUnderTest(
+        settings, spec, store, lambda _: None, FixtureValues(calibration=lines(OTHER_WORDS), evaluation=asked)
+    )
 
 
 def shares(case: VariantUnderTest) -> tuple[float, float]:
@@ -137,7 +137,9 @@ def test_the_layer_named_loses_the_words_by_itself(recipe: str, words_gate: Sour
 def test_8_bit_weights_read_more_with_the_layer_named_left_float(words_gate: SourceUnderTest, store: Store) -> None:
     case = variant_under_test(words_gate, "w8", None)
     settings = dataclasses.replace(words_gate.settings, skip_layers=(drop(case).layer,))
-    gate = SourceUnderTest(settings, words_gate.spec, store, lambda _: None, evaluation=(lines(WORDS), labels(WORDS)))
+    gate = SourceUnderTest(
+        settings, words_gate.spec, store, lambda _: None, FixtureValues(evaluation=(lines(WORDS), labels(WORDS)))
+    )
     mended = variant_under_test(gate, "w8", None)
     before, after = shares(mended)
     assert after > shares(case)[1]

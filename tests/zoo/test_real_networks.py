@@ -17,7 +17,7 @@ from torch import nn
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import run_check
-from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import PASSED
 from pytest_mnnquant.mnnfile.ledger import account
@@ -112,7 +112,7 @@ def test_text_readers(name: str, recipe: str, tmp_path: Path) -> None:
     spec = parse_spec(path.name, path.parent)
     data = images(4, *READER_SIZES[name])
     settings = model_settings(spec.text, name, path.parent, {})
-    gate = SourceUnderTest(settings, spec, Store(tmp_path), print, calibration=data, evaluation=data)
+    gate = SourceUnderTest(settings, spec, Store(tmp_path), print, FixtureValues(calibration=data, evaluation=data))
     judged(variant_under_test(gate, recipe, None))
 
 
@@ -122,6 +122,10 @@ def test_face_detectors(kind: str, recipe: str, tmp_path: Path) -> None:
     data = images(8, FACE_SIZES[kind], FACE_SIZES[kind])
     settings = model_settings(kind, kind, tmp_path, {})
     gate = SourceUnderTest(
-        settings, Spec(kind, kind), Store(tmp_path), print, given=face_net(kind), calibration=data, evaluation=data
+        settings,
+        Spec(kind, kind),
+        Store(tmp_path),
+        print,
+        FixtureValues(model=face_net(kind), calibration=data, evaluation=data),
     )
     judged(variant_under_test(gate, recipe, "eval" if recipe == "int8" else None))
