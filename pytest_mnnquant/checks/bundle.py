@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_mnnquant.checks.params import ParamsEvidence
+from pytest_mnnquant.checks.params.evidence import ParamsEvidence
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import BundleMetrics
 from pytest_mnnquant.findings.finding import Finding, Result

@@ -20,7 +20,8 @@ import numpy as np
 from pytest_mnnquant.checks.conversion.check import ConversionEvidence, check_conversion
 from pytest_mnnquant.checks.coverage.causes import explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, coverage, layer_rows
-from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
+from pytest_mnnquant.checks.params.check import check_params
+from pytest_mnnquant.checks.params.evidence import ParamsEvidence, relate
 from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.findings.cause import Cause, Explanation

@@ -13,7 +13,7 @@ from pytest_mnnquant.checks.coverage.causes import explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.execution import ExecutionEvidence
 from pytest_mnnquant.checks.latency import limit_on
-from pytest_mnnquant.checks.params import ParamsEvidence
+from pytest_mnnquant.checks.params.evidence import ParamsEvidence
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.cause import Explanation

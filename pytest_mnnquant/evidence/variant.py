@@ -15,7 +15,7 @@ from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.calibration.check import CalibrationEvidence
 from pytest_mnnquant.checks.coverage.check import LayerRow, coverage, layer_rows
-from pytest_mnnquant.checks.params import ParamsEvidence, relate
+from pytest_mnnquant.checks.params.evidence import ParamsEvidence, relate
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.caches import ResultCache, VariantKey

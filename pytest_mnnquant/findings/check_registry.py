@@ -75,7 +75,7 @@ CHECKS: Final = (
         "findings.check_metrics:ConversionMetrics",
         is_static=True,
     ),
-    Check("params", "checks.params:check_params", "findings.check_metrics:ParamsMetrics", is_static=True),
+    Check("params", "checks.params.check:check_params", "findings.check_metrics:ParamsMetrics", is_static=True),
     Check("coverage", "checks.coverage.check:check_coverage", "findings.check_metrics:CoverageMetrics", is_static=True),
     Check(
         "weights",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
-from pytest_mnnquant.checks.params import ParamsEvidence
+from pytest_mnnquant.checks.params.evidence import ParamsEvidence
 from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import Params

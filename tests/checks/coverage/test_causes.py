@@ -11,7 +11,7 @@ import pytest
 
 from pytest_mnnquant.checks.coverage.causes import explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow
-from pytest_mnnquant.checks.params import Misnamed, ParamsEvidence
+from pytest_mnnquant.checks.params.evidence import Misnamed, ParamsEvidence
 from pytest_mnnquant.findings.cause import Explanation
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams

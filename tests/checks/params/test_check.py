@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_mnnquant.checks.params import ParamsEvidence, check_params, relate
+from pytest_mnnquant.checks.params.check import check_params
+from pytest_mnnquant.checks.params.evidence import ParamsEvidence, relate
 from pytest_mnnquant.findings.check_metrics import ParamsMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
