@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.findings.rules import RULES
+from pytest_mnnquant.findings.catalogue import RULES
 
 _HOW: Final = "python benchmarks/recipe_matrix.py FOLDER"
 _INTRO: Final = """\

@@ -29,10 +29,10 @@ from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.catalogue import CHECKS, RULES
 from pytest_mnnquant.findings.check_metrics import CoverageMetrics, SizeMetrics, metrics_of
-from pytest_mnnquant.findings.check_registry import CHECKS
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, Finding, Result
-from pytest_mnnquant.findings.rules import RULES, Severity
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.recipes.recipe import MODES

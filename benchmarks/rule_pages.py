@@ -12,7 +12,8 @@ import textwrap
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.findings.rules import RULES, Rule
+from pytest_mnnquant.findings.catalogue import RULES
+from pytest_mnnquant.findings.rule import Rule
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs" / "rules"
 #: Pages are printed in terminals.

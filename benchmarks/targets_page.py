@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_mnnquant.checks.target.check import ROUNDING
-from pytest_mnnquant.findings.rules import RULES
+from pytest_mnnquant.findings.catalogue import RULES
 
 DIFFERS: Final = "MNQ740"
 _SUMS: Final = 0.01

@@ -36,7 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    if name.startswith("assert_"):
         from pytest_mnnquant.plugin import assertions
 
         return getattr(assertions, name)

@@ -9,8 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from pytest_mnnquant.findings.check_registry import ALL_NAMES
-from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES
+from pytest_mnnquant.findings.catalogue import ALL_NAMES, NOT_IGNORABLE, RULES
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER, WIDTH = ROOT / "docs" / "rules", 80

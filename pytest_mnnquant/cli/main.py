@@ -21,8 +21,8 @@ from pytest_mnnquant.cli.calibrate import calibrate
 from pytest_mnnquant.cli.convert import convert
 from pytest_mnnquant.cli.inspect import difference, difference_text, inspection, inspection_text
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
+from pytest_mnnquant.findings.catalogue import RULES
 from pytest_mnnquant.findings.defaults import COVERAGE, TIMEOUT
-from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.recipes.recipe import Recipe

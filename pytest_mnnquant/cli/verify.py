@@ -28,7 +28,7 @@ from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.defaults import COVERAGE
 from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op

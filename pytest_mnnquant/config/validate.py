@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_mnnquant.checks.accuracy.task_metric import NO_LIMIT
 from pytest_mnnquant.config.settings import ModelSettings
-from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES
+from pytest_mnnquant.findings.catalogue import NOT_IGNORABLE, RULES
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.recipes.recipe import PipelineRecipe
 from pytest_mnnquant.sources.images import undeclared

@@ -23,11 +23,11 @@ from pytest_mnnquant.evidence.check_runner import attempt_check, result_alone, r
 from pytest_mnnquant.evidence.source import UNUSABLE
 from pytest_mnnquant.evidence.target_variant import TargetVariant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.catalogue import CHECKS
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
-from pytest_mnnquant.findings.check_registry import CHECKS
 from pytest_mnnquant.findings.defaults import COARSE_COSINE, COSINE
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result, without_ignored
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.sources.metric import load_metric
 
 _NAME: Final = "accuracy"

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable
 from pytest_mnnquant.evidence.variant import VariantUnderTest
-from pytest_mnnquant.findings.check_registry import check_named, load
+from pytest_mnnquant.findings.catalogue import check_named
+from pytest_mnnquant.findings.check import load
 from pytest_mnnquant.measurements.chart_samples import ChartSamples, TensorHistogram, WeightHistogram
 from pytest_mnnquant.measurements.dataset import spread_evenly
 from pytest_mnnquant.mnnfile.model import BadModel, TensorQuant

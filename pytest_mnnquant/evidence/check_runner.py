@@ -12,7 +12,8 @@ from pytest_mnnquant.evidence.check_inputs import CheckInputs, NothingToJudge
 from pytest_mnnquant.evidence.source import UNUSABLE, Unusable, why
 from pytest_mnnquant.evidence.target_variant import TargetVariant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
-from pytest_mnnquant.findings.check_registry import CHECK_NAMES, CHECKS, Check, check_named
+from pytest_mnnquant.findings.catalogue import CHECK_NAMES, CHECKS, check_named
+from pytest_mnnquant.findings.check import Check
 from pytest_mnnquant.findings.finding import FAILED, Result, without_ignored
 from pytest_mnnquant.findings.root_cause import with_root_causes
 

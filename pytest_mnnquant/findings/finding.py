@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pytest_mnnquant.findings.catalogue import NOT_IGNORABLE, RULES
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import Metrics
-from pytest_mnnquant.findings.rules import NOT_IGNORABLE, RULES, Rule, Severity
+from pytest_mnnquant.findings.rule import Rule, Severity
 
 PASSED, FAILED, SKIPPED, INCONCLUSIVE = "passed", "failed", "skipped", "inconclusive"
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.rule import Severity
 
 #: The check whose errors all have one cause, whichever layer they name.
 _ACCURACY: Final = "accuracy"

@@ -1,9 +1,14 @@
-"""The assertions for tests of one's own. Each returns the metrics it judged and fails with its findings as message."""
+"""The assertions for your own tests. Each returns the metrics it judged and fails with its findings as message.
+
+A check that has no function here has the assertion that its entry in the catalogue names, with its limits as keywords.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from pytest_mnnquant.findings.catalogue import CHECKS
 from pytest_mnnquant.plugin.quantized_model import Quantized
 
 
@@ -89,3 +94,16 @@ def assert_bundle_complete(quantized: Quantized) -> dict[str, Any]:
     """Every file that must be deployed with the model is there."""
     __tracebackhide__ = True
     return quantized.require("bundle")
+
+
+def __getattr__(name: str) -> Callable[..., dict[str, Any]]:
+    check = next((check.name for check in CHECKS if check.assertion_name == name), None)
+    if check is None:
+        raise AttributeError(f"module 'pytest_mnnquant' has no attribute {name!r}")
+
+    def assertion(quantized: Quantized, **limits: Any) -> dict[str, Any]:
+        __tracebackhide__ = True
+        return quantized.require(check, **limits)
+
+    assertion.__name__ = name
+    return assertion

@@ -19,8 +19,8 @@ from pytest_mnnquant.baseline.models import BadArtifact, folder_of, kept_model
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, why
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.catalogue import BASELINE, CHECK_NAMES, ENTRIES
 from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Measured, metrics_of
-from pytest_mnnquant.findings.check_registry import BASELINE, CHECK_NAMES, ENTRIES
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, without_ignored
 from pytest_mnnquant.findings.metric import METRICS

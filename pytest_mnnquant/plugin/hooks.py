@@ -7,7 +7,6 @@ from collections.abc import Generator
 import pytest
 
 from pytest_mnnquant.config import given, options
-from pytest_mnnquant.findings.check_registry import ALL_NAMES
 from pytest_mnnquant.plugin import fixtures, records
 
 
@@ -20,18 +19,27 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register fixtures and markers; read the settings if models are requested."""
     config.pluginmanager.register(fixtures, "mnnquant-fixtures")
     config.addinivalue_line("markers", "mnn(model=, recipes=, modes=, **tolerances): what the mnn_* fixtures use")
-    for check in ALL_NAMES:
-        config.addinivalue_line("markers", f"mnn_{check}: the {check} check of a collected model")
     has_suite = False
+    if config.getoption("markers", False):
+        _register_markers(config)
     if given.is_requested(config) or given.may_hold_ids(config.args):
         from pytest_mnnquant.plugin import session, suite_hooks, xdist_workers
 
+        _register_markers(config)
         xdist_workers.require_same_versions(config)
         has_suite = session.start_suite(config)
         xdist_workers.require_same_files(config)
         if has_suite:
             config.pluginmanager.register(suite_hooks, "mnnquant-suite")
     config.pluginmanager.register(records.Records(config, has_suite), "mnnquant-records")
+
+
+def _register_markers(config: pytest.Config) -> None:
+    """Register the markers of collected checks; other runs need not know them."""
+    from pytest_mnnquant.findings.catalogue import ALL_NAMES
+
+    for check in ALL_NAMES:
+        config.addinivalue_line("markers", f"mnn_{check}: the {check} check of a collected model")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.target_variant import TargetVariant, on_target
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
-from pytest_mnnquant.findings.check_registry import BASELINE, CHECK_NAMES, CHECKS, ENTRIES, check_named
+from pytest_mnnquant.findings.catalogue import BASELINE, CHECK_NAMES, CHECKS, ENTRIES, check_named
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.plugin import baseline_items, benchmark
 from pytest_mnnquant.plugin.node_ids import is_part, places, variants

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pytest_mnnquant.evidence.source import SourceUnderTest
-from pytest_mnnquant.findings.check_registry import CHECK_NAMES, CHECKS, ENTRIES, RunsOn, check_named
+from pytest_mnnquant.findings.catalogue import CHECK_NAMES, CHECKS, ENTRIES, check_named
+from pytest_mnnquant.findings.check import RunsOn
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.sources.spec import SourceError, parse_spec
 from pytest_mnnquant.targets.ssh import SCHEME

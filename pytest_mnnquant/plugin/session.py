@@ -19,7 +19,7 @@ from pytest_mnnquant.config.loader import configuration_of, model_spec, read_set
 from pytest_mnnquant.config.settings import ModelSettings, Settings
 from pytest_mnnquant.config.toml_file import ConfigurationFile
 from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
-from pytest_mnnquant.findings.check_registry import BASELINE, CHECK_NAMES, ENTRIES
+from pytest_mnnquant.findings.catalogue import BASELINE, CHECK_NAMES, ENTRIES
 from pytest_mnnquant.plugin import node_ids
 from pytest_mnnquant.plugin.progress_line import Progress
 from pytest_mnnquant.plugin.worker_input import input_of

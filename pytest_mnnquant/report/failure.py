@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pytest_mnnquant.findings.finding import Finding, Result
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.report.width import cut, shown, width, wrapped
 
 #: A failure takes no more lines than this, on a terminal of so many columns.

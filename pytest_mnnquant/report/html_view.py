@@ -8,7 +8,7 @@ from typing import Final
 
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, FindingId
 from pytest_mnnquant.findings.metric import Shown
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.report.html_figures import EMPTY, Cell, details
 from pytest_mnnquant.report.html_layers import LayerView, layer_views
 from pytest_mnnquant.report.model import ModelReport, Report

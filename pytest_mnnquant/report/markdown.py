@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.findings.finding import FAILED, SKIPPED
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.report.model import ModelReport, Report
 from pytest_mnnquant.report.rows import COLUMNS, Outcome, rows_of, verdict_of, worst
 from pytest_mnnquant.report.target_table import TITLE, TargetRow, target_cells

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.history.series import VariantHistory
 from pytest_mnnquant.report.modes import ModeComparison
 from pytest_mnnquant.report.target_table import TargetRow

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pytest_mnnquant.findings.catalogue import check_named
 from pytest_mnnquant.findings.check_metrics import Metrics
-from pytest_mnnquant.findings.check_registry import check_named
 from pytest_mnnquant.findings.dataclass_json import as_json, from_json
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.chart_samples import ChartSamples

@@ -10,7 +10,7 @@ from typing import Final
 
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED
 from pytest_mnnquant.findings.metric import METRICS, Shown
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.report.model import ModelReport
 from pytest_mnnquant.report.variant_report import CheckReport, VariantReport
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, SKIPPED
 from pytest_mnnquant.findings.metric import METRICS
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.report.model import BaselineReport, ModelReport, Report
 from pytest_mnnquant.report.modes import comparison_lines
 from pytest_mnnquant.report.rows import COLUMNS, Outcome, Row, rows_of, verdict_of

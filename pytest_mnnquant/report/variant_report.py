@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pytest_mnnquant.findings.catalogue import RULES
 from pytest_mnnquant.findings.check_metrics import M, Metrics, metrics_of
 from pytest_mnnquant.findings.figures import variant_label
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, SKIPPED, FindingId
-from pytest_mnnquant.findings.rules import RULES, Rule, Severity
+from pytest_mnnquant.findings.rule import Rule, Severity
 from pytest_mnnquant.measurements.chart_samples import ChartSamples
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.cli.main import main
-from pytest_mnnquant.findings.rules import RULES
+from pytest_mnnquant.findings.catalogue import RULES
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.report import pages

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.findings.rules import RULES, Severity
+from pytest_mnnquant.findings.catalogue import RULES
+from pytest_mnnquant.findings.rule import Severity
 from tests.conftest import ROOT
 from tests.docs.conftest import page
 

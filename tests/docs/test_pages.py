@@ -18,8 +18,7 @@ import pytest
 import yaml
 from pymdownx.slugs import slugify
 
-from pytest_mnnquant.findings.check_registry import BASELINE, CHECK_NAMES
-from pytest_mnnquant.findings.rules import RULES
+from pytest_mnnquant.findings.catalogue import BASELINE, CHECK_NAMES, RULES
 from tests.conftest import ROOT
 from tests.docs.book import blocks, commands, plain
 from tests.docs.conftest import DOCS, page

@@ -14,7 +14,8 @@ import pytest
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.check_inputs import CheckInputs, held_limits
 from pytest_mnnquant.evidence.variant import VariantUnderTest
-from pytest_mnnquant.findings.check_registry import CHECK_NAMES, CHECKS, Check, load
+from pytest_mnnquant.findings.catalogue import CHECK_NAMES, CHECKS
+from pytest_mnnquant.findings.check import Check, load
 from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.measurements.chart_samples import ChartSamples
 

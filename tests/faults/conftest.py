@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.findings.check_registry import CHECK_NAMES
+from pytest_mnnquant.findings.catalogue import CHECK_NAMES
 from tests.faults.factory import Factory
 
 pytest.register_assert_rewrite("tests.plugin.outcomes")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.findings.check_registry import CHECK_NAMES
+from pytest_mnnquant.findings.catalogue import CHECK_NAMES
 from tests.faults.conftest import Judge
 from tests.faults.factory import FIRST, HIDDEN, LAST, SECOND, Factory
 from tests.plugin.outcomes import Outcome

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_mnnquant.findings.catalogue import RULES
 from pytest_mnnquant.findings.effects import ALONE, EVERYTHING, Effects
-from pytest_mnnquant.findings.rules import RULES, Rule, Severity
+from pytest_mnnquant.findings.rule import Rule, Severity
 
 #: Errors from which nothing follows.
 WITHOUT_EFFECTS = {

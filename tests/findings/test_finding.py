@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
+from pytest_mnnquant.findings.catalogue import RULES
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, Result, without_ignored
-from pytest_mnnquant.findings.rules import RULES, Severity
+from pytest_mnnquant.findings.rule import Severity
 from tests.results import coverage, size
 
 ERROR, WARNING, GAP = Finding("MNQ401", "float"), Finding("MNQ804", "mixed"), Finding("MNQ003", "no clock")

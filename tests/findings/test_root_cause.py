@@ -8,7 +8,7 @@ from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, FindingId, Result
 from pytest_mnnquant.findings.root_cause import with_root_causes
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.rule import Severity
 
 STALE, CLIPPED = Cause("stale-output", "so it is"), Cause("weights-clipped", "so it is")
 

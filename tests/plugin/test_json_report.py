@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.findings.check_registry import CHECK_NAMES
+from pytest_mnnquant.findings.catalogue import CHECK_NAMES
 from tests.plugin.conftest import CONV, HEAD, Files, Run
 
 MODEL = "--mnn-model=net.py:build"

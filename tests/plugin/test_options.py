@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.findings.check_registry import CHECKS
+from pytest_mnnquant.findings.catalogue import CHECKS
 from pytest_mnnquant.quantize.float_model import Choices, prepare
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import quietly

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_mnnquant.findings.check_registry import CHECK_NAMES
+from pytest_mnnquant.findings.catalogue import CHECK_NAMES
 from tests.plugin.conftest import Files, Run
 
 MODEL = "--mnn-model=net.py:build"

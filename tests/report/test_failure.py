@@ -8,9 +8,9 @@ import math
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pytest_mnnquant.findings.catalogue import RULES
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
-from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.report.failure import COLUMNS, LINES, failure_text, findings_text
 from pytest_mnnquant.report.width import width
 from tests.golden_text import check_golden

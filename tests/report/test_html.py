@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from pytest_mnnquant.findings.catalogue import RULES
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
-from pytest_mnnquant.findings.rules import RULES
 from pytest_mnnquant.history.series import VariantHistory
 from pytest_mnnquant.measurements.chart_samples import ChartSamples
 from pytest_mnnquant.report.build import build_report

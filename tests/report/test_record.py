@@ -10,7 +10,7 @@ import pytest
 
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.report.record import CheckRecord, reported
 from tests.report.made import layer, record, records
 from tests.results import accuracy, size, task

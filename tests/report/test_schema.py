@@ -12,10 +12,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from pytest_mnnquant.cache.store import versions
+from pytest_mnnquant.findings.catalogue import ALL_NAMES, RULES
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_registry import ALL_NAMES
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, SKIPPED, Finding, FindingId, Result
-from pytest_mnnquant.findings.rules import RULES, Severity
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.json_report import render
 from pytest_mnnquant.report.model import BaselineReport

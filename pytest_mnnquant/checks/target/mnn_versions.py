@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.findings.rules import Severity
+from pytest_mnnquant.findings.rule import Severity
 
 
 @dataclass(frozen=True, slots=True)

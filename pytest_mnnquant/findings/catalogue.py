@@ -1,11 +1,14 @@
-"""The catalogue of rules. Codes are stable once released; the first digit is the chapter."""
+"""The catalogue of checks and rules: each is registered here once.
+
+The marker, the items, the assertion, the metrics and the charts of a check follow from its entry. Loading this module
+loads no check: an entry names its functions as `module:function` of this package.
+"""
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
 from typing import Final
 
+from pytest_mnnquant.findings.check import Check, RunsOn
 from pytest_mnnquant.findings.effects import (
     ALONE,
     BAD_BUFFER,
@@ -13,7 +16,6 @@ from pytest_mnnquant.findings.effects import (
     BAD_PARAMS,
     BAD_RANGES,
     DID_NOT_RUN,
-    EVERYTHING,
     IS_FLOAT,
     IS_NOT_FLOAT,
     NO_ENTRY,
@@ -28,58 +30,108 @@ from pytest_mnnquant.findings.effects import (
     OTHER_VALUES,
     OTHER_WEIGHTS,
     RAN_OTHERWISE,
-    Effects,
-    Stage,
+)
+from pytest_mnnquant.findings.rule import Rule, Severity
+
+#: The checks of a variant, in order of dependence.
+CHECKS: Final = (
+    Check(
+        "conversion",
+        "checks.conversion.check:check_conversion",
+        "findings.check_metrics:ConversionMetrics",
+        assertion="assert_converted",
+        is_static=True,
+    ),
+    Check(
+        "params",
+        "checks.params.check:check_params",
+        "findings.check_metrics:ParamsMetrics",
+        assertion="assert_params_applied",
+        is_static=True,
+    ),
+    Check(
+        "coverage",
+        "checks.coverage.check:check_coverage",
+        "findings.check_metrics:CoverageMetrics",
+        assertion="assert_quantized",
+        is_static=True,
+    ),
+    Check(
+        "weights",
+        "checks.weights.check:check_weights",
+        "findings.check_metrics:WeightsMetrics",
+        assertion="assert_weights_preserved",
+        chart="evidence.chart_samples:weight_samples",
+        is_static=True,
+    ),
+    Check(
+        "execution",
+        "checks.execution:check_execution",
+        "findings.check_metrics:ExecutionMetrics",
+        assertion="assert_int8_executed",
+        runs_on=RunsOn.TARGET,
+    ),
+    Check(
+        "size",
+        "checks.size:check_size",
+        "findings.check_metrics:SizeMetrics",
+        assertion="assert_size_reduction",
+        is_static=True,
+    ),
+    Check(
+        "bundle",
+        "checks.bundle:check_bundle",
+        "findings.check_metrics:BundleMetrics",
+        assertion="assert_bundle_complete",
+        is_static=True,
+    ),
+    Check(
+        "calibration",
+        "checks.calibration.check:check_calibration",
+        "findings.check_metrics:CalibrationMetrics",
+        assertion="assert_calibration_sufficient",
+        chart="evidence.chart_samples:activation_samples",
+    ),
+    Check(
+        "accuracy",
+        "evidence.accuracy_check:judge_accuracy",
+        "findings.check_metrics:AccuracyMetrics",
+        chart="evidence.chart_samples:layer_loss_samples",
+        runs_on=RunsOn.TARGET,
+        after=("execution", "calibration"),
+    ),
+    Check(
+        "latency",
+        "checks.latency:check_latency",
+        "findings.check_metrics:LatencyMetrics",
+        chart="evidence.chart_samples:timed_pairs",
+        runs_on=RunsOn.DEVICE,
+        is_timed=True,
+    ),
+    Check("memory", "checks.memory:check_memory", "findings.check_metrics:MemoryMetrics", runs_on=RunsOn.DEVICE),
 )
 
+#: Their names, in the same order.
+CHECK_NAMES: Final = tuple(check.name for check in CHECKS)
+#: If a baseline file is in use, the last check of each variant, and the check of the file itself.
+BASELINE: Final = "baseline"
+ENTRIES: Final = "entries"
+_ALL: Final = {
+    check.name: check
+    for check in (*CHECKS, Check(BASELINE, metrics="findings.check_metrics:BaselineMetrics"), Check(ENTRIES))
+}
+#: The names of all checks that a report may hold.
+ALL_NAMES: Final = tuple(_ALL)
 
-class Severity(str, enum.Enum):
-    """An error fails its check, a warning is told, a gap leaves the check inconclusive.
 
-    A consequence is an error that follows from another one: it fails its check too, and is mended with that.
-    """
-
-    ERROR = "error"
-    CONSEQUENCE = "consequence"
-    WARNING = "warning"
-    GAP = "gap"
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One way in which a variant can be wrong; `since` is the first version that has the rule."""
-
-    code: str
-    name: str
-    severity: Severity
-    meaning: str
-    effects: Effects
-    since: str = "0.1.0"
-
-    @property
-    def title(self) -> str:
-        """Code and name, as reports write them."""
-        return f"{self.code} {self.name}"
-
-    @property
-    def stage(self) -> Stage:
-        """Where it stands between the source and the outputs."""
-        return self.effects.stage
-
-    @property
-    def is_global(self) -> bool:
-        """Whether it has consequences in other layers than its own."""
-        return bool(self.effects.explains_in_any_layer)
-
-    def explains(self, code: str, *, in_any_layer: bool = False) -> bool:
-        """Whether the rule of this code is broken as a consequence: in the same layer, or in whichever one."""
-        if in_any_layer:
-            return self.effects.explains_in_any_layer is EVERYTHING or code in self.effects.explains_in_any_layer
-        return code in self.effects.explains
+def check_named(name: str) -> Check:
+    """The check of this name, `baseline` and `entries` among them. Raises `KeyError`."""
+    return _ALL[name]
 
 
 _E, _W, _G = Severity.ERROR, Severity.WARNING, Severity.GAP
 
+#: The rules by code. Codes are stable once released; the first digit is the chapter.
 RULES: Final = {
     rule.code: rule
     for rule in (

@@ -6,17 +6,9 @@ from typing import Any
 
 import pytest
 
+from pytest_mnnquant.findings.catalogue import ALL_NAMES, BASELINE, CHECK_NAMES, CHECKS, ENTRIES, check_named
+from pytest_mnnquant.findings.check import Check, RunsOn
 from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Metrics
-from pytest_mnnquant.findings.check_registry import (
-    ALL_NAMES,
-    BASELINE,
-    CHECK_NAMES,
-    CHECKS,
-    ENTRIES,
-    Check,
-    RunsOn,
-    check_named,
-)
 from pytest_mnnquant.findings.metric import METRICS, Metric
 
 each_check = pytest.mark.parametrize("check", CHECKS, ids=CHECK_NAMES)
