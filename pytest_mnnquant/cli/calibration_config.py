@@ -228,14 +228,14 @@ def _shape_reasons(item: ModelInput, good: dict[str, Any], channels: int) -> lis
     if len(item.shape) != 4 or item.data_type != "float":
         return [f"input_type image: the model's input {item.name} is {item.data_type} {list(item.shape)}; use sequence"]
     axes = ("height", "width", "channels") if item.layout == "NHWC" else ("channels", "height", "width")
-    wanted = dict(zip(axes, item.shape[1:], strict=True))
+    expected = dict(zip(axes, item.shape[1:], strict=True))
     reasons = [
-        f"{key} {good[key]}: the model's input {item.name} has {wanted[key]}; the tool would calibrate another size"
+        f"{key} {good[key]}: the model's input {item.name} has {expected[key]}; the tool would calibrate another size"
         for key in ("width", "height")
-        if key in good and wanted[key] > 0 and good[key] != wanted[key]
+        if key in good and expected[key] > 0 and good[key] != expected[key]
     ]
-    if channels and wanted["channels"] > 0 and wanted["channels"] != channels:
+    if channels and expected["channels"] > 0 and expected["channels"] != channels:
         reasons.append(
-            f"format {good['format']}: {channels} channels, the model's input {item.name} has {wanted['channels']}"
+            f"format {good['format']}: {channels} channels, the model's input {item.name} has {expected['channels']}"
         )
     return reasons

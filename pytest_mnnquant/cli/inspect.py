@@ -59,23 +59,23 @@ def _layer(op: Op) -> dict[str, Any]:
     }
 
 
-def inspection_text(found: Mapping[str, Any]) -> str:
+def inspection_text(content: Mapping[str, Any]) -> str:
     """An inspection in at most 80 columns, names apart: they are never cut, so that they can be copied."""
-    made_by = f", made by MNN {found['made_by']}" if found["made_by"] else ""
-    lines = [f"{found['path']}: {found['bytes']:,} bytes{made_by}"]
+    made_by = f", made by MNN {content['made_by']}" if content["made_by"] else ""
+    lines = [f"{content['path']}: {content['bytes']:,} bytes{made_by}"]
     head = f"{'stored':<14}{'weights':>12}{'bytes':>12}  {'op':<22}layer"
     lines.append(head)
-    for layer in found["layers"]:
+    for layer in content["layers"]:
         shape = "x".join(str(size) for size in layer["shape"])
         broken = "" if layer["intact"] else "  BROKEN: buffer and header contradict each other"
         lines.append(
             f"{layer['stored']:<14}{layer['weights']:>12,}{layer['bytes']:>12,}  {_short(layer['op'], shape):<22}"
             f"{layer['name']}{broken}"
         )
-    lines.append("bytes: " + ", ".join(f"{name} {size:,}" for name, size in found["classes"].items()))
+    lines.append("bytes: " + ", ".join(f"{name} {size:,}" for name, size in content["classes"].items()))
     for title in ("shared", "duplicated"):
-        lines += [f"{title}: " + ", ".join(group) for group in found[title]]
-    lines.append(verdict(found))
+        lines += [f"{title}: " + ", ".join(group) for group in content[title]]
+    lines.append(verdict(content))
     return "\n".join(lines)
 
 
@@ -84,23 +84,23 @@ def _short(op: str, shape: str) -> str:
     return f"{names.get(op, op)} {shape}"
 
 
-def verdict(found: Mapping[str, Any]) -> str:
+def verdict(content: Mapping[str, Any]) -> str:
     """One line: what of the model is quantized."""
-    layers: Sequence[Mapping[str, Any]] = found["layers"]
-    if found["external_missing"]:
-        return f"verdict: BROKEN, {found['external_missing']:,} bytes of the .mnn.weight file are missing"
+    layers: Sequence[Mapping[str, Any]] = content["layers"]
+    if content["external_missing"]:
+        return f"verdict: BROKEN, {content['external_missing']:,} bytes of the .mnn.weight file are missing"
     if not all(layer["intact"] for layer in layers):
         return "verdict: BROKEN, the runtime can't load a layer"
     forms = sorted({layer["stored"] for layer in layers})
     low = sum(layer["quantized"] for layer in layers)
-    share = f"{found['quantized_share']:.1%} of the weights"
+    share = f"{content['quantized_share']:.1%} of the weights"
     return f"verdict: {low} of {len(layers)} layers quantized, {share} ({', '.join(forms)})"
 
 
 def difference(first: Model, second: Model) -> dict[str, Any]:
     """What changed from one model to another: layers, storage, scales, decoded weights, bytes by class."""
     match = match_layers(first, second)
-    layers = [row for mine, other in match.pairs if (row := _changed(first, second, mine, other))]
+    layers = [row for old, new in match.pairs if (row := _changed(first, second, old, new))]
     before, after = account(first).classes, account(second).classes
     classes = {
         name: [before.get(name, 0), after.get(name, 0)]
@@ -118,17 +118,20 @@ def difference(first: Model, second: Model) -> dict[str, Any]:
     }
 
 
-def _changed(first: Model, second: Model, mine: Op, other: Op) -> dict[str, Any] | None:
-    ours, theirs = mine.weights[0], other.weights[0]
-    row: dict[str, Any] = {"name": mine.name}
-    if mine.name != other.name:
-        row["renamed"] = other.name
-    if ours.label != theirs.label:
-        row["stored"] = [ours.label, theirs.label]
-    scales = {"scale_in": (ours.scale_in, theirs.scale_in), "scale_out": (ours.scale_out, theirs.scale_out)}
+def _changed(first: Model, second: Model, old: Op, new: Op) -> dict[str, Any] | None:
+    old_weights, new_weights = old.weights[0], new.weights[0]
+    row: dict[str, Any] = {"name": old.name}
+    if old.name != new.name:
+        row["renamed"] = new.name
+    if old_weights.label != new_weights.label:
+        row["stored"] = [old_weights.label, new_weights.label]
+    scales = {
+        "scale_in": (old_weights.scale_in, new_weights.scale_in),
+        "scale_out": (old_weights.scale_out, new_weights.scale_out),
+    }
     row |= {key: list(pair) for key, pair in scales.items() if abs(pair[0] - pair[1]) > _SAME_SCALE * abs(pair[0])}
     try:
-        before, after = first.decoded(mine).reshape(-1), second.decoded(other).reshape(-1)
+        before, after = first.decoded(old).reshape(-1), second.decoded(new).reshape(-1)
         if not np.array_equal(before, after):
             row["weight_sqnr_db"] = sqnr_db(before, after) if before.shape == after.shape else None
     except BadModel as error:
@@ -136,18 +139,18 @@ def _changed(first: Model, second: Model, mine: Op, other: Op) -> dict[str, Any]
     return row if len(row) > 1 else None
 
 
-def difference_text(found: Mapping[str, Any]) -> str:
+def difference_text(changes: Mapping[str, Any]) -> str:
     """A difference as text."""
-    if found["same"]:
-        return "no difference" + ("" if found["uuid"][0] == found["uuid"][1] else " but the uuid")
-    before, after = found["bytes"]
+    if changes["same"]:
+        return "no difference" + ("" if changes["uuid"][0] == changes["uuid"][1] else " but the uuid")
+    before, after = changes["bytes"]
     lines = [f"bytes: {before:,} -> {after:,}" + (f" ({size_text(before / after)})" if after else "")]
-    lines += [f"only in the first: {name}" for name in found["only_in_first"]]
-    lines += [f"only in the second: {name}" for name in found["only_in_second"]]
-    for row in found["layers"]:
+    lines += [f"only in the first: {name}" for name in changes["only_in_first"]]
+    lines += [f"only in the second: {name}" for name in changes["only_in_second"]]
+    for row in changes["layers"]:
         parts = [f"{key} {_arrow(value)}" for key, value in row.items() if key != "name"]
         lines.append(f"{row['name']}: {', '.join(parts)}")
-    lines += [f"  {name}: {old:,} -> {new:,} bytes" for name, (old, new) in found["classes"].items()]
+    lines += [f"  {name}: {old:,} -> {new:,} bytes" for name, (old, new) in changes["classes"].items()]
     return "\n".join(lines)
 
 

@@ -75,10 +75,10 @@ class Verdict:
 
     def line(self, base: Model, model: Model) -> str:
         """Layers, coverage and sizes in a few words."""
-        wanted = [row for row in self.rows if row.wanted]
-        stored = sum(row.quantized for row in wanted)
+        to_quantize = [row for row in self.rows if row.wanted]
+        stored = sum(row.quantized for row in to_quantize)
         return (
-            f"{stored} of {len(wanted)} layers, coverage {coverage(self.rows):.1%}, "
+            f"{stored} of {len(to_quantize)} layers, coverage {coverage(self.rows):.1%}, "
             f"{size_text(base.size / model.size)} than float ({base.size:,} to {model.size:,} bytes)"
         )
 
@@ -118,9 +118,9 @@ def verify(base: Model, model: Model, requested: Requested) -> Verdict:
 
     results = [check_conversion(ConversionEvidence(base, proof={}), match)]
     if evidence is not None:
-        wanted = tuple(row.layer for row in rows if row.wanted and can_compute(row.layer))
+        layers = tuple(row.layer for row in rows if row.wanted and can_compute(row.layer))
         listed_bits = {op.name for op in unlisted} | set(requested.bits)
-        results.append(check_params(evidence, model, tuple(op for op in wanted if op.name not in listed_bits)))
+        results.append(check_params(evidence, model, tuple(op for op in layers if op.name not in listed_bits)))
     results.append(Result.from_findings("params", _missing_operators(rows, requested)))
     coverage_result = check_coverage(rows, recipe, COVERAGE, explain, idle)
     results.append(coverage_result)

@@ -21,7 +21,7 @@ from pytest_mnnquant.findings.dataclass_json import as_json
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
-from pytest_mnnquant.plugin.baseline_items import stale
+from pytest_mnnquant.plugin.baseline_entries import stale_entries
 from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.report.figures import figures_of
 from pytest_mnnquant.report.model import Report
@@ -54,9 +54,9 @@ def update(session: pytest.Session, report: Report) -> UpdateOutcome:
         return UpdateOutcome((f"baseline: {path.name} is as it was: no {BASELINE} check ran that could be accepted",))
     is_whole = not (session.shouldstop or session.shouldfail or is_narrowed(config))
     # What the check of the file calls stale, and nothing else: another command may ask for other variants.
-    found = stale(state) if is_whole else ()
-    here = {(one.figures.model, one.figures.variant) for one in ran}  # What ran is not gone: its source was renamed.
-    gone = {(model, variant): text for model, variant, text in found if (model, variant) not in here}
+    stale = stale_entries(state) if is_whole else ()
+    present = {(entry.figures.model, entry.figures.variant) for entry in ran}  # Not gone: its source was renamed.
+    gone = {(model, variant): reason for model, variant, reason in stale if (model, variant) not in present}
 
     def change(before: Baseline) -> tuple[Baseline, tuple[Changes, tuple[str, ...]]]:
         after, changes = updated(before, ran, gone)
@@ -66,13 +66,13 @@ def update(session: pytest.Session, report: Report) -> UpdateOutcome:
     try:
         changes, unkept = update_file(path, change)
     except (BadBaseline, OSError) as error:
-        what = f"{path} can't be written: {_reason(error)}" if isinstance(error, OSError) else str(error)
-        return UpdateOutcome(problems=(f"--mnn-update-baseline: {what}",))
+        problem = f"{path} can't be written: {_reason(error)}" if isinstance(error, OSError) else str(error)
+        return UpdateOutcome(problems=(f"--mnn-update-baseline: {problem}",))
     return UpdateOutcome((*_unmeasured(report), *changes.lines), unkept, is_refused=bool(changes.refused))
 
 
 def _reason(error: OSError | BadModel) -> str:
-    """What the system says of a file, and of which one: where a file is moved to another place, of that."""
+    """What the system says of a file, and of which; of a file that is moved, the new place."""
     if not isinstance(error, OSError):
         return str(error)
     file = error.filename2 or error.filename
@@ -121,30 +121,30 @@ def _unmeasured(report: Report) -> Iterator[str]:
 
 def _keep_models(folder: Path, ran: Sequence[Entry], after: Baseline, changes: Changes) -> Iterator[str]:
     """Bring the kept models in line with the entries; a line for each that can't be, which keeps back no other."""
-    for one in ran:
-        ours = one.figures
-        entry = after.entry(ours.model, ours.variant)
-        if not ours.failed and entry is not None and entry.figures.sha256 == ours.sha256 and ours.path:
-            keep = functools.partial(_keep, folder, ours.model, ours.variant, Path(ours.path), ours.sha256)
-            yield from _tried(keep, f"{ours.model} {ours.variant} can't be kept")
+    for figures in (entry.figures for entry in ran):
+        accepted = after.entry(figures.model, figures.variant)
+        if not figures.failed and accepted is not None and accepted.figures.sha256 == figures.sha256 and figures.path:
+            keep = functools.partial(_keep_model, folder, figures)
+            yield from _tried(keep, f"{figures.model} {figures.variant} can't be kept")
     for model, variant in changes.removed:
         drop = functools.partial(models.drop, folder, model, variant)
         yield from _tried(drop, f"{model} {variant} can't be removed")
 
 
-def _tried(change: Callable[[], None], what: str) -> Iterator[str]:
-    """Make a change; a line where that is impossible."""
+def _tried(change: Callable[[], None], problem: str) -> Iterator[str]:
+    """Make a change; a line if that is impossible."""
     try:
         change()
     except (OSError, BadModel) as error:
-        yield f"--mnn-update-baseline: {what}: {_reason(error)}"
+        yield f"--mnn-update-baseline: {problem}: {_reason(error)}"
 
 
-def _keep(folder: Path, model: str, variant: str, path: Path, sha256: str) -> None:
+def _keep_model(folder: Path, figures: Figures) -> None:
     try:
-        if models.kept_model(folder, model, variant, sha256) is not None:
+        if models.kept_model(folder, figures.model, figures.variant, figures.sha256) is not None:
             return
     except models.BadArtifact:  # What stands there is another one: it is replaced.
         pass
-    if fingerprint(read_model(path)) == sha256:
-        models.keep(folder, model, variant, path)
+    path = Path(figures.path)
+    if fingerprint(read_model(path)) == figures.sha256:
+        models.keep(folder, figures.model, figures.variant, path)

@@ -24,7 +24,7 @@ from pytest_mnnquant.measurements.timing import PairedTimes
 # How it is said in pytest-benchmark's results who measured.
 _TIMER: Final = "perf_counter in a child process"
 #: What pytest-benchmark keeps of each variant that was timed, by that: figures of later checks are added to it.
-_KEPT: Final = pytest.StashKey[dict[int, dict[str, Any]]]()
+_RECORDS: Final = pytest.StashKey[dict[int, dict[str, Any]]]()
 
 
 def run_and_record(
@@ -71,7 +71,7 @@ def was_timed(result: Result) -> bool:
 
 
 def why_not_timed(config: pytest.Config) -> str:
-    """Why nothing may be timed in this run; empty where it may."""
+    """Why nothing may be timed in this run; empty if it may."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
         return "other workers (-n) disturb the timing"
     if config.getoption("benchmark_disable", False) or config.getoption("benchmark_skip", False):
@@ -85,14 +85,14 @@ def benchmark_session(config: pytest.Config) -> Any:
 
 
 def suppress_tables(config: pytest.Config) -> None:
-    """Leave out pytest-benchmark's tables where they hold our figures only: the summary has those, in 80 columns.
+    """Leave out pytest-benchmark's tables if they hold variants only: the summary has those, in 80 columns.
 
-    Who compares runs, asks for a histogram or names columns gets them.
+    A user who compares runs, requests a histogram or names columns gets them.
     """
     session = benchmark_session(config)
-    asked = any(config.getoption(f"benchmark_{name}", None) for name in ("compare", "histogram", "columns"))
-    if session is not None and not asked:
-        session.quiet = session.quiet or all(one.options.get("timer") == _TIMER for one in session.benchmarks)
+    are_requested = any(config.getoption(f"benchmark_{name}", None) for name in ("compare", "histogram", "columns"))
+    if session is not None and not are_requested:
+        session.quiet = session.quiet or all(timed.options.get("timer") == _TIMER for timed in session.benchmarks)
 
 
 class _Replay:
@@ -112,8 +112,8 @@ class _Replay:
 def _record(node: pytest.Item, case: VariantUnderTest, times: PairedTimes, result: Result) -> None:
     config = node.config
     session = benchmark_session(config)
-    kept = config.stash.setdefault(_KEPT, {})
-    if session is None or id(times) in kept:  # -p no:benchmark; or another test has asked for the same times.
+    records = config.stash.setdefault(_RECORDS, {})
+    if session is None or id(times) in records:  # -p no:benchmark; or another test has recorded the same times.
         return
     from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -132,7 +132,7 @@ def _record(node: pytest.Item, case: VariantUnderTest, times: PairedTimes, resul
         fixture.name = f"{name}::{label}"
         fixture.fullname = f"{node.nodeid}::{label}"
         fixture.extra_info.update(_extra_info(case, label, result))
-        kept[id(times)] = fixture.extra_info  # The last is the variant's; the case keeps the times alive.
+        records[id(times)] = fixture.extra_info  # The last is the variant's; the case keeps the times alive.
         fixture.pedantic(replay.step, rounds=len(durations))
         # The clock is not picklable or meaningful in a stored result; what it replays is said instead.
         fixture.stats.options["timer"] = _TIMER
@@ -140,9 +140,9 @@ def _record(node: pytest.Item, case: VariantUnderTest, times: PairedTimes, resul
 
 def add_figures(config: pytest.Config, case: VariantUnderTest, result: Result) -> None:
     """Add what a check measured to what pytest-benchmark keeps of a variant that was timed before."""
-    kept = config.stash.get(_KEPT, {})
-    if case.known_times is not None and id(case.known_times) in kept:
-        kept[id(case.known_times)].update(_figures(result))
+    records = config.stash.get(_RECORDS, {})
+    if case.known_times is not None and id(case.known_times) in records:
+        records[id(case.known_times)].update(_figures(result))
 
 
 def _figures(result: Result) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _figures(result: Result) -> dict[str, Any]:
 
 
 def _extra_info(case: VariantUnderTest, label: str, result: Result) -> dict[str, Any]:
-    """Our figures in pytest-benchmark's results; those of other checks as far as they have run."""
+    """The metrics in pytest-benchmark's results; those of other checks as far as they have run."""
     is_float = label == "float"
     model = case.variant.base if is_float else case.model
     timed = metrics_of(LatencyMetrics, [result]) or LatencyMetrics()
@@ -167,6 +167,6 @@ def _extra_info(case: VariantUnderTest, label: str, result: Result) -> dict[str,
     if is_float:
         return info
     info |= timed.marked(IN_BENCHMARK)
-    for other in case.results:
-        info |= _figures(other) if other.check != result.check else {}
+    for known in case.results:
+        info |= _figures(known) if known.check != result.check else {}
     return info

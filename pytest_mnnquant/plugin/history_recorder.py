@@ -2,7 +2,7 @@
 
 The file is numbered, as pytest-benchmark numbers its runs, once it holds timings: `--benchmark-compare` takes the run
 of the highest number, and one without timings would leave it nothing to compare. Where pytest-benchmark saves the run
-itself, its file has the timings, and ours the figures only.
+itself, its file has the timings, and this one the figures only.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Recorder:
         return not self.problem and time.monotonic() - self._written >= _PAUSE
 
     def write(self, figures: Sequence[Figures], *, finished: bool = False, complete: bool = False) -> None:
-        """Write what is known; sets `problem` to a line where that is impossible. `finished`: for the last time."""
-        measured = tuple(one for one in figures if any(metric.value(one) is not None for metric in METRICS))
+        """Write what is known; sets `problem` to a line if that is impossible. `finished`: for the last time."""
+        measured = tuple(item for item in figures if any(metric.value(item) is not None for metric in METRICS))
         if not measured or self.problem:
             return
         try:
@@ -88,11 +88,11 @@ class Recorder:
         )
         content["datetime"] = self._time.isoformat()  # when the run began: the same in every write
         content[KEY] = part_of(figures, self._machine, complete=complete)
-        known = {(one.model, one.variant): figures_part(one) for one in figures}
+        known = {(item.model, item.variant): figures_part(item) for item in figures}
         for entry in content["benchmarks"]:
             info = entry["extra_info"]
-            if found := known.get((info["model"], _label(info))):
-                entry["extra_info"] = {**info, KEY: found}
+            if part := known.get((info["model"], _label(info))):
+                entry["extra_info"] = {**info, KEY: part}
         write_run(self.path, content, safe_dumps)
         if timings and not self._is_saved_elsewhere and self.path.name.startswith(KEY):
             self.path = self.path.rename(self.path.with_name(numbered(self.path.parent, self.path.name)))

@@ -12,7 +12,9 @@ from pytest_mnnquant.evidence.target_variant import TargetVariant, on_target
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.catalogue import BASELINE, CHECK_NAMES, CHECKS, ENTRIES, check_named
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
-from pytest_mnnquant.plugin import baseline_items, benchmark
+from pytest_mnnquant.plugin import benchmark
+from pytest_mnnquant.plugin.baseline_entries import check_entries
+from pytest_mnnquant.plugin.baseline_items import judge_variant
 from pytest_mnnquant.plugin.node_ids import is_part, places, variants
 from pytest_mnnquant.plugin.records import attach, attach_baseline
 from pytest_mnnquant.plugin.session import PluginSession, session_of
@@ -104,7 +106,7 @@ class CheckItem(PlainItem):
         """The result of this item's check."""
         selected = self._selected_checks()
         if self.check == BASELINE:
-            return baseline_items.judged(self.config, self.case, self.nodeid, selected)
+            return judge_variant(self.config, self.case, self.nodeid, selected)
         limits, strict = self.case.gate.settings.limits, state.settings.strict
         return benchmark.run_and_record(self, self.case, self.check, limits, strict, selected)
 
@@ -154,7 +156,7 @@ class EntriesItem(PlainItem):
 
     def runtest(self) -> None:
         """Judge."""
-        result = baseline_items.check_entries(self.config)
+        result = check_entries(self.config)
         attach_baseline(self, session_of(self.config).settings.baseline or self.path, result)
         if result.outcome == FAILED:
             raise CheckFailed(findings_text(f"{self.nodeid} failed:", result))

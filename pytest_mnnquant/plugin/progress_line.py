@@ -22,7 +22,7 @@ class Progress:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._what = ""
+        self._step = ""
         self._began = self._drew = 0.0
         # Where pytest's own line ends, while ours is there.
         self._column: int | None = None
@@ -37,9 +37,9 @@ class Progress:
         is_usual = type(reporter) is pytest.TerminalReporter and os.environ.get("TERM", "dumb") != "dumb"
         return is_usual and reporter.isatty and self._config.getoption("capture", "no") in ("fd", "sys")
 
-    def say(self, model: str, what: str) -> None:
+    def start_step(self, model: str, step: str) -> None:
         """A step begins."""
-        self._what, self._began = f"{model} {what}", time.monotonic()
+        self._step, self._began = f"{model} {step}", time.monotonic()
         self._draw("")
 
     def advance(self, done: int, of: int, unit: str) -> None:
@@ -74,7 +74,7 @@ class Progress:
                 if column == columns:  # What pytest writes next begins a row, to which no movement brings the cursor.
                     return
                 self._column, start = column, "\n"
-            text = shown(f"  {self._what}{how_far}, {_duration(self._drew - self._began)}")
+            text = shown(f"  {self._step}{how_far}, {_duration(self._drew - self._began)}")
             _write(start + cut(text, columns - 1))
 
     def _terminal(self) -> AbstractContextManager[None]:

@@ -80,7 +80,7 @@ class PluginSession:
         def show(step: str) -> None:
             if self.progress.is_shown:
                 set_listener(self.progress.advance)
-                self.progress.say(name, step)
+                self.progress.start_step(name, step)
 
         return show
 
@@ -105,7 +105,7 @@ def start_suite(config: pytest.Config) -> bool:
         raise pytest.UsageError(str(error)) from None
     _require_writable_baseline(session)
     _require_known(session)
-    _keep(config, session)
+    _register(config, session)
     return bool(ids or session.settings.models)
 
 
@@ -115,11 +115,11 @@ def start_for_fixtures(config: pytest.Config) -> PluginSession:
     Raises `ValueError` or `SourceError` for options that can't be used.
     """
     if PluginSession.KEY not in config.stash:
-        _keep(config, PluginSession(config, read_settings(config)))
+        _register(config, PluginSession(config, read_settings(config)))
     return session_of(config)
 
 
-def _keep(config: pytest.Config, session: PluginSession) -> None:
+def _register(config: pytest.Config, session: PluginSession) -> None:
     for target in session.settings.targets.values():
         config.add_cleanup(target.close)
     config.pluginmanager.register(session.progress, "mnnquant-progress")

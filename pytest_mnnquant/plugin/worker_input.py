@@ -33,8 +33,3 @@ def input_of(config: pytest.Config) -> WorkerInput | None:
     """What the controller handed to this worker; None in any other process, and in runs without models."""
     plain = getattr(config, "workerinput", {}).get(_KEY)
     return None if plain is None else WorkerInput(**plain)
-
-
-def is_worker(config: pytest.Config) -> bool:
-    """Whether this process is a worker of xdist, so that another one writes the reports."""
-    return hasattr(config, "workerinput")

@@ -27,8 +27,8 @@ class VariantScopeScheduling(LoadScopeScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         """What stays together with an item: other tests stand alone, but for what the user asked for."""
-        other = super()._split_scope(nodeid) if self.config.getvalue("dist") == "loadscope" else nodeid
-        return self._variants.get(nodeid, other)
+        scope = super()._split_scope(nodeid) if self.config.getvalue("dist") == "loadscope" else nodeid
+        return self._variants.get(nodeid, scope)
 
 
 def scheduler(config: pytest.Config, log: Any) -> VariantScopeScheduling | None:

@@ -1,0 +1,74 @@
+"""The item of the baseline file itself: that the file can be read, and that all in it is still there."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from pytest_mnnquant.baseline.file import BadBaseline
+from pytest_mnnquant.baseline.fixes import Intent, update_fix
+from pytest_mnnquant.config.settings import Settings
+from pytest_mnnquant.findings.catalogue import ENTRIES
+from pytest_mnnquant.findings.finding import Finding, Result, without_ignored
+from pytest_mnnquant.plugin.node_ids import labels
+from pytest_mnnquant.plugin.session import PluginSession, session_of
+from pytest_mnnquant.sources.presence import reason_missing
+from pytest_mnnquant.sources.spec import MODEL_SUFFIXES
+
+
+def check_entries(config: pytest.Config) -> Result:
+    """Judge the baseline file of this run."""
+    session = session_of(config)
+    if isinstance(session.baseline, BadBaseline):
+        return Result.from_findings(ENTRIES, [unreadable_finding(session.baseline)])
+    fix = update_fix(Intent.GONE, accept_command(session))
+    gone = () if session.settings.updates_baseline else stale_entries(session)
+    findings = [Finding("MNQ912", f"{model} {label}: {reason}", fix=fix) for model, label, reason in gone]
+    return without_ignored(Result.from_findings(ENTRIES, findings), session.settings.defaults.ignore)
+
+
+def unreadable_finding(error: BadBaseline) -> Finding:
+    """A baseline file that can't be read as a finding."""
+    return Finding("MNQ910", str(error), fix=error.fix)
+
+
+def accept_command(session: PluginSession, node_id: str = "") -> str:
+    """The command that accepts what an item measures (of all items, if none is named)."""
+    arguments = [*session.arguments, *([node_id] if node_id else [])]
+    return shlex.join(["pytest", *arguments, "--mnn-update-baseline"])
+
+
+def stale_entries(session: PluginSession) -> Iterator[tuple[str, str, str]]:
+    """Entries whose model is gone: model, variant, why."""
+    path = session.settings.baseline
+    if path is None or isinstance(session.baseline, BadBaseline):
+        return
+    configured = {source.settings.name: set(labels(source)) for source in session.sources}
+    for model, variant, entry in session.baseline.entries:
+        reason = _reason_source_missing(entry.figures.source, path.parent)
+        reason = reason or _reason_not_configured(model, variant, configured, session.settings)
+        if reason:
+            yield model, variant, reason
+
+
+def _reason_source_missing(source: str, folder: Path) -> str:
+    """Why the source of an entry is not there; empty if it is."""
+    file = source.rpartition(":")[0] if ".py:" in source else source
+    is_file = file.endswith((".py", *MODEL_SUFFIXES))  # Else it is the name of a module.
+    if is_file and not (folder / file).exists():
+        return f"its source {file} is not there"
+    return reason_missing(source, folder)
+
+
+def _reason_not_configured(model: str, variant: str, configured: Mapping[str, set[str]], settings: Settings) -> str:
+    """Why the configuration has no such variant; empty if it has, or if not all of it is in the run."""
+    if not settings.is_whole_configuration:
+        return ""
+    if model not in configured:
+        return "no model of this name is in the configuration"
+    if variant not in configured[model] and not settings.chooses_variants:
+        return "the configuration asks for no such variant"
+    return ""

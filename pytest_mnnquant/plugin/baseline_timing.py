@@ -1,0 +1,95 @@
+"""A variant timed against its accepted model, if that is kept beside the baseline file."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_mnnquant.baseline.entry import Entry
+from pytest_mnnquant.baseline.fixes import Intent, update_fix
+from pytest_mnnquant.baseline.models import BadArtifact, folder_of, kept_model
+from pytest_mnnquant.evidence.source import UNUSABLE, why
+from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.figures import Figures
+from pytest_mnnquant.findings.finding import Finding
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.plugin.benchmark import why_not_timed
+from pytest_mnnquant.plugin.session import session_of
+from pytest_mnnquant.runtime.inference import input_names
+from pytest_mnnquant.runtime.timing import paired_times
+from pytest_mnnquant.statistics.paired_ratio import PairedRatio, paired_ratio
+
+
+@dataclass(frozen=True)
+class AcceptedTiming:
+    """The time of a variant over that of its accepted model; `problem` says why it was not measured.
+
+    Neither, if there is nothing to time: no model is kept, or (`is_same_model`) it is this very model.
+    """
+
+    ratio: PairedRatio | None = None
+    problem: Finding | None = None
+    is_same_model: bool = False
+
+
+class _NotTimed(Exception):
+    """The variant could not be timed; `finding` says why."""
+
+    def __init__(self, problem: str, fix: str = "", code: str = "MNQ003") -> None:
+        super().__init__(problem)
+        self.finding = Finding(code, problem, fix=fix)
+
+
+def time_against_accepted(
+    config: pytest.Config, case: VariantUnderTest, entry: Entry, figures: Figures, command: str
+) -> AcceptedTiming:
+    """Time a variant against the accepted model of its entry. `command` accepts the variant."""
+    path, limit = session_of(config).settings.baseline, entry.tolerances.ratio_paired
+    folder = folder_of(path) if path is not None else None
+    if folder is None or limit is None:
+        return AcceptedTiming()
+    try:
+        accepted = _accepted_model(folder, entry, command)
+        if entry.figures.sha256 == figures.sha256:
+            return AcceptedTiming(is_same_model=True)
+        if disturbance := why_not_timed(config):
+            problem = f"ratio: not timed beside the accepted model: {disturbance}"
+            raise _NotTimed(problem, "run it alone: -k baseline -p no:xdist")
+        return AcceptedTiming(ratio=_time(case, accepted, 1 + limit, command))
+    except _NotTimed as error:
+        return AcceptedTiming(problem=error.finding)
+
+
+def _accepted_model(folder: Path, entry: Entry, command: str) -> Model:
+    accepted = entry.figures
+    try:
+        model = kept_model(folder, accepted.model, accepted.variant, accepted.sha256)
+    except BadArtifact as error:
+        raise _NotTimed(str(error), error.fix, "MNQ910") from None
+    if model is None:
+        raise _NotTimed(
+            f"ratio: the accepted model is not kept in {folder} yet", update_fix(Intent.MODEL_NOT_KEPT, command)
+        )
+    return model
+
+
+def _time(case: VariantUnderTest, accepted: Model, limit: float, command: str) -> PairedRatio:
+    """`limit` is the ratio that decides: timing goes on until it is known on which side of it the variant is."""
+    case.say("timing against the accepted model")
+    settings, reference = case.gate.settings, case.gate.prepared.model
+    if len(accepted.inputs) != len(reference.inputs):
+        problem = "ratio: the accepted model takes other inputs than this one"
+        raise _NotTimed(problem, update_fix(Intent.CHANGED, command))
+    names = input_names(reference, accepted)
+    inputs = {name_in_accepted: case.gate.inputs[name] for name, name_in_accepted in names.items()}
+    how = dataclasses.replace(settings.timing, limit=limit)
+    try:
+        times = paired_times(accepted, case.model, inputs, timeout=settings.timeout, settings=how)
+        return paired_ratio(times.reference, times.candidate)
+    except UNUSABLE as error:
+        raise _NotTimed(f"ratio: it could not be timed beside the accepted model: {why(error).message}") from None
+    except ValueError as error:  # Too few pairs fitted into the time.
+        raise _NotTimed(f"ratio: {error}", "raise --mnn-latency-time, or use a quieter machine") from None
