@@ -32,10 +32,10 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from pytest_mnnquant.mnnfile.commands import has_fused_relu
 from pytest_mnnquant.mnnfile.flatbuffer import Table
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.pooling import is_max_pool
-from pytest_mnnquant.quantize.propagation import has_fused_relu
 
 #: What MNN adds to a code to store it on this machine.
 OFFSET: Final = 128 if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else 0

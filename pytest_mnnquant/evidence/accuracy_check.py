@@ -15,6 +15,7 @@ from pytest_mnnquant.checks.accuracy.check import (
 )
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.proposals import with_search
+from pytest_mnnquant.checks.accuracy.uncovered import unjudged_pools
 from pytest_mnnquant.checks.target.check import compare_with_host
 from pytest_mnnquant.checks.target.mnn_versions import explained
 from pytest_mnnquant.evidence.accuracy_search import search
@@ -64,13 +65,15 @@ def _judge_outputs(inputs: CheckInputs) -> Result:
     if data is None:
         raise NothingToJudge("no evaluation data were given (--mnn-evaluation)")
     exact, pools = variant.exact_run
+    if variant.uncovered_pools:
+        return unjudged_pools(variant.uncovered_pools)
     evidence = AccuracyEvidence(
         reference=variant.gate.float_run.outputs,
         outputs=exact.outputs,
         labels=data.labels,
         as_run=variant.run.outputs,
         pools=pools,
-        suspects=KnownCauses(variant.variant.drift, variant.clamping, variant.int8_scales, variant.recipe),
+        suspects=KnownCauses(variant.variant.drift, variant.int8_faults, variant.int8_scales, variant.recipe),
     )
     return check_accuracy(evidence, _criteria(inputs))
 

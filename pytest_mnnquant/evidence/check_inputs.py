@@ -147,9 +147,10 @@ class CheckInputs:
         return ExecutionEvidence(
             trace=variant.run.trace,
             same_as_float=variant.same_as_float,
-            clamping=variant.clamping,
+            faults=variant.int8_faults,
             int8_scales=variant.int8_scales,
             untraced=variant.untraced,
+            apis=variant.api_difference,
         )
 
     @property

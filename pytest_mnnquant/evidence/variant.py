@@ -13,10 +13,12 @@ import numpy as np
 
 from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.checks.accuracy.layers import Losses
+from pytest_mnnquant.checks.api_difference import ApiDifference
 from pytest_mnnquant.checks.calibration.check import CalibrationEvidence
 from pytest_mnnquant.checks.coverage.check import LayerRow, coverage, layer_rows
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence, relate
 from pytest_mnnquant.config.settings import ModelSettings
+from pytest_mnnquant.evidence.api_comparison import compare_apis
 from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.caches import ResultCache, VariantKey
 from pytest_mnnquant.evidence.calibration import calibration_evidence
@@ -30,12 +32,13 @@ from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.measurements.timing import MemoryUse, OpTime, PairedTimes, TimingSettings
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.entries import repaired
+from pytest_mnnquant.mnnfile.int8_faults import Int8Faults, int8_faults
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.params import BadParams, DoubledParams, read_params, write_params
+from pytest_mnnquant.mnnfile.pooling import pools_right, uncovered_pools
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.job import PARAMS_NAME, Job
-from pytest_mnnquant.quantize.propagation import find_propagated
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import is_skipped
 from pytest_mnnquant.recipes.names import recipe_named
@@ -194,6 +197,20 @@ class VariantUnderTest:
         """A model that computes here what the variant computes on ARM, and the MaxPool operators changed for that."""
         return arm_equivalent(self.model, self.run)
 
+    @property
+    def uncovered_pools(self) -> tuple[str, ...]:
+        """The int8 MaxPools of this run that the copy does not pool as ARM does, on a machine that pools wrongly."""
+        pools = [op.name for op in self.run.trace or () if op.int8 and op.kind == "Pooling"]
+        return () if pools_right() else uncovered_pools(self.model, pools, self.exact_run[1])
+
+    @cached_property
+    def api_difference(self) -> ApiDifference | None:
+        """How far the outputs are apart between MNN's two APIs; None if only one can run the model."""
+        self.say("running through both APIs")
+        settings, batched = self.gate.settings, self.gate.prepared.batched
+        options = RunOptions(settings.timeout, batched=batched, memory_mode=settings.timing.memory_mode, send=self.send)
+        return compare_apis(self.model, self.gate.inputs, options)
+
     def losses(self, metric: TaskMetric | None, within: float = math.inf) -> Losses | None:
         """What each layer adds to the error, and what it costs alone; None where that can't be seen.
 
@@ -261,14 +278,10 @@ class VariantUnderTest:
         """Why MNN gave no trace; empty where that is the model's own fault."""
         return ""
 
-    @property
-    def clamping(self) -> tuple[str, ...]:
-        """Operators that ran in int8 and clamp at code 0 though their zero point is another (see `quantize.carry`)."""
-        ran = {op.name for op in self.run.trace or () if op.int8}
-        quants = self.model.tensor_quants
-        layers = tuple(op for op in self.model.convolutions if op.weights[0].full_int8)
-        links = [link for link in find_propagated(self.model, layers) if link.clamps_at_zero and link.op.name in ran]
-        return tuple(link.op.name for link in links if link.tensor in quants and quants[link.tensor].zero != 0)
+    @cached_property
+    def int8_faults(self) -> Int8Faults:
+        """Operators that MNN computed wrongly in int8, by the scales beside them."""
+        return int8_faults(self.model, {op.name for op in self.run.trace or () if op.int8})
 
     @property
     def int8_scales(self) -> tuple[str, ...]:

@@ -40,10 +40,10 @@ class Effects:
 
 
 _STORED: Final = ("MNQ401", "MNQ402", "MNQ405")
-_VALUES: Final = ("MNQ411", "MNQ412", "MNQ413", "MNQ414", "MNQ415", "MNQ416", "MNQ417")
+_VALUES: Final = ("MNQ411", "MNQ412", "MNQ413", "MNQ414", "MNQ415", "MNQ416", "MNQ417", "MNQ418")
 _WEIGHTS: Final = ("MNQ410", *_VALUES)
 _RANGES: Final = ("MNQ501", "MNQ504", "MNQ505", "MNQ512", "MNQ520", "MNQ530", "MNQ540", "MNQ541")
-_RUN: Final = ("MNQ601", "MNQ602", "MNQ603", "MNQ620")
+_RUN: Final = ("MNQ601", "MNQ602", "MNQ603", "MNQ620", "MNQ630")
 _BROKEN: Final = ("MNQ703", "MNQ704", "MNQ705", "MNQ706", "MNQ707")
 _OUTPUTS: Final = ("MNQ701", "MNQ702", *_BROKEN, "MNQ708", "MNQ721", "MNQ722")
 _SIZE: Final = ("MNQ801", "MNQ802")
@@ -76,6 +76,7 @@ IS_NOT_FLOAT: Final = Effects(Stage.STORAGE, _SIZE)
 OTHER_VALUES: Final = Effects(Stage.STORAGE, (*_RANGES, *_RUN, *_OUTPUTS, *_SIZE))
 # A range that is wrong in one layer spoils all that follow: which layer loses most is another question.
 OTHER_SCALES: Final = Effects(Stage.STORAGE, (*_RUN, *_SIZE), (*_RANGES, *_OUTPUTS))
+CHANCE_SCALES: Final = Effects(Stage.STORAGE, _SIZE, (*_RANGES, *_RUN, *_OUTPUTS))
 BAD_RANGES: Final = Effects(Stage.CALIBRATION, _RUN, _OUTPUTS)
 RAN_OTHERWISE: Final = Effects(Stage.EXECUTION, (), _OUTPUTS)
 BAD_OUTPUT: Final = Effects(Stage.OUTPUTS)

@@ -22,7 +22,8 @@ VIEWS: Final = frozenset(
         *("DepthToSpace", "SpaceToDepth", "SpaceToBatchND", "BatchToSpaceND", "Reverse", "Concat", "Pack"),
     }
 )
-_SLICING: Final = frozenset({"Slice", "SliceTf", "StridedSlice", "Unpack", "Crop", "Gather", "GatherV2"})
+SLICING: Final = frozenset({"Slice", "SliceTf", "StridedSlice", "Unpack", "Crop", "Gather", "GatherV2"})
+_REORDERING: Final = frozenset({"Permute", "Transpose", "DepthToSpace", "SpaceToDepth"})
 _JOINING: Final = frozenset({"Concat", "Pack"})
 #: Views where their second input is a constant.
 _SELECTING: Final = frozenset({"Gather", "GatherV2"})
@@ -33,6 +34,8 @@ _POOL_TYPE: Final = {"Pooling": 7, "Pooling3D": 3}
 MAX_POOL, AVERAGE_POOL = 0, 1
 #: Operators that look at a tensor's shape only.
 _SHAPES: Final = frozenset({"Shape", "Rank", "Size", "PriorBox"})
+# The slot of a BinaryOp's activation.
+_ACTIVATION: Final = 2
 _SOURCES: Final = frozenset({"Input", "Const", "TrainableParam"})
 
 
@@ -55,24 +58,26 @@ class Command:
         return f"{self.op.kind} {self.op.name}"
 
 
-def commands(model: Model, *, slices_joins: bool = False) -> tuple[Command, ...]:
+def commands(model: Model, separate: frozenset[str] = SLICING) -> tuple[Command, ...]:
     """The commands of the main graph, in the order in which they run.
 
-    MNN makes a slice of joined tensors in one step or in two, by their shapes (a batch of one has simpler ones).
-    `slices_joins`: in one.
+    `separate`: the kinds of views that MNN takes of joined tensors only after the joined one is made.
     """
-    return tuple(_Lowering(model, slices_joins).run())
+    return tuple(_Lowering(model, separate).run())
 
 
-def both_forms(model: Model) -> tuple[tuple[Command, ...], ...]:
-    """The commands in the two forms that shapes can lead to; one entry if they are the same."""
-    forms = commands(model), commands(model, slices_joins=True)
-    return forms[:1] if forms[0] == forms[1] else forms
+def possible_commands(model: Model) -> tuple[tuple[Command, ...], ...]:
+    """The commands in the forms that shapes can lead to: views of joined tensors are made in one step or in two.
+
+    Which one depends on sizes; a batch of one leads to fewer steps. Equal forms are there once.
+    """
+    forms = (commands(model, separate) for separate in (SLICING, frozenset(), SLICING | _REORDERING))
+    return tuple(dict.fromkeys(forms))
 
 
 class _Lowering:
-    def __init__(self, model: Model, slices_joins: bool) -> None:
-        self._slices_joins = slices_joins
+    def __init__(self, model: Model, separate: frozenset[str]) -> None:
+        self._separate = separate
         self._ops = [op for op in model.ops if not op.subgraph and op.outputs]
         self._outputs = {index for index, name in enumerate(model.tensor_names) if name in set(model.output_names)}
         #: What each tensor that is only a view is a view of.
@@ -106,34 +111,47 @@ class _Lowering:
         """The Raster that makes a view into a tensor, if it is not made yet; what it can't look through comes first."""
         if tensor not in self._views:
             return
-        for joined in () if self._slices_joins else self._sliced_joins(tensor):
-            yield from self._gathered(joined, op)
-        found: dict[int, bool] = {}
-        for origin, narrows in self._origins(tensor, narrows=False):
-            found[origin] = found.get(origin, False) or narrows
+        for joined in self._separate_joins(tensor):
+            if tensor in self._views:
+                yield from self._gathered(joined, op)
+        if tensor not in self._views:  # A file whose operators form a circle.
+            return
+        found = self._origins(tensor)
         del self._views[tensor]
         yield Command(RASTER, tuple(found), tensor, op, narrows=any(found.values()))
 
-    def _sliced_joins(self, tensor: int) -> list[int]:
-        """The views of several tensors of which a view takes a part: MNN makes these first."""
-        found: list[int] = []
-        for origin in self._views.get(tensor, ()):
-            if origin not in self._views:
-                continue
-            if self._makers[tensor].kind in _SLICING and len(dict(self._origins(origin, narrows=False))) > 1:
-                found.append(origin)
-            else:
-                found += self._sliced_joins(origin)
-        return found
+    def _separate_joins(self, tensor: int) -> list[int]:
+        """The joined tensors that MNN makes first, to take a view of them then."""
+        found: dict[int, None] = {}
+        waiting, seen = [tensor], {tensor}
+        while waiting:
+            view = waiting.pop()
+            for origin in self._views.get(view, ()):
+                if origin not in self._views or origin in seen:
+                    continue
+                if self._makers[view].kind in self._separate and len(self._origins(origin)) > 1:
+                    found[origin] = None
+                else:
+                    seen.add(origin)
+                    waiting.append(origin)
+        return sorted(found.keys() - {tensor})
 
-    def _origins(self, tensor: int, *, narrows: bool) -> Iterator[tuple[int, bool]]:
+    def _origins(self, tensor: int) -> dict[int, bool]:
         """The tensors whose values a view holds, and whether it may hold a part of them only."""
-        if tensor not in self._views:
-            yield tensor, narrows
-            return
-        narrows = narrows or self._makers[tensor].kind in _SLICING
-        for origin in self._views[tensor]:
-            yield from self._origins(origin, narrows=narrows)
+        found: dict[int, bool] = {}
+        waiting = [(tensor, False)]
+        seen = set(waiting)
+        while waiting:
+            view, narrows = waiting.pop()
+            if view not in self._views:
+                found[view] = found.get(view, False) or narrows
+                continue
+            narrows = narrows or self._makers[view].kind in SLICING
+            for item in ((origin, narrows) for origin in reversed(self._views[view])):
+                if item not in seen:
+                    seen.add(item)
+                    waiting.append(item)
+        return found
 
 
 def _constants(ops: Sequence[Op]) -> set[int]:
@@ -149,3 +167,8 @@ def pool_kind(op: Op) -> int:
     """`MAX_POOL`, `AVERAGE_POOL` or another number; -1 for what is not a pool."""
     slot = _POOL_TYPE.get(op.kind)
     return -1 if slot is None or op.parameters is None else int(op.parameters.scalar(slot, "i8"))
+
+
+def has_fused_relu(op: Op) -> bool:
+    """Whether a ReLU is part of this BinaryOp."""
+    return op.kind == "BinaryOp" and op.parameters is not None and op.parameters.scalar(_ACTIVATION, "i32") != 0

@@ -13,45 +13,62 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
+from pytest_mnnquant.mnnfile.commands import AVERAGE_POOL, MAX_POOL, Command, pool_kind, possible_commands
+from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.quants import write_with_quants
+from pytest_mnnquant.mnnfile.scale_propagation import Sources, outcomes
 
 #: Operators that change nothing but shape and layout, through which MNN carries a quantization.
 SHAPE_ONLY: Final = {"Reshape", "ConvertTensor", "Squeeze", "Unsqueeze", "Flatten", "Permute"}
 _TINY: Final = 1e-30
-_POOL_TYPE, _MAX_POOL = 7, 0
 
 
 def is_max_pool(op: Op) -> bool:
     """Whether the operator takes a maximum over windows."""
-    return op.kind == "Pooling" and op.parameters is not None and op.parameters.scalar(_POOL_TYPE, "i8") == _MAX_POOL
+    return pool_kind(op) == MAX_POOL
 
 
 def write_exact_copy(model: Model, int8_pools: Collection[str], path: Path) -> tuple[str, ...]:
     """Write a copy of `model` to `path` in which the named MaxPool operators pool exactly; returns their names.
 
-    `int8_pools` are the operators that the op trace showed as int8 `Pooling`. Writes nothing when there are none.
+    `int8_pools` are the operators that the op trace showed as int8 `Pooling`. All tensors that MNN propagates a
+    quantization to have it in the copy itself, so that what changes at the pools reaches no other operator. Writes
+    nothing when there are none.
     """
-    quants = dict(model.tensor_quants)
-    changed = []
-    for op in model.ops:
-        if op.name not in int8_pools or op.subgraph or not is_max_pool(op):
+    steps, sources = _as_traced(model, int8_pools)
+    quants = {tensor: model.tensor_quants[source] for tensor, source in sources.items()}
+    changed: dict[str, None] = {}
+    for step in steps:
+        if step.op.name not in int8_pools or step.kind != "Pooling" or pool_kind(step.op) != MAX_POOL:
             continue
-        source, target = op.inputs[0], op.outputs[0]
-        quant = quants.get(source) or quants.get(target) or _downstream(model, target, quants)
+        quant = quants.get(step.inputs[0]) or quants.get(step.output)
         if quant is not None:
-            quants[source] = quants.get(source, quant)
-            quants[target] = dataclasses.replace(quants[source], zero=_beside(quants[source].zero))
-            changed.append(op.name)
+            quants[step.inputs[0]] = quant
+            quants[step.output] = dataclasses.replace(quant, zero=_beside(quant.zero))
+            changed[step.op.name] = None
     if changed:
         write_with_quants(model, quants, path)
     return tuple(changed)
+
+
+def _as_traced(model: Model, int8_pools: Collection[str]) -> tuple[tuple[Command, ...], Sources]:
+    """The commands, and where their quantizations come from if these pools run in int8."""
+    best: tuple[int, tuple[Command, ...], Sources] | None = None
+    for steps in possible_commands(model):
+        for way in outcomes(steps, model.tensor_quants):
+            int8 = {steps[place].op.name for place in way.int8 if steps[place].kind == "Pooling"}
+            unlike = len(int8.symmetric_difference(int8_pools))
+            if best is None or unlike < best[0]:
+                best = unlike, steps, way.sources
+    assert best is not None  # There is at least one form and one outcome.
+    return best[1:]
 
 
 def _beside(zero: float) -> float:
@@ -60,16 +77,13 @@ def _beside(zero: float) -> float:
     return float(np.nextafter(near, np.copysign(np.float32(np.inf), near))) if zero else _TINY
 
 
-def _downstream(model: Model, tensor: int, quants: dict[int, TensorQuant]) -> TensorQuant | None:
-    """The quantization that MNN carries back to a tensor through operators that only change its shape."""
-    for op in model.ops:
-        if tensor in op.inputs and op.kind in SHAPE_ONLY and not op.subgraph:
-            for output in op.outputs:
-                if found := quants.get(output) or _downstream(model, output, quants):
-                    return found
-    return None
-
-
 def pools_right(machine: str = "") -> bool:
     """Whether the int8 MaxPool of an architecture, this machine's unless told, is right: it is wrong on x86 only."""
     return (machine or os.uname().machine) not in ("x86_64", "i386", "i686", "AMD64")
+
+
+def uncovered_pools(model: Model, int8_pools: Iterable[str], covered: Collection[str]) -> tuple[str, ...]:
+    """Those of the pools that ran in int8, named as in the op trace, that took maxima and are not `covered`."""
+    means = {op.name for op in model.ops if pool_kind(op) == AVERAGE_POOL}
+    names = (re.sub(r"_raster_\d+$", "", name) for name in int8_pools)
+    return tuple(dict.fromkeys(name for name in names if name not in means and name not in covered))

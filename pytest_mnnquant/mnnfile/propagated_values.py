@@ -14,7 +14,7 @@ from pytest_mnnquant.mnnfile.commands import RASTER, Command
 from pytest_mnnquant.mnnfile.model import TensorQuant
 from pytest_mnnquant.mnnfile.scale_propagation import Outcome
 
-_SEEN_THROUGH: Final = frozenset({RASTER, "Pooling", "Interp", "ReLU", "ReLU6"})
+SEEN_THROUGH: Final = frozenset({RASTER, "Pooling", "Interp", "ReLU", "ReLU6"})
 #: Scales that differ by less are the same: tools that see a tensor twice give it two scales that differ by 0.1 %.
 SAME_SCALE: Final = 0.02
 
@@ -67,7 +67,7 @@ def computed(
     known: dict[int, int] = {}
     for place, command in enumerate(commands):
         given = [known.setdefault(tensor, values.number("given", tensor)) for tensor in command.inputs]
-        seen_through = command.kind in _SEEN_THROUGH
+        seen_through = command.kind in SEEN_THROUGH
         if place not in outcome.int8:
             known[command.output] = values.number("view" if seen_through else "made", place, *given)
             continue

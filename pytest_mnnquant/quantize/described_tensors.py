@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.mnnfile.commands import RASTER, Command, both_forms, commands
+from pytest_mnnquant.mnnfile.commands import RASTER, Command, commands, has_fused_relu, possible_commands
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant, read_model
 from pytest_mnnquant.mnnfile.quants import with_quants
 from pytest_mnnquant.mnnfile.scale_propagation import Outcome, outcomes, propagated
 from pytest_mnnquant.quantize.calibration import HIGHEST, LOWEST, Range
-from pytest_mnnquant.quantize.propagation import has_fused_relu
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.recipes.recipe import Observer
 from pytest_mnnquant.runtime.options import RunOptions
@@ -40,9 +39,9 @@ _OBSERVATIONS, _ROUNDS = 4, 2
 
 def described_tensors(model: Model, range_of: RangeOf) -> dict[int, TensorQuant]:
     """The quantizations of all tensors that `model` describes, and of those that it must describe besides."""
-    given, forms = model.tensor_quants, both_forms(model)
+    given, forms = model.tensor_quants, possible_commands(model)
     described = dict(given)
-    for _ in range(_ROUNDS * len(forms[0])):
+    for _ in range(_ROUNDS * max(len(form) for form in forms)):
         found = next((one for steps in forms for one in _wrong(steps, given, described, range_of)), None)
         if found is None:
             break
@@ -155,7 +154,7 @@ class _Ranges:
 
     def __init__(self, model: Model, ranges: Mapping[str, Range | None]) -> None:
         self._names, self._ranges = model.tensor_names, ranges
-        rasters = (step for form in both_forms(model) for step in form if step.kind == RASTER)
+        rasters = (step for form in possible_commands(model) for step in form if step.kind == RASTER)
         self._gathered = {step.output: step.inputs for step in rasters}
         self.missing: set[str] = set()
 

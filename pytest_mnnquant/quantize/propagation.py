@@ -17,12 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_mnnquant.mnnfile.commands import has_fused_relu
 from pytest_mnnquant.mnnfile.model import Model, Op
 
 _PASSING: Final = frozenset(
     {"Reshape", "Flatten", "ConvertTensor", "Squeeze", "Unsqueeze", "Permute", "Pooling", "Pooling3D"}
 )
-_ACTIVATION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,3 @@ def ops_to_observe(layers: tuple[Op, ...], links: tuple[Propagated, ...]) -> tup
     # Of an operator with several outputs only the first can be observed.
     others = {link.op.name: link.op for link in links if link.output == link.op.outputs[0]}
     return (*layers, *(op for name, op in others.items() if name not in {layer.name for layer in layers}))
-
-
-def has_fused_relu(op: Op) -> bool:
-    """Whether a ReLU is part of this BinaryOp."""
-    return op.kind == "BinaryOp" and op.parameters is not None and op.parameters.scalar(_ACTIVATION, "i32") != 0

@@ -144,7 +144,7 @@ class InputFolder:
         names = self._model.tensor_names
         shared = {
             "model": str(self._model.path.resolve()),
-            "engine": "module" if self._model.has_subgraphs else "session",
+            "engine": "module" if self._options.through_module or self._model.has_subgraphs else "session",
             "ops": [[op.name, names[op.inputs[0]], names[op.outputs[0]]] for op in ops],
         }
         self.run(task, what, {**shared, **arguments})

@@ -13,6 +13,7 @@ from pytest_mnnquant.checks.execution import ExecutionEvidence, check_execution
 from pytest_mnnquant.findings.check_metrics import ExecutionMetrics
 from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.measurements.run import TracedOp
+from pytest_mnnquant.mnnfile.int8_faults import Int8Faults, MisreadInterp
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.names import RECIPES
@@ -127,7 +128,7 @@ def test_a_scale_that_ran_in_int8_is_told() -> None:
 
 
 def test_a_clamping_sum_is_a_warning() -> None:
-    result = check(clamping=("/Add_1", "/Add_2"))
+    result = check(faults=Int8Faults(clamping=("/Add_1", "/Add_2")))
     assert result.outcome == PASSED
     assert codes(result) == ["MNQ610"]
     assert result.findings[0].layer == "/Add_1"
@@ -138,3 +139,9 @@ def test_without_a_trace_other_outputs_are_proof_for_weights_alone() -> None:
     assert codes(check(trace=None, recipe="w8", same=True)) == ["MNQ603"]
     assert codes(check(trace=None, recipe="w8", same=None)) == ["MNQ002"]
     assert codes(check(trace=None, same=True)) == ["MNQ603"]
+
+
+def test_an_interp_between_two_scales_is_a_warning_that_names_the_worst() -> None:
+    result = check(faults=Int8Faults(interps=(MisreadInterp("/Up_1", 1.1), MisreadInterp("/Up_2", 0.4))))
+    (finding,) = result.findings
+    assert (finding.code, finding.layer, result.outcome) == ("MNQ612", "/Up_2", PASSED)

@@ -154,7 +154,9 @@ def test_quantization_is_found_behind_operators_that_only_change_the_shape(
     quant = model.tensor_quants[pool.inputs[0]]
     shaped = len(model.tensor_names)
     reshape = dataclasses.replace(pool, name="r", kind="Reshape", inputs=pool.outputs, outputs=(shaped,))
-    lonely = dataclasses.replace(model, ops=(*model.ops, reshape), tensor_quants={shaped: quant})
+    names = (*model.tensor_names, "shaped")
+    lonely = dataclasses.replace(model, ops=(*model.ops, reshape), tensor_names=names, tensor_quants={shaped: quant})
+    lonely = dataclasses.replace(lonely, output_names=("shaped",))
     assert write_exact_copy(lonely, {pool.name}, tmp_path / "copy.mnn") == (pool.name,)
     written = read_model(tmp_path / "copy.mnn").tensor_quants
     assert written[pool.inputs[0]] == quant

@@ -10,10 +10,11 @@ import torch
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.metrics.agreement import agreement
+from pytest_mnnquant.mnnfile.commands import has_fused_relu
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params, widen_ranges
 from pytest_mnnquant.quantize.float_model import Prepared
-from pytest_mnnquant.quantize.propagation import Propagated, find_propagated, has_fused_relu
+from pytest_mnnquant.quantize.propagation import Propagated, find_propagated
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.runtime.inference import run

@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.checks.execution import ADD_RELU, ADD_RELU_REMEDY, INT8_SCALE, INT8_SCALE_REMEDY
+from pytest_mnnquant.checks.execution import (
+    ADD_RELU,
+    ADD_RELU_REMEDY,
+    INT8_INTERP,
+    INT8_INTERP_REMEDY,
+    INT8_SCALE,
+    INT8_SCALE_REMEDY,
+)
 from pytest_mnnquant.findings.cause import Cause
+from pytest_mnnquant.mnnfile.int8_faults import NO_FAULTS, Int8Faults
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 
@@ -16,13 +24,13 @@ _MUCH_DRIFT: Final = 0.5
 
 @dataclass(frozen=True)
 class KnownCauses:
-    """What is known to spoil outputs. `drift`: see `Variant`; `clamping` and `scales`: see `check_execution`.
+    """What is known to spoil outputs. `drift`: see `Variant`; `faults` and `scales`: see `ExecutionEvidence`.
 
     `recipe` is None where no recipe of ours was asked.
     """
 
     drift: float = 0.0
-    clamping: tuple[str, ...] = ()
+    faults: Int8Faults = NO_FAULTS
     scales: tuple[str, ...] = ()
     recipe: Recipe | None = None
 
@@ -37,8 +45,11 @@ def cause(suspects: KnownCauses) -> Cause | None:
         )
     if suspects.scales:
         return Cause(INT8_SCALE.id, f"{INT8_SCALE.text} ({', '.join(suspects.scales[:3])})")
-    if suspects.clamping:
-        return Cause(ADD_RELU.id, f"{ADD_RELU.text} ({', '.join(suspects.clamping)})")
+    if suspects.faults.clamping:
+        return Cause(ADD_RELU.id, f"{ADD_RELU.text} ({', '.join(suspects.faults.clamping)})")
+    if suspects.faults.interps:
+        names = ", ".join(one.name for one in suspects.faults.interps[:3])
+        return Cause(INT8_INTERP.id, f"{INT8_INTERP.text} ({names})")
     return None
 
 
@@ -47,10 +58,12 @@ def fix(suspects: KnownCauses) -> str:
     if suspects.drift >= _MUCH_DRIFT:
         return "calibrate in eval mode (model.eval() before the calibration loop), or on data like the real ones"
     recipe = suspects.recipe
-    if suspects.scales or suspects.clamping:
+    if suspects.scales or suspects.faults.clamping or suspects.faults.interps:
         if recipe is not None and recipe.quantizer not in (Quantizer.BUILTIN, Quantizer.CONVERTER):
             return "use --mnn-recipe=int8 on the PyTorch source: it keeps clear of this operator"
-        return INT8_SCALE_REMEDY if suspects.scales else ADD_RELU_REMEDY
+        if suspects.scales:
+            return INT8_SCALE_REMEDY
+        return ADD_RELU_REMEDY if suspects.faults.clamping else INT8_INTERP_REMEDY
     suggest = "--mnn-suggest searches for a way and tries it"
     if recipe is not None and recipe.storage is Storage.FLOAT16:
         return "values beyond what 16-bit floats hold (65,504) are lost: use --mnn-recipe=w8 or int8"

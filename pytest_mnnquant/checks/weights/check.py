@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pytest_mnnquant.checks.weights.errors import WeightError, weight_errors, weights_of
+from pytest_mnnquant.checks.weights.scale_order import scale_order
 from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.check_metrics import WeightsMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
@@ -54,6 +55,7 @@ def check_weights(
     findings += [finding for error in errors if not error.is_other for finding in _channels(error)]
     findings += [_contradiction(one) for one in contradictions(model)]
     findings += [_impossible(one) for one in impossible_scales(model)]
+    findings += scale_order(model)
     findings += _dropped_blocks(match, recipe.block) if recipe and recipe.block else []
     findings += _other_forms(base, model, match, recipe) if recipe and not others else []
     if errors and not others:  # Where weights are others, vectors are too: that needs no further word.

@@ -14,6 +14,7 @@ from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accura
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.mnnfile.int8_faults import Int8Faults
 from tests.golden_text import check_golden
 from tests.results import measured
 from tests.synthetic_evidence import certain, codes
@@ -196,7 +197,7 @@ def test_a_drifted_model_is_named_as_the_cause() -> None:
     assert "eval mode" in finding.fix
     (finding,) = check(evidence(wrong(50), suspects=KnownCauses(drift=0.1))).findings
     assert finding.cause is None
-    (finding,) = check(evidence(wrong(50), suspects=KnownCauses(clamping=("/Add_3",)))).findings
+    (finding,) = check(evidence(wrong(50), suspects=KnownCauses(faults=Int8Faults(clamping=("/Add_3",))))).findings
     assert finding.cause_id == "add-relu-clamps"
     assert "/Add_3" in finding.cause_text
 

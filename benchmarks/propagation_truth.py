@@ -1,0 +1,198 @@
+"""Whether the static rule for scales that depend on addresses (MNQ418) is right about files that really do or don't.
+
+    python benchmarks/propagation_truth.py [NET ...]
+
+Files of this package, mnnquant (KL and EMA) and hand-edited ones, of the networks of `matrix_nets`. Each is run in
+fresh processes whose heaps differ, through a session, a session after a resize, and a module; a file truly differs if
+any two outputs of the same API are further apart than rounding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import dataclasses
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from matrix_nets import NETS, MatrixNet
+
+from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.config.settings import ModelSettings
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest, Unusable
+from pytest_mnnquant.evidence.variant import variant_under_test
+from pytest_mnnquant.mnnfile.model import Model, read_model
+from pytest_mnnquant.mnnfile.quants import write_with_quants
+from pytest_mnnquant.mnnfile.scale_ambiguity import ambiguities
+from pytest_mnnquant.sources.spec import Spec
+
+TIMEOUT: Final = 300.0
+SAMPLES: Final = 4
+WAYS: Final = ("session", "resize", "module")
+#: Two runs differ if the noise between them is above this share of the signal's energy (-50 dB).
+DIFFERS: Final = 1e-5
+Outputs = dict[str, npt.NDArray[Any]]
+
+
+def files(net: MatrixNet, store: Store, scratch: Path, edits: int) -> Iterator[tuple[str, Model]]:
+    """Quantized files of a network, by what made them."""
+    settings = ModelSettings("net", "net", scratch, timeout=TIMEOUT)
+    data = {"calibration": net.data(64, 1), "evaluation": net.data(16, 77)}
+    gate = SourceUnderTest(settings, Spec("net", "net"), store, lambda _: None, FixtureValues(net.network(), **data))
+    for recipe in ("int8", "mnnquant-kl", "mnnquant-ema", "mnncompress-repaired"):
+        try:
+            model = variant_under_test(gate, recipe, "eval" if recipe == "int8" else None).model
+        except Unusable:
+            continue
+        yield recipe, model
+        layers = [op for op in model.convolutions if op.weights[0].full_int8]
+        # A UnaryOp with a table of int8 results computes garbage between tensors that are not described.
+        tables = [op for op in model.ops if op.kind == "UnaryOp" and op.parameters and op.parameters.span(2, 1)[1]]
+        own = {tensor for op in (*layers, *tables) for tensor in (op.inputs[0], op.outputs[0])}
+        plain = {tensor: quant for tensor, quant in model.tensor_quants.items() if tensor in own}
+        yield f"{recipe}, layers alone described", _edited(model, plain, scratch / f"{recipe}-plain.mnn")
+        for seed in range(edits):
+            chance = random.Random(f"{recipe}{seed}")
+            share = chance.choice((0.0, 0.5))
+            some = {
+                tensor: dataclasses.replace(quant, scale=quant.scale * chance.choice((1.0, 1.0, 1.6, 2.5)))
+                for tensor, quant in model.tensor_quants.items()
+                if tensor in own or chance.random() < share
+            }
+            yield f"{recipe}, edited {seed}", _edited(model, some, scratch / f"{recipe}-{seed}.mnn")
+
+
+def _edited(model: Model, quants: dict[int, Any], path: Path) -> Model:
+    write_with_quants(model, quants, path)
+    return read_model(path)
+
+
+def stir(seed: int) -> None:
+    """Leave holes of many sizes in the heap, so that what MNN allocates next lies in another order."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+    chance = np.random.default_rng(seed)
+    held = [libc.malloc(int(size)) for size in chance.integers(32, 1200, 6000)]
+    for place in chance.permutation(len(held))[: len(held) // 2]:
+        libc.free(held[place])
+
+
+def run_once(model: Model, data: Outputs, way: str, seed: int) -> Outputs:
+    """The outputs of a model, in this process, after the heap was filled by chance."""
+    import MNN
+
+    stir(seed)
+    if way == "module":
+        order = [item.name for item in model.inputs]
+        net = MNN.nn.load_module_from_file(str(model.path), order, list(model.output_names))
+        given = [MNN.expr.const(data[name], list(data[name].shape), MNN.expr.NCHW) for name in order]
+        made: Outputs = {}
+        for name, variable in zip(model.output_names, net.forward(given), strict=True):
+            layout = MNN.expr.NC4HW4
+            plain = MNN.expr.convert(variable, MNN.expr.NCHW) if variable.data_format == layout else variable
+            made[name] = np.array(plain.read()).copy()
+        return made
+    interpreter = MNN.Interpreter(str(model.path))
+    session = interpreter.createSession({"numThread": 1})
+    inputs = interpreter.getSessionInputAll(session)
+    whole = way == "resize"
+    if whole:
+        for name, tensor in inputs.items():
+            interpreter.resizeTensor(tensor, data[name].shape)
+        interpreter.resizeSession(session)
+    parts: dict[str, list[npt.NDArray[Any]]] = {}
+    caffe = MNN.Tensor_DimensionType_Caffe
+    for start in range(1 if whole else SAMPLES):
+        for name, tensor in inputs.items():
+            batch = data[name] if whole else np.ascontiguousarray(data[name][start : start + 1])
+            tensor.copyFrom(MNN.Tensor(batch.shape, MNN.Halide_Type_Float, batch, caffe))
+        if interpreter.runSession(session) not in (0, None):
+            raise RuntimeError("runSession failed")
+        for name, tensor in interpreter.getSessionOutputAll(session).items():
+            shape = tensor.getShape()
+            copy = MNN.Tensor(shape, MNN.Halide_Type_Float, np.zeros(shape, np.float32), caffe)
+            tensor.copyToHostTensor(copy)
+            parts.setdefault(name, []).append(np.array(copy.getNumpyData()).reshape(shape).copy())
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def run_forked(model: Model, data: Outputs, way: str, seed: int, scratch: Path) -> Outputs | None:
+    """The same in a process of its own; None where MNN crashes."""
+    path = scratch / "outputs.npz"
+    path.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        try:
+            silent = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(silent, stream)
+            found: dict[str, Any] = run_once(model, data, way, seed)
+            np.savez(path, **found)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except ValueError:
+        return None
+
+
+def spread(model: Model, data: Outputs, processes: int, scratch: Path) -> float | None:
+    """The largest noise / signal between two runs of the same API; None where it does not run."""
+    worst = 0.0
+    for way in WAYS:
+        runs = [run_forked(model, data, way, seed, scratch) for seed in range(processes)]
+        known = [one for one in runs if one is not None]
+        if not known:
+            continue
+        for other in known[1:]:
+            for name, array in known[0].items():
+                first, second = array.astype(np.float64), other[name].astype(np.float64)
+                worst = max(worst, float(((first - second) ** 2).sum() / max((first**2).sum(), 1e-30)))
+    return worst
+
+
+def main() -> None:
+    """Print a line a file, and what the rule got wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("nets", nargs="*")
+    parser.add_argument("--processes", type=int, default=6)
+    parser.add_argument("--edits", type=int, default=2, help="hand-edited files of each quantized one")
+    parser.add_argument("--scratch", type=Path)
+    chosen = parser.parse_args()
+    counts = {"differs": 0, "same": 0, "missed": 0, "false alarms": 0}
+    with tempfile.TemporaryDirectory(prefix="propagation-") as folder:
+        scratch = chosen.scratch or Path(folder)
+        scratch.mkdir(parents=True, exist_ok=True)
+        import MNN  # noqa: F401  Loaded for the forks.
+
+        for name in chosen.nets or NETS:
+            data = {key: array[:SAMPLES] for key, array in NETS[name].data(16, 77).items()}
+            place = scratch / name.replace(" ", "-")
+            place.mkdir(exist_ok=True)
+            for maker, model in files(NETS[name], Store(scratch / "store"), place, chosen.edits):
+                if model.has_subgraphs:
+                    continue
+                noise, found = spread(model, data, chosen.processes, place), ambiguities(model)
+                differs = noise is not None and noise > DIFFERS
+                counts["differs" if differs else "same"] += 1
+                counts["missed"] += differs and not found
+                counts["false alarms"] += bool(found) and not differs
+                verdict = "ok" if bool(found) == differs else "MISSED" if differs else "FALSE ALARM"
+                told = f"{found[0].tensor} ({len(found)} tensors)" if found else ""
+                decibels = "equal" if not noise else f"{-10 * np.log10(noise):.1f} dB"
+                print(f"{verdict:11} {name}: {maker}: runs {decibels} {told}", flush=True)
+    print(counts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Whether a model computes the same through both of MNN's APIs, the Session and the Module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_mnnquant.findings.cause import Cause
+from pytest_mnnquant.findings.finding import Finding
+
+#: The two run the same kernels in one order: more than this many steps between them is not rounding.
+MOST_STEPS: Final = 1.05
+_CAUSE = Cause("apis-differ", "the two APIs run different arithmetic for the same file")
+_FIX = "see the weights check for scales that depend on addresses; judge and ship the API that your app uses"
+
+
+@dataclass(frozen=True)
+class ApiDifference:
+    """How far an output is apart between the two APIs, in steps of its scale, on `samples` samples.
+
+    `operator` is the first one that makes something else; empty if none was found.
+    """
+
+    output: str
+    steps: float
+    samples: int
+    operator: str = ""
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether the difference may come from rounding."""
+        return self.steps <= MOST_STEPS
+
+
+def check_apis(difference: ApiDifference | None) -> list[Finding]:
+    """A finding if an output differs by more than rounding; None: the model runs through one API only."""
+    if difference is None or difference.is_rounding:
+        return []
+    message = (
+        f"output {difference.output} through the Module API is {difference.steps:.3g} steps from the Session API's, "
+        f"at most {MOST_STEPS:g} allowed ({difference.samples} samples)"
+    )
+    return [Finding("MNQ630", message, difference.operator, cause=_CAUSE, fix=_FIX)]

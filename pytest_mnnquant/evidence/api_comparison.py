@@ -1,0 +1,66 @@
+"""Runs a model through both of MNN's APIs, and finds the first operator that makes something else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.checks.api_difference import ApiDifference
+from pytest_mnnquant.checks.target.check import furthest
+from pytest_mnnquant.evidence.operator_differences import output_scales
+from pytest_mnnquant.mnnfile.commands import VIEWS
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.mnnfile.scale_ambiguity import ambiguities
+from pytest_mnnquant.runtime.inference import run, tensor_values
+from pytest_mnnquant.runtime.options import RunOptions
+
+#: Scales differ in all samples or in none, so few tell.
+SAMPLES: Final = 4
+# Of a tensor's largest value: what the same operator may differ by.
+_SAME: Final = 0.02
+Inputs = Mapping[str, npt.NDArray[Any]]
+
+
+def compare_apis(model: Model, inputs: Inputs, options: RunOptions) -> ApiDifference | None:
+    """The output that differs most; None for models with loops, which the Session API can't run.
+
+    Raises `NativeFailure`.
+    """
+    if model.has_subgraphs:
+        return None
+    few = {name: array[:SAMPLES] for name, array in inputs.items()}
+    through_module = dataclasses.replace(options, through_module=True)
+    session, module = (run(model, few, how).outputs for how in (options, through_module))
+    scales = output_scales(model, session)
+    # An output whose size depends on the data is padded by one API and cut by the other.
+    steps = {
+        name: furthest({name: array}, module, scales)
+        for name, array in session.items()
+        if name in module and module[name].shape == array.shape
+    }
+    if not steps:
+        return None
+    worst = max(steps, key=lambda name: steps[name])
+    found = ApiDifference(worst, steps[worst], len(next(iter(few.values()))))
+    return found if found.is_rounding else dataclasses.replace(found, operator=_first_unlike(model, few, options))
+
+
+def _first_unlike(model: Model, inputs: Inputs, options: RunOptions) -> str:
+    """The first operator whose output differs; by the file alone if that tells."""
+    known = ambiguities(model)
+    if known:
+        return known[0].operator
+    ops = [op for op in model.ops if op.inputs and op.outputs and op.kind not in VIEWS]
+    through_module = dataclasses.replace(options, through_module=True)
+    session, module = (tensor_values(model, ops, inputs, how) for how in (options, through_module))
+    for op in ops:
+        (_, first), (_, second) = session[op.name], module[op.name]
+        if first is None or second is None or first.size != second.size or not first.size:
+            continue
+        if float(np.abs(first - second).max()) > _SAME * float(np.abs(first).max()):
+            return op.name
+    return ""

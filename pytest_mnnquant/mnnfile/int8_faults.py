@@ -1,0 +1,64 @@
+"""Operators that MNN computes wrongly in int8, given the quantizations that its propagation leaves beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_mnnquant.mnnfile.commands import has_fused_relu, possible_commands
+from pytest_mnnquant.mnnfile.model import Model, TensorQuant
+from pytest_mnnquant.mnnfile.scale_propagation import outcomes
+
+# Of a scale, and of a zero point: what rounding hides.
+_SAME_SCALE: Final = 0.05
+_SAME_ZERO: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class MisreadInterp:
+    """An Interp that hands codes of one scale on to a tensor with another: its values come out `ratio` as large."""
+
+    name: str
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Int8Faults:
+    """`clamping`: sums with a fused ReLU, whose int8 form clamps at code 0, and another zero point."""
+
+    clamping: tuple[str, ...] = ()
+    interps: tuple[MisreadInterp, ...] = ()
+
+
+NO_FAULTS: Final = Int8Faults()
+
+
+def int8_faults(model: Model, ran: Collection[str]) -> Int8Faults:
+    """The faults among the operators that `ran` in int8, by name."""
+    if not model.tensor_quants or not ran:
+        return NO_FAULTS
+    clamping: dict[str, None] = {}
+    interps: dict[str, MisreadInterp] = {}
+    for kind, name, given, made in _int8_operators(model, ran):
+        if kind == "BinaryOp" and made.zero != 0:
+            clamping[name] = None
+        elif kind == "Interp" and _differs(given, made):
+            interps.setdefault(name, MisreadInterp(name, made.scale / given.scale))
+    return Int8Faults(tuple(clamping), tuple(interps.values()))
+
+
+def _int8_operators(model: Model, ran: Collection[str]) -> Iterator[tuple[str, str, TensorQuant, TensorQuant]]:
+    """(kind, name, quantization of the input, of the output) of sums with a ReLU, and of Interps."""
+    quants = model.tensor_quants
+    for steps in possible_commands(model):
+        for way in outcomes(steps, quants):
+            for place in sorted(way.int8):
+                step = steps[place]
+                if step.op.name in ran and (step.kind == "Interp" or has_fused_relu(step.op)):
+                    given, made = (quants[way.sources[tensor]] for tensor in (step.inputs[0], step.output))
+                    yield step.kind, step.op.name, given, made
+
+
+def _differs(given: TensorQuant, made: TensorQuant) -> bool:
+    return abs(given.scale - made.scale) > _SAME_SCALE * given.scale or abs(given.zero - made.zero) > _SAME_ZERO

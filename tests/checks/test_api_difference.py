@@ -1,0 +1,18 @@
+"""Outputs through both APIs: rounding passes, more is an error that names the operator."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_mnnquant.checks.api_difference import ApiDifference, check_apis
+
+
+@pytest.mark.parametrize("difference", [None, ApiDifference("y", 0.0, 4), ApiDifference("y", 1.0, 4)], ids=str)
+def test_rounding_and_what_one_api_alone_runs_pass(difference: ApiDifference | None) -> None:
+    assert check_apis(difference) == []
+
+
+@pytest.mark.parametrize("steps", [1.5, 126.0, float("inf")])
+def test_more_than_rounding_is_an_error_at_the_operator(steps: float) -> None:
+    (finding,) = check_apis(ApiDifference("y", steps, 4, "up"))
+    assert (finding.code, finding.layer, finding.cause_id) == ("MNQ630", "up", "apis-differ")
