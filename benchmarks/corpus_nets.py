@@ -178,7 +178,7 @@ NETS: Final = {
 }
 
 
-def write_tflite(path: Path, int8: bool = False) -> None:
+def write_tflite(path: Path, int8: bool = False) -> None:  # noqa: C901  As the schema lists its tables.
     """A convolution and a depthwise one in TFLite (https://github.com/tensorflow/tensorflow, schema.fbs, version 3).
 
     `int8` gives quantized weights and tensors.

@@ -206,7 +206,7 @@ def of_architecture(name: str, bench: PluginSession) -> Iterator[Healthy]:
 # Finished files -----------------------------------------------------------------------------------------------------
 
 
-def of_files(name: str, bench: PluginSession) -> Iterator[Healthy]:
+def of_files(name: str, bench: PluginSession) -> Iterator[Healthy]:  # noqa: C901  A list of files, one by one.
     """What a build leaves behind, from ONNX and from MNN sources."""
     architecture = ARCHITECTURES[name]
     calibration, evaluation = architecture.calibration(), architecture.evaluation()

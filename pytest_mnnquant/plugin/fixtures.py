@@ -72,18 +72,20 @@ def mnn_quantized(
     mnn_tolerances: dict[str, Any],
 ) -> Quantized:
     """One quantized model; the test runs once for each recipe and mode."""
-    from pytest_mnnquant.plugin.quantized_model import Brought, quantized_for
+    from pytest_mnnquant.evidence.source import FixtureValues
+    from pytest_mnnquant.plugin.quantized_model import quantized_for
 
-    brought = Brought(mnn_model, mnn_calibration, mnn_evaluation)
-    return quantized_for(request.node, brought, mnn_recipe, mnn_mode, mnn_tolerances)
+    values = FixtureValues(mnn_model, mnn_calibration, mnn_evaluation)
+    return quantized_for(request.node, values, mnn_recipe, mnn_mode, mnn_tolerances)
 
 
 @pytest.fixture
 def mnn_float(request: pytest.FixtureRequest, mnn_model: Any, mnn_calibration: Any, mnn_evaluation: Any) -> Model:
     """The float model that quantized ones are compared with."""
-    from pytest_mnnquant.plugin.quantized_model import Brought, float_for
+    from pytest_mnnquant.evidence.source import FixtureValues
+    from pytest_mnnquant.plugin.quantized_model import float_for
 
-    return float_for(request.node, Brought(mnn_model, mnn_calibration, mnn_evaluation))
+    return float_for(request.node, FixtureValues(mnn_model, mnn_calibration, mnn_evaluation))
 
 
 @pytest.fixture

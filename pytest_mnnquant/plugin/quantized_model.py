@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ from pytest_mnnquant.checks.coverage.check import coverage
 from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_inputs import timing_of
 from pytest_mnnquant.evidence.check_runner import run_check
-from pytest_mnnquant.evidence.source import SourceUnderTest, Unusable
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest, Unusable
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import FAILED, Result
 from pytest_mnnquant.mnnfile.model import Model
@@ -115,22 +114,13 @@ class Quantized:
         return paired_ratio(times.reference, times.candidate)
 
 
-@dataclass(frozen=True)
-class Brought:
-    """What the fixtures of a test return: the model, and data where it is not what the options and the model say."""
-
-    model: Any
-    calibration: Any = None
-    evaluation: Any = None
-
-
-def source_for(node: pytest.Item, brought: Brought) -> SourceUnderTest:
-    """The source that fixtures brought. Fails the test when it can't be used."""
+def source_for(node: pytest.Item, values: FixtureValues) -> SourceUnderTest:
+    """The source of what fixtures return. Fails the test when it can't be used."""
     session = start_for_fixtures(node.config)
-    model = brought.model
+    model = values.model
     if isinstance(model, ModelSettings):
         settings = model
-        if brought.calibration is None and brought.evaluation is None:
+        if values.calibration is None and values.evaluation is None:
             return next(source for source in session.sources if source.settings == settings)
         model = settings.source
     elif isinstance(model, str | Path):
@@ -140,20 +130,20 @@ def source_for(node: pytest.Item, brought: Brought) -> SourceUnderTest:
         pytest.fail("mnn_model: None was returned where a torch.nn.Module or a specification is needed", pytrace=False)
     else:
         settings = dataclasses.replace(session.settings.defaults, name=type(model).__name__)
-    data = (brought.calibration, brought.evaluation)
-    return _or_fail(lambda: session.source_for(settings, model, *data), "mnn_model: ")
+    values = dataclasses.replace(values, model=model)
+    return _or_fail(lambda: session.source_for(settings, values), "mnn_model: ")
 
 
-def float_for(node: pytest.Item, brought: Brought) -> Model:
+def float_for(node: pytest.Item, values: FixtureValues) -> Model:
     """The float model for a test. Fails the test when there is none."""
-    return _or_fail(lambda: source_for(node, brought).prepared.model, "mnn_float: ")
+    return _or_fail(lambda: source_for(node, values).prepared.model, "mnn_float: ")
 
 
 def quantized_for(
-    node: pytest.Item, brought: Brought, recipe: str, mode: str | None, tolerances: dict[str, Any]
+    node: pytest.Item, values: FixtureValues, recipe: str, mode: str | None, tolerances: dict[str, Any]
 ) -> Quantized:
     """The variant for a test. Fails the test when tolerances or model can't be used."""
-    source = source_for(node, brought)
+    source = source_for(node, values)
     limits = _or_fail(lambda: source.settings.limits.with_changes(tolerances, "mnn_tolerances"))
     return Quantized(variant_under_test(source, recipe, mode), node, limits)
 

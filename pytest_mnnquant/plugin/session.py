@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -46,7 +47,7 @@ class PluginSession:
         self.cache_dir = _cache_dir(config, settings)
         self.store = _store(config, self.cache_dir, settings.reuse)
         self.sources = tuple(self._source(model, model_spec(model)) for model in settings.models)
-        self._brought: list[tuple[tuple[Any, ...], ModelSettings, SourceUnderTest]] = []
+        self._of_fixtures: list[tuple[FixtureValues, ModelSettings, SourceUnderTest]] = []
 
     @property
     def checks(self) -> tuple[str, ...]:
@@ -59,18 +60,16 @@ class PluginSession:
         path = self.settings.baseline
         return "" if path is None else f"{path.name}::{ENTRIES}"
 
-    def source_for(self, model: ModelSettings, given: Any, calibration: Any, evaluation: Any) -> SourceUnderTest:
-        """The source that a fixture brought; the same objects give the same source, so that nothing is made twice."""
-        key = (given, calibration, evaluation)
-        for known, settings, source in self._brought:
-            if settings == model and all(a is b for a, b in zip(known, key, strict=True)):
+    def source_for(self, model: ModelSettings, values: FixtureValues) -> SourceUnderTest:
+        """The source of what fixtures return; the same objects give the same source, so that nothing is made twice."""
+        for known, settings, source in self._of_fixtures:
+            if settings == model and _are_same(known, values):
                 return source
-        if isinstance(given, str | Path):
-            source = self._source(model, model_spec(model), FixtureValues(None, calibration, evaluation))
+        if isinstance(values.model, str | Path):
+            source = self._source(model, model_spec(model), dataclasses.replace(values, model=None))
         else:
-            spec = Spec(model.name, model.name)
-            source = self._source(model, spec, FixtureValues(given, calibration, evaluation))
-        self._brought.append((key, model, source))
+            source = self._source(model, Spec(model.name, model.name), values)
+        self._of_fixtures.append((values, model, source))
         return source
 
     def _source(self, model: ModelSettings, spec: Spec, values: FixtureValues | None = None) -> SourceUnderTest:
@@ -83,6 +82,12 @@ class PluginSession:
                 self.progress.start_step(name, step)
 
         return show
+
+
+def _are_same(first: FixtureValues, second: FixtureValues) -> bool:
+    """Whether fixtures returned the same objects: arrays and networks can't be compared by value."""
+    pairs = ((getattr(first, item.name), getattr(second, item.name)) for item in dataclasses.fields(FixtureValues))
+    return all(left is right for left, right in pairs)
 
 
 def session_of(config: pytest.Config) -> PluginSession:
