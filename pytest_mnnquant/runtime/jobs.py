@@ -128,12 +128,21 @@ def run_job(job: Job, folder: Path, launcher: Launcher = HERE) -> JobResult:
     if status != 0 or not result_file.exists():
         kind = FailureKind.CRASHED if status < 0 else FailureKind.EXITED
         raise NativeFailure(kind, f"{job.what}: {job.who} {_describe_exit(status)}", tail(log_file))
-    values: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
-    if "error" in values:
-        reported, log = values["error"], tail(log_file)
-        kind, package = FailureKind(reported["kind"]), reported.get("package", "")
-        raise NativeFailure(kind, f"{job.what}: {reported['message']}", log, package=package)
+    try:
+        values: dict[str, Any] = dict(json.loads(result_file.read_text(encoding="utf-8")))
+        failure = _reported_failure(values["error"], job, log_file) if "error" in values else None
+    except (ValueError, TypeError, KeyError):
+        reason = f"{job.what}: what came back is no answer of our runner"
+        raise NativeFailure(FailureKind.BAD_ANSWER, reason, tail(log_file)) from None
+    if failure is not None:
+        raise failure
     return JobResult(values)
+
+
+def _reported_failure(error: Mapping[str, str], job: Job, log_file: Path) -> NativeFailure:
+    """The failure in a program's result. Raises `ValueError`, `TypeError` or `KeyError` for what is not one."""
+    kind, package = FailureKind(error["kind"]), error.get("package", "")
+    return NativeFailure(kind, f"{job.what}: {error['message']}", tail(log_file), package=package)
 
 
 def tail(log_file: Path, lines: int = _LOG_LINES) -> str:

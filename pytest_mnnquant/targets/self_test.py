@@ -25,8 +25,8 @@ def run_self_test(target: Target, timeout: float) -> Iterator[str]:
         ran = run(read_model(Path(name) / "example.mnn"), {"x": values}, RunOptions(timeout, send=target.send))
     took = time.monotonic() - started
     if not np.array_equal(ran.outputs["y"], 2 * values):
-        told = f"{target.name}: a model of one operator gives a wrong output there"
-        raise TargetFailure(target.name, FailureKind.BAD_OUTPUT, told)
+        reason = f"{target.name}: a model of one operator gives a wrong output there"
+        raise TargetFailure(target.name, FailureKind.BAD_OUTPUT, reason)
     machine = ran.machine
     assert machine is not None  # Every target reports what it is.
     host, mnn, kernels = machine.host, machine.mnn, ", ".join(machine.host.used) or "none of its own"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from pytest_mnnquant.findings.check_metrics import TargetFacts
 from pytest_mnnquant.measurements.host import TargetMachine
@@ -106,8 +106,13 @@ class Target:
         except OSError as error:
             reason = f"{self.name}: {error.filename or job.what} can't be run: {error.strerror}"
             raise TargetFailure(self.name, FailureKind.NOT_STARTED, reason) from None
-        self._check_returned(values, folder, packed.what)
-        return JobResult(values, target_machine(values["machine"], folder / "log.txt"))
+        try:
+            machine, files = target_machine(values["machine"], folder / "log.txt"), dict(values["files"])
+        except (ValueError, TypeError, KeyError):
+            reason = f"{packed.what}: what came back is no answer of our runner"
+            raise TargetFailure(self.name, FailureKind.BAD_ANSWER, reason, tail(folder / "log.txt")) from None
+        self._check_returned(files, folder, packed.what)
+        return JobResult(values, machine)
 
     def _failure(self, error: NativeFailure) -> TargetFailure:
         fix = error.fix or _fix(error, self.mnn)
@@ -115,11 +120,8 @@ class Target:
             fix = fix.replace("targets.NAME", f"targets.{self.name}")
         return TargetFailure(self.name, error.kind, error.what, error.log, fix)
 
-    def _check_returned(self, values: Mapping[str, Any], folder: Path, what: str) -> None:
-        if "files" not in values or "machine" not in values:
-            reason = f"{what}: what came back is no answer of our runner"
-            raise TargetFailure(self.name, FailureKind.BAD_ANSWER, reason, tail(folder / "log.txt"))
-        for name, expected in values["files"].items():
+    def _check_returned(self, files: Mapping[str, str], folder: Path, what: str) -> None:
+        for name, expected in files.items():
             if not (folder / name).is_file() or sha256(folder / name) != expected:
                 reason = f"{what}: {name} did not come back as it was made there"
                 raise TargetFailure(self.name, FailureKind.BAD_ANSWER, reason)

@@ -85,6 +85,11 @@ def failure(target: Target, model: Model, images: Arrays, timeout: float = TIMEO
         ("echo out of paper; exit 3", FailureKind.EXITED, "3"),
         ('kill -11 $$', FailureKind.CRASHED, "SIGSEGV"),
         ("echo '{}' > \"$1/result.json\"", FailureKind.BAD_ANSWER, ""),
+        ("echo '[1]' > \"$1/result.json\"", FailureKind.BAD_ANSWER, ""),
+        ("echo boom > \"$1/result.json\"", FailureKind.BAD_ANSWER, ""),
+        ("echo '{\"error\": \"boom\"}' > \"$1/result.json\"", FailureKind.BAD_ANSWER, ""),
+        ("echo '{\"error\": {\"kind\": \"boom\"}}' > \"$1/result.json\"", FailureKind.BAD_ANSWER, ""),
+        ("echo '{\"files\": {}, \"machine\": {}}' > \"$1/result.json\"", FailureKind.BAD_ANSWER, ""),
         ('shift; exec PYTHON -S -I "$@"', FailureKind.MISSING_PACKAGE, ""),
     ],
 )  # fmt: skip
