@@ -176,18 +176,12 @@ class CheckInputs:
     @property
     def memory(self) -> Mapping[int, MemoryUse]:
         """What the variant holds in memory when it runs, by memory mode."""
-        self._require_known_memory()
         return self.variant.memory
 
     @property
     def float_memory(self) -> Mapping[int, MemoryUse]:
         """What the float model holds in memory when it runs, by memory mode."""
-        self._require_known_memory()
         return self.variant.float_memory
-
-    def _require_known_memory(self) -> None:
-        if self.variant.model.has_subgraphs or self.variant.gate.prepared.model.has_subgraphs:
-            raise NothingToJudge("MNN does not tell the memory of models with While or If bodies")
 
 
 def timing_of(variant: VariantUnderTest, limits: Limits) -> TimingSettings:

@@ -38,6 +38,9 @@ def paired_times(
         "memory": settings.memory_mode,
         **{**dataclasses.asdict(settings), "precision": PRECISIONS[settings.precision]},
     }
+    if reference.has_subgraphs or candidate.has_subgraphs:
+        arguments |= {"engine": "module"}
+        arguments |= {key: [ends[key] for ends in map(_ends, (reference, candidate))] for key in _ends(reference)}
     options = RunOptions(timeout + settings.budget, send=send)
     with InputFolder(reference, _repeated(inputs, settings.batch), options) as folder:
         result = folder.run("paired", f"timing {candidate.path.name}", arguments)
@@ -48,7 +51,9 @@ def paired_times(
 
 def memory_use(model: Model, inputs: Arrays, options: RunOptions) -> Mapping[int, MemoryUse]:
     """What a model holds in each of `MEMORY_MODES`, to be loaded and run on one sample. Raises `NativeFailure`."""
-    arguments = {"threads": options.threads, "modes": list(MEMORY_MODES)}
+    arguments: dict[str, Any] = {"threads": options.threads, "modes": list(MEMORY_MODES)}
+    if model.has_subgraphs:
+        arguments |= {"engine": "module", **_ends(model)}
     what = f"measuring the memory of {model.path.name}"
     values = _run_timer("memory", what, model, _repeated(inputs, 1), options, arguments)
     return {int(mode): MemoryUse(**figures) for mode, figures in values["modes"].items()}
@@ -57,7 +62,9 @@ def memory_use(model: Model, inputs: Arrays, options: RunOptions) -> Mapping[int
 def op_times(
     model: Model, inputs: Arrays, *, timeout: float, settings: TimingSettings, send: Send = run_job
 ) -> tuple[OpTime, ...]:
-    """What each operator takes, in the order in which they run. Raises `NativeFailure`."""
+    """What each operator takes, in the order in which they run; none of a model with loops. Raises `NativeFailure`."""
+    if model.has_subgraphs:
+        return ()
     arguments = {
         "memory": settings.memory_mode,
         "precision": PRECISIONS[settings.precision],
@@ -69,6 +76,11 @@ def op_times(
     values = _run_timer("profile", what, model, batch, RunOptions(timeout, send=send), arguments)
     ops = ((traced(name, kind), seconds) for name, kind, seconds in values["ops"])
     return tuple(OpTime(op.name, op.kind, seconds, op.int8) for op, seconds in ops)
+
+
+def _ends(model: Model) -> dict[str, list[str]]:
+    """The names of a model's inputs and outputs, which MNN's Module API needs."""
+    return {"input_names": [spec.name for spec in model.inputs], "outputs": list(model.output_names)}
 
 
 def _repeated(inputs: Arrays, batch: int) -> Arrays:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from pytest_mnnquant.measurements.timing import MEMORY_MODES, TimingSettings
+from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.runtime.programs import timer
@@ -82,3 +85,44 @@ def test_every_operator_has_its_time(digits: Prepared, workshop: Workshop, image
     found = op_times(model, images, timeout=TIMEOUT, settings=TimingSettings())
     assert {layer.name for layer in model.layers} <= {op.name for op in found if op.is_int8}
     assert all(op.seconds > 0 for op in found)
+
+
+class Looping(nn.Module):
+    """An LSTM, whose steps become a While body in MNN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(8, 12, batch_first=True)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of the last step."""
+        result: torch.Tensor = self.head(self.layer(x)[0][:, -1])
+        return result
+
+
+@pytest.fixture
+def loop(workshop: Workshop) -> tuple[Model, Images]:
+    torch.manual_seed(0)
+    inputs = {"x": np.random.default_rng(0).standard_normal((4, 6, 8)).astype(np.float32)}
+    return workshop.floats(Looping().eval(), inputs), inputs
+
+
+def test_models_with_loops_are_timed(loop: tuple[Model, Images], workshop: Workshop) -> None:
+    model, inputs = loop
+    assert model.has_subgraphs
+    light = workshop.quantized(model, "--weightQuantBits", "8")
+    times = paired_times(model, light, inputs, timeout=TIMEOUT, settings=TimingSettings(pairs=10, width=10.0))
+    assert len(times.reference) == 10
+    assert 0.1 < float(np.median(times.candidate) / np.median(times.reference)) < 10
+    assert op_times(model, inputs, timeout=TIMEOUT, settings=TimingSettings()) == ()
+
+
+def test_the_memory_of_models_with_loops_is_what_the_process_grows_by(loop: tuple[Model, Images]) -> None:
+    model, inputs = loop
+    used = memory_use(model, inputs, RunOptions(TIMEOUT))
+    assert used.keys() == set(MEMORY_MODES)
+    for use in used.values():
+        assert not use.error
+        assert use.peak is not None
+        assert 0 < use.session <= use.peak

@@ -8,6 +8,38 @@ from typing import Any
 from .batches import batches
 
 
+class Module:
+    """A model in memory, with its inputs fed; what a `Session` is for the timer.
+
+    `job` names its inputs and `outputs`, in order. Its memory is not known: MNN does not report that of a module.
+    """
+
+    def __init__(self, job: dict[str, Any], path: str) -> None:
+        import MNN
+
+        config = {"backend": 0, "numThread": job.get("threads", 1), "memory": int(job.get("memory", 0))}
+        config["precision"] = int(job.get("precision", 0))
+        manager = MNN.nn.create_runtime_manager((config,))
+        self.inputs: list[Any] = []
+        self.names = list(job["input_names"])
+        self.net = MNN.nn.load_module_from_file(path, self.names, list(job["outputs"]), runtime_manager=manager)
+
+    def feed(self, arrays: dict[str, Any]) -> None:
+        """Take one batch as the inputs."""
+        self.inputs = [as_input(arrays[name]) for name in self.names]
+
+    def run_unchecked(self) -> None:
+        """Run once and wait for the outputs: what is timed."""
+        for result in self.net.forward(self.inputs):
+            result.read()
+
+    def run(self) -> None:
+        """Run once. Raises `RuntimeError` if MNN gives no output."""
+        if not self.net.forward(self.inputs):
+            raise RuntimeError("MNN's module gave no output")
+        self.run_unchecked()
+
+
 def run_batches(job: dict[str, Any], outputs: list[str], settings: Any = None) -> Iterator[Any]:
     """Run `job["model"]` batch by batch; yield MNN's variables of the named tensors.
 

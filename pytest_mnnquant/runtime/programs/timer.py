@@ -9,29 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from .batches import batches, report_progress
+from .module_api import Module
 from .session import Session
 
 # A sample shorter than this, in seconds, measures the clock and the interpreter, not the model.
 SHORTEST = 2e-4
 
 
-def open_session(job: dict[str, Any], which: int, batch: dict[str, Any]) -> Session:
+def load(options: dict[str, Any], path: str) -> Session | Module:
+    """A model through the API that `options["engine"]` names: only a module runs While and If bodies."""
+    return Module(options, path) if options.get("engine") == "module" else Session(options, path)
+
+
+def open_session(job: dict[str, Any], which: int, batch: dict[str, Any]) -> Session | Module:
     """A session of one of the models, fed, and run a few times: a failing one says so here."""
     threads = job["threads"]  # One number, or one for each model.
     options = {**job, "threads": threads[which] if isinstance(threads, list) else threads}
-    session = Session(options, job["models"][which])
     names = job["names"][which]
+    if "outputs" in job:
+        options.update(outputs=job["outputs"][which], input_names=job["input_names"][which])
+    session = load(options, job["models"][which])
     session.feed({names[name]: array for name, array in batch.items()})
     for _ in range(job["warmup"]):
         session.run()
     return session
 
 
-def seconds_of(session: Session, loops: int) -> float:
+def seconds_of(session: Session | Module, loops: int) -> float:
     """Seconds that an inference takes, the mean of `loops`."""
     start = time.perf_counter()
     for _ in range(loops):
-        session.net.runSession(session.session)
+        session.run_unchecked()
     return (time.perf_counter() - start) / loops
 
 
@@ -71,7 +79,7 @@ def paired(job: dict[str, Any]) -> dict[str, Any]:
             return {"times": times, "loops": loops, "starts": starts}
 
 
-def time_round(sessions: list[Session], times: list[list[float]], loops: int, pairs: int, end: float) -> bool:
+def time_round(sessions: list[Session | Module], times: list[list[float]], loops: int, pairs: int, end: float) -> bool:
     """Add some pairs to `times`; returns whether there is time left before `end`."""
     for number in range(pairs):
         for which in (0, 1) if number % 2 == 0 else (1, 0):
@@ -106,13 +114,16 @@ def memory_of(job: dict[str, Any], mode: int) -> dict[str, Any]:
     except OSError:  # Not Linux.
         pass
     try:
-        session = Session({**job, "memory": mode}, job["model"])
+        session = load({**job, "memory": mode}, job["model"])
         session.feed(next(iter(batches(job))))
         session.run()
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
     peak = None if before is None else max(0, resident()[1] - before)
-    return {"session": round(session.memory_mb * (1 << 20)), "peak": peak}
+    if isinstance(session, Session):
+        return {"session": round(session.memory_mb * (1 << 20)), "peak": peak}
+    # MNN does not report what a module holds, so it is what the process holds more than before.
+    return {"session": 0 if before is None else max(0, resident()[0] - before), "peak": peak}
 
 
 def memory(job: dict[str, Any]) -> dict[str, Any]:
