@@ -23,6 +23,7 @@ NEEDS: Final = {
     "docs": ("slow",),
     "docs/test_chinese.py": ("unit",),
     "evidence": ("mnn", "torch"),
+    "evidence/test_check_inputs.py": ("unit",),
     "faults": ("mnn", "torch", "pytester"),
     "faults/test_corpus.py": ("mnn", "torch", "pytester", "slow"),
     "healthy": ("mnn", "torch", "pytester", "slow"),
