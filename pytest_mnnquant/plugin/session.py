@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +12,6 @@ import pytest
 
 from pytest_mnnquant.baseline.file import BadBaseline, Baseline, read_baseline
 from pytest_mnnquant.cache.atomic_write import is_read_only
-from pytest_mnnquant.cache.store import Store, of_one_run
 from pytest_mnnquant.config.given import Given, read_given, suite_arguments
 from pytest_mnnquant.config.loader import configuration_of, model_spec, read_settings, settings_of
 from pytest_mnnquant.config.settings import ModelSettings, Settings
@@ -22,8 +19,8 @@ from pytest_mnnquant.config.toml_file import ConfigurationFile
 from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.findings.catalogue import BASELINE, CHECK_NAMES, ENTRIES
 from pytest_mnnquant.plugin import node_ids
+from pytest_mnnquant.plugin.cache_folder import cache_folder, open_store
 from pytest_mnnquant.plugin.progress_line import Progress
-from pytest_mnnquant.plugin.worker_input import input_of
 from pytest_mnnquant.runtime.progress import set_listener
 from pytest_mnnquant.sources.spec import SourceError, Spec
 
@@ -44,8 +41,8 @@ class PluginSession:
         self.baseline = _baseline(settings)
         self.progress = Progress(config)
         config.add_cleanup(lambda: set_listener(None))
-        self.cache_dir = _cache_dir(config, settings)
-        self.store = _store(config, self.cache_dir, settings.reuse)
+        self.cache_dir = cache_folder(config, settings)
+        self.store = open_store(config, self.cache_dir, settings.reuse)
         self.sources = tuple(self._source(model, model_spec(model)) for model in settings.models)
         self._of_fixtures: list[tuple[FixtureValues, ModelSettings, SourceUnderTest]] = []
 
@@ -138,9 +135,9 @@ def _take_ids(config: pytest.Config, given: Given, file: ConfigurationFile) -> t
     args = [node_ids.balanced(arg) for arg in config.args]
     ids = tuple(arg for arg in args if node_ids.is_suite_id(arg, known, given.folder))
     if config.args_source is pytest.Config.ArgsSource.ARGS:
-        config.args[:] = [arg for arg in args if arg not in ids]
+        config.args = [arg for arg in args if arg not in ids]
     elif {"model", "config"} & given.typed:  # If the ini file names models, pytest collects its own tests too.
-        config.args[:] = []
+        config.args = []
     return ids
 
 
@@ -185,38 +182,3 @@ def _baseline(settings: Settings) -> Baseline | BadBaseline:
         return read_baseline(path)
     except BadBaseline as error:
         return error
-
-
-def _cache_dir(config: pytest.Config, settings: Settings) -> Path:
-    folder = settings.cache_dir
-    if folder is not None:
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"--mnn-cache-dir: {folder} is not a folder")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"--mnn-cache-dir: {folder}: {error.strerror}") from None
-        return folder
-    cache = getattr(config, "cache", None)
-    if cache is not None:
-        return Path(cache.mkdir("mnnquant"))
-    return _temporary_cache_dir(config)  # -p no:cacheprovider
-
-
-def _temporary_cache_dir(config: pytest.Config) -> Path:
-    """The controller's, on an xdist worker of its host: it must outlive the workers, for models to be accepted."""
-    controller = input_of(config)
-    if controller is not None and controller.cache_dir is not None:
-        return Path(controller.cache_dir)
-    temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
-    config.add_cleanup(temporary.cleanup)
-    return Path(temporary.name)
-
-
-def _store(config: pytest.Config, root: Path, reuse: bool) -> Store:
-    if reuse:
-        return Store(root)
-    using = ExitStack()
-    folder = using.enter_context(of_one_run(root / "anew"))
-    config.add_cleanup(using.close)
-    return Store(folder)

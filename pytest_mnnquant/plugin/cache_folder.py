@@ -1,0 +1,50 @@
+"""Where a run keeps what it makes, for the next run and for xdist's workers."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from pytest_mnnquant.cache.store import Store, of_one_run
+from pytest_mnnquant.config.settings import Settings
+from pytest_mnnquant.plugin.worker_input import input_of
+
+
+def cache_folder(config: pytest.Config, settings: Settings) -> Path:
+    """The folder of --mnn-cache-dir, else in pytest's cache, made if it is missing. Raises `ValueError`."""
+    folder = settings.cache_dir
+    if folder is not None:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--mnn-cache-dir: {folder} is not a folder")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--mnn-cache-dir: {folder}: {error.strerror}") from None
+        return folder
+    cache = getattr(config, "cache", None)
+    if cache is not None:
+        return Path(cache.mkdir("mnnquant"))
+    return _temporary_folder(config)  # -p no:cacheprovider
+
+
+def _temporary_folder(config: pytest.Config) -> Path:
+    """The controller's, on an xdist worker of its host: it must outlive the workers, for models to be accepted."""
+    controller = input_of(config)
+    if controller is not None and controller.cache_dir is not None:
+        return Path(controller.cache_dir)
+    temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
+    config.add_cleanup(temporary.cleanup)
+    return Path(temporary.name)
+
+
+def open_store(config: pytest.Config, root: Path, reuse: bool) -> Store:
+    """The store in this folder; without `reuse` an empty one, of this run alone."""
+    if reuse:
+        return Store(root)
+    using = ExitStack()
+    folder = using.enter_context(of_one_run(root / "anew"))
+    config.add_cleanup(using.close)
+    return Store(folder)
