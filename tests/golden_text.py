@@ -26,19 +26,19 @@ _NUMBER: Final = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 def check_golden(key: str, text: str, /, **values: object) -> None:
     """Compare a text with the entry `family/name`. Raises `AssertionError` with the difference.
 
-    `values` are what differs from host to host, such as a folder: each stands in the entry as `<its name>`.
+    `values` are what differs from host to host, such as a folder: each whole word stands in the entry as `<name>`.
     """
     found = _KEY.fullmatch(key)
-    assert found, f"{key!r} is not of the form family/name"
+    assert found, f"{key!r}: family/name expected"
     path, name = MESSAGES / f"{found[1]}.txt", found[2]
     for value, actual in sorted(values.items(), key=lambda item: -len(str(item[1]))):
-        text = text.replace(str(actual), f"<{value}>")
+        text = re.sub(rf"(?<!\w){re.escape(str(actual))}(?!\w)", f"<{value}>", text)
     text = text.strip("\n")
     if os.environ.get(WRITE):
         _write(path, name, text)
         return
     entries = read_entries(path)
-    assert name in entries, f"{path.name} has no entry {name!r}: run this test with {WRITE}=1\n{text}"
+    assert name in entries, f"no entry {key}; {WRITE}=1 writes it\n{text}"
     if text != entries[name]:
         difference = difflib.ndiff(entries[name].splitlines(), text.splitlines())
         raise AssertionError(
@@ -58,7 +58,7 @@ def read_entries(path: Path) -> dict[str, str]:
     entries: dict[str, list[str]] = {}
     for line in path.read_text(encoding="utf-8").split("\n"):
         if line and not line.startswith(_INDENT):
-            assert line not in entries, f"{path.name}: two entries are called {line!r}"
+            assert line not in entries, f"{path.name}: {line!r} twice"
             entries[line] = lines = []
         elif entries:
             lines.append(line.removeprefix(_INDENT))

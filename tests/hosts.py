@@ -115,7 +115,7 @@ class SshHost:
         while True:
             with contextlib.suppress(OSError), socket.create_connection((self.address, 22), timeout=1):
                 return
-            assert time.monotonic() < end, "sshd does not answer"
+            assert time.monotonic() < end, "sshd keeps silent"
             time.sleep(0.05)
 
     def stop(self) -> None:

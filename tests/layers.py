@@ -94,7 +94,7 @@ class ImportGuard:
     def install(self) -> None:
         """Guard this process from here on."""
         imported = [name for name in FORBIDDEN if name in sys.modules]
-        assert not imported, f"imported before the unit tests: {imported}"
+        assert not imported, f"imported too early: {imported}"
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, *_: object) -> None:

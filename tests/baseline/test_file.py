@@ -15,6 +15,7 @@ from pytest_mnnquant.baseline.entry import Entry, Tolerances, rounded, usual_tol
 from pytest_mnnquant.baseline.file import SCHEMA, BadBaseline, Baseline, as_text, parsed, read_baseline
 from pytest_mnnquant.baseline.update import updated
 from pytest_mnnquant.findings.json_fields import BadField
+from tests.golden_text import check_golden
 from tests.history.accepted import HOST, baseline, baselines, entry, figures
 
 
@@ -186,9 +187,7 @@ def test_an_update_adds_changes_and_keeps() -> None:
     assert after.models["a"] == before.models["a"]
     assert (set(changes.added), set(changes.changed), changes.kept) == (
         {("d", "w8")}, {("b", "w8")}, (("a", "w8"), ("c", "w8")))  # fmt: skip
-    lines = list(changes.lines)
-    assert "baseline: b w8: size 6,000 -> 5,000" in lines
-    assert lines[-1] == "baseline: 1 added, 1 changed, 2 kept, 0 removed"
+    check_golden("baseline/update-adds-changes-and-keeps", "\n".join(changes.lines))
 
 
 def test_what_failed_is_refused_and_its_entry_stays() -> None:
@@ -196,7 +195,7 @@ def test_what_failed_is_refused_and_its_entry_stays() -> None:
     after, changes = updated(before, [entry("a", size=1, failed=("coverage",)), entry("b", failed=("size",))])
     assert after == before
     assert set(changes.refused) == {("a", "w8"), ("b", "w8")}
-    assert "baseline: a w8: not accepted: coverage failed" in list(changes.lines)
+    check_golden("baseline/update-refuses-what-failed", "\n".join(changes.lines))
 
 
 def test_what_is_gone_is_removed_with_the_reason() -> None:
@@ -204,7 +203,7 @@ def test_what_is_gone_is_removed_with_the_reason() -> None:
     after, changes = updated(before, [], {("a", "w8"): "its source is gone", ("b", "w4"): "no such variant"})
     assert set(after.models) == {"b"}
     assert set(after.models["b"].variants) == {"w8"}
-    assert "baseline: a w8: removed: its source is gone" in list(changes.lines)
+    check_golden("baseline/update-removes-what-is-gone", "\n".join(changes.lines))
 
 
 def test_tolerances_that_were_edited_stay_until_the_metric_is_another_one() -> None:

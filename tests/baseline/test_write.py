@@ -216,7 +216,7 @@ def test_what_git_lfs_has_not_fetched_is_told_with_the_command(tmp_path: Path, d
     (tmp_path / "net" / part).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(BadArtifact, match="pointer of git-lfs") as error:
         kept_model(tmp_path, "net", "w4", fingerprint(read_model(digits_w4.model.path)))
-    assert error.value.fix == "run git lfs pull"
+    assert "git lfs pull" in error.value.fix
 
 
 def test_half_a_kept_model_is_told(tmp_path: Path, digits_w4: Variant) -> None:

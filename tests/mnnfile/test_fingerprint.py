@@ -72,7 +72,7 @@ def test_a_single_weight_is_named_with_its_layer(digits: Prepared, tmp_path: Pat
     weights = digits.model.decoded(layer)
     position = digits.model.path.read_bytes().index(weights.tobytes())
     found = difference(digits.model, changed(digits.model, tmp_path, position + 4 * 7 + 2))
-    assert found.startswith(f"{layer.name}: 1 of {weights.size} weights, by up to ")
+    assert found.startswith(f"{layer.name}: 1 of {weights.size}")
 
 
 def test_a_bias_and_a_scale_are_named(digits_int8: Variant, tmp_path: Path) -> None:
@@ -82,10 +82,7 @@ def test_a_bias_and_a_scale_are_named(digits_int8: Variant, tmp_path: Path) -> N
     tensor, quant = next(iter(model.tensor_quants.items()))
     position = content.index(np.float32(quant.scale).tobytes())
     found = difference(model, changed(model, tmp_path, position))
-    assert found in (
-        f"the scale of tensor {model.tensor_names[tensor]!r}",
-        "bytes that hold neither weights nor scales",
-    )
+    assert found.endswith((repr(model.tensor_names[tensor]), "neither weights nor scales"))
 
 
 def test_another_storage_is_named(digits: Prepared, digits_w4: Variant) -> None:

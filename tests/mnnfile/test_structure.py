@@ -16,6 +16,7 @@ from pytest_mnnquant.mnnfile.settings import settings
 from pytest_mnnquant.mnnfile.structure import Difference, differences
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
+from tests.golden_text import check_golden
 from tests.workshop import Workshop
 
 
@@ -50,22 +51,26 @@ def test_quantization_changes_no_operator(workshop: Workshop, name: str, recipe:
 def test_a_convolution_that_is_set_otherwise(digits_int8: Variant, tmp_path: Path, slot: int, what: str) -> None:
     op, common = table_of(digits_int8.model, "Convolution", 1)
     wrong = changed(digits_int8.model, common.field(slot), "<i", 2, tmp_path / "net.mnn")
-    assert found(digits_int8.base, wrong) == [Difference(op.name, f"its {what} is 2, 1 in the float model")]
+    (difference,) = found(digits_int8.base, wrong)
+    assert difference.operator == op.name
+    check_golden("mnnfile/a-convolution-that-is-set-otherwise", difference.text, what=what)
 
 
 def test_an_activation_that_is_gone(digits_int8: Variant, tmp_path: Path) -> None:
     op, common = table_of(digits_int8.model, "Convolution")
     assert common.field(12)
     wrong = changed(digits_int8.model, common.field(12), "<B", 0, tmp_path / "net.mnn")
-    assert found(digits_int8.base, wrong) == [
-        Difference(op.name, "nothing is applied to what it computes, relu in the float model")
-    ]
+    (difference,) = found(digits_int8.base, wrong)
+    assert difference.operator == op.name
+    check_golden("mnnfile/an-activation-that-is-gone", difference.text)
 
 
 def test_a_pooling_of_another_kind(digits_int8: Variant, tmp_path: Path) -> None:
     op, pool = table_of(digits_int8.model, "Pooling")
     wrong = changed(digits_int8.model, pool.field(5), "<i", 1, tmp_path / "net.mnn")
-    assert found(digits_int8.base, wrong) == [Difference(op.name, "its strideX is 1, 2 in the float model")]
+    (difference,) = found(digits_int8.base, wrong)
+    assert difference.operator == op.name
+    check_golden("mnnfile/a-pooling-of-another-kind", difference.text)
 
 
 def test_an_operator_that_takes_something_else(workshop: Workshop, tmp_path: Path) -> None:
@@ -91,21 +96,20 @@ def test_an_input_of_another_size_is_minor_and_one_of_other_numbers_is_not(digit
     model = digits_int8.model
     (size,) = found(digits_int8.base, with_input(model, shape=(1, 1, 24, 24)))
     assert size.is_minor
-    assert size.text.startswith("this input says it takes [1, 1, 24, 24]; in the float model ")
+    check_golden("mnnfile/an-input-of-another-size", size.text)
     for shape in ((7, 1, 16, 16), (-1, 1, -1, -1), (1, 1, 16)):
         assert found(digits_int8.base, with_input(model, shape=shape)) == []
     (numbers,) = found(digits_int8.base, with_input(model, data_type="uint8"))
     assert not numbers.is_minor
-    assert numbers.text == "this input takes uint8; in the float model float"
+    check_golden("mnnfile/an-input-of-other-numbers", numbers.text)
 
 
 def test_outputs_in_another_order(workshop: Workshop) -> None:
     model = workshop.variant("digits_cnn", "w8").model
     two = (*model.output_names, model.layers[0].output_names[0])
     first, second = (dataclasses.replace(model, output_names=names) for names in (two, two[::-1]))
-    assert [one.text for one in found(first, second)] == [
-        f"the outputs are {two[1]}, {two[0]}; in the float model {two[0]}, {two[1]}: by number each is another"
-    ]
+    (difference,) = found(first, second)
+    check_golden("mnnfile/outputs-in-another-order", difference.text, first=two[0], second=two[1])
 
 
 def test_settings_have_the_names_of_the_schema(digits: Prepared) -> None:

@@ -19,6 +19,7 @@ from pytest_mnnquant.recipes.recipe import (
     Quantizer,
     Recipe,
 )
+from tests.golden_text import check_golden
 from tests.synthetic_evidence import stored
 
 INT8 = stored(64, Storage.INTEGER, 8, full_int8=True)
@@ -48,9 +49,8 @@ def test_only_recipes_that_calibrate_in_pytorch_have_modes() -> None:
 
 def test_what_is_asked_is_told_in_words() -> None:
     words = {name: recipe.weight_kind for name, recipe in RECIPES.items()}
-    assert words["int8"] == "8-bit weights and int8 activations"
     assert words["w8"] == "8-bit weights"
-    assert words["w4b32"] == "4-bit weights in blocks of 32"
+    check_golden("recipes/in-words", "\n".join(f"{name}: {text}" for name, text in words.items()))
     assert words["fp16"] == "16-bit float weights"
     assert all(name == recipe.name for name, recipe in RECIPES.items())
     assert recipe_named("w4-sym").weight_kind == "symmetric 4-bit weights"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.sources.presence import reason_missing
+from tests.golden_text import check_golden
 
 HERE = {
     "a function": "def build(): ...",
@@ -46,7 +47,7 @@ def test_what_defines_it_or_may_is_there(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("text", GONE.values(), ids=GONE)
 def test_what_does_not_define_it_is_gone(tmp_path: Path, text: str) -> None:
     (tmp_path / "net.py").write_text(text)
-    assert reason_missing("net.py:build", tmp_path) == "its source net.py does not define build any more"
+    check_golden("sources/a-callable-that-is-gone", str(reason_missing("net.py:build", tmp_path)))
 
 
 def test_files_of_models_have_no_callable(tmp_path: Path) -> None:
@@ -64,6 +65,6 @@ def test_a_module_is_found_and_not_imported(tmp_path: Path, monkeypatch: pytest.
     told = "its source someones_zoo.net does not define make any more"
     assert reason_missing("someones_zoo.net:make", tmp_path) == told
     (package / "net.py").unlink()
-    assert reason_missing("someones_zoo.net:build", tmp_path) == "its source someones_zoo.net is not there"
+    check_golden("sources/a-module-that-is-gone", str(reason_missing("someones_zoo.net:build", tmp_path)))
     assert "someones_zoo" not in sys.modules
     assert reason_missing("sys:build", tmp_path) == ""
