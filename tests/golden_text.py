@@ -19,8 +19,9 @@ from typing import Final
 MESSAGES: Final = Path(__file__).resolve().parent / "golden" / "messages"
 WRITE: Final = "MNNQUANT_WRITE_GOLDEN"
 _INDENT: Final = "    "
+_written: dict[str, str] = {}
 _KEY: Final = re.compile(r"([a-z0-9-]+)/([^\s/]+)")
-_NUMBER: Final = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
+_NUMBER: Final = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 
 
 def check_golden(key: str, text: str, /, **values: object) -> None:
@@ -35,6 +36,7 @@ def check_golden(key: str, text: str, /, **values: object) -> None:
         text = re.sub(rf"(?<!\w){re.escape(str(actual))}(?!\w)", f"<{value}>", text)
     text = text.strip("\n")
     if os.environ.get(WRITE):
+        assert _written.setdefault(key, text) == text, f"two texts for {key}"
         _write(path, name, text)
         return
     entries = read_entries(path)

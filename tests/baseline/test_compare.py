@@ -97,7 +97,7 @@ def test_a_figure_that_was_not_measured_is_a_gap(name: str) -> None:
     evidence = Evidence(figures(**unknown), host=HOST, unmeasured={name: "there was no data"})
     result = check_baseline(evidence, entry(), MEND)
     assert (result.outcome, codes(result)) == (INCONCLUSIVE, ["MNQ003"])
-    check_golden("baseline/not-measured", result.reason)
+    check_golden(f"baseline/not-measured-{name}", result.reason)
 
 
 @pytest.mark.parametrize("name", KEYS)

@@ -170,7 +170,12 @@ def test_weights_beside_the_source_that_are_not_there(
     for _ in range(2):
         text = refuse(*line)
         assert str(beside) in text
-        check_golden("convert/external-weights-missing", without_folders(text), source=path.name, weights=beside.name)
+        check_golden(
+            f"convert/external-weights-missing-{framework}",
+            without_folders(text),
+            source=path.name,
+            weights=beside.name,
+        )
         beside.unlink(missing_ok=True)
 
 
@@ -183,13 +188,18 @@ def test_outputs_that_can_not_be_written(net: Net, refuse: Refuse, tmp_path: Pat
         assert "is not writable" in refuse(*source, tmp_path / "net.mnn")
 
 
-@pytest.mark.parametrize("flags", [("--fp16",), ("--weightQuantBits", "8")])
+@pytest.mark.parametrize(("stored", "flags"), [("float16", ("--fp16",)), ("w8", ("--weightQuantBits", "8"))])
 def test_a_source_that_is_quantized_already(
-    net: Net, workshop: Workshop, refuse: Refuse, without_folders: Callable[[str], str], flags: tuple[str, ...]
+    net: Net,
+    workshop: Workshop,
+    refuse: Refuse,
+    without_folders: Callable[[str], str],
+    stored: str,
+    flags: tuple[str, ...],
 ) -> None:
     small = workshop.quantized(net.model, *flags)
     text = refuse("-f", "MNN", "--modelFile", small.path, "--weightQuantBits", "4")
-    check_golden("convert/quantized-already", without_folders(text))
+    check_golden("convert/quantized-already", without_folders(text), stored=stored)
 
 
 # Params files ---------------------------------------------------------------------------------------------------------
