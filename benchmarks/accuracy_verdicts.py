@@ -35,8 +35,9 @@ from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.catalogue import RULES
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
+from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import FAILED, Result
 from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.mnnfile.model import Model

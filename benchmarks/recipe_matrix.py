@@ -30,7 +30,8 @@ from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.catalogue import CHECKS, RULES
-from pytest_mnnquant.findings.check_metrics import CoverageMetrics, SizeMetrics, metrics_of
+from pytest_mnnquant.findings.check_metrics import metrics_of
+from pytest_mnnquant.findings.file_metrics import CoverageMetrics, SizeMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, Finding, Result
 from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.metrics.agreement import agreement

@@ -13,7 +13,8 @@ from common import MODELS, gate
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.variant import variant_under_test
-from pytest_mnnquant.findings.check_metrics import SizeMetrics, metrics_of
+from pytest_mnnquant.findings.check_metrics import metrics_of
+from pytest_mnnquant.findings.file_metrics import SizeMetrics
 from pytest_mnnquant.recipes.names import RECIPES, recipe_named
 
 NAMES = (*RECIPES, "int8+w4", "w8-sym", "w4b32-hqq", "w8-scale16", "w3", "w2")

@@ -26,7 +26,8 @@ from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.sources.spec import Spec
 

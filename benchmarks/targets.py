@@ -29,7 +29,8 @@ from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.target_variant import on_target
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.dataclass_json import as_json
 from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.measurements.timing import LOW, TimingSettings

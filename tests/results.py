@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from pytest_mnnquant.findings.check_metrics import (
-    AccuracyMetrics,
-    CoverageMetrics,
-    LatencyMetrics,
-    M,
-    MemoryMetrics,
-    OutputMetrics,
-    SizeMetrics,
-    TaskMetrics,
-    metrics_of,
-)
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, OutputMetrics, TaskMetrics
+from pytest_mnnquant.findings.check_metrics import M, metrics_of
+from pytest_mnnquant.findings.file_metrics import CoverageMetrics, SizeMetrics
 from pytest_mnnquant.findings.finding import Result
+from pytest_mnnquant.findings.run_metrics import LatencyMetrics, MemoryMetrics
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pytest_mnnquant.baseline.entry import Entry, value_text
 from pytest_mnnquant.baseline.fixes import Intent, update_fix
 from pytest_mnnquant.baseline.judges import JUDGES, Comparison, Evidence
+from pytest_mnnquant.findings.baseline_metrics import BaselineMetrics, Compared
 from pytest_mnnquant.findings.catalogue import BASELINE
 from pytest_mnnquant.findings.cause import Cause, joined
-from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Compared
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.metric import ACCURACY, KEYS, LATENCY, METRICS

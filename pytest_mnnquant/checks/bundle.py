@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import BundleMetrics
+from pytest_mnnquant.findings.file_metrics import BundleMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.model import Model
 

@@ -11,8 +11,8 @@ from typing import Final
 from pytest_mnnquant.checks.api_difference import ApiDifference, check_apis
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import ExecutionMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
+from pytest_mnnquant.findings.run_metrics import ExecutionMetrics
 from pytest_mnnquant.measurements.run import TracedOp
 from pytest_mnnquant.mnnfile.int8_faults import NO_FAULTS, Int8Faults
 from pytest_mnnquant.mnnfile.structure import CASTS

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.findings.cause import Cause, joined
-from pytest_mnnquant.findings.check_metrics import LatencyMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
+from pytest_mnnquant.findings.run_metrics import LatencyMetrics
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.measurements.timing import OpTime, PairedTimes
 from pytest_mnnquant.mnnfile.structure import CASTS

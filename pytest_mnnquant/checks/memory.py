@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
-from pytest_mnnquant.findings.check_metrics import MemoryMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
+from pytest_mnnquant.findings.run_metrics import MemoryMetrics
 from pytest_mnnquant.measurements.timing import LOW, NORMAL, MemoryUse
 
 # Weights that were made float at loading leave the session as large as the float model's.

@@ -7,8 +7,8 @@ from typing import Final
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import SizeMetrics
 from pytest_mnnquant.findings.figures import size_text
+from pytest_mnnquant.findings.file_metrics import SizeMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage

@@ -24,8 +24,9 @@ from pytest_mnnquant.evidence.check_runner import attempt_check, result_alone, r
 from pytest_mnnquant.evidence.source import UNUSABLE
 from pytest_mnnquant.evidence.target_variant import TargetVariant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.catalogue import CHECKS
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
+from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.defaults import COARSE_COSINE, COSINE
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result, without_ignored
 from pytest_mnnquant.findings.rule import Severity
@@ -97,7 +98,7 @@ def _criteria(inputs: CheckInputs) -> Criteria:
 def _on_target(inputs: CheckInputs, variant: TargetVariant, result: Result) -> Result:
     """The accuracy on a target: with what it computes otherwise than this host, and the layer that lost it."""
     metrics = metrics_of(AccuracyMetrics, [result]) or AccuracyMetrics()
-    differing, metrics = compare_with_host(variant.elsewhere, metrics)
+    differing, metrics = compare_with_host(variant.difference_evidence, metrics)
     findings = result.findings
     if result.outcome == FAILED:
         on_host = result_alone(variant.home, _NAME, inputs.limits, inputs.strict)

@@ -15,7 +15,8 @@ from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.checks.accuracy.layers import Losses, ranked
 from pytest_mnnquant.checks.accuracy.proposals import Proposal, Search
 from pytest_mnnquant.evidence.variant import VariantUnderTest
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import PASSED, Result
 from pytest_mnnquant.mnnfile.entries import without
 from pytest_mnnquant.mnnfile.model import read_model

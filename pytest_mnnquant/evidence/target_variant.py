@@ -13,7 +13,7 @@ from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.caches import TargetKey, VariantKey
 from pytest_mnnquant.evidence.operator_differences import compare_operators, output_scales
 from pytest_mnnquant.evidence.variant import VariantUnderTest
-from pytest_mnnquant.findings.check_metrics import TargetFacts
+from pytest_mnnquant.findings.accuracy_metrics import TargetFacts
 from pytest_mnnquant.measurements.host import Host, TargetMachine
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import Model
@@ -26,7 +26,7 @@ from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure, inst
 
 
 class TargetVariant(VariantUnderTest):
-    """A variant that runs elsewhere: that of `home`, the case of this machine, which is asked for the rest."""
+    """A variant on a target. `home` is the variant on this host, which has the evidence from files."""
 
     def __init__(self, home: VariantUnderTest, target: Target) -> None:
         super().__init__(home.gate, home.recipe, home.mode)
@@ -113,7 +113,7 @@ class TargetVariant(VariantUnderTest):
         return all(np.array_equal(array, theirs[name]) for name, array in self.run.outputs.items())
 
     @cached_property
-    def elsewhere(self) -> TargetEvidence:
+    def difference_evidence(self) -> TargetEvidence:
         """The difference to this machine, looked at operator by operator where it is more than rounding."""
         here, there = self.home.exact_run[0].outputs, self.run.outputs
         evidence = TargetEvidence(self.target, here, there, output_scales(self.model, here), runtimes=self.runtimes)

@@ -39,28 +39,28 @@ CHECKS: Final = (
     Check(
         "conversion",
         "checks.conversion.check:check_conversion",
-        "findings.check_metrics:ConversionMetrics",
+        "findings.file_metrics:ConversionMetrics",
         assertion="assert_converted",
         is_static=True,
     ),
     Check(
         "params",
         "checks.params.check:check_params",
-        "findings.check_metrics:ParamsMetrics",
+        "findings.file_metrics:ParamsMetrics",
         assertion="assert_params_applied",
         is_static=True,
     ),
     Check(
         "coverage",
         "checks.coverage.check:check_coverage",
-        "findings.check_metrics:CoverageMetrics",
+        "findings.file_metrics:CoverageMetrics",
         assertion="assert_quantized",
         is_static=True,
     ),
     Check(
         "weights",
         "checks.weights.check:check_weights",
-        "findings.check_metrics:WeightsMetrics",
+        "findings.file_metrics:WeightsMetrics",
         assertion="assert_weights_preserved",
         chart="evidence.chart_samples:weight_samples",
         is_static=True,
@@ -68,35 +68,35 @@ CHECKS: Final = (
     Check(
         "execution",
         "checks.execution:check_execution",
-        "findings.check_metrics:ExecutionMetrics",
+        "findings.run_metrics:ExecutionMetrics",
         assertion="assert_int8_executed",
         runs_on=RunsOn.TARGET,
     ),
     Check(
         "size",
         "checks.size:check_size",
-        "findings.check_metrics:SizeMetrics",
+        "findings.file_metrics:SizeMetrics",
         assertion="assert_size_reduction",
         is_static=True,
     ),
     Check(
         "bundle",
         "checks.bundle:check_bundle",
-        "findings.check_metrics:BundleMetrics",
+        "findings.file_metrics:BundleMetrics",
         assertion="assert_bundle_complete",
         is_static=True,
     ),
     Check(
         "calibration",
         "checks.calibration.check:check_calibration",
-        "findings.check_metrics:CalibrationMetrics",
+        "findings.run_metrics:CalibrationMetrics",
         assertion="assert_calibration_sufficient",
         chart="evidence.chart_samples:activation_samples",
     ),
     Check(
         "accuracy",
         "evidence.accuracy_check:judge_accuracy",
-        "findings.check_metrics:AccuracyMetrics",
+        "findings.accuracy_metrics:AccuracyMetrics",
         chart="evidence.chart_samples:layer_loss_samples",
         runs_on=RunsOn.TARGET,
         after=("execution", "calibration"),
@@ -104,12 +104,12 @@ CHECKS: Final = (
     Check(
         "latency",
         "checks.latency:check_latency",
-        "findings.check_metrics:LatencyMetrics",
+        "findings.run_metrics:LatencyMetrics",
         chart="evidence.chart_samples:timed_pairs",
         runs_on=RunsOn.DEVICE,
         is_timed=True,
     ),
-    Check("memory", "checks.memory:check_memory", "findings.check_metrics:MemoryMetrics", runs_on=RunsOn.DEVICE),
+    Check("memory", "checks.memory:check_memory", "findings.run_metrics:MemoryMetrics", runs_on=RunsOn.DEVICE),
 )
 
 #: Their names, in the same order.
@@ -119,7 +119,7 @@ BASELINE: Final = "baseline"
 ENTRIES: Final = "entries"
 _ALL: Final = {
     check.name: check
-    for check in (*CHECKS, Check(BASELINE, metrics="findings.check_metrics:BaselineMetrics"), Check(ENTRIES))
+    for check in (*CHECKS, Check(BASELINE, metrics="findings.baseline_metrics:BaselineMetrics"), Check(ENTRIES))
 }
 #: The names of all checks that a report may hold.
 ALL_NAMES: Final = tuple(_ALL)

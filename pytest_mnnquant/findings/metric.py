@@ -11,16 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Generic
 
-from pytest_mnnquant.findings.check_metrics import (
-    AccuracyMetrics,
-    CoverageMetrics,
-    LatencyMetrics,
-    M,
-    MemoryMetrics,
-    Metrics,
-    SizeMetrics,
-)
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.check_metrics import M, Metrics
 from pytest_mnnquant.findings.figures import Figures, size_text
+from pytest_mnnquant.findings.file_metrics import CoverageMetrics, SizeMetrics
+from pytest_mnnquant.findings.run_metrics import LatencyMetrics, MemoryMetrics
 
 
 class Varies(enum.Enum):

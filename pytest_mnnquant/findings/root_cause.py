@@ -11,7 +11,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, metrics_of
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.findings.rule import Severity
 

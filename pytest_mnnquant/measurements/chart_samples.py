@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pytest_mnnquant.findings.check_metrics import LayerLossMetrics
+from pytest_mnnquant.findings.accuracy_metrics import LayerLossMetrics
 from pytest_mnnquant.findings.dataclass_json import OPTIONAL
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.findings.check_metrics import HostFacts
+from pytest_mnnquant.findings.run_metrics import HostFacts
 
 # The first MNN whose op trace shows int8 operators.
 _FIRST_WITH_INT8_TRACE: Final = (3, 2, 4)

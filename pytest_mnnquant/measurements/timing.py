@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.findings.check_metrics import TimingConditions
 from pytest_mnnquant.findings.defaults import BATCH, LATENCY_TIME, PRECISION, THREADS
+from pytest_mnnquant.findings.run_metrics import TimingConditions
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.statistics.paired_ratio import FEWEST, paired_ratio
 

@@ -18,8 +18,9 @@ from pytest_mnnquant.baseline.judges import Evidence
 from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, why
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.baseline_metrics import BaselineMetrics, Measured
 from pytest_mnnquant.findings.catalogue import BASELINE, CHECK_NAMES
-from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Measured, metrics_of
+from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, without_ignored
 from pytest_mnnquant.findings.metric import METRICS

@@ -15,8 +15,8 @@ from pytest_mnnquant.baseline.entry import Entry, usual_tolerances
 from pytest_mnnquant.baseline.file import BadBaseline, Baseline
 from pytest_mnnquant.baseline.update import Changes, updated
 from pytest_mnnquant.baseline.write import update_file
+from pytest_mnnquant.findings.baseline_metrics import BaselineMetrics
 from pytest_mnnquant.findings.catalogue import BASELINE
-from pytest_mnnquant.findings.check_metrics import BaselineMetrics
 from pytest_mnnquant.findings.dataclass_json import as_json
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint

@@ -16,9 +16,10 @@ from pytest_mnnquant.evidence.check_inputs import held_limits, timing_of
 from pytest_mnnquant.evidence.check_runner import run_check
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.catalogue import check_named
-from pytest_mnnquant.findings.check_metrics import IN_BENCHMARK, LatencyMetrics, metrics_of
+from pytest_mnnquant.findings.check_metrics import IN_BENCHMARK, metrics_of
 from pytest_mnnquant.findings.dataclass_json import as_json
 from pytest_mnnquant.findings.finding import Finding, Result
+from pytest_mnnquant.findings.run_metrics import LatencyMetrics
 from pytest_mnnquant.measurements.timing import PairedTimes
 
 # How it is said in pytest-benchmark's results who measured.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Measured
+from pytest_mnnquant.findings.baseline_metrics import BaselineMetrics, Measured
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import FAILED
 from pytest_mnnquant.findings.metric import METRICS, with_measured

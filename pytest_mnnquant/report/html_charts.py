@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pytest_mnnquant.findings.check_metrics import LatencyMetrics
 from pytest_mnnquant.findings.metric import METRICS
+from pytest_mnnquant.findings.run_metrics import LatencyMetrics
 from pytest_mnnquant.history.series import NamedStep, Row, VariantHistory
 from pytest_mnnquant.measurements.chart_samples import TensorHistogram, WeightHistogram
 from pytest_mnnquant.report.html_view import ModelView, VariantView

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, LatencyMetrics, MemoryMetrics
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.figures import size_text
+from pytest_mnnquant.findings.run_metrics import LatencyMetrics, MemoryMetrics
 from pytest_mnnquant.report.variant_report import ModelFile, VariantReport
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, LayerLossMetrics
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, LayerLossMetrics
 from pytest_mnnquant.report.variant_report import LayerReport, VariantReport
 
 #: How a layer is stored: the words for it, and whether that is a fault.

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, SizeMetrics
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.figures import size_text
+from pytest_mnnquant.findings.file_metrics import SizeMetrics
 from pytest_mnnquant.findings.finding import FAILED
+from pytest_mnnquant.findings.metric import ACCURACY, COVERAGE, SIZE
 from pytest_mnnquant.report.variant_report import VariantReport
 from pytest_mnnquant.report.width import pad, width, wrapped
 
@@ -155,7 +157,7 @@ def _scales(variant: VariantReport) -> dict[str, float]:
 
 def comparison_lines(comparison: ModeComparison, columns: int = 80) -> list[str]:
     """The comparison as lines of a terminal. BN is short for BatchNorm: its statistics drift in train mode."""
-    header = ("", "coverage", "size", "accuracy", "BN drift")
+    header = ("", COVERAGE.title, SIZE.title, ACCURACY.title, "BN drift")
     rows = [header, *(_row(mode) for mode in (comparison.train, comparison.eval))]
     widths = [max(width(row[column]) for row in rows) for column in range(len(header))]
     lines = [f"  {comparison.recipe}, train against eval:"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_mnnquant.findings.check_metrics import IN_JUNIT, AccuracyMetrics
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.check_metrics import IN_JUNIT
 from pytest_mnnquant.report.variant_report import CheckReport, VariantReport
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, LatencyMetrics, MemoryMetrics
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.figures import variant_label
+from pytest_mnnquant.findings.metric import LATENCY, MEMORY
+from pytest_mnnquant.findings.run_metrics import LatencyMetrics, MemoryMetrics
 from pytest_mnnquant.report.variant_report import VariantReport
 from pytest_mnnquant.report.width import cut, pad, shown, width
 
@@ -75,7 +77,7 @@ def _rows(label: str, variants: Sequence[VariantReport]) -> Iterator[TargetRow]:
 def target_cells(rows: Sequence[TargetRow]) -> list[tuple[str, ...]]:
     """The rows as cells, a heading first; a column that is empty in all rows is left out."""
     metric = next((row.metric for row in rows if row.metric), "")
-    table, last = [("", "place", metric, "cosine", "from host", "latency", "memory")], ""
+    table, last = [("", "place", metric, "cosine", "from host", LATENCY.title, MEMORY.title)], ""
     for row in rows:
         name, last = "" if row.variant == last else row.variant, row.variant
         steps = "" if row.steps is None else f"{row.steps:.3g} steps"

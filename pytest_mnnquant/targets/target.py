@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Protocol
 
-from pytest_mnnquant.findings.check_metrics import TargetFacts
+from pytest_mnnquant.findings.accuracy_metrics import TargetFacts
 from pytest_mnnquant.measurements.host import TargetMachine
 from pytest_mnnquant.runtime.command import PROGRAMS, Command
 from pytest_mnnquant.runtime.host import target_machine

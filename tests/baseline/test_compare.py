@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pytest_mnnquant.baseline.compare import check_baseline
 from pytest_mnnquant.baseline.entry import Entry, Tolerances
 from pytest_mnnquant.baseline.judges import Evidence
+from pytest_mnnquant.findings.baseline_metrics import BaselineMetrics, Compared
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Compared
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
 from pytest_mnnquant.findings.metric import KEYS
 from pytest_mnnquant.statistics.paired_ratio import PairedRatio

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_mnnquant.checks.bundle import check_bundle
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence
-from pytest_mnnquant.findings.check_metrics import BundleMetrics
+from pytest_mnnquant.findings.file_metrics import BundleMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import Params

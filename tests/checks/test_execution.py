@@ -10,8 +10,8 @@ import pytest
 
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.execution import ExecutionEvidence, check_execution
-from pytest_mnnquant.findings.check_metrics import ExecutionMetrics
 from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.findings.run_metrics import ExecutionMetrics
 from pytest_mnnquant.measurements.run import TracedOp
 from pytest_mnnquant.mnnfile.int8_faults import Int8Faults, MisreadInterp
 from pytest_mnnquant.mnnfile.model import Op

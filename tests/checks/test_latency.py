@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pytest_mnnquant.checks.latency import check_latency, limit_on
-from pytest_mnnquant.findings.check_metrics import HostFacts, LatencyMetrics, TimingConditions
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED
+from pytest_mnnquant.findings.run_metrics import HostFacts, LatencyMetrics, TimingConditions
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.measurements.timing import OpTime, PairedTimes
 from tests.golden_text import check_golden

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pytest_mnnquant.checks.memory import check_memory
-from pytest_mnnquant.findings.check_metrics import MemoryMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED
+from pytest_mnnquant.findings.run_metrics import MemoryMetrics
 from pytest_mnnquant.measurements.timing import MemoryUse
 from tests.golden_text import check_golden
 from tests.results import measured

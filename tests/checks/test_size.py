@@ -9,7 +9,7 @@ import pytest
 
 from pytest_mnnquant.checks.coverage.check import LayerRow, layer_rows
 from pytest_mnnquant.checks.size import check_size, expected_bytes
-from pytest_mnnquant.findings.check_metrics import SizeMetrics
+from pytest_mnnquant.findings.file_metrics import SizeMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.quantize.variant import Variant

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from pytest_mnnquant.findings.baseline_metrics import BaselineMetrics
 from pytest_mnnquant.findings.catalogue import ALL_NAMES, BASELINE, CHECK_NAMES, CHECKS, ENTRIES, check_named
 from pytest_mnnquant.findings.check import Check, RunsOn
-from pytest_mnnquant.findings.check_metrics import BaselineMetrics, Metrics
+from pytest_mnnquant.findings.check_metrics import Metrics
 from pytest_mnnquant.findings.metric import METRICS, Metric
 
 each_check = pytest.mark.parametrize("check", CHECKS, ids=CHECK_NAMES)

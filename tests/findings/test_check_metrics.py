@@ -7,23 +7,18 @@ import json
 
 import pytest
 
-from pytest_mnnquant.findings.check_metrics import (
-    AccuracyMetrics,
-    BaselineMetrics,
-    Compared,
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, TargetDifference
+from pytest_mnnquant.findings.baseline_metrics import BaselineMetrics, Compared
+from pytest_mnnquant.findings.check_metrics import Metrics, metrics_of
+from pytest_mnnquant.findings.file_metrics import (
     ConversionMetrics,
     CoverageMetrics,
-    HostFacts,
-    LatencyMetrics,
-    Metrics,
     SizeMetrics,
     StepMetrics,
     StepOutput,
-    TargetDifference,
-    TimingConditions,
-    metrics_of,
 )
 from pytest_mnnquant.findings.finding import Result
+from pytest_mnnquant.findings.run_metrics import HostFacts, LatencyMetrics, TimingConditions
 from tests.results import accuracy, coverage, memory, size, task
 
 STEP = StepMetrics("PyTorch", "ONNX", {"y": StepOutput(0.1, None, 20.0, 0.5, None)})

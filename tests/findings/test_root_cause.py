@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, FindingId, Result
 from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.findings.rule import Severity

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mnnquant.evidence.chart_samples import BINS
-from pytest_mnnquant.findings.check_metrics import LatencyMetrics, LayerLossMetrics, Metrics
+from pytest_mnnquant.findings.accuracy_metrics import LayerLossMetrics
+from pytest_mnnquant.findings.check_metrics import Metrics
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import FAILED, PASSED, FindingId, Result
 from pytest_mnnquant.findings.rule import Severity
+from pytest_mnnquant.findings.run_metrics import LatencyMetrics
 from pytest_mnnquant.history.series import VariantHistory, histories
 from pytest_mnnquant.history.storage import Run
 from pytest_mnnquant.measurements.chart_samples import ChartSamples, TensorHistogram, WeightHistogram

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, Metrics
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.check_metrics import Metrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED
 from pytest_mnnquant.report.json_report import render
 from pytest_mnnquant.report.model import HostReport, ModelReport, Report

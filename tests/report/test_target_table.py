@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from pytest_mnnquant.findings.check_metrics import AsRun, Metrics, TargetDifference
+from pytest_mnnquant.findings.accuracy_metrics import AsRun, TargetDifference
+from pytest_mnnquant.findings.check_metrics import Metrics
 from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.report import json_report, markdown
 from pytest_mnnquant.report.build import build_report

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.record import CheckRecord

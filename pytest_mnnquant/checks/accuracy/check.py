@@ -17,8 +17,9 @@ from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.outputs import Outputs, broken
 from pytest_mnnquant.checks.accuracy.similarity import output_metrics, unlike
 from pytest_mnnquant.checks.accuracy.task_metric import Compared, below_floor, judge_task
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, AsRun, TaskMetrics
 from pytest_mnnquant.findings.cause import Cause, joined
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, AsRun, TaskMetrics, metrics_of
+from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.metrics.task import MetricError, metric_named, output_for, scores

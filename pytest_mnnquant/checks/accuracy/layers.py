@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_mnnquant.findings.accuracy_metrics import LayerLossMetrics
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import LayerLossMetrics
 from pytest_mnnquant.measurements.layer_errors import LayerErrors
 
 # An operator without weights that multiplies the error it is given so often is at fault itself.

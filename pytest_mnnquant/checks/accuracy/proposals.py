@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, TriedMetrics, metrics_of
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, TriedMetrics
+from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import FAILED, Result
 

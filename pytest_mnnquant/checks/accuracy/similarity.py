@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.limits import CONFIDENCE, Criteria, Verdict, doubt_finding, limit_for, verdict
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
+from pytest_mnnquant.findings.accuracy_metrics import OutputMetrics
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import OutputMetrics
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.agreement import SILENT, Agreement, agreement, cosines, same_maximum, sqnr_db
 from pytest_mnnquant.statistics import intervals

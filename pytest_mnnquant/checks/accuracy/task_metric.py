@@ -18,8 +18,8 @@ from pytest_mnnquant.checks.accuracy.limits import (
     unbounded,
     verdict,
 )
+from pytest_mnnquant.findings.accuracy_metrics import TaskMetrics
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import TaskMetrics
 from pytest_mnnquant.findings.defaults import DROP
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.task import Indices, Scores, TaskMetric

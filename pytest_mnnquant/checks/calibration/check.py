@@ -20,9 +20,9 @@ from pytest_mnnquant.checks.calibration.ranges import (
 )
 from pytest_mnnquant.checks.calibration.samples import judge_samples
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import CalibrationMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.rule import Severity
+from pytest_mnnquant.findings.run_metrics import CalibrationMetrics
 from pytest_mnnquant.measurements.calibration import Record, Watched
 from pytest_mnnquant.measurements.dataset import Dataset
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import CalibrationMetrics
 from pytest_mnnquant.findings.finding import Finding
+from pytest_mnnquant.findings.run_metrics import CalibrationMetrics
 from pytest_mnnquant.measurements.run import Losses
 
 # Share of a tensor's energy. Measured on 15 networks, 5 observers and 18 calibration sets: where the task metric did

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import CalibrationMetrics
 from pytest_mnnquant.findings.finding import Finding
+from pytest_mnnquant.findings.run_metrics import CalibrationMetrics
 
 # What MNN's documentation advises.
 LEAST: Final = 100

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import InputMetrics, InputStatistics
 from pytest_mnnquant.findings.finding import Finding
+from pytest_mnnquant.findings.run_metrics import InputMetrics, InputStatistics
 from pytest_mnnquant.measurements.dataset import Dataset, spread_evenly
 
 MOST_SAMPLES: Final = 128

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pytest_mnnquant.checks.conversion.steps import differs
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import ConversionMetrics, StepMetrics, StepOutput
+from pytest_mnnquant.findings.file_metrics import ConversionMetrics, StepMetrics, StepOutput
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.conversion import Step
 from pytest_mnnquant.metrics.agreement import Agreement, is_same

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytest_mnnquant.findings.cause import Cause, Explanation
-from pytest_mnnquant.findings.check_metrics import CoverageMetrics
+from pytest_mnnquant.findings.file_metrics import CoverageMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Op

@@ -7,7 +7,7 @@ from pathlib import Path
 from pytest_mnnquant.checks.params.applied import not_applied
 from pytest_mnnquant.checks.params.evidence import Misnamed, ParamsEvidence
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import ParamsMetrics
+from pytest_mnnquant.findings.file_metrics import ParamsMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import Params

@@ -1,4 +1,4 @@
-"""Elsewhere: whether a target computes what this machine does, and which operator makes the difference."""
+"""Target: whether a target computes what this machine does, and which operator makes the difference."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, OperatorDifference, TargetDifference
 from pytest_mnnquant.findings.cause import Cause, joined
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics, OperatorDifference, TargetDifference
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.operators import Operators, Which
 

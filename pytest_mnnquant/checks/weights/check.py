@@ -9,7 +9,7 @@ import numpy as np
 from pytest_mnnquant.checks.weights.errors import WeightError, weight_errors, weights_of
 from pytest_mnnquant.checks.weights.scale_order import scale_order
 from pytest_mnnquant.findings.cause import Cause, Explanation
-from pytest_mnnquant.findings.check_metrics import WeightsMetrics
+from pytest_mnnquant.findings.file_metrics import WeightsMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.consistency import contradictions, impossible_scales
 from pytest_mnnquant.mnnfile.matching import Match

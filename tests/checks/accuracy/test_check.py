@@ -12,7 +12,7 @@ import pytest
 from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.mnnfile.int8_faults import Int8Faults
 from tests.golden_text import check_golden

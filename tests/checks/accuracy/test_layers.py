@@ -10,8 +10,8 @@ import pytest
 
 from pytest_mnnquant.checks.accuracy.check import can_be_located, with_location
 from pytest_mnnquant.checks.accuracy.layers import LayerLoss, Losses, decibels, located, ranked
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.measurements.layer_errors import LayerErrors
 from tests.golden_text import check_golden

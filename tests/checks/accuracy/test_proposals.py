@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_mnnquant.checks.accuracy.proposals import Proposal, Search, with_search
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from tests.golden_text import check_golden
 from tests.results import known, measured

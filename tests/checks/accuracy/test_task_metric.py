@@ -10,7 +10,7 @@ import pytest
 
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.metrics.task import TaskMetric, metric_named
 from tests.golden_text import check_golden

@@ -11,8 +11,8 @@ import pytest
 from pytest_mnnquant.checks.calibration.check import CalibrationEvidence, check_calibration
 from pytest_mnnquant.checks.calibration.clipping import HeldOut
 from pytest_mnnquant.checks.calibration.ranges import movement
-from pytest_mnnquant.findings.check_metrics import CalibrationMetrics
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
+from pytest_mnnquant.findings.run_metrics import CalibrationMetrics
 from pytest_mnnquant.measurements.calibration import Record, Watched
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Losses

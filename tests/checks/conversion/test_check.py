@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pytest_mnnquant.checks.conversion.check import ConversionEvidence, check_conversion
-from pytest_mnnquant.findings.check_metrics import ConversionMetrics
+from pytest_mnnquant.findings.file_metrics import ConversionMetrics
 from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step
 from pytest_mnnquant.metrics.agreement import Agreement, agreement

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, coverage, layer_rows
 from pytest_mnnquant.findings.cause import Cause, Explanation
-from pytest_mnnquant.findings.check_metrics import CoverageMetrics
+from pytest_mnnquant.findings.file_metrics import CoverageMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Op

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_mnnquant.checks.params.check import check_params
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence, relate
-from pytest_mnnquant.findings.check_metrics import ParamsMetrics
+from pytest_mnnquant.findings.file_metrics import ParamsMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_mnnquant.checks.target.check import OpDifference, Scales, TargetEvidence, compare_with_host, differences
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
-from pytest_mnnquant.findings.check_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.measurements.operators import Ran, Which
 from tests.golden_text import check_golden
 from tests.results import known

@@ -12,7 +12,7 @@ from torch import nn
 
 from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.checks.weights.errors import WeightError, weight_errors
-from pytest_mnnquant.findings.check_metrics import WeightsMetrics
+from pytest_mnnquant.findings.file_metrics import WeightsMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Floats, Model, read_model

@@ -1,0 +1,156 @@
+"""What the accuracy check measured: of each output, of the task, of layers, and of a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pytest_mnnquant.findings.check_metrics import IN_BENCHMARK, IN_JUNIT, Metrics
+from pytest_mnnquant.findings.dataclass_json import OPTIONAL, key
+
+
+@dataclass(frozen=True)
+class OutputMetrics:
+    """One output against the float model's; see `metrics.agreement.Agreement`."""
+
+    sqnr_db: float
+    centred_sqnr_db: float
+    cosine: float | None
+    max_error: float
+    mean_error: float
+    relative_error: float
+    top1_agreement: float | None
+    top5_agreement: float | None
+    equal: float | None
+
+
+@dataclass(frozen=True)
+class TaskMetrics:
+    """The task metric of both models, in its own unit.
+
+    `drop` is by how much the variant is worse, between `drop_low` and `drop_high`. `lost` samples were right before and
+    are wrong now, `won` the reverse. `ratio` is what is left of the float model's value. `samples_needed` could decide.
+    """
+
+    metric: str
+    label: str
+    reference: float = field(metadata=key("float"))
+    quantized: float
+    drop: float
+    drop_low: float
+    drop_high: float
+    lower_is_better: bool
+    lost: int | None = field(default=None, metadata=OPTIONAL)
+    won: int | None = field(default=None, metadata=OPTIONAL)
+    p_value: float | None = field(default=None, metadata=OPTIONAL)
+    ratio: float | None = field(default=None, metadata=OPTIONAL)
+    ratio_low: float | None = field(default=None, metadata=OPTIONAL)
+    ratio_high: float | None = field(default=None, metadata=OPTIONAL)
+    samples_needed: int | None = None
+
+
+@dataclass(frozen=True)
+class AsRun:
+    """What this host computes if its kernels are known to be wrong: the task metric and the lowest cosine."""
+
+    task: float | None
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class OperatorDifference:
+    """One operator given the same values on the host and on the target: by how many steps its outputs differ at most.
+
+    `unlike` of its `values` differ; `moves` is by how many steps that alone moves an output of the network.
+    """
+
+    name: str
+    op: str
+    steps: float
+    unlike: int
+    values: int
+    moves: float | None
+
+
+@dataclass(frozen=True)
+class TargetDifference:
+    """By how many steps outputs on the target differ from the host's at most, and the operators that were compared."""
+
+    steps: float
+    outputs: Mapping[str, float]
+    operators: tuple[OperatorDifference, ...] | None = field(default=None, metadata=OPTIONAL)
+    compared: int | None = field(default=None, metadata=OPTIONAL)
+    uncompared: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class TargetFacts:
+    """What a target reported about itself."""
+
+    name: str
+    emulated: bool
+    machine: str
+    mnn: str
+    numpy: str
+    python: str
+    int8: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LayerLossMetrics:
+    """What one layer adds to the error, as SQNR in dB; see `measurements.layer_errors.LayerErrors`."""
+
+    name: str
+    module: str | None
+    weights_sqnr_db: float
+    input_sqnr_db: float
+    own_sqnr_db: float
+    reached_sqnr_db: float
+    clipped_in: float
+    clipped_out: float
+    alone_sqnr_db: float | None
+    alone_metric: float | None
+
+
+@dataclass(frozen=True)
+class TriedMetrics:
+    """One other way to quantize that was tried: the options that say it, and what came of it.
+
+    `figure` is the accuracy in words; `quality` a number that is higher for better; `size_ratio` is float bytes /
+    quantized bytes; `float_share` is the share of the weights that stays float, in [0, 1]. `trade_off` says what of the
+    recipe is lost, if it is another recipe.
+    """
+
+    options: tuple[str, ...]
+    passes: bool
+    figure: str
+    quality: float
+    size_ratio: float = field(metadata=IN_JUNIT | IN_BENCHMARK)
+    float_share: float
+    trade_off: str = ""
+
+
+@dataclass(frozen=True)
+class AccuracyMetrics(Metrics):
+    """Outputs against the float model's. Absent: not measured, because an output is broken or there is no task."""
+
+    samples: int | None = field(default=None, metadata=OPTIONAL)
+    outputs: Mapping[str, OutputMetrics] = field(default_factory=dict, metadata=OPTIONAL | IN_BENCHMARK)
+    task: TaskMetrics | None = field(default=None, metadata=OPTIONAL | IN_BENCHMARK)
+    float_top1: float | None = field(default=None, metadata=OPTIONAL)
+    top1: float | None = field(default=None, metadata=OPTIONAL)
+    top1_drop: float | None = field(default=None, metadata=OPTIONAL)
+    as_run: AsRun | None = field(default=None, metadata=OPTIONAL)
+    difference: TargetDifference | None = field(default=None, metadata=OPTIONAL)
+    note: str | None = field(default=None, metadata=OPTIONAL)
+    place: TargetFacts | None = field(default=None, metadata=OPTIONAL)
+    layers: tuple[LayerLossMetrics, ...] | None = field(default=None, metadata=OPTIONAL)
+    suspect: str | None = field(default=None, metadata=OPTIONAL)
+    next_suspects: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
+    tried: tuple[TriedMetrics, ...] | None = field(default=None, metadata=OPTIONAL)
+
+    @property
+    def cosine(self) -> float | None:
+        """The lowest mean cosine of an output to the float model's."""
+        found = (output.cosine for output in self.outputs.values())
+        return min((cosine for cosine in found if cosine is not None), default=None)
