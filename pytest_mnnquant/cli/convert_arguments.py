@@ -1,4 +1,4 @@
-"""A command line of MNN's converter as what it asks for, refused where MNN would do something else."""
+"""A command line of MNN's converter as what it requests, refused if MNN would do something else."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _OF_RESULTS = ("update_baseline", "report", "strict", "cache_dir", "no_cache")
 
 @dataclass(frozen=True)
 class Given:
-    """The values of options, parsed, by option name; options that nobody set are missing.
+    """The values of options, parsed, by option name; options that are not set are missing.
 
     `typed` are the names of those on the command line; the rest stands in the ini file. Relative paths start at
     `folder`, where pytest was called. `root` is pytest's rootdir, `ini_file` its configuration file, if any.

@@ -90,7 +90,7 @@ def _model(text: str, given: Given, file: ConfigurationFile) -> ModelSettings:
 
 
 def _reports(given: Given) -> tuple[Path, ...]:
-    """The files to write. Raises `ValueError` if there is no report of such an ending."""
+    """The files to write. Raises `ValueError` for an unknown ending."""
     paths = tuple(given.folder / name for name in given.values.get("report", ()))
     for path in paths:
         require_format(path)

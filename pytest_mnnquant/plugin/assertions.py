@@ -25,7 +25,7 @@ def assert_size_reduction(quantized: Quantized, *, at_least: float | None = None
 
 
 def assert_quantized(quantized: Quantized, *, min_coverage: float | None = None) -> dict[str, Any]:
-    """At least this share (0 to 1) of the weight bytes is stored in the precision that the recipe asks."""
+    """At least this share (0 to 1) of the weight bytes is stored in the precision that the recipe requests."""
     __tracebackhide__ = True
     return quantized.require("coverage", min_coverage=min_coverage)
 

@@ -33,7 +33,7 @@ _NARROWING: Final = ("keyword", "markexpr", "lf", "deselect", "stepwise")
 
 @dataclasses.dataclass(frozen=True)
 class UpdateOutcome:
-    """What an update has to say; `problems` are why the file, or a model beside it, could not be written."""
+    """What an update has to say; `problems` are why the file, or a model that is kept with it, could not be written."""
 
     lines: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()

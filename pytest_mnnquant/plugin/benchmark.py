@@ -97,7 +97,7 @@ def suppress_tables(config: pytest.Config) -> None:
 
 
 class _Replay:
-    """A clock that advances by durations measured elsewhere: in the child process, where native code runs."""
+    """A clock that advances by durations that were measured in a child process, in which native code runs."""
 
     def __init__(self, durations: npt.NDArray[np.float64]) -> None:
         self.now = 0.0

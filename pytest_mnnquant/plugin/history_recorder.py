@@ -32,7 +32,7 @@ from pytest_mnnquant.plugin.benchmark import benchmark_session
 
 #: Seconds between two writes while the run goes on.
 _PAUSE: Final = 2.0
-#: Where CI tells the branch, since it checks out a commit: GitHub, GitLab, Jenkins with many branches and with one.
+#: The branch by CI, which checks out a commit: GitHub, GitLab, Jenkins with many branches and with one.
 _BRANCHES: Final = ("GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BRANCH_NAME", "GIT_BRANCH")
 
 

@@ -83,7 +83,7 @@ class CheckItem(PlainItem):
         item.add_marker("mnn")
         item.add_marker(f"mnn_{check}")
         if check_named(check).is_timed and parent.config.getoption("benchmark_only", False):
-            item.fixturenames = ["benchmark"]  # pytest-benchmark asks every item for this, and leaves out the others.
+            item.fixturenames = ["benchmark"]  # pytest-benchmark leaves out items without this.
         return item
 
     def runtest(self) -> None:

@@ -24,7 +24,7 @@ class Progress:
         self._config = config
         self._step = ""
         self._began = self._drew = 0.0
-        # Where pytest's own line ends, while ours is there.
+        # Where pytest's own line ends, while this one is shown.
         self._column: int | None = None
 
     @property
@@ -49,12 +49,12 @@ class Progress:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self) -> None:
-        """Before pytest tells how a test ended."""
+        """Before pytest reports how a test ended."""
         self.clear()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Before pytest tells how the run ended, which may be in the middle of a step."""
+        """Before pytest reports how the run ended, which may be in the middle of a step."""
         self.clear()
 
     def clear(self) -> None:

@@ -80,13 +80,13 @@ class Quantized:
 
     @property
     def coverage(self) -> float:
-        """Share of weight bytes stored as the recipe asks, in [0, 1]."""
+        """Share of weight bytes stored as the recipe requests, in [0, 1]."""
         return coverage(self._usable.rows)
 
     def require(self, check: str, **limits: Any) -> dict[str, Any]:
         """Run a check and return its metrics; fail the test, with the findings as message, unless it passes.
 
-        A check that has nothing to judge fails too: the test asked for it. `limits` replace those of the options
+        A check that has nothing to judge fails too: the test requested it. `limits` replace those of the options
         where they are not None.
         """
         __tracebackhide__ = True

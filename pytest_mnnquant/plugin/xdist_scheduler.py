@@ -26,7 +26,7 @@ class VariantScopeScheduling(LoadScopeScheduling):  # type: ignore[misc]
             self._variants |= dict(check_ids(source, state.settings.targets, state.checks))
 
     def _split_scope(self, nodeid: str) -> str:
-        """What stays together with an item: other tests stand alone, but for what the user asked for."""
+        """What stays together with an item: other tests stand alone, except for --dist=loadscope."""
         scope = super()._split_scope(nodeid) if self.config.getvalue("dist") == "loadscope" else nodeid
         return self._variants.get(nodeid, scope)
 

@@ -88,8 +88,8 @@ def _as_usage_error(error: Exception) -> pytest.UsageError | None:
 def _worker_being_started(error: BaseException) -> tuple[Any, str]:
     """The worker that xdist was about to start, and the argument that it could not pass on; None and "" if neither.
 
-    xdist raises what its parts raise, which does not name the worker, and has no hook that does. So the frames of its
-    `setup_node` and `make_reltoroot` are asked: the only place that knows how xdist works inside.
+    xdist raises the errors of its parts, which do not name the worker, and none of its hooks does. So this reads the
+    frames of its `setup_node` and `make_reltoroot`: the only place that knows how xdist works inside.
     """
     spec, argument = None, ""
     traceback = error.__traceback__
