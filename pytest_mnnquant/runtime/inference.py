@@ -136,7 +136,8 @@ class InputFolder:
     def run(self, task: str, what: str, arguments: Mapping[str, Any]) -> JobResult:
         """Run a task on these inputs; raises `NativeFailure`. `arguments` are the task's own."""
         inputs = {name: str(self.path / f"input{number}.npy") for number, name in enumerate(self._inputs)}
-        shared = {"inputs": inputs, "batch": batch_size(self._options)}
+        layouts = {spec.name: spec.layout for spec in self._model.inputs}
+        shared = {"inputs": inputs, "batch": batch_size(self._options), "layouts": layouts}
         return self._options.send(Job(task, what, self._options.timeout, {**shared, **arguments}), self.path)
 
     def watch(self, task: str, what: str, ops: Sequence[Op], arguments: Mapping[str, Any]) -> None:

@@ -22,11 +22,12 @@ class Module:
         manager = MNN.nn.create_runtime_manager((config,))
         self.inputs: list[Any] = []
         self.names = list(job["input_names"])
+        self.layouts = job.get("layouts", {})
         self.net = MNN.nn.load_module_from_file(path, self.names, list(job["outputs"]), runtime_manager=manager)
 
     def feed(self, arrays: dict[str, Any]) -> None:
         """Take one batch as the inputs."""
-        self.inputs = [as_input(arrays[name]) for name in self.names]
+        self.inputs = [as_input(arrays[name], self.layouts.get(name, "NCHW")) for name in self.names]
 
     def run_unchecked(self) -> None:
         """Run once and wait for the outputs: what is timed."""
@@ -51,16 +52,18 @@ def run_batches(job: dict[str, Any], outputs: list[str], settings: Any = None) -
     net = MNN.nn.load_module_from_file(job["model"], list(job["inputs"]), outputs, **runtime)
     for batch in batches(job):
         # What goes in must have a name as long as what comes out is read.
-        inputs = [as_input(array) for array in batch.values()]
+        layouts = job.get("layouts", {})
+        inputs = [as_input(array, layouts.get(name, "NCHW")) for name, array in batch.items()]
         yield net.forward(inputs)
 
 
-def as_input(array: Any) -> Any:
-    """An array as an input."""
+def as_input(array: Any, layout: str = "NCHW") -> Any:
+    """An array as an input, in the layout that the model declares for it."""
     import MNN
 
     kinds = {"f": MNN.expr.float, "i": MNN.expr.int, "u": MNN.expr.uint8}
-    return MNN.expr.const(array, list(array.shape), MNN.expr.NCHW, kinds[array.dtype.kind])
+    order = MNN.expr.NHWC if layout == "NHWC" else MNN.expr.NCHW
+    return MNN.expr.const(array, list(array.shape), order, kinds[array.dtype.kind])
 
 
 def values_of(variable: Any) -> Any:
