@@ -209,15 +209,15 @@ def row(
     name: str, form: str, case: VariantUnderTest, architecture: Architecture, arm: Path
 ) -> tuple[list[str], list[str]]:
     """What each of them says of a variant, and remarks: tensors that differ, operators without a reference."""
-    inputs = dict(case.gate.inputs)
-    ((output, truth),) = case.gate.float_run.outputs.items()
+    inputs = dict(case.source.inputs)
+    ((output, truth),) = case.source.float_run.outputs.items()
     truth = truth.reshape(len(truth), -1)
 
     def figures(found: Values) -> str:
         flat = found.reshape(truth.shape)
         return f"{architecture.top1(flat):.4f} {agreement(truth, flat).cosine:.5f}"
 
-    judged, copied = case.exact_run
+    judged, copied = case.runs.exact_run
     with tempfile.TemporaryDirectory(prefix="truth-") as scratch:
         path = Path(scratch) / "copy.mnn"
         copy = read_model(path) if write_exact_copy(case.model, copied, path) else None
@@ -226,7 +226,7 @@ def row(
     quants = effective_quants(case.model)
     zeros = {int(quants[op.inputs[0]].zero) for op in case.model.ops if op.name in copied}
     where = f"{form}: " + (", ".join(str(zero) for zero in sorted(zeros)) or "float")
-    cells = [name, where, f"{architecture.top1(truth):.4f}", figures(case.run.outputs[output])]
+    cells = [name, where, f"{architecture.top1(truth):.4f}", figures(case.runs.run.outputs[output])]
     cells += [figures(judged.outputs[output]), figures(logits[-1]) if logits else "none", equal(ours)]
     remarks = [f"as judged: {text}" for text in remarks_on(ours)]
     devices = {cpu: run_on_arm(arm, case.model.path, inputs, cpu)[output] for cpu in CPUS}
@@ -237,7 +237,7 @@ def row(
             device, devices[CPUS[0]]
         ):  # Its tensors are looked at where its outputs are others.
             continue
-        theirs = compared(case.model, case.run.trace or (), inputs, python=str(python_on(arm, cpu)), offset=0)
+        theirs = compared(case.model, case.runs.run.trace or (), inputs, python=str(python_on(arm, cpu)), offset=0)
         shares.append(f"{cpu}: {equal(theirs)}")
         remarks += [f"{cpu}: {text}" for text in remarks_on(theirs)]
     unlike = [f"{int((device != judged.outputs[output]).sum())}" for device in devices.values()]

@@ -164,9 +164,9 @@ def gate_on(source: SourceUnderTest, spoilt: Spoilt) -> SourceUnderTest:
 def judged(case: VariantUnderTest) -> tuple[Truth, Result, tuple[str, ...]]:
     """What a model loses, what the check says, and by which codes it fails."""
     result = run_check(case, "accuracy")
-    data = case.gate.prepared.evaluation
+    data = case.source.prepared.evaluation
     assert data is not None
-    truth = truth_of(case.gate.float_run.outputs, case.exact_run[0].outputs, data.labels)
+    truth = truth_of(case.source.float_run.outputs, case.runs.exact_run[0].outputs, data.labels)
     codes = {item.code for item in result.findings if RULES[item.code].severity is Severity.ERROR}
     return truth, result, tuple(sorted(codes))
 

@@ -65,21 +65,21 @@ def cell(case: VariantUnderTest) -> Cell:
                 warnings.add(finding.code)
     if case.is_unusable:
         return Cell(None, None, None, tuple(errors), tuple(sorted(warnings)))
-    few = {name: array[:SAMPLES] for name, array in case.gate.inputs.items()}
-    batched = case.gate.prepared.batched
-    exact = run(case.gate.prepared.model, few, RunOptions(TIMEOUT, batched=batched)).outputs
+    few = {name: array[:SAMPLES] for name, array in case.source.inputs.items()}
+    batched = case.source.prepared.batched
+    exact = run(case.source.prepared.model, few, RunOptions(TIMEOUT, batched=batched)).outputs
     emulated = Emulator(folder=cache_folder() / NAME).target(CPU).send
 
     def quality(options: RunOptions, *, as_arm: bool = False) -> float | None:
         try:
             if as_arm:
-                with case.arm_equivalent() as (model, _):
+                with case.runs.arm_equivalent() as (model, _):
                     return _worst(exact, run(model, few, options).outputs)
             return _worst(exact, run(case.model, few, options).outputs)
         except NativeFailure:
             return None
 
-    with case.arm_equivalent() as (model, changed):
+    with case.runs.arm_equivalent() as (model, changed):
         through_module = RunOptions(TIMEOUT, batched=batched, through_module=True)
         module = run(model if changed else case.model, few, through_module).outputs
     return Cell(

@@ -183,7 +183,7 @@ def all_pairs(folder: Path) -> tuple[Pair, list[Pair], Pair, Pair]:
     layer = variant(Net(8, 1, 12), "layer", store)[1]
     layers = variant(Net(8, 2, 12), "layers", store)[1]
     mobile = variant_under_test(gate("mobile_net", store), "int8", "eval")
-    first = {name: array[:1] for name, array in mobile.gate.inputs.items()}
+    first = {name: array[:1] for name, array in mobile.source.inputs.items()}
     return (
         Pair("nothing changed", copied(accepted, folder, "same"), accepted, base, small),
         [

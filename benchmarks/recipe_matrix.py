@@ -64,8 +64,8 @@ def evaluate(case: VariantUnderTest, architecture: Architecture, cell: Cell) -> 
         return replace(cell, reason=one_line(run_check(case, "conversion").findings[0]))
     results = {name: run_check(case, name) for name in _CHECKS}
     codes, open_codes = (_codes(results.values(), outcome) for outcome in (FAILED, INCONCLUSIVE))
-    total = sum(row.layer.weight_bytes for row in case.rows)
-    shares = {row.layer.name: row.layer.weight_bytes / total for row in case.rows}
+    total = sum(row.layer.weight_bytes for row in case.files.rows)
+    shares = {row.layer.name: row.layer.weight_bytes / total for row in case.files.rows}
     left = tuple(
         f"`{item.layer}`, {shares[item.layer]:.1%} of the weights: {item.cause}"
         for item in run_check(case, "coverage", _ALL).findings
@@ -81,8 +81,8 @@ def evaluate(case: VariantUnderTest, architecture: Architecture, cell: Cell) -> 
     )
     if not results["accuracy"].metrics:
         return replace(figures, reason=one_line(results["accuracy"].findings[0]))
-    ((name, reference),) = case.gate.float_run.outputs.items()
-    output = case.exact_run[0].outputs[name]
+    ((name, reference),) = case.source.float_run.outputs.items()
+    output = case.runs.exact_run[0].outputs[name]
     flat = agreement(reference.reshape(len(reference), -1), output.reshape(len(output), -1))
     return replace(figures, cosine=flat.cosine, top1=architecture.top1(output))
 

@@ -151,7 +151,7 @@ def with_stored_scales(model: Model, op: Op, factor: float, path: Path) -> Path:
 
 def by_stored_scales(healthy: VariantUnderTest, folder: Path) -> Iterator[Spoilt]:
     """A weight-only variant with the scales of one layer wrong in the file."""
-    pairs = [(a, b) for a, b in healthy.match.pairs if a.is_convolution and b.weights[0].bits == 8]
+    pairs = [(a, b) for a, b in healthy.files.match.pairs if a.is_convolution and b.weights[0].bits == 8]
     for (base, stored), factor in zip(chosen(pairs), (4.0, 0.25, 4.0), strict=False):
         path = folder / f"stored{len(list(folder.iterdir()))}.mnn"
         with_stored_scales(healthy.model, stored, factor, path)

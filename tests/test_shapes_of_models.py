@@ -137,7 +137,7 @@ def test_several_inputs_and_outputs_of_all_ranks(recipe: str, store: Store, tmp_
 def test_sequences(recipe: str, store: Store, tmp_path: Path) -> None:
     case = built(Steps(), [{"steps": rows(s)} for s in (1, 2)], recipe, store, tmp_path)
     judged(case)
-    assert case.run.outputs["output"].shape == (40, 9, 3)
+    assert case.runs.run.outputs["output"].shape == (40, 9, 3)
 
 
 @pytest.mark.parametrize("recipe", ["int8", "w8"])
@@ -152,9 +152,9 @@ def test_integers_in_and_out(recipe: str, store: Store, tmp_path: Path) -> None:
 def test_a_batch_of_one_alone(recipe: str, store: Store, tmp_path: Path) -> None:
     case = built(OneAtATime(), [{"x": images(seed=s)} for s in (1, 2)], recipe, store, tmp_path)
     judged(case)
-    assert not case.gate.prepared.batched
-    assert case.run.outputs["output"].shape == (40, 4)
-    losses = case.losses(None)
+    assert not case.source.prepared.batched
+    assert case.runs.run.outputs["output"].shape == (40, 4)
+    losses = case.runs.losses(None)
     assert losses is not None
     assert all(layer.errors.measured for layer in losses.layers)
 
@@ -176,4 +176,4 @@ def test_other_sizes_than_the_export_had(recipe: str, size: int, store: Store, t
     )
     case = variant_under_test(gate, recipe, None)
     judged(case)
-    assert case.run.outputs["y"].shape == (40, 2, size, size)
+    assert case.runs.run.outputs["y"].shape == (40, 2, size, size)

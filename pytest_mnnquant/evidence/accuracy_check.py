@@ -37,14 +37,14 @@ _NAME: Final = "accuracy"
 
 def judge_accuracy(inputs: CheckInputs) -> Result:
     """Judge the outputs; name the layer that lost the accuracy, and propose what was tried and passes."""
-    variant, settings = inputs.variant, inputs.variant.gate.settings
+    variant, settings = inputs.variant, inputs.variant.source.settings
     result = without_ignored(_judge_outputs(inputs), settings.ignore)
     if isinstance(variant, TargetVariant):
         return _on_target(inputs, variant, result)
     if not can_be_located(result):
         return result
     try:
-        losses = variant.losses(_criteria(inputs).metric)
+        losses = variant.runs.losses(_criteria(inputs).metric)
     except UNUSABLE as error:  # The findings stand, whether their layer is known or not.
         return unlocated(result, str(error))
     result = with_location(result, losses)
@@ -62,26 +62,26 @@ def judge_accuracy(inputs: CheckInputs) -> Result:
 def _judge_outputs(inputs: CheckInputs) -> Result:
     """Compare the outputs with the labels and with the float model's. Raises `NothingToJudge` without data."""
     variant = inputs.variant
-    data = variant.gate.prepared.evaluation
+    data = variant.source.prepared.evaluation
     if data is None:
         raise NothingToJudge("no evaluation data were given (--mnn-evaluation)")
-    exact, pools = variant.exact_run
-    if variant.uncovered_pools:
-        return unjudged_pools(variant.uncovered_pools)
+    exact, pools = variant.runs.exact_run
+    if variant.runs.uncovered_pools:
+        return unjudged_pools(variant.runs.uncovered_pools)
     evidence = AccuracyEvidence(
-        reference=variant.gate.float_run.outputs,
+        reference=variant.source.float_run.outputs,
         outputs=exact.outputs,
         labels=data.labels,
-        as_run=variant.run.outputs,
+        as_run=variant.runs.run.outputs,
         pools=pools,
-        suspects=KnownCauses(variant.variant.drift, variant.int8_faults, variant.int8_scales, variant.recipe),
+        suspects=KnownCauses(variant.variant.drift, variant.runs.int8_faults, variant.runs.int8_scales, variant.recipe),
     )
     return check_accuracy(evidence, _criteria(inputs))
 
 
 def _criteria(inputs: CheckInputs) -> Criteria:
     """What the outputs of a variant must meet. Raises `SourceError` for a metric that can't be loaded."""
-    limits, base = inputs.limits, inputs.variant.gate.settings.base
+    limits, base = inputs.limits, inputs.variant.source.settings.base
     return Criteria(
         metric=load_metric(limits.metric, base) if limits.metric else None,
         max_drop=limits.max_accuracy_drop,
@@ -101,16 +101,16 @@ def _on_target(inputs: CheckInputs, variant: TargetVariant, result: Result) -> R
     differing, metrics = compare_with_host(variant.difference_evidence, metrics)
     findings = result.findings
     if result.outcome == FAILED:
-        on_host = result_alone(variant.home, _NAME, inputs.limits, inputs.strict)
+        on_host = result_alone(variant.on_host, _NAME, inputs.limits, inputs.strict)
         if on_host.outcome != FAILED:
             findings = tuple(explained(findings, differing, variant.runtimes))
-    metrics = dataclasses.replace(metrics, place=variant.place)
+    metrics = dataclasses.replace(metrics, place=variant.facts)
     result = dataclasses.replace(result, findings=(*findings, *differing), metrics=metrics)
-    result = without_ignored(result, variant.gate.settings.ignore)
+    result = without_ignored(result, variant.source.settings.ignore)
     if not can_be_located(result) or differing:  # This host can't look for what only the target computes so.
         return result
     try:
-        return with_location(result, variant.home.losses(_criteria(inputs).metric))
+        return with_location(result, variant.on_host.runs.losses(_criteria(inputs).metric))
     except UNUSABLE as error:
         return unlocated(result, str(error))
 

@@ -56,7 +56,7 @@ class _Trials:
 
     def recipe(self, recipe: Recipe, trade_off: str = "") -> Proposal | None:
         """Quantize by another recipe."""
-        trial = VariantUnderTest(self.case.gate, recipe, self.case.mode if recipe.in_torch else None, self.case.skip)
+        trial = VariantUnderTest(self.case.source, recipe, self.case.mode if recipe.in_torch else None, self.case.skip)
         found = self._judged(trial, (f"--mnn-recipe={recipe.name}",), trade_off)
         if found is not None:
             self.cases[recipe.name] = trial
@@ -77,15 +77,15 @@ class _Trials:
                 "(the params file without these), then",
             )
         options = (*chosen, *(f"--mnn-skip-layer='{glob.escape(name)}'" for name in names))
-        return self._judged(VariantUnderTest(self.case.gate, recipe, parent.mode, skip, made=made), options)
+        return self._judged(VariantUnderTest(self.case.source, recipe, parent.mode, skip, made=made), options)
 
     def on_half(self) -> Proposal | None:
         """The same way on half of the calibration data."""
-        data = self.case.gate.prepared.calibration
+        data = self.case.source.prepared.calibration
         if data is None or data.samples < 2 or not self.case.recipe.activations or self.case.variant.given:
             return None
         case, half = self.case, data.first(data.samples // 2)
-        return self._judged(VariantUnderTest(case.gate, case.recipe, case.mode, case.skip, half), (), keep=False)
+        return self._judged(VariantUnderTest(case.source, case.recipe, case.mode, case.skip, half), (), keep=False)
 
     def _judged(
         self, trial: VariantUnderTest, options: tuple[str, ...], trade_off: str = "", keep: bool = True
@@ -94,8 +94,10 @@ class _Trials:
         result = self.judge(trial)
         if trial.is_unusable:
             return None
-        total = sum(row.layer.weight_count for row in trial.rows)
-        left = sum(row.layer.weight_count for row in trial.rows if row.stored and row.stored.weights[0].bits == 32)
+        total = sum(row.layer.weight_count for row in trial.files.rows)
+        left = sum(
+            row.layer.weight_count for row in trial.files.rows if row.stored and row.stored.weights[0].bits == 32
+        )
         share, ratio = left / total if total else 0.0, trial.variant.base.size / trial.model.size
         passes = result.outcome == PASSED and share <= _MOST_FLOAT
         found = Proposal(options, passes, *_figure(metrics_of(AccuracyMetrics, [result])), ratio, share, trade_off)
@@ -160,7 +162,7 @@ def _leave_float(trials: _Trials, recipe: Recipe, worst: list[str]) -> None:
 
 def _taken_back(trials: _Trials, recipe: Recipe, chosen: tuple[str, ...]) -> tuple[str, ...]:
     """As few of the layers as it still passes with; the largest are taken back first."""
-    sizes = {row.layer.name: row.layer.weight_count for row in trials.case.rows}
+    sizes = {row.layer.name: row.layer.weight_count for row in trials.case.files.rows}
     for name in sorted(chosen[:_FEW], key=lambda name: -sizes.get(name, 0)):
         fewer = tuple(other for other in chosen if other != name)
         if trials.is_over or not fewer:
@@ -183,7 +185,7 @@ def _confirm(trials: _Trials, recipe: Recipe, chosen: tuple[str, ...]) -> None:
 
 def _reduced(parent: VariantUnderTest, names: tuple[str, ...]) -> Variant | None:
     """The variant with layers left float, by its own params file without them; None where there is none to use."""
-    variant, gate = parent.variant, parent.gate
+    variant, gate = parent.variant, parent.source
     if variant.params is None or not parent.recipe.activations:
         return None
     try:

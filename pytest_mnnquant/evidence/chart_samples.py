@@ -53,7 +53,7 @@ def weight_samples(case: VariantUnderTest) -> ChartSamples:
     """Weights of each layer, as the float model has them and as they are stored: of large layers a random part."""
     base, model = case.variant.base, case.model
     histograms: dict[str, WeightHistogram] = {}
-    for layer, stored in case.match.pairs:
+    for layer, stored in case.files.match.pairs:
         if len(layer.weights) != 1 or len(stored.weights) != 1:
             continue
         try:
@@ -97,15 +97,15 @@ def _shares(counts: npt.NDArray[Any]) -> tuple[int, ...]:
 
 def activation_samples(case: VariantUnderTest) -> ChartSamples:
     """Values of each layer's input and output in the float model, with the range that the variant's codes hold."""
-    source, variant = case.gate.prepared, case.variant
+    source, variant = case.source.prepared, case.variant
     data = source.evaluation or source.calibration
-    layers = [(layer, stored) for layer, stored in case.match.pairs if can_observe(layer) and can_observe(stored)]
+    layers = [(layer, stored) for layer, stored in case.files.match.pairs if can_observe(layer) and can_observe(stored)]
     if data is None:
         return _unavailable("calibration", "no calibration or evaluation data were given")
     if not layers:
         return ChartSamples()
     ops, samples = [layer for layer, _ in layers], data.spread(_MOST_SAMPLES).inputs
-    options = RunOptions(min(_AFFORDABLE, case.gate.settings.timeout), batched=source.batched)
+    options = RunOptions(min(_AFFORDABLE, case.source.settings.timeout), batched=source.batched)
     ranges = tensor_ranges(variant.base, ops, samples, options)
     with np.errstate(invalid="ignore"):
         bounds = np.stack([np.fmin.reduce(ranges[..., 0]), np.fmax.reduce(ranges[..., 1])], -1)
@@ -135,9 +135,9 @@ def _code_range(quant: TensorQuant) -> tuple[float, float]:
 
 def layer_loss_samples(case: VariantUnderTest) -> ChartSamples:
     """The error that each layer adds, in the order of execution."""
-    if case.gate.prepared.evaluation is None:
+    if case.source.prepared.evaluation is None:
         return _unavailable("accuracy", "no evaluation data were given")
-    losses = case.known_losses or case.losses(None, _AFFORDABLE)
+    losses = case.runs.known_losses or case.runs.losses(None, _AFFORDABLE)
     if losses is None:
         return _unavailable("accuracy", "MNN lets nobody look into this model while it runs")
     return ChartSamples(losses=tuple(layer.metrics for layer in losses.layers if layer.errors.measured))
@@ -145,7 +145,7 @@ def layer_loss_samples(case: VariantUnderTest) -> ChartSamples:
 
 def timed_pairs(case: VariantUnderTest) -> ChartSamples:
     """Timed pairs in the order of the run, thinned out evenly where there are many."""
-    times = case.known_times
+    times = case.costs.known_times
     if times is None:
         return ChartSamples()
     ratios = times.candidate / times.reference

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final
 
 from pytest_mnnquant.checks.calibration.check import CalibrationEvidence
 from pytest_mnnquant.checks.conversion.check import ConversionEvidence
@@ -16,6 +17,9 @@ from pytest_mnnquant.checks.latency import limit_on
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.evidence.variant_costs import VariantCosts
+from pytest_mnnquant.evidence.variant_files import VariantFiles
+from pytest_mnnquant.evidence.variant_runs import VariantRuns
 from pytest_mnnquant.findings.cause import Explanation
 from pytest_mnnquant.findings.finding import PASSED, Result
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, VARIANTS_FLOAT
@@ -25,6 +29,15 @@ from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
 from pytest_mnnquant.quantize.convert_twice import repeated
 from pytest_mnnquant.recipes.mnn_support import can_compute
 from pytest_mnnquant.recipes.recipe import Recipe
+
+#: Where parameters of checks are found besides `CheckInputs` itself: its attributes, and their types.
+_PARTS: Final[dict[str, type]] = {
+    "variant": VariantUnderTest,
+    "variant.files": VariantFiles,
+    "variant.runs": VariantRuns,
+    "variant.costs": VariantCosts,
+    "limits": Limits,
+}
 
 
 class NothingToJudge(Exception):
@@ -39,8 +52,9 @@ class CheckInputs:
     """The evidence about one variant for its checks, and the limits that they judge by.
 
     A parameter of a check is a property (or a method, for evidence that is rarely needed) of this class, of
-    `VariantUnderTest`, or of `Limits`, in this order; each is gathered when a check first asks for it. What is missing
-    is raised as `NothingToJudge`, what can't be used as `Unusable` or one of `UNUSABLE`. `result_of` gives the result
+    `VariantUnderTest`, its files, its runs, its costs, or of `Limits`, in this order; each is gathered when a check
+    first asks for it. What is missing is raised as `NothingToJudge`, what can't be used as `Unusable` or one of
+    `UNUSABLE`. `result_of` gives the result
     of another check of this variant, by its name.
     """
 
@@ -57,9 +71,11 @@ class CheckInputs:
         return {name: self._value(name) for name in inspect.signature(function).parameters}
 
     def _value(self, name: str) -> Any:
-        for owner in (self, self.variant, self.limits):
-            if hasattr(type(owner), name):
-                return getattr(owner, name)
+        if hasattr(CheckInputs, name):
+            return getattr(self, name)
+        for part, kind in _PARTS.items():
+            if hasattr(kind, name):
+                return getattr(attrgetter(part)(self), name)
         raise LookupError(f"no evidence is called {name!r}")
 
     def for_variant(self, variant: VariantUnderTest) -> CheckInputs:
@@ -99,7 +115,7 @@ class CheckInputs:
     @property
     def conversion(self) -> ConversionEvidence:
         """How the float model and the variant were converted."""
-        source, variant = self.variant.gate.prepared, self.variant.variant
+        source, variant = self.variant.source.prepared, self.variant.variant
         models = {FLOAT_MNN: source.model, VARIANTS_FLOAT: variant.base, "quantized .mnn": variant.model}
         return ConversionEvidence(
             float_model=source.model,
@@ -109,14 +125,14 @@ class CheckInputs:
             chain=(*source.chain, *variant.chain),
             unchained=source.unchained,
             repeated=repeated(models),
-            otherwise=tuple(differences(variant.base, variant.model, self.variant.match)),
+            otherwise=tuple(differences(variant.base, variant.model, self.variant.files.match)),
             casts=foreign_casts(variant.model),
         )
 
     @property
     def params_file(self) -> ParamsEvidence:
         """The params file against the model."""
-        recipe, evidence = self.recipe, self.variant.params
+        recipe, evidence = self.recipe, self.variant.files.params
         if evidence is None:
             kind = "was given" if recipe.activations else f"is needed for {recipe.name}"
             raise NothingToJudge(f"no params file {kind}", not_applicable=not recipe.activations)
@@ -128,7 +144,7 @@ class CheckInputs:
     def wanted_layers(self) -> tuple[Op, ...]:
         """The layers of the float model that the params file should list."""
         is_filled = self.recipe.fill is not None
-        rows = (row for row in self.variant.rows if row.wanted)
+        rows = (row for row in self.variant.files.rows if row.wanted)
         return tuple(row.layer for row in rows if can_compute(row.layer) or not is_filled)
 
     @property
@@ -138,58 +154,58 @@ class CheckInputs:
 
     def explain(self, row: LayerRow) -> Explanation:
         """Why a layer is not stored as requested."""
-        return explain_layer(row, self.recipe, self.variant.rows, self.variant.params, self.variant.model)
+        return explain_layer(row, self.recipe, self.variant.files.rows, self.variant.files.params, self.variant.model)
 
     @property
     def execution(self) -> ExecutionEvidence:
         """What ran."""
         variant = self.variant
         return ExecutionEvidence(
-            trace=variant.run.trace,
-            same_as_float=variant.same_as_float,
-            faults=variant.int8_faults,
-            int8_scales=variant.int8_scales,
-            untraced=variant.untraced,
-            apis=variant.api_difference,
+            trace=variant.runs.run.trace,
+            same_as_float=variant.runs.same_as_float,
+            faults=variant.runs.int8_faults,
+            int8_scales=variant.runs.int8_scales,
+            untraced=variant.runs.untraced,
+            apis=variant.runs.api_difference,
         )
 
     @property
     def calibration(self) -> CalibrationEvidence:
         """How the variant was calibrated, and how its scales fit held-out data."""
-        source = self.variant.gate.prepared
+        source = self.variant.source.prepared
         if not self.recipe.activations:
             raise NothingToJudge(f"{self.recipe.name} needs no calibration: it has no scales of activations", True)
         if self.variant.variant.given and source.calibration is None and source.evaluation is None:
             raise NothingToJudge("no calibration or evaluation data were given (--mnn-evaluation)")
-        return self.variant.calibration
+        return self.variant.runs.calibration
 
     @property
     def times(self) -> PairedTimes:
         """The variant and the float model, timed in pairs."""
-        return self.variant.times(timing_of(self.variant, self.limits))
+        return self.variant.costs.times(timing_of(self.variant, self.limits))
 
     @property
     def memory_mode(self) -> int:
         """MNN's memory mode that the app runs the model in."""
-        return self.variant.gate.settings.timing.memory_mode
+        return self.variant.source.settings.timing.memory_mode
 
     @property
     def memory(self) -> Mapping[int, MemoryUse]:
         """What the variant holds in memory when it runs, by memory mode."""
-        return self.variant.memory
+        return self.variant.costs.memory
 
     @property
     def float_memory(self) -> Mapping[int, MemoryUse]:
         """What the float model holds in memory when it runs, by memory mode."""
-        return self.variant.float_memory
+        return self.variant.costs.float_memory
 
 
 def timing_of(variant: VariantUnderTest, limits: Limits) -> TimingSettings:
     """How a variant is timed: as the settings say, until it is known on which side of the limit it is."""
     ratio = limits.max_latency_ratio
     # A device has to be asked what it is.
-    limit = limit_on(ratio, variant.host) if isinstance(ratio, Mapping) else ratio
-    return dataclasses.replace(variant.gate.settings.timing, limit=limit)
+    limit = limit_on(ratio, variant.runs.host) if isinstance(ratio, Mapping) else ratio
+    return dataclasses.replace(variant.source.settings.timing, limit=limit)
 
 
 def held_limits(function: Callable[..., Result]) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def run_check(
     `selected` are the checks of this variant that run in the same session, by the same limits: what follows from one of
     their findings is reported as a consequence of it.
     """
-    limits = limits or variant.gate.settings.limits
+    limits = limits or variant.source.settings.limits
     result = result_alone(variant, name, limits, strict)
     if result.outcome != FAILED:
         return result
@@ -48,7 +48,7 @@ def result_alone(variant: VariantUnderTest, name: str, limits: Limits, strict: b
         inputs = CheckInputs(variant, limits, strict, lambda other: result_alone(variant, other, limits, strict))
         result = _with_stored_formats(variant, run_uncached(check_named(name), inputs))
         # If there is nothing to judge, no code to ignore makes that a pass.
-        return result if variant.is_unusable else without_ignored(result, variant.gate.settings.ignore)
+        return result if variant.is_unusable else without_ignored(result, variant.source.settings.ignore)
 
     return variant.results.get_or_run(CheckKey(name, limits, strict), run)
 
@@ -75,7 +75,7 @@ def attempt_check(name: str, variant: VariantUnderTest, judge: Callable[[], Resu
 def _with_stored_formats(variant: VariantUnderTest, result: Result) -> Result:
     """The result, with how the model is stored if it crashes the MNN of a target."""
     failed = any(finding.code == "MNQ620" for finding in result.findings)
-    if not isinstance(variant, TargetVariant) or not failed or not variant.crashes:
+    if not isinstance(variant, TargetVariant) or not failed or not variant.runs.crashed:
         return result
     labels = (
         weights.label + (" with 16-bit scales" if weights.half_scales else "")
@@ -83,5 +83,5 @@ def _with_stored_formats(variant: VariantUnderTest, result: Result) -> Result:
         for weights in layer.weights
     )
     stored = ", ".join(dict.fromkeys(labels))
-    findings = (crashed(finding, variant.runtimes, variant.runs_float, stored) for finding in result.findings)
+    findings = (crashed(finding, variant.runtimes, variant.runs.runs_float, stored) for finding in result.findings)
     return dataclasses.replace(result, findings=tuple(findings))

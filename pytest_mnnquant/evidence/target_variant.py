@@ -1,153 +1,103 @@
-"""A variant on a target: what ran there, and whether it computed what this machine does."""
+"""A variant on a target, and how what it computes there differs from this host."""
 
 from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
 
-import numpy as np
-
 from pytest_mnnquant.checks.target.check import ROUNDING, TargetEvidence
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
 from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.caches import TargetKey, VariantKey
 from pytest_mnnquant.evidence.operator_differences import compare_operators, output_scales
+from pytest_mnnquant.evidence.target_runs import TargetRuns
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.evidence.variant_costs import VariantCosts
+from pytest_mnnquant.evidence.variant_files import VariantFiles
 from pytest_mnnquant.findings.accuracy_metrics import TargetFacts
-from pytest_mnnquant.measurements.host import Host, TargetMachine
-from pytest_mnnquant.measurements.run import Run
-from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.report.variant_report import VariantReport
-from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
+from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.operator_outputs import LOOPS
-from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure, installed_mnn
+from pytest_mnnquant.targets.target import Target, installed_mnn
 
 
 class TargetVariant(VariantUnderTest):
-    """A variant on a target. `home` is the variant on this host, which has the evidence from files."""
+    """A variant that runs on a target: the one that `on_host` has made, with the same files."""
 
-    def __init__(self, home: VariantUnderTest, target: Target) -> None:
-        super().__init__(home.gate, home.recipe, home.mode)
-        self.home = home
-        self._place = target
+    def __init__(self, on_host: VariantUnderTest, target: Target) -> None:
+        super().__init__(on_host.source, on_host.recipe, on_host.mode, on_host.skip)
+        self.on_host = on_host
         self.target = target.name
-        self.send = target.send
-        self.label = f"{home.label}@{target.name}"
+        self.label = f"{on_host.label}@{target.name}"
+        self._target = target
 
     @cached_property
     def _variant(self) -> Attempt[Variant]:
-        return self.home._variant
+        return self.on_host._variant
 
-    @property
-    def run(self) -> Run:
-        """The variant on the same inputs as the float model, there. What fails once is not tried again."""
-        return self._attempted_run.value
+    @cached_property
+    def files(self) -> VariantFiles:
+        """What its files hold. Raises `Unusable`."""
+        return self.on_host.files
+
+    @cached_property
+    def runs(self) -> TargetRuns:
+        """Its runs on the target. Raises `Unusable`."""
+        return TargetRuns(self.on_host.runs, self._target, self.say)
+
+    @cached_property
+    def costs(self) -> VariantCosts:
+        """Its times and memory on the target. Raises `Unusable`."""
+        return VariantCosts(self.source, self.model, self.say, self.target, self._target.send)
 
     @property
     def is_lost(self) -> bool:
-        """Whether it does not run there; the execution check says why."""
-        return not self.is_unusable and self._attempted_run.error is not None
-
-    @cached_property
-    def _attempted_run(self) -> Attempt[Run]:
-        self.say("running")
-        return Attempt.of(lambda: self._ran(self.model), NativeFailure)
-
-    def _run(self, model: Model) -> Run:
-        found = super()._run(model)
-        return found if _machine(found).traces_int8 else dataclasses.replace(found, trace=None)
-
-    @property
-    def host(self) -> Host:
-        """The machine that it runs on, as reported with the run."""
-        return _machine(self.run).host
-
-    @property
-    def exact_run(self) -> tuple[Run, tuple[str, ...]]:
-        """The run as it is: what it computes there is what counts."""
-        return self.run, ()
-
-    @property
-    def uncovered_pools(self) -> tuple[str, ...]:
-        """None: what is computed there is what counts."""
-        return ()
-
-    @property
-    def untraced(self) -> str:
-        """Why MNN gave no trace there; empty where that is the model's own fault."""
-        machine = _machine(self.run)
-        return "" if machine.traces_int8 else NO_TRACE.format(mnn=machine.mnn)
+        """Whether it does not run on the target; the execution check says why."""
+        return not self.is_unusable and self.runs.failed
 
     @property
     def runtimes(self) -> Runtimes:
-        """Which MNN runs there, which here, and which made the model."""
-        return Runtimes(self._place.mnn, installed_mnn(), self.model.version, self.recipe.symmetric_name)
-
-    def _float_run(self) -> Run:
-        """The float model there."""
-        return self.gate.float_run_on(self.target, self._run)
-
-    @property
-    def crashes(self) -> bool:
-        """Whether the variant crashes the MNN there."""
-        error = self._attempted_run.error
-        return isinstance(error, TargetFailure) and error.kind is FailureKind.CRASHED
-
-    @cached_property
-    def runs_float(self) -> bool:
-        """Whether the float model runs there."""
-        try:
-            self._float_run()
-        except NativeFailure:
-            return False
-        return True
-
-    @cached_property
-    def same_as_float(self) -> bool | None:
-        """Whether all outputs equal the float model's there; asked where the trace does not tell it."""
-        if self.recipe.activations or self.home.same_as_float is None:
-            return None
-        theirs = self._float_run().outputs
-        return all(np.array_equal(array, theirs[name]) for name, array in self.run.outputs.items())
+        """Which MNN runs on the target, which on this host, and which made the model."""
+        return Runtimes(self._target.mnn, installed_mnn(), self.model.version, self.recipe.symmetric_name)
 
     @cached_property
     def difference_evidence(self) -> TargetEvidence:
-        """The difference to this machine, looked at operator by operator where it is more than rounding."""
-        here, there = self.home.exact_run[0].outputs, self.run.outputs
-        evidence = TargetEvidence(self.target, here, there, output_scales(self.model, here), runtimes=self.runtimes)
+        """The difference to this host, operator by operator if it is more than rounding."""
+        host, target = self.on_host.runs.exact_run[0].outputs, self.runs.run.outputs
+        scales = output_scales(self.model, host)
+        evidence = TargetEvidence(self.target, host, target, scales, runtimes=self.runtimes)
         if max(evidence.steps.values(), default=0.0) <= ROUNDING:
             return evidence
         if self.model.has_subgraphs:
             return dataclasses.replace(evidence, unlooked=LOOPS)
         try:
             self.say("looking for the operator that computes otherwise there")
-            wrong = not pools_right(self.host.machine)
-            mispooled = {op.name for op in self.model.ops if is_max_pool(op)} if wrong else ()
-            with self.home.arm_equivalent() as (model, _):
-                found = compare_operators(evidence, self.gate, model, self.model, self.send)
-            return dataclasses.replace(found, mispooled=mispooled)
-        except NativeFailure as error:  # What was found stands, whoever makes it.
+            with self.on_host.runs.arm_equivalent() as (model, _):
+                compared = compare_operators(evidence, self.source, model, self.model, self._target.send)
+            return dataclasses.replace(compared, mispooled=self._wrong_pools())
+        except NativeFailure as error:  # The difference stands, whichever operator makes it.
             return dataclasses.replace(evidence, unlooked=error.what)
 
+    def _wrong_pools(self) -> set[str]:
+        """The MaxPool operators, if the target's MNN computes them wrong."""
+        if pools_right(self.runs.host.machine):
+            return set()
+        return {op.name for op in self.model.ops if is_max_pool(op)}
+
     @property
-    def place(self) -> TargetFacts:
+    def facts(self) -> TargetFacts:
         """What the target reported about itself."""
-        return self._place.facts(_machine(self.run))
+        return self._target.facts(self.runs.machine)
 
     @cached_property
     def report(self) -> VariantReport:
-        """The variant in the report; its layers are listed once, with the variant on the host."""
-        return dataclasses.replace(self.home.report, target=self.target, layers=())
+        """The variant in the report; its layers are listed once, with the variant on this host."""
+        return dataclasses.replace(self.on_host.report, target=self.target, layers=())
 
 
-def _machine(run: Run) -> TargetMachine:
-    assert run.machine is not None  # Every target reports what it is.
-    return run.machine
-
-
-def on_target(home: VariantUnderTest, target: Target) -> TargetVariant:
+def on_target(on_host: VariantUnderTest, target: Target) -> TargetVariant:
     """A variant on a target, always the same object."""
-    key = TargetKey(VariantKey(home.recipe.name, home.mode), target.name)
-    return home.gate.variants.on_target(key, lambda: TargetVariant(home, target))
+    key = TargetKey(VariantKey(on_host.recipe.name, on_host.mode), target.name)
+    return on_host.source.variants.on_target(key, lambda: TargetVariant(on_host, target))

@@ -70,16 +70,16 @@ def judge_variant(
     entry = baseline.entry(measured.figures.model, measured.figures.variant)
     if entry is None:
         return _no_entry(config, measured, node_id)
-    result = without_ignored(_compare(config, case, measured, entry, node_id), case.gate.settings.ignore)
+    result = without_ignored(_compare(config, case, measured, entry, node_id), case.source.settings.ignore)
     checks = [name for name in CHECK_NAMES if name in selected]
-    results = case.results.of_checks(checks, case.gate.settings.limits, session.settings.strict)
+    results = case.results.of_checks(checks, case.source.settings.limits, session.settings.strict)
     return with_root_causes(BASELINE, {**results, BASELINE: result})
 
 
 def _measure(config: pytest.Config, case: VariantUnderTest, checks: Iterable[str]) -> _Measurement:
     """The figures that these checks measure. Raises `Unusable` or one of `UNUSABLE` if there is no variant."""
     case.variant  # noqa: B018  Without one there is nothing to compare.
-    limits, run_settings = case.gate.settings.limits, session_of(config).settings
+    limits, run_settings = case.source.settings.limits, session_of(config).settings
     results = {name: run_undisturbed(config, case, name, limits, run_settings.strict) for name in checks}
     figures = _figures(case, results, run_settings.baseline)
     failed = tuple(name for name, result in results.items() if result.outcome == FAILED)
@@ -89,7 +89,7 @@ def _measure(config: pytest.Config, case: VariantUnderTest, checks: Iterable[str
 
 
 def _figures(case: VariantUnderTest, results: Mapping[str, Result], baseline: Path | None) -> Figures:
-    source = case.gate
+    source = case.source
     variant = dataclasses.replace(case.report, checks=tuple(reported(result) for result in results.values()))
     model = ModelReport(source.settings.name, _source_text(source, baseline))
     sha256, float_sha256 = fingerprint(case.model), fingerprint(source.prepared.model)
@@ -109,7 +109,7 @@ def _record(
     case: VariantUnderTest, figures: Figures, failed: tuple[str, ...], unmeasured: Mapping[str, str]
 ) -> BaselineMetrics:
     """All that an update needs of this variant."""
-    facts, conditions = host_facts(), dataclasses.asdict(case.gate.settings.timing.conditions)
+    facts, conditions = host_facts(), dataclasses.asdict(case.source.settings.timing.conditions)
     host = {"machine": facts.machine, "processor": facts.processor}
     return BaselineMetrics(
         measured=Measured(**{field.name: getattr(figures, field.name) for field in dataclasses.fields(Measured)}),

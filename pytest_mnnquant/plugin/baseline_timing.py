@@ -79,12 +79,12 @@ def _accepted_model(folder: Path, entry: Entry, command: str) -> Model:
 def _time(case: VariantUnderTest, accepted: Model, limit: float, command: str) -> PairedRatio:
     """`limit` is the ratio that decides: timing goes on until it is known on which side of it the variant is."""
     case.say("timing against the accepted model")
-    settings, reference = case.gate.settings, case.gate.prepared.model
+    settings, reference = case.source.settings, case.source.prepared.model
     if len(accepted.inputs) != len(reference.inputs):
         problem = "ratio: the accepted model takes other inputs than this one"
         raise _NotTimed(problem, update_fix(Intent.CHANGED, command))
     names = input_names(reference, accepted)
-    inputs = {name_in_accepted: case.gate.inputs[name] for name, name_in_accepted in names.items()}
+    inputs = {name_in_accepted: case.source.inputs[name] for name, name_in_accepted in names.items()}
     how = dataclasses.replace(settings.timing, limit=limit)
     try:
         times = paired_times(accepted, case.model, inputs, timeout=settings.timeout, settings=how)

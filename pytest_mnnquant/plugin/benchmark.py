@@ -39,7 +39,7 @@ def run_and_record(
     """Run a check for a test; record what was timed with pytest-benchmark. The rest is as for `run_undisturbed`."""
     result = run_undisturbed(node.config, case, name, limits, strict, selected)
     if was_timed(result):
-        _record(node, case, case.times(timing_of(case, limits)), result)
+        _record(node, case, case.costs.times(timing_of(case, limits)), result)
     return result
 
 
@@ -118,7 +118,7 @@ def _record(node: pytest.Item, case: VariantUnderTest, times: PairedTimes, resul
         return
     from pytest_benchmark.fixture import BenchmarkFixture
 
-    name = case.gate.settings.name
+    name = case.source.settings.name
     for label, durations in (("float", times.reference), (case.label, times.candidate)):
         replay = _Replay(durations)
         fixture = BenchmarkFixture(
@@ -142,8 +142,9 @@ def _record(node: pytest.Item, case: VariantUnderTest, times: PairedTimes, resul
 def add_figures(config: pytest.Config, case: VariantUnderTest, result: Result) -> None:
     """Add what a check measured to what pytest-benchmark keeps of a variant that was timed before."""
     records = config.stash.get(_RECORDS, {})
-    if case.known_times is not None and id(case.known_times) in records:
-        records[id(case.known_times)].update(_figures(result))
+    times = None if case.is_unusable else case.costs.known_times
+    if times is not None and id(times) in records:
+        records[id(times)].update(_figures(result))
 
 
 def _figures(result: Result) -> dict[str, Any]:
@@ -156,7 +157,7 @@ def _extra_info(case: VariantUnderTest, label: str, result: Result) -> dict[str,
     model = case.variant.base if is_float else case.model
     timed = metrics_of(LatencyMetrics, [result]) or LatencyMetrics()
     info: dict[str, Any] = {
-        "model": case.gate.settings.name,
+        "model": case.source.settings.name,
         "recipe": "float" if is_float else case.recipe.name,
         "mode": None if is_float else case.mode,
         "target": case.target,

@@ -107,7 +107,7 @@ class CheckItem(PlainItem):
         selected = self._selected_checks()
         if self.check == BASELINE:
             return judge_variant(self.config, self.case, self.nodeid, selected)
-        limits, strict = self.case.gate.settings.limits, state.settings.strict
+        limits, strict = self.case.source.settings.limits, state.settings.strict
         return benchmark.run_and_record(self, self.case, self.check, limits, strict, selected)
 
     def _selected_checks(self) -> set[str]:
@@ -137,7 +137,7 @@ class CheckItem(PlainItem):
 
     def reportinfo(self) -> tuple[Any, int | None, str]:
         """Where the item comes from, and its title."""
-        return self.case.gate.spec.path or self.path, 0, f"{self.case.gate.settings.name}: {self.name}"
+        return self.case.source.spec.path or self.path, 0, f"{self.case.source.settings.name}: {self.name}"
 
 
 class BaselineCollector(pytest.Collector):

@@ -37,7 +37,7 @@ class Quantized:
 
     def __repr__(self) -> str:
         """Model and variant."""
-        return f"<{self._case.gate.settings.name} {self._case.label}>"
+        return f"<{self._case.source.settings.name} {self._case.label}>"
 
     @property
     def _usable(self) -> VariantUnderTest:
@@ -56,7 +56,7 @@ class Quantized:
     @property
     def float_path(self) -> Path:
         """The float `.mnn` file it is compared with."""
-        return self._usable.gate.prepared.model.path
+        return self._usable.source.prepared.model.path
 
     @property
     def params_path(self) -> Path | None:
@@ -81,7 +81,7 @@ class Quantized:
     @property
     def coverage(self) -> float:
         """Share of weight bytes stored as the recipe requests, in [0, 1]."""
-        return coverage(self._usable.rows)
+        return coverage(self._usable.files.rows)
 
     def require(self, check: str, **limits: Any) -> dict[str, Any]:
         """Run a check and return its metrics; fail the test, with the findings as message, unless it passes.
@@ -110,7 +110,7 @@ class Quantized:
             if result.outcome == FAILED:
                 pytest.fail(failure_text(self._case.full_name, result), pytrace=False)
             pytest.skip(result.reason)
-        times = self._case.times(timing_of(self._case, self.limits))
+        times = self._case.costs.times(timing_of(self._case, self.limits))
         return paired_ratio(times.reference, times.candidate)
 
 

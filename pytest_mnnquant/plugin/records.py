@@ -48,7 +48,7 @@ def _record(item: pytest.Item, case: VariantUnderTest, result: Result) -> CheckR
     from pytest_mnnquant.report.formats import needs_charts
     from pytest_mnnquant.report.record import CheckRecord, reported
 
-    gate, controller = case.gate, input_of(item.config)
+    gate, controller = case.source, input_of(item.config)
     charts = ChartSamples()
     if not case.target and needs_charts(session_of(item.config).settings.reports):
         from pytest_mnnquant.evidence.chart_samples import chart_samples

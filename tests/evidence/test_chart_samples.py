@@ -43,8 +43,8 @@ def values(low: float, high: float, counts: Sequence[int]) -> tuple[float, float
 
 def test_weights_are_those_of_both_files(case: VariantUnderTest) -> None:
     found = chart_samples(case, "weights").weights
-    assert len(found) == len(case.match.pairs) == 4
-    for layer, stored in case.match.pairs:
+    assert len(found) == len(case.files.match.pairs) == 4
+    for layer, stored in case.files.match.pairs:
         bars = found[layer.name]
         for counts, weights in (
             (bars.source, case.variant.base.decoded(layer)),
@@ -65,7 +65,7 @@ def test_activations_are_the_float_models_with_the_range_of_the_codes(case: Vari
             assert scale is not None
             low, high = codes
             assert (high - low) / scale == pytest.approx(254, abs=1)
-    data = case.gate.prepared.evaluation
+    data = case.source.prepared.evaluation
     assert data is not None
     (image,) = data.inputs.values()
     first = found.tensors[next(iter(found.ends.values()))[0]]
@@ -75,7 +75,7 @@ def test_activations_are_the_float_models_with_the_range_of_the_codes(case: Vari
 
 def test_errors_are_those_that_the_accuracy_check_would_find(case: VariantUnderTest) -> None:
     found = chart_samples(case, "accuracy")
-    known = case.known_losses
+    known = case.runs.known_losses
     assert known is not None
     assert [loss.name for loss in found.losses] == [layer.name for layer in known.layers]
     assert all(loss.reached_sqnr_db < 60 for loss in found.losses)
@@ -83,7 +83,7 @@ def test_errors_are_those_that_the_accuracy_check_would_find(case: VariantUnderT
 
 def test_pairs_are_those_that_were_timed(case: VariantUnderTest) -> None:
     assert chart_samples(case, "latency") == ChartSamples()
-    times = case.times(TimingSettings(budget=0.5))
+    times = case.costs.times(TimingSettings(budget=0.5))
     ratios = chart_samples(case, "latency").ratios
     assert len(ratios) == min(500, len(times.reference))
     assert np.median(ratios) == pytest.approx(float(np.median(times.candidate / times.reference)), rel=0.05)
@@ -102,8 +102,8 @@ def test_other_checks_have_nothing_to_show(case: VariantUnderTest) -> None:
 
 
 def test_without_data_there_is_a_reason(case: VariantUnderTest) -> None:
-    prepared = dataclasses.replace(case.gate.prepared, calibration=None, evaluation=None)
-    blind = SourceUnderTest(case.gate.settings, case.gate.spec, case.gate.store, quietly)
+    prepared = dataclasses.replace(case.source.prepared, calibration=None, evaluation=None)
+    blind = SourceUnderTest(case.source.settings, case.source.spec, case.source.store, quietly)
     blind.__dict__["_prepared"] = Attempt(prepared)
     other = VariantUnderTest(blind, case.recipe, "eval", made=case.variant)
     assert set(as_json(chart_samples(other, "accuracy"))) == {"unavailable"}
@@ -111,9 +111,9 @@ def test_without_data_there_is_a_reason(case: VariantUnderTest) -> None:
 
 
 def test_what_takes_too_long_is_said_and_fails_nothing(case: VariantUnderTest) -> None:
-    settings = dataclasses.replace(case.gate.settings, timeout=0.01)
-    hasty = SourceUnderTest(settings, case.gate.spec, case.gate.store, quietly)
-    hasty.__dict__["_prepared"] = Attempt(case.gate.prepared)
+    settings = dataclasses.replace(case.source.settings, timeout=0.01)
+    hasty = SourceUnderTest(settings, case.source.spec, case.source.store, quietly)
+    hasty.__dict__["_prepared"] = Attempt(case.source.prepared)
     other = VariantUnderTest(hasty, case.recipe, "eval", made=case.variant)
     assert "0.01 s" in chart_samples(other, "calibration").unavailable["calibration"]
     assert "0.01 s" in chart_samples(other, "accuracy").unavailable["accuracy"]

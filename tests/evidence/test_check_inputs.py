@@ -14,18 +14,22 @@ import pytest
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.check_inputs import CheckInputs, held_limits
 from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.evidence.variant_costs import VariantCosts
+from pytest_mnnquant.evidence.variant_files import VariantFiles
+from pytest_mnnquant.evidence.variant_runs import VariantRuns
 from pytest_mnnquant.findings.catalogue import CHECK_NAMES, CHECKS
 from pytest_mnnquant.findings.check import Check, load
 from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.measurements.chart_samples import ChartSamples
 
 each_check = pytest.mark.parametrize("check", CHECKS, ids=CHECK_NAMES)
+OWNERS = (CheckInputs, VariantUnderTest, VariantFiles, VariantRuns, VariantCosts, Limits)
 PARAMETERS = [(check.name, name) for check in CHECKS for name in inspect.signature(check.load_function()).parameters]
 
 
 def provided_type(name: str) -> Any:
     """The type of the evidence of this name: of a property what it returns, of a method the method's own type."""
-    owner = next(owner for owner in (CheckInputs, VariantUnderTest, Limits) if hasattr(owner, name))
+    owner = next(owner for owner in OWNERS if hasattr(owner, name))
     if owner is Limits:
         return typing.get_type_hints(Limits)[name]
     member = inspect.getattr_static(owner, name)

@@ -45,14 +45,14 @@ def fixed_size(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Varian
 
 
 def test_a_layer_with_a_second_input_can_be_observed(fixed_size: VariantUnderTest) -> None:
-    transposed, conv = (layer for layer, _ in fixed_size.match.pairs)
+    transposed, conv = (layer for layer, _ in fixed_size.files.match.pairs)
     assert (transposed.kind, len(transposed.inputs), len(conv.inputs)) == ("Deconvolution", 2, 1)
     assert can_observe(transposed)
     assert can_observe(conv)
 
 
 def test_it_is_blamed_for_the_error_that_it_adds(fixed_size: VariantUnderTest) -> None:
-    losses = fixed_size.losses(None)
+    losses = fixed_size.runs.losses(None)
     assert losses is not None
     transposed, conv = losses.layers
     assert transposed.errors.measured
@@ -66,7 +66,7 @@ def test_it_is_blamed_for_the_error_that_it_adds(fixed_size: VariantUnderTest) -
 
 def test_the_loss_alone_is_what_the_variant_differs_by(fixed_size: VariantUnderTest) -> None:
     """The last layer adds next to nothing, so the first one alone costs what all of them cost."""
-    losses, source = fixed_size.losses(None), fixed_size.gate.prepared
+    losses, source = fixed_size.runs.losses(None), fixed_size.source.prepared
     assert losses is not None
     assert source.data is not None
 

@@ -115,7 +115,7 @@ def test_half_precision_of_what_was_half_before(store: Store) -> None:
             tensor.copy_(tensor.half())
     case = variant_under_test(gate_on(store, network, train(28), held_out(28)), "fp16", None)
     assert_healthy(case)
-    assert case.same_as_float is None
+    assert case.runs.same_as_float is None
 
 
 @pytest.mark.parametrize("recipe", ["w8", "w8-sym", "w8-scale16", "w4", "w4-hqq", "fp16"])
@@ -163,7 +163,7 @@ class Files:
 @pytest.fixture(scope="module")
 def files(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Files:
     case = variant_under_test(fixture_gate(store, "digits_cnn"), "int8", "eval")
-    floats, params = case.gate.prepared.model.path, case.variant.params
+    floats, params = case.source.prepared.model.path, case.variant.params
     assert params is not None
     return Files(floats.with_name("float.onnx"), floats, params, tmp_path_factory.mktemp("files"))
 

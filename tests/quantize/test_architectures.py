@@ -80,9 +80,9 @@ def _kind(op: Any) -> str:
 
 def test_every_layer_that_mnn_can_run_in_int8_is_in_int8(case: VariantUnderTest) -> None:
     assert run_check(case, "conversion").outcome == PASSED
-    left = sorted(_kind(row.layer) for row in case.rows if not row.quantized)
-    assert left == LEFT_FLOAT[case.gate.settings.name]
-    stored = [row.stored.weights[0] for row in case.rows if row.quantized and row.stored]
+    left = sorted(_kind(row.layer) for row in case.files.rows if not row.quantized)
+    assert left == LEFT_FLOAT[case.source.settings.name]
+    stored = [row.stored.weights[0] for row in case.files.rows if row.quantized and row.stored]
     assert stored
     assert all(weights.full_int8 for weights in stored)
 
@@ -92,13 +92,13 @@ def test_what_is_in_int8_runs_in_int8(case: VariantUnderTest) -> None:
     if case.model.has_subgraphs:
         pytest.skip("MNN gives no trace of models with loops")
     assert run_check(case, "execution").outcome == PASSED
-    assert case.run.trace is not None
-    names = {row.stored.name for row in case.rows if row.quantized and row.stored}
-    assert {op.name for op in case.run.trace if op.int8} >= names
+    assert case.runs.run.trace is not None
+    names = {row.stored.name for row in case.files.rows if row.quantized and row.stored}
+    assert {op.name for op in case.runs.run.trace if op.int8} >= names
 
 
 def test_what_stays_float_is_named_with_the_reason(case: VariantUnderTest) -> None:
-    left = [row.layer for row in case.rows if not row.quantized]
+    left = [row.layer for row in case.files.rows if not row.quantized]
     found = run_check(case, "coverage", Limits(min_coverage=1.0)).findings
     findings = {item.layer: item for one in found for item in (one, *one.consequences)}
     assert set(findings) == {op.name for op in left}

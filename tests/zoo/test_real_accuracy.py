@@ -63,7 +63,7 @@ def test_faces_are_still_told_and_boxed(kind: str, recipe: str, store: Store) ->
 
     case = variant_under_test(face_gate(kind, given, asked, store), recipe, "eval" if recipe == "int8" else None)
     result = run_check(case, "accuracy")
-    outputs = case.exact_run[0].outputs
+    outputs = case.runs.exact_run[0].outputs
     after = float((outputs["output"].argmax(1) == asked.labels).mean())
     is_face = asked.labels == FACE
     shared = float(overlap(outputs["output1"][is_face], boxes[is_face]).mean())
@@ -91,7 +91,7 @@ def words_gate(store: Store) -> SourceUnderTest:
 
 def shares(case: VariantUnderTest) -> tuple[float, float]:
     """The share of words that the ONNX model reads, and that a variant reads."""
-    (output,) = case.exact_run[0].outputs.values()
+    (output,) = case.runs.exact_run[0].outputs.values()
     return share_right(output_of(onnx.load(recogniser()), lines(WORDS))), share_right(output)
 
 

@@ -1,0 +1,37 @@
+"""The variant that a user's own build made: a finished file, with its params file if there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_mnnquant.config.settings import ModelSettings
+from pytest_mnnquant.evidence.source import Unusable
+from pytest_mnnquant.findings.cause import Cause
+from pytest_mnnquant.findings.finding import Finding
+from pytest_mnnquant.mnnfile.model import read_model
+from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.job import PARAMS_NAME
+from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.recipes.recipe import Recipe
+
+
+def finished_variant(settings: ModelSettings, recipe: Recipe, source: Prepared) -> Variant:
+    """The variant that a user's own build made (--mnn-quantized). Raises `Unusable` if the file is missing."""
+    path = settings.base / str(settings.quantized)
+    if not path.is_file():
+        finding = Finding(
+            "MNQ202",
+            f"{settings.quantized}: no such file",
+            cause=Cause(
+                "converter-wrote-nothing", "the converter exits 0 and prints Success even when it writes nothing"
+            ),
+            fix="look at what the converter printed, and whether the folder is writable",
+        )
+        raise Unusable(finding)
+    model = read_model(path)
+    if settings.params is not None:
+        params: Path | None = settings.base / settings.params
+    else:
+        beside = path.with_name(PARAMS_NAME)
+        params = beside if beside.is_file() and recipe.activations else None
+    return Variant(recipe, None, model, source.model, params, given=True)

@@ -1,0 +1,102 @@
+"""The runs of a variant on a target."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+import numpy as np
+
+from pytest_mnnquant.evidence.attempt import Attempt
+from pytest_mnnquant.evidence.source import Say
+from pytest_mnnquant.evidence.variant_runs import VariantRuns
+from pytest_mnnquant.measurements.host import Host, TargetMachine
+from pytest_mnnquant.measurements.run import Run
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
+from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure
+
+
+class TargetRuns(VariantRuns):
+    """The runs of one variant on a target; `on_host` are its runs on this host."""
+
+    def __init__(self, on_host: VariantRuns, target: Target, say: Say) -> None:
+        super().__init__(on_host.source, on_host.files, say, target.send)
+        self._on_host = on_host
+        self._target = target.name
+
+    @property
+    def run(self) -> Run:
+        """The variant on the same inputs as the float model. What fails once is not tried again."""
+        return self._attempt.value
+
+    @cached_property
+    def _attempt(self) -> Attempt[Run]:
+        self.say("running")
+        return Attempt.of(lambda: self._run_with_names(self.variant.model), NativeFailure)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the variant does not run on the target."""
+        return self._attempt.error is not None
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the variant crashes the target's MNN."""
+        error = self._attempt.error
+        return isinstance(error, TargetFailure) and error.kind is FailureKind.CRASHED
+
+    def _run_model(self, model: Model) -> Run:
+        result = super()._run_model(model)
+        return result if _machine(result).traces_int8 else dataclasses.replace(result, trace=None)
+
+    @property
+    def machine(self) -> TargetMachine:
+        """What the target reported about itself with the run."""
+        return _machine(self.run)
+
+    @property
+    def host(self) -> Host:
+        """The machine that it runs on, as reported with the run."""
+        return self.machine.host
+
+    @property
+    def exact_run(self) -> tuple[Run, tuple[str, ...]]:
+        """The run itself: what the target computes is what counts."""
+        return self.run, ()
+
+    @property
+    def uncovered_pools(self) -> tuple[str, ...]:
+        """None: what the target computes is what counts."""
+        return ()
+
+    @property
+    def untraced(self) -> str:
+        """Why the target's MNN gave no trace; empty if that is the model's own fault."""
+        return "" if self.machine.traces_int8 else NO_TRACE.format(mnn=self.machine.mnn)
+
+    def float_run(self) -> Run:
+        """The float model on the target. Raises `NativeFailure`."""
+        return self.source.float_run_on(self._target, self._run_model)
+
+    @cached_property
+    def runs_float(self) -> bool:
+        """Whether the float model runs on the target."""
+        try:
+            self.float_run()
+        except NativeFailure:
+            return False
+        return True
+
+    @cached_property
+    def same_as_float(self) -> bool | None:
+        """Whether all outputs equal the float model's on the target; None if the trace says it, or it says nothing."""
+        if self.variant.recipe.activations or self._on_host.same_as_float is None:
+            return None
+        reference = self.float_run().outputs
+        return all(np.array_equal(array, reference[name]) for name, array in self.run.outputs.items())
+
+
+def _machine(run: Run) -> TargetMachine:
+    assert run.machine is not None  # Every target reports what it is.
+    return run.machine

@@ -1,0 +1,68 @@
+"""What a variant costs to run: time and memory, beside the float model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+
+from pytest_mnnquant.evidence.source import Say, SourceUnderTest
+from pytest_mnnquant.measurements.timing import MemoryUse, OpTime, PairedTimes, TimingSettings
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.options import RunOptions, Send
+from pytest_mnnquant.runtime.timing import memory_use, op_times, paired_times
+
+
+class VariantCosts:
+    """Times and memory of one variant, on this host unless `send` runs it on the target of that name."""
+
+    def __init__(self, source: SourceUnderTest, model: Model, say: Say, target: str = "", send: Send = run_job) -> None:
+        self.source = source
+        self.model = model
+        self.say = say
+        self._target = target
+        self._send = send
+        self._times: dict[TimingSettings, PairedTimes] = {}
+
+    def times(self, settings: TimingSettings) -> PairedTimes:
+        """The variant and the float model, timed in pairs."""
+        key = dataclasses.replace(settings, limit=None)
+        times = self._times.get(key)
+        if times is None or not times.tells(settings.limit):
+            self.say("timing against float")
+            times = self._times[key] = paired_times(
+                self.source.prepared.model,
+                self.model,
+                self.source.inputs,
+                timeout=self.source.settings.timeout,
+                settings=settings,
+                send=self._send,
+            )
+        return times
+
+    @property
+    def known_times(self) -> PairedTimes | None:
+        """The pairs that a check has timed last."""
+        return next(reversed(self._times.values()), None)
+
+    def op_times(self) -> tuple[OpTime, ...]:
+        """What each of the variant's operators takes."""
+        settings, inputs = self.source.settings, self.source.inputs
+        return op_times(self.model, inputs, timeout=settings.timeout, settings=settings.timing, send=self._send)
+
+    @cached_property
+    def memory(self) -> Mapping[int, MemoryUse]:
+        """What the variant holds in memory when it runs, by memory mode."""
+        self.say("measuring its memory")
+        return self._memory_use(self.model)
+
+    @property
+    def float_memory(self) -> Mapping[int, MemoryUse]:
+        """The same of the float model; measured once per target."""
+        return self.source.float_memory_on(self._target, self._memory_use)
+
+    def _memory_use(self, model: Model) -> Mapping[int, MemoryUse]:
+        settings = self.source.settings
+        options = RunOptions(settings.timeout, threads=settings.timing.threads, send=self._send)
+        return memory_use(model, self.source.inputs, options)

@@ -1,0 +1,91 @@
+"""The files of a variant: what became of each layer, and the params file against the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+import numpy as np
+
+from pytest_mnnquant.cache.store import file_digest
+from pytest_mnnquant.checks.coverage.check import LayerRow, layer_rows
+from pytest_mnnquant.checks.params.evidence import ParamsEvidence, relate
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.mnnfile.entries import repaired
+from pytest_mnnquant.mnnfile.matching import Match, match_layers
+from pytest_mnnquant.mnnfile.model import BadModel
+from pytest_mnnquant.mnnfile.params import BadParams, DoubledParams, read_params, write_params
+from pytest_mnnquant.quantize.job import PARAMS_NAME
+from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.recipes.mnn_support import is_skipped
+
+
+class VariantFiles:
+    """What the files of a variant hold; nothing runs for it. `skip` are globs of layers that stay float."""
+
+    def __init__(self, source: SourceUnderTest, variant: Variant, skip: tuple[str, ...]) -> None:
+        self.source = source
+        self.variant = variant
+        self.skip = skip
+
+    @cached_property
+    def match(self) -> Match:
+        """Which layer of the float model is which of the variant."""
+        return match_layers(self.variant.base, self.variant.model)
+
+    @cached_property
+    def rows(self) -> tuple[LayerRow, ...]:
+        """What became of each layer."""
+        modules = self.variant.modules
+        return layer_rows(
+            self.match, self.variant.recipe, lambda op: is_skipped(op, self.skip, modules.get(op.name, ""))
+        )
+
+    @property
+    def idle_patterns(self) -> tuple[str, ...]:
+        """The patterns of layers to skip that match no layer."""
+        modules = self.variant.modules
+        layers = [(row.layer, modules.get(row.layer.name, "")) for row in self.rows]
+        return tuple(
+            pattern for pattern in self.skip if not any(is_skipped(op, (pattern,), module) for op, module in layers)
+        )
+
+    @cached_property
+    def params(self) -> ParamsEvidence | None:
+        """The params file against the model; None if none is expected."""
+        path, base = self.variant.params, self.variant.base
+        if path is None:
+            return None
+        if not path.exists():
+            return ParamsEvidence(path, missing=str(path))
+        try:
+            params = read_params(path)
+        except (BadParams, OSError) as error:
+            return ParamsEvidence(path, unreadable=str(error), doubled=isinstance(error, DoubledParams))
+        evidence = relate(path, params, base, self.variant.model, self.match)
+        if not evidence.can_be_repaired:
+            return evidence
+        fixed = repaired(params, base)
+        inputs = {"params": file_digest(path), "float": file_digest(base.path)}
+        folder = self.source.store.folder("repaired", inputs, lambda place: write_params(fixed, place / PARAMS_NAME))
+        return dataclasses.replace(evidence, repaired=folder / PARAMS_NAME)
+
+    @property
+    def days_older(self) -> float | None:
+        """By how many days the file of a user's pipeline is older than its source; None if that says nothing."""
+        source = self.source.spec.path
+        if source is None or not self.variant.given:
+            return None
+        return (source.stat().st_mtime - self.variant.model.path.stat().st_mtime) / 86_400
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether quantized weights are the float model's very values: a source in float16, stored as float16."""
+        pairs = [(row.layer, row.stored) for row in self.rows if row.quantized and row.stored]
+        if self.variant.recipe.activations or not pairs:
+            return False
+        base, model = self.variant.base, self.variant.model
+        try:
+            return all(np.array_equal(base.decoded(layer), model.decoded(stored)) for layer, stored in pairs)
+        except BadModel:
+            return False

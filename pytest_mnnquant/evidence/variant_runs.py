@@ -1,0 +1,147 @@
+"""The runs of a variant on the inputs of its source, and what follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from contextlib import AbstractContextManager
+from functools import cached_property
+
+import numpy as np
+
+from pytest_mnnquant.checks.accuracy.layers import Losses
+from pytest_mnnquant.checks.api_difference import ApiDifference
+from pytest_mnnquant.checks.calibration.check import CalibrationEvidence
+from pytest_mnnquant.evidence.api_comparison import compare_apis
+from pytest_mnnquant.evidence.calibration import calibration_evidence
+from pytest_mnnquant.evidence.layer_losses import layer_losses
+from pytest_mnnquant.evidence.source import Say, SourceUnderTest
+from pytest_mnnquant.evidence.variant_files import VariantFiles
+from pytest_mnnquant.measurements.host import Host
+from pytest_mnnquant.measurements.run import Run, TracedOp
+from pytest_mnnquant.metrics.task import TaskMetric
+from pytest_mnnquant.mnnfile.int8_faults import Int8Faults, int8_faults
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.mnnfile.pooling import pools_right, uncovered_pools
+from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent
+from pytest_mnnquant.runtime.host import host_facts
+from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.options import RunOptions, Send
+
+
+class VariantRuns:
+    """The runs of one variant, on this host unless `send` runs them on a target; each runs when first needed."""
+
+    def __init__(self, source: SourceUnderTest, files: VariantFiles, say: Say, send: Send = run_job) -> None:
+        self.source = source
+        self.files = files
+        self.variant = files.variant
+        self.say = say
+        self._send = send
+        self._losses: dict[str, Losses | None] = {}
+
+    @cached_property
+    def run(self) -> Run:
+        """The variant on the same inputs as the float model."""
+        self.say("running")
+        return self._run_with_names(self.variant.model)
+
+    @property
+    def _options(self) -> RunOptions:
+        """How a model runs: in the memory mode that the app runs it in."""
+        settings, batched = self.source.settings, self.source.prepared.batched
+        memory_mode = settings.timing.memory_mode
+        return RunOptions(settings.timeout, batched=batched, memory_mode=memory_mode, send=self._send)
+
+    def _run_model(self, model: Model) -> Run:
+        """A model on the evaluation data."""
+        return run(model, self.source.inputs, self._options)
+
+    def _run_with_names(self, model: Model) -> Run:
+        """The same, with outputs named as the float model's: a pipeline may have exported them with other names."""
+        result, names = self._run_model(model), self.source.prepared.model.output_names
+        if set(model.output_names) == set(names) or len(model.output_names) != len(names):
+            return result
+        pairs = zip(names, model.output_names, strict=True)
+        return dataclasses.replace(result, outputs={name: result.outputs[exported] for name, exported in pairs})
+
+    @cached_property
+    def exact_run(self) -> tuple[Run, tuple[str, ...]]:
+        """The run as ARM would compute it, and the MaxPool operators for which that needed a copy."""
+        with self.arm_equivalent() as (model, changed):
+            return (self._run_with_names(model) if changed else self.run), changed
+
+    def arm_equivalent(self) -> AbstractContextManager[tuple[Model, tuple[str, ...]]]:
+        """A model that computes here what the variant computes on ARM, and the MaxPool operators changed for that."""
+        return arm_equivalent(self.variant.model, self.run)
+
+    @property
+    def uncovered_pools(self) -> tuple[str, ...]:
+        """The int8 MaxPools of this run that the copy does not pool as ARM does, on a machine that pools wrongly."""
+        pools = [op.name for op in self._int8_ops() if op.kind == "Pooling"]
+        return () if pools_right() else uncovered_pools(self.variant.model, pools, self.exact_run[1])
+
+    @cached_property
+    def api_difference(self) -> ApiDifference | None:
+        """How far the outputs are apart between MNN's two APIs; None if only one can run the model."""
+        self.say("running through both APIs")
+        return compare_apis(self.variant.model, self.source.inputs, self._options)
+
+    @cached_property
+    def calibration(self) -> CalibrationEvidence:
+        """What is known of the calibration, and how the scales fit held-out data."""
+        self.say("looking at the calibration")
+        return calibration_evidence(self.source.prepared, self.variant, self.files.rows, self.source.settings.timeout)
+
+    def losses(self, metric: TaskMetric | None, within: float = math.inf) -> Losses | None:
+        """What each layer adds to the error, and what it costs alone; None if that can't be seen.
+
+        `within`: a limit in seconds below that of the settings.
+        """
+        key = metric.name if metric else ""
+        if key not in self._losses:
+            self.say("looking at the error of each layer")
+            pairs = [(row.layer, row.stored) for row in self.files.rows if row.stored]
+            timeout = min(within, self.source.settings.timeout)
+            with self.arm_equivalent() as (model, _):
+                self._losses[key] = layer_losses(self.source.prepared, self.variant, model, pairs, metric, timeout)
+        return self._losses[key]
+
+    @property
+    def known_losses(self) -> Losses | None:
+        """What each layer adds to the error, if a check has looked."""
+        return next(iter(self._losses.values()), None)
+
+    @property
+    def host(self) -> Host:
+        """The machine that it runs on."""
+        return host_facts()
+
+    @property
+    def untraced(self) -> str:
+        """Why MNN gave no trace; empty if that is the model's own fault."""
+        return ""
+
+    @cached_property
+    def int8_faults(self) -> Int8Faults:
+        """Operators that MNN computed wrongly in int8, by the scales beside them."""
+        return int8_faults(self.variant.model, {op.name for op in self._int8_ops()})
+
+    @property
+    def int8_scales(self) -> tuple[str, ...]:
+        """Scale operators that ran in int8 (see `quantize.unfolded_batchnorm`)."""
+        return tuple(op.name for op in self._int8_ops() if op.kind == "Scale")
+
+    def _int8_ops(self) -> list[TracedOp]:
+        """The operators that ran in int8."""
+        return [op for op in self.run.trace or () if op.int8]
+
+    @property
+    def same_as_float(self) -> bool | None:
+        """Whether all outputs equal the float model's in every bit; None if that would say nothing."""
+        reference, outputs = self.source.float_run.outputs, self.run.outputs
+        if reference.keys() != outputs.keys():
+            return None
+        same = all(np.array_equal(array, outputs[name]) for name, array in reference.items())
+        return None if same and self.files.is_lossless else same
