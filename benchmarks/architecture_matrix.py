@@ -105,7 +105,7 @@ def measure(name: str, keep: Path) -> str:
     settings = ModelSettings(name, name, keep, timeout=TIMEOUT)
     data = {"calibration": net.data(64, 1), "evaluation": net.data(32, 77)}
     gate = SourceUnderTest(
-        settings, Spec(name, name), Store(keep / "store"), lambda _: None, FixtureValues(net.network(), **data)
+        settings, Spec(name, name), Store(keep / "store" / name), lambda _: None, FixtureValues(net.network(), **data)
     )
     cells = {}
     for recipe in RECIPES:

@@ -179,7 +179,7 @@ def main() -> None:
             data = {key: array[:SAMPLES] for key, array in NETS[name].data(16, 77).items()}
             place = scratch / name.replace(" ", "-")
             place.mkdir(exist_ok=True)
-            for maker, model in files(NETS[name], Store(scratch / "store"), place, chosen.edits):
+            for maker, model in files(NETS[name], Store(place / "store"), place, chosen.edits):
                 if model.has_subgraphs:
                     continue
                 noise, found = spread(model, data, chosen.processes, place), ambiguities(model)

@@ -287,3 +287,15 @@ def test_the_digest_tells_plain_attributes_apart() -> None:
 
     assert digest(net(True)) != digest(net(False))
     assert digest(net(True)) == digest(net(True).train())
+
+
+def test_the_digest_distinguishes_functions_that_are_attributes() -> None:
+    def net(act: Any) -> nn.Module:
+        torch.manual_seed(0)
+        made = nn.Linear(2, 2)
+        made.act = act
+        return made
+
+    functions = (torch.relu, nn.functional.relu6, nn.functional.silu, lambda x: x * 2, lambda x: x * 3)
+    assert len({digest(net(function)) for function in functions}) == len(functions)
+    assert digest(net(torch.relu)) == digest(net(torch.relu))
