@@ -41,19 +41,19 @@ def layer_losses(
         return None
     samples = data.spread(_SAMPLES)
     options = RunOptions(timeout, batched=source.batched)
-    found = layer_errors(variant.base, judged, layers, samples.inputs, options, alone=_ALONE)
-    labels = None if samples.labels is None else samples.labels[list(found.samples)]
+    result = layer_errors(variant.base, judged, layers, samples.inputs, options, alone=_ALONE)
+    labels = None if samples.labels is None else samples.labels[list(result.samples)]
     modules = variant.modules or _modules(source, variant.base, [layer for layer, _ in layers], data, options)
     order = {op.name: place for place, op in enumerate(variant.base.ops)}
-    names = sorted(found.layers, key=lambda name: order.get(name, 0))
-    figures = {name: _alone(found, name, labels, metric) for name in found.alone}
-    exact = _compared(found.exact, found.exact, labels, metric)
+    names = sorted(result.layers, key=lambda name: order.get(name, 0))
+    figures = {name: _alone(result, name, labels, metric) for name in result.alone}
+    exact = _compared(result.exact, result.exact, labels, metric)
     return Losses(
         layers=tuple(
-            LayerLoss(name, modules.get(name, ""), found.layers[name], *figures.get(name, (None, None)))
+            LayerLoss(name, modules.get(name, ""), result.layers[name], *figures.get(name, (None, None)))
             for name in names
         ),
-        operators=tuple((name, *errors) for name, errors in found.operators.items()),
+        operators=tuple((name, *errors) for name, errors in result.operators.items()),
         metric_label=exact.metric.label if exact else "",
         exact_metric=exact.after.value if exact else None,
     )
@@ -68,11 +68,11 @@ def _modules(source: Prepared, base: Model, layers: list[Op], data: Dataset, opt
 
 
 def _alone(
-    found: LayerRun, name: str, labels: npt.NDArray[Any] | None, metric: TaskMetric | None
+    result: LayerRun, name: str, labels: npt.NDArray[Any] | None, metric: TaskMetric | None
 ) -> tuple[float, float | None]:
-    outputs = found.alone[name]
-    noises = [_noise(exact, outputs[output]) for output, exact in found.exact.items()]
-    compared = _compared(found.exact, outputs, labels, metric)
+    outputs = result.alone[name]
+    noises = [_noise(exact, outputs[output]) for output, exact in result.exact.items()]
+    compared = _compared(result.exact, outputs, labels, metric)
     return max(noises, default=0.0), compared.after.value if compared else None
 
 
@@ -80,9 +80,9 @@ def _noise(exact: npt.NDArray[Any], output: npt.NDArray[Any]) -> float:
     """Noise as a share of what varies from sample to sample: a constant part hides nothing. Integers: those unequal."""
     if exact.dtype.kind != "f":
         return float((exact != output).mean())
-    ours, theirs = exact.astype(np.float64), output.astype(np.float64)
-    signal = float(np.square(ours - ours.mean(0)).sum()) or float(np.square(ours).sum())
-    noise = float(np.square(ours - theirs).sum())
+    reference, values = exact.astype(np.float64), output.astype(np.float64)
+    signal = float(np.square(reference - reference.mean(0)).sum()) or float(np.square(reference).sum())
+    noise = float(np.square(reference - values).sum())
     if not np.isfinite(noise):
         return np.inf
     return noise / signal if signal else float(noise > 0)

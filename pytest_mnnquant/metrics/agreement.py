@@ -93,8 +93,8 @@ def _is_constant(values: Array) -> bool:
 
 
 def _same_largest(ref: Array, out: Array, count: int) -> float:
-    ours, theirs = (np.argpartition(-array, count - 1, axis=1)[:, :count] for array in (ref, out))
-    return float((ours[:, :, None] == theirs[:, None, :]).any(2).mean())
+    expected, actual = (np.argpartition(-array, count - 1, axis=1)[:, :count] for array in (ref, out))
+    return float((expected[:, :, None] == actual[:, None, :]).any(2).mean())
 
 
 def is_same(item: Agreement) -> bool:
@@ -127,10 +127,10 @@ def accuracy(output: Array, labels: Array) -> float:
 
 def cosines(ref: Array, out: Array) -> npt.NDArray[np.float64]:
     """The cosine of each sample that counts (see `Agreement`); both have shape [samples, elements]."""
-    ours, theirs = np.linalg.norm(ref, axis=1), np.linalg.norm(out, axis=1)
-    usual = float(np.sqrt(np.square(ours).mean()))
+    expected, actual = np.linalg.norm(ref, axis=1), np.linalg.norm(out, axis=1)
+    usual = float(np.sqrt(np.square(expected).mean()))
     if usual == 0:
-        return np.asarray(theirs == 0, np.float64)
-    counts = ours >= _QUIET * usual
+        return np.asarray(actual == 0, np.float64)
+    counts = expected >= _QUIET * usual
     products = (ref * out).sum(1)[counts]
-    return np.asarray(products / np.maximum(ours[counts] * theirs[counts], np.finfo(np.float64).tiny))
+    return np.asarray(products / np.maximum(expected[counts] * actual[counts], np.finfo(np.float64).tiny))

@@ -173,21 +173,21 @@ def _is_map(output: Array, labels: Array) -> bool:
 
 def _overlap(output: Array, labels: Array) -> Scores:
     """Labels that are no class of the output, and those of 255, are left out, as is the custom."""
-    found = output.argmax(1) if output.dtype.kind == "f" else output
+    predicted = output.argmax(1) if output.dtype.kind == "f" else output
     counted = (labels >= 0) & (labels != _NO_LABEL)
     if output.dtype.kind == "f":
         counted &= labels < output.shape[1]
     axes = tuple(range(1, labels.ndim))
-    classes = np.union1d(found[counted], labels[counted])
+    classes = np.union1d(predicted[counted], labels[counted])
     parts = np.zeros((len(labels), 2 * len(classes)))
     for place, number in enumerate(classes):
-        ours, theirs = (found == number) & counted, (labels == number) & counted
-        parts[:, place] = (ours & theirs).sum(axes)
-        parts[:, len(classes) + place] = (ours | theirs).sum(axes)
+        predicted_here, labelled_here = (predicted == number) & counted, (labels == number) & counted
+        parts[:, place] = (predicted_here & labelled_here).sum(axes)
+        parts[:, len(classes) + place] = (predicted_here | labelled_here).sum(axes)
 
     def figure(sums: npt.NDArray[np.float64]) -> float:
-        there = sums[len(classes) :] > 0
-        return float((sums[: len(classes)][there] / sums[len(classes) :][there]).mean()) if there.any() else 0.0
+        occurs = sums[len(classes) :] > 0
+        return float((sums[: len(classes)][occurs] / sums[len(classes) :][occurs]).mean()) if occurs.any() else 0.0
 
     return _summed(parts, figure)
 
@@ -244,22 +244,22 @@ def _wanted(labels: Array) -> list[list[int]]:
 
 def _words(output: Array, labels: Array) -> Scores:
     pairs = zip(read_sequences(output), _wanted(labels), strict=True)
-    return _mean(np.array([found == wanted for found, wanted in pairs]))
+    return _mean(np.array([sequence == expected for sequence, expected in pairs]))
 
 
 def _characters(output: Array, labels: Array) -> Scores:
     pairs = zip(read_sequences(output), _wanted(labels), strict=True)
-    parts = np.array([[edits(found, wanted), len(wanted)] for found, wanted in pairs], np.float64)
+    parts = np.array([[edits(sequence, expected), len(expected)] for sequence, expected in pairs], np.float64)
     return _summed(parts, lambda sums: 1 - float(sums[0] / max(sums[1], 1.0)))
 
 
-def edits(found: list[int], wanted: list[int]) -> int:
+def edits(first: list[int], second: list[int]) -> int:
     """The least number of insertions, deletions and replacements between two sequences (Levenshtein, 1966)."""
-    row = list(range(len(wanted) + 1))
-    for number, one in enumerate(found, 1):
+    row = list(range(len(second) + 1))
+    for number, item in enumerate(first, 1):
         before, row[0] = row[0], number
-        for place, other in enumerate(wanted, 1):
-            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (one != other))
+        for place, other in enumerate(second, 1):
+            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (item != other))
     return row[-1]
 
 
@@ -267,16 +267,16 @@ def edits(found: list[int], wanted: list[int]) -> int:
 
 
 def _own(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> Scores:
-    found = _called(metric, dict(outputs), labels)
+    values = _called(metric, dict(outputs), labels)
     samples = len(next(iter(outputs.values())))
-    if found.ndim == 1 and len(found) == samples:
-        return _mean(found)
-    if found.size != 1:
-        raise MetricError(f"it returned an array of shape {list(found.shape)}: one number, or one a sample, is needed")
+    if values.ndim == 1 and len(values) == samples:
+        return _mean(values)
+    if values.size != 1:
+        raise MetricError(f"it returned an array of shape {list(values.shape)}: one number, or one a sample, is needed")
 
     def of(chosen: Indices) -> float:
-        some = {name: array[chosen] for name, array in outputs.items()}
-        return float(_called(metric, some, None if labels is None else labels[chosen]).reshape(()))
+        part = {name: array[chosen] for name, array in outputs.items()}
+        return float(_called(metric, part, None if labels is None else labels[chosen]).reshape(()))
 
     return Scores(samples, of)
 
@@ -284,10 +284,10 @@ def _own(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> Scores:
 def _called(metric: TaskMetric, outputs: dict[str, Array], labels: Array | None) -> npt.NDArray[np.float64]:
     assert metric.call is not None
     try:
-        found = np.asarray(metric.call(outputs, labels), np.float64)
+        values = np.asarray(metric.call(outputs, labels), np.float64)
     except Exception as error:
         text = (str(error).splitlines() or [""])[0]
         raise MetricError(f"it raised {type(error).__name__}: {text}") from error
-    if not np.isfinite(found).all():
+    if not np.isfinite(values).all():
         raise MetricError("it returned NaN or infinity")
-    return found
+    return values

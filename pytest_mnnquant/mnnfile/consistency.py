@@ -36,14 +36,14 @@ def contradictions(model: Model) -> list[Difference]:
 
 def impossible_scales(model: Model) -> list[Difference]:
     """The layers that take or give a tensor whose scale is infinite, not a number, negative or absurdly large."""
-    found = []
+    results = []
     for op in _int8_layers(model):
         for side, quant, scale, _ in _sides(model, op):
-            told = (scale,) if quant is None else (quant.scale, scale)
-            if (wrong := next((one for one in told if not 0 <= one <= _LARGEST_SCALE), None)) is not None:
-                found.append(Difference(op.name, f"its {side} has the scale {wrong:.4g}"))
+            scales = (scale,) if quant is None else (quant.scale, scale)
+            if (wrong := next((number for number in scales if not 0 <= number <= _LARGEST_SCALE), None)) is not None:
+                results.append(Difference(op.name, f"its {side} has the scale {wrong:.4g}"))
                 break
-    return found
+    return results
 
 
 def zero_points(op: Op) -> tuple[int, int] | None:

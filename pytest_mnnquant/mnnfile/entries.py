@@ -45,23 +45,23 @@ def bind_by_weights(
 
     MNN splits a grouped convolution into one layer a group: then it is these, in order. Empty where there is none.
     """
-    entries, found = list(entries), []
+    entries, bound = list(entries), []
     free = [(ops, np.concatenate([_scales(base, op) for op in ops])) for ops in _whole(layers)] if entries else []
     for entry in entries:
         unlike = [_unlike(np.array(entry.weight.scales), expected) for _, expected in free]
         best = int(np.argmin(unlike)) if unlike else 0
-        found.append((entry, free.pop(best)[0] if unlike and np.isfinite(unlike[best]) else ()))
-    return found
+        bound.append((entry, free.pop(best)[0] if unlike and np.isfinite(unlike[best]) else ()))
+    return bound
 
 
 def _whole(layers: Iterable[Op]) -> list[tuple[Op, ...]]:
     """Layers one by one, but the groups of a grouped convolution together."""
-    found: dict[str, tuple[Op, ...]] = {}
+    groups: dict[str, tuple[Op, ...]] = {}
     for op in layers:
         stem, group, _ = op.name.rpartition(_GROUP)
-        key = stem if group else f"{op.name} {len(found)}"
-        found[key] = (*found.get(key, ()), op)
-    return list(found.values())
+        key = stem if group else f"{op.name} {len(groups)}"
+        groups[key] = (*groups.get(key, ()), op)
+    return list(groups.values())
 
 
 def layers_of(params: Params, model: Model) -> list[tuple[LayerParams, tuple[Op, ...]]]:

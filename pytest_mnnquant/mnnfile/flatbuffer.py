@@ -113,11 +113,11 @@ class Table:
     def strings(self, slot: int) -> tuple[str, ...]:
         """A vector of strings."""
         at, count = self.span(slot, 4)
-        found = []
+        texts = []
         for item in range(at, at + 4 * count, 4):
             start = item + int(unpack("u32", self.buffer, item))
             size = int(unpack("u32", self.buffer, start))
             if start + 4 + size > len(self.buffer):
                 raise BadModel(f"the string at offset {start} runs past the end of the file")
-            found.append(bytes(self.buffer[start + 4 : start + 4 + size]).decode("utf-8", "replace"))
-        return tuple(found)
+            texts.append(bytes(self.buffer[start + 4 : start + 4 + size]).decode("utf-8", "replace"))
+        return tuple(texts)

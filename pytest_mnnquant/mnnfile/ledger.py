@@ -79,17 +79,17 @@ def account(model: Model) -> Ledger:
 def _duplicates(model: Model, parts: list[Part]) -> tuple[tuple[str, ...], ...]:
     """Groups of operators with equal bytes. Looks at the start of each run first: few pages are touched."""
 
-    def grouped(some: list[Part], size: int | None) -> Iterator[list[Part]]:
+    def grouped(candidates: list[Part], size: int | None) -> Iterator[list[Part]]:
         alike: dict[tuple[int, bytes], list[Part]] = defaultdict(list)
-        for part in some:
+        for part in candidates:
             data = model.bytes_at(part.start, size or part.size, part.external)
             if data is not None:
                 alike[part.size, hashlib.sha256(data).digest()].append(part)
         return (group for group in alike.values() if len(group) > 1)
 
     large = [part for part in parts if part.size >= _LOOK and part.kind not in (SCALES, CONSTANT)]
-    found = (group for candidates in grouped(large, _LOOK) for group in grouped(candidates, None))
-    return tuple(tuple(part.op for part in group) for group in found)
+    groups = (group for similar in grouped(large, _LOOK) for group in grouped(similar, None))
+    return tuple(tuple(part.op for part in group) for group in groups)
 
 
 def _parts(op: Op) -> Iterator[Part]:

@@ -22,7 +22,7 @@ class Match:
 
     def partner(self, op: Op) -> Op | None:
         """The partner of a layer of the first model."""
-        return next((other for mine, other in self.pairs if mine is op), None)
+        return next((other for layer, other in self.pairs if layer is op), None)
 
 
 def signature(op: Op) -> Signature:
@@ -71,7 +71,8 @@ def _holds_the_same(first: Model, op: Op, second: Model, other: Op) -> bool:
     if op.weight_count != other.weight_count or len(op.weights) != 1 or len(other.weights) != 1:
         return False
     try:
-        ours, theirs = np.sort(first.decoded(op), axis=None), np.sort(second.decoded(other), axis=None)
+        weights, other_weights = np.sort(first.decoded(op), axis=None), np.sort(second.decoded(other), axis=None)
     except BadModel:
         return False
-    return ours.size > 1 and bool(np.allclose(ours, theirs, rtol=0, atol=1e-3 * float(np.abs(ours).max() or 1)))
+    tolerance = 1e-3 * float(np.abs(weights).max() or 1)
+    return weights.size > 1 and bool(np.allclose(weights, other_weights, rtol=0, atol=tolerance))

@@ -158,13 +158,13 @@ class Model:
 
     def vectors(self) -> dict[str, Floats]:
         """Biases and the vectors of normalizations, by operator (integers in an old MNN's full-int8 files)."""
-        found = {}
+        vectors = {}
         for op in self.ops:
             if op.parameter_kind == "Convolution2D" and op.parameters is not None and op.parameters.span(2, 4)[1]:
-                found[op.name] = op.parameters.array(2, "<f4")
+                vectors[op.name] = op.parameters.array(2, "<f4")
             elif op.weights and not op.is_layer and op.kind != "Const" and not self.external_missing:
-                found[op.name] = self.decoded(op)
-        return found
+                vectors[op.name] = self.decoded(op)
+        return vectors
 
     def bytes_at(self, start: int, size: int, external: bool = False) -> memoryview | None:
         """A run of bytes of the `.mnn` or the `.mnn.weight` file; None where they are not there."""
@@ -278,18 +278,18 @@ def _name(names: tuple[str, ...], index: int) -> str:
 
 
 def _weights(kind: str, table: Table) -> Iterator[Weights]:
-    found: list[Weights | None] = []
+    stored: list[Weights | None] = []
     if kind == "Convolution2D":
-        found = [convolution_weights(table)]
+        stored = [convolution_weights(table)]
     elif kind == "InnerProduct":
-        found = [inner_product_weights(table)]
+        stored = [inner_product_weights(table)]
     elif kind == "Blob":
-        found = [blob_weights(table)]
+        stored = [blob_weights(table)]
     elif kind in VECTORS:
-        found = [vector_weights(table, *VECTORS[kind])]
+        stored = [vector_weights(table, *VECTORS[kind])]
     elif kind in _BLOBS:
-        found = [blob_weights(blob) for slot in _BLOBS[kind] if (blob := table.table(slot)) is not None]
-    yield from (weights for weights in found if weights is not None)
+        stored = [blob_weights(blob) for slot in _BLOBS[kind] if (blob := table.table(slot)) is not None]
+    yield from (weights for weights in stored if weights is not None)
 
 
 def _shape(kind: str, table: Table | None) -> tuple[tuple[int, ...], int]:

@@ -27,9 +27,9 @@ def convolution_weights(table: Table) -> Weights | None:
         if not count:
             return None
         return Weights(Storage.FLOAT32, 32, count, 4 * count, channels, external=external, _source=table)
-    found = _quantized(quantized, channels, external, symmetric is not None, _expected_count(common) if common else 0)
+    weights = _quantized(quantized, channels, external, symmetric is not None, _expected_count(common) if common else 0)
     scales_of_products = symmetric is not None and min(symmetric.span(1, 4)[1], symmetric.span(2, 4)[1]) > 0
-    return dataclasses.replace(found, of_product=True) if scales_of_products else found
+    return dataclasses.replace(weights, of_product=True) if scales_of_products else weights
 
 
 def inner_product_weights(table: Table) -> Weights | None:

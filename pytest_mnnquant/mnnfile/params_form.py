@@ -75,8 +75,8 @@ class Node:
 
     def first(self, key: str) -> Node | None:
         """The first message of a list, None for an empty one."""
-        found: list[Node] = self.values.get(key, [])
-        return found[0] if found else None
+        messages: list[Node] = self.values.get(key, [])
+        return messages[0] if messages else None
 
 
 # Binary -------------------------------------------------------------------------------------------------------------

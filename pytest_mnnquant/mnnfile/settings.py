@@ -94,12 +94,12 @@ def settings(op: Op) -> Settings:
         return {}
     if kind == "Blob":
         return _numbers(table)
-    found = {name: _value(table, slot, form, default) for slot, name, form, default in _fields(kind)}
+    values = {name: _value(table, slot, form, default) for slot, name, form, default in _fields(kind)}
     if kind in ("Convolution2DCommon", "Pool"):
-        found = _padded(found, "padMode" if kind != "Pool" else "padType")
-    if found.get("isGlobal"):
-        found = {"isGlobal": 1, "type": found["type"]}
-    return found
+        values = _padded(values, "padMode" if kind != "Pool" else "padType")
+    if values.get("isGlobal"):
+        values = {"isGlobal": 1, "type": values["type"]}
+    return values
 
 
 def _fields(kind: str) -> list[tuple[int, str, str, float]]:
@@ -114,12 +114,12 @@ def _value(table: Table, slot: int, form: str, default: float) -> object:
     return float(value) if form == "f32" else int(value)
 
 
-def _padded(found: dict[str, Any], mode: str) -> dict[str, object]:
+def _padded(values: dict[str, Any], mode: str) -> dict[str, object]:
     """One form for all ways in which pads are written: top, left, bottom, right."""
-    across, down, pads = found.pop("padX"), found.pop("padY"), found.pop("pads")
-    if found[mode] == _EXPLICIT:
-        found["pads"] = pads if len(pads) == 4 else (down, across, down, across)
-    return found
+    across, down, pads = values.pop("padX"), values.pop("padY"), values.pop("pads")
+    if values[mode] == _EXPLICIT:
+        values["pads"] = pads if len(pads) == 4 else (down, across, down, across)
+    return values
 
 
 def _numbers(blob: Table) -> Settings:

@@ -1,7 +1,7 @@
-"""Whether two models of one network compute by the same operators, set and connected alike.
+"""Whether two models of one network compute by the same operators, with the same attributes and connections.
 
-Operators are told by their names; those that only one of the models has (layout conversions, which a quantizer moves)
-are looked through. Tools that rename all operators leave the layers to compare, by their match.
+Operators are identified by their names; those that only one of the models has (layout conversions, which a quantizer
+moves) are skipped. Tools that rename all operators leave the layers to compare, by their match.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An operator of the first model, and what the second one has otherwise.
+    """An operator of the first model, and what differs in the second one.
 
-    `is_minor`: it computes the same, but who asks the file what to feed is told something else.
+    `is_minor`: the computation is the same, but the declared input differs.
     """
 
     operator: str
@@ -38,37 +38,39 @@ class Difference:
 
 
 def differences(first: Model, second: Model, match: Match) -> list[Difference]:
-    """Where the second model's operators are set or connected otherwise than the first one's."""
+    """Where attributes or connections of the second model's operators differ from the first one's."""
     if any(_family(op) != _family(other) for op, other in match.pairs):
         return []  # Converted by other rules (an LSTM kept as one operator): the layers that differ are told as such.
-    ours, theirs = _named(first), _named(second)
-    shared = {key for key, op in ours.items() if key in theirs and _family(op) == _family(theirs[key])}
-    pairs = {id(ours[key]): (ours[key], theirs[key]) for key in ours if key in shared}
+    before, after = _named(first), _named(second)
+    shared = {key for key, op in before.items() if key in after and _family(op) == _family(after[key])}
+    pairs = {id(before[key]): (before[key], after[key]) for key in before if key in shared}
     pairs |= {id(op): (op, other) for op, other in match.pairs}
-    by_name = {one.name for one in first.inputs} == {one.name for one in second.inputs}
-    before, after = _Wiring(first, shared, by_name), _Wiring(second, shared, by_name)
-    found = _inputs(first, second) if by_name else []
+    by_name = {spec.name for spec in first.inputs} == {spec.name for spec in second.inputs}
+    wiring, rewired = _Wiring(first, shared, by_name), _Wiring(second, shared, by_name)
+    results = _inputs(first, second) if by_name else []
     for op, other in pairs.values():
-        if text := _set_otherwise(op, other, before, after):
-            found.append(Difference(op.name, text))
-        elif (op.subgraph, op.name) in shared and op.name == other.name and before.inputs(op) != after.inputs(other):
-            found.append(Difference(op.name, f"takes {after.told(other)}; the float model's takes {before.told(op)}"))
-    return found + _outputs(first, second, before, after)
+        if text := _setting_difference(op, other, wiring, rewired):
+            results.append(Difference(op.name, text))
+        elif (op.subgraph, op.name) in shared and op.name == other.name and wiring.inputs(op) != rewired.inputs(other):
+            text = f"takes {rewired.input_words(other)}; the float model's takes {wiring.input_words(op)}"
+            results.append(Difference(op.name, text))
+    return results + _outputs(first, second, wiring, rewired)
 
 
 def _inputs(first: Model, second: Model) -> list[Difference]:
-    """Inputs that are of another kind of number, or say another size; the number of samples is nobody's."""
-    found, others = [], {one.name: one for one in second.inputs}
-    for ours in first.inputs:
-        theirs = others[ours.name]
-        if (ours.data_type == "float") != (theirs.data_type == "float"):
-            text = f"this input takes {theirs.data_type}; in the float model {ours.data_type}"
-            found.append(Difference(ours.name, text))
-        sizes = zip(ours.shape[1:], theirs.shape[1:], strict=False)
-        if len(ours.shape) == len(theirs.shape) and any(one != two for one, two in sizes if one > 0 and two > 0):
-            text = f"this input says it takes {list(theirs.shape)}; in the float model {list(ours.shape)}"
-            found.append(Difference(ours.name, text, is_minor=True))
-    return found
+    """Inputs of another kind of number, or another declared size; the number of samples does not count."""
+    results, others = [], {spec.name: spec for spec in second.inputs}
+    for spec in first.inputs:
+        other = others[spec.name]
+        if (spec.data_type == "float") != (other.data_type == "float"):
+            text = f"this input takes {other.data_type}; in the float model {spec.data_type}"
+            results.append(Difference(spec.name, text))
+        sizes = zip(spec.shape[1:], other.shape[1:], strict=False)
+        resized = any(size != changed for size, changed in sizes if size > 0 and changed > 0)
+        if len(spec.shape) == len(other.shape) and resized:
+            text = f"this input says it takes {list(other.shape)}; in the float model {list(spec.shape)}"
+            results.append(Difference(spec.name, text, is_minor=True))
+    return results
 
 
 def foreign_casts(model: Model) -> dict[str, int]:
@@ -80,21 +82,21 @@ def foreign_casts(model: Model) -> dict[str, int]:
 
 def _outputs(first: Model, second: Model, before: _Wiring, after: _Wiring) -> list[Difference]:
     """Outputs that come from other operators than the first model's, or in another order."""
-    found = []
+    results = []
     names, others = first.output_names, second.output_names
     if names != others and set(names) == set(others):
         text = f"the outputs are {', '.join(others)}; in the float model {', '.join(names)}: by number each is another"
-        found.append(Difference("", text))
+        results.append(Difference("", text))
     for name in first.output_names:
-        ours, theirs = before.output(name), after.output(name)
-        if name in second.output_names and ours is not None and theirs is not None and ours != theirs:
-            text = f"output {name!r} comes from {_words(theirs)}; in the float model from {_words(ours)}"
-            found.append(Difference("", text))
-    return found
+        source, other = before.output(name), after.output(name)
+        if name in second.output_names and source is not None and other is not None and source != other:
+            text = f"output {name!r} comes from {_words(other)}; in the float model from {_words(source)}"
+            results.append(Difference("", text))
+    return results
 
 
 def _named(model: Model) -> dict[Key, Op]:
-    """Operators that are told by their names."""
+    """Operators that are identified by their names."""
     counts = Counter((op.subgraph, op.name) for op in model.ops)
     return {
         (op.subgraph, op.name): op
@@ -107,24 +109,25 @@ def _family(op: Op) -> str:
     return "convolution" if op.is_convolution else op.kind
 
 
-def _set_otherwise(op: Op, other: Op, before: _Wiring, after: _Wiring) -> str:
-    ours, theirs = dict(settings(op)), dict(settings(other))
+def _setting_difference(op: Op, other: Op, before: _Wiring, after: _Wiring) -> str:
+    expected, actual = dict(settings(op)), dict(settings(other))
     for name in _FUSED:
-        ours.pop(name, None)
-        theirs.pop(name, None)
-    for name, value in ours.items():
-        if theirs.get(name, value) != value:
+        expected.pop(name, None)
+        actual.pop(name, None)
+    for name, value in expected.items():
+        if actual.get(name, value) != value:
             verb = "are" if isinstance(value, tuple) else "is"
-            return f"its {name} {verb} {_told(theirs[name])}, {_told(value)} in the float model"
-    activation, wanted = after.activation(other), before.activation(op)
+            return f"its {name} {verb} {_value_words(actual[name])}, {_value_words(value)} in the float model"
+    activation, expected_activation = after.activation(other), before.activation(op)
     # What a full-int8 layer's codes can hold is its upper limit too: mnnquant's EMA makes a ReLU of a ReLU6.
     bounded = any(weights.full_int8 for weights in other.weights)
-    if activation != wanted and not (bounded and activation and wanted):
-        return f"{activation or 'nothing'} is applied to what it computes, {wanted or 'nothing'} in the float model"
+    if activation != expected_activation and not (bounded and activation and expected_activation):
+        applied, expected_words = activation or "nothing", expected_activation or "nothing"
+        return f"{applied} is applied to what it computes, {expected_words} in the float model"
     return ""
 
 
-def _told(value: object) -> str:
+def _value_words(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -145,10 +148,10 @@ class _Wiring:
 
     def inputs(self, op: Op) -> tuple[Source, ...]:
         """Where the inputs of an operator come from, constants at the end left out."""
-        found = [self._source(op.subgraph, tensor) for tensor in op.inputs]
-        while found and found[-1] == "const":
-            found.pop()
-        return tuple(found)
+        sources = [self._source(op.subgraph, tensor) for tensor in op.inputs]
+        while sources and sources[-1] == "const":
+            sources.pop()
+        return tuple(sources)
 
     def output(self, name: str) -> Source | None:
         """Where an output of the model comes from; None where the other model has no such operator."""
@@ -156,16 +159,16 @@ class _Wiring:
         source = None if tensor is None else self._source("", tensor)
         return source if isinstance(source, tuple) and source[0] != "input" else None
 
-    def told(self, op: Op) -> str:
-        """The same in words."""
+    def input_words(self, op: Op) -> str:
+        """Where the inputs of an operator come from, in words."""
         return ", ".join(_words(source) for source in self.inputs(op)) or "nothing"
 
     def activation(self, op: Op) -> str:
         """What clamps the output of an operator: fused into it, or following it alone."""
-        own = settings(op)
-        fused = next((name for name in ("relu6", "relu") if own.get(name)), "")
+        values = settings(op)
+        fused = next((name for name in ("relu6", "relu") if values.get(name)), "")
         kinds = {1: "relu", 2: "relu6"}
-        fused = fused or kinds.get(int(str(own.get("activationType", 0))), "")
+        fused = fused or kinds.get(int(str(values.get("activationType", 0))), "")
         if fused or len(op.outputs) != 1:
             return fused
         followers = self._consumers.get((op.subgraph, op.outputs[0]), [])
@@ -192,7 +195,7 @@ class _Wiring:
 
 def _words(source: Source) -> str:
     if isinstance(source, frozenset):
-        return " and ".join(sorted(_words(one) for one in source))
+        return " and ".join(sorted(_words(part) for part in source))
     if isinstance(source, tuple):
         name, number = source
         if name == "input":

@@ -48,12 +48,12 @@ class Range:
 
 def widen_ranges(ranges: dict[int, Range], links: tuple[Propagated, ...]) -> dict[int, Range]:
     """The ranges as the params file needs them: wide and symmetric enough for where MNN carries them."""
-    found = dict(ranges)
+    widened = dict(ranges)
     for link in links:
-        if link.tensor in found:
-            widened = found[link.tensor].merged(ranges.get(link.output, found[link.tensor]))
-            found[link.tensor] = dataclasses.replace(widened, symmetric=link.clamps_at_zero)
-    return found
+        if link.tensor in widened:
+            merged = widened[link.tensor].merged(ranges.get(link.output, widened[link.tensor]))
+            widened[link.tensor] = dataclasses.replace(merged, symmetric=link.clamps_at_zero)
+    return widened
 
 
 def make_params(
@@ -67,8 +67,8 @@ def make_params(
     `inner` gives the ranges of layers in the bodies of loops, whose tensors are numbered on their own, by name.
     """
 
-    def activation(name: str, found: Range) -> ActivationParams:
-        scale, zero = found.affine()
+    def activation(name: str, seen: Range) -> ActivationParams:
+        scale, zero = seen.affine()
         return ActivationParams(name, scale, zero, clamp_min=LOWEST, clamp_max=HIGHEST)
 
     def layer(op: Op, before: Range, after: Range) -> LayerParams:

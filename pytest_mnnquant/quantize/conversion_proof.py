@@ -36,12 +36,12 @@ def by_name(model: Model, expected: Sequence[Array]) -> dict[str, Array]:
     return dict(zip(names, expected, strict=True))
 
 
-def compare(expected: Outputs, found: Outputs, what: str = "the float model") -> dict[str, Agreement]:
+def compare(expected: Outputs, results: Outputs, what: str = "the float model") -> dict[str, Agreement]:
     """Figures of each output. Raises `ValueError` where one is missing or has another shape."""
-    missing = sorted(set(expected) - set(found))
+    missing = sorted(set(expected) - set(results))
     if missing:
-        raise ValueError(f"{what} has no output {missing[0]!r}; it has: {', '.join(sorted(found))}")
-    return {name: agreement(_flat(array), _flat(found[name])) for name, array in expected.items()}
+        raise ValueError(f"{what} has no output {missing[0]!r}; it has: {', '.join(sorted(results))}")
+    return {name: agreement(_flat(array), _flat(results[name])) for name, array in expected.items()}
 
 
 def _flat(array: Array) -> Array:

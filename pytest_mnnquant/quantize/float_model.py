@@ -287,10 +287,10 @@ def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> None:
 
 def _try_batch(model: Model, data: Dataset, timeout: float) -> tuple[bool, Run]:
     """Whether the model gives the same for samples fed together as one by one (a fixed batch of 1 may not)."""
-    some = data.head(PROOF_SAMPLES)
-    alone = run(model, some, RunOptions(timeout, batched=False))
+    samples = data.head(PROOF_SAMPLES)
+    alone = run(model, samples, RunOptions(timeout, batched=False))
     try:
-        together = run(model, some, RunOptions(timeout))
+        together = run(model, samples, RunOptions(timeout))
         same = is_proven(compare(alone.outputs, together.outputs))
     except (NativeFailure, ValueError):
         return False, alone

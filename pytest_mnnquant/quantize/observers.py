@@ -77,7 +77,7 @@ def moving_average(batches: npt.NDArray[np.float64], momentum: float) -> Range:
     In float32 and in its order of operations (mnncompress 0.3.2, LSQ_quantizer.py, _FeatureFakeQuantModule), so that
     the scales are its own: each batch's range is first moved onto its own zero point.
     """
-    kept, new = np.float32(momentum), np.float32(1 - momentum)
+    keep, new = np.float32(momentum), np.float32(1 - momentum)
     zero, half = np.float32(0), np.float32(_HALF)
     rows = batches.astype(np.float32)
     least, most = np.minimum(rows[:, 0], zero), np.maximum(rows[:, 1], zero)
@@ -88,7 +88,7 @@ def moving_average(batches: npt.NDArray[np.float64], momentum: float) -> Range:
     most = np.where(nudged, np.maximum((half - point) * scale, zero), most)
     low, high = rows[0]
     for lower, upper in zip(new * least, new * most, strict=True):
-        low, high = min(kept * low + lower, zero), max(kept * high + upper, zero)
+        low, high = min(keep * low + lower, zero), max(keep * high + upper, zero)
     return Range(float(low), float(high))
 
 
@@ -118,7 +118,7 @@ def least_error(histogram: Histogram) -> Range:
 
     lows = low * _SHRINK if low < 0 else np.zeros(1)
     highs = high * _SHRINK if high > 0 else np.zeros(1)
-    under, over = below(lows), [sums[-1] - found for sums, found in zip(order, below(highs), strict=True)]
+    under, over = below(lows), [sums[-1] - part for sums, part in zip(order, below(highs), strict=True)]
     clipped_low = under[2] - 2 * lows * under[1] + lows**2 * under[0]
     clipped_high = over[2] - 2 * highs * over[1] + highs**2 * over[0]
     inside = counts.sum() - under[0][:, None] - over[0][None, :]

@@ -146,18 +146,18 @@ def _paths(value: Any, text: str) -> Any:
     )
 
 
-def _in_own_code(error: BaseException, own: str | None) -> BaseException:
-    """The same error with a traceback that ends in the user's code (`own` is a file of it), not in a library."""
-    standard, ours = sysconfig.get_paths()["stdlib"], Path(__file__).parents[1]
+def _in_own_code(error: BaseException, user_file: str | None) -> BaseException:
+    """The same error with a traceback that ends in the user's code (`user_file` is a file of it), not in a library."""
+    standard, package = sysconfig.get_paths()["stdlib"], Path(__file__).parents[1]
 
     def is_library(file: Path) -> bool:
         installed = {"site-packages", "dist-packages"} & set(file.parts)
-        return bool(installed) or file.is_relative_to(standard) or file.is_relative_to(ours)
+        return bool(installed) or file.is_relative_to(standard) or file.is_relative_to(package)
 
     last, trace = None, error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if file == own or not (file.startswith("<") or is_library(Path(file))):
+        if file == user_file or not (file.startswith("<") or is_library(Path(file))):
             last = trace
         trace = trace.tb_next
     if last is not None:

@@ -32,20 +32,20 @@ def find_files(
     now = file_stamps(outdir)
     fresh = [file for file, stamp in sorted(now.items()) if before.get(file) != stamp]
     if returned is None:
-        found = _kinds([file for file in fresh if file.suffix in _SUFFIXES], text, "left")
+        files = _kinds([file for file in fresh if file.suffix in _SUFFIXES], text, "left")
     elif isinstance(returned, Mapping):
-        found = {kind: outdir / path for kind, path in returned.items()}
+        files = {kind: outdir / path for kind, path in returned.items()}
     else:
         paths = [outdir / path for path in returned]
         strange = next((path for path in paths if path.suffix not in _SUFFIXES), None)
         if strange is not None:
             known = ", ".join(_SUFFIXES)
             raise SourceError(f"{text}: it returned {strange.name}, which is none of {known}; return a mapping")
-        found = _kinds(paths, text, "returned")
-    for path in found.values():
+        files = _kinds(paths, text, "returned")
+    for path in files.values():
         if not path.is_file():
             raise SourceError(f"{text}: it returned {path}, but there is no such file")
-    taken = {kind: _inside(path, outdir, fresh, started, text) for kind, path in found.items()}
+    taken = {kind: _inside(path, outdir, fresh, started, text) for kind, path in files.items()}
     if "quantized" not in taken and not {"onnx", "params"} <= set(taken):
         had = ", ".join(path.name for path in taken.values())
         raise SourceError(
@@ -56,7 +56,7 @@ def find_files(
 
 def _kinds(paths: Sequence[Path], text: str, verb: str) -> dict[str, Path]:
     """One file of each kind, by its suffix; of several .bin and .json files the one that is a params file."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for suffixes in ((".mnn",), (".onnx",), (".bin", ".json")):
         alike = [path for path in paths if path.suffix in suffixes]
         if len(alike) > 1 and suffixes[-1] == ".json":
@@ -65,8 +65,8 @@ def _kinds(paths: Sequence[Path], text: str, verb: str) -> dict[str, Path]:
             names = ", ".join(path.name for path in alike)
             kind = _SUFFIXES[suffixes[0]]
             raise SourceError(f"{text}: it {verb} {names}: return a mapping that tells which is {kind!r}")
-        found.update({_SUFFIXES[path.suffix]: path for path in alike})
-    return found
+        files.update({_SUFFIXES[path.suffix]: path for path in alike})
+    return files
 
 
 def _is_params(path: Path) -> bool:
@@ -79,10 +79,10 @@ def _is_params(path: Path) -> bool:
 def _inside(path: Path, outdir: Path, fresh: Sequence[Path], started: float, text: str) -> Path:
     """The file, new, in the pipeline's folder: copied there from elsewhere, with the weights beside it."""
     path = path.resolve()
-    own = path.is_relative_to(outdir)
-    if path not in fresh and (own or path.stat().st_mtime < started - _CLOCK):
+    is_inside = path.is_relative_to(outdir)
+    if path not in fresh and (is_inside or path.stat().st_mtime < started - _CLOCK):
         raise SourceError(f"{text}: it returned {path}, which is older than this run: it wrote no new file there")
-    if own:
+    if is_inside:
         return path
     ending = _COMPANIONS.get(path.suffix, "")
     for source in (path, path.with_name(path.name + ending)):

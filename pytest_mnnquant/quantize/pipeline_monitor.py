@@ -274,11 +274,11 @@ def _has_range(module: nn.Module) -> bool:
 
 def _scales(observers: dict[int, nn.Module]) -> dict[int, float]:
     """The scale of each observer of a whole tensor, or the span of the values it has seen."""
-    found = {}
+    scales = {}
     for key, observer in observers.items():
         scale, low, high = (_number(observer, name) for name in ("scale", "min_val", "max_val"))
         if scale is None and low is not None and high is not None:
             scale = high - low
         if scale is not None and math.isfinite(scale):
-            found[key] = scale
-    return found
+            scales[key] = scale
+    return scales

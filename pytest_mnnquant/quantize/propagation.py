@@ -38,7 +38,7 @@ class Propagated:
 def find_propagated(model: Model, layers: tuple[Op, ...]) -> tuple[Propagated, ...]:
     """Where the quantization of each layer's input is carried to, for those that reach an operator of another kind."""
     producers = {output: op for op in model.ops if not op.subgraph for output in op.outputs}
-    found = {}
+    links = {}
     for layer in layers:
         tensor = output = layer.inputs[0]
         op = producers.get(tensor)
@@ -46,8 +46,8 @@ def find_propagated(model: Model, layers: tuple[Op, ...]) -> tuple[Propagated, .
             output = op.inputs[0]
             op = producers.get(output)
         if op is not None and not op.is_convolution and op.kind not in ("Input", "Const"):
-            found[tensor] = Propagated(tensor, op, output, has_fused_relu(op))
-    return tuple(found.values())
+            links[tensor] = Propagated(tensor, op, output, has_fused_relu(op))
+    return tuple(links.values())
 
 
 def ops_to_observe(layers: tuple[Op, ...], links: tuple[Propagated, ...]) -> tuple[Op, ...]:

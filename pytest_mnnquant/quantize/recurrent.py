@@ -40,14 +40,14 @@ def recurrent_layers(network: nn.Module, model: Model) -> tuple[Recurrent, ...]:
     # MNN finds a layer of the params file by the name of its output, which bodies of several loops may share.
     bodies = [op for op in model.layers if op.subgraph and op.is_convolution and names[op.output_names[0]] == 1]
     left = {op.name: (op, moments_of(model.decoded(op))) for op in bodies}
-    found = []
+    layers = []
     for name, module, layer, reverse in _directions(network):
-        own = moments_of(getattr(module, f"weight_hh_l{layer}" + ("_reverse" if reverse else "")))
-        match = next((op for op, theirs in left.values() if own and theirs and own.matches(theirs)), None)
+        identity = moments_of(getattr(module, f"weight_hh_l{layer}" + ("_reverse" if reverse else "")))
+        match = next((op for op, known in left.values() if identity and known and identity.matches(known)), None)
         if match is not None:
-            found.append(Recurrent(match, name, layer, reverse))
+            layers.append(Recurrent(match, name, layer, reverse))
             del left[match.name]
-    return tuple(found)
+    return tuple(layers)
 
 
 def _directions(network: nn.Module) -> Iterator[tuple[str, nn.LSTM, int, bool]]:
@@ -65,23 +65,23 @@ def recurrent_ranges(
 
     `network` runs in the mode it is in. Ranges are min and max, whatever the observer: no histogram is taken here.
     """
-    found: dict[str, tuple[Range, Range]] = {}
+    ranges_of: dict[str, tuple[Range, Range]] = {}
     biases = model.vectors()
 
     def see(op: Op, states: torch.Tensor) -> None:
         weights, bias = torch.from_numpy(np.array(model.decoded(op))), biases.get(op.name, np.zeros(1, np.float32))
         outputs = states.float() @ weights.T + torch.from_numpy(np.array(bias))
         ranges = (_range(states), _range(outputs))
-        known = found.get(op.name, ranges)
-        found[op.name] = (known[0].merged(ranges[0]), known[1].merged(ranges[1]))
+        known = ranges_of.get(op.name, ranges)
+        ranges_of[op.name] = (known[0].merged(ranges[0]), known[1].merged(ranges[1]))
 
     hooks = []
     for name in {item.module for item in layers}:
-        mine = [item for item in layers if item.module == name]
+        of_module = [item for item in layers if item.module == name]
 
-        def look(lstm: Any, inputs: Any, _result: Any, mine: list[Recurrent] = mine) -> None:
+        def look(lstm: Any, inputs: Any, _result: Any, of_module: list[Recurrent] = of_module) -> None:
             states = {(layer, reverse): tensor for layer, reverse, tensor in hidden_states(lstm, *inputs)}
-            for item in mine:
+            for item in of_module:
                 if (item.layer, item.reverse) in states:
                     see(item.op, states[item.layer, item.reverse])
 
@@ -93,7 +93,7 @@ def recurrent_ranges(
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return ranges_of
 
 
 def hidden_states(
@@ -120,8 +120,8 @@ def _single(lstm: nn.LSTM, layer: int) -> nn.LSTM:
     """One layer of an LSTM as a module of its own."""
     size = lstm.input_size if layer == 0 else lstm.hidden_size * (1 + lstm.bidirectional)
     single = nn.LSTM(size, lstm.hidden_size, 1, lstm.bias, lstm.batch_first, bidirectional=lstm.bidirectional)
-    own = dict(lstm.named_parameters())
-    weights = {name: own[name.replace("_l0", f"_l{layer}")].detach() for name, _ in single.named_parameters()}
+    parameters = dict(lstm.named_parameters())
+    weights = {name: parameters[name.replace("_l0", f"_l{layer}")].detach() for name, _ in single.named_parameters()}
     single.load_state_dict(weights)
     return single
 

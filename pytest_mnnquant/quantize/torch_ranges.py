@@ -44,7 +44,7 @@ def collect_extremes(
             seen[value].extend(torch.aminmax(tensor))
 
     _run_all(network, wanted, data, see, exits)
-    return {value: torch.stack(found).double().numpy().reshape(-1, 2) for value, found in seen.items()}
+    return {value: torch.stack(pairs).double().numpy().reshape(-1, 2) for value, pairs in seen.items()}
 
 
 def collect_histograms(
@@ -139,8 +139,8 @@ def _leaving(
     try:
         yield calls.clear
     finally:
-        for one in hooks:
-            one.remove()
+        for handle in hooks:
+            handle.remove()
 
 
 @contextlib.contextmanager

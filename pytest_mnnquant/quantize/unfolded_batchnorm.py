@@ -55,15 +55,15 @@ def find_unfolded(network: torch.nn.Module, model: Model, data: Dataset, options
     def remember(value: Value, tensor: torch.Tensor) -> None:
         # A ReLU may be fused into the Scale, so its values count as the BatchNorm's too.
         if value.module in norms:
-            found = (moments_of(possible) for possible in (tensor, tensor.clamp_min(0)))
-            known.extend((value.module, item) for item in found if item is not None)
+            identities = (moments_of(possible) for possible in (tensor, tensor.clamp_min(0)))
+            known.extend((value.module, item) for item in identities if item is not None)
 
     with quiet(), watched(network, remember) as run:
         run(*as_tensors(probe, network))
     traced = tensor_values(model, scales, probe, options)
     outputs: list[npt.NDArray[np.float32] | None] = [traced[op.name][1] for op in scales]
-    wanted = [found for output in outputs if output is not None and (found := moments_of(output)) is not None]
-    return frozenset(name for name, found in known if any(found.matches(other) for other in wanted))
+    scale_values = [values for output in outputs if output is not None and (values := moments_of(output)) is not None]
+    return frozenset(name for name, values in known if any(values.matches(other) for other in scale_values))
 
 
 def replace_unfolded(network: torch.nn.Module, names: frozenset[str]) -> torch.nn.Module:

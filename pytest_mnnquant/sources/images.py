@@ -148,8 +148,8 @@ def load_images(
 
 def _image_files(folder: Path, origin: str) -> list[Path]:
     """The files below a folder, hidden ones apart, by the order of their paths whatever order the disk has them in."""
-    found = [file for file in folder.rglob("*") if file.is_file()]
-    paths = {file.relative_to(folder).as_posix(): file for file in found}
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    paths = {file.relative_to(folder).as_posix(): file for file in files}
     names = sorted(name for name in paths if not name.startswith(".") and "/." not in name)
     if not names:
         raise DataError(f"{origin}: a folder without images")

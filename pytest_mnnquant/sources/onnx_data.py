@@ -30,9 +30,9 @@ def require_float(path: Path) -> None:
     except (BadParams, ValueError):
         return  # What is no ONNX file is told when it is converted.
     if counts:
-        told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(3))
+        kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(3))
         raise QuantizedSource(
-            f"{path.name} is quantized already ({told}), by a tool whose operators MNN does not import"
+            f"{path.name} is quantized already ({kinds}), by a tool whose operators MNN does not import"
         )
 
 
@@ -40,7 +40,7 @@ def require_external_data(path: Path) -> None:
     """Raise `SourceError` where tensors of an ONNX file lie in a file that is missing or too short."""
     needed: dict[str, int] = {}
     try:
-        for location, end in (one for graph in _messages(path.read_bytes(), 7) for one in _in_graph(graph)):
+        for location, end in (tensor for graph in _messages(path.read_bytes(), 7) for tensor in _in_graph(graph)):
             needed[location] = max(end, needed.get(location, 0))
     except (BadParams, ValueError):
         return  # What is no ONNX file is told when it is converted.
@@ -56,7 +56,7 @@ def require_external_data(path: Path) -> None:
 
 
 def _messages(message: bytes, number: int) -> Iterator[bytes]:
-    return (one.value for one in fields(message) if one.number == number and isinstance(one.value, bytes))
+    return (field.value for field in fields(message) if field.number == number and isinstance(field.value, bytes))
 
 
 def _operators(graph: bytes) -> Iterator[bytes]:
@@ -72,7 +72,7 @@ def _in_graph(graph: bytes) -> Iterator[tuple[str, int]]:
     """(file, last byte needed) of each external tensor, those of loops' bodies too."""
     for tensor in _messages(graph, 5):
         yield from _external(tensor)
-    for attribute in (one for node in _messages(graph, 1) for one in _messages(node, 5)):
+    for attribute in (attribute for node in _messages(graph, 1) for attribute in _messages(node, 5)):
         for tensor in _messages(attribute, 5):
             yield from _external(tensor)
         for body in _messages(attribute, 6):
@@ -81,7 +81,7 @@ def _in_graph(graph: bytes) -> Iterator[tuple[str, int]]:
 
 def _external(tensor: bytes) -> Iterator[tuple[str, int]]:
     # What a tensor holds itself is its field 9: nothing to look into.
-    if not any(one.number == 14 and one.value == _EXTERNAL for one in fields(tensor)):
+    if not any(field.number == 14 and field.value == _EXTERNAL for field in fields(tensor)):
         return
     entries = {}
     for entry in _messages(tensor, 13):

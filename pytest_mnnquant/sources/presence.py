@@ -36,11 +36,11 @@ def _file_of(module: str) -> tuple[Path | None, bool]:
     parts = module.split(".")
     places: list[str] | None = [*sys.path, str(Path.cwd())]
     for count in range(1, len(parts) + 1):
-        found = PathFinder.find_spec(".".join(parts[:count]), places)
-        if found is None:
+        spec = PathFinder.find_spec(".".join(parts[:count]), places)
+        if spec is None:
             return None, count > 1
-        places = found.submodule_search_locations
-    return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None, False
+        places = spec.submodule_search_locations
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None, False
 
 
 def _may_define(file: Path, name: str) -> bool:
@@ -57,5 +57,5 @@ def _may_define(file: Path, name: str) -> bool:
         return True
     if any(isinstance(node, ast.Global) and name in node.names for node in nodes):
         return True
-    own = {one.get_name() for one in module.get_symbols() if one.is_assigned() or one.is_imported()}
-    return not own.isdisjoint((name, "__getattr__"))
+    names = {symbol.get_name() for symbol in module.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    return not names.isdisjoint((name, "__getattr__"))

@@ -108,11 +108,11 @@ def takes_batches(model: torch.nn.Module, data: Dataset) -> bool:
         return True
     with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
-            alone = [flat_outputs(model(*as_tensors(one, model))) for one in data.first(2).batches(1)]
+            alone = [flat_outputs(model(*as_tensors(sample, model))) for sample in data.first(2).batches(1)]
             together = flat_outputs(model(*as_tensors(data.head(2), model)))
         except Exception:
             return not _runs(model, data.head(1))  # What fails on a single sample too is told elsewhere.
-    if any(len(one) != len(together) for one in alone):
+    if any(len(sample) != len(together) for sample in alone):
         return False
     pairs = zip(together, *alone, strict=True)
     return all(_is_both(both, torch.cat([first, second])) for both, first, second in pairs if first.dim())
@@ -223,14 +223,14 @@ def export_keywords(inputs: list[str], outputs: list[str], *, dynamo: bool, dyna
 @contextlib.contextmanager
 def _required_inputs_only(model: torch.nn.Module) -> Iterator[None]:
     """Hide optional parameters of `forward`: the torchscript exporter makes model inputs of those that are numbers."""
-    own, forward = vars(model).get("forward"), model.forward
+    original, forward = vars(model).get("forward"), model.forward
     model.forward = lambda *inputs: forward(*inputs)
     try:
         yield
     finally:
         del model.forward
-        if own is not None:
-            model.forward = own
+        if original is not None:
+            model.forward = original
 
 
 def _function_identity(function: Any) -> str:

@@ -71,11 +71,11 @@ def paired_drop(lost: int, won: int, samples: int, confidence: float = 0.95) -> 
 
 def _highest_drop(lost: int, won: int, samples: int, z: float) -> float:
     """The drop that is `z` standard errors above what was found; its variance is the likeliest with that drop."""
-    found = (lost - won) / samples
-    low, high = found, 1.0
+    value = (lost - won) / samples
+    low, high = value, 1.0
     for _ in range(_HALVINGS):
         drop = (low + high) / 2
-        within = samples * (drop - found) < z * math.sqrt(_drop_variance(lost, won, samples, drop))
+        within = samples * (drop - value) < z * math.sqrt(_drop_variance(lost, won, samples, drop))
         low, high = (drop, high) if within else (low, drop)
     return high
 

@@ -19,21 +19,21 @@ def mann_whitney(first: Values, second: Values) -> float:
     Exact for few values: the number of ways to get a U is a coefficient of the Gaussian binomial (Mann and Whitney
     1947). For many, the normal approximation with its correction for ties and for continuity.
     """
-    one, two = len(first), len(second)
-    if not one or not two:
+    first_count, second_count = len(first), len(second)
+    if not first_count or not second_count:
         return 1.0
     both = np.concatenate([first, second])
     ranks, ties = _ranks(both)
-    above = float(ranks[:one].sum()) - one * (one + 1) / 2
-    low = min(above, one * two - above)
-    if math.comb(one + two, one) < _COUNTED:
-        ways = _ways(min(one, two), max(one, two))
+    above = float(ranks[:first_count].sum()) - first_count * (first_count + 1) / 2
+    low = min(above, first_count * second_count - above)
+    if math.comb(first_count + second_count, first_count) < _COUNTED:
+        ways = _ways(min(first_count, second_count), max(first_count, second_count))
         return min(1.0, 2 * float(ways[: math.floor(low) + 1].sum() / ways.sum()))
-    total = one + two
-    spread = one * two / 12 * (total + 1 - float((ties**3 - ties).sum()) / (total * (total - 1)))
+    total = first_count + second_count
+    spread = first_count * second_count / 12 * (total + 1 - float((ties**3 - ties).sum()) / (total * (total - 1)))
     if spread <= 0:
         return 1.0
-    return min(1.0, math.erfc(max(0.0, one * two / 2 - low - 0.5) / math.sqrt(2 * spread)))
+    return min(1.0, math.erfc(max(0.0, first_count * second_count / 2 - low - 0.5) / math.sqrt(2 * spread)))
 
 
 def _ranks(values: Values) -> tuple[Values, npt.NDArray[np.int64]]:
