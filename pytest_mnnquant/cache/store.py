@@ -106,7 +106,7 @@ class Store:
 
 
 @contextlib.contextmanager
-def of_one_run(root: Path) -> Iterator[Path]:
+def run_folder(root: Path) -> Iterator[Path]:
     """A folder in which this run makes everything anew, once for all of xdist's workers.
 
     It stays when the run has ended, since failures name files in it; the next run drops what ended runs left.

@@ -18,7 +18,7 @@ from pytest_mnnquant.checks.accuracy.proposals import with_search
 from pytest_mnnquant.checks.accuracy.uncovered import unjudged_pools
 from pytest_mnnquant.checks.target.check import compare_with_host
 from pytest_mnnquant.checks.target.mnn_versions import explained
-from pytest_mnnquant.evidence.accuracy_search import search
+from pytest_mnnquant.evidence.accuracy_search import search_accuracy
 from pytest_mnnquant.evidence.check_inputs import CheckInputs, NothingToJudge, held_limits
 from pytest_mnnquant.evidence.check_runner import attempt_check, result_alone, run_uncached
 from pytest_mnnquant.evidence.source import UNUSABLE
@@ -56,7 +56,7 @@ def judge_accuracy(inputs: CheckInputs) -> Result:
     def judge_trial(trial: VariantUnderTest) -> Result:
         return _judge_trial(inputs.for_variant(trial), ignored)
 
-    return with_search(result, search(variant, judge_trial, losses, settings.suggest_time))
+    return with_search(result, search_accuracy(variant, judge_trial, losses, settings.suggest_time))
 
 
 def _judge_outputs(inputs: CheckInputs) -> Result:

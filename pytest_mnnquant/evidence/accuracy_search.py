@@ -1,132 +1,141 @@
-"""Searches for another way to quantize that keeps the accuracy; what it proposes has been made, run and judged."""
+"""Searches for another way to quantize that keeps the accuracy. Each proposal has been made, run and judged."""
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.checks.accuracy.layers import Losses, ranked
-from pytest_mnnquant.checks.accuracy.proposals import Proposal, Search
+from pytest_mnnquant.checks.accuracy.proposals import Proposal, SearchResult
+from pytest_mnnquant.evidence.reduced_variant import reduced_variant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import PASSED, Result
-from pytest_mnnquant.mnnfile.entries import without
-from pytest_mnnquant.mnnfile.model import read_model
-from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
-from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.names import OBSERVERS, recipe_named
 from pytest_mnnquant.recipes.recipe import Int8Recipe, PipelineRecipe, Recipe
-from pytest_mnnquant.runtime.convert import convert
-from pytest_mnnquant.runtime.jobs import NativeFailure
 
-# So many of the worst layers are left float, one number after another.
+# How many of the worst layers are left float, one number after another.
 _COUNTS: Final = (1, 2, 3, 5, 8, 12, 20)
-# More than this share of the weights in float is no quantization worth proposing.
+# A model with more than this share of its weights in float is not worth proposing.
 _MOST_FLOAT: Final = 0.5
 _FEW: Final = 8
 Judge = Callable[[VariantUnderTest], Result]
 
 
 @dataclass
-class _Trials:
-    """Makes and judges variants until the time is over, and keeps what came of each."""
+class Search:
+    """Makes and judges other variants of the source of `variant` until the clock shows `deadline`, in seconds."""
 
-    case: VariantUnderTest
+    variant: VariantUnderTest
     judge: Judge
-    until: float
-    made: list[Proposal] = field(default_factory=list)
-    cases: dict[str, VariantUnderTest] = field(default_factory=dict)
+    deadline: float
+    proposals: list[Proposal] = field(default_factory=list)
+    variants: dict[str, VariantUnderTest] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:
-        return time.monotonic() >= self.until
+        """Whether the time is over."""
+        return time.monotonic() >= self.deadline
 
     @property
-    def found(self) -> bool:
-        return any(one.passes and not one.trade_off for one in self.made)
+    def has_passed(self) -> bool:
+        """Whether a proposal passes that gives up nothing but layers."""
+        return any(proposal.passes and not proposal.trade_off for proposal in self.proposals)
 
-    def recipe(self, recipe: Recipe, trade_off: str = "") -> Proposal | None:
-        """Quantize by another recipe."""
-        trial = VariantUnderTest(self.case.source, recipe, self.case.mode if recipe.in_torch else None, self.case.skip)
-        found = self._judged(trial, (f"--mnn-recipe={recipe.name}",), trade_off)
-        if found is not None:
-            self.cases[recipe.name] = trial
-        return found
+    def try_recipe(self, recipe: Recipe, trade_off: str = "") -> Proposal | None:
+        """Quantize by another recipe; None if there is no such variant."""
+        mode = self.variant.mode if recipe.in_torch else None
+        trial = VariantUnderTest(self.variant.source, recipe, mode, self.variant.skip)
+        proposal = self._judge(trial, (f"--mnn-recipe={recipe.name}",), trade_off)
+        if proposal is not None:
+            self.variants[recipe.name] = trial
+        return proposal
 
-    def without(self, recipe: Recipe, names: tuple[str, ...], anew: bool = False) -> Proposal | None:
-        """Leave layers float. From the params file that is there already, where one is; `anew` calibrates again."""
-        parent = self.case if recipe == self.case.recipe else self.cases[recipe.name]
-        skip = (*self.case.skip, *map(glob.escape, names))
-        made = None if anew or recipe.fill is not None else _reduced(parent, names)
+    def try_without(self, recipe: Recipe, names: tuple[str, ...], recalibrate: bool = False) -> Proposal | None:
+        """Leave layers float: from the params file if there is one, or with a new calibration (`recalibrate`)."""
+        parent = self.variant if recipe == self.variant.recipe else self.variants[recipe.name]
+        made = None if recalibrate or recipe.fill is not None else reduced_variant(parent, names)
         if made is None and parent.variant.given:
             return None  # Nothing can be made of a finished file.
-        chosen = () if recipe == self.case.recipe else (f"--mnn-recipe={recipe.name}",)
-        if made is not None and (not isinstance(recipe, Int8Recipe) or parent.variant.given):
-            # Other tools do not know our options: what was tried is the params file.
-            chosen = (
-                f"pytest-mnnquant convert ... --compressionParamsFile {made.params} "
-                "(the params file without these), then",
-            )
-        options = (*chosen, *(f"--mnn-skip-layer='{glob.escape(name)}'" for name in names))
-        return self._judged(VariantUnderTest(self.case.source, recipe, parent.mode, skip, made=made), options)
+        skip = (*self.variant.skip, *map(glob.escape, names))
+        trial = VariantUnderTest(self.variant.source, recipe, parent.mode, skip, made=made)
+        skipped = (f"--mnn-skip-layer='{glob.escape(name)}'" for name in names)
+        return self._judge(trial, (*self._option_for(parent, made), *skipped))
 
-    def on_half(self) -> Proposal | None:
-        """The same way on half of the calibration data."""
-        data = self.case.source.prepared.calibration
-        if data is None or data.samples < 2 or not self.case.recipe.activations or self.case.variant.given:
+    def _option_for(self, parent: VariantUnderTest, made: Variant | None) -> tuple[str, ...]:
+        """What to give besides the layers: a recipe, or a params file for tools that do not know these options."""
+        if made is not None and (not isinstance(parent.recipe, Int8Recipe) or parent.variant.given):
+            command = f"pytest-mnnquant convert ... --compressionParamsFile {made.params}"
+            return (f"{command} (the params file without these), then",)
+        return () if parent is self.variant else (f"--mnn-recipe={parent.recipe.name}",)
+
+    def try_half(self) -> Proposal | None:
+        """Quantize in the same way with half of the calibration data; None if these are too few. Not a proposal."""
+        variant, data = self.variant, self.variant.source.prepared.calibration
+        if data is None or data.samples < 2 or not variant.recipe.activations or variant.variant.given:
             return None
-        case, half = self.case, data.first(data.samples // 2)
-        return self._judged(VariantUnderTest(case.source, case.recipe, case.mode, case.skip, half), (), keep=False)
+        half = data.first(data.samples // 2)
+        trial = VariantUnderTest(variant.source, variant.recipe, variant.mode, variant.skip, half)
+        return self._judge(trial, (), keep=False)
 
-    def _judged(
+    def _judge(
         self, trial: VariantUnderTest, options: tuple[str, ...], trade_off: str = "", keep: bool = True
     ) -> Proposal | None:
-        self.case.say(f"trying {len(self.made) + 1}: {' '.join(options) or 'half of the calibration data'}")
+        self.variant.say(f"trying {len(self.proposals) + 1}: {' '.join(options) or 'half of the calibration data'}")
         result = self.judge(trial)
         if trial.is_unusable:
             return None
-        total = sum(row.layer.weight_count for row in trial.files.rows)
-        left = sum(
-            row.layer.weight_count for row in trial.files.rows if row.stored and row.stored.weights[0].bits == 32
-        )
-        share, ratio = left / total if total else 0.0, trial.variant.base.size / trial.model.size
+        rows = trial.files.rows
+        weights = sum(row.layer.weight_count for row in rows)
+        in_float = sum(row.layer.weight_count for row in rows if row.stored and row.stored.weights[0].bits == 32)
+        share, ratio = in_float / weights if weights else 0.0, trial.variant.base.size / trial.model.size
         passes = result.outcome == PASSED and share <= _MOST_FLOAT
-        found = Proposal(options, passes, *_figure(metrics_of(AccuracyMetrics, [result])), ratio, share, trade_off)
+        quality = _quality(metrics_of(AccuracyMetrics, [result]))
+        proposal = Proposal(options, passes, *quality, ratio, share, trade_off)
         if keep:
-            self.made.append(found)
-        return found
+            self.proposals.append(proposal)
+        return proposal
 
 
-def search(case: VariantUnderTest, judge: Judge, losses: Losses | None, seconds: float) -> Search:
+def search_accuracy(variant: VariantUnderTest, judge: Judge, losses: Losses | None, seconds: float) -> SearchResult:
     """Try other ways to quantize the source of a variant whose accuracy fails, for at most `seconds`."""
     start = time.monotonic()
-    trials = _Trials(case, judge, start + seconds)
-    own = case.recipe
-    others = [] if case.variant.given or isinstance(own, PipelineRecipe) else list(_siblings(own))
-    if losses is not None and own.name != "fp16":
+    search = Search(variant, judge, start + seconds)
+    recipe, is_finished = variant.recipe, variant.variant.given
+    if losses is not None and recipe.name != "fp16":
         worst = [layer.name for layer in ranked(losses)]
-        _leave_float(trials, own, worst)
-        quality = {other: found.quality for other in others if not trials.is_over and (found := trials.recipe(other))}
-        if quality and not trials.found:
-            _leave_float(trials, max(quality, key=lambda recipe: quality[recipe]), worst)
-    if not trials.found and not case.variant.given:
-        for recipe, trade_off in _last_resorts(own):
-            if not trials.is_over and not any(one.passes for one in trials.made):
-                trials.recipe(recipe, trade_off)
-    note = _more_data(trials) if not trials.found and not trials.is_over else ""
-    return Search(tuple(trials.made), time.monotonic() - start, not trials.is_over, note)
+        _leave_float(search, recipe, worst)
+        best = None if is_finished or isinstance(recipe, PipelineRecipe) else _best_recipe(search)
+        if best is not None and not search.has_passed:
+            _leave_float(search, best, worst)
+    if not search.has_passed and not is_finished:
+        _try_last_resorts(search)
+    note = _more_data(search) if not search.has_passed and not search.is_over else ""
+    return SearchResult(tuple(search.proposals), time.monotonic() - start, not search.is_over, note)
 
 
-def _siblings(recipe: Recipe) -> Iterator[Recipe]:
+def _best_recipe(search: Search) -> Recipe | None:
+    """The best of the similar recipes that could be tried."""
+    qualities: dict[Recipe, float] = {}
+    for recipe in _similar_recipes(search.variant.recipe):
+        if not search.is_over and (proposal := search.try_recipe(recipe)):
+            qualities[recipe] = proposal.quality
+    return max(qualities, key=lambda recipe: qualities[recipe], default=None)
+
+
+def _try_last_resorts(search: Search) -> None:
+    for recipe, trade_off in _last_resorts(search.variant.recipe):
+        if not search.is_over and not any(proposal.passes for proposal in search.proposals):
+            search.try_recipe(recipe, trade_off)
+
+
+def _similar_recipes(recipe: Recipe) -> Iterator[Recipe]:
     """Recipes of the same bits: other observers; of weights, more scales and HQQ."""
     if isinstance(recipe, Int8Recipe):
         fill = f"+w{recipe.fill}" if recipe.fill else ""
@@ -146,74 +155,51 @@ def _last_resorts(recipe: Recipe) -> Iterator[tuple[Recipe, str]]:
         yield from ((recipe_named(f"w{bits}"), f"{recipe.bits}-bit weights") for bits in range(recipe.bits + 1, 9))
 
 
-def _leave_float(trials: _Trials, recipe: Recipe, worst: list[str]) -> None:
-    """Leave more and more of the worst layers float until it passes; then take back what is not needed."""
+def _leave_float(search: Search, recipe: Recipe, worst: list[str]) -> None:
+    """Leave more and more of the worst layers float until it passes; then quantize again what need not be float."""
     for count in _COUNTS:
-        chosen = tuple(worst[:count])
-        if trials.is_over or len(chosen) < count:
+        names = tuple(worst[:count])
+        if search.is_over or len(names) < count:
             return
-        tried = trials.without(recipe, chosen)
-        if tried is None or tried.float_share > _MOST_FLOAT:
+        proposal = search.try_without(recipe, names)
+        if proposal is None or proposal.float_share > _MOST_FLOAT:
             return
-        if tried.passes:
-            _confirm(trials, recipe, _taken_back(trials, recipe, chosen))
+        if proposal.passes:
+            _confirm(search, recipe, _fewest_layers(search, recipe, names))
             return
 
 
-def _taken_back(trials: _Trials, recipe: Recipe, chosen: tuple[str, ...]) -> tuple[str, ...]:
-    """As few of the layers as it still passes with; the largest are taken back first."""
-    sizes = {row.layer.name: row.layer.weight_count for row in trials.case.files.rows}
-    for name in sorted(chosen[:_FEW], key=lambda name: -sizes.get(name, 0)):
-        fewer = tuple(other for other in chosen if other != name)
-        if trials.is_over or not fewer:
+def _fewest_layers(search: Search, recipe: Recipe, names: tuple[str, ...]) -> tuple[str, ...]:
+    """As few of the layers as it still passes with; the largest are quantized again first."""
+    sizes = {row.layer.name: row.layer.weight_count for row in search.variant.files.rows}
+    for name in sorted(names[:_FEW], key=lambda name: -sizes.get(name, 0)):
+        fewer = tuple(other for other in names if other != name)
+        if search.is_over or not fewer:
             break
-        tried = trials.without(recipe, fewer)
-        if tried is not None and tried.passes:
-            chosen = fewer
-    return chosen
+        proposal = search.try_without(recipe, fewer)
+        if proposal is not None and proposal.passes:
+            names = fewer
+    return names
 
 
-def _confirm(trials: _Trials, recipe: Recipe, chosen: tuple[str, ...]) -> None:
-    """Make the proposal as its options will make it: from the start, not from a params file that is there already."""
-    is_pipeline = isinstance(trials.case.recipe, PipelineRecipe)
-    if trials.case.variant.given or is_pipeline or not isinstance(recipe, Int8Recipe):
+def _confirm(search: Search, recipe: Recipe, names: tuple[str, ...]) -> None:
+    """Make the proposal as its options will make it: with a new calibration, not from the present params file."""
+    is_pipeline = isinstance(search.variant.recipe, PipelineRecipe)
+    if search.variant.variant.given or is_pipeline or not isinstance(recipe, Int8Recipe):
         return
-    confirmed = trials.without(recipe, chosen, anew=True)
+    confirmed = search.try_without(recipe, names, recalibrate=True)
     if confirmed is not None:
-        trials.made = [one for one in trials.made if one.options != confirmed.options] + [confirmed]
+        others = [proposal for proposal in search.proposals if proposal.options != confirmed.options]
+        search.proposals = [*others, confirmed]
 
 
-def _reduced(parent: VariantUnderTest, names: tuple[str, ...]) -> Variant | None:
-    """The variant with layers left float, by its own params file without them; None where there is none to use."""
-    variant, gate = parent.variant, parent.source
-    if variant.params is None or not parent.recipe.activations:
-        return None
-    try:
-        params = read_params(variant.params)
-        reduced = without(params, variant.base, names)
-    except (BadParams, OSError):
-        return None
-
-    def build(folder: Path) -> None:
-        write_params(reduced, folder / PARAMS_NAME)
-        flags = ("--compressionParamsFile", str(folder / PARAMS_NAME))
-        convert(variant.base.path, folder / MODEL_NAME, flags, timeout=gate.settings.timeout)
-
-    inputs = {"base": file_digest(variant.base.path), "params": file_digest(variant.params), "without": names}
-    try:
-        folder = gate.store.folder("reduced", inputs, build)
-    except NativeFailure:
-        return None
-    return dataclasses.replace(variant, model=read_model(folder / MODEL_NAME), params=folder / PARAMS_NAME)
-
-
-def _more_data(trials: _Trials) -> str:
+def _more_data(search: Search) -> str:
     """What half of the calibration data give: whether more of them would help."""
-    half = trials.on_half()
+    half = search.try_half()
     return f"on half of the calibration data it has {half.figure}, which tells whether more would help" if half else ""
 
 
-def _figure(metrics: AccuracyMetrics | None) -> tuple[str, float]:
+def _quality(metrics: AccuracyMetrics | None) -> tuple[str, float]:
     """The accuracy in words, and as a number that is higher for better."""
     if metrics is None or not metrics.outputs:
         return "a broken output", -math.inf

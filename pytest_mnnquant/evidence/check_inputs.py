@@ -26,7 +26,7 @@ from pytest_mnnquant.measurements.conversion import FLOAT_MNN, VARIANTS_FLOAT
 from pytest_mnnquant.measurements.timing import MemoryUse, PairedTimes, TimingSettings
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
-from pytest_mnnquant.quantize.convert_twice import repeated
+from pytest_mnnquant.quantize.convert_twice import load_differences
 from pytest_mnnquant.recipes.mnn_support import can_compute
 from pytest_mnnquant.recipes.recipe import Recipe
 
@@ -124,7 +124,7 @@ class CheckInputs:
             given=variant.given,
             chain=(*source.chain, *variant.chain),
             unchained=source.unchained,
-            repeated=repeated(models),
+            repeated=load_differences(models),
             otherwise=tuple(differences(variant.base, variant.model, self.variant.files.match)),
             casts=foreign_casts(variant.model),
         )

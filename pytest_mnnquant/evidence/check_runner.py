@@ -9,7 +9,7 @@ from pytest_mnnquant.checks.target.mnn_versions import crashed
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.caches import CheckKey
 from pytest_mnnquant.evidence.check_inputs import CheckInputs, NothingToJudge
-from pytest_mnnquant.evidence.source import UNUSABLE, Unusable, why
+from pytest_mnnquant.evidence.source import UNUSABLE, Unusable, as_finding
 from pytest_mnnquant.evidence.target_variant import TargetVariant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.catalogue import CHECK_NAMES, CHECKS, check_named
@@ -69,7 +69,7 @@ def attempt_check(name: str, variant: VariantUnderTest, judge: Callable[[], Resu
     except Unusable as error:
         return Result.from_findings(name, [error.finding])
     except UNUSABLE as error:
-        return Result.from_findings(name, [why(error)])
+        return Result.from_findings(name, [as_finding(error)])
 
 
 def _with_stored_formats(variant: VariantUnderTest, result: Result) -> Result:

@@ -133,12 +133,12 @@ def attempt(make: Callable[[], T]) -> Attempt[T]:
         try:
             return make()
         except UNUSABLE as error:
-            raise Unusable(why(error)) from None
+            raise Unusable(as_finding(error)) from None
 
     return Attempt.of(make_or_explain, Unusable)
 
 
-def why(error: Exception) -> Finding:
+def as_finding(error: Exception) -> Finding:
     """One of `UNUSABLE` as a finding."""
     if isinstance(error, TargetFailure):
         cause = Cause("target-log", f"last lines of its log:\n{error.log}") if error.log else None

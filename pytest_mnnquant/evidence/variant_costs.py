@@ -29,7 +29,7 @@ class VariantCosts:
         """The variant and the float model, timed in pairs."""
         key = dataclasses.replace(settings, limit=None)
         times = self._times.get(key)
-        if times is None or not times.tells(settings.limit):
+        if times is None or not times.decides(settings.limit):
             self.say("timing against float")
             times = self._times[key] = paired_times(
                 self.source.prepared.model,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True)
-class Watched:
+class Observations:
     """What a pipeline was seen to do with the model while it ran.
 
     `handed_out` batches were taken from the calibration data; `forwards` is how often the busiest layer ran before
@@ -43,4 +43,4 @@ class Record:
     samples: int
     batch: int
     batches: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
-    watched: Watched | None = None
+    observations: Observations | None = None

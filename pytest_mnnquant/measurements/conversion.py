@@ -32,7 +32,7 @@ class Step:
     outputs: dict[str, Agreement]
 
 
-def told(item: Agreement, whose: str) -> str:
+def describe_disagreement(item: Agreement, whose: str) -> str:
     """An output's figures in words, as "is off by ..."; `whose` it should have been."""
     if item.equal is not None:
         return f"has {item.equal:.1%} of {whose} integers"

@@ -12,8 +12,8 @@ import numpy.typing as npt
 Values = tuple[npt.NDArray[np.float32], ...]
 
 
-class Which(NamedTuple):
-    """An operator as MNN runs it, casts included: its name in the file, its kind, how many such ran before."""
+class OperatorKey(NamedTuple):
+    """An operator as MNN runs it, casts included: its name in the file, its kind, and how many of both ran before."""
 
     name: str
     kind: str
@@ -21,13 +21,13 @@ class Which(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """What reached an operator, and what it made of it; `unset` tells that it did not take what it was given."""
+class OperatorRun:
+    """What an operator received and computed; `ignored_inputs`: it did not take the values that it was given."""
 
-    reached: Values
-    made: Values
+    inputs: Values
+    outputs: Values
     int8: bool
-    unset: bool = False
+    ignored_inputs: bool = False
 
 
-Operators = Mapping[Which, Ran]
+Operators = Mapping[OperatorKey, OperatorRun]

@@ -66,7 +66,7 @@ class PairedTimes:
     settings: TimingSettings = field(default_factory=TimingSettings)
     host: Host | None = None
 
-    def tells(self, limit: float | None) -> bool:
+    def decides(self, limit: float | None) -> bool:
         """Whether more pairs would tell no more about a limit than these."""
         if limit is None or limit == self.settings.limit or len(self.reference) < FEWEST:
             return True

@@ -116,7 +116,7 @@ def output_for(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> st
 def scores(metric: TaskMetric, outputs: Outputs, name: str, labels: Array | None) -> Scores:
     """The metric on these outputs; `name` is the output that `output_for` gave. Raises `MetricError`."""
     if metric.call is not None:
-        return _own(metric, outputs, labels)
+        return _custom(metric, outputs, labels)
     assert metric.score is not None
     assert labels is not None
     if len(outputs[name]) != len(labels):
@@ -266,7 +266,7 @@ def edits(first: list[int], second: list[int]) -> int:
 # One's own -----------------------------------------------------------------------------------------------------------
 
 
-def _own(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> Scores:
+def _custom(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> Scores:
     values = _called(metric, dict(outputs), labels)
     samples = len(next(iter(outputs.values())))
     if values.ndim == 1 and len(values) == samples:

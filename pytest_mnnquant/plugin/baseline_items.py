@@ -16,7 +16,7 @@ from pytest_mnnquant.baseline.file import BadBaseline
 from pytest_mnnquant.baseline.fixes import Intent, update_fix
 from pytest_mnnquant.baseline.judges import Evidence
 from pytest_mnnquant.cache.store import versions
-from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, why
+from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, as_finding
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.baseline_metrics import BaselineMetrics, Measured
 from pytest_mnnquant.findings.catalogue import BASELINE, CHECK_NAMES
@@ -63,7 +63,7 @@ def judge_variant(
     except (Unusable, *UNUSABLE) as error:
         if updates:  # The conversion check alone reports it.
             return _not_accepted(("conversion",), BaselineMetrics())
-        return Result.from_findings(BASELINE, [error.finding if isinstance(error, Unusable) else why(error)])
+        return Result.from_findings(BASELINE, [error.finding if isinstance(error, Unusable) else as_finding(error)])
     if updates:
         failed, record = measured.failed, measured.record
         return _not_accepted(failed, record) if failed else Result(BASELINE, PASSED, metrics=record)

@@ -11,7 +11,7 @@ import pytest
 from pytest_mnnquant.baseline.entry import Entry
 from pytest_mnnquant.baseline.fixes import Intent, update_fix
 from pytest_mnnquant.baseline.models import BadArtifact, folder_of, kept_model
-from pytest_mnnquant.evidence.source import UNUSABLE, why
+from pytest_mnnquant.evidence.source import UNUSABLE, as_finding
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import Finding
@@ -90,6 +90,8 @@ def _time(case: VariantUnderTest, accepted: Model, limit: float, command: str) -
         times = paired_times(accepted, case.model, inputs, timeout=settings.timeout, settings=how)
         return paired_ratio(times.reference, times.candidate)
     except UNUSABLE as error:
-        raise _NotTimed(f"ratio: it could not be timed beside the accepted model: {why(error).message}") from None
+        raise _NotTimed(
+            f"ratio: it could not be timed beside the accepted model: {as_finding(error).message}"
+        ) from None
     except ValueError as error:  # Too few pairs fitted into the time.
         raise _NotTimed(f"ratio: {error}", "raise --mnn-latency-time, or use a quieter machine") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.cache.store import Store, of_one_run
+from pytest_mnnquant.cache.store import Store, run_folder
 from pytest_mnnquant.config.settings import Settings
 from pytest_mnnquant.plugin.worker_input import input_of
 
@@ -45,6 +45,6 @@ def open_store(config: pytest.Config, root: Path, reuse: bool) -> Store:
     if reuse:
         return Store(root)
     using = ExitStack()
-    folder = using.enter_context(of_one_run(root / "anew"))
+    folder = using.enter_context(run_folder(root / "anew"))
     config.add_cleanup(using.close)
     return Store(folder)

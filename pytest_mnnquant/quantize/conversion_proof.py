@@ -28,7 +28,7 @@ PROOF_SAMPLES: Final = 64
 NOT_INSTALLED: Final = "onnxruntime is not installed to run the ONNX model (pip install 'pytest-mnnquant[onnx]')"
 
 
-def by_name(model: Model, expected: Sequence[Array]) -> dict[str, Array]:
+def name_outputs(model: Model, expected: Sequence[Array]) -> dict[str, Array]:
     """PyTorch's outputs by their names in the export: `output`, `output1`, ... Raises `ValueError`: not as many."""
     names = sorted(model.output_names, key=lambda name: int(name.removeprefix("output") or 0))
     if len(names) != len(expected):
@@ -36,7 +36,7 @@ def by_name(model: Model, expected: Sequence[Array]) -> dict[str, Array]:
     return dict(zip(names, expected, strict=True))
 
 
-def compare(expected: Outputs, results: Outputs, what: str = "the float model") -> dict[str, Agreement]:
+def compare_outputs(expected: Outputs, results: Outputs, what: str = "the float model") -> dict[str, Agreement]:
     """Figures of each output. Raises `ValueError` where one is missing or has another shape."""
     missing = sorted(set(expected) - set(results))
     if missing:
@@ -65,8 +65,8 @@ def steps_from_pytorch(
         return direct, NOT_INSTALLED
     try:
         between = run_onnx(onnx, inputs, RunOptions(timeout, batched=ran.batched))
-        exported = compare(expected, between, "the ONNX export")
-        converted = compare({name: between[name] for name in expected}, ran.outputs)
+        exported = compare_outputs(expected, between, "the ONNX export")
+        converted = compare_outputs({name: between[name] for name in expected}, ran.outputs)
     except (NativeFailure, ValueError) as error:
         return direct, f"onnxruntime can't run the ONNX export: {first_line(error)}"
     return (Step(PYTORCH, ONNX, exported), Step(ONNX, FLOAT_MNN, converted)), ""
@@ -82,7 +82,7 @@ def proof_from_onnx(
         expected = run_onnx(onnx, inputs, RunOptions(timeout, batched=ran.batched))
     except NativeFailure as error:
         return None, f"onnxruntime can't run the ONNX model on {origin}: {first_line(error)}"
-    return compare(expected, ran.outputs), ""
+    return compare_outputs(expected, ran.outputs), ""
 
 
 def first_line(error: Exception) -> str:

@@ -26,7 +26,7 @@ def convert_twice(source: Path, output: Path, flags: Sequence[str] = (), *, time
     return model
 
 
-def repeated(models: Mapping[str, Model]) -> dict[str, str]:
+def load_differences(models: Mapping[str, Model]) -> dict[str, str]:
     """Of the models that were converted twice, by the given titles: where the second differs, empty where nowhere."""
     paths: dict[Path, str] = {}
     for title, model in models.items():

@@ -19,9 +19,9 @@ from pytest_mnnquant.mnnfile.model import Model, ModelInput, read_model
 from pytest_mnnquant.quantize.conversion_proof import (
     PROOF_SAMPLES,
     Array,
-    by_name,
-    compare,
+    compare_outputs,
     is_proven,
+    name_outputs,
     proof_from_onnx,
     steps_from_pytorch,
 )
@@ -134,17 +134,17 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
             "the first axis counts samples"
         )
     if not pytorch.takes_batches(network, data):
-        calibration, evaluation = (one and dataclasses.replace(one, alone=True) for one in (calibration, evaluation))
+        calibration, evaluation = (part and dataclasses.replace(part, alone=True) for part in (calibration, evaluation))
         data = dataclasses.replace(data, alone=True)
-    digest, some = pytorch.digest(network), data.first(PROOF_SAMPLES)
-    export = _Export(network, some, digest, spec.text, choices, store)
-    expected = pytorch.outputs(network, some, spec.text)
+    digest, samples = pytorch.digest(network), data.first(PROOF_SAMPLES)
+    export = _Export(network, samples, digest, spec.text, choices, store)
+    expected = pytorch.outputs(network, samples, spec.text)
     if calibration is not None and evaluation is not None:  # It must not fail later, in the middle of calibrating.
         pytorch.outputs(network, calibration.first(2), spec.text)
     say("exporting and converting to float")
     proven = _prove(export, expected)
     onnx, ran = proven.model.path.with_name(_EXPORTED), proven.run
-    steps, missing = steps_from_pytorch(onnx, some.inputs, proven.expected, ran, proven.proof, choices.timeout)
+    steps, missing = steps_from_pytorch(onnx, samples.inputs, proven.expected, ran, proven.proof, choices.timeout)
     return Prepared(
         spec,
         proven.model,
@@ -206,8 +206,8 @@ def _prove(export: _Export, expected: Sequence[Array]) -> _Proven:
         try:
             model = export.make(dynamic, fresh)
             ran = run(model, export.samples.inputs, RunOptions(export.choices.timeout, batched=dynamic))
-            named = by_name(model, expected)
-            proof = compare(named, ran.outputs)
+            named = name_outputs(model, expected)
+            proof = compare_outputs(named, ran.outputs)
         except (NativeFailure, ValueError) as error:
             failure = error
             continue
@@ -291,7 +291,7 @@ def _try_batch(model: Model, data: Dataset, timeout: float) -> tuple[bool, Run]:
     alone = run(model, samples, RunOptions(timeout, batched=False))
     try:
         together = run(model, samples, RunOptions(timeout))
-        same = is_proven(compare(alone.outputs, together.outputs))
+        same = is_proven(compare_outputs(alone.outputs, together.outputs))
     except (NativeFailure, ValueError):
         return False, alone
     return (True, together) if same else (False, alone)

@@ -19,7 +19,7 @@ from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME, Job, Quantizer
 from pytest_mnnquant.quantize.observers import label_of
 from pytest_mnnquant.quantize.propagation import Propagated, find_propagated, ops_to_observe
 from pytest_mnnquant.quantize.ranges import Calibrated, calibrate_runtime
-from pytest_mnnquant.quantize.re_export import export_again
+from pytest_mnnquant.quantize.re_export import re_export_float
 from pytest_mnnquant.quantize.record import save_record
 from pytest_mnnquant.quantize.weight_only import float_entries
 from pytest_mnnquant.recipes.mnn_support import int8_layers, is_skipped
@@ -90,7 +90,7 @@ def _calibrate_in_torch(job: Job, observer: Observer, data: Dataset, folder: Pat
 
     def export(exported: Any) -> Model:
         plain, label = replace_unfolded(exported, unfolded), job.recipe.label(job.mode)
-        return export_again(plain, source, source.data or data, folder, choices, label)
+        return re_export_float(plain, source, source.data or data, folder, choices, label)
 
     if unfolded:
         model = export(network)

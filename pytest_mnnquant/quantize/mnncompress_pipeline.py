@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_mnnquant.sources.pytorch import export_keywords, flat_outputs, quiet
+from pytest_mnnquant.sources.pytorch import export_keywords, flat_outputs, suppress_output
 from pytest_mnnquant.sources.spec import SourceError, describe
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
     options = export_keywords(list(calibration.names), names, dynamo=dynamo, dynamic=calibration.batched)
     other = "torchscript" if dynamo else "dynamo"
     try:
-        with quiet():
+        with suppress_output():
             torch.onnx.export(quantized, dummy, str(outdir / _ONNX), **options)
     except Exception as error:
         raise SourceError(

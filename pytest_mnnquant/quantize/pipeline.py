@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pytest_mnnquant.findings.defaults import EXPORTER
-from pytest_mnnquant.measurements.calibration import Watched
+from pytest_mnnquant.measurements.calibration import Observations
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.pipeline_files import file_stamps, find_files
 from pytest_mnnquant.runtime.command import Command
@@ -54,7 +54,7 @@ class PipelineOutput:
     quantized: Path | None
     onnx: Path | None
     params: Path | None
-    watched: Watched
+    observations: Observations
     log: str
 
 
@@ -104,7 +104,7 @@ def run_pipeline(
         raise SourceError(result["raised"])
     files = find_files(result["returned"], outdir, before, started, text)
     moved = {key: tuple(pair) for key, pair in result["watched"].pop("moved").items()}
-    return PipelineOutput(**files, watched=Watched(**result["watched"], moved=moved), log=log)
+    return PipelineOutput(**files, observations=Observations(**result["watched"], moved=moved), log=log)
 
 
 def _save_input(given: PipelineInput, folder: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def silence() -> None:
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Run the pipeline; the result has `raised` where it, or the model's source, is at fault."""
     from pytest_mnnquant.measurements.dataset import Dataset
-    from pytest_mnnquant.quantize.pipeline_monitor import Calibration, Watch
+    from pytest_mnnquant.quantize.pipeline_monitor import Calibration, PipelineMonitor
     from pytest_mnnquant.sources.spec import SourceError, describe, load_module
 
     try:
@@ -59,12 +59,12 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     model.train(job["mode"] == "train")
     data = Dataset(_arrays(job), origin=job["origin"], alone=job["alone"])
     os.chdir(job["outdir"])
-    watch = Watch(model)
-    calibration = Calibration(data, model, job["batched"], watch)
+    monitor = PipelineMonitor(model)
+    calibration = Calibration(data, model, job["batched"], monitor)
     try:
-        with watch:
+        with monitor:
             returned = function(model, calibration, job["mode"], job["outdir"])
-        return {"returned": _paths(returned, pipeline.text), "watched": vars(watch.result())}
+        return {"returned": _paths(returned, pipeline.text), "watched": vars(monitor.observations())}
     except SourceError as error:
         return {"raised": str(error)}
     except (Exception, SystemExit) as error:

@@ -17,15 +17,16 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from pytest_mnnquant.measurements.calibration import Watched
+from pytest_mnnquant.measurements.calibration import Observations
 from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.quantize.observer_scales import has_range, observer_scales
 from pytest_mnnquant.quantize.ranges import batchnorm_drift
 from pytest_mnnquant.runtime.inference import BATCH
 from pytest_mnnquant.sources.pytorch import as_tensors
 
 _MOVED: Final = 0.01  # a scale that changed by more has moved
 # They run a model on examples, or on no values at all, to write it down: such passes calibrate nothing.
-_WRITERS: Final = ((torch.onnx, "export"), (torch.export, "export"), (torch.jit, "trace"))
+_EXPORTERS: Final = ((torch.onnx, "export"), (torch.export, "export"), (torch.jit, "trace"))
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -36,10 +37,10 @@ class Calibration:
     `names` are the names of these inputs. `batched` is False for a model that can only be exported with a batch of one.
     """
 
-    def __init__(self, data: Dataset, model: nn.Module, batched: bool, watch: Watch) -> None:
+    def __init__(self, data: Dataset, model: nn.Module, batched: bool, monitor: PipelineMonitor) -> None:
         self._data = data
         self._model = model
-        self._watch = watch
+        self._monitor = monitor
         self.names = tuple(data.inputs)
         self.batched = batched
 
@@ -47,14 +48,14 @@ class Calibration:
         return self._data.samples if self._data.alone else math.ceil(self._data.samples / BATCH)
 
     def __iter__(self) -> Iterator[Tensors]:
-        self._watch.start()
+        self._monitor.begin_iteration()
         try:
             for batch in self._data.batches(BATCH):
                 tensors = as_tensors(batch, self._model)
-                self._watch.hand_out(tensors)
+                self._monitor.hand_out(tensors)
                 yield tensors
         finally:  # Also where a loop is left early.
-            self._watch.used_up()
+            self._monitor.end_iteration()
 
 
 @dataclass
@@ -66,7 +67,7 @@ class _Passes:
     training: bool = False
 
 
-class Watch:
+class PipelineMonitor:
     """Sees every call of a module in this process, of the model that a pipeline was given and of what it makes of it.
 
     Use as a context. Layers are recognised by their weights, whatever a quantizer has put in their place; observers
@@ -90,24 +91,24 @@ class Watch:
         self._scales: dict[int, float] = {}
         self._hooks: list[Any] = []
         self._compile = torch.compile
-        self._writers = {(place, name): getattr(place, name) for place, name in _WRITERS}
+        self._exporters = {(place, name): getattr(place, name) for place, name in _EXPORTERS}
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> PipelineMonitor:
         self._hook()
-        for (place, name), function in self._writers.items():
-            setattr(place, name, self._writing(function, exports=place is torch.onnx))
-        torch.compile = _as_it_is
+        for (place, name), function in self._exporters.items():
+            setattr(place, name, self._unhooked(function, exports=place is torch.onnx))
+        torch.compile = _uncompiled
         return self
 
     def __exit__(self, *_: object) -> None:
         self._unhook()
-        for (place, name), function in self._writers.items():
+        for (place, name), function in self._exporters.items():
             setattr(place, name, function)
         torch.compile = self._compile
 
     # The calibration data --------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def begin_iteration(self) -> None:
         """The pipeline begins to take batches."""
         self._pending = 0
 
@@ -118,11 +119,11 @@ class Watch:
         for tensor in tensors:
             self._alive[id(tensor)] = weakref.ref(tensor)
 
-    def used_up(self) -> None:
+    def end_iteration(self) -> None:
         """The pipeline has no more batches, or wants none."""
         # Batches that were only gathered in a list have calibrated nothing yet; the last one may have been left out.
         if not self._seen_calibrating and self._pending <= 1:
-            self._remember()
+            self._save_scales()
 
     # Passes ----------------------------------------------------------------------------------------------------------
 
@@ -137,12 +138,12 @@ class Watch:
             hook.remove()
         self._hooks = []
 
-    def _writing(self, function: Callable[..., Any], exports: bool) -> Callable[..., Any]:
+    def _unhooked(self, function: Callable[..., Any], exports: bool) -> Callable[..., Any]:
         @wraps(function)
         def write(*args: Any, **kwargs: Any) -> Any:
             if not self._hooks:  # One such function calls another.
                 return function(*args, **kwargs)
-            self._foreign()
+            self._end_calibration()
             self._exported |= exports
             self._unhook()
             try:
@@ -157,32 +158,32 @@ class Watch:
         if torch.compiler.is_compiling() or any(isinstance(item, fx.Proxy) for item in inputs):
             return
         if self._depth == 1 and any(parameter.ndim >= 2 for parameter in module.parameters()):
-            self._begin(module, inputs)
+            self._begin_pass(module, inputs)
         passes = self._after_export if self._exported else self._before_export
         if self._is_layer(module):
             passes.counts[id(module)] += 1
             passes.gradients |= torch.is_grad_enabled()
-        passes.training |= module.training and self._minds_the_mode(module)
-        if type(module) not in self._kinds and _has_range(module):
+        passes.training |= module.training and self._depends_on_mode(module)
+        if type(module) not in self._kinds and has_range(module):
             self._observers[id(module)] = module
 
     def _leave(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
         self._depth -= 1
 
-    def _begin(self, module: nn.Module, inputs: Any) -> None:
+    def _begin_pass(self, module: nn.Module, inputs: Any) -> None:
         """A pass through a whole network begins: on calibration data as they were handed out, or on other values."""
         self._roots[id(module)] = module
         self._pending -= 1
-        tensors = list(_flat(inputs))
+        tensors = list(_tensors_in(inputs))
         if any(self._was_handed_out(tensor) for tensor in tensors):
             self._calibrating = self._seen_calibrating = True
         elif tensors:
-            self._foreign()
+            self._end_calibration()
 
-    def _foreign(self) -> None:
+    def _end_calibration(self) -> None:
         """Something else than calibration is about to run: what the observers have seen so far counts."""
         if self._calibrating:
-            self._remember()
+            self._save_scales()
         self._calibrating = False
 
     def _was_handed_out(self, tensor: torch.Tensor) -> bool:
@@ -194,7 +195,7 @@ class Watch:
         whole = isinstance(module, fx.GraphModule | torch.jit.ScriptModule) or type(module) is type(self._model)
         return whole or any(p is not None and p.ndim >= 2 for p in module._parameters.values())
 
-    def _minds_the_mode(self, module: nn.Module) -> bool:
+    def _depends_on_mode(self, module: nn.Module) -> bool:
         """Whether this module may compute something else in train mode, and is one of the model's own."""
         if isinstance(module, _NormBase | _DropoutNd):
             return True
@@ -202,13 +203,13 @@ class Watch:
 
     # What was seen ---------------------------------------------------------------------------------------------------
 
-    def _remember(self) -> None:
-        self._scales = _scales(self._observers)
+    def _save_scales(self) -> None:
+        self._scales = observer_scales(self._observers)
 
-    def result(self) -> Watched:
+    def observations(self) -> Observations:
         """What the pipeline was seen to do."""
         passes = self._before_export if self._before_export.counts else self._after_export
-        return Watched(
+        return Observations(
             handed_out=self._handed_out,
             forwards=max(passes.counts.values(), default=0),
             # mnncompress's own may run in an export alone, where nothing is watched.
@@ -217,7 +218,7 @@ class Watch:
             training=passes.training,
             drift=batchnorm_drift(self._state, {name: value.detach() for name, value in _tensors(self._model)}),
             weight_change=self._weight_change(),
-            moved={} if self._calibrating else self._moved(),
+            moved={} if self._calibrating else self._moved_scales(),
         )
 
     def _weight_change(self) -> float:
@@ -232,12 +233,12 @@ class Watch:
                 largest = max(largest, float((new.detach() - old).norm() / old.norm().clamp_min(1e-12)))
         return largest
 
-    def _moved(self) -> dict[str, tuple[float, float]]:
+    def _moved_scales(self) -> dict[str, tuple[float, float]]:
         names: dict[int, str] = {}
         for root in self._roots.values():
             for name, module in root.named_modules():
                 names.setdefault(id(module), name)
-        now = _scales(self._observers)
+        now = observer_scales(self._observers)
         return {
             names.get(key) or type(self._observers[key]).__name__: (old, now[key])
             for key, old in self._scales.items()
@@ -245,7 +246,7 @@ class Watch:
         }
 
 
-def _as_it_is(model: Any = None, **_: Any) -> Any:
+def _uncompiled(model: Any = None, **_: Any) -> Any:
     """In the place of `torch.compile`: compiled code runs without hooks, and computes the same."""
     return model if model is not None else lambda function: function
 
@@ -255,30 +256,9 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_buffers()
 
 
-def _flat(values: Any) -> Iterator[torch.Tensor]:
+def _tensors_in(values: Any) -> Iterator[torch.Tensor]:
     if isinstance(values, torch.Tensor):
         yield values
     elif isinstance(values, list | tuple | dict):
         for value in values.values() if isinstance(values, dict) else values:
-            yield from _flat(value)
-
-
-def _number(module: nn.Module, name: str) -> float | None:
-    value = getattr(module, name, None)
-    return float(value) if isinstance(value, torch.Tensor) and value.numel() == 1 else None
-
-
-def _has_range(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "scale", None), torch.Tensor) or hasattr(module, "min_val")
-
-
-def _scales(observers: dict[int, nn.Module]) -> dict[int, float]:
-    """The scale of each observer of a whole tensor, or the span of the values it has seen."""
-    scales = {}
-    for key, observer in observers.items():
-        scale, low, high = (_number(observer, name) for name in ("scale", "min_val", "max_val"))
-        if scale is None and low is not None and high is not None:
-            scale = high - low
-        if scale is not None and math.isfinite(scale):
-            scales[key] = scale
-    return scales
+            yield from _tensors_in(value)

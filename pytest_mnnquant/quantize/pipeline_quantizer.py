@@ -46,7 +46,7 @@ def quantize_with_pipeline(job: Job, recipe: MnncompressRecipe | PipelineRecipe,
     return QuantizerOutput(
         model=_inside(model, folder),
         params=_inside(params, folder) if params else None,
-        drift=made.watched.drift,
+        drift=made.observations.drift,
         modules=_modules_of(read_params(made.params), base) if _is_mnncompress(job) and made.params else {},
         arguments=arguments,
     )
@@ -61,7 +61,7 @@ def _inside(path: Path, folder: Path) -> str:
 
 
 def _record(job: Job, made: PipelineOutput, base: Model, data: Dataset) -> Record:
-    record = Record(job.recipe.name, data.samples, BATCH, watched=made.watched)
+    record = Record(job.recipe.name, data.samples, BATCH, observations=made.observations)
     if not _is_mnncompress(job):
         return record
     # mnncompress keeps no ranges of batches; those of the float model show whether the first decided its average.

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from pytest_mnnquant.measurements.conversion import CALIBRATED, VARIANTS_FLOAT, Step, told
+from pytest_mnnquant.measurements.conversion import CALIBRATED, VARIANTS_FLOAT, Step, describe_disagreement
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, by_name, compare
+from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, compare_outputs, name_outputs
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, export_float
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
@@ -25,10 +25,10 @@ from pytest_mnnquant.sources.pytorch import ExportOptions
 from pytest_mnnquant.sources.spec import SourceError
 
 _PROOF: Final = "proof.json"
-_WHOSE: Final = "the network's"
+_OWNER: Final = "the network's"
 
 
-def export_again(network: Any, source: Prepared, data: Dataset, folder: Path, choices: Choices, label: str) -> Model:
+def re_export_float(network: Any, source: Prepared, data: Dataset, folder: Path, choices: Choices, label: str) -> Model:
     """The float model of `network`, proven on some of the data; `label` names the variant.
 
     Raises `SourceError` where they are not the same: the fault is the exporter's or the converter's.
@@ -36,20 +36,21 @@ def export_again(network: Any, source: Prepared, data: Dataset, folder: Path, ch
     from pytest_mnnquant.sources import pytorch
 
     name, timeout = source.spec.text, choices.timeout
-    some = data.first(PROOF_SAMPLES)
+    samples = data.first(PROOF_SAMPLES)
     model = export_float(network, data, folder, ExportOptions(name, choices.exporter, source.batched), timeout)
-    expected = pytorch.outputs(network, some, name)
-    ran = run(model, some.inputs, RunOptions(timeout, batched=source.batched))
+    expected = pytorch.outputs(network, samples, name)
+    ran = run(model, samples.inputs, RunOptions(timeout, batched=source.batched))
     try:
-        wanted = by_name(model, expected)
-        proof = compare(wanted, ran.outputs)
+        named = name_outputs(model, expected)
+        proof = compare_outputs(named, ran.outputs)
     except ValueError as error:
         raise SourceError(f"{name}: exported again for {label}: {error}") from None
-    for array, (output, item) in zip(wanted.values(), proof.items(), strict=True):
+    for array, (output, item) in zip(named.values(), proof.items(), strict=True):
         # Where calibration made the network itself compute NaN there is nothing to blame on an export.
         if not is_same(item) and np.isfinite(array).all():
+            disagreement = describe_disagreement(item, _OWNER)
             raise SourceError(
-                f"{name}: exported again for {label}, output {output!r} of the float .mnn {told(item, _WHOSE)}: "
+                f"{name}: exported again for {label}, output {output!r} of the float .mnn {disagreement}: "
                 "the export or the conversion to float did it, before anything was quantized"
             )
     figures = {output: dataclasses.asdict(item) for output, item in proof.items()}

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pytest_mnnquant.measurements.calibration import Record, Watched
+from pytest_mnnquant.measurements.calibration import Observations, Record
 
 _FACTS: Final = "record.json"
 _RANGES: Final = "record.npz"
@@ -18,7 +18,7 @@ _RANGES: Final = "record.npz"
 def save_record(record: Record, folder: Path) -> None:
     """Write a record into a variant's folder."""
     facts: dict[str, Any] = {"observer": record.observer, "samples": record.samples, "batch": record.batch}
-    facts["watched"] = dataclasses.asdict(record.watched) if record.watched else None
+    facts["watched"] = dataclasses.asdict(record.observations) if record.observations else None
     facts["tensors"] = list(record.batches)
     (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
     np.savez(folder / _RANGES, *record.batches.values())
@@ -31,7 +31,9 @@ def load_record(folder: Path) -> Record | None:
     facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     with np.load(folder / _RANGES, allow_pickle=False) as arrays:
         batches = {name: arrays[f"arr_{number}"] for number, name in enumerate(facts["tensors"])}
-    watched = facts["watched"]
-    if watched is not None:
-        watched = Watched(**{**watched, "moved": {name: tuple(pair) for name, pair in watched["moved"].items()}})
-    return Record(facts["observer"], facts["samples"], facts["batch"], batches, watched)
+    observations = facts["watched"]
+    if observations is not None:
+        observations = Observations(
+            **{**observations, "moved": {name: tuple(pair) for name, pair in observations["moved"].items()}}
+        )
+    return Record(facts["observer"], facts["samples"], facts["batch"], batches, observations)

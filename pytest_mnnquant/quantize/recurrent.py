@@ -21,7 +21,7 @@ from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.calibration import Range
 from pytest_mnnquant.quantize.tensor_binding import moments_of
 from pytest_mnnquant.quantize.torch_ranges import BATCH
-from pytest_mnnquant.sources.pytorch import as_tensors, quiet
+from pytest_mnnquant.sources.pytorch import as_tensors, suppress_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def recurrent_ranges(
 
         hooks.append(network.get_submodule(name).register_forward_hook(look))
     try:
-        with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with suppress_output(), torch.no_grad(), torch.random.fork_rng(devices=[]):
             for batch in data.batches(BATCH):
                 network(*as_tensors(batch, network))
     finally:

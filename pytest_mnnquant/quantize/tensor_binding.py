@@ -20,7 +20,7 @@ from pytest_mnnquant.quantize.torch_ranges import Exits, module_exits
 from pytest_mnnquant.quantize.torch_watch import Value
 from pytest_mnnquant.runtime.inference import tensor_values
 from pytest_mnnquant.runtime.options import RunOptions
-from pytest_mnnquant.sources.pytorch import as_tensors, quiet
+from pytest_mnnquant.sources.pytorch import as_tensors, suppress_output
 
 _PROBE_SAMPLES: Final = 4
 # ATen operators that a layer with weights runs as.
@@ -96,7 +96,7 @@ def bind_tensors(
         if (identity := moments_of(tensor)) is not None:
             computed.append((value, identity))
 
-    with quiet():
+    with suppress_output():
         exits = module_exits(network, as_tensors(probe, network), remember)
     traced = tensor_values(model, ops, probe, options)
     values: dict[int, Value | None] = {}

@@ -18,9 +18,9 @@ import torch
 
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.observers import BINS, Histogram
-from pytest_mnnquant.quantize.torch_watch import See, Value, watched
+from pytest_mnnquant.quantize.torch_watch import OnValue, Value, watch_values
 from pytest_mnnquant.runtime.progress import report_progress
-from pytest_mnnquant.sources.pytorch import as_tensors, quiet
+from pytest_mnnquant.sources.pytorch import as_tensors, suppress_output
 
 BATCH: Final = 32
 # Enough to find where values leave modules; BatchNorm in train mode needs two.
@@ -65,16 +65,16 @@ def collect_histograms(
     return {value: Histogram(*bounds[value], counts[value]) for value in bounds}
 
 
-def _run_all(network: torch.nn.Module, wanted: set[Value], data: Dataset, see: See, exits: Exits | None) -> None:
-    with quiet():
+def _run_all(network: torch.nn.Module, wanted: set[Value], data: Dataset, see: OnValue, exits: Exits | None) -> None:
+    with suppress_output():
         if exits is None:
             trial = copy.deepcopy(network) if network.training else network
             few = next(iter(data.batches(_FEW)))
             exits = module_exits(trial, as_tensors(few, network))
-        chosen = _only(wanted, see)
+        chosen = _for_values(wanted, see)
         hooked = all(value in exits or _is_input(value) for value in wanted)
         places = {exits[value]: value for value in wanted if value in exits}
-        with _tapped(network, places, chosen) if hooked else watched(network, chosen) as run:
+        with _watch_exits(network, places, chosen) if hooked else watch_values(network, chosen) as run:
             torch.manual_seed(0)  # Dropout in train mode must not make two runs differ.
             batches = list(data.batches(BATCH))
             for number, batch in enumerate(batches):
@@ -82,7 +82,7 @@ def _run_all(network: torch.nn.Module, wanted: set[Value], data: Dataset, see: S
                 run(*as_tensors(batch, network))
 
 
-def _only(wanted: set[Value], see: See) -> See:
+def _for_values(wanted: set[Value], see: OnValue) -> OnValue:
     return lambda value, tensor: see(value, tensor) if value in wanted else None
 
 
@@ -90,7 +90,7 @@ def _is_input(value: Value) -> bool:
     return not value.module and value.operator.startswith("input")
 
 
-def module_exits(network: torch.nn.Module, example: tuple[torch.Tensor, ...], also: See | None = None) -> Exits:
+def module_exits(network: torch.nn.Module, example: tuple[torch.Tensor, ...], also: OnValue | None = None) -> Exits:
     """Where values leave a module as they are; those that do not are missing. Runs `network` once, in its mode.
 
     A tensor that a module returns is the value that was computed into it last. `also` sees every value on the way.
@@ -107,14 +107,14 @@ def module_exits(network: torch.nn.Module, example: tuple[torch.Tensor, ...], al
         if id(tensor) in latest:
             exits.setdefault(latest[id(tensor)][0], place)
 
-    with _leaving(network, leave) as restart, watched(network, see) as run:
+    with _on_results(network, leave) as restart, watch_values(network, see) as run:
         restart()
         run(*example)
     return exits
 
 
 @contextlib.contextmanager
-def _leaving(
+def _on_results(
     network: torch.nn.Module, leave: Callable[[Exit, torch.Tensor], None], only: Iterable[str] | None = None
 ) -> Iterator[Callable[[], None]]:
     """Within this context `leave` gets each tensor that a module returns; the yielded function starts a new pass."""
@@ -144,13 +144,13 @@ def _leaving(
 
 
 @contextlib.contextmanager
-def _tapped(network: torch.nn.Module, exits: dict[Exit, Value], see: See) -> Iterator[Callable[..., Any]]:
+def _watch_exits(network: torch.nn.Module, exits: dict[Exit, Value], see: OnValue) -> Iterator[Callable[..., Any]]:
     def leave(place: Exit, tensor: torch.Tensor) -> None:
         if place in exits:
             see(exits[place], tensor)
 
     with (
-        _leaving(network, leave, {name for name, _, _ in exits}) as restart,
+        _on_results(network, leave, {name for name, _, _ in exits}) as restart,
         torch.no_grad(),
         torch.random.fork_rng(devices=[]),
     ):

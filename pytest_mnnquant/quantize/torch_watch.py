@@ -40,19 +40,21 @@ class Value:
         return f"{self.module or 'model'}:{self.operator}" + (f"#{self.turn}" if self.turn else "")
 
 
-See = Callable[[Value, torch.Tensor], None]
+OnValue = Callable[[Value, torch.Tensor], None]
 
 
 class _Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, place: _Place, see: See) -> None:
+    def __init__(self, position: _Position, see: OnValue) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._place = place
+        self._place = position
         self._see = see
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::").rstrip("_")
-        if name == "bernoulli":  # A mask: of attention's own dropout, out of `_Mute`'s sight, or of a dropped path.
+        if (
+            name == "bernoulli"
+        ):  # A mask: of attention's own dropout, out of `_DropoutMute`'s sight, or of a dropped path.
             self._place.masks.append(result)
         masked = any(arg is mask for arg in args for mask in self._place.masks)
         if not self._place.muted and not masked and name not in _MOVES | _UNFILLED:
@@ -63,10 +65,10 @@ class _Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-class _Mute(TorchFunctionMode):
-    def __init__(self, place: _Place) -> None:
+class _DropoutMute(TorchFunctionMode):
+    def __init__(self, position: _Position) -> None:
         super().__init__()
-        self._place = place
+        self._place = position
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
@@ -79,7 +81,7 @@ class _Mute(TorchFunctionMode):
             self._place.muted -= 1
 
 
-class _Place:
+class _Position:
     """Which module runs now, and how often each operator ran in it during this forward pass."""
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -107,20 +109,20 @@ class _Place:
 
 
 @contextlib.contextmanager
-def watched(model: torch.nn.Module, see: See) -> Iterator[Callable[..., Any]]:
+def watch_values(model: torch.nn.Module, see: OnValue) -> Iterator[Callable[..., Any]]:
     """Within this context, call the yielded function with a batch; `see` gets each floating-point tensor computed."""
-    place = _Place(model)
+    position = _Position(model)
     hooks = []
     for module in model.modules():
-        hooks.append(module.register_forward_pre_hook(place.enter))
-        hooks.append(module.register_forward_hook(place.leave))
+        hooks.append(module.register_forward_pre_hook(position.enter))
+        hooks.append(module.register_forward_hook(position.leave))
 
     def run(*inputs: torch.Tensor) -> Any:
-        place.restart()
+        position.restart()
         for number, tensor in enumerate(inputs):
             if tensor.is_floating_point():
                 see(Value("", f"input{number}", 0), tensor)
-        with _Mute(place), _Dispatch(place, see):
+        with _DropoutMute(position), _Dispatch(position, see):
             return model(*inputs)
 
     try:

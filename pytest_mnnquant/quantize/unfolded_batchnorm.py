@@ -17,10 +17,10 @@ import torch
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.tensor_binding import Moments, moments_of
-from pytest_mnnquant.quantize.torch_watch import Value, watched
+from pytest_mnnquant.quantize.torch_watch import Value, watch_values
 from pytest_mnnquant.runtime.inference import tensor_values
 from pytest_mnnquant.runtime.options import RunOptions
-from pytest_mnnquant.sources.pytorch import as_tensors, quiet
+from pytest_mnnquant.sources.pytorch import as_tensors, suppress_output
 
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 _PROBE_SAMPLES = 4
@@ -58,7 +58,7 @@ def find_unfolded(network: torch.nn.Module, model: Model, data: Dataset, options
             identities = (moments_of(possible) for possible in (tensor, tensor.clamp_min(0)))
             known.extend((value.module, item) for item in identities if item is not None)
 
-    with quiet(), watched(network, remember) as run:
+    with suppress_output(), watch_values(network, remember) as run:
         run(*as_tensors(probe, network))
     traced = tensor_values(model, scales, probe, options)
     outputs: list[npt.NDArray[np.float32] | None] = [traced[op.name][1] for op in scales]

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.measurements.operators import Operators, Ran, Values, Which
+from pytest_mnnquant.measurements.operators import OperatorKey, OperatorRun, Operators, Values
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.inference import Arrays, InputFolder
 from pytest_mnnquant.runtime.options import RunOptions
@@ -16,7 +16,7 @@ from pytest_mnnquant.runtime.options import RunOptions
 #: Why operators can't be looked at in some models.
 LOOPS: Final = "MNN's op trace does not reach into models with loops"
 Outputs = Mapping[str, npt.NDArray[Any]]
-_NONE: Final = Which("", "", -1)
+_NONE: Final = OperatorKey("", "", -1)
 
 
 def operators_on_host(
@@ -35,13 +35,13 @@ def operators_on_host(
 def operators_on_target(model: Model, inputs: Arrays, on_host: Operators, options: RunOptions) -> Operators:
     """What the operators make on a target of what reached them on this host. Raises `NativeFailure`."""
     with InputFolder(model, inputs, options) as folder:
-        given = {"given": _saved(folder, [ran.reached for ran in on_host.values()]), "operators": list(on_host)}
+        given = {"given": _saved(folder, [ran.inputs for ran in on_host.values()]), "operators": list(on_host)}
         return _ran(folder, _run(folder, "operators", model, inputs, options, given))
 
 
 def spliced_outputs(
-    model: Model, inputs: Arrays, made: Mapping[Which, Values], options: RunOptions
-) -> tuple[Outputs, dict[Which, Outputs]]:
+    model: Model, inputs: Arrays, made: Mapping[OperatorKey, Values], options: RunOptions
+) -> tuple[Outputs, dict[OperatorKey, Outputs]]:
     """A network's outputs on this host: unmodified, and for each operator if it alone makes what `made` gives.
 
     Raises `NativeFailure`.
@@ -77,7 +77,9 @@ def _saved(folder: InputFolder, values: Sequence[Values]) -> str:
 def _ran(folder: InputFolder, values: Mapping[str, Any]) -> Operators:
     with np.load(folder.path / "reached.npz") as reached, np.load(folder.path / "made.npz") as made:
         return {
-            Which(name, kind, number): Ran(_of(reached, place), _of(made, place), int8, unset=place in values["unset"])
+            OperatorKey(name, kind, number): OperatorRun(
+                _of(reached, place), _of(made, place), int8, ignored_inputs=place in values["unset"]
+            )
             for place, (name, kind, number, int8) in enumerate(values["operators"])
         }
 

@@ -84,7 +84,7 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
         )
     else:
         try:
-            batches = list(_held(value, input_names, origin))
+            batches = list(_limited(value, input_names, origin))
         except DataError:
             raise
         except Exception as error:
@@ -104,7 +104,7 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
     return Dataset({name: joined[name] for name in input_names}, labels, origin)
 
 
-def _held(value: Any, input_names: tuple[str, ...], origin: str) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def _limited(value: Any, input_names: tuple[str, ...], origin: str) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """The batches of an iterable, as long as memory can hold them all: a generator may never end."""
     total = 0
     for number, item in enumerate(value, 1):

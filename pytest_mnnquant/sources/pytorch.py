@@ -106,7 +106,7 @@ def takes_batches(model: torch.nn.Module, data: Dataset) -> bool:
 
     if data.samples < 2:
         return True
-    with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with suppress_output(), torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             alone = [flat_outputs(model(*as_tensors(sample, model))) for sample in data.first(2).batches(1)]
             together = flat_outputs(model(*as_tensors(data.head(2), model)))
@@ -139,7 +139,7 @@ def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArra
     import torch
 
     parts: list[list[npt.NDArray[Any]]] = []
-    with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with suppress_output(), torch.no_grad(), torch.random.fork_rng(devices=[]):
         for batch in data.batches(_BATCH):
             try:
                 results = flat_outputs(model(*as_tensors(batch, model)))
@@ -177,13 +177,13 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, options: ExportOpt
     exporter, dynamic = options.exporter, options.dynamic
     example = as_tensors(data.head(_EXPORT_SAMPLES if dynamic else 1), model)
     names = list(data.inputs)
-    with torch.no_grad(), quiet(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), suppress_output(), torch.random.fork_rng(devices=[]):
         count = len(flat_outputs(model(*example)))
     output_names = [f"output{number}" if number else "output" for number in range(count)]
     keywords = export_keywords(names, output_names, dynamo=exporter == "dynamo", dynamic=dynamic)
     try:
         hidden = _required_inputs_only(model) if exporter == "torchscript" else contextlib.nullcontext()
-        with quiet(), torch.random.fork_rng(devices=[]), hidden:
+        with suppress_output(), torch.random.fork_rng(devices=[]), hidden:
             torch.onnx.export(model, example, str(path), **keywords)
     except Exception as error:
         raise SourceError(
@@ -261,7 +261,7 @@ def digest(model: torch.nn.Module) -> str:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def suppress_output() -> Iterator[None]:
     """Keep torch's warnings (which `filterwarnings = error` would raise), prints and logs out of the user's run.
 
     Also has nn.TransformerEncoder take its ordinary path, as in train mode: the fast one of eval mode is a single

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.cache.store import Store, file_digest, of_one_run, versions
+from pytest_mnnquant.cache.store import Store, file_digest, run_folder, versions
 
 Build = Callable[[Path], None]
 
@@ -70,19 +70,19 @@ def test_one_run_makes_everything_anew_once_and_the_next_drops_it(
     build = Builder()
     monkeypatch.setattr("pytest_mnnquant.cache.store._STARTING", -1.0)
     monkeypatch.delenv("PYTEST_XDIST_TESTRUNUID", raising=False)
-    with of_one_run(tmp_path) as root:
+    with run_folder(tmp_path) as root:
         made = [Store(root).folder("float", {}, build) for _ in range(3)]
-        with of_one_run(tmp_path) as other:
+        with run_folder(tmp_path) as other:
             assert (Store(other).folder("float", {}, build) / "made.txt").read_text() == "2"
         assert {(folder / "made.txt").read_text() for folder in made} == {"1"}
     assert {made[0].exists(), other.exists()} == {True}
-    with of_one_run(tmp_path) as third:
+    with run_folder(tmp_path) as third:
         assert list(tmp_path.iterdir()) == [third]
 
 
 def test_the_workers_of_one_run_share_what_it_makes_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", "one")
-    with of_one_run(tmp_path) as first, of_one_run(tmp_path) as second:
+    with run_folder(tmp_path) as first, run_folder(tmp_path) as second:
         assert first == second
 
 

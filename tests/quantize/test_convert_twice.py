@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.quantize import convert_twice as convert_twice_module
-from pytest_mnnquant.quantize.convert_twice import convert_twice, repeated
+from pytest_mnnquant.quantize.convert_twice import convert_twice, load_differences
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.convert import convert
@@ -23,14 +23,14 @@ def test_healthy_conversions_are_the_same_twice(workshop: Workshop, name: str, r
     variant = workshop.variant(name, recipe, "train" if recipe == "int8" else None)
     models = {"float": workshop.prepared(name).model, "base": variant.base, "quantized": variant.model}
     own = ["base"] if variant.base.path != models["float"].path else []
-    assert repeated(models) == dict.fromkeys(["float", *own, "quantized"], "")
+    assert load_differences(models) == dict.fromkeys(["float", *own, "quantized"], "")
 
 
 @pytest.mark.parametrize("flags", ["--weightQuantBits 4 --hqq", "--weightQuantBits 4 --weightQuantBlock 32 --hqq"])
 def test_hqq_whose_threads_share_the_work_is_the_same_twice(workshop: Workshop, tmp_path: Path, flags: str) -> None:
     source = workshop.prepared("mobile_net").model.path
     model = convert_twice(source, tmp_path / "net.mnn", flags.split(), timeout=TIMEOUT)
-    assert repeated({"it": model}) == {"it": ""}
+    assert load_differences({"it": model}) == {"it": ""}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.mnn", "net.mnn.repeated.txt"]
 
 
@@ -45,11 +45,11 @@ def test_a_model_that_comes_out_differently_is_told_with_the_layer(
 
     monkeypatch.setattr(convert_twice_module, "convert", other)
     model = convert_twice(digits.model.path, tmp_path / "net.mnn", ("--weightQuantBits", "8"), timeout=TIMEOUT)
-    said = repeated({"it": model})["it"]
+    said = load_differences({"it": model})["it"]
     assert said.startswith(f"{digits.model.layers[0].name}: stored as w8 of ")
 
 
 def test_what_was_converted_once_is_not_spoken_of(digits: Prepared, digits_w4: Variant, tmp_path: Path) -> None:
     once = convert(digits.model.path, tmp_path / "net.mnn", timeout=TIMEOUT)
-    assert repeated({"once": once}) == {}
-    assert repeated({"float": digits.model, "base": digits_w4.base}) == {"float": ""}
+    assert load_differences({"once": once}) == {}
+    assert load_differences({"float": digits.model, "base": digits_w4.base}) == {"float": ""}

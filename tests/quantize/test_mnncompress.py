@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_mnnquant.measurements.calibration import Watched
+from pytest_mnnquant.measurements.calibration import Observations
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.entries import bind_by_name, repaired
 from pytest_mnnquant.mnnfile.model import Model
@@ -82,7 +82,7 @@ def test_a_linear_before_a_relu_stays_float_and_the_repaired_params_quantize_it(
     assert labels(shipped.as_it_is) == ["int8", "int8", "float32", "int8"]
     assert labels(shipped.repaired) == ["int8"] * 4
     assert shipped.repaired.size < 0.4 * shipped.as_it_is.size
-    assert shipped.made.watched == Watched(handed_out=BATCHES, forwards=BATCHES)
+    assert shipped.made.observations == Observations(handed_out=BATCHES, forwards=BATCHES)
     assert digits.evaluation is not None
     inputs = digits.evaluation.head(200)
     expected, found = (
@@ -102,10 +102,10 @@ def test_a_mobile_net_lands_as_it_is_and_repairing_leaves_its_scales_alone(works
 
 def test_train_mode_moves_the_statistics_and_they_are_what_is_exported(digits: Prepared, tmp_path: Path) -> None:
     shipped = ship(digits, tmp_path, "train")
-    watched = shipped.made.watched
-    assert watched.training
-    assert watched.drift > 0.01
-    assert (watched.weight_change, watched.moved) == (0, {})
+    observations = shipped.made.observations
+    assert observations.training
+    assert observations.drift > 0.01
+    assert (observations.weight_change, observations.moved) == (0, {})
     assert labels(shipped.repaired) == ["int8"] * 4
     first, moved = (model.decoded(model.convolutions[0]) for model in (digits.model, shipped.float))
     assert not np.allclose(first, moved, rtol=1e-3)
@@ -139,7 +139,7 @@ def test_layers_it_does_not_know_stay_missing_with_several_inputs_and_a_fixed_ba
     model = convert(made.onnx, tmp_path / "float.mnn", timeout=TIMEOUT)
     assert {item.name: item.shape for item in model.inputs} == {"image": (1, 2, 8, 8), "extra": (1, 5)}
     assert sorted(model.output_names) == ["output", "output1"]
-    assert made.watched.forwards == 2
+    assert made.observations.forwards == 2
     mended = repaired(read_params(made.params), model)
     by_name, lost = bind_by_name(mended, model)
     assert [(entry.weight.name, op.shape[:2]) for entry, op in by_name] == [
@@ -153,7 +153,7 @@ def test_layers_it_does_not_know_stay_missing_with_several_inputs_and_a_fixed_ba
 
 
 @pytest.fixture(scope="module")
-def watched(digits: Prepared, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Watched]:
+def observations(digits: Prepared, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Observations]:
     """What each of the pipelines was seen to do; all of them ran in one process."""
     assert digits.network is not None
     assert digits.calibration is not None
@@ -170,35 +170,35 @@ def watched(digits: Prepared, tmp_path_factory: pytest.TempPathFactory) -> dict[
     results = json.loads((folder / "results.json").read_text())
     assert {name: result["raised"] for name, result in results.items() if "raised" in result} == {}
     assert all((folder / name / "params.bin").exists() for name in names)
-    return {name: Watched(**result["watched"]) for name, result in results.items()}
+    return {name: Observations(**result["watched"]) for name, result in results.items()}
 
 
-def test_a_healthy_pipeline_gives_no_fact_against_it(watched: dict[str, Watched]) -> None:
-    assert watched["healthy"] == Watched(handed_out=6, forwards=5)
+def test_a_healthy_pipeline_gives_no_fact_against_it(observations: dict[str, Observations]) -> None:
+    assert observations["healthy"] == Observations(handed_out=6, forwards=5)
 
 
-def test_no_calibration_loop_is_seen(watched: dict[str, Watched]) -> None:
-    assert watched["without_a_loop"] == Watched()
+def test_no_calibration_loop_is_seen(observations: dict[str, Observations]) -> None:
+    assert observations["without_a_loop"] == Observations()
 
 
-def test_gradients_and_train_mode_are_seen(watched: dict[str, Watched]) -> None:
-    found = watched["carelessly"]
+def test_gradients_and_train_mode_are_seen(observations: dict[str, Observations]) -> None:
+    found = observations["carelessly"]
     assert (found.gradients, found.training, found.forwards) == (True, True, 5)
     assert found.drift > 0.01
 
 
 @pytest.mark.parametrize("name", ["evaluated_afterwards", "with_a_wild_dummy"])
-def test_scales_that_moved_after_the_calibration_are_seen(watched: dict[str, Watched], name: str) -> None:
-    found = watched[name]
+def test_scales_that_moved_after_the_calibration_are_seen(observations: dict[str, Observations], name: str) -> None:
+    found = observations[name]
     assert len(found.moved) > 3
     assert all(key.startswith("mnn_quant_") for key in found.moved)
     assert all(after > 1.01 * before for before, after in found.moved.values())
     assert (found.gradients, found.training, found.drift, found.weight_change) == (False, False, 0, 0)
 
 
-def test_weights_changed_in_place_are_seen(watched: dict[str, Watched]) -> None:
-    assert watched["retrained"].weight_change == pytest.approx(0.25, rel=1e-4)
-    assert watched["retrained"].moved == {}
+def test_weights_changed_in_place_are_seen(observations: dict[str, Observations]) -> None:
+    assert observations["retrained"].weight_change == pytest.approx(0.25, rel=1e-4)
+    assert observations["retrained"].moved == {}
 
 
 # What it can't do

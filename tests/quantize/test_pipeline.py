@@ -89,11 +89,11 @@ def test_it_gets_the_model_with_our_weights_the_data_in_batches_and_a_folder(
     assert (seen["length"], seen["names"], seen["mode"], seen["here"]) == (3, ("x",), mode, True)
     assert set(seen["training"]) == {mode == "train"}
     assert all(seen["wanted"])  # as build() made it: a pipeline may train
-    assert made.watched.handed_out == 6
-    assert (made.watched.forwards, made.watched.gradients) == (3, False)
-    assert (made.watched.training, made.watched.drift > 0) == (mode == "train", mode == "train")
-    assert made.watched.weight_change == 0
-    assert made.watched.moved == {}
+    assert made.observations.handed_out == 6
+    assert (made.observations.forwards, made.observations.gradients) == (3, False)
+    assert (made.observations.training, made.observations.drift > 0) == (mode == "train", mode == "train")
+    assert made.observations.weight_change == 0
+    assert made.observations.moved == {}
     if mode == "eval":
         with torch.no_grad():
             expected = changed(torch.from_numpy(data.inputs["x"]).float()).flatten()

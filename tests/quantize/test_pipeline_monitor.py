@@ -1,4 +1,4 @@
-"""What a watcher sees of pipelines of many kinds; those that do nothing wrong give no fact against them."""
+"""What a monitor sees of pipelines of many kinds; those that do nothing wrong give no fact against them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import fx, nn
 
-from pytest_mnnquant.measurements.calibration import Watched
+from pytest_mnnquant.measurements.calibration import Observations
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.quantize.pipeline_monitor import Calibration, Watch
+from pytest_mnnquant.quantize.pipeline_monitor import Calibration, PipelineMonitor
 
 BATCHES = 4
 
@@ -65,17 +65,17 @@ class Net(nn.Module):
 Pipeline = Callable[[nn.Module, Any], None]
 
 
-def watch(pipeline: Pipeline, model: nn.Module | None = None, samples: int = 32 * BATCHES - 5) -> Watched:
+def observe(pipeline: Pipeline, model: nn.Module | None = None, samples: int = 32 * BATCHES - 5) -> Observations:
     torch.manual_seed(0)
     model = Net() if model is None else model
     model.eval()
     data = Dataset({"x": np.random.default_rng(0).normal(size=(samples, 1, 8, 8)).astype(np.float32)})
-    watcher = Watch(model)
-    with watcher:
-        pipeline(model, Calibration(data, model, True, watcher))
+    monitor = PipelineMonitor(model)
+    with monitor:
+        pipeline(model, Calibration(data, model, True, monitor))
     assert not nn.modules.module._global_forward_hooks
     assert not nn.modules.module._global_forward_pre_hooks
-    return watcher.result()
+    return monitor.observations()
 
 
 def observed(model: nn.Module, observer: Callable[[], nn.Module] = Averaging) -> fx.GraphModule:
@@ -96,7 +96,7 @@ def loop(net: nn.Module, calibration: Any) -> None:
         net(*inputs)
 
 
-HEALTHY = Watched(handed_out=BATCHES, forwards=BATCHES)
+HEALTHY = Observations(handed_out=BATCHES, forwards=BATCHES)
 
 # Pipelines that do nothing wrong
 
@@ -160,7 +160,7 @@ def compiled(model: nn.Module, calibration: Any) -> None:
     [plain, with_observers, with_extremes, gathered, preprocessed, wrapped_with_keywords, exported_first, compiled],
 )
 def test_healthy_pipelines_give_no_fact_against_them(pipeline: Pipeline) -> None:
-    assert watch(pipeline) == HEALTHY
+    assert observe(pipeline) == HEALTHY
 
 
 def test_calibration_data_can_be_gone_through_again_and_left_early() -> None:
@@ -174,7 +174,7 @@ def test_calibration_data_can_be_gone_through_again_and_left_early() -> None:
                 break
             loop(net, [inputs])
 
-    assert watch(pipeline) == Watched(handed_out=2 * BATCHES + 3, forwards=BATCHES + 2)
+    assert observe(pipeline) == Observations(handed_out=2 * BATCHES + 3, forwards=BATCHES + 2)
 
 
 # Facts
@@ -218,7 +218,7 @@ def gathered_and_evaluated(model: nn.Module, calibration: Any) -> None:
     "pipeline", [evaluated, evaluated_with_extremes, preprocessed_and_evaluated, gathered_and_evaluated]
 )
 def test_scales_that_move_afterwards_are_seen(pipeline: Pipeline) -> None:
-    found = watch(pipeline).moved
+    found = observe(pipeline).moved
     assert sorted(found) == ["observer0", "observer1"]
     assert all(after > 1.5 * before for before, after in found.values())
 
@@ -231,7 +231,7 @@ def test_an_export_with_a_wild_dummy_moves_scales_and_is_no_pass(tmp_path: Path)
         torch.onnx.export(net, (torch.full((1, 1, 8, 8), 1000.0),), str(tmp_path / "net.onnx"), dynamo=False)
         net.train()(torch.ones(2, 1, 8, 8))  # What comes after the export calibrated nothing.
 
-    found = watch(pipeline)
+    found = observe(pipeline)
     assert (found.forwards, found.gradients, found.training) == (BATCHES, False, False)
     assert found.moved["observer0"][1] > 10 * found.moved["observer0"][0]
 
@@ -247,15 +247,15 @@ def test_gradients_and_train_mode_are_seen() -> None:
     def a_copy_in_train_mode(model: nn.Module, calibration: Any) -> None:
         loop(copy.deepcopy(model).train(), calibration)
 
-    assert watch(with_gradients) == Watched(BATCHES, BATCHES, gradients=True)
-    found = watch(in_train_mode)
+    assert observe(with_gradients) == Observations(BATCHES, BATCHES, gradients=True)
+    found = observe(in_train_mode)
     assert (found.training, found.gradients, found.drift > 0.01, found.weight_change) == (True, False, True, 0)
-    assert watch(a_copy_in_train_mode) == Watched(BATCHES, BATCHES, training=True)
+    assert observe(a_copy_in_train_mode) == Observations(BATCHES, BATCHES, training=True)
 
 
 def test_no_pass_at_all_is_seen() -> None:
-    assert watch(lambda _model, calibration: print(len(calibration))) == Watched()
-    assert watch(lambda _model, calibration: print(len(list(calibration)))) == Watched(handed_out=BATCHES)
+    assert observe(lambda _model, calibration: print(len(calibration))) == Observations()
+    assert observe(lambda _model, calibration: print(len(list(calibration)))) == Observations(handed_out=BATCHES)
 
 
 def test_changed_and_replaced_weights_are_seen() -> None:
@@ -269,9 +269,9 @@ def test_changed_and_replaced_weights_are_seen() -> None:
     def taken_out(model: nn.Module, _calibration: Any) -> None:
         model.head = nn.Identity()
 
-    assert watch(changed).weight_change == pytest.approx(0.5)
-    assert watch(replaced).weight_change > 0.5
-    assert watch(taken_out).weight_change == 1
+    assert observe(changed).weight_change == pytest.approx(0.5)
+    assert observe(replaced).weight_change > 0.5
+    assert observe(taken_out).weight_change == 1
 
 
 def test_a_pass_that_raises_does_not_confuse_the_watcher() -> None:
@@ -282,7 +282,7 @@ def test_a_pass_that_raises_does_not_confuse_the_watcher() -> None:
         loop(net, calibration)
         loop(net, loud(calibration))
 
-    assert sorted(watch(pipeline).moved) == ["observer0", "observer1"]
+    assert sorted(observe(pipeline).moved) == ["observer0", "observer1"]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -297,6 +297,6 @@ def test_pytorchs_own_quantization_is_watched_too() -> None:
             loop(net, loud(calibration))
 
     for spoil in (False, True):
-        found = watch(pipeline)
+        found = observe(pipeline)
         assert (found.gradients, found.training, bool(found.moved)) == (False, False, spoil)
         assert found.forwards == BATCHES * (1 + spoil)

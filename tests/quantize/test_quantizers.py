@@ -46,8 +46,8 @@ def test_what_mnncompress_loses_by_name_is_bound_again(digits: Prepared, store: 
     assert repaired.params is not None
     assert read_params(repaired.params).uuid == repaired.model.uuid
     assert repaired.record is not None
-    assert repaired.record.watched is not None
-    assert repaired.record.watched.forwards == repaired.record.watched.handed_out > 1
+    assert repaired.record.observations is not None
+    assert repaired.record.observations.forwards == repaired.record.observations.handed_out > 1
     assert repaired.record.observer == "average0.99"
     assert repaired.provenance["versions"]["mnncompress"]
     assert repaired.provenance["maker"] == "mnncompress"

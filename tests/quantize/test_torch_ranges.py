@@ -11,7 +11,7 @@ from torch import nn
 
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.torch_ranges import collect_extremes, collect_histograms, module_exits
-from pytest_mnnquant.quantize.torch_watch import Value, watched
+from pytest_mnnquant.quantize.torch_watch import Value, watch_values
 
 DATA = Dataset({"x": np.random.default_rng(0).normal(size=(70, 3, 8, 8)).astype(np.float32)})
 
@@ -41,7 +41,9 @@ def block() -> Block:
 
 def by_watching(network: nn.Module, data: Dataset) -> dict[Value, list[list[float]]]:
     found: dict[Value, list[list[float]]] = defaultdict(list)
-    with watched(network, lambda value, tensor: found[value].append([float(tensor.min()), float(tensor.max())])) as run:
+    with watch_values(
+        network, lambda value, tensor: found[value].append([float(tensor.min()), float(tensor.max())])
+    ) as run:
         torch.manual_seed(0)
         for batch in data.batches(32):
             run(torch.from_numpy(batch["x"]))

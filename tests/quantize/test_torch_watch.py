@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pytest_mnnquant.quantize.torch_watch import Value, watched
-from pytest_mnnquant.sources.pytorch import quiet
+from pytest_mnnquant.quantize.torch_watch import Value, watch_values
+from pytest_mnnquant.sources.pytorch import suppress_output
 from tests.smallnets import Restless
 
 Seen = dict[Value, torch.Tensor]
@@ -24,7 +24,7 @@ def watch(model: nn.Module, *inputs: torch.Tensor) -> Seen:
         assert value not in seen
         seen[value] = tensor.clone()
 
-    with quiet(), watched(model, see) as run:
+    with suppress_output(), watch_values(model, see) as run:
         run(*inputs)
     return seen
 
@@ -108,7 +108,7 @@ def test_the_same_identity_is_the_same_value_where_dropout_does_nothing() -> Non
 def test_identities_are_the_same_in_every_batch(training: bool) -> None:
     model = make(Restless).train(training)
     counts: Counter[Value] = Counter()
-    with quiet(), watched(model, lambda value, _tensor: counts.update([value])) as run:
+    with suppress_output(), watch_values(model, lambda value, _tensor: counts.update([value])) as run:
         for seed in range(3):
             run(image(seed))
     assert set(counts.values()) == {3}

@@ -35,13 +35,13 @@ def test_operators_are_given_what_reached_them_here_whatever_reaches_them_there(
     assert samples == list(range(40))
     assert {op.name for op in model.convolutions} <= {which.name for which in here}
     odd = [which for which, ran in here.items() if which.kind == "Convolution" and ran.int8][1]
-    turned = dataclasses.replace(here[odd], reached=tuple(array[::-1] for array in here[odd].reached))
+    turned = dataclasses.replace(here[odd], inputs=tuple(array[::-1] for array in here[odd].inputs))
     others = {name: array[::-1] for name, array in images.items()}
     there = operators_on_target(model, others, {**here, odd: turned}, RunOptions(TIMEOUT, send=mine.send))
     assert there.keys() == here.keys()
     for which, ran in there.items():
-        assert not ran.unset, which
-        for ours, theirs in zip(here[which].made, ran.made, strict=True):
+        assert not ran.ignored_inputs, which
+        for ours, theirs in zip(here[which].outputs, ran.outputs, strict=True):
             np.testing.assert_array_equal(ours, theirs[::-1] if which == odd else theirs)
 
 
@@ -49,8 +49,8 @@ def test_what_one_operator_makes_is_carried_on_to_the_outputs(digits_int8: Varia
     model = digits_int8.model
     here, _ = operators_on_host(model, images, range(40), RunOptions(TIMEOUT), held=1e9)
     first, *_, last = [which for which in here if which.kind == "Convolution"]
-    mixed = {which: tuple(array[::-1] for array in here[which].made) for which in (first, last)}
-    same = {which: ran.made for which, ran in here.items() if which.kind == "Pooling"}
+    mixed = {which: tuple(array[::-1] for array in here[which].outputs) for which in (first, last)}
+    same = {which: ran.outputs for which, ran in here.items() if which.kind == "Pooling"}
     plain, changed = spliced_outputs(model, images, mixed | same, RunOptions(TIMEOUT))
     np.testing.assert_array_equal(plain["output"], run(model, images, RunOptions(TIMEOUT)).outputs["output"][:40])
     for which in same:
@@ -62,8 +62,8 @@ def test_what_one_operator_makes_is_carried_on_to_the_outputs(digits_int8: Varia
 def test_of_large_tensors_the_samples_that_differ_most_are_looked_at(digits_int8: Variant, images: Arrays) -> None:
     order = [*range(30, 40), *range(30)]
     here, _ = operators_on_host(digits_int8.model, images, order, RunOptions(TIMEOUT), held=1e9)
-    few = sum(array.nbytes for ran in here.values() for array in (*ran.reached, *ran.made)) / 10
+    few = sum(array.nbytes for ran in here.values() for array in (*ran.inputs, *ran.outputs)) / 10
     some, samples = operators_on_host(digits_int8.model, images, order, RunOptions(TIMEOUT), held=few)
     assert samples == [30, 31, 32, 33]
     which = next(iter(some))
-    np.testing.assert_array_equal(some[which].made[0], here[which].made[0][30:34])
+    np.testing.assert_array_equal(some[which].outputs[0], here[which].outputs[0][30:34])

@@ -26,7 +26,7 @@ from pytest_mnnquant.sources.pytorch import (
     input_names,
     outputs,
     private_copy,
-    quiet,
+    suppress_output,
     takes_batches,
 )
 from pytest_mnnquant.sources.spec import SourceError
@@ -222,7 +222,7 @@ def test_the_digest_is_that_of_structure_and_state(digits: Prepared) -> None:
 
 def test_quiet_keeps_warnings_and_prints_away_and_puts_settings_back(capfd: pytest.CaptureFixture[str]) -> None:
     fast = torch.backends.mha.get_fastpath_enabled()
-    with quiet():
+    with suppress_output():
         warnings.warn("hidden", stacklevel=1)
         print("hidden")
     assert torch.backends.mha.get_fastpath_enabled() == fast

@@ -35,7 +35,7 @@ class Proposal(TriedMetrics):
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class SearchResult:
     """All that was tried within `seconds`; `is_complete` is False where the time ran out. `note` says what was seen."""
 
     proposals: tuple[Proposal, ...]
@@ -70,7 +70,7 @@ class Search:
         return text + (f"; {self.note}" if self.note else "")
 
 
-def with_search(result: Result, search: Search) -> Result:
+def with_search(result: Result, search: SearchResult) -> Result:
     """A failed accuracy whose remedy is what was tried and found."""
     if result.outcome != FAILED:
         return result

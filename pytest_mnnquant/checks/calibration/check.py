@@ -23,7 +23,7 @@ from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.findings.run_metrics import CalibrationMetrics
-from pytest_mnnquant.measurements.calibration import Record, Watched
+from pytest_mnnquant.measurements.calibration import Observations, Record
 from pytest_mnnquant.measurements.dataset import Dataset
 
 # What rounding in float32 may change of a model.
@@ -58,13 +58,13 @@ def samples_used(record: Record | None, data: Dataset | None) -> int | None:
     """How many samples were used for calibration; None where that is not known."""
     if record is None:
         return None
-    watched = record.watched
-    if watched is None:
+    observations = record.observations
+    if observations is None:
         return record.samples
-    if (watched.handed_out == 0) != (watched.forwards == 0):
+    if (observations.handed_out == 0) != (observations.forwards == 0):
         return None  # It ran on data of its own, or gave them to another tool.
     # A pipeline may leave its loop early.
-    return min(record.samples, min(watched.handed_out, watched.forwards) * record.batch)
+    return min(record.samples, min(observations.handed_out, observations.forwards) * record.batch)
 
 
 def check_calibration(calibration: CalibrationEvidence) -> Result:
@@ -79,13 +79,13 @@ def check_calibration(calibration: CalibrationEvidence) -> Result:
     moved = movement(calibration.batches, observer)
     batches = len(next(iter(record.batches.values()))) if record and record.batches else None
     metrics = CalibrationMetrics(samples, observer if record else None, batches)
-    findings = _pipeline(record.watched, calibration, fit) if record and record.watched else []
+    findings = _pipeline(record.observations, calibration, fit) if record and record.observations else []
     if samples == 0 and not findings:
         findings.append(_nothing("no sample was used for calibration"))
     elif data is not None and not _has_error(findings):
         of_data, inputs = judge_samples(data, calibration.evaluation, calibration.floats)
         findings, metrics = findings + of_data, dataclasses.replace(metrics, inputs=inputs)
-    if data is not None and (record is None or record.watched) and not _has_error(findings):
+    if data is not None and (record is None or record.observations) and not _has_error(findings):
         findings += _other_values(calibration, data)
     of_order = judge_order(record.batches, observer) if record else []
     # MNN's own tool may take a part of what it is given: ADMM looks at all samples at once.
@@ -155,36 +155,36 @@ def _other_values(evidence: CalibrationEvidence, data: Dataset) -> list[Finding]
 # What a pipeline was seen to do --------------------------------------------------------------------------------------
 
 
-def _pipeline(watched: Watched, evidence: CalibrationEvidence, fit: list[Finding]) -> list[Finding]:
+def _pipeline(observations: Observations, evidence: CalibrationEvidence, fit: list[Finding]) -> list[Finding]:
     is_fitting = any(tensor.losses for tensor in evidence.tensors) and not fit
-    if watched.forwards == 0 and (watched.handed_out == 0 or watched.observers or not is_fitting):
-        return [_nothing(f"the model never ran before its export ({watched.handed_out} batches were taken)")]
+    if observations.forwards == 0 and (observations.handed_out == 0 or observations.observers or not is_fitting):
+        return [_nothing(f"the model never ran before its export ({observations.handed_out} batches were taken)")]
     findings = []
-    if watched.forwards == 0:
+    if observations.forwards == 0:
         # Another tool may have calibrated on what was taken; the scales fit held-out data.
-        message = f"{watched.handed_out} batches were taken, but the model never ran on them in PyTorch"
+        message = f"{observations.handed_out} batches were taken, but the model never ran on them in PyTorch"
         fix = "nothing to do where another tool calibrates; else run the model on each batch before it is exported"
         findings.append(Finding("MNQ501", message, fix=fix, as_warning=True))
-    if watched.handed_out == 0:
-        message = f"none of the calibration data were taken; the model ran {watched.forwards} times on other data"
+    if observations.handed_out == 0:
+        message = f"none of the calibration data were taken; the model ran {observations.forwards} times on other data"
         fix = "loop over the calibration batches that the pipeline is given"
         findings.append(Finding("MNQ501", message, fix=fix, as_warning=True))
-    if watched.gradients:
+    if observations.gradients:
         findings.append(
             Finding(
                 "MNQ502",
-                f"the model ran {watched.forwards} times, and gradients were recorded",
+                f"the model ran {observations.forwards} times, and gradients were recorded",
                 fix="put the calibration loop into `with torch.no_grad():`; it is faster and needs less memory",
             )
         )
-    is_other = watched.training and evidence.mode == "eval"
-    if watched.drift > _ROUNDING or watched.weight_change > _ROUNDING:
-        findings.append(_changed(watched, is_other))
+    is_other = observations.training and evidence.mode == "eval"
+    if observations.drift > _ROUNDING or observations.weight_change > _ROUNDING:
+        findings.append(_changed(observations, is_other))
     elif is_other:
         message = "the variant is calibrated in eval mode, but the model ran in train mode"
         fix = "call model.eval() before the calibration loop, and let nothing call train() after it"
         findings.append(Finding("MNQ503", message, fix=fix))
-    return findings + _moved(watched.moved)
+    return findings + _moved(observations.moved)
 
 
 def _nothing(message: str) -> Finding:
@@ -198,17 +198,17 @@ def _nothing(message: str) -> Finding:
     )
 
 
-def _changed(watched: Watched, in_other_mode: bool) -> Finding:
+def _changed(observations: Observations, in_other_mode: bool) -> Finding:
     parts = []
-    if watched.drift > _ROUNDING:
-        parts.append(f"BatchNorm statistics moved by up to {watched.drift:.3g} standard deviations")
-    if watched.weight_change > _ROUNDING:
-        parts.append(f"weights changed by up to {watched.weight_change:.3g} of their norm")
+    if observations.drift > _ROUNDING:
+        parts.append(f"BatchNorm statistics moved by up to {observations.drift:.3g} standard deviations")
+    if observations.weight_change > _ROUNDING:
+        parts.append(f"weights changed by up to {observations.weight_change:.3g} of their norm")
     cause = Cause(
         "train-mode-updates-batchnorm",
         "it ran in train mode, where BatchNorm updates its statistics: the float model changed with it",
     )
-    if not watched.training:
+    if not observations.training:
         cause = Cause(
             "pipeline-wrote-weights",
             "the pipeline wrote into the model's tensors: an optimizer step, or a quantizer that shares them",

@@ -6,7 +6,7 @@ from typing import Final
 
 from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step, told
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step, describe_disagreement
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 
 _OTHER: Final = "export with the other exporter (--mnn-exporter)"
@@ -30,14 +30,15 @@ def differs(name: str, item: Agreement, chain: tuple[Step, ...], unchained: str)
         text = f"the export or MNN's converter; which of them is not known: {unchained}"
         cause = Cause("export-or-converter", text) if unchained else None
         explained = Explanation(cause, f"{_OTHER}, then report the model to MNN")
-    message = f"output {name!r} of the float .mnn {told(item, _SOURCES)}, on {item.samples} samples"
+    message = f"output {name!r} of the float .mnn {describe_disagreement(item, _SOURCES)}, on {item.samples} samples"
     return Finding("MNQ110", message, cause=explained.cause, fix=f"{explained.fix}: {_BEFORE}")
 
 
 def _export_differs(name: str, exported: Agreement, converted: Agreement) -> Finding:
+    disagreement = describe_disagreement(exported, _SOURCES)
     return Finding(
         "MNQ112",
-        f"output {name!r} of the ONNX export {told(exported, _SOURCES)}, on {exported.samples} samples; the float .mnn "
+        f"output {name!r} of the ONNX export {disagreement}, on {exported.samples} samples; the float .mnn "
         f"computes what the export does ({_figure(converted)})",
         cause=Cause(
             "exporter",

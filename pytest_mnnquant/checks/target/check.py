@@ -15,7 +15,7 @@ from pytest_mnnquant.checks.target.mnn_versions import Runtimes
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, OperatorDifference, TargetDifference
 from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.measurements.operators import Operators, Which
+from pytest_mnnquant.measurements.operators import OperatorKey, Operators
 
 #: A code that is rounded to the other side is one step off; what is further off is computed otherwise.
 ROUNDING: Final = 1.05
@@ -35,7 +35,7 @@ class OpDifference:
     `moves` is by how many steps an output of the network moves when this operator alone differs; None: not looked at.
     """
 
-    which: Which
+    key: OperatorKey
     steps: float
     unlike: int
     values: int
@@ -44,14 +44,14 @@ class OpDifference:
     @property
     def title(self) -> str:
         """Its name and kind."""
-        return f"{self.which.name} ({self.which.kind})"
+        return f"{self.key.name} ({self.key.kind})"
 
 
 class Scales(NamedTuple):
     """The scales of the quantized tensors that an operator of the file takes and makes."""
 
-    taken: tuple[float, ...] = ()
-    made: tuple[float, ...] = ()
+    inputs: tuple[float, ...] = ()
+    outputs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ def _weight(one: OpDifference) -> tuple[float, float]:
 
 
 def _operator(one: OpDifference) -> OperatorDifference:
-    return OperatorDifference(one.which.name, one.which.kind, one.steps, one.unlike, one.values, one.moves)
+    return OperatorDifference(one.key.name, one.key.kind, one.steps, one.unlike, one.values, one.moves)
 
 
 def _guilty(culprits: Sequence[OpDifference], evidence: TargetEvidence, told: str) -> Finding:
-    worst, others = culprits[0], [one.which.name for one in culprits[1:]]
+    worst, others = culprits[0], [one.key.name for one in culprits[1:]]
     target, runtimes = evidence.target, evidence.runtimes
     counted = f"{worst.unlike:,} of {worst.values:,} values"
     moved = f", which alone moves it by {worst.moves:.3g}" if worst.moves else ""
@@ -134,10 +134,10 @@ def _guilty(culprits: Sequence[OpDifference], evidence: TargetEvidence, told: st
     also = f"; so {'is' if len(others) == 1 else 'are'} {_listed(others)}" if others else ""
     cause = joined(
         runtimes.cause or Cause("different-kernels", "the two run different kernels"),
-        _MAX_POOL if worst.which.name in evidence.mispooled else None,
+        _MAX_POOL if worst.key.name in evidence.mispooled else None,
         _NOT_ROUNDING,
     )
-    return Finding("MNQ740", message + told + moved + also, worst.which.name, cause=cause, fix=_REMEDY)
+    return Finding("MNQ740", message + told + moved + also, worst.key.name, cause=cause, fix=_REMEDY)
 
 
 def _rounded(evidence: TargetEvidence, unlike: Sequence[OpDifference], output: str) -> str:
@@ -175,29 +175,33 @@ def differences(
     found, missed = [], []
     for which, ours in here.items():
         theirs = there.get(which)
-        if theirs is None or theirs.unset or [one.shape for one in ours.made] != [one.shape for one in theirs.made]:
+        if (
+            theirs is None
+            or theirs.ignored_inputs
+            or [one.shape for one in ours.outputs] != [one.shape for one in theirs.outputs]
+        ):
             missed += [which.name] if which.kind not in _CASTS else []
             continue
         steps, unlike = 0.0, 0
-        for place, (mine, its) in enumerate(zip(ours.made, theirs.made, strict=True)):
+        for place, (mine, its) in enumerate(zip(ours.outputs, theirs.outputs, strict=True)):
             scale = _step(mine, which, place, scales.get(which.name, Scales()), ours.int8)
             most, off = _steps(mine, its, scale)
             steps, unlike = max(steps, most), unlike + (int((off > _SAME).sum()) if off is not None else mine.size)
-        values = sum(mine.size for mine in ours.made)
+        values = sum(mine.size for mine in ours.outputs)
         found += [OpDifference(which, steps, unlike, values)] if values else []
     return found, missed
 
 
-def _step(values: npt.NDArray[Any], which: Which, place: int, scales: Scales, int8: bool) -> float | None:
+def _step(values: npt.NDArray[Any], which: OperatorKey, place: int, scales: Scales, int8: bool) -> float | None:
     """The step to count in: of codes that scale of which all are multiples, or else their least distance.
 
     Of float numbers it is the scale that the file gives the operator's output, to whose codes another MNN may round
     them; None where it gives none.
     """
-    own = scales.made[place] if place < len(scales.made) and which.kind not in _CASTS else None
+    own = scales.outputs[place] if place < len(scales.outputs) and which.kind not in _CASTS else None
     if not int8:
         return own
-    for scale in (*scales.made, *scales.taken):
+    for scale in (*scales.outputs, *scales.inputs):
         if np.allclose(values / scale, np.rint(values / scale), rtol=0, atol=_SAME):
             return scale
     return _gap(values)

@@ -13,7 +13,7 @@ from pytest_mnnquant.checks.calibration.clipping import HeldOut
 from pytest_mnnquant.checks.calibration.ranges import movement
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Finding, Result
 from pytest_mnnquant.findings.run_metrics import CalibrationMetrics
-from pytest_mnnquant.measurements.calibration import Record, Watched
+from pytest_mnnquant.measurements.calibration import Observations, Record
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Losses
 from tests.golden_text import check_golden, without_numbers
@@ -59,14 +59,14 @@ def check(
     observer: str = "minmax",
     ranges: dict[str, Array] | None = None,
     tensors: tuple[HeldOut, ...] = FIT,
-    watched: Watched | None = None,
+    observations: Observations | None = None,
     **changes: Any,
 ) -> Result:
     """A healthy calibration, but for what is given."""
     ranges = batches() if ranges is None else ranges
     facts: dict[str, Any] = {
         "mode": "eval",
-        "record": Record(observer, samples, 32, ranges, watched),
+        "record": Record(observer, samples, 32, ranges, observations),
         "calibration": own or data(images(1)),
         "evaluation": other or data(images(2)),
         "floats": ("x",),
@@ -314,46 +314,61 @@ SEEN: dict[str, Any] = {"handed_out": 10, "forwards": 10}
 
 
 @pytest.mark.parametrize(
-    ("watched", "code", "outcome", "told"),
+    ("observations", "code", "outcome", "told"),
     [
-        (Watched(**SEEN), "", PASSED, ""),
-        (Watched(0, 0), "MNQ501", FAILED, "never ran before its export (0 batches were taken)"),
-        (Watched(0, 5), "MNQ501", PASSED, "none of the calibration data were taken; the model ran 5 times"),
-        (Watched(**SEEN, gradients=True), "MNQ502", PASSED, "gradients were recorded"),
-        (Watched(**SEEN, training=True), "MNQ503", PASSED, "in eval mode, but the model ran in train mode"),
-        (Watched(**SEEN, training=True, drift=0.4), "MNQ504", FAILED, "though the variant says eval"),
-        (Watched(**SEEN, weight_change=0.01), "MNQ504", FAILED, "weights changed by up to 0.01 of their norm"),
-        (Watched(**SEEN, drift=1e-7, weight_change=1e-7), "", PASSED, ""),
+        (Observations(**SEEN), "", PASSED, ""),
+        (Observations(0, 0), "MNQ501", FAILED, "never ran before its export (0 batches were taken)"),
         (
-            Watched(**SEEN, moved={"a": (0.032, 0.08)}),
+            Observations(0, 5),
+            "MNQ501",
+            PASSED,
+            "none of the calibration data were taken; the model ran 5 times",
+        ),
+        (Observations(**SEEN, gradients=True), "MNQ502", PASSED, "gradients were recorded"),
+        (
+            Observations(**SEEN, training=True),
+            "MNQ503",
+            PASSED,
+            "in eval mode, but the model ran in train mode",
+        ),
+        (Observations(**SEEN, training=True, drift=0.4), "MNQ504", FAILED, "though the variant says eval"),
+        (
+            Observations(**SEEN, weight_change=0.01),
+            "MNQ504",
+            FAILED,
+            "weights changed by up to 0.01 of their norm",
+        ),
+        (Observations(**SEEN, drift=1e-7, weight_change=1e-7), "", PASSED, ""),
+        (
+            Observations(**SEEN, moved={"a": (0.032, 0.08)}),
             "MNQ505",
             FAILED,
             "was 0.032 when the calibration data were used",
         ),
-        (Watched(**SEEN, moved={"a": (0.032, 0.036)}), "MNQ505", PASSED, "0.036 at the end"),
-        (Watched(**SEEN, moved={"a": (0.032, 0.0321)}), "", PASSED, ""),
+        (Observations(**SEEN, moved={"a": (0.032, 0.036)}), "MNQ505", PASSED, "0.036 at the end"),
+        (Observations(**SEEN, moved={"a": (0.032, 0.0321)}), "", PASSED, ""),
     ],
 )
-def test_what_a_pipeline_was_seen_to_do(watched: Watched, code: str, outcome: str, told: str) -> None:
-    result = check(watched=watched)
+def test_what_a_pipeline_was_seen_to_do(observations: Observations, code: str, outcome: str, told: str) -> None:
+    result = check(observations=observations)
     assert (result.outcome, codes(result)) == (outcome, [code] if code else [])
     assert told in "".join(finding.message for finding in result.findings)
 
 
 def test_a_model_that_never_ran_is_judged_by_whether_its_scales_fit() -> None:
     """A pipeline may calibrate in MNN's runtime instead; not one with observers in PyTorch."""
-    watched = Watched(handed_out=10, forwards=0)
-    told = check(watched=watched)
+    observations = Observations(handed_out=10, forwards=0)
+    told = check(observations=observations)
     check_golden("calibration/a-model-that-never-ran-is-judged-by-whether", only(told, "MNQ501").message)
     assert (told.outcome, measured(CalibrationMetrics, told).samples) == (PASSED, None)
-    assert check(watched=Watched(handed_out=10, forwards=0, observers=3)).outcome == FAILED
-    assert codes(check(watched=watched, tensors=(*FIT, tensor("e", rounded=1.0)))) == ["MNQ501"]
-    assert codes(check(watched=watched, evaluation=None, tensors=(tensor(losses=None),))) == ["MNQ501"]
+    assert check(observations=Observations(handed_out=10, forwards=0, observers=3)).outcome == FAILED
+    assert codes(check(observations=observations, tensors=(*FIT, tensor("e", rounded=1.0)))) == ["MNQ501"]
+    assert codes(check(observations=observations, evaluation=None, tensors=(tensor(losses=None),))) == ["MNQ501"]
 
 
 def test_train_mode_in_a_train_variant_is_what_was_asked_unless_it_changed_the_model() -> None:
-    assert check(watched=Watched(**SEEN, training=True), mode="train").findings == ()
-    changed = check(watched=Watched(**SEEN, training=True, drift=0.2), mode="train")
+    assert check(observations=Observations(**SEEN, training=True), mode="train").findings == ()
+    changed = check(observations=Observations(**SEEN, training=True, drift=0.2), mode="train")
     assert changed.outcome == FAILED
     check_golden("calibration/train-mode-in-a-train-variant-is-what-was", only(changed, "MNQ504").message)
 
@@ -364,11 +379,11 @@ def test_codes_of_an_input_that_reach_far_beyond_the_data_were_made_for_other_va
     high = float(own.inputs["x"].max())
     ranges = {"in": np.array([[0.0, high * 0.9], [0.0, high]]), **batches()}
     wide, usual = tensor("in", high=20 * high, low=0.0), tensor("in", high=1.5 * high, low=0.0)
-    watched = Watched(handed_out=10, forwards=10)
-    finding = only(check(own, ranges=ranges, tensors=(*FIT, wide), watched=watched), "MNQ530")
+    observations = Observations(handed_out=10, forwards=10)
+    finding = only(check(own, ranges=ranges, tensors=(*FIT, wide), observations=observations), "MNQ530")
     check_golden("calibration/codes-of-an-input-that-reach-far-beyond", finding.message)
     assert finding.cause_id == "calibrated-on-other-values"
-    assert check(own, ranges=ranges, tensors=(*FIT, usual), watched=watched).findings == ()
+    assert check(own, ranges=ranges, tensors=(*FIT, usual), observations=observations).findings == ()
     # Our own recipes and mnnquant were fed these data: a wider scale has another reason there.
     assert check(own, ranges=ranges, tensors=(*FIT, wide)).findings == ()
 
@@ -381,6 +396,6 @@ def test_tokens_may_repeat_but_not_be_the_same_in_all_samples() -> None:
 
 
 def test_how_many_samples_a_pipeline_used_is_what_it_ran_on() -> None:
-    early = check(samples=320, watched=Watched(handed_out=2, forwards=1))
+    early = check(samples=320, observations=Observations(handed_out=2, forwards=1))
     assert measured(CalibrationMetrics, early).samples == 32
     assert measured(CalibrationMetrics, check(record=None)).samples is None

@@ -11,7 +11,7 @@ import pytest
 from pytest_mnnquant.checks.target.check import OpDifference, Scales, TargetEvidence, compare_with_host, differences
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
-from pytest_mnnquant.measurements.operators import Ran, Which
+from pytest_mnnquant.measurements.operators import OperatorKey, OperatorRun
 from tests.golden_text import check_golden
 from tests.results import known
 
@@ -32,7 +32,7 @@ def evidence(there: Array, operators: list[OpDifference] | None = None, **more: 
 
 
 def off(name: str, steps: float, moves: float | None = None) -> OpDifference:
-    return OpDifference(Which(name, "Pooling", 0), steps, int(steps > 0) * 10, 1000, moves)
+    return OpDifference(OperatorKey(name, "Pooling", 0), steps, int(steps > 0) * 10, 1000, moves)
 
 
 @pytest.mark.parametrize("steps", [0, 1])
@@ -76,7 +76,7 @@ def test_rounding_that_layers_carry_on_is_a_note() -> None:
 
 
 def test_what_only_sums_in_another_order_may_turn_a_rounding_after_it() -> None:
-    softmax = OpDifference(Which("softmax", "Softmax", 0), 1e-4, 0, 1000, 2.0)
+    softmax = OpDifference(OperatorKey("softmax", "Softmax", 0), 1e-4, 0, 1000, 2.0)
     findings, metrics = compare_with_host(evidence(moved(CODES, 2), [softmax]), AccuracyMetrics())
     assert findings == []
     check_golden("target/what-only-sums-in-another-order-may-turn", known(metrics.note))
@@ -122,15 +122,15 @@ def test_float_outputs_are_counted_in_steps_of_8_bits() -> None:
     assert TargetEvidence("board", both_infinite, both_infinite, {}).steps == {"y": 0.0}
 
 
-POOL = Which("pool", "Pooling", 0)
+POOL = OperatorKey("pool", "Pooling", 0)
 
 
-def ran(made: Array, *, int8: bool = True, unset: bool = False) -> dict[Which, Ran]:
-    return {POOL: Ran((CODES,), (made,), int8, unset)}
+def ran(made: Array, *, int8: bool = True, ignored_inputs: bool = False) -> dict[OperatorKey, OperatorRun]:
+    return {POOL: OperatorRun((CODES,), (made,), int8, ignored_inputs)}
 
 
 def compare(here: Array, there: Array, scales: tuple[float, ...] = (STEP,), **how: Any) -> OpDifference:
-    (found,), missed = differences(ran(here, **how), ran(there, **how), {"pool": Scales(made=scales)})
+    (found,), missed = differences(ran(here, **how), ran(there, **how), {"pool": Scales(outputs=scales)})
     assert missed == []
     return found
 
@@ -154,14 +154,16 @@ def test_float_operators_are_counted_in_steps_of_8_bits() -> None:
 def test_float_here_and_codes_there_are_counted_in_the_steps_of_the_codes() -> None:
     """A runtime may round to codes what another leaves float until the next operator."""
     values = np.linspace(0, STEP, 256, dtype=np.float32)
-    here, there = ({POOL: Ran((CODES,), (made,), int8=False)} for made in (values, np.rint(values / STEP) * STEP))
-    (found,), _ = differences(here, there, {"pool": Scales(made=(STEP,))})
+    here, there = (
+        {POOL: OperatorRun((CODES,), (made,), int8=False)} for made in (values, np.rint(values / STEP) * STEP)
+    )
+    (found,), _ = differences(here, there, {"pool": Scales(outputs=(STEP,))})
     assert found.steps == pytest.approx(0.5, abs=0.01)
 
 
 def test_what_was_not_given_the_same_is_not_compared() -> None:
-    assert differences(ran(CODES), ran(CODES, unset=True), {}) == ([], ["pool"])
+    assert differences(ran(CODES), ran(CODES, ignored_inputs=True), {}) == ([], ["pool"])
     assert differences(ran(CODES), {}, {}) == ([], ["pool"])
     assert differences(ran(CODES), ran(CODES.reshape(-1)), {}) == ([], ["pool"])  # Another MNN lays it out otherwise.
-    cast = {Which("pool", "Int8ToFloat", 0): Ran((CODES,), (CODES,), int8=False)}
+    cast = {OperatorKey("pool", "Int8ToFloat", 0): OperatorRun((CODES,), (CODES,), int8=False)}
     assert differences(cast, {}, {}) == ([], [])  # It stands in one place only, and is no operator of the file.

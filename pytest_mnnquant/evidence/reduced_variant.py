@@ -1,0 +1,39 @@
+"""A variant with some layers left float, made from the params file of another one: without a new calibration."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from pytest_mnnquant.cache.store import file_digest
+from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.mnnfile.entries import without
+from pytest_mnnquant.mnnfile.model import read_model
+from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
+from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME
+from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.runtime.convert import convert
+from pytest_mnnquant.runtime.jobs import NativeFailure
+
+
+def reduced_variant(parent: VariantUnderTest, names: tuple[str, ...]) -> Variant | None:
+    """The variant of `parent` with the named layers left float; None if its params file can't be used for that."""
+    variant, source = parent.variant, parent.source
+    if variant.params is None or not parent.recipe.activations:
+        return None
+    try:
+        params = without(read_params(variant.params), variant.base, names)
+    except (BadParams, OSError):
+        return None
+
+    def build(folder: Path) -> None:
+        write_params(params, folder / PARAMS_NAME)
+        flags = ("--compressionParamsFile", str(folder / PARAMS_NAME))
+        convert(variant.base.path, folder / MODEL_NAME, flags, timeout=source.settings.timeout)
+
+    inputs = {"base": file_digest(variant.base.path), "params": file_digest(variant.params), "without": names}
+    try:
+        folder = source.store.folder("reduced", inputs, build)
+    except NativeFailure:
+        return None
+    return dataclasses.replace(variant, model=read_model(folder / MODEL_NAME), params=folder / PARAMS_NAME)
