@@ -14,6 +14,7 @@ from pytest_mnnquant.findings.metric import BY_KEY, KEYS, METRICS
 from pytest_mnnquant.history.as_json import OF_RUN, history_json
 from pytest_mnnquant.history.series import AnyMetric, VariantHistory, histories
 from pytest_mnnquant.history.storage import Run, read_runs, storage_folder
+from pytest_mnnquant.history.view import HistoryView
 from pytest_mnnquant.report.json_report import json_value
 
 Print = Callable[[str], None]
@@ -59,14 +60,15 @@ def run(given: argparse.Namespace, print_line: Print, print_error: Print) -> int
         problem = _why_not_measured(given, variants) if variants else _why_none(given, runs)
         print_error(f"pytest-mnnquant: none of the {len(runs)} runs in {folder.resolve()} has {problem}")
         return 1
-    values = [history_json(variant, metrics, given.last) for variant in measured]
+    views = [HistoryView(variant, metrics, given.last) for variant in measured]
+    values = [history_json(view) for view in views]
     if given.export:
         _export(values, given.export)
     if given.json:
         print_line(json.dumps(json_value(values), indent=1))
     else:
         draw = plot_text if given.plot else history_text
-        print_line("\n\n".join(draw(value, metrics) for value in values))
+        print_line("\n\n".join(draw(view) for view in views))
     return 0
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
-from pytest_mnnquant.findings.metric import BY_KEY
-from pytest_mnnquant.history.series import AnyMetric
+from pytest_mnnquant.history.series import AnyMetric, Commit, MachineChange, NamedStep, Row
+from pytest_mnnquant.history.storage import Run
+from pytest_mnnquant.history.view import HistoryView
 
 _WIDTH: Final = 80
 _HEIGHT: Final = 9
@@ -19,25 +20,36 @@ _SHORT: Final = 8
 _MARKS: Final = "o+x*#"
 
 
-def history_text(history: Mapping[str, Any], metrics: Sequence[AnyMetric]) -> str:
-    """A variant's runs, one a line, and its steps beneath."""
-    runs = history["runs"]
-    hosts = list(dict.fromkeys(run["host"] for run in runs))
-    lines = [f"{history['model']} {history['variant']}"]
+def history_text(view: HistoryView) -> str:
+    """A variant's runs, one per line, and its steps beneath."""
+    hosts = _hosts(view.rows)
+    lines = [_title(view)]
     lines += [f"  {_letter(hosts, host)}: {host}" for host in hosts]
-    if history["left_out"]:
-        lines.append(f"  ({history['left_out']:,} earlier runs are not listed)")
-    head = f"  {'time (UTC)':<16}  {'commit':<9}" + "".join(f"{metric.key:>{metric.width}}" for metric in metrics)
-    lines.append(head)
-    for run in runs:
-        cells = "".join(f"{metric.written(run[metric.key]):>{metric.width}}" for metric in metrics)
-        notes = [f"on {_letter(hosts, run['host'])}"] if len(hosts) > 1 else []
-        notes += [_branch(run["branch"])] if len(history["branches"]) > 1 else []
-        notes += [] if run["complete"] else ["unfinished"]
-        notes += ["failed: " + ", ".join(run["failed"])] if run["failed"] else []
-        note = "  " + "; ".join(notes) if notes else ""
-        lines.append(f"  {_minute(run['time'])}  {_short(run['commit'], run['dirty']):<9}{cells}{note}")
-    return "\n".join([*lines, *event_lines(history)])
+    if view.left_out:
+        lines.append(f"  ({view.left_out:,} earlier runs are not listed)")
+    heads = "".join(f"{metric.key:>{metric.width}}" for metric in view.metrics)
+    lines.append(f"  {'time (UTC)':<16}  {'commit':<9}{heads}")
+    lines += [_run_line(row, view, hosts) for row in view.rows]
+    return "\n".join([*lines, *event_lines(view)])
+
+
+def _run_line(row: Row, view: HistoryView, hosts: Sequence[str]) -> str:
+    run, failed = row.run, row.figures.failed
+    cells = "".join(f"{metric.written(row.value(metric)):>{metric.width}}" for metric in view.metrics)
+    notes = [f"on {_letter(hosts, str(run.machine))}"] if len(hosts) > 1 else []
+    notes += [_branch(run.branch)] if len(view.branches) > 1 else []
+    notes += [] if run.complete else ["unfinished"]
+    notes += ["failed: " + ", ".join(failed)] if failed else []
+    note = "  " + "; ".join(notes) if notes else ""
+    return f"  {_minute(run.time)}  {_short(run.commit, run.dirty):<9}{cells}{note}"
+
+
+def _title(view: HistoryView) -> str:
+    return f"{view.history.model} {view.history.variant}"
+
+
+def _hosts(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(str(row.run.machine) for row in rows))
 
 
 def _letter(hosts: Sequence[str], host: str) -> str:
@@ -49,83 +61,81 @@ def _branch(name: str) -> str:
     return f"branch {name}" if name else "no branch"
 
 
-def event_lines(history: Mapping[str, Any]) -> list[str]:
+def event_lines(view: HistoryView) -> list[str]:
     """Steps, changes that are not confirmed, and changes of machine: a sentence each."""
 
-    def where(event: Mapping[str, Any]) -> str:
-        return f" ({_branch(event['branch'])})" if len(history["branches"]) > 1 else ""
+    def where(branch: str) -> str:
+        return f" ({_branch(branch)})" if len(view.branches) > 1 else ""
 
-    sentences = [_step_text(step) + where(step) for step in history["steps"]]
-    sentences += [
-        f"possible, too few commits to confirm it: {_step_text(step)}{where(step)}" for step in history["possible"]
-    ]
-    for change in history["machine_changes"]:
-        figure = change["figure"]
-        levels = " -> ".join(BY_KEY[figure].written(change[side]) for side in ("before", "after"))
-        sentences.append(
-            f"machine changed on {change['time'][:10]} ({change['from']} -> {change['to']}): {figure} {levels}; "
-            f"no commit is blamed for that{where(change)}"
-        )
+    history = view.history
+    sentences = [_step_text(step, view) + where(step.branch) for step in history.steps]
+    unconfirmed = "possible, too few commits to confirm it: "
+    sentences += [unconfirmed + _step_text(step, view) + where(step.branch) for step in history.possible]
+    sentences += [_machine_text(change) + where(change.branch) for change in history.machines]
     sentences = sentences or ["no steps"]
-    if history["uncommitted"]:
-        sentences.append(
-            f"{', '.join(history['uncommitted'])}: every run had uncommitted changes, so no steps are sought"
-        )
+    if view.uncommitted:
+        keys = ", ".join(metric.key for metric in view.uncommitted)
+        sentences.append(f"{keys}: every run had uncommitted changes, so no steps are sought")
     too_few = "too few runs on one machine and branch to tell a step from noise"
-    sentences += [f"{figure}: {too_few}" for figure in history["too_few"]]
+    sentences += [f"{metric.key}: {too_few}" for metric in view.too_few]
     return [line for text in sentences for line in textwrap.wrap(
         text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )]  # fmt: skip
 
 
-def _step_text(step: Mapping[str, Any]) -> str:
-    figure, change = step["figure"], step["change"]
-    size = f"{change:+.1%}" if abs(change) < 100 else "from 0"
-    before, after = (BY_KEY[figure].written(step[side]) for side in ("before", "after"))
-    text = f"{figure} {before} -> {after} ({size}) since "
-    text += f"{_commit_text(step['commit'])}"
-    if step["p"] is not None:
-        text += f", p = {step['p']:.1g}" if step["p"] >= 1e-4 else ", p < 0.0001"
-    text += f"; {_commit_text(step['previous'])} still had the old level" if step["previous"]["time"] else ""
-    if step["earliest"] != step["latest"]:
-        text += f"; it may be any from {_commit_text(step['earliest'], False)} to {_commit_text(step['latest'], False)}"
-    return text + (f" (on {step['host']})" if step["host"] else "")
+def _machine_text(change: MachineChange) -> str:
+    before, after = (change.metric.written(level) for level in (change.level_before, change.level_after))
+    return (
+        f"machine changed on {_day(change.time)} ({change.before} -> {change.after}): {change.metric.key} {before} -> "
+        f"{after}; no commit is blamed for that"
+    )
 
 
-def _commit_text(commit: Mapping[str, Any], dated: bool = True) -> str:
-    if not commit["name"]:
-        return f"the run of {_minute(commit['time'])}"
-    changes = " with uncommitted changes" if commit["dirty"] else ""
-    date = f" ({commit['time'][:10]})" if dated else ""
-    return f"commit {_short(commit['name'].rstrip('+'), False)}{changes}{date}"
+def _step_text(named: NamedStep, view: HistoryView) -> str:
+    metric, step = named.metric, named.step
+    size = f"{step.change:+.1%}" if abs(step.change) < 100 else "from 0"
+    text = f"{metric.key} {metric.written(step.before)} -> {metric.written(step.after)} ({size}) since "
+    text += _commit_text(named.commit)
+    if step.p is not None:
+        text += f", p = {step.p:.1g}" if step.p >= 1e-4 else ", p < 0.0001"
+    text += f"; {_commit_text(named.previous)} still had the old level"
+    if named.earliest != named.latest:
+        text += f"; it may be any from {_commit_text(named.earliest, False)} to {_commit_text(named.latest, False)}"
+    host = view.host_of(named)
+    return text + (f" (on {host})" if host else "")
 
 
-def plot_text(history: Mapping[str, Any], metrics: Sequence[AnyMetric]) -> str:
-    """A plot for each figure that changed, a line for each that did not, and the steps beneath."""
-    lines = [f"{history['model']} {history['variant']}"]
-    for metric in metrics:
-        figure = metric.key
-        runs = [run for run in history["runs"] if run[figure] is not None]
-        if not runs:
+def _commit_text(commit: Commit, dated: bool = True) -> str:
+    if not commit.name:
+        return f"the run of {_minute(commit.time)}"
+    changes = " with uncommitted changes" if commit.dirty else ""
+    date = f" ({_day(commit.time)})" if dated else ""
+    return f"commit {_short(commit.name.rstrip('+'), False)}{changes}{date}"
+
+
+def plot_text(view: HistoryView) -> str:
+    """A plot for each metric that changed, a line for each that did not, and the steps beneath."""
+    lines = [_title(view)]
+    for metric in view.metrics:
+        rows = [row for row in view.rows if row.value(metric) is not None]
+        values = [float(row.value(metric) or 0) for row in rows]
+        if not rows:
             continue
-        values = [float(run[figure]) for run in runs]
         if min(values) == max(values):
-            lines.append(f"  {figure}: {metric.written(values[0])} in {len(values)} run{'s' * (len(values) > 1)}")
+            lines.append(f"  {metric.key}: {metric.written(values[0])} in {len(values)} run{'s' * (len(values) > 1)}")
             continue
-        marked = {
-            step["commit"]["name"] or step["commit"]["time"] for step in history["steps"] if step["figure"] == figure
-        }
-        lines += ["", f"  {figure}, {len(values)} runs from {runs[0]['time'][:10]} to {runs[-1]['time'][:10]}"]
-        lines += _plot(metric, runs, values, marked)
-    return "\n".join([*lines, "", *event_lines(history)])
+        steps = (step.commit for step in view.history.steps if step.metric is metric)
+        marked = {commit.name or commit.time.isoformat() for commit in steps}
+        first, last = rows[0].run.time, rows[-1].run.time
+        lines += ["", f"  {metric.key}, {len(values)} runs from {_day(first)} to {_day(last)}"]
+        lines += _plot(metric, rows, values, marked)
+    return "\n".join([*lines, "", *event_lines(view)])
 
 
-def _plot(
-    metric: AnyMetric, runs: Sequence[Mapping[str, Any]], values: Sequence[float], marked: set[str]
-) -> Iterator[str]:
+def _plot(metric: AnyMetric, runs: Sequence[Row], values: Sequence[float], marked: set[str]) -> Iterator[str]:
     """Dots in columns of one run or, where there are more runs than columns, the median of several."""
     low, high = min(values), max(values)
-    hosts = list(dict.fromkeys(run["host"] for run in runs))
+    hosts = _hosts(runs)
     columns = min(len(values), _WIDTH - _LABEL - 3)
     edges = [place * len(values) // columns for place in range(columns + 1)]
     rows = [[" "] * columns for _ in range(_HEIGHT)]
@@ -133,8 +143,8 @@ def _plot(
     shown: set[str] = set()
     for column, (start, end) in enumerate(itertools.pairwise(edges)):
         place = round((median(values[start:end]) - low) / (high - low) * (_HEIGHT - 1))
-        rows[_HEIGHT - 1 - place][column] = _MARKS[hosts.index(runs[start]["host"]) % len(_MARKS)]
-        new = {name for run in runs[start:end] for name in _names(run)} & marked - shown
+        rows[_HEIGHT - 1 - place][column] = _MARKS[hosts.index(str(runs[start].run.machine)) % len(_MARKS)]
+        new = {_name(row.run) for row in runs[start:end]} & marked - shown
         shown |= new
         under[column] = "^" if new else " "
     for number, row in enumerate(rows):
@@ -148,13 +158,18 @@ def _plot(
         yield from (f"  {_MARKS[place % len(_MARKS)]}: {host}" for place, host in enumerate(hosts))
 
 
-def _names(run: Mapping[str, Any]) -> tuple[str, ...]:
-    return (run["commit"] + "+" * run["dirty"],) if run["commit"] else (run["time"],)
+def _name(run: Run) -> str:
+    """What a run's commit is called in steps."""
+    return run.commit + "+" * run.dirty if run.commit else run.time.isoformat()
 
 
 def _short(commit: str, dirty: bool) -> str:
     return (commit[:_SHORT] or "none") + "+" * dirty
 
 
-def _minute(time: str) -> str:
-    return datetime.fromisoformat(time).strftime("%Y-%m-%d %H:%M")
+def _minute(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d %H:%M")
+
+
+def _day(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d")
