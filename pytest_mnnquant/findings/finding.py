@@ -73,7 +73,7 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """The rule's severity; `softened` makes it a warning, `follows` an error a consequence."""
+        """The rule's severity; `as_warning` makes it a warning, `follows` makes an error a consequence."""
         if self.as_warning:
             return Severity.WARNING
         return Severity.CONSEQUENCE if self.follows else self.rule.severity
@@ -134,9 +134,9 @@ def is_ignored(code: str, ignored: Iterable[str]) -> bool:
 
 def without_ignored(result: Result, ignored: tuple[str, ...]) -> Result:
     """The result as it is when findings of these codes don't count; how many of each there were stays with it."""
-    kept = tuple(finding for finding in result.findings if not is_ignored(finding.code, ignored))
-    if len(kept) == len(result.findings) or result.outcome == SKIPPED:
+    counted = tuple(finding for finding in result.findings if not is_ignored(finding.code, ignored))
+    if len(counted) == len(result.findings) or result.outcome == SKIPPED:
         return result
     counts = Counter(finding.code for finding in result.findings if is_ignored(finding.code, ignored))
     counts.update(result.ignored)
-    return dataclasses.replace(Result.from_findings(result.check, kept, result.metrics), ignored=dict(counts))
+    return dataclasses.replace(Result.from_findings(result.check, counted, result.metrics), ignored=dict(counts))
