@@ -31,13 +31,15 @@ from pathlib import Path
 from pytest_mnnquant.quantize.float_model import Choices, prepare
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.sources.spec import parse_spec
 
 root, store, recipes = Path(sys.argv[1]), Store(Path(sys.argv[2])), sys.argv[3:]
 choices = Choices(root, calibration="data.npz", timeout=120.0)
 source = prepare(parse_spec("net.mnn", root), choices, store, lambda _: None)
-made = [make_variant(source, recipe_named(name), None, (), choices, store, lambda _: None) for name in recipes]
+jobs = [Job(source, recipe_named(name), None, (), choices) for name in recipes]
+made = [make_variant(job, store, lambda _: None) for job in jobs]
 print(json.dumps([str(variant.model.path) for variant in made]))
 """
 
