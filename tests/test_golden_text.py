@@ -92,6 +92,20 @@ def test_each_entry_is_held_by_a_test() -> None:
     assert [key for key in keys if not any(pattern.fullmatch(key) for pattern in patterns)] == []
 
 
+def test_each_call_has_its_entry() -> None:
+    """Of those in tests that `make quick` does not run, too."""
+    calls = (
+        node.args[0].value
+        for path in TESTS.rglob("*.py")
+        if path.name != "test_golden_text.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check_golden"
+        if isinstance(node.args[0], ast.Constant)
+    )
+    keys = {f"{family.stem}/{name}" for family in FAMILIES for name in read_entries(family)}
+    assert sorted({*map(str, calls)} - keys) == []
+
+
 @pytest.mark.parametrize("path", FAMILIES, ids=lambda path: str(path.stem))
 def test_files_are_as_they_are_written(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == format_entries(read_entries(path))

@@ -73,10 +73,11 @@ class Outcome:
         return {finding["code"] for finding in self.told(check)}
 
     def wording(self, code: str) -> str:
-        """Message, cause and fix of the only finding of a rule; the user reads all of it, too."""
+        """Layer, message, cause and fix of the only finding of a rule. All but a warning's fix is printed."""
         (finding,) = [finding for finding in self.told() if finding["code"] == code]
         parts = {name: finding[name] for name in ("layer", "message", "cause", "remedy") if finding[name]}
-        unread = [part for part in parts.values() if " ".join(part.split()) not in self.text]
+        printed = [part for name, part in parts.items() if name != "remedy" or finding["severity"] == "error"]
+        unread = [part for part in printed if " ".join(part.split()) not in self.text]
         assert not unread, unread
         return "\n".join(f"{name}: {part}" for name, part in parts.items())
 
@@ -98,6 +99,17 @@ class Outcome:
     def starting(self, start: str) -> str:
         """The lines that start with this, without what follows in the next ones."""
         return "\n".join(line for line in self.lines if line.startswith(start))
+
+    def containing(self, part: str) -> str:
+        """The first paragraph in which this is: its line, and those below that are set off further."""
+        first = next(number for number, line in enumerate(self.lines) if part in line)
+        indent = len(self.lines[first]) - len(self.lines[first].lstrip())
+        paragraph = [self.lines[first].strip()]
+        for line in self.lines[first + 1 :]:
+            if len(line) - len(line.lstrip()) <= indent:
+                break
+            paragraph.append(line.strip())
+        return " ".join(paragraph)
 
     def layers(self, code: str) -> set[str]:
         """The layers that a rule names."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tests.golden_text import check_golden, without_numbers
 from tests.plugin.conftest import Run
 
 MODEL = "--mnn-model=net.py:build"
@@ -149,7 +150,7 @@ def test_few_samples_are_a_warning_and_strictly_a_failure(run: Run) -> None:
     found = run(*usual)
     assert found.status == 0
     assert "MNQ730 too-few-samples" in found.text
-    assert "24 samples can't tell" in found.text
+    check_golden("plugin-accuracy/too-few-samples", without_numbers(found.wording("MNQ730")))
     found = run(*usual, "--mnn-strict")
     assert found.failed == {"w8::accuracy"}
 
@@ -157,10 +158,10 @@ def test_few_samples_are_a_warning_and_strictly_a_failure(run: Run) -> None:
 def test_a_way_that_passes_is_proposed_once_it_was_tried(run: Run) -> None:
     plain = run(*USUAL, "--mnn-min-sqnr=25")
     assert plain.status == 1
-    assert "--mnn-suggest searches for a way" in plain.text
+    assert "--mnn-suggest " in plain.text
     found = run(*USUAL, "--mnn-min-sqnr=25", "--mnn-suggest", "--mnn-suggest-time=60")
     assert found.status == 1
-    assert any(words in found.text for words in ("tried, and it passes", "this passes")), found.text
+    assert any(words in found.text for words in ("it passes", "this passes")), found.text
     tried = found.metrics("accuracy")["tried"]
     assert any(one["passes"] for one in tried)
     proposal = next(one for one in tried if one["passes"])
@@ -174,5 +175,5 @@ def test_a_way_that_passes_is_proposed_once_it_was_tried(run: Run) -> None:
 def test_the_search_ends_when_its_time_is_over(run: Run) -> None:
     found = run(*USUAL, "--mnn-min-sqnr=200", "--mnn-suggest", "--mnn-suggest-time=1")
     assert found.status == 1
-    assert "then the time was over (--mnn-suggest-time)" in found.text
+    assert "(--mnn-suggest-time)" in found.text
     assert "it passes" not in found.text

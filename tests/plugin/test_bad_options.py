@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.golden_text import check_golden
 from tests.plugin.conftest import Run
 
 Refused = Callable[..., str]
@@ -66,13 +67,10 @@ def test_a_value_that_makes_no_sense_is_refused(refused: Refused, option: str, s
 
 
 def test_options_that_exclude_each_other_are_refused(refused: Refused) -> None:
-    assert "--mnn-quantized: goes with a single --mnn-recipe" in refused(
-        MODEL, "--mnn-quantized=q.mnn", "--mnn-recipe=w8", "--mnn-recipe=w4"
-    )
-    assert "--mnn-quantized: goes with a single --mnn-model" in refused(
-        MODEL, "--mnn-model=b=net.py:build", "--mnn-quantized=q.mnn"
-    )
-    assert "two models are called 'net'; name them: --mnn-model NAME=SPEC" in refused(MODEL, MODEL)
+    finished = "--mnn-quantized=q.mnn"
+    check_golden("plugin-options/two-recipes", refused(MODEL, finished, "--mnn-recipe=w8", "--mnn-recipe=w4"))
+    check_golden("plugin-options/two-models", refused(MODEL, "--mnn-model=b=net.py:build", finished))
+    check_golden("plugin-options/two-models-of-one-name", refused(MODEL, MODEL))
 
 
 def test_an_unknown_option_is_refused_by_pytest(run: Run) -> None:

@@ -75,7 +75,7 @@ def test_real_regression(in_ci: Run, accepted: File, pytester: pytest.Pytester) 
     assert (found.status, found.failed) == (1, {"w8::baseline"}), found.text
     assert "MNQ915" in found.codes("baseline")
     (text,) = junit(pytester)
-    assert "times the accepted model's latency" in text
+    assert "MNQ915" in text
 
 
 def test_renamed_test(in_ci: Run, accepted: File, pytester: pytest.Pytester) -> None:
@@ -98,7 +98,7 @@ def test_two_workers(in_ci: Run, accepted: File, pytester: pytest.Pytester) -> N
     assert len(told) == 2
     for text, check in zip(sorted(told), ("baseline", "latency"), strict=True):  # Workers end in any order.
         assert f"w8::{check} skipped: inconclusive: " in text
-        assert "other workers (-n) disturb the timing" in text
+        assert "other workers (-n)" in text
     assert in_ci(*usual, "--mnn-strict", alone=True).failed == {"w8::latency", "w8::baseline"}
 
 

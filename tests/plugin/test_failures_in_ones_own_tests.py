@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.golden_text import check_golden
 from tests.plugin.conftest import Run
 
 USES = "from pytest_mnnquant import *\nimport pytest\n\n"
@@ -64,7 +65,7 @@ def test_without_a_model_the_fixture_says_how_to_give_one(run: Run, pytester: py
     pytester.makepyfile(test_own="def test_it(mnn_quantized):\n    pass")
     found = run()
     assert found.status == pytest.ExitCode.TESTS_FAILED
-    assert "mnn_model: there is no model: give --mnn-model, mark the test with" in found.text
+    check_golden("plugin-own-tests/no-model", found.containing("mnn_model: "))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_a_live_model_without_data_is_told(run: Run, pytester: pytest.Pytester) 
     pytester.makepyfile(test_own=f"{USES}def test_it(mnn_quantized):\n    assert_quantized(mnn_quantized)")
     found = run("--mnn-recipe=w8")
     assert found.status == 1
-    assert "no data to run the model on: give --mnn-calibration" in found.text
+    check_golden("plugin-own-tests/no-data", found.containing("no data to"))
 
 
 def test_ones_own_test_tells_what_to_do_about_unusable_data(run: Run, pytester: pytest.Pytester) -> None:
@@ -122,4 +123,4 @@ def test_ones_own_test_tells_what_to_do_about_unusable_data(run: Run, pytester: 
     pytester.makeconftest(model + data)
     pytester.makepyfile(test_own=f"{USES}def test_it(mnn_quantized):\n    assert_quantized(mnn_quantized)")
     found = run("--mnn-recipe=w8")
-    assert "fix: name the array 'x', or give other data (--mnn-calibration, --mnn-evaluation)" in found.text
+    check_golden("plugin-own-tests/unusable-data", found.containing("fix: name"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.golden_text import check_golden
 from tests.pictures import flat, png
 from tests.plugin.conftest import Files, Run
 from tests.plugin.test_bad_models_and_data import fails
@@ -55,7 +56,7 @@ def test_what_does_not_fit_the_model_is_told_with_the_key_at_fault(
 def test_a_file_that_is_no_image_is_told(run: Run, pytester: pytest.Pytester, folder: Path, files: Files) -> None:
     declare(pytester, 'format = "GRAY", size = [8, 8], mean = [0], normal = [1]')
     (folder / "7.png").write_bytes(b"no image")
-    assert "images: 7.png: MNN can't decode this image" in fails(run, f"--mnn-model={files.onnx}", *IMAGES)
+    check_golden("plugin-data/a-file-that-is-no-image", fails(run, f"--mnn-model={files.onnx}", *IMAGES))
 
 
 def test_a_folder_without_declared_preprocessing_is_refused_with_what_to_paste(
@@ -63,5 +64,4 @@ def test_a_folder_without_declared_preprocessing_is_refused_with_what_to_paste(
 ) -> None:
     (pytester.mkdir("images") / "a.png").write_bytes(flat(8, 8, 1))
     line = refused("--mnn-model=net.py:build", "--mnn-calibration=images")
-    assert "images: a folder of images needs its preprocessing declared" in line
-    assert 'preprocess = {format = "RGB", size = [224, 224], mean = [103.94' in line
+    check_golden("plugin-data/no-preprocessing", line)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.browser import Page, needs_chromium
+from tests.golden_text import check_golden
 from tests.plugin.conftest import CONV, HEAD, Files, Run
 from tests.report.made import charted
 
@@ -44,7 +45,7 @@ def test_a_run_that_passes(run: Run, browser: Page, pytester: pytest.Pytester) -
     shows_what_was_gathered(variants(pytester.path))
     assert "charts" not in (pytester.path / "r.json").read_text()
     is_flawless(browser, pytester.path / "r.html")
-    assert browser.js("document.title") == "3 passed · MNN quantization"
+    assert browser.js("document.title").split(" · ")[0] == "3 passed"
     assert browser.js("all('.beside thead th').map(e => e.innerText).slice(1)") == ["int8[train]", "int8[eval]", "w8"]
     assert browser.js("all('[data-chart=history] .main-svg').length") > 0
     assert browser.js("all('.nothing:not([hidden])').map(e => e.textContent)") == []
@@ -76,14 +77,13 @@ def test_a_run_that_fails(run: Run, files: Files, browser: Page, pytester: pytes
     found = run("--mnn-model", files.float, "--mnn-quantized", files.float, REPORT, "-k", "not latency")
     assert found.status == 1
     is_flawless(browser, pytester.path / "r.html")
-    assert browser.js("document.title") == "1 failed · MNN quantization"
+    assert browser.js("document.title").split(" · ")[0] == "1 failed"
     first = browser.js("document.querySelector('.finding').innerText")
     told = next(one for one in found.told() if one["severity"] == "error")
     assert all(part in first for part in (told["code"], told["message"], told["remedy"]))
     assert browser.js("all('tr.fault .pick').map(e => e.value)") == [HEAD, CONV]
-    assert "2 layers, 2 not stored as asked" in browser.js(
-        "document.querySelector('[data-chart=map] .plot').getAttribute('aria-label')"
-    )
+    label = browser.js("document.querySelector('[data-chart=map] .plot').getAttribute('aria-label')")
+    check_golden("report-html/map-of-a-model-that-stayed-float", label)
     rules = set(browser.js("all('.rule').map(e => e.id.slice(5))"))
     assert found.codes() <= rules
 
@@ -126,19 +126,21 @@ def test_a_missing_extra_is_told_before_the_run(
         monkeypatch.delitem(sys.modules, known)
     monkeypatch.setitem(sys.modules, module, None)
     line = refused(MODEL, REPORT)
-    assert line == f"ERROR: --mnn-report: r.html: {module} is missing: pip install 'pytest-mnnquant[report]'"
+    check_golden("plugin-options/a-missing-extra", line, module=module)
 
 
 @pytest.mark.parametrize("name", ["r.htm", "r", ".html", "r.HTML"])
 def test_other_endings_are_refused(refused: Callable[..., str], name: str) -> None:
-    assert refused(MODEL, f"--mnn-report={name}").startswith(f"ERROR: --mnn-report: {name}: reports end in .json")
+    option, file, reason = refused(MODEL, f"--mnn-report={name}").removeprefix("ERROR: ").split(": ")
+    assert (option, file) == ("--mnn-report", name)
+    check_golden("plugin-options/another-ending", reason)
 
 
 def test_a_report_that_can_not_be_written_is_one_line(run: Run, pytester: pytest.Pytester) -> None:
     pytester.mkdir("folder.html")
     found = run(MODEL, "--mnn-recipe=w8", "-k", "size", "--mnn-report=folder.html")
     assert found.status == pytest.ExitCode.USAGE_ERROR
-    assert f"ERROR: --mnn-report: {pytester.path / 'folder.html'} can't be written: Is a directory" in found.text
+    check_golden("plugin-reports/a-folder-in-its-place", found.starting("ERROR: "), file=pytester.path / "folder.html")
 
 
 def test_the_page_of_ones_own_tests(run: Run, pytester: pytest.Pytester) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_mnnquant.findings.catalogue import CHECK_NAMES
+from tests.golden_text import check_golden
 from tests.plugin.conftest import CONV, HEAD, Files, Run
 
 MODEL = "--mnn-model=net.py:build"
@@ -123,7 +124,7 @@ def test_a_report_that_can_not_be_written_is_one_line(run: Run, pytester: pytest
     pytester.mkdir("folder.json")
     found = run(MODEL, "--mnn-recipe=w8", "-k", "size", "--mnn-report=folder.json")
     assert found.status == pytest.ExitCode.USAGE_ERROR
-    assert f"ERROR: --mnn-report: {pytester.path / 'folder.json'} can't be written: Is a directory" in found.text
+    check_golden("plugin-reports/a-folder-in-its-place", found.starting("ERROR: "), file=pytester.path / "folder.json")
     assert found.passed == {"w8::size"}
 
 

@@ -14,6 +14,7 @@ from pytest_mnnquant.findings.catalogue import CHECKS
 from pytest_mnnquant.quantize.float_model import Choices, prepare
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import quietly
+from tests.golden_text import check_golden
 from tests.plugin.conftest import CONV, HEAD, NET, Files, Run
 from tests.workshop import Workshop
 
@@ -207,7 +208,7 @@ def test_strict_fails_what_could_not_be_checked(run: Run, files: Files, pytester
     strict = run(*usual, "--mnn-strict", "--mnn-report=r.html")
     assert "<title>1 failed ·" in (pytester.path / "r.html").read_text(encoding="utf-8")
     assert (strict.status, strict.failed) == (1, {"int8::conversion", "int8::accuracy"})
-    assert "accuracy skipped: no evaluation data were given (--mnn-evaluation)" in strict.text
+    check_golden("plugin-accuracy/no-evaluation-data", strict.reason("accuracy"))
     strict.tells("MNQ111", where="--mnn-evaluation")
 
 

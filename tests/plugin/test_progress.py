@@ -78,8 +78,9 @@ def test_the_line_says_what_is_done_and_is_gone_in_the_end(
     args = ["--mnn-model=net.py:build", "--mnn-recipe=w8", "-k", "size or execution", f"--mnn-cache-dir={store.root}"]
     written = on_a_terminal(tmp_path, *args, *(["-v"] if verbose else []))
     drawn = re.findall(r"  (net [^\r\n]*), \d+ s(?=[\r\n])", written)
-    assert drawn[0] == "net loading the PyTorch model"
-    assert {"net exporting and converting to float", "net w8: running"} <= {*drawn}
+    firsts = [line for number, line in enumerate(drawn) if line not in drawn[:number]]
+    assert firsts[0].startswith("net loading")
+    assert {"net exporting", "net w8: running"} <= {" ".join(line.split()[:3]).removesuffix(" and") for line in firsts}
     lines = screen(written)
     assert not [line for line in lines if "running" in line or "loading" in line]
     if verbose:
@@ -90,7 +91,7 @@ def test_the_line_says_what_is_done_and_is_gone_in_the_end(
     else:
         assert [line.split() for line in lines if line.startswith("net.py:")] == [["net.py:build", "..", "[100%]"]]
     assert all(len(line) < COLUMNS for line in drawn)
-    assert "net: ok (2 passed)" in lines
+    assert "(2 passed)" in next(line for line in lines if line.startswith("net: ok"))
 
 
 def test_lines_that_pytest_writes_over_the_right_edge_stay_whole(store: Store, tmp_path: Path) -> None:
@@ -101,6 +102,6 @@ def test_lines_that_pytest_writes_over_the_right_edge_stay_whole(store: Store, t
     models = [f"--mnn-model={name}=net.py:build" for name in names]
     args = [*models, "--mnn-recipe=w8", "-k", "size", f"--mnn-cache-dir={store.root}"]
     written = on_a_terminal(tmp_path, *args, "-v")
-    assert "a loading the PyTorch model" in written
+    assert "a loading the" in written
     text = re.sub(r"\s|\[ *\d+%\]", "", "".join(screen(written)))
     assert "".join(f"{name}{end}PASSED" for name in names) in text

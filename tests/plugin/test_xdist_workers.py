@@ -72,7 +72,7 @@ def test_a_worker_is_known_by_where_its_start_broke_off(xdist_path: str, tmp_pat
     assert used == ((Path(xdist_path).name and version_in(xdist_path)) or version("pytest-xdist"))
     assert "ssh=-F none far" in spec
     assert argument == ""
-    assert usage_error.startswith("no worker can be started on far; ")
+    assert "started on far; " in usage_error
     assert refused == "nothing.py"
 
 

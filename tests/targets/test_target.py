@@ -113,7 +113,7 @@ def test_a_package_that_is_missing_there(
     found = failure(detour(f'shift; exec PYTHON {tmp_path}/without.py "$@"'), digits_int8.model, images)
     assert (found.kind, missing in found.what) == (FailureKind.MISSING_PACKAGE, True)
     wanted = missing if missing == "numpy" else f"MNN=={version('mnn')}"
-    assert f"python3 -m pip install {wanted};" in found.fix
+    assert f"pip install {wanted};" in found.fix
 
 
 def test_another_version_of_mnn_is_refused_before_anything_runs(digits_int8: Variant, images: Arrays) -> None:
@@ -121,7 +121,7 @@ def test_another_version_of_mnn_is_refused_before_anything_runs(digits_int8: Var
     found = failure(other, digits_int8.model, images)
     assert found.kind is FailureKind.WRONG_VERSION
     assert f"MNN {version('mnn')} " in found.what
-    assert "install MNN 3.2.0 there" in found.fix
+    assert "install MNN 3.2.0" in found.fix
     assert 'mnn = "VERSION" in [tool.mnnquant.targets.detour]' in found.fix
 
 
@@ -131,7 +131,8 @@ def test_a_hanging_target_is_given_up(detour: Detour, digits_int8: Variant, imag
 
 
 def test_what_it_printed_is_shown(detour: Detour, digits_int8: Variant, images: Arrays) -> None:
-    assert "out of paper" in str(failure(detour("echo out of paper; exit 1"), digits_int8.model, images))
+    printed = failure(detour("echo paper-is-out; exit 1"), digits_int8.model, images)
+    assert "paper-is-out" in str(printed)
 
 
 def test_a_program_that_is_not_there(digits_int8: Variant, images: Arrays) -> None:
