@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def test_arm_kernels_run_and_are_what_the_processor_has(
 def test_each_processor_has_kernels_of_its_own(emulator: Emulator) -> None:
     for cpu, kernels in (("cortex-a53", "none of its own"), ("max", "dotprod, i8mm")):
         lines = list(run_self_test(emulator.target(cpu), TIMEOUT))
-        check_golden("targets/a-check-of-an-emulator", "\n".join(lines[1:]), kernels=kernels)
+        text = re.sub(r"[\d.]+ s; numpy [\d.]+", "N s; numpy N", "\n".join(lines[1:]))
+        check_golden("targets/a-check-of-an-emulator", text, kernels=kernels)
 
 
 def test_all_that_was_unpacked_is_listed_with_its_hash(emulator: Emulator) -> None:
