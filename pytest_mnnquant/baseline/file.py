@@ -49,8 +49,8 @@ class Baseline:
 
     def entry(self, model: str, variant: str) -> Entry | None:
         """What was accepted of a variant."""
-        found = self.models.get(model)
-        return found.variants.get(variant) if found else None
+        variants = self.models.get(model)
+        return variants.variants.get(variant) if variants else None
 
     @property
     def entries(self) -> Iterator[tuple[str, str, Entry]]:
@@ -196,9 +196,9 @@ def _no_number(constant: str) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise BadField(f"the key {twice!r} is there twice (a merge?)")
-    return found
+    return members

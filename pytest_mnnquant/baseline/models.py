@@ -44,16 +44,16 @@ def kept_model(folder: Path, model: str, variant: str, sha256: str) -> Model | N
         if _is_pointer(part):
             raise BadArtifact(f"{part}: is a pointer of git-lfs, not the file itself", "run git lfs pull")
     try:
-        kept = read_model(path)
-        found = fingerprint(kept)
+        accepted = read_model(path)
+        digest = fingerprint(accepted)
     except BadModel as error:
         raise BadArtifact(f"{path}: {error}", "bring it back from version control") from None
-    if sha256 and found != sha256:
+    if sha256 and digest != sha256:
         raise BadArtifact(
-            f"{path}: is not the accepted model (sha256 {found[:12]}, accepted {sha256[:12]})",
+            f"{path}: is not the accepted model (sha256 {digest[:12]}, accepted {sha256[:12]})",
             "bring file and folder back from the same commit, or accept anew: --mnn-update-baseline",
         )
-    return kept
+    return accepted
 
 
 def keep(folder: Path, model: str, variant: str, file: Path) -> None:

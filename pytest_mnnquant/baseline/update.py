@@ -53,17 +53,17 @@ def updated(
     heads = {name: (accepted.source, accepted.float_sha256) for name, accepted in baseline.models.items()}
     added, changed, refused, removed = {}, {}, {}, {}
     for fresh in ran:
-        ours = fresh.figures
-        place = (ours.model, ours.variant)
+        figures = fresh.figures
+        place = (figures.model, figures.variant)
         before = baseline.entry(*place)
-        if ours.failed:
-            refused[place] = f"{', '.join(ours.failed)} failed"
+        if figures.failed:
+            refused[place] = f"{', '.join(figures.failed)} failed"
             continue
         now = fresh if before is None else _merged(before, fresh)
-        heads[ours.model] = (ours.source, ours.float_sha256)
-        models.setdefault(ours.model, {})[ours.variant] = now
+        heads[figures.model] = (figures.source, figures.float_sha256)
+        models.setdefault(figures.model, {})[figures.variant] = now
         if before is None:
-            added[place] = ", ".join(_told(ours))
+            added[place] = ", ".join(_told(figures))
         elif _content(before) != _content(now):
             changed[place] = ", ".join(differences(before.figures, now.figures)) or "another file, the same figures"
     for (model, variant), why in (gone or {}).items():

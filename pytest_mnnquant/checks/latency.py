@@ -100,7 +100,7 @@ def _spread(times: npt.NDArray[np.float64]) -> float:
 
 
 def _against(ratio: PairedRatio, allowed: float, host: Host | None, activations: bool) -> list[Finding]:
-    told = (
+    measured_text = (
         f"{ratio.median:.3f} times the float model's latency (95 % interval {ratio.low:.3f} to {ratio.high:.3f}, "
         f"{ratio.pairs} pairs), {allowed:g} allowed"
     )
@@ -109,10 +109,10 @@ def _against(ratio: PairedRatio, allowed: float, host: Host | None, activations:
         cause = Cause("slow-host", SLOW_HOST.format(machine=host.machine)) if is_slow and host else None
         where = host.machine if host else "HOST"
         fix = f"measure on the target, or give this host a limit of its own (--mnn-max-latency-ratio {where}=R)"
-        return [Finding("MNQ901", told, cause=cause, fix=fix)]
+        return [Finding("MNQ901", measured_text, cause=cause, fix=fix)]
     if ratio.high > allowed:
         fix = "give it more time (--mnn-latency-time), or a quieter machine"
-        return [Finding("MNQ003", f"{told}: the interval holds the limit, so this can't tell", fix=fix)]
+        return [Finding("MNQ003", f"{measured_text}: the interval holds the limit, so this can't tell", fix=fix)]
     return []
 
 

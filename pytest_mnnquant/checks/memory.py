@@ -24,18 +24,18 @@ def check_memory(float_memory: Used, memory: Used, activations: bool, memory_mod
     """
     metrics = MemoryMetrics(memory_mode, *_bytes(memory), *_bytes(float_memory))
     normal, low = memory[NORMAL], memory[LOW]
-    ours, base = memory[memory_mode], float_memory[memory_mode]
+    measured, base = memory[memory_mode], float_memory[memory_mode]
     findings = []
     if normal.error:
         findings.append(Finding("MNQ201", f"running in memory mode 0 (normal): {normal.error}"))
     elif low.error:
         code = "MNQ201" if memory_mode == LOW else "MNQ903"
         findings.append(Finding(code, f"it can't run in memory mode 2 (low): {low.error}"))
-    if ours.error or base.error or not base.session or not ours.session:
+    if measured.error or base.error or not base.session or not measured.session:
         if not findings:
             findings.append(Finding("MNQ003", f"the float model's memory is not known: {base.error or 'MNN says 0'}"))
         return Result.from_findings("memory", findings, metrics)
-    metrics = dataclasses.replace(metrics, memory_ratio=ours.session / base.session)
+    metrics = dataclasses.replace(metrics, memory_ratio=measured.session / base.session)
     base = float_memory[NORMAL]
     if memory_mode == NORMAL and not activations and normal.session >= _HELD * base.session and not low.error:
         note = (

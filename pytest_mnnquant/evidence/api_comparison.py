@@ -49,8 +49,12 @@ def compare_apis(model: Model, inputs: Inputs, options: RunOptions) -> ApiDiffer
     if not steps:
         return None
     worst = max(steps, key=lambda name: steps[name])
-    found = ApiDifference(worst, steps[worst], len(next(iter(few.values()))))
-    return found if found.is_rounding else dataclasses.replace(found, operator=_first_unlike(model, few, options))
+    difference = ApiDifference(worst, steps[worst], len(next(iter(few.values()))))
+    return (
+        difference
+        if difference.is_rounding
+        else dataclasses.replace(difference, operator=_first_unlike(model, few, options))
+    )
 
 
 def _first_unlike(model: Model, inputs: Inputs, options: RunOptions) -> str:

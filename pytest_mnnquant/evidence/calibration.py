@@ -52,11 +52,11 @@ def _batches(
         return dict(record.batches)
     if data is None or not layers or not samples:
         return {}
-    some = data.head(min(samples, _MOST_OBSERVED))
+    observed = data.head(min(samples, _MOST_OBSERVED))
     options = dataclasses.replace(options, batched=options.batched and samples >= LEAST)
-    found = tensor_ranges(base, layers, some, options)
+    ranges = tensor_ranges(base, layers, observed, options)
     return {
-        base.tensor_names[tensor]: found[:, number, side]
+        base.tensor_names[tensor]: ranges[:, number, side]
         for number, op in enumerate(layers)
         for side, tensor in enumerate((op.inputs[0], op.outputs[0]))
     }
@@ -81,12 +81,12 @@ def _tensors(
     losses = None
     if held_out and wanted:
         losses = code_losses(variant.base, layers, [(first, second) for first, second in grids], held_out, options)
-    found = []
+    tensors = []
     for tensor, (number, side, quant) in wanted.items():
         grid, name = _grid(quant), variant.base.tensor_names[tensor]
         lost = losses[number][side] if losses else None
-        found.append(HeldOut(layers[number].name, name, quant.scale, grid.low, grid.high, lost))
-    return tuple(found)
+        tensors.append(HeldOut(layers[number].name, name, quant.scale, grid.low, grid.high, lost))
+    return tuple(tensors)
 
 
 def _grid(quant: TensorQuant) -> Grid:

@@ -76,7 +76,7 @@ class TargetVariant(VariantUnderTest):
             self.say("looking for the operator that computes otherwise there")
             with self.on_host.runs.arm_equivalent() as (model, _):
                 compared = compare_operators(evidence, self.source, model, self.model, self._target.send)
-            return dataclasses.replace(compared, mispooled=self._wrong_pools())
+            return dataclasses.replace(compared, wrongly_pooled=self._wrong_pools())
         except NativeFailure as error:  # The difference stands, whichever operator makes it.
             return dataclasses.replace(evidence, unlooked=error.what)
 

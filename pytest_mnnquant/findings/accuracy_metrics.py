@@ -152,5 +152,5 @@ class AccuracyMetrics(Metrics):
     @property
     def cosine(self) -> float | None:
         """The lowest mean cosine of an output to the float model's."""
-        found = (output.cosine for output in self.outputs.values())
-        return min((cosine for cosine in found if cosine is not None), default=None)
+        cosines = (output.cosine for output in self.outputs.values())
+        return min((cosine for cosine in cosines if cosine is not None), default=None)

@@ -19,14 +19,14 @@ class Metrics:
 
     def as_json(self) -> dict[str, Any]:
         """The form it has in the report, and in records that travel from xdist workers."""
-        found: dict[str, Any] = dataclass_json.as_json(self)
-        return found
+        json: dict[str, Any] = dataclass_json.as_json(self)
+        return json
 
     @classmethod
     def from_json(cls: type[M], value: Mapping[str, Any]) -> M:
         """The metrics whose JSON form this is. Raises `TypeError` when a key is missing."""
-        found: M = dataclass_json.from_json(cls, value)
-        return found
+        metrics: M = dataclass_json.from_json(cls, value)
+        return metrics
 
     def marked(self, mark: Mapping[str, bool]) -> dict[str, Any]:
         """The fields marked as `IN_JUNIT` or `IN_BENCHMARK` that were measured, in the form of the report."""

@@ -43,8 +43,8 @@ def from_json(kind: Any, value: Any) -> Any:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {name: from_json(arguments[1], item) for name, item in value.items()}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        found = {field: (kind, value[name]) for field, name, kind in _fields(kind) if name in value}
-        return kind(**{field: from_json(*item) for field, item in found.items()})
+        present = {field: (kind, value[name]) for field, name, kind in _fields(kind) if name in value}
+        return kind(**{field: from_json(*item) for field, item in present.items()})
     return kind(value) if isinstance(kind, type) and issubclass(kind, enum.Enum) else value
 
 

@@ -75,7 +75,7 @@ class Metric(Generic[M]):
 
     def cell(self, measured: Iterable[Metrics]) -> Shown:
         """The cell of a variant whose checks measured this."""
-        return next((self.shown(one) for one in measured if isinstance(one, self.kind)), NOT_SHOWN)
+        return next((self.shown(metrics) for metrics in measured if isinstance(metrics, self.kind)), NOT_SHOWN)
 
     def written(self, value: float | None) -> str:
         """A value from the history as people read it; - for what was not measured."""

@@ -131,9 +131,9 @@ def _noise(logs: Sequence[Values], cuts: Sequence[int]) -> tuple[float, float, f
     commits = np.concatenate([_medians(piece) - _level(piece) for piece in pieces])
     runs = np.concatenate([np.concatenate(piece) - _level(piece) for piece in pieces])
     spread = max(_robust(commits, len(pieces)), _FLOOR)
-    held = np.clip(commits, -3 * spread, 3 * spread)
-    energy = float(held @ held)
-    like = float(held[1:] @ held[:-1]) / energy if energy > 0 else 0.0
+    clipped = np.clip(commits, -3 * spread, 3 * spread)
+    energy = float(clipped @ clipped)
+    like = float(clipped[1:] @ clipped[:-1]) / energy if energy > 0 else 0.0
     like = min(0.8, max(0.0, like - 1 / math.sqrt(len(commits))))
     return spread, max(_robust(runs, len(pieces)), _FLOOR), like
 

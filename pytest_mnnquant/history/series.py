@@ -91,9 +91,9 @@ def histories(
     """The history of each variant, of the runs whose names fit these globs; names themselves fit too (`int8[eval]`)."""
     rows: dict[tuple[str, str], list[Row]] = {}
     for run in (run for run in runs if _fits(run.branch, branch)):
-        for one in run.figures:
-            if _fits(one.model, model) and _fits(one.variant, variant):
-                rows.setdefault((one.model, one.variant), []).append(Row(run, one))
+        for row in run.figures:
+            if _fits(row.model, model) and _fits(row.variant, variant):
+                rows.setdefault((row.model, row.variant), []).append(Row(run, row))
     return tuple(_history(*names, tuple(found), metrics) for names, found in sorted(rows.items()))
 
 
@@ -173,15 +173,15 @@ def commits_of(rows: Sequence[Row], metric: AnyMetric) -> list[Commit]:
 def _found(commits: Sequence[Commit], metric: AnyMetric) -> Found:
     if not metric.is_noisy:
         return exact_steps([commit.values for commit in commits])
-    kept = [(place, [value for value in commit.values if value > 0]) for place, commit in enumerate(commits)]
-    kept = [(place, values) for place, values in kept if values]
-    found = noisy_steps([values for _, values in kept])
+    measured = [(place, [value for value in commit.values if value > 0]) for place, commit in enumerate(commits)]
+    measured = [(place, values) for place, values in measured if values]
+    steps = noisy_steps([values for _, values in measured])
 
     def placed(step: Step) -> Step:
-        index, earliest, latest = (kept[place][0] for place in (step.index, step.earliest, step.latest))
+        index, earliest, latest = (measured[place][0] for place in (step.index, step.earliest, step.latest))
         return Step(index, step.before, step.after, step.p, earliest, latest)
 
-    return Found(tuple(map(placed, found.steps)), None if found.possible is None else placed(found.possible))
+    return Found(tuple(map(placed, steps.steps)), None if steps.possible is None else placed(steps.possible))
 
 
 def _named(metric: AnyMetric, branch: str, machine: Machine, step: Step, commits: Sequence[Commit]) -> NamedStep:

@@ -84,7 +84,7 @@ def part_of(figures: tuple[Figures, ...], machine: Machine, *, complete: bool) -
         "schema": SCHEMA,
         "complete": complete,
         "host": dataclasses.asdict(machine),
-        "figures": [figures_part(one) for one in figures],
+        "figures": [figures_part(row) for row in figures],
     }
 
 
@@ -108,8 +108,8 @@ def file_name(commit: str, time: datetime) -> str:
 
 def numbered(folder: Path, name: str) -> str:
     """The name with the number that pytest-benchmark would give it next, by which it finds runs to compare with."""
-    found = (match[1] for path in folder.glob("*.json") if (match := _NUMBER.match(path.name)))
-    return f"{max((int(number) for number in found), default=0) + 1:04}_{name}"
+    matches = (match[1] for path in folder.glob("*.json") if (match := _NUMBER.match(path.name)))
+    return f"{max((int(number) for number in matches), default=0) + 1:04}_{name}"
 
 
 def write_run(path: Path, content: Mapping[str, Any], dumps: Callable[[Any], str] = json.dumps) -> None:
@@ -146,15 +146,15 @@ def _read(path: Path) -> Run | None:
         raise ValueError(f"it is no JSON: {error}") from None
     if KEY not in content:
         return None
-    ours = mapping(content[KEY], KEY)
-    if ours.get("schema") != SCHEMA:
-        raise ValueError(f"{KEY}.schema: {ours.get('schema')!r} is not {SCHEMA}: written by another version")
+    recorded = mapping(content[KEY], KEY)
+    if recorded.get("schema") != SCHEMA:
+        raise ValueError(f"{KEY}.schema: {recorded.get('schema')!r} is not {SCHEMA}: written by another version")
     time = _time(content.get("datetime"), "datetime")
     if time is None:
         raise ValueError("datetime: it is missing")
     info = mapping(content.get("commit_info") or {}, "commit_info")
-    host = mapping(ours.get("host") or {}, f"{KEY}.host")
-    rows = ours.get("figures")
+    host = mapping(recorded.get("host") or {}, f"{KEY}.host")
+    rows = recorded.get("figures")
     if not isinstance(rows, list):
         raise BadField(f"{KEY}.figures: is not a list")
     commit, branch = (text(info, key, "commit_info") for key in ("id", "branch"))
@@ -165,8 +165,8 @@ def _read(path: Path) -> Run | None:
         commit_time=_time(info.get("time"), "commit_info.time"),
         branch="" if branch in NO_BRANCH else branch,
         dirty=bool(info.get("dirty")),
-        complete=bool(ours.get("complete")),
-        machine=Machine(*(text(host, one.name, f"{KEY}.host") for one in dataclasses.fields(Machine))),
+        complete=bool(recorded.get("complete")),
+        machine=Machine(*(text(host, field.name, f"{KEY}.host") for field in dataclasses.fields(Machine))),
         figures=tuple(_figures(row, f"{KEY}.figures[{place}]") for place, row in enumerate(rows)),
     )
 

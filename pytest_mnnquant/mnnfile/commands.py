@@ -116,13 +116,13 @@ class _Lowering:
                 yield from self._gathered(joined, op)
         if tensor not in self._views:  # A file whose operators form a circle.
             return
-        found = self._origins(tensor)
+        origins = self._origins(tensor)
         del self._views[tensor]
-        yield Command(RASTER, tuple(found), tensor, op, narrows=any(found.values()))
+        yield Command(RASTER, tuple(origins), tensor, op, narrows=any(origins.values()))
 
     def _separate_joins(self, tensor: int) -> list[int]:
         """The joined tensors that MNN makes first, to take a view of them then."""
-        found: dict[int, None] = {}
+        tensors: dict[int, None] = {}
         waiting, seen = [tensor], {tensor}
         while waiting:
             view = waiting.pop()
@@ -130,37 +130,37 @@ class _Lowering:
                 if origin not in self._views or origin in seen:
                     continue
                 if self._makers[view].kind in self._separate and len(self._origins(origin)) > 1:
-                    found[origin] = None
+                    tensors[origin] = None
                 else:
                     seen.add(origin)
                     waiting.append(origin)
-        return sorted(found.keys() - {tensor})
+        return sorted(tensors.keys() - {tensor})
 
     def _origins(self, tensor: int) -> dict[int, bool]:
         """The tensors whose values a view holds, and whether it may hold a part of them only."""
-        found: dict[int, bool] = {}
+        sides: dict[int, bool] = {}
         waiting = [(tensor, False)]
         seen = set(waiting)
         while waiting:
             view, narrows = waiting.pop()
             if view not in self._views:
-                found[view] = found.get(view, False) or narrows
+                sides[view] = sides.get(view, False) or narrows
                 continue
             narrows = narrows or self._makers[view].kind in SLICING
             for item in ((origin, narrows) for origin in reversed(self._views[view])):
                 if item not in seen:
                     seen.add(item)
                     waiting.append(item)
-        return found
+        return sides
 
 
 def _constants(ops: Sequence[Op]) -> set[int]:
     """The tensors that MNN knows before a run: constants, shapes, and what is computed of them."""
-    found: set[int] = set()
+    tensors: set[int] = set()
     for op in ops:
-        if op.kind == "Const" or op.kind in _SHAPES or (op.inputs and found.issuperset(op.inputs)):
-            found.update(op.outputs)
-    return found
+        if op.kind == "Const" or op.kind in _SHAPES or (op.inputs and tensors.issuperset(op.inputs)):
+            tensors.update(op.outputs)
+    return tensors
 
 
 def pool_kind(op: Op) -> int:

@@ -53,7 +53,7 @@ class Values:
             if node[0] == "code" and node[1] == grid:
                 self._rounded[key] = value
             elif node[0] == "view":
-                inner = (self.rounded(int(str(one)), grid) for one in node[2:])
+                inner = (self.rounded(int(str(number)), grid) for number in node[2:])
                 self._rounded[key] = self.number("view", node[1], *inner)
             else:
                 self._rounded[key] = self.number("code", grid, value)
@@ -73,7 +73,7 @@ def computed(
             continue
         grids = [values.grid(quants[outcome.sources[tensor]]) for tensor in command.inputs]
         made = values.grid(quants[outcome.sources[command.output]])
-        codes = [values.rounded(one, grid) for one, grid in zip(given, grids, strict=True)]
+        codes = [values.rounded(value, grid) for value, grid in zip(given, grids, strict=True)]
         if command.kind == "Interp" and grids[0] != made:
             known[command.output] = values.number("misread", place, grids[0], made, *codes)
         elif seen_through:

@@ -37,12 +37,12 @@ class Ambiguity:
 
 def ambiguities(model: Model) -> list[Ambiguity]:
     """The tensors whose scale depends on addresses, if the outputs depend on that too; in the order of the file."""
-    found: dict[str, Ambiguity] = {}
+    by_tensor: dict[str, Ambiguity] = {}
     if model.tensor_quants:
         for steps in possible_commands(model):
-            for one in _ambiguities(model, steps):
-                found.setdefault(one.tensor, one)
-    return list(found.values())
+            for ambiguity in _ambiguities(model, steps):
+                by_tensor.setdefault(ambiguity.tensor, ambiguity)
+    return list(by_tensor.values())
 
 
 def _ambiguities(model: Model, steps: Sequence[Command]) -> Iterator[Ambiguity]:

@@ -50,14 +50,14 @@ def outcomes(commands: Sequence[Command], quants: Mapping[int, TensorQuant]) -> 
     tensors = sorted({tensor for command in commands for tensor in (*command.inputs, command.output)})
     orders = [tensors, tensors[::-1]]
     orders += [random.Random(seed).sample(tensors, len(tensors)) for seed in range(_SHUFFLED)]
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     for order in orders:
         rank = {tensor: place for place, tensor in enumerate(order)}
         sources = propagated(commands, quants, rank.__getitem__)
         outcome = Outcome(sources, int8_commands(commands, quants, sources))
-        if outcome not in found:
-            found.append(outcome)
-    return tuple(found)
+        if outcome not in outcomes:
+            outcomes.append(outcome)
+    return tuple(outcomes)
 
 
 def propagated(

@@ -42,23 +42,25 @@ def described_tensors(model: Model, range_of: RangeOf) -> dict[int, TensorQuant]
     given, forms = model.tensor_quants, possible_commands(model)
     described = dict(given)
     for _ in range(_ROUNDS * max(len(form) for form in forms)):
-        found = next((one for steps in forms for one in _wrong(steps, given, described, range_of)), None)
-        if found is None:
+        contradiction = next(
+            (statement for steps in forms for statement in _wrong(steps, given, described, range_of)), None
+        )
+        if contradiction is None:
             break
-        described[found[0]] = found[1]
+        described[contradiction[0]] = contradiction[1]
     return described
 
 
 def interpolated_ranges(model: Model, layers: Sequence[Op], ranges: Mapping[int, Range]) -> dict[int, Range]:
     """The ranges of layers' tensors, equal before and after an Interp that runs between two layers in int8."""
-    found, steps = dict(ranges), commands(model)
+    described_ranges, steps = dict(ranges), commands(model)
     described = {tensor for layer in layers for tensor in (layer.inputs[0], layer.outputs[0]) if tensor in ranges}
     for step in (step for step in steps if step.kind == "Interp" and step.output in described):
-        sources = propagated(steps, {tensor: _quant(found[tensor]) for tensor in described}, order=int)
+        sources = propagated(steps, {tensor: _quant(described_ranges[tensor]) for tensor in described}, order=int)
         source = sources.get(step.inputs[0])
         if source is not None:
-            found[step.output] = found[source]
-    return found
+            described_ranges[step.output] = described_ranges[source]
+    return described_ranges
 
 
 def _wrong(
@@ -179,12 +181,12 @@ class _Ranges:
 
 def _observed(base: Model, names: set[str], data: Dataset, options: RunOptions, observer: Observer) -> dict[str, Range]:
     """The ranges of tensors of the float model, by name; those of inputs are in the data."""
-    found = {
+    grids = {
         name: Range(float(array.min()), float(array.max())) for name, array in data.inputs.items() if name in names
     }
     ops = tuple(op for op in base.ops if op.outputs and op.output_names[0] in names and op.inputs and not op.subgraph)
     if ops:
         # Beside layers, since a run that sees no operator at all would fail.
         seen = calibrate_runtime(base, (*ops, *base.convolutions[:1]), data, options, observer).ranges
-        found |= {op.output_names[0]: seen[op.outputs[0]] for op in ops if op.outputs[0] in seen}
-    return found
+        grids |= {op.output_names[0]: seen[op.outputs[0]] for op in ops if op.outputs[0] in seen}
+    return grids

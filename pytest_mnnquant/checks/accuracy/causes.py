@@ -48,7 +48,7 @@ def cause(suspects: KnownCauses) -> Cause | None:
     if suspects.faults.clamping:
         return Cause(ADD_RELU.id, f"{ADD_RELU.text} ({', '.join(suspects.faults.clamping)})")
     if suspects.faults.interps:
-        names = ", ".join(one.name for one in suspects.faults.interps[:3])
+        names = ", ".join(operator.name for operator in suspects.faults.interps[:3])
         return Cause(INT8_INTERP.id, f"{INT8_INTERP.text} ({names})")
     return None
 

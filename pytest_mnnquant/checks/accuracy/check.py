@@ -164,11 +164,11 @@ def _blamed(finding: Finding, suspects: KnownCauses) -> Finding:
 
 def _as_run(evidence: AccuracyEvidence, compared: Compared | None, decided: str | None) -> AsRun:
     """The figures of what this host computes, where that is not what was judged."""
-    found = [agreement(array, evidence.as_run[name]).cosine for name, array in evidence.reference.items()]
+    cosines = [agreement(array, evidence.as_run[name]).cosine for name, array in evidence.reference.items()]
     score = None
     if compared is not None and decided is not None:
         score = scores(compared.metric, evidence.as_run, decided, evidence.labels).value
-    return AsRun(score, min((one for one in found if one is not None), default=None))
+    return AsRun(score, min((cosine for cosine in cosines if cosine is not None), default=None))
 
 
 def _pool_note(evidence: AccuracyEvidence, compared: Compared | None, decided: str | None) -> Finding:

@@ -46,8 +46,8 @@ class LayerLoss:
 
         Infinite where it makes NaN or infinity of exact inputs.
         """
-        own = self.errors.own
-        return own if self.alone is None or not math.isfinite(own) else self.alone
+        added = self.errors.own
+        return added if self.alone is None or not math.isfinite(added) else self.alone
 
     @property
     def metrics(self) -> LayerLossMetrics:
@@ -103,9 +103,9 @@ def ranked(losses: Losses) -> tuple[LayerLoss, ...]:
     seen = [layer for layer in losses.layers if layer.errors.measured and layer.errors.own > 0]
     broken = [layer for layer in seen if not math.isfinite(layer.errors.own)]
     measured = [layer for layer in seen if math.isfinite(layer.errors.own)]
-    tried = sorted((one for one in measured if one.alone is not None), key=lambda one: -one.cost)
+    ranked_alone = sorted((one for one in measured if one.alone is not None), key=lambda one: -one.cost)
     rest = sorted((one for one in measured if one.alone is None), key=lambda one: -one.errors.own)
-    return (*broken, *tried, *rest)
+    return (*broken, *ranked_alone, *rest)
 
 
 def located(losses: Losses) -> Located | None:
@@ -122,11 +122,11 @@ def located(losses: Losses) -> Located | None:
     if not order:
         return None
     worst = order[0]
-    others = tuple(one.name for one in order[1 : 1 + _NAMED])
+    others = tuple(layer.name for layer in order[1 : 1 + _NAMED])
     if not math.isfinite(worst.errors.own):
         return Located(worst.name, _not_finite(worst), others, worst.cost)
     text = f"layer {worst.title} adds most of the error: {_own(worst)}{_alone(worst, losses)}; {_why(worst.errors)}"
-    first = next((one for one in losses.layers if one.errors.own >= worst.errors.own / 2), worst)
+    first = next((layer for layer in losses.layers if layer.errors.own >= worst.errors.own / 2), worst)
     if first is not worst:
         text += f"; the first one as bad is {first.title} ({decibels(first.errors.own):.1f} dB)"
     return Located(worst.name, Cause("layer-adds-error", text), others, worst.cost)
@@ -134,7 +134,14 @@ def located(losses: Losses) -> Located | None:
 
 def _operator(operators: Iterable[tuple[str, float, float]]) -> tuple[str, float, float] | None:
     """The first operator without weights that makes the error it is given many times larger."""
-    return next((one for one in operators if one[2] > _QUIET * 10 and one[2] > _OWN_FAULT * max(one[1], _QUIET)), None)
+    return next(
+        (
+            operator
+            for operator in operators
+            if operator[2] > _QUIET * 10 and operator[2] > _OWN_FAULT * max(operator[1], _QUIET)
+        ),
+        None,
+    )
 
 
 def _not_finite(worst: LayerLoss) -> Cause:

@@ -18,8 +18,8 @@ _ABSURD: Final = 1e30
 
 def broken(reference: Outputs, outputs: Outputs) -> list[Finding]:
     """A finding for each output that can't be compared with the float model's; samples are on the first axis."""
-    found = (_broken(name, array, outputs.get(name), outputs) for name, array in reference.items())
-    return [finding for finding in found if finding is not None]
+    findings = (_broken(name, array, outputs.get(name), outputs) for name, array in reference.items())
+    return [finding for finding in findings if finding is not None]
 
 
 def _broken(name: str, reference: Array, output: Array | None, outputs: Outputs) -> Finding | None:

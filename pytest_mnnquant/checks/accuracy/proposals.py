@@ -46,26 +46,30 @@ class SearchResult:
     def _best(self) -> list[Proposal]:
         """Of those that pass the one of each recipe that leaves least float, the best first."""
         by_recipe: dict[tuple[str, ...], Proposal] = {}
-        passing = (one for one in self.proposals if one.passes)
-        for one in sorted(passing, key=lambda one: (one.float_share, -one.size_ratio)):
-            by_recipe.setdefault(tuple(option for option in one.options if "skip-layer" not in option), one)
+        passing = (proposal for proposal in self.proposals if proposal.passes)
+        for proposal in sorted(passing, key=lambda proposal: (proposal.float_share, -proposal.size_ratio)):
+            by_recipe.setdefault(tuple(option for option in proposal.options if "skip-layer" not in option), proposal)
         return list(by_recipe.values())
 
     @property
     def text(self) -> str:
         """What to do, by what was tried."""
-        good = [one for one in self._best() if not one.trade_off]
-        if good:
-            rest = f"; also: {'; '.join(one.text for one in good[1:_TOLD])}" if len(good) > 1 else ""
-            return f"tried, and it passes: {good[0].text}{rest}"
+        without_loss = [proposal for proposal in self._best() if not proposal.trade_off]
+        if without_loss:
+            rest = (
+                f"; also: {'; '.join(proposal.text for proposal in without_loss[1:_TOLD])}"
+                if len(without_loss) > 1
+                else ""
+            )
+            return f"tried, and it passes: {without_loss[0].text}{rest}"
         if not self.proposals:
             return NOTHING_TO_TRY
         ended = "" if self.is_complete else ", then the time was over (--mnn-suggest-time)"
-        kept = [one for one in self.proposals if not one.trade_off]
-        text = f"--mnn-suggest tried {len(kept)} other ways in {self.seconds:.0f} s{ended}: none passes"
-        if kept:
-            text += f"; the best was {max(kept, key=lambda one: one.quality).text}"
-        if other := next((one for one in self._best() if one.trade_off), None):
+        proposals = [proposal for proposal in self.proposals if not proposal.trade_off]
+        text = f"--mnn-suggest tried {len(proposals)} other ways in {self.seconds:.0f} s{ended}: none passes"
+        if proposals:
+            text += f"; the best was {max(proposals, key=lambda proposal: proposal.quality).text}"
+        if other := next((proposal for proposal in self._best() if proposal.trade_off), None):
             text += f"; giving up {other.trade_off}, this passes: {other.text}"
         return text + (f"; {self.note}" if self.note else "")
 

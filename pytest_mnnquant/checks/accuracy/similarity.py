@@ -178,10 +178,10 @@ def _idle_limits(compared: dict[str, Agreement], criteria: Criteria) -> list[Fin
 
 def swapped(name: str, reference: Outputs, outputs: Outputs) -> Cause | None:
     """Which other output of the float model this one equals, if it does: exporters may change their order."""
-    ours = outputs[name]
+    output = outputs[name]
     for other, exact in reference.items():
-        if other != name and exact.shape == ours.shape and exact.dtype.kind == "f":
-            alike = agreement(exact, ours)
+        if other != name and exact.shape == output.shape and exact.dtype.kind == "f":
+            alike = agreement(exact, output)
             if alike.range > SILENT and alike.centred_sqnr_db > _as_sqnr_db(_SWAPPED):
                 text = (
                     f"it holds the values of output {other!r}: the outputs are in another order than the float model's"

@@ -117,8 +117,8 @@ def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], T
         findings.append(Finding("MNQ721", NO_LIMIT.format(metric=metric.name)))
     demands = []
     if (allowed := allowed_drop(metric, criteria)) is not None:
-        held = verdict(drop, allowed, at_least=False, strict=criteria.strict)
-        demands.append((f"{_change(compared, drop)}, {allowed:g} allowed", held))
+        decision = verdict(drop, allowed, at_least=False, strict=criteria.strict)
+        demands.append((f"{_change(compared, drop)}, {allowed:g} allowed", decision))
     if criteria.min_ratio is not None:
         try:
             ratio = compared.ratio
@@ -126,15 +126,15 @@ def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], T
             findings.append(Finding("MNQ003", f"{metric.label}: no ratio to the float model's: {error}"))
         else:
             task = dataclasses.replace(task, ratio=ratio.value, ratio_low=ratio.low, ratio_high=ratio.high)
-            held = verdict(ratio, criteria.min_ratio, at_least=True, strict=criteria.strict)
+            decision = verdict(ratio, criteria.min_ratio, at_least=True, strict=criteria.strict)
             text = f"{metric.label} {after:.4f} is {ratio.value:.4f} of the float model's {before:.4f}"
-            demands.append((f"{text}, at least {criteria.min_ratio:g} wanted", held))
-    for text, held in demands:
-        if held.fails:
-            findings.append(Finding("MNQ701", f"{text} ({_on(compared)}{_doubt(held)})"))
-        elif held.is_unsure:
-            findings.append(doubt_finding(text, held, criteria.strict))
-    needed = max((held.needed or 0 for _, held in demands), default=0) or None
+            demands.append((f"{text}, at least {criteria.min_ratio:g} wanted", decision))
+    for text, decision in demands:
+        if decision.fails:
+            findings.append(Finding("MNQ701", f"{text} ({_on(compared)}{_doubt(decision)})"))
+        elif decision.is_unsure:
+            findings.append(doubt_finding(text, decision, criteria.strict))
+    needed = max((decision.needed or 0 for _, decision in demands), default=0) or None
     return findings, dataclasses.replace(task, samples_needed=needed)
 
 

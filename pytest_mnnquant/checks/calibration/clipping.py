@@ -155,7 +155,9 @@ def _clipping(worst: HeldOut, seen: Spans) -> _Misfit:
 def _rounding(worst: HeldOut, seen: Spans, tensors: Sequence[HeldOut]) -> _Misfit:
     losses = worst.losses
     assert losses is not None
-    louder = [one.tensor for one in tensors if one.scale == worst.scale and one.rounded < ALLOWED]
+    louder = [
+        tensor_fit.tensor for tensor_fit in tensors if tensor_fit.scale == worst.scale and tensor_fit.rounded < ALLOWED
+    ]
     used = (losses.high - losses.low) / worst.scale
     message = (
         f"tensor {worst.tensor!r}: steps of {worst.scale:.4g} take {losses.rounded:.1%} of the energy of the held-out "

@@ -159,6 +159,6 @@ def _reordered(rows: Batches, momentum: float) -> float:
     """How many times as wide the range is with the batches in another order, in the middle of many orders."""
     rows, weights, random = _with_zero(rows), _weights(len(rows), momentum), np.random.default_rng(0)
     widths = rows[:, 1] - rows[:, 0]
-    own = float(weights @ widths)
+    center = float(weights @ widths)
     others = np.median([weights @ random.permutation(widths) for _ in range(_DRAWS)])
-    return float(others / own) if own > 0 else (np.inf if others > 0 else 1.0)
+    return float(others / center) if center > 0 else (np.inf if others > 0 else 1.0)

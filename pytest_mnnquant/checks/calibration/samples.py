@@ -39,13 +39,13 @@ def judge_samples(
     """Findings on the calibration data, and statistics of the inputs that take floats (`floats`)."""
     findings, inputs = _degenerate(calibration, evaluation, floats), {}
     for name in floats:
-        own = calibration.inputs[name]
-        inputs[name] = InputMetrics(_statistics(own))
+        array = calibration.inputs[name]
+        inputs[name] = InputMetrics(_statistics(array))
         if evaluation is not None:
             other = evaluation.inputs[name]
-            inputs[name] = InputMetrics(_statistics(own), _statistics(other))
+            inputs[name] = InputMetrics(_statistics(array), _statistics(other))
             if not findings:
-                findings += _range(name, own, other) or _channels(name, own, other)
+                findings += _range(name, array, other) or _channels(name, array, other)
     return findings, inputs
 
 
@@ -55,8 +55,8 @@ def _thinned(array: Array) -> Array:
 
 def _statistics(array: Array) -> InputStatistics:
     """The extremes of all samples; mean and deviation of some, which is enough for them."""
-    some = _thinned(array).astype(np.float64)
-    return InputStatistics(float(some.mean()), float(some.std()), float(array.min()), float(array.max()))
+    sample = _thinned(array).astype(np.float64)
+    return InputStatistics(float(sample.mean()), float(sample.std()), float(array.min()), float(array.max()))
 
 
 # Repeated and blank samples ------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def check_conversion(conversion: ConversionEvidence, match: Match) -> Result:
     findings += (
         _foreign(conversion.casts)
         or _network(float_model, match, conversion.given)
-        or [_otherwise(one) for one in conversion.otherwise]
+        or [_otherwise(difference) for difference in conversion.otherwise]
     )
     worst = max((item.relative_error for item in (proof or {}).values()), default=None)
     metrics = ConversionMetrics(
@@ -133,11 +133,11 @@ def _otherwise(difference: Difference) -> Finding:
 def _foreign(casts: Mapping[str, int]) -> list[Finding]:
     if not casts:
         return []
-    told = " and ".join(f"{count} {kind}" for kind, count in casts.items())
+    casts_text = " and ".join(f"{count} {kind}" for kind, count in casts.items())
     return [
         Finding(
             "MNQ203",
-            f"the file has {told} operators and not one layer in int8",
+            f"the file has {casts_text} operators and not one layer in int8",
             cause=Cause(
                 "quantized-by-other-tool",
                 "it was converted from an ONNX model that another tool had quantized (QuantizeLinear and "

@@ -71,7 +71,7 @@ class TargetEvidence:
     samples: int = 0
     unlooked: str = ""
     runtimes: Runtimes = field(default_factory=Runtimes)
-    mispooled: Collection[str] = ()
+    wrongly_pooled: Collection[str] = ()
 
     @property
     def steps(self) -> dict[str, float]:
@@ -99,14 +99,14 @@ def compare_with_host(evidence: TargetEvidence, metrics: AccuracyMetrics) -> tup
     metrics = dataclasses.replace(metrics, difference=difference)
     if difference.steps <= ROUNDING:
         return [], metrics
-    told = f"output {output} differs by {steps[output]:.3g} steps from this machine's"
-    if culprits := [one for one in unlike if one.steps > ROUNDING]:
-        return [_guilty(culprits, evidence, told)], metrics
+    outputs_text = f"output {output} differs by {steps[output]:.3g} steps from this machine's"
+    if differing := [one for one in unlike if one.steps > ROUNDING]:
+        return [_operator_finding(differing, evidence, outputs_text)], metrics
     if unlike:
         return [], dataclasses.replace(metrics, note=_rounded(evidence, unlike, output))
     unseen = f"on the {evidence.samples} samples looked at no operator differs{_missed(evidence)}"
     unknown = Cause("operator-not-found", f"what makes it is not known: {evidence.unlooked or unseen}")
-    return [Finding("MNQ740", told, cause=joined(evidence.runtimes.cause, unknown), fix=_REMEDY)], metrics
+    return [Finding("MNQ740", outputs_text, cause=joined(evidence.runtimes.cause, unknown), fix=_REMEDY)], metrics
 
 
 _MAX_POOL: Final = Cause("max-pool-compares-signed", "MNN's int8 MaxPool is wrong on x86, and right on ARM (MNQ710)")
@@ -123,8 +123,8 @@ def _operator(one: OpDifference) -> OperatorDifference:
     return OperatorDifference(one.key.name, one.key.kind, one.steps, one.unlike, one.values, one.moves)
 
 
-def _guilty(culprits: Sequence[OpDifference], evidence: TargetEvidence, told: str) -> Finding:
-    worst, others = culprits[0], [one.key.name for one in culprits[1:]]
+def _operator_finding(differing: Sequence[OpDifference], evidence: TargetEvidence, told: str) -> Finding:
+    worst, others = differing[0], [difference.key.name for difference in differing[1:]]
     target, runtimes = evidence.target, evidence.runtimes
     counted = f"{worst.unlike:,} of {worst.values:,} values"
     moved = f", which alone moves it by {worst.moves:.3g}" if worst.moves else ""
@@ -134,7 +134,7 @@ def _guilty(culprits: Sequence[OpDifference], evidence: TargetEvidence, told: st
     also = f"; so {'is' if len(others) == 1 else 'are'} {_listed(others)}" if others else ""
     cause = joined(
         runtimes.cause or Cause("different-kernels", "the two run different kernels"),
-        _MAX_POOL if worst.key.name in evidence.mispooled else None,
+        _MAX_POOL if worst.key.name in evidence.wrongly_pooled else None,
         _NOT_ROUNDING,
     )
     return Finding("MNQ740", message + told + moved + also, worst.key.name, cause=cause, fix=_REMEDY)
@@ -143,15 +143,16 @@ def _guilty(culprits: Sequence[OpDifference], evidence: TargetEvidence, told: st
 def _rounded(evidence: TargetEvidence, unlike: Sequence[OpDifference], output: str) -> str:
     """Why outputs differ though no operator does: each rounds as it may, and the layers after it carry that on."""
     all_, most = evidence.operators or (), unlike[0]
-    told = (
+    differing = sum(difference.unlike > 0 for difference in unlike)
+    summary = (
         f"output {output} is {evidence.steps[output]:.3g} steps from this machine's by rounding: given the same "
-        f"values, none of {len(all_)} operators is more than a step off, and {sum(one.unlike > 0 for one in unlike)} "
+        f"values, none of {len(all_)} operators is more than a step off, and {differing} "
         "are at all"
     )
     if most.moves:
         how = f"in {most.unlike / most.values:.1%} of its values" if most.unlike else "which sums in another order"
-        told += f"; {most.title}, {how}, moves an output by {most.moves:.3g} steps alone"
-    return told + _missed(evidence)
+        summary += f"; {most.title}, {how}, moves an output by {most.moves:.3g} steps alone"
+    return summary + _missed(evidence)
 
 
 def _missed(evidence: TargetEvidence) -> str:
@@ -172,24 +173,24 @@ def differences(
 
     `scales` are those of the file, by an operator's name.
     """
-    found, missed = [], []
-    for which, ours in here.items():
-        theirs = there.get(which)
+    op_differences, uncompared = [], []
+    for which, on_host in here.items():
+        on_target = there.get(which)
         if (
-            theirs is None
-            or theirs.ignored_inputs
-            or [one.shape for one in ours.outputs] != [one.shape for one in theirs.outputs]
+            on_target is None
+            or on_target.ignored_inputs
+            or [array.shape for array in on_host.outputs] != [array.shape for array in on_target.outputs]
         ):
-            missed += [which.name] if which.kind not in _CASTS else []
+            uncompared += [which.name] if which.kind not in _CASTS else []
             continue
         steps, unlike = 0.0, 0
-        for place, (mine, its) in enumerate(zip(ours.outputs, theirs.outputs, strict=True)):
-            scale = _step(mine, which, place, scales.get(which.name, Scales()), ours.int8)
+        for place, (mine, its) in enumerate(zip(on_host.outputs, on_target.outputs, strict=True)):
+            scale = _step(mine, which, place, scales.get(which.name, Scales()), on_host.int8)
             most, off = _steps(mine, its, scale)
             steps, unlike = max(steps, most), unlike + (int((off > _SAME).sum()) if off is not None else mine.size)
-        values = sum(mine.size for mine in ours.outputs)
-        found += [OpDifference(which, steps, unlike, values)] if values else []
-    return found, missed
+        values = sum(mine.size for mine in on_host.outputs)
+        op_differences += [OpDifference(which, steps, unlike, values)] if values else []
+    return op_differences, uncompared
 
 
 def _step(values: npt.NDArray[Any], which: OperatorKey, place: int, scales: Scales, int8: bool) -> float | None:

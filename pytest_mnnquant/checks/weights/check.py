@@ -53,8 +53,8 @@ def check_weights(
         for why in [_own_cause(error, base, model, match) or usual]
     ]
     findings += [finding for error in errors if not error.is_other for finding in _channels(error)]
-    findings += [_contradiction(one) for one in contradictions(model)]
-    findings += [_impossible(one) for one in impossible_scales(model)]
+    findings += [_contradiction(fault) for fault in contradictions(model)]
+    findings += [_impossible(fault) for fault in impossible_scales(model)]
     findings += scale_order(model)
     findings += _dropped_blocks(match, recipe.block) if recipe and recipe.block else []
     findings += _other_forms(base, model, match, recipe) if recipe and not others else []
@@ -90,14 +90,14 @@ _CHANGED = Explanation(
 
 def _channels(error: WeightError) -> list[Finding]:
     """What is wrong with a layer whose weights as a whole are the source's."""
-    found = []
+    findings = []
     if error.lost:
         where = f"of {error.lost} of its {error.channels} scales (first: {error.first_lost})"
         message = f"the weights {where} are other values than the source's"
         why = _FLATTENED if error.flattened else _CHANGED
-        found.append(Finding("MNQ412", message, error.layer, why.cause, why.fix))
+        findings.append(Finding("MNQ412", message, error.layer, why.cause, why.fix))
     if error.coarseness > _COARSE:
-        found.append(
+        findings.append(
             Finding(
                 "MNQ413",
                 f"its steps are {error.coarseness:.1f} times as coarse as its weights need, {_COARSE:g} allowed",
@@ -106,7 +106,7 @@ def _channels(error: WeightError) -> list[Finding]:
                 fix="calibrate this source again, and convert with the params file that this writes",
             )
         )
-    return found
+    return findings
 
 
 def _own_cause(error: WeightError, base: Model, model: Model, match: Match) -> Explanation | None:
@@ -230,19 +230,19 @@ def _impossible(difference: Difference) -> Finding:
 
 def _other_forms(base: Model, model: Model, match: Match, recipe: Recipe) -> list[Finding]:
     """Layers whose scales are wider than asked, or not optimized though HQQ was asked."""
-    found = []
+    findings = []
     for layer, stored in sorted(match.pairs, key=lambda pair: -pair[0].weight_count):
         weights = stored.weights[0]
         if weights.storage is not Storage.INTEGER or not weights.intact:
             continue
         fix = f"convert again with exactly: {' '.join(recipe.flags)} (MNN ignores flags it does not know)"
         if recipe.half_scales and not weights.half_scales:
-            found.append(Finding("MNQ415", "its scales are 32-bit floats, 16 bits were asked", layer.name, fix=fix))
+            findings.append(Finding("MNQ415", "its scales are 32-bit floats, 16 bits were asked", layer.name, fix=fix))
         elif recipe.hqq and (why := _not_hqq(base, layer, model, stored)):
             text = "MNN's converter drops --hqq where weights are symmetric, and ignores other spellings of it"
             cause = Cause("option-dropped", text)
-            found.append(Finding("MNQ415", f"its scales {why}, HQQ was asked", layer.name, cause, fix))
-    return found
+            findings.append(Finding("MNQ415", f"its scales {why}, HQQ was asked", layer.name, cause, fix))
+    return findings
 
 
 def _not_hqq(base: Model, layer: Op, model: Model, stored: Op) -> str:
@@ -255,22 +255,24 @@ def _not_hqq(base: Model, layer: Op, model: Model, stored: Op) -> str:
     steps = model.steps(stored)
     if not len(steps) or layer.weight_count % len(steps):
         return ""
-    ours, theirs = (of.decoded(op).reshape(len(steps), -1) for of, op in ((base, layer), (model, stored)))
-    return "span the weights from min to max" if (np.abs(ours.min(1) - theirs.min(1)) <= _SPANS * steps).all() else ""
+    source, decoded = (of.decoded(op).reshape(len(steps), -1) for of, op in ((base, layer), (model, stored)))
+    return (
+        "span the weights from min to max" if (np.abs(source.min(1) - decoded.min(1)) <= _SPANS * steps).all() else ""
+    )
 
 
 def _vector_errors(base: Model, model: Model, match: Match) -> dict[str, float]:
     """How far biases and normalizations are off, as shares of the largest value; layers by match, others by name."""
-    ours, theirs = base.vectors(), model.vectors()
+    base_vectors, vectors = base.vectors(), model.vectors()
     names = {layer.name: stored.name for layer, stored in match.pairs}
-    found = {}
-    for name, vector in ours.items():
-        other = theirs.get(names.get(name, name))
+    errors = {}
+    for name, vector in base_vectors.items():
+        other = vectors.get(names.get(name, name))
         if other is None or other.shape != vector.shape or not vector.size:
             continue
         size = float(np.abs(vector).max()) or 1.0
-        found[name] = float(np.abs(vector - other).max()) / size
-    return found
+        errors[name] = float(np.abs(vector - other).max()) / size
+    return errors
 
 
 def _other_vectors(errors: Mapping[str, float], recipe: Recipe | None) -> list[Finding]:

@@ -81,13 +81,13 @@ def weight_errors(base: Model, model: Model, match: Match) -> tuple[list[WeightE
         if len(layer.weights) != 1 or len(stored.weights) != 1:
             continue  # MNN's own RNN operators hold several tensors, always float: the coverage check tells of them.
         try:
-            ours = base.decoded(layer).reshape(-1)
-            found = _compared(ours, model, layer, stored)
+            weights = base.decoded(layer).reshape(-1)
+            found = _compared(weights, model, layer, stored)
         except BadModel as error:
             findings.append(Finding("MNQ403", f"its weights can't be decoded: {error}", layer.name))
             continue
         if found is None:
-            findings.append(_not_held(model, layer, stored, ours.size))
+            findings.append(_not_held(model, layer, stored, weights.size))
         else:
             errors.append(found)
     return errors, findings
@@ -109,8 +109,8 @@ def _not_held(model: Model, layer: Op, stored: Op, count: int) -> Finding:
 
 
 def _scales(model: Model, stored: Op) -> npt.NDArray[np.float32]:
-    found = model.affine(stored)
-    return np.concatenate([found.scales, found.offsets])
+    affine = model.affine(stored)
+    return np.concatenate([affine.scales, affine.offsets])
 
 
 def weights_of(base: Model, model: Model, match: Match, name: str) -> str:
@@ -213,19 +213,19 @@ def _sums(rows: Floats, stored: Affine | Floats) -> _Sums:
     buffer = np.empty((min(high, groups), width), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, groups, high):
-            ours = rows[start : start + high]
-            part = slice(start, start + len(ours))
-            error = buffer[: len(ours)]
+            block = rows[start : start + high]
+            part = slice(start, start + len(block))
+            error = buffer[: len(block)]
             if isinstance(stored, Affine):
                 np.multiply(stored.codes[part], stored.scales[part, np.newaxis], out=error, casting="unsafe")
                 error += stored.offsets[part, np.newaxis]
-                error -= ours
+                error -= block
             else:
-                np.subtract(stored[part], ours, out=error)
+                np.subtract(stored[part], block, out=error)
             sums.mean[part] = error.mean(1)
             sums.noise[part] = np.einsum("ij,ij->i", error, error)
-            sums.signal[part] = np.einsum("ij,ij->i", ours, ours)
-            sums.peak[part] = np.maximum(ours.max(1), -ours.min(1))
+            sums.signal[part] = np.einsum("ij,ij->i", block, block)
+            sums.peak[part] = np.maximum(block.max(1), -block.min(1))
     return sums
 
 

@@ -20,8 +20,8 @@ _FIX = (
 
 def scale_order(model: Model) -> list[Finding]:
     """A finding for all tensors whose scale depends on addresses; named is the first."""
-    found = ambiguities(model)
-    return [_finding(found)] if found else []
+    ambiguous = ambiguities(model)
+    return [_finding(ambiguous)] if ambiguous else []
 
 
 def _finding(found: list[Ambiguity]) -> Finding:

@@ -54,7 +54,7 @@ def test_the_operator_that_is_further_off_is_named() -> None:
 
 def test_another_mnn_and_a_known_fault_are_told() -> None:
     runtimes = Runtimes("3.0.0", "3.6.1", "3.6.1")
-    found = evidence(moved(CODES, 40), [off("pool", 200.0)], runtimes=runtimes, mispooled={"pool"})
+    found = evidence(moved(CODES, 40), [off("pool", 200.0)], runtimes=runtimes, wrongly_pooled={"pool"})
     (finding,), _ = compare_with_host(found, AccuracyMetrics())
     assert finding.cause_id == "target-has-other-runtime+max-pool-compares-signed+more-than-rounding"
     (unknown,), _ = compare_with_host(
