@@ -23,7 +23,7 @@ from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.int8_faults import Int8Faults, int8_faults
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.pooling import pools_right, uncovered_pools
-from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent
+from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent, int8_pools
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import run_job
@@ -79,8 +79,10 @@ class VariantRuns:
     @property
     def uncovered_pools(self) -> tuple[str, ...]:
         """The int8 MaxPools of this run that the copy does not pool as ARM does, on a machine that pools wrongly."""
-        pools = [op.name for op in self._int8_ops() if op.kind == "Pooling"]
-        return () if pools_right() else uncovered_pools(self.variant.model, pools, self.exact_run[1])
+        if pools_right():
+            return ()
+        model = self.variant.model
+        return uncovered_pools(model, int8_pools(model, self.run), self.exact_run[1])
 
     @cached_property
     def api_difference(self) -> ApiDifference | None:

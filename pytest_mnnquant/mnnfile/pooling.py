@@ -43,12 +43,14 @@ def write_exact_copy(model: Model, int8_pools: Collection[str], path: Path) -> t
     nothing when there are none.
     """
     steps, sources = _as_traced(model, int8_pools)
-    quants = {tensor: model.tensor_quants[source] for tensor, source in sources.items()}
+    known = {tensor: model.tensor_quants[source] for tensor, source in sources.items()}
+    # MNN takes a model with loops apart, and misreads described tensors that go from one part to another.
+    quants = dict(model.tensor_quants) if model.has_subgraphs else dict(known)
     changed: dict[str, None] = {}
     for step in steps:
         if step.op.name not in int8_pools or step.kind != "Pooling" or pool_kind(step.op) != MAX_POOL:
             continue
-        quant = quants.get(step.inputs[0]) or quants.get(step.output)
+        quant = quants.get(step.inputs[0]) or known.get(step.inputs[0]) or known.get(step.output)
         if quant is not None:
             quants[step.inputs[0]] = quant
             quants[step.output] = dataclasses.replace(quant, zero=_beside(quant.zero))
@@ -80,6 +82,17 @@ def _beside(zero: float) -> float:
 def pools_right(machine: str = "") -> bool:
     """Whether the int8 MaxPool of an architecture, this machine's unless told, is right: it is wrong on x86 only."""
     return (machine or os.uname().machine) not in ("x86_64", "i386", "i686", "AMD64")
+
+
+def expected_int8_pools(model: Model) -> set[str]:
+    """The pools that MNN runs in int8, from the file: for models of which it gives no op trace."""
+    return {
+        steps[place].op.name
+        for steps in possible_commands(model)
+        for way in outcomes(steps, model.tensor_quants)
+        for place in way.int8
+        if steps[place].kind == "Pooling"
+    }
 
 
 def uncovered_pools(model: Model, int8_pools: Iterable[str], covered: Collection[str]) -> tuple[str, ...]:

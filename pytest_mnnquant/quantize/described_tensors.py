@@ -41,10 +41,12 @@ def described_tensors(model: Model, range_of: RangeOf) -> dict[int, TensorQuant]
     """The quantizations of all tensors that `model` describes, and of those that it must describe besides."""
     given, forms = model.tensor_quants, possible_commands(model)
     described = dict(given)
+    # MNN takes a model with loops apart, and misreads described tensors that go from one part to another.
+    loops = [op for op in model.ops if op.kind in ("While", "If") and not op.subgraph]
+    passed = {tensor for op in loops for tensor in (*op.inputs, *op.outputs)}
     for _ in range(_ROUNDS * max(len(form) for form in forms)):
-        contradiction = next(
-            (statement for steps in forms for statement in _wrong(steps, given, described, range_of)), None
-        )
+        wrong = (statement for steps in forms for statement in _wrong(steps, given, described, range_of))
+        contradiction = next((statement for statement in wrong if statement[0] not in passed), None)
         if contradiction is None:
             break
         described[contradiction[0]] = contradiction[1]

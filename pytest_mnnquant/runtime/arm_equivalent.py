@@ -9,7 +9,14 @@ from pathlib import Path
 
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import Model, read_model
-from pytest_mnnquant.mnnfile.pooling import pools_right, write_exact_copy
+from pytest_mnnquant.mnnfile.pooling import expected_int8_pools, pools_right, write_exact_copy
+
+
+def int8_pools(model: Model, run: Run) -> set[str]:
+    """The pools that ran in int8: by the trace of the run, or without one (models with loops) by the file."""
+    if run.trace is None:
+        return expected_int8_pools(model)
+    return {op.name for op in run.trace if op.int8 and op.kind == "Pooling"}
 
 
 @contextlib.contextmanager
@@ -18,7 +25,7 @@ def arm_equivalent(model: Model, run: Run) -> Iterator[tuple[Model, tuple[str, .
 
     `run` is the model's own run on this machine, whose trace shows what runs in int8. The copy goes with the context.
     """
-    pools = {op.name for op in run.trace or () if op.int8 and op.kind == "Pooling"}
+    pools = int8_pools(model, run)
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as folder:
         copy = Path(folder) / "exact.mnn"
         changed = write_exact_copy(model, pools, copy) if pools and not pools_right() else ()

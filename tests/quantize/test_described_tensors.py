@@ -14,6 +14,7 @@ from torch.nn import functional
 from pytest_mnnquant.metrics.agreement import sqnr_db
 from pytest_mnnquant.mnnfile.commands import commands
 from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.mnnfile.pooling import pools_right
 from pytest_mnnquant.mnnfile.scale_propagation import outcomes
 from pytest_mnnquant.quantize.calibration import Range
 from pytest_mnnquant.quantize.described_tensors import described_tensors, interpolated_ranges
@@ -22,6 +23,7 @@ from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import Spec
@@ -139,3 +141,32 @@ def test_only_interps_change_the_ranges_of_layers(workshop: Workshop) -> None:
 def test_models_without_such_tensors_stay_as_converted(workshop: Workshop, name: str) -> None:
     model = workshop.variant(name, "int8", "eval").model
     assert described_tensors(model, lambda _: None) == model.tensor_quants
+
+
+class Columns(nn.Module):
+    """Columns of pooled features as the steps of an LSTM, which becomes a loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pool = (nn.ReLU(), nn.MaxPool2d(2))
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), *pool, nn.Conv2d(8, 8, (8, 1)))
+        self.steps, self.head = nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores of each column."""
+        result: torch.Tensor = self.head(self.steps(self.features(x).squeeze(2).transpose(1, 2))[0])
+        return result
+
+
+def test_models_with_loops_are_judged_with_exact_pools(workshop: Workshop) -> None:
+    torch.manual_seed(0)
+    variant = quantized(workshop, Columns())
+    assert variant.model.has_subgraphs
+    options = RunOptions(TIMEOUT, batched=False)
+    as_run = run(variant.model, INPUTS, options)
+    assert as_run.trace is None
+    exact = run(variant.base, INPUTS, options).outputs
+    with arm_equivalent(variant.model, as_run) as (model, changed):
+        assert bool(changed) != pools_right()
+        made = run(model, INPUTS, options).outputs
+    assert min(sqnr_db(array, made[name]) for name, array in exact.items()) > 25
