@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+# Runs in this process forget what they imported, and these can't be imported twice.
+import onnx  # noqa: F401
 import pytest
 import torch
-
-# Runs in this process forget what they imported, and this can't be imported twice.
 import torch._inductor.test_operators
 
 from pytest_mnnquant.cache.store import Store

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.evidence.target_variant import TargetVariant
+from pytest_mnnquant.evidence.target_runs import TargetRuns
 from tests.golden_text import check_golden
 from tests.hosts import SshHost, needs_hosts, ssh_host
 from tests.plugin.conftest import Run
@@ -73,7 +73,7 @@ def test_a_device_alone_is_timed_and_a_limit_holds_there(run: Run) -> None:
 def test_time_alone_needs_no_other_run_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor its data to be sent."""
     ran: list[object] = []
-    monkeypatch.setattr(TargetVariant, "_run", lambda _, model: ran.append(model))
+    monkeypatch.setattr(TargetRuns, "_run_model", lambda _, model: ran.append(model))
     found = run(MODEL, W8, "--mnn-target=board", "-k", "latency", "--mnn-latency-time=1")
     assert (found.passed, ran) == ({"w8@board::latency"}, [])
 
