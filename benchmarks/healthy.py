@@ -112,7 +112,7 @@ class Verdict:
     def of(self, *severities: Severity) -> list[str]:
         """The findings of these severities, in a line each."""
         return [
-            f"{item.code} {name} {item.layer}: {item.message}; {item.cause}"
+            f"{item.code} {name} {item.layer}: {item.message}; {item.cause_text}"
             for name, item in self.findings
             if item.severity in severities
         ]

@@ -67,7 +67,7 @@ def evaluate(case: VariantUnderTest, architecture: Architecture, cell: Cell) -> 
     total = sum(row.layer.weight_bytes for row in case.files.rows)
     shares = {row.layer.name: row.layer.weight_bytes / total for row in case.files.rows}
     left = tuple(
-        f"`{item.layer}`, {shares[item.layer]:.1%} of the weights: {item.cause}"
+        f"`{item.layer}`, {shares[item.layer]:.1%} of the weights: {item.cause_text}"
         for item in run_check(case, "coverage", _ALL).findings
     )
     covered, size = metrics_of(CoverageMetrics, results.values()), metrics_of(SizeMetrics, results.values())
