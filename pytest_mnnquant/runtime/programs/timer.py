@@ -122,8 +122,8 @@ def memory_of(job: dict[str, Any], mode: int) -> dict[str, Any]:
     peak = None if before is None else max(0, resident()[1] - before)
     if isinstance(session, Session):
         return {"session": round(session.memory_mb * (1 << 20)), "peak": peak}
-    # MNN does not report what a module holds. What the process holds afterwards depends on what the allocator gives back, so
-    # the largest growth stands for it.
+    # MNN does not report what a module holds, and what the process holds afterwards depends on what its allocator
+    # gives back: the largest growth stands for it.
     return {"session": peak or 0, "peak": peak}
 
 
