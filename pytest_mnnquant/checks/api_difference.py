@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.findings.cause import Cause
+from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.finding import Finding
 
 #: The two run the same kernels in one order: more than this many steps between them is not rounding.
 MOST_STEPS: Final = 1.05
-_CAUSE = Cause("apis-differ", "the two APIs run different arithmetic for the same file")
-_FIX = "see the weights check for scales that depend on addresses; judge and ship the API that your app uses"
+_UNKNOWN: Final = Explanation(
+    Cause("apis-differ", "the two APIs run different arithmetic for the same file"),
+    "see the weights check for scales that depend on addresses; judge and ship the API that your app uses",
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,16 @@ class ApiDifference:
         return self.steps <= MOST_STEPS
 
 
-def check_apis(difference: ApiDifference | None) -> list[Finding]:
-    """A finding if an output differs by more than rounding; None: the model runs through one API only."""
+def check_apis(difference: ApiDifference | None, known: Mapping[str, Explanation] | None = None) -> list[Finding]:
+    """A finding if an output differs by more than rounding; None: the model runs through one API only.
+
+    `known` explains operators that MNN is known to compute wrongly.
+    """
     if difference is None or difference.is_rounding:
         return []
     message = (
         f"output {difference.output} through the Module API is {difference.steps:.3g} steps from the Session API's, "
         f"at most {MOST_STEPS:g} allowed ({difference.samples} samples)"
     )
-    return [Finding("MNQ630", message, difference.operator, cause=_CAUSE, fix=_FIX)]
+    why = (known or {}).get(difference.operator, _UNKNOWN)
+    return [Finding("MNQ630", message, difference.operator, cause=why.cause, fix=why.fix)]

@@ -10,7 +10,7 @@ from typing import Final
 
 from pytest_mnnquant.checks.api_difference import ApiDifference, check_apis
 from pytest_mnnquant.checks.coverage.check import LayerRow
-from pytest_mnnquant.findings.cause import Cause
+from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.run_metrics import ExecutionMetrics
 from pytest_mnnquant.measurements.run import TracedOp
@@ -117,7 +117,9 @@ def check_execution(rows: tuple[LayerRow, ...], recipe: Recipe, execution: Execu
         )
     if execution.same_as_float:
         findings.append(_SAME)
-    findings += check_apis(execution.apis)
+    findings += check_apis(
+        execution.apis, dict.fromkeys(execution.int8_scales, Explanation(INT8_SCALE, INT8_SCALE_REMEDY))
+    )
     return Result.from_findings("execution", findings, metrics)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_mnnquant.checks.api_difference import ApiDifference, check_apis
+from pytest_mnnquant.findings.cause import Cause, Explanation
 
 
 @pytest.mark.parametrize("difference", [None, ApiDifference("y", 0.0, 4), ApiDifference("y", 1.0, 4)], ids=str)
@@ -16,3 +17,12 @@ def test_rounding_and_what_one_api_alone_runs_pass(difference: ApiDifference | N
 def test_more_than_rounding_is_an_error_at_the_operator(steps: float) -> None:
     (finding,) = check_apis(ApiDifference("y", steps, 4, "up"))
     assert (finding.code, finding.layer, finding.cause_id) == ("MNQ630", "up", "apis-differ")
+
+
+def test_an_operator_that_mnn_computes_wrongly_is_the_cause() -> None:
+    why = Explanation(Cause("scale-ignores-input", "it ignores its input"), "export it in another form")
+    (finding,) = check_apis(ApiDifference("y", 244.0, 4, "norm"), {"norm": why})
+    assert (finding.code, finding.layer, finding.cause, finding.fix) == ("MNQ630", "norm", why.cause, why.fix)
+    (finding,) = check_apis(ApiDifference("y", 244.0, 4, "other"), {"norm": why})
+    assert finding.cause is not None
+    assert finding.cause.id == "apis-differ"
