@@ -76,6 +76,13 @@ def evaluation():
 CONV, HEAD = "/conv/Conv_output_0", "output__matmul_converted"
 
 
+@pytest.fixture(autouse=True)
+def _outside_of_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A baseline isn't updated where one of these is set."""
+    for name in ("CI", "BUILD_NUMBER", "TF_BUILD", "TEAMCITY_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def of_nobody() -> dict[str, str]:
     """The environment without what the run of these tests, or GitHub, has put there."""
     return {

@@ -19,9 +19,7 @@ OTHER = NET.replace("manual_seed(0)", "manual_seed(5)")
 
 
 @pytest.fixture(autouse=True)
-def _at_a_desk(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
-    for name in ("CI", "BUILD_NUMBER", "TF_BUILD", "TEAMCITY_VERSION"):
-        monkeypatch.delenv(name, raising=False)
+def _without_settings(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]")
 
 

@@ -192,9 +192,8 @@ def test_a_run_that_stops_early_is_not_complete(run: Run, given: tuple[str, ...]
 
 
 def test_the_baseline_check_alone_appends_all_that_it_measured(
-    run: Run, given: tuple[str, ...], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    run: Run, given: tuple[str, ...], pytester: pytest.Pytester
 ) -> None:
-    monkeypatch.delenv("CI", raising=False)
     usual = (*given, "--mnn-evaluation=net.py:evaluation", "--benchmark-disable")
     assert run(*usual, "-k", "not latency", "--mnn-update-baseline").status == 0
     alone = run(*usual, "-k", "baseline and not entries")

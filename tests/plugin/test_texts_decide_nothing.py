@@ -78,8 +78,9 @@ def plant(folder: Path, files: Files) -> None:
 
 def accept_half(run: Run, folder: Path) -> None:
     """Write a baseline that accepts files half as large, and a model that is gone."""
-    run(CONFIG, "--benchmark-disable", BASELINE, "--mnn-update-baseline", alone=True)
     path = folder / "accepted.json"
+    outcome = run(CONFIG, "--benchmark-disable", BASELINE, "--mnn-update-baseline", alone=True)
+    assert path.is_file(), outcome.text
     content = json.loads(path.read_text(encoding="utf-8"))
     for model in content["models"].values():
         for variant in model["variants"].values():
