@@ -65,7 +65,7 @@ Values = npt.NDArray[Any]
 class Compared:
     """An int8 tensor: the operator that made it, how many codes it has, how many the reference has otherwise.
 
-    `unlike` and `values`, the real values by the reference, are None where there is no reference for the operator.
+    `unlike` and `values`, the real values by the reference, are None if the operator has no reference.
     """
 
     op: str

@@ -150,7 +150,7 @@ def gate_of(name: str, network: Any, store: Store) -> SourceUnderTest:
 
 
 def gate_on(source: SourceUnderTest, spoilt: Spoilt) -> SourceUnderTest:
-    """The gate on a model that somebody made of the network that `source` is on."""
+    """The gate on a model that was made from the network of `source`."""
     given = {"quantized": str(spoilt.model), "params": str(spoilt.params) if spoilt.params else None}
     changed = {**given, "timeout": spoilers.TIMEOUT}
     gate = SourceUnderTest(

@@ -1,11 +1,11 @@
-"""Our calibration against mnncompress's: the same ranges, more layers, less time.
+"""The plugin's calibration against mnncompress's: the same ranges, more layers, less time.
 
 python benchmarks/calibration.py FOLDER [--only agreement|time] [--repetitions N]
 
 Needs mnncompress 0.3.2. `agreement`: both calibrate every architecture by a moving average (recipe `int8-average`) on
 the same 320 samples, both models are made with MNN's converter, and the scales and zero points of the layers that both
 have in int8 are compared. mnncompress rounds tensors while it observes them, so that deeper observers see rounded
-values; the comparison is made with that passed through, and once more as it is.
+values; the comparison is made twice: with values passed through unrounded, and with mnncompress unmodified.
 
 `time`: the calibration of `mobile_net` on 640 samples in batches of 32, without import, export, binding or conversion,
 against mnncompress and against plain forward passes, interleaved; then the whole way from the PyTorch model to an int8
@@ -56,7 +56,7 @@ HERE: Final = Path(__file__).resolve().parent
 
 
 def gate_of(name: str, folder: Path, store: Store, samples: int) -> SourceUnderTest:
-    """An architecture under test, calibrated on so many samples."""
+    """An architecture under test, calibrated on the first `samples` samples."""
     architecture = ARCHITECTURES[name]
     return SourceUnderTest(
         ModelSettings(source=name, name=name, base=HERE, timeout=TIMEOUT),
@@ -142,16 +142,16 @@ def _relative(left: Any, right: Any) -> float:
 
 
 def agreement(folder: Path, store: Store) -> None:
-    """Print a row an architecture. Models are kept in `store`."""
-    head = f"{'architecture':<16}{'ours':>7}{'theirs':>8}{'shared':>8}{'tensors':>9}{'scales':>10}{'zeros':>7}"
-    print(f"{head}{'weights':>10}{'widened':>9}{'as it is':>11}{'zeros':>7}")
+    """Print a row per architecture. Models are kept in `store`."""
+    head = f"{'architecture':<16}{'plugin':>7}{'mnnc.':>8}{'shared':>8}{'tensors':>9}{'scales':>10}{'zeros':>7}"
+    print(f"{head}{'weights':>10}{'widened':>9}{'unmodified':>11}{'zeros':>7}")
     for name in ARCHITECTURES:
         gate = gate_of(name, folder, store, 320)
         base = gate.prepared.model
         try:
             variant = variant_under_test(gate, RECIPE.name, "eval").variant
         except Unusable as error:
-            print(f"{name:<16}ours: {error}")
+            print(f"{name:<16}plugin: {error}")
             continue
         passing, rounding = (theirs(name, folder, store.root, way) for way in (True, False))
         line = f"{name:<16}{coverage_of(base, variant.model):>7.1%}"
@@ -268,11 +268,11 @@ def times(folder: Path, repetitions: int) -> None:
         print(f"{what}, {SAMPLES} samples; median (quartiles; of the fastest runs)")
         for name, seconds in loop.items():
             print(f"  {name:<8}{statistics.median(seconds) * 1000:8.0f} ms for the loop")
-        print(f"  ours / theirs, loop: {ratio(loop['ours'], loop['theirs'])} (wanted: at most 0.35)")
-        print(f"  ours / plain forward: {ratio(loop['ours'], loop['plain'])} (wanted: at most 1.3)")
-        print(f"  theirs / plain forward: {ratio(loop['theirs'], loop['plain'])}")
+        print(f"  plugin / mnncompress, loop: {ratio(loop['ours'], loop['theirs'])} (required: at most 0.35)")
+        print(f"  plugin / plain forward: {ratio(loop['ours'], loop['plain'])} (required: at most 1.3)")
+        print(f"  mnncompress / plain forward: {ratio(loop['theirs'], loop['plain'])}")
         medians = {name: statistics.median(seconds) for name, seconds in whole.items()}
-        print(f"  the whole: ours {medians['ours']:.2f} s, theirs {medians['theirs']:.2f} s: ", end="")
+        print(f"  the whole: plugin {medians['ours']:.2f} s, mnncompress {medians['theirs']:.2f} s: ", end="")
         print(ratio(whole["ours"], whole["theirs"]))
 
 

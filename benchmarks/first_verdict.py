@@ -1,10 +1,10 @@
-"""A new user's first verdict: an empty folder, a network of his own, a wheel, and three commands.
+"""A new user's first verdict: an empty folder, a custom network, a wheel, and three commands.
 
     python benchmarks/first_verdict.py [FOLDER]
 
-Times each command; pip takes packages from where it is configured to, so its share hangs on the network. The network is
-none of this repository's: it tells spoken words by their spectrogram. Its author knows of us that a model file may hold
-`build()`, `calibration()` and `evaluation()`.
+Times each command. pip uses its configured registry, so its share of the time depends on the connection. The model is
+not one of the fixtures: it recognizes spoken words by their spectrogram. Its file has `build()`, `calibration()` and
+`evaluation()`, as the documentation says.
 """
 
 from __future__ import annotations

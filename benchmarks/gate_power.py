@@ -3,11 +3,11 @@
     python benchmarks/gate_power.py [--null N] [--slow N] [--jobs-beside 0 1 2 3] [--only NAME] [--write]
 
 A comparison is one child process in which a candidate and the accepted model run in turn. For a null comparison both
-are the same int8 network, in two files. Slow-downs are real: a network with layers more, or a thread less; by how much
-it is slower is measured by many pairs, beside as many busy loops (0 to 3) as the comparisons that it is told for. The
-same comparisons are judged by what pytest-benchmark stores: this process' mean, minimum, and ratio to the float model,
-against those of the comparison before (the accepted model's ratio to the float model is the candidate's, divided by how
-much slower that really is). `--write` puts the tables into docs/latency.md.
+are the same int8 network, in two files. Slow-downs are real: a network with additional layers, or with one thread
+less. The true slow-down is measured with many pairs, with the same number of busy loops (0 to 3) as in the
+comparisons. The same comparisons are judged by what pytest-benchmark stores: this process' mean, minimum, and ratio to
+the float model, against those of the comparison before (the accepted model's ratio to the float model is the
+candidate's, divided by its true slow-down). `--write` puts the tables into docs/latency.md.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Pair:
 
 @dataclass
 class Counts:
-    """What was judged, and how often it was told to be slower, by (judge, gate). `real`: by how much it is slower."""
+    """What was judged, and how often it was reported as slower, by (judge, gate). `real`: its true slow-down."""
 
     real: float
     comparisons: int = 0
@@ -196,14 +196,14 @@ def all_pairs(folder: Path) -> tuple[Pair, list[Pair], Pair, Pair]:
 
 
 HEAD: Final = (
-    "| comparison | busy loops | really slower by | comparisons | judged by | told at 5 % | at 10 % | "
-    "can't tell at 5 %, 10 % | seconds |",
+    "| comparison | busy loops | true slow-down | comparisons | judged by | slower at 5 % | at 10 % | "
+    "inconclusive at 5 %, 10 % | seconds |",
     "|---|---|---|---|---|---|---|---|---|",
 )
 
 
 def rows_of(pair: Pair, load: int, counts: Counts) -> list[str]:
-    """The table's rows of one comparison: how often each judge told that it is slower."""
+    """The table's rows of one comparison: how often each judge reports a slow-down."""
     rows = []
     for judge in JUDGES:
         # What is stored is compared with the comparison before, which the first does not have.
@@ -219,11 +219,11 @@ def rows_of(pair: Pair, load: int, counts: Counts) -> list[str]:
 
 
 def summary(pair: Pair, every: list[Counts]) -> str:
-    """Over all loads: what the gate told at 10 %."""
+    """Over all loads: how often the gate reports a slow-down."""
     total = sum(counts.comparisons for counts in every)
-    told = {gate: sum(counts.alarms["paired", gate] for counts in every) for gate in GATES}
-    parts = (f"{number} of {total} ({number / total:.1%}) at a {gate:.0%} gate" for gate, number in told.items())
-    return f"- {pair.name}: told to be slower {', '.join(parts)}"
+    alarms = {gate: sum(counts.alarms["paired", gate] for counts in every) for gate in GATES}
+    parts = (f"{number} of {total} ({number / total:.1%}) at a {gate:.0%} gate" for gate, number in alarms.items())
+    return f"- {pair.name}: reported as slower {', '.join(parts)}"
 
 
 def main() -> None:
@@ -249,7 +249,7 @@ def main() -> None:
             if given.only not in (None, pair.name):
                 continue
             every = []
-            # Beside busy loops a second of two cores gains little or nothing: there is no slow-down to be found.
+            # Beside busy loops a second of two cores gains little or nothing: a slow-down is missing.
             for load in loads[:1] if pair is thread else loads:
                 counts = judged(pair, max(2, rounds // len(loads)), load)
                 every.append(counts)

@@ -2,9 +2,9 @@
 
     python benchmarks/healthy.py FOLDER [--group NAME ...] [--jobs N] [--all]
 
-Not one of them may have an error finding; every warning and every open check is printed, for a person to agree with.
-The exit status is 1 where there is an error (or a traceback of ours). Trained weights are kept in FOLDER. What a person
-would call unhealthy is left out, with the reason (`LEFT_OUT`); limits are the gate's own.
+None of them may have an error finding. Every warning and every inconclusive check is printed, for a person to agree
+with. The exit status is 1 after an error or a traceback of the plugin. Trained weights are kept in FOLDER. What a
+person would call unhealthy is left out, with the reason (`LEFT_OUT`). Limits are the defaults of the gate.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _FEW_BITS: Final = "loses more than a point of top-1 in 4 bits: the gate is righ
 _LOOPS: Final = "mnnquant can't quantize a model with loops, and is refused"
 _KINDS: Final = "mnncompress knows Conv2d and Linear only, so layers of this net stay float"
 _CRASH: Final = "MNN's KL crashes on a mean over several axes: the gate can but say so"
-_BLOCKS: Final = "MNN can block none of its layers, so nothing that was asked is done: the gate is right to fail it"
+_BLOCKS: Final = "MNN can't store its layers in blocks, so the request has no effect: the gate is right to fail it"
 _EMA: Final = "of mnnquant's EMA no layer can be left float, and this net needs that"
 #: (architecture, recipe) -> why a person would not call it healthy. An architecture of "*" stands for any.
 LEFT_OUT: Final = {
@@ -160,7 +160,7 @@ Group = Callable[[PluginSession], Iterator[Healthy]]
 
 
 def _tables(gate: SourceUnderTest) -> tuple[str, ...]:
-    """What MNN keeps in float whatever is asked: a person who knows leaves it out by name."""
+    """What MNN keeps float regardless of the request: an experienced user skips it by name."""
     return tuple(op.name for op in gate.prepared.model.layers if not op.is_convolution)
 
 
@@ -232,9 +232,9 @@ def of_files(name: str, bench: PluginSession) -> Iterator[Healthy]:  # noqa: C90
                 for with_params in (True, False) if recipe == "int8" else (False,):
                     values = {"quantized": str(quantized), "params": str(params) if with_params else None}
                     gate = bench.gate(start, calibration, evaluation, **values)
-                    told = f"{label}{', params given' if with_params else ''}"
+                    files = f"{label}{', params given' if with_params else ''}"
                     yield Healthy(
-                        f"{name} {recipe} file, {told}",
+                        f"{name} {recipe} file, {files}",
                         f"{kind} file, converter",
                         variant_under_test(gate, recipe, None),
                     )
@@ -519,7 +519,7 @@ def judged(healthy: Healthy) -> Verdict:
             result = run_check(healthy.case, name)
             findings += [(name, item) for item in result.findings]
             passed += bool(result)
-    except Exception:  # A traceback here is a mistake of ours.
+    except Exception:  # A traceback here is a defect of the plugin.
         crash = traceback.format_exc()
     return Verdict(healthy.name, healthy.kind, tuple(findings), time.perf_counter() - start, crash, passed)
 
@@ -537,8 +537,8 @@ def verdicts_of(name: str, folder: Path) -> list[Verdict]:
     return found
 
 
-def told(verdict: Verdict, everything: bool) -> str:
-    """A line for it, and one for each thing said against it."""
+def summarize(verdict: Verdict, everything: bool) -> str:
+    """A line for the verdict, and a line for each finding."""
     codes = Counter(item.code for _, item in verdict.findings)
     listed = ", ".join(f"{code} x{count}" if count > 1 else code for code, count in sorted(codes.items()))
     state = "ERROR" if verdict.errors else "ok"
@@ -558,17 +558,17 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="print those that nothing is said against too")
     options = parser.parse_args()
     start, found, folder = time.perf_counter(), [], options.folder.resolve()
-    print("| model | source and tool | checks passed | verdict | told | time |\n|---|---|---|---|---|---|")
+    print("| model | source and tool | checks passed | verdict | findings | time |\n|---|---|---|---|---|---|")
     # Spawned, not forked: torch's threads do not survive a fork.
     with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for future in as_completed([pool.submit(verdicts_of, name, folder) for name in options.group or GROUPS]):
             verdicts = future.result()
             found += verdicts
-            print("".join(told(verdict, options.all) for verdict in verdicts), end="", flush=True)
+            print("".join(summarize(verdict, options.all) for verdict in verdicts), end="", flush=True)
     bad = [verdict for verdict in found if verdict.errors]
     warned = Counter(item.code for verdict in found for _, item in verdict.findings)
     print(f"\n{len(found)} healthy models, {len(bad)} with an error, {time.perf_counter() - start:.0f} s")
-    print("told: " + ", ".join(f"{code} {count} times" for code, count in warned.most_common()))
+    print("findings: " + ", ".join(f"{code} {count} times" for code, count in warned.most_common()))
     print("\n".join(f"left out: {net} {recipe}: {why}" for (net, recipe), why in LEFT_OUT.items()))
     raise SystemExit(1 if bad else 0)
 

@@ -103,7 +103,7 @@ def judge(steps: tuple[Step, ...], levels: Array, scores: dict[float, Score]) ->
 
 
 def rows(count: int, drift: float, noises: Sequence[float], many: Sequence[int]) -> Iterator[str]:
-    """The table, a row as soon as it is there."""
+    """The table, each row as soon as it exists."""
     yield "| noise | runs a commit | step | at the commit | within one | further | missed | range holds it | invented |"
     yield "|---" * 9 + "|"
     for noise in noises:

@@ -45,14 +45,14 @@ Floats = npt.NDArray[np.float32]
 _SAME, _SAME_POOL = 2, 2
 _ADD: Final = 0
 _OFF_GRID: Final = 1e-3
-# Pools, and the slot that tells whether their window is the whole plane.
+# Pools, and the slot that says whether their window is the whole plane.
 _POOLS: Final = {"Pooling": 2, "Pooling3D": 5}
 _CARRYING: Final = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "ConvertTensor", "Permute", *_POOLS})
 _SMALLEST: Final = np.float32(1e-6)
 
 
 class NoReference(Exception):
-    """There is no integer reference for this operator; the message names it."""
+    """This operator has no integer reference; the message names the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +81,9 @@ def are_codes(values: Floats, quant: TensorQuant) -> bool:
 
 
 def codes_of(values: Floats, quant: TensorQuant) -> Codes:
-    """The codes of a tensor that MNN handed out dequantized. Raises `ValueError` where the values are no codes."""
+    """The codes of a tensor that MNN returned dequantized. Raises `ValueError` if a value lies between two codes."""
     if not are_codes(values, quant):
-        raise ValueError(f"values are no multiples of {quant.scale}")
+        raise ValueError(f"values are not multiples of {quant.scale}")
     codes: Codes = np.rint(values.astype(np.float64) / quant.scale + quant.zero).astype(np.int64)
     return codes
 

@@ -63,7 +63,7 @@ def of_share(true: float) -> Law:
 
 
 def of_drop(disagreement: float, drop: float) -> Law:
-    """A drop, where so many samples are right in one model only."""
+    """A drop, with this share of samples that only one of the two models gets right."""
     shares = ((disagreement + drop) / 2, (disagreement - drop) / 2, 1 - disagreement)
     return _of_counts(f"paired_drop {disagreement:.0%} differ, drop {drop:.0%}", paired_drop, shares, drop)
 
@@ -293,7 +293,7 @@ def rows(law: Law, draws: int, confidence: float, sizes: tuple[int, ...]) -> Ite
 
 
 def main() -> None:
-    """Print the table, a row as soon as it is there."""
+    """Print the table, each row as soon as it exists."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--confidence", type=float, default=0.95)
     parser.add_argument("--draws", type=int, default=2_000)

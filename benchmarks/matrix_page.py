@@ -22,15 +22,15 @@ Every recipe on {count} small networks, with MNN's real tools. Made by a script,
 The networks (`benchmarks/architectures.py`) are trained on the digits of `fixtures/`; recipes that calibrate get 320
 training images, and everything is judged on the 600 held-out images against the float model.
 
-- **coverage**: share of the float weight bytes that are stored as the recipe asks
+- **coverage**: share of the float weight bytes that are stored as the recipe requires
 - **ratio**: bytes of the float model / bytes of the quantized one
 - **cosine**: mean cosine similarity of the outputs to the float model's
 - **top-1**: of the quantized model (each table says the float model's); in a segmentation, of pixels
 - **outcome**: `passed`, or the rules that checks fail by (all but latency, at their defaults): the gate holds such a
-  model back, and `pytest-mnnquant explain CODE` tells more. `open`: a check had no evidence. Where there is no model,
-  the reason.
+  model back, and `pytest-mnnquant explain CODE` says more. `open`: a check had no evidence. If MNN or a tool made no
+  model, the reason.
 
-Recipes that calibrate in PyTorch do so in train and in eval mode; one row stands for both where nothing in it differs.
+Recipes that calibrate in PyTorch do so in train and in eval mode; one row stands for both if they have the same values.
 """
 
 
@@ -39,7 +39,7 @@ class Cell:
     """One variant of one architecture.
 
     `codes` are those of findings that fail checks, `open_codes` those that leave one inconclusive; `reason` says why
-    there is no variant, or no figures of it. `left` names the layers that are not stored as asked, and why.
+    a variant or its metrics are missing. `left` names the layers that are not stored as requested, and why.
     """
 
     architecture: str
@@ -68,7 +68,7 @@ class Cell:
     def outcome(self) -> str:
         """What came of it, in words."""
         if self.crash:
-            return f"**traceback of ours**: {self.crash.strip().splitlines()[-1]}"
+            return f"**traceback of the plugin**: {self.crash.strip().splitlines()[-1]}"
         left_open = f"open: {', '.join(self.open_codes)}" if self.open_codes else ""
         return "; ".join(words for words in (", ".join(self.codes), left_open, self.reason) if words) or "passed"
 
@@ -130,7 +130,7 @@ def _overview(rows: Sequence[Rows]) -> str:
             lines += [[f"{recipe}[{mode}]", *marks[mode]] for mode in modes]
     legend = (
         "`ok`: all checks pass; numbers: the rules (`MNQ...`) they fail by; `open`: one was inconclusive (MNN gives\n"
-        "no trace of models with loops); `none`: there is no model, and the tables below say why.\n"
+        "no trace of models with loops); `none`: the model could not be made, and the tables below say why.\n"
     )
     broken = sorted({code for row in rows for cell in row.cells for code in cell.codes})
     rules = "".join(f"- {code.removeprefix('MNQ')} {RULES[code].name}: {RULES[code].meaning}\n" for code in broken)

@@ -40,7 +40,7 @@ def quantizers() -> Any:
 
 
 def pass_through(module: Any) -> None:
-    """Let observers see a tensor and hand it on as it is: they round it otherwise, and later observers see that."""
+    """Let observers see a tensor and pass it on unrounded: mnncompress rounds it, and later observers see that."""
     for name in ("_FeatureFakeQuantModule", "_Conv2dWeightFakeQuantModule", "_LinearWeightFakeQuantModule"):
         kind = getattr(module, name)
 

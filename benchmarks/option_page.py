@@ -2,7 +2,7 @@
 
     python benchmarks/option_page.py
 
-What is said of an option is its help; a test holds the page to it.
+The meaning of an option is its help; a test holds the page to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "options.md"
 _INTRO: Final = """\
 # Options
 
-All of them, as `pytest --help` tells them (`python benchmarks/option_page.py` writes this page). Each is also an ini
+All options, as `pytest --help` shows them (`python benchmarks/option_page.py` writes this page). Each is also an ini
 key of pytest: `--mnn-min-coverage` is `mnn_min_coverage`. Those of a single model are keys of `[tool.mnnquant]` and of
 `[tool.mnnquant.models.NAME]` in `pyproject.toml`, without `mnn_`; `recipe` and `skip_layer` are `recipes` and
 `skip_layers` there. A value with a blank in it must be written `--mnn-x=value`.

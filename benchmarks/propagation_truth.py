@@ -188,9 +188,9 @@ def main() -> None:
                 counts["missed"] += differs and not found
                 counts["false alarms"] += bool(found) and not differs
                 verdict = "ok" if bool(found) == differs else "MISSED" if differs else "FALSE ALARM"
-                told = f"{found[0].tensor} ({len(found)} tensors)" if found else ""
+                tensors = f"{found[0].tensor} ({len(found)} tensors)" if found else ""
                 decibels = "equal" if not noise else f"{-10 * np.log10(noise):.1f} dB"
-                print(f"{verdict:11} {name}: {maker}: runs {decibels} {told}", flush=True)
+                print(f"{verdict:11} {name}: {maker}: runs {decibels} {tensors}", flush=True)
     print(counts)
 
 

@@ -1,9 +1,9 @@
-"""Every architecture quantized in every way: coverage, size, likeness to float, top-1, and what the gate says.
+"""Every architecture quantized in every way: coverage, size, similarity to float, top-1, and the gate's verdict.
 
 python benchmarks/recipe_matrix.py FOLDER [--arch NAME ...] [--recipe NAME ...] [--jobs N]
 
-Trained weights are kept in FOLDER; all models are made anew. Writes docs/recipes-matrix.md, unless only some are asked
-for.
+Trained weights are kept in FOLDER; all models are made again. Writes docs/recipes-matrix.md, unless --arch or --recipe
+selects a part.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _rows(name: str, recipes: tuple[str, ...], folder: Path, store: Store) -> Ro
             start, cell = time.perf_counter(), Cell(name, chosen.name, mode)
             try:
                 cell = evaluate(variant_under_test(gate, recipe, mode), architecture, cell)
-            except Exception:  # A traceback here is a mistake of ours: that is what the page must show.
+            except Exception:  # A traceback here is a defect of the plugin, which the page must show.
                 cell = replace(cell, crash=traceback.format_exc())
             cell = replace(cell, seconds=time.perf_counter() - start)
             cells.append(cell)
@@ -133,7 +133,7 @@ def _rows(name: str, recipes: tuple[str, ...], folder: Path, store: Store) -> Ro
 
 
 def environment() -> str:
-    """The versions and machine that the figures hold for."""
+    """The versions and the machine that the page was made with."""
     found = versions() | optional_versions()
     listed = ", ".join(f"{name} {version}" for name, version in found.items() if version)
     return f"{listed}; Python {platform.python_version()}, {platform.machine()}"
@@ -160,7 +160,7 @@ def main() -> None:
     rows = [done[name] for name in names]
     cells = [cell for row in rows for cell in row.cells]
     crashes = [cell for cell in cells if cell.crash]
-    print(f"{len(cells)} cells in {time.perf_counter() - start:.0f} s, {len(crashes)} tracebacks of ours")
+    print(f"{len(cells)} cells in {time.perf_counter() - start:.0f} s, {len(crashes)} tracebacks of the plugin")
     page = options.output or (None if options.arch or options.recipe else PAGE)
     if page is not None:
         page.write_text(render(rows, environment()), encoding="utf-8")

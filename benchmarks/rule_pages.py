@@ -34,11 +34,11 @@ CHAPTERS: Final = {
 _INTRO: Final = """\
 # Rules
 
-What the gate tells of a model, a page for each rule. In a terminal:
-`pytest-mnnquant explain MNQ304`. This index is written by
+What the gate reports about a model, with a page for each rule. In a
+terminal: `pytest-mnnquant explain MNQ304`. This index is written by
 `benchmarks/rule_pages.py`.
 
-An error fails its check, a warning does not; a gap leaves the check
+An error fails its check, a warning does not. A gap leaves the check
 inconclusive, which `--mnn-strict` fails too. One gap only warns without
 `--mnn-strict`: [MNQ730](MNQ730.md).
 """

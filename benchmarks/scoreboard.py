@@ -1,12 +1,12 @@
-"""Who finds the planted faults, and who accuses their healthy twins: we, and what people look at today.
+"""Which planted faults, and which healthy counterparts, are reported: by the gate, and by what people look at today.
 
     python benchmarks/scoreboard.py FOLDER [--only SLUG ...] [--jobs N] [--write]
 
 Every pair of tests/faults/corpus is built in FOLDER and judged by the tool's exit status; by its file being smaller, or
 3 times smaller; by MNN's own `mnnconvert --testdir` (log, not exit status); by the overlap of the 5 largest outputs, at
 least one half, as in MNN's testPTQ.py; by a mean cosine of 0.99; by the uuids of model and params file being equal; and
-by a run of our plugin. With --write the tables go to docs/scoreboard.md. The exit status is 1 where we
-miss a fault or accuse a twin.
+by a run of this plugin. With --write the tables go to docs/scoreboard.md. The exit status is 1 if the plugin misses a
+fault or fails a healthy counterpart.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tests.faults.factory import Factory  # noqa: E402
 
 TIMEOUT: Final = 120.0
 SAMPLES, TOP, OVERLAP, COSINE = 60, 5, 0.5, 0.99
-OURS: Final = "pytest-mnnquant"
+PLUGIN: Final = "pytest-mnnquant"
 #: Sections of faults that were made up after the rules: edited files, and mixtures of others.
 UNLISTED: Final = "UV"
 Values = Mapping[str, npt.NDArray[Any]]
@@ -51,7 +51,7 @@ Values = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Artifacts:
-    """What other judges look at: files of one case, and outputs of both models where both run. None: not there."""
+    """What other judges look at: files of one case, and outputs of both models if both run. None: missing."""
 
     planted: Planted
     float_model: Model | None
@@ -60,14 +60,14 @@ class Artifacts:
 
     @property
     def ratio(self) -> float:
-        """How many times smaller the quantized file is; 0 where there is none."""
+        """How many times smaller the quantized file is; 0 if it is missing."""
         if self.float_model is None or self.quantized is None or not self.quantized.is_file():
             return 0.0
         return self.float_model.size / max(1, self.quantized.stat().st_size)
 
     @property
     def outputs(self) -> tuple[Values, Values] | None:
-        """Outputs of the float and of the quantized model on the evaluation data, or on noise where there are none."""
+        """Outputs of the float and of the quantized model on the evaluation data, or on noise without data."""
         if self.float_model is None or self.quantized is None:
             return None
         try:
@@ -80,9 +80,9 @@ class Artifacts:
 def _inputs(model: Model, data: Path | None) -> dict[str, npt.NDArray[Any]]:
     if data is not None and data.is_file() and data.suffix == ".npz":
         with np.load(data) as arrays:
-            return {one.name: arrays[one.name][:SAMPLES] for one in model.inputs}
+            return {tensor.name: arrays[tensor.name][:SAMPLES] for tensor in model.inputs}
     random = np.random.default_rng(0)
-    shapes = {one.name: [max(1, size) for size in one.shape[1:]] for one in model.inputs}
+    shapes = {tensor.name: [max(1, size) for size in tensor.shape[1:]] for tensor in model.inputs}
     return {name: random.random((8, *shape)).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -96,23 +96,23 @@ def _ran(model: Model, inputs: Mapping[str, npt.NDArray[Any]]) -> Values:
 def _is_unlike(case: Artifacts, good: Callable[[npt.NDArray[Any], npt.NDArray[Any]], bool]) -> bool:
     if case.outputs is None:
         return True
-    ours, theirs = case.outputs
-    flat = {name: array.reshape(len(array), -1).astype(np.float64) for name, array in ours.items()}
+    floats, quantized = case.outputs
+    flat = {name: array.reshape(len(array), -1).astype(np.float64) for name, array in floats.items()}
     return not all(
-        name in theirs and theirs[name].size == one.size and good(one, theirs[name].reshape(one.shape))
-        for name, one in flat.items()
+        name in quantized and quantized[name].size == array.size and good(array, quantized[name].reshape(array.shape))
+        for name, array in flat.items()
     )
 
 
-def _cosine(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> bool:
-    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    return bool((np.einsum("ij,ij->i", ours, theirs) / np.maximum(norms, 1e-30)).mean() >= COSINE)
+def _cosine(floats: npt.NDArray[Any], quantized: npt.NDArray[Any]) -> bool:
+    norms = np.linalg.norm(floats, axis=1) * np.linalg.norm(quantized, axis=1)
+    return bool((np.einsum("ij,ij->i", floats, quantized) / np.maximum(norms, 1e-30)).mean() >= COSINE)
 
 
-def _overlap(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> bool:
-    most = min(TOP, ours.shape[1])
-    pairs = zip(np.argsort(-ours)[:, :most], np.argsort(-theirs)[:, :most], strict=True)
-    return all(len(set(one) & set(other)) >= OVERLAP * most for one, other in pairs)
+def _overlap(floats: npt.NDArray[Any], quantized: npt.NDArray[Any]) -> bool:
+    most = min(TOP, floats.shape[1])
+    pairs = zip(np.argsort(-floats)[:, :most], np.argsort(-quantized)[:, :most], strict=True)
+    return all(len(set(expected) & set(largest)) >= OVERLAP * most for expected, largest in pairs)
 
 
 def _testdir(case: Artifacts) -> bool:
@@ -140,7 +140,7 @@ def _testdir(case: Artifacts) -> bool:
 
 
 def _uuids(case: Artifacts) -> bool:
-    """Whether the model does not carry the uuid of the params file; without one there is nothing to hold against it."""
+    """Whether the model does not carry the uuid of the params file; without a params file, False."""
     if case.params is None:
         return False
     try:
@@ -150,7 +150,7 @@ def _uuids(case: Artifacts) -> bool:
         return True
 
 
-#: Who accuses a case, by the head of the column.
+#: Whether a judge reports a case as faulty, by the head of the judge's column.
 JUDGES: Final[dict[str, Callable[[Artifacts], bool]]] = {
     "exit status": lambda case: case.planted.status != 0,
     "smaller": lambda case: case.ratio <= 1,
@@ -162,101 +162,106 @@ JUDGES: Final[dict[str, Callable[[Artifacts], bool]]] = {
 }
 
 
-def ours(planted: Planted, store: Path) -> tuple[bool, dict[str, Any]]:
-    """Whether our plugin fails it, and the report."""
+def run_plugin(planted: Planted, store: Path) -> tuple[bool, dict[str, Any]]:
+    """Whether the plugin fails the case, and its JSON report."""
     with tempfile.TemporaryDirectory() as name:
-        report = Path(name) / "report.json"
+        path = Path(name) / "report.json"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not latency"]
-        command += [f"--mnn-cache-dir={store}", f"--mnn-report={report}", *planted.arguments()]
+        command += [f"--mnn-cache-dir={store}", f"--mnn-report={path}", *planted.arguments()]
         done = subprocess.run(command, cwd=name, capture_output=True, text=True, check=False)
-        found = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
+        report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{' '.join(command)}: status {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done.returncode == 1, found
+    return done.returncode == 1, report
 
 
 def artifacts(planted: Planted, report: Mapping[str, Any]) -> Artifacts:
-    """What others judge; where the gate made the model, its first variant."""
+    """The files that other judges get; if the gate made the model, those of its first variant."""
     (model,) = report.get("models", [None])
     variant = model["variants"][0] if model else {}
-    place = (model or {}).get("float") or {}
-    path = planted.float_model or (Path(place["path"]) if place.get("path") else None)
-    made = (variant.get("quantized") or {}).get("path")
+    source = (model or {}).get("float") or {}
+    path = planted.float_model or (Path(source["path"]) if source.get("path") else None)
+    quantized = (variant.get("quantized") or {}).get("path")
     params = (variant.get("params") or {}).get("path")
     return Artifacts(
         planted,
         read_model(path) if path else None,
-        planted.quantized or (Path(made) if made else None),
+        planted.quantized or (Path(quantized) if quantized else None),
         planted.params or (Path(params) if params and planted.quantized is None else None),
     )
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """Whether each judge reports a case, and the (rule, layer) of each root cause that the plugin reports."""
+
+    reported: Mapping[str, bool]
+    roots: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Row:
-    """One case: who accuses it. `wrong`: what our finding should have said and did not."""
+    """One case with its verdict. `mismatch`: how the plugin's root causes differ from the planted ones, or ""."""
 
     fault: Fault
     planted: Planted
     is_fault: bool
-    accused: Mapping[str, bool]
-    wrong: str
+    reported: Mapping[str, bool]
+    mismatch: str
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Who accuses a case, and the (rule, layer) of each root cause that we tell."""
-
-    accused: Mapping[str, bool]
-    told: list[tuple[str, str]]
-
-
-def judged(planted: Planted, store: Path) -> Verdict:
-    """One case before all judges."""
-    failed, report = ours(planted, store)
+def judge(planted: Planted, store: Path) -> Verdict:
+    """Show one case to all judges."""
+    failed, report = run_plugin(planted, store)
     case = artifacts(planted, report)
-    accused = {name: judge(case) for name, judge in JUDGES.items()} | {OURS: failed}
+    reported = {name: is_reported(case) for name, is_reported in JUDGES.items()} | {PLUGIN: failed}
     findings = [
-        one
+        finding
         for model in report.get("models", [])
         for variant in model["variants"]
         for check in variant["checks"]
-        for one in check["findings"]
-        if one["severity"] == "error"
+        for finding in check["findings"]
+        if finding["severity"] == "error"
     ]
-    return Verdict(accused, [(one["code"], one["layer"] or "") for one in findings])
+    return Verdict(reported, [(finding["code"], finding["layer"] or "") for finding in findings])
 
 
-def weighed(fault: Fault, planted: Planted, is_fault: bool, verdict: Verdict) -> Row:
-    """A verdict against what it should be."""
-    told = sorted(verdict.told)
-    wanted = fault.expected(told) if is_fault else []
-    return Row(fault, planted, is_fault, verdict.accused, "" if told == wanted else f"told {told}, wanted {wanted}")
+def compare(fault: Fault, planted: Planted, is_fault: bool, verdict: Verdict) -> Row:
+    """Hold a verdict against what was planted."""
+    roots = sorted(verdict.roots)
+    expected = fault.expected(roots) if is_fault else []
+    mismatch = "" if roots == expected else f"reported {roots}, expected {expected}"
+    return Row(fault, planted, is_fault, verdict.reported, mismatch)
 
 
 def summary(rows: list[Row]) -> list[str]:
-    """The first table: faults found and healthy cases accused, by each judge.
+    """The first table: faults found, and false alarms on healthy cases, by each judge.
 
-    A twin that several faults have in common counts once.
+    A healthy counterpart that several faults share counts as a single case.
     """
-    twins = list({tuple(row.planted.arguments()): row for row in rows if not row.is_fault}.values())
+    healthy = list({tuple(row.planted.arguments()): row for row in rows if not row.is_fault}.values())
     faults = [row for row in rows if row.is_fault]
     listed, other = (
         [row for row in faults if (row.fault.section in UNLISTED) == is_other] for is_other in (False, True)
     )
-    heads = (f"faults found, of {len(listed)}", f"of {len(other)} on no list", f"healthy accused, of {len(twins)}")
+    heads = (
+        f"faults found, of {len(listed)}",
+        f"of {len(other)} on no list",
+        f"false alarms, of {len(healthy)} healthy",
+    )
     lines = [f"| judged by | {' | '.join(heads)} |", "|---|---|---|---|"]
-    for name in (*JUDGES, OURS):
+    for name in (*JUDGES, PLUGIN):
         cells = []
-        for some in (listed, other, twins):
-            count = sum(row.accused[name] for row in some)
-            cells.append(f"{count} ({count / max(1, len(some)):.0%})")
+        for group in (listed, other, healthy):
+            count = sum(row.reported[name] for row in group)
+            cells.append(f"{count} ({count / max(1, len(group)):.0%})")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
 def details(rows: list[Row]) -> list[str]:
-    """One line a fault: who found it, and who accused its twin."""
-    heads = (*JUDGES, OURS)
+    """One line per fault: which judges find it, and which report its healthy counterpart."""
+    heads = (*JUDGES, PLUGIN)
     lines = [f"| fault | rule | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
     pairs: dict[str, dict[bool, Row]] = {}
     for row in rows:
@@ -264,8 +269,8 @@ def details(rows: list[Row]) -> list[str]:
     for slug, pair in pairs.items():
         cells = []
         for name in heads:
-            cell = "found" if pair[True].accused[name] else "-"
-            cells.append(cell + (", twin accused" if pair[False].accused[name] else ""))
+            cell = "found" if pair[True].reported[name] else "-"
+            cells.append(cell + (", false alarm" if pair[False].reported[name] else ""))
         lines.append(f"| {slug} | {pair[True].fault.code} | {' | '.join(cells)} |")
     return lines
 
@@ -273,10 +278,11 @@ def details(rows: list[Row]) -> list[str]:
 def write(rows: list[Row]) -> None:
     """Write the page."""
     table = "\n".join(summary(rows))
-    page = f"""# Scoreboard: planted faults and their healthy twins
+    page = f"""# Scoreboard: planted faults and their healthy counterparts
 
 Written by `python benchmarks/scoreboard.py FOLDER --write`. Every fault of `tests/faults/corpus` was planted with the
-real tools, and so was its nearest healthy twin; all were judged by what people look at today, and by us.
+real tools. A healthy counterpart, as similar as possible, was built the same way. Both were judged by the gate, and by
+what people look at today. `false alarm`: the judge also reports the healthy counterpart.
 
 {table}
 
@@ -296,7 +302,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     store = given.folder.resolve() / "store"
-    with tempfile.TemporaryDirectory(dir=_made(given.folder)) as place:
+    with tempfile.TemporaryDirectory(dir=_make_folder(given.folder)) as place:
         factory = Factory(Store(store), Path(place))
         chosen = [fault for fault in FAULTS if not given.only or any(part in str(fault) for part in given.only)]
         cases: list[tuple[Fault, Planted, bool]] = []
@@ -307,21 +313,22 @@ def main() -> int:
             pair = fault.build(factory)
             cases += [(fault, pair.fault, True), (fault, pair.twin, False)]
         with ThreadPoolExecutor(given.jobs) as pool:
-            # Many faults have a twin in common, which is judged once.
+            # Many faults share a healthy counterpart, which is judged a single time.
             unique = {tuple(planted.arguments()): planted for _, planted, _ in cases}
-            verdicts = dict(zip(unique, pool.map(lambda one: judged(one, store), unique.values()), strict=True))
-        rows = [weighed(*case, verdicts[tuple(case[1].arguments())]) for case in cases]
+            judged = pool.map(lambda planted: judge(planted, store), unique.values())
+            verdicts = dict(zip(unique, judged, strict=True))
+        rows = [compare(*case, verdicts[tuple(case[1].arguments())]) for case in cases]
     print("\n".join([*summary(rows), "", *details(rows)]))
-    bad = [row for row in rows if row.wrong or row.accused[OURS] != row.is_fault]
+    bad = [row for row in rows if row.mismatch or row.reported[PLUGIN] != row.is_fault]
     for row in bad:
-        print(f"WRONG {row.fault}{'' if row.is_fault else ' (twin)'}: {row.wrong}")
+        print(f"WRONG {row.fault}{'' if row.is_fault else ' (healthy)'}: {row.mismatch}")
     if given.write:
         write(rows)
     return int(bool(bad))
 
 
 @cache
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -21,7 +21,7 @@ NAMES = (*RECIPES, "int8+w4", "w8-sym", "w4b32-hqq", "w8-scale16", "w3", "w2")
 
 
 def main() -> None:
-    """Print one row a variant."""
+    """Print one row per variant."""
     worst = 0.0
     print(f"{'model':<20}{'recipe':<12}{'bytes':>10}{'expected':>10}{'off by':>9}")
     with tempfile.TemporaryDirectory() as folder:

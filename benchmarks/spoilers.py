@@ -73,7 +73,7 @@ Change = Callable[[ActivationParams], ActivationParams]
 
 
 def scaled(factor: float) -> Change:
-    """A tensor's steps, so many times as large."""
+    """A tensor's scale, multiplied by `factor`."""
     return lambda tensor: dataclasses.replace(tensor, scale=tensor.scale * factor)
 
 
@@ -94,7 +94,7 @@ def with_tensor(params: Params, name: str, change: Change) -> Params:
 
 
 def with_weight_scales(params: Params, layer: LayerParams, factor: float) -> Params:
-    """The params with one layer's weight scales so many times as large."""
+    """The params with one layer's weight scales multiplied by `factor`."""
     scales = tuple(scale * factor for scale in layer.weight.scales)
     other = dataclasses.replace(layer, weight=dataclasses.replace(layer.weight, scales=scales))
     return dataclasses.replace(params, layers=tuple(other if one is layer else one for one in params.layers))
@@ -137,7 +137,7 @@ def by_params(healthy: VariantUnderTest, folder: Path) -> Iterator[Spoilt]:
 
 
 def with_stored_scales(model: Model, op: Op, factor: float, path: Path) -> Path:
-    """Write a copy of the model whose stored scales of one layer are so many times as large; the codes stay."""
+    """Write a copy of the model with the stored scales of one layer multiplied by `factor`; the codes stay."""
     assert op.parameters is not None
     quantization = op.parameters.table(_QUANTIZATION)
     assert quantization is not None
@@ -221,7 +221,7 @@ def of_another_epoch(architecture: Architecture, folder: Path, exporter: Exporte
 
 
 def of_fewer_bits(exporter: Exporter, network: nn.Module) -> Iterator[Spoilt]:
-    """4 bits where 8 were asked."""
+    """4 bits instead of the requested 8."""
     yield Spoilt("4 bit", "w8", exporter.made(network, "w4"))
 
 

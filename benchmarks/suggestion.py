@@ -1,11 +1,11 @@
-"""The search for a way that keeps the accuracy: a net that int8 ruins is brought back, one that can't be is told so.
+"""The search for a fix that keeps the accuracy: it saves a net that int8 ruins, and says so if it finds no fix.
 
 python benchmarks/suggestion.py FOLDER
 
 The first net is the fixture `mobile_net` (hard-swish, squeeze-excite) with channels on very different scales: two
 channels of a residual stream are multiplied by 100, and the weights that read them divided by it. The function is the
-same, as trained networks have it after folding their BatchNorms; int8's one scale a tensor is not enough for it. The
-others have weights of 2 bits. Prints what the gate says and proposes, and how long the search took.
+same, as trained networks have it after folding their BatchNorms. The single scale per tensor of int8 is not enough for
+it. The others have weights of 2 bits. Prints what the gate says and proposes, and how long the search took.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def case(
 
 
 def main(folder: Path) -> None:
-    """Print two failing nets that are saved, and one that can't be as it was asked."""
+    """Print two failing nets that are saved, and one for which no fix meets the limit."""
     mobile = ARCHITECTURES["mobile_net"]
     for title, network, recipe, limits in (
         ("mobile_net with an uneven residual stream", with_uneven_stream(mobile.trained(folder)), "int8", {}),
         ("mobile_net", mobile.trained(folder), "w2", {}),
-        ("mobile_net, 30 dB of SQNR asked", mobile.trained(folder), "w2", {"min_sqnr": 30.0}),
+        ("mobile_net, 30 dB of SQNR required", mobile.trained(folder), "w2", {"min_sqnr": 30.0}),
     ):
         with tempfile.TemporaryDirectory() as made:
             found = case(network, mobile, recipe, Store(Path(made)), limits)

@@ -53,9 +53,9 @@ class Cell:
     def line(self) -> str:
         """All of it, in a line."""
         steps = "" if self.steps is None else f"{self.steps:.3g} steps"
-        told = "; ".join(f"{code}: {message} ({cause})" for code, _, message, cause in self.findings)
+        findings = "; ".join(f"{code}: {message} ({cause})" for code, _, message, cause in self.findings)
         where = f"{self.model} {self.label}{' low' if self.low else ''} {self.place}"
-        return f"{where} {steps} {self.seconds:.1f} s {' '.join((self.note + ' ' + told).split())}"
+        return f"{where} {steps} {self.seconds:.1f} s {' '.join((self.note + ' ' + findings).split())}"
 
 
 def arm_table(cells: Sequence[Cell]) -> str:
@@ -104,7 +104,7 @@ def _shown(cell: Cell) -> str:
 
 
 def _maker(row: Sequence[Cell]) -> str:
-    """Who makes the difference, told of the place that is furthest off."""
+    """The operators that make the difference, on the processor that differs most."""
     worst = max(row, key=lambda cell: cell.steps or 0.0)
     if not worst.made:
         return "no model"

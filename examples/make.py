@@ -1,4 +1,4 @@
-"""Makes the networks and data of the examples anew, from the digits in fixtures: `python examples/make.py`.
+"""Makes the networks and data of the examples from the digits in fixtures: `python examples/make.py`.
 
 The net is trained once and lies in each folder in the form that the example starts from, so that each can be copied
 away and works by itself. Takes half a minute.

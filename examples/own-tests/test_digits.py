@@ -40,7 +40,7 @@ def test_fits_the_app(mnn_quantized):
 
 @pytest.mark.mnn(recipes=["int8"], modes=["eval"])
 def test_no_digit_gets_much_worse(mnn_quantized):
-    """A metric of one's own: the mean over the digits of how many are read right."""
+    """A custom metric: the accuracy of each digit, averaged over the digits."""
     found = assert_accuracy(mnn_quantized, metric="metrics.py:balanced", max_drop=0.02)
     assert found["task"]["quantized"] > 0.9
 

@@ -79,7 +79,7 @@ def mistyped_params(slug: str, *flags: str, data: bool = True, told: bool = True
 
 
 mistyped_params("compressionParams", "--compressionParams", "{params}")
-mistyped_params("compressionParams-untold", "--compressionParams", "{params}", data=False, told=False)
+mistyped_params("compressionParams-params-not-given", "--compressionParams", "{params}", data=False, told=False)
 mistyped_params("compressParamsFile", "--compressParamsFile", "{params}", data=False)
 mistyped_params("upper-case", "--CompressionParamsFile", "{params}", data=False)
 mistyped_params("underscores", "--compression_params_file={params}", data=False)
@@ -152,7 +152,7 @@ def params_of_weights_alone(factory: Factory) -> Pair:
     return Pair(Planted(factory.onnx(), model, params, factory.evaluation()), judged(factory, twin, "w8"))
 
 
-@fault("D", "missing-weightQuantBits-untold", "MNQ401", HIDDEN)
+@fault("D", "missing-weightQuantBits-params-not-given", "MNQ401", HIDDEN)
 def params_of_weights_alone_that_nobody_mentions(factory: Factory) -> Pair:
     params = known(factory, "no layers", lambda: _without_layers(factory))
     model = factory.convert(factory.onnx(), FLAG, params)
@@ -199,9 +199,9 @@ def masked(slug: str, *flags: str, data: bool, told: bool, code: str) -> None:
 
 
 masked("fp16-hides-unmatched", "--fp16", data=True, told=True, code="MNQ304")
-masked("fp16-hides-unmatched-untold", "--fp16", data=False, told=False, code="MNQ402")
+masked("fp16-hides-unmatched-params-not-given", "--fp16", data=False, told=False, code="MNQ402")
 masked("weightbits-masks-unmatched", *EIGHT, data=True, told=True, code="MNQ304")
-masked("weightbits-masks-unmatched-untold", *EIGHT, data=True, told=False, code="MNQ402")
+masked("weightbits-masks-unmatched-params-not-given", *EIGHT, data=True, told=False, code="MNQ402")
 masked("weightbits-masks-unmatched-from-the-file", *EIGHT, data=False, told=False, code="MNQ402")
 masked("weightbits4-masks-unmatched", *FOUR, data=False, told=True, code="MNQ304")
 

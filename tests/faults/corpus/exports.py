@@ -70,7 +70,7 @@ def with_names(factory: Factory, params: Path, names: dict[str, str]) -> Path:
 
 
 renamed_output("conv-output-renamed", told=True, data=True)
-renamed_output("conv-output-renamed-untold", told=False, data=True)
+renamed_output("conv-output-renamed-params-not-given", told=False, data=True)
 renamed_output("conv-output-renamed-from-the-file", told=False, data=False)
 
 
@@ -83,7 +83,7 @@ def linear_layers_with_a_relu(factory: Factory) -> Pair:
     return Pair(Planted(onnx_, model, params, data), twin)
 
 
-@fault("A", "gemm-relu-renamed-untold", "MNQ401", THEIR_HIDDEN)
+@fault("A", "gemm-relu-renamed-params-not-given", "MNQ401", THEIR_HIDDEN)
 def linear_layers_with_a_relu_untold(factory: Factory) -> Pair:
     onnx_, params = theirs(factory, "careful", GARMENT, "just_careful")
     twin = Planted(factory.float(GARMENT), factory.int8(GARMENT))
@@ -111,7 +111,7 @@ def mixed(slug: str, layer: str, *, told: bool = True, data: bool = True, from_d
 
 mixed("exporter-name-mismatch", HIDDEN, from_dynamo=True)
 mixed("exporter-name-mismatch-reversed", LINEAR, from_dynamo=False)
-mixed("exporter-name-mismatch-untold", HIDDEN, from_dynamo=True, told=False)
+mixed("exporter-name-mismatch-params-not-given", HIDDEN, from_dynamo=True, told=False)
 mixed("exporter-name-mismatch-from-the-file", LINEAR, from_dynamo=False, told=False, data=False)
 
 
@@ -201,7 +201,7 @@ def unknown(slug: str, name: str, layer: str, *, told: bool = True) -> None:
 
 
 unknown("unsupported-module-types-conv1d", "signals", "/3/Conv_output_0")
-unknown("unsupported-module-types-conv1d-untold", "signals", "/3/Conv_output_0", told=False)
+unknown("unsupported-module-types-conv1d-params-not-given", "signals", "/3/Conv_output_0", told=False)
 unknown("unsupported-module-types-reused", "reused", "/Conv_1_output_0")
 
 

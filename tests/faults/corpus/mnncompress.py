@@ -137,7 +137,7 @@ def params_of_an_earlier_training(factory: Factory) -> Pair:
     return Pair(Planted(trained, model, params, factory.evaluation()), finished(factory, "fine_tuned"))
 
 
-@fault("B", "stale-params-retrained-weights-untold", "MNQ410", HIDDEN)
+@fault("B", "stale-params-retrained-weights-params-not-given", "MNQ410", HIDDEN)
 def params_of_an_earlier_training_that_nobody_kept(factory: Factory) -> Pair:
     trained, params = theirs(factory, "fine_tuned")[0], bound(factory, "careful")[1]
     model = factory.convert(trained, FLAG, params)
@@ -166,7 +166,7 @@ def append_crash(slug: str, code: str, layer: str, *, told: bool) -> None:
 
 
 append_crash("append-crash", "MNQ302", "", told=True)
-append_crash("append-crash-untold", "MNQ410", HIDDEN, told=False)
+append_crash("append-crash-params-not-given", "MNQ410", HIDDEN, told=False)
 spoilt("calibration-that-trains", "fine_tuned", "MNQ410", HIDDEN, source="careful")
 
 
@@ -176,7 +176,7 @@ spoilt("calibration-that-trains", "fine_tuned", "MNQ410", HIDDEN, source="carefu
 spoilt("lsq-bits-no-smaller", "four_bits", "MNQ413", HIDDEN)
 
 
-@fault("B", "lsq-bits-no-smaller-asked", "MNQ402", HIDDEN)
+@fault("B", "lsq-bits-no-smaller-requested", "MNQ402", HIDDEN)
 def four_bits_asked_of_lsq(factory: Factory) -> Pair:
     """Whoever wants four bits gets the eight of any other model, and a clamp to sevens."""
     onnx, params = bound(factory, "four_bits")
@@ -228,7 +228,7 @@ def without_layers(slug: str, script: str, twin: str) -> None:
         return Pair(Planted(onnx, model, params, factory.evaluation()), finished(factory, twin))
 
 
-without_layers("weightquantizer-empty-params-told", "weights_alone", "careful")
+without_layers("weightquantizer-empty-params-given", "weights_alone", "careful")
 without_layers("append-overwrites", "weights_afterwards", "weights_appended")
 
 
@@ -242,7 +242,7 @@ def a_layer_that_only_the_simulation_quantizes(factory: Factory) -> Pair:
     return Pair(Planted(onnx, model, params, factory.evaluation()), finished(factory, "careful"))
 
 
-@fault("B", "simulated-accuracy-not-deployed-untold", "MNQ401", HIDDEN)
+@fault("B", "simulated-accuracy-not-deployed-params-not-given", "MNQ401", HIDDEN)
 def a_layer_that_only_the_simulation_quantizes_untold(factory: Factory) -> Pair:
     onnx, params = theirs(factory, "careful")
     model, twin = factory.convert(onnx, FLAG, params), finished(factory, "careful", data=False)

@@ -211,7 +211,7 @@ def the_larger_of_two_int8_models(factory: Factory) -> Pair:
     return Pair(Planted(factory.onnx(GARMENT), model, params, data), twin)
 
 
-@fault("I", "cross-tool-size-gap-untold", "MNQ401", FC1)
+@fault("I", "cross-tool-size-gap-params-not-given", "MNQ401", FC1)
 def the_larger_of_two_int8_models_from_the_file(factory: Factory) -> Pair:
     source, model = factory.float(GARMENT), factory.convert(factory.float(GARMENT), FLAG, misnamed(factory))
     twin = Planted(source, by_mnnquant(factory), options=("--mnn-recipe=mnnquant-kl",))
