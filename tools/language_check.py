@@ -1,12 +1,15 @@
 """Holds user-visible text to the project's style: plain technical English.
 
-    python tools/language_check.py            # every hit: file:line: pattern "text" -> write instead
+    python tools/language_check.py            # every hit: file:line: "text": write: what to write instead
     python tools/language_check.py --count    # the number of hits per pattern and per folder
 
 Reads the string literals, docstrings and comments of the package, of `benchmarks/`, `demo/`, `examples/`, `fixtures/`
-and `tools/`, and the English pages (README, CHANGELOG, docs without docs/zh). Fenced blocks of the pages are read
-too, since they show our messages; inline code is not. Exceptions stand in `language_exceptions.txt` beside this file,
-as `PATH: TEXT: REASON`: lines of PATH that contain TEXT are skipped. An exception that matches nothing is an error.
+and `tools/`, the templates of the HTML report, the English pages (README, CHANGELOG, CONTRIBUTING, SECURITY, docs), and
+the issue templates. Fenced blocks of the pages are read too, since they show the messages; inline code is not.
+Exceptions are listed in `language_exceptions.txt` beside this file, as `PATH: TEXT: REASON`: lines of PATH that contain
+TEXT are skipped. An exception that matches nothing is an error.
+
+Words that are right or wrong by their meaning (`where` for `if`, `figure` for a measured value) have no pattern.
 """
 
 from __future__ import annotations
@@ -17,13 +20,13 @@ import re
 import sys
 import tokenize
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-EXCEPTIONS: Final = Path(__file__).with_name("language_exceptions.txt")
+EXCEPTIONS: Final = "tools/language_exceptions.txt"
 
 _COUNTED: Final = "scales?|tests?|figures?|entry|line|file|folder|sample|row|name|variant"
 _PER: Final = "channel|aspect|tensor|layer|batch|block|model|sample|variant|run|pass"
@@ -42,7 +45,7 @@ PATTERNS: Final = {
     r"\bhealthy twins?\b|\btwins?\b": "healthy counterpart",
     r"\bis accused\b|\bare accused\b|\baccuses?\b|\baccused\b": "reported; a false alarm",
     r"\bso for \d+ more\b|\bso for \{|\bmore of the same\b": "N other layers are affected too",
-    r"\bhence\b": "which causes, caused by",
+    r"\bhence\b|^\W*so: ": "which causes, caused by",
     r"\belsewhere\b": "on the target; another place by name",
     r"\b(?:is|are) meant to be\b|\bshall stay\b|\bshall\b": "intended, to keep, must",
     r"\bas it is\b|\bas they are\b|\bas ARM does\b": "unmodified, as on ARM",
@@ -52,106 +55,127 @@ PATTERNS: Final = {
     r"\bbefell\b|\bjudged is\b": "subject, verb, object",
     r"\bso many\b": "the number",
 }
+#: What is read, as patterns below the root.
 CODE: Final = ("pytest_mnnquant", "benchmarks", "demo", "examples", "fixtures", "tools")
+PAGES: Final = (
+    "*.md",
+    "docs/**/*.md",
+    "examples/**/*.md",
+    "fixtures/*.md",
+    ".github/**/*.yml",
+    "action.yml",
+    "mkdocs.yml",
+    "pytest_mnnquant/**/*.html",
+    "pytest_mnnquant/**/*.js",
+)
+#: The Chinese pages, and this table itself.
+NOT_READ: Final = ("docs/zh", "README.zh-CN.md", "tools/language_check.py")
+_TEXTS: Final = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A phrase that breaks the style."""
+    """A phrase that breaks the style; `path` is relative to the root, with `/` between its parts."""
 
-    path: Path
+    path: str
     line: int
     text: str
     pattern: str
 
     def as_text(self) -> str:
         """One line for a person."""
-        where = self.path.relative_to(ROOT)
-        return f'{where}:{self.line}: "{self.text}": write: {PATTERNS[self.pattern]}'
+        return f'{self.path}:{self.line}: "{self.text}": write: {PATTERNS[self.pattern]}'
 
 
-def lines_of_code(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of strings (docstrings included) and comments."""
-    source = path.read_text(encoding="utf-8")
-    kinds = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+@dataclass(frozen=True)
+class ExceptedLine:
+    """Lines of the file `path` that contain `text` are not read, for a reason."""
+
+    path: str
+    text: str
+    reason: str
+
+
+def lines_of_code(source: str) -> Iterator[tuple[int, str]]:
+    """The lines of strings (docstrings included) and comments, without the code in f-strings."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in kinds:
-            for number, text in enumerate(token.string.splitlines()):
-                yield token.start[0] + number, text
+        if token.type in _TEXTS:
+            text = token.string
+            if token.type == tokenize.STRING and re.match(r"\w*[fF]", text):  # Python 3.11 does not split f-strings.
+                text = re.sub(r"\{[^{}]*\}", "{}", text)
+            for number, line in enumerate(text.splitlines()):
+                yield token.start[0] + number, line
 
 
-def lines_of_page(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of_page(source: str) -> Iterator[tuple[int, str]]:
     """The lines of a page, without inline code."""
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(source.splitlines(), 1):
         yield number, re.sub(r"`[^`]*`", "``", text)
 
 
-def hits_of(path: Path) -> Iterator[Hit]:
+def hits_of(path: str, source: str) -> Iterator[Hit]:
     """Every phrase of a file that breaks the style."""
-    lines = lines_of_code(path) if path.suffix == ".py" else lines_of_page(path)
-    for number, text in lines:
+    for number, text in lines_of_code(source) if path.endswith(".py") else lines_of_page(source):
         for pattern in PATTERNS:
             for match in re.finditer(pattern, text, re.IGNORECASE):
                 yield Hit(path, number, match[0], pattern)
 
 
-def files() -> Iterator[Path]:
-    """All files whose text the style binds."""
-    for folder in CODE:
-        yield from (path for path in sorted((ROOT / folder).rglob("*.py")) if path != Path(__file__).resolve())
-    yield from sorted((ROOT / "pytest_mnnquant").rglob("*.html"))
-    yield from (ROOT / name for name in ("README.md", "CHANGELOG.md"))
-    yield from (path for path in sorted((ROOT / "docs").rglob("*.md")) if "zh" not in path.relative_to(ROOT).parts)
+def read_files(root: Path) -> Iterator[tuple[str, str]]:
+    """The path and the text of every file that the style binds."""
+    found = {path for folder in CODE for path in (root / folder).rglob("*.py")}
+    found |= {path for pattern in PAGES for path in root.glob(pattern)}
+    for path in sorted(found):
+        name = path.relative_to(root).as_posix()
+        if not any(name == other or name.startswith(f"{other}/") for other in NOT_READ):
+            yield name, path.read_text(encoding="utf-8")
 
 
-def allowed() -> list[tuple[str, str]]:
-    """(path, text) of each exception.
+def read_exceptions(text: str) -> list[ExceptedLine]:
+    """The exceptions of a file of exceptions.
 
     Raises:
-        SystemExit: A line has no reason.
+        SystemExit: A line has no path, no text or no reason.
     """
-    pairs = []
-    for number, line in enumerate(EXCEPTIONS.read_text(encoding="utf-8").splitlines(), 1):
+    exceptions = []
+    for number, line in enumerate(text.splitlines(), 1):
         if line and not line.startswith("#"):
             path, _, rest = line.partition(": ")
-            text, _, reason = rest.rpartition(": ")
-            if not (path and text and reason):
-                raise SystemExit(f"{EXCEPTIONS.name}:{number}: expected PATH: TEXT: REASON")
-            pairs.append((path, text))
-    return pairs
+            phrase, _, reason = rest.rpartition(": ")
+            if not (path and phrase and reason):
+                raise SystemExit(f"{EXCEPTIONS}:{number}: expected PATH: TEXT: REASON")
+            exceptions.append(ExceptedLine(path, phrase, reason))
+    return exceptions
 
 
-def main() -> int:
-    """Print the hits; 1 if there are any."""
+def check(root: Path, exceptions: Sequence[ExceptedLine]) -> tuple[list[Hit], list[ExceptedLine]]:
+    """The hits below a root, and the exceptions that match none of them."""
+    hits, unused = [], set(exceptions)
+    for name, source in read_files(root):
+        lines = source.splitlines()
+        for hit in hits_of(name, source):
+            matching = [item for item in exceptions if item.path == name and item.text in lines[hit.line - 1]]
+            unused.difference_update(matching)
+            hits += [] if matching else [hit]
+    return hits, [item for item in exceptions if item in unused]
+
+
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    """Print the hits and the unused exceptions; 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", action="store_true", help="numbers only")
-    options = parser.parse_args()
-    exceptions, used = allowed(), set()
-    hits = []
-    for path in files():
-        source = path.read_text(encoding="utf-8").splitlines()
-        for hit in hits_of(path):
-            key = next(
-                (
-                    pair
-                    for pair in exceptions
-                    if pair[0] == str(path.relative_to(ROOT)) and pair[1] in source[hit.line - 1]
-                ),
-                None,
-            )
-            used.add(key)
-            hits += [] if key else [hit]
-    unused = [pair for pair in exceptions if pair not in used]
+    options = parser.parse_args(arguments)
+    hits, unused = check(root, read_exceptions((root / EXCEPTIONS).read_text(encoding="utf-8")))
     if options.count:
         for pattern, number in Counter(hit.pattern for hit in hits).most_common():
             print(f"{number:6}  {pattern}")
-        for folder, number in Counter(hit.path.relative_to(ROOT).parts[0] for hit in hits).most_common():
+        for folder, number in Counter(hit.path.partition("/")[0] for hit in hits).most_common():
             print(f"{number:6}  {folder}")
     else:
         for hit in hits:
             print(hit.as_text())
-    for name, text in unused:
-        print(f"{EXCEPTIONS.name}: {name}: {text!r} matches nothing: remove it")
+    for item in unused:
+        print(f"{EXCEPTIONS}: {item.path}: {item.text!r} matches nothing: remove it")
     print(f"{len(hits)} hits in {len({hit.path for hit in hits})} files")
     return 1 if hits or unused else 0
 
