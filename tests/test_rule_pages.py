@@ -66,7 +66,7 @@ def test_the_head_says_what_the_catalogue_says(code: str) -> None:
     assert first == f"# {code} {rule.name}"
     assert not empty
     checks = "|".join([f"the check `({'|'.join(ALL_NAMES)})`", "the checks .*", "every check.*"])
-    assert re.fullmatch(f"{rule.severity.value}, told by ({checks}), since {re.escape(rule.since)}", second)
+    assert re.fullmatch(f"{rule.severity.value}, reported by ({checks}), since {re.escape(rule.since)}", second)
 
 
 @pytest.mark.parametrize("code", RULES)

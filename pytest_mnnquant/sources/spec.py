@@ -38,7 +38,7 @@ class DataError(SourceError):
 
 
 class QuantizedSource(SourceError):
-    """The model given as float source is quantized itself."""
+    """The model given as the float source is already quantized."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def test_it_has_the_form_of_the_schema() -> None:
     (check,) = found["checks"]
     assert (check["check"], check["outcome"], check["metrics"]["size_ratio"]) == ("size", "passed", 4.0)
     (finding,) = check["findings"]
-    assert (finding["code"], finding["rule"], finding["severity"]) == ("MNQ804", "bundle-mixed", "warning")
+    assert (finding["code"], finding["rule"], finding["severity"]) == ("MNQ804", "bundle-mismatch", "warning")
     assert (finding["layer"], finding["cause"], finding["remedy"], finding["follows"]) == (None,) * 4
 
 

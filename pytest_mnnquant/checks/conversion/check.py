@@ -157,7 +157,7 @@ def _network(float_model: Model, match: Match, given: bool) -> list[Finding]:
     gone, more = (sorted(ops, key=lambda op: -op.weight_count) for ops in (match.missing, match.extra))
     missing = ", ".join(f"{op.name} {list(op.shape)}" for op in gone[:4])
     extra = ", ".join(f"{op.name} {list(op.shape)}" for op in more[:4])
-    cause = Cause("other-network", "the file was made from another network, or from another version of this one")
+    cause = Cause("network-mismatch", "the file was made from another network, or from another version of this one")
     if not match.pairs and not match.extra:
         cause = Cause(
             "model-is-empty",

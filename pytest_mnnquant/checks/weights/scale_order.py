@@ -8,7 +8,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.scale_ambiguity import Ambiguity, ambiguities
 
 BY_ADDRESS = Cause(
-    "scale-by-address",
+    "address-dependent-scale",
     "MNN gives a tensor that the file does not describe the scale of a neighbour, and visits neighbours in the order "
     "of their addresses",
 )
