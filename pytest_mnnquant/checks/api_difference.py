@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_mnnquant.checks.weights.scale_order import BY_ADDRESS, BY_ADDRESS_FIX
 from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.finding import Finding
 
@@ -13,7 +14,7 @@ from pytest_mnnquant.findings.finding import Finding
 MOST_STEPS: Final = 1.05
 _UNKNOWN: Final = Explanation(
     Cause("apis-differ", "the two APIs run different arithmetic for the same file"),
-    "see the weights check for scales that depend on addresses; judge and ship the API that your app uses",
+    "judge and ship the API that your app uses, and report the model to MNN",
 )
 
 
@@ -21,13 +22,15 @@ _UNKNOWN: Final = Explanation(
 class ApiDifference:
     """How far an output is apart between the two APIs, in steps of its scale, on `samples` samples.
 
-    `operator` is the first one that makes something else; empty if none was found.
+    `operator` is the first one that makes something else; empty if none was found. `is_by_address`: its scale depends
+    on addresses.
     """
 
     output: str
     steps: float
     samples: int
     operator: str = ""
+    is_by_address: bool = False
 
     @property
     def is_rounding(self) -> bool:
@@ -46,5 +49,6 @@ def check_apis(difference: ApiDifference | None, known: Mapping[str, Explanation
         f"output {difference.output} through the Module API is {difference.steps:.3g} steps from the Session API's, "
         f"at most {MOST_STEPS:g} allowed ({difference.samples} samples)"
     )
-    why = (known or {}).get(difference.operator, _UNKNOWN)
+    known_why = (known or {}).get(difference.operator, _UNKNOWN)
+    why = Explanation(BY_ADDRESS, BY_ADDRESS_FIX) if difference.is_by_address else known_why
     return [Finding("MNQ630", message, difference.operator, cause=why.cause, fix=why.fix)]

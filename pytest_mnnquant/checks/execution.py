@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.checks.api_difference import ApiDifference, check_apis
 from pytest_mnnquant.checks.coverage.check import LayerRow
-from pytest_mnnquant.findings.cause import Cause, Explanation
+from pytest_mnnquant.checks.operator_faults import explanations, fault_findings
+from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.run_metrics import ExecutionMetrics
 from pytest_mnnquant.measurements.run import TracedOp
@@ -18,52 +18,21 @@ from pytest_mnnquant.mnnfile.int8_faults import NO_FAULTS, Int8Faults
 from pytest_mnnquant.mnnfile.structure import CASTS
 from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 
-#: Why a net whose BatchNorms are not folded is ruined in int8, and what to do; measured on x86 and on ARM, MNN 3.6.1.
-INT8_SCALE: Final = Cause(
-    "scale-ignores-input",
-    "MNN's int8 Scale (a BatchNorm that does not follow a convolution) ignores its input: each channel comes out "
-    "constant, on x86 and ARM alike",
-)
-INT8_SCALE_REMEDY = (
-    "export that BatchNorm as a multiplication and an addition (the int8 recipe does so for PyTorch sources), or leave "
-    "the layer after it float"
-)
-#: Why a residual net loses accuracy in int8, and what to do; measured on x86 and on ARM, MNN 3.6.1.
-ADD_RELU: Final = Cause(
-    "add-relu-clamps",
-    "MNN's int8 Add with a fused ReLU clamps at code 0 instead of the zero point, so small values are raised to the "
-    "middle of the range, on x86 and ARM alike",
-)
-ADD_RELU_REMEDY = (
-    "give the tensor after the ReLU zero point 0 in the params file (the int8 recipe of this plugin does), or leave "
-    "the layer it feeds float"
-)
-#: Why a net with upsampling loses accuracy in int8, and what to do; read in MNN 3.6.1's CPUInterp.cpp, and measured.
-INT8_INTERP: Final = Cause(
-    "interp-keeps-codes",
-    "MNN's int8 Interp hands its input's codes on unconverted, so a tensor with another scale holds other values, on "
-    "x86 and ARM alike",
-)
-INT8_INTERP_REMEDY = (
-    "give the tensors before and after the Interp one scale (the int8 recipe of this plugin does), or leave the layer "
-    "after it float"
-)
-
 
 @dataclass(frozen=True)
 class ExecutionEvidence:
     """What ran.
 
     `trace` is None if MNN gave none; `untraced` says why, if that is the runtime's fault. `same_as_float`: whether all
-    outputs equal the float model's in every bit (None: not known). `faults` are operators that ran in int8
-    between scales for which MNN computes them wrongly, `int8_scales` Scale operators that ran in int8 (see
-    `quantize.unfolded_batchnorm`). `apis` is the difference between MNN's two APIs; None if only one can run the model.
+    outputs equal the float model's in every bit (None: not known). `faults` are operators that ran in int8 and that MNN
+    computes wrongly, `wrong_pools` its MaxPools on a machine that pools int8 wrongly. `apis` is the difference between
+    MNN's two APIs; None if only one can run the model.
     """
 
     trace: Sequence[TracedOp] | None
     same_as_float: bool | None
     faults: Int8Faults = NO_FAULTS
-    int8_scales: Sequence[str] = ()
+    wrong_pools: Sequence[str] = ()
     untraced: str = ""
     apis: ApiDifference | None = None
 
@@ -96,30 +65,10 @@ def check_execution(rows: tuple[LayerRow, ...], recipe: Recipe, execution: Execu
     if recipe.activations:
         findings += _int8(layers, ran, recipe)
         metrics = _with_int8(metrics, layers, ran)
-    if execution.int8_scales:
-        message = f"{len(execution.int8_scales)} Scale ran in int8"
-        findings.append(Finding("MNQ611", message, execution.int8_scales[0], cause=INT8_SCALE, fix=INT8_SCALE_REMEDY))
-    faults = execution.faults
-    if faults.interps:
-        worst = max(faults.interps, key=lambda one: abs(math.log(one.ratio)) if one.ratio > 0 else math.inf)
-        message = f"{len(faults.interps)} Interp ran in int8 between two scales: the values come out "
-        message += f"{worst.ratio:.3g} times as large"
-        findings.append(Finding("MNQ612", message, worst.name, cause=INT8_INTERP, fix=INT8_INTERP_REMEDY))
-    if faults.clamping:
-        findings.append(
-            Finding(
-                "MNQ610",
-                f"{len(faults.clamping)} residual Add with a fused ReLU ran in int8 with a zero point other than 0",
-                faults.clamping[0],
-                cause=ADD_RELU,
-                fix=ADD_RELU_REMEDY,
-            )
-        )
+    findings += fault_findings(execution.faults)
     if execution.same_as_float:
         findings.append(_SAME)
-    findings += check_apis(
-        execution.apis, dict.fromkeys(execution.int8_scales, Explanation(INT8_SCALE, INT8_SCALE_REMEDY))
-    )
+    findings += check_apis(execution.apis, explanations(execution.faults, execution.wrong_pools))
     return Result.from_findings("execution", findings, metrics)
 
 

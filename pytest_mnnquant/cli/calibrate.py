@@ -20,6 +20,7 @@ from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.cli.verify import Requested, verify
 from pytest_mnnquant.findings.finding import Result
 from pytest_mnnquant.measurements.run import Run
+from pytest_mnnquant.mnnfile.int8_faults import int8_faults
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.names import recipe_named
@@ -131,12 +132,11 @@ def _similarity(source: Model, quantized: Model, samples: Samples, timeout: floa
     reference, as_run = outcome(source), outcome(quantized)
     with arm_equivalent(quantized, as_run) as (model, changed):
         as_on_arm = outcome(model) if changed else as_run
-    int8_scales = (op.name for op in as_run.trace or () if op.int8 and op.kind == "Scale")
     evidence = AccuracyEvidence(
         reference=reference.outputs,
         outputs=as_on_arm.outputs,
         as_run=as_run.outputs,
         pools=changed,
-        suspects=KnownCauses(scales=tuple(int8_scales)),
+        suspects=KnownCauses(faults=int8_faults(quantized, {op.name for op in as_run.trace or () if op.int8})),
     )
     return check_accuracy(evidence, Criteria(usual_cosine=_COSINE))

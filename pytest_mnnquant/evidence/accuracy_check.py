@@ -74,7 +74,7 @@ def _judge_outputs(inputs: CheckInputs) -> Result:
         labels=data.labels,
         as_run=variant.runs.run.outputs,
         pools=pools,
-        suspects=KnownCauses(variant.variant.drift, variant.runs.int8_faults, variant.runs.int8_scales, variant.recipe),
+        suspects=KnownCauses(variant.variant.drift, variant.runs.int8_faults, variant.recipe),
     )
     return check_accuracy(evidence, _criteria(inputs))
 

@@ -164,7 +164,7 @@ class CheckInputs:
             trace=variant.runs.run.trace,
             same_as_float=variant.runs.same_as_float,
             faults=variant.runs.int8_faults,
-            int8_scales=variant.runs.int8_scales,
+            wrong_pools=variant.runs.wrong_pools,
             untraced=variant.runs.untraced,
             apis=variant.runs.api_difference,
         )

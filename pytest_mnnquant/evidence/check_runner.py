@@ -36,7 +36,9 @@ def run_check(
         return result
     # Static checks run even before their turn, so that causes and consequences are known at once.
     causes = [check.name for check in CHECKS if check.is_static or check.name in check_named(name).after]
-    known = {other: result_alone(variant, other, limits, strict) for other in causes if other in selected}
+    is_restatement = any(finding.rule.effects.restates for finding in result.findings)
+    related = (*causes, *(check_named(name).restated_by if is_restatement else ()))
+    known = {other: result_alone(variant, other, limits, strict) for other in related if other in selected}
     results = {**variant.results.of_checks(selected, limits, strict), **known, name: result}
     return with_root_causes(name, {other: results[other] for other in CHECK_NAMES if other in results})
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from contextlib import AbstractContextManager
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +15,7 @@ from pytest_mnnquant.evidence.variant_runs import VariantRuns
 from pytest_mnnquant.measurements.host import Host, TargetMachine
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.targets.target import NO_TRACE, Target, TargetFailure
 
@@ -69,6 +72,16 @@ class TargetRuns(VariantRuns):
     def uncovered_pools(self) -> tuple[str, ...]:
         """None: what the target computes is what counts."""
         return ()
+
+    def arm_equivalent(self) -> AbstractContextManager[tuple[Model, tuple[str, ...]]]:
+        """The model itself: what the target computes is what counts."""
+        return contextlib.nullcontext((self.variant.model, ()))
+
+    @property
+    def wrong_pools(self) -> tuple[str, ...]:
+        """MaxPool operators of the model if the target pools int8 wrongly."""
+        model = self.variant.model
+        return () if pools_right(self.host.machine) else tuple(op.name for op in model.ops if is_max_pool(op))
 
     @property
     def untraced(self) -> str:

@@ -77,6 +77,11 @@ class VariantRuns:
         return arm_equivalent(self.variant.model, self.run)
 
     @property
+    def wrong_pools(self) -> tuple[str, ...]:
+        """MaxPool operators of the model as it is compared through both APIs that this machine pools wrongly."""
+        return self.uncovered_pools
+
+    @property
     def uncovered_pools(self) -> tuple[str, ...]:
         """The int8 MaxPools of this run that the copy does not pool as ARM does, on a machine that pools wrongly."""
         if pools_right():
@@ -88,7 +93,8 @@ class VariantRuns:
     def api_difference(self) -> ApiDifference | None:
         """How far the outputs are apart between MNN's two APIs; None if only one can run the model."""
         self.say("running through both APIs")
-        return compare_apis(self.variant.model, self.source.inputs, self._options)
+        with self.arm_equivalent() as (model, _):
+            return compare_apis(model, self.source.inputs, self._options, self.int8_faults.operators)
 
     @cached_property
     def calibration(self) -> CalibrationEvidence:
@@ -129,11 +135,6 @@ class VariantRuns:
     def int8_faults(self) -> Int8Faults:
         """Operators that MNN computed wrongly in int8, by the scales beside them."""
         return int8_faults(self.variant.model, {op.name for op in self._int8_ops()})
-
-    @property
-    def int8_scales(self) -> tuple[str, ...]:
-        """Scale operators that ran in int8 (see `quantize.unfolded_batchnorm`)."""
-        return tuple(op.name for op in self._int8_ops() if op.kind == "Scale")
 
     def _int8_ops(self) -> list[TracedOp]:
         """The operators that ran in int8."""

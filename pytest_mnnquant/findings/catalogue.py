@@ -11,6 +11,7 @@ from typing import Final
 from pytest_mnnquant.findings.check import Check, RunsOn
 from pytest_mnnquant.findings.effects import (
     ALONE,
+    APIS_DIFFER,
     BAD_BUFFER,
     BAD_OUTPUT,
     BAD_PARAMS,
@@ -71,6 +72,7 @@ CHECKS: Final = (
         "findings.run_metrics:ExecutionMetrics",
         assertion="assert_int8_executed",
         runs_on=RunsOn.TARGET,
+        restated_by=("accuracy",),
     ),
     Check(
         "size",
@@ -340,7 +342,7 @@ RULES: Final = {
             "apis-differ",
             _E,
             "MNN's Module API and its Session API compute different outputs.",
-            RAN_OTHERWISE,
+            APIS_DIFFER,
         ),
         Rule("MNQ701", "accuracy-drop", _E, "The task metric drops more than allowed.", BAD_OUTPUT),
         Rule("MNQ702", "outputs-differ", _E, "The outputs are not similar enough to the float model's.", BAD_OUTPUT),

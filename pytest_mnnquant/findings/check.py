@@ -30,8 +30,9 @@ class Check:
     `evidence.check_inputs`). `metrics` is the class of what it measures, `chart` the function that gathers what its
     charts show; empty: none. `assertion` is the name of its assertion in tests, if that is not `assert_` and its own
     name. `is_static`: it judges files alone, so it can run at any time, and costs little. `after`
-    are the checks that run before it if they are selected, since what they find may be the cause. `is_timed`: it
-    measures times, so it runs only if nothing else runs beside it.
+    are the checks that run before it if they are selected, since what they find may be the cause. `restated_by` are
+    those that run with it if one of its errors may be the lesser part of theirs. `is_timed`: it measures times, so it
+    runs only if nothing else runs beside it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Check:
     is_static: bool = False
     is_timed: bool = False
     after: tuple[str, ...] = ()
+    restated_by: tuple[str, ...] = ()
 
     @property
     def assertion_name(self) -> str:

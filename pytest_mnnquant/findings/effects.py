@@ -31,12 +31,14 @@ class Effects:
     """Which rules are broken as a consequence of a rule, by their codes, and where in the chain the rule stands.
 
     Those of `explains` follow from it in the same layer, or if one of the two findings is about the whole model; those
-    of `explains_in_any_layer` in whichever layer. All of them are of a later stage.
+    of `explains_in_any_layer` in whichever layer. All of them are of a later stage. `restates` are rules of a later
+    stage that say more of the same: if such an error has the same mechanism as its cause, this one follows from it.
     """
 
     stage: Stage
     explains: tuple[str, ...] = ()
     explains_in_any_layer: tuple[str, ...] = ()
+    restates: tuple[str, ...] = ()
 
 
 _STORED: Final = ("MNQ401", "MNQ402", "MNQ405")
@@ -79,6 +81,7 @@ OTHER_SCALES: Final = Effects(Stage.STORAGE, (*_RUN, *_SIZE), (*_RANGES, *_OUTPU
 CHANCE_SCALES: Final = Effects(Stage.STORAGE, _SIZE, (*_RANGES, *_RUN, *_OUTPUTS))
 BAD_RANGES: Final = Effects(Stage.CALIBRATION, _RUN, _OUTPUTS)
 RAN_OTHERWISE: Final = Effects(Stage.EXECUTION, (), _OUTPUTS)
+APIS_DIFFER: Final = Effects(Stage.EXECUTION, (), _OUTPUTS, restates=("MNQ701", "MNQ702", *_BROKEN))
 BAD_OUTPUT: Final = Effects(Stage.OUTPUTS)
 #: Nothing follows from it. So it is with every warning and gap, since only errors have consequences.
 ALONE: Final = Effects(Stage.NUMBERS)

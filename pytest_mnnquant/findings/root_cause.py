@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.cause import AND
 from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.findings.rule import Severity
@@ -40,6 +41,15 @@ class _Error:
             return True
         is_near = is_same_layer or "" in (this.layer, other.layer) or this.layer in effect.next_suspects
         return is_near and this.rule.explains(other.code)
+
+    def restates(self, other: _Error) -> bool:
+        """Whether this says less than another error of the same mechanism."""
+        is_restatement = other.finding.code in self.finding.rule.effects.restates
+        return is_restatement and not self._mechanisms.isdisjoint(other._mechanisms)
+
+    @property
+    def _mechanisms(self) -> frozenset[str]:
+        return frozenset(self.finding.cause_id.split(AND)) - {""}
 
 
 #: What the errors of a group have in common: check, code, check and code of the root cause above them, mechanism.
@@ -84,12 +94,15 @@ def _roots(errors: Sequence[_Error]) -> dict[_Error, _Error]:
     """For each error the root cause; itself if nothing explains it."""
     roots: dict[_Error, _Error] = {}
     earlier: list[_Error] = []
+    restated = {error: other for error in errors for other in errors if error.restates(other)}
     for error in sorted(errors, key=lambda error: error.finding.rule.stage):
+        if error in restated:
+            continue
         causes = [cause for cause in earlier if cause.explains(error)]
         causes.sort(key=lambda cause: cause.finding.layer != error.finding.layer)
         roots[error] = roots[causes[0]] if causes else error
         earlier.append(error)
-    return roots
+    return roots | {error: roots[other] for error, other in restated.items()}
 
 
 def _group_key(error: _Error, root: _Error) -> _GroupKey:

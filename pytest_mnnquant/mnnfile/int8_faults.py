@@ -25,10 +25,20 @@ class MisreadInterp:
 
 @dataclass(frozen=True)
 class Int8Faults:
-    """`clamping`: sums with a fused ReLU, whose int8 form clamps at code 0, and another zero point."""
+    """Operators by the fault of their int8 form, in the order of the file.
+
+    `clamping`: sums with a fused ReLU, which clamp at code 0, and another zero point. `scales`: Scale operators, which
+    ignore their input (see `quantize.unfolded_batchnorm`).
+    """
 
     clamping: tuple[str, ...] = ()
     interps: tuple[MisreadInterp, ...] = ()
+    scales: tuple[str, ...] = ()
+
+    @property
+    def operators(self) -> frozenset[str]:
+        """The names of all of them."""
+        return frozenset((*self.clamping, *self.scales, *(interp.name for interp in self.interps)))
 
 
 NO_FAULTS: Final = Int8Faults()
@@ -45,7 +55,8 @@ def int8_faults(model: Model, ran: Collection[str]) -> Int8Faults:
             clamping[name] = None
         elif kind == "Interp" and _differs(given, made):
             interps.setdefault(name, MisreadInterp(name, made.scale / given.scale))
-    return Int8Faults(tuple(clamping), tuple(interps.values()))
+    scales = tuple(op.name for op in model.ops if op.kind == "Scale" and op.name in ran)
+    return Int8Faults(tuple(clamping), tuple(interps.values()), scales)
 
 
 def _int8_operators(model: Model, ran: Collection[str]) -> Iterator[tuple[str, str, TensorQuant, TensorQuant]]:

@@ -122,7 +122,7 @@ def test_a_renamed_layer_is_looked_for_under_its_name_in_the_file() -> None:
 
 
 def test_a_scale_that_ran_in_int8_is_told() -> None:
-    result = check(int8_scales=("/norm/Batch",))
+    result = check(faults=Int8Faults(scales=("/norm/Batch",)))
     assert codes(result) == ["MNQ611"]
     assert result.findings[0].layer == "/norm/Batch"
 

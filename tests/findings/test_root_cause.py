@@ -150,3 +150,37 @@ def test_warnings_and_gaps_stay_beside_the_error() -> None:
         coverage=[Finding("MNQ404", "matches nothing"), Finding("MNQ401", "is float", "a"), Finding("MNQ003", "gap")]
     )
     assert [one.code for one in with_root_causes("coverage", results).findings] == ["MNQ401", "MNQ404", "MNQ003"]
+
+
+IGNORES = Cause("scale-ignores-input", "it ignores its input")
+LOCATED = Cause("scale-ignores-input+operator-computes-otherwise", "it ignores its input; it computes otherwise")
+
+
+def test_a_difference_between_apis_follows_from_what_its_mechanism_does_to_the_outputs() -> None:
+    results = told(
+        execution=[Finding("MNQ630", "the APIs differ", "norm", IGNORES, "export it otherwise")],
+        accuracy=[Finding("MNQ702", "unlike", "norm", LOCATED, "leave head float")],
+    )
+    assert roots(results) == [("accuracy", "MNQ702", "norm")]
+    (root,) = with_root_causes("accuracy", results).findings
+    assert [(one.check, one.code, one.layer) for one in root.consequences] == [("execution", "MNQ630", "norm")]
+    (effect,) = with_root_causes("execution", results).findings
+    assert (effect.severity, effect.follows) == (Severity.CONSEQUENCE, root.id)
+
+
+@pytest.mark.parametrize("cause", [None, STALE], ids=["unknown", "another"])
+def test_a_difference_between_apis_of_another_mechanism_explains_the_outputs(cause: Cause | None) -> None:
+    results = told(
+        execution=[Finding("MNQ630", "the APIs differ", "up", cause)],
+        accuracy=[Finding("MNQ702", "unlike", "norm", LOCATED)],
+    )
+    assert roots(results) == [("execution", "MNQ630", "up")]
+
+
+def test_what_explains_the_outputs_explains_the_difference_between_apis_too() -> None:
+    results = told(
+        weights=[Finding("MNQ418", "by address", "add")],
+        execution=[Finding("MNQ630", "the APIs differ", "norm", IGNORES)],
+        accuracy=[Finding("MNQ702", "unlike", "norm", LOCATED)],
+    )
+    assert roots(results) == [("weights", "MNQ418", "add")]

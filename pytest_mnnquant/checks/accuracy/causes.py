@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.checks.execution import (
+from pytest_mnnquant.checks.operator_faults import (
     ADD_RELU,
     ADD_RELU_REMEDY,
     INT8_INTERP,
@@ -24,14 +24,13 @@ _MUCH_DRIFT: Final = 0.5
 
 @dataclass(frozen=True)
 class KnownCauses:
-    """What is known to spoil outputs. `drift`: see `Variant`; `faults` and `scales`: see `ExecutionEvidence`.
+    """What is known to spoil outputs. `drift`: see `Variant`; `faults`: see `ExecutionEvidence`.
 
     `recipe` is None where no recipe of ours was asked.
     """
 
     drift: float = 0.0
     faults: Int8Faults = NO_FAULTS
-    scales: tuple[str, ...] = ()
     recipe: Recipe | None = None
 
 
@@ -43,8 +42,8 @@ def cause(suspects: KnownCauses) -> Cause | None:
             f"calibration in train mode moved BatchNorm statistics by up to {suspects.drift:.2f} standard deviations, "
             "so the model itself is another one",
         )
-    if suspects.scales:
-        return Cause(INT8_SCALE.id, f"{INT8_SCALE.text} ({', '.join(suspects.scales[:3])})")
+    if suspects.faults.scales:
+        return Cause(INT8_SCALE.id, f"{INT8_SCALE.text} ({', '.join(suspects.faults.scales[:3])})")
     if suspects.faults.clamping:
         return Cause(ADD_RELU.id, f"{ADD_RELU.text} ({', '.join(suspects.faults.clamping)})")
     if suspects.faults.interps:
@@ -58,10 +57,10 @@ def fix(suspects: KnownCauses) -> str:
     if suspects.drift >= _MUCH_DRIFT:
         return "calibrate in eval mode (model.eval() before the calibration loop), or on data like the real ones"
     recipe = suspects.recipe
-    if suspects.scales or suspects.faults.clamping or suspects.faults.interps:
+    if suspects.faults.operators:
         if recipe is not None and recipe.quantizer not in (Quantizer.BUILTIN, Quantizer.CONVERTER):
             return "use --mnn-recipe=int8 on the PyTorch source: it keeps clear of this operator"
-        if suspects.scales:
+        if suspects.faults.scales:
             return INT8_SCALE_REMEDY
         return ADD_RELU_REMEDY if suspects.faults.clamping else INT8_INTERP_REMEDY
     suggest = "--mnn-suggest searches for a way and tries it"

@@ -17,6 +17,7 @@ from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.outputs import Outputs, broken
 from pytest_mnnquant.checks.accuracy.similarity import output_metrics, unlike
 from pytest_mnnquant.checks.accuracy.task_metric import Compared, below_floor, judge_task
+from pytest_mnnquant.checks.operator_faults import X86_MAX_POOL
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, AsRun, TaskMetrics
 from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.check_metrics import metrics_of
@@ -186,10 +187,7 @@ def _pool_note(evidence: AccuracyEvidence, compared: Compared | None, decided: s
         "MNQ710",
         f"{figure.rstrip('; ')}",
         ", ".join(evidence.pools),
-        cause=Cause(
-            "max-pool-compares-signed",
-            "MNN's int8 MaxPool on x86 compares offset bytes as signed numbers; ARM's does not",
-        ),
+        cause=X86_MAX_POOL,
         fix="nothing to do for phones; do not serve this int8 model on x86",
     )
 

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_mnnquant.findings.cause import Cause
+from pytest_mnnquant.checks.operator_faults import X86_MAX_POOL, X86_MAX_POOL_REMEDY
 from pytest_mnnquant.findings.finding import Finding, Result
-
-_CAUSE = Cause(
-    "max-pool-compares-signed",
-    "MNN's int8 MaxPool on x86 compares offset bytes as signed numbers; ARM's does not",
-)
 
 
 def unjudged_pools(pools: Sequence[str]) -> Result:
@@ -18,5 +13,6 @@ def unjudged_pools(pools: Sequence[str]) -> Result:
     message = (
         f"{len(pools)} int8 MaxPool ran that this machine pools wrongly, and that could not be made exact in a copy"
     )
-    fix = "judge on ARM: --mnn-target=aarch64 (pytest-mnnquant target add aarch64)"
-    return Result.from_findings("accuracy", [Finding("MNQ711", message, pools[0], cause=_CAUSE, fix=fix)])
+    return Result.from_findings(
+        "accuracy", [Finding("MNQ711", message, pools[0], cause=X86_MAX_POOL, fix=X86_MAX_POOL_REMEDY)]
+    )

@@ -12,7 +12,7 @@ BY_ADDRESS = Cause(
     "MNN gives a tensor that the file does not describe the scale of a neighbour, and visits neighbours in the order "
     "of their addresses",
 )
-_FIX = (
+BY_ADDRESS_FIX = (
     "quantize with --mnn-recipe=int8 or --mnn-recipe=mnnquant-kl, which describe such tensors, or leave the layers "
     "beside it float (--mnn-skip-layer)"
 )
@@ -34,4 +34,4 @@ def _finding(found: list[Ambiguity]) -> Finding:
     message = f"its scale is {scales}, by the process and the API; {first.differs} computes otherwise then"
     if others:
         message += f"; {others} other tensor{'s are' if others > 1 else ' is'} affected too"
-    return Finding("MNQ418", message, first.tensor, cause=BY_ADDRESS, fix=_FIX)
+    return Finding("MNQ418", message, first.tensor, cause=BY_ADDRESS, fix=BY_ADDRESS_FIX)

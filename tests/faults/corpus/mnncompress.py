@@ -262,5 +262,5 @@ def beside(slug: str, code: str, layer: str, name: str, other: str) -> None:
         return Pair(planted(name), planted(other))
 
 
-beside("simulated-accuracy-not-deployed-norm", "MNQ630", "/2/BatchNormalization_output_0", "norm after", "norm before")
+beside("simulated-accuracy-not-deployed-norm", "MNQ702", "/2/BatchNormalization_output_0", "norm after", "norm before")
 beside("simulated-accuracy-not-deployed-sum", "MNQ702", "/Add_output_0", "sum before", "sum after")
