@@ -6,7 +6,7 @@ Small nets with MaxPool, after ReLU and after tensors of both signs (truth_nets.
 recipe, and again with other zero points around the pools. For each, top-1 and cosine to the float model: as this host
 runs it, as the gate judges it, by the integer reference, and by MNN's aarch64 wheel on three processors (arm.py). Every
 int8 tensor of the judged run is compared with the reference, computed from the codes that its operator was given there;
-so is every int8 tensor of the ARM runs. Trained weights are kept in FOLDER. The exit status is 1 where a code differs.
+so is every int8 tensor of the ARM runs. Trained weights are kept in FOLDER. The exit status is 1 if a code differs.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python benchmarks/accuracy_verdicts.py FOLDER [--arch NAME ...] [--jobs N] [--all]
 
 Healthy: architectures x recipes of 8 bits. Spoilt: models that were made wrong on purpose (spoilers.py). What a model
-truly loses is computed here, from the outputs: it loses more than the criterion where top-1 drops by more than 0.01
-(where no label fits, where the mean cosine is below 0.99), or where an output is not finite or does not depend on the
-input. Trained weights are kept in FOLDER. Prints false alarms, misses and wrong layers, with --all every row. The exit
-status is 1 where there is a false alarm or a miss, or fewer than 95 % of the layers are named rightly.
+truly loses is computed here, from the outputs: it loses more than the criterion if top-1 drops by more than 0.01
+(without labels, if the mean cosine is below 0.99), or if an output is not finite or does not depend on the input.
+Trained weights are kept in FOLDER. Prints false alarms, misses and wrong layers, with --all every row. The exit status
+is 1 after a false alarm or a miss, or if fewer than 95 % of the spoilt layers are named.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 python benchmarks/corpus.py FOLDER [--old 3.0.0=PYTHON ...]
 
-`--old` names the interpreter of an environment that has another MNN wheel. Files that are there are not made again.
+`--old` names the interpreter of an environment that has another MNN wheel. Existing files are not made again.
 """
 
 from __future__ import annotations

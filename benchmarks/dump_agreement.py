@@ -2,7 +2,7 @@
 
 python benchmarks/dump_agreement.py FOLDER [--old 3.0.0=PYTHON ...]
 
-Exits with 1 on any difference. The corpus is made in FOLDER where it is not there.
+Exits with 1 on any difference. If FOLDER has no corpus, it is made.
 """
 
 from __future__ import annotations

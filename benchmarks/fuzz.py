@@ -4,7 +4,7 @@ python benchmarks/fuzz.py FOLDER [--models 50000] [--params 50000] [--seed 0]
 
 Each case must give a model (whose weights are then decoded and whose bytes are accounted for) or params, or one
 `BadModel` or `BadParams`, within 1 s of processor time and 200 MB. Anything else is kept in FOLDER/failures, and the
-exit status is 1. FOLDER is a corpus (see corpus.py), made where it is not there.
+exit status is 1. FOLDER is a corpus (see corpus.py), made if it is missing.
 """
 
 from __future__ import annotations

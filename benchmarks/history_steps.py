@@ -12,7 +12,7 @@ What that is like: 79 processes, one every 5 s, that each timed a fixture model'
 correlation of neighbours of 0.1 to 0.4, gone after 50 s. Commits are hours apart: the drift is on the pessimistic side.
 
 Each history with steps has one of each size, up or down, in random order, at random places with at least 8 commits
-between and around them. A found step belongs to a true one of the same direction within 5 commits; any other is
+between and around them. A reported step matches a true step of the same direction within 5 commits; any other is
 invented. `--write` puts the table into docs/history.md.
 """
 

@@ -4,8 +4,8 @@
 
 For each kind of figure, sets of 50, 500 and 5,000 samples are drawn from a law whose true value is known, each row
 with seed 0, and the intervals that hold it are counted. Of 2,000 draws a coverage of 95 % has a standard error of 0.5
-points: of rows that hold at 95 % exactly, one in 25 is seen outside of 94 % to 96 %. The gate asks at 0.90, so that
-either bound misses in 5 %. `--rivals` shows what other intervals of a mean do instead.
+points: of rows that hold at 95 % exactly, one in 25 is seen outside of 94 % to 96 %. The gate uses 0.90, so that
+each bound misses in 5 %. `--rivals` shows what other intervals of a mean do instead.
 
 What the laws are like: 1 - cosine of the fixture models' int8 and 4-bit outputs has a logarithm with a standard
 deviation of 0.6 to 1.1; in `tiny_transformer`'s int8 the worst hundredth of the samples has two fifths of the error.

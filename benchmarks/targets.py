@@ -1,10 +1,10 @@
-"""The fixture models in every recipe on ARM's kernels and on older runtimes: how far from here, and who makes it.
+"""The fixture models in every recipe on ARM's kernels and on older runtimes: how they differ from this host, and why.
 
 python benchmarks/targets.py FOLDER [--model NAME ...] [--recipe NAME ...] [--write]
 
 Needs the emulator with three versions of MNN (`pytest-mnnquant target add aarch64`, and `--mnn 3.0.0`, `--mnn 3.2.0`)
 and MNN 3.0.0 and 3.2.0 for this machine (`python -m tests.faults.corpus.wheels build/wheels`). Models are kept in
-FOLDER. `--write` puts the tables into docs/targets.md. All figures and findings are the product's own.
+FOLDER. `--write` puts the tables into docs/targets.md. All numbers and findings come from the plugin's report.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 The hosts are network namespaces of this machine with a real sshd each, reached by xdist's remote workers. Each has a
 core, a copy of the models, a home and caches of its own, and sees neither the files of the other nor those of the run
-that starts them. The one host has one core too. `tests/sameness.py` says what is left out where reports are compared.
+that starts them. The one host has one core too. `tests/sameness.py` says what is left out when reports are compared.
 Nothing is timed (`-k "not latency"`); caches are empty at the start. Needs root and two cores.
 """
 
