@@ -60,7 +60,7 @@ CHECKS: Final = (
     ),
     Check(
         "weights",
-        "checks.weights.check:check_weights",
+        "evidence.weights_check:judge_weights",
         "findings.file_metrics:WeightsMetrics",
         assertion="assert_weights_preserved",
         chart="evidence.chart_samples:weight_samples",

@@ -30,5 +30,5 @@ def test_an_operator_that_mnn_computes_wrongly_is_the_cause() -> None:
 
 def test_a_scale_that_depends_on_addresses_is_the_cause() -> None:
     (finding,) = check_apis(ApiDifference("y", 126.0, 4, "up", is_by_address=True))
-    assert (finding.code, finding.layer, finding.cause_id) == ("MNQ630", "up", "scale-by-address")
+    assert (finding.code, finding.layer, finding.cause_id) == ("MNQ630", "up", "address-dependent-scale")
     assert finding.fix
