@@ -1,4 +1,4 @@
-"""Execution: what the runtime did, by its op trace."""
+"""Execution: which operators the runtime ran in int8, by its operator trace."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 
 @dataclass(frozen=True)
 class ExecutionEvidence:
-    """What ran.
+    """Which operators ran, and how.
 
-    `trace` is None if MNN gave none; `untraced` says why, if that is the runtime's fault. `same_as_float`: whether all
-    outputs equal the float model's in every bit (None: not known). `faults` are operators that ran in int8 and that MNN
-    computes wrongly, `wrong_pools` its MaxPools on a machine that pools int8 wrongly. `apis` is the difference between
-    MNN's two APIs; None if only one can run the model.
+    `trace` is None if MNN gave none; `untraced` is the reason, if the runtime is at fault. `same_as_float`: whether all
+    outputs are bitwise equal to the float model's (None: unknown). `faults` are operators that ran in int8 and that MNN
+    computes wrongly, `wrong_pools` the int8 MaxPools on a machine that computes them wrongly. `apis` is the difference
+    between MNN's two APIs; None if only one can run the model.
     """
 
     trace: Sequence[TracedOp] | None
@@ -38,10 +38,10 @@ class ExecutionEvidence:
 
 
 def check_execution(rows: tuple[LayerRow, ...], recipe: Recipe, execution: ExecutionEvidence) -> Result:
-    """Judge what ran.
+    """Judge which layers ran in int8.
 
-    Weight-only layers run as float operators on decoded weights, so for them the trace proves only that they ran,
-    and that the outputs are not the float model's proves that the stored weights were used.
+    Weight-only layers run as float operators on decoded weights: for them the trace proves only that they ran, and
+    outputs that differ from the float model's prove that the stored weights were used.
     """
     trace = execution.trace
     if trace is None:
@@ -55,10 +55,10 @@ def check_execution(rows: tuple[LayerRow, ...], recipe: Recipe, execution: Execu
     layers = [row for row in rows if row.stored and row.stored.is_convolution and not row.stored.subgraph]
     if not layers:
         return Result.from_findings(
-            "execution", [Finding("MNQ001", "no layer of the model could be looked for in the trace")], metrics
+            "execution", [Finding("MNQ001", "no layer of the model could be matched with the trace")], metrics
         )
     findings = [
-        Finding("MNQ602", "does not appear in the trace of what ran", row.layer.name)
+        Finding("MNQ602", "missing from the trace of the operators that ran", row.layer.name)
         for row in layers
         if row.stored and row.stored.name not in ran
     ]
@@ -74,16 +74,16 @@ def check_execution(rows: tuple[LayerRow, ...], recipe: Recipe, execution: Execu
 
 _SAME: Final = Finding(
     "MNQ603",
-    "all outputs equal the float model's in every bit",
+    "all outputs are bitwise equal to the float model's",
     cause=Cause(
         "nothing-quantized-runs", "nothing that runs is quantized: an accuracy check would pass for that reason"
     ),
-    fix="see the coverage check for what is stored",
+    fix="see the coverage check for the stored layers",
 )
 
 
 def _without_trace(recipe: Recipe, execution: ExecutionEvidence) -> list[Finding]:
-    """Of weights alone no more is to be shown than that they are the ones that were used: other outputs show it."""
+    """The findings without a trace; outputs that differ from the float model's prove that stored weights were used."""
     if execution.same_as_float:
         return [_SAME]
     if execution.same_as_float is False and not recipe.activations:
@@ -93,7 +93,7 @@ def _without_trace(recipe: Recipe, execution: ExecutionEvidence) -> list[Finding
     return [
         Finding(
             "MNQ002",
-            "the model has While or If bodies, for which MNN gives no trace of operators",
+            "MNN gives no operator trace for this model, which has While or If bodies",
             fix="nothing to do: coverage and accuracy judge this model",
         )
     ]
@@ -120,7 +120,7 @@ def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], recipe: Recipe) -> l
             row.layer.name,
             cause=Cause(
                 "no-int-kernel",
-                "the runtime had no int8 kernel for it, or its input and output tensors carry no quantization",
+                "MNN has no int8 kernel for this layer, or its input and output tensors are not quantized",
             ),
         )
         for row in floats

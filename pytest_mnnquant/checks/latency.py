@@ -1,8 +1,9 @@
-"""Latency: the variant against the float model, timed in pairs."""
+"""Latency: the variant compared with the float model, timed in pairs of runs."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -20,12 +21,12 @@ from pytest_mnnquant.statistics.paired_ratio import FEWEST_TO_JUDGE, PairedRatio
 _NAMED: Final = 3
 #: Why int8 is slow on a host without instructions for it; measured on x86 with MNN's wheels up to 3.6.1.
 SLOW_HOST: Final = (
-    "MNN has no int8 instructions on this host ({machine}): int8 is often slower than float here, and faster on a phone"
+    "MNN has no int8 instructions on this host ({machine}): int8 is often slower than float; on phones it is faster"
 )
 
 
 def limit_on(limit: float | Mapping[str, float] | None, host: Host | None) -> float | None:
-    """The limit that holds on a host: by its name, else by what it can do, else by its architecture, else "*"."""
+    """The limit for a host: by its name, else by its instructions, else by its architecture, else "*"."""
     if not isinstance(limit, Mapping):
         return limit
     keys = (*(host.keys if host else ()), "*")
@@ -38,19 +39,19 @@ def check_latency(
     activations: bool = False,
     op_times: Callable[[], Sequence[OpTime]] = tuple,
 ) -> Result:
-    """Record the ratio; fail when all of its 95 % interval is above the limit, where one holds on this host.
+    """Record the ratio; fail if all of its 95 % interval is above the limit for this host, if there is a limit.
 
-    Where the interval holds the limit, more runs would have to tell: inconclusive. `activations`: the variant is meant
-    to run in int8. `op_times` gives the times of its operators; it is called only if int8 is not faster on a host that
-    has instructions for it.
+    If the limit lies inside the interval, the result is inconclusive. `activations`: the variant is intended to run in
+    int8. `op_times` gives the times of its operators; it is called only if int8 is not faster on a host that has
+    instructions for it.
     """
     if len(times.reference) < FEWEST_TO_JUDGE:
-        gap = Finding(
+        too_few = Finding(
             "MNQ003",
-            f"{len(times.reference)} pairs of runs fitted into the time budget, {FEWEST_TO_JUDGE} needed",
-            fix="raise --mnn-latency-time, or measure on a faster machine",
+            f"{len(times.reference)} pairs of runs fit into the time budget, required {FEWEST_TO_JUDGE}",
+            fix="increase --mnn-latency-time, or measure on a faster host",
         )
-        return Result.from_findings("latency", [gap], LatencyMetrics(pairs=len(times.reference)))
+        return Result.from_findings("latency", [too_few], LatencyMetrics(pairs=len(times.reference)))
     ratio, host = paired_ratio(times.reference, times.candidate), times.host
     metrics = _metrics(times, ratio)
     allowed = limit_on(max_latency_ratio, host)
@@ -68,9 +69,9 @@ def check_latency(
 
 
 def _unlimited(limit: Mapping[str, float], host: Host | None) -> str:
-    """A limit that holds on no host may be misspelt."""
-    here = ", ".join(host.keys) if host else "nothing that is known"
-    return f"not judged: no limit holds here (given for {', '.join(limit)}; this host is {here})"
+    """The note that no limit applies to this host: its key may be misspelled."""
+    keys = ", ".join(host.keys) if host else "unknown"
+    return f"not judged: no limit for this host ({keys}), only for {', '.join(limit)}"
 
 
 def _metrics(times: PairedTimes, ratio: PairedRatio) -> LatencyMetrics:
@@ -102,17 +103,20 @@ def _spread(times: npt.NDArray[np.float64]) -> float:
 def _against(ratio: PairedRatio, allowed: float, host: Host | None, activations: bool) -> list[Finding]:
     measured_text = (
         f"{ratio.median:.3f} times the float model's latency (95 % interval {ratio.low:.3f} to {ratio.high:.3f}, "
-        f"{ratio.pairs} pairs), {allowed:g} allowed"
+        f"{ratio.pairs} pairs), allowed {allowed:g}"
     )
     if ratio.low > allowed:
         is_slow = activations and host is not None and not host.is_fast_in_int8
         cause = Cause("slow-host", SLOW_HOST.format(machine=host.machine)) if is_slow and host else None
-        where = host.machine if host else "HOST"
-        fix = f"measure on the target, or give this host a limit of its own (--mnn-max-latency-ratio {where}=R)"
+        fix = "measure on the target (--mnn-target)"
+        if host:
+            limit = math.ceil(ratio.high * 20) / 20
+            fix += f", or set a limit for this host: --mnn-max-latency-ratio {host.machine}={limit:g}"
         return [Finding("MNQ901", measured_text, cause=cause, fix=fix)]
     if ratio.high > allowed:
-        fix = "give it more time (--mnn-latency-time), or a quieter machine"
-        return [Finding("MNQ003", f"{measured_text}: the interval holds the limit, so this can't tell", fix=fix)]
+        fix = "increase --mnn-latency-time, or measure on a quieter host"
+        message = f"{measured_text}: the limit lies inside the confidence interval; inconclusive"
+        return [Finding("MNQ003", message, fix=fix)]
     return []
 
 
@@ -131,8 +135,8 @@ def _not_faster(ratio: PairedRatio, ops: Sequence[OpTime], host: Host) -> Findin
         in_casts = Cause("casts-take-time", f"{len(casts)} casts between float and int8 take {share:.0%}")
     return Finding(
         "MNQ902",
-        f"int8 takes {ratio.median:.3f} times the float model's time, and this host has {', '.join(host.used)}",
+        f"int8 takes {ratio.median:.3f} times the float model's time, although this host has {', '.join(host.used)}",
         floats[0].name if floats else "",
         cause=joined(in_float, in_casts),
-        fix="quantize what runs in float, or leave more around it float, so that there are fewer casts",
+        fix="quantize the operators that run in float, or leave their neighbors float too: both save casts",
     )

@@ -33,7 +33,7 @@ def compare_operators(
     """
     settings = source.settings
     options = RunOptions(settings.timeout, memory_mode=settings.timing.memory_mode)
-    batch, order = _batch(evidence.here, evidence.there, BATCH if source.prepared.batched else 1)
+    batch, order = _batch(evidence.on_host, evidence.on_target, BATCH if source.prepared.batched else 1)
     inputs = {name: array[batch] for name, array in source.inputs.items()}
     host_runs, samples = operators_on_host(on_host, inputs, order.tolist(), options, held=_HELD)
     inputs = {name: array[samples] for name, array in inputs.items()}

@@ -101,7 +101,7 @@ def mcnemar(lost: int, won: int) -> float:
     return min(1.0, 2 * float(np.exp(logs - logs.max()).sum()) * math.exp(logs.max()))
 
 
-def samples_to_tell(spread: float, margin: float) -> int:
+def samples_to_decide(spread: float, margin: float) -> int:
     """How many samples tell a change of `margin` from none, one-sided at 95 %, to the nearest.
 
     `spread` is an `Estimate`'s, in the unit of the margin. Raises `ValueError` unless the margin is above 0.

@@ -63,7 +63,7 @@ def test_spoilt_weights_are_found_in_their_layer(factory: Factory, judge: Judge,
     model = factory.convert(factory.float(), "--compressionParamsFile", params)
     verdict = judge(factory.float(), model, params=params)
     assert "int8::accuracy" in verdict.failed
-    verdict.tells("MNQ701", where=layer, why="its weights do that")
+    verdict.tells("MNQ701", where=layer, why="from its weights")
     assert verdict.metrics("accuracy")["suspect"] == layer
 
 
@@ -73,14 +73,14 @@ def test_a_clipped_output_is_found_in_its_layer_with_the_share_of_values(factory
     params = tensor_changed(factory, tensor.name, 0.05)
     model = factory.convert(factory.float(), "--compressionParamsFile", params)
     verdict = judge(factory.float(), model, params=params)
-    verdict.tells("MNQ701", where=SECOND, why="of the values lie outside of their range")
+    verdict.tells("MNQ701", where=SECOND, why="from its output quantization")
 
 
 def test_a_saturated_input_is_found_in_the_first_layer(factory: Factory, judge: Judge) -> None:
     params = tensor_changed(factory, read_params(factory.params()).layers[0].input.name, 0.02)  # type: ignore[union-attr]
     model = factory.convert(factory.float(), "--compressionParamsFile", params)
     verdict = judge(factory.float(), model, params=params)
-    verdict.tells("MNQ701", where=FIRST, why="the codes of its input do that")
+    verdict.tells("MNQ701", where=FIRST, why="from its input quantization")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_zeroed_channels_are_found_in_their_layer(factory: Factory, judge: Judge
     model = factory.convert(without_a_channel.model.path, "--compressionParamsFile", params)
     verdict = judge(factory.float(), model, params=params)
     assert {"int8::accuracy", "int8::weights"} <= verdict.failed
-    verdict.tells("MNQ701", where=SECOND, why="its weights do that")
+    verdict.tells("MNQ701", where=SECOND, why="from its weights")
 
 
 def test_the_healthy_twin_passes(factory: Factory, judge: Judge) -> None:

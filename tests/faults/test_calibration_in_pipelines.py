@@ -22,12 +22,12 @@ MODEL = ("--mnn-model", f"{FIXTURES / NET}.py:build", "--mnn-mode=eval", "-k", "
     ("pipeline", "status", "told"),
     [
         ("careful", 0, {}),
-        ("without_a_loop", 1, {"MNQ501": "never ran before its export (0 batches were taken)"}),
-        ("with_one_batch", 0, {"MNQ510": "calibrated on 32 samples; 100 to 1,000 are advised. Drawn again"}),
-        ("carelessly", 1, {"MNQ502": "gradients were recorded", "MNQ504": "though the variant says eval: BatchNorm"}),
-        ("trained_on", 1, {"MNQ504": "weights changed by up to 0.25 of their norm"}),
-        ("evaluated_afterwards", 1, {"MNQ505": "when the calibration data were used up and"}),
-        ("with_a_wild_dummy", 1, {"MNQ505": "when the calibration data were used up and"}),
+        ("without_a_loop", 1, {"MNQ501": "0 batches"}),
+        ("with_one_batch", 0, {"MNQ510": "on 32 samples"}),
+        ("carelessly", 1, {"MNQ502": "gradients", "MNQ504": "BatchNorm"}),
+        ("trained_on", 1, {"MNQ504": "by up to 0.25"}),
+        ("evaluated_afterwards", 1, {"MNQ505": "the scale of"}),
+        ("with_a_wild_dummy", 1, {"MNQ505": "the scale of"}),
     ],
 )
 def test_what_a_pipeline_does_is_seen(

@@ -21,7 +21,7 @@ def test_noise_in_train_mode_fails_and_eval_mode_is_judged_on_its_own(
     assert verdict.status == 1
     assert verdict.failed == {"int8[train]::accuracy", "int8[train]::calibration", "int8[eval]::calibration"}
     assert {"int8[eval]::accuracy", "int8[train]::coverage", "int8[train]::weights"} < verdict.passed
-    verdict.tells("MNQ530", where="the evaluation's values fill 1/18", fix="preprocess both alike")
+    verdict.tells("MNQ530", where="fill 1/18", fix="preprocessing")
     verdict.tells("MNQ701", where="0.01 allowed", why="moved BatchNorm statistics", fix="calibrate in eval mode")
 
 

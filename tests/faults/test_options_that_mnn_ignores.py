@@ -24,7 +24,7 @@ def test_a_mistyped_flag_fails_naming_it(factory: Factory, judge: Judge) -> None
     fix = "--compressionParamsFile PARAMS"
     verdict.tells("MNQ305", where=f"{HIDDEN}: ", why="mistyped", fix=fix)
     verdict.tells("MNQ401", where=f"{HIDDEN}: is stored as float32", why="mistyped", fix=fix)
-    verdict.tells("MNQ603", where="equal the float model's in every bit")
+    verdict.tells("MNQ603", where="bitwise equal")
     assert len(verdict.layers("MNQ401")) == 4
     assert verdict.metrics("coverage")["coverage"] == 0
 

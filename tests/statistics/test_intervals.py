@@ -17,7 +17,7 @@ from pytest_mnnquant.statistics.intervals import (
     paired_drop,
     ratio,
     resampled,
-    samples_to_tell,
+    samples_to_decide,
     share,
 )
 
@@ -65,9 +65,9 @@ def test_of_many_flips_the_p_value_is_still_a_number() -> None:
 
 def test_the_number_of_samples_is_the_usual_formula() -> None:
     """541, 1,353 and 2,706 for a drop of a point, where 2, 5 and 10 % of the answers change."""
-    assert [samples_to_tell(math.sqrt(changed), 0.01) for changed in (0.02, 0.05, 0.1)] == [541, 1353, 2706]
+    assert [samples_to_decide(math.sqrt(changed), 0.01) for changed in (0.02, 0.05, 0.1)] == [541, 1353, 2706]
     with pytest.raises(ValueError, match="can't be told"):
-        samples_to_tell(1.0, 0.0)
+        samples_to_decide(1.0, 0.0)
 
 
 def ordered(found: Estimate) -> bool:

@@ -1,4 +1,4 @@
-"""What made a variant's outputs worse, where evidence shows it, and what to do about it."""
+"""The known causes of worse outputs that the evidence shows, and their fixes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pytest_mnnquant.mnnfile.int8_faults import NO_FAULTS, Int8Faults
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 
-# A BatchNorm mean that calibration moved by this many standard deviations makes another model of it.
+# Calibration that moves a BatchNorm mean by this many standard deviations changes the model itself.
 _MUCH_DRIFT: Final = 0.5
 
 
 @dataclass(frozen=True)
 class KnownCauses:
-    """What is known to spoil outputs. `drift`: see `Variant`; `faults`: see `ExecutionEvidence`.
+    """What is known to degrade outputs. `drift`: see `Variant`; `faults`: see `ExecutionEvidence`.
 
-    `recipe` is None where no recipe of ours was asked.
+    `recipe` is None if no recipe was requested.
     """
 
     drift: float = 0.0
@@ -40,7 +40,7 @@ def cause(suspects: KnownCauses) -> Cause | None:
         return Cause(
             "calibration-moved-batchnorm",
             f"calibration in train mode moved BatchNorm statistics by up to {suspects.drift:.2f} standard deviations, "
-            "so the model itself is another one",
+            "which changes the model itself",
         )
     if suspects.faults.scales:
         return Cause(INT8_SCALE.id, f"{INT8_SCALE.text} ({', '.join(suspects.faults.scales[:3])})")
@@ -53,21 +53,24 @@ def cause(suspects: KnownCauses) -> Cause | None:
 
 
 def fix(suspects: KnownCauses) -> str:
-    """What to do about it."""
+    """The edit or option that fixes worse outputs."""
     if suspects.drift >= _MUCH_DRIFT:
-        return "calibrate in eval mode (model.eval() before the calibration loop), or on data like the real ones"
+        return "calibrate in eval mode (model.eval() before the calibration loop), or calibrate on representative data"
     recipe = suspects.recipe
     if suspects.faults.operators:
         if recipe is not None and recipe.quantizer not in (Quantizer.BUILTIN, Quantizer.CONVERTER):
-            return "use --mnn-recipe=int8 on the PyTorch source: it keeps clear of this operator"
+            return "use --mnn-recipe=int8 on the PyTorch source: it avoids this operator"
         if suspects.faults.scales:
             return INT8_SCALE_REMEDY
         return ADD_RELU_REMEDY if suspects.faults.clamping else INT8_INTERP_REMEDY
-    suggest = "--mnn-suggest searches for a way and tries it"
+    suggest = "--mnn-suggest searches for a fix and verifies it"
     if recipe is not None and recipe.storage is Storage.FLOAT16:
-        return "values beyond what 16-bit floats hold (65,504) are lost: use --mnn-recipe=w8 or int8"
+        return "use --mnn-recipe=w8 or int8: 16-bit floats can't hold values above 65,504"
     if recipe is not None and not recipe.activations:
-        ways = f"symmetric weights (w{recipe.bits}-sym), one scale for fewer weights (w{recipe.bits}b32), HQQ"
+        ways = f"symmetric weights (w{recipe.bits}-sym), smaller blocks (w{recipe.bits}b32), HQQ"
         more = "more bits, " if recipe.bits < 8 else ""
-        return f"try {more}{ways}, or --mnn-skip-layer; {suggest}"
-    return f"calibrate on more data like the real ones, leave layers float (--mnn-skip-layer), or use w8; {suggest}"
+        return f"try {more}{ways} or --mnn-skip-layer; {suggest}"
+    return (
+        "calibrate on more representative data, leave layers float (--mnn-skip-layer), or use --mnn-recipe=w8; "
+        f"{suggest}"
+    )

@@ -25,12 +25,13 @@ from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.metrics.task import MetricError, metric_named, output_for, scores
 
-# What a drop of accuracy or likeness is told by, and what an output that is no answer.
+# The codes of lost accuracy or similarity, and of unusable outputs.
 _LOST: Final = ("MNQ701", "MNQ702")
 _BROKEN: Final = ("MNQ703", "MNQ704", "MNQ706")
-# What is no news once the float model itself is known to fail.
-_MOOT: Final = ("MNQ709", "MNQ730")
-# A layer at fault makes at least this share of an output's noise; of a broken output's signal, this share as noise.
+# The codes that add nothing once the float model itself fails.
+_SUPERSEDED: Final = ("MNQ709", "MNQ730")
+# A layer is at fault if it makes at least this share of an output's noise; for a broken output, if its noise is at
+# least this share of the output's signal.
 _LEAST_SHARE: Final = 1e-3
 _BREAKS: Final = 0.5
 
@@ -39,8 +40,8 @@ _BREAKS: Final = 0.5
 class AccuracyEvidence:
     """Outputs on the evaluation data, samples first. `labels` has shape [samples, ...] or is None.
 
-    `as_run` are the variant's outputs as this host computes them, where `outputs` come from a copy whose MaxPool
-    operators `pools` are exact; empty where the model was judged as it is.
+    `as_run` holds the variant's outputs as this host computes them, if `outputs` come from a copy whose MaxPool
+    operators `pools` are exact; it is empty if the model was judged unmodified.
     """
 
     reference: Outputs
@@ -52,40 +53,40 @@ class AccuracyEvidence:
 
 
 def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
-    """Fail on broken outputs, on the drop of the task metric where labels fit an output, on the others' likeness."""
+    """Fail on broken outputs, on a drop of the task metric if labels match an output, on low similarity of the rest."""
     reference, outputs = evidence.reference, evidence.outputs
     if not reference or any(array.size == 0 for array in reference.values()):
         return Result.from_findings("accuracy", [Finding("MNQ001", "no output or no sample was compared")])
     if findings := broken(reference, outputs):
         return Result.from_findings("accuracy", findings)
-    likenesses = {name: agreement(array, outputs[name]) for name, array in reference.items()}
+    agreements = {name: agreement(array, outputs[name]) for name, array in reference.items()}
     metrics = AccuracyMetrics(
-        samples=next(iter(likenesses.values())).samples,
-        outputs={name: output_metrics(item) for name, item in likenesses.items()},
+        samples=next(iter(agreements.values())).samples,
+        outputs={name: output_metrics(item) for name, item in agreements.items()},
     )
     compared, output, findings = compare(evidence, criteria)
     if compared is not None and not compared.below_chance:
-        found, task = judge_task(compared, criteria)
-        findings += found
+        task_findings, task = judge_task(compared, criteria)
+        findings += task_findings
         metrics = _with_task(metrics, task)
     else:
         findings += [*(below_floor(compared, criteria) if compared else ()), *_unjudged(compared, criteria, findings)]
     if compared is not None and compared.at_chance:
-        findings.append(_blind(compared))
+        findings.append(_at_chance(compared))
         output = None
     decides_all = compared is not None and compared.metric.call is not None
     decided = tuple(reference) if decides_all else (output,) if output else ()
-    findings += unlike(reference, outputs, likenesses, decided, criteria)
-    if any(finding.code == "MNQ708" for finding in findings):  # Of a float model that is no good the rest says little.
-        findings = [finding for finding in findings if finding.code not in _MOOT]
+    findings += unlike(reference, outputs, agreements, decided, criteria)
+    if any(finding.code == "MNQ708" for finding in findings):  # If the float model fails, the rest says little.
+        findings = [finding for finding in findings if finding.code not in _SUPERSEDED]
     if evidence.pools:
         findings.append(_pool_note(evidence, compared, output))
         metrics = dataclasses.replace(metrics, as_run=_as_run(evidence, compared, output))
-    return Result.from_findings("accuracy", [_blamed(finding, evidence.suspects) for finding in findings], metrics)
+    return Result.from_findings("accuracy", [_with_cause(finding, evidence.suspects) for finding in findings], metrics)
 
 
 def compare(evidence: AccuracyEvidence, criteria: Criteria) -> tuple[Compared | None, str | None, list[Finding]]:
-    """The task metric of both models and the output it judges; or what keeps it from being taken."""
+    """The task metric of both models and the output that it judges; or the findings that say why it is unknown."""
     metric, labels = criteria.metric, evidence.labels
     chosen = metric or metric_named("top1")
     if metric is None and labels is None:
@@ -98,13 +99,14 @@ def compare(evidence: AccuracyEvidence, criteria: Criteria) -> tuple[Compared | 
     except MetricError as error:
         if metric is not None:
             message = f"--mnn-metric={metric.name}: {error}"
-            return None, None, [Finding("MNQ721", message, fix="see the docs of --mnn-metric for what it takes")]
+            fix = "give outputs and labels in the form that the metric takes: pytest-mnnquant explain MNQ721"
+            return None, None, [Finding("MNQ721", message, fix=fix)]
         assert labels is not None
-        return None, None, [_unused_labels(labels, str(error), _asked(criteria))]
+        return None, None, [_unused_labels(labels, str(error), _limiting_options(criteria))]
 
 
-def _asked(criteria: Criteria) -> list[str]:
-    """The options that set a limit to a task metric."""
+def _limiting_options(criteria: Criteria) -> list[str]:
+    """The given options that set a limit on the task metric."""
     limits = {
         "--mnn-max-accuracy-drop": criteria.max_drop,
         "--mnn-min-accuracy-ratio": criteria.min_ratio,
@@ -113,47 +115,49 @@ def _asked(criteria: Criteria) -> list[str]:
     return [flag for flag, limit in limits.items() if limit is not None]
 
 
-def _unjudged(compared: Compared | None, criteria: Criteria, told: Sequence[Finding]) -> list[Finding]:
-    """Limits that only a task metric can meet, where there is none; a drop has one by default, labels or not."""
+def _unjudged(compared: Compared | None, criteria: Criteria, findings: Sequence[Finding]) -> list[Finding]:
+    """Limits on a task metric that is not known, unless `findings` report it already.
+
+    A drop is not listed: it has a default limit, with or without labels.
+    """
     unmet = ("--mnn-min-accuracy-ratio", *(() if compared else ("--mnn-min-float-accuracy",)))
-    given = [flag for flag in _asked(criteria) if flag in unmet]
-    if not given or told:
+    given = [flag for flag in _limiting_options(criteria) if flag in unmet]
+    if not given or findings:
         return []
     why = "the float model is no better than a constant" if compared else "the evaluation data have no labels"
-    fix = "give labels (an array named `labels`), or leave the option out"
+    fix = "add an array named `labels` to the evaluation data, or remove the option"
     return [Finding("MNQ003", f"{', '.join(given)} could not be judged: {why}", fix=fix)]
 
 
 def _with_task(metrics: AccuracyMetrics, task: TaskMetrics) -> AccuracyMetrics:
-    """The metrics with the task's; top-1 also by the names it has always had in the report."""
+    """The metrics with the task metric; top-1 also under its own keys of the report."""
     metrics = dataclasses.replace(metrics, task=task)
     if task.metric != "top1":
         return metrics
     return dataclasses.replace(metrics, float_top1=task.reference, top1=task.quantized, top1_drop=task.drop)
 
 
-def _unused_labels(labels: npt.NDArray[Any], why: str, asked: Sequence[str]) -> Finding:
-    """An error where a limit was `asked` that nothing but labels can meet."""
+def _unused_labels(labels: npt.NDArray[Any], why: str, options: Sequence[str]) -> Finding:
+    """An error if `options` set limits that need labels, else a warning."""
     span = f", {labels.min():g} to {labels.max():g}" if labels.dtype.kind in "iuf" and labels.size else ""
     message = f"the labels ({labels.dtype}, shape {list(labels.shape)}{span}) could not be used as classes: {why}"
-    fix = "say what they are with --mnn-metric, or give one class number a sample, counted from 0, as `labels`"
-    if asked:
-        return Finding("MNQ721", f"{' and '.join(asked)} can't be judged: {message}", fix=fix)
-    return Finding("MNQ720", f"{message}; judged by the likeness of outputs instead", fix=fix)
+    fix = "name their metric with --mnn-metric, or give one class number per sample, counted from 0, as `labels`"
+    if options:
+        return Finding("MNQ721", f"{' and '.join(options)} can't be judged: {message}", fix=fix)
+    return Finding("MNQ720", f"{message}; output similarity is judged instead", fix=fix)
 
 
-def _blind(compared: Compared) -> Finding:
+def _at_chance(compared: Compared) -> Finding:
     before = compared.before
     return Finding(
         "MNQ709",
-        f"{compared.metric.label} of the float model is {before.value:.4f}; the commonest label alone gives "
-        f"{before.baseline:.4f}, so it tells little; judged by the likeness of outputs too",
-        fix="look whether the labels belong to these samples, are numbered as the model's classes are, and are of "
-        "more than one class",
+        f"{compared.metric.label} of the float model is {before.value:.4f}, a constant answer reaches "
+        f"{before.baseline:.4f}: this metric decides nothing, so output similarity is judged too",
+        fix="check that the labels belong to these samples, use the model's class numbers and cover several classes",
     )
 
 
-def _blamed(finding: Finding, suspects: KnownCauses) -> Finding:
+def _with_cause(finding: Finding, suspects: KnownCauses) -> Finding:
     if finding.code not in _LOST:
         return finding
     return dataclasses.replace(
@@ -164,7 +168,7 @@ def _blamed(finding: Finding, suspects: KnownCauses) -> Finding:
 
 
 def _as_run(evidence: AccuracyEvidence, compared: Compared | None, decided: str | None) -> AsRun:
-    """The figures of what this host computes, where that is not what was judged."""
+    """The metrics of what this host computes, if an exact copy was judged instead."""
     cosines = [agreement(array, evidence.as_run[name]).cosine for name, array in evidence.reference.items()]
     score = None
     if compared is not None and decided is not None:
@@ -179,10 +183,9 @@ def _pool_note(evidence: AccuracyEvidence, compared: Compared | None, decided: s
     figure = ""
     if compared is not None and decided is not None:
         as_run = scores(compared.metric, evidence.as_run, decided, evidence.labels).value
-        figure = f"{compared.metric.label} {as_run:.4f} on this host as it is, "
-        figure += f"{compared.after.value:.4f} as ARM computes it; "
+        figure = f"{compared.metric.label} {as_run:.4f} on this host, {compared.after.value:.4f} on ARM; "
     if raw.cosine is not None and judged.cosine is not None:
-        figure += f"cosine {raw.cosine:.4f} and {judged.cosine:.4f}"
+        figure += f"cosine {raw.cosine:.4f} on this host, {judged.cosine:.4f} on ARM"
     return Finding(
         "MNQ710",
         f"{figure.rstrip('; ')}",
@@ -193,13 +196,13 @@ def _pool_note(evidence: AccuracyEvidence, compared: Compared | None, decided: s
 
 
 def can_be_located(result: Result) -> bool:
-    """Whether a layer may be at fault for what this result tells."""
+    """Whether a single layer may have caused this failure."""
     return result.outcome == FAILED and any(item.code in (*_LOST, *_BROKEN) for item in result.findings)
 
 
 def unlocated(result: Result, why: str) -> Result:
-    """The result, with the reason for which no layer is named."""
-    cause = Cause("layer-not-located", f"which layer lost it could not be looked for: {why.splitlines()[0]}")
+    """The result, with the reason why it names no layer."""
+    cause = Cause("layer-not-located", f"the layer at fault could not be determined: {why.splitlines()[0]}")
     findings = (
         dataclasses.replace(finding, cause=joined(finding.cause, cause))
         if finding.code in (*_LOST, *_BROKEN)
@@ -210,18 +213,18 @@ def unlocated(result: Result, why: str) -> Result:
 
 
 def with_location(result: Result, losses: Losses | None) -> Result:
-    """A failed result that names the layer which lost the accuracy, where the losses tell."""
+    """A failed result that names the layer which lost the accuracy, if the losses show one."""
     place = located(losses) if losses is not None and result.outcome == FAILED else None
     if losses is None or place is None:
         return result
-    blamed = _BROKEN if place.noise >= _BREAKS else ()
+    codes = _BROKEN if place.noise >= _BREAKS else ()
     if place.noise >= _LEAST_SHARE * _noise(metrics_of(AccuracyMetrics, [result])):
-        blamed = (*blamed, *_LOST)
-    if not any(finding.code in blamed for finding in result.findings):
+        codes = (*codes, *_LOST)
+    if not any(finding.code in codes for finding in result.findings):
         return result
     findings = []
     for finding in result.findings:
-        if finding.code in blamed and not finding.layer:
+        if finding.code in codes and not finding.layer:
             finding = dataclasses.replace(finding, layer=place.layer, cause=joined(finding.cause, place.cause))
         findings.append(finding)
     metrics = dataclasses.replace(
@@ -234,7 +237,7 @@ def with_location(result: Result, losses: Losses | None) -> Result:
 
 
 def _noise(metrics: AccuracyMetrics | None) -> float:
-    """The noise / signal of the worst output; 0 where outputs were not compared, or have no signal of their own."""
+    """The noise / signal of the worst output; 0 if outputs were not compared, or are constant."""
     outputs = metrics.outputs if metrics else {}
     decibels = (output.centred_sqnr_db for output in outputs.values() if output.equal is None)
     return max((10 ** (-sqnr / 10) for sqnr in decibels if math.isfinite(sqnr)), default=0.0)

@@ -11,11 +11,11 @@ from pytest_mnnquant.findings.accuracy_metrics import LayerLossMetrics
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.measurements.layer_errors import LayerErrors
 
-# An operator without weights that multiplies the error it is given so often is at fault itself.
+# An operator without weights that multiplies the error of its inputs by this factor is at fault itself.
 _OWN_FAULT: Final = 8.0
-# Noise below this share of the signal (-30 dB) is no fault, whatever it was before.
+# Noise below this share of the signal (-30 dB) is harmless, however much it grew.
 _QUIET: Final = 1e-3
-# A part of a layer's error above this share of it is what makes it.
+# A part that makes at least this share of a layer's error is named as its cause.
 _MOST: Final = 0.5
 _CLIPPED: Final = 0.005
 _NAMED: Final = 3
@@ -23,10 +23,10 @@ _NAMED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class LayerLoss:
-    """One layer: what it adds itself, and what the model loses when this layer alone is quantized.
+    """One layer: the error that it adds itself, and what the model loses when this layer alone is quantized.
 
-    `module` is the user's own name for it, where known. `alone` is the noise / signal at the worst output with this
-    layer alone quantized, `alone_metric` the task metric then; None where that was not tried.
+    `module` is the name of its PyTorch module, if known. `alone` is the noise / signal at the worst output with this
+    layer alone quantized, `alone_metric` the task metric then; None if that was not measured.
     """
 
     name: str
@@ -42,16 +42,16 @@ class LayerLoss:
 
     @property
     def cost(self) -> float:
-        """Noise / signal at the worst output with this layer alone quantized; untried: at its own output.
+        """Noise / signal at the worst output with this layer alone quantized; if not measured, at the layer's output.
 
-        Infinite where it makes NaN or infinity of exact inputs.
+        Infinite if it outputs NaN or infinity for exact inputs.
         """
         added = self.errors.own
         return added if self.alone is None or not math.isfinite(added) else self.alone
 
     @property
     def metrics(self) -> LayerLossMetrics:
-        """The form it has in the report: SQNR in dB."""
+        """The layer's entry in the report, with SQNR in dB."""
         errors = self.errors
         return LayerLossMetrics(
             name=self.name,
@@ -81,7 +81,7 @@ class Losses:
 class Located:
     """The layer (or operator) at fault and why; `others` are the next worst layers.
 
-    `noise` is what it does to the model's output (an operator: to its own), as a share of the signal.
+    `noise` is the error it adds to the model's output (an operator: to its own output), as a share of the signal.
     """
 
     layer: str
@@ -96,27 +96,27 @@ def decibels(noise: float) -> float:
 
 
 def ranked(losses: Losses) -> tuple[LayerLoss, ...]:
-    """The layers, the most harmful first: by what each costs alone at the output, else by the error it adds.
+    """The layers, the most harmful first: by the error of the output with each quantized alone, else by added error.
 
-    Before all others come those that make NaN or infinity of exact inputs, in order of execution.
+    Layers that output NaN or infinity for exact inputs come first, in order of execution.
     """
     seen = [layer for layer in losses.layers if layer.errors.measured and layer.errors.own > 0]
     broken = [layer for layer in seen if not math.isfinite(layer.errors.own)]
     measured = [layer for layer in seen if math.isfinite(layer.errors.own)]
-    ranked_alone = sorted((one for one in measured if one.alone is not None), key=lambda one: -one.cost)
-    rest = sorted((one for one in measured if one.alone is None), key=lambda one: -one.errors.own)
+    ranked_alone = sorted((layer for layer in measured if layer.alone is not None), key=lambda layer: -layer.cost)
+    rest = sorted((layer for layer in measured if layer.alone is None), key=lambda layer: -layer.errors.own)
     return (*broken, *ranked_alone, *rest)
 
 
 def located(losses: Losses) -> Located | None:
-    """The layer or operator that lost most of it; None where none adds any error."""
+    """The layer or operator that lost most of the accuracy; None if none adds any error."""
     order = ranked(losses)
-    guilty = _operator(losses.operators)
-    if guilty is not None and (not order or guilty[2] > 4 * order[0].cost):
-        name, entered, left = guilty
+    operator = _operator(losses.operators)
+    if operator is not None and (not order or operator[2] > 4 * order[0].cost):
+        name, entered, left = operator
         text = (
-            f"operator {name} leaves {decibels(left):.1f} dB of SQNR of the {decibels(entered):.1f} dB that enter it: "
-            "it computes something else than the float model's (no layer's weights or ranges are to blame)"
+            f"operator {name} lowers SQNR from {decibels(entered):.1f} dB at its input to {decibels(left):.1f} dB at "
+            "its output: it computes something else than in the float model (no layer's weights or ranges cause this)"
         )
         return Located(name, Cause("operator-computes-otherwise", text), noise=left)
     if not order:
@@ -128,12 +128,14 @@ def located(losses: Losses) -> Located | None:
     text = f"layer {worst.title} adds most of the error: {_own(worst)}{_alone(worst, losses)}; {_why(worst.errors)}"
     first = next((layer for layer in losses.layers if layer.errors.own >= worst.errors.own / 2), worst)
     if first is not worst:
-        text += f"; the first one as bad is {first.title} ({decibels(first.errors.own):.1f} dB)"
+        text += (
+            f"; the first layer that adds at least half as much is {first.title} ({decibels(first.errors.own):.1f} dB)"
+        )
     return Located(worst.name, Cause("layer-adds-error", text), others, worst.cost)
 
 
 def _operator(operators: Iterable[tuple[str, float, float]]) -> tuple[str, float, float] | None:
-    """The first operator without weights that makes the error it is given many times larger."""
+    """The first operator without weights that multiplies the error of its inputs."""
     return next(
         (
             operator
@@ -146,27 +148,28 @@ def _operator(operators: Iterable[tuple[str, float, float]]) -> tuple[str, float
 
 def _not_finite(worst: LayerLoss) -> Cause:
     errors = worst.errors
-    part = "its weights or its bias do" if not math.isfinite(errors.weights) else "the scale of its input does"
+    part = "its weights or its bias" if not math.isfinite(errors.weights) else "the scale of its input"
     if math.isfinite(errors.input):
-        part = "the scale of its output does"
-    text = f"layer {worst.title} makes NaN or infinity of the float model's own input: {part} that"
+        part = "the scale of its output"
+    text = f"layer {worst.title} outputs NaN or infinity for the float model's input, because of {part}"
     return Cause("layer-makes-not-finite", text)
 
 
 def _own(worst: LayerLoss) -> str:
     errors = worst.errors
-    text = f"with exact inputs its output has {decibels(errors.own):.1f} dB of SQNR"
+    text = f"with exact inputs its output SQNR is {decibels(errors.own):.1f} dB"
     if errors.inherited > 0:
-        text += f" ({decibels(errors.reached):.1f} dB as it runs, of {decibels(errors.inherited):.1f} dB that enter)"
+        reached, inherited = decibels(errors.reached), decibels(errors.inherited)
+        text += f" ({reached:.1f} dB with its real inputs, which have {inherited:.1f} dB)"
     return text
 
 
 def _alone(worst: LayerLoss, losses: Losses) -> str:
     if worst.alone is None:
         return ""
-    text = f"; it alone leaves the model's output {decibels(worst.alone):.1f} dB"
+    text = f"; quantizing this layer alone lowers the output SQNR to {decibels(worst.alone):.1f} dB"
     if worst.alone_metric is not None and worst.alone_metric != losses.exact_metric:
-        text += f" and {losses.metric_label} {worst.alone_metric:.4f} (float {losses.exact_metric:.4f})"
+        text += f" and changes {losses.metric_label} to {worst.alone_metric:.4f} (float {losses.exact_metric:.4f})"
     return text
 
 
@@ -176,13 +179,13 @@ def _why(errors: LayerErrors) -> str:
     leaving = max(0.0, errors.own - errors.input)
     whole = max(errors.own, 1e-30)
     if weights >= _MOST * whole:
-        return f"its weights do that ({decibels(weights):.1f} dB by themselves)"
+        return f"the error comes from its weights ({decibels(weights):.1f} dB with only them quantized)"
     if entering >= leaving:
-        return f"the codes of its input do that{_clipping(errors.clipped_in)}"
-    return f"the codes of its output do that{_clipping(errors.clipped_out)}"
+        return f"the error comes from its input quantization: {_clipping(errors.clipped_in)}"
+    return f"the error comes from its output quantization: {_clipping(errors.clipped_out)}"
 
 
 def _clipping(share: float) -> str:
     if share >= _CLIPPED:
-        return f": {share:.1%} of the values lie outside of their range"
-    return ": their steps are too coarse for the values"
+        return f"{share:.1%} of the values lie outside the range"
+    return "the steps are too coarse for the values"

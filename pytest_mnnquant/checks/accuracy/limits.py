@@ -1,4 +1,4 @@
-"""What outputs must meet, and whether this many samples can tell that they do."""
+"""The limits that outputs must meet, and whether the samples are enough to decide."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Final
 from pytest_mnnquant.findings.defaults import COSINE
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.task import TaskMetric
-from pytest_mnnquant.statistics.intervals import Estimate, samples_to_tell
+from pytest_mnnquant.statistics.intervals import Estimate, samples_to_decide
 
 #: A limit for every output, or for some by name ("*" for the others); None: not judged.
 Named = float | Mapping[str, float] | None
-#: Two-sided, so that each of an estimate's bounds is 95 % sure by itself.
+#: Two-sided, so that each bound of an estimate holds with 95 % confidence by itself.
 CONFIDENCE: Final = 0.90
-# One-sided 95 % of the normal distribution, squared: below it nothing is seen of an event this rare (Wilson's bound).
+# One-sided 95 % of the normal distribution, squared: Wilson's bound for an event that no sample shows.
 _UNSEEN: Final = 1.645**2
-# For the rounding of subtractions: what meets a limit exactly is allowed.
+# For the rounding of subtractions: a value exactly at its limit is allowed.
 _ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """What a variant's outputs are judged by; the meaning of each limit is that of the option of the same name.
+    """The limits of a variant's outputs; each limit means the same as the option of its name.
 
-    `metric` is None where none was asked: top-1, where labels fit an output. `usual_cosine` holds for outputs that no
-    task metric judges. `strict`: a bound decides instead of the figure itself.
+    `metric` is None if no metric was requested: top-1 if labels match an output. `usual_cosine` applies to outputs
+    that no task metric judges. `strict`: the confidence bound decides instead of the value itself.
     """
 
     metric: TaskMetric | None = None
@@ -48,7 +48,7 @@ def limit_for(limit: Named, output: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a figure breaks its limit, and whether the data can't tell; `needed` samples like these could."""
+    """Whether a value breaks its limit, and whether the samples are too few to decide; `needed` of them would be."""
 
     estimate: Estimate
     limit: float
@@ -58,23 +58,23 @@ class Verdict:
 
     @property
     def doubt(self) -> str:
-        """What is to be said of the data where they can't tell; else empty."""
+        """Why the samples are too few to decide; empty if they are enough."""
         if not self.is_unsure:
             return ""
         if not (math.isfinite(self.estimate.low) and math.isfinite(self.estimate.high)):
-            return f"{self.estimate.samples:,} samples do not show how far they vary"
-        more = f"about {self.needed:,} samples like these could" if self.needed else "it lies at the limit"
-        bounds = f"it is between {self.estimate.low:.4g} and {self.estimate.high:.4g} (each bound 95 % sure)"
-        return f"{self.estimate.samples:,} samples can't tell: {bounds}; {more}"
+            return f"{self.estimate.samples:,} samples do not show how much the value varies"
+        more = f"about {self.needed:,} samples are needed" if self.needed else "the value lies at the limit"
+        bounds = f"95 % bounds {self.estimate.low:.4g} and {self.estimate.high:.4g}"
+        return f"{self.estimate.samples:,} samples are too few to decide: {bounds}; {more}"
 
 
 def unbounded(value: float, samples: int) -> Estimate:
-    """A figure of which nobody knows how far it varies."""
+    """An estimate whose variation is unknown."""
     return Estimate(value, -math.inf, math.inf, samples, math.inf)
 
 
 def verdict(estimate: Estimate, limit: float, *, at_least: bool, strict: bool) -> Verdict:
-    """Hold a figure against its limit: the figure itself decides, or with `strict` its bound."""
+    """Compare a value with its limit: the value itself decides, or with `strict` its bound."""
     if estimate.samples < 2:
         estimate = unbounded(estimate.value, estimate.samples)
     if math.isnan(estimate.value):
@@ -95,7 +95,7 @@ def _needed(estimate: Estimate, limit: float) -> int | None:
         return None
     if estimate.spread == 0:
         return math.ceil(_UNSEEN * max(0.0, 1 / margin - 1)) if margin < 1 else None
-    needed = samples_to_tell(estimate.spread, margin)
+    needed = samples_to_decide(estimate.spread, margin)
     if needed > estimate.samples:
         return needed
     # These bounds are wider than the normal distribution's; they narrow with the root of the number of samples.
@@ -103,11 +103,11 @@ def _needed(estimate: Estimate, limit: float) -> int | None:
     return max(round(estimate.samples * ((bound - estimate.value) / margin) ** 2), estimate.samples + 1)
 
 
-def doubt_finding(what: str, held: Verdict, strict: bool) -> Finding:
-    """That the data can't tell whether a limit is kept: open where bounds decide, else a warning."""
+def doubt_finding(measured: str, decision: Verdict, strict: bool) -> Finding:
+    """The samples are too few to decide whether a limit is met: inconclusive if bounds decide, else a warning."""
     return Finding(
         "MNQ730",
-        f"{what}: {held.doubt}",
+        f"{measured}: {decision.doubt}",
         fix="evaluate on more samples (--mnn-evaluation)",
         as_warning=not strict,
     )

@@ -1,4 +1,4 @@
-"""Outputs that are no answer at all: missing, not finite, or without any dependence on the input."""
+"""Unusable outputs: missing, not finite, or independent of the input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_mnnquant.findings.finding import Finding
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
-# What MNN computes from memory that was never filled; no network means it.
+# MNN outputs values above this if it computes from uninitialized memory; networks do not produce them.
 _ABSURD: Final = 1e30
 
 
@@ -24,21 +24,21 @@ def broken(reference: Outputs, outputs: Outputs) -> list[Finding]:
 
 def _broken(name: str, reference: Array, output: Array | None, outputs: Outputs) -> Finding | None:
     if output is None:
-        return Finding("MNQ705", f"output {name!r}: no such output; the model gives {', '.join(outputs) or 'none'}")
+        return Finding("MNQ705", f"output {name!r} is missing; the model's outputs: {', '.join(outputs) or 'none'}")
     if output.shape != reference.shape:
-        message = f"output {name!r}: {list(output.shape)}, the float model gives {list(reference.shape)}"
+        message = f"output {name!r} has shape {list(output.shape)}, the float model's has {list(reference.shape)}"
         return Finding("MNQ705", message)
     if not np.isfinite(reference).all():
         return Finding(
             "MNQ707",
-            f"output {name!r}: {_share_bad(reference):.0%} of the float model's own values are not finite",
-            fix="look at the float model and the evaluation data: nothing can be told of a quantized one yet",
+            f"output {name!r}: {_share_bad(reference):.0%} of the float model's values are not finite",
+            fix="fix the float model or the evaluation data first: a quantized model can't be judged against them",
         )
     if output.dtype.kind != "f":
         return None
-    # What masks a value in the float model too (the least float there is) is meant.
-    meant = np.abs(reference) > _ABSURD
-    if not np.isfinite(output).all() or (np.abs(output) > _ABSURD)[~meant].any():
+    # Values this large in the float model too are masks (the lowest float), and intended.
+    intended = np.abs(reference) > _ABSURD
+    if not np.isfinite(output).all() or (np.abs(output) > _ABSURD)[~intended].any():
         message = f"output {name!r}: {_share_bad(output):.0%} of the values are not finite (or above {_ABSURD:g})"
         return Finding("MNQ703", message)
     if len(output) > 1 and (output == output[:1]).all() and not (reference == reference[:1]).all():

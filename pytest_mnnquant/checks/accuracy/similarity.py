@@ -1,4 +1,4 @@
-"""How like the float model's outputs the variant's are, where no label tells what is right."""
+"""Similarity of the variant's outputs to the float model's, for outputs that labels do not judge."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from pytest_mnnquant.statistics.intervals import Estimate
 Array = npt.NDArray[Any]
 # Integer outputs are classes or indexes: quantization may flip the close ones.
 _MIN_EQUAL: Final = 0.95
-# As like as this an output is the other one.
+# From this cosine on, an output holds the values of another output.
 _SWAPPED: Final = 0.95
 _TINY: Final = 1e-300
-# Of a constant output int8 may be off by this share.
+# The relative error that int8 may have on a constant output.
 _COARSE: Final = 0.05
 
 
@@ -47,7 +47,7 @@ def output_metrics(item: Agreement) -> OutputMetrics:
 def unlike(
     reference: Outputs, outputs: Outputs, compared: dict[str, Agreement], decided: Collection[str], criteria: Criteria
 ) -> list[Finding]:
-    """Findings on outputs that are not like the float model's; `decided` are those that a task metric judges."""
+    """Findings on outputs that differ from the float model's; `decided` names those that a task metric judges."""
     findings = _idle_limits(compared, criteria)
     for name, item in compared.items():
         if item.equal is None and item.range <= SILENT:
@@ -80,9 +80,9 @@ class _Demand:
 
 
 def _demands(
-    item: Agreement, exact: Array, ours: Array, name: str, is_decided: bool, criteria: Criteria
+    item: Agreement, reference: Array, output: Array, name: str, is_decided: bool, criteria: Criteria
 ) -> Iterator[_Demand]:
-    """What is asked of one output; both arrays have shape [samples, elements]."""
+    """What is required of one output; both arrays have shape [samples, elements]."""
 
     def at_least(limit: float, estimate: Estimate, text: str) -> _Demand:
         return _Demand(text, verdict(estimate, limit, at_least=True, strict=criteria.strict))
@@ -92,36 +92,35 @@ def _demands(
     if is_decided:
         pass
     elif item.equal is not None:
-        hits = intervals.share(int((exact == ours).sum()), exact.size, CONFIDENCE)
-        text = f"{item.equal:.1%} of its integers equal the float model's, at least {_MIN_EQUAL:.0%} wanted"
+        hits = intervals.share(int((reference == output).sum()), reference.size, CONFIDENCE)
+        text = f"{item.equal:.1%} of its integers equal the float model's, required {_MIN_EQUAL:.0%}"
         yield at_least(_MIN_EQUAL, hits, text)
     elif item.cosine is not None:
-        text = f"mean cosine {item.cosine:.4f} to the float model's, at least {usual:g} wanted"
-        text += f", SQNR {item.sqnr_db:.1f} dB"
-        yield at_least(usual, intervals.mean(cosines(exact, ours), CONFIDENCE), text)
+        text = f"mean cosine {item.cosine:.4f} to the float model's, required {usual:g} (SQNR {item.sqnr_db:.1f} dB)"
+        yield at_least(usual, intervals.mean(cosines(reference, output), CONFIDENCE), text)
     else:
         decibels = _as_sqnr_db(usual)
-        text = f"SQNR {item.centred_sqnr_db:.1f} dB about its mean, at least {decibels:.1f} dB wanted (as cosine "
-        text += f"{usual:g}: it has one element)"
-        yield at_least(decibels, _noise(exact - exact.mean(0), ours - exact.mean(0)), text)
+        text = f"SQNR {item.centred_sqnr_db:.1f} dB about its mean, required {decibels:.1f} dB (cosine {usual:g}, "
+        text += "converted: the output has one element)"
+        yield at_least(decibels, _noise(reference - reference.mean(0), output - reference.mean(0)), text)
     if (limit := limit_for(criteria.min_agreement, name)) is not None and item.top1 is not None:
-        hits = intervals.share(int(same_maximum(exact, ours).sum()), len(exact), CONFIDENCE)
-        yield at_least(limit, hits, f"{item.top1:.2%} have the float model's class, at least {limit:.2%} wanted")
+        hits = intervals.share(int(same_maximum(reference, output).sum()), len(reference), CONFIDENCE)
+        yield at_least(limit, hits, f"{item.top1:.2%} of samples keep the float model's class, required {limit:.2%}")
     if (limit := limit_for(criteria.min_sqnr, name)) is not None and item.equal is None:
-        yield at_least(limit, _noise(exact, ours), f"SQNR {item.sqnr_db:.1f} dB, at least {limit:g} dB wanted")
+        yield at_least(limit, _noise(reference, output), f"SQNR {item.sqnr_db:.1f} dB, required {limit:g} dB")
 
 
-def _noise(exact: Array, ours: Array) -> Estimate:
+def _noise(reference: Array, output: Array) -> Estimate:
     """SQNR in dB, with its bounds."""
-    signal, noise = np.square(exact).sum(1), np.square(exact - ours).sum(1)
-    whole = sqnr_db(exact, ours)
+    signal, noise = np.square(reference).sum(1), np.square(reference - output).sum(1)
+    whole = sqnr_db(reference, output)
     if not math.isfinite(whole):
-        return Estimate(whole, whole, whole, len(exact), 0.0)
+        return Estimate(whole, whole, whole, len(reference), 0.0)
 
     def decibels(chosen: npt.NDArray[np.int64]) -> float:
         return 10 * math.log10(max(signal[chosen].sum(), _TINY) / max(noise[chosen].sum(), _TINY))
 
-    return intervals.resampled(decibels, len(exact), confidence=CONFIDENCE)
+    return intervals.resampled(decibels, len(reference), confidence=CONFIDENCE)
 
 
 def _flat(array: Array) -> Array:
@@ -136,26 +135,28 @@ def _as_sqnr_db(cosine: float) -> float:
 
 
 def _silent(name: str, item: Agreement, reference: Array) -> Finding:
-    """Of a constant nothing can be told, unless the variant gives something else altogether."""
+    """A constant output can't be judged, unless the variant's output is far from it."""
     constant = float(np.abs(reference).max())
     if item.max_error > max(_COARSE * constant, SILENT):
         message = (
-            f"output {name!r} is {constant:.4g} in the float model, always; the variant is off by {item.max_error:.4g}"
+            f"output {name!r} is always {constant:.4g} in the float model; the variant is off by {item.max_error:.4g}"
         )
         return Finding("MNQ702", message)
     message = f"output {name!r} spans {item.range:.2g} on these {item.samples} samples, which is rounding noise"
-    return Finding("MNQ003", message, fix="evaluate on data like the real ones")
+    return Finding("MNQ003", message, fix="evaluate on representative data (--mnn-evaluation)")
 
 
 def _lost(name: str, item: Agreement, cause: Cause | None) -> Finding:
-    """A large constant part flatters the cosine of an output whose variable part is noise."""
-    cosine = "" if item.cosine is None else f" (cosine {item.cosine:.4f}, by what is the same in all samples)"
-    message = f"output {name!r}: what varies from sample to sample is lost: SQNR {item.centred_sqnr_db:.1f} dB{cosine}"
+    """The output's variable part is noise; a large constant part may still raise its cosine."""
+    cosine = "" if item.cosine is None else f" (its constant part raises the cosine to {item.cosine:.4f})"
+    message = (
+        f"output {name!r} lost the differences between samples: their SQNR is {item.centred_sqnr_db:.1f} dB{cosine}"
+    )
     return Finding("MNQ702", message, cause=cause)
 
 
 def _idle_limits(compared: dict[str, Agreement], criteria: Criteria) -> list[Finding]:
-    """Limits that were asked for and can't be applied: a name that no output has, a figure that no output gives."""
+    """Limits that can't be applied: no output has the name, or the output does not have the metric."""
     findings = []
     classes = {name for name, item in compared.items() if item.top1 is not None}
     floats = {name for name, item in compared.items() if item.equal is None}
@@ -167,24 +168,24 @@ def _idle_limits(compared: dict[str, Agreement], criteria: Criteria) -> list[Fin
         named = [name for name in limit if name != "*"] if isinstance(limit, Mapping) else []
         for name in named:
             if name not in compared:
-                message = f"{flag}={name}=...: there is no such output; there are: {', '.join(compared)}"
-                findings.append(Finding("MNQ722", message, fix="name one of them"))
-        asked = [name for name in compared if limit_for(limit, name) is not None]
-        for name in asked if not able & set(asked) else [name for name in named if name in set(compared) - able]:
-            message = f"output {name!r} has no figure for {flag}: it gives no classes that differ, or is of integers"
-            findings.append(Finding("MNQ003", message, fix=f"leave {flag} out for it"))
+                message = f"{flag}={name}=...: unknown output {name!r}; known: {', '.join(compared)}"
+                findings.append(Finding("MNQ722", message, fix="name one of these outputs"))
+        limited = [name for name in compared if limit_for(limit, name) is not None]
+        for name in limited if not able & set(limited) else [name for name in named if name in set(compared) - able]:
+            message = f"{flag} can't judge output {name!r}: its classes do not differ, or it holds integers"
+            findings.append(Finding("MNQ003", message, fix=f"remove {flag} for this output"))
     return findings
 
 
 def swapped(name: str, reference: Outputs, outputs: Outputs) -> Cause | None:
-    """Which other output of the float model this one equals, if it does: exporters may change their order."""
+    """The other output of the float model that this one equals, if any: exporters may change their order."""
     output = outputs[name]
     for other, exact in reference.items():
         if other != name and exact.shape == output.shape and exact.dtype.kind == "f":
-            alike = agreement(exact, output)
-            if alike.range > SILENT and alike.centred_sqnr_db > _as_sqnr_db(_SWAPPED):
+            similarity = agreement(exact, output)
+            if similarity.range > SILENT and similarity.centred_sqnr_db > _as_sqnr_db(_SWAPPED):
                 text = (
-                    f"it holds the values of output {other!r}: the outputs are in another order than the float model's"
+                    f"it holds the values of output {other!r}: the order of the outputs differs from the float model's"
                 )
                 return Cause("outputs-reordered", text)
     return None

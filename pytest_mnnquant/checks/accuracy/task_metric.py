@@ -1,4 +1,4 @@
-"""The task metric: how much worse the variant answers its labels than the float model, and how sure that is."""
+"""The task metric: how much worse the variant is than the float model, with confidence bounds."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from pytest_mnnquant.metrics.task import Indices, Scores, TaskMetric
 from pytest_mnnquant.statistics import intervals
 from pytest_mnnquant.statistics.intervals import Estimate
 
-#: What a metric needs that has the unit of the user's own labels.
+#: A metric in the unit of the labels has no default limit.
 NO_LIMIT: Final = (
-    "--mnn-metric={metric} has a unit of its own: say by how much it may change (--mnn-max-accuracy-drop), or what "
-    "share of the float model's figure must be left (--mnn-min-accuracy-ratio)"
+    "--mnn-metric={metric} has its own unit and no default limit: set the allowed change (--mnn-max-accuracy-drop) or "
+    "the required ratio to the float model's value (--mnn-min-accuracy-ratio)"
 )
 
 
@@ -43,7 +43,7 @@ class Compared:
 
     @property
     def flips(self) -> tuple[int, int] | None:
-        """How many samples were right before and are wrong now, and the reverse; None where it is not yes or no."""
+        """How many samples became wrong, and how many became right; None if samples are not right or wrong."""
         before, after = self.before.each, self.after.each
         if self.metric.lower_is_better:
             before, after = after, before
@@ -65,7 +65,7 @@ class Compared:
 
     @property
     def ratio(self) -> Estimate:
-        """What is left of the float model's figure (of an error: float / variant). Raises `ValueError` for 0 / 0."""
+        """The ratio to the float model's value (for an error: float / variant). Raises `ValueError` for x / 0."""
         first, second = (self.before, self.after) if self.metric.lower_is_better else (self.after, self.before)
         if self.metric.lower_is_better and second.value == 0:  # No error is left.
             best = math.inf if first.value else 1.0
@@ -73,23 +73,23 @@ class Compared:
         if first.each is not None and second.each is not None:
             return intervals.ratio(first.each, second.each, CONFIDENCE)
         if second.value == 0:
-            raise ValueError("the figure that it is compared with is 0")
+            raise ValueError("the value to divide by is 0")
         value = first.value / second.value
         return _resampled(lambda chosen: first.of(chosen) / (second.of(chosen) or 1e-300), value, first.samples)
 
     @property
     def at_chance(self) -> bool:
-        """Whether one constant answer would do as well as the float model: a model that gives it would lose nothing."""
+        """Whether a constant answer scores as high as the float model: a constant variant would lose nothing."""
         return self.before.baseline is not None and self.before.value <= self.before.baseline
 
     @property
     def below_chance(self) -> bool:
-        """Whether one constant answer would do better than the float model, so that a drop says nothing at all."""
+        """Whether a constant answer scores higher than the float model, so that a drop means nothing."""
         return self.before.baseline is not None and self.before.value < self.before.baseline
 
 
 def _resampled(statistic: Callable[[Indices], float], value: float, samples: int) -> Estimate:
-    """Bounds of a figure, or none where a metric of the user's own is too slow or fails on some of the samples."""
+    """An estimate with bounds; without bounds if a custom metric is too slow or fails on some of the samples."""
     try:
         return intervals.resampled(statistic, samples, confidence=CONFIDENCE)
     except ValueError:
@@ -97,7 +97,7 @@ def _resampled(statistic: Callable[[Indices], float], value: float, samples: int
 
 
 def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], TaskMetrics]:
-    """Findings on the drop, the ratio and the float model's own floor; and the metrics for the report."""
+    """Findings on the drop, the ratio and the float model's required value; and the metrics for the report."""
     metric, before, after = compared.metric, compared.before.value, compared.after.value
     drop, flips = compared.drop, compared.flips
     task = TaskMetrics(
@@ -123,12 +123,13 @@ def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], T
         try:
             ratio = compared.ratio
         except ValueError as error:
-            findings.append(Finding("MNQ003", f"{metric.label}: no ratio to the float model's: {error}"))
+            message = f"{metric.label}: the ratio to the float model's can't be computed: {error}"
+            findings.append(Finding("MNQ003", message))
         else:
             task = dataclasses.replace(task, ratio=ratio.value, ratio_low=ratio.low, ratio_high=ratio.high)
             decision = verdict(ratio, criteria.min_ratio, at_least=True, strict=criteria.strict)
             text = f"{metric.label} {after:.4f} is {ratio.value:.4f} of the float model's {before:.4f}"
-            demands.append((f"{text}, at least {criteria.min_ratio:g} wanted", decision))
+            demands.append((f"{text}, required {criteria.min_ratio:g}", decision))
     for text, decision in demands:
         if decision.fails:
             findings.append(Finding("MNQ701", f"{text} ({_on(compared)}{_doubt(decision)})"))
@@ -139,44 +140,46 @@ def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], T
 
 
 def allowed_drop(metric: TaskMetric, criteria: Criteria) -> float | None:
-    """The drop that is allowed: as asked; else 0.01 of a share, unless another criterion was asked instead."""
+    """The allowed drop: the given one; else 0.01 for a share, unless another criterion was given instead."""
     if criteria.max_drop is not None or criteria.min_ratio is not None or not metric.is_share:
         return criteria.max_drop
     return DROP
 
 
 def below_floor(compared: Compared, criteria: Criteria) -> list[Finding]:
-    """That the float model itself is not as good as was asked."""
+    """A finding if the float model itself misses `min_float`."""
     metric, before, floor = compared.metric, compared.before.value, criteria.min_float
     if floor is None or (before <= floor if metric.lower_is_better else before >= floor):
         return []
-    wanted = "at most" if metric.lower_is_better else "at least"
+    bound = "at most" if metric.lower_is_better else "at least"
     return [
         Finding(
             "MNQ708",
-            f"{metric.label} of the float model is {before:.4f}, {wanted} {floor:g} wanted",
+            f"{metric.label} of the float model is {before:.4f}, required {bound} {floor:g}",
             cause=Cause(
                 "float-model-at-fault",
-                "the model (or its labels, or its preprocessing) is at fault before anything is quantized",
+                "the float model, its labels or its preprocessing is wrong, before anything is quantized",
             ),
-            fix="look at the float model, the labels and the preprocessing of the evaluation data",
+            fix="check the float model, the labels and the preprocessing of the evaluation data",
         )
     ]
 
 
 def _change(compared: Compared, drop: Estimate) -> str:
     metric, before, after = compared.metric, compared.before.value, compared.after.value
-    verb = "rises" if (after > before) else "falls" if after < before else "stays"
-    what = "rise" if metric.lower_is_better else "drop"
-    return f"{metric.label} {verb} from {before:.4f} (float) to {after:.4f}: a {what} of {drop.value:.4f}"
+    kind = "rise" if metric.lower_is_better else "drop"
+    if before == after:
+        return f"{metric.label} stays at {before:.4f}: a {kind} of {drop.value:.4f}"
+    verb = "rises" if after > before else "falls"
+    return f"{metric.label} {verb} from {before:.4f} (float) to {after:.4f}: a {kind} of {drop.value:.4f}"
 
 
 def _on(compared: Compared) -> str:
     samples = f"{compared.before.samples} samples"
     if (flips := compared.flips) is None:
         return samples
-    return f"{samples}: {flips[0]} were right and are wrong now, {flips[1]} the reverse"
+    return f"{samples}: {flips[0]} became wrong, {flips[1]} became right"
 
 
-def _doubt(held: Verdict) -> str:
-    return f"; {held.doubt}" if held.is_unsure else ""
+def _doubt(decision: Verdict) -> str:
+    return f"; {decision.doubt}" if decision.is_unsure else ""

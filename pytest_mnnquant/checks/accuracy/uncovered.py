@@ -1,4 +1,4 @@
-"""Accuracy that this machine can't judge: an int8 MaxPool that it gets wrong, and that no copy stands in for."""
+"""Accuracy that this host can't judge: it computes an int8 MaxPool wrongly, and no exact copy could be made."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from pytest_mnnquant.findings.finding import Finding, Result
 
 
 def unjudged_pools(pools: Sequence[str]) -> Result:
-    """An inconclusive result: the outputs on this machine are not those of a device."""
-    message = (
-        f"{len(pools)} int8 MaxPool ran that this machine pools wrongly, and that could not be made exact in a copy"
-    )
-    return Result.from_findings(
-        "accuracy", [Finding("MNQ711", message, pools[0], cause=X86_MAX_POOL, fix=X86_MAX_POOL_REMEDY)]
-    )
+    """An inconclusive result: the outputs on this host differ from those on a device."""
+    message = f"this host computes {len(pools)} int8 MaxPool operators wrongly, and no exact copy of them could be made"
+    finding = Finding("MNQ711", message, pools[0], cause=X86_MAX_POOL, fix=X86_MAX_POOL_REMEDY)
+    return Result.from_findings("accuracy", [finding])

@@ -1,4 +1,4 @@
-"""Calibration: whether there was enough of it, on the right data, and whether what it left fits held-out data."""
+"""Calibration: whether it used enough of the right data, and whether its scales fit held-out data."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from pytest_mnnquant.findings.run_metrics import CalibrationMetrics
 from pytest_mnnquant.measurements.calibration import Observations, Record
 from pytest_mnnquant.measurements.dataset import Dataset
 
-# What rounding in float32 may change of a model.
+# Changes of a model up to this are rounding in float32.
 _ROUNDING: Final = 1e-5
-# A scale that moves this much after calibration clips half of a tensor's range, or costs a bit.
+# A scale that changes by this factor after calibration clips half of a tensor's range, or costs a bit.
 _MOVED, _MOVED_A_LITTLE = 2.0, 1.05
 
-# Ranges that are the same, relative to their width; and the factor by which no observer makes them wider.
+# Ranges are equal within this share of their width; no observer widens them by this factor.
 _SAME, _OTHER = 0.05, 4.0
 _CLIPPING: Final = re.compile(r"(percentile|histogram|kl)[\d.]*|mnnquant-.*")
 
@@ -41,8 +41,8 @@ class CalibrationEvidence:
     """What is known of a variant's calibration.
 
     `record` is None for finished files. `floats` names the inputs that take floats. `batches` gives the ranges of
-    tensors by batch, or by sample where there are few; empty where they are not known. `tensors` are the quantized
-    tensors; they have no losses where there are no evaluation data.
+    tensors by batch, or by sample if there are few; empty if unknown. `tensors` are the quantized tensors; without
+    evaluation data they have no losses.
     """
 
     mode: str | None
@@ -55,14 +55,14 @@ class CalibrationEvidence:
 
 
 def samples_used(record: Record | None, data: Dataset | None) -> int | None:
-    """How many samples were used for calibration; None where that is not known."""
+    """How many samples were used for calibration; None if unknown."""
     if record is None:
         return None
     observations = record.observations
     if observations is None:
         return record.samples
     if (observations.handed_out == 0) != (observations.forwards == 0):
-        return None  # It ran on data of its own, or gave them to another tool.
+        return None  # The pipeline ran on its own data, or gave the data to another tool.
     # A pipeline may leave its loop early.
     return min(record.samples, min(observations.handed_out, observations.forwards) * record.batch)
 
@@ -74,7 +74,7 @@ def check_calibration(calibration: CalibrationEvidence) -> Result:
     samples = samples_used(record, data)
     seen = spans(record.batches if record and record.batches else calibration.batches)
     fit = judge_fit(calibration.tensors, seen)
-    if _CLIPPING.fullmatch(observer):  # They cut ranges on purpose; where that does no harm, it was asked for.
+    if _CLIPPING.fullmatch(observer):  # These observers cut ranges on purpose: only harmful clipping is reported.
         fit = [finding for finding in fit if finding.severity is Severity.ERROR]
     moved = movement(calibration.batches, observer)
     batches = len(next(iter(record.batches.values()))) if record and record.batches else None
@@ -88,10 +88,10 @@ def check_calibration(calibration: CalibrationEvidence) -> Result:
     if data is not None and (record is None or record.observations) and not _has_error(findings):
         findings += _other_values(calibration, data)
     of_order = judge_order(record.batches, observer) if record else []
-    # MNN's own tool may take a part of what it is given: ADMM looks at all samples at once.
+    # MNN's own tool may use a part of its samples: ADMM needs all of them at once.
     is_enough = observer.startswith("mnnquant-") and data is not None and data.samples >= LEAST
     if samples and not is_enough and not _has_error(findings):
-        # A first batch that decides alone makes the ranges move as well.
+        # If the first batch decides alone, resampling moves the ranges too.
         findings += judge_number(samples, None if of_order else moved, observer)
     findings += of_order
     if _has_error(findings):
@@ -108,14 +108,14 @@ def _has_error(findings: list[Finding]) -> bool:
 
 
 def _with_consequence(findings: list[Finding], fit: list[Finding], tensors: tuple[HeldOut, ...]) -> list[Finding]:
-    """One root cause, one error: what it does to the tensors is told with it."""
+    """Report a root cause and its effect on the tensors as one error."""
     if not any(tensor.losses for tensor in tensors) or not fit:
         return findings
     place = next(number for number, finding in enumerate(findings) if finding.severity is Severity.ERROR)
     worst = max(tensors, key=lambda tensor: max(tensor.clipped, tensor.rounded))
     lost = max(worst.clipped, worst.rounded)
     how = "clipping" if worst.clipped >= worst.rounded else "rounding"
-    message = f"{findings[place].message}. In tensor {worst.tensor!r} {how} takes {lost:.0%} of the held-out energy"
+    message = f"{findings[place].message}. In tensor {worst.tensor!r} {how} removes {lost:.0%} of the held-out energy"
     return [*findings[:place], dataclasses.replace(findings[place], message=message), *findings[place + 1 :]]
 
 
@@ -123,13 +123,13 @@ def _unmeasured(tensors: tuple[HeldOut, ...]) -> Finding:
     why = "none of the quantized tensors appeared in the float model's run" if tensors else "no tensor is quantized"
     return Finding(
         "MNQ003",
-        f"{why}, so how the scales fit held-out data is not known",
-        fix="see the coverage check for what is stored",
+        f"{why}: whether the scales fit held-out data is unknown",
+        fix="see the coverage check for the stored layers",
     )
 
 
 def _other_values(evidence: CalibrationEvidence, data: Dataset) -> list[Finding]:
-    """A model's input whose codes were made for wider values than the calibration data (narrower ones saturate)."""
+    """A finding if an input's codes were made for wider values than the calibration data (narrower ones saturate)."""
     for name in evidence.floats:
         low, high = (float(end) for end in (data.inputs[name].min(), data.inputs[name].max()))
         width = max(high, 0.0) - min(low, 0.0)
@@ -137,44 +137,46 @@ def _other_values(evidence: CalibrationEvidence, data: Dataset) -> list[Finding]
             rows = evidence.batches.get(tensor.tensor)
             if rows is None or not width or not is_scale(tensor.scale):
                 continue
-            # The tensor that holds the input itself spans what the data span, unless few of them were looked at.
+            # The tensor of the input itself has the range of the data, unless few samples were run.
             holds = abs(rows[:, 0].min() - low) + abs(rows[:, 1].max() - high) < _SAME * width
             factor = (tensor.high - tensor.low) / width
             if holds and factor >= _OTHER:
                 codes, values = f"{tensor.low:.3g} to {tensor.high:.3g}", f"{low:.3g} to {high:.3g}"
-                message = f"input {name!r}: its codes reach from {codes}, the calibration data from {values}"
+                message = f"input {name!r}: its codes cover {codes}, the calibration data span {values}"
                 cause = Cause(
                     "calibrated-on-other-values",
-                    "calibrated on other values: preprocessed otherwise (mean, normalize), or an example input",
+                    "calibration ran on other values: with other preprocessing (mean, normalize), or an example input",
                 )
-                fix = "feed the calibration data as they are given"
+                fix = "feed the given calibration data unmodified"
                 return [Finding("MNQ530", message, tensor.layer, cause, fix)]
     return []
 
 
-# What a pipeline was seen to do --------------------------------------------------------------------------------------
+# What a pipeline did -------------------------------------------------------------------------------------------------
 
 
 def _pipeline(observations: Observations, evidence: CalibrationEvidence, fit: list[Finding]) -> list[Finding]:
     is_fitting = any(tensor.losses for tensor in evidence.tensors) and not fit
     if observations.forwards == 0 and (observations.handed_out == 0 or observations.observers or not is_fitting):
-        return [_nothing(f"the model never ran before its export ({observations.handed_out} batches were taken)")]
+        return [
+            _nothing(f"the model never ran before its export (the pipeline took {observations.handed_out} batches)")
+        ]
     findings = []
     if observations.forwards == 0:
-        # Another tool may have calibrated on what was taken; the scales fit held-out data.
-        message = f"{observations.handed_out} batches were taken, but the model never ran on them in PyTorch"
-        fix = "nothing to do where another tool calibrates; else run the model on each batch before it is exported"
+        # Another tool may have calibrated on these batches: the scales fit held-out data.
+        message = f"the pipeline took {observations.handed_out} batches, but the model never ran on them in PyTorch"
+        fix = "run the model on each batch before the export; if another tool calibrates, there is nothing to do"
         findings.append(Finding("MNQ501", message, fix=fix, as_warning=True))
     if observations.handed_out == 0:
-        message = f"none of the calibration data were taken; the model ran {observations.forwards} times on other data"
-        fix = "loop over the calibration batches that the pipeline is given"
+        message = f"the pipeline took no calibration data; the model ran {observations.forwards} times on other data"
+        fix = "loop over the calibration batches that the pipeline gets as its argument"
         findings.append(Finding("MNQ501", message, fix=fix, as_warning=True))
     if observations.gradients:
         findings.append(
             Finding(
                 "MNQ502",
-                f"the model ran {observations.forwards} times, and gradients were recorded",
-                fix="put the calibration loop into `with torch.no_grad():`; it is faster and needs less memory",
+                f"the model recorded gradients while it ran {observations.forwards} times",
+                fix="put the calibration loop into `with torch.no_grad():`, which is faster and needs less memory",
             )
         )
     is_other = observations.training and evidence.mode == "eval"
@@ -182,7 +184,7 @@ def _pipeline(observations: Observations, evidence: CalibrationEvidence, fit: li
         findings.append(_changed(observations, is_other))
     elif is_other:
         message = "the variant is calibrated in eval mode, but the model ran in train mode"
-        fix = "call model.eval() before the calibration loop, and let nothing call train() after it"
+        fix = "call model.eval() before the calibration loop, and do not call model.train() after it"
         findings.append(Finding("MNQ503", message, fix=fix))
     return findings + _moved(observations.moved)
 
@@ -191,10 +193,8 @@ def _nothing(message: str) -> Finding:
     return Finding(
         "MNQ501",
         message,
-        cause=Cause(
-            "scales-never-set", "the scales are what they started with, or what the example input of an export left"
-        ),
-        fix="run the model on 100 to 1,000 samples before it is exported (--mnn-calibration)",
+        cause=Cause("scales-never-set", "the scales have their initial values, or those of the export's example input"),
+        fix="run the model on 100 to 1,000 samples before the export (--mnn-calibration)",
     )
 
 
@@ -206,17 +206,17 @@ def _changed(observations: Observations, in_other_mode: bool) -> Finding:
         parts.append(f"weights changed by up to {observations.weight_change:.3g} of their norm")
     cause = Cause(
         "train-mode-updates-batchnorm",
-        "it ran in train mode, where BatchNorm updates its statistics: the float model changed with it",
+        "the model ran in train mode, in which BatchNorm updates its statistics: this changes the float model",
     )
     if not observations.training:
         cause = Cause(
             "pipeline-wrote-weights",
-            "the pipeline wrote into the model's tensors: an optimizer step, or a quantizer that shares them",
+            "the pipeline wrote to the model's tensors: by an optimizer step, or a quantizer that shares them",
         )
-    mode = " though the variant says eval" if in_other_mode else ""
+    mode = " in train mode, although the variant is for eval mode" if in_other_mode else ""
     return Finding(
         "MNQ504",
-        f"the model that was given is another one now{mode}: {', '.join(parts)}",
+        f"the pipeline changed the float model{mode}: {', '.join(parts)}",
         cause=cause,
         fix="calibrate a copy in eval mode: model = copy.deepcopy(model).eval()",
     )
@@ -229,15 +229,14 @@ def _moved(moved: Mapping[str, tuple[float, float]]) -> list[Finding]:
         return []
     worst = max(far, key=lambda name: far[name])
     before, after = moved[worst]
-    more = f", and those of {len(far) - 1} more" if len(far) > 1 else ""
+    more = f"; {len(far) - 1} other scales changed too" if len(far) > 1 else ""
     return [
         Finding(
             "MNQ505",
-            f"the scale of {worst!r} was {before:.4g} when the calibration data were used up and {after:.4g} at the end"
-            f"{more}",
+            f"the scale of {worst!r} changed after calibration, from {before:.4g} to {after:.4g}{more}",
             cause=Cause(
                 "observers-still-on",
-                "observers went on observing: evaluation or the input of an export passed through them",
+                "the observers stayed enabled: evaluation data or the export's example input passed through them",
             ),
             fix="save the params file right after calibration, or export and evaluate a copy",
             as_warning=far[worst] < _MOVED,

@@ -1,4 +1,4 @@
-"""Held-out values against what a tensor's codes can hold: those that are clipped, and steps too coarse for them."""
+"""Held-out values that a tensor's codes clip, and quantization steps that are too coarse for them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.findings.run_metrics import CalibrationMetrics
 from pytest_mnnquant.measurements.run import Losses
 
-# Share of a tensor's energy. Measured on 15 networks, 5 observers and 18 calibration sets: where the task metric did
-# not fall, clipping took less than 0.04 and rounding less than 0.08 from any tensor but one of those that KL clips on
-# purpose; where it fell, clipping took more than 0.12 or rounding 1.0 from most.
+# Share of a tensor's energy. Measured on 15 networks, 5 observers and 18 calibration sets: if the task metric did not
+# fall, clipping removed less than 0.04 and rounding less than 0.08 from each tensor, except one that KL clips on
+# purpose; if it fell, clipping removed more than 0.12 or rounding 1.0 from most tensors.
 ALLOWED: Final = 0.1
 _RUINED: Final = 0.5
 _SEVERAL: Final = 3
@@ -25,7 +25,7 @@ Spans = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class _Misfit:
-    """How a tensor does not fit: what was measured, why, and how to fix it."""
+    """Why the codes of a tensor do not fit its values: what was measured, the cause, and the fix."""
 
     message: str
     cause: Cause | None
@@ -34,9 +34,9 @@ class _Misfit:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """A quantized tensor and what its codes lose of held-out values, as the float model computes them.
+    """A quantized tensor and what its codes lose of the held-out values that the float model computes.
 
-    `low` and `high` are the smallest and largest value that its codes stand for. `losses` is None where the tensor did
+    `low` and `high` are the smallest and largest value that its codes represent. `losses` is None if the tensor did
     not appear in the run.
     """
 
@@ -49,12 +49,12 @@ class HeldOut:
 
     @property
     def clipped(self) -> float:
-        """Share of the energy that clipping takes away."""
+        """Share of the energy that clipping removes."""
         return self.losses.clipped if self.losses else 0.0
 
     @property
     def rounded(self) -> float:
-        """Share of the energy that rounding takes away."""
+        """Share of the energy that rounding removes."""
         return self.losses.rounded if self.losses else 0.0
 
     @property
@@ -64,7 +64,7 @@ class HeldOut:
 
 
 def is_scale(scale: float) -> bool:
-    """Whether this can be the step of anything."""
+    """Whether this number can be a scale."""
     return math.isfinite(scale) and scale > 0
 
 
@@ -97,13 +97,13 @@ def with_fit(metrics: CalibrationMetrics, tensors: Sequence[HeldOut]) -> Calibra
 
 
 def _is_plausible(tensor: HeldOut) -> bool:
-    # A scale of 0 is what tools write for a tensor that was always 0.
+    # Tools write a scale of 0 for a tensor that was always 0.
     return is_scale(tensor.scale) or tensor.scale == 0
 
 
 def _impossible(tensor: HeldOut) -> Finding:
     message = f"tensor {tensor.tensor!r} has the scale {tensor.scale:g}"
-    return Finding("MNQ417", message, tensor.layer, fix="calibrate again, and look at the values that are fed")
+    return Finding("MNQ417", message, tensor.layer, fix="calibrate again; check the calibration data for NaN")
 
 
 def _judge(
@@ -115,66 +115,63 @@ def _judge(
     bad = sorted((tensor for tensor in tensors if share(tensor) >= ALLOWED), key=share, reverse=True)
     if not bad:
         return []
-    # Where data are at fault most are ruined alike: the first of them, in the order of the network, says it best.
+    # Wrong data ruin most tensors: report the first of them in network order.
     worst = next((tensor for tensor in tensors if share(tensor) >= _RUINED), bad[0])
     bad = [tensor for tensor in bad if tensor is not worst]
-    # One tensor may be clipped at no cost, before an activation that saturates; a ruined one, or several, may not.
+    # A single tensor may be clipped without harm, before a saturating activation; a ruined one or several may not.
     is_harmed = share(worst) >= _RUINED or 1 + len(bad) >= _SEVERAL
     misfit = explain(worst)
     message = f"{misfit.message} ({ALLOWED:.0%} allowed)"
     if bad:
         others = ", ".join(tensor.tensor for tensor in bad[:_NAMED])
         dots = ", ..." if len(bad) > _NAMED else ""
-        message += f"; so for {len(bad)} more of {len(tensors)} tensors ({others}{dots})"
+        message += f"; {len(bad)} of {len(tensors) - 1} other tensors are affected too ({others}{dots})"
     return [Finding(code, message, worst.layer, cause=misfit.cause, fix=misfit.fix, as_warning=not is_harmed)]
 
 
 def _clipping(worst: HeldOut, seen: Spans) -> _Misfit:
     losses = worst.losses
     assert losses is not None
-    reach = f"the values span {losses.low:.4g} to {losses.high:.4g}, its codes hold {worst.low:.4g} to {worst.high:.4g}"
+    reach = f"values span {losses.low:.4g} to {losses.high:.4g}, the codes cover {worst.low:.4g} to {worst.high:.4g}"
     if not worst.scale:
-        reach = "its scale is 0"
+        reach = "the scale is 0"
     message = (
         f"tensor {worst.tensor!r}: {losses.outside:.1%} of the held-out values and {losses.clipped:.1%} of their "
         f"energy are clipped: {reach}"
     )
     low, high = seen.get(worst.tensor, (math.nan, math.nan))
-    width, wanted = high - low, losses.high - losses.low
-    if width >= 0.75 * wanted:
-        text = f"calibration saw {low:.4g} to {high:.4g}, so the range was cut on purpose or taken from something else"
-        fix = "take the whole range (--mnn-recipe=int8, whose observer is min-max), or calibrate again"
+    width, required = high - low, losses.high - losses.low
+    if width >= 0.75 * required:
+        text = f"calibration saw {low:.4g} to {high:.4g}: the observer cut this range, or took it from other data"
+        fix = "use the full range (--mnn-recipe=int8, whose observer is min-max), or calibrate again"
         return _Misfit(message, Cause("range-cut", text), fix)
-    if width < 0.75 * wanted:
-        text = f"calibration saw {low:.4g} to {high:.4g} only: its data are not like the evaluation data"
-        fix = "calibrate on samples like those that the model will meet (--mnn-calibration)"
+    fix = "calibrate on representative samples (--mnn-calibration)"
+    if width < 0.75 * required:
+        text = f"calibration saw only {low:.4g} to {high:.4g}: its data differ from the evaluation data"
         return _Misfit(message, Cause("calibration-range-too-narrow", text), fix)
-    return _Misfit(message, None, "calibrate again, on samples like those that the model will meet")
+    return _Misfit(message, None, fix)
 
 
 def _rounding(worst: HeldOut, seen: Spans, tensors: Sequence[HeldOut]) -> _Misfit:
     losses = worst.losses
     assert losses is not None
-    louder = [
-        tensor_fit.tensor for tensor_fit in tensors if tensor_fit.scale == worst.scale and tensor_fit.rounded < ALLOWED
-    ]
+    wider = [tensor.tensor for tensor in tensors if tensor.scale == worst.scale and tensor.rounded < ALLOWED]
     used = (losses.high - losses.low) / worst.scale
     message = (
-        f"tensor {worst.tensor!r}: steps of {worst.scale:.4g} take {losses.rounded:.1%} of the energy of the held-out "
-        f"values, which span {losses.low:.4g} to {losses.high:.4g}, {used:.2g} steps of 254"
+        f"tensor {worst.tensor!r}: quantization step {worst.scale:.4g} is too coarse: held-out values span "
+        f"{losses.low:.4g} to {losses.high:.4g} ({used:.2g} of 254 steps), so rounding removes {losses.rounded:.1%} of "
+        "their energy"
     )
-    if louder and not _is_wide(seen.get(worst.tensor), losses):
-        text = (
-            f"it has the very scale of {louder[0]!r}: MNN's tools give all inputs of a Concat one scale, the loudest's"
-        )
-        fix = "leave this layer float (--mnn-skip-layer), or calibrate by --mnn-recipe=int8, which gives each its own"
+    if wider and not _is_wide(seen.get(worst.tensor), losses):
+        text = f"it shares the scale of {wider[0]!r}: MNN's tools give all inputs of a Concat the scale of the widest"
+        fix = "use --mnn-recipe=int8, which gives each input its own scale, or leave the layer float (--mnn-skip-layer)"
         return _Misfit(message, Cause("concat-shares-scale", text), fix)
     if worst.tensor in seen:
         low, high = seen[worst.tensor]
         text = f"calibration saw {low:.4g} to {high:.4g}"
     else:
-        text = "calibration saw a far wider range: data without their preprocessing, or memory never filled"
-    fix = "calibrate on samples preprocessed as the evaluation's are (--mnn-calibration)"
+        text = "calibration saw a far wider range: data without preprocessing, or uninitialized memory"
+    fix = "calibrate on samples with the preprocessing of the evaluation data (--mnn-calibration)"
     return _Misfit(message, Cause("calibration-range-too-wide", text), fix)
 
 

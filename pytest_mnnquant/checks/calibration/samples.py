@@ -1,4 +1,4 @@
-"""Calibration samples on their own and beside the evaluation's: repeated, blank, in another range or channel order."""
+"""Calibration samples: repeated or blank ones, and a range or channel order that differs from the evaluation data's."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from pytest_mnnquant.measurements.dataset import Dataset, spread_evenly
 
 MOST_SAMPLES: Final = 128
 Array = npt.NDArray[Any]
-# Inputs of fewer elements (a time step, a flag) may repeat honestly.
+# Samples of inputs with fewer elements (a time step, a flag) may be equal by chance.
 _ELEMENTS: Final = 32
 _REPEATED: Final = 0.1
-# Of spread and of width: 4 costs two bits, or clips most values.
+# Factors between spreads and between widths: 4 costs two bits, or clips most values.
 _FACTOR, _MILD = 4.0, 2.0
-# Share of the energy of evaluation values that lies outside of the calibration's range.
+# Share of the energy of the evaluation values that lies outside the range of the calibration data.
 _CLIPPED: Final = 0.1
 _SIGMAS: Final = 5.0
 _SAME_SPREAD: Final = 1.25
 _PIXELS: Final = 255.0
 
 
-_ONE_SAMPLE: Final = Cause("one-sample-repeated", "one sample was fed again and again")
-_NEVER_FILLED: Final = Cause(
-    "data-never-filled", "the data were never filled in, or reading them failed without a word"
-)
+_ONE_SAMPLE: Final = Cause("one-sample-repeated", "the same sample was fed repeatedly")
+_NEVER_FILLED: Final = Cause("data-never-filled", "the arrays were never filled, or reading the data failed silently")
 
 
 def judge_samples(
@@ -54,7 +52,7 @@ def _thinned(array: Array) -> Array:
 
 
 def _statistics(array: Array) -> InputStatistics:
-    """The extremes of all samples; mean and deviation of some, which is enough for them."""
+    """Minimum and maximum of all samples; mean and standard deviation of a subset."""
     sample = _thinned(array).astype(np.float64)
     return InputStatistics(float(sample.mean()), float(sample.std()), float(array.min()), float(array.max()))
 
@@ -67,43 +65,45 @@ def _degenerate(calibration: Dataset, evaluation: Dataset | None, floats: Sequen
     if calibration.samples < 2:
         return []
     if not rich:
-        # Of a few numbers or tokens some may repeat honestly, but not all of many.
+        # Samples of few numbers or tokens may be equal by chance, but not all of many.
         large = sum(array[0].size for array in calibration.inputs.values()) > 1 and calibration.samples >= _ELEMENTS
         others = evaluation is None or evaluation.samples < 2 or _different(evaluation) > 1
         if large and others and _different(calibration) == 1:
-            return [_alike(f"all {calibration.samples} samples are the same", _ONE_SAMPLE)]
+            return [_degenerate_finding(f"all {calibration.samples} samples are identical", _ONE_SAMPLE)]
         return []
     blank = {name: _blank_share(calibration.inputs[name]) for name in rich}
-    honest = {name: _blank_share(evaluation.inputs[name]) if evaluation else 0.0 for name in rich}
+    usual_blank = {name: _blank_share(evaluation.inputs[name]) if evaluation else 0.0 for name in rich}
     for name in rich:
-        # An input that is blank in both sets (a mask, say) is meant to be.
-        if blank[name] == 1 and (honest[name] < 1 if evaluation else len(rich) == 1):
-            message = f"input {name!r}: each of the {calibration.samples} samples holds a single value"
-            return [_alike(message, _NEVER_FILLED)]
+        # An input that is blank in both sets (a mask, for example) is intended.
+        if blank[name] == 1 and (usual_blank[name] < 1 if evaluation else len(rich) == 1):
+            message = f"input {name!r}: all {calibration.samples} samples are blank (all elements are equal)"
+            return [_degenerate_finding(message, _NEVER_FILLED)]
     different = _different(calibration)
     if different == 1 and (evaluation is None or evaluation.samples < 2 or _different(evaluation) > 1):
-        message = f"all {calibration.samples} samples are the same"
-        return [_alike(message, _ONE_SAMPLE)]
+        message = f"all {calibration.samples} samples are identical"
+        return [_degenerate_finding(message, _ONE_SAMPLE)]
     findings = []
     repeated = 1 - different / calibration.samples
     usual = 1 - _different(evaluation) / evaluation.samples if evaluation else 0.0
     if repeated > max(_REPEATED, 2 * usual):
-        message = f"{repeated:.0%} of the {calibration.samples} samples repeat others: {different} are different"
-        findings.append(Finding("MNQ521", message, fix="give samples that differ (--mnn-calibration)"))
+        message = (
+            f"{repeated:.0%} of the {calibration.samples} samples are copies: {different} different samples remain"
+        )
+        findings.append(Finding("MNQ521", message, fix="replace the copies by other samples (--mnn-calibration)"))
     for name in rich:
-        if blank[name] > max(_REPEATED, 2 * honest[name]):
-            message = f"input {name!r}: {blank[name]:.0%} of the samples hold a single value"
-            findings.append(Finding("MNQ521", message, fix="leave out blank samples (--mnn-calibration)"))
+        if blank[name] > max(_REPEATED, 2 * usual_blank[name]):
+            message = f"input {name!r}: {blank[name]:.0%} of the samples are blank (all elements are equal)"
+            findings.append(Finding("MNQ521", message, fix="remove the blank samples (--mnn-calibration)"))
     return findings
 
 
-def _alike(message: str, cause: Cause) -> Finding:
-    fix = "give 100 to 1,000 different samples like those that the model will meet (--mnn-calibration)"
+def _degenerate_finding(message: str, cause: Cause) -> Finding:
+    fix = "calibrate on 100 to 1,000 different, representative samples (--mnn-calibration)"
     return Finding("MNQ520", message, cause=cause, fix=fix)
 
 
 def _is_rich(array: Array) -> bool:
-    """Whether repetitions can't be honest: not a few elements, and not one-hot vectors or masks of 0 and 1."""
+    """Whether equal samples can't be chance: many elements, and not one-hot vectors or masks of 0 and 1."""
     if array[0].size < _ELEMENTS:
         return False
     return not np.isin(array, (0, 1)).all() or bool((array == array.reshape(-1)[0]).all())
@@ -119,31 +119,32 @@ def _different(data: Dataset) -> int:
     return len({tuple(hash(array[place].tobytes()) for array in arrays) for place in range(data.samples)})
 
 
-# Beside the evaluation's ---------------------------------------------------------------------------------------------
+# Differences from the evaluation data --------------------------------------------------------------------------------
 
 
-def _range(name: str, own: Array, other: Array) -> list[Finding]:
-    mine, theirs = _statistics(own), _statistics(other)
-    if theirs.low == theirs.high or mine.low == mine.high:
+def _range(name: str, calibration: Array, evaluation: Array) -> list[Finding]:
+    calibrated, evaluated = _statistics(calibration), _statistics(evaluation)
+    if evaluated.low == evaluated.high or calibrated.low == calibrated.high:
         return []
-    spread = mine.std / theirs.std
-    width = _width(own) / _width(other)
-    values = _thinned(other).astype(np.float64)
-    lost = values - np.clip(values, min(mine.low, 0.0), max(mine.high, 0.0))
+    spread = calibrated.std / evaluated.std
+    width = _width(calibration) / _width(evaluation)
+    values = _thinned(evaluation).astype(np.float64)
+    lost = values - np.clip(values, min(calibrated.low, 0.0), max(calibrated.high, 0.0))
     clipped = float(np.square(lost).sum() / np.square(values).sum())
     outside = float((lost != 0).mean())
-    shift = abs(mine.mean - theirs.mean) / max(mine.std, theirs.std)
+    shift = abs(calibrated.mean - evaluated.mean) / max(calibrated.std, evaluated.std)
     is_wide, is_narrow = min(spread, width) > _FACTOR, max(spread, width) < 1 / _FACTOR
     is_error = is_wide or is_narrow or clipped >= _CLIPPED
     if not is_error and shift <= 1 and not min(spread, width) > _MILD and not max(spread, width) < 1 / _MILD:
         return []
-    message = f"input {name!r}: calibration {_described(mine)}, evaluation {_described(theirs)}"
+    message = f"input {name!r}: calibration data span {_described(calibrated)}, evaluation data {_described(evaluated)}"
     if clipped >= _CLIPPED:
-        message += f"; {outside:.0%} of the evaluation's values lie outside of the calibration's range"
+        message += f"; {outside:.0%} of the evaluation values lie outside the calibration range"
     elif is_wide:
-        message += f"; the evaluation's values fill 1/{width:.3g} of the calibration's range"
-    fix = "preprocess both alike (mean, normalise, division by 255), as the deployed application does"
-    return [Finding("MNQ530", message, cause=_looks_like(mine, theirs), fix=fix, as_warning=not is_error)]
+        message += f"; the evaluation values fill 1/{width:.3g} of the calibration range"
+    fix = "use the deployed application's preprocessing (mean, normalization, division by 255) for both sets"
+    cause = _preprocessing_cause(calibrated, evaluated)
+    return [Finding("MNQ530", message, cause=cause, fix=fix, as_warning=not is_error)]
 
 
 def _width(array: Array) -> float:
@@ -152,52 +153,52 @@ def _width(array: Array) -> float:
 
 
 def _described(of: InputStatistics) -> str:
-    return f"{of.low:.4g} to {of.high:.4g} (mean {of.mean:.3g}, deviation {of.std:.3g})"
+    return f"{of.low:.4g} to {of.high:.4g} (mean {of.mean:.3g}, std {of.std:.3g})"
 
 
-def _looks_like(mine: InputStatistics, theirs: InputStatistics) -> Cause:
-    """What was done to one set only, as far as mean and deviation tell."""
-    factor = mine.std / theirs.std
-    offset = mine.mean - factor * theirs.mean
-    pixels = ("the calibration data", mine), ("the evaluation data", theirs)
-    for (name, one), (_, another) in (pixels, pixels[::-1]):
-        if one.low >= 0 and 128 < one.high <= _PIXELS and another.high <= 0.1 * one.high:
-            form = "0..1" if another.low >= 0 else "normalised values"
-            text = f"{name} are pixels of 0..255, the other set {form}: a division or normalise was forgotten"
+def _preprocessing_cause(calibrated: InputStatistics, evaluated: InputStatistics) -> Cause:
+    """The preprocessing that only one set had, as mean and standard deviation suggest."""
+    factor = calibrated.std / evaluated.std
+    offset = calibrated.mean - factor * evaluated.mean
+    sets = ("calibration data", calibrated), ("evaluation data", evaluated)
+    for (name, pixels), (other_name, other) in (sets, sets[::-1]):
+        if pixels.low >= 0 and 128 < pixels.high <= _PIXELS and other.high <= 0.1 * pixels.high:
+            form = "in 0..1" if other.low >= 0 else "normalized"
+            text = f"the {name} are pixels in 0..255, the {other_name} are {form}: one set was not normalized"
             return Cause("pixels-not-normalized", text)
     if 1 / _SAME_SPREAD < factor < _SAME_SPREAD:
-        text = f"the spread is the same, shifted by {offset:+.3g}: a mean was subtracted from one set only"
+        text = f"the spread is equal, the mean differs by {offset:+.3g}: a mean was subtracted from one set only"
         return Cause("mean-subtracted-once", text)
-    if abs(offset) < 0.1 * mine.std:
-        text = f"as if calibration = {factor:.3g} * evaluation: one set was scaled, the other not"
+    if abs(offset) < 0.1 * calibrated.std:
+        text = f"the calibration data look like {factor:.3g} * evaluation data: only one set was scaled"
         return Cause("scaled-once", text)
-    text = f"as if calibration = {factor:.3g} * evaluation {offset:+.3g}: mean and normalise differ, or the data do"
-    return Cause("normalized-differently", text)
+    text = f"the calibration data look like {factor:.3g} * evaluation data {offset:+.3g}: their mean and normalization "
+    return Cause("normalized-differently", text + "differ, or the data themselves")
 
 
-def _channels(name: str, own: Array, other: Array) -> list[Finding]:
-    """Colours in reverse order, only where that is clear: their means match far better the other way round."""
-    axis = next((axis for axis in (1, -1) if own.ndim == 4 and own.shape[axis] == 3 and other.shape[axis] == 3), None)
+def _channels(name: str, calibration: Array, evaluation: Array) -> list[Finding]:
+    """A finding if the means of the three colors match far better in reverse order."""
+    shapes = calibration.shape, evaluation.shape
+    axis = next((axis for axis in (1, -1) if calibration.ndim == 4 and {shape[axis] for shape in shapes} == {3}), None)
     if axis is None:
         return []
-    mine, theirs = (_by_channel(_thinned(array), axis) for array in (own, other))  # [samples, 3]
-    if min(_tilt(mine), _tilt(theirs)) < _SIGMAS:
+    calibrated, evaluated = (_by_channel(_thinned(array), axis) for array in (calibration, evaluation))  # [samples, 3]
+    if min(_tilt(calibrated), _tilt(evaluated)) < _SIGMAS:
         return []
-    a, b = mine.mean(0), theirs.mean(0)
-    straight, reverse = float(np.square(a - b).sum()), float(np.square(a[::-1] - b).sum())
+    first, second = calibrated.mean(0), evaluated.mean(0)
+    straight, reverse = float(np.square(first - second).sum()), float(np.square(first[::-1] - second).sum())
     if reverse >= straight / 4:
         return []
-    figures = "; ".join(f"{who} {', '.join(f'{mean:.3g}' for mean in means)}" for who, means in
-                        (("calibration", a), ("evaluation", b)))  # fmt: skip
+    means = [", ".join(f"{mean:.3g}" for mean in array) for array in (first, second)]
     return [
         Finding(
             "MNQ531",
-            f"input {name!r}: the means of the channels match in reverse order: {figures}",
+            f"input {name!r}: the channel means match in reverse order: calibration {means[0]}; evaluation {means[1]}",
             cause=Cause(
                 "channels-reversed",
                 "one set is RGB, the other BGR (OpenCV reads BGR, and so does MNN's tool without a valid `format`)",
             ),
-            fix="read both sets in the order that the model was trained with",
+            fix="read both sets in the channel order that the model was trained with",
         )
     ]
 

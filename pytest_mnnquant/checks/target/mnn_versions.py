@@ -1,4 +1,4 @@
-"""The MNN on a target: which one runs there, and what to say where a model fares worse with it than here."""
+"""The MNN version on a target, and the findings for models that are worse with it than on this host."""
 
 from __future__ import annotations
 
@@ -13,48 +13,47 @@ from pytest_mnnquant.findings.rule import Severity
 
 @dataclass(frozen=True, slots=True)
 class Runtimes:
-    """MNN's version on a target, on this machine, and of the converter that made the model.
+    """MNN's version on a target, on this host, and of the converter that made the model.
 
-    `symmetric` names the recipe that stores weights symmetrically, where the variant's does not.
+    `symmetric` names the same recipe with symmetric weights, if the variant's weights are not symmetric.
     """
 
-    there: str = ""
-    here: str = ""
+    on_target: str = ""
+    on_host: str = ""
     converter: str = ""
     symmetric: str = ""
 
     @property
     def differ(self) -> bool:
-        """Whether another MNN runs there."""
-        return self.there != self.here
+        """Whether the target runs another MNN version than this host."""
+        return self.on_target != self.on_host
 
     @property
     def cause(self) -> Cause | None:
-        """Which MNN runs and which made the model; None if the target has the MNN of this host."""
+        """Which MNN versions made and run the model; None if the target has the version of this host."""
         if not self.differ:
             return None
-        if self.converter == self.here:
-            text = f"MNN {self.there} runs the model there, and MNN {self.here} made it and runs it here"
-        else:
-            made = f"; MNN {self.converter} made it" if self.converter else ""
-            text = f"MNN {self.there} runs the model there, and MNN {self.here} here{made}"
+        text = f"the target runs the model with MNN {self.on_target}, this host with MNN {self.on_host}"
+        if self.converter:
+            text += f"; MNN {self.converter} made it"
         return Cause("target-has-other-runtime", text)
 
     @property
     def fix(self) -> str:
-        """What to do about what another MNN computes."""
-        symmetric = f"symmetric weights (--mnn-recipe={self.symmetric}), or " if self.symmetric else ""
+        """The fix for a difference between MNN versions."""
+        symmetric = f"--mnn-recipe={self.symmetric} (symmetric weights) or " if self.symmetric else ""
         return (
-            f"ship MNN {self.here} with the app; or, for apps that have MNN {self.there}, take {symmetric}another "
-            "recipe: one that passes on this target is right for them"
+            f"ship MNN {self.on_host} with the app; for apps with MNN {self.on_target}, use {symmetric}another recipe "
+            "that passes on this target"
         )
 
 
 def explained(findings: Sequence[Finding], differing: Sequence[Finding], runtimes: Runtimes) -> list[Finding]:
-    """Errors of a target's accuracy that this machine does not find: with the operator that makes them, and why."""
+    """The errors of a target's accuracy that this host does not have, with their cause: operator and MNN version."""
     layer = next((finding.layer for finding in differing if finding.code == "MNQ740"), "")
-    computes = Cause("operator-differs-on-target", f"{layer} computes otherwise there (MNQ740)") if layer else None
-    causes = (Cause("on-target-only", "here the check finds no such fault"), runtimes.cause, computes)
+    text = f"{layer} computes other values on the target (MNQ740)"
+    operator = Cause("operator-differs-on-target", text) if layer else None
+    causes = (Cause("on-target-only", "this host does not show this error"), runtimes.cause, operator)
     return [
         dataclasses.replace(
             finding,
@@ -69,10 +68,10 @@ def explained(findings: Sequence[Finding], differing: Sequence[Finding], runtime
 
 
 def crashed(finding: Finding, runtimes: Runtimes, runs_float: bool, stored: str) -> Finding:
-    """The failure of a target on whose MNN a model crashes: whether that is how the model is stored, and what to do."""
+    """The finding of a model that crashes on a target, with the cause if the float model runs there."""
     if not runs_float:
         return finding
-    text = f"the float model runs there: what crashes is how this one is stored ({stored})"
+    text = f"the float model runs on the target: the crash comes from how this model is stored ({stored})"
     cause = joined(Cause("storage-crashes-runtime", text), runtimes.cause, finding.cause)
     fix = dataclasses.replace(runtimes, symmetric="").fix if runtimes.differ else finding.fix
     return dataclasses.replace(finding, cause=cause, fix=fix)

@@ -21,31 +21,31 @@ def spoiled(value: float) -> Array:
 
 
 @pytest.mark.parametrize(
-    ("output", "code", "words"),
+    ("output", "code", "value"),
     [
-        (None, "MNQ705", "no such output; the model gives z"),
-        (GOOD[:, :3], "MNQ705", "[20, 3], the float model gives [20, 6]"),
+        (None, "MNQ705", "z"),
+        (GOOD[:, :3], "MNQ705", "[20, 3]"),
         (GOOD[:10], "MNQ705", "[10, 6]"),
-        (spoiled(np.nan), "MNQ703", "1% of the values"),
-        (spoiled(np.inf), "MNQ703", "not finite"),
-        (spoiled(3.4e38), "MNQ703", "above 1e+30"),
-        (np.tile(GOOD[:1], (20, 1)), "MNQ704", "the same for all 20 samples"),
-        (np.repeat(GOOD[:, :1], 6, axis=1), "MNQ706", "all 6 values of a sample are equal"),
+        (spoiled(np.nan), "MNQ703", "1%"),
+        (spoiled(np.inf), "MNQ703", "1%"),
+        (spoiled(3.4e38), "MNQ703", "1e+30"),
+        (np.tile(GOOD[:1], (20, 1)), "MNQ704", "20"),
+        (np.repeat(GOOD[:, :1], 6, axis=1), "MNQ706", "6"),
     ],
 )
-def test_what_is_no_answer_is_told_as_what_it_is(output: Array | None, code: str, words: str) -> None:
+def test_each_kind_of_unusable_output_has_its_code(output: Array | None, code: str, value: str) -> None:
     outputs = {"z": GOOD} if output is None else {"y": output}
     (finding,) = broken({"y": GOOD}, outputs)
     assert finding.code == code
-    assert words in finding.message
+    assert value in finding.message
     assert "'y'" in finding.message
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_float_model_of_broken_numbers_is_told_apart(value: float) -> None:
+def test_a_float_model_that_is_not_finite_has_its_own_code(value: float) -> None:
     (finding,) = broken({"y": spoiled(value)}, {"y": spoiled(value)})
     assert finding.code == "MNQ707"
-    assert "float model's own" in finding.message
+    assert "1%" in finding.message
 
 
 @pytest.mark.parametrize(

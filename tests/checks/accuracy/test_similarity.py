@@ -59,7 +59,8 @@ def test_a_least_agreement_is_judged_where_it_is_asked() -> None:
 def test_agreement_of_an_output_without_classes_is_open() -> None:
     result = check({"boxes": noisy(BOXES, 0.01)}, min_agreement={"boxes": 0.9})
     assert result.outcome == INCONCLUSIVE
-    assert "gives no classes" in result.reason
+    (finding,) = result.findings
+    assert (finding.code, "'boxes'" in finding.message) == ("MNQ003", True)
 
 
 def test_one_finding_an_output_tells_all_that_it_misses() -> None:

@@ -48,7 +48,7 @@ def test_the_operator_that_is_further_off_is_named() -> None:
     (finding,), metrics = compare_with_host(evidence(moved(CODES, 40), operators), AccuracyMetrics())
     assert (finding.code, finding.layer, finding.severity.value) == ("MNQ740", "pool", "warning")
     check_golden("target/the-operator-that-is-further-off-is-named", finding.message)
-    assert finding.message.endswith("so is pool2")
+    assert "pool2" in finding.message
     assert [one.name for one in known(known(metrics.difference).operators)] == ["conv", "pool", "pool2"]
 
 
@@ -87,7 +87,7 @@ def test_a_difference_that_no_operator_makes_is_told() -> None:
     assert (finding.code, finding.layer) == ("MNQ740", "")
     check_golden("target/a-difference-that-no-operator-makes-is-told", finding.cause_text)
     assert finding.cause_id == "operator-not-found"
-    assert "8 samples" in finding.cause_text
+    assert " 8 " in finding.cause_text
     (finding,), _ = compare_with_host(
         evidence(moved(CODES, 6), [off("conv", 0.0)], samples=8, uncompared=["fc"]), AccuracyMetrics()
     )
