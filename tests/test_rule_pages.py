@@ -16,7 +16,7 @@ FOLDER, WIDTH = ROOT / "docs" / "rules", 80
 HEADINGS = ["## Why it happens", "## See it yourself", "## Fix it", "## In our output"]
 #: Words that would name the place where the pages were written.
 PLACES = re.compile(r"/(work|home|root|tmp)/|pytest-of-")
-MOST_LINES = 12
+MOST_LINES = 16
 
 
 @pytest.fixture(scope="module")

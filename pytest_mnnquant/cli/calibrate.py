@@ -19,6 +19,7 @@ from pytest_mnnquant.cli.convert_arguments import unwritable
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.cli.verify import Requested, verify
 from pytest_mnnquant.findings.finding import Result
+from pytest_mnnquant.findings.fix_command import ConvertCommand, mnn_source, shell_command
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.int8_faults import int8_faults
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
@@ -63,7 +64,9 @@ def calibrate(
         absolute = {**config.content, "path": f"{config.path.resolve()}/"}
         quantized = mnnquant(source, Path(folder) / output.name, absolute, timeout=timeout)
         skipped_layers = (*skip, *(glob.escape(name) for name in config.skip))
-        verdict = verify(model, quantized, Requested(recipe, skipped_layers))
+        again = shell_command("pytest-mnnquant", "calibrate", *arguments)
+        command = ConvertCommand(mnn_source(source), output, skip=skip, calibration=again)
+        verdict = verify(model, quantized, Requested(recipe, command, skipped_layers))
         if wrong := _wrong_scales(quantized):
             raise NativeFailure(FailureKind.BAD_OUTPUT, "\n".join(wrong))
         similarity = _similarity(model, quantized, samples, timeout)

@@ -12,6 +12,7 @@ from pytest_mnnquant.cli.convert_arguments import Command, read_command
 from pytest_mnnquant.cli.mnnconvert_flags import FLAGS, Refused, Role, as_arguments, read_flags
 from pytest_mnnquant.cli.source_formats import wrong_content
 from pytest_mnnquant.cli.verify import Requested, verify
+from pytest_mnnquant.findings.fix_command import ConvertCommand
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.recipes.mnn_support import can_block
 from pytest_mnnquant.runtime.convert import converter_output, known_flags, move_model, run_converter
@@ -118,6 +119,7 @@ def _verify(command: Command, fresh: Path, skip: tuple[str, ...], timeout: float
         model,
         Requested(
             command.recipe,
+            ConvertCommand(command.source_words, command.output, skip=skip),
             skip,
             command.params,
             path,

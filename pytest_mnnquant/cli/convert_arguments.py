@@ -37,6 +37,14 @@ class Command:
         return None if path is None else Path(path)
 
     @property
+    def source_words(self) -> tuple[str | Path, ...]:
+        """The words that name the source, and the flags that shape the graph: the command without compression."""
+        names = ("framework", "modelFile", "MNNModel", "JsonFile")
+        rest = {name: value for name, value in self.given.items() if FLAGS[name].role is not Role.COMPRESSION}
+        flags = as_arguments({name: value for name, value in rest.items() if name not in names})
+        return ("-f", self.given["framework"], "--modelFile", self.source, *flags)
+
+    @property
     def is_dump(self) -> bool:
         """Whether the output is a JSON text of the source, and no model."""
         return "JsonFile" in self.given

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from pytest_mnnquant.checks.conversion.check import ConversionEvidence, check_conversion
-from pytest_mnnquant.checks.coverage.causes import explain_layer
+from pytest_mnnquant.checks.coverage.causes import LayerEvidence, explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, coverage, layer_rows
 from pytest_mnnquant.checks.params.check import check_params
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence, relate
@@ -28,6 +28,7 @@ from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.defaults import COVERAGE
 from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
+from pytest_mnnquant.findings.fix_command import ConvertCommand
 from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
@@ -46,12 +47,14 @@ _LEFT = 0.05
 class Requested:
     """What the layers of a model are to become; `skip` are globs of layers to keep float.
 
+    `convert_command` is what the commands of fixes name: the user's own source and output.
     `rest` says what `recipe` does not: bits (16: floats) of layers that the params file does not list. `bits` overrides
     the recipe's, by operator. `params` is applied where activations are quantized, and `repaired` is where to write it
     with the names that MNN looks for, should it have others.
     """
 
     recipe: Recipe
+    convert_command: ConvertCommand
     skip: tuple[str, ...] = ()
     params: Params | None = None
     params_path: Path | None = None
@@ -113,14 +116,21 @@ def verify(base: Model, model: Model, requested: Requested) -> Verdict:
     )
     idle = tuple(glob for glob in requested.skip if not any(is_skipped(row.layer, (glob,)) for row in rows))
 
+    command = requested.convert_command
+    if evidence is not None:
+        command = dataclasses.replace(command, params=evidence.applicable)
+
     def explain(row: LayerRow) -> Explanation:
-        return explain_layer(row, recipe, rows, evidence, model)
+        explanation = explain_layer(row, LayerEvidence(recipe, rows, evidence, model, command))
+        # Without a cause, its command is the one that was just run.
+        return explanation if explanation.cause else Explanation()
 
     results = [check_conversion(ConversionEvidence(base, proof={}), match)]
     if evidence is not None:
         layers = tuple(row.layer for row in rows if row.wanted and can_compute(row.layer))
         listed_bits = {op.name for op in unlisted} | set(requested.bits)
-        results.append(check_params(evidence, model, tuple(op for op in layers if op.name not in listed_bits)))
+        listed = tuple(op for op in layers if op.name not in listed_bits)
+        results.append(check_params(evidence, model, listed, recipe, command))
     results.append(Result.from_findings("params", _missing_operators(rows, requested)))
     coverage_result = check_coverage(rows, recipe, COVERAGE, explain, idle)
     results.append(coverage_result)

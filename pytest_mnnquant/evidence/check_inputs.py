@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.checks.calibration.check import CalibrationEvidence
 from pytest_mnnquant.checks.conversion.check import ConversionEvidence
-from pytest_mnnquant.checks.coverage.causes import explain_layer
+from pytest_mnnquant.checks.coverage.causes import LayerEvidence, explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.execution import ExecutionEvidence
 from pytest_mnnquant.checks.latency import limit_on
@@ -154,7 +154,9 @@ class CheckInputs:
 
     def explain(self, row: LayerRow) -> Explanation:
         """Why a layer is not stored as requested."""
-        return explain_layer(row, self.recipe, self.variant.files.rows, self.variant.files.params, self.variant.model)
+        files = self.variant.files
+        evidence = LayerEvidence(self.recipe, files.rows, files.params, self.variant.model, files.convert_command)
+        return explain_layer(row, evidence)
 
     @property
     def execution(self) -> ExecutionEvidence:

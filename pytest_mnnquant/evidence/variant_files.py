@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
+from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from pytest_mnnquant.cache.store import file_digest
 from pytest_mnnquant.checks.coverage.check import LayerRow, layer_rows
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence, relate
+from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.findings.fix_command import ConvertCommand, mnn_source, shell_command, working_path
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import BadModel
@@ -18,6 +23,20 @@ from pytest_mnnquant.mnnfile.params import BadParams, DoubledParams, read_params
 from pytest_mnnquant.quantize.job import PARAMS_NAME
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.mnn_support import is_skipped
+from pytest_mnnquant.recipes.recipe import PipelineRecipe, Recipe
+
+
+def calibration_command(settings: ModelSettings, recipe: Recipe) -> str:
+    """The command that calibrates and makes a variant of this recipe; empty if no option can name the data.
+
+    A pipeline of the user's own is not run again: only its owner knows whether that helps.
+    """
+    by_option = settings.source and settings.calibration and settings.preprocess is None
+    if not by_option or isinstance(recipe, PipelineRecipe) or settings.base != Path.cwd():
+        return ""
+    options = {"model": settings.source, "calibration": settings.calibration, "recipe": recipe.name}
+    options |= {"evaluation": settings.evaluation} if settings.evaluation else {}
+    return shell_command("pytest", *(f"--mnn-{name}={value}" for name, value in options.items()))
 
 
 class VariantFiles:
@@ -69,6 +88,37 @@ class VariantFiles:
         inputs = {"params": file_digest(path), "float": file_digest(base.path)}
         folder = self.source.store.folder("repaired", inputs, lambda place: write_params(fixed, place / PARAMS_NAME))
         return dataclasses.replace(evidence, repaired=folder / PARAMS_NAME)
+
+    @property
+    def convert_command(self) -> ConvertCommand:
+        """What a command that makes this variant again has to name.
+
+        A file of the user's own build is replaced; a variant that was made here goes into the working directory. The
+        params file is the repaired one if names had to be repaired.
+        """
+        variant, settings = self.variant, self.source.settings
+        name = f"{settings.name}-{variant.label}.mnn"
+        output = variant.model.path if variant.given else Path(name.replace("/", "_"))
+        params = self.params.applicable if self.params else None
+        options = {
+            "quantized": None if variant.given else output,
+            "params": None if params == variant.params else params,
+        }
+        return ConvertCommand(
+            mnn_source(variant.base.path),
+            output,
+            params,
+            tuple(dict.fromkeys(self._skip_globs())),
+            calibration_command(settings, variant.recipe) if variant.recipe.activations else "",
+            tuple(f"--mnn-{option}={working_path(path)}" for option, path in options.items() if path is not None),
+        )
+
+    def _skip_globs(self) -> Iterator[str]:
+        """Globs that keep the same layers float without the names of their PyTorch modules."""
+        for row in self.rows:
+            if not row.wanted:
+                named = [pattern for pattern in self.skip if is_skipped(row.layer, (pattern,))]
+                yield from named[:1] or [glob.escape(row.layer.name)]
 
     @property
     def days_older(self) -> float | None:

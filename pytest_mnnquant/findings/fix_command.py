@@ -1,15 +1,17 @@
 r"""Commands of fix lines: complete, with paths from the working directory, quoted so that they run as pasted.
 
 How to write a fix with a command: a sentence that ends in a colon, a line break, the command alone on its line. Reports
-wrap it with backslashes, so it can still be pasted.
+wrap it with backslashes, so it can still be pasted. Checks get a variant's `ConvertCommand` as the argument
+`convert_command` (`evidence.variant_files`).
 
-    fix = f"convert again with the params file:\n{conversion.with_params(path)}"       # MNN's converter, verified
+    fix = f"convert again with the params file:\n{convert_command.with_params(path)}"     # MNN's converter, verified
     fix = f"look at the layers:\n{shell_command('pytest-mnnquant', 'inspect', model.path)}"
-    fix = f"to keep it float on purpose, add {skip_option(layer.name)}"               # an option of pytest
+    fix = f"to keep it float on purpose, add {skip_option(layer.name)}"                   # an option of pytest
 """
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import shlex
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from typing import Final
 
 #: Runs MNN's converter, and keeps its model only if it is what the flags request.
 CONVERT: Final = ("pytest-mnnquant", "convert")
+_MNN: Final = ("-f", "MNN")
 
 
 def working_path(path: Path) -> str:
@@ -37,25 +40,23 @@ def skip_option(layer: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Conversion:
+class ConvertCommand:
     """What a command that makes a variant again has to name.
 
     `source` are the words that name the float model to `pytest-mnnquant convert`, such as `-f MNN --modelFile PATH`,
-    with the flags that the conversion keeps. `output` is where the new model goes, `params` the params file (None: none
-    is known), `skip` the globs of layers that stay float.
+    with the flags that the conversion keeps. `output` is where the new model goes, `params` the params file of the
+    variant (None: none is known that the converter could use), `skip` the globs of layers that stay float.
+    `calibration` is the command that calibrates and makes the variant without a params file; empty: the calibration
+    data are unknown. `test_options` are the options of pytest that test the new model, if they are not those of this
+    run.
     """
 
     source: tuple[str | Path, ...]
     output: Path
     params: Path | None = None
     skip: tuple[str, ...] = ()
-
-    @classmethod
-    def of_mnn(
-        cls, float_model: Path, output: Path, params: Path | None = None, skip: tuple[str, ...] = ()
-    ) -> Conversion:
-        """The conversion of a float `.mnn`."""
-        return cls(("-f", "MNN", "--modelFile", float_model), output, params, skip)
+    calibration: str = ""
+    test_options: tuple[str, ...] = ()
 
     def with_flags(self, *flags: str | Path) -> str:
         """The command that converts with these flags of MNN's converter, such as `--weightQuantBits 8`."""
@@ -65,3 +66,16 @@ class Conversion:
     def with_params(self, params: Path, *flags: str | Path) -> str:
         """The command that applies a params file, and these flags."""
         return self.with_flags("--compressionParamsFile", params, *flags)
+
+    def through_float(self) -> tuple[str, ConvertCommand]:
+        """What has to run first so that the source is a `.mnn` (empty if it is one), and the command from there."""
+        if tuple(self.source[:2]) == _MNN:
+            return "", self
+        middle = self.output.with_suffix(".float.mnn")
+        first = shell_command(*CONVERT, *self.source, "--MNNModel", middle)
+        return f"{first} && ", dataclasses.replace(self, source=mnn_source(middle))
+
+
+def mnn_source(path: Path) -> tuple[str | Path, ...]:
+    """The words that name a `.mnn` to the converter, for `ConvertCommand.source`."""
+    return (*_MNN, "--modelFile", path)

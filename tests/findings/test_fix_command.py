@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.findings.fix_command import Conversion, shell_command, skip_option, working_path
+from pytest_mnnquant.findings.fix_command import ConvertCommand, mnn_source, shell_command, skip_option, working_path
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +44,12 @@ def test_the_option_matches_the_layer_and_no_other(layer: str) -> None:
     assert not fnmatchcase("another", pattern)
 
 
-def test_a_conversion_names_all_that_the_converter_needs(folder: Path) -> None:
-    conversion = Conversion.of_mnn(folder / "float.mnn", folder / "net.mnn", skip=("/head/*",))
+def test_a_convert_command_names_all_that_the_converter_needs(folder: Path) -> None:
+    command = ConvertCommand(mnn_source(folder / "float.mnn"), folder / "net.mnn", skip=("/head/*",))
     head = ["pytest-mnnquant", "convert", "-f", "MNN", "--modelFile", "float.mnn", "--MNNModel", "net.mnn"]
-    assert shlex.split(conversion.with_flags("--weightQuantBits", "8")) == [
+    assert shlex.split(command.with_flags("--weightQuantBits", "8")) == [
         *head, "--weightQuantBits", "8", "--mnn-skip-layer=/head/*"
     ]  # fmt: skip
-    assert shlex.split(conversion.with_params(folder / "my params.bin", "--weightQuantBits", "8")) == [
+    assert shlex.split(command.with_params(folder / "my params.bin", "--weightQuantBits", "8")) == [
         *head, "--compressionParamsFile", "my params.bin", "--weightQuantBits", "8", "--mnn-skip-layer=/head/*"
     ]  # fmt: skip

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.checks.bundle import check_bundle
-from pytest_mnnquant.checks.coverage.causes import explain_layer
+from pytest_mnnquant.checks.coverage.causes import LayerEvidence, explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, layer_rows
 from pytest_mnnquant.checks.execution import ExecutionEvidence, check_execution
 from pytest_mnnquant.checks.params.check import check_params
@@ -19,6 +20,7 @@ from pytest_mnnquant.checks.size import check_size
 from pytest_mnnquant.findings.catalogue import RULES
 from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result, without_ignored
+from pytest_mnnquant.findings.fix_command import ConvertCommand, mnn_source
 from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.measurements.run import TracedOp
 from pytest_mnnquant.mnnfile.matching import match_layers
@@ -97,6 +99,7 @@ def test_any_findings(found: dict[str, list[Finding]]) -> None:
 
 FIRST, SECOND, THIRD, FOURTH = (layer(name, (16 + place, 8, 3, 3)) for place, name in enumerate("abcd"))
 SOURCE = model([FIRST, SECOND, THIRD, FOURTH])
+COMMAND = ConvertCommand(mnn_source(SOURCE.path), Path("out.mnn"))
 
 
 def entry(name: str, tensor: str, scale: float = 0.25) -> LayerParams:
@@ -111,7 +114,7 @@ def judged(stored: Sequence[Any], params: Params) -> dict[str, Result]:
     evidence = relate(variant.path, params, SOURCE, variant, match)
 
     def explain(row: LayerRow) -> Explanation:
-        return explain_layer(row, recipe, rows, evidence, variant)
+        return explain_layer(row, LayerEvidence(recipe, rows, evidence, variant, COMMAND))
 
     trace = [TracedOp(op.name, op.kind, op.weights[0].full_int8) for op in stored]
     results = (

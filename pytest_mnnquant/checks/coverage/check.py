@@ -1,4 +1,4 @@
-"""Coverage: which layers of the float model are stored in the precision that was asked."""
+"""Coverage: which layers of the float model are stored at the requested precision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pytest_mnnquant.findings.cause import Cause, Explanation
+from pytest_mnnquant.findings.cause import Explanation
 from pytest_mnnquant.findings.file_metrics import CoverageMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.matching import Match
@@ -18,7 +18,10 @@ from pytest_mnnquant.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer of the float model and what became of it. `stored` is None where it has no counterpart."""
+    """One layer of the float model and what became of it. `stored` is None if it has no counterpart.
+
+    `wanted`: it is not skipped, so it counts in the coverage. `quantized`: it is stored as requested.
+    """
 
     layer: Op
     stored: Op | None
@@ -36,7 +39,7 @@ def layer_rows(match: Match, recipe: Recipe, is_skipped: Callable[[Op], bool]) -
 
 
 def coverage(rows: tuple[LayerRow, ...]) -> float:
-    """Share of the wanted layers' float bytes that are stored as asked, in [0, 1]; 0 where there are none."""
+    """Share of float weight bytes that are stored as requested, in [0, 1], of layers that count; 0 if none does."""
     total = sum(row.layer.weight_bytes for row in rows if row.wanted)
     return sum(row.layer.weight_bytes for row in rows if row.wanted and row.quantized) / total if total else 0.0
 
@@ -48,9 +51,9 @@ def check_coverage(
     explain: Callable[[LayerRow], Explanation],
     idle_patterns: tuple[str, ...] = (),
 ) -> Result:
-    """Fail when less than `min_coverage` of the weight bytes are stored as asked, naming each layer that is not.
+    """Fail if less than `min_coverage` of the weight bytes are stored as requested, and name each layer that is not.
 
-    `explain` says of a layer why it is not; `idle_patterns` are those of --mnn-skip-layer that match none.
+    `explain` gives the cause and the fix of such a layer; `idle_patterns` match no layer.
     """
     wanted = [row for row in rows if row.wanted]
     share = coverage(rows)
@@ -66,13 +69,13 @@ def check_coverage(
         )
     kept = [_not_kept(row) for row in rows if not row.wanted and row.stored and not _is_float(row.stored)]
     kept += [Finding("MNQ404", f"--mnn-skip-layer={pattern} matches no layer") for pattern in idle_patterns]
-    corrupt = [_corrupt(row) for row in wanted if row.stored and not all(w.intact for w in row.stored.weights)]
+    corrupt = [_corrupt(row, explain(row)) for row in wanted if row.stored and _is_corrupt(row.stored)]
     if share >= min_coverage and not corrupt:
         return Result.from_findings("coverage", kept, metrics)
     total = sum(row.layer.weight_bytes for row in wanted)
     missed = [row for row in wanted if not row.quantized and not (row.stored and _is_corrupt(row.stored))]
     findings = [_missed(row, recipe, total, explain(row)) for row in missed] if share < min_coverage else []
-    head = f"coverage {share:.1%}, at least {min_coverage:.1%} wanted"
+    head = f"Coverage {share:.1%}, required {min_coverage:.1%}"
     findings = [*corrupt, *findings, *kept]
     return Result.from_findings("coverage", _with_head(findings, head), metrics)
 
@@ -84,29 +87,25 @@ def _is_float(op: Op) -> bool:
 def _not_kept(row: LayerRow) -> Finding:
     assert row.stored is not None
     label = row.stored.weights[0].label
-    message = f"is stored as {label}, but was meant to stay float (--mnn-skip-layer)"
-    return Finding("MNQ405", message, row.layer.name, fix="leave it out when calibrating, and convert again")
+    message = f"is stored as {label}; --mnn-skip-layer requires float"
+    fix = "take its entry out of the params file (or leave it out of the calibration), then convert again"
+    return Finding("MNQ405", message, row.layer.name, fix=fix)
 
 
 def _is_corrupt(op: Op) -> bool:
     return not all(weights.intact for weights in op.weights)
 
 
-def _corrupt(row: LayerRow) -> Finding:
+def _corrupt(row: LayerRow, why: Explanation) -> Finding:
     assert row.stored is not None
     weights = row.stored.weights[0]
     each = weights.size / max(1, weights.count)
     return Finding(
         "MNQ403",
-        f"marked {weights.label}, but its buffer holds {each:.1f} bytes a weight: the runtime can't load it",
+        f"its header says {weights.label}, but its buffer holds {each:.1f} bytes per weight: the runtime can't load it",
         row.layer.name,
-        cause=Cause(
-            "float-weights-under-int-header",
-            "MNN's converter writes float weights under an int8 header for Linear layers of 65,536 weights or more "
-            "when --compressionParamsFile is used while converting from ONNX",
-        ),
-        fix="convert to a float .mnn first, then quantize that:\n"
-        "pytest-mnnquant convert -f MNN --modelFile float.mnn --compressionParamsFile PARAMS --MNNModel OUT.mnn",
+        why.cause,
+        why.fix,
     )
 
 
@@ -118,10 +117,10 @@ def _missed(row: LayerRow, recipe: Recipe, total: int, why: Explanation) -> Find
         code, what = "MNQ401", f"is stored as {row.stored.weights[0].label}"
     else:
         code, what = "MNQ402", f"is stored as {row.stored.weights[0].label}"
-    message = f"{what}, {recipe.weight_kind} asked ({share:.0%} of all weights)"
+    message = f"{what}; expected {recipe.weight_kind} ({share:.0%} of all weights)"
     return Finding(code, message, row.layer.name, why.cause, why.fix)
 
 
 def _with_head(findings: list[Finding], head: str) -> list[Finding]:
     first, *rest = findings
-    return [dataclasses.replace(first, message=f"{first.message}; {head}"), *rest]
+    return [dataclasses.replace(first, message=f"{first.message}. {head}"), *rest]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_mnnquant.checks.convert_again import convert_again
+from pytest_mnnquant.findings.fix_command import ConvertCommand
 from pytest_mnnquant.mnnfile.entries import bind_by_name, bind_by_weights
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import LayerParams, Params
+from pytest_mnnquant.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Misnamed:
-    """An entry of the params file that names no tensor, and the layer whose weights it carries, if one was found.
+    """An entry of the params file that names no tensor, and the layer whose weights it carries; None if unknown.
 
     `groups` are the layers that MNN made of a grouped convolution, `layer` the first of them.
     """
@@ -26,11 +28,11 @@ class Misnamed:
 
 @dataclass(frozen=True)
 class ParamsEvidence:
-    """The params file against the models: which entry is which layer. Everything is empty when it can't be read.
+    """The params file against the models: which entry is which layer. Everything is empty if it can't be read.
 
-    `unreadable` and `missing` say why, `doubled` that it holds two calibrations. `bound` pairs entries with the
-    quantized model's layers by name, as MNN does. `repaired` is the same params file with the names that MNN looks for,
-    where that could be written.
+    `unreadable` and `missing` say why; `doubled`: it holds two calibrations. `bound` pairs entries with the quantized
+    model's layers by name, as MNN does. `repaired` is the same params file with the names that MNN looks for; None if
+    it could not be written.
     """
 
     path: Path | None
@@ -48,20 +50,28 @@ class ParamsEvidence:
         return next((item for item in self.misnamed if any(op is layer for op in (item.layer, *item.groups))), None)
 
     @property
+    def applicable(self) -> Path | None:
+        """The file that the converter can apply: the repaired one if there is one; None if it holds no scales."""
+        if self.params is None or not self.params.layers or self.params.is_guide:
+            return None
+        return self.repaired or self.path
+
+    @property
     def can_be_repaired(self) -> bool:
         """Whether the layer of an entry that names no tensor was found by its weights."""
         return any(item.layer is not None for item in self.misnamed)
 
-    def fix_for(self, name: str) -> str:
-        """What to do about an entry that names no tensor."""
+    def fix_for(self, name: str, command: ConvertCommand | None, recipe: Recipe | None) -> str:
+        """How to make the variant again so that an entry that names no tensor is applied."""
         if self.repaired is None:
             layers = {item.entry.name: item.layer for item in self.misnamed if item.layer is not None}
-            return f"rename {name!r} to {layers[name].output_names[0]!r} in the params file and convert again"
-        return (
-            "convert again with the params file that has MNN's own names, made on this machine (the same run at home "
-            "makes it there too):\npytest-mnnquant convert -f MNN --modelFile FLOAT.mnn --MNNModel OUT.mnn "
-            f"--compressionParamsFile {shlex.quote(str(self.repaired))}"
-        )
+            say = f"rename {name!r} to {layers[name].output_names[0]!r} in the params file, then convert again"
+        else:
+            say = (
+                "convert again with the repaired params file, which has MNN's tensor names (written on this machine; "
+                "run the same test locally to create it there)"
+            )
+        return convert_again(command, recipe, say)
 
 
 def relate(path: Path, params: Params, base: Model, model: Model, match: Match) -> ParamsEvidence:

@@ -1,4 +1,4 @@
-"""Why a layer is not as asked: the cause that the evidence shows, or none."""
+"""Why a layer is not stored as requested: the cause that the evidence shows, or none."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.checks.coverage.causes import explain_layer
+from pytest_mnnquant.checks.coverage.causes import LayerEvidence, explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.params.evidence import Misnamed, ParamsEvidence
 from pytest_mnnquant.findings.cause import Explanation
+from pytest_mnnquant.findings.fix_command import ConvertCommand, mnn_source
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams
 from pytest_mnnquant.mnnfile.storage import Storage
@@ -40,7 +41,8 @@ def explain(
     row = LayerRow(of, stored, True, False)
     rows = (row, *(LayerRow(op, op, True, False) for op in others))
     found = model([stored] if stored else [], uuid=uuid)
-    return explain_layer(row, RECIPES[recipe], rows, params, found)
+    command = ConvertCommand(mnn_source(Path("float.mnn")), Path("net.mnn"), params.applicable if params else None)
+    return explain_layer(row, LayerEvidence(RECIPES[recipe], rows, params, found, command))
 
 
 def cause_id(*given: Any, **more: Any) -> str:
@@ -55,11 +57,9 @@ def test_a_misnamed_entry_is_the_cause_with_both_names() -> None:
     assert all(name in found.cause.text for name in ("'wrong:out'", "'conv:out'"))
     assert "'wrong:out'" in found.fix
     repaired = ParamsEvidence(PATH, APPLIED, misnamed=(Misnamed(ENTRY, LAYER),), repaired=Path("my repaired.bin"))
-    where, command = repaired.fix_for(ENTRY.name).splitlines()
-    check_golden("coverage/a-misnamed-entry-is-the-cause-with-both-names", where)
-    assert shlex.split(command)[:2] == ["pytest-mnnquant", "convert"]
-    assert shlex.split(command)[-2:] == ["--compressionParamsFile", "my repaired.bin"]
-    assert "repaired.bin" in explain(params=repaired).fix
+    fix = explain(params=repaired).fix
+    check_golden("coverage/a-misnamed-entry-is-the-cause-with-both-names", fix)
+    assert shlex.split(fix.splitlines()[1])[-2:] == ["--compressionParamsFile", "my repaired.bin"]
 
 
 def test_a_guide_is_the_cause() -> None:
@@ -68,11 +68,11 @@ def test_a_guide_is_the_cause() -> None:
     assert cause_id(recipe="w8", params=guide) == "guide-overrides-option"
 
 
-def test_an_unlisted_layer_is_told_as_such() -> None:
+def test_an_unlisted_layer_is_reported_as_such() -> None:
     found = explain(params=ParamsEvidence(PATH, APPLIED, unlisted=(LAYER,)))
     assert found.cause is not None
     assert found.cause.id == "layer-unknown-to-calibration"
-    assert "--mnn-skip-layer 'conv'" in found.fix
+    assert "--mnn-skip-layer=conv" in found.fix
 
 
 def test_params_that_were_never_read_missing_or_unreadable_are_the_cause() -> None:
@@ -84,7 +84,7 @@ def test_params_that_were_never_read_missing_or_unreadable_are_the_cause() -> No
     assert cause_id(params=ParamsEvidence(PATH, unreadable="byte 7")) == "params-ignored"
 
 
-def test_weight_only_bits_in_place_of_int8_are_told() -> None:
+def test_weight_only_bits_in_place_of_int8_are_reported() -> None:
     assert cause_id(with_weights(LAYER, **W8)) == "weights-only"
 
 
@@ -95,7 +95,7 @@ def test_fp16_keeps_integers_away(recipe: str) -> None:
 
 
 @pytest.mark.parametrize(("recipe", "stored", "bits"), [("w8", W4, 4), ("w4", W8, 8)])
-def test_other_bits_are_told(recipe: str, stored: dict[str, Any], bits: int) -> None:
+def test_other_bits_are_reported(recipe: str, stored: dict[str, Any], bits: int) -> None:
     found = explain(with_weights(LAYER, **stored), recipe)
     assert found.cause is not None
     assert found.cause.id == "converted-with-other-bits"
@@ -104,7 +104,7 @@ def test_other_bits_are_told(recipe: str, stored: dict[str, Any], bits: int) -> 
 
 
 @pytest.mark.parametrize("recipe", ["int8", "w8", "fp16"])
-def test_a_file_in_which_nothing_is_quantized_is_told_whole(recipe: str) -> None:
+def test_a_file_in_which_nothing_is_quantized_is_reported_as_one_cause(recipe: str) -> None:
     cause = explain(recipe=recipe).cause
     assert cause is not None
     assert cause.id == "converter-got-no-option"
@@ -115,7 +115,7 @@ def test_a_file_in_which_nothing_is_quantized_is_told_whole(recipe: str) -> None
 def test_tables_and_loop_bodies_stay_float_in_mnn() -> None:
     table = layer("table", (50, 12), kind="Const")
     assert cause_id(table, of=table, recipe="w8") == "operator-stays-float"
-    assert "--mnn-skip-layer 'table'" in explain(table, of=table, recipe="w8").fix
+    assert "--mnn-skip-layer=table" in explain(table, of=table, recipe="w8").fix
     unsupported = {
         "inside-loop-body": layer("inside", subgraph="body"),
         "operator-not-supported": layer("up", kind="Deconvolution"),

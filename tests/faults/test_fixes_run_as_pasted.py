@@ -1,0 +1,117 @@
+"""The commands of fix lines, taken from what is printed and run by a shell, make a model that passes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from pytest_mnnquant.mnnfile.params import read_params, write_params
+from tests.faults.conftest import JUDGED, Judge
+from tests.faults.factory import Factory
+
+_PROGRAMS = ("pytest-mnnquant ", "pytest ")
+TIMEOUT = 200
+
+
+def command(lines: Sequence[str]) -> str:
+    """The first command of a failure, with its line continuations, as the user marks it with the mouse."""
+    start = next(number for number, line in enumerate(lines) if line.strip().startswith(_PROGRAMS))
+    end = next(number for number, line in enumerate(lines) if number >= start and not line.endswith("\\"))
+    return "\n".join(lines[start : end + 1])
+
+
+def paste(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What a shell makes of the text in this folder."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["sh", "-c", text],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+Sides = tuple[Path, Path, Path]
+
+
+def unread(factory: Factory) -> Sides:
+    """The converter was run without the params file."""
+    source, params = factory.float(), factory.params()
+    return source, factory.copy(factory.convert(source)), params
+
+
+def renamed(factory: Factory) -> Sides:
+    """The params file has another name for the tensor of a Linear than MNN."""
+    source, params = factory.onnx(), factory.fresh("named by onnx.bin")
+    content = read_params(factory.params())
+    old = next(entry.name for entry in content.layers if entry.name.startswith("ConvertTensor"))
+    write_params(content.renamed({old: "/classifier/classifier.2/Gemm_output_0"}), params)
+    return source, factory.copy(factory.convert(factory.float(), "--compressionParamsFile", params)), params
+
+
+@pytest.mark.parametrize(("plant", "code"), [(unread, "MNQ305"), (renamed, "MNQ304")])
+def test_the_command_applies_the_params_file(
+    factory: Factory,
+    judge: Judge,
+    pytester: pytest.Pytester,
+    plant: Callable[[Factory], Sides],
+    code: str,
+) -> None:
+    source, model, params = plant(factory)
+    verdict = judge(source, model, params=params)
+    assert verdict.status == 1
+    assert (code, "MNQ401") == (verdict.roots()[0][0], verdict.told("coverage")[0]["code"])
+    for check in ("params", "coverage"):
+        broken = factory.copy(model)
+        failed = judge(source, broken, "-k", check, params=params, still=True)
+        done = paste(command(failed.lines), pytester.path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        fixed = judge(source, broken, params=pytester.path / applied(failed.lines))
+        assert fixed.status == 0, fixed.text
+        assert fixed.passed == JUDGED
+
+
+def applied(lines: Sequence[str]) -> str:
+    """The params file of the command; a repaired one is named to pytest too."""
+    words = shlex.split(command(lines).replace("\\\n", ""))
+    path = words[words.index("--compressionParamsFile") + 1]
+    if "repaired" in path:
+        assert shlex.quote(f"--mnn-params={path}") in " ".join(" ".join(lines).split())
+    return path
+
+
+@pytest.mark.parametrize(("bits", "recipe", "flags"), [("4", "w8", ()), ("8", "w4b32", ("--weightQuantBlock", "64"))])
+def test_the_command_stores_the_requested_bits(
+    factory: Factory, judge: Judge, pytester: pytest.Pytester, bits: str, recipe: str, flags: tuple[str, ...]
+) -> None:
+    source = factory.float()
+    model = factory.copy(factory.convert(source, "--weightQuantBits", bits, *flags))
+    verdict = judge(source, model, "--mnn-recipe", recipe, still=True)
+    assert "MNQ402" in verdict.codes("coverage")
+    done = paste(command(verdict.lines), pytester.path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    fixed = judge(source, model, "--mnn-recipe", recipe, still=True)
+    assert fixed.status == 0, fixed.text
+
+
+def test_the_command_repeats_the_layers_that_stay_float(
+    factory: Factory, judge: Judge, pytester: pytest.Pytester
+) -> None:
+    source, params = factory.float(), factory.params(skip=["/features/features.0/*"])
+    model = factory.copy(factory.convert(source))
+    skip = ("--mnn-skip-layer", "/features/features.0/*")
+    verdict = judge(source, model, *skip, params=params, still=True)
+    assert verdict.status == 1
+    done = paste(command(verdict.lines), pytester.path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    fixed = judge(source, model, *skip, params=params)
+    assert fixed.status == 0, fixed.text
