@@ -16,6 +16,7 @@ from pytest_mnnquant.findings.catalogue import CHECK_NAMES, CHECKS, check_named
 from pytest_mnnquant.findings.check import Check
 from pytest_mnnquant.findings.finding import FAILED, Result, without_ignored
 from pytest_mnnquant.findings.root_cause import with_root_causes
+from pytest_mnnquant.sources.user_code import contained
 
 
 def run_check(
@@ -65,7 +66,8 @@ def attempt_check(name: str, variant: VariantUnderTest, judge: Callable[[], Resu
     """The result of `judge`; what keeps it from judging is its finding, or the reason for which it is skipped."""
     try:
         variant.variant  # noqa: B018  Every check reports a variant that can't be used.
-        return judge()
+        with contained():
+            return judge()
     except NothingToJudge as error:
         return Result.skipped(name, str(error), error.not_applicable)
     except Unusable as error:

@@ -28,11 +28,12 @@ from pytest_mnnquant.report.variant_report import ModelFile
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
-from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError, Spec
+from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError, Spec, describe
+from pytest_mnnquant.sources.user_code import UserCodeExit, contained
 from pytest_mnnquant.targets.target import TargetFailure
 
 #: What can be wrong with a model, its data or MNN, as opposed to a mistake of ours.
-UNUSABLE: Final = (SourceError, NativeFailure, BadModel, OSError)
+UNUSABLE: Final = (SourceError, NativeFailure, BadModel, OSError, UserCodeExit)
 Say = Callable[[str], None]
 T = TypeVar("T")
 
@@ -131,7 +132,8 @@ def attempt(make: Callable[[], T]) -> Attempt[T]:
 
     def make_or_explain() -> T:
         try:
-            return make()
+            with contained():
+                return make()
         except UNUSABLE as error:
             raise Unusable(as_finding(error)) from None
 
@@ -150,6 +152,11 @@ def as_finding(error: Exception) -> Finding:
         return Finding("MNQ202", str(error), fix="convert again, and look at what the converter prints")
     if isinstance(error, QuantizedSource):
         return Finding("MNQ104", str(error), fix=FLOAT_SOURCE)
+    if isinstance(error, UserCodeExit):
+        fix = "raise an error there, such as RuntimeError; skips and exits belong into tests"
+        return Finding(
+            "MNQ101", f"the code of the model, its data or its metric ended the run: {describe(error)}", fix=fix
+        )
     code = "MNQ102" if isinstance(error, DataError) else "MNQ101"
     return Finding(code, str(error), fix=error.fix if isinstance(error, SourceError) else "")
 

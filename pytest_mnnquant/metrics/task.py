@@ -285,6 +285,8 @@ def _called(metric: TaskMetric, outputs: dict[str, Array], labels: Array | None)
     assert metric.call is not None
     try:
         values = np.asarray(metric.call(outputs, labels), np.float64)
+    except MetricError:
+        raise
     except Exception as error:
         text = (str(error).splitlines() or [""])[0]
         raise MetricError(f"it raised {type(error).__name__}: {text}") from error

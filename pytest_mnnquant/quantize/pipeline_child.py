@@ -48,6 +48,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     from pytest_mnnquant.measurements.dataset import Dataset
     from pytest_mnnquant.quantize.pipeline_monitor import Calibration, PipelineMonitor
     from pytest_mnnquant.sources.spec import SourceError, describe, load_module
+    from pytest_mnnquant.sources.user_code import contained
 
     try:
         pipeline = _spec(job["pipeline"])
@@ -62,12 +63,12 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     monitor = PipelineMonitor(model)
     calibration = Calibration(data, model, job["batched"], monitor)
     try:
-        with monitor:
+        with contained(), monitor:
             returned = function(model, calibration, job["mode"], job["outdir"])
         return {"returned": _paths(returned, pipeline.text), "watched": vars(monitor.observations())}
     except SourceError as error:
         return {"raised": str(error)}
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         traceback.print_exc()
         return {"raised": f"{pipeline.text}: it raised {describe(_in_own_code(error, module.__file__))}"}
 

@@ -15,6 +15,7 @@ from pytest_mnnquant.findings.defaults import TIMEOUT
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.sources.images import MEMORY_LIMIT, Preprocess, load_images, undeclared
 from pytest_mnnquant.sources.spec import DataError, by_itself, call, describe, import_file
+from pytest_mnnquant.sources.user_code import contained
 
 LABELS: Final = "labels"
 _PATHS: Final = "paths begin at {root}; mend --mnn-calibration or --mnn-evaluation"
@@ -40,7 +41,7 @@ def load_data(
             raise DataError(f"{target}: no such file", _PATHS.format(root=root))
         try:
             module = import_file(root / target)
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             raise DataError(f"{text}: importing it raised {describe(error)}", by_itself(str(root / target))) from error
         return as_dataset(call(text, module, attribute), input_names, text)
     path = root / text
@@ -84,7 +85,8 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
         )
     else:
         try:
-            batches = list(_limited(value, input_names, origin))
+            with contained():
+                batches = list(_limited(value, input_names, origin))
         except DataError:
             raise
         except Exception as error:

@@ -7,11 +7,13 @@ returns one number, or one a sample. It is better the higher it is, unless the c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pytest_mnnquant.metrics.task import MetricError, TaskMetric, metric_named
 from pytest_mnnquant.sources.spec import SourceError, describe, import_file
+from pytest_mnnquant.sources.user_code import contained
 
 _FORMS: Final = "top1, top5, miou, mae, rmse, words, characters or file.py:callable"
 
@@ -31,10 +33,23 @@ def load_metric(text: str, root: Path) -> TaskMetric:
         raise SourceError(f"--mnn-metric: {place}: no such file")
     try:
         module = import_file(root / place)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise SourceError(f"--mnn-metric: {text}: importing it raised {describe(error)}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         raise SourceError(f"--mnn-metric: {text}: there is no callable {attribute!r}")
     lower = bool(getattr(function, "lower_is_better", False))
-    return TaskMetric(text, attribute, is_share=False, lower_is_better=lower, call=function)
+    return TaskMetric(text, attribute, is_share=False, lower_is_better=lower, call=_described(function))
+
+
+def _described(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; what it raises is a `MetricError` with the line that raised it."""
+
+    def call(*arguments: Any) -> Any:
+        try:
+            with contained():
+                return function(*arguments)
+        except Exception as error:
+            raise MetricError(f"it raised {describe(error)}") from error
+
+    return call

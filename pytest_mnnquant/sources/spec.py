@@ -11,11 +11,14 @@ import random
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+
+from pytest_mnnquant.sources.user_code import UserCodeExit, contained, is_exit_call
 
 MODEL_SUFFIXES: Final = (".onnx", ".tflite", ".mnn")
 _PLANNED: Final = (".pt2",)
@@ -95,9 +98,10 @@ def load_module(spec: Spec) -> ModuleType:
             here = str(Path.cwd())
             if here not in sys.path:  # As `python -m pytest` has it.
                 sys.path.append(here)
-            return importlib.import_module(spec.module)
+            with contained():
+                return importlib.import_module(spec.module)
         return import_file(spec.path)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         place = str(spec.path or spec.module)
         raise SourceError(f"{spec.text}: importing it raised {describe(error)}", by_itself(place)) from error
 
@@ -116,7 +120,8 @@ def import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with contained():
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
@@ -133,9 +138,9 @@ def call(text: str, module: ModuleType, attribute: str) -> Any:
             f"define {attribute}() there, or name another one in its place, as FILE.py:NAME",
         )
     try:
-        with undisturbed_generators():
+        with contained(), undisturbed_generators():
             return function()
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         place = str(module.__file__) if module.__name__.startswith(_IMPORTED) else module.__name__
         raise SourceError(
             f"{text}: {attribute}() raised {describe(error)}", by_itself(place, f"{attribute}()")
@@ -153,12 +158,11 @@ def by_itself(place: str, call: str = "") -> str:
 def describe(error: BaseException) -> str:
     """An exception in one line, with the place in the user's code where it was raised."""
     lines = _COLOURS.sub("", str(error)).strip().splitlines()
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})" if trace else ""
-    return text + place
+    name = "" if isinstance(error, UserCodeExit) else type(error).__name__
+    text = ": ".join(part for part in (name, *lines[:1]) if part)
+    trace = traceback.extract_tb((error if name else error.__cause__ or error).__traceback__)
+    frames = [frame for frame in trace if not is_exit_call(frame.filename)]
+    return text + (f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else "")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,94 @@
+"""The user's code can't end a test or this process; the keyboard can."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_mnnquant.sources.spec import SourceError, call, describe, import_file, load_module, parse_spec
+from pytest_mnnquant.sources.user_code import UserCodeExit, contained
+
+ENDINGS = (
+    "import pytest; pytest.skip('x', allow_module_level=True)",
+    "import pytest; pytest.importorskip('not_installed_anywhere')",
+    "import pytest; pytest.xfail('x')",
+    "import pytest; pytest.exit('x', returncode=0)",
+    "import sys; sys.exit(0)",
+    "raise SystemExit",
+    "raise KeyboardInterrupt",
+    "import asyncio; raise asyncio.CancelledError",
+    "import os; os._exit(0)",
+    "import os; os.execlp('true', 'true')",
+    "import os, sys; os.execve(sys.executable, ['python', '-c', ''], {})",
+)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_code_that_ends_the_run_is_an_error_with_its_place(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "net.py").write_text(f"def build():\n    {ending}\n\n\nclass Fine: ...\n")
+    (tmp_path / "ends.py").write_text(f"{ending}\n")
+    with pytest.raises(SourceError, match=r"\(net\.py:2\)"):
+        call("net.py:build", import_file(tmp_path / "net.py"), "build")
+    with pytest.raises(SourceError, match=r"\(ends\.py:1\)"):
+        load_module(parse_spec("ends.py:build", tmp_path))
+
+
+def test_ordinary_errors_pass_unchanged() -> None:
+    with pytest.raises(ValueError, match="x"), contained():
+        raise ValueError("x")
+
+
+def test_a_failed_test_stays_one() -> None:
+    """pytest-timeout ends a test like this."""
+    with pytest.raises(pytest.fail.Exception), contained():
+        pytest.fail("x")
+
+
+def test_the_keyboard_interrupts() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), contained(), contained():
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()  # The handler runs before this returns.
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_all_calls_are_back_afterwards() -> None:
+    calls = (os._exit, os.execv, os.execve)
+    with pytest.raises(UserCodeExit), contained():
+        os._exit(0)
+    assert (os._exit, os.execv, os.execve) == calls
+
+
+@pytest.mark.slow
+def test_forked_children_end_as_they_like() -> None:
+    """Workers of a DataLoader do so with `os._exit`."""
+    with contained():
+        child = os.fork()
+        if not child:
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert subprocess.run([sys.executable, "-c", "raise SystemExit(3)"], check=False).returncode == 3
+
+
+def test_it_works_in_other_threads() -> None:
+    texts: list[str] = []
+
+    def skip() -> None:
+        try:
+            with contained():
+                pytest.skip("x")
+        except UserCodeExit as error:
+            texts.append(describe(error))
+
+    in_thread: Callable[[], None] = skip
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    assert len(texts) == 1
