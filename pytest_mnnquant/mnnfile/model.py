@@ -180,33 +180,36 @@ class Model:
         return op.weights[0].steps(self._external)
 
 
-def read_model(path: Path) -> Model:
-    """Parse the `.mnn` file at `path`. Raises `BadModel` (what is wrong) or `OSError` (no such file)."""
-    buffer = _mapped(path)
+def read_model(path: Path, external: Path | None = None) -> Model:
+    """Parse the `.mnn` file at `path`. Raises `BadModel` (what is wrong) or `OSError` (no such file).
+
+    `external` is the file of its external weights, if that is not the `.mnn.weight` file beside it.
+    """
+    buffer = map_bytes(path)
     if len(buffer) < 32:
         raise BadModel(f"{path}: {len(buffer)} bytes are too few for an MNN model")
     try:
-        return _model(path, buffer)
+        return _model(path, buffer, external or path.with_name(path.name + ".weight"))
     except BadModel as error:
         raise BadModel(f"{path} is not a complete MNN model: {error}") from None
 
 
-def _mapped(path: Path) -> memoryview:
+def map_bytes(path: Path) -> memoryview:
+    """The bytes of a file, mapped. Raises `OSError`."""
     with path.open("rb") as file:
         if path.stat().st_size == 0:
             return memoryview(b"")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _model(path: Path, buffer: memoryview) -> Model:
+def _model(path: Path, buffer: memoryview, beside: Path) -> Model:
     net = Table.root(buffer)
     names = net.strings(7)
     ops = tuple(_ops(net, names))
     if not ops or not names:
         raise BadModel("it holds no operators")
     needed = max((sum(weights.external) for op in ops for weights in op.weights if weights.external), default=0)
-    beside = path.with_name(path.name + ".weight")
-    external = _mapped(beside) if needed and beside.is_file() else None
+    external = map_bytes(beside) if needed and beside.is_file() else None
     extra = net.table(2)
     return Model(
         path=path,
