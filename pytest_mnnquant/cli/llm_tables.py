@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from pytest_mnnquant.findings.figures import size_text
+from pytest_mnnquant.llm.config import TiedPlace
 from pytest_mnnquant.llm.extents import FileMap
 from pytest_mnnquant.llm.folder import ExportFolder
-from pytest_mnnquant.llm.graph import Graph
 from pytest_mnnquant.llm.json_object import BadExport
 from pytest_mnnquant.llm.matrix import StoredMatrix, decode_rows, row_chunks
 from pytest_mnnquant.metrics.agreement import sqnr_db
 
-_NUMBER: Final = re.compile(r"\.\d+/")
+_NUMBER: Final = re.compile(r"(?<=\.)\d+(?=/)|^\d+")
 
 
 def export_content(folder: ExportFolder) -> dict[str, Any]:
     """What the folder holds: files, matrices, embedding, bytes that nothing points at, and what can't be used."""
     embedding, tokenizer = folder.embedding, folder.tokenizer
-    matrices = [matrix for graph in (folder.graph, *folder.parts) for matrix in graph.matrices]
+    matrices = [*folder.graph.matrices, *_matrices_of_parts(folder)]
     weights = sum(matrix.count for matrix in matrices)
     low = sum(matrix.count for matrix in matrices if matrix.is_quantized)
     return {
@@ -101,14 +101,21 @@ class _Row:
     bytes: int
 
 
-def _rows(graph: Graph) -> Iterator[_Row]:
+def _matrices_of_parts(folder: ExportFolder) -> list[StoredMatrix]:
+    """The matrices of the other graphs, without those that they share with the language model."""
+    shared = {(matrix.name, matrix.file) for matrix in folder.graph.matrices}
+    parts = [matrix for part in folder.parts for matrix in part.matrices]
+    return [matrix for matrix in parts if (matrix.name, matrix.file) not in shared]
+
+
+def _rows(matrices: Iterable[StoredMatrix]) -> Iterator[_Row]:
     groups: dict[tuple[object, ...], list[StoredMatrix]] = {}
-    for matrix in graph.matrices:
-        name = _NUMBER.sub(".*/", matrix.name)
+    for matrix in matrices:
+        name = _NUMBER.sub("*", matrix.name)
         form = (matrix.label, matrix.symmetric, matrix.scale_bits, matrix.rows, matrix.columns, matrix.fault)
         groups.setdefault((name, *form), []).append(matrix)
     for members in groups.values():
-        name = members[0].name if len(members) == 1 else _NUMBER.sub(".*/", members[0].name)
+        name = members[0].name if len(members) == 1 else _NUMBER.sub("*", members[0].name)
         yield _Row(name, members[0], len(members), sum(matrix.bytes for matrix in members))
 
 
@@ -123,8 +130,7 @@ def export_text(folder: ExportFolder) -> str:
     if folder.embedding is not None:
         tied = "embedding (tied)" if folder.is_tied else "embedding"
         lines.append(_line(_Row(tied, folder.embedding, 1, folder.embedding.bytes)))
-    for graph in (folder.graph, *folder.parts):
-        lines += [_line(row) for row in _rows(graph)]
+    lines += [_line(row) for row in _rows([*folder.graph.matrices, *_matrices_of_parts(folder)])]
     lines += [f"not used: {item.file}, {item.unused:,} bytes" for item in folder.maps if item.unused]
     lines += [f"cut: {item.file}, {item.missing:,} bytes are missing" for item in folder.maps if item.missing]
     lines += [
@@ -171,7 +177,7 @@ def export_difference(first: ExportFolder, second: ExportFolder) -> dict[str, An
             ("model_type", first.config.model_type, second.config.model_type),
             ("hidden_size", first.config.hidden_size, second.config.hidden_size),
             ("chat_template", first.config.chat_template, second.config.chat_template),
-            ("tie_embeddings", first.config.tied, second.config.tied),
+            ("tie_embeddings", _place(first.config.tied), _place(second.config.tied)),
             ("made_by", first.graph.version, second.graph.version),
         )
         if old != new
@@ -189,9 +195,16 @@ def export_difference(first: ExportFolder, second: ExportFolder) -> dict[str, An
     return {**result, "same": not any(value for key, value in result.items() if key != "bytes")}
 
 
+def _place(tied: TiedPlace | None) -> str:
+    if tied is None:
+        return "none"
+    scales = f"scales at {tied.alpha_offset}, {tied.alpha_size} bytes of {tied.scale_bits} bits"
+    return f"codes at {tied.weight_offset}, {tied.bits} bits, block {tied.block}, {scales}"
+
+
 def _all(folder: ExportFolder) -> list[StoredMatrix]:
-    parts = [matrix for graph in (folder.graph, *folder.parts) for matrix in graph.matrices]
-    return [*([folder.embedding] if folder.embedding else []), *parts]
+    embedding = [folder.embedding] if folder.embedding else []
+    return [*embedding, *folder.graph.matrices, *_matrices_of_parts(folder)]
 
 
 def _changed_vectors(first: ExportFolder, second: ExportFolder) -> list[str]:
@@ -199,9 +212,7 @@ def _changed_vectors(first: ExportFolder, second: ExportFolder) -> list[str]:
     return [name for name in old if name not in new or not np.array_equal(old[name], new[name])]
 
 
-def _changed(
-    first: ExportFolder, second: ExportFolder, old: StoredMatrix, new: StoredMatrix
-) -> dict[str, Any] | None:
+def _changed(first: ExportFolder, second: ExportFolder, old: StoredMatrix, new: StoredMatrix) -> dict[str, Any] | None:
     row: dict[str, Any] = {"name": old.name}
     for key in ("label", "symmetric", "scale_bits", "rows", "columns"):
         if getattr(old, key) != getattr(new, key):

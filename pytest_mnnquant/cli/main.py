@@ -20,9 +20,17 @@ from pytest_mnnquant.cli import history, target
 from pytest_mnnquant.cli.calibrate import calibrate
 from pytest_mnnquant.cli.convert import convert
 from pytest_mnnquant.cli.inspect import difference, difference_text, inspection, inspection_text
+from pytest_mnnquant.cli.llm_tables import (
+    export_content,
+    export_difference,
+    export_difference_text,
+    export_text,
+    is_broken,
+)
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.findings.catalogue import RULES
 from pytest_mnnquant.findings.defaults import COVERAGE, TIMEOUT
+from pytest_mnnquant.llm.folder import read_folder
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.recipes.recipe import Recipe
@@ -128,6 +136,10 @@ def _print_result(given: argparse.Namespace, value: Any, text: str) -> None:
 
 
 def _inspect(given: argparse.Namespace) -> int:
+    if given.model.is_dir():
+        folder = read_folder(given.model)
+        _print_result(given, export_content(folder), export_text(folder))
+        return int(is_broken(folder))
     model = read_model(given.model)
     content = inspection(model)
     _print_result(given, content, inspection_text(content))
@@ -142,6 +154,10 @@ def _share(model: Model, recipe: Recipe) -> float:
 
 
 def _diff(given: argparse.Namespace) -> int:
+    if given.first.is_dir() and given.second.is_dir():
+        export_changes = export_difference(read_folder(given.first), read_folder(given.second))
+        _print_result(given, export_changes, export_difference_text(export_changes))
+        return int(not export_changes["same"])
     changes = difference(read_model(given.first), read_model(given.second))
     _print_result(given, changes, difference_text(changes))
     return int(not changes["same"])

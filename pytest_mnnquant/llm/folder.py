@@ -109,6 +109,9 @@ def read_folder(path: Path) -> ExportFolder:
 
     Faults of other files are kept in `faults`.
     """
+    if not is_export(path):
+        problem = f"the folder is not an export of a language model: it has neither {MODEL_CONFIG} nor llm.mnn"
+        raise BadExport(str(path), "", problem)
     sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in _files(path)}
     faults: list[BadExport] = []
     config = merge_config(*(_json(path, name, sizes, faults) for name in (CONFIG, MODEL_CONFIG)))

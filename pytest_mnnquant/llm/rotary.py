@@ -37,8 +37,8 @@ def table_frequencies(values: Floats) -> Floats | None:
     if np.allclose(rows[0], 1.0, atol=_TOLERANCE):
         angles = np.arccos(np.clip(rows[1], -1.0, 1.0))
         expected = np.cos(np.arange(len(rows))[:, None] * angles)
-    elif np.allclose(rows[0], 0.0, atol=_TOLERANCE) and len(rows) > 2:
-        angles = _angles_of_sines(rows[1], rows[2])
+    elif np.allclose(rows[0], 0.0, atol=_TOLERANCE) and np.abs(rows[1]).max() <= 1.0:
+        angles = _angles_of_sines(rows[1], rows[2]) if len(rows) > 2 else np.arcsin(rows[1])
         expected = np.sin(np.arange(len(rows))[:, None] * angles)
     else:
         return None

@@ -1,4 +1,4 @@
-"""Makes the checkpoints and exports of `tests/llm/data`: random weights, a tokenizer trained on this text, real exporters.
+"""Makes the checkpoints and exports of `tests/llm/data`: random weights, a trained tokenizer, real exporters.
 
     python -m tests.llm.make_exports FOLDER 0.0.5=SITE/llmexport 3.6.1=MNN/transformers/llm/export HEAD=...
 
@@ -8,6 +8,7 @@ called directly: the module `MNN.tools.mnnconvert`, which phones home, is replac
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -50,11 +51,12 @@ EXPORTS: Final = {
     "bad-gptq-path": ("0.0.5", "qwen2", "--quant_block 32 --gptq_path qwen2-gpqt"),
     "bad-tied-embedding8": ("3.6.1", "qwen2", "--quant_block 32 --embed_bit 8"),
     "bad-skip-weight": ("3.6.1", "qwen2", "--quant_block 32 --skip_weight"),
+    "bad-config-symmetric": ("3.6.1", "qwen2", "--quant_block 32 --quant_config symmetric.json"),
     "bad-layer-names": ("3.6.1", "qwen2", "--quant_block 32 --quant_config dotted.json"),
 }
 QUANT_CONFIG: Final = {
     "/layers.0/mlp/down_proj/Linear": {"bits": 8, "block_size": 64},
-    "/layers.1/self_attn/q_proj/Linear": {"symmetric": True},
+    "/layers.1/self_attn/q_proj/Linear": {"block_size": 0},
     "/layers.1/mlp/up_proj/Linear": {"bits": 16},
 }
 
@@ -96,7 +98,7 @@ def train_tokenizer(text: str) -> dict[str, Any]:
     tokens = [*SPECIAL, *(letters[byte] for byte in range(256))]
     merges: list[str] = []
     while len(tokens) < VOCABULARY:
-        pairs = Counter(pair for word in words for pair in zip(word, word[1:], strict=False))
+        pairs = Counter(pair for word in words for pair in itertools.pairwise(word))
         first, second = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(f"{first} {second}")
         tokens.append(first + second)
@@ -198,8 +200,11 @@ def main(arguments: list[str]) -> None:
     write_gptq(folder / "qwen2-gptq-checkpoint", "qwen2", text)
     (folder / "qwen2-gptq-checkpoint").rename(folder / "qwen2-gptq")
     (folder / "layers.json").write_text(json.dumps(QUANT_CONFIG), encoding="utf-8")
-    dotted = {"layers.0.mlp.down_proj": {"bits": 8}}
-    (folder / "dotted.json").write_text(json.dumps(dotted), encoding="utf-8")
+    for file, layer, settings in (
+        ("dotted.json", "layers.0.mlp.down_proj", {"bits": 8}),
+        ("symmetric.json", "/layers.1/self_attn/q_proj/Linear", {"symmetric": True}),
+    ):
+        (folder / file).write_text(json.dumps({layer: settings}), encoding="utf-8")
     for name, (version, model, options) in EXPORTS.items():
         export(Path(exporters[version]), model, options, f"exports/{name}", folder)
         shutil.rmtree(folder / "exports" / name / "onnx", ignore_errors=True)
