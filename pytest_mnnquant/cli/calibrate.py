@@ -140,6 +140,6 @@ def _similarity(source: Model, quantized: Model, samples: Samples, timeout: floa
         outputs=as_on_arm.outputs,
         as_run=as_run.outputs,
         pools=changed,
-        suspects=KnownCauses(faults=int8_faults(quantized, {op.name for op in as_run.trace or () if op.int8})),
+        suspects=KnownCauses(faults=int8_faults(quantized, {op.operator for op in as_run.trace or () if op.int8})),
     )
     return check_accuracy(evidence, Criteria(usual_cosine=_COSINE))

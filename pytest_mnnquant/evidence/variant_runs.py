@@ -134,7 +134,7 @@ class VariantRuns:
     @cached_property
     def int8_faults(self) -> Int8Faults:
         """Operators that MNN computed wrongly in int8, by the scales beside them."""
-        return int8_faults(self.variant.model, {op.name for op in self._int8_ops()})
+        return int8_faults(self.variant.model, {op.operator for op in self._int8_ops()})
 
     def _int8_ops(self) -> list[TracedOp]:
         """The operators that ran in int8."""

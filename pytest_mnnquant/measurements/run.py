@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,11 @@ class TracedOp:
     name: str
     kind: str
     int8: bool
+
+    @property
+    def operator(self) -> str:
+        """The name in the file: MNN numbers what it makes of an operator of one or three dimensions."""
+        return re.sub(r"_raster_\d+$", "", self.name)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
@@ -39,8 +38,9 @@ def write_exact_copy(model: Model, int8_pools: Collection[str], path: Path) -> t
     """Write a copy of `model` to `path` in which the named MaxPool operators pool exactly; returns their names.
 
     `int8_pools` are the operators that the op trace showed as int8 `Pooling`. All tensors that MNN propagates a
-    quantization to have it in the copy itself, so that what changes at the pools reaches no other operator. Writes
-    nothing when there are none.
+    quantization to have it in the copy itself, so that what changes at the pools reaches no other operator; but an
+    average pool after such a pool must keep one zero point on both sides, or it would leave its int8 arithmetic, which
+    rounds down. Writes nothing when there are none.
     """
     steps, sources = _as_traced(model, int8_pools)
     known = {tensor: model.tensor_quants[source] for tensor, source in sources.items()}
@@ -48,7 +48,11 @@ def write_exact_copy(model: Model, int8_pools: Collection[str], path: Path) -> t
     quants = dict(model.tensor_quants) if model.has_subgraphs else dict(known)
     changed: dict[str, None] = {}
     for step in steps:
-        if step.op.name not in int8_pools or step.kind != "Pooling" or pool_kind(step.op) != MAX_POOL:
+        if step.op.name not in int8_pools or step.kind != "Pooling":
+            continue
+        if pool_kind(step.op) != MAX_POOL:
+            if changed and step.inputs[0] in quants and step.output in quants:
+                quants[step.output] = quants[step.inputs[0]]
             continue
         quant = quants.get(step.inputs[0]) or known.get(step.inputs[0]) or known.get(step.output)
         if quant is not None:
@@ -96,7 +100,6 @@ def expected_int8_pools(model: Model) -> set[str]:
 
 
 def uncovered_pools(model: Model, int8_pools: Iterable[str], covered: Collection[str]) -> tuple[str, ...]:
-    """Those of the pools that ran in int8, named as in the op trace, that took maxima and are not `covered`."""
+    """Those of the pools that ran in int8 that took maxima and are not `covered`."""
     means = {op.name for op in model.ops if pool_kind(op) == AVERAGE_POOL}
-    names = (re.sub(r"_raster_\d+$", "", name) for name in int8_pools)
-    return tuple(dict.fromkeys(name for name in names if name not in means and name not in covered))
+    return tuple(dict.fromkeys(name for name in int8_pools if name not in means and name not in covered))

@@ -16,7 +16,7 @@ def int8_pools(model: Model, run: Run) -> set[str]:
     """The pools that ran in int8: by the trace of the run, or without one (models with loops) by the file."""
     if run.trace is None:
         return expected_int8_pools(model)
-    return {op.name for op in run.trace if op.int8 and op.kind == "Pooling"}
+    return {op.operator for op in run.trace if op.int8 and op.kind == "Pooling"}
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from pytest_mnnquant.metrics.agreement import sqnr_db
-from pytest_mnnquant.mnnfile.commands import commands
-from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.mnnfile.pooling import pools_right
+from pytest_mnnquant.mnnfile.commands import AVERAGE_POOL, commands, pool_kind
+from pytest_mnnquant.mnnfile.model import Model, Op, read_model
+from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right, write_exact_copy
+from pytest_mnnquant.mnnfile.quants import write_with_quants
 from pytest_mnnquant.mnnfile.scale_propagation import outcomes
 from pytest_mnnquant.quantize.calibration import Range
 from pytest_mnnquant.quantize.described_tensors import described_tensors, interpolated_ranges
@@ -23,7 +25,7 @@ from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.names import recipe_named
-from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent
+from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent, int8_pools
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import Spec
@@ -141,6 +143,54 @@ def test_only_interps_change_the_ranges_of_layers(workshop: Workshop) -> None:
 def test_models_without_such_tensors_stay_as_converted(workshop: Workshop, name: str) -> None:
     model = workshop.variant(name, "int8", "eval").model
     assert described_tensors(model, lambda _: None) == model.tensor_quants
+
+
+class Averaged(nn.Module):
+    """Maxima of positive features, averaged over the plane, in two dimensions or in one."""
+
+    def __init__(self, *, flat: bool) -> None:
+        super().__init__()
+        self.features, self.flat = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(3, 1, 1)), flat
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores."""
+        found = self.features(x)
+        means = functional.avg_pool1d(found.flatten(2), 256) if self.flat else functional.adaptive_avg_pool2d(found, 1)
+        result: torch.Tensor = self.head(means.flatten(1))
+        return result
+
+
+def averages(model: Model) -> list[Op]:
+    return [op for op in model.ops if pool_kind(op) == AVERAGE_POOL]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_mean_gets_its_own_range(workshop: Workshop, flat: bool) -> None:
+    torch.manual_seed(0)
+    variant = quantized(workshop, Averaged(flat=flat))
+    quants = variant.model.tensor_quants
+    assert averages(variant.model)
+    for pool in averages(variant.model):
+        if pool.inputs[0] in quants:
+            assert quants[pool.outputs[0]].scale < 0.8 * quants[pool.inputs[0]].scale
+    with arm_equivalent(variant.model, run(variant.model, INPUTS, RunOptions(TIMEOUT))) as (model, _):
+        exact, made = (run(each, INPUTS, RunOptions(TIMEOUT)).outputs for each in (variant.base, model))
+    assert min(sqnr_db(array, made[name]) for name, array in exact.items()) > 33
+
+
+def test_a_mean_that_mnn_takes_in_int8_is_taken_so_behind_an_exact_pool(workshop: Workshop, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = undescribed(quantized(workshop, Averaged(flat=False)))
+    write_with_quants(plain, plain.tensor_quants, tmp_path / "plain.mnn")
+    model = read_model(tmp_path / "plain.mnn")
+    traced = run(model, INPUTS, RunOptions(TIMEOUT))
+    names = {op.name for op in averages(model)}
+    assert names & int8_pools(model, traced)
+    maxima = {op.name for op in model.ops if is_max_pool(op)}
+    assert set(write_exact_copy(model, int8_pools(model, traced), tmp_path / "copy.mnn")) == maxima
+    copy = read_model(tmp_path / "copy.mnn")
+    assert int8_pools(copy, run(copy, INPUTS, RunOptions(TIMEOUT))) == names
 
 
 class Columns(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .batches import batches
@@ -23,7 +24,10 @@ def watch(job: dict[str, Any], see: Any, skip: Any = frozenset()) -> None:
         session.feed(batch)
 
         def look(tensors: Any, info: Any, side: int, place: int = place) -> bool:
-            number = numbers.get(info.getName())
+            name = info.getName()
+            if name not in numbers and info.getType().startswith("Pooling"):  # Of one or three dimensions.
+                name = re.sub(r"_raster_\d+$", "", name)
+            number = numbers.get(name)
             if number is not None and tensors and (number, side) not in skip:
                 see(place, number, side, session.read(tensors[0]))
             return True
