@@ -1,4 +1,4 @@
-"""Whether a model computes the same through both of MNN's APIs, the Session and the Module."""
+"""Whether a model computes the same through both APIs of MNN, Session and Module."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pytest_mnnquant.checks.weights.scale_order import BY_ADDRESS, BY_ADDRESS_FI
 from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.finding import Finding
 
-#: The two run the same kernels in one order: more than this many steps between them is not rounding.
+#: Both run the same kernels in the same order, so a difference of more steps does not come from rounding.
 MOST_STEPS: Final = 1.05
 _UNKNOWN: Final = Explanation(
-    Cause("apis-differ", "the two APIs run different arithmetic for the same file"),
+    Cause("apis-differ", "the two APIs run different arithmetic on the same file"),
     "judge and ship the API that your app uses, and report the model to MNN",
 )
 
 
 @dataclass(frozen=True)
 class ApiDifference:
-    """How far an output is apart between the two APIs, in steps of its scale, on `samples` samples.
+    """How far an output differs between the two APIs, in quantization steps, on `samples` samples.
 
-    `operator` is the first one that makes something else; empty if none was found. `is_by_address`: its scale depends
+    `operator` is the first one whose output differs; empty if it is unknown. `is_by_address`: its scale depends
     on addresses.
     """
 
@@ -39,15 +39,15 @@ class ApiDifference:
 
 
 def check_apis(difference: ApiDifference | None, known: Mapping[str, Explanation] | None = None) -> list[Finding]:
-    """A finding if an output differs by more than rounding; None: the model runs through one API only.
+    """A finding if an output differs by more than rounding; `difference` is None if only one API can run the model.
 
     `known` explains operators that MNN is known to compute wrongly.
     """
     if difference is None or difference.is_rounding:
         return []
     message = (
-        f"output {difference.output} through the Module API is {difference.steps:.3g} steps from the Session API's, "
-        f"at most {MOST_STEPS:g} allowed ({difference.samples} samples)"
+        f"output {difference.output} differs by {difference.steps:.3g} quantization steps between the Module API and "
+        f"the Session API, allowed {MOST_STEPS:g} ({difference.samples} samples)"
     )
     known_why = (known or {}).get(difference.operator, _UNKNOWN)
     why = Explanation(BY_ADDRESS, BY_ADDRESS_FIX) if difference.is_by_address else known_why

@@ -1,4 +1,4 @@
-"""Bundle: what must be deployed together is there."""
+"""Bundle: all files that must be deployed together exist and belong together."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pytest_mnnquant.mnnfile.model import Model
 
 
 def check_bundle(model: Model, params: ParamsEvidence | None, params_applied: bool = False) -> Result:
-    """Judge the files: external weights present and long enough; model and params file of one conversion.
+    """Judge the files: external weights exist and are complete; model and params file come from one conversion.
 
-    `params_applied`: the model holds all that the params file says. Then it was made with it, whatever the uuids:
-    converting from .mnn keeps the uuid of the float model.
+    `params_applied`: the model holds all values of the params file, so it was made with it. Then the uuids may differ:
+    a conversion from .mnn keeps the uuid of the float model.
     """
     findings = []
     files = [model.path.name]
@@ -23,15 +23,15 @@ def check_bundle(model: Model, params: ParamsEvidence | None, params_applied: bo
         findings.append(
             Finding(
                 "MNQ803",
-                f"{model.external_path} lacks {model.external_missing:,} of the {model.external_needed:,} bytes that "
-                f"{model.path.name} needs",
+                f"{model.external_path}: {model.external_missing:,} of the {model.external_needed:,} bytes that "
+                f"{model.path.name} needs are missing",
                 cause=Cause(
                     "external-weights-not-shipped",
-                    "the model was converted with --saveExternalData (or is above 2 GB); MNN only prints a line and "
-                    "computes garbage without this file",
+                    "the model was converted with --saveExternalData, or is larger than 2 GB; without this file MNN "
+                    "prints one line and computes garbage",
                 ),
-                fix="ship the .mnn.weight file beside the .mnn, or convert without --saveExternalData (also what is "
-                "given to mnnquant: its EMA reads no such file and writes none)",
+                fix="ship the .mnn.weight file in the same folder as the .mnn, or convert without --saveExternalData "
+                "(this holds for the input of mnnquant too: its EMA neither reads nor writes such a file)",
             )
         )
     if params is not None and params.params is not None and params.path is not None:
@@ -40,12 +40,13 @@ def check_bundle(model: Model, params: ParamsEvidence | None, params_applied: bo
             findings.append(
                 Finding(
                     "MNQ804",
-                    f"the model's uuid is {model.uuid or 'empty'}, the params file's {params.params.uuid}",
+                    f"uuid {model.uuid or 'empty'} in the model, {params.params.uuid} in the params file",
                     cause=Cause(
                         "uuid-not-carried",
-                        "the converter did not read this params file, or a tool dropped the uuid (as mnnquant's EMA)",
+                        "the converter did not read this params file, or a tool (such as mnnquant's EMA) dropped the "
+                        "uuid",
                     ),
-                    fix="keep the model with the params file it was made with",
+                    fix="deploy the model with the params file that it was made with",
                 )
             )
     return Result.from_findings("bundle", findings, BundleMetrics(tuple(files), model.size))

@@ -1,4 +1,4 @@
-"""Size: the quantized model is as large as its layers and the recipe make it."""
+"""Size: the quantized model has the size that its layers and the recipe give."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TOLERANCE: Final = 0.03
 # parameters of the weights; of the activations, with the descriptions of two tensors.
 _WEIGHT_TABLES: Final = 76
 _ACTIVATION_TABLES: Final = 140
-# What rounding to 4 and 8 bytes and shared vtables leave open, a layer.
+# Bytes per layer that padding to 4 and 8 bytes and shared vtables may add.
 _SLACK: Final = 96
-# Of w4, the recipe that shrinks most.
+# Bits of w4, the recipe that shrinks most.
 _FEWEST: Final = 4
-# What mnnquant adds to a file once.
+# Bytes that mnnquant adds per file.
 _FILE_SLACK: Final = 96
 
 
@@ -48,9 +48,9 @@ def expected_layer_bytes(layer: Op, recipe: Recipe) -> int:
 
 
 def expected_bytes(float_bytes: int, rows: tuple[LayerRow, ...], recipe: Recipe) -> int:
-    """The size that the float model's file has when every wanted layer is stored by the recipe.
+    """The size of the float model's file if every layer that is not skipped is stored by the recipe.
 
-    Winograd scales count as they are: a choice of the tool's, not a matter of precision.
+    Winograd scales count with the size that they have: the tool chooses them, and they do not depend on the precision.
     """
     layers = [row.layer for row in rows if row.wanted]
     extra = sum(row.stored.winograd_bytes for row in rows if row.stored)
@@ -65,21 +65,21 @@ def expected_bytes(float_bytes: int, rows: tuple[LayerRow, ...], recipe: Recipe)
 
 
 def _is_sparse(op: Op) -> bool:
-    """Whether its size hangs on how many of its weights are zero."""
+    """Whether its size depends on the number of weights that are zero."""
     return any(weights.storage is Storage.SPARSE_INTEGER for weights in op.weights)
 
 
 def check_size(
     float_bytes: int, quantized_bytes: int, rows: tuple[LayerRow, ...], recipe: Recipe, min_size_ratio: float | None
 ) -> Result:
-    """Fail when the size is not the expected one within 3 % (or, when a ratio is required, when it is not reached)."""
+    """Fail if the size differs from the expected one by more than 3 %, or, if a ratio is required, is too large."""
     ratio = float_bytes / quantized_bytes if quantized_bytes else 0.0
     expected = expected_bytes(float_bytes, rows, recipe)
     metrics = SizeMetrics(float_bytes, quantized_bytes, ratio, expected)
     if min_size_ratio is not None:
         if ratio >= min_size_ratio:
             return Result.from_findings("size", (), metrics)
-        message = f"{size_text(ratio)} ({float_bytes:,} to {quantized_bytes:,} bytes), {min_size_ratio:g}x required"
+        message = f"{size_text(ratio)}, required {min_size_ratio:g}x ({float_bytes:,} to {quantized_bytes:,} bytes)"
         cause = _why(quantized_bytes, expected)
         return Result.from_findings(
             "size", [Finding("MNQ802", message, cause=cause, fix=_remedy(ratio, recipe))], metrics
@@ -88,32 +88,34 @@ def check_size(
     if abs(quantized_bytes - expected) <= allowed:
         return Result.from_findings("size", (), metrics)
     message = (
-        f"{quantized_bytes:,} bytes, {expected:,} expected from the layers (3 % allowed); "
-        f"{size_text(ratio)} than float, {float_bytes / expected:.2f}x expected"
+        f"{quantized_bytes:,} bytes, expected {expected:,} from the layers, 3 % allowed ({size_text(ratio)} than "
+        f"float, expected {float_bytes / expected:.2f}x)"
     )
     return Result.from_findings("size", [Finding("MNQ801", message, cause=_why(quantized_bytes, expected))], metrics)
 
 
 def _remedy(ratio: float, recipe: Recipe) -> str:
-    """What to do about a ratio that is not reached. A limit is rounded down to what this model keeps."""
+    """The fix for a ratio that is not met; its limit is one that this model meets."""
     limit = math.floor(ratio * 100) / 100
     fewer = (
         "" if recipe.storage is Storage.INTEGER and recipe.bits <= _FEWEST else ", or use fewer bits: --mnn-recipe=w4"
     )
-    return f"lower the limit (--mnn-min-size-ratio={limit:g}), or leave it out{fewer}"
+    return f"lower the limit (--mnn-min-size-ratio={limit:g}), or leave out the option{fewer}"
 
 
 def _why(quantized_bytes: int, expected: int) -> Cause:
     if quantized_bytes > expected * (1 + TOLERANCE):
         return Cause(
-            "layers-larger-than-asked", "layers are stored in more bytes than asked: the coverage check names them"
+            "layers-larger-than-requested",
+            "layers are stored in more bytes than requested: the coverage check names them",
         )
     if quantized_bytes < expected * (1 - TOLERANCE):
         return Cause(
-            "layers-smaller-than-asked",
-            "layers are stored in fewer bytes than asked: fewer bits, sparse storage, or parts of the network are gone",
+            "layers-smaller-than-requested",
+            "layers are stored in fewer bytes than requested: fewer bits, sparse storage, or missing parts of the "
+            "network",
         )
     return Cause(
         "network-allows-no-more",
-        "the layers of this network do not allow more: its biases, tables and graph stay as they are",
+        "the layers of this network do not allow more: quantization does not shrink biases, tables and the graph",
     )

@@ -134,7 +134,7 @@ def verify(base: Model, model: Model, requested: Requested) -> Verdict:
     results.append(Result.from_findings("params", _missing_operators(rows, requested)))
     coverage_result = check_coverage(rows, recipe, COVERAGE, explain, idle)
     results.append(coverage_result)
-    results.append(check_weights(base, model, match, None, recipe))
+    results.append(check_weights(base, model, match, None, recipe, command))
     results.append(Result.from_findings("weights", _nearly_empty(base, rows)))
     if coverage_result and _has_known_size(requested, unlisted):
         results.append(check_size(base.size, model.size, rows, recipe, None))

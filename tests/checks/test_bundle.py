@@ -43,7 +43,7 @@ def test_missing_or_short_external_weights_fail(
     assert result.outcome == FAILED
     assert codes(result) == ["MNQ803"]
     missing = len(content) - len(content[:kept]) if kept is not None else len(content)
-    assert f"lacks {missing:,} of the {len(content):,} bytes" in result.findings[0].message
+    assert f"{missing:,} of the {len(content):,} bytes" in result.findings[0].message
     assert measured(BundleMetrics, result).files == ("net.mnn", "net.mnn.weight")
 
 

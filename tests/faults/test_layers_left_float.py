@@ -31,8 +31,8 @@ def test_params_of_the_other_exporter_fail_with_both_names(factory: Factory, jud
     assert verdict.status == 1
     assert verdict.failed == {"int8::params", "int8::coverage", "int8::size"}
     assert verdict.layers("MNQ304") == verdict.layers("MNQ401") == {FIRST, SECOND, HIDDEN}
-    verdict.tells("MNQ304", where="'relu'", fix="params file")
-    verdict.tells("MNQ401", where=SECOND, why="name does not match", fix="params file")
+    verdict.tells("MNQ304", where=HIDDEN, fix="--compressionParamsFile")
+    verdict.tells("MNQ401", where=SECOND, why="'/features/features.6/Relu_output_0'", fix="--compressionParamsFile")
     assert verdict.metrics("params")["misnamed"] == 3
 
     onnx = dynamo.model.path.with_name("float.onnx")
@@ -56,10 +56,8 @@ def test_params_with_the_names_of_the_onnx_graph_fail_naming_the_linear_layers(f
     assert verdict.status == 1
     assert verdict.failed == {"int8::params", "int8::coverage", "int8::size"}
     assert verdict.layers("MNQ401") == {FC1, FC2}
-    verdict.tells(
-        "MNQ304", where=f"{FC1}: output tensor '/Relu_2_output_0' is not in the model", why="name", fix="params"
-    )
-    verdict.tells("MNQ401", where=f"{FC2}: ", fix="params")
+    verdict.tells("MNQ304", where=FC1, why="'ConvertTensor18'", fix="--compressionParamsFile")
+    verdict.tells("MNQ401", where=f"{FC2}: ", fix="--compressionParamsFile")
     assert 0.07 < verdict.metrics("coverage")["coverage"] < 0.08
     assert verdict.metrics("accuracy")["top1_drop"] == 0  # because it is still float
 
@@ -88,10 +86,8 @@ def test_one_layer_without_params_fails_naming_it(factory: Factory, judge: Judge
     assert verdict.status == 1
     assert verdict.failed == {"int8::params", "int8::coverage", "int8::size"}
     assert verdict.layers("MNQ306") == verdict.layers("MNQ401") == {SECOND}
-    verdict.tells(
-        "MNQ306", where="'/features/features.6/Relu_output_0'", why="did not know this layer", fix="--mnn-skip-layer"
-    )
-    verdict.tells("MNQ401", where=SECOND, why="has no entry for it", fix=f"--mnn-skip-layer '{SECOND}'")
+    verdict.tells("MNQ306", where="'/features/features.6/Relu_output_0'", fix="--mnn-skip-layer")
+    verdict.tells("MNQ401", where=SECOND, fix=f"--mnn-skip-layer={SECOND}")
 
 
 def test_a_layer_meant_to_stay_float_may(factory: Factory, judge: Judge) -> None:
@@ -120,9 +116,7 @@ def test_a_large_linear_quantized_straight_from_onnx_fails(factory: Factory, jud
     assert verdict.status == 1
     assert verdict.failed == JUDGED - {"int8::conversion", "int8::bundle", "int8::calibration"}
     assert verdict.layers("MNQ403") == {layer.name}
-    verdict.tells(
-        "MNQ403", where="4.0 bytes a weight", why="65,536 weights or more", fix="convert to a float .mnn first"
-    )
+    verdict.tells("MNQ403", where="4.0 bytes", why="65,536", fix="--compressionParamsFile")
     healthy = judge(
         onnx, factory.convert(source.model.path, "--compressionParamsFile", params), params=params, data=data
     )

@@ -1,4 +1,4 @@
-"""Conversion: the float model is the source, made the same each time, and the quantized file is of the same network."""
+"""Conversion: the float model computes what the source computes, and the quantized file holds the same network."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.mnnfile.structure import Difference
 
-_AGAIN = "convert this source again and give its output as --mnn-quantized"
-#: What to give instead of a source that is quantized.
+_AGAIN = "convert this source again, and give the new file as --mnn-quantized"
+#: The fix for a source that is quantized.
 FLOAT_SOURCE = "give the float model (or the .onnx, or the PyTorch callable) as --mnn-model"
 _FLOATS = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
 
@@ -27,10 +27,10 @@ class ConversionEvidence:
     """How the float model and the variant were converted.
 
     `proof` compares the float model's outputs with the source's; None if that was not possible, and `unproven` says
-    why. `given`: the variant is a finished file. `chain` are the steps from the source to the float models with metrics
-    of their own; `unchained` says why one is missing. `repeated` holds, for each model that was converted twice, where
-    the second one differs. `otherwise` are the operators of the variant whose attributes or connections differ from the
-    float model's; `casts` counts its quantizing operators if none of its layers is int8 (see `foreign_casts`).
+    why. `given`: the variant is a finished file. `chain` are the measured steps from the source to the float models;
+    `unchained` says why one is missing. `repeated` holds, for each model that was converted twice, where the second one
+    differs. `otherwise` are the operators of the variant whose attributes or connections differ from the float model's.
+    `casts` counts its quantizing operators if none of its layers is int8 (see `foreign_casts`).
     """
 
     float_model: Model
@@ -53,13 +53,13 @@ def check_conversion(conversion: ConversionEvidence, match: Match) -> Result:
         findings.append(
             Finding(
                 "MNQ104",
-                f"{len(low_bit)} of {len(float_model.layers)} layers of {float_model.path.name} are quantized already",
+                f"{len(low_bit)} of {len(float_model.layers)} layers of {float_model.path.name} are already quantized",
                 max(low_bit, key=lambda op: op.weight_count).name if len(low_bit) < len(float_model.layers) else "",
                 fix=FLOAT_SOURCE,
             )
         )
     if proof is None:
-        findings.append(Finding("MNQ111", f"the float model is not compared with its source: {conversion.unproven}"))
+        findings.append(Finding("MNQ111", f"the float model was not compared with its source: {conversion.unproven}"))
     findings += [
         differs(name, item, conversion.chain, conversion.unchained)
         for name, item in (proof or {}).items()
@@ -95,13 +95,13 @@ def _step(step: Step) -> StepMetrics:
 def _unstable(title: str, where: str) -> Finding:
     return Finding(
         "MNQ113",
-        f"converted twice from the same file with the same flags, the {title} differs: {where}",
+        f"two conversions of the same file with the same flags differ, in the {title}: {where}",
         cause=Cause(
             "conversion-not-deterministic",
-            "MNN's converter reads memory it never wrote, or its threads race; what is judged here is one of several "
-            "possible models",
+            "MNN's converter reads uninitialized memory, or its threads race; this test judges one of several possible "
+            "models",
         ),
-        fix="ship the very file that was judged (--mnn-quantized), and report the model to MNN",
+        fix="ship exactly the file that was tested (--mnn-quantized), and report the model to MNN",
     )
 
 
@@ -112,9 +112,10 @@ def _otherwise(difference: Difference) -> Finding:
             difference.text,
             difference.operator,
             cause=Cause(
-                "other-input-size", "whoever asks this file what to feed is told another size; it computes the same"
+                "other-input-size",
+                "the declared input size differs from the float model's; the computation is identical",
             ),
-            fix="if another size is meant, give the source of that size",
+            fix="if this size is intended, give the source with this size",
             as_warning=True,
         )
     return Finding(
@@ -123,10 +124,10 @@ def _otherwise(difference: Difference) -> Finding:
         difference.operator,
         cause=Cause(
             "other-version-of-network",
-            "quantization changes weights and scales and nothing else: this file was made from another version of "
-            "the network, or was changed after it was made",
+            "quantization changes only weights and scales: this file was made from another version of the network, or "
+            "was changed after it was made",
         ),
-        fix="convert and quantize this source again",
+        fix=_AGAIN,
     )
 
 
@@ -137,13 +138,13 @@ def _foreign(casts: Mapping[str, int]) -> list[Finding]:
     return [
         Finding(
             "MNQ203",
-            f"the file has {casts_text} operators and not one layer in int8",
+            f"the file has {casts_text} operators, but none of its layers is int8",
             cause=Cause(
                 "quantized-by-other-tool",
-                "it was converted from an ONNX model that another tool had quantized (QuantizeLinear and "
-                "DequantizeLinear): MNN does not import that, and loses weights on the way",
+                "it was converted from an ONNX model that another tool quantized (QuantizeLinear and "
+                "DequantizeLinear): MNN can't import such models, and loses weights",
             ),
-            fix="convert the float ONNX model, and quantize with MNN's tools (--mnn-recipe=int8 does)",
+            fix="convert the float ONNX model, and quantize with MNN's tools or with --mnn-recipe=int8",
         )
     ]
 
@@ -161,14 +162,15 @@ def _network(float_model: Model, match: Match, given: bool) -> list[Finding]:
     if not match.pairs and not match.extra:
         cause = Cause(
             "model-is-empty",
-            "it holds no layer at all: of a source that is cut off or unreadable MNN's converter makes an empty model",
+            "the file holds no layer: MNN's converter makes an empty model from a source that is truncated or "
+            "unreadable",
         )
     return [
         Finding(
             "MNQ203",
             f"{len(match.missing)} of the source's {total} layers are not in the quantized model"
             + (f" ({missing})" if missing else "")
-            + (f"; it has {len(match.extra)} that the source lacks ({extra})" if extra else ""),
+            + (f"; {len(match.extra)} of its layers are not in the source ({extra})" if extra else ""),
             (gone or more)[0].name if match.pairs else "",
             cause=cause if given else None,
             fix=_AGAIN if given else "",

@@ -1,4 +1,4 @@
-"""Which step from the source to the float model broke an output: the exporter's or the converter's."""
+"""Which step from the source to the float model broke an output: the export or the conversion."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pytest_mnnquant.metrics.agreement import Agreement, is_same
 
 _OTHER: Final = "export with the other exporter (--mnn-exporter)"
 _REPORT: Final = "report the ONNX model to MNN"
-_BEFORE: Final = "the error is there before anything is quantized"
+_BEFORE: Final = "the error exists before anything is quantized"
 _SOURCES: Final = "the source's"
 
 
 def differs(name: str, item: Agreement, chain: tuple[Step, ...], unchained: str) -> Finding:
-    """The finding on an output of the float model that is not the source's; the chain tells who did it."""
+    """The finding on an output of the float model that differs from the source's; the chain shows the broken step."""
     steps = {(step.before, step.after): step.outputs[name] for step in chain if name in step.outputs}
     exported, converted = steps.get((PYTORCH, ONNX)), steps.get((ONNX, FLOAT_MNN))
     if exported is not None and converted is not None:
@@ -24,41 +24,41 @@ def differs(name: str, item: Agreement, chain: tuple[Step, ...], unchained: str)
             return _export_differs(name, exported, converted)
         explained = _conversion_differs(exported, converted)
     elif converted is not None:
-        text = "MNN's converter or its operators did it: the source is the ONNX model itself"
+        text = "MNN's converter or its operators: the source is the ONNX model itself"
         explained = Explanation(Cause("converter", text), _REPORT)
     else:
-        text = f"the export or MNN's converter; which of them is not known: {unchained}"
+        text = f"the export or MNN's converter; the test can't show which: {unchained}"
         cause = Cause("export-or-converter", text) if unchained else None
-        explained = Explanation(cause, f"{_OTHER}, then report the model to MNN")
+        explained = Explanation(cause, f"{_OTHER}; if that does not help, report the model to MNN")
     message = f"output {name!r} of the float .mnn {describe_disagreement(item, _SOURCES)}, on {item.samples} samples"
-    return Finding("MNQ110", message, cause=explained.cause, fix=f"{explained.fix}: {_BEFORE}")
+    return Finding("MNQ110", message, cause=explained.cause, fix=f"{explained.fix}; {_BEFORE}")
 
 
 def _export_differs(name: str, exported: Agreement, converted: Agreement) -> Finding:
     disagreement = describe_disagreement(exported, _SOURCES)
     return Finding(
         "MNQ112",
-        f"output {name!r} of the ONNX export {disagreement}, on {exported.samples} samples; the float .mnn "
-        f"computes what the export does ({_figure(converted)})",
+        f"output {name!r} of the ONNX export {disagreement}, on {exported.samples} samples; the float .mnn agrees with "
+        f"the export ({_figure(converted)})",
         cause=Cause(
             "exporter",
-            "the exporter did it. It writes down one run on an example: numbers that Python code took from tensors "
-            "(float(), .item(), numpy) and the branches they decided are constants in the export",
+            "the exporter. It records one run on an example: numbers that Python code takes from tensors (float(), "
+            ".item(), numpy), and the branches that depend on them, become constants in the export",
         ),
-        fix=f"{_OTHER}, or keep such values tensors (torch.where, torch.clamp): {_BEFORE}",
+        fix=f"{_OTHER}, or keep such values as tensors (torch.where, torch.clamp); {_BEFORE}",
     )
 
 
 def _conversion_differs(exported: Agreement, converted: Agreement) -> Explanation:
     figures = f"PyTorch to ONNX {_figure(exported)}, ONNX to .mnn {_figure(converted)}"
     if is_same(exported) and not is_same(converted):
-        text = f"MNN's converter or its operators did it; the export is right: {figures}"
+        text = f"MNN's converter or its operators; the export is right: {figures}"
         return Explanation(Cause("converter", text), _REPORT)
-    both = f"{_OTHER}, then {_REPORT}"
+    both = f"{_OTHER}; if that does not help, {_REPORT}"
     if not is_same(exported):
-        return Explanation(Cause("export-and-converter", f"both steps are off: {figures}"), both)
-    return Explanation(Cause("no-single-step", f"no single step is off by more than allowed: {figures}"), both)
+        return Explanation(Cause("export-and-converter", f"both steps differ by more than allowed: {figures}"), both)
+    return Explanation(Cause("no-single-step", f"no single step differs by more than allowed: {figures}"), both)
 
 
 def _figure(item: Agreement) -> str:
-    return f"{item.equal:.1%} equal" if item.equal is not None else f"off by {item.relative_error:.2g} of its range"
+    return f"{item.equal:.1%} equal" if item.equal is not None else f"differs by {item.relative_error:.2g} of its range"

@@ -1,4 +1,4 @@
-"""What is stored of a layer's weights, decoded, against the source's: how far they are off, and in which way."""
+"""Compares a layer's stored weights, decoded, with the source's: how large the errors are, and of which kind."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import BadModel, Floats, Model, Op
 from pytest_mnnquant.mnnfile.storage import Affine, Storage
 
-# No rounding errs by more than half a step, which is 4.8 dB above its mean power of step^2 / 12. Of MNN's own ways to
-# quantize only mnnquant's ADMM weights come near that (3.9 dB). An error beyond it is no rounding.
+# Rounding errors are at most half a step, which is 4.8 dB above their mean power of step^2 / 12. Of MNN's methods only
+# mnnquant's ADMM weights come near that (3.9 dB). A larger error does not come from rounding.
 _MARGIN_DB = 6.0
-# Steps finer than this are judged as if they were this fine; float16 keeps about 67 dB.
+# The highest expected SQNR: finer steps are judged like these. float16 has about 67 dB.
 _FINEST_DB = 50.0
-# A channel of which more than this share of the power is error is lost.
+# A channel is lost if its error has more than this share of its power.
 _LOST = 0.1
-# MNN's converter gives channels of smaller steps no scale.
+# MNN's converter gives no scale to channels with smaller steps.
 _NO_SCALE = 1e-6
-# Other weights in this share of the channels are not those of another layer or training.
+# If at most this share of the channels differs, the weights are not those of another layer or training.
 _FEW = 0.25
-# Weights of one block: four bytes each, in a cache of 256 kB or more.
+# Weights per block, of four bytes each: fits a cache of 256 kB.
 _CACHED = 1 << 15
-# Weights that are looked at before all are.
+# Weights that are compared before all are.
 _SAMPLED = 1 << 10
-# In steps: the mean error of rounding is next to none, that of truncation is half a step.
+# In steps: the mean error of rounding is almost zero, that of truncation is half a step.
 _DRIFT = 0.3
-# In steps: how near floats lie to the codes that they stand for.
+# In steps: how near floats are to the codes that they were decoded from.
 _ON_GRID = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
 class WeightError:
-    """SQNR in dB of a layer's decoded weights, measured and as rounding to its steps would give.
+    """SQNR in dB of a layer's decoded weights: measured, and expected from rounding to its steps.
 
-    Of its `channels` (scale groups), `clipped` can't hold the source's largest weights, where that is all that is
-    wrong, and `lost` have errors that are no rounding while the layer as a whole looks right (`first_lost` is one).
-    `coarseness`: root mean square of its steps over that of the steps that its weights need. `calibrated` tells that
-    the scales came from a params file or tool, not from the converter; `changed` that but for the lost channels all is
-    well, so that `measured` leaves them out; `flattened` that the first lost one holds a single code. `drift` is the
-    mean error in steps: rounding has none.
+    Of its `channels` (scale groups), `clipped` can't hold the source's largest weights (0 if anything else is wrong),
+    and `lost` have errors that do not come from rounding although the layer as a whole looks right (`first_lost` is the
+    first). `coarseness`: root mean square of its steps over that of the steps that its weights need. `calibrated`: the
+    scales came from a params file or tool, not from the converter. `changed`: only the lost channels are wrong, so
+    `measured` leaves them out. `flattened`: the first lost channel holds a single code. `drift` is the mean error in
+    steps, about 0 for rounding.
     """
 
     layer: str
@@ -68,18 +68,18 @@ class WeightError:
 
     @property
     def is_truncated(self) -> bool:
-        """Whether weights were rounded to one side: the noise is then 4 times (6 dB) that of rounding."""
+        """Whether weights were truncated instead of rounded: the noise is then 4 times (6 dB) that of rounding."""
         return abs(self.drift) > _DRIFT and self.measured > self.expected - _MARGIN_DB - 2
 
 
 def weight_errors(base: Model, model: Model, match: Match) -> tuple[list[WeightError], list[Finding]]:
-    """Compare each pair of layers; returns the figures, and findings where weights can't be decoded."""
+    """Compare each pair of layers; returns the errors, and findings on weights that can't be decoded."""
     errors, findings = [], []
     for layer, stored in sorted(match.pairs, key=lambda pair: -pair[0].weight_count):
         if layer.is_convolution and not stored.is_convolution:
-            continue  # Told by their weights, in another order.
+            continue  # Matched by their weights, in another order.
         if len(layer.weights) != 1 or len(stored.weights) != 1:
-            continue  # MNN's own RNN operators hold several tensors, always float: the coverage check tells of them.
+            continue  # MNN's own RNN operators hold several tensors, always float: the coverage check reports them.
         try:
             weights = base.decoded(layer).reshape(-1)
             found = _compared(weights, model, layer, stored)
@@ -99,12 +99,12 @@ def _not_held(model: Model, layer: Op, stored: Op, count: int) -> Finding:
         is_half = weights.half_scales
         return Finding(
             "MNQ403",
-            "its scales or minima are infinite or no numbers",
+            "its scales or minima are infinite or NaN",
             layer.name,
-            cause=Cause("half-scales-overflow", "16-bit floats hold no more than 65,504") if is_half else None,
+            cause=Cause("half-scales-overflow", "16-bit floats can't hold values above 65,504") if is_half else None,
             fix="convert without --weightQuantScaleBits 16" if is_half else "convert and quantize this source again",
         )
-    message = f"it does not hold the {count} finite weights of the source"
+    message = f"does not hold the {count} finite weights of the source"
     return Finding("MNQ403", message, layer.name, fix="convert and quantize this source again")
 
 
@@ -114,28 +114,28 @@ def _scales(model: Model, stored: Op) -> npt.NDArray[np.float32]:
 
 
 def weights_of(base: Model, model: Model, match: Match, name: str) -> str:
-    """The other layer of the source whose weights the layer of this name holds; empty where it is none's."""
+    """The other layer of the source whose weights the layer of this name holds; empty if there is none."""
     pairs = {layer.name: (layer, stored) for layer, stored in match.pairs}
     _, stored = pairs[name]
     held = model.decoded(stored).reshape(-1)
-    some = slice(None, None, max(1, held.size // _SAMPLED))  # Most layers are told apart by a few of their weights.
+    sample = slice(None, None, max(1, held.size // _SAMPLED))  # A few weights distinguish most layers.
     for other, _ in match.pairs:
         if other.name == name or other.weight_count != held.size or len(other.weights) != 1:
             continue
         try:
-            ours = base.decoded(other).reshape(-1)[some]
-            if np.square(ours - held[some]).sum() > np.square(ours).sum():
+            weights = base.decoded(other).reshape(-1)
+            if np.square(weights[sample] - held[sample]).sum() > np.square(weights[sample]).sum():
                 continue
-            found = _compared(base.decoded(other).reshape(-1), model, other, stored)
+            error = _compared(weights, model, other, stored)
         except BadModel:
             continue
-        if found is not None and not found.is_other and not found.changed:
+        if error is not None and not error.is_other and not error.changed:
             return other.name
     return ""
 
 
 def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError | None:
-    """The error of one layer; None where the stored weights are not as many as the source's, or not finite.
+    """The error of one layer; None if the number of stored weights is not the source's, or they are not finite.
 
     Expected noise power of rounding is step^2 / 12 (uniform error of half a step either way).
     """
@@ -177,8 +177,8 @@ def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError 
                 found, measured=found.expected, lost=int(bad.sum()), first_lost=int(bad.argmax()), changed=True
             )
         return dataclasses.replace(found, clipped=clipped)
-    # A channel of next to nothing (BatchNorm folds such) may become anything of that size: it drowns in the rounding of
-    # the others.
+    # A channel of almost zero (a folded BatchNorm makes such) may change completely: the rounding errors of the other
+    # channels are larger.
     audible = sums.noise > rounding.mean()
     lost = (sums.noise > 10 ** (_MARGIN_DB / 10) * rounding) & (sums.noise > _LOST * sums.signal) & audible
     first = int(lost.argmax()) if lost.any() else -1
@@ -189,7 +189,7 @@ def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError 
 
 
 def _is_rounded(rows: Floats) -> bool:
-    """Whether floats are codes of 8 bits times a step a channel: mnnquant leaves such where it quantized nothing."""
+    """Whether floats are 8-bit codes times a step per channel: mnnquant writes such if it quantized nothing."""
     step = np.abs(rows).max(1, keepdims=True) / np.float32(127)
     codes = rows / np.where(step > 0, step, 1)
     return bool((np.abs(codes - np.rint(codes)) < _ON_GRID).all())
@@ -197,7 +197,7 @@ def _is_rounded(rows: Floats) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """For each group of weights: sums of squares of source and of error, mean error, the source's largest magnitude."""
+    """For each group of weights: sum of squares of source and error, mean error, the source's largest magnitude."""
 
     signal: npt.NDArray[np.float64]
     noise: npt.NDArray[np.float64]
@@ -206,7 +206,7 @@ class _Sums:
 
 
 def _sums(rows: Floats, stored: Affine | Floats) -> _Sums:
-    """Walk both in blocks that stay in the processor's cache: what is compared is touched once."""
+    """Compares both in blocks that fit the processor's cache, so that each weight is read once."""
     groups, width = rows.shape
     sums = _Sums(*(np.empty(groups) for _ in range(4)))
     high = max(1, _CACHED // max(1, width))
@@ -230,7 +230,7 @@ def _sums(rows: Floats, stored: Affine | Floats) -> _Sums:
 
 
 def _clipped(ours: Floats, theirs: Floats, steps: npt.NDArray[np.float64]) -> int:
-    """How many groups can't hold the source's largest values, if nothing else is wrong; both are [groups, n]."""
+    """How many groups can't hold the source's largest values; 0 if anything else is wrong. Both are [groups, n]."""
     step = steps[:, np.newaxis]
     beyond = (ours > theirs.max(1, keepdims=True) + step) | (ours < theirs.min(1, keepdims=True) - step)
     wrong = np.abs(ours - theirs) > step

@@ -1,4 +1,4 @@
-"""Scales that MNN takes from memory addresses: the same file computes differently from one process to another."""
+"""Scales that MNN chooses by memory addresses: one file computes different outputs in different processes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pytest_mnnquant.mnnfile.scale_ambiguity import Ambiguity, ambiguities
 
 BY_ADDRESS = Cause(
     "address-dependent-scale",
-    "MNN gives a tensor that the file does not describe the scale of a neighbour, and visits neighbours in the order "
-    "of their addresses",
+    "the file does not describe this tensor, so MNN gives it the scale of a neighbour, and it visits neighbours in the "
+    "order of their memory addresses",
 )
 BY_ADDRESS_FIX = (
-    "quantize with --mnn-recipe=int8 or --mnn-recipe=mnnquant-kl, which describe such tensors, or leave the layers "
-    "beside it float (--mnn-skip-layer)"
+    "quantize with --mnn-recipe=int8 or --mnn-recipe=mnnquant-kl, which describe such tensors, or keep its neighbour "
+    "layers float (--mnn-skip-layer)"
 )
-_LEAVE_FLOAT = "leave the layers beside it float (--mnn-skip-layer)"
+_KEEP_FLOAT = "keep its neighbour layers float (--mnn-skip-layer)"
 
 
 @dataclass(frozen=True, slots=True)
 class TriedRecipe:
-    """A recipe that was built of the same source and run: SQNR (dB) and cosine of the worst output, by API.
+    """A recipe that was built from the same source and run: SQNR (dB) and cosine of the worst output, by API.
 
-    `apis_agree`: they differ by rounding at most. `on_evaluation`: it was calibrated on the evaluation data.
+    `apis_agree`: the APIs differ by rounding at most. `on_evaluation`: it was calibrated on the evaluation data.
     """
 
     name: str
@@ -45,7 +45,7 @@ class TriedRecipe:
 
     @property
     def text(self) -> str:
-        """The recipe with what was measured."""
+        """The option, with what was measured."""
         data = ", calibrated on the evaluation data" if self.on_evaluation else ""
         return (
             f"--mnn-recipe={self.name} (SQNR {self.session_db:.1f} dB through the Session API, {self.module_db:.1f} dB "
@@ -54,7 +54,7 @@ class TriedRecipe:
 
 
 def with_tried(result: Result, tried: Sequence[TriedRecipe], untried: str) -> Result:
-    """The result of a check whose fix for scales by address is what was `tried`; `untried`: what was not, and why."""
+    """The result with fixes of address-dependent scales that name what was `tried`; `untried` says why nothing was."""
     fix = _tried_fix(tried, untried)
     findings = (
         dataclasses.replace(finding, fix=fix) if finding.code == "MNQ418" else finding for finding in result.findings
@@ -65,26 +65,30 @@ def with_tried(result: Result, tried: Sequence[TriedRecipe], untried: str) -> Re
 def _tried_fix(tried: Sequence[TriedRecipe], untried: str) -> str:
     working = sorted((recipe for recipe in tried if recipe.works), key=lambda recipe: -recipe.session_db)
     if working:
-        return f"tried, and it does not depend on addresses: {'; also: '.join(recipe.text for recipe in working)}"
+        recipes = "; or with ".join(recipe.text for recipe in working)
+        return f"quantize with a recipe that was built and does not depend on addresses: {recipes}"
     if tried:
-        return f"{_LEAVE_FLOAT}; tried without success: {'; '.join(recipe.text for recipe in tried)}"
-    return f"{BY_ADDRESS_FIX}; not tried: {untried}"
+        recipes = "; ".join(recipe.text for recipe in tried)
+        return f"{_KEEP_FLOAT}; these recipes were built and depend on addresses too: {recipes}"
+    return f"{BY_ADDRESS_FIX}; no recipe was built to check that: {untried}"
 
 
 def scale_order(model: Model) -> list[Finding]:
-    """A finding for all tensors whose scale depends on addresses; named is the first."""
+    """One finding for all tensors whose scale depends on addresses; it names the first."""
     ambiguous = ambiguities(model)
     return [_finding(ambiguous)] if ambiguous else []
 
 
-def _finding(found: list[Ambiguity]) -> Finding:
-    first, others = found[0], len(found) - 1
+def _finding(ambiguous: list[Ambiguity]) -> Finding:
+    first, others = ambiguous[0], len(ambiguous) - 1
     scales = " or ".join(
-        f"{one.scale:.6g} (zero point {one.zero:g}, of {one.tensor}"
-        + (f" for {one.operator})" if one.operator not in ("", one.tensor) else ")")
-        for one in first.reaching
+        f"{scale.scale:.6g} (zero point {scale.zero:g}, from {scale.tensor}"
+        + (f" for {scale.operator})" if scale.operator not in ("", scale.tensor) else ")")
+        for scale in first.reaching
     )
-    message = f"its scale is {scales}, by the process and the API; {first.differs} computes otherwise then"
+    message = (
+        f"its scale is {scales}, depending on the process and the API, which changes the output of {first.differs}"
+    )
     if others:
         message += f"; {others} other tensor{'s are' if others > 1 else ' is'} affected too"
     return Finding("MNQ418", message, first.tensor, cause=BY_ADDRESS, fix=BY_ADDRESS_FIX)
