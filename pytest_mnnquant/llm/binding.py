@@ -1,0 +1,168 @@
+"""Binds what an export stores to the tensors of its source, by name.
+
+An exporter names the matrix of `model.layers.3.mlp.up_proj` `/layers.3/mlp/up_proj/Linear`, and the norm before it
+`/blocks.3/post_attention_layernorm/...`. Sources put any prefix before `layers.`, and may hold q, k and v, or gate and
+up, in one tensor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_mnnquant.llm.checkpoint import Checkpoint
+from pytest_mnnquant.llm.folder import ExportFolder
+from pytest_mnnquant.llm.graph import StoredVector
+from pytest_mnnquant.llm.matrix import StoredMatrix
+from pytest_mnnquant.llm.source_config import SourceConfig
+
+_TOWERS: Final = re.compile(r"(^|\.)(visual|vision|vision_tower|vision_model|audio|audio_tower|mtp|talker)\.")
+_LAYER: Final = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.(.+)$")
+_NORM: Final = re.compile(r"/?blocks\.(\d+)[/.](.*?)(?:/\w+|\.weight)$")
+_FUSED_QKV: Final = ("self_attn.qkv_proj", "self_attn.W_pack", "self_attn.query_key_value")
+_FUSED_GATE: Final = ("mlp.gate_up_proj",)
+#: Tensors beside weights that a linear layer of a GPTQ checkpoint has.
+_CODES: Final = (".qweight", ".qzeros", ".scales", ".g_idx")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRows:
+    """Rows `start` to `stop` of a tensor of the source. `stem` is its name without `.weight`."""
+
+    stem: str
+    start: int
+    stop: int
+
+    @property
+    def weight(self) -> str:
+        """The name of its weights."""
+        return f"{self.stem}.weight"
+
+    @property
+    def bias(self) -> str:
+        """The name of its bias."""
+        return f"{self.stem}.bias"
+
+
+@dataclass(frozen=True, slots=True)
+class BoundMatrix:
+    """A stored matrix and the rows of the source that it is made of."""
+
+    stored: StoredMatrix
+    source: SourceRows
+
+
+@dataclass(frozen=True)
+class BoundVector:
+    """A stored vector (norm) and the name of its tensor in the source."""
+
+    stored: StoredVector
+    source: str
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What belongs to what. `missing` are tensors of the source that nothing in the export is bound to.
+
+    `unbound` are stored matrices without a tensor in the source.
+    """
+
+    matrices: tuple[BoundMatrix, ...]
+    vectors: tuple[BoundVector, ...]
+    unbound: tuple[StoredMatrix, ...]
+    missing: tuple[str, ...]
+
+
+def bind(folder: ExportFolder, source: Checkpoint) -> Binding:
+    """Bind the language model and its embedding to the source."""
+    stems = _stems(source)
+    matrices, unbound = [], []
+    for stored in folder.graph.matrices:
+        rows = _rows_of(stored.name, stems, source)
+        if rows is None:
+            unbound.append(stored)
+        else:
+            matrices.append(BoundMatrix(stored, rows))
+    table = stems.get("embed_tokens")
+    if folder.embedding is not None and table is not None:
+        matrices.append(BoundMatrix(folder.embedding, SourceRows(table, 0, _height(source, table))))
+    vectors = tuple(_vectors(folder, stems))
+    used = {bound.source.stem for bound in matrices} | {bound.source.removesuffix(".weight") for bound in vectors}
+    if source.config.tied and "lm_head" in stems:
+        used.add(stems["lm_head"])
+    missing = tuple(sorted(stem for stem in stems.values() if stem not in used and not stem.endswith("inv_freq")))
+    return Binding(tuple(matrices), vectors, tuple(unbound), missing)
+
+
+def _stems(source: Checkpoint) -> dict[str, str]:
+    """Names from the number of the layer on (or the last part), to the full names without `.weight`."""
+    stems: dict[str, str] = {}
+    for name in source.tensors:
+        if _TOWERS.search(name):
+            continue
+        stem = _without_kind(name)
+        match = _LAYER.search(stem)
+        short = f"{match[1]}.{match[2]}" if match else stem.rpartition(".")[2]
+        stems.setdefault(short, stem)
+    return stems
+
+
+def _without_kind(name: str) -> str:
+    for kind in (".weight", ".bias", *_CODES):
+        if name.endswith(kind):
+            return name.removesuffix(kind)
+    return name
+
+
+def _height(source: Checkpoint, stem: str) -> int:
+    """Rows of a layer: output features, or tokens."""
+    if f"{stem}.weight" in source.tensors:
+        return source.tensors[f"{stem}.weight"].shape[0]
+    if f"{stem}.qweight" in source.tensors:
+        return source.tensors[f"{stem}.qweight"].shape[-1]
+    return 0
+
+
+def _rows_of(name: str, stems: Mapping[str, str], source: Checkpoint) -> SourceRows | None:
+    parts = [part for part in name.split("/") if part]
+    if "lm_head" in parts:
+        stem = stems.get("lm_head") or stems.get("embed_tokens")
+        return None if stem is None else SourceRows(stem, 0, _height(source, stem))
+    match = _LAYER.search(".".join(parts[:-1] if parts[-1] == "Linear" else parts))
+    if match is None:
+        return None
+    short = f"{match[1]}.{match[2]}"
+    if short in stems:
+        return SourceRows(stems[short], 0, _height(source, stems[short]))
+    return _fused_rows(match[1], match[2], stems, source.config)
+
+
+def _fused_rows(number: str, layer: str, stems: Mapping[str, str], config: SourceConfig) -> SourceRows | None:
+    query, shared = config.heads * config.head_size, config.key_value_heads * config.head_size
+    parts = {
+        "self_attn.q_proj": (_FUSED_QKV, 0, query),
+        "self_attn.k_proj": (_FUSED_QKV, query, query + shared),
+        "self_attn.v_proj": (_FUSED_QKV, query + shared, query + 2 * shared),
+        "mlp.gate_proj": (_FUSED_GATE, 0, config.inner_size),
+        "mlp.up_proj": (_FUSED_GATE, config.inner_size, 2 * config.inner_size),
+    }
+    names, start, stop = parts.get(layer, ((), 0, 0))
+    stem = next((stems[f"{number}.{name}"] for name in names if f"{number}.{name}" in stems), None)
+    return None if stem is None else SourceRows(stem, start, stop)
+
+
+def _vectors(folder: ExportFolder, stems: Mapping[str, str]) -> Iterator[BoundVector]:
+    """Norms by their names; the one that is left is the norm before the head."""
+    left = []
+    for vector in (*folder.graph.vectors, *folder.graph.constants):
+        match = _NORM.match(vector.name)
+        stem = stems.get(f"{match[1]}.{match[2].replace('/', '.')}") if match else None
+        if stem is not None:
+            yield BoundVector(vector, f"{stem}.weight")
+        elif vector.kind == "LayerNorm":
+            left.append(vector)
+    last = next((stems[name] for name in ("norm", "final_layernorm", "ln_f") if name in stems), None)
+    if last is not None and len(left) == 1:
+        yield BoundVector(left[0], f"{last}.weight")

@@ -1,0 +1,67 @@
+"""What a checkpoint's `config.json` says of the model, in the names of Hugging Face's transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_mnnquant.llm.json_object import JsonObject
+
+#: Where the text model of a model for images or sound is described.
+_INNER: Final = ("text_config", "llm_config", "language_config", "thinker_config")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """The architecture of a checkpoint. Numbers that are missing are 0, and are not compared."""
+
+    model_type: str
+    hidden_size: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_size: int
+    inner_size: int
+    vocabulary: int
+    rope_base: float
+    rope_type: str
+    epsilon: float
+    tied: bool
+    bos_ids: tuple[int, ...]
+    eos_ids: tuple[int, ...]
+    gptq_bits: int
+    gptq_group: int
+
+
+def read_source_config(values: JsonObject) -> SourceConfig:
+    """Read a `config.json`. Raises `BadExport` for a value of another type."""
+    text = next((values.member(key) for key in _INNER if values.has(key)), values)
+    hidden, heads = text.integer("hidden_size", 0), text.integer("num_attention_heads", 0)
+    rope = text.member("rope_parameters" if text.has("rope_parameters") else "rope_scaling")
+    quantization = values.member("quantization_config")
+    is_gptq = quantization.text("quant_method") == "gptq"
+    return SourceConfig(
+        model_type=values.text("model_type"),
+        hidden_size=hidden,
+        layers=text.integer("num_hidden_layers", 0),
+        heads=heads,
+        key_value_heads=text.integer("num_key_value_heads", heads),
+        head_size=text.integer("head_dim", hidden // heads if heads > 0 else 0),
+        inner_size=text.integer("intermediate_size", 0),
+        vocabulary=text.integer("vocab_size", 0),
+        rope_base=rope.number("rope_theta", text.number("rope_theta", 0.0)),
+        rope_type=rope.text("rope_type", rope.text("type", "default")),
+        epsilon=text.number("rms_norm_eps", 0.0),
+        tied=values.flag("tie_word_embeddings", text.flag("tie_word_embeddings")),
+        bos_ids=read_ids(values, "bos_token_id"),
+        eos_ids=read_ids(values, "eos_token_id"),
+        gptq_bits=quantization.integer("bits", 0) if is_gptq else 0,
+        gptq_group=quantization.integer("group_size", 0) if is_gptq else 0,
+    )
+
+
+def read_ids(values: JsonObject, key: str) -> tuple[int, ...]:
+    """One id or a list of ids. Raises `BadExport` for another type."""
+    if not values.has(key):
+        return ()
+    return values.integers(key) if isinstance(values.values[key], list) else (values.integer(key),)
