@@ -56,6 +56,7 @@ PATTERNS: Final = {
     r"\bso many\b": "the number",
 }
 #: What is read, as patterns below the root.
+_INLINE_CODE: Final = re.compile(r"`[^`]*`")
 CODE: Final = ("pytest_mnnquant", "benchmarks", "demo", "examples", "fixtures", "tools")
 PAGES: Final = (
     "*.md",
@@ -110,7 +111,7 @@ def lines_of_code(source: str) -> Iterator[tuple[int, str]]:
 def lines_of_page(source: str) -> Iterator[tuple[int, str]]:
     """The lines of a page, without inline code."""
     for number, text in enumerate(source.splitlines(), 1):
-        yield number, re.sub(r"`[^`]*`", "``", text)
+        yield number, _INLINE_CODE.sub("``", text)
 
 
 def hits_of(path: str, source: str) -> Iterator[Hit]:

@@ -28,8 +28,9 @@ class OutputMetrics:
 class TaskMetrics:
     """The task metric of both models, in its own unit.
 
-    `drop` is by how much the variant is worse, between `drop_low` and `drop_high`. `lost` samples were right before and
-    are wrong now, `won` the reverse. `ratio` is what is left of the float model's value. `samples_needed` could decide.
+    `drop` is by how much the variant is worse; its 95 % interval is `drop_low` to `drop_high`. `lost` samples are right
+    in the float model and wrong in the variant, `won` the reverse. `ratio` is the share of the float model's value that
+    is left. `samples_needed`: about this number of samples would decide.
     """
 
     metric: str
@@ -51,7 +52,7 @@ class TaskMetrics:
 
 @dataclass(frozen=True)
 class AsRun:
-    """What this host computes if its kernels are known to be wrong: the task metric and the lowest cosine."""
+    """What this host computes although its kernels are known to be wrong: the task metric and the lowest cosine."""
 
     task: float | None
     cosine: float | None
@@ -59,9 +60,9 @@ class AsRun:
 
 @dataclass(frozen=True)
 class OperatorDifference:
-    """One operator given the same values on the host and on the target: by how many steps its outputs differ at most.
+    """One operator with the same input on the host and on the target: the largest output difference, in steps.
 
-    `unlike` of its `values` differ; `moves` is by how many steps that alone moves an output of the network.
+    `unlike` of its `values` differ; `moves` is by how many steps this difference alone moves an output of the network.
     """
 
     name: str
@@ -74,7 +75,7 @@ class OperatorDifference:
 
 @dataclass(frozen=True)
 class TargetDifference:
-    """By how many steps outputs on the target differ from the host's at most, and the operators that were compared."""
+    """The largest difference of outputs on the target from the host's, in steps, and the compared operators."""
 
     steps: float
     outputs: Mapping[str, float]
@@ -114,11 +115,11 @@ class LayerLossMetrics:
 
 @dataclass(frozen=True)
 class TriedMetrics:
-    """One other way to quantize that was tried: the options that say it, and what came of it.
+    """Another way to quantize that was tried: the options that request it, and its result.
 
-    `figure` is the accuracy in words; `quality` a number that is higher for better; `size_ratio` is float bytes /
-    quantized bytes; `float_share` is the share of the weights that stays float, in [0, 1]. `trade_off` says what of the
-    recipe is lost, if it is another recipe.
+    `figure` is the accuracy in words; `quality` a number that is higher if it is better; `size_ratio` is float bytes /
+    quantized bytes; `float_share` is the share of the weights that stays float, in [0, 1]. `trade_off` says what
+    another recipe loses.
     """
 
     options: tuple[str, ...]
@@ -132,7 +133,7 @@ class TriedMetrics:
 
 @dataclass(frozen=True)
 class AccuracyMetrics(Metrics):
-    """Outputs against the float model's. Absent: not measured, because an output is broken or there is no task."""
+    """Outputs against the float model's. Absent: not measured, since an output is broken or the task is unknown."""
 
     samples: int | None = field(default=None, metadata=OPTIONAL)
     outputs: Mapping[str, OutputMetrics] = field(default_factory=dict, metadata=OPTIONAL | IN_BENCHMARK)

@@ -39,7 +39,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class BaselineMetrics(Metrics):
-    """What was accepted beside what was measured, and all that an update of the baseline needs."""
+    """Accepted and measured values, and all that an update of the baseline needs."""
 
     compared: Mapping[str, Compared] | None = field(default=None, metadata=OPTIONAL)
     stored_otherwise: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)

@@ -1,4 +1,4 @@
-"""The catalogue of checks and rules: each is registered here once.
+"""The catalogue of checks and rules. Each is registered here once.
 
 The marker, the items, the assertion, the metrics and the charts of a check follow from its entry. Loading this module
 loads no check: an entry names its functions as `module:function` of this package.
@@ -116,7 +116,7 @@ CHECKS: Final = (
 
 #: Their names, in the same order.
 CHECK_NAMES: Final = tuple(check.name for check in CHECKS)
-#: If a baseline file is in use, the last check of each variant, and the check of the file itself.
+#: With a baseline file: the last check of each variant, and the check of the file itself.
 BASELINE: Final = "baseline"
 ENTRIES: Final = "entries"
 _ALL: Final = {
@@ -438,5 +438,5 @@ RULES: Final = {
     )
 }
 
-#: Rules that say there is nothing to judge: ignoring them would make a pass of nothing.
+#: Rules for a missing model or missing evidence: if they were ignored, nothing would be judged and the run would pass.
 NOT_IGNORABLE: Final = frozenset({"MNQ001", "MNQ003", "MNQ101", "MNQ102", "MNQ201", "MNQ202", "MNQ910", "MNQ911"})

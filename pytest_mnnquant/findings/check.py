@@ -1,4 +1,4 @@
-"""A check: what the catalogue says of it. Its functions are loaded when they are called."""
+"""A check, as the catalogue describes it. Its functions are loaded when they are called."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RunsOn(enum.Enum):
-    """Where a check judges a variant, beside this host."""
+    """Where a check judges a variant, besides this host."""
 
     HOST = "this host alone"
     TARGET = "each target"
@@ -26,13 +26,13 @@ class RunsOn(enum.Enum):
 class Check:
     """One check of a variant.
 
-    `function` judges it; the evidence that it is called with is found by the names of its parameters (see
-    `evidence.check_inputs`). `metrics` is the class of what it measures, `chart` the function that gathers what its
-    charts show; empty: none. `assertion` is the name of its assertion in tests, if that is not `assert_` and its own
-    name. `is_static`: it judges files alone, so it can run at any time, and costs little. `after`
-    are the checks that run before it if they are selected, since what they find may be the cause. `restated_by` are
-    those that run with it if one of its errors may be the lesser part of theirs. `is_timed`: it measures times, so it
-    runs only if nothing else runs beside it.
+    `function` judges the variant; the names of its parameters select the evidence that it gets (see
+    `evidence.check_inputs`). `metrics` is the class of its metrics, `chart` the function that collects the data of its
+    charts; empty: none. `assertion` is the name of its assertion in tests, if that is not `assert_` and its own
+    name. `is_static`: it judges only files, so it can run at any time and costs little. `after` are
+    the checks that run before it if they are selected, since they may find the cause. `restated_by` are the checks that
+    run with it if their errors may describe its errors more completely. `is_timed`: it measures times, so nothing else
+    may run at the same time.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Check:
 
     @property
     def metrics_kind(self) -> type[Metrics] | None:
-        """The class of what it measures."""
+        """The class of its metrics."""
         kind: type[Metrics] | None = load(self.metrics) if self.metrics else None
         return kind
 
@@ -68,6 +68,6 @@ class Check:
 
 
 def load(name: str) -> Any:
-    """What `module:name` of this package stands for."""
+    """The object that `module:name` of this package names."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(f"pytest_mnnquant.{module}"), attribute)

@@ -18,13 +18,13 @@ class Metrics:
     """What one check measured of one variant."""
 
     def as_json(self) -> dict[str, Any]:
-        """The form it has in the report, and in records that travel from xdist workers."""
+        """The form in the report, and in records that travel from xdist workers."""
         json: dict[str, Any] = dataclass_json.as_json(self)
         return json
 
     @classmethod
     def from_json(cls: type[M], value: Mapping[str, Any]) -> M:
-        """The metrics whose JSON form this is. Raises `TypeError` when a key is missing."""
+        """The metrics whose JSON form this is. Raises `TypeError` if a key is missing."""
         metrics: M = dataclass_json.from_json(cls, value)
         return metrics
 
@@ -44,5 +44,5 @@ class _Measured(Protocol):
 
 
 def metrics_of(kind: type[M], results: Iterable[_Measured]) -> M | None:
-    """The metrics of this kind among the results of a variant; None when none of them has any."""
+    """The metrics of this kind among the results of a variant; None if no result has them."""
     return next((result.metrics for result in results if isinstance(result.metrics, kind)), None)

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-#: Metadata of a field that is left out of the JSON form when it has its default value.
+#: Metadata of a field that is left out of the JSON form if it has its default value.
 OPTIONAL: Final = {"optional": True}
 
 
@@ -31,7 +31,7 @@ def as_json(value: Any) -> Any:
 
 
 def from_json(kind: Any, value: Any) -> Any:
-    """The value of type `kind` whose JSON form this is. Raises `TypeError` when a field without default is missing."""
+    """The value of type `kind` whose JSON form this is. Raises `TypeError` if a field without default is missing."""
     if value is None:
         return None
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

@@ -1,4 +1,4 @@
-"""What holds if the user sets nothing: the one place where defaults stand.
+"""The default values, if the user sets nothing; each is defined here only.
 
 Loaded by every pytest run on a machine that has the plugin, so it imports nothing large. A value that several rooms
 need is a constant of the lowest room, so that options, settings, checks and the command line agree on it.
@@ -16,9 +16,9 @@ TARGETS: Final = ("host",)
 
 #: Required share of weight bytes that are stored as requested, in [0, 1].
 COVERAGE: Final = 0.99
-#: Allowed drop of a share (top-1, ...), absolute.
+#: Allowed absolute drop of a share (top-1, ...).
 DROP: Final = 0.01
-#: Required mean cosine similarity of outputs that no label judges; the second for 4 bits and fewer.
+#: Required mean cosine similarity of outputs without labels; the second one for 4 bits and fewer.
 COSINE: Final = 0.99
 COARSE_COSINE: Final = 0.95
 

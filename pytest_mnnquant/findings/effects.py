@@ -1,4 +1,4 @@
-"""What is broken as a consequence of a broken rule. Each rule names one of these."""
+"""The consequences of a broken rule. Each rule names one of these."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ class Stage(enum.IntEnum):
     """Where a rule stands between the source and the outputs. Causes come before effects."""
 
     SOURCE = enum.auto()  # The source and the data can be used.
-    MODEL = enum.auto()  # There is a model of this network.
-    GRAPH = enum.auto()  # Its operators and files are the right ones.
-    PARAMS = enum.auto()  # The params file fits.
+    MODEL = enum.auto()  # The file is a model of this network.
+    GRAPH = enum.auto()  # Its operators and files are right.
+    PARAMS = enum.auto()  # The params file fits the model.
     BUFFERS = enum.auto()  # Weights can be read.
     RUN = enum.auto()  # MNN does its work.
     PRECISION = enum.auto()  # Layers have the requested number of bits.
     WEIGHTS = enum.auto()  # Weights are the source's.
     APPLIED = enum.auto()  # The scales of the params file are in the model.
-    STORAGE = enum.auto()  # What else is stored of a layer.
+    STORAGE = enum.auto()  # The other values of a layer are right.
     CALIBRATION = enum.auto()
     EXECUTION = enum.auto()
     OUTPUTS = enum.auto()
@@ -28,11 +28,12 @@ class Stage(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """Which rules are broken as a consequence of a rule, by their codes, and where in the chain the rule stands.
+    """The codes of the rules that a broken rule breaks too, and its stage.
 
-    Those of `explains` follow from it in the same layer, or if one of the two findings is about the whole model; those
-    of `explains_in_any_layer` in whichever layer. All of them are of a later stage. `restates` are rules of a later
-    stage that say more of the same: if such an error has the same mechanism as its cause, this one follows from it.
+    Rules in `explains` follow from it in the same layer, or if one of the two findings is about the whole model; rules
+    in `explains_in_any_layer` follow in all layers. All of them have a later stage. `restates` are rules of a later
+    stage that describe the same mechanism more completely: if such an error has the same cause, this one follows from
+    it.
     """
 
     stage: Stage
@@ -50,7 +51,7 @@ _BROKEN: Final = ("MNQ703", "MNQ704", "MNQ705", "MNQ706", "MNQ707")
 _OUTPUTS: Final = ("MNQ701", "MNQ702", *_BROKEN, "MNQ708", "MNQ721", "MNQ722")
 _SIZE: Final = ("MNQ801", "MNQ802")
 _ACCEPTED: Final = ("MNQ913", "MNQ914")
-#: Whatever is found: there is no model of this network to judge.
+#: All rules: without a model of this network nothing can be judged.
 EVERYTHING: Final = ("*",)
 
 NO_SOURCE: Final = Effects(Stage.SOURCE, (), EVERYTHING)
@@ -76,12 +77,12 @@ NOT_APPLIED: Final = Effects(
 IS_FLOAT: Final = Effects(Stage.STORAGE, (*_RANGES, *_RUN, *_SIZE, *_ACCEPTED))
 IS_NOT_FLOAT: Final = Effects(Stage.STORAGE, _SIZE)
 OTHER_VALUES: Final = Effects(Stage.STORAGE, (*_RANGES, *_RUN, *_OUTPUTS, *_SIZE))
-# A range that is wrong in one layer spoils all that follow: which layer loses most is another question.
+# A wrong range in one layer spoils all layers after it, and any of them may lose most.
 OTHER_SCALES: Final = Effects(Stage.STORAGE, (*_RUN, *_SIZE), (*_RANGES, *_OUTPUTS))
 CHANCE_SCALES: Final = Effects(Stage.STORAGE, _SIZE, (*_RANGES, *_RUN, *_OUTPUTS))
 BAD_RANGES: Final = Effects(Stage.CALIBRATION, _RUN, _OUTPUTS)
 RAN_OTHERWISE: Final = Effects(Stage.EXECUTION, (), _OUTPUTS)
 APIS_DIFFER: Final = Effects(Stage.EXECUTION, (), _OUTPUTS, restates=("MNQ701", "MNQ702", *_BROKEN))
 BAD_OUTPUT: Final = Effects(Stage.OUTPUTS)
-#: Nothing follows from it. So it is with every warning and gap, since only errors have consequences.
+#: Nothing follows from it. This holds for every warning and gap: only errors have consequences.
 ALONE: Final = Effects(Stage.NUMBERS)

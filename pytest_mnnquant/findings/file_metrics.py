@@ -11,7 +11,7 @@ from pytest_mnnquant.findings.dataclass_json import key
 
 @dataclass(frozen=True)
 class StepOutput:
-    """How well one output agrees before and after a step of the conversion; see `metrics.agreement.Agreement`."""
+    """The agreement of one output before and after a step of the conversion; see `metrics.agreement.Agreement`."""
 
     relative_error: float
     cosine: float | None
@@ -83,7 +83,7 @@ class SizeMetrics(Metrics):
 
 @dataclass(frozen=True)
 class BundleMetrics(Metrics):
-    """Names of the files to be deployed together, and the bytes of the model and its external weights."""
+    """Names of the files that must be deployed together, and the bytes of the model with its external weights."""
 
     files: tuple[str, ...]
     bytes: int

@@ -1,4 +1,4 @@
-"""What a check has to say."""
+"""What a check reports: findings, and its result."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class FindingId:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact that speaks against a variant: what was measured and allowed (`message`), where, why, what to do.
+    """One fault of a variant: what was measured and what was required (`message`), where, why, and how to fix it.
 
     `cause` is None if the evidence does not show one. `check` is the check that reported it; a `Result` sets it.
-    `follows` is the error that this is a consequence of, and `consequences` are the findings that come from this one.
+    `follows` is the error that this one is a consequence of, and `consequences` are the consequences of this one.
     """
 
     code: str
@@ -58,12 +58,12 @@ class Finding:
 
     @property
     def cause_id(self) -> str:
-        """The mechanism behind it; empty if that is not known."""
+        """The id of its mechanism; empty if it is unknown."""
         return self.cause.id if self.cause else ""
 
     @property
     def cause_text(self) -> str:
-        """The same for people."""
+        """The cause as people read it."""
         return self.cause.text if self.cause else ""
 
     @property
@@ -83,8 +83,8 @@ class Finding:
 class Result:
     """The outcome of one check on one variant. `reason` explains a skipped or inconclusive one.
 
-    `metrics` is what it measured, None when it measured nothing. `ignored` counts the findings that were not to be
-    reported, by their code. `not_applicable`: it was skipped because this recipe has nothing for it to judge.
+    `metrics` is what it measured, None if it measured nothing. `ignored` counts the findings that --mnn-ignore
+    suppressed, by code. `not_applicable`: it was skipped because this recipe has nothing that it could judge.
     """
 
     check: str
@@ -97,7 +97,7 @@ class Result:
 
     @classmethod
     def from_findings(cls, check: str, findings: Iterable[Finding] = (), metrics: Metrics | None = None) -> Result:
-        """Errors and their consequences fail, gaps leave it inconclusive, else it passed."""
+        """The result: failed by errors and their consequences, inconclusive by gaps, otherwise passed."""
         all_ = tuple(findings)
         severities = {finding.severity for finding in all_}
         if severities & {Severity.ERROR, Severity.CONSEQUENCE}:
@@ -109,11 +109,11 @@ class Result:
 
     @classmethod
     def skipped(cls, check: str, reason: str, not_applicable: bool = False) -> Result:
-        """A check that has nothing to do: the user gave nothing for it, or there is nothing to give."""
+        """A check that has nothing to judge: the user gave nothing for it, or nothing can be given."""
         return cls(check, SKIPPED, reason=reason, not_applicable=not_applicable)
 
     def __post_init__(self) -> None:
-        """Sign the findings with the check."""
+        """Write the check into its findings."""
         signed = tuple(dataclasses.replace(finding, check=self.check) for finding in self.findings)
         object.__setattr__(self, "findings", signed)
 
@@ -123,17 +123,17 @@ class Result:
 
     @property
     def is_unresolved(self) -> bool:
-        """Whether something was not judged that could have been: with `--mnn-strict` this fails."""
+        """Whether something was not judged although it could be: with `--mnn-strict` this fails."""
         return self.outcome in (SKIPPED, INCONCLUSIVE) and not self.not_applicable
 
 
 def is_ignored(code: str, ignored: Iterable[str]) -> bool:
-    """Whether a code is one of these, or begins with one of them; rules without which nothing is judged never are."""
+    """Whether a code is one of these, or begins with one of them; rules in `NOT_IGNORABLE` never are."""
     return code not in NOT_IGNORABLE and code.startswith(tuple(ignored))
 
 
 def without_ignored(result: Result, ignored: tuple[str, ...]) -> Result:
-    """The result as it is when findings of these codes don't count; how many of each there were stays with it."""
+    """The result without findings of these codes; it counts how many of each were left out."""
     counted = tuple(finding for finding in result.findings if not is_ignored(finding.code, ignored))
     if len(counted) == len(result.findings) or result.outcome == SKIPPED:
         return result

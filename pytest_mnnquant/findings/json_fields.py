@@ -1,4 +1,4 @@
-"""Fields of parsed JSON, read strictly; errors name the key at fault."""
+"""Fields of parsed JSON, read strictly; errors name the wrong key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class BadField(ValueError):
-    """A field is not what it must be: one line that starts with its key. `remedy` is set where it is a special one."""
+    """A field has a wrong type or value: one line that starts with its key. `fix` is empty if it is the usual one."""
 
     def __init__(self, message: str, fix: str = "") -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ def mapping(value: Any, where: str) -> Mapping[str, Any]:
 
 
 def known(found: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
-    """Raises `BadField` for a key that is none of these."""
+    """Raises `BadField` for a key that is not one of these."""
     allowed = tuple(keys)
     for key in found:
         if key not in allowed:
@@ -31,14 +31,14 @@ def known(found: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
 
 
 def required(found: Mapping[str, Any], key: str, where: str) -> Any:
-    """The value of a key. Raises `BadField` where it is missing."""
+    """The value of a key. Raises `BadField` if it is missing."""
     if key not in found:
         raise BadField(f"{where}: the key {key!r} is missing")
     return found[key]
 
 
 def text(found: Mapping[str, Any], key: str, where: str) -> str:
-    """A text; empty where the key is missing. Raises `BadField`."""
+    """A text; empty if the key is missing. Raises `BadField`."""
     value = found.get(key, "")
     if not isinstance(value, str):
         raise BadField(f"{where}.{key}: {value!r} is not text")
@@ -53,7 +53,7 @@ def texts(value: Any, where: str) -> dict[str, str]:
 def numbers(
     found: Mapping[str, Any], keys: Iterable[str], where: str, *, whole: bool, low: float = -math.inf
 ) -> dict[str, Any]:
-    """The numbers of these keys; None where one is missing or null. Raises `BadField`."""
+    """The numbers of these keys; None if one is missing or null. Raises `BadField`."""
     return {key: _number(found.get(key), f"{where}.{key}", whole, low) for key in keys}
 
 

@@ -22,8 +22,8 @@ class Varies(enum.Enum):
     """What a metric of the same model depends on."""
 
     FILES = "the files alone"
-    KERNELS = "what the processor's kernels compute"
-    MACHINE = "the machine, and how the model is run on it"
+    KERNELS = "the processor's kernels"
+    MACHINE = "the machine, and how it runs the model"
 
 
 class Worse(enum.Enum):
@@ -36,7 +36,7 @@ class Worse(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One metric of one variant beside the float model: the text of a table's cell, and the number that sorts it."""
+    """One metric of one variant, relative to the float model: a table cell's text, and its number for sorting."""
 
     text: str = "-"
     number: float | None = None
@@ -50,11 +50,11 @@ NOT_SHOWN: Final = Shown()
 class Metric(Generic[M]):
     """One metric.
 
-    `key` names it in the baseline, in the history and in `--figure`; it is a field of `Figures`, as all `fields` are
-    that belong to it. `title` heads its column, `short_title` the column whose cells have no room for units. `check`
-    measures it, as `kind`. `shown` is its cell in tables of reports. `keep` puts it into `Figures`. `axis` names it in
-    charts, `text` writes a value from the history, in a column `width` characters wide. `is_noisy`: it differs from run
-    to run of the same model on the same machine.
+    `key` names it in the baseline, in the history and in `--figure`. The key and all `fields` of the metric are fields
+    of `Figures`. `title` is the heading of its column, `short_title` that of a column without units. `check` measures
+    it, as `kind`. `shown` makes its cell in tables of reports. `keep` puts it into `Figures`. `axis` is its label in
+    charts; `text` formats a value from the history, in a column of `width` characters. `is_noisy`: it varies between
+    runs of the same model on the same machine.
     """
 
     key: str
@@ -78,7 +78,7 @@ class Metric(Generic[M]):
         return next((self.shown(metrics) for metrics in measured if isinstance(metrics, self.kind)), NOT_SHOWN)
 
     def written(self, value: float | None) -> str:
-        """A value from the history as people read it; - for what was not measured."""
+        """A value from the history as people read it; - if it was not measured."""
         return "-" if value is None else self.text(value)
 
     def value(self, figures: Figures) -> float | None:
@@ -87,7 +87,7 @@ class Metric(Generic[M]):
         return value
 
     def copied(self, source: Figures, target: Figures) -> Figures:
-        """`target` with this metric as `source` has it."""
+        """`target` with this metric of `source`."""
         return dataclasses.replace(target, **{field: getattr(source, field) for field in self.fields})
 
 

@@ -1,8 +1,8 @@
-"""One cause, one error: which findings of a variant follow from which.
+"""Groups findings by cause, so that one cause gives one error: which findings of a variant follow from which.
 
-Rules say which others are broken as a consequence of them, and where they stand between the source and the outputs
-(`Rule.effects`). A finding follows from one of an earlier stage if both are about the same layer, or one of them
-is about the whole model. What nothing explains is a root cause.
+Each rule lists the rules that are broken as its consequences, and has a stage between the source and the outputs
+(`Rule.effects`). A finding follows from one of an earlier stage if both are about the same layer, or if one of them is
+about the whole model. A finding that nothing explains is a root cause.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import Finding, FindingId, Result
 from pytest_mnnquant.findings.rule import Severity
 
-#: The check whose errors all have one cause, whichever layer they name.
+#: The check whose errors all have one cause, although they may name different layers.
 _ACCURACY: Final = "accuracy"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _Error:
-    """One error of a variant. `next_suspects` are the layers that lose next most, if it is about accuracy."""
+    """One error of a variant. `next_suspects`: in an accuracy error, the layers with the next largest losses."""
 
     finding: Finding
     next_suspects: tuple[str, ...] = ()
 
     def explains(self, effect: _Error) -> bool:
-        """Whether another error, of the same stage or a later one, follows from this one."""
+        """Whether another error, of the same or a later stage, follows from this one."""
         this, other = self.finding, effect.finding
         is_same_layer = bool(this.layer) and this.layer == other.layer
         if this.check == other.check and (this.check == _ACCURACY or is_same_layer):
             return True
         if this.code == other.code:
-            # Each check names the layer that it saw first, or the step in which the model crashed.
+            # Each check names the first layer that it saw, or the step in which the model crashed.
             return is_same_layer or (this.check != other.check and this.rule.is_global)
         if this.rule.explains(other.code, in_any_layer=True):
             return True
@@ -57,9 +57,9 @@ _GroupKey = tuple[str, str, str, str, str]
 
 
 def with_root_causes(check: str, results: Mapping[str, Result]) -> Result:
-    """The result of a check with one finding for each cause, which lists what it follows from and what follows from it.
+    """The result of a check with one finding per cause, which lists its root cause and its consequences.
 
-    `results` holds the check's own and those of the checks that are reported with it, in the order of the report.
+    `results` holds its result and those of the checks that are reported with it, in the order of the report.
     """
     result = results[check]
     errors = [
@@ -91,7 +91,7 @@ def _next_suspects(result: Result) -> tuple[str, ...]:
 
 
 def _roots(errors: Sequence[_Error]) -> dict[_Error, _Error]:
-    """For each error the root cause; itself if nothing explains it."""
+    """The root cause of each error; the error itself if nothing explains it."""
     roots: dict[_Error, _Error] = {}
     earlier: list[_Error] = []
     restated = {error: other for error in errors for other in errors if error.restates(other)}
@@ -106,7 +106,7 @@ def _roots(errors: Sequence[_Error]) -> dict[_Error, _Error]:
 
 
 def _group_key(error: _Error, root: _Error) -> _GroupKey:
-    """Errors with the same key are one: the same mechanism broke the same rule in several layers."""
+    """Errors with the same key are merged: the same mechanism broke the same rule in several layers."""
     this, above = error.finding, FindingId("", "") if root is error else root.finding.id
     return this.check, this.code, above.check, above.code, this.cause_id
 

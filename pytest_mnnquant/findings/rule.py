@@ -9,9 +9,9 @@ from pytest_mnnquant.findings.effects import EVERYTHING, Effects, Stage
 
 
 class Severity(str, enum.Enum):
-    """An error fails its check, a warning is told, a gap leaves the check inconclusive.
+    """An error fails its check, a warning is only reported, a gap leaves the check inconclusive.
 
-    A consequence is an error that follows from another one: it fails its check too, and is mended with that.
+    A consequence is an error that follows from another one: it fails its check too, and fixing that one fixes it.
     """
 
     ERROR = "error"
@@ -38,16 +38,16 @@ class Rule:
 
     @property
     def stage(self) -> Stage:
-        """Where it stands between the source and the outputs."""
+        """Its stage between the source and the outputs."""
         return self.effects.stage
 
     @property
     def is_global(self) -> bool:
-        """Whether it has consequences in other layers than its own."""
+        """Whether it has consequences in other layers."""
         return bool(self.effects.explains_in_any_layer)
 
     def explains(self, code: str, *, in_any_layer: bool = False) -> bool:
-        """Whether the rule of this code is broken as a consequence: in the same layer, or in whichever one."""
+        """Whether the rule of this code is broken as a consequence: in the same layer, or in any layer."""
         if in_any_layer:
             return self.effects.explains_in_any_layer is EVERYTHING or code in self.effects.explains_in_any_layer
         return code in self.effects.explains

@@ -1,4 +1,4 @@
-"""What the checks of calibration and of runs measured, but for the accuracy."""
+"""What the checks of calibration and of runs measured, except the accuracy."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Final
 from pytest_mnnquant.findings.check_metrics import IN_BENCHMARK, IN_JUNIT, Metrics
 from pytest_mnnquant.findings.dataclass_json import OPTIONAL
 
-# MNN's number for the memory mode that keeps weights of 8 bits and fewer as they are stored.
+# MNN's number for the memory mode that keeps weights of 8 bits and fewer in their stored form.
 _LOW: Final = 2
 
 
 @dataclass(frozen=True)
 class ExecutionMetrics(Metrics):
-    """Operators in the trace; for variants that run in int8 the layers that did, and their share of all weights."""
+    """Operators in the trace; for variants that run in int8, the layers that ran in int8 and their share of weights."""
 
     ops: int
     int8_ops: int
@@ -46,9 +46,9 @@ class InputMetrics:
 class CalibrationMetrics(Metrics):
     """How a variant was calibrated, and how its scales fit held-out data.
 
-    `range_movement` is by what share of its width the worst range moves when batches are drawn again, and
-    `range_movement_middle` the median of all. `clipped_energy` and `rounded_energy` are shares of a tensor's energy,
-    `clipped_values` a share of its values.
+    `range_movement` is the share of its width by which the worst range moves if the batches are resampled, and
+    `range_movement_middle` the median of all ranges. `clipped_energy` and `rounded_energy` are shares of a tensor's
+    energy, `clipped_values` a share of its values.
     """
 
     samples: int | None
@@ -69,7 +69,7 @@ class CalibrationMetrics(Metrics):
 
 @dataclass(frozen=True)
 class TimingConditions:
-    """How models were run to be timed; see `measurements.timing.TimingSettings`."""
+    """How models ran when they were timed; see `measurements.timing.TimingSettings`."""
 
     threads: int
     precision: str
@@ -89,7 +89,7 @@ class HostFacts:
 
 @dataclass(frozen=True)
 class LatencyMetrics(Metrics):
-    """Times of pairs of runs; all but `pairs` are absent when there were too few of them.
+    """Times of pairs of runs; all fields except `pairs` are absent if there were too few pairs.
 
     `latency_ratio` is quantized / float, the median of the pairs, with its 95 % interval. `drift` is the relative
     change from the first to the second half of the pairs; `slowest_over_median` says how noisy the host was.
@@ -114,7 +114,7 @@ class LatencyMetrics(Metrics):
 class MemoryMetrics(Metrics):
     """Bytes of MNN's session, and by how much its process grew at most; `_low` in memory mode 2, the others in mode 0.
 
-    None: it could not run in this mode, or the system does not report it. `memory_ratio` is quantized / float in
+    None: the model could not run in this mode, or the system does not report it. `memory_ratio` is quantized / float in
     `memory_mode`.
     """
 
