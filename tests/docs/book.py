@@ -92,7 +92,7 @@ def _without_comment(line: str) -> str:
 def plain(line: str) -> str:
     """A line as it is compared: runs of blanks and rules as one, figures that move as `#`, no one's folders."""
     line = re.sub(r"(?:\.\.\.|(?:/[\w.+-]+)+)/(?=\.pytest_cache/|\.venv/|out/)", "", line)
-    line = re.sub(r"/repaired/\w+/", "/repaired/.../", line)
+    line = re.sub(r"/(repaired|float)/(?:\w+|\.\.\.)/", r"/\1/.../", line)
     line = re.sub(r"[+-]+(?=\d)", "+-", line)  # An accuracy that moves a little may move either way.
     parts, end = [], 0
     for steady in _STEADY.finditer(line):
