@@ -45,7 +45,7 @@ class Given:
 
 def is_requested(config: pytest.Config) -> bool:
     """Whether options name models to test. Cheap: nothing is parsed."""
-    return any(_raw(config, BY_NAME[name]) for name in ("model", "config", "update_baseline"))
+    return any(_raw(config, BY_NAME[name]) is not None for name in ("model", "config", "update_baseline"))
 
 
 def may_hold_ids(args: Iterable[str]) -> bool:
@@ -75,7 +75,9 @@ def _raw(config: pytest.Config, option: Option) -> Any:
     value = _typed(config, option)
     if value is None and option.ini:
         value = config.getini(option.key)
-    return None if value in (None, "", []) else value
+        if value == "" and option.key not in config.inicfg:  # What pytest gives for text that is not set.
+            return None
+    return None if value is None or value == [] else value
 
 
 def _typed(config: pytest.Config, option: Option) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option. `kind` is str, float or bool; `many` collects repeated values; `choices` lists allowed ones.
+    """One option. `kind` is str, float, int or bool; `many` collects repeated values; `choices` lists allowed ones.
 
     An option that is not `ini` is given on the command line only. The values of `is_path` options name files.
     `named` takes a number for all outputs, or NAME=NUMBER for one (repeatable; in TOML a table, with "*" for others).
@@ -50,6 +50,8 @@ class Option:
             items = [value] if isinstance(value, str) else value
             if not isinstance(items, list | tuple):
                 raise ValueError(f"{where}: {value!r} is not a list of texts")
+            if not items and self.default != ():
+                raise ValueError(f"{where}: the list is empty; give a value, or leave it out")
             return tuple(self.parse_item(item, where) for item in items)
         return self.parse_item(value, where)
 
@@ -69,14 +71,14 @@ class Option:
             return self._parse_named(value, where)
         if self.kind is bool:
             return _bool(value, where)
-        if self.kind is float:
+        if self.kind in (int, float):
             return self._parse_number(value, where)
         return self._parse_text(value, where)
 
     def _parse_named(self, value: Any, where: str) -> float | dict[str, float]:
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             return {name: self._parse_number(number, f"{where}: {name}") for name, number in value.items()}
-        if value == [] or value == ():
+        if value in ([], (), {}):
             raise ValueError(f"{where}: a number is missing")
         numbers: dict[str, float] = {}
         for item in value if isinstance(value, list | tuple) else [value]:
@@ -87,6 +89,8 @@ class Option:
     def _parse_text(self, value: Any, where: str) -> str:
         if not isinstance(value, str):
             raise ValueError(f"{where}: {value!r} is not text")
+        if not value.strip():
+            raise ValueError(f"{where}: the value is empty; give one, or leave it out")
         if self.name == "recipe":
             _check_recipe(value, where)
         if self.choices and value not in self.choices:
@@ -96,14 +100,16 @@ class Option:
     def _parse_number(self, value: Any, where: str) -> float:
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if math.isnan(number):
             raise ValueError(f"{where}: {value!r} is not a number") from None
+        if self.kind is int and not number.is_integer():
+            raise ValueError(f"{where}: {value!r} is not a whole number")
         if not self.low <= number <= self.high:
             bounds = f"{self.low:g} to {self.high:g}" if math.isfinite(self.high) else f"at least {self.low:g}"
             raise ValueError(f"{where}: {value} is out of range; allowed: {bounds}")
-        return number
+        return int(number) if self.kind is int else number
 
 
 def _bool(value: Any, where: str) -> bool:

@@ -69,13 +69,13 @@ OPTIONS: Final = (
     Option("max_latency_ratio", "allowed quantized / float latency, on all hosts or as HOST=R, HOST being its name, "
            "x86_64, aarch64, vnni, dotprod or i8mm (repeatable; default: none, recorded but not judged)", "R", float,
            named=True, low=0.0),
-    Option("threads", f"threads of MNN for latency and memory (default: {THREADS})", "N", float,
-           default=float(THREADS), low=1.0, high=256.0),
+    Option("threads", f"threads of MNN for latency and memory (default: {THREADS})", "N", int,
+           default=THREADS, low=1.0, high=256.0),
     Option("precision", f"MNN's precision for latency: normal, high or low (default: {PRECISION})", "NAME",
            default=PRECISION, choices=("normal", "high", "low")),
     Option("memory_mode", "MNN's memory mode for outputs, latency and memory: normal, or low, which uses stored "
            f"weights (default: {MEMORY_MODE})", "NAME", default=MEMORY_MODE, choices=("normal", "low")),
-    Option("batch", f"samples in one timed inference (default: {BATCH})", "N", float, default=float(BATCH), low=1.0,
+    Option("batch", f"samples in one timed inference (default: {BATCH})", "N", int, default=BATCH, low=1.0,
            high=65536.0),
     Option("latency_time", f"limit in seconds for timing one variant (default: {LATENCY_TIME:g})", "S", float,
            default=LATENCY_TIME, low=0.1),

@@ -34,7 +34,8 @@ def test_any_value_is_parsed_or_refused_with_its_place(option: Option, value: An
         assert option.named or not isinstance(parsed, dict)
         assert all(isinstance(item, option.kind) for item in items)
         assert all(not option.choices or item in option.choices for item in items)
-        assert all(option.low <= item <= option.high for item in items if option.kind is float)
+        assert all(option.low <= item <= option.high for item in items if option.kind in (int, float))
+        assert option.kind is bool or "" not in items
     assert told.startswith("the place: ")
 
 
@@ -107,3 +108,32 @@ def test_options_offer_what_the_package_has() -> None:
 def test_defaults_are_values_of_their_option(option: Option) -> None:
     if option.default is not None:
         assert option.parse(option.default, "x") == option.default
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("config", ""),
+        ("quantized", "  "),
+        ("target", []),
+        ("recipe", []),
+        ("mode", []),
+        ("skip_layer", [""]),
+        ("min_cosine", {}),
+        ("max_latency_ratio", []),
+        ("threads", 1.5),
+        ("threads", math.inf),
+        ("batch", "2.5"),
+        ("batch", True),
+        ("timeout", 10**400),
+        ("min_sqnr", {"y": 10**400}),
+    ],
+)
+def test_what_is_empty_or_of_the_wrong_kind_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=r"^the place"):
+        BY_NAME[name].parse(value, "the place")
+
+
+@pytest.mark.parametrize("name", ["ignore", "skip_layer", "report"])
+def test_lists_that_are_empty_by_default_may_be_empty(name: str) -> None:
+    assert BY_NAME[name].parse([], "the place") == ()
