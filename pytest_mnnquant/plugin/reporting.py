@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from pytest_mnnquant.cache.store import versions
+from pytest_mnnquant.findings.finding import FAILED, PASSED
 from pytest_mnnquant.history.series import past_runs
 from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.plugin.baseline_update import UpdateOutcome, update
@@ -60,7 +61,7 @@ class RunEnd:
     """What there is to say at the end of a run.
 
     `accepted` says what an update of the baseline changed, `is_refused` whether it left out a variant. `problems` are
-    why a file could not be written.
+    why a file could not be written. `must_fail`: nothing was judged, and --mnn-strict says that this is a failure.
     """
 
     report: Report
@@ -68,12 +69,14 @@ class RunEnd:
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     is_refused: bool = False
+    must_fail: bool = False
 
     def exit_status(self, before: int) -> int:
         """The exit status of the run, from that of its tests."""
         if self.problems:
             return pytest.ExitCode.USAGE_ERROR
-        return pytest.ExitCode.TESTS_FAILED if self.is_refused and before == pytest.ExitCode.OK else before
+        fails = before == pytest.ExitCode.OK and (self.is_refused or self.must_fail)
+        return pytest.ExitCode.TESTS_FAILED if fails else before
 
 
 def baseline_report(record: Mapping[str, Any]) -> BaselineReport:
@@ -96,14 +99,28 @@ def finish(
     problems, warnings = write_reports(config, report) if is_written else ((), ())
     lost = session.testscollected - ended if ended else 0
     missing = f"{lost} of {session.testscollected} tests did not run, and are not told above" if lost > 0 else ""
+    unjudged = _unjudged(session, records)
     outcome = update(session, report) if config.getoption("mnn_update_baseline", None) else UpdateOutcome()
     return RunEnd(
         report=report,
         accepted=outcome.lines,
-        warnings=(*warnings, *filter(None, (history, missing))),
+        warnings=(*warnings, *filter(None, (history, missing, unjudged))),
         problems=(*problems, *outcome.problems),
         is_refused=outcome.is_refused,
+        must_fail=bool(unjudged) and report.strict,
     )
+
+
+def _unjudged(session: pytest.Session, records: Sequence[CheckRecord]) -> str:
+    """A line if models were requested, but no check passed or failed; else nothing."""
+    config = session.config
+    names = [source.settings.name for source in session_of(config).sources]
+    ended_early = session.exitstatus not in _ENDED or config.option.collectonly
+    if not names or ended_early or any(record.check.outcome in (PASSED, FAILED) for record in records):
+        return ""
+    why = "all checks were skipped or inconclusive" if records else "none of their checks ran"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"no model was judged: {why} ({', '.join(names[:_NAMED])}{more})"
 
 
 def write_reports(config: pytest.Config, report: Report) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -20,7 +20,12 @@ from pytest_mnnquant.report.variant_report import CheckReport, ModelFile, Report
 #: The word and the sign of each outcome: no verdict is shown by its colour alone.
 SIGNS: Final = {PASSED: "✓", FAILED: "✗", SKIPPED: "-", INCONCLUSIVE: "?"}
 #: The outcomes of variants in the words of the outcomes of checks.
-OUTCOMES: Final = {Outcome.FAILED: FAILED, Outcome.INCONCLUSIVE: INCONCLUSIVE, Outcome.OK: PASSED}
+OUTCOMES: Final = {
+    Outcome.FAILED: FAILED,
+    Outcome.INCONCLUSIVE: INCONCLUSIVE,
+    Outcome.OK: PASSED,
+    Outcome.SKIPPED: SKIPPED,
+}
 _SEVERITIES: Final = (Severity.ERROR, Severity.GAP, Severity.WARNING, Severity.CONSEQUENCE)
 
 
@@ -114,9 +119,8 @@ def _model(id_in_page: str, model: ModelReport, strict: bool) -> ModelView:
 
 def _variant(id_in_page: str, variant: VariantReport, row: Row) -> VariantView:
     outcome = OUTCOMES[row.outcome]
-    verdict = f"{outcome}: {row.checks}" if row.checks else outcome
-    if outcome == PASSED and all(check.outcome == SKIPPED for check in variant.checks):
-        outcome, verdict = SKIPPED, "skipped: nothing was judged"
+    why = "nothing was judged" if outcome == SKIPPED else row.checks
+    verdict = f"{outcome}: {why}" if why else outcome
     headline = _headline(variant) if outcome == FAILED else ""
     cells = dict(zip(COLUMNS, row.metrics, strict=True))
     return VariantView(id_in_page, variant, outcome, verdict, headline, cells, layer_views(variant))

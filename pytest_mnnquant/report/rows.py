@@ -23,6 +23,7 @@ class Outcome(enum.Enum):
     """How a variant or a model ended: the word that reports write."""
 
     OK = "ok"
+    SKIPPED = "not judged"
     INCONCLUSIVE = "inconclusive"
     FAILED = "FAILED"
 
@@ -65,7 +66,8 @@ def rows_of(model: ModelReport, strict: bool = False) -> list[Row]:
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
     """The worst of these outcomes."""
     seen = {*outcomes}
-    return next((outcome for outcome in (Outcome.FAILED, Outcome.INCONCLUSIVE) if outcome in seen), Outcome.OK)
+    order = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.OK, Outcome.SKIPPED)
+    return next((outcome for outcome in order if outcome in seen), Outcome.OK)
 
 
 def verdict_of(model: ModelReport, strict: bool = False) -> ModelVerdict:
@@ -92,7 +94,10 @@ def outcome_of(checks: Sequence[CheckReport], strict: bool = False) -> tuple[Out
     if failed := _failed(checks, strict):
         return Outcome.FAILED, failed
     inconclusive = ", ".join(check.check for check in checks if check.outcome == INCONCLUSIVE)
-    return (Outcome.INCONCLUSIVE if inconclusive else Outcome.OK), inconclusive
+    if inconclusive:
+        return Outcome.INCONCLUSIVE, inconclusive
+    is_skipped = bool(checks) and all(check.outcome == SKIPPED for check in checks)
+    return (Outcome.SKIPPED if is_skipped else Outcome.OK), ""
 
 
 def _failed(checks: Sequence[CheckReport], strict: bool) -> str:

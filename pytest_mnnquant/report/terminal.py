@@ -22,6 +22,7 @@ _COLOURS: Final[Mapping[Outcome, dict[str, bool]]] = {
     Outcome.FAILED: {"red": True},
     Outcome.INCONCLUSIVE: {"yellow": True},
     Outcome.OK: {"green": True},
+    Outcome.SKIPPED: {"yellow": True},
 }
 # Words that go where lines are too narrow for them; the head of the column then says them.
 _UNITS: Final = (" smaller", " float")
