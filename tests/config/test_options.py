@@ -13,6 +13,7 @@ from pytest_mnnquant.config.option import Option
 from pytest_mnnquant.config.options import BY_NAME, OPTIONS
 from pytest_mnnquant.recipes.recipe import MODES
 from pytest_mnnquant.sources.pytorch import EXPORTERS
+from tests.golden_text import check_golden
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -63,30 +64,34 @@ def test_values_are_parsed_by_kind(name: str, value: Any, parsed: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "problem"),
+    ("name", "value", "entry"),
     [
-        ("min_coverage", "99", "99 is out of range; allowed: 0 to 1"),
-        ("min_coverage", "99%", "'99%' is not a number"),
-        ("min_coverage", "nan", "is not a number"),
-        ("min_coverage", True, "is not a number"),
-        ("min_size_ratio", "-1", "-1 is out of range; allowed: at least 0"),
-        ("timeout", "0.5", "0.5 is out of range; allowed: at least 1"),
-        ("recipe", "int4", "'int4' is no recipe; they read like: int8, "),
-        ("recipe", 8, "8 is not a list of texts"),
-        ("recipe", [8], "8 is not text"),
-        ("mode", "Eval", "'Eval' is unknown; choose from: both, train, eval"),
-        ("strict", "yes", "'yes' is not true or false"),
-        ("calibration", 3, "3 is not text"),
-        ("min_cosine", {"boxes": 2}, "boxes: 2 is out of range; allowed: -1 to 1"),
-        ("min_agreement", "boxes=most", "'most' is not a number"),
-        ("min_sqnr", [], "a number is missing"),
+        ("min_coverage", "99", "out-of-range"),
+        ("min_coverage", "99%", "not-a-number"),
+        ("min_coverage", "nan", "nan"),
+        ("min_coverage", True, "a-boolean-for-a-number"),
+        ("min_size_ratio", "-1", "below-0"),
+        ("timeout", "0.5", "below-1"),
+        ("recipe", 8, "not-a-list"),
+        ("recipe", [8], "not-a-list-of-strings"),
+        ("mode", "Eval", "not-a-choice"),
+        ("strict", "yes", "not-a-boolean"),
+        ("calibration", 3, "not-a-string"),
+        ("min_cosine", {"boxes": 2}, "out-of-range-by-name"),
+        ("min_agreement", "boxes=most", "not-a-number-by-name"),
+        ("min_sqnr", [], "no-number"),
     ],
 )
-def test_bad_values_are_named(name: str, value: Any, problem: str) -> None:
+def test_bad_values_are_named(name: str, value: Any, entry: str) -> None:
     with pytest.raises(ValueError) as error:
         BY_NAME[name].parse(value, "[tool.mnnquant]")
     assert str(error.value).startswith("[tool.mnnquant]: ")
-    assert problem in str(error.value)
+    check_golden(f"options/{entry}", str(error.value))
+
+
+def test_an_unknown_recipe_is_named() -> None:
+    with pytest.raises(ValueError, match="'int4'"):
+        BY_NAME["recipe"].parse("int4", "[tool.mnnquant]")
 
 
 def test_an_infinite_limit_is_no_limit_where_there_is_no_upper_bound() -> None:
