@@ -121,7 +121,7 @@ def read_config(path: Path, model: Model) -> Config:
     reasons += _method_reasons(good, feature, weight, model)
     reasons += _skip_reasons(good.get("skip_quant_op_names", []), model)
     if "path" not in content:
-        reasons.append("path is missing; required: the folder of the calibration data")
+        reasons.append("path is missing: give the folder of the calibration data")
     if "input_type" not in bad:
         is_sequence = good.get("input_type") == "sequence"
         reasons += _sequence_reasons(good) if is_sequence else _image_reasons(content, good, model, feature)
