@@ -104,7 +104,7 @@ class Launcher(Protocol):
     def run(self, job_file: Path, timeout: float) -> int:
         """Run the job that a file describes, in its folder; returns the exit status, negative for a signal.
 
-        Raises `subprocess.TimeoutExpired`, `OSError`, and `NativeFailure` if the launcher knows why there is no exit
+        Raises `subprocess.TimeoutExpired`, `OSError`, and `NativeFailure` if the launcher knows why the job has no exit
         status.
         """
         ...

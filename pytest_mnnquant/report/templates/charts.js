@@ -1,6 +1,6 @@
 "use strict";
 /* What each chart shows, as plotly's own traces and layout. Every builder gets a model of the data, a variant, a layer
-   and the colours; it returns {traces, layout, says} (`says` is read out), or a text that tells why there is nothing. */
+   and the colours; it returns {traces, layout, says} (`says` is read out), or a text with the reason why the chart is empty. */
 
 const COLOURS = {
   light: {
