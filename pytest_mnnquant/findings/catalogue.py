@@ -13,6 +13,8 @@ from pytest_mnnquant.findings.effects import (
     ALONE,
     APIS_DIFFER,
     BAD_BUFFER,
+    BAD_FILE,
+    BAD_OPTION,
     BAD_OUTPUT,
     BAD_PARAMS,
     BAD_RANGES,
@@ -151,6 +153,26 @@ RULES: Final = {
         ),
         Rule("MNQ113", "conversion-unstable", _E, "The same conversion, run twice, gives two different models.", ALONE),
         Rule(
+            "MNQ120", "architecture-differs", _E, "The export does not have the architecture of its source.", NO_MODEL
+        ),
+        Rule("MNQ121", "tokenizer-differs", _E, "The export's tokenizer is not the source's.", ALONE),
+        Rule("MNQ122", "template-differs", _E, "The export's chat template is not the source's.", ALONE),
+        Rule(
+            "MNQ123",
+            "special-tokens-differ",
+            _E,
+            "The tokens that begin or end a text are not the source's.",
+            ALONE,
+        ),
+        Rule(
+            "MNQ124",
+            "constant-differs",
+            _E,
+            "A constant (rotation of positions, epsilon, attention scale) is not the source's.",
+            OTHER_GRAPH,
+        ),
+        Rule("MNQ125", "tensor-missing", _E, "A tensor of the source is nowhere in the export.", OTHER_GRAPH),
+        Rule(
             "MNQ201",
             "native-step-failed",
             _E,
@@ -190,6 +212,26 @@ RULES: Final = {
         ),
         Rule("MNQ305", "params-not-applied", _E, "The model does not hold the values of the params file.", NOT_APPLIED),
         Rule("MNQ306", "params-incomplete", _E, "The params file has no entry for a layer of the model.", NO_ENTRY),
+        Rule(
+            "MNQ310", "option-not-applied", _E, "A layer is not stored as the exporter's options request.", BAD_PARAMS
+        ),
+        Rule("MNQ311", "option-ignored", _W, "The exporter does not read an option that was given.", ALONE),
+        Rule(
+            "MNQ312",
+            "option-harmful",
+            _E,
+            "With this option or value the exporter stores weights that are read wrongly.",
+            BAD_OPTION,
+        ),
+        Rule(
+            "MNQ313",
+            "option-for-no-layer",
+            _E,
+            "The layer-wise configuration names a layer that does not exist.",
+            NO_ENTRY,
+        ),
+        Rule("MNQ314", "export-unproven", _G, "A part of the export has nothing to be compared with.", ALONE),
+        Rule("MNQ315", "gptq-not-applied", _E, "A layer does not hold what the GPTQ checkpoint holds.", BAD_PARAMS),
         Rule("MNQ401", "layer-is-float", _E, "A layer's weights are not quantized.", IS_FLOAT),
         Rule(
             "MNQ402",
@@ -396,7 +438,6 @@ RULES: Final = {
             "A limit names an output that the model does not have.",
             BAD_OUTPUT,
         ),
-        Rule("MNQ723", "limit-not-judged", _E, "A limit was given, but the data can't decide it.", BAD_OUTPUT),
         Rule("MNQ730", "too-few-samples", _G, "There are too few samples to decide whether the limit is met.", ALONE),
         Rule(
             "MNQ740", "target-mismatch", _W, "An operator computes other values on the target than on this host.", ALONE
@@ -411,6 +452,19 @@ RULES: Final = {
             NO_WEIGHTS,
         ),
         Rule("MNQ804", "bundle-mismatch", _W, "The model and the params file carry different uuids.", ALONE),
+        Rule("MNQ810", "file-missing", _E, "A file that the runtime opens is missing.", BAD_FILE),
+        Rule("MNQ811", "file-unusable", _E, "A file is malformed, cut or of the wrong length.", BAD_FILE),
+        Rule("MNQ812", "bytes-unaccounted", _E, "Bytes of a weight file belong to no layer, or to two.", NO_WEIGHTS),
+        Rule("MNQ813", "files-contradict", _E, "The configuration contradicts the graph.", BAD_FILE),
+        Rule("MNQ814", "file-unused", _W, "The runtime does not read a file of the folder.", ALONE),
+        Rule(
+            "MNQ815",
+            "runtime-misreads",
+            _E,
+            "The runtime reads the stored weights in another form.",
+            RAN_OTHERWISE,
+        ),
+        Rule("MNQ816", "weights-expanded", _W, "MNN expands the weights to floats when it loads them.", ALONE),
         Rule("MNQ901", "latency-ratio", _E, "The quantized model is slower than allowed.", ALONE),
         Rule("MNQ902", "int8-not-faster", _W, "Int8 is no faster on a host that has instructions for it.", ALONE),
         Rule("MNQ903", "low-memory-fails", _W, "The model can't run in MNN's memory mode 2 (low).", ALONE),

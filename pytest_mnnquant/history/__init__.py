@@ -1,1 +1,1 @@
-"""The metrics of all runs over time, and the commits that changed them."""
+"""What a model's figures were: the committed baseline, and all runs over time."""

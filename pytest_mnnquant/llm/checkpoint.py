@@ -25,7 +25,7 @@ _INDEX: Final = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model in a folder; `tensors` are known by name and are read when they are asked for."""
+    """A model in a folder; `tensors` are known by name and are read when they are needed."""
 
     path: Path
     config: SourceConfig

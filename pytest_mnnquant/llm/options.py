@@ -41,6 +41,7 @@ class ExportOptions:
     visual_block: int | None
     model_type: str
     source: str
+    perplexity: bool
 
     @property
     def scales_weights(self) -> bool:
@@ -82,6 +83,7 @@ def read_options(values: JsonObject) -> ExportOptions:
         visual_block=_block(values, "visual_quant_block", 0) if values.has("visual_quant_block") else None,
         model_type=values.text("type"),
         source=values.text("path"),
+        perplexity=values.flag("ppl"),
     )
 
 

@@ -98,7 +98,7 @@ def read_rows(path: Path, entry: TensorEntry, start: int, stop: int) -> Floats:
 
 
 def read_integers(path: Path, entry: TensorEntry, start: int, stop: int) -> npt.NDArray[Any]:
-    """Rows of a tensor as they are stored (bfloat16 as 16-bit integers), shape [rows, ...]."""
+    """Rows of a tensor in the stored type (bfloat16 as 16-bit integers), shape [rows, ...]."""
     kind, size = _TYPES[entry.dtype]
     row = math.prod(entry.shape[1:])
     data = map_bytes(path)

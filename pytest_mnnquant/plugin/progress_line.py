@@ -1,4 +1,4 @@
-"""The progress line: the current step, its progress and its time, below pytest's own line and only on a terminal."""
+"""What is being done, how far it is and for how long: one line below pytest's own, only on a terminal."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _PAUSE: Final = 0.2
 
 
 class Progress:
-    """The progress line. It is drawn below the line that pytest is writing, and removed before pytest continues."""
+    """The line. It is written below the line that pytest is writing, and taken away before pytest goes on."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._step = ""
         self._began = self._drew = 0.0
-        # The end of pytest's own line, while the progress line is shown.
+        # Where pytest's own line ends, while this one is shown.
         self._column: int | None = None
 
     @property
     def is_shown(self) -> bool:
-        """Whether the line can be drawn on a terminal. Not with -s, since tests then write to the terminal too.
+        """Whether there is a terminal to draw on. With -s tests write there as they like, so it is left to them.
 
-        Other reporters (pytest-sugar) move the cursor, so the line is not drawn with them.
+        Other reporters (pytest-sugar) move the cursor themselves.
         """
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         is_usual = type(reporter) is pytest.TerminalReporter and os.environ.get("TERM", "dumb") != "dumb"
@@ -43,22 +43,22 @@ class Progress:
         self._draw("")
 
     def advance(self, done: int, of: int, unit: str) -> None:
-        """Show the progress of the current step."""
+        """The step at hand is so far."""
         if time.monotonic() - self._drew > _PAUSE:
             self._draw(f", {done} of {of} {unit}" if of else "")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self) -> None:
-        """Remove the line before pytest reports how a test ended."""
+        """Before pytest reports how a test ended."""
         self.clear()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Remove the line before pytest reports how the run ended, which may be during a step."""
+        """Before pytest reports how the run ended, which may be in the middle of a step."""
         self.clear()
 
     def clear(self) -> None:
-        """Remove the line."""
+        """Take the line away."""
         if self._column is not None:
             column, self._column = self._column, None
             with self._terminal():
@@ -71,22 +71,22 @@ class Progress:
             start = "\r\x1b[K"
             if self._column is None:
                 column = end_of(_current_line(self._config), columns)
-                if column == columns:  # pytest's next text begins a new row, which cursor movements can't reach.
+                if column == columns:  # What pytest writes next begins a row, to which no movement brings the cursor.
                     return
                 self._column, start = column, "\n"
             text = shown(f"  {self._step}{how_far}, {_duration(self._drew - self._began)}")
             _write(start + cut(text, columns - 1))
 
     def _terminal(self) -> AbstractContextManager[None]:
-        """A context in which standard output is the terminal, not pytest's capture file."""
+        """Where standard output is the terminal, and not the file that pytest captures it in."""
         capture = self._config.pluginmanager.getplugin("capturemanager")
         return cast("AbstractContextManager[None]", capture.global_and_fixture_disabled())
 
 
 def _current_line(config: pytest.Config) -> str:
-    """The text of pytest's current line so far.
+    """What pytest has written of its line so far.
 
-    The public `width_of_current_line` is not enough: line breaks depend on the positions of wide characters.
+    The public `width_of_current_line` is not enough: where a line breaks depends on where its wide characters are.
     """
     return str(config.get_terminal_writer()._current_line)
 

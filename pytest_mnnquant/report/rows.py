@@ -1,4 +1,4 @@
-"""The short form of a model in all reports: a row per variant, and a verdict with its root error."""
+"""What all reports say of a model in short: a row per variant, and a verdict with the error at the root of it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ _COUNTED: Final = (PASSED, FAILED, INCONCLUSIVE, SKIPPED)
 
 
 class Outcome(enum.Enum):
-    """The outcome of a variant or a model, as reports write it."""
+    """How a variant or a model ended: the word that reports write."""
 
     OK = "ok"
-    SKIPPED = "not judged"
     INCONCLUSIVE = "inconclusive"
     FAILED = "FAILED"
 
@@ -50,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ModelVerdict:
-    """The outcome of a model, its root error with the layer, and the number of its checks per outcome."""
+    """How a model ended, the error at the root of that (in which layer), and how many of its checks ended how."""
 
     outcome: Outcome
     why: str
@@ -59,19 +58,18 @@ class ModelVerdict:
 
 
 def rows_of(model: ModelReport, strict: bool = False) -> list[Row]:
-    """A row per variant. With `strict`, inconclusive checks count as failed."""
+    """A row for each variant. With `strict`, what could not be judged failed."""
     return [_row(variant, strict) for variant in model.variants]
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """The worst outcome."""
+    """The worst of these outcomes."""
     seen = {*outcomes}
-    order = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.OK, Outcome.SKIPPED)
-    return next((outcome for outcome in order if outcome in seen), Outcome.OK)
+    return next((outcome for outcome in (Outcome.FAILED, Outcome.INCONCLUSIVE) if outcome in seen), Outcome.OK)
 
 
 def verdict_of(model: ModelReport, strict: bool = False) -> ModelVerdict:
-    """The verdict of a model."""
+    """What is to be said of a model in a line."""
     rows = rows_of(model, strict)
     counts = Counter(check.outcome for variant in model.variants for check in variant.checks)
     counted = ", ".join(f"{counts[name]} {name}" for name in _COUNTED if counts[name])
@@ -90,19 +88,16 @@ def _row(variant: VariantReport, strict: bool) -> Row:
 
 
 def outcome_of(checks: Sequence[CheckReport], strict: bool = False) -> tuple[Outcome, str]:
-    """The common outcome of these checks, and the names of those that decided it."""
+    """The outcome of these checks together, and the names of those that decided it."""
     if failed := _failed(checks, strict):
         return Outcome.FAILED, failed
     inconclusive = ", ".join(check.check for check in checks if check.outcome == INCONCLUSIVE)
-    if inconclusive:
-        return Outcome.INCONCLUSIVE, inconclusive
-    is_skipped = bool(checks) and all(check.outcome == SKIPPED for check in checks)
-    return (Outcome.SKIPPED if is_skipped else Outcome.OK), ""
+    return (Outcome.INCONCLUSIVE if inconclusive else Outcome.OK), inconclusive
 
 
 def _failed(checks: Sequence[CheckReport], strict: bool) -> str:
-    """The failed checks: those with root errors first, then those with consequences only."""
+    """The checks that failed: those at the root of it, then those that follow from these."""
     failed = [check for check in checks if check.outcome == FAILED or (strict and check.is_unresolved)]
     roots = ", ".join(check.check for check in failed if not check.is_consequence)
     effects = ", ".join(check.check for check in failed if check.is_consequence)
-    return f"{roots} (causes {effects})" if roots and effects else roots or effects
+    return ", hence ".join(filter(None, (roots, effects)))

@@ -1,1 +1,1 @@
-"""Calls MNN's native code, always in a child process."""
+"""Everything that calls MNN's native code, always in a child process."""
