@@ -75,16 +75,23 @@ bench: $(COMPLETE)
 	$(BIN)/python benchmarks/scoreboard.py build/planted --write
 	$(BIN)/python benchmarks/failures.py build/planted
 
-# The release, built and checked: the wheel is installed in a fresh environment and runs the gate there.
+# The release, built and checked: the wheel is installed in a fresh environment and runs the demo there. The empty
+# pytest.ini keeps the settings of this repository out, and without PYTHONPATH only the wheel can be imported.
 dist: $(READY)
 	rm -rf dist build/dist
 	$(BIN)/python -m build --quiet
 	$(BIN)/twine check --strict dist/*
 	$(PYTHON) -m venv build/dist/venv
 	build/dist/venv/bin/pip install --quiet torch==2.13.0
-	build/dist/venv/bin/pip install --quiet "$$(ls dist/*.whl)[torch]"
-	cp -r fixtures build/dist/fixtures
-	cd build/dist && venv/bin/pytest -p no:cacheprovider $(foreach name,$(FIXTURES),--mnn-model=fixtures/$(name).py:build)
+	build/dist/venv/bin/pip install --quiet "$$(ls dist/*.whl)[torch]" safetensors
+	cp -r fixtures demo build/dist
+	touch build/dist/pytest.ini
+	cd build/dist && unset PYTHONPATH && \
+		venv/bin/pytest -p no:cacheprovider $(foreach name,$(FIXTURES),--mnn-model=fixtures/$(name).py:build) && \
+		venv/bin/python demo/plant.py planted && \
+		{ venv/bin/pytest -p no:cacheprovider --mnn-model=planted/net.onnx --mnn-quantized=planted/net.mnn \
+			--mnn-params=planted/compress_params_index.bin --mnn-evaluation=planted/evaluation.npz; \
+		status=$$?; [ $$status -eq 1 ] || { echo "the planted failure was not caught: exit $$status"; exit 1; }; }
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache

@@ -1,4 +1,4 @@
-"""The baseline check: the numbers of a variant against the accepted ones."""
+"""The baseline check: compares the metrics of a variant with the accepted ones."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pytest_mnnquant.statistics.paired_ratio import PairedRatio
 
 
 def check_baseline(evidence: Evidence, entry: Entry, command: str) -> Result:
-    """Compare; `command` accepts the numbers of now.
+    """Compare; `command` accepts the current metrics.
 
-    Fails for a layer that is not stored as accepted and for a metric that is worse by more than its tolerance. An
-    accepted metric that could not be measured leaves it inconclusive, and so does one that is not in the entry though
-    the entry's tolerances are to judge it.
+    Fails for a layer that is not stored as accepted and for a metric that is worse by more than its tolerance. The
+    check is inconclusive if an accepted metric could not be measured, or if the entry has a tolerance for a metric but
+    no accepted value.
     """
     comparison = Comparison(evidence, entry, _changed_since(evidence, entry), command)
     findings = [*_storage(comparison)]
@@ -33,7 +33,7 @@ def check_baseline(evidence: Evidence, entry: Entry, command: str) -> Result:
 
 
 def side_by_side(figures: Figures, accepted: Figures, paired: PairedRatio | None = None) -> BaselineMetrics:
-    """The metrics side by side, for the report."""
+    """Accepted and current metrics, for the report."""
     pairs = {metric.key: Compared(metric.value(accepted), metric.value(figures)) for metric in METRICS}
     changed = tuple(layer for layer, _, _ in stored_otherwise(figures, accepted))
     metrics = BaselineMetrics(compared=pairs, stored_otherwise=changed)
@@ -45,7 +45,7 @@ def side_by_side(figures: Figures, accepted: Figures, paired: PairedRatio | None
 
 
 def stored_otherwise(figures: Figures, accepted: Figures) -> Iterator[tuple[str, str, str]]:
-    """Each layer that is not stored as accepted: its name, and both storages ("absent" if there is none)."""
+    """Each layer that is not stored as accepted: its name, and both storages ("absent" for a missing layer)."""
     for layer in dict.fromkeys((*figures.layers, *accepted.layers)):
         before, now = accepted.layers.get(layer, "absent"), figures.layers.get(layer, "absent")
         if before != now:
@@ -58,13 +58,13 @@ def _storage(this: Comparison) -> Iterator[Finding]:
 
 
 def _changed_since(evidence: Evidence, entry: Entry) -> Cause | None:
-    """What else changed since the entry was accepted: the first thing to look at."""
+    """What else changed since the entry was accepted: the most likely cause."""
     current, accepted = evidence.figures, entry.figures
     if current.sha256 and current.sha256 == accepted.sha256:
-        text = "the file is the accepted one, bit for bit: only data, versions or the machine can differ"
+        text = "the file is bit for bit the accepted one: only data, versions or the machine can differ"
         changed = Cause("file-unchanged", text)
     elif current.float_sha256 and accepted.float_sha256 and current.float_sha256 != accepted.float_sha256:
-        text = "the float model is another one than the accepted: source, exporter or converter changed"
+        text = "the float model differs from the accepted one: the source, the exporter or the converter changed"
         changed = Cause("float-model-changed", text)
     else:
         changed = None
@@ -77,7 +77,7 @@ def _changed_since(evidence: Evidence, entry: Entry) -> Cause | None:
 
 
 def _unaccepted(this: Comparison) -> Iterator[Finding]:
-    """Metrics that are to be judged, were measured, and are not in the entry."""
+    """Measured metrics that have a tolerance but are missing from the entry."""
     evidence, allowed = this.evidence, this.entry.tolerances
     is_judged = {key: getattr(allowed, key) is not None for key in KEYS}
     is_judged[ACCURACY.key] = allowed.judges_accuracy
@@ -87,5 +87,5 @@ def _unaccepted(this: Comparison) -> Iterator[Finding]:
         f"{metric.key} {value_text(value)}" for metric in new if (value := metric.value(this.current)) is not None
     ]
     if values:
-        message = f"not in the baseline yet, and so compared with nothing: {', '.join(values)}"
+        message = f"not compared, because the baseline has no accepted value yet: {', '.join(values)}"
         yield Finding("MNQ917", message, fix=update_fix(Intent.NEW_METRIC, this.command))

@@ -1,4 +1,4 @@
-"""What was accepted of a variant: its figures, and how far later ones may be from them."""
+"""An entry of the baseline: the accepted metrics of a variant, and how much worse later ones may be."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Final
 from pytest_mnnquant.findings.figures import Figures
 
 COSINE: Final = "cosine"
-#: Task metrics that have units of their own; all others of ours are shares of samples.
+#: Built-in task metrics with their own units; all other built-in ones are shares of samples.
 _WITH_UNITS: Final = ("mae", "rmse")
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerances:
-    """How much worse than accepted a figure may be. None: the figure is kept, and not compared.
+    """How much worse than accepted a metric may be. None: the metric is stored, but not compared.
 
-    `size`, `memory`, `ratio` and `ratio_paired` are shares of the accepted figure (0.01: 1 % more). `ratio` is for
-    ratios of two runs, which differ by 15 % and more on shared machines; `ratio_paired` where the accepted model is
-    kept and both are timed in turn. `coverage` and `accuracy` are absolute, `accuracy_relative` is a share of the
-    accepted figure; where both are given, both hold.
+    `size`, `memory`, `ratio` and `ratio_paired` are shares of the accepted value (0.01: 1 % more). `ratio` is for
+    ratios of two runs, which differ by 15 % and more on shared machines. `ratio_paired` applies if the accepted model
+    is kept: then both models are timed in turn. `coverage` and `accuracy` are absolute, `accuracy_relative` is a share
+    of the accepted value; if both are given, both apply.
     """
 
     size: float | None = 0.01
@@ -35,12 +35,12 @@ class Tolerances:
 
     @property
     def judges_accuracy(self) -> bool:
-        """Whether the accuracy is compared at all."""
+        """Whether the accuracy is compared."""
         return self.accuracy is not None or self.accuracy_relative is not None
 
 
 def usual_tolerances(figures: Figures) -> Tolerances:
-    """What is allowed where nobody said otherwise, by the task metric."""
+    """The default tolerances, by the task metric."""
     if figures.metric == COSINE:
         return Tolerances(accuracy=0.002)
     has_units = figures.lower_is_better or figures.metric.partition("@")[0] in _WITH_UNITS
@@ -51,7 +51,7 @@ def usual_tolerances(figures: Figures) -> Tolerances:
 
 @dataclass(frozen=True)
 class Entry:
-    """The accepted figures of a variant, what they were made with (`versions`) and where (`host`, for latency)."""
+    """The accepted metrics of a variant, with the `versions` of the tools and the `host` (for latency)."""
 
     figures: Figures
     tolerances: Tolerances = field(default_factory=Tolerances)
@@ -60,14 +60,14 @@ class Entry:
 
 
 def value_text(value: float | None) -> str:
-    """A number of the baseline in messages."""
+    """A number of the baseline as text for messages."""
     if value is None:
         return "none"
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
 def rounded(figures: Figures) -> Figures:
-    """The figures as they are kept: with no more digits than they can be told by, so that differences are readable."""
+    """The metrics for the file: rounded to their significant digits, so that differences are readable."""
     return dataclasses.replace(
         figures,
         coverage=_digits(figures.coverage),

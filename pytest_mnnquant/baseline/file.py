@@ -1,6 +1,6 @@
-"""The baseline: accepted figures by model and variant, as they lie in one JSON file of the user's repository.
+"""The baseline: accepted metrics by model and variant, in one JSON file of the user's repository.
 
-It is read strictly, since people edit it and merge it: what is wrong is told in one line that names file and key.
+People edit and merge the file, so it is read strictly: an error is one line that names the file and the key.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pytest_mnnquant.findings.figures import REAL, WHOLE, Figures
 from pytest_mnnquant.findings.json_fields import BadField, known, mapping, numbers, required, text, texts
 
 SCHEMA: Final = 1
-#: What a file begins with that git-lfs has not fetched yet.
+#: The beginning of a file that git-lfs has not fetched yet.
 POINTER: Final = "version https://git-lfs.github.com/spec/"
 _CONFLICT: Final = re.compile(r"^(<{7} |={7}$|>{7} |\|{7} )", re.MULTILINE)
 _TOLERANCES: Final = tuple(item.name for item in dataclasses.fields(Tolerances))
 
 
 class BadBaseline(ValueError):
-    """The file can't be used. The message is one line: the file, what is wrong with it; `remedy` is what to do."""
+    """The file can't be used. The message is one line: the file and what is wrong with it; `fix` is what to do."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class BadBaseline(ValueError):
 
 @dataclass(frozen=True)
 class Accepted:
-    """What was accepted of a model: its source, with a path that starts at the file's folder, and its variants."""
+    """An accepted model: its source, with a path relative to the file's folder, and the entries of its variants."""
 
     source: str = ""
     float_sha256: str = ""
@@ -48,7 +48,7 @@ class Baseline:
     models: Mapping[str, Accepted] = field(default_factory=dict)
 
     def entry(self, model: str, variant: str) -> Entry | None:
-        """What was accepted of a variant."""
+        """The entry of a variant; None if it is missing."""
         variants = self.models.get(model)
         return variants.variants.get(variant) if variants else None
 
@@ -61,34 +61,34 @@ class Baseline:
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Read a file. Raises `BadBaseline`, also where it is not there."""
-    again = "bring back a good one from version control, or accept anew: delete it and run with --mnn-update-baseline"
+    """Read a file. Raises `BadBaseline`, also for a missing file."""
+    again = "restore it from version control, or accept again: delete it and run with --mnn-update-baseline"
     try:
         content = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise BadBaseline(f"{path}: no such file", "accept the figures as they are: --mnn-update-baseline") from None
+        raise BadBaseline(f"{path}: no such file", "accept the current metrics: --mnn-update-baseline") from None
     except OSError as error:
-        raise BadBaseline(f"{path}: can't be read: {error.strerror}", "make it readable") from None
+        raise BadBaseline(f"{path}: can't be read: {error.strerror}", f"make it readable: chmod u+r {path}") from None
     except UnicodeDecodeError:
-        raise BadBaseline(f"{path}: is no text in UTF-8", again) from None
+        raise BadBaseline(f"{path}: is not UTF-8 text", again) from None
     if content.startswith(POINTER):
-        raise BadBaseline(f"{path}: is a pointer of git-lfs, not the file itself", "run git lfs pull")
+        raise BadBaseline(f"{path}: is a git-lfs pointer, not the file itself", "git lfs pull")
     if mark := _CONFLICT.search(content):
         line = content.count("\n", 0, mark.start()) + 1
         raise BadBaseline(
-            f"{path}: line {line} holds a merge conflict",
-            "take either side of each conflict, then run with --mnn-update-baseline to accept what is true now",
+            f"{path}: line {line}: merge conflict",
+            "take either side of each conflict, then accept the current metrics: --mnn-update-baseline",
         )
     try:
         return parsed(json.loads(content, parse_constant=_no_number, object_pairs_hook=_once))
     except BadField as error:
         raise BadBaseline(f"{path}: {error}", error.fix or again) from None
     except json.JSONDecodeError as error:
-        raise BadBaseline(f"{path}: line {error.lineno} is no JSON: {error.msg}", again) from None
-    except ValueError:  # All else that json raises: Python's limit of an integer's digits.
-        raise BadBaseline(f"{path}: is no baseline: a number has too many digits", again) from None
+        raise BadBaseline(f"{path}: line {error.lineno} is not JSON: {error.msg}", again) from None
+    except ValueError:  # json's only other error: an integer exceeds Python's limit of digits.
+        raise BadBaseline(f"{path}: is not a baseline: a number has too many digits", again) from None
     except RecursionError:
-        raise BadBaseline(f"{path}: is no baseline: it is nested too deeply", again) from None
+        raise BadBaseline(f"{path}: is not a baseline: it is nested too deeply", again) from None
 
 
 def parsed(content: Any) -> Baseline:
@@ -98,18 +98,18 @@ def parsed(content: Any) -> Baseline:
     if isinstance(schema, bool) or not isinstance(schema, int):
         raise BadField(f"schema: {schema!r} is not a whole number")
     if schema > SCHEMA:
-        what = f"schema {schema} was written by a newer pytest-mnnquant; this one reads schema {SCHEMA}"
+        what = f"schema {schema} was written by a newer pytest-mnnquant; this version reads schema {SCHEMA}"
         raise BadField(what, "update pytest-mnnquant: pip install --upgrade pytest-mnnquant")
     if schema < SCHEMA:
-        what = f"schema {schema} was written by an older pytest-mnnquant; this one reads schema {SCHEMA}"
-        raise BadField(what, "accept anew: delete it and run with --mnn-update-baseline")
+        what = f"schema {schema} was written by an older pytest-mnnquant; this version reads schema {SCHEMA}"
+        raise BadField(what, "accept again: delete it and run with --mnn-update-baseline")
     known(top, ("schema", "models"), "the file")
     models = mapping(required(top, "models", "the file"), "models")
     return Baseline({name: _model(value, name) for name, value in models.items()})
 
 
 def as_text(baseline: Baseline) -> str:
-    """The file's content: sorted, one value a line, the same for the same figures."""
+    """The file's content: sorted, one value per line, identical for identical metrics."""
     models = {name: _model_json(accepted) for name, accepted in baseline.models.items()}
     content = {"schema": SCHEMA, "models": models}
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
@@ -121,22 +121,22 @@ def _model_json(accepted: Accepted) -> dict[str, Any]:
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
-    ours = entry.figures
-    figures = {name: getattr(ours, name) for name in (*WHOLE, *REAL) if getattr(ours, name) is not None}
-    if ours.metric:
-        figures |= {"metric": ours.metric, "lower_is_better": ours.lower_is_better}
+    metrics = entry.figures
+    figures = {name: getattr(metrics, name) for name in (*WHOLE, *REAL) if getattr(metrics, name) is not None}
+    if metrics.metric:
+        figures |= {"metric": metrics.metric, "lower_is_better": metrics.lower_is_better}
     return {
         "figures": figures,
         "tolerances": _tolerances_json(entry.tolerances),
-        "layers": dict(ours.layers),
-        "sha256": ours.sha256,
+        "layers": dict(metrics.layers),
+        "sha256": metrics.sha256,
         "versions": dict(entry.versions),
         "host": dict(entry.host),
     }
 
 
 def _tolerances_json(tolerances: Tolerances) -> dict[str, Any]:
-    """All of them; of the two of accuracy the one that holds."""
+    """All tolerances; of the two for accuracy, the one that applies."""
     values = dataclasses.asdict(tolerances)
     if tolerances.accuracy_relative is None:
         del values["accuracy_relative"]
@@ -166,8 +166,8 @@ def _entry(value: Any, model: str, label: str, source: str, float_sha256: str) -
     if not isinstance(lower, bool):
         raise BadField(f"{place}.lower_is_better: {lower!r} is not true or false")
     if figures.get("accuracy") is not None and not figures.get("metric"):
-        raise BadField(f"{place}.metric: is missing, so accuracy says nothing")
-    found = Figures(
+        raise BadField(f"{place}.metric: is missing; required with accuracy")
+    measured = Figures(
         model=model,
         variant=label,
         source=source,
@@ -183,16 +183,16 @@ def _entry(value: Any, model: str, label: str, source: str, float_sha256: str) -
     place = f"{where}.tolerances"
     allowed = mapping(entry.get("tolerances", {}), place)
     known(allowed, _TOLERANCES, place)
-    usual = usual_tolerances(found)
+    usual = usual_tolerances(measured)
     if not allowed.keys().isdisjoint(("accuracy", "accuracy_relative")):
         usual = dataclasses.replace(usual, accuracy=None, accuracy_relative=None)
     tolerances = dataclasses.replace(usual, **numbers(allowed, [*allowed], place, whole=False, low=0))
     versions, host = (texts(entry.get(key, {}), f"{where}.{key}") for key in ("versions", "host"))
-    return Entry(found, tolerances, versions, host)
+    return Entry(measured, tolerances, versions, host)
 
 
 def _no_number(constant: str) -> Any:
-    raise BadField(f"{constant} is no number")
+    raise BadField(f"{constant} is not a number")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -200,5 +200,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise BadField(f"the key {twice!r} is there twice (a merge?)")
+        raise BadField(f"the key {twice!r} occurs twice (after a merge?)")
     return members

@@ -1,4 +1,4 @@
-"""How to fix a finding of the baseline: run the command that accepts what is measured now."""
+"""Fixes of the baseline's findings: the command that accepts the current metrics."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Final
 
 
 class Intent(enum.Enum):
-    """Why the numbers of now are to be accepted."""
+    """The reason to accept the current metrics."""
 
     CHANGED = enum.auto()  # The change is intended.
-    BETTER = enum.auto()  # The baseline is to hold the improvement.
+    BETTER = enum.auto()  # Lock in the improvement.
     NEW_METRIC = enum.auto()  # The baseline does not have this metric yet.
     NEW_VARIANT = enum.auto()  # The baseline does not have this variant yet.
     MODEL_NOT_KEPT = enum.auto()  # The accepted model is not kept with the baseline yet.
-    GONE = enum.auto()  # The baseline has what is not there any more.
+    GONE = enum.auto()  # The model or variant of an entry no longer exists.
 
 
 _TEXTS: Final[Mapping[Intent, str]] = {
-    Intent.CHANGED: "if this is meant to be, accept it:\n",
-    Intent.BETTER: "hold it to that:\n",
-    Intent.NEW_METRIC: "have its tolerance be null in the file, or accept it:\n",
-    Intent.NEW_VARIANT: "accept them as they are: ",
-    Intent.MODEL_NOT_KEPT: "have it kept: ",
-    Intent.GONE: "if it is gone for good, have it removed: ",
+    Intent.CHANGED: "if intended, accept it with:\n",
+    Intent.BETTER: "to lock in the improvement:\n",
+    Intent.NEW_METRIC: "set its tolerance to null in the file, or accept it with:\n",
+    Intent.NEW_VARIANT: "accept them with: ",
+    Intent.MODEL_NOT_KEPT: "keep the model with: ",
+    Intent.GONE: "if it was removed on purpose, remove its entry with: ",
 }
 
 
 def update_fix(intent: Intent, command: str) -> str:
-    """The fix that is to run `command`, which updates the baseline."""
+    """The fix for this intent: run `command`, which updates the baseline."""
     return _TEXTS[intent] + command

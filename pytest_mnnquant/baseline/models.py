@@ -1,4 +1,4 @@
-"""The accepted models themselves, kept beside the baseline where the user made a folder for them."""
+"""The accepted models, kept next to the baseline if the user created a folder for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 
 
 class BadArtifact(Exception):
-    """A kept model can't be used. One line; `remedy` is what to do."""
+    """A kept model can't be used. The message is one line; `fix` is what to do."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
@@ -22,36 +22,36 @@ class BadArtifact(Exception):
 
 
 def folder_of(baseline: Path) -> Path | None:
-    """The folder of the accepted models: named as the file without `.json`. None where the user made none."""
+    """The folder of the accepted models, named like the file without `.json`; None if the user did not create it."""
     folder = baseline.with_suffix("")
     return folder if folder != baseline and folder.is_dir() else None
 
 
 def place_of(folder: Path, model: str, variant: str) -> Path:
-    """Where the model of a variant is kept."""
+    """The path of the kept model of a variant."""
     return folder / _safe(model) / f"{_safe(variant)}.mnn"
 
 
 def kept_model(folder: Path, model: str, variant: str, sha256: str) -> Model | None:
-    """The accepted model of a variant; None where none is kept. Raises `BadArtifact` for another one than the accepted.
+    """The accepted model of a variant; None if none is kept. Raises `BadArtifact` if the kept model is a different one.
 
-    `sha256` is the accepted model's, without its uuid (`mnnfile.fingerprint`).
+    `sha256` is the hash of the accepted model without its uuid (`mnnfile.fingerprint`).
     """
     path = place_of(folder, model, variant)
     if not path.is_file():
         return None
     for part in (path, _weights(path)):
         if _is_pointer(part):
-            raise BadArtifact(f"{part}: is a pointer of git-lfs, not the file itself", "run git lfs pull")
+            raise BadArtifact(f"{part}: is a git-lfs pointer, not the file itself", "git lfs pull")
     try:
         accepted = read_model(path)
         digest = fingerprint(accepted)
     except BadModel as error:
-        raise BadArtifact(f"{path}: {error}", "bring it back from version control") from None
+        raise BadArtifact(f"{path}: {error}", "restore it from version control") from None
     if sha256 and digest != sha256:
         raise BadArtifact(
             f"{path}: is not the accepted model (sha256 {digest[:12]}, accepted {sha256[:12]})",
-            "bring file and folder back from the same commit, or accept anew: --mnn-update-baseline",
+            "restore file and folder from the same commit, or accept again: --mnn-update-baseline",
         )
     return accepted
 
@@ -93,7 +93,7 @@ def _weights(model: Path) -> Path:
 
 
 def _safe(name: str) -> str:
-    """A file name that tells the name; with a hash where something in it had to be replaced."""
+    """A readable file name for a name, with a hash if characters had to be replaced."""
     plain = re.sub(r"[^\w.+\-\[\]@]", "_", name)
     plain = re.sub(r"^(\.|$)", "_", plain)
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

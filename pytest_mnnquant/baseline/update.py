@@ -1,4 +1,4 @@
-"""What an update makes of a baseline: which entries are added, changed, kept and removed, and how that is told."""
+"""Updates a baseline: which entries are added, changed, kept and removed, and the lines that report it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _NAMED: Final = 2
 
 @dataclass(frozen=True)
 class Changes:
-    """What an update did, by model and variant; each with what is told of it. `kept` are those that stay as they were.
+    """The changes of an update, by model and variant, each with its text. `kept` are the unchanged entries.
 
-    `refused` were not accepted, since a check failed; what the file holds of them stays.
+    `refused` were not accepted because a check failed; their entries in the file stay.
     """
 
     added: Mapping[Place, str] = dataclasses.field(default_factory=dict)
@@ -32,22 +32,22 @@ class Changes:
 
     @property
     def lines(self) -> Iterator[str]:
-        """What is told: a line for each variant that is not as it was, and the sum."""
+        """The lines of the report: one per changed variant, and the counts."""
         titles = {"added": self.added, "changed": self.changed, "removed": self.removed, "not accepted": self.refused}
         for title, places in titles.items():
-            for (model, variant), what in places.items():
-                yield f"baseline: {model} {variant}: " + (what if title == "changed" else f"{title}: {what}")
+            for (model, variant), text in places.items():
+                yield f"baseline: {model} {variant}: " + (text if title == "changed" else f"{title}: {text}")
         counts = {"added": self.added, "changed": self.changed, "kept": self.kept, "removed": self.removed}
         refused = f", {len(self.refused)} not accepted" if self.refused else ""
-        yield "baseline: " + ", ".join(f"{len(found)} {name}" for name, found in counts.items()) + refused
+        yield "baseline: " + ", ".join(f"{len(entries)} {name}" for name, entries in counts.items()) + refused
 
 
 def updated(
     baseline: Baseline, ran: Iterable[Entry], gone: Mapping[Place, str] | None = None
 ) -> tuple[Baseline, Changes]:
-    """The baseline with what ran accepted, and without what is `gone` (with the reason); all else is kept.
+    """The baseline with the entries of variants that ran, and without those that are `gone` (with the reason).
 
-    Tolerances that the file has stay as they are. A variant with a failed check is refused.
+    All other entries and all tolerances of the file are kept. A variant with a failed check is refused.
     """
     models = {name: dict(accepted.variants) for name, accepted in baseline.models.items()}
     heads = {name: (accepted.source, accepted.float_sha256) for name, accepted in baseline.models.items()}
@@ -63,9 +63,9 @@ def updated(
         heads[figures.model] = (figures.source, figures.float_sha256)
         models.setdefault(figures.model, {})[figures.variant] = now
         if before is None:
-            added[place] = ", ".join(_told(figures))
+            added[place] = ", ".join(_value_texts(figures))
         elif _content(before) != _content(now):
-            changed[place] = ", ".join(differences(before.figures, now.figures)) or "another file, the same figures"
+            changed[place] = ", ".join(differences(before.figures, now.figures)) or "another file, the same metrics"
     for (model, variant), why in (gone or {}).items():
         if variant in models.get(model, {}):
             del models[model][variant]
@@ -87,17 +87,17 @@ def differences(before: Figures, now: Figures) -> Iterator[str]:
     layers = [f"{layer} {was} -> {is_}" for layer, was, is_ in stored_otherwise(now, before)]
     if layers:
         more = f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else ""
-        yield f"stored otherwise: {', '.join(layers[:_NAMED])}{more}"
+        yield f"stored differently: {', '.join(layers[:_NAMED])}{more}"
 
 
-def _told(figures: Figures) -> Iterator[str]:
+def _value_texts(figures: Figures) -> Iterator[str]:
     for metric in METRICS:
         if (value := metric.value(figures)) is not None:
             yield f"{metric.key} {value_text(value)}"
 
 
 def _merged(before: Entry, fresh: Entry) -> Entry:
-    """The fresh entry, with the tolerances of the one before, and what could not be measured anew."""
+    """The new entry, with the tolerances of the old one, and with the old metrics that could not be measured again."""
     was, now = before.figures, fresh.figures
     is_here = all(fresh.host.get(fact, value) == value for fact, value in before.host.items())
     for metric in METRICS:
@@ -109,8 +109,8 @@ def _merged(before: Entry, fresh: Entry) -> Entry:
             now = metric.copied(was, now)
     host = fresh.host
     if not is_here and now.ratio is None and was.ratio is not None:
-        # Latency was not timed on this machine: what is known of the other one stays, and says so. Memory does not
-        # depend on the processor, but on these facts.
+        # Latency was not timed on this machine: the metrics of the other machine stay, and its facts too. Memory does
+        # not depend on the processor, but on these facts.
         facts = ("machine", "threads", "memory_mode")
         is_alike = now.memory is not None and all(fresh.host.get(key) == before.host.get(key) for key in facts)
         for metric in (LATENCY,) if is_alike else (LATENCY, MEMORY):
@@ -121,12 +121,12 @@ def _merged(before: Entry, fresh: Entry) -> Entry:
         usual = usual_tolerances(now)
         tolerances = dataclasses.replace(tolerances, accuracy=usual.accuracy, accuracy_relative=usual.accuracy_relative)
     merged = Entry(now, tolerances, fresh.versions, host)
-    # Versions and host are those with which the figures were accepted: figures that stay keep them.
+    # Versions and host are those with which the metrics were accepted: unchanged metrics keep them.
     return merged if _content(merged) != _content(before) else before
 
 
 def _is_noise(before: Entry, now: Figures) -> bool:
-    """Whether a new ratio of the same file says nothing new: two runs never give the same."""
+    """Whether a new ratio of the same file differs by noise only: two runs never give the same ratio."""
     was, allowed = before.figures, before.tolerances.ratio
     if was.ratio is None or now.ratio is None or allowed is None or was.sha256 != now.sha256:
         return False
@@ -134,13 +134,13 @@ def _is_noise(before: Entry, now: Figures) -> bool:
 
 
 def _content(entry: Entry) -> Entry:
-    """The entry without what the model has for all its variants, and without what says nothing of the variant."""
+    """The entry without the facts that all variants of the model share, and without versions and host."""
     figures = dataclasses.replace(entry.figures, source="", float_sha256="", failed=(), path="")
     return dataclasses.replace(entry, figures=figures, versions={}, host={})
 
 
 def _accepted(source: str, float_sha256: str, variants: Mapping[str, Entry]) -> Accepted:
-    """All variants of a model name the same source and float model."""
+    """The accepted model with these entries; all of them get the same source and float model."""
     entries = {
         label: dataclasses.replace(
             entry,

@@ -1,4 +1,4 @@
-"""Files are replaced as a whole: killed at any moment, a file is the old or the new one."""
+"""Replaces files atomically: if the process is killed, the file is either the old or the new one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file: whoever reads it, and whatever happens, it is the old one or the new one. Raises `OSError`.
+    """Replace a file atomically: readers see the old or the new content. Raises `OSError`.
 
-    The unfinished file has one name, so that a process that was killed leaves no more than one behind.
+    The unfinished file always has the same name, so that killed processes leave at most one behind.
     """
     if is_read_only(path):
         raise PermissionError(errno.EACCES, "it is read-only", str(path))
@@ -45,15 +45,15 @@ def replacement(path: Path) -> Iterator[Path]:
 
 
 def is_read_only(path: Path) -> bool:
-    """Whether there is a file that may not be written.
+    """Whether the file exists and is read-only.
 
-    The folder decides whether a file can be replaced; but who made the file read-only does not want that.
+    The folder's permissions decide whether a file can be replaced, but a read-only file must not be changed.
     """
     return path.exists() and not (path.stat().st_mode & stat.S_IWUSR and os.access(path, os.W_OK))
 
 
 def _sync(folder: Path) -> None:
-    """Have the new name on the disk too, where the file system can do that."""
+    """Flush the new name to the disk, if the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""One process after the other: locks on folders, which end with their process, however that ends."""
+"""Locks on folders: one process at a time. A lock ends with its process, even if that is killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # A network's file system may not lock folders: then a file on this machine stands for it.
+        except OSError:  # Some network file systems can't lock folders: lock a file on this machine instead.
             os.close(descriptor)
             name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
             place = Path(tempfile.gettempdir()) / f"mnnquant-{os.getuid()}-{name}.lock"
@@ -31,7 +31,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Tell other processes that the folder is used, as these may too."""
+    """Hold a shared lock that shows other processes that the folder is in use."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
@@ -42,7 +42,7 @@ def in_use(folder: Path) -> Iterator[None]:
 
 
 def is_in_use(folder: Path) -> bool:
-    """Whether a process uses the folder; True where the file system does not tell."""
+    """Whether a process uses the folder; True if the file system can't say."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

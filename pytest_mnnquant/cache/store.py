@@ -1,4 +1,4 @@
-"""Artifacts kept by content: the same work is not done twice, in one run or in the next."""
+"""Artifacts stored by content, so that no work is done twice, in one run or in the next."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from typing import Any, Final
 from pytest_mnnquant.cache.lock import in_use, is_in_use, locked
 
 _TOKEN: Final = secrets.token_hex(8)
-# The workers of xdist are one run.
+# All workers of xdist belong to one run.
 _RUN_ID: Final = "PYTEST_XDIST_TESTRUNUID"
 _RUN: Final = "-run-"
 _DAY: Final = 86_400.0  # seconds
-# A run takes less between making its folder and telling that it uses it.
+# The longest time of a run between creating its folder and locking it.
 _STARTING: Final = 10.0  # seconds
 _CHUNK: Final = 1 << 20
 
@@ -42,7 +42,7 @@ def _digest(data: bytes) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions that decide what an artifact looks like; empty for what is not installed."""
+    """The versions that artifacts depend on; empty for packages that are not installed."""
 
     def version(name: str) -> str:
         try:
@@ -54,7 +54,7 @@ def versions() -> dict[str, str]:
 
 
 class Store:
-    """Folders named by the hash of what went into them."""
+    """Folders named by the hash of their inputs."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -67,10 +67,10 @@ class Store:
         fresh: bool = False,
         private: bool = False,
     ) -> Path:
-        """The folder for these inputs, made by `build(folder)` unless it is there. It appears whole or not at all.
+        """The folder for these inputs; if it is missing, `build(folder)` makes it, atomically.
 
-        Processes that want the same (xdist's workers) wait for the one that makes it. `fresh` makes it anew even so.
-        `private` makes one for this run alone. Exceptions of `build` pass through and leave nothing behind.
+        Processes with the same inputs (xdist's workers) wait for the one that builds it. `fresh` builds it again,
+        `private` builds one for this run only. Exceptions of `build` pass through and leave nothing behind.
         """
         text = json.dumps({"kind": kind, "versions": versions(), **inputs}, sort_keys=True, default=str)
         final = self.root / kind / _digest(text.encode())[:24]
@@ -84,7 +84,7 @@ class Store:
         return final
 
     def _locked(self, final: Path) -> AbstractContextManager[None]:
-        # Locked is a folder beside it, since the folder itself is replaced.
+        # The lock is on a second folder, since the folder itself is replaced.
         place = self.root / "locks" / final.parent.name / final.name
         place.mkdir(parents=True, exist_ok=True)
         return locked(place)
@@ -98,7 +98,7 @@ class Store:
                 shutil.rmtree(final, ignore_errors=True)
             try:
                 unfinished.replace(final)
-            except OSError:  # On another machine, whose locks are not seen here, it was made first, and is as good.
+            except OSError:  # Another machine, whose locks are invisible here, was faster; its folder is equally good.
                 if not final.is_dir():
                     raise
         finally:
@@ -107,9 +107,9 @@ class Store:
 
 @contextlib.contextmanager
 def run_folder(root: Path) -> Iterator[Path]:
-    """A folder in which this run makes everything anew, once for all of xdist's workers.
+    """A folder in which this run builds everything again, once for all of xdist's workers.
 
-    It stays when the run has ended, since failures name files in it; the next run drops what ended runs left.
+    It stays after the run, since failures name files in it; the next run deletes the folders of ended runs.
     """
     folder = root / os.environ.get(_RUN_ID, secrets.token_hex(8))
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def run_folder(root: Path) -> Iterator[Path]:
 
 
 def _of_this_run(final: Path) -> Path:
-    """The folder's name in this run; what runs of yesterday and before left is dropped."""
+    """The folder's name in this run; folders of runs before today are deleted."""
     for other in final.parent.glob(f"*{_RUN}*"):
         if time.time() - other.stat().st_mtime > _DAY:
             shutil.rmtree(other, ignore_errors=True)

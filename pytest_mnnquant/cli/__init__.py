@@ -1,1 +1,1 @@
-"""MNN's command line tools made safe: their arguments are checked, they run isolated, and what they wrote is judged."""
+"""The command line: MNN's tools with checked arguments, isolated processes and verified output, and other commands."""

@@ -1,4 +1,4 @@
-"""`pytest-mnnquant calibrate`: MNN's `mnnquant` with its own configuration, believed only for a sound int8 model."""
+"""`pytest-mnnquant calibrate`: MNN's `mnnquant` with its own configuration; accepts only a verified int8 model."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.mnnquant import mnnquant
 from pytest_mnnquant.runtime.options import RunOptions
 
-# The largest step between two codes that any real network needs; uninitialized memory gives far more.
+# The largest scale of real networks; uninitialized memory gives far larger ones.
 _SANE_SCALE: Final = 1e6
-# On data that it was calibrated on, the worst sound model measured has 0.96; broken ones have 0.5 and less.
+# The lowest cosine on the calibration data: the worst correct model measured has 0.96, broken ones have at most 0.5.
 _COSINE: Final = 0.9
 Print = Callable[[str], None]
 
@@ -45,7 +45,7 @@ def calibrate(
     """Quantize; the exit status is 0 only for a new int8 model that was verified.
 
     `print_line` gets the verdict, `print_error` warnings and failures. Raises `Refused` for a configuration or data
-    that the tool would misread, and `NativeFailure` when it crashed, hung or wrote nothing. The output is replaced only
+    that the tool would misread, and `NativeFailure` if it crashed, hung or wrote nothing. The output is replaced only
     by a model that passes.
     """
     source, output, settings = _paths(arguments)
@@ -53,8 +53,8 @@ def calibrate(
     config = read_config(settings, model)
     if config.feature == "EMA" and model.external_path is not None:
         raise Refused(
-            f"{source}: its weights are in {model.external_path.name}, from where EMA does not take them: it quantizes "
-            "nothing; convert to a float .mnn without --saveExternalData"
+            f"{source}: EMA ignores weights in an external file ({model.external_path.name}) and quantizes nothing; "
+            "convert to a float .mnn without --saveExternalData"
         )
     samples = check_samples(config, model, timeout)
     for warning in samples.warnings:
@@ -73,7 +73,7 @@ def calibrate(
         verdict = dataclasses.replace(verdict, results=(*verdict.results, similarity))
         if verdict.failed:
             print_error(verdict.failures(str(output), recipe.name))
-            print_error(f"{output} is not written")
+            print_error(f"{output} was not written")
             return 1
         for warning in verdict.warnings:
             print_error(f"warning {warning}")
@@ -87,12 +87,12 @@ def _paths(arguments: Sequence[str]) -> tuple[Path, Path, Path]:
     options = [word for word in arguments if word.startswith("-")]
     if options or len(arguments) != 3:
         wrong = f"{options[0]}: mnnquant has no options" if options else f"{len(arguments)} arguments"
-        raise Refused(f"{wrong}; give SOURCE.mnn OUTPUT.mnn CONFIG.json")
+        raise Refused(f"{wrong}; expected SOURCE.mnn OUTPUT.mnn CONFIG.json")
     source, output, settings = map(Path, arguments)
     if wrong := unwritable(output):
         raise Refused(wrong)
     if output.resolve() in (source.resolve(), settings.resolve()):
-        raise Refused(f"{output}: it is both read and written; give the output a name of its own")
+        raise Refused(f"{output}: is both input and output; give the output another name")
     return source, output.resolve(), settings
 
 
@@ -103,7 +103,7 @@ def _source(path: Path) -> Model:
     except OSError:
         raise Refused(f"{path}: no such file") from None
     except BadModel as error:
-        raise Refused(f"{error}; mnnquant takes a float .mnn: make one with pytest-mnnquant convert") from None
+        raise Refused(f"{error}; mnnquant takes a float .mnn: create one with pytest-mnnquant convert") from None
     low = [op for op in model.layers if any(weights.storage is not Storage.FLOAT32 for weights in op.weights)]
     if low:
         raise Refused(f"{path}: {low[0].name} is stored as {low[0].weights[0].label}; mnnquant takes a float .mnn only")
@@ -111,14 +111,14 @@ def _source(path: Path) -> Model:
         raise Refused(f"{path}: its weights are in {model.external_path}, which is missing or too short")
     if model.has_subgraphs:
         raise Refused(
-            f"{path}: it has While or If bodies (LSTM, GRU, loops), on which mnnquant crashes or leaves layers float; "
+            f"{path}: has While or If bodies (LSTM, GRU, loops), on which mnnquant crashes or leaves layers float; "
             "quantize its weights with pytest-mnnquant convert ... --weightQuantBits 8"
         )
     return model
 
 
 def _wrong_scales(model: Model) -> list[str]:
-    """Tensors whose scale can't come from calibration data."""
+    """The tensors with a scale that can't come from calibration data."""
     return [
         f"tensor {model.tensor_names[index]!r} has scale {quant.scale:g}: its calibration data are empty or broken"
         for index, quant in model.tensor_quants.items()
@@ -127,7 +127,7 @@ def _wrong_scales(model: Model) -> list[str]:
 
 
 def _similarity(source: Model, quantized: Model, samples: Samples, timeout: float) -> Result:
-    """The outputs on the samples against the float model's, as ARM computes them."""
+    """The outputs on the samples, as on ARM, compared with the float model's."""
 
     def outcome(model: Model) -> Run:
         return run(model, samples.arrays, RunOptions(timeout, batched=samples.batched))

@@ -1,7 +1,7 @@
-"""The configuration of MNN's offline quantization tool, refused where the tool would do something else.
+"""The configuration of MNN's offline quantization tool; refused if the tool would do something else.
 
-What a key means is read in tools/quantization/calibration.cpp (MNN 3.6.1): the tool ignores keys and values that it
-does not know, and reads a value of another type as garbage.
+The meaning of each key comes from tools/quantization/calibration.cpp (MNN 3.6.1). The tool ignores unknown keys and
+values, and reads a value of a wrong type as garbage.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CROPS: Final = ("center_crop_h", "center_crop_w")
 
 @dataclass(frozen=True)
 class Config:
-    """A configuration without contradictions. `count` samples are used of those at `path` (0: all)."""
+    """A configuration without contradictions. `count` samples of those at `path` are used (0: all)."""
 
     content: Mapping[str, Any]
     path: Path
@@ -62,10 +62,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-# Key -> (what its value must be, in words, and the test).
+# Key -> (the required value as text, the test of a value).
 _KEYS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "format": (
-        f"one of {', '.join(CHANNELS)}; the tool takes any other for BGR",
+        f"one of {', '.join(CHANNELS)}; the tool reads any other value as BGR",
         lambda value: isinstance(value, str) and value in CHANNELS,
     ),
     "mean": ("a list of numbers", _are(_is_number)),
@@ -76,8 +76,8 @@ _KEYS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "height": ("an integer above 0", lambda value: _is_integer(value) and value > 0),
     "batch_size": ("an integer above 0", lambda value: _is_integer(value) and value > 0),
     "quant_bits": (
-        "8: with fewer the tool clips the activations to the range of the weights' codes, which ruins the model; "
-        "pytest-mnnquant convert ... --weightQuantBits gives fewer bits",
+        "8: with fewer bits the tool clips the activations to the range of the weights' codes, which ruins the model; "
+        "for fewer bits use pytest-mnnquant convert ... --weightQuantBits",
         lambda value: _is_integer(value) and value == 8,
     ),
     "path": ("the path of a folder", _is_text),
@@ -94,33 +94,34 @@ _KEYS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
         lambda value: _is_number(value) and value == int(value) and 1 <= value <= 127,
     ),
     "winogradOpt": ("true or false", lambda value: isinstance(value, bool)),
-    "skip_quant_op_names": ("a list of operators' names", _are(_is_text)),
+    "skip_quant_op_names": ("a list of operator names", _are(_is_text)),
     "debug": ("true or false", lambda value: isinstance(value, bool)),
-    "input_type": (f"one of {', '.join(_TYPES)}; the tool takes any other for image", lambda value: value in _TYPES),
+    "input_type": (
+        f"one of {', '.join(_TYPES)}; the tool reads any other value as image",
+        lambda value: value in _TYPES,
+    ),
     "inputs": (
         'a list of {"name": ..., "shape": [...]}',
         _are(lambda value: isinstance(value, dict) and _is_text(value.get("name"))),
     ),
-    "model": ("a text", _is_text),  # In MNN's documentation; the tool does not read it.
+    "model": ("a string", _is_text),  # In MNN's documentation; the tool does not read it.
 }
 
 
 def read_config(path: Path, model: Model) -> Config:
-    """The configuration at `path`, for this model. Raises `Refused` with all that is wrong."""
+    """The configuration at `path`, for this model. Raises `Refused` with all errors."""
     content = _parsed(path)
     reasons = [
-        f"{key}: there is no such key, and the tool ignores it{nearest(key, [*_KEYS])}"
-        for key in content
-        if key not in _KEYS
+        f"{key}: unknown key, which the tool ignores{nearest(key, [*_KEYS])}" for key in content if key not in _KEYS
     ]
     bad = {key for key, value in content.items() if key in _KEYS and not _KEYS[key][1](value)}
-    reasons += [f"{key} {json.dumps(content[key])}: it must be {_KEYS[key][0]}" for key in content if key in bad]
+    reasons += [f"{key} {json.dumps(content[key])}: must be {_KEYS[key][0]}" for key in content if key in bad]
     good = {key: value for key, value in content.items() if key in _KEYS and key not in bad}
     feature, weight = good.get("feature_quantize_method", "KL"), good.get("weight_quantize_method", "MAX_ABS")
     reasons += _method_reasons(good, feature, weight, model)
     reasons += _skip_reasons(good.get("skip_quant_op_names", []), model)
     if "path" not in content:
-        reasons.append("path is missing: the folder of the calibration data")
+        reasons.append("path is missing: give the folder of the calibration data")
     if "input_type" not in bad:
         is_sequence = good.get("input_type") == "sequence"
         reasons += _sequence_reasons(good) if is_sequence else _image_reasons(content, good, model, feature)
@@ -131,7 +132,7 @@ def read_config(path: Path, model: Model) -> Config:
     ]
     counts = {good[key] for key in ("used_image_num", "used_sample_num") if key in good}
     if len(counts) > 1:
-        reasons.append("used_image_num and used_sample_num differ; the tool takes the second")
+        reasons.append("used_image_num and used_sample_num differ; the tool uses the second")
     if reasons:
         raise Refused(*(f"{path}: {reason}" for reason in reasons))
     return Config(
@@ -143,7 +144,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) < len(pairs):
-            raise ValueError("a key is given twice")
+            raise ValueError("a key occurs twice")
         return content
 
     try:
@@ -153,7 +154,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise Refused(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise Refused(f"{path}: it must be an object of keys and values")
+        raise Refused(f"{path}: must be a JSON object")
     return content
 
 
@@ -161,17 +162,17 @@ def _method_reasons(good: dict[str, Any], feature: str, weight: str, model: Mode
     reasons = []
     if feature == "EMA":
         if weight != "MAX_ABS":
-            reasons.append(f"weight_quantize_method {weight}: it does nothing with EMA, which trains the weights")
+            reasons.append(f"weight_quantize_method {weight}: has no effect with EMA, which trains the weights")
         if good.get("skip_quant_op_names"):
-            reasons.append("skip_quant_op_names: it does nothing with EMA, which quantizes every layer; use KL")
+            reasons.append("skip_quant_op_names: has no effect with EMA, which quantizes every layer; use KL")
         clamps = ("feature_clamp_value", "weight_clamp_value")
-        reasons += [f"{key}: it does nothing with EMA" for key in clamps if good.get(key, 127) != 127]
+        reasons += [f"{key}: has no effect with EMA" for key in clamps if good.get(key, 127) != 127]
     elif good.get("winogradOpt"):
-        reasons.append(f"winogradOpt: it does nothing with {feature}, only with EMA")
+        reasons.append(f"winogradOpt: has no effect with {feature}, only with EMA")
     if feature != "EMA" and any(op.kind == "BatchNorm" for op in model.ops):
         reasons.append(
-            f"feature_quantize_method {feature}: the model has BatchNorm operators, for which the tool takes EMA "
-            "unasked; convert the model without --forTraining, or write EMA"
+            f"feature_quantize_method {feature}: the model has BatchNorm operators, for which the tool always uses "
+            "EMA; convert the model without --forTraining, or write EMA"
         )
     return reasons
 
@@ -182,15 +183,15 @@ def _skip_reasons(names: list[str], model: Model) -> list[str]:
     for name in names:
         if name in ops:
             continue
-        maker = next((op.name for op in model.ops if name in op.output_names), "")
-        hint = f"; that tensor is made by operator {maker!r}" if maker else nearest(name, sorted(ops))
-        reasons.append(f"skip_quant_op_names: the model has no operator {name!r}, and the tool skips none{hint}")
+        producer = next((op.name for op in model.ops if name in op.output_names), "")
+        hint = f"; operator {producer!r} writes that tensor" if producer else nearest(name, sorted(ops))
+        reasons.append(f"skip_quant_op_names: the model has no operator {name!r}, so the tool skips nothing{hint}")
     return reasons
 
 
 def _sequence_reasons(good: dict[str, Any]) -> list[str]:
     return [
-        f"{key}: it does nothing with input_type sequence, whose numbers are fed as they are; write them normalized"
+        f"{key}: has no effect with input_type sequence, whose numbers are fed unmodified; write normalized numbers"
         for key in ("mean", "normal")
         if key in good
     ]
@@ -203,7 +204,7 @@ def _image_reasons(content: dict[str, Any], good: dict[str, Any], model: Model, 
     reasons = [
         f"{key} is missing: {why}"
         for key, why in (
-            ("format", "the tool would take BGR"),
+            ("format", "the tool would use BGR"),
             ("mean", "the tool would feed 0..255; write [0, 0, 0] if that is right"),
             ("normal", "the tool would feed 0..255; write [1, 1, 1] if that is right"),
             ("width", "the model's input"),
@@ -217,7 +218,7 @@ def _image_reasons(content: dict[str, Any], good: dict[str, Any], model: Model, 
         )
     channels = CHANNELS.get(good.get("format", ""), 0)
     reasons += [
-        f"{key}: {len(good[key])} numbers, {channels} needed for {good['format']}"
+        f"{key}: {len(good[key])} numbers, required {channels} for {good['format']}"
         for key in ("mean", "normal")
         if channels and key in good and not channels <= len(good[key]) <= 4
     ]

@@ -18,7 +18,7 @@ from pytest_mnnquant.sources.images import Preprocess, load_images
 from pytest_mnnquant.sources.spec import DataError
 
 Arrays = dict[str, npt.NDArray[np.float32]]
-# How the images start that the tool's decoder (stb_image) reads.
+# The first bytes of the image formats that the tool's decoder (stb_image) reads.
 _IMAGES: Final = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"8BPS", b"P5", b"P6", b"#?", b"\x53\x80\xf6\x34")
 _FEW: Final = 100
 _SHOWN: Final = 3
@@ -27,7 +27,7 @@ _FED: Final = 8
 
 @dataclass(frozen=True)
 class Samples:
-    """A few samples as the model is fed them: one by one, or (`batched`) all at once. `warnings` are of all samples."""
+    """A few samples as model inputs: one by one, or all at once (`batched`). `warnings` cover all samples."""
 
     arrays: Arrays
     batched: bool
@@ -35,20 +35,20 @@ class Samples:
 
 
 def check_samples(config: Config, model: Model, timeout: float) -> Samples:
-    """Look at all samples. Raises `Refused` for data that the tool would misread."""
+    """Check all samples. Raises `Refused` for data that the tool would misread."""
     if not config.path.is_dir():
         raise Refused(f"path {config.path}: no such folder")
-    # The tool passes over what is hidden, and takes everything else.
+    # The tool skips hidden files, and reads all others.
     entries = sorted(entry for entry in config.path.iterdir() if not entry.name.startswith("."))
     if not entries:
         raise Refused(f"path {config.path}: the folder is empty")
     if config.count > len(entries):
         raise Refused(
-            f"path {config.path}: {len(entries)} samples, {config.count} asked for; the tool takes what is there"
+            f"path {config.path}: {len(entries)} samples, {config.count} requested; the tool silently uses fewer"
         )
     used, batch = config.count or len(entries), config.content.get("batch_size", 32)
     if config.feature == "EMA" and config.is_sequence and 1 < batch <= used:
-        raise Refused(f"batch_size {batch}: EMA takes one of {batch} folders only, and drops the others; write 1")
+        raise Refused(f"batch_size {batch}: EMA uses only one of {batch} folders and drops the others; write 1")
     samples, reasons = _sequence(entries, model) if config.is_sequence else _images(entries, config, model, timeout)
     if reasons:
         more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
@@ -64,18 +64,18 @@ def _warnings(config: Config, entries: int) -> list[str]:
     warnings = []
     if 0 < config.count < entries:
         warnings.append(
-            f"the tool takes the first {config.count} of {entries} samples in the order of the disk, which differs "
-            "between machines: put those meant into a folder of their own"
+            f"the tool uses the first {config.count} of {entries} samples in the order of the disk, which differs "
+            "between machines; put the intended samples into a separate folder"
         )
     if config.feature == "ADMM" and used > 1:
-        warnings.append(f"ADMM calibrates on the last sample alone, of {used}; put a batch into it")
+        warnings.append(f"ADMM calibrates only on the last of {used} samples; put a batch into it")
     elif used < _FEW:
-        warnings.append(f"{used} samples; 100 to 1,000 are advised")
+        warnings.append(f"{used} samples, recommended 100 to 1,000")
     return warnings
 
 
 def _images(entries: list[Path], config: Config, model: Model, timeout: float) -> tuple[list[Arrays], list[str]]:
-    """Some of the images, with the pixels that the tool feeds, one by one."""
+    """Some of the images, one by one, with the pixels that the tool feeds."""
     reasons = [f"{entry}: {why}" for entry in entries if (why := _why_not_an_image(entry))]
     if reasons:
         return [], reasons
@@ -100,16 +100,16 @@ def _images(entries: list[Path], config: Config, model: Model, timeout: float) -
 
 def _why_not_an_image(entry: Path) -> str:
     if entry.is_dir():
-        return "it is a folder; the tool would take it for an image"
+        return "is a folder; the tool would read it as an image"
     with entry.open("rb") as file:
         start = file.read(8)
     if entry.suffix.lower() == ".tga" or start.startswith(_IMAGES):
         return ""
-    return "it is no image that the tool can read; it would calibrate on garbage"
+    return "is not an image that the tool can read; the tool would calibrate on garbage"
 
 
 def _sequence(entries: list[Path], model: Model) -> tuple[list[Arrays], list[str]]:
-    """The first samples of one shape, and what is wrong with any."""
+    """The first samples of one shape, and all errors."""
     samples: list[Arrays] = []
     reasons: list[str] = []
     for entry in entries:
@@ -125,10 +125,10 @@ def _sequence(entries: list[Path], model: Model) -> tuple[list[Arrays], list[str
 
 
 def _numbers(folder: Path, model: Model) -> Arrays:
-    """The arrays in a folder of the `sequence` form; `ValueError` says what the tool would fill with garbage."""
+    """The arrays in a folder of the `sequence` form. Raises `ValueError` for data that the tool would misread."""
     described = folder / "input.json"
     if not described.is_file():
-        raise ValueError("it has no input.json, which gives the shape of each input")
+        raise ValueError("input.json is missing, which gives the shape of each input")
     shapes = _shapes(described)
     arrays = {}
     for item in model.inputs:
@@ -142,14 +142,14 @@ def _numbers(folder: Path, model: Model) -> Arrays:
             raise ValueError(f"input.json gives {item.name!r} the shape {shape}, the model takes {list(item.shape)}")
         file = folder / f"{item.name.lstrip('/')}.txt"
         if not file.is_file():
-            raise ValueError(f"it has no {file.name}; the tool would calibrate on uninitialized memory")
+            raise ValueError(f"{file.name} is missing; the tool would calibrate on uninitialized memory")
         try:
             values = np.array(file.read_text(encoding="utf-8").split(), np.float32)
         except ValueError as error:
-            raise ValueError(f"{file.name}: {error}; the tool would read 0 from there on") from None
+            raise ValueError(f"{file.name}: {error}; the tool would read 0 from this number on") from None
         if values.size != math.prod(shape) or not np.isfinite(values).all():
             raise ValueError(
-                f"{file.name} holds {values.size} numbers, {math.prod(shape)} finite ones needed for {shape}"
+                f"{file.name}: {values.size} numbers, required {math.prod(shape)} finite numbers for {shape}"
             )
         arrays[item.name] = np.atleast_1d(values.reshape(shape))
     return arrays

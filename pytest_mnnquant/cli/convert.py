@@ -1,4 +1,4 @@
-"""`pytest-mnnquant convert`: MNN's converter with its own arguments, believed only for a model that they request."""
+"""`pytest-mnnquant convert`: MNN's converter with its own arguments; succeeds only with a model that matches them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pytest_mnnquant.recipes.mnn_support import can_block
 from pytest_mnnquant.runtime.convert import converter_output, known_flags, move_model, run_converter
 
 Print = Callable[[str], None]
-# What to think of first where layers stay float.
+# Flags that are the most likely cause if layers stay float.
 _HINTS: Final = {
-    ("convertMatmulToConv", "0"): "it keeps Linear layers as matrices, which MNN does not quantize; leave it out",
-    ("useOriginRNNImpl", ""): "it keeps LSTM and GRU whole, which MNN does not quantize; leave it out",
+    ("convertMatmulToConv", "0"): "keeps Linear layers as matrices, which MNN does not quantize; remove it",
+    ("useOriginRNNImpl", ""): "keeps LSTM and GRU as one operator, which MNN does not quantize; remove it",
 }
 
 
@@ -31,7 +31,7 @@ def convert(
     """Convert; the exit status is 0 only for a new file that was verified.
 
     `print_line` gets the verdict, `print_error` warnings and failures. Raises `Refused` for arguments that MNN would
-    not carry out, and `NativeFailure` when it crashed, hung or wrote nothing. The output is replaced only by a model
+    ignore or misread, and `NativeFailure` if it crashed, hung or wrote nothing. The output is replaced only by a model
     that passes.
     """
     given = read_flags(arguments)
@@ -40,7 +40,7 @@ def convert(
         return _answer(given, questions, timeout, print_line)
     command = read_command(given, known_flags(timeout))
     if "debug" in given:
-        print_error("--debug: it does nothing in MNN")
+        print_error("--debug: has no effect in MNN")
     output = command.output.resolve()
     with tempfile.TemporaryDirectory(prefix="convert-", dir=output.parent) as folder:
         fresh = Path(folder) / output.name
@@ -64,11 +64,13 @@ def convert(
 def _answer(given: dict[str, str], questions: list[str], timeout: float, print_line: Print) -> int:
     others = [name for name in given if name not in (*questions, "framework", "modelFile")]
     if others:
-        raise Refused(f"--{questions[0]}: MNN answers and converts nothing; leave out --{others[0]}, or this")
+        raise Refused(
+            f"--{questions[0]}: MNN prints information and converts nothing; remove --{others[0]} or --{questions[0]}"
+        )
     if "info" in questions:
         source = given.get("modelFile", "")
         if given.get("framework") != "MNN":
-            raise Refused("--info: MNN tells of MNN models only; give -f MNN --modelFile")
+            raise Refused("--info: MNN describes MNN models only; add -f MNN --modelFile")
         if wrong := wrong_content(Path(source), "MNN"):
             raise Refused(f"--modelFile {source}: {wrong}")
         given = {**given, "modelFile": str(Path(source).resolve())}
@@ -87,7 +89,7 @@ def _is_json(path: Path) -> None:
     try:
         json.loads(path.read_bytes())
     except ValueError as error:
-        raise BadModel(f"the JSON that MNN wrote can't be parsed ({error}): the model holds NaN or infinity") from None
+        raise BadModel(f"MNN's JSON can't be parsed ({error}): the model contains NaN or infinity") from None
 
 
 def _plain_summary(model: Model) -> str:
@@ -98,12 +100,12 @@ def _plain_summary(model: Model) -> str:
         )
     kinds = sorted({weights.label for op in model.layers for weights in op.weights})
     return (
-        f"a complete model, {len(model.layers)} layers ({', '.join(kinds) or 'none has weights'}), {model.size:,} bytes"
+        f"a complete model, {len(model.layers)} layers ({', '.join(kinds) or 'without weights'}), {model.size:,} bytes"
     )
 
 
 def _verify(command: Command, fresh: Path, skip: tuple[str, ...], timeout: float, print_error: Print) -> str | None:
-    """The verdict's line; None for a model that is not what was requested: then the reasons have been printed."""
+    """The line of the verdict; None if the model does not match the request (the reasons have been printed)."""
     assert command.recipe is not None
     plain = fresh.parent / "plain" / fresh.name
     plain.parent.mkdir()
@@ -134,7 +136,7 @@ def _verify(command: Command, fresh: Path, skip: tuple[str, ...], timeout: float
         for (name, value), hint in _HINTS.items():
             if command.given.get(name) == value:
                 print_error(f"--{name} {value}".rstrip() + f": {hint}")
-        print_error(f"{command.output} is not written")
+        print_error(f"{command.output} was not written")
         return None
     for warning in verdict.warnings:
         print_error(f"warning {warning}")
@@ -146,6 +148,6 @@ def _refuse_idle_block(base: Model, command: Command) -> None:
     layers = [op for op in base.layers if op.is_convolution]
     if block and not any(can_block(op.shape, op.group, block) or op.shape[1:2] == (block,) for op in layers):
         raise Refused(
-            f"--weightQuantBlock {block}: it fits none of {len(layers)} layers (1x1 kernels and Linear layers whose "
-            f"input channels {block} divides); MNN would take one scale a channel and say nothing"
+            f"--weightQuantBlock {block}: fits none of {len(layers)} layers (required: 1x1 kernels or Linear layers "
+            f"with input channels divisible by {block}); MNN would silently use one scale per channel"
         )

@@ -1,4 +1,4 @@
-"""A command line of MNN's converter as what it requests, refused if MNN would do something else."""
+"""A parsed command line of MNN's converter; refused if MNN would do something else."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.recipes.recipe import Recipe
 
 _FLOATS: Final = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
-# Of these flags MNN uses nothing unless weights are quantized too.
+# MNN ignores these flags unless weights are quantized too.
 _OF_BITS: Final = ("hqq", "weightQuantBlock", "weightQuantAsymmetric", "weightQuantScaleBit")
 
 
 @dataclass(frozen=True)
 class Command:
-    """What the converter is to do. `params` is what the params file holds, if one is given."""
+    """The request to the converter. `params` is the content of the params file, if one is given."""
 
     given: dict[str, str]
     source: Path
@@ -46,17 +46,17 @@ class Command:
 
     @property
     def is_dump(self) -> bool:
-        """Whether the output is a JSON text of the source, and no model."""
+        """Whether the output is JSON text, not a model."""
         return "JsonFile" in self.given
 
     @property
     def bits(self) -> dict[str, int]:
-        """{operator: bits of its weights} where the params file gives no more than that."""
+        """{operator: bits of its weights} for entries of the params file that give only bits."""
         layers = self.params.layers if self.params is not None else ()
         return {layer.name: layer.weight.bits for layer in layers if layer.output is None}
 
     def arguments(self, compressed: bool = True) -> list[str]:
-        """The converter's arguments but for the output, paths absolute; without compression the same graph in float."""
+        """The converter's arguments without the output, paths absolute; not `compressed`: the same graph in float."""
         values = {
             name: str(Path(value).resolve()) if FLAGS[name].kind is Kind.PATH else value
             for name, value in self.given.items()
@@ -66,14 +66,14 @@ class Command:
 
 
 def read_command(given: dict[str, str], known: frozenset[str]) -> Command:
-    """The command that was given; `known` are the flags of the installed MNN. Raises `Refused`."""
+    """Parse the arguments; `known` are the flags of the installed MNN. Raises `Refused`."""
     unknown = [name for name in given if name not in known]
-    reasons = [f"--{name}: the MNN that is installed does not know this flag, and ignores it" for name in unknown]
+    reasons = [f"--{name}: the installed MNN does not know this flag and ignores it" for name in unknown]
     params, wrong = _params(given)
     reasons += _place(given) + _useless(given) + _contradictions(given, params) + wrong
     compression = [name for name in given if FLAGS[name].role is Role.COMPRESSION]
     if compression and (given.get("framework") == "JSON" or "JsonFile" in given):
-        reasons.append(f"--{compression[0]}: MNN rewrites the model as it is from and to JSON, and quantizes nothing")
+        reasons.append(f"--{compression[0]}: MNN quantizes nothing when it converts from or to JSON")
     if reasons:
         raise Refused(*reasons)
     source, output = Path(given["modelFile"]), Path(given.get("MNNModel") or given["JsonFile"])
@@ -83,31 +83,31 @@ def read_command(given: dict[str, str], known: frozenset[str]) -> Command:
         low = [op for op in layers if any(weights.storage not in _FLOATS for weights in op.weights)]
         if low:
             raise Refused(
-                f"{source}: {len(low)} of {len(layers)} layers are quantized already ({low[0].name}: "
-                f"{low[0].weights[0].label}), and MNN leaves them as they are; convert from the float model"
+                f"{source}: {len(low)} of {len(layers)} layers are already quantized ({low[0].name}: "
+                f"{low[0].weights[0].label}), and MNN does not change them; convert from the float model"
             )
     return Command(given, source, output, recipe, params)
 
 
 def _place(given: dict[str, str]) -> list[str]:
-    """Whether source and output are there and are what they are said to be."""
+    """Errors of the source and the output: missing files and wrong formats."""
     return _wrong_framework(given.get("framework")) + _wrong_source(given) + _wrong_output(given)
 
 
 def _wrong_framework(framework: str | None) -> list[str]:
     if framework is None:
-        return [f"-f is missing: one of {', '.join(FRAMEWORKS)}"]
+        return [f"-f is missing; required: one of {', '.join(FRAMEWORKS)}"]
     if framework == "TORCH":
-        return ["-f TORCH: MNN's wheel is built without it; export the model to ONNX"]
+        return ["-f TORCH: MNN's wheel is built without TORCH; export the model to ONNX"]
     if framework not in FRAMEWORKS:
-        return [f"-f {framework}: MNN knows {', '.join(FRAMEWORKS)}{nearest(framework, FRAMEWORKS, '-f ')}"]
+        return [f"-f {framework}: unknown; MNN supports {', '.join(FRAMEWORKS)}{nearest(framework, FRAMEWORKS, '-f ')}"]
     return []
 
 
 def _wrong_source(given: dict[str, str]) -> list[str]:
     framework, source = given.get("framework"), given.get("modelFile")
     if source is None:
-        return ["--modelFile is missing: the model to convert"]
+        return ["--modelFile is missing; required: the model to convert"]
     if not Path(source).is_file():
         return [f"--modelFile {source}: no such file"]
     if framework in FRAMEWORKS and (wrong := wrong_content(Path(source), framework)):
@@ -118,75 +118,73 @@ def _wrong_source(given: dict[str, str]) -> list[str]:
 def _wrong_output(given: dict[str, str]) -> list[str]:
     outputs = [name for name in ("MNNModel", "JsonFile") if name in given]
     if not outputs:
-        return ["--MNNModel is missing: the file to write"]
+        return ["--MNNModel is missing; required: the file to write"]
     reasons = []
     if len(outputs) == 2:
-        reasons.append("--JsonFile: MNN ignores it where --MNNModel is given")
+        reasons.append("--JsonFile: MNN ignores it if --MNNModel is given; remove one of them")
     if outputs == ["JsonFile"] and given.get("framework") not in ("MNN", "TFLITE"):
-        reasons.append("--JsonFile: MNN writes JSON of MNN and TFLITE models only; give --MNNModel")
+        reasons.append("--JsonFile: MNN writes JSON of MNN and TFLITE models only; use --MNNModel")
     name, path = outputs[0], Path(given[outputs[0]])
     if wrong := unwritable(path, f"--{name} "):
         reasons.append(wrong)
     inputs = [given[key] for key in ("modelFile", "compressionParamsFile") if given.get(key)]
     if path.resolve() in [Path(text).resolve() for text in inputs]:
-        reasons.append(f"--{name} {given[name]}: it is read as well; give the output a name of its own")
+        reasons.append(f"--{name} {given[name]}: is also an input; give the output another name")
     return reasons
 
 
 def unwritable(path: Path, what: str = "") -> str:
-    """Why a file can't be written at `path`: MNN says "Success" all the same."""
+    """Why a file can't be written at `path`: MNN reports "Success" anyway."""
     folder = path.resolve().parent
     if not folder.is_dir():
         return f"{what}{path}: the folder {folder} does not exist"
     if path.is_dir():
-        return f"{what}{path}: it is a folder"
+        return f"{what}{path}: is a folder"
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"{what}{path}: the folder {folder} is not writable"
 
 
 def _useless(given: dict[str, str]) -> list[str]:
-    """Flags that do nothing, or whose word counts for nothing."""
+    """Flags without effect, or with a result that proves nothing."""
     reasons = []
     if "benchmarkModel" in given:
-        reasons.append("--benchmarkModel: it does nothing in MNN; the weights stay in the file")
+        reasons.append("--benchmarkModel: has no effect in MNN; the weights stay in the file")
     reasons += [
-        f"--{name}: MNN's own test passes when the reference file is missing, and exits 0 when it fails; "
-        "leave it out, and compare with pytest --mnn-model ... --mnn-quantized ..."
+        f"--{name}: MNN's own test passes if the reference file is missing, and exits 0 if it fails; "
+        "remove it, and compare with pytest --mnn-model ... --mnn-quantized ..."
         for name in ("testdir", "testconfig", "thredhold")
         if name in given
     ]
     if "customOpLibs" in given:
-        reasons.append("--customOpLibs: it does nothing; only -f TORCH reads it, which MNN's wheel is built without")
+        reasons.append("--customOpLibs: has no effect; only -f TORCH reads it, and MNN's wheel is built without TORCH")
     if "inputConfigFile" in given and "saveStaticModel" not in given:
-        reasons.append("--inputConfigFile: it does nothing without --saveStaticModel")
+        reasons.append("--inputConfigFile: has no effect without --saveStaticModel")
     if "prototxt" in given and given.get("framework") != "CAFFE":
-        reasons.append("--prototxt: it does nothing without -f CAFFE")
+        reasons.append("--prototxt: has no effect without -f CAFFE")
     if given.get("optimizeLevel") == "0" and given.get("framework") != "MNN":
-        reasons.append("--optimizeLevel 0: it does nothing without -f MNN; other sources are always optimized")
+        reasons.append("--optimizeLevel 0: has no effect without -f MNN; other sources are always optimized")
     if "splitBlockQuant" in given and given.get("framework") != "MNN":
-        reasons.append(
-            "--splitBlockQuant: it goes with -f MNN only; otherwise MNN leaves out all other passes and fails"
-        )
+        reasons.append("--splitBlockQuant: requires -f MNN; with other sources MNN skips all other passes and fails")
     return reasons
 
 
 def _contradictions(given: dict[str, str], params: Params | None) -> list[str]:
-    """Flags that do not go together, and files that flags need."""
+    """Flags that exclude each other, and files that flags require."""
     reasons = []
     if "fp16" in given and "weightQuantBits" in given:
         reasons.append("--fp16 with --weightQuantBits: MNN casts to 16-bit floats first, and then quantizes nothing")
     if "hqq" in given and given.get("weightQuantAsymmetric") in ("0", "false"):
         reasons.append("--hqq with --weightQuantAsymmetric=0: MNN switches HQQ off for symmetric weights")
     if "weightQuantBits" not in given and not (params is not None and params.is_guide):
-        reasons += [f"--{name}: it does nothing without --weightQuantBits" for name in _OF_BITS if name in given]
+        reasons += [f"--{name}: has no effect without --weightQuantBits" for name in _OF_BITS if name in given]
     block = int(given.get("weightQuantBlock", "-1"))
     if block != -1 and (block < 16 or block % 16):
         reasons.append(
-            f"--weightQuantBlock {block}: MNN blocks in multiples of 16 only, and takes one scale a channel otherwise"
+            f"--weightQuantBlock {block}: must be a multiple of 16; MNN uses one scale per channel otherwise"
         )
     if given.get("weightQuantScaleBit") not in (None, "16", "32"):
-        reasons.append(f"--weightQuantScaleBit {given['weightQuantScaleBit']}: MNN stores scales in 16 or 32 bits")
+        reasons.append(f"--weightQuantScaleBit {given['weightQuantScaleBit']}: must be 16 or 32")
     if given.get("framework") == "CAFFE" and "prototxt" not in given:
-        reasons.append("-f CAFFE needs --prototxt")
+        reasons.append("-f CAFFE requires --prototxt")
     for name in ("prototxt", "inputConfigFile"):
         if name in given and not Path(given[name]).is_file():
             reasons.append(f"--{name} {given[name]}: no such file")
@@ -194,7 +192,7 @@ def _contradictions(given: dict[str, str], params: Params | None) -> list[str]:
 
 
 def _params(given: dict[str, str]) -> tuple[Params | None, list[str]]:
-    """The params file's content, and why MNN would do nothing with it."""
+    """The params file's content, and why MNN would ignore it."""
     if "compressionParamsFile" not in given:
         return None, []
     text = given["compressionParamsFile"]
@@ -204,24 +202,24 @@ def _params(given: dict[str, str]) -> tuple[Params | None, list[str]]:
     try:
         params = read_params(Path(text))
     except BadParams as error:
-        return None, [f"--compressionParamsFile {error}; MNN ignores a params file that it can't parse"]
+        return None, [f"--compressionParamsFile {error}; MNN silently ignores a params file that it can't parse"]
     if not params.layers:
         return None, [
-            f"{what}it lists no layer (WeightQuantizer records none), so MNN quantizes nothing by it; give "
+            f"{what}lists no layers (WeightQuantizer writes none), so MNN quantizes nothing; use "
             "--weightQuantBits 8 instead, or calibrate with LSQQuantizer"
         ]
     if params.is_guide and not any(layer.weight.bits for layer in params.layers):
         return None, [
-            f"{what}it is the guide that MNN's converter wrote at an earlier run: it says 0 bits for each layer, which "
-            "overrides --weightQuantBits; delete it, and give the params file of a calibration"
+            f"{what}is a template that MNN's converter wrote in an earlier run: it has 0 bits for each layer, which "
+            "overrides --weightQuantBits; delete it, and use the params file of a calibration"
         ]
     if params.is_guide and Path(text).suffix != ".json":
-        return None, [f"{what}it holds JSON text, which MNN reads only from a file whose name ends in .json"]
+        return None, [f"{what}contains JSON text, which MNN reads only from a file with the suffix .json"]
     return params, []
 
 
 def _recipe(given: dict[str, str], params: Params | None) -> Recipe | None:
-    """The recipe that the flags spell; None for a plain conversion."""
+    """The recipe that the flags request; None for a plain conversion."""
     bits = given.get("weightQuantBits")
     if params is not None and not params.is_guide:
         return recipe_named("int8" + (f"+w{int(bits)}" if bits else ""))

@@ -1,4 +1,4 @@
-"""`pytest-mnnquant history`: all runs of the suite, the steps in their figures, and the commits that made them."""
+"""`pytest-mnnquant history`: all runs of the suite, the steps in their metrics, and the commits that caused them."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="*", metavar="GLOB", help="models, by name (default: all)")
     parser.add_argument("--variant", default="*", metavar="GLOB", help="variants, such as 'int8*' (default: all)")
     parser.add_argument("--branch", default="*", metavar="GLOB", help="runs of these branches (default: all)")
-    parser.add_argument("--figure", choices=KEYS, help="this figure alone (default: all)")
+    parser.add_argument("--figure", choices=KEYS, help="this metric only (default: all)")
     parser.add_argument(
-        "--last", type=_count, metavar="N", help="list the last N runs of each variant; steps are sought in all runs"
+        "--last", type=_count, metavar="N", help="list the last N runs of each variant; all runs are searched for steps"
     )
-    parser.add_argument("--plot", action="store_true", help="draw the figures over the runs")
+    parser.add_argument("--plot", action="store_true", help="plot the metrics over the runs")
     parser.add_argument("--export", type=_export_file, metavar="FILE", help="write the runs to FILE.csv or FILE.json")
 
 
@@ -47,11 +47,13 @@ def run(given: argparse.Namespace, print_line: Print, print_error: Print) -> int
     """List, plot or export the runs. Returns the exit status."""
     folder = storage_folder(given.storage)
     if folder is None:
-        print_error(f"pytest-mnnquant: --storage {given.storage}: history is kept in folders only")
+        print_error(f"pytest-mnnquant: --storage {given.storage}: must be a folder")
         return 2
     runs = read_runs(folder, print_error)
     if not runs:
-        print_error(f"pytest-mnnquant: no runs of the suite in {folder.resolve()}; --storage DIR names another folder")
+        print_error(
+            f"pytest-mnnquant: no runs of the suite in {folder.resolve()}; choose another folder with --storage DIR"
+        )
         return 1
     metrics = (BY_KEY[given.figure],) if given.figure else METRICS
     variants = histories(runs, given.model, given.variant, metrics, given.branch)
@@ -77,13 +79,13 @@ def _why_none(given: argparse.Namespace, runs: Sequence[Run]) -> str:
     branches = sorted({run.branch or "''" for run in runs})
     return (
         f"a variant for --model {given.model} --variant {given.variant} --branch {given.branch}; "
-        f"there are: {', '.join(names)}; branches: {', '.join(branches)}"
+        f"recorded: {', '.join(names)}; branches: {', '.join(branches)}"
     )
 
 
 def _why_not_measured(given: argparse.Namespace, variants: Sequence[VariantHistory]) -> str:
     keys = [metric.key for metric in METRICS if any(_has(variant, metric) for variant in variants)]
-    return f"{given.figure or 'a figure'}; there are: {', '.join(keys) or 'none'}"
+    return f"{given.figure or 'metrics'}; recorded: {', '.join(keys) or 'none'}"
 
 
 def _has(history: VariantHistory, metric: AnyMetric) -> bool:
@@ -105,12 +107,12 @@ def _export(values: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def _count(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
-        raise argparse.ArgumentTypeError(f"{value!r} is not a number of runs, 1 or more")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number of runs (1 or more)")
     return int(value)
 
 
 def _export_file(value: str) -> Path:
     path = Path(value)
     if path.suffix.lower() not in (".csv", ".json"):
-        raise argparse.ArgumentTypeError(f"{value!r} ends neither in .csv nor in .json")
+        raise argparse.ArgumentTypeError(f"{value!r}: unknown suffix; expected .csv or .json")
     return path

@@ -1,4 +1,4 @@
-"""What `pytest-mnnquant history` prints: runs in a table, steps in sentences, figures over runs as a plot of text."""
+"""The output of `pytest-mnnquant history`: a table of runs, a sentence per step, and plots of metrics over runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MARKS: Final = "o+x*#"
 
 
 def history_text(view: HistoryView) -> str:
-    """A variant's runs, one per line, and its steps beneath."""
+    """A variant's runs, one per line, and its steps."""
     hosts = _hosts(view.rows)
     lines = [_title(view)]
     lines += [f"  {_letter(hosts, host)}: {host}" for host in hosts]
@@ -62,21 +62,21 @@ def _branch(name: str) -> str:
 
 
 def event_lines(view: HistoryView) -> list[str]:
-    """Steps, changes that are not confirmed, and changes of machine: a sentence each."""
+    """Steps, unconfirmed changes, and changes of machine: one sentence each."""
 
     def where(branch: str) -> str:
         return f" ({_branch(branch)})" if len(view.branches) > 1 else ""
 
     history = view.history
     sentences = [_step_text(step, view) + where(step.branch) for step in history.steps]
-    unconfirmed = "possible, too few commits to confirm it: "
+    unconfirmed = "possible step, too few commits to confirm it: "
     sentences += [unconfirmed + _step_text(step, view) + where(step.branch) for step in history.possible]
     sentences += [_machine_text(change) + where(change.branch) for change in history.machines]
     sentences = sentences or ["no steps"]
     if view.uncommitted:
         keys = ", ".join(metric.key for metric in view.uncommitted)
-        sentences.append(f"{keys}: every run had uncommitted changes, so no steps are sought")
-    too_few = "too few runs on one machine and branch to tell a step from noise"
+        sentences.append(f"{keys}: no search for steps, because every run had uncommitted changes")
+    too_few = "too few runs on one machine and branch to distinguish a step from noise"
     sentences += [f"{metric.key}: {too_few}" for metric in view.too_few]
     return [line for text in sentences for line in textwrap.wrap(
         text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
@@ -87,7 +87,7 @@ def _machine_text(change: MachineChange) -> str:
     before, after = (change.metric.written(level) for level in (change.level_before, change.level_after))
     return (
         f"machine changed on {_day(change.time)} ({change.before} -> {change.after}): {change.metric.key} {before} -> "
-        f"{after}; no commit is blamed for that"
+        f"{after}; not attributed to a commit"
     )
 
 
@@ -100,7 +100,8 @@ def _step_text(named: NamedStep, view: HistoryView) -> str:
         text += f", p = {step.p:.1g}" if step.p >= 1e-4 else ", p < 0.0001"
     text += f"; {_commit_text(named.previous)} still had the old level"
     if named.earliest != named.latest:
-        text += f"; it may be any from {_commit_text(named.earliest, False)} to {_commit_text(named.latest, False)}"
+        first, last = _commit_text(named.earliest, False), _commit_text(named.latest, False)
+        text += f"; any commit from {first} to {last} may be the cause"
     host = view.host_of(named)
     return text + (f" (on {host})" if host else "")
 
@@ -114,7 +115,7 @@ def _commit_text(commit: Commit, dated: bool = True) -> str:
 
 
 def plot_text(view: HistoryView) -> str:
-    """A plot for each metric that changed, a line for each that did not, and the steps beneath."""
+    """A plot for each metric that changed, a line for each one that did not, and the steps."""
     lines = [_title(view)]
     for metric in view.metrics:
         rows = [row for row in view.rows if row.value(metric) is not None]
@@ -133,7 +134,7 @@ def plot_text(view: HistoryView) -> str:
 
 
 def _plot(metric: AnyMetric, runs: Sequence[Row], values: Sequence[float], marked: set[str]) -> Iterator[str]:
-    """Dots in columns of one run or, where there are more runs than columns, the median of several."""
+    """Dots, one column per run; if there are more runs than columns, each dot is the median of several runs."""
     low, high = min(values), max(values)
     hosts = _hosts(runs)
     columns = min(len(values), _WIDTH - _LABEL - 3)
@@ -159,7 +160,7 @@ def _plot(metric: AnyMetric, runs: Sequence[Row], values: Sequence[float], marke
 
 
 def _name(run: Run) -> str:
-    """What a run's commit is called in steps."""
+    """The name of a run's commit in the texts of steps."""
     return run.commit + "+" * run.dirty if run.commit else run.time.isoformat()
 
 

@@ -1,4 +1,4 @@
-"""What `pytest-mnnquant inspect` and `diff` say: plain values first, text from them."""
+"""The results of `pytest-mnnquant inspect` and `diff` as plain values, and their text."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _layer(op: Op) -> dict[str, Any]:
 
 
 def inspection_text(content: Mapping[str, Any]) -> str:
-    """An inspection in at most 80 columns, names apart: they are never cut, so that they can be copied."""
+    """An inspection in at most 80 columns plus names. Names are never cut, so that they can be copied."""
     made_by = f", made by MNN {content['made_by']}" if content["made_by"] else ""
     lines = [f"{content['path']}: {content['bytes']:,} bytes{made_by}"]
     head = f"{'stored':<14}{'weights':>12}{'bytes':>12}  {'op':<22}layer"
@@ -85,7 +85,7 @@ def _short(op: str, shape: str) -> str:
 
 
 def verdict(content: Mapping[str, Any]) -> str:
-    """One line: what of the model is quantized."""
+    """One line: the quantized part of the model."""
     layers: Sequence[Mapping[str, Any]] = content["layers"]
     if content["external_missing"]:
         return f"verdict: BROKEN, {content['external_missing']:,} bytes of the .mnn.weight file are missing"
@@ -142,7 +142,7 @@ def _changed(first: Model, second: Model, old: Op, new: Op) -> dict[str, Any] | 
 def difference_text(changes: Mapping[str, Any]) -> str:
     """A difference as text."""
     if changes["same"]:
-        return "no difference" + ("" if changes["uuid"][0] == changes["uuid"][1] else " but the uuid")
+        return "no difference" + ("" if changes["uuid"][0] == changes["uuid"][1] else " except the uuid")
     before, after = changes["bytes"]
     lines = [f"bytes: {before:,} -> {after:,}" + (f" ({size_text(before / after)})" if after else "")]
     lines += [f"only in the first: {name}" for name in changes["only_in_first"]]

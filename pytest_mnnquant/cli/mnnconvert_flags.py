@@ -1,8 +1,8 @@
 """The flags of MNN's converter, and a command line read exactly as the converter reads it.
 
-What a flag does is measured with MNN 3.6.1 and read in tools/converter/source/common/cli.cpp; how a command line is
-taken apart, in tools/converter/include/cxxopts.hpp, whose habits are surprising: unknown flags and stray words are
-dropped, a number that does not parse becomes 0, and a truth value is true only when it is as_arguments `=1`.
+The effects of flags were measured with MNN 3.6.1 and read in tools/converter/source/common/cli.cpp. The parser is
+tools/converter/include/cxxopts.hpp: it drops unknown flags and stray words, reads a malformed number as 0, and reads
+a boolean as true only if it is written `=1`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 
 class Refused(Exception):
-    """A command that MNN would not carry out as written; `reasons` holds one line for each thing that is wrong."""
+    """A command that MNN would not execute as written; `reasons` holds one line per error."""
 
     def __init__(self, *reasons: str) -> None:
         super().__init__("\n".join(reasons))
@@ -24,9 +24,9 @@ class Refused(Exception):
 
 
 class Kind(enum.Enum):
-    """What a flag's value is. A switch has none: MNN sees only whether the flag is there, `=0` switches it on too."""
+    """The kind of a flag's value. A switch has none: MNN checks only whether the flag occurs, so `=0` enables it."""
 
-    TEXT = "a text"
+    TEXT = "a string"
     PATH = "a path"
     INTEGER = "an integer"
     NUMBER = "a number"
@@ -35,17 +35,17 @@ class Kind(enum.Enum):
 
 
 class Role(enum.Enum):
-    """What a flag is for."""
+    """The purpose of a flag."""
 
-    PLACE = "where the model comes from and goes"
+    PLACE = "names the source or the output"
     STRUCTURE = "decides the graph"
     COMPRESSION = "decides how weights are stored"
-    QUESTION = "makes MNN print something, and convert nothing"
+    QUESTION = "makes MNN print information instead of converting"
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag of the converter. `allowed` bounds an integer; `low` to `high`, both included."""
+    """A flag of the converter. `allowed` is the range of an integer: `low` to `high`, both included."""
 
     name: str
     kind: Kind
@@ -109,11 +109,11 @@ FLAGS: Final = {
 _SHORT: Final = {"f": "framework", "h": "help", "v": "version"}  # With one dash or two.
 _OFF: Final = ("0", "false", "off", "no")
 _ON: Final = ("1", "true", "on", "yes")
-# Bare, `=true` and ` 1` all mean false to MNN: it reads truth values as numbers, and "true" is none.
+# MNN reads all of `--flag`, `--flag=true` and `--flag 1` as false: it parses booleans as numbers.
 _TRUTHS: Final = {
     "keepInputFormat": "write --keepInputFormat=1 to keep the input's layout (which MNN does anyway), "
     "--keepInputFormat=0 to change it",
-    "weightQuantAsymmetric": "leave it out for asymmetric weights (MNN's default), write --weightQuantAsymmetric=0 for "
+    "weightQuantAsymmetric": "remove it for asymmetric weights (MNN's default), write --weightQuantAsymmetric=0 for "
     "symmetric ones",
 }
 
@@ -126,11 +126,11 @@ def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
 
 
 def read_flags(arguments: Sequence[str]) -> dict[str, str]:
-    """{flag: value} of a command line, switches with an empty value. Raises `Refused` with all that MNN misreads."""
+    """{flag: value} of a command line, switches with an empty value. Raises `Refused` with all misread words."""
     given: dict[str, str] = {}
     reasons: list[str] = []
     rest = list(arguments)
-    last: Flag | None = None  # The switch just read, to which a stray word may have been meant.
+    last: Flag | None = None  # The last switch, to which a stray word may belong.
     while rest:
         word = rest.pop(0)
         if not word.startswith("-") or len(word) < 2:
@@ -139,7 +139,7 @@ def read_flags(arguments: Sequence[str]) -> dict[str, str]:
             continue
         last = None
         if word == "--":
-            reasons.append("--: MNN reads no flag that comes after it")
+            reasons.append("--: MNN ignores all flags after it")
             break
         flag, value, reason = _flag(word, rest)
         if flag is None:
@@ -151,7 +151,7 @@ def read_flags(arguments: Sequence[str]) -> dict[str, str]:
             last = flag
         reason = reason or _wrong_value(flag, value)
         if not reason and given.get(flag.name, value) != value:
-            reason = f"--{flag.name} is given twice, {given[flag.name]!r} and {value!r}; MNN takes the last"
+            reason = f"--{flag.name} is given twice, {given[flag.name]!r} and {value!r}; MNN uses the last one"
         if reason:
             reasons.append(reason)
         given[flag.name] = value
@@ -161,25 +161,25 @@ def read_flags(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _flag(word: str, rest: list[str]) -> tuple[Flag | None, str, str]:
-    """The flag that a word starts, its value (taken from `rest` as MNN does), and what is wrong."""
+    """The flag that begins with a word, its value (taken from `rest` as MNN does), and the error."""
     if word.startswith("--"):
         name, _, value = word[2:].partition("=")
         name = _SHORT.get(name, name)
         if name not in FLAGS:
-            return None, "", f"--{name}: MNN has no such flag, and ignores it{nearest(name, [*FLAGS], '--')}"
+            return None, "", f"--{name}: unknown flag, which MNN ignores{nearest(name, [*FLAGS], '--')}"
     else:
         name, value = _SHORT.get(word[1:], ""), ""
         if not name:
             meant = word[1:].partition("=")[0]
             better = f"; write --{meant}" if meant in FLAGS else "; write -f FRAMEWORK" if word[1] == "f" else ""
-            return None, "", f"{word}: MNN has no such flag{better}"
+            return None, "", f"{word}: unknown flag{better}"
     flag = FLAGS[name]
     if flag.kind in (Kind.SWITCH, Kind.TRUTH) or value:
         return flag, value, ""
     is_flag = bool(rest) and rest[0].startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", rest[0])
     if not rest or is_flag or not rest[0]:
-        instead = f", and takes {rest[0]!r} for it" if is_flag else ""
-        return flag, "", f"--{name}: MNN needs {flag.kind.value} after it{instead}"
+        instead = f", and would use {rest[0]!r}" if is_flag else ""
+        return flag, "", f"--{name}: MNN requires {flag.kind.value} after it{instead}"
     return flag, rest.pop(0), ""
 
 
@@ -187,31 +187,31 @@ def _stray(word: str, switch: Flag | None) -> list[str]:
     if switch is not None and word.lower() in _ON:
         return []
     if switch is not None and word.lower() in _OFF:
-        return [f"--{switch.name} {word}: MNN switches it on whatever follows; leave the flag out"]
-    return [f"{word!r} belongs to no flag, and MNN ignores it"]
+        return [f"--{switch.name} {word}: MNN enables the switch with any value; remove the flag"]
+    return [f"{word!r}: belongs to no flag, and MNN ignores it"]
 
 
 def _wrong_value(flag: Flag, value: str) -> str:
     text = f"--{flag.name} {value}"
     if flag.kind is Kind.SWITCH and value and value.lower() not in _ON:
-        return f"--{flag.name}={value}: MNN switches it on whatever is given; leave the flag out"
+        return f"--{flag.name}={value}: MNN enables the switch with any value; remove the flag"
     if flag.kind is Kind.TRUTH and value not in ("0", "1", "false"):
         shown = f"--{flag.name}" + (f"={value}" if value else "")
-        return f"{shown}: MNN takes this for false, the reverse of what it says; {_TRUTHS[flag.name]}"
+        return f"{shown}: MNN reads this as false; {_TRUTHS[flag.name]}"
     if flag.kind is Kind.NUMBER and not re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)", value):
-        return f"{text}: it must be a number"
+        return f"{text}: must be a number"
     if flag.kind is Kind.INTEGER:
         if not re.fullmatch(r"[+-]?\d+", value):
-            return f"{text}: it must be an integer (MNN takes what it can't read for 0, and drops what follows digits)"
+            return f"{text}: must be an integer (MNN reads other text as 0, and ignores text after digits)"
         low, high = flag.allowed or (-(1 << 30), 1 << 30)
         if not low <= int(value) <= high:
             bounds = f"{low} to {high}" if high < 1 << 30 else f"{low} or more"
-            return f"{text}: it must be {bounds}; MNN says nothing and takes another number"
+            return f"{text}: must be {bounds}; MNN silently uses another number"
     return ""
 
 
 def as_arguments(given: dict[str, str]) -> list[str]:
-    """The arguments that say the same, in a form that MNN can't misread."""
+    """The same arguments in a form that MNN can't misread."""
     arguments: list[str] = []
     for name, value in given.items():
         kind = FLAGS[name].kind

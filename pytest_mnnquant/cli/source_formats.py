@@ -1,4 +1,4 @@
-"""What kind of model a source file holds, whatever it is called, and whether all of it is there."""
+"""Detects the format of a source file from its content, and whether the file is complete."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _OTHER_FORMAT: Final = "this is another format"
 
 
 def wrong_content(path: Path, framework: str) -> str:
-    """Why the file at `path` is not a source of this framework; empty if it is one.
+    """Why the file at `path` is not a valid source of this framework; empty if it is.
 
-    TF and CAFFE files are protobuf without a mark of their own: of them it is only known that they are whole.
+    TF and CAFFE files are protobuf without a signature: they are only checked for completeness.
     """
     if not path.is_file():
         return "no such file"
@@ -41,7 +41,7 @@ def _mnn(path: Path) -> str:
         model = read_model(path)
     except BadModel as error:
         return str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
-    return f"its weights are in {model.external_path}, which is missing or too short" if model.external_missing else ""
+    return f"its weight file {model.external_path} is missing or too short" if model.external_missing else ""
 
 
 def _tflite(path: Path) -> str:
@@ -68,7 +68,7 @@ def _onnx(path: Path) -> str:
 
 
 def _missing_data(path: Path, graph: Field) -> str:
-    """Which weights in a file beside the model are missing: MNN takes uninitialized memory for them."""
+    """The missing weights of external files, for which MNN would use uninitialized memory."""
     for tensor in _inside(graph, _INITIALIZER):
         entries = [{field.number: _text(field) for field in _of(entry)} for entry in _inside(tensor, _EXTERNAL)]
         where = {entry.get(1, ""): entry.get(2, "") for entry in entries}
@@ -77,12 +77,12 @@ def _missing_data(path: Path, graph: Field) -> str:
         data_file = path.parent / where["location"]
         needed = int(where.get("offset") or 0) + int(where.get("length") or 0)
         if not data_file.is_file() or data_file.stat().st_size < needed:
-            return f"its weights are in {data_file}, which is missing or too short; MNN would make up others"
+            return f"its weight file {data_file} is missing or too short; MNN would use uninitialized memory instead"
     return ""
 
 
 def _fields(path: Path) -> Iterator[Field]:
-    """The fields of a protobuf file, which is mapped: weights are passed over, not copied."""
+    """The fields of a memory-mapped protobuf file: weights are skipped, not copied."""
     with path.open("rb") as file:
         mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     return fields(cast("bytes", mapped), otherwise=_OTHER_FORMAT)

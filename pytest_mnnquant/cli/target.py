@@ -1,4 +1,4 @@
-"""`pytest-mnnquant target add | check`: sets the emulator up, and says what works on a target."""
+"""`pytest-mnnquant target add | check`: sets the emulator up, and shows which features work on a target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_mnnquant.targets.self_test import run_self_test
 from pytest_mnnquant.targets.target import HOST, NoTarget
 
 Print = Callable[[str], None]
-#: In seconds: for one download or unpacking, and for the runner on a target.
+#: Time limits in seconds: for one download or unpacking, and for one job on a target.
 _SETUP_TIMEOUT: Final = 600.0
 _CHECK_TIMEOUT: Final = 120.0
 
@@ -27,11 +27,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     add = actions.add_parser("add", help="set the emulator up in the user's cache folder")
     add.add_argument("name", choices=(NAME,))
-    add.add_argument("--mnn", type=_version, metavar="VERSION", help="MNN's runtime (default: as on this machine)")
-    check = actions.add_parser("check", help="what works on a target")
-    check.add_argument("name", help=f"such as {NAME}:cortex-a53, or one of the configuration")
+    add.add_argument(
+        "--mnn", type=_version, metavar="VERSION", help="version of MNN's runtime (default: that of this machine)"
+    )
+    check = actions.add_parser("check", help="show which checks a target supports")
+    check.add_argument("name", help=f"a target such as {NAME}:cortex-a53, or a name from the configuration")
     check.add_argument(
-        "--config", type=Path, default=Path("pyproject.toml"), metavar="FILE", help="where [tool.mnnquant.targets] is"
+        "--config",
+        type=Path,
+        default=Path("pyproject.toml"),
+        metavar="FILE",
+        help="file with [tool.mnnquant.targets] (default: %(default)s)",
     )
 
 
@@ -51,7 +57,7 @@ def _add_target(arguments: argparse.Namespace, print_line: Print) -> int:
     print_line(f"{emulator.folder}: {files} packages and wheels, each verified by its SHA-256; qemu is {emulator.qemu}")
     for line in run_self_test(emulator.target(), _CHECK_TIMEOUT):
         print_line(line)
-    print_line(f"use it: pytest --mnn-target={HOST} --mnn-target={emulator.name} ...")
+    print_line(f"use it with: pytest --mnn-target={HOST} --mnn-target={emulator.name} ...")
     return 0
 
 
@@ -70,5 +76,5 @@ def _check_target(arguments: argparse.Namespace, print_line: Print) -> int:
 
 def _version(text: str) -> str:
     if not re.fullmatch(r"\d+(\.\d+)+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a version; it reads like 3.6.1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version; expected e.g. 3.6.1")
     return text

@@ -1,11 +1,11 @@
-"""Whether a converted model is what was requested: the suite's checks, on a plain conversion and the quantized one.
+"""Verifies that a converted model matches the request: the suite's checks, against a plain float conversion.
 
-Decisions. A layer that is not stored as requested fails, as in the suite, unless it is named by --mnn-skip-layer:
-tables that MNN can't quantize, and layers that the params file does not list, are not quantized, whatever the reason.
-Two kinds of layers are judged by what the command line says of them instead: those that the params file does not list,
-if --weightQuantBits or --fp16 is given for the rest, and those for which the file gives bits only. A sparse layer
-passes if --detectSparseSpeedUp is given, unless nearly all of its weights are zero: such a layer is more often dead
-than pruned, and makes a compression that says nothing about bits.
+Decisions. A layer that is not stored as requested fails, as in the suite, unless --mnn-skip-layer names it. This
+includes tables that MNN can't quantize, and layers that the params file does not list. For two kinds of layers, the
+command line gives the expected storage: layers that the params file does not list, if --weightQuantBits or --fp16 is
+given for the rest, and layers for which the file gives bits only. A sparse layer passes with --detectSparseSpeedUp,
+unless nearly all of its weights are zero: such a layer is more often dead than pruned, and its compression says nothing
+about bits.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from pytest_mnnquant.recipes.mnn_support import can_compute, is_skipped
 from pytest_mnnquant.recipes.recipe import Recipe
 from pytest_mnnquant.report.failure import failure_text
 
-# Of pruned networks' layers at least this share of weights is left.
+# Layers of pruned networks keep at least this share of their weights.
 _LEFT = 0.05
 
 
 @dataclass(frozen=True)
 class Requested:
-    """What the layers of a model are to become; `skip` are globs of layers to keep float.
+    """The requested storage of a model's layers; `skip` are globs of layers to keep float.
 
-    `convert_command` is what the commands of fixes name: the user's own source and output.
-    `rest` says what `recipe` does not: bits (16: floats) of layers that the params file does not list. `bits` overrides
-    the recipe's, by operator. `params` is applied where activations are quantized, and `repaired` is where to write it
-    with the names that MNN looks for, should it have others.
+    `convert_command` is what the commands of fixes name: the user's source and output. `rest` are the bits (16: floats)
+    of layers that the params file does not list. `bits` overrides the recipe's bits by operator. `params` is applied if
+    activations are quantized; `repaired` is the path for a copy of it with the names that MNN expects, if its names
+    differ.
     """
 
     recipe: Recipe
@@ -66,14 +66,14 @@ class Requested:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The results of the checks, and what became of each layer."""
+    """The results of the checks, and the state of each layer."""
 
     results: tuple[Result, ...]
     rows: tuple[LayerRow, ...]
 
     @property
     def failed(self) -> bool:
-        """Whether the model is not what was requested."""
+        """Whether the model does not match the request."""
         return any(result.outcome == FAILED for result in self.results)
 
     def line(self, base: Model, model: Model) -> str:
@@ -86,7 +86,7 @@ class Verdict:
         )
 
     def failures(self, name: str, label: str) -> str:
-        """What failed, as the suite words it."""
+        """The failed checks, in the words of the suite."""
         parts = []
         for result in self.results:
             errors = tuple(finding for finding in result.findings if finding.severity is Severity.ERROR)
@@ -97,7 +97,7 @@ class Verdict:
 
     @property
     def warnings(self) -> list[str]:
-        """What is to be said of a model that passes."""
+        """The warnings about a model that passes."""
         return [
             f"{finding.rule.title}: " + (f"{finding.layer}: " if finding.layer else "") + finding.message
             for result in self.results
@@ -106,7 +106,7 @@ class Verdict:
 
 
 def verify(base: Model, model: Model, requested: Requested) -> Verdict:
-    """Judge `model` against the same conversion without compression."""
+    """Compare `model` with the same conversion without compression."""
     recipe, match = requested.recipe, match_layers(base, model)
     evidence = _evidence(base, model, match, requested)
     unlisted = evidence.unlisted if evidence is not None and requested.rest is not None else ()
@@ -156,7 +156,7 @@ def _is_left_float(op: Op, requested: Requested) -> bool:
 
 
 def _row(row: LayerRow, base: Model, requested: Requested, unlisted: Sequence[Op]) -> LayerRow:
-    """The row as the command line says it, where that differs from the recipe."""
+    """The row with the storage that the command line requests, if it differs from the recipe."""
     if row.stored is None or row.quantized:
         stored = None if row.stored is None else row.stored.weights[0]
         bits = requested.bits.get(row.layer.name)
@@ -181,13 +181,13 @@ def _is_stored(weights: Weights, bits: int | None) -> bool:
 
 
 def _missing_operators(rows: tuple[LayerRow, ...], requested: Requested) -> list[Finding]:
-    """Operators that get bits by name and are not in the model: MNN passes over them without a word."""
+    """Entries with bits for operators that are not in the model: MNN ignores them silently."""
     names = {row.layer.name for row in rows}
     return [
         Finding(
             "MNQ304",
-            f"{requested.params_path}: it gives bits for operator {name!r}, which is not in the model",
-            fix="name the operator as pytest-mnnquant inspect shows it, or make the file anew with this model",
+            f"{requested.params_path}: gives bits for operator {name!r}, which is not in the model",
+            fix="use the operator's name from pytest-mnnquant inspect, or create the params file again from this model",
         )
         for name in requested.bits
         if name not in names
@@ -202,14 +202,14 @@ def _nearly_empty(base: Model, rows: tuple[LayerRow, ...]) -> list[Finding]:
         weights = base.decoded(row.layer)
         share = np.count_nonzero(weights) / max(1, weights.size)
         if share < _LEFT:
-            message = f"is stored sparse, with {share:.1%} of its weights: all others are zero in the source"
-            text = "a layer like this is more often dead or badly exported than pruned, and hides how others compress"
+            message = f"stored sparse with {share:.1%} of its weights; all others are zero in the source"
+            text = "such a layer is more often dead or badly exported than pruned, and hides the compression of others"
             cause = Cause("layer-is-dead", text)
-            fix = "look at the source's weights; if it is pruned on purpose, convert without --detectSparseSpeedUp"
+            fix = "check the source's weights; if the layer is pruned on purpose, convert without --detectSparseSpeedUp"
             findings.append(Finding("MNQ402", message, row.layer.name, cause, fix))
     return findings
 
 
 def _has_known_size(requested: Requested, unlisted: Sequence[Op]) -> bool:
-    """Whether the format of all layers is one whose size is predicted."""
+    """Whether the size of all layers' formats can be predicted."""
     return not (requested.sparse or requested.bits or unlisted)

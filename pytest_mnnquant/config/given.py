@@ -1,4 +1,4 @@
-"""What the command line and the ini file say, read once from pytest's own configuration, which is left as it is.
+"""The values of the command line and the ini file, read once from pytest's configuration, which stays unchanged.
 
 Loaded by every pytest run on a machine that has the plugin, so it imports and builds as little as it can.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_mnnquant.config.option import Option
 
-# Options that say what is done with the results, and not what is tested and how.
+# Options that decide what happens to the results. All others decide what is tested, and how.
 _OF_RESULTS = ("update_baseline", "report", "strict", "cache_dir", "no_cache")
 
 
@@ -28,7 +28,7 @@ _OF_RESULTS = ("update_baseline", "report", "strict", "cache_dir", "no_cache")
 class Given:
     """The values of options, parsed, by option name; options that are not set are missing.
 
-    `typed` are the names of those on the command line; the rest stands in the ini file. Relative paths start at
+    `typed` are the names of those on the command line; all others come from the ini file. Relative paths start at
     `folder`, where pytest was called. `root` is pytest's rootdir, `ini_file` its configuration file, if any.
     """
 
@@ -39,17 +39,17 @@ class Given:
     ini_file: Path | None = None
 
     def with_typed(self, values: Mapping[str, Any]) -> Given:
-        """These options, with others as if they stood on the command line."""
+        """These options with `values` added, as if they had been given on the command line."""
         return dataclasses.replace(self, values={**self.values, **values}, typed=self.typed | set(values))
 
 
 def is_requested(config: pytest.Config) -> bool:
-    """Whether options name models to test. Cheap: nothing is parsed."""
-    return any(_raw(config, BY_NAME[name]) for name in ("model", "config", "update_baseline"))
+    """Whether an option names a model to test. Cheap: nothing is parsed."""
+    return any(_raw(config, BY_NAME[name]) is not None for name in ("model", "config", "update_baseline"))
 
 
 def may_hold_ids(args: Iterable[str]) -> bool:
-    """A cheap look at whether the id of an item of the suite stands among the arguments."""
+    """Whether an argument looks like the id of an item of the suite. Cheap: nothing is parsed."""
     bases = [arg.partition("::")[0] for arg in args if "::" in arg]
     return any(base.endswith((".onnx", ".tflite", ".mnn", ".json")) or not os.path.exists(base) for base in bases)  # noqa: PTH110
 
@@ -71,11 +71,13 @@ def read_given(config: pytest.Config) -> Given:
 
 
 def _raw(config: pytest.Config, option: Option) -> Any:
-    """What the command line says, else the ini file; None if neither does."""
+    """The value on the command line, else that of the ini file; None if neither has one."""
     value = _typed(config, option)
     if value is None and option.ini:
         value = config.getini(option.key)
-    return None if value in (None, "", []) else value
+        if value == "" and option.key not in config.inicfg:  # What pytest gives for text that is not set.
+            return None
+    return None if value is None or value == [] else value
 
 
 def _typed(config: pytest.Config, option: Option) -> Any:
@@ -84,7 +86,7 @@ def _typed(config: pytest.Config, option: Option) -> Any:
 
 
 def _from_ini_folder(config: pytest.Config, value: Any) -> Any:
-    """A path of the ini file starts at that file's folder, wherever pytest is called from."""
+    """The value of an ini key, with a path that starts at the ini file's folder, wherever pytest is called from."""
     folder = config.inipath.parent if config.inipath else config.rootpath
     if folder == config.invocation_params.dir:
         return value
@@ -98,7 +100,7 @@ def _from_ini_folder(config: pytest.Config, value: Any) -> Any:
 
 
 def suite_arguments(args: Sequence[str]) -> tuple[str, ...]:
-    """The options of a command line that say what is tested and how; not those that say what is done with it."""
+    """The options of a command line that decide what is tested and how; not those about the results."""
     chosen: list[str] = []
     rest = iter(args)
     for arg in rest:

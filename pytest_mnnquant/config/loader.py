@@ -1,4 +1,4 @@
-"""Puts command line, ini file and the [tool.mnnquant] table together, once, into frozen settings."""
+"""Merges the command line, the ini file and the [tool.mnnquant] table, once, into frozen settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pytest
 
 _BASELINE: Final = "mnnquant-baseline.json"
-# Jenkins, Azure and TeamCity do not set CI.
+# Jenkins, Azure Pipelines and TeamCity do not set CI.
 _CI: Final = ("CI", "BUILD_NUMBER", "TF_BUILD", "TEAMCITY_VERSION")
 _VARIANT_OPTIONS: Final = frozenset({"recipe", "mode", "quantized"})
 
@@ -45,12 +45,12 @@ def settings_of(given: Given, file: ConfigurationFile) -> Settings:
         raise ValueError(f"--mnn-config: {values['config']} has no [tool.mnnquant.models.NAME] table")
     models = tuple(_model(name, given, file) for name in names)
     if "quantized" in values and len(models) > 1:
-        raise ValueError("--mnn-quantized: goes with a single --mnn-model; for several, use the configuration file")
+        raise ValueError("--mnn-quantized: requires exactly one --mnn-model; for several, use the configuration file")
     validate_models(models)
     defaults = model_settings("", "", given.folder, {**file.shared, **values})
     updates = bool(values.get("update_baseline", False))
     if updates and not models:
-        raise ValueError("--mnn-update-baseline: there is no model to accept; it goes with --mnn-model or --mnn-config")
+        raise ValueError("--mnn-update-baseline: no model is given; requires --mnn-model or --mnn-config")
     return Settings(
         models=models,
         defaults=defaults,
@@ -68,7 +68,7 @@ def settings_of(given: Given, file: ConfigurationFile) -> Settings:
 
 
 def read_settings(config: pytest.Config) -> Settings:
-    """The settings of a run by its options alone. Raises `ValueError` or `SourceError` with one clear line."""
+    """The settings of a run from its options alone. Raises `ValueError` or `SourceError` with one clear line."""
     given = read_given(config)
     return settings_of(given, configuration_of(given))
 
@@ -79,7 +79,7 @@ def model_spec(settings: ModelSettings) -> Spec:
 
 
 def _model(text: str, given: Given, file: ConfigurationFile) -> ModelSettings:
-    """The settings of a model that is given by its name in the configuration, or by its specification."""
+    """The settings of a model, given as its name in the configuration or as its specification."""
     if text in file.models:
         model = file.model(text)
         parse_spec(model.source, file.folder)
@@ -90,7 +90,7 @@ def _model(text: str, given: Given, file: ConfigurationFile) -> ModelSettings:
 
 
 def _reports(given: Given) -> tuple[Path, ...]:
-    """The files to write. Raises `ValueError` for an unknown ending."""
+    """The report files to write. Raises `ValueError` for an unknown suffix."""
     paths = tuple(given.folder / name for name in given.values.get("report", ()))
     for path in paths:
         require_format(path)
@@ -98,12 +98,12 @@ def _reports(given: Given) -> tuple[Path, ...]:
 
 
 def _baseline(given: Given, updates: bool) -> Path | None:
-    """The file of accepted figures, if one is in use. Raises `ValueError`."""
+    """The baseline file, if one is in use. Raises `ValueError`."""
     ci = next((key for key in _CI if os.environ.get(key, "").lower() not in ("", "0", "false")), None)
     if updates and ci:
         raise ValueError(
-            f"--mnn-update-baseline: {ci} is set in the environment, and figures that nobody looked at are not "
-            "accepted; run it at home and commit the file"
+            f"--mnn-update-baseline: refused in CI ({ci} is set), because a person must review accepted metrics; "
+            "run the command locally and commit the file"
         )
     name: str | None = given.values.get("baseline")
     if name is None:
@@ -114,12 +114,12 @@ def _baseline(given: Given, updates: bool) -> Path | None:
     if not (updates or os.path.lexists(path)):
         raise ValueError(f"--mnn-baseline: {name}: no such file; write it with --mnn-update-baseline")
     if path.is_dir() or not path.suffix:
-        raise ValueError(f"--mnn-baseline: {name} is no file's name; it reads like {_BASELINE}")
+        raise ValueError(f"--mnn-baseline: {name!r} is not a valid file name; expected e.g. {_BASELINE}")
     return path
 
 
 def _targets(models: Sequence[ModelSettings], tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Target]:
-    """The targets of these models, but for this host. Raises `ValueError`."""
+    """The targets of these models, without this host. Raises `ValueError`."""
     targets: dict[str, Target] = {}
     for name in dict.fromkeys(name for model in models for name in model.targets):
         try:
@@ -135,11 +135,12 @@ def _targets(models: Sequence[ModelSettings], tables: Mapping[str, Mapping[str, 
 
 
 def _require_timing(model: ModelSettings, targets: Mapping[str, Target]) -> None:
-    """A limit on latency needs a place where time is measured."""
+    """Refuse a latency limit if no target of the model measures time. Raises `ValueError`."""
     if model.is_on_host or any(targets[name].is_device for name in model.targets):
         return
     reasons = {NO_TIME if targets[name].emulated else UNSAID for name in model.targets}
     raise ValueError(
-        f"--mnn-max-latency-ratio: {' and '.join(model.targets)} can't be timed ({'; '.join(sorted(reasons))}); "
+        f"--mnn-max-latency-ratio: latency is not measured on {' and '.join(model.targets)} "
+        f"({'; '.join(sorted(reasons))}); "
         "add --mnn-target=host"
     )

@@ -1,4 +1,4 @@
-"""What an option is: its names, its kind, and how its values are parsed, wherever they are given.
+"""An option: its names, its kind, and how its values are parsed, wherever they are given.
 
 Loaded by every pytest run on a machine that has the plugin, so it imports and builds as little as it can.
 """
@@ -13,9 +13,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option. `kind` is str, float or bool; `many` collects repeated values; `choices` lists allowed ones.
+    """One option. `kind` is str, float, int or bool; `many` collects repeated values; `choices` lists allowed ones.
 
-    An option that is not `ini` is given on the command line only. The values of `is_path` options name files.
+    An option without `ini` exists on the command line only. The values of `is_path` options name files.
     `named` takes a number for all outputs, or NAME=NUMBER for one (repeatable; in TOML a table, with "*" for others).
     """
 
@@ -34,7 +34,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """As typed on the command line."""
+        """The option on the command line."""
         return "--mnn-" + self.name.replace("_", "-")
 
     @property
@@ -49,13 +49,15 @@ class Option:
         if self.many:
             items = [value] if isinstance(value, str) else value
             if not isinstance(items, list | tuple):
-                raise ValueError(f"{where}: {value!r} is not a list of texts")
+                raise ValueError(f"{where}: {value!r} is not a list of strings")
+            if not items and self.default != ():
+                raise ValueError(f"{where}: the list is empty; give a value, or remove the key")
             return tuple(self.parse_item(item, where) for item in items)
         return self.parse_item(value, where)
 
     @property
     def repeats(self) -> bool:
-        """Whether the command line takes it more than once."""
+        """Whether the option can be repeated on the command line."""
         return self.many or self.named
 
     @property
@@ -64,19 +66,19 @@ class Option:
         return self.metavar in ("FILE", "DIR", "SPEC", "RECIPE", "METRIC")
 
     def parse_item(self, value: Any, where: str) -> Any:
-        """Turn one of repeated values, as the command line gives them, into a value. Raises `ValueError`."""
+        """Parse one value of a repeatable option of the command line. Raises `ValueError`."""
         if self.named:
             return self._parse_named(value, where)
         if self.kind is bool:
             return _bool(value, where)
-        if self.kind is float:
+        if self.kind in (int, float):
             return self._parse_number(value, where)
         return self._parse_text(value, where)
 
     def _parse_named(self, value: Any, where: str) -> float | dict[str, float]:
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             return {name: self._parse_number(number, f"{where}: {name}") for name, number in value.items()}
-        if value == [] or value == ():
+        if value in ([], (), {}):
             raise ValueError(f"{where}: a number is missing")
         numbers: dict[str, float] = {}
         for item in value if isinstance(value, list | tuple) else [value]:
@@ -86,24 +88,28 @@ class Option:
 
     def _parse_text(self, value: Any, where: str) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"{where}: {value!r} is not text")
+            raise ValueError(f"{where}: {value!r} is not a string")
+        if not value.strip():
+            raise ValueError(f"{where}: the value is empty; give a value, or remove the option")
         if self.name == "recipe":
             _check_recipe(value, where)
         if self.choices and value not in self.choices:
-            raise ValueError(f"{where}: {value!r} is unknown; choose from: {', '.join(self.choices)}")
+            raise ValueError(f"{where}: unknown value {value!r}; choose from: {', '.join(self.choices)}")
         return value
 
     def _parse_number(self, value: Any, where: str) -> float:
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if math.isnan(number):
             raise ValueError(f"{where}: {value!r} is not a number") from None
+        if self.kind is int and not number.is_integer():
+            raise ValueError(f"{where}: {value!r} is not a whole number")
         if not self.low <= number <= self.high:
             bounds = f"{self.low:g} to {self.high:g}" if math.isfinite(self.high) else f"at least {self.low:g}"
-            raise ValueError(f"{where}: {value} is out of range; allowed: {bounds}")
-        return number
+            raise ValueError(f"{where}: {value} is out of range, allowed: {bounds}")
+        return int(number) if self.kind is int else number
 
 
 def _bool(value: Any, where: str) -> bool:

@@ -1,4 +1,4 @@
-"""Every option, declared once: command line, ini key and TOML key.
+"""All options, each declared once for the command line, the ini file and the TOML file.
 
 Loaded by every pytest run on a machine that has the plugin, so it imports and builds as little as it can.
 """
@@ -35,83 +35,84 @@ OPTIONS: Final = (
            "or the name of a model in the configuration (repeatable)", "SPEC", many=True, per_model=False),
     Option("config", "TOML file with a [tool.mnnquant] table; all its models are tested "
            "(default: pyproject.toml in rootdir, for the models that --mnn-model names)", "FILE", per_model=False),
-    Option("quantized", "judge this quantized .mnn instead of quantizing", "FILE"),
+    Option("quantized", "check this quantized .mnn instead of quantizing the model", "FILE"),
     Option("params", "params file that --mnn-quantized was made with "
-           "(default: compress_params_index.bin beside it, if there)", "FILE"),
+           "(default: compress_params_index.bin in the same folder, if it exists)", "FILE"),
     Option("calibration", "calibration data: .npz, .npy, a folder of images, or file.py:callable "
-           "(default: calibration() beside the model)", "SPEC"),
-    Option("evaluation", "evaluation data, likewise; an array named `labels` holds labels "
-           "(default: evaluation() beside the model)", "SPEC"),
+           "(default: calibration() in the model's Python file)", "SPEC"),
+    Option("evaluation", "evaluation data, in the same forms; an array named `labels` holds labels "
+           "(default: evaluation() in the model's Python file)", "SPEC"),
     Option("recipe", "how to quantize: int8 (int8-kl+w8, ...), w2 to w8 (w4b32-hqq, ...), fp16, mnnquant-kl, -admm or "
-           "-ema, mnncompress or mnncompress-repaired, or a pipeline of one's own, [NAME=]file.py:callable[@RECIPE] "
+           "-ema, mnncompress or mnncompress-repaired, or your own pipeline, [NAME=]file.py:callable[@RECIPE] "
            f"(repeatable; default: {', '.join(RECIPES)})", "RECIPE", many=True, default=RECIPES),
-    Option("mode", f"state of the PyTorch model while it is calibrated: both, train or eval (default: {MODE})", "MODE",
+    Option("mode", f"mode of the PyTorch model during calibration: both, train or eval (default: {MODE})", "MODE",
            default=MODE, choices=("both", "train", "eval")),
     Option("min_size_ratio", "required float bytes / quantized bytes "
-           "(default: none, judged against the size expected from the layers)", "R", float, low=0.0),
-    Option("min_coverage", f"required share of weight bytes stored as asked (default: {COVERAGE:g})", "C", float,
+           "(default: none; the size is compared with the one expected from the layers)", "R", float, low=0.0),
+    Option("min_coverage", f"required share of weight bytes stored as requested (default: {COVERAGE:g})", "C", float,
            default=COVERAGE, low=0.0, high=1.0),
     Option("metric", "task metric of outputs and labels: top1, top5, miou, mae, rmse, words, characters, each with "
-           "@OUTPUT where several outputs fit, or file.py:callable (default: top1)", "METRIC"),
-    Option("max_accuracy_drop", "allowed drop of the task metric against the float model, absolute (of an error: rise; "
-           f"default: {DROP:g} of a share such as top1)", "D", float),
-    Option("min_accuracy_ratio", "required task metric / float model's, such as 0.99 (of an error: float / quantized; "
+           "@OUTPUT if the labels fit several outputs, or file.py:callable (default: top1)", "METRIC"),
+    Option("max_accuracy_drop", "allowed drop of the task metric against the float model, absolute (errors: rise; "
+           f"default: {DROP:g} for shares such as top1)", "D", float),
+    Option("min_accuracy_ratio", "required task metric / float model's, e.g. 0.99 (errors: float / quantized; "
            "default: none)", "R", float, low=0.0),
-    Option("min_float_accuracy", "what the float model itself must reach (of an error: at most; default: none)", "A",
+    Option("min_float_accuracy", "required task metric of the float model (errors: at most this; default: none)", "A",
            float),
-    Option("min_cosine", "required mean cosine similarity of outputs that no label judges, for all or as OUTPUT=C "
-           f"(repeatable; default: {COSINE:g}, for 4 bit {COARSE_COSINE:g})", "C", float, named=True, low=-1.0,
+    Option("min_cosine", "required mean cosine similarity of outputs without labels, for all or as OUTPUT=C "
+           f"(repeatable; default: {COSINE:g}, for 4 bits {COARSE_COSINE:g})", "C", float, named=True, low=-1.0,
            high=1.0),
     Option("min_agreement", "required share of samples with the float model's class, for all outputs or as OUTPUT=A "
            "(repeatable; default: none)", "A", float, named=True, low=0.0, high=1.0),
     Option("min_sqnr", "required SQNR of outputs in dB, for all or as OUTPUT=DB (repeatable; default: none)", "DB",
            float, named=True),
-    Option("max_latency_ratio", "allowed quantized / float latency, on all hosts or as HOST=R, HOST being its name, "
-           "x86_64, aarch64, vnni, dotprod or i8mm (repeatable; default: none, recorded but not judged)", "R", float,
-           named=True, low=0.0),
-    Option("threads", f"threads of MNN for latency and memory (default: {THREADS})", "N", float,
-           default=float(THREADS), low=1.0, high=256.0),
-    Option("precision", f"MNN's precision for latency: normal, high or low (default: {PRECISION})", "NAME",
+    Option("max_latency_ratio", "allowed quantized / float latency, on all hosts or as HOST=R, where HOST is a host "
+           "name, x86_64, aarch64, vnni, dotprod or i8mm (repeatable; default: none, recorded without a limit)", "R",
+           float, named=True, low=0.0),
+    Option("threads", f"MNN threads for latency and memory (default: {THREADS})", "N", int,
+           default=THREADS, low=1.0, high=256.0),
+    Option("precision", f"MNN precision for latency: normal, high or low (default: {PRECISION})", "NAME",
            default=PRECISION, choices=("normal", "high", "low")),
-    Option("memory_mode", "MNN's memory mode for outputs, latency and memory: normal, or low, which uses stored "
-           f"weights (default: {MEMORY_MODE})", "NAME", default=MEMORY_MODE, choices=("normal", "low")),
-    Option("batch", f"samples in one timed inference (default: {BATCH})", "N", float, default=float(BATCH), low=1.0,
+    Option("memory_mode", "MNN memory mode for outputs, latency and memory: normal, or low, which computes with the "
+           f"stored low-bit weights (default: {MEMORY_MODE})", "NAME", default=MEMORY_MODE, choices=("normal", "low")),
+    Option("batch", f"samples per timed inference (default: {BATCH})", "N", int, default=BATCH, low=1.0,
            high=65536.0),
-    Option("latency_time", f"limit in seconds for timing one variant (default: {LATENCY_TIME:g})", "S", float,
+    Option("latency_time", f"time limit for timing one variant, in seconds (default: {LATENCY_TIME:g})", "S", float,
            default=LATENCY_TIME, low=0.1),
-    Option("skip_layer", "glob of layers meant to stay float (repeatable)", "PATTERN", many=True, default=()),
-    Option("ignore", "rule code not to report, such as MNQ710, or the beginning of some, such as MNQ71 (repeatable)",
+    Option("skip_layer", "glob of layers to keep float on purpose (repeatable)", "PATTERN", many=True, default=()),
+    Option("ignore", "rule code to ignore, such as MNQ710, or a prefix of several codes, such as MNQ71 (repeatable)",
            "CODE", many=True, default=()),
-    Option("report", "write a report, .json, .md or .html by its ending; .html needs the extra `report` (repeatable)",
+    Option("report", "write a report: .json, .md or .html, by its suffix; .html needs the extra `report` (repeatable)",
            "FILE", many=True, default=(), per_model=False),
-    Option("baseline", "compare with the accepted figures in this file (default: mnnquant-baseline.json in rootdir, if "
-           "there)", "FILE", per_model=False),
-    Option("update_baseline", "accept the figures of this run: write them to the baseline; refused where CI is set",
+    Option("baseline", "compare with the accepted metrics in this file (default: mnnquant-baseline.json in rootdir, if "
+           "it exists)", "FILE", per_model=False),
+    Option("update_baseline", "accept the metrics of this run: write them to the baseline; refused if CI is set",
            kind=bool, default=False, per_model=False, ini=False),
-    Option("cache_dir", "where artifacts are kept by content (default: pytest's cache folder)", "DIR", per_model=False),
-    Option("no_cache", "make everything anew", kind=bool, default=False, per_model=False),
-    Option("exporter", f"PyTorch's ONNX exporter: torchscript or dynamo (default: {EXPORTER})", "NAME",
+    Option("cache_dir", "folder for artifacts, which later runs reuse (default: pytest's cache folder)", "DIR",
+           per_model=False),
+    Option("no_cache", "build everything again, without reused artifacts", kind=bool, default=False, per_model=False),
+    Option("exporter", f"PyTorch ONNX exporter: torchscript or dynamo (default: {EXPORTER})", "NAME",
            default=EXPORTER, choices=("torchscript", "dynamo")),
-    Option("target", "where what runs is judged: host, aarch64 (emulated; aarch64:cortex-a53, ...), ssh://USER@MACHINE "
-           f"or a name of the configuration (repeatable; default: {', '.join(TARGETS)})", "NAME", many=True,
-           default=TARGETS),
-    Option("strict", "skipped and inconclusive checks fail where there is something to judge; confidence bounds decide",
+    Option("target", "machine that runs the models: host, aarch64 (emulated; aarch64:cortex-a53, ...), "
+           f"ssh://USER@MACHINE or a target's name in the configuration (repeatable; default: "
+           f"{', '.join(TARGETS)})", "NAME", many=True, default=TARGETS),
+    Option("strict", "fail skipped and inconclusive checks that apply to the recipe; confidence bounds decide",
            kind=bool, default=False, per_model=False),
-    Option("suggest", "where accuracy fails, search for layers to leave float, other bits or another observer, and try "
+    Option("suggest", "if accuracy fails, search for layers to keep float, other bits or another observer, and verify "
            "each proposal", kind=bool, default=False),
-    Option("suggest_time", f"limit in seconds for the search for one variant (default: {SUGGEST_TIME:g})", "S", float,
+    Option("suggest_time", f"time limit for the search per variant, in seconds (default: {SUGGEST_TIME:g})", "S", float,
            default=SUGGEST_TIME, low=1.0),
-    Option("timeout", f"limit in seconds for one native step (default: {TIMEOUT:g})", "S", float, default=TIMEOUT,
+    Option("timeout", f"time limit for one native step, in seconds (default: {TIMEOUT:g})", "S", float, default=TIMEOUT,
            low=1.0),
 )  # fmt: skip
 BY_NAME: Final = {option.name: option for option in OPTIONS}
 BY_FLAG: Final = {option.flag: option for option in OPTIONS}
-#: Keys of TOML tables that stand for an option of another name.
+#: Keys of TOML tables that differ from the name of their option.
 PLURALS: Final = {"recipes": "recipe", "skip_layers": "skip_layer"}
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Declare all options with pytest, on the command line and in the ini file."""
+    """Declare all options to pytest, on the command line and in the ini file."""
     group = parser.getgroup("mnnquant", "quantized MNN models")
     for option in OPTIONS:
         if option.kind is bool:

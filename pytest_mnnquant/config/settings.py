@@ -1,4 +1,4 @@
-"""What the user requests, as frozen values: one `Settings`, in it one `ModelSettings` per model, in it `Limits`."""
+"""The user's request as frozen values: one `Settings` with one `ModelSettings` per model, each with its `Limits`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_mnnquant.sources.images import Preprocess
 
 _MEMORY_MODES: Final = {"normal": NORMAL, "low": LOW}
-# Fields of a model's settings that are values of the option of the same name.
+# Fields of `ModelSettings` that hold the value of the option of the same name.
 _SAME_NAME: Final = (
     *("quantized", "params", "calibration", "evaluation", "mode", "ignore", "exporter", "timeout", "suggest"),
     *("suggest_time", "preprocess"),
@@ -29,7 +29,7 @@ _SAME_NAME: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a variant is judged by; each limit means what the option of the same name means."""
+    """The limits of a variant; each one has the meaning of the option of the same name."""
 
     min_size_ratio: float | None = None
     min_coverage: float = defaults.COVERAGE
@@ -43,12 +43,12 @@ class Limits:
     max_latency_ratio: Named = None
 
     def __hash__(self) -> int:
-        """Equal limits have equal hashes; limits by name are mappings, which have no hash of their own."""
+        """Equal limits have equal hashes. Limits by name are mappings, which Python can't hash."""
         values = (getattr(self, item.name) for item in dataclasses.fields(self))
         return hash(tuple(frozenset(value.items()) if isinstance(value, Mapping) else value for value in values))
 
     def with_changes(self, changes: Mapping[str, Any], where: str) -> Limits:
-        """These limits with some replaced; raises `ValueError` naming an unknown key or bad value."""
+        """These limits with some replaced. Raises `ValueError` that names an unknown key or a bad value."""
         names = [item.name for item in dataclasses.fields(self)]
         unknown = [key for key in changes if key not in names]
         if unknown:
@@ -59,7 +59,7 @@ class Limits:
         return changed
 
     def validate(self, where: str) -> None:
-        """Refuse a drop that no share can have. Raises `ValueError` that starts with `where`."""
+        """Refuse a drop outside of -1 to 1 for a share. Raises `ValueError`, which starts with `where`."""
         metric = None if self.metric is None else metric_named(self.metric)
         is_share = self.metric is None or (metric is not None and metric.is_share)
         drop = self.max_accuracy_drop
@@ -95,7 +95,7 @@ class ModelSettings:
 
     @property
     def is_on_host(self) -> bool:
-        """Whether running models are judged on this host too."""
+        """Whether models run on this host too."""
         return HOST in self.targets
 
     @property
@@ -106,11 +106,11 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the user requests. `defaults` holds for models that tests bring themselves.
+    """Everything that the user requests. `defaults` holds for models that come from the user's tests.
 
     `baseline` is the file of accepted figures that is in use. `configuration` is the file that --mnn-config names;
     `is_whole_configuration`: the models are all of its models. `chooses_variants`: the command line says which recipes
-    or modes run, or what file stands for them. `targets` are those of the models, by name, without this host.
+    or modes run, or which finished file replaces them. `targets` are those of the models, by name, without this host.
     """
 
     models: tuple[ModelSettings, ...]
@@ -128,7 +128,7 @@ class Settings:
 
 
 def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any], node: str = "") -> ModelSettings:
-    """Settings of one model from parsed values of options, by option name; missing and None values have defaults."""
+    """Settings of one model from parsed values of options, by option name; missing and None values get defaults."""
     given = {option: value for option, value in values.items() if value is not None}
     return ModelSettings(
         source=source,

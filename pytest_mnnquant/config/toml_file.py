@@ -43,7 +43,7 @@ class ConfigurationFile:
     targets: Mapping[str, Table] = field(default_factory=dict)
 
     def model(self, name: str) -> ConfiguredModel:
-        """One of `models`. Raises `ValueError` for a key or value that it can't have."""
+        """One of `models`. Raises `ValueError` for an unknown key or a bad value."""
         table, where = self.models[name], f"[tool.mnnquant.models.{name}]"
         source = table.get("source")
         if not isinstance(source, str):
@@ -52,10 +52,10 @@ class ConfigurationFile:
 
 
 def read_configuration(path: Path) -> ConfigurationFile:
-    """Read a file that is there. Raises `ValueError`."""
+    """Read an existing file. Raises `ValueError`."""
     table, folder = _mnnquant_table(path), path.parent
     shared = _values(table, "[tool.mnnquant]", _SHARED_KEYS)
-    models = _tables(table, "models", f"{folder}: [tool.mnnquant.models] must hold one table a model")
+    models = _tables(table, "models", f"{folder}: [tool.mnnquant.models] must hold one table per model")
     return ConfigurationFile(folder, shared, models, _target_tables(table, folder))
 
 
@@ -77,7 +77,7 @@ def _mnnquant_table(path: Path) -> Table:
 
 
 def _target_tables(table: Table, folder: Path) -> Mapping[str, Table]:
-    targets = _tables(table, "targets", f"{folder}: [tool.mnnquant.targets] must hold one table a target")
+    targets = _tables(table, "targets", f"{folder}: [tool.mnnquant.targets] must hold one table per target")
     for name, entry in targets.items():
         table_target(name, entry)
     return targets
@@ -98,7 +98,7 @@ def _values(table: Table, where: str, extra: tuple[str, ...]) -> dict[str, Any]:
 
 
 def table_values(table: Table, where: str, extra: tuple[str, ...]) -> dict[str, Any]:
-    """The options in a TOML table, by name. `extra` keys are left to the caller. Raises `ValueError` naming the key."""
+    """The options in a TOML table, by name, without the `extra` keys. Raises `ValueError` that names the key."""
     values = {}
     for key, value in table.items():
         if key in extra:

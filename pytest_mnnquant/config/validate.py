@@ -1,4 +1,4 @@
-"""Refuses settings that contradict each other or name what is not there; each error is one clear line."""
+"""Refuses settings that contradict each other or name missing things; each error is one clear line."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from pytest_mnnquant.sources.spec import SourceError
 
 
 def validate_models(models: Sequence[ModelSettings]) -> None:
-    """Refuse models that can't be tested together, or one by one. Raises `ValueError` or `SourceError`."""
+    """Refuse models that can't be tested, alone or together. Raises `ValueError` or `SourceError`."""
     duplicate = _first_duplicate([model.name for model in models])
     if duplicate is not None:
-        raise ValueError(f"--mnn-model: two models are called {duplicate!r}; name them: --mnn-model NAME=SPEC")
+        raise ValueError(
+            f"--mnn-model: two models have the name {duplicate!r}; give each its own: --mnn-model NAME=SPEC"
+        )
     for model in models:
         _validate_model(model)
 
@@ -38,20 +40,20 @@ def _validate_model(model: ModelSettings) -> None:
 
 
 def _validate_ignored(code: str) -> None:
-    """A rule's code, or the beginning of several; but not of all."""
+    """Refuse what is neither a rule's code nor a prefix of some codes. Raises `ValueError`."""
     if not re.fullmatch(r"MNQ\d+", code) or not any(known.startswith(code) for known in RULES):
         raise ValueError(
-            f"--mnn-ignore: {code!r} is not a rule code, nor the beginning of one; they read like MNQ710 or MNQ71"
+            f"--mnn-ignore: {code!r} is neither a rule code nor a prefix of one; expected e.g. MNQ710 or MNQ71"
         )
     if code in NOT_IGNORABLE:
-        raise ValueError(f"--mnn-ignore: {code} can't be ignored: without a model or evidence there is no verdict")
+        raise ValueError(f"--mnn-ignore: {code} can't be ignored: it reports a missing model or missing evidence")
 
 
 def _validate_quantized(model: ModelSettings) -> None:
     if model.quantized is None and model.params is not None:
-        raise ValueError("--mnn-params: goes with --mnn-quantized")
+        raise ValueError("--mnn-params: requires --mnn-quantized")
     if model.quantized is not None and len(model.recipes) > 1:
-        raise ValueError("--mnn-quantized: goes with a single --mnn-recipe, which says what the file is meant to be")
+        raise ValueError("--mnn-quantized: requires exactly one --mnn-recipe, the precision expected of the file")
 
 
 def _validate_recipes(model: ModelSettings) -> None:
@@ -59,7 +61,8 @@ def _validate_recipes(model: ModelSettings) -> None:
     duplicate = _first_duplicate([recipe.name for recipe in recipes])
     if duplicate is not None:
         raise ValueError(
-            f"--mnn-recipe: two recipes are called {duplicate!r}; name them: --mnn-recipe NAME=file.py:callable"
+            f"--mnn-recipe: two recipes have the name {duplicate!r}; "
+            "give each its own: --mnn-recipe NAME=file.py:callable"
         )
     for recipe in recipes:
         if isinstance(recipe, PipelineRecipe):

@@ -12,6 +12,7 @@ from pytest_mnnquant.checks.accuracy.check import (
     check_accuracy,
     unlocated,
     with_location,
+    without_data,
 )
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.proposals import with_search
@@ -64,6 +65,8 @@ def _judge_outputs(inputs: CheckInputs) -> Result:
     variant = inputs.variant
     data = variant.source.prepared.evaluation
     if data is None:
+        if (failure := without_data(_criteria(inputs))) is not None:
+            return failure
         raise NothingToJudge("no evaluation data were given (--mnn-evaluation)")
     exact, pools = variant.runs.exact_run
     if variant.runs.uncovered_pools:

@@ -438,6 +438,7 @@ RULES: Final = {
             "A limit names an output that the model does not have.",
             BAD_OUTPUT,
         ),
+        Rule("MNQ723", "limit-not-judged", _E, "A limit was given, but the data can't decide it.", BAD_OUTPUT),
         Rule("MNQ730", "too-few-samples", _G, "There are too few samples to decide whether the limit is met.", ALONE),
         Rule(
             "MNQ740", "target-mismatch", _W, "An operator computes other values on the target than on this host.", ALONE

@@ -48,7 +48,7 @@ _WEIGHTS: Final = ("MNQ410", *_VALUES)
 _RANGES: Final = ("MNQ501", "MNQ504", "MNQ505", "MNQ512", "MNQ520", "MNQ530", "MNQ540", "MNQ541")
 _RUN: Final = ("MNQ601", "MNQ602", "MNQ603", "MNQ620", "MNQ630")
 _BROKEN: Final = ("MNQ703", "MNQ704", "MNQ705", "MNQ706", "MNQ707")
-_OUTPUTS: Final = ("MNQ701", "MNQ702", *_BROKEN, "MNQ708", "MNQ721", "MNQ722")
+_OUTPUTS: Final = ("MNQ701", "MNQ702", *_BROKEN, "MNQ708", "MNQ721", "MNQ722", "MNQ723")
 _SIZE: Final = ("MNQ801", "MNQ802")
 _ACCEPTED: Final = ("MNQ913", "MNQ914")
 #: All rules: without a model of this network nothing can be judged.

@@ -1,1 +1,1 @@
-"""What a model's figures were: the committed baseline, and all runs over time."""
+"""The metrics of all runs over time, and the commits that changed them."""

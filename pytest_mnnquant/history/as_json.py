@@ -1,4 +1,4 @@
-"""A variant's history as plain values: what `pytest-mnnquant history` prints and exports."""
+"""A variant's history as plain values, for the output and the exports of `pytest-mnnquant history`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the steps in a series of one figure: where a new level begins, and how sure that is. Pure; numpy only."""
+"""Finds the steps in a series of one metric: the begin of a new level, and its significance. Pure; numpy only."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from pytest_mnnquant.statistics.mann_whitney import mann_whitney
 from pytest_mnnquant.statistics.potts import best_cuts
 
 Values = npt.NDArray[np.float64]
-#: The smallest change of a noisy figure that is told, relative.
+#: The smallest reported change of a noisy metric, relative.
 EFFECT: Final = 0.02
-#: The smallest change of a figure that is the same in every run, relative.
+#: The smallest reported change of a metric that is equal in every run, relative.
 EXACT_EFFECT: Final = 0.001
-#: asv's level of significance: of 500 comparisons of equal levels one is taken for a step.
+#: asv's level of significance: of 500 comparisons of equal levels, one gives a false step.
 SIGNIFICANCE: Final = 0.002
-#: With fewer values no two levels can differ at that significance: 2 of the 1,716 orders of 6 and 7 values do.
+#: With fewer values, two levels can't differ at that significance: 2 of the 1,716 orders of 6 and 7 values do.
 FEWEST: Final = 13
-#: How many standard errors a step must have. The place was chosen for its height among all, so 2 would not do.
+#: The required size of a step in standard errors. 2 is too few, since the step was chosen as the largest of all.
 _ERRORS: Final = 4.0
-#: A level that only one commit has is not confirmed.
+#: The number of commits that confirm a level.
 _SHORTEST: Final = 2
-#: Commits that must have come before, for those at the end to be told as possibly another level.
+#: The number of earlier commits that is required to report the last commits as a possible step.
 _KNOWN: Final = 5
-#: Differences of logarithms that are rounding.
+#: Differences of logarithms up to this are rounding.
 _FLOOR: Final = 1e-5
 _LONGEST: Final = 1000
 #: Degrees of freedom of the noise: timings of processes have heavy tails.
 _FREEDOM: Final = 4.0
-#: How much less likely than the best place another may be to be told too: twice the logarithm of the ratio. A place is
-#: no smooth parameter: chi-squared's 3.84 for 95 % holds the true one too rarely (benchmarks/history_steps.py).
+#: The limit for other possible places of a step: twice the logarithm of the likelihood ratio to the best place. A place
+#: is not a smooth parameter: with chi-squared's 3.84 for 95 %, the true place is too rarely among them
+#: (benchmarks/history_steps.py).
 _DOUBT: Final = 6.0
 
 
@@ -43,8 +44,8 @@ _DOUBT: Final = 6.0
 class Step:
     """A change of level at place `index` of a series; `before` and `after` are the medians of the levels.
 
-    `p` is of the rank test of Mann and Whitney; None where figures do not vary. The step may as well be at another
-    place from `earliest` to `latest`.
+    `p` is from the Mann-Whitney rank test; None if the metric does not vary. The step may also be at another place from
+    `earliest` to `latest`.
     """
 
     index: int
@@ -56,20 +57,20 @@ class Step:
 
     @property
     def change(self) -> float:
-        """Relative: 0.05 is 5 % more than before; infinite from 0."""
+        """The relative change: 0.05 is 5 % more than before; infinite if `before` is 0."""
         return _relative(self.before, self.after)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The steps of a series, and a change that only its last commits have, too few to confirm it."""
+    """The steps of a series, and a possible step at its end that too few commits confirm."""
 
     steps: tuple[Step, ...] = ()
     possible: Step | None = None
 
 
 def exact_steps(groups: Sequence[Sequence[float]]) -> Found:
-    """The steps of a figure that is the same in every run of a commit; any change of 0.1 % or more is one at once."""
+    """The steps of a metric that is equal in every run of a commit; each change of 0.1 % or more is a step."""
     levels = [float(np.median(group)) for group in groups]
     steps: list[Step] = []
     level = levels[0] if levels else 0.0
@@ -81,18 +82,17 @@ def exact_steps(groups: Sequence[Sequence[float]]) -> Found:
 
 
 def noisy_steps(groups: Sequence[Sequence[float]], effect: float = EFFECT) -> Found:
-    """The steps of a figure that varies from run to run; `groups` are the positive values of each commit, in order.
+    """The steps of a metric that varies from run to run; `groups` are the positive values of each commit, in order.
 
     A step is significant (Mann-Whitney, `SIGNIFICANCE`), large (`effect`, and 4 standard errors of the difference of
-    the medians) and confirmed: two commits at least have the new level. Values that follow each other and are alike
-    (a machine that drifts) count for less: errors grow by (1 + r) / (1 - r), where r is the correlation of
-    neighbours (Bayley and Hammersley 1946). Only the last 1,000 commits are looked at. Raises `ValueError` for values
-    that are not positive.
+    the medians) and confirmed (at least two commits have the new level). Correlated neighbours (a machine that drifts)
+    count less: errors grow by (1 + r) / (1 - r), where r is the correlation of neighbours (Bayley and Hammersley 1946).
+    Only the last 1,000 commits are used. Raises `ValueError` for values that are not positive.
     """
     skipped = max(0, len(groups) - _LONGEST)
     logs = [np.asarray(group, np.float64) for group in groups[skipped:]]
     if any(not len(group) or not (group > 0).all() for group in logs):
-        raise ValueError("every commit needs values, all above 0")
+        raise ValueError("every commit requires values, all above 0")
     logs = [np.log(group) for group in logs]
     if len(logs) < 2:
         return Found()
@@ -125,7 +125,8 @@ def _level(groups: Sequence[Values]) -> float:
 def _noise(logs: Sequence[Values], cuts: Sequence[int]) -> tuple[float, float, float]:
     """(standard deviation of commits, of runs, correlation of neighbouring commits), from the pieces' medians.
 
-    Of the correlation only what exceeds its own standard error counts: without any, half of the series show some.
+    Only the part of the correlation above its standard error counts: half of all uncorrelated series show a positive
+    one.
     """
     pieces = _pieces(logs, cuts)
     commits = np.concatenate([_medians(piece) - _level(piece) for piece in pieces])
@@ -139,13 +140,13 @@ def _noise(logs: Sequence[Values], cuts: Sequence[int]) -> tuple[float, float, f
 
 
 def _robust(residuals: Values, levels: int) -> float:
-    """The standard deviation by the median absolute deviation, as wide as for a normal law; `levels` were fitted."""
+    """The standard deviation, from the median absolute deviation of a normal distribution; `levels` were fitted."""
     count = len(residuals)
     return 1.4826 * float(np.median(np.abs(residuals))) * math.sqrt(count / max(1, count - levels))
 
 
 def _strength(logs: Sequence[Values], cuts: Sequence[int], which: int, effect: float) -> float:
-    """At least 1 for a step that counts."""
+    """The strength of a step; 1 or more for a reported one."""
     before, after = _pieces(logs, cuts)[which : which + 2]
     height = abs(_level(after) - _level(before))
     spread, _, like = _noise(logs, cuts)
@@ -163,7 +164,7 @@ def _surprise(logs: Sequence[Values], level: float, spread: float) -> Values:
 
 
 def _places(logs: Sequence[Values], cuts: Sequence[int], which: int) -> tuple[int, Values]:
-    """For a cut: the first place that it may have, and for each from there minus the logarithm of its likelihood."""
+    """The first possible place of a cut, and minus the logarithm of the likelihood of each place from there."""
     edges = [0, *cuts, len(logs)]
     start, cut, end = edges[which : which + 3]
     spread = _noise(logs, cuts)[1]
@@ -174,7 +175,7 @@ def _places(logs: Sequence[Values], cuts: Sequence[int], which: int) -> tuple[in
 
 
 def _settled(logs: Sequence[Values], cuts: Sequence[int]) -> list[int]:
-    """The cuts at the likeliest places between their neighbours."""
+    """The cuts, moved to their most likely places between their neighbours."""
     moved = list(cuts)
     for which in range(len(moved)):
         first, surprises = _places(logs, moved, which)
@@ -192,7 +193,7 @@ def _step(logs: Sequence[Values], cuts: Sequence[int], which: int) -> Step:
 
 
 def _possible(logs: Sequence[Values], cuts: Sequence[int], effect: float) -> Step | None:
-    """The last commits as a step, if they stand out of their piece and are too few to be one."""
+    """The last commits as a possible step, if they differ from their piece but are too few to confirm one."""
     piece = _pieces(logs, cuts)[-1]
     off = _medians(piece) - _level(piece)
     reach = max(math.log1p(effect), _ERRORS * _noise(logs[:-1], cuts)[0])

@@ -1,4 +1,4 @@
-"""From runs to series: one figure of one variant over the commits of a branch, its steps by name, new machines."""
+"""From runs to series: one metric of one variant over the commits of a branch, its steps, and changes of machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_mnnquant.history.change_points import EFFECT, EXACT_EFFECT, Found, S
 from pytest_mnnquant.history.storage import Machine, Run, read_runs
 
 AnyMetric = Metric[Any]
-#: Runs on either side of a change of machine that tell the levels.
+#: The number of runs before and after a change of machine that give the levels.
 _NEAR: Final = 10
 
 
@@ -29,15 +29,15 @@ class Row:
     figures: Figures
 
     def value(self, metric: AnyMetric) -> float | None:
-        """The value, in the metric's unit; None where it was not measured."""
+        """The value, in the metric's unit; None if not measured."""
         return metric.value(self.figures)
 
 
 @dataclass(frozen=True)
 class Commit:
-    """The runs of one commit that measured a figure; those with uncommitted changes are apart from those without.
+    """The runs of one commit that measured a metric; runs with uncommitted changes are separate.
 
-    `name` is the commit, with a + where there were uncommitted changes; empty where there was no repository.
+    `name` is the commit, with a + for uncommitted changes; empty without a repository.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class NamedStep:
-    """A step, with the commit at which the new level begins, and the one that was measured before it."""
+    """A step, with the commit at which the new level begins, and the last measured commit before it."""
 
     metric: AnyMetric
     branch: str
@@ -62,7 +62,7 @@ class NamedStep:
 
 @dataclass(frozen=True)
 class MachineChange:
-    """Runs that came from another machine for the first time, and gave another level: no commit is blamed."""
+    """The first runs on another machine that gave another level; this names no commit."""
 
     metric: AnyMetric
     branch: str
@@ -75,7 +75,7 @@ class MachineChange:
 
 @dataclass(frozen=True)
 class VariantHistory:
-    """All runs of one variant, in the order of time, and what happened to its figures."""
+    """All runs of one variant, in the order of time, with the steps and the changes of machine in its metrics."""
 
     model: str
     variant: str
@@ -88,7 +88,7 @@ class VariantHistory:
 def histories(
     runs: Sequence[Run], model: str = "*", variant: str = "*", metrics: Sequence[AnyMetric] = METRICS, branch: str = "*"
 ) -> tuple[VariantHistory, ...]:
-    """The history of each variant, of the runs whose names fit these globs; names themselves fit too (`int8[eval]`)."""
+    """The history of each variant, of the runs that match these globs; plain names match too (`int8[eval]`)."""
     rows: dict[tuple[str, str], list[Row]] = {}
     for run in (run for run in runs if _fits(run.branch, branch)):
         for row in run.figures:
@@ -98,7 +98,7 @@ def histories(
 
 
 def past_runs(folder: Path | None, variants: Container[tuple[str, str]]) -> tuple[VariantHistory, ...]:
-    """The history of these variants (model, variant) in a storage; empty if there is no storage."""
+    """The history of these variants (model, variant) in a storage; empty without a storage."""
     if folder is None or not folder.is_dir():
         return ()
     return tuple(known for known in histories(read_runs(folder)) if (known.model, known.variant) in variants)
@@ -117,14 +117,14 @@ def _history(model: str, variant: str, rows: tuple[Row, ...], metrics: Sequence[
         for machine, commits in series.items():
             found = _found(commits, metric)
             steps += [_named(metric, branch, machine, step, commits) for step in found.steps]
-            if found.possible and commits[-1].time == newest:  # Else it is an old machine's last word.
+            if found.possible and commits[-1].time == newest:  # Otherwise these are the last runs of an old machine.
                 possible.append(_named(metric, branch, machine, found.possible, commits))
         changes += list(_machine_changes(groups, metric, branch))
     return VariantHistory(model, variant, rows, tuple(steps), tuple(possible), tuple(changes))
 
 
 def by_branch(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows by branch: what differs between two branches that take turns, no commit of either has moved."""
+    """The rows by branch: no commit caused the difference between two branches that alternate."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.run.branch, []).append(row)
@@ -132,15 +132,16 @@ def by_branch(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def machine_for(machine: Machine, metric: AnyMetric) -> Machine:
-    """What of the machine a figure depends on."""
+    """The part of the machine that a metric depends on."""
     return Machine(mnn=machine.mnn) if metric.varies is Varies.FILES else machine
 
 
 def by_machine(rows: Sequence[Row], metric: AnyMetric) -> dict[Machine, list[Row]]:
-    """The rows that have the figure, by the machine that they come from, in the order of its first row.
+    """The rows with the metric, by machine, in the order of each machine's first row.
 
-    Of accuracies, those in the metric of the last row: top-1 and a cosine are no series. Runs with uncommitted changes
-    are none of a figure that needs no second commit to confirm its steps: they would blame the commits beside them.
+    For accuracy, only those with the task metric of the last row: top-1 and cosine do not form a series. Runs with
+    uncommitted changes are left out for metrics whose steps need no second commit, since they would name a wrong
+    commit.
     """
     groups: dict[Machine, list[Row]] = {}
     measured = [row for row in rows if row.value(metric) is not None and (metric.is_noisy or not row.run.dirty)]
@@ -151,10 +152,10 @@ def by_machine(rows: Sequence[Row], metric: AnyMetric) -> dict[Machine, list[Row
 
 
 def commits_of(rows: Sequence[Row], metric: AnyMetric) -> list[Commit]:
-    """The rows by commit, in the order of the commits' own times: an old commit measured again goes to its place.
+    """The rows by commit, in the order of the commits' own times, so that an old commit measured again is sorted in.
 
-    Where a commit's time is not known, its first run's stands for it, as it does for uncommitted changes. A run without
-    a repository is a commit of its own.
+    If a commit's time is unknown, or for uncommitted changes, the time of its first run is used. A run without a
+    repository counts as one commit.
     """
     groups: dict[tuple[str, bool], list[Row]] = {}
     for row in rows:
@@ -190,7 +191,7 @@ def _named(metric: AnyMetric, branch: str, machine: Machine, step: Step, commits
 
 
 def _machine_changes(groups: dict[Machine, list[Row]], metric: AnyMetric, branch: str) -> Iterator[MachineChange]:
-    """For each machine but the first: whether its level is another than that of the machine that ran before it."""
+    """The changes of level between each machine and the one that ran before it."""
     effect = EFFECT if metric.is_noisy else EXACT_EFFECT
     seen = list(groups.items())
     for place, (machine, rows) in enumerate(seen[1:], start=1):

@@ -1,7 +1,7 @@
-"""The files of history: one a run, in pytest-benchmark's own form and folder. Reads and writes them; knows no pytest.
+"""The files of the history: one per run, in pytest-benchmark's format and folder. Does not import pytest.
 
-Every run has a file of its own, under a name that no other run takes, written as a whole: runs at the same time lose
-nothing, and a run that is killed leaves what it had written. `pytest-benchmark` lists and compares these files.
+Every run writes one file with a unique name, atomically: parallel runs lose nothing, and a killed run leaves its last
+state. `pytest-benchmark` lists and compares these files.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pytest_mnnquant.cache.atomic_write import write_whole
 from pytest_mnnquant.findings.figures import REAL, WHOLE, Figures
 from pytest_mnnquant.findings.json_fields import BadField, mapping, numbers, text
 
-#: The key of our part of a file.
+#: The key of this package's part of a file.
 KEY: Final = "mnnquant"
 SCHEMA: Final = 1
-#: What pytest-benchmark calls a branch where there is none: in a commit that CI checked out, and without a repository.
+#: pytest-benchmark's name of a missing branch: for a commit that CI checked out, and without a repository.
 DETACHED: Final = "(detached head)"
 NO_BRANCH: Final = (DETACHED, "(unknown)")
 _TEXTS: Final = ("model", "variant", "source", "metric", "sha256", "float_sha256", "path")
@@ -34,7 +34,7 @@ _NUMBER: Final = re.compile(r"(\d{4,})_")
 
 @dataclass(frozen=True)
 class Machine:
-    """What figures depend on beside the code: processor, its instruction sets (a hash), and MNN's version."""
+    """What metrics depend on besides the code: processor, its instruction sets (a hash), and MNN's version."""
 
     machine: str = ""
     cpu: str = ""
@@ -42,16 +42,16 @@ class Machine:
     mnn: str = ""
 
     def __str__(self) -> str:
-        """As it is told: `AMD EPYC 7B13, MNN 3.6.1`."""
+        """The machine as text: `AMD EPYC 7B13, MNN 3.6.1`."""
         return f"{self.cpu or self.machine or 'unknown processor'}, MNN {self.mnn or 'unknown'}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the suite. Times are in UTC; `commit` is empty where there was no repository.
+    """One run of the suite. Times are in UTC; `commit` is empty without a repository.
 
-    `branch` is empty where there was none, or none that is known: CI checks out a commit, and HEAD is detached.
-    `complete` is False for runs that were killed or stopped: they hold what they had measured by then.
+    `branch` is empty if it is missing or unknown (CI checks out a commit, and HEAD is detached). `complete` is False
+    for runs that were killed or stopped: they hold the metrics until then.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class Run:
 
 
 def machine_of(machine_info: Mapping[str, Any], mnn: str) -> Machine:
-    """The machine, from what pytest-benchmark tells of it."""
+    """The machine, from pytest-benchmark's machine info."""
     cpu = machine_info.get("cpu")
     cpu = cpu if isinstance(cpu, Mapping) else {}
     flags = " ".join(sorted(map(str, cpu.get("flags") or ())))
@@ -79,7 +79,7 @@ def machine_of(machine_info: Mapping[str, Any], mnn: str) -> Machine:
 
 
 def part_of(figures: tuple[Figures, ...], machine: Machine, *, complete: bool) -> dict[str, Any]:
-    """Our part of a file: everything but the layers, which are many and in the report."""
+    """This package's part of a file: all metrics without the layers, which are in the report."""
     return {
         "schema": SCHEMA,
         "complete": complete,
@@ -89,50 +89,50 @@ def part_of(figures: tuple[Figures, ...], machine: Machine, *, complete: bool) -
 
 
 def figures_part(figures: Figures) -> dict[str, Any]:
-    """One variant's figures as they are stored."""
+    """One variant's metrics in the form of the file."""
     return {name: value for name, value in dataclasses.asdict(figures).items() if name != "layers"}
 
 
 def storage_folder(uri: str | None) -> Path | None:
-    """The folder of pytest-benchmark's storage, in its own words: a path or file://PATH; None for what is no folder."""
+    """The folder of pytest-benchmark's storage, given as a path or as file://PATH; None for other storages."""
     if uri is None or ("://" in uri and not uri.startswith(_FILE)):
         return None
     return Path(uri.removeprefix(_FILE))
 
 
 def file_name(commit: str, time: datetime) -> str:
-    """A name that no other run takes."""
+    """A unique file name for a run."""
     moment = time.astimezone(timezone.utc).strftime("%Y%m%d_%H%M%S_%f")
     return f"{KEY}_{re.sub(r'[^0-9A-Za-z]', '', commit) or 'unversioned'}_{moment}_{secrets.token_hex(4)}.json"
 
 
 def numbered(folder: Path, name: str) -> str:
-    """The name with the number that pytest-benchmark would give it next, by which it finds runs to compare with."""
+    """The name with the next number of pytest-benchmark, which uses it to find runs to compare with."""
     matches = (match[1] for path in folder.glob("*.json") if (match := _NUMBER.match(path.name)))
     return f"{max((int(number) for number in matches), default=0) + 1:04}_{name}"
 
 
 def write_run(path: Path, content: Mapping[str, Any], dumps: Callable[[Any], str] = json.dumps) -> None:
-    """Write the file of a run, as a whole. Raises `OSError`."""
+    """Write the file of a run atomically. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, (dumps(content) + "\n").encode())
 
 
-def read_runs(folder: Path, tell: Callable[[str], None] = lambda _: None) -> tuple[Run, ...]:
+def read_runs(folder: Path, warn: Callable[[str], None] = lambda _: None) -> tuple[Run, ...]:
     """All runs of the suite in a storage, in the order of time.
 
-    Files of pytest-benchmark that hold none of our figures are passed over. Each file that can't be read is told in one
-    line, and passed over too.
+    Files of pytest-benchmark without this package's metrics are skipped. A file that can't be read is skipped too, and
+    `warn` gets one line.
     """
     runs = []
     for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
         try:
             run = _read(path)
         except FileNotFoundError:
-            continue  # given its number a moment ago, by a run that is going on
+            continue  # a running process has just renamed it
         except (OSError, ValueError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error) or "damaged"
-            tell(f"{path}: passed over: {' '.join(str(reason).split())}")
+            warn(f"{path}: skipped: {' '.join(str(reason).split())}")
             continue
         if run is not None:
             runs.append(run)
@@ -143,7 +143,7 @@ def _read(path: Path) -> Run | None:
     try:
         content = mapping(json.loads(path.read_text(encoding="utf-8")), "file")
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"it is no JSON: {error}") from None
+        raise ValueError(f"not JSON: {error}") from None
     if KEY not in content:
         return None
     recorded = mapping(content[KEY], KEY)
@@ -151,7 +151,7 @@ def _read(path: Path) -> Run | None:
         raise ValueError(f"{KEY}.schema: {recorded.get('schema')!r} is not {SCHEMA}: written by another version")
     time = _time(content.get("datetime"), "datetime")
     if time is None:
-        raise ValueError("datetime: it is missing")
+        raise ValueError("datetime: is missing")
     info = mapping(content.get("commit_info") or {}, "commit_info")
     host = mapping(recorded.get("host") or {}, f"{KEY}.host")
     rows = recorded.get("figures")
@@ -191,5 +191,5 @@ def _time(value: Any, where: str) -> datetime | None:
         # Python 3.10 does not know the Z of git's own times.
         time = datetime.fromisoformat(value.replace("Z", "+00:00"))
         return time.astimezone(timezone.utc) if time.tzinfo else time.replace(tzinfo=timezone.utc)
-    except (AttributeError, ValueError, OverflowError):  # The last one: in UTC it is before the year 1.
-        raise ValueError(f"{where}: {value!r} is no time") from None
+    except (AttributeError, ValueError, OverflowError):  # OverflowError: in UTC it is before the year 1.
+        raise ValueError(f"{where}: {value!r} is not a time") from None

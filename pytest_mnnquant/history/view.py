@@ -1,4 +1,4 @@
-"""A variant's history as it is shown: of its runs the last ones, and what can't be said of its metrics."""
+"""The shown part of a variant's history: its last runs, and the metrics that allow no conclusion."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HistoryView:
 
     @property
     def left_out(self) -> int:
-        """How many earlier runs are not listed."""
+        """The number of earlier runs that are not listed."""
         return len(self._measured) - len(self.rows)
 
     @property
@@ -48,7 +48,7 @@ class HistoryView:
 
     @property
     def uncommitted(self) -> tuple[AnyMetric, ...]:
-        """The metrics that were measured, but in runs with uncommitted changes only: these show no steps."""
+        """The metrics that were measured only in runs with uncommitted changes, which show no steps."""
         return tuple(metric for metric in self.metrics if self._is_uncommitted(metric))
 
     def _is_uncommitted(self, metric: AnyMetric) -> bool:
@@ -57,7 +57,7 @@ class HistoryView:
 
     @property
     def too_few(self) -> tuple[AnyMetric, ...]:
-        """The noisy metrics of which no branch and machine has enough runs to find a step."""
+        """The noisy metrics without enough runs on any branch and machine to find a step."""
         return tuple(metric for metric in self.metrics if metric.is_noisy and self._is_too_short(metric))
 
     def _is_too_short(self, metric: AnyMetric) -> bool:
@@ -66,7 +66,7 @@ class HistoryView:
         return bool(groups) and max(map(len, groups)) < FEWEST
 
     def host_of(self, step: NamedStep) -> str:
-        """The machine of a step, if there are several and the metric depends on it; else empty."""
+        """The machine of a step, if the history has several and the metric depends on the machine; else empty."""
         machines = by_machine(by_branch(self.history.rows)[step.branch], step.metric)
         depends = machine_for(step.machine, LATENCY) == step.machine
         return str(step.machine) if len(machines) > 1 and depends else ""

@@ -1,8 +1,8 @@
-"""The commands that MNN makes of a model's operators before it runs them.
+"""The commands that MNN derives from a model's operators before it runs them.
 
-MNN runs no Reshape, Slice or Concat. Such an operator only describes where its values lie; when another operator needs
-them, one `Raster` gathers them, through as many of these operators as there are in between (MNN 3.6.1,
-source/geometry). MNN propagates quantization along these commands, not along the operators of the file.
+MNN does not run Reshape, Slice and Concat. Such an operator only describes the positions of its values. If another
+operator needs the values, one `Raster` gathers them through all such operators in between (MNN 3.6.1, source/geometry).
+MNN propagates quantization along these commands, not along the operators of the file.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ VIEWS: Final = frozenset(
 SLICING: Final = frozenset({"Slice", "SliceTf", "StridedSlice", "Unpack", "Crop", "Gather", "GatherV2"})
 _REORDERING: Final = frozenset({"Permute", "Transpose", "DepthToSpace", "SpaceToDepth"})
 _JOINING: Final = frozenset({"Concat", "Pack"})
-#: Views where their second input is a constant.
+#: Views if their second input is a constant.
 _SELECTING: Final = frozenset({"Gather", "GatherV2"})
-#: Operators whose further inputs are sizes or indices.
+#: Operators whose other inputs are sizes or indices.
 _ONE_INPUT: Final = frozenset({"Interp", "Resize", "Pooling", "Pooling3D"})
 #: The slot of a pool's kind, by operator.
 _POOL_TYPE: Final = {"Pooling": 7, "Pooling3D": 3}
 MAX_POOL, AVERAGE_POOL = 0, 1
-#: Operators that look at a tensor's shape only.
+#: Operators that read only a tensor's shape.
 _SHAPES: Final = frozenset({"Shape", "Rank", "Size", "PriorBox"})
 # The slot of a BinaryOp's activation.
 _ACTIVATION: Final = 2
@@ -41,7 +41,7 @@ _SOURCES: Final = frozenset({"Input", "Const", "TrainableParam"})
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One step of a run. `op` is the operator that it computes, for a Raster the one that needs its output.
+    """One step of a run. `op` is the operator that it computes; for a Raster, the operator that needs its output.
 
     Tensors are the file's, by index. `narrows`: the output may span less than the inputs (a slice, a mean).
     """
@@ -61,15 +61,15 @@ class Command:
 def commands(model: Model, separate: frozenset[str] = SLICING) -> tuple[Command, ...]:
     """The commands of the main graph, in the order in which they run.
 
-    `separate`: the kinds of views that MNN takes of joined tensors only after the joined one is made.
+    `separate`: the kinds of views of joined tensors that MNN takes only after it has made the joined tensor.
     """
     return tuple(_Lowering(model, separate).run())
 
 
 def possible_commands(model: Model) -> tuple[tuple[Command, ...], ...]:
-    """The commands in the forms that shapes can lead to: views of joined tensors are made in one step or in two.
+    """The commands in all forms that depend on shapes: MNN makes views of joined tensors in one step or in two.
 
-    Which one depends on sizes; a batch of one leads to fewer steps. Equal forms are there once.
+    The form depends on sizes; a batch of one leads to fewer steps. Equal forms occur once.
     """
     forms = (commands(model, separate) for separate in (SLICING, frozenset(), SLICING | _REORDERING))
     return tuple(dict.fromkeys(forms))
@@ -80,7 +80,7 @@ class _Lowering:
         self._separate = separate
         self._ops = [op for op in model.ops if not op.subgraph and op.outputs]
         self._outputs = {index for index, name in enumerate(model.tensor_names) if name in set(model.output_names)}
-        #: What each tensor that is only a view is a view of.
+        #: The source of each tensor that is only a view.
         self._views: dict[int, tuple[int, ...]] = {}
         self._makers = {output: op for op in self._ops for output in op.outputs}
         self._constant = _constants(self._ops)
@@ -108,20 +108,20 @@ class _Lowering:
         return op.kind in VIEWS and op.inputs != ()
 
     def _gathered(self, tensor: int, op: Op) -> Iterator[Command]:
-        """The Raster that makes a view into a tensor, if it is not made yet; what it can't look through comes first."""
+        """The Raster that turns a view into a tensor, if missing, after the Rasters that it depends on."""
         if tensor not in self._views:
             return
         for joined in self._separate_joins(tensor):
             if tensor in self._views:
                 yield from self._gathered(joined, op)
-        if tensor not in self._views:  # A file whose operators form a circle.
+        if tensor not in self._views:  # The file's operators form a cycle.
             return
         origins = self._origins(tensor)
         del self._views[tensor]
         yield Command(RASTER, tuple(origins), tensor, op, narrows=any(origins.values()))
 
     def _separate_joins(self, tensor: int) -> list[int]:
-        """The joined tensors that MNN makes first, to take a view of them then."""
+        """The joined tensors that MNN makes before it takes views of them."""
         tensors: dict[int, None] = {}
         waiting, seen = [tensor], {tensor}
         while waiting:
@@ -137,7 +137,7 @@ class _Lowering:
         return sorted(tensors.keys() - {tensor})
 
     def _origins(self, tensor: int) -> dict[int, bool]:
-        """The tensors whose values a view holds, and whether it may hold a part of them only."""
+        """The tensors whose values a view holds, and whether it may hold only a part of them."""
         sides: dict[int, bool] = {}
         waiting = [(tensor, False)]
         seen = set(waiting)
@@ -155,7 +155,7 @@ class _Lowering:
 
 
 def _constants(ops: Sequence[Op]) -> set[int]:
-    """The tensors that MNN knows before a run: constants, shapes, and what is computed of them."""
+    """The tensors that MNN knows before a run: constants, shapes, and values computed from them."""
     tensors: set[int] = set()
     for op in ops:
         if op.kind == "Const" or op.kind in _SHAPES or (op.inputs and tensors.issuperset(op.inputs)):
@@ -164,7 +164,7 @@ def _constants(ops: Sequence[Op]) -> set[int]:
 
 
 def pool_kind(op: Op) -> int:
-    """`MAX_POOL`, `AVERAGE_POOL` or another number; -1 for what is not a pool."""
+    """`MAX_POOL`, `AVERAGE_POOL` or another number; -1 for other operators."""
     slot = _POOL_TYPE.get(op.kind)
     return -1 if slot is None or op.parameters is None else int(op.parameters.scalar(slot, "i8"))
 

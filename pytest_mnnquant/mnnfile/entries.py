@@ -1,4 +1,4 @@
-"""Which entry of a params file belongs to which layer of a model: by name as MNN does it, else by the weights."""
+"""Assigns the entries of a params file to the layers of a model: by name as MNN does, else by the weights."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _LINEAR_SUFFIX: Final = "__matmul_converted"
 _GROUP: Final = "__group__"
 # mnncompress adds 1e-6 to weight scales, before a BatchNorm is folded into them.
 _RELATIVE, _ABSOLUTE = 2e-3, 3e-6
-# Learned scales differ from max |w| / 127, so they are compared by their pattern over at least so many channels.
+# Learned scales differ from max |w| / 127, so their pattern is compared, over at least this number of channels.
 _PATTERN_CHANNELS: Final = 8
 _PATTERN: Final = 0.98
 
 
 def bind_by_name(params: Params, model: Model) -> tuple[list[tuple[LayerParams, Op]], list[LayerParams]]:
-    """The entries that MNN's converter finds a layer for, each with its layer; and those that name no tensor."""
+    """The entries that MNN's converter assigns to a layer, each with its layer; and the entries without a tensor."""
     by_tensor = {op.output_names[0]: op for op in model.layers if op.is_convolution and op.output_names}
     bound, lost = [], []
-    # Among entries with activations, those without give the bits of single operators: they bind nothing.
+    # If some entries have activations, those without only give the bits of single operators and are not matched.
     for entry in [entry for entry in params.layers if entry.output is not None] or params.layers:
         op = by_tensor.get(entry.name) or by_tensor.get(entry.name + _LINEAR_SUFFIX)
         if op is not None:
@@ -41,9 +41,9 @@ def bind_by_name(params: Params, model: Model) -> tuple[list[tuple[LayerParams, 
 def bind_by_weights(
     entries: Iterable[LayerParams], base: Model, layers: Sequence[Op]
 ) -> list[tuple[LayerParams, tuple[Op, ...]]]:
-    """For each entry the layer whose own weights its weight scales were made for; each layer is given once.
+    """For each entry, the layer whose weights match its weight scales; each layer is used once.
 
-    MNN splits a grouped convolution into one layer a group: then it is these, in order. Empty where there is none.
+    MNN splits a grouped convolution into one layer per group: then it is these layers, in order. Empty without a match.
     """
     entries, bound = list(entries), []
     free = [(ops, np.concatenate([_scales(base, op) for op in ops])) for ops in _whole(layers)] if entries else []
@@ -55,7 +55,7 @@ def bind_by_weights(
 
 
 def _whole(layers: Iterable[Op]) -> list[tuple[Op, ...]]:
-    """Layers one by one, but the groups of a grouped convolution together."""
+    """The layers, with the groups of a grouped convolution together."""
     groups: dict[str, tuple[Op, ...]] = {}
     for op in layers:
         stem, group, _ = op.name.rpartition(_GROUP)
@@ -65,7 +65,7 @@ def _whole(layers: Iterable[Op]) -> list[tuple[Op, ...]]:
 
 
 def layers_of(params: Params, model: Model) -> list[tuple[LayerParams, tuple[Op, ...]]]:
-    """Each entry with its layer (or the groups of it) in the float model `model`: by name, else by the weights."""
+    """Each entry with its layer (or its groups) in the float model `model`: by name, else by the weights."""
     bound, lost = bind_by_name(params, model)
     taken = {id(op) for _, op in bound}
     free = [op for op in model.convolutions if id(op) not in taken]
@@ -81,8 +81,8 @@ def without(params: Params, model: Model, names: Collection[str]) -> Params:
 def repaired(params: Params, model: Model) -> Params:
     """The same params with the names under which MNN's converter finds each layer of the float model `model`.
 
-    An entry of a grouped convolution becomes one a group. Convert with it from `.mnn` to `.mnn`. Entries whose layer is
-    not found stay as they are.
+    An entry of a grouped convolution becomes one entry per group. Use it to convert from `.mnn` to `.mnn`. Entries
+    without a matching layer stay unchanged.
     """
     layers = {id(entry): ops for entry, ops in layers_of(params, model)}
     entries = [new for entry in params.layers for new in _renamed(entry, layers.get(id(entry), ()))]
@@ -106,7 +106,7 @@ def _renamed(entry: LayerParams, ops: tuple[Op, ...]) -> list[LayerParams]:
 
 
 def _scales(base: Model, layer: Op) -> Floats:
-    """The weight scales that a calibration takes of a layer: max |w| / 127 a channel. Empty for unreadable weights."""
+    """The weight scales of a layer in a calibration: max |w| / 127 per channel. Empty for unreadable weights."""
     try:
         return np.array(np.abs(base.decoded(layer)).max(1) / 127, dtype=np.float64)
     except BadModel:
@@ -114,7 +114,7 @@ def _scales(base: Model, layer: Op) -> Floats:
 
 
 def _unlike(scales: Floats, expected: Floats) -> float:
-    """How far weight scales are from those of a layer's own weights; infinite: they are not these."""
+    """The distance of weight scales from those of a layer's weights; infinite if they do not match."""
     if len(scales) != len(expected) or not len(scales):
         return np.inf
     distance = float(np.linalg.norm(scales - expected) / max(float(np.linalg.norm(expected)), 1e-12))

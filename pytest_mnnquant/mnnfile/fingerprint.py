@@ -1,4 +1,4 @@
-"""Whether two `.mnn` files hold the same, and where they do not; the random uuid of each conversion is no content."""
+"""Compares the content of two `.mnn` files; the random uuid of each conversion does not count."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UUID: Final = 11  # the slot of `mnn_uuid` in MNN's root table
 
 
 def fingerprint(model: Model) -> str:
-    """SHA-256, in hexadecimal, of the file and its external weights, the bytes of the uuid being zeros."""
+    """SHA-256, in hexadecimal, of the file and its external weights, with zeros for the bytes of the uuid."""
     total = hashlib.sha256()
     content = model.bytes_at(0, model.main_size)
     assert content is not None
@@ -29,12 +29,12 @@ def fingerprint(model: Model) -> str:
 
 
 def difference(first: Model, second: Model) -> str:
-    """Where two models of one network first differ, in words; empty if only the uuid does."""
+    """The first difference between two models of one network, as text; empty if only the uuid differs."""
     if fingerprint(first) == fingerprint(second):
         return ""
     comparisons = (_compare_operators, _compare_weights, _compare_vectors, _compare_scales)
     texts = (compare(first, second) for compare in comparisons)
-    return next((text for text in texts if text), "bytes that hold neither weights nor scales")
+    return next((text for text in texts if text), "bytes other than weights and scales")
 
 
 def _compare_operators(first: Model, second: Model) -> str:
@@ -44,7 +44,7 @@ def _compare_operators(first: Model, second: Model) -> str:
         if (before.name, before.kind) != (after.name, after.kind):
             return f"operator {before.name} ({before.kind}), then {after.name} ({after.kind})"
         if _connections(before) != _connections(after):
-            return f"{before.name}: it is joined to other tensors"
+            return f"{before.name}: connected to other tensors"
         if _storage(before) != _storage(after):
             return f"{before.name}: stored as {_storage(before)}, then as {_storage(after)}"
     return ""
@@ -62,7 +62,7 @@ def _compare_weights(first: Model, second: Model) -> str:
     for layer, other in zip(first.layers, second.layers, strict=True):
         try:
             before, after = first.decoded(layer), second.decoded(other)
-        except BadModel:  # More than one tensor, or a layer that the weights check reports.
+        except BadModel:  # More than one tensor, or an error that the weights check reports.
             continue
         differing = ~((before == after) | (np.isnan(before) & np.isnan(after)))
         if differing.any():

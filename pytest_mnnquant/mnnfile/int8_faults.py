@@ -1,4 +1,4 @@
-"""Operators that MNN computes wrongly in int8, given the quantizations that its propagation leaves beside them."""
+"""Operators that MNN computes wrongly in int8, because of the quantizations that it propagates to their tensors."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pytest_mnnquant.mnnfile.commands import has_fused_relu, possible_commands
 from pytest_mnnquant.mnnfile.model import Model, TensorQuant
 from pytest_mnnquant.mnnfile.scale_propagation import outcomes
 
-# Of a scale, and of a zero point: what rounding hides.
+# Differences of a scale and of a zero point up to this are rounding.
 _SAME_SCALE: Final = 0.05
 _SAME_ZERO: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class MisreadInterp:
-    """An Interp that hands codes of one scale on to a tensor with another: its values come out `ratio` as large."""
+    """An Interp that copies codes to a tensor with another scale: its output values are multiplied by `ratio`."""
 
     name: str
     ratio: float
@@ -27,8 +27,8 @@ class MisreadInterp:
 class Int8Faults:
     """Operators by the fault of their int8 form, in the order of the file.
 
-    `clamping`: sums with a fused ReLU, which clamp at code 0, and another zero point. `scales`: Scale operators, which
-    ignore their input (see `quantize.unfolded_batchnorm`).
+    `clamping`: sums with a fused ReLU, whose int8 form clamps at code 0, and a zero point other than 0. `scales`: Scale
+    operators, which ignore their input (see `quantize.unfolded_batchnorm`).
     """
 
     clamping: tuple[str, ...] = ()

@@ -1,9 +1,9 @@
-"""Where the bytes of a model are: every byte of its files falls in one class, and the classes add up.
+"""Classifies the bytes of a model: every byte of its files belongs to one class, and the classes add up to its size.
 
-Classes: the weights by the form they are stored in (`float32`, `w8`, `int8`, ...), `scales` of quantized weights,
+Classes: the weights by their storage (`float32`, `w8`, `int8`, ...), `scales` of quantized weights,
 `vectors` (bias, normalization), `constants` that are not weights (shapes, indexes), and `graph` (all the rest of the
-flatbuffer: operators, names, tables, padding). Bytes of the `.mnn.weight` file count in the same classes; those that no
-operator points at are `unused`.
+flatbuffer: operators, names, tables, padding). Bytes of the `.mnn.weight` file count in the same classes; those without
+a reference from an operator are `unused`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pytest_mnnquant.mnnfile.storage import Storage
 
 GRAPH, SCALES, VECTOR, CONSTANT, UNUSED = "graph", "scales", "vectors", "constants", "unused"
 _BLOB_SLOTS: Final = ((3, 1), (4, 1), (5, 4), (6, 8), (7, 4))
-# Smaller runs than this may be equal by chance (all zeros), and would save nothing.
+# Smaller runs may be equal by chance (all zeros), and sharing them would save nothing.
 _LOOK: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A run of bytes: what it holds, for which operator, in which file."""
+    """A run of bytes: its class, its operator and its file."""
 
     kind: str
     op: str
@@ -39,8 +39,8 @@ class Part:
 class Ledger:
     """Bytes by class, adding up to the size of the model's files.
 
-    `shared` lists groups of operators that point at the same bytes (counted once), `duplicated` groups that hold equal
-    bytes twice (counted each time).
+    `shared` lists groups of operators that reference the same bytes (counted once), `duplicated` groups with equal
+    bytes at several places (counted each time).
     """
 
     classes: dict[str, int]
@@ -55,7 +55,7 @@ class Ledger:
 
 
 def account(model: Model) -> Ledger:
-    """Account for every byte of a model. Raises `BadModel` for a damaged file."""
+    """Classify every byte of a model. Raises `BadModel` for a damaged file."""
     parts = tuple(part for op in model.ops for part in _parts(op) if part.size > 0)
     holders: dict[tuple[bool, int, int], list[Part]] = defaultdict(list)
     for part in parts:
@@ -65,7 +65,7 @@ def account(model: Model) -> Ledger:
         end = placed = 0
         for key in sorted(key for key in holders if key[0] is external):
             start, stop = max(key[1], end), min(key[1] + key[2], size)
-            if stop > start:  # Runs that overlap count once, and those past the end of a cut file not at all.
+            if stop > start:  # Overlapping runs count once; runs past the end of a truncated file do not count.
                 classes[holders[key][0].kind] += stop - start
                 placed, end = placed + stop - start, stop
         rest = size - placed
@@ -77,7 +77,7 @@ def account(model: Model) -> Ledger:
 
 
 def _duplicates(model: Model, parts: list[Part]) -> tuple[tuple[str, ...], ...]:
-    """Groups of operators with equal bytes. Looks at the start of each run first: few pages are touched."""
+    """Groups of operators with equal bytes. Compares the start of each run first, to read few pages."""
 
     def grouped(candidates: list[Part], size: int | None) -> Iterator[list[Part]]:
         alike: dict[tuple[int, bytes], list[Part]] = defaultdict(list)
@@ -147,7 +147,7 @@ def _quantized(op: Op, table: Table | None) -> Iterator[Part]:
 
 
 def _numbers(op: Op) -> str:
-    """What the floats beside the codes are: scales, but for sparse float weights, which have no codes."""
+    """The class of the floats next to the codes: scales; weights for sparse float storage, which has no codes."""
     label = op.weights[0].label if op.weights else ""
     return label if label == Storage.SPARSE_FLOAT.value else SCALES
 

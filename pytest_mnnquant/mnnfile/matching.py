@@ -1,4 +1,4 @@
-"""Which layer of one model is which layer of another, when tools have renamed and reordered them."""
+"""Matches the layers of two models of one network, if tools have renamed and reordered them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Match:
 
 
 def signature(op: Op) -> Signature:
-    """What a layer is, whatever it is called: its family, shape and groups."""
+    """The properties of a layer without its name: its family, shape and groups."""
     family = "convolution" if op.is_convolution else op.kind
     return family, op.shape or (op.weight_count,), op.group
 
@@ -49,12 +49,12 @@ def match_layers(first: Model, second: Model) -> Match:
     for block in aligned.get_matching_blocks():
         pairs.extend(zip(left[block.a : block.a + block.size], right[block.b : block.b + block.size], strict=True))
     matched = {id(op) for pair in pairs for op in pair}
-    for op in left:  # Branches may be written in another order.
+    for op in left:  # The order of branches may differ.
         alike = (other for other in right if id(other) not in matched and signature(other) == signature(op))
         if id(op) not in matched and (other := next(alike, None)) is not None:
             pairs.append((op, other))
             matched |= {id(op), id(other)}
-    for op in left:  # A converter may hold the same weights in an operator of another kind.
+    for op in left:  # A converter may store the same weights in an operator of another kind.
         alike = (other for other in right if id(other) not in matched and _holds_the_same(first, op, second, other))
         if id(op) not in matched and (other := next(alike, None)) is not None:
             pairs.append((op, other))

@@ -1,6 +1,6 @@
 """A `.mnn` file as plain values: its operators, the tensors between them, the weights they hold.
 
-The file is mapped, not read: looking at a model costs its graph, not its weights.
+The file is memory-mapped: inspecting a model reads its graph, not its weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pytest_mnnquant.mnnfile.parameters import (
 from pytest_mnnquant.mnnfile.schema import DATA_TYPES, OP_NAMES, PARAMETER_NAMES
 from pytest_mnnquant.mnnfile.storage import Affine, Floats, Storage, Weights, affine
 
-# Parameter table -> (slots of its float vectors, slot of their place in the .mnn.weight file).
+# Parameter table -> (slots of its float vectors, slot of their position in the .mnn.weight file).
 VECTORS: Final = {
     "MatMul": ((3, 4), None),
     "Scale": ((1, 2), 3),
@@ -60,7 +60,7 @@ class ModelInput:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One operator. `subgraph` is empty for the main graph. `weights` holds one entry a stored tensor.
+    """One operator. `subgraph` is empty for the main graph. `weights` has one entry per stored tensor.
 
     `shape` is (output channels, input channels, kernel height, kernel width) of a convolution, the dimensions of a
     constant, else empty.
@@ -86,9 +86,9 @@ class Op:
 
     @property
     def is_layer(self) -> bool:
-        """Whether this operator holds weights worth quantizing: filters, matrices and tables.
+        """Whether this operator has weights that count for quantization: filters, matrices and tables.
 
-        Vectors (bias, normalization, PReLU slopes) have one number a channel; no tool stores them in low bits.
+        Vectors (bias, normalization, PReLU slopes) have one number per channel; no tool stores them in low bits.
         """
         if not self.weights or self.kind in ("Scale", "LayerNorm", "GroupNorm", "PReLU", "BatchNorm"):
             return False
@@ -113,7 +113,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Model:
-    """A parsed `.mnn` file. `size` counts the `.mnn.weight` file too, when there is one; `main_size` does not."""
+    """A parsed `.mnn` file. `size` includes the `.mnn.weight` file, if it exists; `main_size` does not."""
 
     path: Path
     size: int
@@ -132,7 +132,7 @@ class Model:
 
     @property
     def layers(self) -> tuple[Op, ...]:
-        """The operators whose weights can be quantized or ought to be."""
+        """The operators whose weights can or should be quantized."""
         return tuple(op for op in self.ops if op.is_layer)
 
     @property
@@ -147,13 +147,13 @@ class Model:
 
     @property
     def external_missing(self) -> int:
-        """Bytes of external weights that the file needs and that are not there."""
+        """The number of missing bytes of external weights."""
         return max(0, self.external_needed - (len(self._external) if self._external is not None else 0))
 
     def decoded(self, op: Op) -> Floats:
-        """The weights of a layer as float32; raises `BadModel` where they are missing or inconsistent."""
+        """The weights of a layer as float32. Raises `BadModel` if they are missing or inconsistent."""
         if len(op.weights) != 1:
-            raise BadModel(f"{op.name} holds {len(op.weights)} weight tensors")
+            raise BadModel(f"{op.name} has {len(op.weights)} weight tensors, expected 1")
         return op.weights[0].decoded(self._external)
 
     def vectors(self) -> dict[str, Floats]:
@@ -167,12 +167,12 @@ class Model:
         return vectors
 
     def bytes_at(self, start: int, size: int, external: bool = False) -> memoryview | None:
-        """A run of bytes of the `.mnn` or the `.mnn.weight` file; None where they are not there."""
+        """A run of bytes of the `.mnn` or the `.mnn.weight` file; None if the file is too short."""
         buffer = self._external if external else self._buffer
         return None if buffer is None or start + size > len(buffer) else buffer[start : start + size]
 
     def affine(self, op: Op) -> Affine:
-        """The integer weights of a layer as codes, scales and offsets; raises `BadModel` where there are none."""
+        """The integer weights of a layer as codes, scales and offsets. Raises `BadModel` for other storage."""
         return affine(op.weights[0], self._external)
 
     def steps(self, op: Op) -> Floats:
@@ -187,7 +187,7 @@ def read_model(path: Path, external: Path | None = None) -> Model:
     """
     buffer = map_bytes(path)
     if len(buffer) < 32:
-        raise BadModel(f"{path}: {len(buffer)} bytes are too few for an MNN model")
+        raise BadModel(f"{path}: {len(buffer)} bytes, too short for an MNN model")
     try:
         return _model(path, buffer, external or path.with_name(path.name + ".weight"))
     except BadModel as error:
@@ -207,7 +207,7 @@ def _model(path: Path, buffer: memoryview, beside: Path) -> Model:
     names = net.strings(7)
     ops = tuple(_ops(net, names))
     if not ops or not names:
-        raise BadModel("it holds no operators")
+        raise BadModel("it has no operators")
     needed = max((sum(weights.external) for op in ops for weights in op.weights if weights.external), default=0)
     external = map_bytes(beside) if needed and beside.is_file() else None
     extra = net.table(2)
@@ -309,7 +309,7 @@ def _shape(kind: str, table: Table | None) -> tuple[tuple[int, ...], int]:
 
 
 def input_name(op: Op) -> str:
-    """The name by which an Input operator is fed: that of its tensor."""
+    """The name of an Input operator when a model is run: the name of its tensor."""
     return op.output_names[0] if op.output_names else op.name
 
 

@@ -1,7 +1,7 @@
-"""Finds the weights that an operator's parameter tables hold, and says how they are stored.
+"""Finds the weights in an operator's parameter tables, and their storage.
 
-MNN's converter writes them so (tools/converter/source/common/WeightQuantAndCoding.cpp, FullQuantAndCoding.cpp,
-RemoveParams.cpp); numbers of fields: schema/default/CaffeOp.fbs and Tensor.fbs.
+Written by MNN's converter (tools/converter/source/common/WeightQuantAndCoding.cpp, FullQuantAndCoding.cpp,
+RemoveParams.cpp); field numbers: schema/default/CaffeOp.fbs and Tensor.fbs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pytest_mnnquant.mnnfile.storage import Kind, Storage, Weights, is_first_pla
 
 
 def convolution_weights(table: Table) -> Weights | None:
-    """The weights of a Convolution2D table (convolutions, deconvolutions and the Linear layers made into them)."""
+    """The weights of a Convolution2D table (convolutions, deconvolutions, and Linear layers as convolutions)."""
     common, quantized, symmetric = table.table(0), table.table(3), table.table(4)
     channels = int(common.scalar(10, "i32")) if common else 0
     external = _external(table, 6)
@@ -42,7 +42,7 @@ def inner_product_weights(table: Table) -> Weights | None:
 
 
 def vector_weights(table: Table, slots: tuple[int, ...], external_slot: int | None) -> Weights | None:
-    """Float vectors that lie straight in an operator's parameters (MatMul, Scale, LayerNorm, PReLU, ...)."""
+    """Float vectors directly in an operator's parameters (MatMul, Scale, LayerNorm, PReLU, ...)."""
     external = () if external_slot is None else _external(table, external_slot)
     count = sum(table.span(slot, 4)[1] for slot in slots) or sum(external[1 : 1 + len(slots)]) // 4
     if not count:
@@ -51,7 +51,7 @@ def vector_weights(table: Table, slots: tuple[int, ...], external_slot: int | No
 
 
 def blob_weights(blob: Table) -> Weights | None:
-    """The numbers of a Blob (constants; the weights of RNN operators). Integer blobs are indexes, not weights: None."""
+    """The numbers of a Blob (constants; the weights of RNN operators). None for integer blobs, which are indices."""
     data_type = int(blob.scalar(2, "i32", 1))
     external = _external(blob, 9)
     if data_type == 1:
@@ -79,7 +79,7 @@ def _expected_count(common: Table) -> int:
 
 
 def _before_code_books(symmetric: Table, channels: int) -> Weights:
-    """Full int8 as converters before 1.2 wrote it: plain codes, and one scale for input, weight and output."""
+    """Full int8 of converters before 1.2: plain codes, and one scale for input, weight and output."""
     bits, count = int(symmetric.scalar(5, "i32", 8)), symmetric.span(0, 1)[1]
     size = count + 4 * symmetric.span(2, 4)[1]
     return Weights(Storage.INTEGER, bits, count, size, channels, full_int8=True, of_product=True, _source=symmetric)
@@ -88,7 +88,7 @@ def _before_code_books(symmetric: Table, channels: int) -> Weights:
 def _quantized(
     table: Table, channels: int, external: tuple[int, ...], symmetric_quan: bool, expected: int = 0
 ) -> Weights:
-    """`expected` weights follow from the layer's shape; they count where the codes lie in the `.mnn.weight` file."""
+    """The weights of an IDSTQuan table. `expected`, their number by the layer's shape, is needed for external codes."""
     kind, code_bytes = int(table.scalar(2, "i32")), table.span(0, 1)[1]
     scale_size = 2 if int(table.scalar(15, "i8")) == 1 else 4
     scales = table.span(14, 2)[1] if scale_size == 2 else table.span(1, 4)[1]
@@ -96,7 +96,7 @@ def _quantized(
     size = (
         (code_bytes or _part(external, 1))
         + scale_size * scales
-        + (4 * table.span(13, 4)[1] or _part(external, 4))  # places of sparse weights
+        + (4 * table.span(13, 4)[1] or _part(external, 4))  # positions of sparse weights
     )
     bits = int(table.scalar(7, "i32"))
     scale_in, scale_out = float(table.scalar(5, "f32")), float(table.scalar(6, "f32"))
@@ -127,7 +127,7 @@ def _quantized(
 
 
 def _codes(table: Table, kind: int, external_size: int, expected: int, bits: int) -> tuple[int, int, bool]:
-    """(weights, bits of each, whether the buffer has the length it should). A broken header is not believed."""
+    """(number of weights, bits per weight, whether the buffer's length is right). Ignores a broken header."""
     buffer, wide = table.array(0, "u1"), bool(table.scalar(11, "u8"))
     if kind == Kind.PLAIN:
         size = buffer.size or external_size
@@ -140,7 +140,7 @@ def _codes(table: Table, kind: int, external_size: int, expected: int, bits: int
             sparse = sparse_header(buffer, wide)
             return expected, sparse.bits, sparse.count == expected
         shape, book, header = integer_header(buffer, wide)
-    except BadModel:  # MNN's converter may leave raw floats there: the layer is broken, not the file.
+    except BadModel:  # MNN's converter may leave raw floats here: only the layer is broken, not the file.
         return expected, bits, False
     count = math.prod(shape)
     if header + (bits_of(book) * count + 7) // 8 != buffer.size:

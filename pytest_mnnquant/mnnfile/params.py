@@ -1,7 +1,7 @@
-"""MNN's params file (`compress_params_index.bin`): what the converter is told about each layer's quantization.
+"""MNN's params file (`compress_params_index.bin`): the quantization of each layer, as input of the converter.
 
 A protobuf message `MNN.Compression.Pipeline`, binary, or JSON when the file's name ends in `.json` (the converter
-decides by the name). Field numbers: MNN 3.6.1, `tools/converter/source/compression/MNN_compression.proto`.
+decides by the suffix). Field numbers: MNN 3.6.1, `tools/converter/source/compression/MNN_compression.proto`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ActivationParams:
 
 @dataclass(frozen=True, slots=True)
 class WeightParams:
-    """Symmetric weights: one scale a channel (or a single one)."""
+    """Symmetric weights: one scale per channel (or a single one)."""
 
     name: str
     scales: tuple[float, ...] = ()
@@ -51,8 +51,8 @@ class WeightParams:
 class LayerParams:
     """One layer. MNN finds it by the name of its output tensor.
 
-    Without activations it gives only the bits of the weights of operator `op_name` (0: float), of the main graph or of
-    `subgraph`.
+    Without activations, the entry gives only the bits of the weights of operator `op_name` (0: float), in the main
+    graph or in `subgraph`.
     """
 
     weight: WeightParams
@@ -63,7 +63,7 @@ class LayerParams:
 
     @property
     def name(self) -> str:
-        """What MNN's converter looks for."""
+        """The name that MNN's converter searches for."""
         return self.output.name if self.output else self.op_name or self.weight.name
 
 
@@ -77,12 +77,12 @@ class Params:
 
     @property
     def is_guide(self) -> bool:
-        """Whether the converter itself made this file: it lists layers with bits for weights, and no tensors."""
+        """Whether the converter itself wrote this file: it lists layers with bits for weights, and no tensors."""
         return bool(self.layers) and all(layer.output is None for layer in self.layers)
 
     @property
     def is_blank(self) -> bool:
-        """Whether it is such a file as the converter leaves it: 0 bits everywhere, so that nothing is quantized."""
+        """Whether it is an unedited file of the converter: 0 bits for all layers, so that nothing is quantized."""
         return self.is_guide and not any(layer.weight.bits for layer in self.layers)
 
     def renamed(self, names: dict[str, str]) -> Params:
@@ -97,7 +97,7 @@ class Params:
 
 
 def read_params(path: Path) -> Params:
-    """Parse a params file as the converter would. Raises `BadParams` (what is wrong, where) or `OSError`."""
+    """Parse a params file as the converter does. Raises `BadParams` (error and position) or `OSError`."""
     data = path.read_bytes()
     if not data:
         raise BadParams(f"{path} is empty")
@@ -109,8 +109,8 @@ def read_params(path: Path) -> Params:
         params = _params(from_json(data))
     except BadParams as error:
         raise type(error)(f"{path}: {error}") from None
-    if not params.is_guide:  # The converter writes its guide as JSON whatever the file is called.
-        raise BadParams(f"{path}: it holds JSON text, but MNN reads JSON only from a file whose name ends in .json")
+    if not params.is_guide:  # The converter writes its template as JSON, with any suffix.
+        raise BadParams(f"{path}: contains JSON text, but MNN reads JSON only from a file with the suffix .json")
     return params
 
 
@@ -161,7 +161,7 @@ def _params(root: Node) -> Params:
     seen: set[str] = set()
     for layer in params.layers:
         if layer.output is not None and layer.name in seen:
-            raise DoubledParams(f"output tensor {layer.name!r} is listed twice; MNN takes the first")
+            raise DoubledParams(f"output tensor {layer.name!r} is listed twice; MNN uses the first entry")
         seen.add(layer.name)
     return params
 
@@ -194,7 +194,7 @@ def _layer(node: Node) -> LayerParams:
 def _activation(node: Node) -> ActivationParams:
     name, scales = _name(node), node.values.get("scales", ())
     if len(scales) != 1:
-        raise BadParams(f"{node.where}: tensor {name!r} has {len(scales)} scales; MNN uses one a tensor")
+        raise BadParams(f"{node.where}: tensor {name!r} has {len(scales)} scales; MNN uses one per tensor")
     return ActivationParams(
         name=name,
         scale=_scale(scales[0], node),
@@ -214,14 +214,14 @@ def _name(node: Node) -> str:
 
 def _scale(value: float, node: Node) -> float:
     if not math.isfinite(value) or value <= 0:
-        raise BadParams(f"{node.where}: {node.values.get('name')!r} has scale {value}; it must be finite and above 0")
+        raise BadParams(f"{node.where}: {node.values.get('name')!r} has scale {value}; required: finite and above 0")
     return value
 
 
 def _integer(node: Node, key: str, default: int, allowed: tuple[int, int]) -> int:
     value = int(node.values.get(key, default))
     if not allowed[0] <= value <= allowed[1]:
-        bounds = f"outside {allowed[0]}..{allowed[1]}"
+        bounds = f"allowed {allowed[0]} to {allowed[1]}"
         raise BadParams(f"{node.where}: {node.values.get('name')!r} has {key.replace('_', ' ')} {value}, {bounds}")
     return value
 

@@ -1,7 +1,7 @@
-"""The two forms of a params file, binary protobuf and JSON, read into one tree whose nodes know where they stand.
+"""The two forms of a params file, binary protobuf and JSON, read into one tree whose nodes have their position.
 
-Message layout: MNN 3.6.1, `tools/converter/source/compression/MNN_compression.proto`. JSON keys may be in camel or in
-snake case, as protobuf allows.
+Message layout: MNN 3.6.1, `tools/converter/source/compression/MNN_compression.proto`. JSON keys may be in camel case or
+in snake case, as in protobuf.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ MESSAGES: Final[dict[str, dict[str, Key]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A message: its fields by name, and its place in the file for error messages."""
+    """A message: its fields by name, and its position in the file for error messages."""
 
     where: str
     values: dict[str, Any]
@@ -83,7 +83,7 @@ class Node:
 
 
 def from_binary(data: bytes) -> Node:
-    """The tree of a binary params file. Raises `BadParams` with the byte position of what is wrong."""
+    """The tree of a binary params file. Raises `BadParams` with the byte position of the error."""
     return _binary("Pipeline", data, 0)
 
 
@@ -114,7 +114,7 @@ def _binary_value(key: Key, field: wire.Field) -> Any:
         raise BadParams(f"byte {field.position}: field {field.number} is a number where text or a message is expected")
     if key.kind == "floats":
         if len(raw) % 4:
-            raise BadParams(f"byte {field.position}: {len(raw)} bytes are not whole floats")
+            raise BadParams(f"byte {field.position}: {len(raw)} bytes are not a multiple of 4 (floats)")
         return struct.unpack(f"<{len(raw) // 4}f", raw)
     if key.kind == "text":
         try:
@@ -128,9 +128,9 @@ def _binary_value(key: Key, field: wire.Field) -> Any:
 
 
 def from_json(data: bytes) -> Node:
-    """The tree of a JSON params file. Raises `BadParams` with the path of the key that is wrong.
+    """The tree of a JSON params file. Raises `BadParams` with the path of the key at fault.
 
-    MNN ignores keys it does not know; here they are errors, since a mistyped one silently does nothing.
+    MNN ignores unknown keys; here they are errors, since a mistyped key would silently have no effect.
     """
     try:
         root = json.loads(data)
@@ -180,7 +180,7 @@ def _json_value(key: Key, value: Any, where: str) -> Any:
 
 
 def _number(value: Any, where: str) -> float:
-    """A number, also as text: protobuf writes NaN, infinity and large numbers so."""
+    """A number, also as a string: protobuf writes NaN, infinity and large numbers as strings."""
     try:
         if isinstance(value, bool) or value is None:
             raise ValueError

@@ -1,12 +1,12 @@
-"""An evaluation copy of an int8 model whose MaxPool is exact on x86 too.
+"""A copy of an int8 model for evaluation, whose MaxPool is exact on x86 too.
 
 MNN stores int8 tensors on x86 as bytes offset by 128, but its int8 MaxPool compares them as signed numbers
 (`MNNMaxPoolInt8_`, source/backend/cpu/x86_x64/FunctionDispatcher.cpp), so a window with codes of both signs gives the
-largest negative one. ARM pools rightly. Where a pool's input and output carry different quantization, MNN pools in
-float between a dequantization and a requantization, which gives exactly what ARM gives. So in the copy the zero point
-of the output lies one float32 step beside the input's: MNN compares zero points as floats, and computes with them as
-integers, so nothing else of the network changes by a single code (a scale moved by 1 in 10,000 would: the layer after
-the pool computes with it). No weight is touched.
+largest negative one. ARM's result is right. If a pool's input and output have different quantization, MNN dequantizes,
+pools in float and quantizes again, with exactly ARM's result. So in the copy, the output's zero point differs from the
+input's by one float32 step: MNN compares zero points as floats and computes with them as integers, so no other code in
+the network changes (a scale changed by 1 in 10,000 would change codes: the next layer computes with it). No weight is
+changed.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.quants import write_with_quants
 from pytest_mnnquant.mnnfile.scale_propagation import Sources, outcomes
 
-#: Operators that change nothing but shape and layout, through which MNN carries a quantization.
+#: Operators that change only shape and layout, through which MNN propagates a quantization.
 SHAPE_ONLY: Final = {"Reshape", "ConvertTensor", "Squeeze", "Unsqueeze", "Flatten", "Permute"}
 _TINY: Final = 1e-30
 
 
 def is_max_pool(op: Op) -> bool:
-    """Whether the operator takes a maximum over windows."""
+    """Whether the operator is a MaxPool."""
     return pool_kind(op) == MAX_POOL
 
 
 def write_exact_copy(model: Model, int8_pools: Collection[str], path: Path) -> tuple[str, ...]:
     """Write a copy of `model` to `path` in which the named MaxPool operators pool exactly; returns their names.
 
-    `int8_pools` are the operators that the op trace showed as int8 `Pooling`. All tensors that MNN propagates a
-    quantization to have it in the copy itself, so that what changes at the pools reaches no other operator; but an
-    average pool after such a pool must keep one zero point on both sides, or it would leave its int8 arithmetic, which
-    rounds down. Writes nothing when there are none.
+    `int8_pools` are the operators that the op trace showed as int8 `Pooling`. In the copy, all tensors to which MNN
+    propagates a quantization have it in the file, so that the change at the pools affects no other operator. An average
+    pool after such a pool must keep one zero point on both sides; otherwise it would leave its int8 arithmetic, which
+    rounds down. Without int8 pools, nothing is written.
     """
     steps, sources = _as_traced(model, int8_pools)
     known = {tensor: model.tensor_quants[source] for tensor, source in sources.items()}
-    # MNN takes a model with loops apart, and misreads described tensors that go from one part to another.
+    # MNN splits a model with loops into parts, and misreads described tensors between two parts.
     quants = dict(model.tensor_quants) if model.has_subgraphs else dict(known)
     changed: dict[str, None] = {}
     for step in steps:
@@ -65,7 +65,7 @@ def write_exact_copy(model: Model, int8_pools: Collection[str], path: Path) -> t
 
 
 def _as_traced(model: Model, int8_pools: Collection[str]) -> tuple[tuple[Command, ...], Sources]:
-    """The commands, and where their quantizations come from if these pools run in int8."""
+    """The commands, and the sources of their quantizations if these pools run in int8."""
     best: tuple[int, tuple[Command, ...], Sources] | None = None
     for steps in possible_commands(model):
         for way in outcomes(steps, model.tensor_quants):
@@ -73,23 +73,23 @@ def _as_traced(model: Model, int8_pools: Collection[str]) -> tuple[tuple[Command
             unlike = len(int8.symmetric_difference(int8_pools))
             if best is None or unlike < best[0]:
                 best = unlike, steps, way.sources
-    assert best is not None  # There is at least one form and one outcome.
+    assert best is not None  # At least one form and one outcome exist.
     return best[1:]
 
 
 def _beside(zero: float) -> float:
-    """The float32 next to a zero point, away from 0: as an integer it is still the same."""
+    """The next float32 after a zero point, away from 0; its integer value is the same."""
     near = np.float32(zero)
     return float(np.nextafter(near, np.copysign(np.float32(np.inf), near))) if zero else _TINY
 
 
 def pools_right(machine: str = "") -> bool:
-    """Whether the int8 MaxPool of an architecture, this machine's unless told, is right: it is wrong on x86 only."""
+    """Whether the int8 MaxPool of an architecture (default: this machine's) is right; it is wrong only on x86."""
     return (machine or os.uname().machine) not in ("x86_64", "i386", "i686", "AMD64")
 
 
 def expected_int8_pools(model: Model) -> set[str]:
-    """The pools that MNN runs in int8, from the file: for models of which it gives no op trace."""
+    """The pools that MNN runs in int8, from the file, for models without an op trace."""
     return {
         steps[place].op.name
         for steps in possible_commands(model)
@@ -100,6 +100,6 @@ def expected_int8_pools(model: Model) -> set[str]:
 
 
 def uncovered_pools(model: Model, int8_pools: Iterable[str], covered: Collection[str]) -> tuple[str, ...]:
-    """Those of the pools that ran in int8 that took maxima and are not `covered`."""
+    """The MaxPool operators among the int8 pools, without those in `covered`."""
     means = {op.name for op in model.ops if pool_kind(op) == AVERAGE_POOL}
     return tuple(dict.fromkeys(name for name in int8_pools if name not in means and name not in covered))

@@ -1,8 +1,8 @@
-"""Whether two ways of propagating quantization compute the same.
+"""Whether two ways of propagating quantization compute the same values.
 
-A tensor's value is an expression over the model's inputs: which operators made it, and to which codes it was rounded on
-the way. Operators that only move values, take a maximum or interpolate are looked through: rounding before them and
-after them is the same (or differs by the rounding of a mean).
+A tensor's value is an expression over the model's inputs: the operators that computed it, and the codes to which it was
+rounded. Operators that only move values, take a maximum or interpolate are skipped: rounding before them and after
+them is the same (or differs by the rounding of a mean).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pytest_mnnquant.mnnfile.model import TensorQuant
 from pytest_mnnquant.mnnfile.scale_propagation import Outcome
 
 SEEN_THROUGH: Final = frozenset({RASTER, "Pooling", "Interp", "ReLU", "ReLU6"})
-#: Scales that differ by less are the same: tools that see a tensor twice give it two scales that differ by 0.1 %.
+#: Scales that differ by less are equal: tools that process a tensor twice give it two scales that differ by 0.1 %.
 SAME_SCALE: Final = 0.02
 
 Grid = tuple[float, float]
 
 
 class Values:
-    """Expressions, each kept once, so that equal ones have the same number."""
+    """Expressions, each stored once, so that equal ones have the same number."""
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[object, ...], int] = {}
@@ -38,7 +38,7 @@ class Values:
         return self._numbers[node]
 
     def grid(self, quant: TensorQuant) -> Grid:
-        """Scale and zero point; those that are nearly the same are one."""
+        """Scale and zero point; nearly equal ones get the same number."""
         for scale, zero in self._grids:
             if abs(scale - quant.scale) <= SAME_SCALE * abs(scale) and abs(zero - quant.zero) <= 1:
                 return scale, zero

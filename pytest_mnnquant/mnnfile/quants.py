@@ -1,4 +1,4 @@
-"""Copies of a model in which tensors are quantized in another way, for measuring: the weights stay as they are."""
+"""Copies of a model with another quantization of tensors, for measurements; the weights are unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUMBERS: Final = {name: number for number, name in DATA_TYPES.items()}
 
 
 def write_with_quants(model: Model, quants: Mapping[int, TensorQuant], path: Path) -> None:
-    """Write a copy of `model` to `path` whose tensors are quantized as `quants` says, by tensor index.
+    """Write a copy of `model` to `path` with the quantizations `quants` of its tensors, by tensor index.
 
     Without any, MNN decodes the stored weights and computes in float.
     """
@@ -30,7 +30,7 @@ def with_quants(data: bytes, quants: Mapping[int, TensorQuant]) -> bytes:
     """A model file's bytes with a new `extraTensorDescribe` vector at their end, to which the root's field 1 points."""
     out = bytearray(data + bytes(-len(data) % 16))
     field, vector = Table.root(memoryview(data)).field(_DESCRIBED), len(out)
-    if not field:  # The model describes no tensor at all.
+    if not field:  # The model describes no tensors.
         return data
     count = len(quants)
     # Layout: vector | vtable of TensorDescribe | vtable of TensorQuantInfo | per tensor: describe (12), quant (24).

@@ -1,4 +1,4 @@
-"""Files whose results depend on where MNN's tensors lie in memory (see `scale_propagation`)."""
+"""Files whose results depend on the addresses of MNN's tensors in memory (see `scale_propagation`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_mnnquant.mnnfile.scale_propagation import outcomes
 
 @dataclass(frozen=True, slots=True)
 class Reaching:
-    """A quantization that reaches a tensor: the tensor that has it in the file, and the operator that takes it."""
+    """A quantization that reaches a tensor: the tensor that has it in the file, and the operator with that input."""
 
     tensor: str
     operator: str
@@ -23,9 +23,9 @@ class Reaching:
 
 @dataclass(frozen=True, slots=True)
 class Ambiguity:
-    """A tensor without a quantization of its own that several reach, and the operator that makes it.
+    """A tensor without a quantization in the file that several quantizations reach, and the operator that writes it.
 
-    `operator` is the name of the first one whose result depends on which of them it gets, `differs` its kind and name.
+    `operator` is the name of the first operator whose result depends on the choice, `differs` its kind and name.
     """
 
     tensor: str
@@ -36,7 +36,7 @@ class Ambiguity:
 
 
 def ambiguities(model: Model) -> list[Ambiguity]:
-    """The tensors whose scale depends on addresses, if the outputs depend on that too; in the order of the file."""
+    """The tensors whose scale depends on addresses, if the outputs depend on it too; in the order of the file."""
     by_tensor: dict[str, Ambiguity] = {}
     if model.tensor_quants:
         for steps in possible_commands(model):

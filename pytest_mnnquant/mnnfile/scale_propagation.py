@@ -1,10 +1,10 @@
-"""Which tensors get a quantization that the file does not give them, and from where.
+"""The tensors that get a quantization which is not in the file, and its sources.
 
-When MNN prepares a quantized model it propagates the quantization of tensors that have one to tensors that have none,
-along Raster, ReLU, ReLU6, Pooling, Interp, CropAndResize and ROIPooling: forward where a command has one input,
-backward where it has one output (MNN 3.6.1, source/core/Pipeline.cpp). The starting points are visited in the order of
-their addresses in memory, and each overwrites what another left. So a tensor that is reached from two of them has the
-quantization of one in some processes, of the other in the rest.
+When MNN prepares a quantized model, it propagates the quantization of tensors that have one to tensors that have none,
+along Raster, ReLU, ReLU6, Pooling, Interp, CropAndResize and ROIPooling: forward if a command has one input, backward
+if it has one output (MNN 3.6.1, source/core/Pipeline.cpp). The starting points are visited in the order of their
+addresses in memory, and each overwrites the previous result. So a tensor that two starting points reach has the
+quantization of one in some processes, and of the other in the rest.
 
 `propagated` repeats the algorithm for a given order of the tensors, `outcomes` for several orders.
 """
@@ -22,30 +22,31 @@ from pytest_mnnquant.mnnfile.model import Op, TensorQuant
 _PROPAGATES: Final = frozenset({RASTER, "ReLU", "ReLU6", "Pooling", "Interp", "CropAndResize", "ROIPooling"})
 _PASSES: Final = 3
 _SHUFFLED: Final = 6
-#: Operators that MNN runs in int8 whenever all their inputs and their output are quantized.
+#: Operators that MNN runs in int8 if all their inputs and their output are quantized.
 _ALWAYS_INT8: Final = frozenset(
     {"ConvInt8", "DepthwiseConvInt8", "Softmax", "LayerNorm", "BinaryOp", "Scale", "Interp", "PReLU"}
 )
-# UnaryOp: slots of the operation and of its table of int8 results; operations that need no table.
+# UnaryOp: slots of the operation and of its table of int8 results; operations that require no table.
 _UNARY, _TABLE, _TABLELESS = 0, 2, frozenset({0, 1, 22})
 _SLOPE: Final = 0
 
-#: For each tensor that has a quantization, the tensor of the file that it comes from.
+#: For each tensor with a quantization, the tensor of the file from which it comes.
 Sources = Mapping[int, int]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one order of the tensors leads to. `int8`: the commands, by their place, that run in int8."""
+    """The result of one order of the tensors. `int8`: the positions of the commands that run in int8."""
 
     sources: Sources
     int8: frozenset[int]
 
 
 def outcomes(commands: Sequence[Command], quants: Mapping[int, TensorQuant]) -> tuple[Outcome, ...]:
-    """What MNN can make of a model, without repetitions; one entry: the result does not depend on addresses.
+    """The possible results for a model, without repetitions; one entry: the result does not depend on addresses.
 
-    The order of the file, its reverse, and some random ones: of two starting points either comes last in one of them.
+    Tries the order of the file, its reverse, and some random orders: each of two starting points is last in one of
+    them.
     """
     tensors = sorted({tensor for command in commands for tensor in (*command.inputs, command.output)})
     orders = [tensors, tensors[::-1]]
@@ -87,7 +88,7 @@ def propagated(
 
 
 def _starts(edges: dict[int, set[int]], opposite: Mapping[int, set[int]]) -> set[int]:
-    """Where propagation along `edges` begins; edges from tensors that join others, or that others join, are removed."""
+    """The starting points of the propagation along `edges`; removes edges of tensors with several neighbours."""
     for joined in opposite.values():
         if len(joined) > 1:
             for tensor in joined:
@@ -96,7 +97,7 @@ def _starts(edges: dict[int, set[int]], opposite: Mapping[int, set[int]]) -> set
 
 
 def _passed_on(sources: dict[int, int], edges: Mapping[int, set[int]], starts: Sequence[int]) -> bool:
-    """Overwrite the source of all that can be reached; whether that changed any."""
+    """Overwrite the source of all reachable tensors; returns whether one changed."""
     changed = False
     open_tensors = list(reversed(starts))
     while open_tensors:
@@ -111,7 +112,7 @@ def _passed_on(sources: dict[int, int], edges: Mapping[int, set[int]], starts: S
 
 
 def int8_commands(commands: Sequence[Command], quants: Mapping[int, TensorQuant], sources: Sources) -> frozenset[int]:
-    """The places of the commands that run in int8."""
+    """The positions of the commands that run in int8."""
     return frozenset(place for place, one in enumerate(commands) if _runs_in_int8(one, quants, sources))
 
 

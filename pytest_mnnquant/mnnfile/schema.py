@@ -1,6 +1,6 @@
-"""Names of operators, parameter unions and data types, by the numbers a `.mnn` file stores.
+"""Names of operators, parameter unions and data types, by their numbers in a `.mnn` file.
 
-Read off MNN 3.6.1, `schema/default/*.fbs`. MNN only appends to these lists; an unknown number is shown as a number.
+From MNN 3.6.1, `schema/default/*.fbs`. MNN only appends to these lists; an unknown number is shown as a number.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How an operator is set: stride, axis, kind of arithmetic... everything in its parameters but weights and scales.
+"""The attributes of an operator: stride, axis, kind of arithmetic, and all other parameters except weights and scales.
 
-Read off MNN 3.6.1, `schema/default/*.fbs`; fields that only repeat a data type are left out.
+From MNN 3.6.1, `schema/default/*.fbs`, without fields that only repeat a data type.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _FIELDS: Final[Mapping[str, str]] = {
         "12 relu u8, 13 relu6 u8, 14 pads [i32], 15 outPads [i32], 16 hasOutputShape u8"
     ),
 }
-# A constant of more numbers is told by the weights check.
+# The weights check reports larger constants.
 _SMALL: Final = 64
 Settings = Mapping[str, object]
 # MNN's PadMode of explicit pads.
@@ -83,9 +83,9 @@ _EXPLICIT: Final = 0
 
 
 def settings(op: Op) -> Settings:
-    """The settings of an operator by the names that MNN's schema has for them; empty where it has none that are known.
+    """The attributes of an operator by their names in MNN's schema; empty for unknown operators.
 
-    Pads are the four that are in force, whichever of MNN's ways of writing them was used.
+    Pads are the four effective ones, from any of MNN's ways of writing them.
     """
     table, kind = op.parameters, op.parameter_kind
     if kind == "Convolution2D" and table is not None:
@@ -115,7 +115,7 @@ def _value(table: Table, slot: int, form: str, default: float) -> object:
 
 
 def _padded(values: dict[str, Any], mode: str) -> dict[str, object]:
-    """One form for all ways in which pads are written: top, left, bottom, right."""
+    """The pads in one form for all of MNN's ways of writing them: top, left, bottom, right."""
     across, down, pads = values.pop("padX"), values.pop("padY"), values.pop("pads")
     if values[mode] == _EXPLICIT:
         values["pads"] = pads if len(pads) == 4 else (down, across, down, across)

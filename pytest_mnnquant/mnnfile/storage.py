@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Storage(str, enum.Enum):
-    """The form in which weights lie in the file."""
+    """The storage of weights in the file."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
@@ -39,7 +39,7 @@ class Storage(str, enum.Enum):
 
 
 class Kind(enum.IntEnum):
-    """What MNN numbers them in IDSTQuan's field `type`. Up to 3.2, params files gave PLAIN weights."""
+    """The values of IDSTQuan's field `type`. Up to MNN 3.2, params files gave PLAIN weights."""
 
     SPARSE_FLOAT = 0
     DENSE = 1
@@ -53,11 +53,10 @@ class Weights:
     """The stored weights of one operator.
 
     `count` weights of `bits` bits each; `size` counts all bytes that store them: codes, headers, scales, offsets.
-    `block` is the number of weights that share a scale, None where a whole channel does. `full_int8` tells that
-    activations are quantized too, so that the runtime may compute in int8. `intact` is False when the code buffer
-    does not have the length that its own header asks for. `scale_in` and `scale_out` are the scales of the input and
-    output tensor of a full-int8 layer, else 0. `of_product` tells that the file has no scale of the weights alone,
-    `half_scales` that scales are 16-bit floats.
+    `block` is the number of weights per scale, None for one scale per channel. `full_int8`: activations are quantized
+    too, so the runtime may compute in int8. `intact` is False if the length of the code buffer does not match its
+    header. `scale_in` and `scale_out` are the scales of the input and output tensor of a full-int8 layer, else 0.
+    `of_product`: the file has no separate scale of the weights. `half_scales`: scales are 16-bit floats.
     """
 
     storage: Storage
@@ -88,7 +87,7 @@ class Weights:
     def decoded(self, external: memoryview | None = None) -> Floats:
         """The weights as float32, shape [channels, weights per channel] (flat for constants).
 
-        `external` is the mapped `.mnn.weight` file. Raises `BadModel` where the data are missing or inconsistent.
+        `external` is the mapped `.mnn.weight` file. Raises `BadModel` if the data are missing or inconsistent.
         """
         return _decode(self, external)
 
@@ -101,7 +100,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """Integer weights before they are multiplied out: value = code * scale + offset.
+    """Integer weights as codes: value = code * scale + offset.
 
     `codes` has shape [groups, weights per group], `scales` and `offsets` [groups]; `codes` may be a view of the file.
     """
@@ -112,7 +111,7 @@ class Affine:
 
 
 def affine(weights: Weights, external: memoryview | None) -> Affine:
-    """Codes, scales and offsets of integer weights; raises `BadModel` where they are missing or inconsistent."""
+    """Codes, scales and offsets of integer weights. Raises `BadModel` if they are missing or inconsistent."""
     codes, pairs = _grouped(weights, external)
     scales, offsets = pairs[:, -1], np.zeros(len(pairs), np.float32)
     if weights.asymmetric:
@@ -122,7 +121,7 @@ def affine(weights: Weights, external: memoryview | None) -> Affine:
 
 
 def is_first_plain(table: Table) -> bool:
-    """Whether an IDSTQuan table is of the first form of PLAIN weights: always asymmetric, no factor to the scales."""
+    """Whether an IDSTQuan table has the first form of PLAIN weights: always asymmetric, no factor for the scales."""
     return int(table.scalar(2, "i32")) == Kind.PLAIN and not table.scalar(8, "i32") and not table.scalar(4, "f32")
 
 
@@ -152,19 +151,19 @@ def _decode(weights: Weights, external: memoryview | None) -> Floats:
 
 def _viewed(data: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[Any]:
     if data.size % np.dtype(dtype).itemsize:
-        raise BadModel(f"{data.size} bytes hold no whole number of weights")
+        raise BadModel(f"{data.size} bytes are not a whole number of weights")
     return data.view(dtype)
 
 
 def _external(weights: Weights, external: memoryview | None, part: int, dtype: str) -> npt.NDArray[Any]:
     if external is None:
-        raise BadModel("the weights lie in a .mnn.weight file that is not there")
+        raise BadModel("the .mnn.weight file with the weights is missing")
     if part >= len(weights.external):
-        raise BadModel("it is not said where in the .mnn.weight file the weights lie")
+        raise BadModel("the position of the weights in the .mnn.weight file is missing")
     start = weights.external[0] + sum(weights.external[1:part])
     size = weights.external[part]
     if start < 0 or size < 0 or start + size > len(external):
-        raise BadModel(f"the .mnn.weight file has {len(external)} bytes; {start + size} are needed")
+        raise BadModel(f"the .mnn.weight file has {len(external)} bytes, required {start + size}")
     return _viewed(np.frombuffer(external, np.uint8, size, start), dtype)
 
 
@@ -177,7 +176,7 @@ def _grouped(weights: Weights, external: memoryview | None) -> tuple[Codes, Floa
     """Codes, shape [groups, weights per group], and [minimum, scale] or [scale] of each group."""
     table = weights._source
     if weights.of_product or weights.storage not in (Storage.INTEGER, Storage.SPARSE_INTEGER) or table is None:
-        raise BadModel(f"weights stored as {weights.storage.value!r} without a scale of their own can't be decoded")
+        raise BadModel(f"weights stored as {weights.storage.value!r} without a separate scale can't be decoded")
     pairs = _scales(weights, table, external)
     codes = _codes(weights, table, external, pairs)
     count = codes.size
@@ -187,15 +186,15 @@ def _grouped(weights: Weights, external: memoryview | None) -> tuple[Codes, Floa
 
 
 def _lowest(weights: Weights) -> np.float32:
-    """The code that stands for the minimum. MNN takes 0 for -128, and no positive number."""
+    """The code of the minimum. MNN reads 0 as -128, and ignores positive numbers."""
     return np.float32(min(int(weights._source.scalar(8, "i32")) or -128, 0))
 
 
 def _dequantized(weights: Weights, external: memoryview | None) -> Floats:
     codes, pairs = _grouped(weights, external)
     blocks = codes.astype(np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # Absurd scales give infinity, which the weights check tells.
-        if weights.asymmetric:  # In this order, as MNN does it.
+    with np.errstate(over="ignore", invalid="ignore"):  # Absurd scales give infinity, which the weights check reports.
+        if weights.asymmetric:  # In the same order as MNN.
             values: Floats = (blocks - _lowest(weights)) * pairs[:, 1:] + pairs[:, :1]
             return values
         return blocks * pairs
@@ -209,9 +208,9 @@ def _codes(weights: Weights, table: Table, external: memoryview | None, pairs: F
         return dense_codes(buffer, wide)
     head = sparse_header(buffer, wide)
     if head.count != weights.count or len(pairs) != head.groups or head.count % head.groups:
-        raise BadModel(f"{len(pairs)} scales do not fit {head.count} sparse weights in {head.groups} groups")
+        raise BadModel(f"{len(pairs)} scales for {head.count} sparse weights in {head.groups} groups")
     zeros = np.zeros(len(pairs), np.int64)
-    if weights.asymmetric:  # A zero is the code nearest to it; a group without a scale has it at the minimum.
+    if weights.asymmetric:  # Zero is stored as its nearest code; a group without a scale has zero at the minimum.
         with np.errstate(all="ignore"):
             zero = -pairs[:, 0] / pairs[:, 1]
             nearest = np.trunc(zero + np.copysign(np.float32(0.5), zero))
@@ -221,27 +220,27 @@ def _codes(weights: Weights, table: Table, external: memoryview | None, pairs: F
 
 
 def _scattered(weights: Weights, table: Table, external: memoryview | None) -> Floats:
-    """The values that are not zero, put at their places."""
+    """The nonzero values at their positions, all others zero."""
     places, values = table.array(13, "<u4"), table.array(1, "<f4")
     if not places.size and weights.external:
         values, places = _external(weights, external, 2, "<f4"), _external(weights, external, 4, "<u4")
     count = weights.count if weights.intact and 0 < weights.count <= MOST_SPARSE else 0
     if len(places) != len(values) or (places >= count).any() or count % max(1, weights.channels) or not count:
-        raise BadModel(f"{len(values)} values and {len(places)} places do not make {weights.count} sparse weights")
+        raise BadModel(f"{len(values)} values and {len(places)} positions do not match {weights.count} sparse weights")
     dense = np.zeros(count, np.float32)
     dense[places] = values
     return dense
 
 
 def _scales(weights: Weights, table: Table, external: memoryview | None) -> Floats:
-    """[minimum, scale] (asymmetric) or [scale] of each group, as MNN stores them: in float32, float16 or externally."""
+    """[minimum, scale] (asymmetric) or [scale] of each group, from MNN's storage: float32, float16 or external."""
     half = int(table.scalar(15, "i8")) == 1
     dtype = "<f2" if half else "<f4"
     alpha = table.array(14 if half else 1, dtype)
     alpha = alpha if alpha.size or not weights.external else _external(weights, external, 2, dtype)
     columns = 2 if weights.asymmetric else 1
     if not alpha.size or alpha.size % columns:
-        raise BadModel(f"{alpha.size} scale values where groups of {columns} are needed")
+        raise BadModel(f"{alpha.size} scale values, required a multiple of {columns}")
     pairs = alpha.astype(np.float32).reshape(-1, columns)
     factor = np.float32(table.scalar(4, "f32"))
     if weights.full_int8 or table.scalar(10, "u8") or factor == 1 or is_first_plain(table):

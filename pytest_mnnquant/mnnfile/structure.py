@@ -1,7 +1,7 @@
 """Whether two models of one network compute by the same operators, with the same attributes and connections.
 
 Operators are identified by their names; those that only one of the models has (layout conversions, which a quantizer
-moves) are skipped. Tools that rename all operators leave the layers to compare, by their match.
+moves) are skipped. If a tool renames all operators, only the matched layers are compared.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Model, Op, input_name
 from pytest_mnnquant.mnnfile.settings import settings
 
-#: Between float and int8.
+#: Operators that convert between float and int8.
 CASTS: Final = ("FloatToInt8", "Int8ToFloat")
-# Made by the converter, numbered anew in each model, or moved by quantization.
+# Created by the converter, numbered separately in each model, or moved by quantization.
 _FREE: Final = frozenset({"Raster", "ConvertTensor", *CASTS, "Cast", "Extra"})
-# An activation may be fused into the operator before it, or follow it.
+# An activation may be fused into the previous operator, or follow it.
 _FUSED: Final = ("relu", "relu6", "activationType")
 _DEPTH: Final = 200
 Source = object
@@ -27,7 +27,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An operator of the first model, and what differs in the second one.
+    """An operator of the first model, and its difference in the second model.
 
     `is_minor`: the computation is the same, but the declared input differs.
     """
@@ -40,7 +40,7 @@ class Difference:
 def differences(first: Model, second: Model, match: Match) -> list[Difference]:
     """Where attributes or connections of the second model's operators differ from the first one's."""
     if any(_family(op) != _family(other) for op, other in match.pairs):
-        return []  # Converted by other rules (an LSTM kept as one operator): the layers that differ are told as such.
+        return []  # Converted differently (an LSTM kept as one operator): other checks report the layers that differ.
     before, after = _named(first), _named(second)
     shared = {key for key, op in before.items() if key in after and _family(op) == _family(after[key])}
     pairs = {id(before[key]): (before[key], after[key]) for key in before if key in shared}
@@ -58,34 +58,34 @@ def differences(first: Model, second: Model, match: Match) -> list[Difference]:
 
 
 def _inputs(first: Model, second: Model) -> list[Difference]:
-    """Inputs of another kind of number, or another declared size; the number of samples does not count."""
+    """Inputs with another data type or another declared size; the number of samples does not count."""
     results, others = [], {spec.name: spec for spec in second.inputs}
     for spec in first.inputs:
         other = others[spec.name]
         if (spec.data_type == "float") != (other.data_type == "float"):
-            text = f"this input takes {other.data_type}; in the float model {spec.data_type}"
+            text = f"its data type is {other.data_type}, {spec.data_type} in the float model"
             results.append(Difference(spec.name, text))
         sizes = zip(spec.shape[1:], other.shape[1:], strict=False)
         resized = any(size != changed for size, changed in sizes if size > 0 and changed > 0)
         if len(spec.shape) == len(other.shape) and resized:
-            text = f"this input says it takes {list(other.shape)}; in the float model {list(spec.shape)}"
+            text = f"its declared shape is {list(other.shape)}, {list(spec.shape)} in the float model"
             results.append(Difference(spec.name, text, is_minor=True))
     return results
 
 
 def foreign_casts(model: Model) -> dict[str, int]:
-    """Quantizing operators in a file without int8 layers, counted by kind; MNN's own tools write no such file."""
+    """The number of quantizing operators per kind in a file without int8 layers; MNN's tools write no such file."""
     if any(weights.full_int8 for op in model.convolutions for weights in op.weights):
         return {}
     return dict(Counter(op.kind for op in model.ops if op.kind in CASTS))
 
 
 def _outputs(first: Model, second: Model, before: _Wiring, after: _Wiring) -> list[Difference]:
-    """Outputs that come from other operators than the first model's, or in another order."""
+    """Outputs from other operators than in the first model, or in another order."""
     results = []
     names, others = first.output_names, second.output_names
     if names != others and set(names) == set(others):
-        text = f"the outputs are {', '.join(others)}; in the float model {', '.join(names)}: by number each is another"
+        text = f"the order of outputs is {', '.join(others)}, {', '.join(names)} in the float model"
         results.append(Difference("", text))
     for name in first.output_names:
         source, other = before.output(name), after.output(name)
@@ -96,7 +96,7 @@ def _outputs(first: Model, second: Model, before: _Wiring, after: _Wiring) -> li
 
 
 def _named(model: Model) -> dict[Key, Op]:
-    """Operators that are identified by their names."""
+    """The operators that are identified by their names."""
     counts = Counter((op.subgraph, op.name) for op in model.ops)
     return {
         (op.subgraph, op.name): op
@@ -119,11 +119,11 @@ def _setting_difference(op: Op, other: Op, before: _Wiring, after: _Wiring) -> s
             verb = "are" if isinstance(value, tuple) else "is"
             return f"its {name} {verb} {_value_words(actual[name])}, {_value_words(value)} in the float model"
     activation, expected_activation = after.activation(other), before.activation(op)
-    # What a full-int8 layer's codes can hold is its upper limit too: mnnquant's EMA makes a ReLU of a ReLU6.
+    # The range of a full-int8 layer's codes is an upper limit too: mnnquant's EMA turns a ReLU6 into a ReLU.
     bounded = any(weights.full_int8 for weights in other.weights)
     if activation != expected_activation and not (bounded and activation and expected_activation):
         applied, expected_words = activation or "nothing", expected_activation or "nothing"
-        return f"{applied} is applied to what it computes, {expected_words} in the float model"
+        return f"{applied} is applied to its output, {expected_words} in the float model"
     return ""
 
 
@@ -132,14 +132,14 @@ def _value_words(value: object) -> str:
 
 
 class _Wiring:
-    """What each operator of a model takes, in terms of operators that another model has too."""
+    """The inputs of each operator of a model, in terms of operators that both models have."""
 
     def __init__(self, model: Model, shared: set[Key], by_name: bool) -> None:
         self._shared = shared
         self._names = {name: number for number, name in enumerate(model.tensor_names)}
         self._producers = {(op.subgraph, tensor): op for op in model.ops for tensor in op.outputs}
         inputs = [input_name(op) for op in model.ops if op.kind == "Input"]
-        # By their names where both models have the same, else by their order.
+        # By name if both models have the same names, else by order.
         self._inputs: dict[str, object] = {name: name if by_name else number for number, name in enumerate(inputs)}
         self._consumers: dict[tuple[str, int], list[Op]] = {}
         for op in model.ops:
@@ -147,24 +147,24 @@ class _Wiring:
                 self._consumers.setdefault((op.subgraph, tensor), []).append(op)
 
     def inputs(self, op: Op) -> tuple[Source, ...]:
-        """Where the inputs of an operator come from, constants at the end left out."""
+        """The sources of an operator's inputs, without constants at the end."""
         sources = [self._source(op.subgraph, tensor) for tensor in op.inputs]
         while sources and sources[-1] == "const":
             sources.pop()
         return tuple(sources)
 
     def output(self, name: str) -> Source | None:
-        """Where an output of the model comes from; None where the other model has no such operator."""
+        """The source of a model's output; None if the other model does not have that operator."""
         tensor = self._names.get(name)
         source = None if tensor is None else self._source("", tensor)
         return source if isinstance(source, tuple) and source[0] != "input" else None
 
     def input_words(self, op: Op) -> str:
-        """Where the inputs of an operator come from, in words."""
+        """The sources of an operator's inputs, as text."""
         return ", ".join(_words(source) for source in self.inputs(op)) or "nothing"
 
     def activation(self, op: Op) -> str:
-        """What clamps the output of an operator: fused into it, or following it alone."""
+        """The activation on the output of an operator: fused into it, or as its only consumer."""
         values = settings(op)
         fused = next((name for name in ("relu6", "relu") if values.get(name)), "")
         kinds = {1: "relu", 2: "relu6"}

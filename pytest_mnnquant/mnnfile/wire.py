@@ -1,7 +1,7 @@
-"""The protobuf wire format, as far as MNN's params file needs it (https://protobuf.dev/programming-guides/encoding).
+"""The part of the protobuf wire format that MNN's params file uses (https://protobuf.dev/programming-guides/encoding).
 
-Written by hand because generated protobuf code ties its users to one protobuf release: mnncompress' own needs
-protobuf < 4 while onnx needs a newer one.
+Written by hand because generated code requires one protobuf release: mnncompress requires protobuf < 4, onnx a newer
+one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 class BadParams(ValueError):
-    """The params file can't be used: damaged, of another format, or with values MNN can't mean."""
+    """The params file can't be used: damaged, of another format, or with invalid values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,14 @@ class Field:
     position: int
 
 
-#: What a file is in which there can't be a message.
+#: The error for a file that can't contain a message.
 NO_PARAMS_FILE: Final = "this is not a params file"
 
 
 def fields(data: bytes, offset: int = 0, *, otherwise: str = NO_PARAMS_FILE) -> Iterator[Field]:
-    """The fields of one message in file order; raises `BadParams` with the byte position of what is wrong.
+    """The fields of one message in file order. Raises `BadParams` with the byte position of the error.
 
-    `otherwise` says what the file is if it holds no message.
+    `otherwise` describes the file if it does not contain a message.
     """
     at = 0
     while at < len(data):
@@ -73,7 +73,7 @@ def _varint(data: bytes, at: int, offset: int) -> tuple[int, int]:
         shift += 7
         if shift > 63:
             break
-    raise BadParams(f"byte {offset + start}: a number does not end (truncated file?)")
+    raise BadParams(f"byte {offset + start}: an unterminated number (truncated file?)")
 
 
 def signed(value: int) -> int:

@@ -1,6 +1,6 @@
-"""The assertions for your own tests. Each returns the metrics it judged and fails with its findings as message.
+"""The assertions for your own tests. Each returns the metrics of its check, or fails with the check's findings.
 
-A check that has no function here has the assertion that its entry in the catalogue names, with its limits as keywords.
+A check without a function in this module gets its assertion from the catalogue, with its limits as keywords.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pytest_mnnquant.plugin.quantized_model import Quantized
 
 
 def assert_converted(quantized: Quantized) -> dict[str, Any]:
-    """The float model computes what the source computes, and the quantized file is a model of the same network."""
+    """The float model computes the source's outputs, and the quantized file is a model of the same network."""
     __tracebackhide__ = True
     return quantized.require("conversion")
 
 
 def assert_size_reduction(quantized: Quantized, *, at_least: float | None = None) -> dict[str, Any]:
-    """Float bytes / quantized bytes is `at_least` this; without it: the size is what the layers and recipe give."""
+    """Float bytes / quantized bytes is `at_least` this. Without it: the size is as expected from layers and recipe."""
     __tracebackhide__ = True
     return quantized.require("size", min_size_ratio=at_least)
 
@@ -31,25 +31,25 @@ def assert_quantized(quantized: Quantized, *, min_coverage: float | None = None)
 
 
 def assert_params_applied(quantized: Quantized) -> dict[str, Any]:
-    """The params file is there, parses, names the model's tensors, and its scales are the ones in the model."""
+    """The params file exists, parses, names the model's tensors, and its scales are the ones in the model."""
     __tracebackhide__ = True
     return quantized.require("params")
 
 
 def assert_weights_preserved(quantized: Quantized) -> dict[str, Any]:
-    """The stored weights, decoded, are the source's up to rounding."""
+    """The stored weights, decoded, equal the source's weights up to rounding."""
     __tracebackhide__ = True
     return quantized.require("weights")
 
 
 def assert_calibration_sufficient(quantized: Quantized) -> dict[str, Any]:
-    """Calibration saw enough data like the evaluation's, and the scales it left fit them."""
+    """Calibration used enough data similar to the evaluation data, and its scales fit these."""
     __tracebackhide__ = True
     return quantized.require("calibration")
 
 
 def assert_int8_executed(quantized: Quantized) -> dict[str, Any]:
-    """What is stored in int8 ran in int8, by the runtime's trace; what runs is not the float model."""
+    """Layers stored in int8 ran in int8, by the runtime's trace; the model that runs is not the float model."""
     __tracebackhide__ = True
     return quantized.require("execution")
 
@@ -65,11 +65,11 @@ def assert_accuracy(
     min_agreement: float | dict[str, float] | None = None,
     min_sqnr: float | dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """The outputs are good enough: each limit is that of the option of its name (`max_drop`: --mnn-max-accuracy-drop).
+    """The outputs are accurate enough. Each limit is that of its option (`max_drop`: --mnn-max-accuracy-drop).
 
-    Top-1, or the `metric`, drops at most `max_drop` (absolute), and at least `min_ratio` of the float model's figure is
-    left. Outputs that no label judges have at least `min_cosine` to the float model's. The last three take a number
-    for all outputs, or one an output by name.
+    Top-1, or the `metric`, drops by at most `max_drop` (absolute) and stays at least `min_ratio` of the float model's
+    value. Outputs without labels have a cosine of at least `min_cosine` to the float model's. The last three take one
+    number for all outputs, or one per output by name.
     """
     __tracebackhide__ = True
     return quantized.require(
@@ -91,7 +91,7 @@ def assert_latency(quantized: Quantized, *, max_ratio: float | None = None) -> d
 
 
 def assert_bundle_complete(quantized: Quantized) -> dict[str, Any]:
-    """Every file that must be deployed with the model is there."""
+    """Every file that must be deployed with the model exists."""
     __tracebackhide__ = True
     return quantized.require("bundle")
 

@@ -1,4 +1,4 @@
-"""The item of the baseline file itself: that the file can be read, and that all in it is still there."""
+"""The item of the baseline file itself: the file can be read, and all models and variants in it still exist."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def check_entries(config: pytest.Config) -> Result:
 
 
 def unreadable_finding(error: BadBaseline) -> Finding:
-    """A baseline file that can't be read as a finding."""
+    """The finding for a baseline file that can't be read."""
     return Finding("MNQ910", str(error), fix=error.fix)
 
 
 def accept_command(session: PluginSession, node_id: str = "") -> str:
-    """The command that accepts what an item measures (of all items, if none is named)."""
+    """The command that accepts the metrics of an item (without `node_id`: of all items)."""
     arguments = [*session.arguments, *([node_id] if node_id else [])]
     return shlex.join(["pytest", *arguments, "--mnn-update-baseline"])
 
 
 def stale_entries(session: PluginSession) -> Iterator[tuple[str, str, str]]:
-    """Entries whose model is gone: model, variant, why."""
+    """Entries whose model or variant no longer exists: model, variant, reason."""
     path = session.settings.baseline
     if path is None or isinstance(session.baseline, BadBaseline):
         return
@@ -55,20 +55,20 @@ def stale_entries(session: PluginSession) -> Iterator[tuple[str, str, str]]:
 
 
 def _reason_source_missing(source: str, folder: Path) -> str:
-    """Why the source of an entry is not there; empty if it is."""
+    """Why the source of an entry is missing; empty if it exists."""
     file = source.rpartition(":")[0] if ".py:" in source else source
-    is_file = file.endswith((".py", *MODEL_SUFFIXES))  # Else it is the name of a module.
+    is_file = file.endswith((".py", *MODEL_SUFFIXES))  # Otherwise it is the name of a module.
     if is_file and not (folder / file).exists():
-        return f"its source {file} is not there"
+        return f"its source {file} is missing"
     return reason_missing(source, folder)
 
 
 def _reason_not_configured(model: str, variant: str, configured: Mapping[str, set[str]], settings: Settings) -> str:
-    """Why the configuration has no such variant; empty if it has, or if not all of it is in the run."""
+    """Why a variant is not in the configuration; empty if it is, or if the run has only a part of the configuration."""
     if not settings.is_whole_configuration:
         return ""
     if model not in configured:
-        return "no model of this name is in the configuration"
+        return "the configuration has no model of this name"
     if variant not in configured[model] and not settings.chooses_variants:
-        return "the configuration asks for no such variant"
+        return "the configuration does not request this variant"
     return ""

@@ -38,7 +38,7 @@ from pytest_mnnquant.runtime.host import host_facts
 
 @dataclass(frozen=True)
 class _Measurement:
-    """A variant's figures, and the record by which an update accepts them. `failed` are the checks that failed."""
+    """A variant's metrics, and the record that an update needs to accept them. `failed` are the failed checks."""
 
     figures: Figures
     record: BaselineMetrics
@@ -49,10 +49,10 @@ class _Measurement:
 def judge_variant(
     config: pytest.Config, case: VariantUnderTest, node_id: str, selected: Collection[str] = ()
 ) -> Result:
-    """Compare a variant with what was accepted; while the baseline is updated, measure only.
+    """Compare a variant with its accepted metrics; during an update of the baseline, measure only.
 
-    `selected` are the checks of the variant that run in the same session: a finding that follows from one of theirs is
-    reported as a consequence.
+    `selected` are the checks of the variant that run in the same session: a finding that follows from one of their
+    findings is reported as a consequence.
     """
     session = session_of(config)
     baseline, updates = session.baseline, session.settings.updates_baseline
@@ -77,8 +77,8 @@ def judge_variant(
 
 
 def _measure(config: pytest.Config, case: VariantUnderTest, checks: Iterable[str]) -> _Measurement:
-    """The figures that these checks measure. Raises `Unusable` or one of `UNUSABLE` if there is no variant."""
-    case.variant  # noqa: B018  Without one there is nothing to compare.
+    """The metrics that these checks measure. Raises `Unusable` or one of `UNUSABLE` if the variant can't be built."""
+    case.variant  # noqa: B018  Raises if the variant can't be built.
     limits, run_settings = case.source.settings.limits, session_of(config).settings
     results = {name: run_undisturbed(config, case, name, limits, run_settings.strict) for name in checks}
     figures = _figures(case, results, run_settings.baseline)
@@ -97,7 +97,7 @@ def _figures(case: VariantUnderTest, results: Mapping[str, Result], baseline: Pa
 
 
 def _source_text(source: SourceUnderTest, baseline: Path | None) -> str:
-    """The source as the baseline names it: its path starts at the file's folder."""
+    """The source as the baseline names it, with a path relative to the file's folder."""
     spec = source.spec
     if spec.path is None or baseline is None:
         return f"{spec.module}:{spec.attribute}"
@@ -108,7 +108,7 @@ def _source_text(source: SourceUnderTest, baseline: Path | None) -> str:
 def _record(
     case: VariantUnderTest, figures: Figures, failed: tuple[str, ...], unmeasured: Mapping[str, str]
 ) -> BaselineMetrics:
-    """All that an update needs of this variant."""
+    """The record that an update needs of this variant."""
     facts, conditions = host_facts(), dataclasses.asdict(case.source.settings.timing.conditions)
     host = {"machine": facts.machine, "processor": facts.processor}
     return BaselineMetrics(
@@ -121,14 +121,14 @@ def _record(
 
 
 def _not_accepted(failed: tuple[str, ...], record: BaselineMetrics) -> Result:
-    """What an update does not accept."""
+    """The result of a variant that an update does not accept."""
     result = Result.skipped(BASELINE, f"not accepted: {', '.join(failed)} failed")
     return dataclasses.replace(result, metrics=dataclasses.replace(record, failed=failed))
 
 
 def _no_entry(config: pytest.Config, measured: _Measurement, node_id: str) -> Result:
     session, figures = session_of(config), measured.figures
-    problem = f"{session.settings.baseline} has no figures of {figures.model} {figures.variant}"
+    problem = f"{session.settings.baseline} has no metrics of {figures.model} {figures.variant}"
     fix = update_fix(Intent.NEW_VARIANT, accept_command(session, node_id))
     return Result.from_findings(BASELINE, [Finding("MNQ911", problem, fix=fix)], measured.record)
 
@@ -136,7 +136,7 @@ def _no_entry(config: pytest.Config, measured: _Measurement, node_id: str) -> Re
 def _compare(
     config: pytest.Config, case: VariantUnderTest, measured: _Measurement, entry: Entry, node_id: str
 ) -> Result:
-    """The comparison with the entry, whose metrics hold the record of what an update would accept too."""
+    """The comparison with the entry; its metrics include the record that an update needs."""
     record, command = measured.record, accept_command(session_of(config), node_id)
     timing = time_against_accepted(config, case, entry, measured.figures, command)
     evidence = Evidence(

@@ -1,4 +1,4 @@
-"""A variant timed against its accepted model, if that is kept beside the baseline file."""
+"""Times a variant against its accepted model, if that is kept next to the baseline file."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from pytest_mnnquant.statistics.paired_ratio import PairedRatio, paired_ratio
 
 @dataclass(frozen=True)
 class AcceptedTiming:
-    """The time of a variant over that of its accepted model; `problem` says why it was not measured.
+    """The time of a variant / the time of its accepted model; `problem` says why it was not measured.
 
-    Neither, if there is nothing to time: no model is kept, or (`is_same_model`) it is this very model.
+    Both are None if nothing has to be timed: no model is kept, or the variant is the kept model (`is_same_model`).
     """
 
     ratio: PairedRatio | None = None
@@ -56,7 +56,7 @@ def time_against_accepted(
         if entry.figures.sha256 == figures.sha256:
             return AcceptedTiming(is_same_model=True)
         if disturbance := why_not_timed(config):
-            problem = f"ratio: not timed beside the accepted model: {disturbance}"
+            problem = f"ratio: not timed against the accepted model: {disturbance}"
             raise _NotTimed(problem, "run it alone: -k baseline -p no:xdist")
         return AcceptedTiming(ratio=_time(case, accepted, 1 + limit, command))
     except _NotTimed as error:
@@ -77,11 +77,11 @@ def _accepted_model(folder: Path, entry: Entry, command: str) -> Model:
 
 
 def _time(case: VariantUnderTest, accepted: Model, limit: float, command: str) -> PairedRatio:
-    """`limit` is the ratio that decides: timing goes on until it is known on which side of it the variant is."""
+    """Time until the ratio is known to be above or below `limit`."""
     case.say("timing against the accepted model")
     settings, reference = case.source.settings, case.source.prepared.model
     if len(accepted.inputs) != len(reference.inputs):
-        problem = "ratio: the accepted model takes other inputs than this one"
+        problem = "ratio: the accepted model has other inputs than this model"
         raise _NotTimed(problem, update_fix(Intent.CHANGED, command))
     names = input_names(reference, accepted)
     inputs = {name_in_accepted: case.source.inputs[name] for name, name_in_accepted in names.items()}
@@ -90,8 +90,6 @@ def _time(case: VariantUnderTest, accepted: Model, limit: float, command: str) -
         times = paired_times(accepted, case.model, inputs, timeout=settings.timeout, settings=how)
         return paired_ratio(times.reference, times.candidate)
     except UNUSABLE as error:
-        raise _NotTimed(
-            f"ratio: it could not be timed beside the accepted model: {as_finding(error).message}"
-        ) from None
-    except ValueError as error:  # Too few pairs fitted into the time.
+        raise _NotTimed(f"ratio: timing against the accepted model failed: {as_finding(error).message}") from None
+    except ValueError as error:  # The time limit allowed too few pairs.
         raise _NotTimed(f"ratio: {error}", "raise --mnn-latency-time, or use a quieter machine") from None

@@ -1,4 +1,4 @@
-"""The end of a run with `--mnn-update-baseline`: what ran is accepted, and the run says what that changed."""
+"""The end of a run with `--mnn-update-baseline`: accepts the metrics of the run and reports the changes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from pytest_mnnquant.report.figures import figures_of
 from pytest_mnnquant.report.model import Report
 from pytest_mnnquant.report.variant_report import VariantReport
 
-# Options that leave out items of the suite, by pytest's names of their values.
+# Options that deselect items of the suite, by pytest's names of their values.
 _NARROWING: Final = ("keyword", "markexpr", "lf", "deselect", "stepwise")
 
 
 @dataclasses.dataclass(frozen=True)
 class UpdateOutcome:
-    """What an update has to say; `problems` are why the file, or a model that is kept with it, could not be written."""
+    """The lines that report an update; `problems` say why the file or a kept model could not be written."""
 
     lines: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -41,21 +41,23 @@ class UpdateOutcome:
 
 
 def update(session: pytest.Session, report: Report) -> UpdateOutcome:
-    """Accept what ran and passed, and remove what is gone, if the whole suite ran."""
+    """Accept the variants that ran and passed; if the whole suite ran, remove stale entries."""
     config = session.config
     state = session_of(config)
     path = state.settings.baseline
     if not state.settings.updates_baseline or path is None or config.option.collectonly:
         return UpdateOutcome()
     if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        return UpdateOutcome((f"baseline: {path.name} is as it was: the run did not end",))
+        return UpdateOutcome((f"baseline: {path.name} was not updated: the run did not finish",))
     ran = tuple(entries_of(report))
     if not ran:
-        return UpdateOutcome((f"baseline: {path.name} is as it was: no {BASELINE} check ran that could be accepted",))
+        return UpdateOutcome((f"baseline: {path.name} was not updated: no {BASELINE} check ran on this host",))
     is_whole = not (session.shouldstop or session.shouldfail or is_narrowed(config))
-    # What the check of the file calls stale, and nothing else: another command may ask for other variants.
+    # Only entries that the check of the file calls stale: another command may request other variants.
     stale = stale_entries(state) if is_whole else ()
-    present = {(entry.figures.model, entry.figures.variant) for entry in ran}  # Not gone: its source was renamed.
+    present = {
+        (entry.figures.model, entry.figures.variant) for entry in ran
+    }  # These still exist: their source was renamed.
     gone = {(model, variant): reason for model, variant, reason in stale if (model, variant) not in present}
 
     def change(before: Baseline) -> tuple[Baseline, tuple[Changes, tuple[str, ...]]]:
@@ -72,7 +74,7 @@ def update(session: pytest.Session, report: Report) -> UpdateOutcome:
 
 
 def _reason(error: OSError | BadModel) -> str:
-    """What the system says of a file, and of which; of a file that is moved, the new place."""
+    """The file and the system's message; of a file that is moved, its new path."""
     if not isinstance(error, OSError):
         return str(error)
     file = error.filename2 or error.filename
@@ -80,15 +82,15 @@ def _reason(error: OSError | BadModel) -> str:
 
 
 def is_narrowed(config: pytest.Config) -> bool:
-    """Whether the command line leaves out items of the suite."""
+    """Whether the command line deselects items of the suite."""
     chooses_items = any(getattr(config.option, name, None) for name in _NARROWING)
     return chooses_items or bool(session_of(config).requested_ids)
 
 
 def entries_of(report: Report) -> Iterator[Entry]:
-    """What is to be accepted: the variants whose baseline check ran, with those of their checks that failed.
+    """The entries to accept: those of variants whose baseline check ran, with their failed checks.
 
-    What is accepted are figures of this host: variants on targets are left out.
+    A baseline holds metrics of this host, so variants on targets are left out.
     """
     for model in report.models:
         for variant in model.variants:
@@ -98,12 +100,12 @@ def entries_of(report: Report) -> Iterator[Entry]:
 
 
 def _entry(base: Figures, variant: VariantReport) -> Entry | None:
-    """What is to be accepted of one variant; None if nothing is known of it."""
-    if variant.check(BASELINE) is None:  # It was blocked, or not chosen: a failure is reported nevertheless.
+    """The entry of one variant; None if no metrics are known."""
+    if variant.check(BASELINE) is None:  # It was blocked or deselected; a failure is reported anyway.
         return Entry(base) if base.failed else None
     metrics = variant.metrics(BaselineMetrics) or BaselineMetrics()
     failed = [name for name in (*base.failed, *(metrics.failed or ())) if name != BASELINE]
-    if metrics.measured is None:  # There was no model to measure.
+    if metrics.measured is None:  # The variant could not be built.
         failed = failed or [BASELINE]
     measured = as_json(metrics.measured) if metrics.measured else {}
     figures = dataclasses.replace(base, **measured, failed=tuple(dict.fromkeys(failed)))
@@ -111,16 +113,16 @@ def _entry(base: Figures, variant: VariantReport) -> Entry | None:
 
 
 def _unmeasured(report: Report) -> Iterator[str]:
-    """Which figures could not be accepted, since they were not measured, and why."""
+    """The metrics that could not be accepted because they were not measured, each with the reason."""
     for model in report.models:
         for variant in model.variants:
             metrics = variant.metrics(BaselineMetrics) or BaselineMetrics()
             for figure, why in (metrics.unmeasured or {}).items():
-                yield f"baseline: {model.name} {variant.label}: {figure} is not accepted anew: {why}"
+                yield f"baseline: {model.name} {variant.label}: {figure} was not updated: {why}"
 
 
 def _keep_models(folder: Path, ran: Sequence[Entry], after: Baseline, changes: Changes) -> Iterator[str]:
-    """Bring the kept models in line with the entries; a line for each that can't be, which keeps back no other."""
+    """Update the kept models to match the entries. A line for each failure; the others are updated anyway."""
     for figures in (entry.figures for entry in ran):
         accepted = after.entry(figures.model, figures.variant)
         if not figures.failed and accepted is not None and accepted.figures.sha256 == figures.sha256 and figures.path:
@@ -132,7 +134,7 @@ def _keep_models(folder: Path, ran: Sequence[Entry], after: Baseline, changes: C
 
 
 def _tried(change: Callable[[], None], problem: str) -> Iterator[str]:
-    """Make a change; a line if that is impossible."""
+    """Make a change; yields a line if it fails."""
     try:
         change()
     except (OSError, BadModel) as error:
@@ -143,7 +145,7 @@ def _keep_model(folder: Path, figures: Figures) -> None:
     try:
         if models.kept_model(folder, figures.model, figures.variant, figures.sha256) is not None:
             return
-    except models.BadArtifact:  # What stands there is another one: it is replaced.
+    except models.BadArtifact:  # The kept model is a different one: replace it.
         pass
     path = Path(figures.path)
     if fingerprint(read_model(path)) == figures.sha256:

@@ -1,4 +1,4 @@
-"""Runs checks for tests: timed ones only if nothing disturbs them, and recorded among pytest-benchmark's results."""
+"""Runs checks for tests. Timed ones run only undisturbed, and are recorded among pytest-benchmark's results."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.run_metrics import LatencyMetrics
 from pytest_mnnquant.measurements.timing import PairedTimes
 
-# How it is said in pytest-benchmark's results who measured.
+# The name of the timer in pytest-benchmark's results.
 _TIMER: Final = "perf_counter in a child process"
-#: What pytest-benchmark keeps of each variant that was timed, by that: figures of later checks are added to it.
+#: pytest-benchmark's extra info of each timed variant; the metrics of later checks are added to it.
 _RECORDS: Final = pytest.StashKey[dict[int, dict[str, Any]]]()
 
 
@@ -36,7 +36,7 @@ def run_and_record(
     strict: bool,
     selected: Collection[str] = (),
 ) -> Result:
-    """Run a check for a test; record what was timed with pytest-benchmark. The rest is as for `run_undisturbed`."""
+    """Like `run_undisturbed`, and record timings with pytest-benchmark."""
     result = run_undisturbed(node.config, case, name, limits, strict, selected)
     if was_timed(result):
         _record(node, case, case.costs.times(timing_of(case, limits)), result)
@@ -51,9 +51,9 @@ def run_undisturbed(
     strict: bool,
     selected: Collection[str] = (),
 ) -> Result:
-    """Run a check of the registry, as `check_runner.run_check` does; but time only if nothing disturbs that.
+    """Run a check as `check_runner.run_check` does, but time only if the run is undisturbed.
 
-    If nothing may be timed (xdist, --benchmark-disable), a limit leaves the check inconclusive, never passed.
+    If timing is not possible (xdist, --benchmark-disable), a check with a limit is inconclusive, never passed.
     """
     check = check_named(name)
     reason = why_not_timed(config) if check.is_timed else ""
@@ -61,22 +61,22 @@ def run_undisturbed(
         return run_check(case, name, limits, strict, selected)
     if all(getattr(limits, limit) is None for limit in held_limits(check.load_function())):
         return Result.skipped(name, f"not measured: {reason}")
-    fix = f"run the {name} checks alone: -k {name} -p no:xdist"
+    fix = f"run the {name} checks without workers: -k {name} -p no:xdist"
     return Result.from_findings(name, [Finding("MNQ003", f"not measured: {reason}", fix=fix)])
 
 
 def was_timed(result: Result) -> bool:
-    """Whether this result of the latency check has a ratio: enough pairs of runs were timed."""
+    """Whether this result of the latency check has a ratio, which requires enough pairs of runs."""
     metrics = metrics_of(LatencyMetrics, [result])
     return metrics is not None and metrics.latency_ratio is not None
 
 
 def why_not_timed(config: pytest.Config) -> str:
-    """Why nothing may be timed in this run; empty if it may."""
+    """Why this run can't time anything; empty if it can."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        return "other workers (-n) disturb the timing"
+        return "parallel workers (-n) disturb the timing"
     if config.getoption("benchmark_disable", False) or config.getoption("benchmark_skip", False):
-        return "benchmarks are disabled"
+        return "benchmarks are disabled (--benchmark-disable)"
     return ""
 
 
@@ -86,9 +86,9 @@ def benchmark_session(config: pytest.Config) -> Any:
 
 
 def suppress_tables(config: pytest.Config) -> None:
-    """Leave out pytest-benchmark's tables if they hold variants only: the summary has those, in 80 columns.
+    """Hide pytest-benchmark's tables if they show variants only: the summary shows these in 80 columns.
 
-    A user who compares runs, requests a histogram or names columns gets them.
+    The tables stay if the user compares runs, requests a histogram or chooses columns.
     """
     session = benchmark_session(config)
     are_requested = any(config.getoption(f"benchmark_{name}", None) for name in ("compare", "histogram", "columns"))
@@ -97,7 +97,7 @@ def suppress_tables(config: pytest.Config) -> None:
 
 
 class _Replay:
-    """A clock that advances by durations that were measured in a child process, in which native code runs."""
+    """A clock that advances by durations that were measured in a child process."""
 
     def __init__(self, durations: npt.NDArray[np.float64]) -> None:
         self.now = 0.0
@@ -114,7 +114,7 @@ def _record(node: pytest.Item, case: VariantUnderTest, times: PairedTimes, resul
     config = node.config
     session = benchmark_session(config)
     records = config.stash.setdefault(_RECORDS, {})
-    if session is None or id(times) in records:  # -p no:benchmark; or another test has recorded the same times.
+    if session is None or id(times) in records:  # -p no:benchmark, or another test has already recorded these times.
         return
     from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -133,14 +133,14 @@ def _record(node: pytest.Item, case: VariantUnderTest, times: PairedTimes, resul
         fixture.name = f"{name}::{label}"
         fixture.fullname = f"{node.nodeid}::{label}"
         fixture.extra_info.update(_extra_info(case, label, result))
-        records[id(times)] = fixture.extra_info  # The last is the variant's; the case keeps the times alive.
+        records[id(times)] = fixture.extra_info  # The last key is the variant's; the case keeps the times alive.
         fixture.pedantic(replay.step, rounds=len(durations))
-        # The clock is not picklable or meaningful in a stored result; what it replays is said instead.
+        # The clock can't be pickled and means nothing in a stored result; a text describes what it replays.
         fixture.stats.options["timer"] = _TIMER
 
 
 def add_figures(config: pytest.Config, case: VariantUnderTest, result: Result) -> None:
-    """Add what a check measured to what pytest-benchmark keeps of a variant that was timed before."""
+    """Add the metrics of a check to pytest-benchmark's extra info of a variant that was timed before."""
     records = config.stash.get(_RECORDS, {})
     times = None if case.is_unusable else case.costs.known_times
     if times is not None and id(times) in records:
@@ -152,7 +152,7 @@ def _figures(result: Result) -> dict[str, Any]:
 
 
 def _extra_info(case: VariantUnderTest, label: str, result: Result) -> dict[str, Any]:
-    """The metrics in pytest-benchmark's results; those of other checks as far as they have run."""
+    """The metrics for pytest-benchmark's results, of all checks that have run."""
     is_float = label == "float"
     model = case.variant.base if is_float else case.model
     timed = metrics_of(LatencyMetrics, [result]) or LatencyMetrics()

@@ -1,4 +1,4 @@
-"""Where a run keeps what it makes, for the next run and for xdist's workers."""
+"""The folder where a run keeps its artifacts, for the next run and for xdist's workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_mnnquant.plugin.worker_input import input_of
 
 
 def cache_folder(config: pytest.Config, settings: Settings) -> Path:
-    """The folder of --mnn-cache-dir, else in pytest's cache, made if it is missing. Raises `ValueError`."""
+    """The folder of --mnn-cache-dir, else one in pytest's cache; created if missing. Raises `ValueError`."""
     folder = settings.cache_dir
     if folder is not None:
         if folder.exists() and not folder.is_dir():
@@ -31,7 +31,7 @@ def cache_folder(config: pytest.Config, settings: Settings) -> Path:
 
 
 def _temporary_folder(config: pytest.Config) -> Path:
-    """The controller's, on an xdist worker of its host: it must outlive the workers, for models to be accepted."""
+    """The temporary folder of the controller, also on its xdist workers: accepted models must outlive the workers."""
     controller = input_of(config)
     if controller is not None and controller.cache_dir is not None:
         return Path(controller.cache_dir)
@@ -41,10 +41,10 @@ def _temporary_folder(config: pytest.Config) -> Path:
 
 
 def open_store(config: pytest.Config, root: Path, reuse: bool) -> Store:
-    """The store in this folder; without `reuse` an empty one, of this run alone."""
+    """The store in this folder; without `reuse` an empty one, for this run only."""
     if reuse:
         return Store(root)
     using = ExitStack()
-    folder = using.enter_context(run_folder(root / "anew"))
+    folder = using.enter_context(run_folder(root / "fresh"))
     config.add_cleanup(using.close)
     return Store(folder)

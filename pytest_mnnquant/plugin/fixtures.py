@@ -1,4 +1,4 @@
-"""The fixtures users request. They import what they need when they run, so that loading them costs nothing."""
+"""The fixtures for users. They import what they need when they run, so that loading this module costs nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mnn_model(request: pytest.FixtureRequest) -> Any:
     chosen = getattr(request, "param", None)
     if chosen is None:
         pytest.fail(
-            "mnn_model: there is no model: give --mnn-model, mark the test with @pytest.mark.mnn(model=...), or "
+            "mnn_model: no model is given: use --mnn-model, mark the test with @pytest.mark.mnn(model=...), or "
             "override the fixture mnn_model in your conftest.py",
             pytrace=False,
         )
@@ -45,19 +45,19 @@ def mnn_mode(request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture
 def mnn_calibration() -> Any:
-    """Calibration data. Override it to return arrays or batches; None: as --mnn-calibration and the model say."""
+    """Calibration data. Override it to return arrays or batches; None: from --mnn-calibration or the model."""
     return None
 
 
 @pytest.fixture
 def mnn_evaluation() -> Any:
-    """Evaluation data. Override it to return arrays, {"x": ..., "labels": ...}; None: as --mnn-evaluation says."""
+    """Evaluation data. Override it to return arrays, {"x": ..., "labels": ...}; None: from --mnn-evaluation."""
     return None
 
 
 @pytest.fixture
 def mnn_tolerances(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What assertions allow where they are not told: options' names without `mnn_`. Override it to change some."""
+    """The default limits of assertions, by the options' names without `mnn_`. Override it to change some."""
     return {key: value for key, value in marker_values(request.node).items() if key not in _MARKER_KEYS}
 
 
@@ -81,7 +81,7 @@ def mnn_quantized(
 
 @pytest.fixture
 def mnn_float(request: pytest.FixtureRequest, mnn_model: Any, mnn_calibration: Any, mnn_evaluation: Any) -> Model:
-    """The float model that quantized ones are compared with."""
+    """The float model that the quantized models are compared with."""
     from pytest_mnnquant.evidence.source import FixtureValues
     from pytest_mnnquant.plugin.quantized_model import float_for
 
@@ -90,7 +90,7 @@ def mnn_float(request: pytest.FixtureRequest, mnn_model: Any, mnn_calibration: A
 
 @pytest.fixture
 def mnn_latency(mnn_quantized: Quantized) -> PairedRatio:
-    """Latency of the variant over the float model's, timed in pairs and recorded with pytest-benchmark."""
+    """The variant's latency / the float model's, timed in pairs and recorded with pytest-benchmark."""
     return mnn_quantized.latency()
 
 
@@ -130,7 +130,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 
 def _parametrize_all(metafunc: pytest.Metafunc, models: tuple[ModelSettings, ...], marked: dict[str, Any]) -> None:
-    """Each model has recipes and modes of its own."""
+    """Parametrize the test with each model and its recipes and modes."""
     rows = [(model, *pair) for model in models for pair in _variants(model, marked, False)]
     names = [f"{model.name}-{_title(name, mode)}" for model, name, mode in rows]
     metafunc.parametrize(("mnn_model", *_VARIANT), rows, indirect=True, ids=names)
@@ -171,7 +171,7 @@ def _marked_modes(marked: dict[str, Any], settings: ModelSettings) -> tuple[str,
     for mode in modes:
         if mode not in MODES:
             raise pytest.Collector.CollectError(
-                f"@pytest.mark.mnn(modes=...): {mode!r} is unknown; choose from: {', '.join(MODES)}"
+                f"@pytest.mark.mnn(modes=...): unknown mode {mode!r}; choose from: {', '.join(MODES)}"
             )
     return modes
 
@@ -185,7 +185,8 @@ def _title(recipe: str, mode: str | None) -> str:
 def _overrides_model(metafunc: pytest.Metafunc) -> bool:
     """Whether the user's own fixture gives the model, so that its kind is not known before it runs.
 
-    pytest has no public way to ask which of several fixtures of one name a test gets. The list ends with that one.
+    pytest has no public function that says which of several fixtures of one name a test gets. It is the last of the
+    list.
     """
     definitions = metafunc._arg2fixturedefs.get("mnn_model", ())
     return bool(definitions) and definitions[-1].func.__module__ != __name__

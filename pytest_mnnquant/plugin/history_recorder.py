@@ -1,8 +1,8 @@
-"""Appends a run to the history while it goes on: early, and again as figures arrive.
+"""Writes a run to the history while it goes on: early, and again as metrics arrive.
 
-The file is numbered, as pytest-benchmark numbers its runs, once it holds timings: `--benchmark-compare` takes the run
-of the highest number, and one without timings would leave it nothing to compare. Where pytest-benchmark saves the run
-itself, its file has the timings, and this one the figures only.
+Once the file holds timings, it gets a number as pytest-benchmark's runs have: `--benchmark-compare` takes the run with
+the highest number, and could not compare one without timings. If pytest-benchmark saves the run itself, its file has
+the timings, and this file has the metrics only.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from pytest_mnnquant.history.storage import (
 )
 from pytest_mnnquant.plugin.benchmark import benchmark_session
 
-#: Seconds between two writes while the run goes on.
+#: Seconds between two writes during the run.
 _PAUSE: Final = 2.0
-#: The branch by CI, which checks out a commit: GitHub, GitLab, Jenkins with many branches and with one.
+#: Variables with the branch in CI, which checks out a commit: GitHub, GitLab, Jenkins (multibranch and single).
 _BRANCHES: Final = ("GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BRANCH_NAME", "GIT_BRANCH")
 
 
@@ -40,7 +40,7 @@ class Recorder:
     """The file of one run."""
 
     def __init__(self, config: pytest.Config, folder: Path, mnn: str) -> None:
-        """`mnn` is MNN's version. Asks pytest-benchmark's hooks once what machine and commit this is."""
+        """`mnn` is MNN's version. Calls pytest-benchmark's hooks once for the machine and the commit."""
         from pytest_benchmark.utils import get_machine_id
 
         hook = config.hook
@@ -55,18 +55,18 @@ class Recorder:
             self._commit_info["branch"] = next(filter(None, named), DETACHED)
         self._machine = machine_of(self._machine_info, mnn)
         name = file_name(str(self._commit_info.get("id") or ""), self._time)
-        # Where pytest was started: a test may have gone to another folder by now.
+        # The folder where pytest was started: a test may have changed the current folder.
         self.path = config.invocation_params.dir / folder / get_machine_id() / name
         self._written = -_PAUSE
         self.problem = ""
 
     @property
     def is_due(self) -> bool:
-        """Whether the last write is long ago, and writing works."""
+        """Whether the interval since the last write is over, and writing works."""
         return not self.problem and time.monotonic() - self._written >= _PAUSE
 
     def write(self, figures: Sequence[Figures], *, finished: bool = False, complete: bool = False) -> None:
-        """Write what is known; sets `problem` to a line if that is impossible. `finished`: for the last time."""
+        """Write the metrics so far; sets `problem` to a line if that fails. `finished`: this is the last write."""
         measured = tuple(item for item in figures if any(metric.value(item) is not None for metric in METRICS))
         if not measured or self.problem:
             return
@@ -86,7 +86,7 @@ class Recorder:
             machine_info=self._machine_info,
             commit_info=self._commit_info,
         )
-        content["datetime"] = self._time.isoformat()  # when the run began: the same in every write
+        content["datetime"] = self._time.isoformat()  # the start of the run: the same in every write
         content[KEY] = part_of(figures, self._machine, complete=complete)
         known = {(item.model, item.variant): figures_part(item) for item in figures}
         for entry in content["benchmarks"]:
@@ -111,5 +111,5 @@ class Recorder:
 
 
 def _label(info: Mapping[str, Any]) -> str:
-    """The variant that was timed, from what pytest-benchmark keeps of it."""
+    """The variant of a timed benchmark, from its extra info."""
     return variant_label(info["recipe"], info.get("mode"), info.get("target") or "")

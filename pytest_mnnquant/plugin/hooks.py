@@ -1,4 +1,4 @@
-"""The pytest hooks of every run and nothing else. Loading this module imports neither numpy, MNN nor torch."""
+"""The pytest hooks of every run, and nothing else. Loading this module imports neither numpy, MNN nor torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register fixtures and markers; read the settings if models are requested."""
     config.pluginmanager.register(fixtures, "mnnquant-fixtures")
-    config.addinivalue_line("markers", "mnn(model=, recipes=, modes=, **tolerances): what the mnn_* fixtures use")
+    config.addinivalue_line("markers", "mnn(model=, recipes=, modes=, **tolerances): settings of the mnn_* fixtures")
     has_suite = False
     if config.getoption("markers", False):
         _register_markers(config)
@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _register_markers(config: pytest.Config) -> None:
-    """Register the markers of collected checks; other runs need not know them."""
+    """Register the markers of collected checks; other runs do not need them."""
     from pytest_mnnquant.findings.catalogue import ALL_NAMES
 
     for check in ALL_NAMES:
@@ -51,7 +51,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach what was measured to the report, which travels from xdist workers to the controller."""
+    """Attach the measured records to the report, which travels from xdist workers to the controller."""
     report = yield
     if call.when == "call":
         report.mnnquant = item.stash.get(records.RECORDS, [])  # type: ignore[attr-defined]

@@ -22,12 +22,12 @@ from pytest_mnnquant.report.failure import failure_text, findings_text
 
 _CONVERSION: Final = "conversion"
 _EXECUTION: Final = "execution"
-# The ids of all items that will run.
+# The ids of all selected items.
 _SELECTED: Final = pytest.StashKey[frozenset[str]]()
 
 
 class CheckFailed(Exception):
-    """A check failed; `text` is what the user reads."""
+    """A check failed; `text` is the message for the user."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -35,7 +35,7 @@ class CheckFailed(Exception):
 
 
 class ModelCollector(pytest.Collector):
-    """The items of one model. Its name is the specification as the user gave it."""
+    """The items of one model. Its name is the specification that the user gave."""
 
     gate: SourceUnderTest
 
@@ -77,19 +77,19 @@ class CheckItem(PlainItem):
     def of(cls, parent: ModelCollector, case: VariantUnderTest, check: str) -> CheckItem:
         """The item `RECIPE[MODE]::CHECK`, or `RECIPE[MODE]@TARGET::CHECK`."""
         name = f"{case.label}::{check}"
-        # The id is given as text, since --lf and others compare ids that pytest parses from text.
+        # The id is plain text, since --lf and other options compare ids that pytest parses from text.
         item: CheckItem = cls.from_parent(parent, name=name, nodeid=f"{parent.nodeid}::{name}")
         item.case, item.check = case, check
         item.add_marker("mnn")
         item.add_marker(f"mnn_{check}")
         if check_named(check).is_timed and parent.config.getoption("benchmark_only", False):
-            item.fixturenames = ["benchmark"]  # pytest-benchmark leaves out items without this.
+            item.fixturenames = ["benchmark"]  # pytest-benchmark ignores items without this.
         return item
 
     def runtest(self) -> None:
-        """Judge; fail, skip or pass by the outcome."""
+        """Run the check; fail, skip or pass by its outcome."""
         state = session_of(self.config)
-        updates = self.check == BASELINE and state.settings.updates_baseline  # It judges nothing then.
+        updates = self.check == BASELINE and state.settings.updates_baseline  # Then the check compares nothing.
         blocker = None if self.check == _CONVERSION or updates else self._blocker()
         if blocker:
             pytest.skip(blocker)
@@ -111,7 +111,7 @@ class CheckItem(PlainItem):
         return benchmark.run_and_record(self, self.case, self.check, limits, strict, selected)
 
     def _selected_checks(self) -> set[str]:
-        """The checks of the same variant that are selected too."""
+        """The selected checks of the same variant."""
         variant = self.nodeid.rpartition("::")[0]
         same_target = {name for name in CHECK_NAMES if self._is_selected(f"{variant}::{name}")}
         static = (check.name for check in CHECKS if check.is_static)
@@ -122,13 +122,13 @@ class CheckItem(PlainItem):
 
     @property
     def _home(self) -> str:
-        """The id of the variant on this machine, where its files are judged."""
+        """The id of the variant on this machine, where its files are checked."""
         return self.nodeid.rpartition("::")[0].removesuffix(f"@{self.case.target}")
 
     def _blocker(self) -> str:
-        """Why there is nothing to judge, if a check of this variant already fails with that."""
+        """Why the check can't run, if another selected check of this variant reports the reason."""
         if self.case.is_unusable and self._is_selected(f"{self._home}::{_CONVERSION}"):
-            return f"blocked: there is no model to judge, see {self._home.rpartition('::')[2]}::{_CONVERSION}"
+            return f"blocked: the variant has no model, see {self._home.rpartition('::')[2]}::{_CONVERSION}"
         execution = f"{self.nodeid.rpartition('::')[0]}::{_EXECUTION}"
         depends = self.check != _EXECUTION and self._is_selected(execution)
         if depends and isinstance(self.case, TargetVariant) and self.case.is_lost:
@@ -136,7 +136,7 @@ class CheckItem(PlainItem):
         return ""
 
     def reportinfo(self) -> tuple[Any, int | None, str]:
-        """Where the item comes from, and its title."""
+        """The file of the item, and its title."""
         return self.case.source.spec.path or self.path, 0, f"{self.case.source.settings.name}: {self.name}"
 
 
@@ -144,7 +144,7 @@ class BaselineCollector(pytest.Collector):
     """The item of the baseline file. Its name is the file's."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Whether all that the file lists is still there."""
+        """The item that checks whether all models and variants in the file still exist."""
         item: EntriesItem = EntriesItem.from_parent(self, name=ENTRIES, nodeid=f"{self.nodeid}::{ENTRIES}")
         item.add_marker("mnn")
         item.add_marker(f"mnn_{ENTRIES}")
@@ -152,7 +152,7 @@ class BaselineCollector(pytest.Collector):
 
 
 class EntriesItem(PlainItem):
-    """The check of the baseline file itself."""
+    """Check the baseline file itself."""
 
     def runtest(self) -> None:
         """Judge."""
@@ -162,12 +162,12 @@ class EntriesItem(PlainItem):
             raise CheckFailed(findings_text(f"{self.nodeid} failed:", result))
 
     def reportinfo(self) -> tuple[Any, int | None, str]:
-        """Where the item comes from, and its title."""
+        """The file of the item, and its title."""
         return session_of(self.config).settings.baseline or self.path, 0, f"baseline: {self.name}"
 
 
 def collect(session: pytest.Session) -> list[pytest.Item]:
-    """All items of all requested models, or those whose ids were given on the command line."""
+    """All items of all requested models, or those with an id on the command line."""
     state = session_of(session.config)
     items: list[pytest.Item] = []
     for source in state.sources:
@@ -181,5 +181,5 @@ def collect(session: pytest.Session) -> list[pytest.Item]:
 
 
 def remember_selected(session: pytest.Session) -> None:
-    """Remember which items will run, once pytest has chosen them."""
+    """Remember the selected items, once pytest has selected them."""
     session.stash[_SELECTED] = frozenset(item.nodeid for item in session.items)

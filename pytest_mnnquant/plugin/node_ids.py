@@ -1,4 +1,4 @@
-"""Ids of the suite's items: `MODEL::VARIANT::CHECK`, with `@TARGET` behind the variant if it runs on a target."""
+"""Ids of the suite's items: `MODEL::VARIANT::CHECK`, with `@TARGET` after the variant if it runs on a target."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Targets = Mapping[str, Target]
 
 
 def balanced(arg: str) -> str:
-    """An id without the bracket too many that pytest 9.2 prints at its end if there is one in the middle."""
+    """An id without the extra bracket that pytest 9.2 prints at its end if the id contains a bracket."""
     return arg[:-1] if "::" in arg and arg.endswith("]") and arg.count("]") > arg.count("[") else arg
 
 
 def is_suite_id(arg: str, models: Collection[str], folder: Path) -> bool:
-    """Whether an argument of the command line is an id of the suite, and not one of pytest's own.
+    """Whether an argument of the command line is an id of the suite, not of another test.
 
-    `models` are the models that are known already, by specification or by name; specifications start at `folder`.
+    `models` are the known models, by specification or by name; paths in specifications start at `folder`.
     """
     base, colons, _ = arg.partition("::")
     if not colons:
@@ -40,37 +40,37 @@ def is_suite_id(arg: str, models: Collection[str], folder: Path) -> bool:
 
 
 def is_entries_id(arg: str) -> bool:
-    """Whether this is the id of a baseline file's own item."""
+    """Whether this is the id of the item of a baseline file."""
     base, _, name = arg.partition("::")
     return name == ENTRIES and not base.endswith(".py")
 
 
 def model_names(models: Iterable[str]) -> set[str]:
-    """What ids start with, for models as --mnn-model gives them: the specification, or the NAME before its `=`."""
+    """The beginnings of ids, for models as --mnn-model gives them: the specification, or the NAME before its `=`."""
     return {part for text in models for part in (text, text.partition("=")[0])}
 
 
 def models_of(ids: Iterable[str]) -> tuple[str, ...]:
-    """The models that ids start with."""
+    """The models that the ids name."""
     return tuple(dict.fromkeys(arg.partition("::")[0] for arg in ids if not is_entries_id(arg)))
 
 
 def recipes_of(ids: Iterable[str]) -> tuple[str, ...]:
-    """The recipes that ids name: they may be pasted without the options of the run that printed them."""
+    """The recipes that the ids name: users paste ids without the options of the run that printed them."""
     names = (place_of(arg)[0].partition("[")[0] for arg in ids)
     return tuple(dict.fromkeys(name for name in names if _is_recipe(name)))
 
 
 def targets_of(ids: Iterable[str]) -> tuple[str, ...]:
-    """The targets that ids name; none if that is this host alone."""
+    """The targets that the ids name; empty if they name this host only."""
     names = tuple(dict.fromkeys(place_of(arg)[1] or HOST for arg in ids))
     return () if names == (HOST,) else names
 
 
 def place_of(check_id: str) -> tuple[str, str]:
-    """The variant of an id, such as `int8[eval]`, and the target behind its @; empty if there is none."""
+    """The variant of an id, such as `int8[eval]`, and the target after its @; empty for this host."""
     variant = check_id.partition("::")[2].partition("::")[0]
-    label, at, target = variant.partition(f"@{SCHEME}")  # Another @ may follow: ssh://USER@MACHINE.
+    label, at, target = variant.partition(f"@{SCHEME}")  # The target may contain another @: ssh://USER@MACHINE.
     if at:
         return label, SCHEME + target
     label, at, target = variant.rpartition("@")
@@ -88,7 +88,7 @@ def _is_recipe(name: str) -> bool:
 
 
 def is_part(check_id: str, requested: str) -> bool:
-    """Whether an id is the requested one or stands below it."""
+    """Whether an id is the requested one or lies below it."""
     return check_id == requested or check_id.startswith((requested + "::", requested + "[", requested + "@"))
 
 
@@ -106,7 +106,7 @@ def labels(source: SourceUnderTest) -> Iterator[str]:
 
 
 def places(source: SourceUnderTest, targets: Targets, checks: Sequence[str] = CHECK_NAMES) -> Iterator[tuple[str, str]]:
-    """The checks of each variant of a source, each with the target that it judges; empty for this host."""
+    """The checks of each variant of a source, each with the target that runs it; empty for this host."""
     on_host = source.settings.is_on_host
     yield from (("", check) for check in checks if on_host or check_named(check).runs_on is RunsOn.HOST)
     for name in source.settings.targets:
@@ -118,7 +118,7 @@ def places(source: SourceUnderTest, targets: Targets, checks: Sequence[str] = CH
 def check_ids(
     source: SourceUnderTest, targets: Targets, checks: Sequence[str] = CHECK_NAMES
 ) -> Iterator[tuple[str, str]]:
-    """The ids of all checks of a source, each with what all ids of its variant start with, wherever that runs."""
+    """The ids of all checks of a source, each with the beginning that all ids of its variant share, on all targets."""
     for label in labels(source):
         variant = f"{source.settings.node}::{label}"
         for target, check in places(source, targets, checks):

@@ -1,4 +1,4 @@
-"""What is being done, how far it is and for how long: one line below pytest's own, only on a terminal."""
+"""The progress line: the current step, its progress and its time, below pytest's own line and only on a terminal."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _PAUSE: Final = 0.2
 
 
 class Progress:
-    """The line. It is written below the line that pytest is writing, and taken away before pytest goes on."""
+    """The progress line. It is drawn below the line that pytest is writing, and removed before pytest continues."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._step = ""
         self._began = self._drew = 0.0
-        # Where pytest's own line ends, while this one is shown.
+        # The end of pytest's own line, while the progress line is shown.
         self._column: int | None = None
 
     @property
     def is_shown(self) -> bool:
-        """Whether there is a terminal to draw on. With -s tests write there as they like, so it is left to them.
+        """Whether the line can be drawn on a terminal. Not with -s, since tests then write to the terminal too.
 
-        Other reporters (pytest-sugar) move the cursor themselves.
+        Other reporters (pytest-sugar) move the cursor, so the line is not drawn with them.
         """
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         is_usual = type(reporter) is pytest.TerminalReporter and os.environ.get("TERM", "dumb") != "dumb"
@@ -43,22 +43,22 @@ class Progress:
         self._draw("")
 
     def advance(self, done: int, of: int, unit: str) -> None:
-        """The step at hand is so far."""
+        """Show the progress of the current step."""
         if time.monotonic() - self._drew > _PAUSE:
             self._draw(f", {done} of {of} {unit}" if of else "")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self) -> None:
-        """Before pytest reports how a test ended."""
+        """Remove the line before pytest reports how a test ended."""
         self.clear()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Before pytest reports how the run ended, which may be in the middle of a step."""
+        """Remove the line before pytest reports how the run ended, which may be during a step."""
         self.clear()
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._column is not None:
             column, self._column = self._column, None
             with self._terminal():
@@ -71,22 +71,22 @@ class Progress:
             start = "\r\x1b[K"
             if self._column is None:
                 column = end_of(_current_line(self._config), columns)
-                if column == columns:  # What pytest writes next begins a row, to which no movement brings the cursor.
+                if column == columns:  # pytest's next text begins a new row, which cursor movements can't reach.
                     return
                 self._column, start = column, "\n"
             text = shown(f"  {self._step}{how_far}, {_duration(self._drew - self._began)}")
             _write(start + cut(text, columns - 1))
 
     def _terminal(self) -> AbstractContextManager[None]:
-        """Where standard output is the terminal, and not the file that pytest captures it in."""
+        """A context in which standard output is the terminal, not pytest's capture file."""
         capture = self._config.pluginmanager.getplugin("capturemanager")
         return cast("AbstractContextManager[None]", capture.global_and_fixture_disabled())
 
 
 def _current_line(config: pytest.Config) -> str:
-    """What pytest has written of its line so far.
+    """The text of pytest's current line so far.
 
-    The public `width_of_current_line` is not enough: where a line breaks depends on where its wide characters are.
+    The public `width_of_current_line` is not enough: line breaks depend on the positions of wide characters.
     """
     return str(config.get_terminal_writer()._current_line)
 

@@ -1,4 +1,4 @@
-"""A quantized model as tests see it."""
+"""A quantized model, as the user's tests get it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Quantized:
-    """One quantized model: its files, its figures, and the checks that judge it."""
+    """One quantized model: its files, its metrics and its checks."""
 
     def __init__(self, case: VariantUnderTest, node: pytest.Item, limits: Limits) -> None:
         self._case = case
@@ -41,7 +41,7 @@ class Quantized:
 
     @property
     def _usable(self) -> VariantUnderTest:
-        """The variant; fails the test, with the reason as message, where there is none."""
+        """The variant; fails the test with the reason if it can't be built."""
         if self._case.is_unusable:
             pytest.fail(
                 failure_text(self._case.full_name, run_check(self._case, "conversion", self.limits)), pytrace=False
@@ -55,12 +55,12 @@ class Quantized:
 
     @property
     def float_path(self) -> Path:
-        """The float `.mnn` file it is compared with."""
+        """The float `.mnn` file that the quantized one is compared with."""
         return self._usable.source.prepared.model.path
 
     @property
     def params_path(self) -> Path | None:
-        """The params file it was made with, if any."""
+        """The params file that the model was built with, if any."""
         return self._usable.variant.params
 
     @property
@@ -84,10 +84,10 @@ class Quantized:
         return coverage(self._usable.files.rows)
 
     def require(self, check: str, **limits: Any) -> dict[str, Any]:
-        """Run a check and return its metrics; fail the test, with the findings as message, unless it passes.
+        """Run a check and return its metrics; if it does not pass, fail the test with the findings as message.
 
-        A check that has nothing to judge fails too: the test requested it. `limits` replace those of the options
-        where they are not None.
+        A check that has nothing to check fails too, since the test requires it. `limits` that are not None replace
+        those of the options.
         """
         __tracebackhide__ = True
         given = {key: value for key, value in limits.items() if value is not None}
@@ -103,7 +103,7 @@ class Quantized:
         return benchmark.run_and_record(self._node, self._case, check, limits, strict)
 
     def latency(self) -> PairedRatio:
-        """Time against the float model; skips the test where nothing may be timed (xdist, --benchmark-disable)."""
+        """Time against the float model; skips the test if timing is not possible (xdist, --benchmark-disable)."""
         result = self._run("latency", self.limits)
         attach(self._node, self._case, result)
         if not benchmark.was_timed(result):
@@ -115,7 +115,7 @@ class Quantized:
 
 
 def source_for(node: pytest.Item, values: FixtureValues) -> SourceUnderTest:
-    """The source of what fixtures return. Fails the test when it can't be used."""
+    """The source of the fixtures' values. Fails the test if it can't be used."""
     session = start_for_fixtures(node.config)
     model = values.model
     if isinstance(model, ModelSettings):
@@ -127,7 +127,7 @@ def source_for(node: pytest.Item, values: FixtureValues) -> SourceUnderTest:
         model, stem = str(model), Path(str(model).partition(":")[0]).stem
         settings = dataclasses.replace(session.settings.defaults, source=model, name=stem)
     elif model is None:
-        pytest.fail("mnn_model: None was returned where a torch.nn.Module or a specification is needed", pytrace=False)
+        pytest.fail("mnn_model: returned None; expected a torch.nn.Module or a specification", pytrace=False)
     else:
         settings = dataclasses.replace(session.settings.defaults, name=type(model).__name__)
     values = dataclasses.replace(values, model=model)
@@ -135,23 +135,23 @@ def source_for(node: pytest.Item, values: FixtureValues) -> SourceUnderTest:
 
 
 def float_for(node: pytest.Item, values: FixtureValues) -> Model:
-    """The float model for a test. Fails the test when there is none."""
+    """The float model for a test. Fails the test if it can't be built."""
     return _or_fail(lambda: source_for(node, values).prepared.model, "mnn_float: ")
 
 
 def quantized_for(
     node: pytest.Item, values: FixtureValues, recipe: str, mode: str | None, tolerances: dict[str, Any]
 ) -> Quantized:
-    """The variant for a test. Fails the test when tolerances or model can't be used."""
+    """The variant for a test. Fails the test if the tolerances or the model can't be used."""
     source = source_for(node, values)
     limits = _or_fail(lambda: source.settings.limits.with_changes(tolerances, "mnn_tolerances"))
     return Quantized(variant_under_test(source, recipe, mode), node, limits)
 
 
 def _or_fail(action: Callable[[], T], title: str = "") -> T:
-    """What `action` returns; fails the test with one line when the user's model, data or limits can't be used.
+    """The value of `action`; fails the test with one line if the user's model, data or limits can't be used.
 
-    The failure is raised outside of `except`, or pytest would show the first exception too.
+    The failure is raised outside of `except`; otherwise pytest would show the first exception too.
     """
     try:
         return action()

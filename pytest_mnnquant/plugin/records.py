@@ -1,4 +1,4 @@
-"""What tests measured, as records that travel with the tests' reports from xdist workers to the controller."""
+"""The records of tests, which travel with the tests' reports from xdist workers to the controller."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from pytest_mnnquant.report.model import BaselineReport
     from pytest_mnnquant.report.record import CheckRecord
 
-#: What an item measured, a record for each check, as JSON.
+#: The records of an item, one per check, as JSON.
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
-#: What the item of the baseline file found, as JSON.
+#: The record of the item of the baseline file, as JSON.
 BASELINE_RECORD = pytest.StashKey[dict[str, Any]]()
 
 
 def attach(item: pytest.Item, case: VariantUnderTest, result: Result) -> None:
-    """Attach what an item measured to it, and have its JUnit record say it."""
-    from pytest_mnnquant.report.formats import properties_of_test  # Not if nothing is ever measured.
+    """Attach the records of an item to it, and add them to its JUnit properties."""
+    from pytest_mnnquant.report.formats import properties_of_test  # Loaded only if something was measured.
 
     record = _record(item, case, result)
     item.stash.setdefault(RECORDS, []).append(record.as_json())
@@ -33,7 +33,7 @@ def attach(item: pytest.Item, case: VariantUnderTest, result: Result) -> None:
 
 
 def attach_baseline(item: pytest.Item, path: Path, result: Result) -> None:
-    """Attach what the item of the baseline file found to it."""
+    """Attach the record of the item of the baseline file to it."""
     from pytest_mnnquant.findings.dataclass_json import as_json
     from pytest_mnnquant.report.record import reported
 
@@ -41,7 +41,7 @@ def attach_baseline(item: pytest.Item, path: Path, result: Result) -> None:
 
 
 def _record(item: pytest.Item, case: VariantUnderTest, result: Result) -> CheckRecord:
-    """What an item measured; if a report shows charts, with what they show."""
+    """The record of a result, with the data of its charts if a report shows charts."""
     from pytest_mnnquant.measurements.chart_samples import ChartSamples
     from pytest_mnnquant.plugin.session import session_of
     from pytest_mnnquant.plugin.worker_input import input_of
@@ -62,15 +62,15 @@ def _record(item: pytest.Item, case: VariantUnderTest, result: Result) -> CheckR
         variant=dataclasses.replace(case.report, worker=controller.host if controller else ""),
         check=reported(result, case.label),
         charts=charts,
-        order=item.session.items.index(item),  # xdist's workers end in any order.
+        order=item.session.items.index(item),  # xdist's workers finish in any order.
     )
 
 
 class Records:
-    """Gathers the records of the items of this run; reports them at the end."""
+    """Collects the records of the items of this run; reports them at the end."""
 
     def __init__(self, config: pytest.Config, has_suite: bool) -> None:
-        """`has_suite`: models are requested, so that there is something to report even if nothing is measured."""
+        """`has_suite`: models are requested, so a report is written even if nothing was measured."""
         self.config = config
         self.has_suite = has_suite
         self.records: list[CheckRecord] = []
@@ -83,7 +83,7 @@ class Records:
         return hasattr(self.config, "workerinput")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the records off a report, and write them to the history: a run that is killed loses little."""
+        """Take the records from a report, and write them to the history, so that a killed run loses little."""
         self.ended.add(report.nodeid)
         new, baseline = getattr(report, "mnnquant", ()), getattr(report, "mnnquant_baseline", None)
         if self._is_worker or not (new or baseline):
@@ -98,7 +98,7 @@ class Records:
             write_history_if_due(self.config, self.records)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Build the report and write it, once, on the process to which all records come."""
+        """Build the report and write it, once, in the process that gets all records."""
         if self._is_worker or not (self.records or self.has_suite):
             return
         from pytest_mnnquant.plugin.reporting import finish

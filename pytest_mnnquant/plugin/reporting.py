@@ -1,4 +1,4 @@
-"""What a run reports: the header, the reports, the summary at the end, the history."""
+"""The output of a run: the header, the reports, the summary at the end, the history."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from pytest_mnnquant.cache.store import versions
+from pytest_mnnquant.findings.finding import FAILED, PASSED
 from pytest_mnnquant.history.series import past_runs
 from pytest_mnnquant.history.storage import storage_folder
 from pytest_mnnquant.plugin.baseline_update import UpdateOutcome, update
@@ -30,24 +31,24 @@ from pytest_mnnquant.report.terminal import write_summary
 from pytest_mnnquant.report.width import wrapped
 from pytest_mnnquant.runtime.host import host_facts
 
-# So many models are named in the header.
+# The number of models named in the header.
 _NAMED: Final = 8
 _HISTORY: Final = pytest.StashKey[Recorder]()
-# How runs end that have something to report, be it that nothing was checked.
+# The exit statuses of runs that are reported, even if nothing was checked.
 _ENDED: Final = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def header(config: pytest.Config) -> list[str]:
-    """The lines of pytest's header: versions, what this machine can do, models with their recipes and modes."""
+    """The lines of pytest's header: versions, instruction sets of this machine, models with their recipes and modes."""
     tools = ", ".join(f"{name} {version}" for name, version in versions().items() if version and name != "numpy")
     host = host_facts()
-    features = ", ".join(host.features) or "none of the instructions that int8 is fast with"
+    features = ", ".join(host.features) or "no int8-accelerating instructions"
     if host.features and host.machine in ("x86_64", "AMD64"):
-        features += " (no int8 instructions that MNN uses)"
+        features += " (MNN uses none of them for int8)"
     alike: dict[str, list[str]] = {}
     for source in session_of(config).sources:
         alike.setdefault(", ".join(labels(source)), []).append(source.settings.name)
-    lines = [("mnnquant: ", f"{tools}; {host.machine} with {features}")]
+    lines = [("mnnquant: ", f"{tools}; {host.machine}, {features}")]
     for variants, names in alike.items():
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         lines.append(("mnnquant: ", f"models: {', '.join(names[:_NAMED])}{more}; variants: {variants}"))
@@ -57,10 +58,10 @@ def header(config: pytest.Config) -> list[str]:
 
 @dataclass(frozen=True)
 class RunEnd:
-    """What there is to say at the end of a run.
+    """The end of a run: its report and the lines below the summary.
 
-    `accepted` says what an update of the baseline changed, `is_refused` whether it left out a variant. `problems` are
-    why a file could not be written.
+    `accepted` are the changes of the baseline, `is_refused` is whether an update left out a variant. `problems` say why
+    a file could not be written. `must_fail`: no model was checked, which is a failure with --mnn-strict.
     """
 
     report: Report
@@ -68,48 +69,65 @@ class RunEnd:
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     is_refused: bool = False
+    must_fail: bool = False
 
     def exit_status(self, before: int) -> int:
         """The exit status of the run, from that of its tests."""
         if self.problems:
             return pytest.ExitCode.USAGE_ERROR
-        return pytest.ExitCode.TESTS_FAILED if self.is_refused and before == pytest.ExitCode.OK else before
+        fails = before == pytest.ExitCode.OK and (self.is_refused or self.must_fail)
+        return pytest.ExitCode.TESTS_FAILED if fails else before
 
 
 def baseline_report(record: Mapping[str, Any]) -> BaselineReport:
-    """What the item of the baseline file found, from its record."""
+    """The report of the baseline file, from the record of its item."""
     return BaselineReport(record["path"], check_from_json(record["check"]))
 
 
 def finish(
     session: pytest.Session, records: Sequence[CheckRecord], baseline: BaselineReport | None, ended: int
 ) -> RunEnd:
-    """Build the report of a run, write all that is requested, and update the baseline if that is requested.
+    """Build the report of a run, write the requested files, and update the baseline if requested.
 
-    `baseline` is what the item of the baseline file found; `ended` counts the tests that ran.
+    `baseline` is the report of the baseline file; `ended` is the number of tests that ran.
     """
     config = session.config
-    start_for_fixtures(config)  # Of tests that only xdist's workers have collected.
+    start_for_fixtures(config)  # If only xdist's workers have collected the tests.
     report = build_report(records, versions(), session_of(config).settings.strict, baseline)
     history = write_history(config, report, session)
     is_written = records or (session.exitstatus in _ENDED and not config.option.collectonly)
     problems, warnings = write_reports(config, report) if is_written else ((), ())
     lost = session.testscollected - ended if ended else 0
-    missing = f"{lost} of {session.testscollected} tests did not run, and are not told above" if lost > 0 else ""
+    total = session.testscollected
+    missing = f"{lost} of {total} tests did not run and are missing from the summary above" if lost > 0 else ""
+    unjudged = _unjudged(session, records)
     outcome = update(session, report) if config.getoption("mnn_update_baseline", None) else UpdateOutcome()
     return RunEnd(
         report=report,
         accepted=outcome.lines,
-        warnings=(*warnings, *filter(None, (history, missing))),
+        warnings=(*warnings, *filter(None, (history, missing, unjudged))),
         problems=(*problems, *outcome.problems),
         is_refused=outcome.is_refused,
+        must_fail=bool(unjudged) and report.strict,
     )
 
 
-def write_reports(config: pytest.Config, report: Report) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Write each report that was requested, and GitHub's summary if that is requested.
+def _unjudged(session: pytest.Session, records: Sequence[CheckRecord]) -> str:
+    """A line if models were requested, but no check passed or failed; else nothing."""
+    config = session.config
+    names = [source.settings.name for source in session_of(config).sources]
+    ended_early = session.exitstatus not in _ENDED or config.option.collectonly
+    if not names or ended_early or any(record.check.outcome in (PASSED, FAILED) for record in records):
+        return ""
+    why = "all checks were skipped or inconclusive" if records else "none of their checks ran"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"no model was judged: {why} ({', '.join(names[:_NAMED])}{more})"
 
-    Returns a line for each report that could not be written, and what to warn of.
+
+def write_reports(config: pytest.Config, report: Report) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Write each requested report, and GitHub's summary if requested.
+
+    Returns a line for each report that could not be written, and the warnings.
     """
     paths = session_of(config).settings.reports
     if any(file_format(path).needs_history for path in paths):
@@ -137,7 +155,7 @@ def _write(report: Report, path: Path) -> str:
 
 
 def show_end(reporter: pytest.TerminalReporter, end: RunEnd) -> None:
-    """Write the summary to pytest's terminal reporter, annotations if GitHub reads them, and what went wrong."""
+    """Write the summary to pytest's terminal reporter, annotations on GitHub, warnings and errors."""
     columns = shutil.get_terminal_size().columns
     write_summary(reporter, end.report, reporter.verbosity, columns)
     if reporter.verbosity <= 0:
@@ -154,14 +172,14 @@ def show_end(reporter: pytest.TerminalReporter, end: RunEnd) -> None:
 
 
 def write_history_if_due(config: pytest.Config, records: Sequence[CheckRecord]) -> None:
-    """Append what is known of this run to the history, now and then while it goes on."""
+    """Write the metrics so far to the history, in intervals during the run."""
     recorder = _recorder(config)
     if recorder is not None and recorder.is_due:
         recorder.write(tuple(figures_of_models(build_models(records))))
 
 
 def write_history(config: pytest.Config, report: Report, session: pytest.Session) -> str:
-    """Append this run to the history when it has ended. Returns a line that says why it can't be written."""
+    """Write this run to the history at its end. Returns a line that says why it can't be written; else empty."""
     recorder = _recorder(config) if report.models else None
     if recorder is None:
         return ""
@@ -171,7 +189,7 @@ def write_history(config: pytest.Config, report: Report, session: pytest.Session
 
 
 def _recorder(config: pytest.Config) -> Recorder | None:
-    """What writes the history; None without pytest-benchmark, or with a storage that is not a folder."""
+    """The recorder of the history; None without pytest-benchmark, or with a storage that is not a folder."""
     recorder = config.stash.get(_HISTORY, None)
     if recorder is None:
         folder = storage_folder(config.getoption("benchmark_storage", None))

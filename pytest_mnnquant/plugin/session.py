@@ -1,4 +1,4 @@
-"""What one pytest run holds: settings, sources under test, their cache. Built once by a hook, on `config.stash`."""
+"""The state of one pytest run: settings, sources under test, their cache. A hook builds it once, on `config.stash`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from pytest_mnnquant.sources.spec import SourceError, Spec
 class PluginSession:
     """The sources under test in this process.
 
-    `requested_ids` are the items that the command line names; none: all are requested. `baseline` is what was accepted
-    when the run began, or why that can't be read. `arguments` are the options that say what is tested and how.
+    `requested_ids` are the items that the command line names; empty: all. `baseline` is the baseline at the start of
+    the run, or the error of reading it. `arguments` are the options that decide what is tested and how.
     """
 
     KEY: ClassVar = pytest.StashKey["PluginSession"]()
@@ -48,17 +48,17 @@ class PluginSession:
 
     @property
     def checks(self) -> tuple[str, ...]:
-        """The checks of a variant; with a baseline in use, the comparison with it is the last."""
+        """The checks of a variant; with a baseline, the comparison with it is the last."""
         return CHECK_NAMES if self.settings.baseline is None else (*CHECK_NAMES, BASELINE)
 
     @property
     def entries_id(self) -> str:
-        """The id of the item that judges the baseline file itself; empty if none is in use."""
+        """The id of the item of the baseline file itself; empty without a baseline."""
         path = self.settings.baseline
         return "" if path is None else f"{path.name}::{ENTRIES}"
 
     def source_for(self, model: ModelSettings, values: FixtureValues) -> SourceUnderTest:
-        """The source of what fixtures return; the same objects give the same source, so that nothing is made twice."""
+        """The source of the fixtures' values; equal objects give the same source, so that nothing is built twice."""
         for known, settings, source in self._of_fixtures:
             if settings == model and _are_same(known, values):
                 return source
@@ -82,21 +82,21 @@ class PluginSession:
 
 
 def _are_same(first: FixtureValues, second: FixtureValues) -> bool:
-    """Whether fixtures returned the same objects: arrays and networks can't be compared by value."""
+    """Whether fixtures returned the same objects. Arrays and networks can't be compared by value."""
     pairs = ((getattr(first, item.name), getattr(second, item.name)) for item in dataclasses.fields(FixtureValues))
     return all(left is right for left, right in pairs)
 
 
 def session_of(config: pytest.Config) -> PluginSession:
-    """The session of this run, which a hook has built before."""
+    """The session of this run, which a hook has built."""
     return config.stash[PluginSession.KEY]
 
 
 def start_suite(config: pytest.Config) -> bool:
-    """Build the session of a run that may have models to test; whether it has. Raises `pytest.UsageError`.
+    """Build the session of a run if it has models to test; returns whether it has. Raises `pytest.UsageError`.
 
-    Ids of the suite among the command line's arguments are taken out of it, since pytest would look for files of that
-    name. With no other argument the suite runs alone.
+    Ids of the suite are removed from the command line's arguments, since pytest would look for files of that name.
+    Without other arguments, only the suite runs.
     """
     try:
         given = read_given(config)
@@ -112,7 +112,7 @@ def start_suite(config: pytest.Config) -> bool:
 
 
 def start_for_fixtures(config: pytest.Config) -> PluginSession:
-    """The session of this run; built by the first test that uses the fixtures if no model is requested.
+    """The session of this run; if no model is requested, the first test that uses the fixtures builds it.
 
     Raises `ValueError` or `SourceError` for options that can't be used.
     """
@@ -129,20 +129,20 @@ def _register(config: pytest.Config, session: PluginSession) -> None:
 
 
 def _take_ids(config: pytest.Config, given: Given, file: ConfigurationFile) -> tuple[str, ...]:
-    """The ids of the suite among the arguments, which are left to pytest without them."""
+    """Remove the ids of the suite from pytest's arguments and return them."""
     typed_models = given.values["model"] if "model" in given.typed else ()
     known = {*file.models, *node_ids.model_names(typed_models)}
     args = [node_ids.balanced(arg) for arg in config.args]
     ids = tuple(arg for arg in args if node_ids.is_suite_id(arg, known, given.folder))
     if config.args_source is pytest.Config.ArgsSource.ARGS:
         config.args = [arg for arg in args if arg not in ids]
-    elif {"model", "config"} & given.typed:  # If the ini file names models, pytest collects its own tests too.
+    elif {"model", "config"} & given.typed:  # If the ini file names models, pytest collects the user's tests too.
         config.args = []
     return ids
 
 
 def _completed(given: Given, ids: tuple[str, ...]) -> Given:
-    """The options with the models, recipes and targets that ids name, where the command line does not."""
+    """The options, with the models, recipes and targets that the ids name added if the command line has none."""
     typed_models = given.values["model"] if "model" in given.typed else ()
     new_models = [name for name in node_ids.models_of(ids) if name not in node_ids.model_names(typed_models)]
     implied: dict[str, tuple[str, ...]] = {"model": (*typed_models, *new_models) if new_models else ()}
@@ -154,7 +154,7 @@ def _completed(given: Given, ids: tuple[str, ...]) -> Given:
 
 
 def _require_writable_baseline(session: PluginSession) -> None:
-    """A long run must not end in vain."""
+    """Refuse a baseline that the update can't write, before a long run."""
     path = session.settings.baseline
     if path is None or not session.settings.updates_baseline:
         return
@@ -171,7 +171,7 @@ def _require_known(session: PluginSession) -> None:
         known += [check_id for check_id, _ in node_ids.check_ids(source, targets, session.checks)]
     for requested in session.requested_ids:
         if not any(node_ids.is_part(check_id, requested) for check_id in known):
-            raise pytest.UsageError(f"no check is called {requested}; --co lists them")
+            raise pytest.UsageError(f"unknown check {requested}; list all with --co")
 
 
 def _baseline(settings: Settings) -> Baseline | BadBaseline:

@@ -13,7 +13,7 @@ from pytest_mnnquant.plugin.xdist_workers import brief_worker, refuse_broken_wor
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say which versions and models are at work."""
+    """Show versions and models."""
     return header(config)
 
 
@@ -24,13 +24,13 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Remember which items will run, so that a check knows whether the one it depends on does."""
+    """Remember the selected items, so that a check knows whether the one it depends on runs."""
     remember_selected(session)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Have -rs name the check as the place of a skip, and not the line of this package that skips it."""
+    """Make -rs name the skipped check, not the line of this package that skips it."""
     report = yield
     if report.skipped and isinstance(item, PlainItem) and isinstance(report.longrepr, tuple):
         report.longrepr = (item.nodeid, 1, report.longrepr[2])
@@ -39,21 +39,21 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionstart(session: pytest.Session) -> Generator[None, None, None]:
-    """Say in one line why xdist's workers can't be started on another host."""
+    """Report in one line why xdist's workers can't be started on another host."""
     with start_failures_as_usage_errors(session.config):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """The same for workers that are started again when they are lost."""
+    """The same for workers that are restarted after a loss."""
     with start_failures_as_usage_errors(session.config):
         return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Hand xdist's workers what they must know."""
+    """Send xdist's workers their input."""
     brief_worker(node)
 
 
@@ -66,6 +66,6 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Over several hosts, keep the items of a variant together."""
-    from pytest_mnnquant.plugin.xdist_scheduler import scheduler  # Only if xdist is at work: it may not be installed.
+    from pytest_mnnquant.plugin.xdist_scheduler import scheduler  # Only with xdist, which may not be installed.
 
     return scheduler(config, log)

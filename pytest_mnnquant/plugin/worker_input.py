@@ -1,4 +1,4 @@
-"""What the controller of an xdist run hands to its workers, as `config.workerinput` carries it."""
+"""The input of xdist's workers from their controller, carried by `config.workerinput`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _KEY: Final = "mnnquant"
 class WorkerInput:
     """`versions` are the controller's, by package.
 
-    A worker on this host shares the cache folder. One on another host knows by `host` how the controller calls its
-    host, and by `files` the hashes of the files that the run starts from, by name.
+    A worker on the controller's host shares its cache folder. A worker on another host gets `host`, the controller's
+    name for that host, and `files`, the hashes of the run's input files by name.
     """
 
     versions: dict[str, str]
@@ -25,11 +25,11 @@ class WorkerInput:
     files: dict[str, str] | None = None
 
     def send_to(self, node: Any) -> None:
-        """Have xdist carry this to a worker that is not started yet."""
+        """Give this to a worker before it starts."""
         node.workerinput[_KEY] = dataclasses.asdict(self)
 
 
 def input_of(config: pytest.Config) -> WorkerInput | None:
-    """What the controller handed to this worker; None in any other process, and in runs without models."""
+    """The input of this worker; None in any other process, and in runs without models."""
     plain = getattr(config, "workerinput", {}).get(_KEY)
     return None if plain is None else WorkerInput(**plain)

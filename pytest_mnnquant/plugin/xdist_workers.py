@@ -1,4 +1,4 @@
-"""xdist's workers, on this host and on others: what they are handed, what must be the same, and why one can't work."""
+"""xdist's workers, on this host and on others: their input, what must be equal, and why one can't start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_mnnquant.recipes.recipe import PipelineRecipe
 
 
 def brief_worker(node: Any) -> None:
-    """Hand a worker what its controller works with; on this host, its cache folder too."""
+    """Send a worker its controller's versions; on this host also the cache folder, on others the hashes of files."""
     spec, public = node.gateway.spec, _public(versions())
     if spec.popen:
         worker = WorkerInput(public, cache_dir=str(session_of(node.config).cache_dir))
@@ -27,40 +27,42 @@ def brief_worker(node: Any) -> None:
 
 
 def require_same_versions(config: pytest.Config) -> None:
-    """On a worker: refuse other versions than the controller's, since a report names one of each."""
+    """On a worker: refuse versions that differ from the controller's, since a report names one version per package."""
     controller = input_of(config)
     if controller is None:
         return
     installed = _public(versions())
     for name, expected in controller.versions.items():
         if installed[name] != expected:
-            there, here = (f"{name} {version}" if version else f"no {name}" for version in (installed[name], expected))
-            raise pytest.UsageError(f"there is {there} there, and {here} here")
+            worker, starter = (
+                f"{name} {version}" if version else f"no {name}" for version in (installed[name], expected)
+            )
+            raise pytest.UsageError(f"version mismatch: worker has {worker}, controller has {starter}")
 
 
 def require_same_files(config: pytest.Config) -> None:
-    """On a worker of another host: refuse models and data that are not the controller's."""
+    """On a worker of another host: refuse models and data that differ from the controller's."""
     controller = input_of(config)
     if controller is None or controller.files is None:
         return
     digests = _digests(config)
     for name in {**controller.files, **digests}:
         if digests.get(name) != controller.files.get(name):
-            raise pytest.UsageError(f"{name} is not the file there that it is here")
+            raise pytest.UsageError(f"{name} on the worker differs from the controller's copy")
 
 
 def refuse_broken_worker(node: Any, error: object) -> None:
-    """End the run in one line if a worker could not even begin; xdist would start it again, without end."""
+    """End the run with one line if a worker can't start; xdist would restart it endlessly."""
     if error and not hasattr(node, "workerinfo"):
         spec = node.gateway.spec
         place = "" if spec.popen else f" on {_host(spec)} in {spec.chdir}"
-        needs = "workers need the files and packages of the run that starts them"
+        needs = "a worker needs the same files and packages as its controller"
         raise pytest.UsageError(f"worker {node.gateway.id}{place}: {_last_message(str(error))}; {needs}")
 
 
 @contextlib.contextmanager
 def start_failures_as_usage_errors(config: pytest.Config) -> Iterator[None]:
-    """Say in one line why xdist could not start a worker."""
+    """Report in one line why xdist could not start a worker."""
     try:
         yield
     except Exception as error:
@@ -71,25 +73,25 @@ def start_failures_as_usage_errors(config: pytest.Config) -> Iterator[None]:
 
 
 def _as_usage_error(error: Exception) -> pytest.UsageError | None:
-    """What to say if an error kept a worker from being started, or started again; None for other errors."""
+    """The usage error for a worker that could not be started or restarted; None for other errors."""
     from execnet import HostNotFound, RemoteError
 
     spec, argument = _worker_being_started(error)
     if argument:
-        fix = "have tests of your own collected by pytest's testpaths, with mnn_model in the ini file"
+        fix = "to run your own tests too, set testpaths and mnn_model in the ini file"
         words = "write options in one word (--mnn-config=FILE)"
-        return pytest.UsageError(f"{argument}: paths can't be told to workers on other hosts; {words}; {fix}")
+        return pytest.UsageError(f"{argument}: paths can't be sent to workers on other hosts; {words}; {fix}")
     if spec is None or not isinstance(error, HostNotFound | RemoteError | OSError | EOFError):
         return None
-    reason = _last_message(str(error)) if isinstance(error, RemoteError) else "what ssh said is above"
+    reason = _last_message(str(error)) if isinstance(error, RemoteError) else "see the output of ssh above"
     return pytest.UsageError(f"no worker can be started on {_host(spec)}; {reason}")
 
 
 def _worker_being_started(error: BaseException) -> tuple[Any, str]:
-    """The worker that xdist was about to start, and the argument that it could not pass on; None and "" if neither.
+    """The worker that xdist was starting, and the argument that it could not pass on; None and "" if neither.
 
-    xdist raises the errors of its parts, which do not name the worker, and none of its hooks does. So this reads the
-    frames of its `setup_node` and `make_reltoroot`: the only place that knows how xdist works inside.
+    xdist's errors and hooks do not name the worker, so this reads the frames of its `setup_node` and `make_reltoroot`.
+    It is the only function that depends on xdist's internals.
     """
     spec, argument = None, ""
     traceback = error.__traceback__
@@ -104,24 +106,24 @@ def _worker_being_started(error: BaseException) -> tuple[Any, str]:
 
 
 def _last_message(traceback: str) -> str:
-    """The message at the end of a traceback that came as text, on one line."""
+    """The message at the end of a traceback, on one line."""
     last = traceback.strip().rpartition("\n  File ")[2]
     message = re.search(r"^[\w.]+: .*", last, re.MULTILINE | re.DOTALL)
     return " ".join((message[0] if message else last).removeprefix("pytest.UsageError: ").split())
 
 
 def _host(spec: Any) -> str:
-    """The host of a worker, without the options that ssh is given."""
+    """The host of a worker, without ssh's options."""
     return str(spec.ssh or spec.vagrant_ssh or spec.socket).rpartition(" ")[2]
 
 
 def _public(versions_by_name: dict[str, str]) -> dict[str, str]:
-    """Versions without what stands behind a +: builds for one processor or another."""
+    """Versions without the part after a +, which names a build for some processor."""
     return {name: version.partition("+")[0] for name, version in versions_by_name.items()}
 
 
 def _digests(config: pytest.Config) -> dict[str, str]:
-    """The hashes of the files that a run starts from, by name: not of folders, nor of what Python files import."""
+    """The hashes of a run's input files, by name; without folders and without the imports of Python files."""
     session = session_of(config)
     settings = session.settings
     defaults = (config.inipath, config.rootpath / "pyproject.toml", settings.baseline)
@@ -135,6 +137,6 @@ def _digests(config: pytest.Config) -> dict[str, str]:
         for text in (model.source, model.quantized, model.params, model.calibration, model.evaluation, *pipelines):
             name = re.sub(r"(\.py):\w+$", r"\1", text or "")
             files[name] = model.base / name
-        if source.spec.path is not None:  # A source may have a name in front.
+        if source.spec.path is not None:  # A source may begin with NAME=.
             files[str(model.source)] = source.spec.path
     return {name: file_digest(path) for name, path in files.items() if path.is_file()}

@@ -26,7 +26,7 @@ def build_report(
     strict: bool = False,
     baseline: BaselineReport | None = None,
 ) -> Report:
-    """The report of a run from the records of its items. `baseline` is that of the baseline file's own item."""
+    """The report of a run from the records of its items. `baseline` is the report of the baseline file."""
     host = HostReport(platform.machine(), platform.system(), platform.python_version(), os.cpu_count())
     return Report(dict(versions), host, strict, baseline, build_models(records))
 
@@ -65,9 +65,9 @@ def _variant(records: Sequence[CheckRecord]) -> VariantReport:
 
 
 def _one_per_check(records: Sequence[CheckRecord]) -> list[CheckRecord]:
-    """One record for each check of a variant, even if several tests ran it: the worst outcome, and all findings.
+    """One record per check of a variant, even if several tests ran it: the worst outcome, and all findings.
 
-    Of an item that ran again (its `order` is the same) the last run counts.
+    If an item ran again (its `order` is the same), the last run counts.
     """
     last_runs = {(record.model, record.variant.label, record.check.check, record.order): record for record in records}
     merged: dict[tuple[str, str, str], CheckRecord] = {}
@@ -81,7 +81,7 @@ def _merged(before: CheckRecord, after: CheckRecord) -> CheckRecord:
     """Two records of one check of a variant as one."""
     pair = (before.check, after.check)
     ranks = [_WORST_FIRST.index(check.outcome) for check in pair]
-    worst, other = pair if ranks[0] < ranks[1] else pair[::-1]  # Of two equal outcomes the later.
+    worst, other = pair if ranks[0] < ranks[1] else pair[::-1]  # If both are equal, the later one.
     more = [finding for finding in other.findings if finding not in worst.findings]
     check = dataclasses.replace(
         worst,
@@ -94,14 +94,14 @@ def _merged(before: CheckRecord, after: CheckRecord) -> CheckRecord:
 
 
 def _merged_metrics(worst: Metrics | None, other: Metrics | None) -> Metrics | None:
-    """What `worst` measured, and what only `other` did."""
+    """The metrics of `worst`, and those that only `other` has."""
     if worst is None or other is None:
         return worst or other
     return type(worst).from_json({**other.as_json(), **worst.as_json()})
 
 
 def with_consequences(checks: Sequence[CheckReport]) -> tuple[CheckReport, ...]:
-    """The checks of a variant; each error lists what follows from it in all of them, whichever ran first."""
+    """The checks of a variant; each error lists its consequences in all of them, in any order of execution."""
     every = [finding for check in checks for finding in check.findings]
     return tuple(
         dataclasses.replace(check, findings=tuple(_joined(finding, every) for finding in check.findings))

@@ -9,23 +9,23 @@ from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.report.width import cut, shown, width, wrapped
 
-#: A failure takes no more lines than this, on a terminal of so many columns.
+#: The largest number of lines of a failure, on a terminal with this number of columns.
 LINES: Final = 25
 COLUMNS: Final = 80
-# What a failure leaves out is there.
+# The report that lists everything that a failure leaves out.
 _IN_REPORT: Final = " (--mnn-report=report.json lists all)"
 _SHOWN: Final = 6
 # Layers with the same cause that are listed individually.
 _SAME: Final = 2
 _ORDER: Final = (Severity.ERROR, Severity.CONSEQUENCE, Severity.GAP, Severity.WARNING)
-# Lines of a finding's message, cause, fix, and of what comes from it.
+# The largest number of lines of a finding's message, cause and fix, and of its consequences.
 _LIMITS: Final = (6, 5, 7, 3)
 
 
 def failure_text(name: str, result: Result, *, in_report: bool = True) -> str:
-    """A failed check as the user reads it. `name` is that of the model and its variant.
+    """The text of a failed check. `name` is the name of the model and its variant.
 
-    `in_report`: whether a report can list what is left out here.
+    `in_report`: whether a report can list what the text leaves out.
     """
     head = f"{name}: {result.check} {result.outcome}"
     if result.findings:
@@ -34,7 +34,7 @@ def failure_text(name: str, result: Result, *, in_report: bool = True) -> str:
 
 
 def findings_text(head: str, result: Result, *, in_report: bool = True) -> str:
-    """The findings of a failed check, below a line that begins with `head` and names the first."""
+    """The findings of a failed check, below a line of `head` and the first rule."""
     findings = _in_order(result)
     headline = _headline(findings)
     lines = [f"{cut(shown(head), 2 * COLUMNS - width(headline) - 1)} {headline}"]
@@ -58,14 +58,14 @@ def findings_text(head: str, result: Result, *, in_report: bool = True) -> str:
 
 
 def _in_order(result: Result) -> list[Finding]:
-    """The findings, the worst first; without those that are listed as a consequence of another one of the check."""
+    """The findings, the worst first, without those that are listed as consequences of another finding of the check."""
     below = {effect.id for finding in result.findings for effect in finding.consequences}
     roots = [finding for finding in result.findings if not (finding.follows and finding.id in below)]
     return sorted(roots or result.findings, key=lambda finding: _ORDER.index(finding.severity))
 
 
 def _headline(findings: Sequence[Finding]) -> str:
-    """The first rule and the layer that broke it, in a few words: what pytest's short summary shows."""
+    """The first rule and its layer, in a few words, for pytest's short summary."""
     first = findings[0]
     if first.follows:
         return f"follows from {cut(shown(str(first.follows)), COLUMNS)}"
@@ -76,7 +76,7 @@ def _headline(findings: Sequence[Finding]) -> str:
 
 
 def _parts(finding: Finding, previous: Finding | None) -> list[list[str]]:
-    """The lines of one finding, in four parts; a cause or fix that the previous finding had is not repeated."""
+    """The lines of one finding, in four parts; a cause or fix equal to the previous finding's is not repeated."""
     where = f"{finding.layer}: " if finding.layer else ""
     parts = [wrapped(f"  {finding.rule.title}  ", where + finding.message, COLUMNS)]
     for title, text, is_repeated in (
@@ -88,7 +88,7 @@ def _parts(finding: Finding, previous: Finding | None) -> list[list[str]]:
 
 
 def _consequence_lines(finding: Finding) -> Iterator[str]:
-    """The same in other layers, and what comes from it in other checks: a line for each check and rule."""
+    """The same finding in other layers, and its consequences in other checks: one line per check and rule."""
     by_rule: dict[tuple[str, str], list[Finding]] = {}
     for effect in finding.consequences:
         by_rule.setdefault((effect.check, effect.code), []).append(effect)
@@ -99,7 +99,7 @@ def _consequence_lines(finding: Finding) -> Iterator[str]:
         layers = list(dict.fromkeys(effect.layer for effect in effects if effect.layer))
         more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
         where = f" in {layers[0]}{more}" if layers else ""
-        yield from wrapped("    so: ", f"{check}: {effects[0].rule.title}{where}", COLUMNS)
+        yield from wrapped("    causes: ", f"{check}: {effects[0].rule.title}{where}", COLUMNS)
 
 
 def _same_lines(same: Sequence[Finding]) -> Iterator[str]:
@@ -112,7 +112,7 @@ def _same_lines(same: Sequence[Finding]) -> Iterator[str]:
 
 
 def _shortened(parts: Sequence[list[str]], space: int) -> list[str]:
-    """The parts in `space` rows of the terminal: each has its own limit, and what the others leave of the space."""
+    """The parts in `space` rows of the terminal: each part has its own limit, within the space that is left."""
     allowed = [min(_rows(part), limit) for part, limit in zip(parts, _LIMITS, strict=True)]
     spare = max(0, space - sum(allowed))
     for number, part in enumerate(parts):
@@ -123,7 +123,7 @@ def _shortened(parts: Sequence[list[str]], space: int) -> list[str]:
 
 
 def _middle_out(lines: list[str], rows: int) -> list[str]:
-    """The first and last of the lines, in so many rows: messages begin with the value, logs end with the error."""
+    """The first and the last lines, in a number of rows: messages begin with the value, logs end with the error."""
     if rows == 0:
         return []
     if _rows(lines) <= rows:
@@ -136,5 +136,5 @@ def _middle_out(lines: list[str], rows: int) -> list[str]:
 
 
 def _rows(lines: Sequence[str]) -> int:
-    """How many rows of a terminal the lines take: words that are wider than one are broken by it."""
+    """The number of rows that the lines take; a terminal breaks words that are wider than a row."""
     return sum(max(1, -(-width(line) // COLUMNS)) for line in lines)

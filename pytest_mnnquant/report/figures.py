@@ -1,4 +1,4 @@
-"""The figures of a variant that are kept: of one run in the baseline, of all runs in history."""
+"""The stored metrics of a variant: those of one run in the baseline, those of all runs in the history."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pytest_mnnquant.report.variant_report import VariantReport
 
 
 def figures_of_models(models: tuple[ModelReport, ...]) -> Iterator[Figures]:
-    """The figures of each variant of a run.
+    """The metrics of each variant of a run.
 
-    What a check did not measure, since it did not run, is taken from the baseline check, which runs all of them.
+    Metrics of checks that did not run are taken from the baseline check, which runs all of them.
     """
     for model in models:
         for variant in model.variants:
@@ -25,14 +25,14 @@ def figures_of_models(models: tuple[ModelReport, ...]) -> Iterator[Figures]:
 
 
 def _completed(figures: Figures, measured: Measured) -> Figures:
-    """The figures, with the metrics that are missing as the baseline check measured them."""
+    """The metrics, with missing ones from the baseline check."""
     missing = [metric for metric in METRICS if metric.value(figures) is None]
     fields = (field for metric in missing for field in metric.fields)
     return dataclasses.replace(figures, **{field: getattr(measured, field) for field in fields})
 
 
 def figures_of(model: ModelReport, variant: VariantReport) -> Figures:
-    """The figures of one variant of a report."""
+    """The metrics of one variant of a report."""
     figures = Figures(
         model=model.name,
         variant=variant.label,

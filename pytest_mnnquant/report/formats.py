@@ -1,4 +1,4 @@
-"""The formats of the report: where each goes, which module of this package renders it, and what it needs of the run."""
+"""The formats of the report: the destination of each, the module that renders it, and what it needs from the run."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pytest_mnnquant.report.variant_report import CheckReport, VariantReport
 
 
 class Destination(enum.Enum):
-    """Where the text of a format goes."""
+    """The destination of a format's text."""
 
     REPORT_FILE = "a file that --mnn-report names, by its suffix"
     JOB_SUMMARY = "the file of GITHUB_STEP_SUMMARY"
     JOB_LOG = "the terminal of a job on GitHub"
-    TEST_PROPERTIES = "the properties of each test, which JUnit files carry"
+    TEST_PROPERTIES = "the properties of each test, in JUnit files"
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """One format. `module` is loaded only if the format is requested.
 
-    It has a function `render(report) -> str`; for properties of tests it is `properties(model, variant, check)`.
+    It has a function `render(report) -> str`; for properties of tests `properties(model, variant, check)`.
     """
 
     destination: Destination
@@ -58,20 +58,20 @@ FORMATS: Final = (
 
 
 def formats_for(destination: Destination) -> Iterator[Format]:
-    """The formats that go there."""
+    """The formats with this destination."""
     return (known for known in FORMATS if known.destination is destination)
 
 
 def file_format(path: Path) -> Format:
-    """The format of a report file. Raises `ValueError` for a suffix that no format has."""
+    """The format of a report file. Raises `ValueError` for an unsupported suffix."""
     by_suffix = {known.suffix: known for known in formats_for(Destination.REPORT_FILE)}
     if path.suffix not in by_suffix:
-        raise ValueError(f"--mnn-report: {path.name}: reports end in {', '.join(by_suffix)}")
+        raise ValueError(f"--mnn-report: {path.name}: unknown suffix; expected one of {', '.join(by_suffix)}")
     return by_suffix[path.suffix]
 
 
 def require_format(path: Path) -> None:
-    """Load what writes a report file. Raises `ValueError` for an unknown suffix or a missing extra."""
+    """Load the module that writes a report file. Raises `ValueError` for an unsupported suffix or a missing extra."""
     try:
         file_format(path).load()
     except ModuleNotFoundError as error:
@@ -81,20 +81,20 @@ def require_format(path: Path) -> None:
 
 
 def needs_charts(paths: Iterable[Path]) -> bool:
-    """Whether any of these report files shows charts, so that checks have to gather what is in them."""
+    """Whether one of these report files shows charts, so that checks have to collect their data."""
     with_charts = {known.suffix for known in FORMATS if known.needs_charts}
     return any(path.suffix in with_charts for path in paths)
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write the report as a whole or not at all. Raises `OSError`."""
-    text = file_format(path).render(report).encode("utf-8", "backslashreplace")  # Names of files may hold any byte.
+    """Write the report atomically. Raises `OSError`."""
+    text = file_format(path).render(report).encode("utf-8", "backslashreplace")  # File names may contain any byte.
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacement(path) as unfinished:
         unfinished.write_bytes(text)
 
 
 def properties_of_test(model: str, variant: VariantReport, check: CheckReport) -> list[tuple[str, str]]:
-    """What the record of a test says of its check, in all formats of test properties."""
+    """The properties of a test's check, in all formats for test properties."""
     modules = (known.load() for known in formats_for(Destination.TEST_PROPERTIES))
     return [pair for module in modules for pair in module.properties(model, variant, check)]

@@ -11,20 +11,20 @@ from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.report.model import Report
 from pytest_mnnquant.report.variant_report import ReportedFinding
 
-# GitHub shows so many of each kind for a step, and drops a summary that is longer than this.
+# GitHub shows this number of annotations of each kind per step, and drops a summary longer than this.
 _SHOWN: Final = 10
 _SUMMARY: Final = 1 << 20
-# A message of an annotation is cut there by GitHub.
+# GitHub cuts the message of an annotation at this length.
 _LONGEST: Final = 4_000
 
 
 def append_summary(text: str, path: Path) -> str:
-    """Append to the summary of the job. Returns a line that says why it can't be written, else an empty one."""
+    """Append to the summary of the job. Returns a line that says why it can't be written; else empty."""
     encoded = text.encode("utf-8", "backslashreplace")
     try:
         with path.open("ab") as file:
             if file.tell() + len(encoded) > _SUMMARY:
-                return f"GITHUB_STEP_SUMMARY: {path} would be longer than GitHub takes (1 MiB); nothing was added"
+                return f"GITHUB_STEP_SUMMARY: {path} would exceed GitHub's limit of 1 MiB; nothing was added"
             file.write(encoded)
     except OSError as error:
         return f"GITHUB_STEP_SUMMARY: {path} can't be written: {error.strerror}"
@@ -32,19 +32,19 @@ def append_summary(text: str, path: Path) -> str:
 
 
 def render(report: Report) -> str:
-    """The commands of the annotations, a line each: for each error at a root, and for each rule that warns."""
+    """The commands of the annotations, one per line: for each root error, and for each rule with warnings."""
     return "".join(f"{line}\n" for line in commands(report))
 
 
 def commands(report: Report) -> Iterator[str]:
-    """A command for each error that follows from no other, and for each rule that warns."""
+    """A command for each error that is not a consequence, and for each rule with warnings."""
     errors = [(error, model.name, model.file) for model in report.models for error in model.findings(Severity.ERROR)]
     if report.baseline is not None:
         errors += [(finding, "", report.baseline.path) for finding in report.baseline.check.findings]
     for error, name, file in errors[:_SHOWN]:
         yield _command("error", error, name, file)
     if len(errors) > _SHOWN:
-        yield f"pytest-mnnquant: {len(errors) - _SHOWN} more errors are told above; GitHub shows {_SHOWN} a step"
+        yield f"pytest-mnnquant: {len(errors) - _SHOWN} more errors are listed above; GitHub shows {_SHOWN} per step"
     warnings: dict[tuple[str, str], str] = {}
     for model in report.models:
         for warning in model.findings(Severity.WARNING):
@@ -66,7 +66,7 @@ def _command(kind: str, finding: ReportedFinding, name: str, file: str | None) -
 
 
 def _in_workspace(file: str | None) -> str:
-    """The file as GitHub names it; empty if it is not a file of the repository."""
+    """The file's path in the repository; empty if it is not a file of the repository."""
     if not file:
         return ""
     root = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd())

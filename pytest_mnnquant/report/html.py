@@ -45,7 +45,7 @@ def render(report: Report) -> str:
 
 
 def _counts(report: Report, models: tuple[ModelView, ...]) -> list[tuple[str, int]]:
-    """How many variants ended how, the worst outcome first; a baseline file that did not pass counts too."""
+    """The number of variants per outcome, the worst first; a baseline file that did not pass counts too."""
     outcomes = [variant.outcome for model in models for variant in model.variants]
     if report.baseline and report.baseline.check.outcome in (FAILED, INCONCLUSIVE):
         outcomes.append(report.baseline.check.outcome)
@@ -53,5 +53,5 @@ def _counts(report: Report, models: tuple[ModelView, ...]) -> list[tuple[str, in
 
 
 def packed(text: str) -> Markup:
-    """Text as base64 of gzip: the page unpacks it when a chart is first looked at, so that it opens at once."""
+    """Text as base64 of gzip. The page unpacks it when a chart becomes visible, so it opens fast."""
     return Markup(base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode())  # base64 has nothing to escape

@@ -1,4 +1,4 @@
-"""The numbers that the charts of the HTML report draw, as plain data. How they are drawn is the page's own script."""
+"""The data of the charts in the HTML report. The script of the page draws them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_mnnquant.report.html_view import ModelView, VariantView
 from pytest_mnnquant.report.model import Report
 
 Json = dict[str, Any]
-# So many runs of each variant are plotted.
+# The number of runs of each variant that are plotted.
 _PLOTTED: Final = 200
 
 
@@ -64,7 +64,7 @@ def _tensor(histogram: TensorHistogram) -> Json:
 
 
 def charted_runs(history: VariantHistory) -> tuple[Row, ...]:
-    """The last runs that measured anything."""
+    """The last runs that have metrics."""
     return tuple(row for row in history.rows if any(row.value(metric) is not None for metric in METRICS))[-_PLOTTED:]
 
 

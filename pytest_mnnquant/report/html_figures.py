@@ -1,4 +1,4 @@
-"""The figures of a variant as the HTML report writes them."""
+"""The metrics of a variant as cells of the HTML report."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pytest_mnnquant.report.variant_report import ModelFile, VariantReport
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A figure as text, and as the number it is sorted by."""
+    """A metric as text, and as the number for sorting."""
 
     text: str
     number: float | None = None
     note: str = ""
 
 
-#: What was not measured.
+#: The cell of a metric that was not measured.
 EMPTY: Final = Cell("-")
 
 
 def file_size(count: float) -> str:
-    """Bytes as people read them."""
+    """A number of bytes in a readable unit."""
     for unit, size in (("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:,.2f} {unit}"
@@ -35,7 +35,7 @@ def file_size(count: float) -> str:
 
 
 def details(base: ModelFile | None, variant: VariantReport) -> dict[str, Cell]:
-    """The figures of one variant, by their titles, in the order in which they are shown."""
+    """The metrics of one variant by title, in the order in which they are shown."""
     return dict(
         (
             *_stored(base, variant),
@@ -53,7 +53,7 @@ def _stored(base: ModelFile | None, variant: VariantReport) -> Iterator[tuple[st
         yield "file", Cell(file_size(file.bytes), file.bytes, ratio)
     if layers := variant.layers:
         quantized = sum(layer.quantized for layer in layers)
-        yield "layers stored as asked", Cell(f"{quantized} of {len(layers)}", quantized / len(layers))
+        yield "layers stored as requested", Cell(f"{quantized} of {len(layers)}", quantized / len(layers))
     if variant.coverage is not None:
         yield "coverage", Cell(f"{variant.coverage:.1%}", variant.coverage)
     if variant.drift:
@@ -64,7 +64,7 @@ def _accuracy(accuracy: AccuracyMetrics) -> Iterator[tuple[str, Cell]]:
     if task := accuracy.task:
         known = math.isfinite(task.drop_low) and math.isfinite(task.drop_high)
         word = "rise" if task.lower_is_better else "drop"
-        bounds = f"; {word} {task.drop:.4f}, 95 % bounds {task.drop_low:.4f} to {task.drop_high:.4f}" if known else ""
+        bounds = f"; {word} {task.drop:.4f}, 95 % interval {task.drop_low:.4f} to {task.drop_high:.4f}" if known else ""
         note = f"float {task.reference:.4f}{bounds}; {accuracy.samples} samples"
         yield task.label, Cell(f"{task.quantized:.4f}", task.quantized, note)
     for name, output in accuracy.outputs.items():

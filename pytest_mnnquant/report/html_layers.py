@@ -9,9 +9,9 @@ from typing import Final
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, LayerLossMetrics
 from pytest_mnnquant.report.variant_report import LayerReport, VariantReport
 
-#: How a layer is stored: the words for it, and whether that is a fault.
+#: The state of a layer: its text, and whether it is a fault.
 STATES: Final = {
-    "asked": ("as asked", False),
+    "requested": ("as requested", False),
     "kept": ("float on request", False),
     "float": ("LEFT FLOAT", True),
     "missing": ("MISSING", True),
@@ -23,9 +23,9 @@ _FLOATS: Final = ("float32", "sparse float")
 
 @dataclass(frozen=True, slots=True)
 class LayerView:
-    """One layer. `noise` is the error that it adds itself, as a share of its output's energy; None: not measured.
+    """One layer. `noise` is the error that the layer adds, as a share of its output's energy; None: not measured.
 
-    `clipped` is the largest share of the values of its input or output that the codes can't hold, in [0, 1].
+    `clipped` is the largest share of its input or output values outside of the codes' range, in [0, 1].
     """
 
     name: str
@@ -42,27 +42,27 @@ class LayerView:
 
     @property
     def title(self) -> str:
-        """The name that the user gave it, if it is known."""
+        """The layer's name in the user's model, if it is known."""
         return self.module or self.name
 
     @property
     def word(self) -> str:
-        """How it is stored, in words."""
+        """The state of the layer, as text."""
         return STATES[self.state][0]
 
     @property
     def is_fault(self) -> bool:
-        """Whether that is not what was requested."""
+        """Whether the layer is not stored as requested."""
         return STATES[self.state][1]
 
     @property
     def noise_key(self) -> str:
-        """The error as the page's script reads it; empty if it was not measured."""
+        """The error as the sort key of the page's script; empty if it was not measured."""
         return "" if self.noise is None else "Infinity" if math.isinf(self.noise) else repr(self.noise)
 
     @property
     def sqnr(self) -> str:
-        """The error as people write it."""
+        """The error in dB as text."""
         if self.noise is None:
             return "-"
         if not math.isfinite(self.noise):
@@ -71,7 +71,7 @@ class LayerView:
 
 
 def layer_views(variant: VariantReport) -> tuple[LayerView, ...]:
-    """The layers of a variant, those of most bytes first."""
+    """The layers of a variant, the largest first."""
     losses = {loss.name: loss for loss in variant.charts.losses}
     accuracy = variant.metrics(AccuracyMetrics)
     suspect = accuracy.suspect if accuracy else None
@@ -96,7 +96,7 @@ def _layer(layer: LayerReport, loss: LayerLossMetrics | None, suspect: str | Non
 
 
 def noise_of(decibels: float) -> float:
-    """The share of energy that an SQNR in dB stands for."""
+    """The share of energy that an SQNR in dB means."""
     return math.inf if decibels == -math.inf else 10 ** (-decibels / 10)
 
 
@@ -104,7 +104,7 @@ def _state(layer: LayerReport) -> str:
     if layer.skipped:
         return "kept" if layer.storage in (*_FLOATS, None) else "unwanted"
     if layer.quantized:
-        return "asked"
+        return "requested"
     if layer.storage is None:
         return "missing"
     return "float" if layer.storage in _FLOATS else "other"

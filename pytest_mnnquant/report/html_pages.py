@@ -1,4 +1,4 @@
-"""The pages of the rules, rendered to stand in the HTML report."""
+"""The pages of the rules, rendered for the HTML report."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from markupsafe import Markup
 
 from pytest_mnnquant.report.pages import rule_page
 
-# Below the page's own headings.
+# One level below the headings of the report.
 _LEVELS: Final = {"h2": "h3", "h3": "h4", "h4": "h5"}
 
 
 @dataclass(frozen=True, slots=True)
 class RulePage:
-    """A rule's page: its code, its title and the rest of it as HTML."""
+    """A rule's page: its code, its title and its text as HTML."""
 
     code: str
     title: str
@@ -48,11 +48,11 @@ def _rendered(code: str, text: str, shown: Sequence[str]) -> RulePage:
         token.tag = _LEVELS.get(token.tag, token.tag)
         token.children = _linked(token.children, shown) if token.children else token.children
     body = parser.renderer.render(tokens, parser.options, {})
-    return RulePage(code, title, Markup(body))  # html is off: what the pages hold comes out as text
+    return RulePage(code, title, Markup(body))  # html is off: HTML in a page is rendered as text
 
 
 def _linked(tokens: list[Token], shown: Sequence[str]) -> list[Token]:
-    """Links to pages that are in the report lead there; other links to files are text."""
+    """Links to pages that are in the report are kept; other links to files become text."""
     linked, is_dropped = [], False
     for token in tokens:
         if token.type == "link_open":

@@ -1,4 +1,4 @@
-"""What the HTML report shows in words: verdicts, variants side by side, findings."""
+"""The texts of the HTML report: verdicts, variants side by side, findings."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ from pytest_mnnquant.report.rows import COLUMNS, Outcome, Row, rows_of
 from pytest_mnnquant.report.target_table import target_cells
 from pytest_mnnquant.report.variant_report import CheckReport, ModelFile, ReportedFinding, VariantReport
 
-#: The word and the sign of each outcome: no verdict is shown by its colour alone.
+#: The sign of each outcome: no verdict is shown by its colour alone.
 SIGNS: Final = {PASSED: "✓", FAILED: "✗", SKIPPED: "-", INCONCLUSIVE: "?"}
-#: The outcomes of variants in the words of the outcomes of checks.
-OUTCOMES: Final = {Outcome.FAILED: FAILED, Outcome.INCONCLUSIVE: INCONCLUSIVE, Outcome.OK: PASSED}
+#: The outcomes of variants by the outcomes of checks.
+OUTCOMES: Final = {
+    Outcome.FAILED: FAILED,
+    Outcome.INCONCLUSIVE: INCONCLUSIVE,
+    Outcome.OK: PASSED,
+    Outcome.SKIPPED: SKIPPED,
+}
 _SEVERITIES: Final = (Severity.ERROR, Severity.GAP, Severity.WARNING, Severity.CONSEQUENCE)
 
 
 @dataclass(frozen=True)
 class FindingView:
-    """One finding of one model. `by_variant` has the message of each variant that it was found in."""
+    """One finding of one model. `by_variant` has the message of each affected variant."""
 
     model: str
     finding: ReportedFinding
@@ -34,12 +39,12 @@ class FindingView:
 
     @property
     def variants(self) -> str:
-        """The variants that it was found in."""
+        """The affected variants."""
         return ", ".join(self.by_variant)
 
     @property
     def messages(self) -> list[tuple[str, list[str]]]:
-        """What was measured, with the variants that have the same message."""
+        """Each message, with the variants that have it."""
         texts = dict.fromkeys(self.by_variant.values())
         return [(text, [label for label, other in self.by_variant.items() if other == text]) for text in texts]
 
@@ -114,9 +119,8 @@ def _model(id_in_page: str, model: ModelReport, strict: bool) -> ModelView:
 
 def _variant(id_in_page: str, variant: VariantReport, row: Row) -> VariantView:
     outcome = OUTCOMES[row.outcome]
-    verdict = f"{outcome}: {row.checks}" if row.checks else outcome
-    if outcome == PASSED and all(check.outcome == SKIPPED for check in variant.checks):
-        outcome, verdict = SKIPPED, "skipped: nothing was judged"
+    why = "nothing was checked" if outcome == SKIPPED else row.checks
+    verdict = f"{outcome}: {why}" if why else outcome
     headline = _headline(variant) if outcome == FAILED else ""
     cells = dict(zip(COLUMNS, row.metrics, strict=True))
     return VariantView(id_in_page, variant, outcome, verdict, headline, cells, layer_views(variant))
@@ -129,12 +133,12 @@ def _headline(variant: VariantReport) -> str:
 
 
 def sorted_findings(findings: Sequence[ReportedFinding]) -> list[ReportedFinding]:
-    """Findings, those that fail a check by themselves first."""
+    """Findings, root errors first."""
     return sorted(findings, key=lambda finding: _SEVERITIES.index(finding.severity))
 
 
 def finding_views(report: Report) -> list[FindingView]:
-    """All findings, errors first. What follows from another one is shown there, what several variants have once."""
+    """All findings, errors first. Consequences are part of their root; findings of several variants are merged."""
     groups: dict[tuple[object, ...], FindingView] = {}
     for model, variant, finding in _shown_findings(report):
         effects = tuple(effect.id for effect in finding.consequences)
@@ -145,7 +149,7 @@ def finding_views(report: Report) -> list[FindingView]:
 
 
 def _shown_findings(report: Report) -> Iterator[tuple[str, str, ReportedFinding]]:
-    """The findings that stand for themselves, with their model and variant; then those of the baseline file."""
+    """The findings that are not consequences, with their model and variant; then those of the baseline file."""
     for model in report.models:
         for variant in model.variants:
             below = _consequences(variant.checks)
@@ -158,5 +162,5 @@ def _shown_findings(report: Report) -> Iterator[tuple[str, str, ReportedFinding]
 
 
 def _consequences(checks: Sequence[CheckReport]) -> set[FindingId]:
-    """What is listed as a consequence of another finding."""
+    """The findings that are listed as consequences of another finding."""
     return {effect.id for check in checks for finding in check.findings for effect in finding.consequences}

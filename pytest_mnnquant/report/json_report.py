@@ -1,4 +1,4 @@
-"""The JSON report (`--mnn-report x.json`), schema 1: `docs/report.schema.json`."""
+"""The JSON report (`--mnn-report=x.json`), schema 1: `docs/report.schema.json`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Json = dict[str, Any]
 
 
 def render(report: Report) -> str:
-    """The report as JSON. Numbers that JSON does not have become null."""
+    """The report as JSON. NaN and infinity become null."""
     return json.dumps(json_value(report_json(report)), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def json_value(value: Any) -> Any:
-    """The value with numbers that JSON does not have (NaN, infinity) as None, and tuples as lists."""
+    """The value with None for NaN and infinity, and with lists for tuples."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The Markdown report, for a comment on a pull request or GitHub's step summary: never longer than a comment may be."""
+"""The Markdown report, for comments on pull requests and GitHub's step summary; never longer than GitHub allows."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pytest_mnnquant.report.target_table import TITLE, TargetRow, target_cells
 from pytest_mnnquant.report.variant_report import ReportedFinding
 from pytest_mnnquant.report.width import cut, shown
 
-#: Characters that GitHub takes in a comment; a step summary may have more.
+#: The largest number of characters in a comment on GitHub; a step summary may have more.
 LIMIT: Final = 65_536
-# Longer texts lose their middle, longer lists their end; a name is a layer's, a file's, a model's.
+# The middle of longer texts and the end of longer lists are cut; a name is that of a layer, a file or a model.
 _TEXT, _NAME, _LIST = 2_000, 200, 10
-# What Markdown and HTML take for themselves; an underscore within a word is nobody's.
+# Special characters of Markdown and HTML. An underscore within a word is not special.
 _SPECIAL: Final = re.compile(r"[&<>`*\[\]|~#$\\]|(?<!\w)_+|_+(?!\w)")
 _CALL: Final = re.compile(r"(?<!\w)@")
-# What comes first if there is no room for all blocks, and what a kind of block is called if it is left out.
+# The priority of blocks if not all fit, and the name of each kind in the line about omitted blocks.
 _HEAD, _TABLE, _ERROR, _INCONCLUSIVE, _MODES, _WARNING, _SKIPPED = range(7)
-_KINDS: Final = ("", "tables", "errors", "unanswered questions", "comparisons of modes", "warnings", "skipped checks")
+_KINDS: Final = ("", "tables", "errors", "inconclusive checks", "comparisons of modes", "warnings", "skipped checks")
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A piece of the report that is written as a whole or not at all."""
+    """A part of the report that is written completely or omitted."""
 
     kind: int
     text: str
@@ -38,7 +38,7 @@ class _Block:
 def render(report: Report) -> str:
     """The report as GitHub's Markdown."""
     blocks = list(_blocks(report))
-    room = LIMIT - 300  # For the line that says what was left out.
+    room = LIMIT - 300  # For the line about omitted blocks.
     fitting: set[int] = set()
     for place in sorted(range(len(blocks)), key=lambda place: blocks[place].kind):
         size = len(blocks[place].text) + 2
@@ -49,7 +49,7 @@ def render(report: Report) -> str:
     omitted = [block.kind for place, block in enumerate(blocks) if place not in fitting]
     if omitted:
         counts = ", ".join(f"{omitted.count(kind)} {_KINDS[kind]}" for kind in sorted(set(omitted)))
-        texts.append(f"Left out, since GitHub takes no more: {counts}. `--mnn-report=report.json` has all.")
+        texts.append(f"Left out because of GitHub's size limit: {counts}. `--mnn-report=report.json` has everything.")
     return "\n\n".join(texts) + "\n"
 
 
@@ -117,12 +117,12 @@ def _details(finding: ReportedFinding) -> str:
     effects = list(dict.fromkeys(f"{effect.check}: {effect.title}" for effect in finding.consequences))
     if effects:
         more = [f"- and {len(effects) - _LIST} more"] if len(effects) > _LIST else []
-        lines += ["What follows from it:", "", *(f"- {_text(cut(text, _NAME))}" for text in effects[:_LIST]), *more, ""]
-    return "\n".join([*lines, f"`pytest-mnnquant explain {finding.code}` says more.", "", "</details>"])
+        lines += ["This causes:", "", *(f"- {_text(cut(text, _NAME))}" for text in effects[:_LIST]), *more, ""]
+    return "\n".join([*lines, f"More: `pytest-mnnquant explain {finding.code}`", "", "</details>"])
 
 
 def _paragraph(title: str, text: str) -> list[str]:
-    """A paragraph; what has lines of its own, such as a log, keeps them."""
+    """A paragraph; text with several lines, such as a log, keeps them."""
     if not text:
         return []
     text = cut(text, _TEXT)
@@ -134,7 +134,7 @@ def _paragraph(title: str, text: str) -> list[str]:
 
 
 def _warnings(model: ModelReport) -> Iterator[str]:
-    """A line for each rule that warns."""
+    """One line per rule with warnings."""
     by_rule: dict[str, list[ReportedFinding]] = {}
     for warning in model.findings(Severity.WARNING):
         by_rule.setdefault(warning.code, []).append(warning)
@@ -145,7 +145,7 @@ def _warnings(model: ModelReport) -> Iterator[str]:
 
 
 def _skipped(model: ModelReport) -> Iterator[str]:
-    """A line for each reason why checks had nothing to do."""
+    """One line per reason of skipped checks."""
     reasons: dict[str, list[str]] = {}
     for variant in model.variants:
         for check in variant.checks:
@@ -156,7 +156,7 @@ def _skipped(model: ModelReport) -> Iterator[str]:
 
 
 def _code(name: str) -> str:
-    """A name; GitHub notifies no user who is named in code."""
+    """A name as code, in which GitHub does not notify users."""
     return f"<code>{_escaped(cut(name, _NAME))}</code>"
 
 

@@ -1,4 +1,4 @@
-"""The report of a run: built once, from the records of its items, and rendered in several formats."""
+"""The report of a run: built once from the records of its items, and rendered in several formats."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pytest_mnnquant.report.variant_report import CheckReport, ModelFile, Report
 class ModelReport:
     """One model under test.
 
-    `source` is as the user named it, `file` the path of the file that it is in, None if it is in none. `base` is the
-    float model, None if there is none. `modes` compares train with eval; `targets` compares the host with targets.
+    `source` is the user's specification, `file` the path of its file (None for a module). `base` is the float model,
+    None if it could not be built. `modes` compares train with eval; `targets` compares the host with targets.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ModelReport:
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """The host that the run was started on. `cpus` is None if their number is not known."""
+    """The host on which the run was started. `cpus` is None if their number is unknown."""
 
     machine: str
     system: str
@@ -53,9 +53,9 @@ class BaselineReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run. `versions` are those of the packages, empty for one that is not installed.
+    """One run. `versions` are those of the packages, empty for packages that are not installed.
 
-    `strict` is whether skipped and inconclusive checks failed. `history` is that of the variants, if a format needs it.
+    `strict`: skipped and inconclusive checks failed. `history` is that of the variants, if a format needs it.
     """
 
     versions: Mapping[str, str]

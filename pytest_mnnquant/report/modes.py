@@ -1,4 +1,4 @@
-"""Train against eval: what the mode of calibration changed, as numbers and in a sentence."""
+"""Train against eval: the effect of the calibration mode, as numbers and as a sentence."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pytest_mnnquant.findings.metric import ACCURACY, COVERAGE, SIZE
 from pytest_mnnquant.report.variant_report import VariantReport
 from pytest_mnnquant.report.width import pad, width, wrapped
 
-# Scales that differ by less than this are the same.
+# Scales that differ by less than this are equal.
 _SAME_SCALE: Final = 0.01
 # Cosines are compared by how far they are from 1; a factor below this is not a difference.
 _CLEARLY: Final = 1.5
 _NOISE: Final = 1e-5
-# Scales further apart than this factor are not made for the same values: by how much says nothing.
+# Scales further apart than this factor belong to different values; the exact factor has no meaning.
 _FAR: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class ModeMetrics:
-    """What was measured of the variant of one mode; None if it was not measured.
+    """The metrics of the variant of one mode; None if not measured.
 
     `coverage`, `top1` and `float_top1` are shares in [0, 1], `size_ratio` is float bytes / quantized bytes, `cosine` is
     the lowest of an output, `drift` that of BatchNorm statistics in standard deviations. `scales` are by tensor,
-    `failed` names the checks that failed.
+    `failed` are the names of the failed checks.
     """
 
     mode: str
@@ -57,7 +57,7 @@ class ModeComparison:
 
     @property
     def verdict(self) -> str:
-        """Which mode to ship, and why, in a sentence."""
+        """The mode to ship, and the reason, in a sentence."""
         failed = {mode.mode: ", ".join(mode.failed) for mode in (self.train, self.eval) if mode.failed}
         better, why = self._better()
         if len(failed) == 2:
@@ -71,7 +71,7 @@ class ModeComparison:
         return f"ship {better}: {why}" if better else why
 
     def _better(self) -> tuple[str | None, str]:
-        """The mode that does better, None if they do not differ, and why."""
+        """The better mode (None if they do not differ), and the reason."""
         train, other = self.train, self.eval
         assert train.coverage is not None
         assert other.coverage is not None
@@ -80,35 +80,35 @@ class ModeComparison:
             return better.mode, f"train quantizes {train.coverage:.1%} of the weights, eval {other.coverage:.1%}"
         same = f"both quantize the same share of the weights ({other.coverage:.1%})"
         if train.drift == 0 and max(self.changes.values(), default=0.0) < _SAME_SCALE:
-            return None, f"they do not differ: {same}, with the same scales; eval is the usual one"
+            return None, f"train and eval do not differ: {same}, with the same scales; eval is the usual mode"
         better_mode, why = self._more_accurate()
         far = f"by up to {train.drift:.2g} standard deviations"
-        moved = f"; train moved BatchNorm statistics {far}" if train.drift else ""
+        moved = f"; train mode moved BatchNorm statistics {far}" if train.drift else ""
         return better_mode or "eval", f"{same}, {'but' if better_mode else 'and'} {why}{moved}"
 
     def _more_accurate(self) -> tuple[str | None, str]:
         train, other = self.train, self.eval
         if train.top1 is not None and other.top1 is not None:
-            # Twice the standard error of a difference of as many samples: below it, the data can't decide.
+            # Twice the standard error of a difference of this number of samples; the data can't decide below it.
             share = (train.top1 + other.top1) / 2
             noise = 2 * math.sqrt(max(share * (1 - share), 1e-4) / max(train.samples, 1))
             if train.top1 == other.top1:
                 return None, f"top-1 is {train.top1:.4f} in both"
-            figures = f"top-1 is {train.top1:.4f} in train and {other.top1:.4f} in eval"
+            numbers = f"top-1 is {train.top1:.4f} in train and {other.top1:.4f} in eval"
             if abs(train.top1 - other.top1) <= noise:
-                return None, f"{figures}, which {train.samples} samples can't tell apart"
-            return ("train" if train.top1 > other.top1 else "eval"), figures
+                return None, f"{numbers}: not distinguishable with {train.samples} samples"
+            return ("train" if train.top1 > other.top1 else "eval"), numbers
         if train.cosine is not None and other.cosine is not None:
-            figures = f"cosine to float is {train.cosine:.4f} in train and {other.cosine:.4f} in eval"
+            numbers = f"cosine to float is {train.cosine:.4f} in train and {other.cosine:.4f} in eval"
             lost = [max(1 - mode.cosine, _NOISE) for mode in (train, other) if mode.cosine is not None]
             if max(lost) / min(lost) < _CLEARLY:
-                return None, f"{figures}, which is no difference"
-            return ("train" if lost[0] < lost[1] else "eval"), figures
+                return None, f"{numbers}: no measurable difference"
+            return ("train" if lost[0] < lost[1] else "eval"), numbers
         return None, "accuracy was not measured"
 
 
 def compare_modes(variants: Sequence[VariantReport]) -> tuple[ModeComparison, ...]:
-    """A comparison for each recipe of a model of which both modes were made and judged, on the host."""
+    """One comparison per recipe of a model for which both modes were built and checked on the host."""
     by_recipe: dict[str, dict[str, VariantReport]] = {}
     for variant in variants:
         if variant.mode in ("train", "eval") and not variant.target:
@@ -146,7 +146,7 @@ def _metrics_of(mode: str, variant: VariantReport) -> ModeMetrics:
 
 
 def _scales(variant: VariantReport) -> dict[str, float]:
-    """The scales of its activations, by layer and side."""
+    """The scales of the variant's activations, by layer and side."""
     sides = [
         (f"{layer.name} {side}", scale)
         for layer in variant.layers
@@ -156,7 +156,7 @@ def _scales(variant: VariantReport) -> dict[str, float]:
 
 
 def comparison_lines(comparison: ModeComparison, columns: int = 80) -> list[str]:
-    """The comparison as lines of a terminal. BN is short for BatchNorm: its statistics drift in train mode."""
+    """The comparison as lines for a terminal. BN is BatchNorm, whose statistics drift in train mode."""
     header = ("", COVERAGE.title, SIZE.title, ACCURACY.title, "BN drift")
     rows = [header, *(_row(mode) for mode in (comparison.train, comparison.eval))]
     widths = [max(width(row[column]) for row in rows) for column in range(len(header))]

@@ -1,4 +1,4 @@
-"""What a check measured as properties of its test: JUnit files carry them, and GitLab and Jenkins show them."""
+"""The metrics of a check as properties of its test. JUnit files contain them; GitLab and Jenkins show them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_mnnquant.report.variant_report import CheckReport, VariantReport
 
 
 def properties(model: str, variant: VariantReport, check: CheckReport) -> Iterator[tuple[str, str]]:
-    """Names and values: whose check it is, its outcome, the rules of its findings, and its metrics."""
+    """Names and values: model, variant and check, its outcome, the rules of its findings, and its metrics."""
     yield "mnn.model", model
     yield "mnn.recipe", variant.recipe
     if variant.mode:

@@ -1,4 +1,4 @@
-"""What one item measured: the record that travels with its report from an xdist worker to the controller."""
+"""The record of one item, which travels with its report from an xdist worker to the controller."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from pytest_mnnquant.report.variant_report import CheckReport, ModelFile, Report
 class CheckRecord:
     """One check of one variant of one model.
 
-    `model` is the model's name, `source` its specification, `file` the path of the file that it is in, None if it is in
-    none. `base` is the float model, `variant` the variant without checks. `order` is the item's place in the run.
+    `model` is the model's name, `source` its specification, `file` the path of its file (None for a module). `base` is
+    the float model, `variant` the variant without checks. `order` is the position of the item in the run.
     """
 
     model: str
@@ -33,19 +33,19 @@ class CheckRecord:
     order: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The form in which it travels."""
+        """The record as JSON, for its way to the controller."""
         record: dict[str, Any] = as_json(self)
         return record
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> CheckRecord:
-        """The record from the form in which it travels."""
+        """The record from its JSON."""
         record: CheckRecord = from_json(cls, value)
         return dataclasses.replace(record, check=check_from_json(value["check"]))
 
 
 def check_from_json(value: Mapping[str, Any]) -> CheckReport:
-    """A check from the form in which it travels."""
+    """A check from its JSON."""
     check: CheckReport = from_json(CheckReport, {**value, "metrics": None})
     metrics = value["metrics"]
     return dataclasses.replace(check, metrics=None if metrics is None else _metrics(check.check, metrics))
@@ -57,7 +57,7 @@ def _metrics(check: str, value: Mapping[str, Any]) -> Metrics | None:
 
 
 def reported(result: Result, variant: str = "") -> CheckReport:
-    """A result as reports have it; `variant` is the label of its variant."""
+    """A result in the form of the report; `variant` is the label of its variant."""
     return CheckReport(
         check=result.check,
         outcome=result.outcome,

@@ -1,4 +1,4 @@
-"""What all reports say of a model in short: a row per variant, and a verdict with the error at the root of it."""
+"""The short form of a model in all reports: a row per variant, and a verdict with its root error."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _COUNTED: Final = (PASSED, FAILED, INCONCLUSIVE, SKIPPED)
 
 
 class Outcome(enum.Enum):
-    """How a variant or a model ended: the word that reports write."""
+    """The outcome of a variant or a model, as reports write it."""
 
     OK = "ok"
+    SKIPPED = "not judged"
     INCONCLUSIVE = "inconclusive"
     FAILED = "FAILED"
 
@@ -49,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ModelVerdict:
-    """How a model ended, the error at the root of that (in which layer), and how many of its checks ended how."""
+    """The outcome of a model, its root error with the layer, and the number of its checks per outcome."""
 
     outcome: Outcome
     why: str
@@ -58,18 +59,19 @@ class ModelVerdict:
 
 
 def rows_of(model: ModelReport, strict: bool = False) -> list[Row]:
-    """A row for each variant. With `strict`, what could not be judged failed."""
+    """A row per variant. With `strict`, inconclusive checks count as failed."""
     return [_row(variant, strict) for variant in model.variants]
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """The worst of these outcomes."""
+    """The worst outcome."""
     seen = {*outcomes}
-    return next((outcome for outcome in (Outcome.FAILED, Outcome.INCONCLUSIVE) if outcome in seen), Outcome.OK)
+    order = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.OK, Outcome.SKIPPED)
+    return next((outcome for outcome in order if outcome in seen), Outcome.OK)
 
 
 def verdict_of(model: ModelReport, strict: bool = False) -> ModelVerdict:
-    """What is to be said of a model in a line."""
+    """The verdict of a model."""
     rows = rows_of(model, strict)
     counts = Counter(check.outcome for variant in model.variants for check in variant.checks)
     counted = ", ".join(f"{counts[name]} {name}" for name in _COUNTED if counts[name])
@@ -88,16 +90,19 @@ def _row(variant: VariantReport, strict: bool) -> Row:
 
 
 def outcome_of(checks: Sequence[CheckReport], strict: bool = False) -> tuple[Outcome, str]:
-    """The outcome of these checks together, and the names of those that decided it."""
+    """The common outcome of these checks, and the names of those that decided it."""
     if failed := _failed(checks, strict):
         return Outcome.FAILED, failed
     inconclusive = ", ".join(check.check for check in checks if check.outcome == INCONCLUSIVE)
-    return (Outcome.INCONCLUSIVE if inconclusive else Outcome.OK), inconclusive
+    if inconclusive:
+        return Outcome.INCONCLUSIVE, inconclusive
+    is_skipped = bool(checks) and all(check.outcome == SKIPPED for check in checks)
+    return (Outcome.SKIPPED if is_skipped else Outcome.OK), ""
 
 
 def _failed(checks: Sequence[CheckReport], strict: bool) -> str:
-    """The checks that failed: those at the root of it, then those that follow from these."""
+    """The failed checks: those with root errors first, then those with consequences only."""
     failed = [check for check in checks if check.outcome == FAILED or (strict and check.is_unresolved)]
     roots = ", ".join(check.check for check in failed if not check.is_consequence)
     effects = ", ".join(check.check for check in failed if check.is_consequence)
-    return ", hence ".join(filter(None, (roots, effects)))
+    return f"{roots} (causes {effects})" if roots and effects else roots or effects

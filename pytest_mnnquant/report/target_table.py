@@ -1,4 +1,4 @@
-"""The host and targets side by side: what the float model and a variant reach there. The JSON calls a row a place."""
+"""The host and targets side by side, with the metrics of the float model and of a variant. In JSON: `places`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pytest_mnnquant.findings.run_metrics import LatencyMetrics, MemoryMetrics
 from pytest_mnnquant.report.variant_report import VariantReport
 from pytest_mnnquant.report.width import cut, pad, shown, width
 
-#: The rows that are no target: the float model, and the variant on the host.
+#: The rows for the host: the float model, and the variant.
 FLOAT, HOST = "float", "host"
-TITLE: Final = "places side by side"
-#: What the host computes if its own kernels are known to be wrong, beside what was judged.
+TITLE: Final = "host and targets side by side"
+#: The row of the host's real output if its kernels are known to be wrong; the row of the host is then as on ARM.
 AS_RUN: Final = "host as it runs"
 
 
@@ -40,7 +40,7 @@ class TargetRow:
 
 
 def target_rows(variants: Sequence[VariantReport]) -> tuple[TargetRow, ...]:
-    """The rows of the variants of a model; none if nothing ran on a target."""
+    """The rows of the variants of a model; empty if nothing ran on a target."""
     judged = [variant for variant in variants if variant.metrics(AccuracyMetrics)]
     labels = dict.fromkeys(_label(variant) for variant in judged if variant.target)
     return tuple(
@@ -75,9 +75,9 @@ def _rows(label: str, variants: Sequence[VariantReport]) -> Iterator[TargetRow]:
 
 
 def target_cells(rows: Sequence[TargetRow]) -> list[tuple[str, ...]]:
-    """The rows as cells, a heading first; a column that is empty in all rows is left out."""
+    """The rows as cells, the heading first, without columns that are empty in all rows."""
     metric = next((row.metric for row in rows if row.metric), "")
-    table, last = [("", "place", metric, "cosine", "from host", LATENCY.title, MEMORY.title)], ""
+    table, last = [("", "target", metric, "cosine", "from host", LATENCY.title, MEMORY.title)], ""
     for row in rows:
         name, last = "" if row.variant == last else row.variant, row.variant
         steps = "" if row.steps is None else f"{row.steps:.3g} steps"
@@ -88,7 +88,7 @@ def target_cells(rows: Sequence[TargetRow]) -> list[tuple[str, ...]]:
 
 
 def target_lines(rows: Sequence[TargetRow], columns: int = 80) -> list[str]:
-    """The rows as lines of a terminal."""
+    """The rows as lines for a terminal."""
     if not rows:
         return []
     cells = [tuple(map(shown, line)) for line in target_cells(rows)]

@@ -1,4 +1,4 @@
-"""The summary at the end of a run: one table and one line of verdict per model, then what was not judged, and why."""
+"""The summary at the end of a run: a table and a verdict per model, then skipped checks with their reasons."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ _COLOURS: Final[Mapping[Outcome, dict[str, bool]]] = {
     Outcome.FAILED: {"red": True},
     Outcome.INCONCLUSIVE: {"yellow": True},
     Outcome.OK: {"green": True},
+    Outcome.SKIPPED: {"yellow": True},
 }
-# Words that go where lines are too narrow for them; the head of the column then says them.
+# Units that are removed if lines are too narrow; the heading of the column then has them.
 _UNITS: Final = (" smaller", " float")
 _SHORT_TITLES: Final = {metric.title: metric.short_title for metric in METRICS if metric.short_title}
-# A name that is cut to less than this can't be recognized.
+# Names are not cut to less than this, since they could not be recognized.
 _NAME: Final = 12
 Line = tuple[str, dict[str, bool]]
 
 
 def write_summary(reporter: Any, report: Report, verbosity: int = 0, columns: int = 80) -> None:
-    """Write to pytest's terminal reporter: verdicts alone if pytest is quiet, all layers if it is verbose."""
+    """Write to pytest's terminal reporter: verdicts only if pytest is quiet, all layers if it is verbose."""
     if not report.models:
         return
     reporter.write_sep("=", "MNN quantization")
@@ -42,7 +43,7 @@ def write_summary(reporter: Any, report: Report, verbosity: int = 0, columns: in
 
 def summary_lines(report: Report, verbosity: int, columns: int) -> Iterator[Line]:
     """The lines of the summary, each with its style."""
-    columns -= 1  # A line that ends in the last column makes some terminals begin a new one.
+    columns -= 1  # Some terminals begin a new line after a line that ends in the last column.
     for model in report.models:
         if verbosity >= 0:
             yield from _model_lines(model, report.strict, columns)
@@ -63,7 +64,7 @@ def _model_lines(model: ModelReport, strict: bool, columns: int) -> Iterator[Lin
 
 
 def _baseline_lines(baseline: BaselineReport, columns: int) -> Iterator[Line]:
-    """What the check of the baseline file found first."""
+    """The first finding of the baseline file."""
     for first in baseline.check.findings[:1]:
         outcome = Outcome.FAILED if baseline.check.outcome == FAILED else Outcome.OK
         line = f"{shown(Path(baseline.path).name)}: {outcome.value}: {first.rule.title}, {first.message}"
@@ -71,7 +72,7 @@ def _baseline_lines(baseline: BaselineReport, columns: int) -> Iterator[Line]:
 
 
 def table(rows: Sequence[Row], columns: int) -> list[Line]:
-    """The lines of a table that fits: without units if it must, then with verdicts folded, then names too."""
+    """The lines of a table that fits: if needed without units, then with wrapped verdicts, then with cut names."""
     for units, folded in ((True, False), (False, False), (False, True)):
         cells = [_cells(row, units, folded) for row in rows]
         head = _HEAD if units else tuple(_SHORT_TITLES.get(name, name) for name in _HEAD)
@@ -110,14 +111,14 @@ def _verdict(model: ModelReport, strict: bool, columns: int) -> Line:
     head = f"{cut(shown(model.name), columns // 3)}: {verdict.outcome.value}"
     line = f"{head}: {shown(verdict.why)}" if verdict.why else head
     layer, room = shown(verdict.layer), columns - width(line)
-    if room < 0 and width(layer) + room > _NAME:  # The middle of a layer's name says least.
+    if room < 0 and width(layer) + room > _NAME:  # The middle of a layer's name is the least useful part.
         line = line.replace(layer, cut(layer, width(layer) + room))
     counted = f"{line} ({verdict.checks})"
     return counted if width(counted) <= columns else cut(line, columns), {**_COLOURS[verdict.outcome], "bold": True}
 
 
 def _notes(report: Report, verbose: bool, columns: int) -> Iterator[str]:
-    """What is said beside the verdicts: ignored rules, warnings, notes of checks, and what was not judged."""
+    """The lines below the verdicts: ignored rules, warnings, notes of checks, and skipped checks."""
     ignored: Counter[str] = Counter()
     for _, check in _checks(report):
         ignored.update(check.ignored)
@@ -160,7 +161,7 @@ def _check_notes(report: Report) -> dict[str, list[str]]:
 
 
 def _unjudged(report: Report) -> dict[str, list[str]]:
-    """Variants by check and by the reason why it judged nothing."""
+    """Variants by check and by the reason why the check was skipped or inconclusive."""
     variants: dict[str, list[str]] = {}
     for name, check in _checks(report):
         if check.outcome in (SKIPPED, INCONCLUSIVE):

@@ -1,4 +1,4 @@
-"""What a report says of one variant: its files, its layers, its checks and their findings."""
+"""One variant in a report: its files, its layers, its checks and their findings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_mnnquant.measurements.chart_samples import ChartSamples
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A `.mnn` file. `sha256` is None if the file is gone; `uuid` is the one that MNN wrote into it."""
+    """A `.mnn` file. `sha256` is None if the file no longer exists; `uuid` is the one that MNN wrote into it."""
 
     path: str
     bytes: int
@@ -26,7 +26,7 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class ParamsFile:
-    """The params file that a variant was made with."""
+    """The params file that a variant was built with."""
 
     path: str
     sha256: str
@@ -34,12 +34,12 @@ class ParamsFile:
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """One layer of the float model, and how the variant stores it.
+    """One layer of the float model, and its storage in the variant.
 
-    `storage` and `bits` are None if the variant does not have the layer. `bytes` and `float_bytes` are those of its
-    weights. `scale_in` and `scale_out` are None if the layer has no scales of activations. `quantized` is whether it is
-    stored in the requested precision, `skipped` whether it was requested to stay float. `module` is the module of the
-    PyTorch model, None if that is not known.
+    `storage` and `bits` are None if the layer is missing in the variant. `bytes` and `float_bytes` are those of its
+    weights. `scale_in` and `scale_out` are None if the layer has no scales of activations. `quantized`: the layer is
+    stored in the requested precision. `skipped`: the layer was requested to stay float. `module` is the module of the
+    PyTorch model, None if unknown.
     """
 
     name: str
@@ -57,7 +57,7 @@ class LayerReport:
 
     @property
     def title(self) -> str:
-        """The name that the user gave it, if it is known."""
+        """The layer's name in the user's model, if it is known."""
         return self.module or self.name
 
 
@@ -65,9 +65,8 @@ class LayerReport:
 class ReportedFinding:
     """A finding of a check. `variant` is the label of its variant, empty for the check of the baseline file.
 
-    `cause` and `fix` are empty if they are not known. `follows` identifies the error that this one is a consequence of;
-    `consequences` are the findings of all checks of the variant that follow from this one, or are the same in other
-    layers.
+    `cause` and `fix` are empty if unknown. `follows` identifies the error that caused this one. `consequences` are the
+    findings of all checks of the variant that follow from this one, and the same finding in other layers.
     """
 
     id: FindingId
@@ -91,7 +90,7 @@ class ReportedFinding:
 
     @property
     def layer(self) -> str:
-        """The layer that it is about; empty if it is about the whole model."""
+        """The affected layer; empty for the whole model."""
         return self.id.layer
 
     @property
@@ -101,7 +100,7 @@ class ReportedFinding:
 
     @property
     def title(self) -> str:
-        """The rule, and the layer that broke it."""
+        """The rule and the layer."""
         return self.id.title
 
 
@@ -109,8 +108,8 @@ class ReportedFinding:
 class CheckReport:
     """The outcome of one check. `reason` explains a skipped or inconclusive one.
 
-    `metrics` is None if it measured nothing. `ignored` counts the findings that `--mnn-ignore` hid, by code.
-    `not_applicable`: it was skipped because the recipe has nothing for it to judge.
+    `metrics` is None if the check measured nothing. `ignored` counts the findings that `--mnn-ignore` hid, by code.
+    `not_applicable`: the check was skipped because it does not apply to the recipe.
     """
 
     check: str
@@ -123,17 +122,17 @@ class CheckReport:
 
     @property
     def note(self) -> str:
-        """What the check has to say beside its findings; empty if nothing."""
+        """A note of the check besides its findings; may be empty."""
         return getattr(self.metrics, "note", None) or ""
 
     @property
     def is_unresolved(self) -> bool:
-        """Whether something was not judged that could have been: with `--mnn-strict` this fails."""
+        """Whether the check applies but gave no verdict; with `--mnn-strict` it fails."""
         return self.outcome in (SKIPPED, INCONCLUSIVE) and not self.not_applicable
 
     @property
     def is_consequence(self) -> bool:
-        """Whether it failed by consequences of other checks' errors only."""
+        """Whether the check failed only because of consequences of other checks' errors."""
         severities = {finding.severity for finding in self.findings}
         is_explained = Severity.CONSEQUENCE in severities and Severity.ERROR not in severities
         return self.outcome == FAILED and is_explained
@@ -143,9 +142,9 @@ class CheckReport:
 class VariantReport:
     """One variant, on this host or on a target (`target` is then its name).
 
-    `worker` names the other host that made and judged it, empty for the host of the run. `quantized` is None if there
-    is no model to judge; `coverage` (0 to 1), `drift` (of BatchNorm statistics, in standard deviations) and
-    `provenance` (how it was made, as JSON) are then not known either. The layers, largest first, are those of the
+    `worker` is the other host that built and checked the variant, empty for the host of the run. `quantized` is None if
+    the variant could not be built; then `coverage` (0 to 1), `drift` (of BatchNorm statistics, in standard deviations)
+    and `provenance` (how the variant was built, as JSON) are None too. The layers, largest first, are those of the
     variant on the host.
     """
 
@@ -164,7 +163,7 @@ class VariantReport:
 
     @property
     def label(self) -> str:
-        """Its name in ids and tables."""
+        """The variant's name in ids and tables."""
         return variant_label(self.recipe, self.mode, self.target)
 
     def check(self, name: str) -> CheckReport | None:
@@ -172,9 +171,9 @@ class VariantReport:
         return next((check for check in self.checks if check.check == name), None)
 
     def metrics(self, kind: type[M]) -> M | None:
-        """What the check with metrics of this kind measured; None if it measured nothing."""
+        """The metrics of this kind; None if not measured."""
         return metrics_of(kind, self.checks)
 
     def findings(self, *severities: Severity) -> Iterator[ReportedFinding]:
-        """The findings of its checks that have one of these severities."""
+        """The findings of the variant's checks with one of these severities."""
         yield from (finding for check in self.checks for finding in check.findings if finding.severity in severities)

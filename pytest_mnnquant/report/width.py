@@ -1,4 +1,4 @@
-"""Text of a terminal: Chinese characters are two columns wide, and names stay whole where lines are broken."""
+"""Text for terminals: Chinese characters are two columns wide, and line breaks do not split names."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 import unicodedata
 from typing import Final
 
-# The beginnings of lines that are commands of a shell.
+# The beginnings of lines that are shell commands.
 _COMMANDS: Final = ("pytest ", "pytest-mnnquant convert -", "python -c ")
-# A word of a shell, which may be quoted.
+# A word of a shell command, which may be quoted.
 _SHELL_WORD: Final = re.compile(r"(?:'[^']*'|\S)+")
-# Longer than this, a word is not a copyable name.
+# A word longer than this is too long to be a copyable name.
 _LONGEST: Final = 240
 
 
 def width(text: str) -> int:
-    """How many columns a text takes."""
+    """The number of columns that a text takes."""
     return sum(_columns(character) for character in text)
 
 
@@ -28,7 +28,7 @@ def _columns(character: str) -> int:
 
 
 def end_of(text: str, columns: int) -> int:
-    """The column after a text that a terminal of so many columns breaks into rows; `columns` if a row is full."""
+    """The column after a text that a terminal with `columns` columns breaks into rows; `columns` if a row is full."""
     column = 0
     for character in text:
         needed = _columns(character)
@@ -37,12 +37,12 @@ def end_of(text: str, columns: int) -> int:
 
 
 def pad(text: str, columns: int) -> str:
-    """The text with blanks up to this width."""
+    """The text, padded with blanks to this width."""
     return text + " " * (columns - width(text))
 
 
 def cut(text: str, columns: int) -> str:
-    """The text with its middle left out if it is wider than this."""
+    """The text, with its middle cut if it is wider than this."""
     if width(text) <= columns:
         return text
     head = (columns - 3) // 2
@@ -59,7 +59,7 @@ def _fitting(text: str, columns: int) -> str:
 
 
 def shown(text: str) -> str:
-    """The text with control characters escaped: a name from a file must not move the cursor."""
+    """The text with escaped control characters: a name from a file must not move the cursor."""
     return "".join(character if character.isprintable() else _escape(character) for character in text)
 
 
@@ -68,7 +68,7 @@ def _escape(character: str) -> str:
 
 
 def wrapped(first: str, text: str, columns: int, indent: int = 6) -> list[str]:
-    """The lines of a text that begins with `first`, broken at blanks only: names and commands can be copied."""
+    """The lines of a text that begins with `first`, broken at blanks only, so that names and commands can be copied."""
     lines: list[str] = []
     for part in text.splitlines() or [""]:
         line = " " * indent if lines else first

@@ -1,1 +1,1 @@
-"""Everything that calls MNN's native code, always in a child process."""
+"""Calls MNN's native code, always in a child process."""

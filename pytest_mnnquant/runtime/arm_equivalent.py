@@ -1,4 +1,4 @@
-"""A copy of a model that computes on this machine what the model computes on ARM."""
+"""A copy of a model that computes on this machine the same values as the model on ARM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_mnnquant.mnnfile.pooling import expected_int8_pools, pools_right, wr
 
 
 def int8_pools(model: Model, run: Run) -> set[str]:
-    """The pools that ran in int8: by the trace of the run, or without one (models with loops) by the file."""
+    """The pools that ran in int8: from the trace of the run, or without a trace (models with loops) from the file."""
     if run.trace is None:
         return expected_int8_pools(model)
     return {op.operator for op in run.trace if op.int8 and op.kind == "Pooling"}
@@ -21,9 +21,10 @@ def int8_pools(model: Model, run: Run) -> set[str]:
 
 @contextlib.contextmanager
 def arm_equivalent(model: Model, run: Run) -> Iterator[tuple[Model, tuple[str, ...]]]:
-    """Yield the copy and the names of the MaxPool operators that were changed in it; without any, the model itself.
+    """Yield the copy and the names of its changed MaxPool operators; if no operator changes, the model itself.
 
-    `run` is the model's own run on this machine, whose trace shows what runs in int8. The copy goes with the context.
+    `run` is the model's run on this machine, whose trace shows the int8 operators. The copy is deleted with the
+    context.
     """
     pools = int8_pools(model, run)
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as folder:

@@ -1,4 +1,4 @@
-"""A command that runs a program on the folder of a job: a process of its own, within a time limit."""
+"""A command that runs a program on the folder of a job, in a separate process with a time limit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Final
 from pytest_mnnquant.runtime.progress import has_listener, report_child_progress
 from pytest_mnnquant.runtime.worker import end_family
 
-#: MNN's programs: a folder, which is all that another machine needs of this package.
+#: The programs of jobs: the only folder of this package that another machine needs.
 PROGRAMS: Final = Path(__file__).parent / "programs"
-# Seconds between two looks at how far a child is, if there is a listener.
+# Seconds between two reads of a child's progress, if a listener is set.
 _LOOK: Final = 0.25
 
 
 @dataclass(frozen=True)
 class Command:
-    """Runs each job in a new process. `python` are the words of a command that runs a `program` as Python would.
+    """Runs each job in a new process. `python` are the words of a command that takes a `program` as Python does.
 
     `environment` is added to the environment of this process.
     """
@@ -50,11 +50,11 @@ class Command:
             try:
                 return _exit_status(process, timeout, folder / "progress")
             finally:
-                end_family(process)  # Also what it has left running.
+                end_family(process)  # Also processes that it has left running.
 
 
 def _exit_status(process: subprocess.Popen[bytes], timeout: float, progress: Path) -> int:
-    """The exit status, once there is one; until then what the child reports of its progress is passed on."""
+    """Wait for the exit status; meanwhile pass on the child's progress."""
     if not has_listener():
         return process.wait(timeout)
     end = time.monotonic() + timeout

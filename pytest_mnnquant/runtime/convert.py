@@ -1,4 +1,4 @@
-"""MNN's converter: one conversion, believed only for what its output file holds."""
+"""MNN's converter: one conversion, judged only by the content of its output file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FRAMEWORKS: Final = {".onnx": "ONNX", ".tflite": "TFLITE"}
 def convert(source: Path, output: Path, flags: Sequence[str] = (), *, timeout: float) -> Model:
     """Convert an `.onnx`, `.tflite` or `.mnn` file with MNN's `flags` and return the model written to `output`.
 
-    See `run_converter`, which does it.
+    See `run_converter`.
     """
     framework = _FRAMEWORKS.get(source.suffix, "MNN")
     what = f"converting {source.name} ({' '.join(flags) or 'float'})"
-    if framework == "MNN":  # MNN converts a truncated model to one that lacks operators, and prints Success.
+    if framework == "MNN":  # MNN converts a truncated model to a model without some operators, and prints Success.
         try:
             read_model(source)
         except (BadModel, OSError) as error:
@@ -49,8 +49,8 @@ def run_converter(
     """Run MNN's converter with `arguments`, all paths absolute, and `flag` for the output; returns its log.
 
     Runs in a temporary folder, since MNN writes a temporary file of a fixed name into the working directory and
-    parallel conversions would corrupt each other. A file at `output` is replaced only by a complete one, of which
-    `check` raises no `BadModel`. Raises `NativeFailure` when there is none, whatever MNN printed or returned.
+    parallel conversions would corrupt each other. A file at `output` is replaced only by a complete one for which
+    `check` does not raise `BadModel`. Raises `NativeFailure` if there is none, whatever MNN printed or returned.
     """
     output = output.resolve()
     with tempfile.TemporaryDirectory(prefix="convert-", dir=output.parent) as name:
@@ -72,9 +72,9 @@ def run_converter(
 
 
 def _bring_external(arguments: Sequence[str], folder: Path) -> None:
-    """Put the external weights of a `.mnn` source where MNN's converter looks for them: where it runs, by a fixed name.
+    """Put the external weights of a `.mnn` source where MNN's converter expects them: a fixed name in its folder.
 
-    It looks nowhere else, and without them converts memory that it never filled; it deletes them afterwards.
+    Without this file, the converter uses uninitialized memory. It deletes the file afterwards.
     """
     for flag, value in itertools.pairwise(arguments):
         external = Path(value + ".weight")
@@ -83,9 +83,9 @@ def _bring_external(arguments: Sequence[str], folder: Path) -> None:
 
 
 def move_model(fresh: Path, output: Path) -> None:
-    """Move a finished model, with its external weights, to where it was requested. Both are on the same disk.
+    """Move a finished model with its external weights to the requested path, which is on the same disk.
 
-    External weights that an earlier model left there are removed.
+    External weights of an earlier model at this path are removed.
     """
     if not fresh.with_name(fresh.name + ".weight").exists():
         output.with_name(output.name + ".weight").unlink(missing_ok=True)
@@ -95,13 +95,13 @@ def move_model(fresh: Path, output: Path) -> None:
 
 
 def converter_output(arguments: Sequence[str], *, timeout: float) -> str:
-    """What MNN's converter prints, for arguments that make it answer a question instead of converting."""
+    """The output of MNN's converter for arguments that make it print information instead of converting."""
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
-        run_job(Job("convert", "asking MNN's converter", timeout, {"arguments": list(arguments)}), Path(name))
+        run_job(Job("convert", "querying MNN's converter", timeout, {"arguments": list(arguments)}), Path(name))
         return tail(Path(name) / "log.txt", _ALL)
 
 
 @functools.cache
 def known_flags(timeout: float) -> frozenset[str]:
-    """The long flags of the MNN that is installed, from its help: MNN ignores others silently."""
+    """The long flags of the installed MNN, from its help: MNN silently ignores others."""
     return frozenset(re.findall(r"--(\w+)", converter_output(["--help"], timeout=timeout)))

@@ -1,4 +1,4 @@
-"""Runs a `.mnn` on arrays and hands back what happened: outputs, op trace, ranges."""
+"""Runs a `.mnn` on arrays and returns outputs, the op trace, or statistics of tensors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS: Final = {"float": np.float32, "int32": np.int32, "int64": np.int32, "uin
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The values that a tensor's codes stand for: steps of `scale` from `low` to `high`."""
+    """The values of a tensor's codes: steps of `scale` from `low` to `high`."""
 
     scale: float
     low: float
@@ -35,7 +35,7 @@ Sided = tuple[Grid | None, Grid | None]
 
 
 def run(model: Model, inputs: Arrays, options: RunOptions) -> Run:
-    """Run all samples (first axis). Raises `NativeFailure` when MNN crashes, fails or returns nothing."""
+    """Run all samples (first axis). Raises `NativeFailure` if MNN crashes, fails or returns nothing."""
     what = f"running {model.path.name}"
     arguments = {
         "model": str(model.path.resolve()),
@@ -82,7 +82,7 @@ def tensor_histograms(
     inputs: Arrays,
     options: RunOptions,
 ) -> npt.NDArray[np.float64]:
-    """How often values fell in equal bins, shape [operators, input or output, bins]; `bounds` ends in [low or high]."""
+    """The number of values per bin, shape [operators, input or output, bins]; `bounds` ends in [low or high]."""
     with InputFolder(model, inputs, options) as folder:
         path = folder.path / "bounds.npy"
         np.save(path, bounds)
@@ -93,9 +93,9 @@ def tensor_histograms(
 def code_losses(
     model: Model, ops: Sequence[Op], grids: Sequence[Sided], inputs: Arrays, options: RunOptions
 ) -> tuple[tuple[Losses | None, Losses | None], ...]:
-    """What quantizing (its input, its output) would lose of each operator's values.
+    """The loss from quantizing the input and the output of each operator.
 
-    None if there is no grid, if the tensor never appeared in the run, and if its values are not finite.
+    None without a grid, if the tensor never appeared in the run, or if its values are not finite.
     """
     plain = [[dataclasses.astuple(grid) if grid else (0.0, 0.0, 0.0) for grid in sides] for sides in grids]
     with InputFolder(model, inputs, options) as folder:
@@ -110,7 +110,7 @@ def _losses(figures: npt.NDArray[np.float64]) -> Losses | None:
     count, energy, outside, clipped, rounded, low, high = figures.tolist()
     if not count or not np.isfinite(figures).all():
         return None
-    whole = energy or 1.0  # What is nothing but zeros loses nothing.
+    whole = energy or 1.0  # A tensor of zeros loses nothing.
     return Losses(int(count), low, high, energy / count, outside / count, clipped / whole, rounded / whole)
 
 
@@ -134,14 +134,14 @@ class InputFolder:
         self._temporary.cleanup()
 
     def run(self, task: str, what: str, arguments: Mapping[str, Any]) -> JobResult:
-        """Run a task on these inputs; raises `NativeFailure`. `arguments` are the task's own."""
+        """Run a task on these inputs, with the task's `arguments`. Raises `NativeFailure`."""
         inputs = {name: str(self.path / f"input{number}.npy") for number, name in enumerate(self._inputs)}
         layouts = {spec.name: spec.layout for spec in self._model.inputs}
         shared = {"inputs": inputs, "batch": batch_size(self._options), "layouts": layouts}
         return self._options.send(Job(task, what, self._options.timeout, {**shared, **arguments}), self.path)
 
     def watch(self, task: str, what: str, ops: Sequence[Op], arguments: Mapping[str, Any]) -> None:
-        """Run a task that looks at the tensors of operators."""
+        """Run a task that reads the tensors of operators."""
         names = self._model.tensor_names
         shared = {
             "model": str(self._model.path.resolve()),
@@ -151,16 +151,16 @@ class InputFolder:
         self.run(task, what, {**shared, **arguments})
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """An array that the task left."""
+        """An array that the task wrote."""
         return np.load(self.path / f"{name}.npy")  # type: ignore[no-any-return]
 
     def array_or_none(self, name: str) -> npt.NDArray[np.float32] | None:
-        """An array that the task may have left."""
+        """An array that the task may have written."""
         return self.array(name) if (self.path / f"{name}.npy").exists() else None
 
 
 def batch_size(options: RunOptions) -> int:
-    """How many samples are fed at once."""
+    """The number of samples per batch."""
     return BATCH if options.batched else 1
 
 
@@ -171,7 +171,7 @@ def input_names(reference: Model, model: Model) -> dict[str, str]:
 
 
 def _by_name(model: Model, inputs: Arrays) -> Arrays:
-    """The inputs under the model's names. A pipeline may have exported it with others: then they go by their order."""
+    """The inputs under the model's names. If a pipeline renamed the inputs, they are assigned by their order."""
     names = [spec.name for spec in model.inputs]
     if set(names) <= inputs.keys() or len(names) != len(inputs):
         return inputs
@@ -185,11 +185,11 @@ def _by_name(model: Model, inputs: Arrays) -> Arrays:
 
 def _as_input(spec: ModelInput, inputs: Arrays) -> npt.NDArray[Any]:
     if spec.name not in inputs:
-        reason = f"the data have no array for the model's input {spec.name!r}: {sorted(inputs)}"
+        reason = f"the data have no array for the model's input {spec.name!r}; arrays: {', '.join(sorted(inputs))}"
         raise NativeFailure(FailureKind.BAD_INPUT, reason)
     return np.ascontiguousarray(inputs[spec.name], dtype=_KINDS.get(spec.data_type, np.float32))
 
 
 def traced(name: str, kind: str) -> TracedOp:
-    """An operator from the type that MNN gives as it runs, such as `Convolution[DT_INT8]`."""
+    """An operator, from the type in MNN's op trace, such as `Convolution[DT_INT8]`."""
     return TracedOp(name, kind.split("[")[0].strip(), "DT_INT8" in kind)

@@ -1,4 +1,4 @@
-"""Runs one job in a child process: a folder, a time limit, a result, or the way in which it failed."""
+"""Runs one job in a child process with a folder and a time limit. Returns its result or raises its failure."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ _PROTOCOL: Final = 1
 
 
 class FailureKind(enum.Enum):
-    """The way a native step failed. Programs of child processes report some of them, by these values."""
+    """The kind of failure of a native step. Programs in child processes report some of them by these values."""
 
     #: The process ended by a signal.
     CRASHED = "crashed"
-    #: The process had no end, or a connection no answer, within the limit.
+    #: The process did not end, or a connection did not answer, within the limit.
     TIMED_OUT = "timed out"
     #: The process ended without a result.
     EXITED = "exited"
-    #: The program, or what it calls, raised an exception.
+    #: The program raised an exception.
     RAISED = "raised"
-    #: The program did not try the job: files of it are missing or damaged.
+    #: The program rejected the job: files are missing or damaged.
     REFUSED = "refused"
     #: The Python that ran the program lacks a package.
     MISSING_PACKAGE = "missing package"
-    #: The program runs with another MNN than the expected one.
+    #: The program runs with an unexpected version of MNN.
     WRONG_VERSION = "wrong version"
     #: The command could not be started.
     NOT_STARTED = "not started"
-    #: No connection to the machine came about.
+    #: No connection to the machine could be made.
     NO_CONNECTION = "no connection"
-    #: A connection broke off.
+    #: The connection broke.
     LOST_CONNECTION = "lost connection"
-    #: The disk has no room for the job.
+    #: The disk has no space for the job.
     NO_SPACE = "no space"
-    #: What came back is damaged, or not an answer of the program.
+    #: The returned data are damaged, or are not a result of the program.
     BAD_ANSWER = "bad answer"
     #: The inputs can't be used: the process was not started.
     BAD_INPUT = "bad input"
-    #: The process ended well, and wrote nothing or nothing that can be used.
+    #: The process ended normally, but wrote no usable output.
     BAD_OUTPUT = "bad output"
 
 
 class NativeFailure(Exception):
-    """A native step failed in the way that `kind` says.
+    """A native step failed; `kind` says how.
 
-    `what` is one line for people, `log` the last lines that the step printed, `fix` what to do about it (empty: not
-    known), `package` the name of a missing package.
+    `what` is one line for people, `log` are the last lines that the step printed, `fix` is how to fix it (empty: not
+    known), `package` is the name of a missing package.
     """
 
     def __init__(self, kind: FailureKind, what: str, log: str = "", *, fix: str = "", package: str = "") -> None:
@@ -69,7 +69,7 @@ class NativeFailure(Exception):
         self.package = package
 
     def reworded(self, what: str) -> NativeFailure:
-        """The same failure with another line for people."""
+        """The same failure with another `what`."""
         return NativeFailure(self.kind, what, self.log, fix=self.fix, package=self.package)
 
     def __str__(self) -> str:
@@ -78,10 +78,9 @@ class NativeFailure(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """What a child process is to do: a `task` of its program with `arguments`, which travel as JSON.
+    """A job for a child process: a `task` of its program with `arguments`, which travel as JSON.
 
-    `what` names the step for messages ("converting net.onnx"), `who` whose code it is that may crash; `timeout` is in
-    seconds.
+    `what` names the step in messages ("converting net.onnx"), `who` the code that may crash; `timeout` is in seconds.
     """
 
     task: str
@@ -93,7 +92,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job gave besides the files in its folder; `machine` is the target's, None: the job ran on this one."""
+    """The values of a job, besides the files in its folder; `machine` is the target, None for this machine."""
 
     values: dict[str, Any]
     machine: TargetMachine | None = None
@@ -105,13 +104,14 @@ class Launcher(Protocol):
     def run(self, job_file: Path, timeout: float) -> int:
         """Run the job that a file describes, in its folder; returns the exit status, negative for a signal.
 
-        Raises `subprocess.TimeoutExpired`, `OSError`, and `NativeFailure` if it knows why there is none.
+        Raises `subprocess.TimeoutExpired`, `OSError`, and `NativeFailure` if the launcher knows why the job has no exit
+        status.
         """
         ...
 
 
 def run_job(job: Job, folder: Path, launcher: Launcher = HERE) -> JobResult:
-    """Do a job in a folder, on this machine unless the launcher runs it on another. Raises `NativeFailure`."""
+    """Run a job in a folder, on this machine unless the launcher runs it on another. Raises `NativeFailure`."""
     folder = folder.resolve()
     job_file, log_file, result_file = folder / "job.json", folder / "log.txt", folder / "result.json"
     for stale in (result_file, folder / "progress", log_file):
@@ -123,7 +123,7 @@ def run_job(job: Job, folder: Path, launcher: Launcher = HERE) -> JobResult:
     except NativeFailure as error:
         raise error.reworded(f"{job.what}: {error.what}") from None
     except subprocess.TimeoutExpired:
-        reason = f"{job.what}: no end after {job.timeout:g} s (limit: --mnn-timeout)"
+        reason = f"{job.what}: not finished after {job.timeout:g} s (limit: --mnn-timeout)"
         raise NativeFailure(FailureKind.TIMED_OUT, reason, tail(log_file)) from None
     if status != 0 or not result_file.exists():
         kind = FailureKind.CRASHED if status < 0 else FailureKind.EXITED
@@ -132,7 +132,7 @@ def run_job(job: Job, folder: Path, launcher: Launcher = HERE) -> JobResult:
         values: dict[str, Any] = dict(json.loads(result_file.read_text(encoding="utf-8")))
         failure = _reported_failure(values["error"], job, log_file) if "error" in values else None
     except (ValueError, TypeError, KeyError):
-        reason = f"{job.what}: what came back is no answer of our runner"
+        reason = f"{job.what}: unexpected reply from the runner"
         raise NativeFailure(FailureKind.BAD_ANSWER, reason, tail(log_file)) from None
     if failure is not None:
         raise failure
@@ -140,13 +140,13 @@ def run_job(job: Job, folder: Path, launcher: Launcher = HERE) -> JobResult:
 
 
 def _reported_failure(error: Mapping[str, str], job: Job, log_file: Path) -> NativeFailure:
-    """The failure in a program's result. Raises `ValueError`, `TypeError` or `KeyError` for what is not one."""
+    """The failure in a program's result. Raises `ValueError`, `TypeError` or `KeyError` for a malformed one."""
     kind, package = FailureKind(error["kind"]), error.get("package", "")
     return NativeFailure(kind, f"{job.what}: {error['message']}", tail(log_file), package=package)
 
 
 def tail(log_file: Path, lines: int = _LOG_LINES) -> str:
-    """The last lines of a log, without MNN's noise about the device."""
+    """The last lines of a log, without MNN's lines about the device."""
     text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.exists() else ""
     relevant = [line for line in text.splitlines() if line.strip() and "The device supports" not in line]
     return "\n".join(relevant[-lines:])

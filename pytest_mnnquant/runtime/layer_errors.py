@@ -1,4 +1,4 @@
-"""What each layer of a variant adds to the error, and what a model loses when that layer alone is quantized."""
+"""The error that each layer of a variant adds, and the loss of the model if only that layer is quantized."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_mnnquant.mnnfile.quants import write_with_quants
 from pytest_mnnquant.runtime.inference import Arrays, InputFolder, input_names
 from pytest_mnnquant.runtime.options import RunOptions
 
-# Bytes of what operators take and give: held at once, and looked at in all.
+# Bytes of the inputs and outputs of operators: held at once, and read in total.
 _HELD: Final = 256e6
 _WORK: Final = 2e9
 _FEWEST: Final = 4
@@ -26,10 +26,10 @@ _EPSILON: Final = 1e-30
 
 @dataclass(frozen=True)
 class LayerRun:
-    """Errors by layer (as the float model calls it), and of operators without weights as (entered, left).
+    """Errors by layer (with the float model's names), and of operators without weights as (at input, at output).
 
-    `exact` are the float model's outputs, `alone` those with one layer quantized and the rest of the model float, on
-    the samples numbered in `samples`.
+    `exact` are the float model's outputs, `alone` those with only one layer quantized, on the samples with the numbers
+    in `samples`.
     """
 
     layers: dict[str, LayerErrors]
@@ -49,12 +49,12 @@ def layer_errors(
 ) -> LayerRun:
     """Run `base` and `variant` on the samples, layer by layer; `layers` pairs the layers of both.
 
-    Of a large model fewer samples are taken. The `alone` worst layers are quantized alone too. Raises `NativeFailure`;
-    models with While or If bodies can't be looked into.
+    For a large model, fewer samples are used. The `alone` worst layers are also quantized alone. Raises
+    `NativeFailure`, also for models with While or If bodies, whose tensors can't be read.
     """
     with (
         tempfile.TemporaryDirectory(prefix="mnnquant-") as name,
-        # In the batches of the check: MNN's kernels treat a NaN otherwise in batches of other sizes.
+        # With the batch size of the check: MNN's kernels treat NaN differently for other batch sizes.
         InputFolder(base, inputs, options) as folder,
     ):
         weights = Path(name) / "weights.mnn"
@@ -67,7 +67,7 @@ def layer_errors(
             "fewest": _FEWEST,
             "names": {"float": input_names(base, base), "variant": input_names(base, variant)},
             "outputs": list(base.output_names),
-            # Others than the file's own are numbered again in each model: a name does not say what they do.
+            # Generated operators are numbered separately in each model, so equal names do not mean equal operators.
             "operators": sorted({op.name for op in base.ops} & {op.name for op in variant.ops}),
             "layers": [_described(layer, stored, variant.tensor_quants) for layer, stored in layers],
             "alone": alone,

@@ -1,4 +1,4 @@
-"""MNN's offline quantization tool (`mnnquant`), called the one way that works: with a list, in a child process."""
+"""MNN's offline quantization tool (`mnnquant`), called in the only way that works: with a list, in a child process."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_jo
 def mnnquant(source: Path, output: Path, config: Mapping[str, Any], *, timeout: float) -> Model:
     """Quantize a float `.mnn` with MNN's tool and return the model that was written to `output`.
 
-    `config` is the tool's own configuration; relative paths in it start at a temporary folder, so give absolute ones.
-    Raises `NativeFailure` when no new, readable model came out: the tool returns 0 and prints "done" whatever happens.
+    `config` is the tool's configuration; relative paths in it start at a temporary folder, so use absolute ones.
+    Raises `NativeFailure` without a new, readable model: the tool always returns 0 and prints "done".
     """
     what = f"mnnquant ({config.get('feature_quantize_method', 'KL')}) on {source.name}"
     output = output.resolve()

@@ -1,4 +1,4 @@
-"""Runs an `.onnx` on arrays with onnxruntime, if that is installed."""
+"""Runs an `.onnx` on arrays with onnxruntime, if it is installed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pytest_mnnquant.runtime.options import RunOptions
 
 
 def has_onnxruntime() -> bool:
-    """Whether onnxruntime is installed; without importing it."""
+    """Whether onnxruntime is installed; does not import it."""
     return importlib.util.find_spec("onnxruntime") is not None
 
 
 def run_onnx(path: Path, inputs: Arrays, options: RunOptions) -> dict[str, npt.NDArray[Any]]:
-    """Outputs by name, samples on the first axis; onnxruntime takes one thread, and has no memory modes.
+    """Outputs by name, samples on the first axis. onnxruntime uses one thread and has no memory modes.
 
-    Raises `NativeFailure` when onnxruntime can't read or run the model, crashes or takes too long.
+    Raises `NativeFailure` if onnxruntime can't read or run the model, crashes or takes too long.
     """
     with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
         folder, files = Path(name), {}

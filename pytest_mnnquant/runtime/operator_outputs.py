@@ -1,4 +1,4 @@
-"""What the operators of a network make of the same values, on this host and on a target."""
+"""The outputs of a network's operators for the same inputs, on this host and on a target."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.inference import Arrays, InputFolder
 from pytest_mnnquant.runtime.options import RunOptions
 
-#: Why operators can't be looked at in some models.
-LOOPS: Final = "MNN's op trace does not reach into models with loops"
+#: Why the operators of some models can't be compared.
+LOOPS: Final = "MNN gives no op trace for models with loops"
 Outputs = Mapping[str, npt.NDArray[Any]]
 _NONE: Final = OperatorKey("", "", -1)
 
@@ -22,9 +22,9 @@ _NONE: Final = OperatorKey("", "", -1)
 def operators_on_host(
     model: Model, inputs: Arrays, order: Sequence[int], options: RunOptions, *, held: float
 ) -> tuple[Operators, list[int]]:
-    """What the operators of a model make on this host, run on all inputs as one batch, and the samples in that batch.
+    """The operators' outputs on this host for all inputs as one batch, and the samples in that batch.
 
-    Those are the first in `order` whose values take no more than `held` bytes. Raises `NativeFailure`.
+    The samples are the first in `order` whose values take at most `held` bytes. Raises `NativeFailure`.
     """
     chosen = {"order": [int(sample) for sample in order], "held": held}
     with InputFolder(model, inputs, options) as folder:
@@ -33,7 +33,7 @@ def operators_on_host(
 
 
 def operators_on_target(model: Model, inputs: Arrays, on_host: Operators, options: RunOptions) -> Operators:
-    """What the operators make on a target of what reached them on this host. Raises `NativeFailure`."""
+    """The operators' outputs on a target for the inputs that they got on this host. Raises `NativeFailure`."""
     with InputFolder(model, inputs, options) as folder:
         given = {"given": _saved(folder, [ran.inputs for ran in on_host.values()]), "operators": list(on_host)}
         return _ran(folder, _run(folder, "operators", model, inputs, options, given))
@@ -42,7 +42,7 @@ def operators_on_target(model: Model, inputs: Arrays, on_host: Operators, option
 def spliced_outputs(
     model: Model, inputs: Arrays, made: Mapping[OperatorKey, Values], options: RunOptions
 ) -> tuple[Outputs, dict[OperatorKey, Outputs]]:
-    """A network's outputs on this host: unmodified, and for each operator if it alone makes what `made` gives.
+    """A network's outputs on this host: unmodified, and with the output of one operator at a time replaced from `made`.
 
     Raises `NativeFailure`.
     """
@@ -59,10 +59,10 @@ def spliced_outputs(
 def _run(
     folder: InputFolder, task: str, model: Model, inputs: Arrays, options: RunOptions, arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a task gives for all inputs as one batch."""
+    """The result of a task for all inputs as one batch."""
     samples = len(next(iter(inputs.values())))
     shared = {"model": str(model.path.resolve()), "batch": samples, "memory": options.memory_mode}
-    return folder.run(task, f"looking at the operators of {model.path.name}", {**shared, **arguments}).values
+    return folder.run(task, f"reading the operators of {model.path.name}", {**shared, **arguments}).values
 
 
 def _saved(folder: InputFolder, values: Sequence[Values]) -> str:

@@ -1,4 +1,4 @@
-"""How a model is run: what travels with each job, whatever the job does."""
+"""How a model is run: the options that all jobs share."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class RunOptions:
     """How a model is run, on this machine unless `send` runs it on a target.
 
     `timeout` is in seconds, for one job. `batched` feeds several samples at once; False: one by one, for models with a
-    fixed batch of 1. `memory_mode` is one of `MEMORY_MODES`. `through_module`: through MNN's Module API, which gives no
-    trace; models with While or If bodies always are.
+    fixed batch of 1. `memory_mode` is one of `MEMORY_MODES`. `through_module` uses MNN's Module API, which gives no
+    trace; models with While or If bodies always use it.
     """
 
     timeout: float

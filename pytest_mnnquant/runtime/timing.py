@@ -1,4 +1,4 @@
-"""How long a variant takes beside another model, what it holds in memory, and where its time goes."""
+"""The latency of a variant compared with another model, its memory, and the time of its operators."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytest_mnnquant.runtime.inference import Arrays, InputFolder, input_names, 
 from pytest_mnnquant.runtime.jobs import run_job
 from pytest_mnnquant.runtime.options import RunOptions, Send
 
-# So often each operator is timed.
+# The number of times that each operator is timed.
 _PROFILED: Final = 30
 
 
@@ -50,7 +50,7 @@ def paired_times(
 
 
 def memory_use(model: Model, inputs: Arrays, options: RunOptions) -> Mapping[int, MemoryUse]:
-    """What a model holds in each of `MEMORY_MODES`, to be loaded and run on one sample. Raises `NativeFailure`."""
+    """The memory of a model in each of `MEMORY_MODES`, to load it and run one sample. Raises `NativeFailure`."""
     arguments: dict[str, Any] = {"threads": options.threads, "modes": list(MEMORY_MODES)}
     if model.has_subgraphs:
         arguments |= {"engine": "module", **_ends(model)}
@@ -62,7 +62,7 @@ def memory_use(model: Model, inputs: Arrays, options: RunOptions) -> Mapping[int
 def op_times(
     model: Model, inputs: Arrays, *, timeout: float, settings: TimingSettings, send: Send = run_job
 ) -> tuple[OpTime, ...]:
-    """What each operator takes, in the order in which they run; none of a model with loops. Raises `NativeFailure`."""
+    """The time of each operator, in the order of execution; empty for models with loops. Raises `NativeFailure`."""
     if model.has_subgraphs:
         return ()
     arguments = {
@@ -79,7 +79,7 @@ def op_times(
 
 
 def _ends(model: Model) -> dict[str, list[str]]:
-    """The names of a model's inputs and outputs, which MNN's Module API needs."""
+    """The names of a model's inputs and outputs, which MNN's Module API requires."""
     return {"input_names": [spec.name for spec in model.inputs], "outputs": list(model.output_names)}
 
 
@@ -91,7 +91,7 @@ def _repeated(inputs: Arrays, batch: int) -> Arrays:
 def _run_timer(
     task: str, what: str, model: Model, batch: Arrays, options: RunOptions, arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a task of the timer gives for one model and one batch."""
+    """The result of a timer task for one model and one batch."""
     shared = {"model": str(model.path.resolve()), "batch": len(next(iter(batch.values())))}
     with InputFolder(model, batch, options) as folder:
         return folder.run(task, what, {**shared, **arguments}).values

@@ -1,7 +1,7 @@
-"""A runner that waits for jobs: it has loaded MNN once, and runs each job in a fork of itself.
+"""A runner that waits for jobs: it loads MNN once, and runs each job in a fork of itself.
 
-Under emulation loading takes longer than most jobs do. A fork is still a process of its own: one that crashes takes
-nothing else with it.
+Under emulation, loading MNN takes longer than most jobs. Each fork is a separate process, so a crash affects only its
+own job.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ENOUGH: Final = 64
 
 
 class Worker:
-    """The process behind a command, started when first needed and again after it has ended; `words` are the command."""
+    """The process of a command (`words`), started when first needed and restarted after it has ended."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = tuple(words)
@@ -29,10 +29,10 @@ class Worker:
         self._end: Callable[[], object] = lambda: None
 
     def run(self, job_file: Path, timeout: float) -> int:
-        """Have a job run by the process that waits; returns the exit status of its fork, negative for a signal.
+        """Run a job in a fork of the waiting process; returns the exit status of the fork, negative for a signal.
 
-        Raises `subprocess.TimeoutExpired` after `timeout` seconds, with which the process ends, and `OSError` if it
-        can't be started.
+        Raises `subprocess.TimeoutExpired` after `timeout` seconds, which also ends the process, and `OSError` if the
+        process can't be started.
         """
         end = time.monotonic() + timeout
         process = self._process
@@ -44,7 +44,7 @@ class Worker:
             self._end = weakref.finalize(self, end_family, process)
         assert process.stdin is not None
         assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # Then no answer comes either.
+        with contextlib.suppress(BrokenPipeError):  # Then reading the answer fails too.
             process.stdin.write(os.fsencode(job_file) + b"\n")
             process.stdin.flush()
         answer = b""
@@ -54,7 +54,7 @@ class Worker:
                 self.close()
                 raise subprocess.TimeoutExpired(self._words, timeout)
             part = os.read(process.stdout.fileno(), _ENOUGH)
-            if not part:  # It has ended, or is about to.
+            if not part:  # The process has ended, or is ending.
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(1.0)
                 self.close()
@@ -63,13 +63,13 @@ class Worker:
         return int(answer)
 
     def close(self) -> None:
-        """End the process, and whatever it runs."""
+        """End the process with its running jobs."""
         self._end()
         self._process = None
 
 
 def end_family(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that leads a session, with all that it has started, and wait for it."""
+    """Kill the leader of a process session, with all processes of the session, and wait for it."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -77,5 +77,5 @@ def end_family(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            with contextlib.suppress(OSError):  # What was not sent is not needed.
+            with contextlib.suppress(OSError):  # Unsent data are not needed any more.
                 pipe.close()

@@ -1,1 +1,1 @@
-"""Machines that run a `.mnn` on given inputs: an emulated ARM processor, a device behind ssh, a user's command."""
+"""Machines that run a `.mnn` on given inputs: an emulated ARM processor, a device behind ssh, or a user's command."""

@@ -1,4 +1,4 @@
-"""A pipe to the remote agent behind ssh: lines and files through it, each within a time, and why it has ended."""
+"""A pipe to the remote agent behind ssh. Sends and receives lines and files with time limits; says why it ended."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import IO, Final
 from pytest_mnnquant.runtime.programs.remote_agent import GREETING, PART
 from pytest_mnnquant.runtime.worker import end_family
 
-# Seconds: between two signs of life; for a process to end whose pipes have.
+# Seconds: between two keep-alive messages; until a process must end after its pipes are closed.
 _ALIVE: Final = 5.0
 _ENDING: Final = 2.0
-# The bytes that a line may have, and that are read of stderr.
+# The largest line in bytes, and the number of bytes read from stderr.
 _LONGEST: Final = 1 << 20
 _CHATTER: Final = 1 << 16
 
@@ -29,26 +29,26 @@ class ConnectionLost(Exception):
 
 
 class Connection:
-    """An ssh process and its pipes; `words` are its command. Each wait ends at `end`, a time of `time.monotonic`.
+    """An ssh process and its pipes; `words` are its command. Each method waits until `end`, a time of `time.monotonic`.
 
-    Then it raises `subprocess.TimeoutExpired`. All but `wait_for_end` and `close` raise `ConnectionLost`.
+    After that it raises `subprocess.TimeoutExpired`. All but `wait_for_end` and `close` raise `ConnectionLost`.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = tuple(words)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  It is closed with the connection.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  `close` closes it.
         self._process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        # Once only: soon after, the number may be that of another process.
+        # Once only: later, the process id may belong to another process.
         self._end = weakref.finalize(self, _end, self._process, self._errors)
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._in, False)
         self._left = b""
         self._alive_since = time.monotonic()
-        #: Bytes that were sent.
+        #: The number of bytes sent.
         self.sent = 0
         self.is_greeted = False
 
@@ -106,7 +106,7 @@ class Connection:
         self._left += part
 
     def _wait(self, reading: list[int], writing: list[int], end: float) -> None:
-        """Wait until there is something to read or room to write."""
+        """Wait until a read or a write is possible."""
         while True:
             left = end - time.monotonic()
             if left <= 0:
@@ -118,14 +118,14 @@ class Connection:
                 return
 
     def _report_alive(self) -> None:
-        """Report now and then that this end is alive, whatever comes from the other."""
+        """Send keep-alive messages to the other end."""
         if time.monotonic() - self._alive_since >= _ALIVE:
             self._alive_since = time.monotonic()
-            with contextlib.suppress(OSError):  # The pipe is full, or has ended, which reading shows.
+            with contextlib.suppress(OSError):  # The pipe is full or closed; the next read reports that.
                 os.write(self._in, b"{}\n")
 
     def wait_for_end(self) -> tuple[int, str]:
-        """Wait a moment for the end; returns the exit status and what was printed to stderr."""
+        """Wait a moment for the process to end; returns its exit status and its stderr."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_ENDING)
         self._errors.seek(0)
@@ -134,7 +134,7 @@ class Connection:
         return self._process.returncode, text
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._end()
 
 

@@ -1,4 +1,4 @@
-"""MNN's aarch64 wheel on this machine, under qemu-user: where it lies, how it is run, which processors there are."""
+"""MNN's aarch64 wheel on this machine, under qemu-user: its folder, its command, its processors."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ USUAL_CPU: Final = "cortex-a76"
 QEMU: Final = "qemu-aarch64-static"
 _QEMUS: Final = (QEMU, "qemu-aarch64")
 _FORM: Final = re.compile(rf"{NAME}(?:-(?P<mnn>\d+(?:\.\d+)+))?(?::(?P<cpu>[\w.\-]+))?")
-# What would make the ARM Python look for this machine's libraries.
+# Variables that would make the ARM Python load this machine's libraries.
 _UNSET: Final = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONSTARTUP")
 
 
 class Emulator:
-    """An ARM system in a folder, and MNN of one version in it."""
+    """An ARM system in a folder, with one version of MNN."""
 
     def __init__(self, mnn: str | None = None, folder: Path | None = None) -> None:
         self.host_mnn = version("mnn")
@@ -38,12 +38,12 @@ class Emulator:
 
     @property
     def name(self) -> str:
-        """The target's name, without a processor: it has MNN's version if that is not the one of this machine."""
+        """The target's name without a processor. It includes MNN's version if this machine has another one."""
         return NAME if self.mnn == self.host_mnn else f"{NAME}-{self.mnn}"
 
     @property
     def add_command(self) -> str:
-        """The command that sets it up."""
+        """The command that sets the emulator up."""
         return f"pytest-mnnquant target add {NAME}" + ("" if self.mnn == self.host_mnn else f" --mnn {self.mnn}")
 
     @property
@@ -58,7 +58,7 @@ class Emulator:
 
     @property
     def qemu(self) -> Path | None:
-        """This system's qemu, else the one that was unpacked; None if there is none."""
+        """This system's qemu, else the unpacked one; None if both are missing."""
         installed = next((path for name in _QEMUS if (path := shutil.which(name))), None)
         if installed:
             return Path(installed)
@@ -73,7 +73,7 @@ class Emulator:
 
     @property
     def missing(self) -> str:
-        """What is missing; empty if nothing is."""
+        """The first missing part; empty if the emulator is complete."""
         if self.qemu is None:
             return QEMU
         if self.python is None:
@@ -81,18 +81,18 @@ class Emulator:
         return "" if (self.site / "MNN").is_dir() else f"MNN {self.mnn} for aarch64"
 
     def python_command(self, cpu: str) -> Sequence[str]:
-        """The words of the command that stands for Python. Raises `NoTarget`."""
+        """The words of the command that runs Python on the emulator. Raises `NoTarget`."""
         if self.missing:
-            raise NoTarget(f"{self.name} is not set up, there is no {self.missing}: {self.add_command}")
+            raise NoTarget(f"{self.name} is not set up ({self.missing} is missing); set it up with: {self.add_command}")
         unset = [word for name in _UNSET for word in ("-U", name)]
         words = [str(self.qemu), "-cpu", cpu, "-L", str(self.root), "-E", f"PYTHONPATH={self.site}", *unset]
         return [*words, str(self.python), "-s"]
 
     def target(self, cpu: str = "") -> Target:
-        """The target that runs on a processor. Raises `NoTarget` if it is not set up or qemu has no such one."""
+        """The target that emulates a processor. Raises `NoTarget` if it is not set up or qemu has no `cpu`."""
         words = self.python_command(cpu or USUAL_CPU)
         if cpu not in ("", *CPUS) and cpu not in (known := known_cpus(str(self.qemu))):
-            raise NoTarget(f"{self.name}:{cpu}: qemu knows no processor {cpu!r}; it knows: {', '.join(known)}")
+            raise NoTarget(f"{self.name}:{cpu}: unknown processor {cpu!r}; qemu emulates: {', '.join(known)}")
         name = f"{self.name}:{cpu}" if cpu else self.name
         return Target(name, Worker([*words, str(PROGRAMS)]), mnn=self.mnn, emulated=True)
 
@@ -107,12 +107,12 @@ def emulator_target(name: str) -> Target | None:
 
 @cache
 def known_cpus(qemu: str) -> tuple[str, ...]:
-    """The 64-bit processors that qemu knows."""
+    """The 64-bit processors that qemu emulates."""
     done = subprocess.run([qemu, "-cpu", "help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     names = [words[0] for line in done.stdout.splitlines()[1:] if (words := line.split())]
     return tuple(name for name in names if re.match(r"cortex-a(3[45]|[5-9]\d|\d{3})|neoverse|a64fx|max", name))
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for what is set up once (XDG)."""
+    """The user's cache folder for emulators (XDG)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pytest-mnnquant"

@@ -1,7 +1,7 @@
-"""Sets the emulator up in a folder: packages of this system's own archive for arm64, and wheels. No root is needed.
+"""Sets the emulator up in a folder: arm64 packages from this system's archive, and wheels. Needs no root.
 
-Nothing is installed on the machine. Every file is compared with the SHA-256 that the archive's signed list or the
-package index gives for it, and the list of all of them is kept beside what was unpacked.
+Nothing is installed on the machine. The SHA-256 of every file is compared with the archive's signed list or with the
+package index, and the list of all files is kept next to the unpacked files.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pytest_mnnquant.runtime.programs.transfer import sha256
 from pytest_mnnquant.targets.emulator import QEMU, Emulator
 from pytest_mnnquant.targets.target import NoTarget
 
-#: How qemu comes onto a machine: on Debian, on Ubuntu, and as a step of GitHub Actions.
+#: Installs qemu on Debian, on Ubuntu, and in a step of GitHub Actions.
 INSTALL_QEMU: Final = "sudo apt-get install -y qemu-user-static"
-#: What the ARM system is made of, with all that it depends on.
+#: The packages of the ARM system; their dependencies are added.
 PACKAGES: Final = ("python3", "libstdc++6", "libgomp1")
 _LIST: Final = "files.json"
 # 'http://.../libc6_2.36-9_arm64.deb' libc6_2.36-9_arm64.deb 2324660 SHA256:...
@@ -37,22 +37,22 @@ Print = Callable[[str], None]
 
 
 def set_up(emulator: Emulator, print_line: Print, timeout: float) -> None:
-    """Make the folder hold all that is needed; what is there already is kept. Raises `NoTarget`."""
+    """Unpack everything that is missing in the emulator's folder. Raises `NoTarget`."""
     folder = emulator.folder
     for tool in ("apt-get", "dpkg", "dpkg-deb") if emulator.qemu is None or emulator.python is None else ():
         if not shutil.which(tool):
             raise NoTarget(
-                f"{tool} is missing: the ARM system is made of Debian's or Ubuntu's packages; elsewhere reach an ARM "
-                'Python by a command of your own ([tool.mnnquant.targets.NAME] command = "...")'
+                f"{tool} is missing: the emulator is built from Debian or Ubuntu packages; on other systems, give the "
+                'command of an ARM Python ([tool.mnnquant.targets.NAME] command = "...")'
             )
     folder.mkdir(parents=True, exist_ok=True)
     if emulator.qemu is None:
-        print_line(f"unpacking qemu-user-static (to have it on the system instead: {INSTALL_QEMU})")
+        print_line(f"unpacking qemu-user-static (to install it on the system instead: {INSTALL_QEMU})")
         with _complete_folder(folder / "qemu", lambda: emulator.qemu is not None) as place:
             _unpack_packages(place, _architecture(), ("qemu-user-static",), timeout, alone=True)
             if not (place / "usr" / "bin" / QEMU).is_file():
-                raise NoTarget(f"the package qemu-user-static holds no {QEMU}; install it: {INSTALL_QEMU}")
-            for other in place.glob("usr/bin/*"):  # It emulates thirty more processors, 10 MB each.
+                raise NoTarget(f"{QEMU} is missing from the package qemu-user-static; install it: {INSTALL_QEMU}")
+            for other in place.glob("usr/bin/*"):  # The package has thirty more emulators, 10 MB each.
                 if other.name != QEMU:
                     other.unlink()
     if emulator.python is None:
@@ -60,7 +60,9 @@ def set_up(emulator: Emulator, print_line: Print, timeout: float) -> None:
         with _complete_folder(emulator.root, lambda: emulator.python is not None) as place:
             _unpack_packages(place, "arm64", PACKAGES, timeout)
     if emulator.python is None:
-        raise NoTarget(f"{emulator.root} holds no python3 after unpacking; remove it and try again")
+        raise NoTarget(
+            f"{emulator.root} has no python3 after unpacking; remove the folder and try again: rm -r {emulator.root}"
+        )
     if emulator.missing:
         print_line(f"unpacking MNN {emulator.mnn} and numpy for aarch64")
         with _complete_folder(emulator.site, lambda: not emulator.missing) as place:
@@ -68,7 +70,7 @@ def set_up(emulator: Emulator, print_line: Print, timeout: float) -> None:
 
 
 def files_of(emulator: Emulator) -> Iterator[tuple[str, str]]:
-    """The packages and wheels that the emulator is made of, with their SHA-256."""
+    """The packages and wheels of the emulator, with their SHA-256."""
     for place in (emulator.folder / "qemu", emulator.root, emulator.site):
         if (place / _LIST).is_file():
             yield from json.loads((place / _LIST).read_text(encoding="utf-8")).items()
@@ -76,7 +78,7 @@ def files_of(emulator: Emulator) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def _complete_folder(place: Path, is_whole: Callable[[], bool]) -> Iterator[Path]:
-    """Yield an empty folder that takes the place's once it is complete; of two processes the first one's stays."""
+    """Yield an empty folder that is moved to `place` once it is complete; of two processes the first one wins."""
     with tempfile.TemporaryDirectory(prefix="new-", dir=place.parent) as name:
         new = Path(name) / place.name
         new.mkdir()
@@ -85,14 +87,14 @@ def _complete_folder(place: Path, is_whole: Callable[[], bool]) -> Iterator[Path
             return
         if place.exists():
             shutil.rmtree(place)
-        with contextlib.suppress(OSError):  # Another process was faster, with the same.
+        with contextlib.suppress(OSError):  # Another process was faster, with the same content.
             new.replace(place)
 
 
 def _unpack_packages(
     root: Path, architecture: str, packages: Sequence[str], timeout: float, *, alone: bool = False
 ) -> None:
-    """Unpack packages, and unless `alone` what they depend on, with package lists for the architecture alone."""
+    """Unpack packages, with their dependencies unless `alone`. The package lists are those of the architecture."""
     with tempfile.TemporaryDirectory(prefix="apt-") as name:
         place = Path(name)
         apt = _apt(place, architecture)
@@ -116,7 +118,7 @@ def _unpack_packages(
 
 
 def _apt(place: Path, architecture: str) -> list[str]:
-    """apt-get for an architecture, with all that it writes inside of a folder."""
+    """apt-get for an architecture; it writes only inside of a folder."""
     for part in ("lists/partial", "cache/archives/partial", "debs", "none"):
         (place / part).mkdir(parents=True)
     (place / "status").touch()
@@ -131,7 +133,7 @@ def _apt(place: Path, architecture: str) -> list[str]:
         "Dir::Cache": str(place / "cache"),
     }
     system = _os_release()
-    if system.get("ID") == "ubuntu" and architecture == "arm64":  # Its usual archive has other architectures only.
+    if system.get("ID") == "ubuntu" and architecture == "arm64":  # Ubuntu's main archive has no arm64.
         suites = (f"{system.get('VERSION_CODENAME')}{part}" for part in ("", "-updates", "-security"))
         lines = [f"deb [signed-by={_KEYS}] {_PORTS} {suite} main universe\n" for suite in suites]
         (place / "sources.list").write_text("".join(lines), encoding="utf-8")
@@ -140,7 +142,7 @@ def _apt(place: Path, architecture: str) -> list[str]:
 
 
 def _unpack_wheels(site: Path, mnn: str, python: str, timeout: float) -> None:
-    """Unpack the wheels of MNN and numpy. pip holds them against the hashes that its index gives."""
+    """Unpack the wheels of MNN and numpy. pip compares them with the hashes of its index."""
     platform = ["--only-binary=:all:", "--platform", "manylinux2014_aarch64", "--python-version", python, "--no-deps"]
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     with tempfile.TemporaryDirectory(prefix="wheels-") as name:
@@ -150,7 +152,7 @@ def _unpack_wheels(site: Path, mnn: str, python: str, timeout: float) -> None:
         output = _output_of([*pip, *dry, *platform, *names], place, timeout)
         if not report.is_file():
             raise NoTarget(
-                f"pip finds no wheels of MNN {mnn} and numpy for aarch64 and Python {python}: {_last_line(output)}"
+                f"pip found no wheels of MNN {mnn} and numpy for aarch64 and Python {python}: {_last_line(output)}"
             )
         resolved = json.loads(report.read_text(encoding="utf-8"))["install"]
         sources = [item["download_info"] for item in resolved]
@@ -167,12 +169,12 @@ def _unpack_wheels(site: Path, mnn: str, python: str, timeout: float) -> None:
 
 
 def _verify_downloads(folder: Path, expected: Mapping[str, str], output: str) -> None:
-    """Raise `NoTarget` for what was not downloaded completely."""
+    """Raise `NoTarget` for a file that was not downloaded completely."""
     for name, digest in expected.items():
         if not (folder / name).is_file():
             raise NoTarget(f"{name} could not be downloaded: {_last_line(output)}")
         if sha256(folder / name) != digest:
-            raise NoTarget(f"{name} is not what its list says: its SHA-256 is another")
+            raise NoTarget(f"{name}: the SHA-256 of the downloaded file differs from the one in the signed list")
 
 
 def _architecture() -> str:
@@ -187,17 +189,17 @@ def _os_release() -> dict[str, str]:
 
 
 def _output_of(command: Sequence[str], folder: Path, timeout: float) -> str:
-    """What a program printed, whatever its exit status: its files are checked instead."""
+    """The output of a program. Its exit status is ignored: the caller checks its files."""
     env = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
         ended = subprocess.run(
             command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"{Path(command[0]).name}: no end after {timeout:g} s\n"
+        return f"{Path(command[0]).name}: not finished after {timeout:g} s\n"
     return (ended.stdout + ended.stderr).decode("utf-8", "replace")
 
 
 def _last_line(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return lines[-1] if lines else "it printed nothing"
+    return lines[-1] if lines else "no output"

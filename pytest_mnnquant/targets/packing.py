@@ -1,4 +1,4 @@
-"""Puts all that a job needs into its folder, which is what travels to a target: programs, models and arrays."""
+"""Copies everything that a job needs into its folder, which travels to a target: programs, models and arrays."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from pytest_mnnquant.runtime.command import PROGRAMS
 from pytest_mnnquant.runtime.jobs import Job
-from pytest_mnnquant.runtime.programs.transfer import sha256  # Both ends of a transfer hash alike.
+from pytest_mnnquant.runtime.programs.transfer import sha256  # Both ends of a transfer use the same hash.
 
 
 def pack(job: Job, folder: Path, mnn: str) -> Job:
-    """The job with all of its files inside of `folder`, and with their SHA-256; `mnn` is the version expected there."""
+    """The job with its files in `folder` and their SHA-256; `mnn` is the version expected on the target."""
     arguments = _with_files_inside(job.arguments, folder)
     names = [*_copy_programs(folder), *_file_names(arguments)]
     sent = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
@@ -31,7 +31,7 @@ def _copy_programs(folder: Path) -> list[str]:
 
 
 def _with_files_inside(arguments: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A job's arguments that name files by their place in the folder; names of models can't be those of arrays."""
+    """A job's arguments with paths relative to the folder; models get names that no array can have."""
     packed = dict(arguments)
     if "inputs" in packed:
         packed["inputs"] = {name: _copy_inside(path, folder) for name, path in packed["inputs"].items()}
@@ -46,14 +46,14 @@ def _with_files_inside(arguments: Mapping[str, Any], folder: Path) -> dict[str, 
 
 
 def _file_names(arguments: Mapping[str, Any]) -> list[str]:
-    """The files that arguments name, some of which need not exist."""
+    """The files that arguments name; some of them may not exist."""
     models = [arguments["model"]] if "model" in arguments else arguments.get("models", [])
     given = [arguments["given"]] if "given" in arguments else []
     return [*arguments.get("inputs", {}).values(), *models, *(f"{name}.weight" for name in models), *given]
 
 
 def _copy_inside(path: str, folder: Path, name: str = "") -> str:
-    """The name of a file in the job's folder; copied there if it lies elsewhere, with its weights."""
+    """The name of a file in the job's folder. A file outside of the folder is copied into it, with its weights."""
     file = Path(path).resolve()
     if file.parent == folder:
         return file.name

@@ -1,7 +1,7 @@
-"""A machine that is reached by ssh: one connection, with an agent at its other end, for all jobs of a run.
+"""A machine that is reached by ssh: one connection, with an agent at the remote end, for all jobs of a run.
 
-Jobs and files go through the connection itself, so neither sftp nor a daemon nor an open port is needed; small boards'
-ssh servers have no sftp. Which machines and keys are trusted is decided by ssh and its configuration.
+Jobs and files go through the connection itself, so it needs no sftp, no daemon and no open port; the ssh servers of
+small boards have no sftp. ssh and its configuration decide which machines and keys are trusted.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from pytest_mnnquant.targets.ssh_errors import TOO_OLD, lost_connection, no_conn
 
 SCHEME: Final = "ssh://"
 _AGENT: Final = PROGRAMS / "remote_agent.py"
-# The other end may run any shell: this holds neither quotes nor anything else that a shell would read.
+# The remote end may run any shell, so this contains no quotes and no other characters that a shell interprets.
 _BOOT: Final = (
     f"import sys;sys.version_info<(3,8)and sys.exit({TOO_OLD});"
     "exec(compile(sys.stdin.buffer.read({length}),sys.argv[1],sys.argv[2]))"
 )
-# Seconds: until there is a connection; until Python there says that it is; for the answer that the time is over.
+# Seconds: to connect; to start Python on the remote end; to receive the answer after the time limit of a job.
 _CONNECTING: Final = 20
 _STARTING: Final = 60.0
 _GRACE: Final = 2.0
 
 
 class SshLauncher:
-    """The runner on a machine behind ssh, connected when first needed and again after the connection has ended.
+    """Runs jobs on a machine behind ssh. Connects when first needed, and again after the connection has ended.
 
-    `destination` is what ssh takes: user@host, ssh://user@host:port, or a name of its configuration. `python` is a
-    command there, `folder` where jobs' folders are made (its usual place if empty), `options` are for ssh.
+    `destination` is what ssh takes: user@host, ssh://user@host:port, or a name from its configuration. `python` is a
+    command on the machine, `folder` the parent of the jobs' folders (empty: its temporary folder), `options` are for
+    ssh.
     """
 
     def __init__(
@@ -50,16 +51,16 @@ class SshLauncher:
         self.folder = folder
         self.options = tuple(options)
         self._connection: Connection | None = None
-        # The sizes of the files that are there, by their SHA-256; of the largest job; and of what was free there.
+        # In bytes: the files that the machine holds, by their SHA-256; the largest job; the free space at the start.
         self._held: dict[str, int] = {}
         self._largest = self._free = 0
         self._refusal: NativeFailure | None = None
 
     def run(self, job_file: Path, timeout: float) -> int:
-        """Run a job there, with all files of its folder; what it left comes back. Returns the exit status.
+        """Run a job with all files of its folder on the machine, and copy its results back. Returns the exit status.
 
-        Raises `NativeFailure`, and `subprocess.TimeoutExpired` after `timeout` seconds. If no connection
-        came about once, none is tried again.
+        Raises `NativeFailure`, and `subprocess.TimeoutExpired` after `timeout` seconds. After a failed attempt
+        to connect, no other attempt is made.
         """
         if self._refusal is not None:
             raise self._refusal.reworded(self._refusal.what)
@@ -72,14 +73,14 @@ class SshLauncher:
             raise self._connection_failure() from None
         except (ValueError, TypeError, KeyError) as error:
             self.close()
-            reason = f"what comes from there is no answer of ours ({error})"
+            reason = f"unexpected reply from the remote agent ({error})"
             raise NativeFailure(FailureKind.BAD_ANSWER, reason) from None
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """End the connection; what runs there ends with it."""
+        """End the connection; running jobs on the machine end with it."""
         if self._connection is not None:
             self._connection.close()
         self._connection, self._held = None, {}
@@ -94,7 +95,7 @@ class SshLauncher:
             "BatchMode": "yes",
             "ConnectTimeout": max(1, min(_CONNECTING, int(timeout * 0.8))),
             "ServerAliveInterval": 10,
-            # What ~/.ssh/config may say of this machine for other purposes.
+            # Overrides settings of ~/.ssh/config that are meant for other purposes.
             "RemoteCommand": "none",
             "ClearAllForwardings": "yes",
         }
@@ -103,7 +104,7 @@ class SshLauncher:
         try:
             connection = self._connection = Connection(words)
         except OSError as error:
-            reason = f"ssh can't be run here: {error.strerror}"
+            reason = f"ssh can't be run on this host: {error.strerror}"
             install = "install it: sudo apt-get install -y openssh-client"
             raise NativeFailure(FailureKind.NOT_STARTED, reason, fix=install) from None
         started = time.monotonic()
@@ -111,12 +112,12 @@ class SshLauncher:
         try:
             connection.send(source + json.dumps({"folder": self.folder}).encode() + b"\n", end)
             while not (line := connection.read_line(end)).startswith(GREETING):
-                pass  # Some shells print something at each login.
+                pass  # Some shells print text at each login.
         except subprocess.TimeoutExpired:
             raise self._remember(no_greeting(end - started, self._python, self._typed_address())) from None
         greeting = json.loads(line.removeprefix(GREETING))
         if greeting["protocol"] != PROTOCOL:
-            reason = f"the other end speaks protocol {greeting['protocol']}, not {PROTOCOL}"
+            reason = f"protocol mismatch: the remote agent has {greeting['protocol']}, this host has {PROTOCOL}"
             raise NativeFailure(FailureKind.BAD_ANSWER, reason)
         if "failed" in greeting:
             raise no_space(greeting["failed"])
@@ -142,9 +143,9 @@ class SshLauncher:
         self._held = {**to_keep, **sizes_of_job}
 
     def _files_to_keep(self, sizes_of_job: Mapping[str, int]) -> dict[str, int]:
-        """Files that stay there beside the job's, since later jobs may need them: the largest of the jobs before.
+        """Files of earlier jobs to keep on the machine, the largest first, since later jobs may need them.
 
-        They take no more room than the largest job, and a quarter of the disk at most.
+        They take at most as much space as the largest job, and at most a quarter of the disk.
         """
         self._largest = max(self._largest, sum(sizes_of_job.values()))
         to_keep, left = {}, min(self._largest, self._free // 4)
@@ -178,7 +179,7 @@ class SshLauncher:
         return self._remember(no_connection(status, output, self._python, self._typed_address()))
 
     def _remember(self, failure: NativeFailure) -> NativeFailure:
-        """Keep why there was no connection: a run of many variants does not wait for each."""
+        """Keep the reason for the missing connection, so that a run of many variants does not wait for each."""
         self._refusal = failure
         return failure
 
@@ -187,7 +188,7 @@ class SshLauncher:
         return self.python.split()[0]
 
     def _typed_address(self) -> str:
-        """The machine in a command that a user types: ssh-copy-id takes no ssh://."""
+        """The machine as users type it in a command: ssh-copy-id takes no ssh:// address."""
         address, port = self.destination, ""
         if address.startswith(SCHEME):
             address, _, port = address.removeprefix(SCHEME).partition(":")

@@ -1,4 +1,4 @@
-"""A target: a machine, real or emulated, that runs the programs of jobs; what it is sent and what comes back."""
+"""A target: a machine, real or emulated, that runs the programs of jobs. Sends jobs and checks the results."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pytest_mnnquant.runtime.programs.transfer import sha256
 from pytest_mnnquant.targets.packing import pack
 
 HOST: Final = "host"
-#: Why there is no evidence of what ran there.
-NO_TRACE: Final = "the op trace of MNN {mnn} does not tell int8 operators (3.2.4 is the first that does)"
-#: Why neither time nor memory is measured there.
-NO_TIME: Final = "emulation says nothing of a device's time"
-UNSAID: Final = "its configuration does not say that it is a device (device = true)"
+#: Why a target gives no evidence of executed int8.
+NO_TRACE: Final = "the op trace of MNN {mnn} does not mark int8 operators (MNN 3.2.4 is the first that does)"
+#: Why a target gives neither time nor memory.
+NO_TIME: Final = "emulation does not show the speed of a device"
+UNSAID: Final = "its configuration does not mark it as a device (device = true)"
 
 
 def installed_mnn() -> str:
@@ -31,14 +31,14 @@ def installed_mnn() -> str:
 
 
 class NoTarget(ValueError):
-    """There is no such target, or it is not set up; one line says so and names the command that fixes it."""
+    """The target is unknown or not set up. The message is one line that names the command to fix it."""
 
 
 class TargetFailure(NativeFailure):
-    """A target did not do a job; `target` is its name."""
+    """A target failed to run a job; `target` is its name."""
 
     def __init__(self, target: str, kind: FailureKind, what: str, log: str = "", fix: str = "") -> None:
-        fix = fix or f"see what works there: pytest-mnnquant target check {target}"
+        fix = fix or f"check the target: pytest-mnnquant target check {target}"
         super().__init__(kind, what, log, fix=fix)
         self.target = target
 
@@ -47,13 +47,13 @@ class TargetLauncher(Launcher, Protocol):
     """A launcher that may hold a process or a connection."""
 
     def close(self) -> None:
-        """End what waits for jobs."""
+        """End the process or the connection that waits for jobs."""
         ...
 
 
 @dataclass(frozen=True)
 class PythonCommand:
-    """Runs each job by the words of a command that stand for Python on the target, given the job's folder."""
+    """Runs each job with a command that starts Python on the target; `words` gives it for the job's folder."""
 
     words: Callable[[Path], Sequence[str]]
 
@@ -73,8 +73,8 @@ class PythonCommand:
 class Target:
     """A machine, real or emulated, where `launcher` runs the programs of jobs.
 
-    `mnn` is the version that is expected there. What is `emulated` computes what the device computes, in a time that
-    says nothing about it; time and memory are measured if it `is_device`.
+    `mnn` is the version expected on the target. An `emulated` target computes the same values as the device, but its
+    speed says nothing about the device; time and memory are measured only if it `is_device`.
     """
 
     name: str
@@ -84,16 +84,16 @@ class Target:
     is_device: bool = False
 
     def close(self) -> None:
-        """End what waits for jobs."""
+        """End the process or the connection that waits for jobs."""
         self.launcher.close()
 
     def facts(self, machine: TargetMachine) -> TargetFacts:
-        """The target in the report, as it reported itself with a result."""
+        """The target for the report, from the facts that came with a result."""
         host, versions = machine.host, (machine.mnn, machine.numpy, machine.python)
         return TargetFacts(self.name, self.emulated, host.machine, *versions, host.used)
 
     def send(self, job: Job, folder: Path) -> JobResult:
-        """Put all that a job needs into its folder, run it on the target, and check what came back.
+        """Copy everything that a job needs into its folder, run the job on the target, and check the returned files.
 
         Raises `TargetFailure`.
         """
@@ -109,34 +109,32 @@ class Target:
         try:
             machine, files = target_machine(values["machine"], folder / "log.txt"), dict(values["files"])
         except (ValueError, TypeError, KeyError):
-            reason = f"{packed.what}: what came back is no answer of our runner"
+            reason = f"{packed.what}: unexpected reply from the runner"
             raise TargetFailure(self.name, FailureKind.BAD_ANSWER, reason, tail(folder / "log.txt")) from None
         self._check_returned(files, folder, packed.what)
         return JobResult(values, machine)
 
     def _failure(self, error: NativeFailure) -> TargetFailure:
         fix = error.fix or _fix(error, self.mnn)
-        if "/" not in self.name:  # An address has no table yet, and would get one of any name.
+        if "/" not in self.name:  # An address has no table yet; the user chooses the name of a new one.
             fix = fix.replace("targets.NAME", f"targets.{self.name}")
         return TargetFailure(self.name, error.kind, error.what, error.log, fix)
 
     def _check_returned(self, files: Mapping[str, str], folder: Path, what: str) -> None:
         for name, expected in files.items():
             if not (folder / name).is_file() or sha256(folder / name) != expected:
-                reason = f"{what}: {name} did not come back as it was made there"
+                reason = f"{what}: {name} was damaged on its way back from the target"
                 raise TargetFailure(self.name, FailureKind.BAD_ANSWER, reason)
 
 
 def _fix(error: NativeFailure, mnn: str) -> str:
-    """What to do on the target about a failure; `mnn` is the version that is expected there. Empty: not known."""
+    """The fix on the target for a failure; `mnn` is the version expected on the target. Empty: not known."""
     if error.kind is FailureKind.MISSING_PACKAGE and error.package in ("MNN", "numpy"):
         package = f"MNN=={mnn}" if error.package == "MNN" else error.package
-        return (
-            f"install it for the Python there: python3 -m pip install {package}; or name another Python of that machine"
-        )
+        return f"install it on the target: python3 -m pip install {package}; or choose another Python of that machine"
     if error.kind is FailureKind.WRONG_VERSION:
         return (
-            f"install MNN {mnn} there; where the app on the device has that other version, say so: "
+            f"install MNN {mnn} on the target; if the app on the device has the other version, declare it: "
             'mnn = "VERSION" in [tool.mnnquant.targets.NAME]'
         )
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,43 +63,42 @@ def test_a_tolerance_left_out_is_the_usual_one_and_null_compares_nothing() -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "told", "fix"),
+    ("text", "entry"),
     [
-        ("{\n<<<<<<< ours\n}", "line 2 holds a merge conflict", "either side"),
-        ("{}\n=======\n", "line 2 holds a merge conflict", "either side"),
-        ('{"schema": 1,}', "line 1 is no JSON", "bring back a good one"),
-        ("", "line 1 is no JSON", "bring back a good one"),
-        ("[]", "the file: is not an object", "bring back"),
-        ("{}", "the key 'schema' is missing", "bring back"),
-        ('{"schema": 2, "models": {}, "new": 1}', "written by a newer", "pip install --upgrade"),
-        ('{"schema": 0, "models": {}}', "written by an older", "accept anew"),
-        ('{"schema": "1", "models": {}}', "'1' is not a whole number", "bring back"),
-        ('{"schema": true, "models": {}}', "True is not a whole number", "bring back"),
-        ('{"schema": 1, "models": {}, "modles": {}}', "unknown key 'modles'", "bring back"),
-        ('{"schema": 1, "models": {"a": {}, "a": {}}}', "the key 'a' is there twice", "bring back"),
-        ('{"schema": 1, "models": NaN}', "NaN is no number", "bring back"),
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of git-lfs", "git lfs pull"),
-        ("[" * 100_000, "nested too deeply", "bring back"),
-        (f'{{"schema": 1, "models": {"1" * 5000}}}', "a number has too many digits", "bring back"),
+        ("{\n<<<<<<< ours\n}", "merge-conflict"),
+        ("{}\n=======\n", "merge-conflict"),
+        ('{"schema": 1,}', "not-json"),
+        ("", "empty-file"),
+        ("[]", "not-an-object"),
+        ("{}", "no-schema"),
+        ('{"schema": 2, "models": {}, "new": 1}', "newer-schema"),
+        ('{"schema": 0, "models": {}}', "older-schema"),
+        ('{"schema": "1", "models": {}}', "schema-as-text"),
+        ('{"schema": true, "models": {}}', "schema-as-boolean"),
+        ('{"schema": 1, "models": {}, "modles": {}}', "unknown-key"),
+        ('{"schema": 1, "models": {"a": {}, "a": {}}}', "a-key-twice"),
+        ('{"schema": 1, "models": NaN}', "nan"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs-pointer"),
+        ("[" * 100_000, "nested-too-deeply"),
+        (f'{{"schema": 1, "models": {"1" * 5000}}}', "too-many-digits"),
     ],
 )
-def test_a_file_that_can_not_be_used_says_why_in_a_line(tmp_path: Path, text: str, told: str, fix: str) -> None:
+def test_a_file_that_can_not_be_used_says_why_in_a_line(tmp_path: Path, text: str, entry: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(BadBaseline) as error:
         read_baseline(path)
     assert str(error.value).startswith(f"{path}: ")
-    assert told in str(error.value)
     assert "\n" not in str(error.value)
-    assert fix in error.value.fix
+    check_golden(f"baseline/file-{entry}", f"{error.value}\nfix: {error.value.fix}", path=path)
 
 
-def test_no_file_and_no_text_are_told(tmp_path: Path) -> None:
-    with pytest.raises(BadBaseline, match="no such file"):
+def test_no_file_and_no_text_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(BadBaseline, match=r"x\.json"):
         read_baseline(tmp_path / "x.json")
     (tmp_path / "x.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(BadBaseline, match="no text in UTF-8"):
+    with pytest.raises(BadBaseline, match="UTF-8"):
         read_baseline(tmp_path / "x.json")
-    with pytest.raises(BadBaseline, match="can't be read"):
+    with pytest.raises(BadBaseline, match=re.escape(str(tmp_path))):
         read_baseline(tmp_path)
 
 

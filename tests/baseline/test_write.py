@@ -211,10 +211,12 @@ def test_external_weights_go_along(tmp_path: Path, digits_w4: Variant) -> None:
 
 
 @pytest.mark.parametrize("part", ["w4.mnn", "w4.mnn.weight"])
-def test_what_git_lfs_has_not_fetched_is_told_with_the_command(tmp_path: Path, digits_w4: Variant, part: str) -> None:
+def test_what_git_lfs_has_not_fetched_is_reported_with_the_command(
+    tmp_path: Path, digits_w4: Variant, part: str
+) -> None:
     keep(tmp_path, "net", "w4", digits_w4.model.path)
     (tmp_path / "net" / part).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    with pytest.raises(BadArtifact, match="pointer of git-lfs") as error:
+    with pytest.raises(BadArtifact, match="git-lfs") as error:
         kept_model(tmp_path, "net", "w4", fingerprint(read_model(digits_w4.model.path)))
     assert "git lfs pull" in error.value.fix
 

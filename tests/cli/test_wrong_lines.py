@@ -104,9 +104,9 @@ def test_a_missing_params_file_is_not_created(net: Net, refuse: Refuse, tmp_path
 @pytest.mark.parametrize(
     ("framework", "reason"),
     [
-        ("onnx", "-f onnx: MNN knows ONNX, MNN, TFLITE, TF, CAFFE, JSON; did you mean -f ONNX?"),
-        ("TORCH", "MNN's wheel is built without it; export the model to ONNX"),
-        ("XYZ", "-f XYZ: MNN knows"),
+        ("onnx", "did you mean -f ONNX?"),
+        ("TORCH", "-f TORCH: "),
+        ("XYZ", "-f XYZ: "),
         ("MNN", "the file is ONNX: write -f ONNX"),
         ("TFLITE", "the file is ONNX: write -f ONNX"),
         ("TF", "the file is ONNX: write -f ONNX"),
@@ -215,7 +215,9 @@ def guide(net: Net, path: Path, bits: int) -> Path:
     return path
 
 
-def test_params_files_that_mnn_ignores(net: Net, refuse: Refuse, tmp_path: Path) -> None:
+def test_params_files_that_mnn_ignores(
+    net: Net, refuse: Refuse, tmp_path: Path, without_folders: Callable[[str], str]
+) -> None:
     whole = net.params.read_bytes()
     write_params(Params((), "uuid"), tmp_path / "no_layers.bin")
     for name, content in (("empty.bin", b""), ("half.bin", whole[: len(whole) // 2]), ("garbage.json", b"{not json")):
@@ -223,19 +225,19 @@ def test_params_files_that_mnn_ignores(net: Net, refuse: Refuse, tmp_path: Path)
     guide(net, tmp_path / "guide.json", 0)
     guide(net, tmp_path / "sixteen.json", 16)
     guide(net, tmp_path / "guide.bin", 8)
-    for name, reason in (
-        ("empty.bin", "MNN ignores a params file that it can't parse"),
-        ("half.bin", "MNN ignores a params file that it can't parse"),
-        ("garbage.json", "MNN ignores a params file that it can't parse"),
-        ("no_layers.bin", "it lists no layer"),
-        ("guide.json", "it is the guide that MNN's converter wrote at an earlier run"),
-        ("sixteen.json", "bits 16, outside 0..8"),
-        ("guide.bin", "which MNN reads only from a file whose name ends in .json"),
+    for name in (
+        "empty.bin",
+        "half.bin",
+        "garbage.json",
+        "no_layers.bin",
+        "guide.json",
+        "sixteen.json",
+        "guide.bin",
     ):
         line = ("-f", "ONNX", "--modelFile", net.onnx, "--compressionParamsFile", tmp_path / name)
         for flags in ((), ("--weightQuantBits", "8")):
             text = refuse(*line, *flags)
-            assert reason in text, (name, text)
+            check_golden(f"convert/params-{name}", without_folders(text))
 
 
 def test_bits_by_operator_are_judged_by_operator(
@@ -358,17 +360,17 @@ def test_tables_and_native_rnns_stay_float(
     for flags in (("--useOriginRNNImpl",), ("--convertMatmulToConv", "0")):
         text = refuse(f"--mnn-skip-layer={table}", *line, *flags)
         assert "MNQ401 layer-is-float" in text
-        assert f"{' '.join(flags)}: it keeps " in text
+        assert f"{' '.join(flags)}: " in text
 
 
 def test_an_inflated_ratio(refuse: Refuse, tool: Callable[..., Result], workshop: Workshop, tmp_path: Path) -> None:
-    """Sparse storage of a layer that is all but zero: 8 bits were asked, 40 times smaller is no work of 8 bits."""
+    """Sparse storage of a layer that is all but zero: 8 bits alone do not make a layer 40 times smaller."""
     zeros = one_layer("linear", zeros=0.98)
     model = workshop.floats(zeros.network, {"input": zeros.identity[:8]})
     line = ("-f", "MNN", "--modelFile", model.path, "--weightQuantBits", "8")
     text = refuse(*line, "--detectSparseSpeedUp")
-    assert "is stored sparse" in text
-    assert "badly exported" in text
+    assert "MNQ402 " in text
+    assert "--detectSparseSpeedUp" in text
     assert tool("convert", *line, "--MNNModel", tmp_path / "net.mnn").status == 0
 
 

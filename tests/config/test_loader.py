@@ -11,6 +11,7 @@ from pytest_mnnquant.config.loader import model_spec, read_settings
 from pytest_mnnquant.config.settings import Limits, ModelSettings, Settings
 from pytest_mnnquant.sources.images import Preprocess
 from pytest_mnnquant.sources.spec import SourceError
+from tests.golden_text import check_golden
 
 TABLE = """
     [tool.mnnquant]
@@ -118,34 +119,34 @@ def test_shared_values_hold_for_models_of_the_command_line_and_of_tests(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
+    ("arguments", "entry"),
     [
-        (["--mnn-model=none.onnx"], "none.onnx: no such file"),
-        (["--mnn-model=zoo/net.py"], "is not a model"),
-        (["--mnn-model=zoo/net.onnx", "--mnn-model=net=zoo/net.py:build"], "two models are called 'net'"),
-        (["--mnn-model=zoo/net.onnx", "--mnn-calibration=none.npz"], "none.npz: no such file"),
-        (["--mnn-model=zoo/net.onnx", "--mnn-evaluation=zoo/none.py:feed"], "zoo/none.py: no such file"),
-        (["--mnn-model=zoo/net.onnx", "--mnn-params=p.bin"], "--mnn-params: goes with --mnn-quantized"),
+        (["--mnn-model=none.onnx"], "no-such-model"),
+        (["--mnn-model=zoo/net.py"], "a-file-without-a-callable"),
+        (["--mnn-model=zoo/net.onnx", "--mnn-model=net=zoo/net.py:build"], "two-models-of-one-name"),
+        (["--mnn-model=zoo/net.onnx", "--mnn-calibration=none.npz"], "no-such-calibration"),
+        (["--mnn-model=zoo/net.onnx", "--mnn-evaluation=zoo/none.py:feed"], "no-such-evaluation"),
+        (["--mnn-model=zoo/net.onnx", "--mnn-params=p.bin"], "params-without-quantized"),
         (
             ["--mnn-model=zoo/net.onnx", "--mnn-model=zoo/net.py:b", "--mnn-quantized=zoo/int8.mnn"],
-            "--mnn-quantized: goes with a single --mnn-model",
+            "quantized-with-two-models",
         ),
         (
             ["--mnn-model=zoo/net.onnx", "--mnn-quantized=zoo/int8.mnn", "--mnn-recipe=w8", "--mnn-recipe=w4"],
-            "--mnn-quantized: goes with a single --mnn-recipe",
+            "quantized-with-two-recipes",
         ),
-        (["--mnn-config=none.toml"], "--mnn-config: none.toml: no such file"),
-        (["--mnn-model=zoo/net.onnx", "--mnn-ignore=710"], "'710' is not a rule code"),
+        (["--mnn-config=none.toml"], "no-such-configuration"),
+        (["--mnn-model=zoo/net.onnx", "--mnn-ignore=710"], "not-a-rule-code"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
 def test_what_does_not_go_together_or_is_not_there_is_told_in_one_line(
-    pytester: pytest.Pytester, folder: Path, arguments: list[str], problem: str
+    pytester: pytest.Pytester, folder: Path, arguments: list[str], entry: str
 ) -> None:
     with pytest.raises((ValueError, SourceError)) as error:
         settings(pytester, *arguments)
-    assert problem in str(error.value)
     assert "\n" not in str(error.value)
+    check_golden(f"options/{entry}", str(error.value), folder=folder)
 
 
 BAD_TABLES = {
@@ -155,15 +156,15 @@ BAD_TABLES = {
     "unknown key": ("[tool.mnnquant]\nrecipe_names = []", r"\[tool.mnnquant\]: unknown key 'recipe_names'"),
     "bad value": ("[tool.mnnquant]\nmin_coverage = 99", r"\[tool.mnnquant\]: min_coverage: 99 is out of range"),
     "bad list": ("[tool.mnnquant]\nrecipes = 8", r"\[tool.mnnquant\]: recipes: 8 is not a list"),
-    "models is no table": ("[tool.mnnquant]\nmodels = 3", "must hold one table a model"),
-    "a model is no table": ("[tool.mnnquant.models]\nsmall = 3", "must hold one table a model"),
+    "models is no table": ("[tool.mnnquant]\nmodels = 3", r"\[tool.mnnquant.models\]"),
+    "a model is no table": ("[tool.mnnquant.models]\nsmall = 3", r"\[tool.mnnquant.models\]"),
 }
 BAD_MODELS = {
     "no source": ("mode = 'eval'", r"models.small\]: the key 'source' is missing"),
     "source is no text": ("source = 3", r"models.small\]: the key 'source' is missing"),
     "source is not there": ("source = 'none.onnx'", "none.onnx: no such file"),
     "unknown key": ("source = 'zoo/net.onnx'\nrecipie = 'w8'", r"models.small\]: unknown key 'recipie'"),
-    "bad value": ("source = 'zoo/net.onnx'\nmode = 'fast'", r"models.small\]: mode: 'fast' is unknown"),
+    "bad value": ("source = 'zoo/net.onnx'\nmode = 'fast'", r"models.small\]: mode: .*'fast'"),
     "preprocess": (
         "source = 'zoo/net.onnx'\npreprocess = {}",
         r"models.small\]: preprocess: the key 'format' is missing",

@@ -13,6 +13,7 @@ from pytest_mnnquant.config.option import Option
 from pytest_mnnquant.config.options import BY_NAME, OPTIONS
 from pytest_mnnquant.recipes.recipe import MODES
 from pytest_mnnquant.sources.pytorch import EXPORTERS
+from tests.golden_text import check_golden
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -34,7 +35,8 @@ def test_any_value_is_parsed_or_refused_with_its_place(option: Option, value: An
         assert option.named or not isinstance(parsed, dict)
         assert all(isinstance(item, option.kind) for item in items)
         assert all(not option.choices or item in option.choices for item in items)
-        assert all(option.low <= item <= option.high for item in items if option.kind is float)
+        assert all(option.low <= item <= option.high for item in items if option.kind in (int, float))
+        assert option.kind is bool or "" not in items
     assert told.startswith("the place: ")
 
 
@@ -62,30 +64,34 @@ def test_values_are_parsed_by_kind(name: str, value: Any, parsed: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "problem"),
+    ("name", "value", "entry"),
     [
-        ("min_coverage", "99", "99 is out of range; allowed: 0 to 1"),
-        ("min_coverage", "99%", "'99%' is not a number"),
-        ("min_coverage", "nan", "is not a number"),
-        ("min_coverage", True, "is not a number"),
-        ("min_size_ratio", "-1", "-1 is out of range; allowed: at least 0"),
-        ("timeout", "0.5", "0.5 is out of range; allowed: at least 1"),
-        ("recipe", "int4", "'int4' is no recipe; they read like: int8, "),
-        ("recipe", 8, "8 is not a list of texts"),
-        ("recipe", [8], "8 is not text"),
-        ("mode", "Eval", "'Eval' is unknown; choose from: both, train, eval"),
-        ("strict", "yes", "'yes' is not true or false"),
-        ("calibration", 3, "3 is not text"),
-        ("min_cosine", {"boxes": 2}, "boxes: 2 is out of range; allowed: -1 to 1"),
-        ("min_agreement", "boxes=most", "'most' is not a number"),
-        ("min_sqnr", [], "a number is missing"),
+        ("min_coverage", "99", "out-of-range"),
+        ("min_coverage", "99%", "not-a-number"),
+        ("min_coverage", "nan", "nan"),
+        ("min_coverage", True, "a-boolean-for-a-number"),
+        ("min_size_ratio", "-1", "below-0"),
+        ("timeout", "0.5", "below-1"),
+        ("recipe", 8, "not-a-list"),
+        ("recipe", [8], "not-a-list-of-strings"),
+        ("mode", "Eval", "not-a-choice"),
+        ("strict", "yes", "not-a-boolean"),
+        ("calibration", 3, "not-a-string"),
+        ("min_cosine", {"boxes": 2}, "out-of-range-by-name"),
+        ("min_agreement", "boxes=most", "not-a-number-by-name"),
+        ("min_sqnr", [], "no-number"),
     ],
 )
-def test_bad_values_are_named(name: str, value: Any, problem: str) -> None:
+def test_bad_values_are_named(name: str, value: Any, entry: str) -> None:
     with pytest.raises(ValueError) as error:
         BY_NAME[name].parse(value, "[tool.mnnquant]")
     assert str(error.value).startswith("[tool.mnnquant]: ")
-    assert problem in str(error.value)
+    check_golden(f"options/{entry}", str(error.value))
+
+
+def test_an_unknown_recipe_is_named() -> None:
+    with pytest.raises(ValueError, match="'int4'"):
+        BY_NAME["recipe"].parse("int4", "[tool.mnnquant]")
 
 
 def test_an_infinite_limit_is_no_limit_where_there_is_no_upper_bound() -> None:
@@ -107,3 +113,32 @@ def test_options_offer_what_the_package_has() -> None:
 def test_defaults_are_values_of_their_option(option: Option) -> None:
     if option.default is not None:
         assert option.parse(option.default, "x") == option.default
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("config", ""),
+        ("quantized", "  "),
+        ("target", []),
+        ("recipe", []),
+        ("mode", []),
+        ("skip_layer", [""]),
+        ("min_cosine", {}),
+        ("max_latency_ratio", []),
+        ("threads", 1.5),
+        ("threads", math.inf),
+        ("batch", "2.5"),
+        ("batch", True),
+        ("timeout", 10**400),
+        ("min_sqnr", {"y": 10**400}),
+    ],
+)
+def test_what_is_empty_or_of_the_wrong_kind_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=r"^the place"):
+        BY_NAME[name].parse(value, "the place")
+
+
+@pytest.mark.parametrize("name", ["ignore", "skip_layer", "report"])
+def test_lists_that_are_empty_by_default_may_be_empty(name: str) -> None:
+    assert BY_NAME[name].parse([], "the place") == ()

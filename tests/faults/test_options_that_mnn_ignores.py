@@ -21,7 +21,7 @@ def test_a_mistyped_flag_fails_naming_it(factory: Factory, judge: Judge) -> None
     verdict = judge(factory.onnx(), model, params=params)
     assert verdict.status == 1
     assert verdict.failed == {"int8::params", "int8::coverage", "int8::execution", "int8::size"}
-    fix = "--compressionParamsFile PARAMS"
+    fix = "--compressionParamsFile"
     verdict.tells("MNQ305", where=f"{HIDDEN}: ", why="mistyped", fix=fix)
     verdict.tells("MNQ401", where=f"{HIDDEN}: is stored as float32", why="mistyped", fix=fix)
     verdict.tells("MNQ603", where="bitwise equal")

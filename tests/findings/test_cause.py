@@ -11,7 +11,7 @@ STALE, CLIPPED = Cause("stale-output", "the file is old"), Cause("weights-clippe
 
 @pytest.mark.parametrize("id", ["", "Stale", "stale output", "int8-scale", "/conv1", "layer-a+", "-"])
 def test_an_id_holds_no_number_and_no_name(id: str) -> None:
-    with pytest.raises(ValueError, match="is not the id of a cause"):
+    with pytest.raises(ValueError, match="is not a valid id of a cause"):
         Cause(id, "text")
 
 

@@ -108,7 +108,7 @@ def test_dense_codes_survive_packing(
 
 def test_a_code_outside_the_book_is_refused() -> None:
     buffer = np.concatenate([header((1, 2), [-1, 0, 1], False), np.frombuffer(packed([2, 3], 2), np.uint8)])
-    with pytest.raises(BadModel, match="outside the code book of 3"):
+    with pytest.raises(BadModel, match="code book of 3"):
         dense_codes(buffer, False)
     assert dense_codes(np.append(buffer[:-1], np.uint8(0b10_01_0000)), False).tolist() == [1, 0]
 
@@ -170,5 +170,5 @@ def test_a_sparse_place_beyond_the_end_is_refused() -> None:
     buffer = sparse((1, 7), [3, 6], [1, 1], 3, 4)
     shorter = buffer.copy()
     shorter[3] = 5
-    with pytest.raises(BadModel, match="lies at 6 of 5"):
+    with pytest.raises(BadModel, match="6 of 5"):
         sparse_codes(shorter, sparse_header(shorter, False), np.zeros(1, np.int8))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
@@ -19,6 +22,8 @@ from pytest_mnnquant.report.record import CheckRecord
 for _module in pkgutil.walk_packages(pytest_mnnquant.__path__, "pytest_mnnquant."):
     importlib.import_module(_module.name)
 
+#: Names a folder that keeps what each run prints, for the pages of rules (benchmarks/rule_pages.py).
+RECORD: Final = "MNNQUANT_RECORD_OUTPUT"
 _OUR_CODE = re.compile(r"Traceback \(most|INTERNALERROR|pytest_mnnquant/[\w/]*\.py")
 _SUMMARY = re.compile(r"(PASSED|FAILED|SKIPPED|ERROR)\s+(\S+)")
 
@@ -134,6 +139,8 @@ class Outcome:
 def outcome(result: pytest.RunResult) -> Outcome:
     """What a run of pytester did. No run may show our own code or a traceback to its user."""
     lines = tuple(result.outlines + result.errlines)
+    if folder := os.environ.get(RECORD):
+        (Path(folder) / f"{uuid.uuid4().hex}.txt").write_text("\n".join(lines), encoding="utf-8")
     ours = [line for line in lines if _OUR_CODE.search(line)]
     assert not ours, ours
     items: dict[str, str] = {}

@@ -29,7 +29,7 @@ MODEL = "--mnn-model=net.py:build"
         ("net.pt2", "net.pt2: .pt2 models can't be read yet"),
         ("net.tflite", "net.tflite: no such file"),
         ("no-name:build", "'no-name' is neither a Python file nor a module name"),
-        ("", "is not a model"),
+        ("", "the value is empty"),
     ],
 )
 def test_a_model_that_is_none_is_refused(refused: Refused, spec: str, says: str) -> None:
@@ -56,6 +56,10 @@ def test_a_model_that_is_none_is_refused(refused: Refused, spec: str, says: str)
         ("--mnn-report=r.txt", "--mnn-report: r.txt: reports end in .json, .md, .html"),
         ("--mnn-calibration=none.npz", "none.npz: no such file"),
         ("--mnn-evaluation=none.py:data", "none.py: no such file"),
+        ("--mnn-config=", "argument --mnn-config: the value is empty"),
+        ("--mnn-quantized=", "argument --mnn-quantized: the value is empty"),
+        ("--mnn-baseline= ", "argument --mnn-baseline: the value is empty"),
+        ("--mnn-threads=1.5", "argument --mnn-threads: '1.5' is not a whole number"),
         ("--mnn-params=p.bin", "--mnn-params: goes with --mnn-quantized"),
         ("--mnn-ignore=MNQ9999", "MNQ9999"),
         ("--mnn-ignore=size-ratio", "size-ratio"),

@@ -64,7 +64,7 @@ def test_the_verdict_is_first_and_in_words() -> None:
 
 
 def test_a_run_of_nothing_says_so() -> None:
-    assert "Nothing was judged" in words(text([]))
+    assert "Nothing was checked" in words(text([]))
 
 
 def ended(found: list[CheckRecord], **outcomes: str) -> list[CheckRecord]:
@@ -144,7 +144,7 @@ def test_layers_left_float_are_told_apart_from_those_left_on_purpose() -> None:
     )
     assert {name for kind, name in rows if "fault" in kind} == {"left"}
     said = words(text(records(LAYERS, modes=["eval"])))
-    assert [said.count(word) for word in ("as asked", "LEFT FLOAT", "float on request")] == [3, 1, 1]
+    assert [said.count(word) for word in ("as requested", "LEFT FLOAT", "float on request")] == [3, 1, 1]
 
 
 def test_what_several_variants_have_is_told_once_with_the_figures_of_each() -> None:

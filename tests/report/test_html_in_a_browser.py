@@ -162,7 +162,7 @@ def test_what_was_not_measured_is_sorted_last_both_ways(page: Page) -> None:
 
 def test_search_finds_rows_findings_and_rules(page: Page) -> None:
     box = page.driver.find_element("id", "search")
-    box.send_keys("第7层 as asked")
+    box.send_keys("第7层 as requested")
     page.wait("document.getElementById('found').textContent")
     assert texts(page, f"{ROWS} th") == ["blocks.7\n/卷积/第7层"]
     assert texts(page, ".finding") == []

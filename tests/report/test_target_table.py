@@ -85,7 +85,7 @@ def test_targets_stand_in_markdown_and_html_too() -> None:
     assert "a&#124;phone" in said
     check_golden("report-targets/markdown", said.rpartition("\n\n")[0])
     (view,) = model_views(report)
-    assert view.targets[0] == ("", "place", "top-1", "cosine", "from host")
+    assert view.targets[0] == ("", "target", "top-1", "cosine", "from host")
     assert len(view.targets) == 5
 
 

@@ -67,7 +67,7 @@ def test_the_verdict_names_what_failed_or_stayed_open() -> None:
         record(Result.from_findings("execution", [Finding("MNQ002", "x")]), "b"),
         record(Result.skipped("accuracy", "no data"), "c"),
     ]
-    assert [row[-1] for row in rows(records)] == ["FAILED: size, coverage", "inconclusive: execution", "ok"]
+    assert [row[-1] for row in rows(records)] == ["FAILED: size, coverage", "inconclusive: execution", "not judged"]
     assert all(row[1:6] == ("-",) * 5 for row in rows(records))
     strict = [row[-1] for row in rows(records, strict=True)]
     assert strict == ["FAILED: size, coverage", "FAILED: execution", "FAILED: accuracy"]

@@ -118,15 +118,35 @@ def _limiting_options(criteria: Criteria) -> list[str]:
 def _unjudged(compared: Compared | None, criteria: Criteria, findings: Sequence[Finding]) -> list[Finding]:
     """Limits on a task metric that is not known, unless `findings` report it already.
 
-    A drop is not listed: it has a default limit, with or without labels.
+    A float model below chance still meets or fails its own limit.
     """
-    unmet = ("--mnn-min-accuracy-ratio", *(() if compared else ("--mnn-min-float-accuracy",)))
-    given = [flag for flag in _limiting_options(criteria) if flag in unmet]
+    judged = ("--mnn-min-float-accuracy",) if compared else ()
+    given = [flag for flag in _limiting_options(criteria) if flag not in judged]
     if not given or findings:
         return []
     why = "the float model is no better than a constant" if compared else "the evaluation data have no labels"
     fix = "add an array named `labels` to the evaluation data, or remove the option"
-    return [Finding("MNQ003", f"{', '.join(given)} could not be judged: {why}", fix=fix)]
+    return [unjudged_limits(given, why, fix)]
+
+
+def unjudged_limits(flags: Sequence[str], why: str, fix: str) -> Finding:
+    """Limits that were given, for which there is nothing to judge."""
+    return Finding("MNQ723", f"{', '.join(flags)} could not be judged: {why}", fix=fix)
+
+
+def without_data(criteria: Criteria) -> Result | None:
+    """The failure of limits that were given without evaluation data; None if none was given."""
+    others = {
+        "--mnn-metric": criteria.metric,
+        "--mnn-min-cosine": criteria.min_cosine,
+        "--mnn-min-sqnr": criteria.min_sqnr,
+        "--mnn-min-agreement": criteria.min_agreement,
+    }
+    flags = [*_limiting_options(criteria), *(flag for flag, limit in others.items() if limit is not None)]
+    if not flags:
+        return None
+    fix = "give evaluation data (--mnn-evaluation), or remove the option"
+    return Result.from_findings("accuracy", [unjudged_limits(flags, "no evaluation data were given", fix)])
 
 
 def _with_task(metrics: AccuracyMetrics, task: TaskMetrics) -> AccuracyMetrics:

@@ -173,7 +173,7 @@ def _idle_limits(compared: dict[str, Agreement], criteria: Criteria) -> list[Fin
         limited = [name for name in compared if limit_for(limit, name) is not None]
         for name in limited if not able & set(limited) else [name for name in named if name in set(compared) - able]:
             message = f"{flag} can't judge output {name!r}: its classes do not differ, or it holds integers"
-            findings.append(Finding("MNQ003", message, fix=f"remove {flag} for this output"))
+            findings.append(Finding("MNQ723", message, fix=f"remove {flag} for this output"))
     return findings
 
 

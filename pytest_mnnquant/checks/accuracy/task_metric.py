@@ -124,7 +124,7 @@ def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], T
             ratio = compared.ratio
         except ValueError as error:
             message = f"{metric.label}: the ratio to the float model's can't be computed: {error}"
-            findings.append(Finding("MNQ003", message))
+            findings.append(Finding("MNQ723", message))
         else:
             task = dataclasses.replace(task, ratio=ratio.value, ratio_low=ratio.low, ratio_high=ratio.high)
             decision = verdict(ratio, criteria.min_ratio, at_least=True, strict=criteria.strict)

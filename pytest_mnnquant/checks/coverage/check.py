@@ -20,7 +20,7 @@ from pytest_mnnquant.recipes.recipe import Recipe
 class LayerRow:
     """One layer of the float model and what became of it. `stored` is None if it has no counterpart.
 
-    It counts in the coverage unless it is skipped (`wanted`). `quantized`: it is stored as requested.
+    It counts in the coverage unless it is skipped. `quantized`: it is stored as requested.
     """
 
     layer: Op

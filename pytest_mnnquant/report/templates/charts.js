@@ -1,6 +1,6 @@
 "use strict";
 /* What each chart shows, as plotly's own traces and layout. Every builder gets a model of the data, a variant, a layer
-   and the colours; it returns {traces, layout, says} (`says` is read out), or a text that tells why there is nothing. */
+   and the colours; it returns {traces, layout, says} (`says` is read out), or a text with the reason why the chart is empty. */
 
 const COLOURS = {
   light: {
@@ -13,7 +13,7 @@ const COLOURS = {
   },
 };
 const WORDS = {
-  asked: "as asked", kept: "float on request", float: "LEFT FLOAT", missing: "MISSING", other: "OTHER PRECISION",
+  requested: "as requested", kept: "float on request", float: "LEFT FLOAT", missing: "MISSING", other: "OTHER PRECISION",
   unwanted: "QUANTIZED AGAINST REQUEST",
 };
 const FAULTS = ["float", "missing", "other", "unwanted"];
@@ -27,7 +27,7 @@ const layers = (variant) =>
 
 function kinds(model, colours) {
   const labels = [...new Set(model.variants.flatMap((variant) =>
-    layers(variant).filter((layer) => layer.state === "asked").map((layer) => layer.storage)))];
+    layers(variant).filter((layer) => layer.state === "requested").map((layer) => layer.storage)))];
   return new Map(labels.map((label, place) => [label, colours.storages[place % colours.storages.length]]));
 }
 
@@ -36,7 +36,7 @@ function colourOf(layer, known, colours) {
   return layer.state === "kept" ? colours.kept : known.get(layer.storage);
 }
 
-const kindOf = (layer) => layer.state === "asked" ? layer.storage : `${layer.storage}, ${WORDS[layer.state]}`;
+const kindOf = (layer) => layer.state === "requested" ? layer.storage : `${layer.storage}, ${WORDS[layer.state]}`;
 
 function storage({model, colours}) {
   const known = kinds(model, colours), made = model.variants.filter((variant) => variant.bytes);
@@ -74,8 +74,8 @@ function map({model, variant, colours}) {
   if (!shown.length) return "The file holds no layer.";
   const faults = shown.filter((layer) => FAULTS.includes(layer.state));
   return {
-    says: `Layer map of ${variant.label}: ${shown.length} layers, ${faults.length} not stored as asked. ` +
-      "The table of layers below has the same figures.",
+    says: `Layer map of ${variant.label}: ${shown.length} layers, ${faults.length} not stored as requested. ` +
+      "The table of layers below has the same numbers.",
     traces: [{
       type: "treemap", ids: shown.map((layer) => layer.name), labels: shown.map((layer) => short(layer.title)),
       parents: shown.map(() => ""), values: shown.map((layer) => layer.size), customdata: shown.map((layer) => layer.name),
@@ -93,7 +93,7 @@ function map({model, variant, colours}) {
 }
 
 function losses({variant, colours}) {
-  if (!variant.losses.length) return `It is not known for ${variant.label}: the accuracy check did not run, or could not look.`;
+  if (!variant.losses.length) return `Not known for ${variant.label}: the accuracy check did not run, or could not compare layers.`;
   const [names, titles, own, reached] = [0, 1, 2, 3].map((place) => variant.losses.map((loss) => loss[place]));
   const worst = variant.losses.reduce((a, b) => (b[2] ?? Infinity) < (a[2] ?? Infinity) ? b : a);
   const common = {
@@ -102,9 +102,9 @@ function losses({variant, colours}) {
   };
   const size = names.length > 80 ? 6 : 10;
   return {
-    says: `Error added per layer of ${variant.label}: most by ${worst[1]}, whose output keeps ${worst[2]?.toFixed(1)} dB.`,
+    says: `Error added per layer of ${variant.label}: most by ${worst[1]}, output SQNR ${worst[2]?.toFixed(1)} dB.`,
     traces: [
-      {...common, mode: "lines", y: reached, name: "as it runs, with the errors before it", line: {color: colours.b, width: 1.5, dash: "dot"}},
+      {...common, mode: "lines", y: reached, name: "in the network, with the errors of earlier layers", line: {color: colours.b, width: 1.5, dash: "dot"}},
       {...common, mode: "markers", y: own, name: "added by the layer itself",
        marker: {size, color: names.map((name) => name === variant.suspect ? colours.fault : colours.a),
                 symbol: names.map((name) => name === variant.suspect ? "x" : "circle")}},
@@ -128,7 +128,7 @@ const shares = {type: "log", title: {text: "% of the values"}, automargin: true,
 
 function weights({variant, layer, colours}) {
   const found = variant.weights[layer];
-  if (!found) return "It is not known for this layer: the weights check did not run, or they can't be compared.";
+  if (!found) return "Not known for this layer: the weights check did not run, or the weights can't be compared.";
   return {
     says: `Weights of ${layer}: from ${found.low} to ${found.high}.`,
     traces: [bars(found, found.float, "float", colours.a), bars(found, found.stored, "as stored", colours.b, {dash: "dash"})],
@@ -144,17 +144,17 @@ function activations({variant, layer, colours}) {
     traces.push(bars(found, found.float, word, colour, {dash: side ? "dash" : "solid"}));
     for (const end of found.codes ?? [])
       shapes.push({type: "line", x0: end, x1: end, y0: 0, y1: 1, yref: "paper", line: {color: colour, dash: side ? "dash" : "dot", width: 2}});
-    const codes = found.codes ? `, codes hold ${found.codes.map((end) => end.toPrecision(4)).join(" to ")}` : ", float";
+    const codes = found.codes ? `, range of codes ${found.codes.map((end) => end.toPrecision(4)).join(" to ")}` : ", float";
     texts.push(`${word} ${found.low} to ${found.high}${codes}`);
   });
-  if (!traces.length) return "It is not known for this layer: the calibration check did not run, there were no data, or MNN lets nobody look.";
+  if (!traces.length) return "Not known for this layer: the calibration check did not run, it had no data, or MNN does not give these tensors.";
   return {
     says: `Values of ${layer}: ${texts.join("; ")}.`, traces,
     layout: {height: 300, shapes, xaxis: {title: {text: "value (vertical: range of the codes)"}}, yaxis: shares},
   };
 }
 
-/* The ratios without the few that a busy machine threw far out: they would leave the rest no room. */
+/* The ratios without outliers of a busy machine, which would squeeze the others together. */
 function near(ratios) {
   const sorted = [...ratios].sort((a, b) => a - b), at = (share) => sorted[Math.round(share * (sorted.length - 1))];
   const reach = 3 * (at(0.75) - at(0.25)) + 0.1 * at(0.5);
@@ -180,7 +180,7 @@ function latency({model, colours}) {
     hovertemplate: "%{x:.3f}<extra>median</extra>",
   });
   const far = timed.map((one) => one.ratios.length - near(one.ratios).length), out = far.some(Boolean)
-    ? `; far out, not drawn: ${timed.map((one, place) => `${far[place]} of ${one.label}`).join(", ")}` : "";
+    ? `; outliers, not drawn: ${timed.map((one, place) => `${far[place]} of ${one.label}`).join(", ")}` : "";
   return {
     says: "Latency against float: " + timed.map((one) => `${one.label} ${one.ratio[0].toFixed(2)} times float, 95 % interval ` +
       `${one.ratio[1].toFixed(2)} to ${one.ratio[2].toFixed(2)}`).join("; ") + out + ".",
@@ -193,7 +193,7 @@ function latency({model, colours}) {
 
 function modes({model, colours}) {
   const found = model.modes.filter((one) => Object.keys(one.changes).length);
-  if (!found.length) return "The scales of both were not compared: this recipe has none of activations.";
+  if (!found.length) return "The scales of the modes were not compared: this recipe has no scales of activations.";
   const traces = found.map((one, place) => {
     const changes = Object.entries(one.changes).sort((a, b) => b[1] - a[1]);
     return {

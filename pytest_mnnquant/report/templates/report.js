@@ -209,4 +209,4 @@ addEventListener("afterprint", () => {
 document.getElementById("print").addEventListener("click", () => load().then(() => print()));
 
 for (const figure of all("figure.chart")) visible.observe(figure);
-addEventListener("load", () => setTimeout(load, 3000));  // So that a page that nobody scrolled prints with its charts.
+addEventListener("load", () => setTimeout(load, 3000));  // So that a page prints with its charts even if it was not scrolled.

@@ -1,4 +1,4 @@
-"""The inputs of a job, batch by batch, and how far the job is."""
+"""The inputs of a job, batch by batch, and the job's progress."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def report_progress(done: int, total: int, unit: str) -> None:
-    """Report how far the job is to the process that waits for it."""
+    """Report the job's progress to the process that waits for it."""
     if total > 1:
         Path("progress").write_text(f"{done} {total} {unit}", encoding="ascii")
 
 
 def batches(job: dict[str, Any], samples: Any = None) -> Iterator[dict[str, Any]]:
-    """Yield the inputs in batches of `job["batch"]` samples; `samples` are the numbers of those to take, None: all."""
+    """Yield the inputs in batches of `job["batch"]` samples; `samples` are the numbers of the samples, None: all."""
     import numpy as np
 
     arrays = {name: np.load(file, mmap_mode="r") for name, file in job["inputs"].items()}

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def convert(job: dict[str, Any]) -> dict[str, Any]:
-    """Run MNN's converter. Its return value is always True, so none is reported."""
+    """Run MNN's converter. Its return value is always True, so it is not reported."""
     import _tools
 
     _tools.mnnconvert(["mnnconvert", *job["arguments"]])
@@ -14,7 +14,7 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def quantize(job: dict[str, Any]) -> dict[str, Any]:
-    """Run MNN's offline quantization tool; it returns 0 on every error path."""
+    """Run MNN's offline quantization tool, which returns 0 on every error path."""
     import _tools
 
     _tools.mnnquant(["mnnquant", *job["arguments"]])

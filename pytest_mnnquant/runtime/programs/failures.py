@@ -1,4 +1,4 @@
-"""How a failure is reported in a result."""
+"""The form of a failure in a result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ RAISED, REFUSED, MISSING_PACKAGE, WRONG_VERSION = "raised", "refused", "missing 
 
 
 class Refused(Exception):
-    """A job that was sent is not tried; `kind` is the way it fails."""
+    """The job was rejected; `kind` is the kind of failure."""
 
     def __init__(self, message: str, kind: str = REFUSED) -> None:
         super().__init__(message)
@@ -15,7 +15,7 @@ class Refused(Exception):
 
 
 def described(error: Exception) -> dict[str, str]:
-    """A failure as JSON: its kind, a line for people, and the package that is missing."""
+    """A failure as JSON: its kind, a line for people, and the missing package."""
     if isinstance(error, Refused):
         return {"kind": error.kind, "message": str(error)}
     message = f"{type(error).__name__}: {error}"

@@ -1,6 +1,6 @@
-"""Image files as the arrays that `mnnquant` itself would feed: the same calls as `Helper::preprocessInput` in MNN.
+"""Image files as the arrays that `mnnquant` would feed: the same calls as `Helper::preprocessInput` in MNN.
 
-So the pixels are equal in every bit (MNN's tools/quantization).
+So the pixels are bit for bit equal (MNN's tools/quantization).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ class Unreadable(Exception):
 
 
 def images(job: dict[str, Any]) -> dict[str, Any]:
-    """Write `images.npy`, float32 [n, c, h, w]: crop, resize, format and scaling as mnnquant itself has them.
+    """Write `images.npy`, float32 [n, c, h, w], with mnnquant's crop, resize, format and scaling.
 
-    `reading.txt` holds the number of the image at hand while MNN decodes it.
+    `reading.txt` holds the number of the image that MNN decodes.
     """
     import numpy as np
 
@@ -28,7 +28,7 @@ def images(job: dict[str, Any]) -> dict[str, Any]:
     out = np.lib.format.open_memmap("images.npy", mode="w+", dtype=np.float32, shape=shape)
     for number, file in enumerate(job["files"]):
         report_progress(number, count, "images")
-        Path("reading.txt").write_text(str(number), encoding="utf-8")  # A damaged image crashes below.
+        Path("reading.txt").write_text(str(number), encoding="utf-8")  # A damaged image crashes MNN below.
         try:
             out[number] = resized(process, decoded(file, job["format"]), job["crop"], shape[1:])
         except Unreadable as error:
@@ -63,7 +63,7 @@ def decoded(file: str, kind: str) -> Any:
         raise Unreadable("MNN's Python package can't read an alpha channel; save it as RGB")
     if not MNN.cv.haveImageReader(file):
         raise Unreadable("MNN can't decode this image")
-    image = MNN.cv.imread(file)  # What read() gives is a view that dies with it.
+    image = MNN.cv.imread(file)  # read() returns a view that is valid only as long as the variable.
     pixels = np.array(image.read()).copy()
     rows, columns = pixels.shape[:2]
     source = np.full((rows, columns, 4), 255, np.uint8)
@@ -72,7 +72,7 @@ def decoded(file: str, kind: str) -> Any:
 
 
 def resized(process: Any, source: Any, crop: Any, shape: Any) -> Any:
-    """The middle of an image, `crop` of its (width, height), as values of `shape` [c, h, w]. Raises `Unreadable`."""
+    """The center of an image, `crop` of its (width, height), as values of `shape` [c, h, w]. Raises `Unreadable`."""
     import MNN
     import numpy as np
 
@@ -80,7 +80,7 @@ def resized(process: Any, source: Any, crop: Any, shape: Any) -> Any:
     # A product of 32-bit floats, as in mnnquant.
     across, down = (int(size * np.float32(crop[side])) for side, size in enumerate((columns, rows)))
     if not across or not down:
-        raise Unreadable(f"center_crop leaves nothing of its {columns}x{rows} pixels")
+        raise Unreadable(f"center_crop removes all of its {columns}x{rows} pixels")
     left, top = (columns - across) // 2, (rows - down) // 2
     right, bottom = left + across - 1, top + down - 1
     matrix = MNN.CVMatrix()
@@ -88,7 +88,7 @@ def resized(process: Any, source: Any, crop: Any, shape: Any) -> Any:
     process.setMatrix(matrix)
     empty = np.zeros((1, *shape), np.float32)
     tensor = MNN.Tensor(empty.shape, MNN.Halide_Type_Float, empty, MNN.Tensor_DimensionType_Caffe)
-    # By address: given an array, MNN refuses an image that is smaller than the tensor.
+    # By address: for an array, MNN refuses an image that is smaller than the tensor.
     if process.convert(source.ctypes.data, columns, rows, 0, tensor) != 0:
         raise Unreadable("MNN can't resize this image")
     return np.array(tensor.getNumpyData()).reshape(shape)
@@ -100,7 +100,7 @@ def corners(left: int, top: int, right: int, bottom: int) -> list[float]:
 
 
 def has_alpha(data: bytes) -> bool:
-    """Whether an image file may hold transparency (of PNG: by its colour type or a list of transparent colours)."""
+    """Whether an image file may contain transparency (PNG: from its colour type or a list of transparent colours)."""
     if data.startswith(b"\x89PNG"):
         return data[25:26] in (b"\x04", b"\x06") or b"tRNS" in data
     return data.startswith(b"BM") and data[28:29] == b"\x20"

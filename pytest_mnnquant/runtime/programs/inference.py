@@ -10,7 +10,7 @@ from .session import Session, integer_outputs
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Outputs of a model on all samples, and the type MNN gives each operator as it runs (the op trace)."""
+    """Outputs of a model on all samples, and the type of each operator at run time (the op trace)."""
     if job.get("engine") == "module":
         return run_module(job)
     session, integers = Session(job, job["model"]), integer_outputs(job["model"])
@@ -48,7 +48,7 @@ def run_module(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_outputs(parts: list[list[Any]]) -> None:
-    """Write each output, whose batches are given, to `outputN.npy`."""
+    """Write the batches of each output to `outputN.npy`."""
     import numpy as np
 
     for number, arrays in enumerate(parts):
@@ -56,7 +56,7 @@ def save_outputs(parts: list[list[Any]]) -> None:
 
 
 def write_example(_job: dict[str, Any]) -> dict[str, Any]:
-    """A model of one operator, `example.mnn`: y is twice x, four numbers."""
+    """Write a model of one operator, `example.mnn`: y = 2 x, four numbers."""
     import MNN
 
     x = MNN.expr.placeholder([1, 4], MNN.expr.NCHW)

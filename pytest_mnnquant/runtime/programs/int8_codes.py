@@ -1,4 +1,4 @@
-"""Where an int8 tensor of MNN holds the codes of its values, and how to write others."""
+"""Locates the codes of an int8 tensor in MNN's memory, and overwrites them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Int8Codes(NamedTuple):
-    """The codes of a tensor: its memory, where in it the code of each value lies, their scale and zero point."""
+    """The codes of a tensor: its memory, the position of each value's code, scale and zero point."""
 
     memory: Any
     order: Any
@@ -14,7 +14,7 @@ class Int8Codes(NamedTuple):
     zero: float
 
     def write(self, values: Any) -> None:
-        """Write the codes of values."""
+        """Write the codes of these values."""
         import numpy as np
 
         limits = np.iinfo(self.memory.dtype)
@@ -22,9 +22,9 @@ class Int8Codes(NamedTuple):
 
 
 def locate_int8_codes(tensor: Any, values: Any) -> Int8Codes | None:
-    """The codes of a tensor that holds `values`; None if its memory does not hold such codes.
+    """The codes of a tensor with these `values`; None if its memory does not hold matching codes.
 
-    Codes are signed, or on x86 with 128 more, as NCHW or with some channels beside each other.
+    Codes are signed, or offset by 128 on x86; the layout is NCHW or packed channels.
     """
     import ctypes
 
@@ -48,7 +48,7 @@ def locate_int8_codes(tensor: Any, values: Any) -> Int8Codes | None:
 
 
 def packed_order(shape: Any, pack: int) -> Any:
-    """Where each value of a tensor lies in its memory, when MNN puts `pack` channels beside each other."""
+    """The position of each value in a tensor's memory, if MNN packs `pack` channels."""
     import numpy as np
 
     if pack == 1 or len(shape) < 2:

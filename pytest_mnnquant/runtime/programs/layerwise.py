@@ -1,9 +1,9 @@
-"""What each layer of a quantized model adds to the error, and what it costs alone.
+"""The error that each layer of a quantized model adds, and the loss if only that layer is quantized.
 
-Three models run on the same batches: the float model; the variant; and the variant's weights in float arithmetic (a
-copy without quantized tensors). In the last, each layer is handed the float model's own input, exact or rounded to
-the layer's codes, so what comes out differs from the float model's output by what this layer itself adds. MNN's int8
-convolutions are exact integer arithmetic, so rounding the input and the output to their codes gives what they give.
+Three models run on the same batches: the float model, the variant, and the variant's weights in float arithmetic (a
+copy without quantized tensors). In the third model, each layer gets the float model's input, exact or rounded to the
+layer's codes, so its output differs from the float model's only by the error of this layer. MNN's int8 convolutions
+are exact integer arithmetic, so rounding their input and output to codes gives the same result.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ class Layers:
         self.by_stored = {layer["stored"]: number for number, layer in enumerate(self.layers)}
         self.operators = frozenset(job["operators"])
         self.sums = np.zeros((len(self.layers), SUMS))
-        #: operator -> [signal of its output, noise of it, worst noise to signal of its inputs], summed over batches
+        #: operator -> [signal of its output, noise of its output, worst noise/signal of its inputs], summed over
+        #: batches
         self.others: dict[str, list[float]] = {}
         self.inputs: dict[str, list[Any]] = {}
         self.outputs: dict[str, Any] = {}
         self.integers = integer_outputs(job["float"])
 
     def run_float(self, batch: dict[str, Any]) -> None:
-        """Run the float model and keep what goes in and comes out of each operator."""
+        """Run the float model and keep the inputs and outputs of each operator."""
         self.inputs, self.outputs = {}, {}
 
         def before(name: str, tensors: Any) -> None:
@@ -54,13 +55,13 @@ class Layers:
         self.float.run(batch, before, after)
 
     def run_variant(self, batch: dict[str, Any]) -> None:
-        """Run the variant: what has become of each operator's input and output on the way."""
+        """Run the variant and measure the error at each operator's input and output."""
         entered: dict[str, float] = {}
 
         def before(name: str, tensors: Any) -> None:
             exact, arrays = self.inputs.get(self._float_name(name), []), self.variant.read(tensors)
             if not arrays or [array.shape for array in arrays] != [array.shape for array in exact]:
-                return  # The error that enters is not known, so what leaves is not compared with it.
+                return  # The input's error is unknown, so the output's error can't be compared with it.
             noises = [(energy(array - exact[number]), energy(exact[number])) for number, array in enumerate(arrays)]
             entered[name] = max((noise / signal for noise, signal in noises if signal), default=0.0)
             if name in self.by_stored:
@@ -88,10 +89,10 @@ class Layers:
         return str(self.layers[self.by_stored[name]]["float"]) if name in self.by_stored else name
 
     def run_isolated(self, batch: dict[str, Any], give: Any, take: Any) -> None:
-        """Run the variant's weights in float arithmetic, each layer on the float model's own input.
+        """Run the variant's weights in float arithmetic, each layer on the float model's input.
 
-        `give(number, values)` gets that input and returns what the layer gets; `take(number, values, exact)` gets what
-        it makes, and the float model's output.
+        `give(number, values)` gets that input and returns the layer's input; `take(number, values, exact)` gets the
+        layer's output and the float model's output.
         """
 
         def before(name: str, tensors: Any) -> None:
@@ -113,7 +114,7 @@ class Layers:
         self.weights.run(batch, before, after)
 
     def add_weight_errors(self, batch: dict[str, Any]) -> None:
-        """Add what the weights of each layer do to its output, on exact inputs."""
+        """Add the error from each layer's weights, on exact inputs."""
 
         def take(number: int, values: Any, exact: Any) -> None:
             self.sums[number, WEIGHTS] += energy(values - exact)
@@ -121,7 +122,7 @@ class Layers:
         self.run_isolated(batch, lambda _, values: values, take)
 
     def add_code_errors(self, batch: dict[str, Any]) -> None:
-        """Add what the codes of each layer's input, and those of its output too, do to its output."""
+        """Add the error from each layer's input codes, and from its input and output codes."""
 
         def give(number: int, values: Any) -> Any:
             grid = self.layers[number]["grid_in"]
@@ -138,7 +139,7 @@ class Layers:
         self.run_isolated(batch, give, take)
 
     def quantized_outputs(self, batch: dict[str, Any], chosen: list[int]) -> dict[int, Any]:
-        """What each of the chosen layers makes of the float model's input, quantized alone."""
+        """The output of each chosen layer for the float model's input, if only that layer is quantized."""
         outputs: dict[int, Any] = {}
 
         def give(number: int, values: Any) -> Any:
@@ -163,13 +164,13 @@ class Layers:
         self.add_code_errors(batch)
 
     def worst(self, count: int) -> list[int]:
-        """The layers that add most of their output's energy as error."""
+        """The layers with the largest added error, as a share of their output's energy."""
         ratios = [sums[OWN] / sums[SIGNAL] if sums[SIGNAL] else 0.0 for sums in self.sums]
         order = sorted(range(len(ratios)), key=lambda number: -ratios[number])
         return [number for number in order if ratios[number] > 0][:count]
 
     def run_alone(self, batch: dict[str, Any], chosen: list[int], save: Any) -> None:
-        """Run the float model unmodified, and once for each chosen layer with that layer alone quantized.
+        """Run the float model unmodified, and once per chosen layer with only that layer quantized.
 
         `save` gets the number of the layer (-1: none), an output's name and its values.
         """
@@ -191,21 +192,21 @@ class Layers:
             save(number, name, outputs[name])
 
     def sample_bytes(self) -> int:
-        """The bytes that are held of one sample: all that the float model's operators take and give."""
+        """The bytes held per sample: all inputs and outputs of the float model's operators."""
         self.run_float(next(iter(batches({**self.job, "batch": 1}))))
         values = [*self.outputs.values(), *(array for arrays in self.inputs.values() for array in arrays)]
         return max(1, sum(int(array.nbytes) for array in values if array is not None))
 
 
 def layers(job: dict[str, Any]) -> dict[str, Any]:
-    """Sums of all layers to `sums.npy`; outputs with one layer quantized to `aloneN_OUTPUT.npy` (-1: with none)."""
+    """Write the sums of all layers to `sums.npy`, those with one quantized layer to `aloneN_OUTPUT.npy` (-1: none)."""
     import numpy as np
 
     model = Layers(job)
     parts: dict[tuple[int, int], list[Any]] = {}
     size, count = model.sample_bytes(), next(len(np.load(file, mmap_mode="r")) for file in job["inputs"].values())
     job["batch"] = max(1, min(job["batch"], int(job["held"] / size)))
-    # Of large models fewer samples are taken, or the search would take minutes.
+    # Fewer samples for large models; otherwise the search would take minutes.
     samples = np.linspace(0, count - 1, max(job["fewest"], min(count, int(job["work"] / size)))).astype(int)
     samples = np.unique(samples)
     for batch in batches(job, samples):

@@ -1,4 +1,4 @@
-"""What machine a program runs on, and which versions are installed there."""
+"""The machine that runs a program, and the installed versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .failures import WRONG_VERSION, Refused
 
 
 def machine_facts() -> dict[str, str]:
-    """What machine this is, and which versions are here."""
+    """This machine and its versions."""
     import numpy as np
 
     return {
@@ -24,7 +24,7 @@ def machine_facts() -> dict[str, str]:
 
 
 def mnn_version() -> str:
-    """The version of MNN: what MNN itself reports, else (old ones don't) that of its package; empty if neither does."""
+    """The version of MNN, from MNN itself or (for old versions) from its package; empty if both have none."""
     import MNN
 
     if hasattr(MNN, "version"):
@@ -38,14 +38,14 @@ def mnn_version() -> str:
 
 
 def check_mnn(expected: str) -> None:
-    """Raise `Refused` for another MNN than is expected, if its version is known."""
+    """Raise `Refused` if the version of MNN is known and differs from the expected one."""
     installed = mnn_version()
     if installed not in ("", expected):
-        raise Refused(f"MNN {installed} is there, expected was {expected}", WRONG_VERSION)
+        raise Refused(f"MNN {installed} is installed, expected {expected}", WRONG_VERSION)
 
 
 def cpu_info() -> str:
-    """What Linux reports of the first processor; empty on other systems."""
+    """Linux's information about the first processor; empty on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

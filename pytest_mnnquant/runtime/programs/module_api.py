@@ -9,9 +9,9 @@ from .batches import batches
 
 
 class Module:
-    """A model in memory, with its inputs fed; what a `Session` is for the timer.
+    """A model in memory, with its inputs fed; the timer uses it like a `Session`.
 
-    `job` names its inputs and `outputs`, in order. Its memory is not known: MNN does not report that of a module.
+    `job` names its inputs and `outputs`, in order. Its memory is unknown: MNN does not report the memory of a module.
     """
 
     def __init__(self, job: dict[str, Any], path: str) -> None:
@@ -30,35 +30,35 @@ class Module:
         self.inputs = [as_input(arrays[name], self.layouts.get(name, "NCHW")) for name in self.names]
 
     def run_unchecked(self) -> None:
-        """Run once and wait for the outputs: what is timed."""
+        """Run once and wait for the outputs; this call is timed."""
         for result in self.net.forward(self.inputs):
             result.read()
 
     def run(self) -> None:
         """Run once. Raises `RuntimeError` if MNN gives no output."""
         if not self.net.forward(self.inputs):
-            raise RuntimeError("MNN's module gave no output")
+            raise RuntimeError("MNN's module returned no output")
         self.run_unchecked()
 
 
 def run_batches(job: dict[str, Any], outputs: list[str], settings: Any = None) -> Iterator[Any]:
     """Run `job["model"]` batch by batch; yield MNN's variables of the named tensors.
 
-    `settings` are those of MNN's runtime; None: its own.
+    `settings` are those of MNN's runtime; None: MNN's default.
     """
     import MNN
 
     runtime = {} if settings is None else {"runtime_manager": MNN.nn.create_runtime_manager((settings,))}
     net = MNN.nn.load_module_from_file(job["model"], list(job["inputs"]), outputs, **runtime)
     for batch in batches(job):
-        # What goes in must have a name as long as what comes out is read.
+        # The inputs must stay referenced while the outputs are read.
         layouts = job.get("layouts", {})
         inputs = [as_input(array, layouts.get(name, "NCHW")) for name, array in batch.items()]
         yield net.forward(inputs)
 
 
 def as_input(array: Any, layout: str = "NCHW") -> Any:
-    """An array as an input, in the layout that the model declares for it."""
+    """An array as an input, in the layout that the model declares."""
     import MNN
 
     kinds = {"f": MNN.expr.float, "i": MNN.expr.int, "u": MNN.expr.uint8}
@@ -71,6 +71,6 @@ def values_of(variable: Any) -> Any:
     import MNN
     import numpy as np
 
-    # What read() gives is a view that dies with its variable, so that has a name.
+    # read() returns a view that is valid only as long as the variable, so the variable has a name.
     converted = MNN.expr.convert(variable, MNN.expr.NCHW) if variable.data_format == MNN.expr.NC4HW4 else variable
     return np.array(converted.read()).copy()

@@ -1,4 +1,4 @@
-"""A model whose operators are looked at, and handed other values, while it runs; and what codes make of values."""
+"""A model whose operators' tensors are read and overwritten while it runs; and values rounded to codes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .session import Session
 
 
 def rounded(values: Any, grid: Any) -> tuple[Any, int]:
-    """The values as codes of a tensor give them back, and how many lie outside of the codes' range.
+    """The values after rounding to a tensor's codes, and the number of values outside of the codes' range.
 
     Without a grid: the values themselves.
     """
@@ -30,7 +30,7 @@ def energy(values: Any) -> float:
 
 
 class ObservedModel:
-    """A model whose operators are looked at, and handed other values, while it runs."""
+    """A model whose operators' tensors are read and overwritten while it runs."""
 
     def __init__(self, job: dict[str, Any], path: str, names: dict[str, str]) -> None:
         self.session = Session(job, path)

@@ -1,4 +1,4 @@
-"""Runs an `.onnx` model with onnxruntime, the one task that needs more than MNN and numpy."""
+"""Runs an `.onnx` model with onnxruntime, the only task that requires more than MNN and numpy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TYPES = {
 
 
 def run_onnx(job: dict[str, Any]) -> dict[str, Any]:
-    """Outputs of a model on all samples, to `outputN.npy`. A batch that the model fixes goes before the job's."""
+    """Write the outputs for all samples to `outputN.npy`. A batch size fixed by the model overrides the job's."""
     import numpy as np
     import onnxruntime
 

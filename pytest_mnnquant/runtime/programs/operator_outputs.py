@@ -1,4 +1,4 @@
-"""What single operators make of given values, and what the outputs become when one operator makes other values."""
+"""The outputs of single operators for given inputs, and the network's outputs if one operator's output is replaced."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .session import Session, integer_outputs
 
 
 def run_observed(session: Session, enter: Any, leave: Any) -> None:
-    """Run a session with a look at each operator: `enter(operator, inputs)`, then `leave(operator, outputs, int8)`.
+    """Run a session and call `enter(operator, inputs)` and `leave(operator, outputs, int8)` for each operator.
 
-    An operator is identified by its name in the file, its kind and how many such ran before. MNN numbers what it makes
-    of one operator, and how much that is differs from one processor to another.
+    An operator is identified by its name in the file, its kind and the number of such operators that ran before. MNN
+    numbers the parts of one operator, and their number differs between processors.
     """
     ran: dict[tuple[str, str], int] = {}
 
@@ -35,10 +35,10 @@ def run_observed(session: Session, enter: Any, leave: Any) -> None:
 
 
 class Observation:
-    """What reached the operators of a session and what they made of it, in the order in which they ran.
+    """The inputs and outputs of a session's operators, in the order of execution.
 
-    `given` holds arrays, named by the number of an operator in `operators` and the input's, that the operators get in
-    place of what reached them; those that did not take theirs are `unset`. Without `given`, what reaches them is kept.
+    `given` holds replacement inputs, named by the number of the operator in `operators` and the number of the input.
+    Operators that did not accept them are `unset`. Without `given`, the real inputs are kept.
     """
 
     def __init__(self, session: Session, operators: Any, given: Any) -> None:
@@ -48,7 +48,7 @@ class Observation:
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was seen."""
+        """Delete the kept arrays."""
         self.reached: dict[str, Any] = {}
         self.made: dict[str, Any] = {}
         self.ran: list[Any] = []
@@ -61,7 +61,7 @@ class Observation:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of what was seen."""
+        """The bytes of the kept arrays."""
         return sum(array.nbytes for array in (*self.reached.values(), *self.made.values()))
 
     def _enter(self, operator: Any, tensors: Any) -> None:
@@ -79,12 +79,12 @@ class Observation:
 
 
 def operators(job: dict[str, Any]) -> dict[str, Any]:
-    """What each operator makes of what reaches it, on the first batch: `reached.npz` and `made.npz`.
+    """Write each operator's inputs and outputs on the first batch: `reached.npz` and `made.npz`.
 
-    With a file `job["given"]`, which holds what reached `job["operators"]` on another machine, each gets that instead,
-    so that none carries on what another did; those that did not take it are `unset`. Arrays are named by the operator's
-    number in the list and their own in it. If all of them take more than `job["held"]` bytes, the first of the samples
-    in `job["order"]` are taken.
+    A file `job["given"]` holds the inputs of `job["operators"]` on another machine. With it, each operator gets these
+    inputs, so that no error propagates; operators that did not accept them are `unset`. Arrays are named by the
+    operator's number in the list and their own number. If all arrays exceed `job["held"]` bytes, only the first samples
+    in `job["order"]` are used.
     """
     import numpy as np
 
@@ -103,10 +103,10 @@ def operators(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def splice_outputs(job: dict[str, Any]) -> dict[str, Any]:
-    """What a network's outputs become when one operator alone makes what it made elsewhere: `outputs.npz`.
+    """Write a network's outputs with the output of one operator at a time replaced: `outputs.npz`.
 
-    Each of `job["operators"]` in turn, on the first batch; the file `job["given"]` holds what it makes. Arrays are
-    named by its number in the list and the output's.
+    Each of `job["operators"]` in turn, on the first batch; the file `job["given"]` holds the replacements. Arrays are
+    named by the operator's number in the list and the number of the output.
     """
     import numpy as np
 

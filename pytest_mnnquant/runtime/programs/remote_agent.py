@@ -1,12 +1,12 @@
-"""The far end of a connection: takes jobs from stdin, runs them with the programs, returns on stdout what they left.
+"""The remote end of a connection: takes jobs from stdin, runs them, and returns their results on stdout.
 
-Needs nothing but Python 3.8 and is sent as text with the connection, so nothing is installed there. All that it writes
-lies in one folder, which is removed when the connection ends, however that happens; what it runs ends too.
+Requires only Python 3.8. Its text is sent through the connection, so nothing is installed on the machine. It writes
+only to one folder, which is removed when the connection ends for any reason; running jobs end too.
 
-Both directions speak lines of JSON, each followed by the bytes of the files that it announces. From here: a greeting,
-then for each job a few `progress` and one `done` (the exit status; null after the time limit) or `failed` (why it could
-not be done). From there: jobs, and `{}` now and then as a sign of life. Files that are held, those of the last job and
-those that it listed to `keep`, are not sent again: they are known by their SHA-256.
+Both directions send lines of JSON, each followed by the bytes of the files that it announces. The agent sends a
+greeting, then for each job some `progress` and one `done` (the exit status; null after the time limit) or `failed` (the
+reason). The host sends jobs, and `{}` as a keep-alive message. Files of the last job and those listed in `keep` are
+stored by their SHA-256 and are not sent again.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from typing import Any, NoReturn, cast
 
 PROTOCOL = 1
 GREETING = b"mnnquant-agent "
-# Seconds without a sign of life: while a job comes or runs, and between jobs. A cable that is cut says nothing.
+# Seconds without a keep-alive message until the connection counts as lost: during a job, and between jobs.
 PATIENCE, IDLE = 60.0, 3600.0
-# Seconds between two looks at what runs; more often would take time from what is timed on a small board.
+# Seconds between two checks of the running job; more checks would disturb timing on a small board.
 LOOK = 0.25
-# With fewer bytes left on its disk, a job that failed has failed for that.
+# If a job fails with less free disk space than this (bytes), the disk is the reason.
 ROOM = 1 << 16
 PART = 1 << 20
-# The file that holds the number of the process that runs.
+# The file with the id of the running process.
 RUNNING = "running"
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class RemoteAgent:
-    """The far end, in a folder of its own: one thread receives, one watches, the main one works."""
+    """The agent, in its own folder: one thread receives, one watches the connection, the main thread works."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -53,7 +53,7 @@ class RemoteAgent:
         self.process: subprocess.Popen[bytes] | None = None
 
     def end(self, *_: object) -> NoReturn:
-        """Stop at once, with what runs."""
+        """Stop immediately, with all running processes."""
         if self.process is not None:
             kill(self.process.pid)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -73,23 +73,23 @@ class RemoteAgent:
             self.end()
 
     def watch(self) -> None:
-        """End when the other end has been silent for long, whatever the other threads wait for."""
+        """End the agent if the host has been silent for too long."""
         while time.monotonic() - self.last_heard < (PATIENCE if self.is_receiving or self.is_working else IDLE):
             time.sleep(1.0)
         self.end()
 
     def receive_files(self, job: dict[str, Any]) -> None:
-        """Receive a job's new files; if one can't be stored, `failed` says so. Files that are not needed go first."""
+        """Receive a job's new files, after deleting unneeded ones; if one can't be stored, set the job's `failed`."""
         needed = {*job["files"].values(), *job["keep"]}
         for path in self.held.iterdir():
             if path.name not in needed:
                 path.unlink()
         for name, digest, size in job["new"]:
             if reason := self.store(self.held / digest, size):
-                job.setdefault("failed", f"{name} can't be kept: {reason}")
+                job.setdefault("failed", f"{name} can't be stored: {reason}")
 
     def store(self, path: Path, left: int) -> str:
-        """Store the next bytes; returns why they can't be stored, empty if they are. They are read in any case."""
+        """Read the next bytes and store them; returns the reason if they can't be stored, else an empty text."""
         try:
             with path.open("wb") as file:
                 while left:
@@ -104,7 +104,7 @@ class RemoteAgent:
         return ""
 
     def read(self, most: int) -> bytes:
-        """Some bytes of what comes."""
+        """The next bytes of the connection."""
         part = cast(BufferedReader, sys.stdin.buffer).read1(min(most, PART))
         if not part:
             self.end()
@@ -112,7 +112,7 @@ class RemoteAgent:
         return part
 
     def work(self) -> NoReturn:
-        """Do jobs as they come."""
+        """Run the jobs in the order of arrival."""
         while True:
             job, folder = self.jobs.get(), self.folder / "job"
             self.is_working = True
@@ -127,7 +127,7 @@ class RemoteAgent:
             self.is_working = False
 
     def do(self, job: dict[str, Any], folder: Path) -> None:
-        """Run a job and return all that it left."""
+        """Run a job and send its results."""
         folder.mkdir()
         for name, digest in job["files"].items():
             link(self.held / digest, folder / name)
@@ -146,8 +146,8 @@ class RemoteAgent:
                     left -= len(part)
 
     def run(self, job: dict[str, Any], folder: Path) -> int | None:
-        """Run the programs; returns the exit status, None if there was none in time."""
-        # -B: compiled programs would go with the job's folder.
+        """Run the programs; returns the exit status, None after the time limit."""
+        # -B: compiled files would be deleted with the job's folder.
         words, end = [sys.executable, "-B", job["program"], str(folder / "job.json")], time.monotonic() + job["limit"]
         with (folder / "log.txt").open("wb") as log:
             process = self.process = subprocess.Popen(
@@ -163,13 +163,13 @@ class RemoteAgent:
             running.write_text(str(process.pid), encoding="ascii")
             return self.wait(process, folder / "progress", end)
         finally:
-            kill(process.pid)  # Also what it has left running.
+            kill(process.pid)  # Also processes that it has left running.
             process.wait()
             self.process = None
             running.unlink(missing_ok=True)
 
     def wait(self, process: subprocess.Popen[bytes], progress: Path, end: float) -> int | None:
-        """The exit status, once there is one; until then the progress that is reported is passed on."""
+        """Wait for the exit status; meanwhile pass on the progress."""
         before = ""
         while time.monotonic() < end:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -185,7 +185,7 @@ class RemoteAgent:
         self.write(json.dumps(message).encode() + b"\n")
 
     def write(self, data: bytes) -> None:
-        """Send bytes; end if the other end does not take them any more."""
+        """Send bytes; end the agent if the host no longer accepts them."""
         try:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
@@ -194,7 +194,7 @@ class RemoteAgent:
 
 
 def kill(process: int) -> None:
-    """Kill a process that leads a session, with all that it has started."""
+    """Kill the leader of a process session, with all processes of the session."""
     with contextlib.suppress(OSError):
         os.killpg(process, signal.SIGKILL)
 
@@ -204,18 +204,18 @@ def link(held: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(held, path)
-    except OSError:  # Not on every file system.
+    except OSError:  # Not all file systems support hard links.
         shutil.copyfile(held, path)
 
 
 def greet(**facts: Any) -> None:
-    """Say who speaks: a shell there may have printed something before."""
+    """Send the greeting, which marks the start: the machine's shell may have printed text before."""
     sys.stdout.buffer.write(GREETING + json.dumps({"protocol": PROTOCOL, **facts}).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
 def main() -> NoReturn:
-    """Work in a child process, so that the folder is removed even if that one is killed."""
+    """Work in a child process, so that the folder is removed even if the child is killed."""
     request = json.loads(sys.stdin.buffer.readline())
     try:
         room = str(Path(request["folder"]).expanduser()) if request["folder"] else None
@@ -240,7 +240,7 @@ def main() -> NoReturn:
     os.waitpid(child, 0)
     with contextlib.suppress(OSError, ValueError):
         kill(int((folder / RUNNING).read_text(encoding="ascii")))
-    for _ in range(20):  # What it ran may still be about to end.
+    for _ in range(20):  # Processes of the child may still be ending.
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             break

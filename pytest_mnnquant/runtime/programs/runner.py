@@ -1,9 +1,9 @@
-"""The protocol of the programs: a job is read from a folder, done, and answered there.
+"""The protocol of the programs: reads a job from a folder, runs it, and writes the result to the folder.
 
-A job names its `task`, one of `TASKS` below, and its files, by paths that start at the job's folder; the result goes to
-`result.json` and `*.npy` beside the job. A failure is the result's `error`. If the job lists what was `sent`, by
-SHA-256, that must have arrived, and the result lists the `files` that are left, and the facts of the `machine`.
-Whatever MNN prints goes to stdout and is not trusted.
+A job names its `task`, one of `TASKS` below, and its files by paths relative to the job's folder. The result is written
+to `result.json` and `*.npy` in the same folder. A failure is the result's `error`. If the job lists the `sent` files
+with their SHA-256, these must have arrived, and the result lists the written `files` and the facts of the `machine`.
+MNN's own output goes to stdout and is not trusted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TASKS = {
 
 
 def work(job_file: Path) -> None:
-    """Run a job and end the process. The result file appears whole or not at all."""
+    """Run a job and end the process. The result file is written atomically."""
     die_with_parent()
     job = json.loads(job_file.read_text(encoding="utf-8"))
     if job["protocol"] != PROTOCOL:
@@ -55,11 +55,11 @@ def work(job_file: Path) -> None:
     unfinished = Path("result.json.part")
     unfinished.write_text(json.dumps(result), encoding="utf-8")
     unfinished.replace("result.json")
-    os._exit(0)  # MNN's destructors may crash after the work is done; the result is already on disk.
+    os._exit(0)  # MNN's destructors may crash afterwards; the result is already on disk.
 
 
 def result_of(job: dict[str, Any]) -> dict[str, Any]:
-    """Do a job in the working directory."""
+    """Run a job in the working directory."""
     sent = job.get("sent")
     if sent is None:
         return TASKS[job["task"]](job)
@@ -70,9 +70,9 @@ def result_of(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve() -> None:
-    """Run the jobs that stdin names, a file per line, each in a fork; report on stdout how each ended.
+    """Run the jobs that stdin names, one file per line, each in a fork; write the exit status of each to stdout.
 
-    What a job prints goes to `log.txt` beside it, after what was printed when MNN was loaded.
+    A job's output goes to `log.txt` in its folder, after the output of loading MNN.
     """
     import ctypes
     import hashlib
@@ -86,7 +86,7 @@ def serve() -> None:
     import MNN
     import numpy
 
-    _ = (ctypes, hashlib, MNN, numpy)  # Loaded for the forks.
+    _ = (ctypes, hashlib, MNN, numpy)  # Loaded once, for all forks.
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
@@ -97,7 +97,7 @@ def serve() -> None:
 
 
 def work_in_fork(job_file: Path, printed: int) -> None:
-    """Run a job and end the process; its log begins with what the file `printed` holds."""
+    """Run a job and end the process; its log begins with the content of the file `printed`."""
     try:
         log = os.open(str(job_file.with_name("log.txt")), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.write(log, os.pread(printed, 1 << 16, 0))

@@ -1,4 +1,4 @@
-"""A model in MNN's Session API: its inputs are fed, its tensors are read and overwritten."""
+"""A model in MNN's Session API: feeds its inputs, reads and overwrites its tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Session:
         self.session = self.net.createSession(config)
 
     def feed(self, arrays: dict[str, Any]) -> None:
-        """Copy one batch in, resizing the session if the shape is new."""
+        """Copy one batch into the inputs; resize the session if the shape is new."""
         inputs = self.net.getSessionInputAll(self.session)
         missing = set(inputs) - set(arrays)
         if missing:
@@ -38,7 +38,7 @@ class Session:
             tensor.copyFrom(self.mnn.Tensor(array.shape, kinds[array.dtype.kind], array, layout))
 
     def read(self, tensor: Any, integer: bool = False) -> Any:
-        """A tensor's values, dequantized, in NCHW order. The one right way: other getters return int8 bytes."""
+        """A tensor's values, dequantized, in NCHW order. Other getters of MNN return int8 bytes."""
         import numpy as np
 
         shape = tensor.getShape()
@@ -54,7 +54,7 @@ class Session:
         tensor.copyFrom(self.mnn.Tensor(values.shape, self.mnn.Halide_Type_Float, values, layout))
 
     def overwrite(self, tensor: Any, array: Any) -> bool:
-        """Overwrite the values of any tensor, given as `read` gives them; returns whether it holds them now."""
+        """Overwrite the values of any tensor, in the form that `read` returns; returns whether this succeeded."""
         import numpy as np
 
         # A zero of a copy whose zero point lies one float32 step off is another number (see `mnnfile.pooling`).
@@ -70,31 +70,33 @@ class Session:
         self.write(tensor, np.ascontiguousarray(array))
         if codes is None or is_written():
             return is_written()
-        codes.write(array)  # MNN copies codes out, as the values they stand for, but not in.
+        codes.write(
+            array
+        )  # MNN dequantizes codes when it copies them out, but does not quantize values when it copies them in.
         return is_written()
 
     def run_unchecked(self) -> None:
-        """Run once, without a look at what comes of it: what is timed."""
+        """Run once and ignore the status; this call is timed."""
         self.net.runSession(self.session)
 
     def run(self) -> None:
-        """Run once; MNN reports failure by a status that Python would ignore."""
+        """Run once. Raises `RuntimeError` for MNN's status, which Python would ignore."""
         status = self.net.runSession(self.session)
         if status not in (0, None):
             raise RuntimeError(f"MNN's runSession failed with status {status}")
 
     def run_with_callbacks(self, before: Any, after: Any) -> None:
-        """Run once; `before` and `after` get (tensors, info) of each operator, and return whether it is to run."""
+        """Run once; `before` and `after` get (tensors, info) of each operator, and return whether it must run."""
         self.net.runSessionWithCallBackInfo(self.session, before, after)
 
     def outputs(self, integers: set[str]) -> dict[str, Any]:
-        """All outputs of the last run; those named in `integers` are integers, which a tensor itself does not show."""
+        """All outputs of the last run; those named in `integers` are integers, which a session's tensor hides."""
         tensors = self.net.getSessionOutputAll(self.session)
         return {name: self.read(tensor, name in integers) for name, tensor in tensors.items()}
 
     @property
     def memory_mb(self) -> float:
-        """What the session holds in memory, in MB of 2^20 bytes."""
+        """The memory of the session, in MB of 2^20 bytes."""
         return float(self.net.getSessionInfo(self.session, 0))
 
 
@@ -105,5 +107,5 @@ def integer_outputs(path: str) -> set[str]:
     try:
         known = MNN.expr.load_as_dict(path)
         return {name for name, value in known.items() if value.dtype in (MNN.expr.int, MNN.expr.int64)}
-    except Exception:  # What can't be inferred is taken for float, as nearly all outputs are.
+    except Exception:  # If inference fails, all outputs are taken as float, as nearly all are.
         return set()

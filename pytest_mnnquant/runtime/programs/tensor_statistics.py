@@ -1,4 +1,4 @@
-"""Looks at the tensors of operators while a model runs: their values, ranges, histograms, and what codes would lose."""
+"""Statistics of operators' tensors while a model runs: values, ranges, histograms, losses from quantizing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def watch_module(job: dict[str, Any], see: Any, skip: Any) -> None:
 
 
 def observe(job: dict[str, Any]) -> dict[str, Any]:
-    """Tensors of the named operators: their values on the first batch (`probe`), or their range in each batch."""
+    """Tensors of the named operators: their values on the first batch (`probe`), or their range per batch."""
     import numpy as np
 
     if job.get("probe"):
@@ -72,7 +72,7 @@ def observe(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def histograms(job: dict[str, Any]) -> dict[str, Any]:
-    """How the values of tensors spread over `job["bins"]` bins between the bounds in the file `job["bounds"]`."""
+    """Histograms of tensors with `job["bins"]` bins between the bounds in the file `job["bounds"]`."""
     import numpy as np
 
     bounds = np.load(job["bounds"])  # [operators, sides, low or high]
@@ -89,10 +89,10 @@ def histograms(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def losses(job: dict[str, Any]) -> dict[str, Any]:
-    """What codes would lose of the tensors' values. The file `job["grids"]` holds [scale, lowest, highest] of each.
+    """The loss from quantizing tensors. The file `job["grids"]` holds [scale, lowest, highest] of each tensor.
 
-    Counted: values, their energy, how many are clipped by more than half a step, the energy of what is clipped and of
-    what rounding takes away, the smallest and the largest value. A scale of 0 leaves a tensor out.
+    Sums per tensor: number of values, their energy, number of values clipped by more than half a step, energy lost by
+    clipping, energy lost by rounding, the smallest and the largest value. A tensor with scale 0 is skipped.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""How long two models take side by side, what one holds in memory, and the times of its operators."""
+"""Times two models in turn, measures the memory of a model, and times its operators."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .batches import batches, report_progress
 from .module_api import Module
 from .session import Session
 
-# A sample shorter than this, in seconds, measures the clock and the interpreter, not the model.
+# Seconds: shorter samples measure the clock and the interpreter, not the model.
 SHORTEST = 2e-4
 
 
 def load(options: dict[str, Any], path: str) -> Session | Module:
-    """A model through the API that `options["engine"]` names: only a module runs While and If bodies."""
+    """A model in the API that `options["engine"]` names: only modules run While and If bodies."""
     return Module(options, path) if options.get("engine") == "module" else Session(options, path)
 
 
 def open_session(job: dict[str, Any], which: int, batch: dict[str, Any]) -> Session | Module:
-    """A session of one of the models, fed, and run a few times: a failing one says so here."""
-    threads = job["threads"]  # One number, or one for each model.
+    """A session of one of the models, with inputs, after some runs for warm-up that show failures."""
+    threads = job["threads"]  # One number, or one per model.
     options = {**job, "threads": threads[which] if isinstance(threads, list) else threads}
     names = job["names"][which]
     if "outputs" in job:
@@ -36,7 +36,7 @@ def open_session(job: dict[str, Any], which: int, batch: dict[str, Any]) -> Sess
 
 
 def seconds_of(session: Session | Module, loops: int) -> float:
-    """Seconds that an inference takes, the mean of `loops`."""
+    """Seconds per inference, the mean of `loops` inferences."""
     start = time.perf_counter()
     for _ in range(loops):
         session.run_unchecked()
@@ -46,7 +46,7 @@ def seconds_of(session: Session | Module, loops: int) -> float:
 def is_known(times: list[list[float]], width: float, limit: float | None) -> bool:
     """Whether the median ratio is known to `width`, on one side of a limit.
 
-    By its 95 % interval, as `statistics.paired_ratio` has it.
+    Uses the 95 % interval of `statistics.paired_ratio`.
     """
     import numpy as np
 
@@ -58,10 +58,10 @@ def is_known(times: list[list[float]], width: float, limit: float | None) -> boo
 
 
 def paired(job: dict[str, Any]) -> dict[str, Any]:
-    """Run both models in turn, A B, B A, ..., until the ratio is known well enough or the time is over.
+    """Run both models in turn, A B, B A, ..., until the ratio is precise enough or the time is over.
 
-    Every `round` pairs the sessions are made again, in the other order: where memory happens to lie then does not
-    decide the ratio.
+    After every `round` pairs, new sessions are created in the other order, so that the ratio does not depend on memory
+    addresses.
     """
     batch = next(iter(batches(job)))
     times: list[list[float]] = [[], []]
@@ -80,7 +80,7 @@ def paired(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def time_round(sessions: list[Session | Module], times: list[list[float]], loops: int, pairs: int, end: float) -> bool:
-    """Add some pairs to `times`; returns whether there is time left before `end`."""
+    """Add some pairs to `times`; returns whether time is left before `end`."""
     for number in range(pairs):
         for which in (0, 1) if number % 2 == 0 else (1, 0):
             times[which].append(seconds_of(sessions[which], loops))
@@ -96,7 +96,7 @@ def is_enough(job: dict[str, Any], times: list[list[float]]) -> bool:
 
 
 def resident() -> tuple[int, int]:
-    """(bytes that this process holds now, the most it held since its peak was forgotten)."""
+    """(bytes that this process uses now, its peak since the last reset)."""
     values = {}
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
@@ -106,10 +106,10 @@ def resident() -> tuple[int, int]:
 
 
 def memory_of(job: dict[str, Any], mode: int) -> dict[str, Any]:
-    """Bytes of MNN's session, and by how much this process grew at most, to load a model and run it once."""
+    """Bytes of MNN's session, and the peak growth of this process while it loads a model and runs it once."""
     before = None
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Forget the peak so far (proc(5)).
+        Path("/proc/self/clear_refs").write_text("5")  # Reset the peak (proc(5)).
         before, _ = resident()
     except OSError:  # Not Linux.
         pass
@@ -122,13 +122,13 @@ def memory_of(job: dict[str, Any], mode: int) -> dict[str, Any]:
     peak = None if before is None else max(0, resident()[1] - before)
     if isinstance(session, Session):
         return {"session": round(session.memory_mb * (1 << 20)), "peak": peak}
-    # MNN does not report what a module holds, and what the process holds afterwards depends on what its allocator
-    # gives back: the largest growth stands for it.
+    # MNN does not report the memory of a module, and the memory of the process after the run depends on its allocator,
+    # so the peak growth is used.
     return {"session": peak or 0, "peak": peak}
 
 
 def memory(job: dict[str, Any]) -> dict[str, Any]:
-    """What a model holds in each memory mode; each in a process of its own, which starts from the same state."""
+    """The memory of a model in each memory mode, each in a separate process that starts from the same state."""
     import MNN  # noqa: F401
     import numpy as np  # noqa: F401
 
@@ -149,7 +149,7 @@ def memory(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def profile(job: dict[str, Any]) -> dict[str, Any]:
-    """[name, kind, seconds] of each operator, the median over the runs; looking takes some microseconds each."""
+    """[name, kind, seconds] of each operator, the median over the runs; the measurement adds some microseconds each."""
     import statistics
 
     session = Session(job, job["model"])

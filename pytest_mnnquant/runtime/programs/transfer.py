@@ -1,4 +1,4 @@
-"""What is sent with a job and what goes back, each file known by its SHA-256. Both ends of a transfer use this."""
+"""The files that are sent with a job and returned, with their SHA-256. Both ends of a transfer use this."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .failures import Refused
 
 def sha256(path: Path) -> str:
     """The hash of a file."""
-    import hashlib  # Loads OpenSSL, which a job that was not sent does not need.
+    import hashlib  # Loads OpenSSL, which local jobs do not need.
 
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -19,15 +19,15 @@ def sha256(path: Path) -> str:
 
 
 def check_arrived(files: dict[str, str]) -> None:
-    """Raise `Refused` unless each file of the working directory is what was sent, by its SHA-256."""
+    """Raise `Refused` if a file in the working directory is missing or differs from the sent one."""
     for name, expected in files.items():
         if not Path(name).is_file():
             raise Refused(f"{name} did not arrive")
         if sha256(Path(name)) != expected:
-            raise Refused(f"{name} arrived damaged: its SHA-256 is not that of what was sent")
+            raise Refused(f"{name} arrived damaged: its SHA-256 differs from that of the sent file")
 
 
 def written_files(sent: dict[str, str]) -> dict[str, str]:
-    """The arrays that a job has left beside what was sent, with their SHA-256."""
+    """The arrays that a job has written, with their SHA-256."""
     paths = [path for pattern in ("*.npy", "*.npz") for path in Path().glob(pattern) if path.name not in sent]
     return {path.name: sha256(path) for path in paths}

@@ -32,6 +32,8 @@ def evidence(output: Array, reference: Array = LOGITS, labels: Array | None = LA
 
 
 def check(found: AccuracyEvidence, max_drop: float | None = 0.01, min_cosine: float = 0.99, **more: Any) -> Result:
+    if found.labels is None:
+        max_drop = None
     return check_accuracy(found, Criteria(max_drop=max_drop, min_cosine=min_cosine, **more))
 
 

@@ -56,11 +56,11 @@ def test_a_least_agreement_is_judged_where_it_is_asked() -> None:
     check_golden("accuracy/a-least-agreement-is-judged-where-it-is-asked", result.findings[0].message)
 
 
-def test_agreement_of_an_output_without_classes_is_open() -> None:
+def test_agreement_required_of_an_output_without_classes_fails() -> None:
     result = check({"boxes": noisy(BOXES, 0.01)}, min_agreement={"boxes": 0.9})
-    assert result.outcome == INCONCLUSIVE
+    assert result.outcome == FAILED
     (finding,) = result.findings
-    assert (finding.code, "'boxes'" in finding.message) == ("MNQ003", True)
+    assert (finding.code, "'boxes'" in finding.message) == ("MNQ723", True)
 
 
 def test_one_finding_an_output_tells_all_that_it_misses() -> None:
@@ -103,7 +103,7 @@ def test_a_limit_that_no_output_can_meet_is_told() -> None:
     assert result.outcome == FAILED
     assert codes(result) == ["MNQ722"]
     check_golden("accuracy/a-limit-that-no-output-can-meet-is-told", result.findings[0].message)
-    assert check({"boxes": BOXES}, min_agreement=0.9).outcome == INCONCLUSIVE
+    assert check({"boxes": BOXES}, min_agreement=0.9).outcome == FAILED
 
 
 def test_a_constant_part_does_not_hide_that_the_rest_is_lost() -> None:
