@@ -43,7 +43,10 @@ _SHIPPED: Final = "pytest_mnnquant.quantize.mnncompress_pipeline"
 _CHILD: Final = Command(
     Path(__file__).with_name("pipeline_child.py"),
     # mnncompress needs the old implementation; all others do with it.
-    environment={"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"},
+    environment={
+        "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",
+        **dict.fromkeys(("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED", "HF_HUB_DISABLE_TELEMETRY"), "1"),
+    },
 )
 
 

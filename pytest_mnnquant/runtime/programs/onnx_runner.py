@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from .batches import batches
 from .inference import save_outputs
 
+# ONNX Runtime from 1.29 on sends what it runs to Microsoft, and keeps an id of the machine in the home folder, unless
+# these are set before it is loaded; the second name is that of later versions.
+SILENT = {"ORT_DISABLE_TELEMETRY": "1", "ORT_TELEMETRY_DISABLED": "1"}
 TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -21,9 +25,11 @@ TYPES = {
 
 def run_onnx(job: dict[str, Any]) -> dict[str, Any]:
     """Write the outputs for all samples to `outputN.npy`. A batch size fixed by the model overrides the job's."""
+    os.environ.update(SILENT)
     import numpy as np
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone: the log's last lines must not be warnings
     options.intra_op_num_threads = options.inter_op_num_threads = 1
