@@ -1,4 +1,4 @@
-"""What MNN can compute and store: the limits that recipes respect."""
+"""What MNN can compute and store; recipes respect these limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _INT8_KINDS = ("Convolution", "ConvolutionDepthwise")
 
 
 def can_compute(op: Op) -> bool:
-    """Whether MNN can run this layer in int8 (with float weights or not), and its tensors can be watched.
+    """Whether MNN can run this layer in int8 (with float weights or not), and its tensors can be observed.
 
     Layers in the bodies of loops are not counted: MNN gives no trace of them (see `recurrent` for those of LSTMs).
     """
@@ -18,9 +18,9 @@ def can_compute(op: Op) -> bool:
 
 
 def can_observe(op: Op) -> bool:
-    """Whether a run of MNN shows the first input and the output of this layer: a convolution outside of loops.
+    """Whether a run of MNN exposes the first input and the output of this layer: a convolution outside of loops.
 
-    Other inputs do not matter: a ConvTranspose with a fixed output size takes that size as a second one.
+    Further inputs are allowed: a ConvTranspose with a fixed output size has that size as its second input.
     """
     return bool(op.is_convolution and op.inputs and op.outputs and not op.subgraph)
 
@@ -31,10 +31,10 @@ def int8_layers(model: Model) -> tuple[Op, ...]:
 
 
 def can_block(shape: tuple[int, ...], group: int, block: int) -> bool:
-    """Whether MNN can give each `block` weights of a convolution a scale of their own.
+    """Whether MNN can store one scale per `block` weights of a convolution.
 
-    It does so for 1x1 kernels (Linear layers) whose input channels the block divides, in multiples of 16
-    (tools/converter/source/common/WeightQuantAndCoding.cpp); elsewhere it takes one scale a channel and says nothing.
+    It does so for 1x1 kernels (Linear layers) if the block is a multiple of 16 and divides the input channels
+    (tools/converter/source/common/WeightQuantAndCoding.cpp). For other layers it silently uses one scale per channel.
     """
     if len(shape) != 4 or shape[2:] != (1, 1) or group != 1:
         return False
@@ -42,6 +42,6 @@ def can_block(shape: tuple[int, ...], group: int, block: int) -> bool:
 
 
 def is_skipped(op: Op, patterns: tuple[str, ...], module: str = "") -> bool:
-    """Whether the user meant this layer to stay float: a glob matches its name, its output tensor or its module."""
+    """Whether the user keeps this layer float: a glob matches its name, its output tensor or its module."""
     names = (op.name, *op.output_names, *((module,) if module else ()))
     return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)

@@ -8,7 +8,7 @@ wBITS[bBLOCK][-sym][-hqq][-scale16]   weight-only by MNN's converter, 2 to 8 bit
 fp16                         weights as 16-bit floats
 mnnquant-FEATURE[-admm]      MNN's offline tool; FEATURE: kl, admm, ema; -admm: weights by ADMM too
 mnncompress[-repaired]       the original PyTorch quantizer; -repaired: its params file with names bound to the model
-[NAME=]file.py:callable[@RECIPE]      your own pipeline; @RECIPE says what its model must be (int8)
+[NAME=]file.py:callable[@RECIPE]      your own pipeline; its model must be stored as RECIPE says (default: int8)
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _INT8: Final = re.compile(
 )
 _MNNQUANT: Final = re.compile(rf"mnnquant-(?P<feature>{'|'.join(FEATURES)})(?P<weight>-admm)?")
 _MNNCOMPRESS: Final = re.compile(r"mnncompress(?P<repaired>-repaired)?")
-_PIPELINE: Final = re.compile(r"(?:(?P<name>[\w.\-]+)=)?(?P<target>[^@]+\.py:[A-Za-z_]\w*)(?:@(?P<meant>[^@]+))?")
+_PIPELINE: Final = re.compile(r"(?:(?P<name>[\w.\-]+)=)?(?P<target>[^@]+\.py:[A-Za-z_]\w*)(?:@(?P<like>[^@]+))?")
 _FORMS: Final = (
     "int8, int8-kl+w8, w8, w4b32-hqq, fp16, mnnquant-kl, mnncompress, mnncompress-repaired or file.py:callable"
 )
-# What a number after an observer's name means: percent of values kept, and how much of a moving average is kept.
+# The range of the number after an observer's name: percent of values kept, and momentum of a moving average.
 _NUMBERS: Final = {"percentile": (50.0, 100.0), "average": (0.0, 1.0)}
 
 
 @functools.cache
 def recipe_named(name: str) -> Recipe:
-    """The recipe of this name. Raises `ValueError` saying what names there are."""
+    """The recipe of this name. Raises `ValueError` with examples for an unknown name."""
     if match := _WEIGHTS.fullmatch(name):
         return _weight_only(name, match)
     if match := _INT8.fullmatch(name):
@@ -61,16 +61,16 @@ def recipe_named(name: str) -> Recipe:
         return _pipeline(name, match)
     if name == "fp16":
         return ConverterRecipe(name=name, storage=Storage.FLOAT16, bits=16)
-    raise ValueError(f"{name!r} is no recipe; they read like: {_FORMS}")
+    raise ValueError(f"unknown recipe {name!r}; examples: {_FORMS}")
 
 
 def _pipeline(name: str, match: re.Match[str]) -> Recipe:
-    like = recipe_named(match["meant"] or "int8")
+    like = recipe_named(match["like"] or "int8")
     if isinstance(like, PipelineRecipe):
-        raise ValueError(f"{name!r}: after @ comes a recipe of ours, such as int8 or w8")
+        raise ValueError(f"{name!r}: after @, give a built-in recipe such as int8 or w8")
     label = match["name"] or name
     if _is_built_in(label):
-        raise ValueError(f"{name!r}: {label!r} is a recipe already; give the pipeline another name")
+        raise ValueError(f"{name!r}: {label!r} is a built-in recipe; give the pipeline another name")
     return PipelineRecipe.of(label, match["target"], like)
 
 
@@ -80,7 +80,7 @@ def _is_built_in(name: str) -> bool:
 
 def _weight_only(name: str, match: re.Match[str]) -> Recipe:
     if match["sym"] and match["hqq"]:
-        raise ValueError(f"{name!r}: MNN drops HQQ from symmetric weights; leave out -sym or -hqq")
+        raise ValueError(f"{name!r}: MNN ignores HQQ for symmetric weights; remove -sym or -hqq")
     return ConverterRecipe(
         name=name,
         bits=int(match["bits"]),
@@ -103,7 +103,7 @@ def _int8(name: str, match: re.Match[str]) -> Recipe:
     )
 
 
-#: Recipes by the names that users meet first; `recipe_named` knows them all.
+#: The most common recipes by name; `recipe_named` knows all.
 RECIPES: Final = {
     name: recipe_named(name)
     for name in ("int8", "w8", "w4", "w8b32", "w4b32", "w8b64", "w4b64", "w8b128", "w4b128", "fp16")

@@ -1,4 +1,4 @@
-"""The ways to quantize: what each requires of a model's weights, and which tool quantizes how."""
+"""Recipes: how each requires a model's weights to be stored, and which tool quantizes how."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Quantizer(enum.Enum):
     BUILTIN = "calibrated by pytest-mnnquant"
     MNNQUANT = "MNN's mnnquant"
     MNNCOMPRESS = "mnncompress"
-    PIPELINE = "a pipeline of one's own"
+    PIPELINE = "a custom pipeline"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A named way to quantize. These fields say what each layer's weights must be stored as; subclasses say how.
+    """A named way to quantize. These fields define how each layer's weights must be stored; subclasses define how.
 
-    `activations` tells whether layers compute in int8, which needs calibration data. `block` weights share a scale, if
-    MNN can do that; None: a whole channel does. `hqq`: scales and offsets are optimized (half-quadratic quantization)
-    instead of spanning min to max. `half_scales`: scales are 16-bit floats. `fill` gives the bits of weights of layers
-    that can't compute in int8; None: they stay float.
+    `activations`: layers compute in int8, which needs calibration data. `block` weights share a scale, if MNN supports
+    that for the layer; None: one scale per channel. `hqq`: scales and offsets are optimized (half-quadratic
+    quantization) instead of spanning min to max. `half_scales`: scales are 16-bit floats. `fill`: bits of the weights
+    of layers that can't compute in int8; None: they stay float.
     """
 
     #: Which tool quantizes.
@@ -55,7 +55,7 @@ class Recipe:
         if self.block is not None:
             flags += ["--weightQuantBlock", str(self.block)]
         if self.symmetric:
-            # Asymmetric is MNN's default; only `=1` counts as true, so the bare flag would make them symmetric too.
+            # MNN's default is asymmetric, and only `=1` counts as true: the bare flag also selects symmetric.
             flags += ["--weightQuantAsymmetric=0"]
         if self.hqq:
             flags += ["--hqq"]
@@ -74,13 +74,13 @@ class Recipe:
 
     @property
     def scale_bytes(self) -> int:
-        """Bytes of scale and offset that a group of weights takes; symmetric ones have no offset."""
+        """Bytes of the scale and offset of a group of weights; symmetric groups have no offset."""
         size = 4 if self.activations or self.symmetric else 8
         return size // 2 if self.half_scales else size
 
     @property
     def symmetric_name(self) -> str:
-        """The recipe that differs in symmetric weights only; empty if these are symmetric, or can't be."""
+        """The same recipe with symmetric weights; empty if the weights are symmetric, or can't be."""
         return ""
 
     @property
@@ -95,17 +95,17 @@ class Recipe:
         return self.quantizer in in_torch and self.activations
 
     def label(self, mode: str | None) -> str:
-        """The name of a variant of this recipe, as ids and tables have it: `int8[train]`, `w8`, ..."""
+        """The name of a variant of this recipe in ids and tables: `int8[train]`, `w8`, ..."""
         return f"{self.name}[{mode}]" if mode else self.name
 
     def stores(self, weights: Weights, computes: bool = True) -> bool:
         """Whether stored weights have the required precision.
 
-        `computes` tells whether MNN can run their layer in int8; if it can't, `fill` says what is required.
+        `computes`: whether MNN can run their layer in int8; if it can't, `fill` gives the required bits.
         """
         if self.fill is not None and not computes:
             return weights.storage is Storage.INTEGER and weights.bits == self.fill and weights.intact
-        # What MNN stores as a list of the weights that are not zero has the same bits.
+        # MNN may store only the weights that are not zero, with the same bits.
         storage = Storage.INTEGER if weights.storage is Storage.SPARSE_INTEGER else weights.storage
         if storage is not self.storage or weights.bits != self.bits or not weights.intact:
             return False
@@ -163,7 +163,7 @@ class MnnquantRecipe(Recipe):
 
     @property
     def trains_vectors(self) -> bool:
-        """EMA does."""
+        """True for EMA."""
         return self.feature == "EMA"
 
 
@@ -179,7 +179,7 @@ class MnncompressRecipe(Recipe):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineRecipe(Recipe):
-    """A user's own pipeline: the specification of a callable, and the recipe that its model must be like."""
+    """A custom pipeline: the specification of a callable, and the recipe (`like`) that its model must match."""
 
     quantizer: ClassVar[Quantizer] = Quantizer.PIPELINE
 
@@ -194,5 +194,5 @@ class PipelineRecipe(Recipe):
 
     @property
     def trains_vectors(self) -> bool:
-        """If the recipe that its model is like does."""
+        """True if it is for the recipe that the model must match."""
         return self.like.trains_vectors

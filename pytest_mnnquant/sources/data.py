@@ -1,4 +1,4 @@
-"""Calibration and evaluation data as named arrays, whatever form the user has them in."""
+"""Calibration and evaluation data as named arrays, from all forms that users have."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pytest_mnnquant.sources.spec import DataError, by_itself, call, describe, i
 from pytest_mnnquant.sources.user_code import contained
 
 LABELS: Final = "labels"
-_PATHS: Final = "paths begin at {root}; mend --mnn-calibration or --mnn-evaluation"
-_ALIKE: Final = "give the same arrays in each batch, alike in all axes but the first"
-# Counted for an array at least, so that endless batches are noticed even where each is tiny.
+_PATHS: Final = "correct --mnn-calibration or --mnn-evaluation; relative paths start at {root}"
+_EQUAL_SHAPES: Final = "give the same arrays in each batch, with equal shapes except for the first axis"
+# The least size that each array counts with, so that endless batches of tiny arrays reach the limit too.
 _LEAST_BYTES: Final = 4096
 
 
@@ -51,7 +51,7 @@ def load_data(
         if len(input_names) > 1:
             raise DataError(
                 f"{text}: a folder of images feeds one input, the model has {len(input_names)}: "
-                f"{', '.join(input_names)}; save the arrays with numpy.savez, one for each input"
+                f"{', '.join(input_names)}; save the arrays with numpy.savez, one per input"
             )
         images, labels = load_images(path, preprocess, text, timeout)
         return Dataset({input_names[0]: images}, labels, f"{text} ({preprocess})")
@@ -62,9 +62,10 @@ def load_data(
             loaded = np.load(file, allow_pickle=False)
             arrays: Any = dict(loaded) if isinstance(loaded, Mapping) else loaded
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        named = ", ".join(f"{name}=ARRAY" for name in input_names)
         raise DataError(
             f"{text}: not a .npz or .npy file of arrays: {describe(error)}",
-            f"write it anew: numpy.savez({f'{path.stem}.npz'!r}, {', '.join(f'{name}=ARRAY' for name in input_names)})",
+            f"write it again: numpy.savez({f'{path.stem}.npz'!r}, {named})",
         ) from None
     return as_dataset(arrays, input_names, text)
 
@@ -90,24 +91,24 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
         except DataError:
             raise
         except Exception as error:
-            fix = "iterate over it by itself for the whole traceback: the model has no part in it yet"
-            raise DataError(f"{origin}: making its batches raised {describe(error)}", fix) from error
+            fix = "loop over it in a separate script for the whole traceback: the model is not involved yet"
+            raise DataError(f"{origin}: iterating over its batches raised {describe(error)}", fix) from error
     if not batches:
         raise DataError(f"{origin}: no batches", _return(input_names))
     try:
         joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     except KeyError as error:
-        raise DataError(f"{origin}: its batches don't fit together: one has no array {error}", _ALIKE) from None
+        raise DataError(f"{origin}: its batches do not match: one has no array {error}", _EQUAL_SHAPES) from None
     except ValueError as error:
-        raise DataError(f"{origin}: its batches don't fit together: {error}", _ALIKE) from None
+        raise DataError(f"{origin}: its batches do not match: {error}", _EQUAL_SHAPES) from None
     labels = joined.pop(LABELS, None)
     _validate(joined, labels, input_names, origin)
-    # In the model's order: they are handed to it by position.
+    # In the order of the model's inputs, which are passed by position.
     return Dataset({name: joined[name] for name in input_names}, labels, origin)
 
 
 def _limited(value: Any, input_names: tuple[str, ...], origin: str) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """The batches of an iterable, as long as memory can hold them all: a generator may never end."""
+    """The batches of an iterable, up to the memory limit: a generator may never end."""
     total = 0
     for number, item in enumerate(value, 1):
         # Copies: a generator may fill the same array again for its next batch.
@@ -115,8 +116,8 @@ def _limited(value: Any, input_names: tuple[str, ...], origin: str) -> Iterator[
         total += sum(max(_LEAST_BYTES, array.nbytes) for array in batch.values())
         if total > MEMORY_LIMIT:
             raise DataError(
-                f"{origin}: more than {MEMORY_LIMIT / 1e9:.1f} GB after {number} batches, and no end; yield fewer "
-                "(100 to 1,000 samples are enough to calibrate), with itertools.islice for one"
+                f"{origin}: more than {MEMORY_LIMIT / 1e9:.1f} GB after {number} batches, without end; yield fewer "
+                "samples, for example with itertools.islice (100 to 1,000 are enough to calibrate)"
             )
         yield batch
 
@@ -159,31 +160,31 @@ def _validate(
         known = ", ".join([*input_names, LABELS])
         raise DataError(
             f"{origin}: array {unknown[0]!r} is neither an input of the model nor its labels; known: {known}",
-            "leave it out, or give it the name of what it is",
+            "remove this array, or give it the name of the input that it is for",
         )
     for name in input_names:
         if inputs[name].ndim == 0 or inputs[name].dtype.kind not in "fiub":
             raise DataError(
-                f"{origin}: array {name!r} is not numeric samples ({inputs[name].dtype})", _return(input_names)
+                f"{origin}: array {name!r} does not hold numeric samples ({inputs[name].dtype})", _return(input_names)
             )
         if inputs[name].size == 0:
             raise DataError(f"{origin}: array {name!r} is empty: shape {inputs[name].shape}", _return(input_names))
         if inputs[name].dtype.kind == "f" and not np.isfinite(inputs[name]).all():
             raise DataError(
                 f"{origin}: array {name!r} holds NaN or infinity",
-                "leave these samples out, or mend what prepares them: a division by 0, most often",
+                "remove these samples, or fix their preprocessing (most often a division by 0)",
             )
     counts = {name: len(array) for name, array in inputs.items() if name in input_names}
     if labels is not None:
         counts[LABELS] = len(labels)
     if len(set(counts.values())) != 1:
         raise DataError(
-            f"{origin}: the arrays count different numbers of samples: {counts}",
-            "the first axis of each array counts samples, of labels too: make them as long as each other",
+            f"{origin}: the arrays hold different numbers of samples: {counts}",
+            "make the first axis of all arrays equally long, labels included: it counts samples",
         )
 
 
 def _return(input_names: tuple[str, ...]) -> str:
-    """The form of data that is always right."""
+    """The fix that shows the general form of data."""
     arrays = ", ".join(f"{name!r}: ARRAY" for name in input_names)
-    return f"give {{{arrays}}}, numbers whose first axis counts samples"
+    return f"give numeric arrays whose first axis counts samples: {{{arrays}}}"

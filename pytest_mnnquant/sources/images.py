@@ -1,4 +1,4 @@
-"""Folders of images as arrays: the pixels that MNN's own `mnnquant` would feed, by MNN's own decoder and resizer."""
+"""Folders of images as arrays: decoded and resized by MNN, as its `mnnquant` feeds them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from pytest_mnnquant.measurements.dataset import spread_evenly
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job
 from pytest_mnnquant.sources.spec import DataError
 
-#: To paste into pyproject.toml; the means and factors are those of many ImageNet models.
+#: An example for pyproject.toml, with the means and factors of many ImageNet models.
 EXAMPLE: Final = (
     'preprocess = {format = "RGB", size = [224, 224], mean = [103.94, 116.78, 123.68], normal = [0.017, 0.017, 0.017]}'
 )
 #: Bytes that samples may take in memory.
 MEMORY_LIMIT: Final = 2**31
 _CHANNELS: Final = {"RGB": 3, "BGR": 3, "RGBA": 4, "GRAY": 1}
-_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp")  # what the decoder in MNN's wheels knows
+_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp")  # what the decoder in MNN's wheels supports
 _REQUIRED: Final = ("format", "size", "mean", "normal")
 _KEYS: Final = (*_REQUIRED, "center_crop_w", "center_crop_h", "count")
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """How image files become input values: `(pixel - mean) * normal` on 0..255, with the meaning of mnnquant's config.
+    """How image files become input values: `(pixel - mean) * normal` on 0..255, as mnnquant's configuration has it.
 
-    `size` is (width, height). `center_crop_w` and `center_crop_h` are the shares of the image that are cut out of its
-    middle before it is resized, bilinearly. `count` takes so many images, spread evenly over the sorted ones.
+    `size` is (width, height). `center_crop_w` and `center_crop_h` are the shares of the image that a center crop keeps
+    before the bilinear resize. `count` is the number of images, spread evenly over the sorted files; None: all.
     """
 
     format: str
@@ -54,26 +54,27 @@ class Preprocess:
 
 
 def undeclared(text: str) -> str:
-    """What to tell a user who names a folder without saying how its images become input values."""
+    """The error message for a folder of images without declared preprocessing."""
     return (
-        f"{text}: a folder of images needs its preprocessing declared, in [tool.mnnquant] or a model's table: {EXAMPLE}"
+        f"{text}: the preprocessing of a folder of images must be declared, in [tool.mnnquant] or the model's table: "
+        f"{EXAMPLE}"
     )
 
 
 def parse_preprocess(table: Any, where: str) -> Preprocess:
-    """The `preprocess` key of a configuration. Raises `ValueError` naming what is wrong; `where` names the key."""
+    """The `preprocess` key of a configuration. Raises `ValueError` that names the problem; `where` names the key."""
     if not isinstance(table, Mapping):
-        raise ValueError(f"{where}: {table!r} is not a table; it reads like: {EXAMPLE}")
+        raise ValueError(f"{where}: {table!r} is not a table; example: {EXAMPLE}")
     unknown = next((key for key in table if key not in _KEYS), None)
     if unknown is not None:
         raise ValueError(f"{where}: unknown key {unknown!r}; known: {', '.join(_KEYS)}")
     missing = next((key for key in _REQUIRED if key not in table), None)
     if missing is not None:
-        raise ValueError(f"{where}: the key {missing!r} is missing; it reads like: {EXAMPLE}")
+        raise ValueError(f"{where}: the key {missing!r} is missing; example: {EXAMPLE}")
     kind = table["format"]
     if (
         not isinstance(kind, str) or kind not in _CHANNELS
-    ):  # mnnquant itself takes BGR for any name it does not know, `rgb` among them.
+    ):  # mnnquant itself uses BGR for any unknown name, `rgb` included.
         raise ValueError(f"{where}: format: {kind!r} is unknown; choose from: {', '.join(_CHANNELS)}")
     size = table["size"]
     if not isinstance(size, list) or len(size) != 2 or not all(_is_count(item) for item in size):
@@ -100,7 +101,7 @@ def _is_number(value: Any) -> bool:
 def _per_channel(values: Any, kind: str, where: str) -> tuple[float, ...]:
     channels = _CHANNELS[kind]
     if not isinstance(values, list) or len(values) != channels or not all(_is_number(value) for value in values):
-        raise ValueError(f"{where}: {values!r} is not a list of {channels} numbers, one a channel of {kind}")
+        raise ValueError(f"{where}: {values!r} is not a list of {channels} numbers, one per channel of {kind}")
     return tuple(float(value) for value in values)
 
 
@@ -109,8 +110,8 @@ def load_images(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64] | None]:
     """All images below `folder` as an array [images, channels, height, width], and their labels if they have any.
 
-    Images are taken in the order of their paths. Where all of them lie in sub-folders that are named by an integer,
-    these are their labels. Raises `DataError` naming the file at fault.
+    Images are taken in the order of their paths. If all of them lie in sub-folders with integer names, these are their
+    labels. Raises `DataError` that names the file at fault.
     """
     files = _image_files(folder, origin)
     if preprocess.count is not None:
@@ -120,7 +121,7 @@ def load_images(
     if 4 * len(files) * preprocess.channels * width * height > MEMORY_LIMIT:
         raise DataError(
             f"{origin}: {len(files)} images of {width}x{height} take more than {MEMORY_LIMIT / 1e9:.1f} GB; "
-            "take fewer, spread evenly: preprocess = {count = 500, ...}"
+            "take fewer of them, spread evenly: preprocess = {count = 500, ...}"
         )
     arguments = {
         "files": [str(file.resolve()) for file in files],
@@ -135,28 +136,28 @@ def load_images(
         try:
             result = run_job(Job("images", f"decoding the images of {origin}", timeout, arguments), place).values
         except NativeFailure as error:
-            # MNN hands out no image for a damaged file, and looking at that crashes.
+            # MNN returns no image for a damaged file, and reading it crashes.
             reached = place / "reading.txt"
             if error.kind is not FailureKind.CRASHED or not reached.exists():
                 raise
             result = {"unreadable": int(reached.read_text()), "why": "MNN can't decode this image"}
         if "unreadable" in result:
             file = files[result["unreadable"]].relative_to(folder).as_posix()
-            raise DataError(f"{origin}: {file}: {result['why']}", f"take {file} out of the folder, or save it anew")
+            raise DataError(f"{origin}: {file}: {result['why']}", f"remove {file} from the folder, or save it again")
         return np.load(place / "images.npy"), labels
 
 
 def _image_files(folder: Path, origin: str) -> list[Path]:
-    """The files below a folder, hidden ones apart, by the order of their paths whatever order the disk has them in."""
+    """The files below a folder except hidden ones, sorted by path."""
     files = [file for file in folder.rglob("*") if file.is_file()]
     paths = {file.relative_to(folder).as_posix(): file for file in files}
     names = sorted(name for name in paths if not name.startswith(".") and "/." not in name)
     if not names:
-        raise DataError(f"{origin}: a folder without images")
+        raise DataError(f"{origin}: the folder contains no images")
     other = next((name for name in names if not name.lower().endswith(_SUFFIXES)), None)
     if other is not None:
         known = ", ".join(_SUFFIXES)
-        raise DataError(f"{origin}: {other}: not an image that MNN can decode ({known}); take it out of the folder")
+        raise DataError(f"{origin}: {other}: not an image that MNN can decode ({known}); remove it from the folder")
     return [paths[name] for name in names]
 
 
@@ -167,5 +168,5 @@ def _labels(files: list[Path], folder: Path, origin: str) -> npt.NDArray[np.int6
         return None
     if not all(numbered):
         odd = "/".join(places[numbered.index(False)])
-        raise DataError(f"{origin}: {odd}: lies in no folder named by a class number, as other images there do")
+        raise DataError(f"{origin}: {odd}: its folder is not named by a class number, as those of other images are")
     return np.array([int(parts[0]) for parts in places], np.int64)

@@ -1,8 +1,7 @@
-"""The task metric that a specification names: one of ours, or `file.py:callable`.
+"""The task metric that a specification names: a built-in one, or `file.py:callable`.
 
-A callable gets the outputs by name, {name: array [samples, ...]}, and the labels (None where there are none), and
-returns one number, or one a sample. It is better the higher it is, unless the callable has a true attribute
-`lower_is_better`.
+A callable gets the outputs by name, {name: array [samples, ...]}, and the labels (or None), and returns one number, or
+one per sample. Higher is better, unless the callable has a true attribute `lower_is_better`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def load_metric(text: str, root: Path) -> TaskMetric:
         return known
     place, colon, attribute = text.rpartition(":")
     if not colon or not place.endswith(".py") or not attribute.isidentifier():
-        raise SourceError(f"--mnn-metric: {text!r} is no metric; there are: {_FORMS}")
+        raise SourceError(f"--mnn-metric: unknown metric {text!r}; known: {_FORMS}")
     if not (root / place).is_file():
         raise SourceError(f"--mnn-metric: {place}: no such file")
     try:
@@ -37,7 +36,7 @@ def load_metric(text: str, root: Path) -> TaskMetric:
         raise SourceError(f"--mnn-metric: {text}: importing it raised {describe(error)}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
-        raise SourceError(f"--mnn-metric: {text}: there is no callable {attribute!r}")
+        raise SourceError(f"--mnn-metric: {place} has no callable {attribute!r}")
     lower = bool(getattr(function, "lower_is_better", False))
     return TaskMetric(text, attribute, is_share=False, lower_is_better=lower, call=_described(function))
 

@@ -1,4 +1,4 @@
-"""What MNN's converter does not ask of an ONNX file: that its external data are there, that it is not quantized.
+"""Checks of an ONNX file that MNN's converter omits: that its external data exist, that it is not quantized.
 
 Numbers of fields, of onnx.proto: ModelProto.graph 7; GraphProto.node 1, initializer 5; NodeProto.op_type 4,
 attribute 5; AttributeProto.t 5, g 6; TensorProto.external_data 13, data_location 14.
@@ -16,19 +16,19 @@ from pytest_mnnquant.mnnfile.wire import BadParams, fields
 from pytest_mnnquant.sources.spec import QuantizedSource, SourceError
 
 _EXTERNAL: Final = 1
-# Weights that are only stored as integers have a DequantizeLinear and none of these. Measured with MNN 3.6.1: of these
-# the converter crashes, writes nothing, or loses the weights of the layers.
+# Weights that are only stored as integers have a DequantizeLinear and none of these. Measured with MNN 3.6.1: on these
+# operators the converter crashes, writes nothing, or loses the weights of the layers.
 _QUANTIZED: Final = re.compile(rb"Q(?:uantize)?Linear\w*|DynamicQuantizeLinear|(?:Conv|MatMul)Integer|QGemm")
 
 
 def require_float(path: Path) -> None:
-    """Raise `QuantizedSource` where an ONNX file computes in integers."""
+    """Raise `QuantizedSource` if an ONNX file computes in integers."""
     counts: Counter[str] = Counter()
     try:
         for graph in _messages(path.read_bytes(), 7):
             counts.update(kind.decode() for kind in _operators(graph) if _QUANTIZED.fullmatch(kind))
     except (BadParams, ValueError):
-        return  # What is no ONNX file is told when it is converted.
+        return  # The conversion reports files that are not ONNX.
     if counts:
         kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(3))
         raise QuantizedSource(
@@ -37,21 +37,21 @@ def require_float(path: Path) -> None:
 
 
 def require_external_data(path: Path) -> None:
-    """Raise `SourceError` where tensors of an ONNX file lie in a file that is missing or too short."""
+    """Raise `SourceError` if tensors of an ONNX file lie in a file that is missing or too short."""
     needed: dict[str, int] = {}
     try:
         for location, end in (tensor for graph in _messages(path.read_bytes(), 7) for tensor in _in_graph(graph)):
             needed[location] = max(end, needed.get(location, 0))
     except (BadParams, ValueError):
-        return  # What is no ONNX file is told when it is converted.
+        return  # The conversion reports files that are not ONNX.
     for location, size in needed.items():
         place = path.parent / location
         has = place.stat().st_size if place.is_file() else None
         if has is None or has < size:
-            state = "is not there" if has is None else f"has {has:,} bytes"
+            state = "is missing" if has is None else f"has {has:,} bytes"
             raise SourceError(
-                f"{path}: needs {location} beside it, of at least {size:,} bytes; it {state}",
-                f"copy {location} together with {path.name}",
+                f"{path}: needs {location} in its folder, of at least {size:,} bytes; that file {state}",
+                f"copy {location} into the folder of {path.name}",
             )
 
 
@@ -60,7 +60,7 @@ def _messages(message: bytes, number: int) -> Iterator[bytes]:
 
 
 def _operators(graph: bytes) -> Iterator[bytes]:
-    """The kind of each operator, those of loops' bodies too."""
+    """The kind of each operator, including those in the bodies of loops."""
     for node in _messages(graph, 1):
         yield from _messages(node, 4)
         for attribute in _messages(node, 5):
@@ -69,7 +69,7 @@ def _operators(graph: bytes) -> Iterator[bytes]:
 
 
 def _in_graph(graph: bytes) -> Iterator[tuple[str, int]]:
-    """(file, last byte needed) of each external tensor, those of loops' bodies too."""
+    """(file, last byte needed) of each external tensor, including those in the bodies of loops."""
     for tensor in _messages(graph, 5):
         yield from _external(tensor)
     for attribute in (attribute for node in _messages(graph, 1) for attribute in _messages(node, 5)):
@@ -80,7 +80,7 @@ def _in_graph(graph: bytes) -> Iterator[tuple[str, int]]:
 
 
 def _external(tensor: bytes) -> Iterator[tuple[str, int]]:
-    # What a tensor holds itself is its field 9: nothing to look into.
+    # Field 9 holds the values of other tensors: there is nothing to check.
     if not any(field.number == 14 and field.value == _EXTERNAL for field in fields(tensor)):
         return
     entries = {}

@@ -1,4 +1,4 @@
-"""Whether a source still has its callable, told from its text: nothing is imported."""
+"""Whether a source still defines its callable, read from its text: nothing is imported."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Final
 
-# Whoever uses these may define any name when the file runs.
+# A file that uses these may define any name when it runs.
 _AT_RUN_TIME: Final = ("globals", "exec")
 
 
 def reason_missing(source: str, folder: Path) -> str:
-    """Why the callable of `file.py:callable` or `package.module:callable` is gone; empty where it may be there.
+    """Why the callable of `file.py:callable` or `package.module:callable` is missing; empty if it may exist.
 
-    Files start at `folder`. A module is looked for where Python's own path leads. One whose package is not found there,
-    or that is no text of Python, is not known to be gone.
+    Files start at `folder`. Modules are searched on Python's path. A module whose package is not found there, or that
+    is not Python source, may exist.
     """
     place, _, name = source.rpartition(":")
     if place.endswith(".py"):
@@ -25,14 +25,14 @@ def reason_missing(source: str, folder: Path) -> str:
     elif place:
         file, is_gone = _file_of(place)
         if is_gone:
-            return f"its source {place} is not there"
+            return f"its source {place} is missing"
     else:
         return ""
-    return "" if file is None or _may_define(file, name) else f"its source {place} does not define {name} any more"
+    return "" if file is None or _may_define(file, name) else f"its source {place} no longer defines {name}"
 
 
 def _file_of(module: str) -> tuple[Path | None, bool]:
-    """(its file, whether it is known to have none)."""
+    """(the module's file, whether it certainly has none)."""
     parts = module.split(".")
     places: list[str] | None = [*sys.path, str(Path.cwd())]
     for count in range(1, len(parts) + 1):

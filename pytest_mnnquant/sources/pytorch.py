@@ -30,16 +30,16 @@ _EXPORT_SAMPLES: Final = 2
 
 
 def private_copy(model: Any, name: str) -> torch.nn.Module:
-    """A deep copy in eval mode, so that nothing done here reaches the caller's model. Raises `SourceError`."""
+    """A deep copy in eval mode, so that the caller's model does not change. Raises `SourceError`."""
     import_torch(name)
     import torch
 
     if not isinstance(model, torch.nn.Module):
         raise SourceError(
-            f"{name}: a {type(model).__name__} was returned where a torch.nn.Module is needed",
+            f"{name}: returned {type(model).__name__}, expected torch.nn.Module",
             "return the network itself, with its trained weights",
         )
-    # What wraps a model to run it elsewhere or faster is no part of it, and can't be exported.
+    # Wrappers that run a model in parallel or faster can't be exported.
     model = getattr(model, "_orig_mod", model)  # torch.compile
     model = model.module if isinstance(model, torch.nn.DataParallel) else model
     try:
@@ -65,19 +65,19 @@ def import_torch(name: str) -> Any:
 
 
 def input_names(model: torch.nn.Module, name: str) -> tuple[str, ...]:
-    """The names of `forward`'s required parameters (the first one where none is). Raises `SourceError`: it has none."""
+    """The names of `forward`'s required parameters (or of its first one). Raises `SourceError` if there are none."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = [p for p in inspect.signature(model.forward).parameters.values() if p.kind in kinds]
     required = [p.name for p in positional if p.default is inspect.Parameter.empty]
     if not positional:
-        raise SourceError(f"{name}: forward{inspect.signature(model.forward)} has no named inputs; give it some")
+        raise SourceError(f"{name}: forward{inspect.signature(model.forward)} has no named inputs; add one for each")
     return tuple(required or [p.name for p in positional[:1]])
 
 
 def as_tensors(inputs: dict[str, npt.NDArray[Any]], model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
     """The arrays as tensors, in the order of the model's inputs; copied, since a model may work in place.
 
-    Floating-point arrays take the type of the model's parameters: numpy makes float64 where nobody asked for it.
+    Floating-point arrays get the type of the model's parameters: numpy creates float64 by default.
     """
     import torch
 
@@ -101,7 +101,7 @@ def flat_outputs(value: Any) -> list[torch.Tensor]:
 
 
 def takes_batches(model: torch.nn.Module, data: Dataset) -> bool:
-    """Whether two samples together give what each gives alone: `view(1, -1)` in a model mixes or refuses them."""
+    """Whether two samples give the same outputs together as alone: `view(1, -1)` in a model mixes or refuses them."""
     import torch
 
     if data.samples < 2:
@@ -111,7 +111,7 @@ def takes_batches(model: torch.nn.Module, data: Dataset) -> bool:
             alone = [flat_outputs(model(*as_tensors(sample, model))) for sample in data.first(2).batches(1)]
             together = flat_outputs(model(*as_tensors(data.head(2), model)))
         except Exception:
-            return not _runs(model, data.head(1))  # What fails on a single sample too is told elsewhere.
+            return not _runs(model, data.head(1))  # `outputs` reports a failure on a single sample.
     if any(len(sample) != len(together) for sample in alone):
         return False
     pairs = zip(together, *alone, strict=True)
@@ -127,7 +127,7 @@ def _runs(model: torch.nn.Module, inputs: dict[str, npt.NDArray[Any]]) -> bool:
 
 
 def _is_both(both: torch.Tensor, joined: torch.Tensor) -> bool:
-    """Whether a batch of two holds what its samples give, up to rounding that may differ with the size of a batch."""
+    """Whether a batch of two holds the outputs of its samples, up to rounding that depends on the batch size."""
     if both.shape != joined.shape:
         return False
     span = float(joined.double().abs().max()) if joined.numel() else 0.0
@@ -135,7 +135,7 @@ def _is_both(both: torch.Tensor, joined: torch.Tensor) -> bool:
 
 
 def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArray[Any]]:
-    """What the model computes on all samples, one array an output. Raises `SourceError` when it fails on them."""
+    """The model's outputs on all samples, one array per output. Raises `SourceError` if the model fails on them."""
     import torch
 
     parts: list[list[npt.NDArray[Any]]] = []
@@ -147,7 +147,7 @@ def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArra
                 shapes = ", ".join(f"{key} {value.shape}" for key, value in batch.items())
                 raise DataError(
                     f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}",
-                    "give samples as forward() takes them, first axis counting them; call the model on one",
+                    "give samples that forward() accepts, counted on the first axis; try the model on one sample",
                 ) from error
             parts.append([np.atleast_1d(result.numpy()) for result in results])
     if not parts or not parts[0]:
@@ -160,7 +160,7 @@ def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArra
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """How a model is exported: by which of `EXPORTERS`, with an open batch (`dynamic`). `name` is for messages."""
+    """How a model is exported: by which of `EXPORTERS`, with a dynamic batch or not. `name` is for messages."""
 
     name: str
     exporter: str = EXPORTER
@@ -187,22 +187,22 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, options: ExportOpt
             torch.onnx.export(model, example, str(path), **keywords)
     except Exception as error:
         raise SourceError(
-            f"{options.name}: the {exporter} exporter failed: {describe(error)}; {_way_out(error, exporter)}"
+            f"{options.name}: the {exporter} exporter failed: {describe(error)}; {_export_fix(error, exporter)}"
         ) from error
 
 
-def _way_out(error: BaseException, exporter: str) -> str:
-    """What to do about an exporter that failed: the packages that it needs, or the other one."""
+def _export_fix(error: BaseException, exporter: str) -> str:
+    """The fix for an exporter that failed: install the packages that it needs, or use the other exporter."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ImportError) or type(cause).__name__ == "VersionError":  # protobuf's, of onnx's own files
-            return "what it needs is missing, or of versions that don't fit: pip install 'pytest-mnnquant[torch]'"
+            return "its packages are missing or have wrong versions: pip install 'pytest-mnnquant[torch]'"
         cause = cause.__cause__
-    return f"the other one: --mnn-exporter={EXPORTERS[1 - EXPORTERS.index(exporter)]}"
+    return f"use the other one: --mnn-exporter={EXPORTERS[1 - EXPORTERS.index(exporter)]}"
 
 
 def export_keywords(inputs: list[str], outputs: list[str], *, dynamo: bool, dynamic: bool) -> dict[str, Any]:
-    """The keywords of `torch.onnx.export` for these names, those that this torch knows; `dynamic` opens the batch."""
+    """The keywords of `torch.onnx.export` for these names, as this torch supports them; `dynamic`: any batch size."""
     import torch
 
     known = inspect.signature(torch.onnx.export).parameters
@@ -222,7 +222,7 @@ def export_keywords(inputs: list[str], outputs: list[str], *, dynamo: bool, dyna
 
 @contextlib.contextmanager
 def _required_inputs_only(model: torch.nn.Module) -> Iterator[None]:
-    """Hide optional parameters of `forward`: the torchscript exporter makes model inputs of those that are numbers."""
+    """Hide optional parameters of `forward`: the torchscript exporter turns numeric ones into model inputs."""
     original, forward = vars(model).get("forward"), model.forward
     model.forward = lambda *inputs: forward(*inputs)
     try:
@@ -234,7 +234,7 @@ def _required_inputs_only(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _function_identity(function: Any) -> str:
-    """The name of a function that a model calls, such as its activation, and the code of one written in Python."""
+    """The name of a function that a model calls, such as its activation, with its code if it is written in Python."""
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
     code = getattr(function, "__code__", None)
     if code is None:
@@ -244,14 +244,14 @@ def _function_identity(function: Any) -> str:
 
 
 def digest(model: torch.nn.Module) -> str:
-    """A hash of the model's structure and state, and of the plain attributes and functions that its code may go by."""
+    """A hash of the model's structure and state, and of the plain attributes and functions that its code may use."""
     total = hashlib.sha256(repr(model).encode())
     for name, module in model.named_modules():
         plain = {key: value for key, value in vars(module).items() if isinstance(value, bool | int | float | str)}
         plain.pop("training", None)
         total.update(f"{name}{type(module).__qualname__}{sorted(plain.items())}".encode())
         for key, value in sorted(vars(module).items()):
-            if callable(value):  # Submodules lie in a dictionary of their own, and are no attributes.
+            if callable(value):  # Submodules are not attributes: torch keeps them in a separate dictionary.
                 total.update(f"{key}{_function_identity(value)}".encode())
     for key, value in model.state_dict().items():
         total.update(key.encode())
@@ -264,8 +264,8 @@ def digest(model: torch.nn.Module) -> str:
 def suppress_output() -> Iterator[None]:
     """Keep torch's warnings (which `filterwarnings = error` would raise), prints and logs out of the user's run.
 
-    Also has nn.TransformerEncoder take its ordinary path, as in train mode: the fast one of eval mode is a single
-    operator, which can't be exported or looked into.
+    Also makes nn.TransformerEncoder use its ordinary path, as in train mode: the fast path of eval mode is a single
+    operator, which can't be exported or observed.
     """
     import torch
 

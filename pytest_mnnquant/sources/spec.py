@@ -1,4 +1,4 @@
-"""What `--mnn-model` names: `[NAME=]file.py:callable`, `[NAME=]package.module:callable`, or a model file."""
+"""Values of `--mnn-model`: `[NAME=]file.py:callable`, `[NAME=]package.module:callable`, or a model file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from pytest_mnnquant.sources.user_code import UserCodeExit, contained, is_exit_c
 
 MODEL_SUFFIXES: Final = (".onnx", ".tflite", ".mnn")
 _PLANNED: Final = (".pt2",)
-# How the names of files imported by their path begin.
+# The prefix of module names of files that are imported by their path.
 _IMPORTED: Final = "mnnquant_"
-# Of a terminal; PyTorch's exporter puts them into its messages.
+# Terminal colors, which PyTorch's exporter puts into its messages.
 _COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
 
 
 class SourceError(Exception):
-    """A model or its data can't be used as given. One line: what is at fault; and, here or in `remedy`, what to do."""
+    """A model or its data can't be used as given. The message is one line: the fault, and the fix if `fix` is empty."""
 
     def __init__(self, message: str, fix: str = "") -> None:
         super().__init__(message)
@@ -92,7 +92,7 @@ def _default_name(stem: str, attribute: str) -> str:
 
 
 def load_module(spec: Spec) -> ModuleType:
-    """Import the module that holds the callable. Raises `SourceError` with the first line of what went wrong."""
+    """Import the module that holds the callable. Raises `SourceError` with the first line of the error."""
     try:
         if spec.path is None:
             here = str(Path.cwd())
@@ -107,7 +107,7 @@ def load_module(spec: Spec) -> ModuleType:
 
 
 def import_file(path: Path) -> ModuleType:
-    """Import a Python file by its path, once; its folder joins the end of `sys.path` so that it finds its siblings."""
+    """Import a Python file by its path, once; its folder is appended to `sys.path`, so that it can import siblings."""
     name = _IMPORTED + re.sub(r"\W", "_", str(path.resolve()))
     if name in sys.modules:
         return sys.modules[name]
@@ -129,13 +129,13 @@ def import_file(path: Path) -> ModuleType:
 
 
 def call(text: str, module: ModuleType, attribute: str) -> Any:
-    """Call `module.attribute()`. Raises `SourceError` naming what is missing or what was raised."""
+    """Call `module.attribute()`. Raises `SourceError` that names what is missing or what was raised."""
     function: Callable[[], Any] | None = getattr(module, attribute, None)
     if not callable(function):
         known = ", ".join(name for name in vars(module) if callable(getattr(module, name)) and name[0] != "_")
         raise SourceError(
-            f"{text}: there is no callable {attribute!r}; it has: {known or 'none'}",
-            f"define {attribute}() there, or name another one in its place, as FILE.py:NAME",
+            f"{text}: no callable {attribute!r}; the module has: {known or 'none'}",
+            f"define {attribute}() in the module, or name one of its callables instead of {attribute}",
         )
     try:
         with contained(), undisturbed_generators():
@@ -148,11 +148,11 @@ def call(text: str, module: ModuleType, attribute: str) -> Any:
 
 
 def by_itself(place: str, call: str = "") -> str:
-    """What shows the whole traceback of a Python file or module: the command that imports or calls it."""
+    """The fix that shows the whole traceback of a Python file or module: the command that imports or calls it."""
     folder, module = os.path.split(os.path.relpath(place).removesuffix(".py") if place.endswith(".py") else place)
     path = f"import sys; sys.path.append({json.dumps(folder, ensure_ascii=False)}); " if folder else ""
     code = f"{path}import {module}" + (f"; {module}.{call}" if call else "")
-    return f"for the whole traceback run it by itself:\npython -c {shlex.quote(code)}"
+    return f"run it alone for the whole traceback:\npython -c {shlex.quote(code)}"
 
 
 def describe(error: BaseException) -> str:
@@ -167,7 +167,7 @@ def describe(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def undisturbed_generators() -> Iterator[None]:
-    """Put the random generators back as they were: a user's function may seed them, and later tests must not see it."""
+    """Restore the random generators at the end: a user's function may seed them, which must not affect later tests."""
     python = random.getstate()
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     arrays = numpy.random.get_state() if numpy else None

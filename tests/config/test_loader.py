@@ -171,7 +171,7 @@ BAD_MODELS = {
     ),
     "a folder": (
         "source = 'zoo/net.onnx'\ncalibration = 'zoo'",
-        "zoo: a folder of images needs its preprocessing declared",
+        "zoo: the preprocessing of a folder of images",
     ),
     "a run's option": ("source = 'zoo/net.onnx'\nstrict = true", r"models.small\]: unknown key 'strict'"),
     "data": ("source = 'zoo/net.onnx'\nevaluation = 'none.npz'", "none.npz: no such file"),

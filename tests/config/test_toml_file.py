@@ -18,5 +18,5 @@ def test_tables_may_use_plurals_and_only_what_belongs_to_a_model() -> None:
     for key in ("models", "min_cosin", "mnn_mode", "report", "strict", "config"):
         with pytest.raises(ValueError, match=rf"^t: unknown key '{key}'; known: .*min_cosine"):
             table_values({key: "x"}, "t", ())
-    with pytest.raises(ValueError, match=r"^t: recipes: 'int4' is no recipe"):
+    with pytest.raises(ValueError, match=r"^t: recipes: unknown recipe 'int4'"):
         table_values({"recipes": ["int4"]}, "t", ())

@@ -104,10 +104,10 @@ def test_a_metric_of_ones_own_decides(run: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--mnn-metric=f1"], "--mnn-metric: 'f1' is no metric; there are: top1, top5, miou"),
+        (["--mnn-metric=f1"], "--mnn-metric: unknown metric 'f1'"),
         (["--mnn-metric=top0"], "--mnn-metric: 'top0': the number of classes must be at least 1"),
         (["--mnn-metric=none.py:f"], "--mnn-metric: none.py: no such file"),
-        (["--mnn-metric=metrics.py:broken"], "there is no callable 'broken'"),
+        (["--mnn-metric=metrics.py:broken"], "metrics.py has no callable 'broken'"),
         (["--mnn-metric=mae"], "--mnn-metric=mae has its own unit"),
         (["--mnn-metric=metrics.py:right"], "--mnn-metric=metrics.py:right has its own unit"),
         (["--mnn-max-accuracy-drop=1.5"], "--mnn-max-accuracy-drop: a drop of 1.5 is out of range"),

@@ -39,7 +39,7 @@ def test_a_model_that_is_none_is_refused(refused: Refused, spec: str, says: str)
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ("--mnn-recipe=int7", "argument --mnn-recipe: 'int7' is no recipe; they read like: int8, "),
+        ("--mnn-recipe=int7", "argument --mnn-recipe: unknown recipe 'int7'"),
         ("--mnn-mode=test", "argument --mnn-mode: 'test' is unknown; choose from: both, train, eval"),
         ("--mnn-exporter=jit", "argument --mnn-exporter: 'jit' is unknown; choose from: torchscript, dynamo"),
         ("--mnn-min-coverage=1.01", "argument --mnn-min-coverage: 1.01 is out of range; allowed: 0 to 1"),

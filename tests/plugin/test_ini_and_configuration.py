@@ -103,7 +103,7 @@ def test_paths_of_a_configuration_start_at_its_folder(
         ("[tool.mnnquant]\nreport = 'x.json'", "[tool.mnnquant]: unknown key 'report'"),
         ("[tool.mnnquant]\nmin_coverage = 2", "[tool.mnnquant]: min_coverage: 2 is out of range; allowed: 0 to 1"),
         ("[tool.mnnquant]\nmin_coverage = true", "[tool.mnnquant]: min_coverage"),
-        ("[tool.mnnquant]\nrecipes = ['int7']", "[tool.mnnquant]: recipes: 'int7' is no recipe"),
+        ("[tool.mnnquant]\nrecipes = ['int7']", "[tool.mnnquant]: recipes: unknown recipe 'int7'"),
         ("[tool.mnnquant]\nrecipes = 8", "[tool.mnnquant]: recipes"),
         ("[tool.mnnquant]\nmode = 'fast'", "[tool.mnnquant]: mode: 'fast' is unknown; choose from: both, train, eval"),
         ("[tool.mnnquant]\nexporter = 3", "[tool.mnnquant]: exporter: 3 is not text"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 import pytest
 
@@ -107,22 +106,22 @@ def test_a_pipeline_has_what_the_recipe_that_it_is_like_has() -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("w9", "is no recipe; they read like: int8, "),
-        ("w1", "is no recipe"),
-        ("W8", "is no recipe"),
-        ("int4", "is no recipe"),
-        ("", "is no recipe"),
-        ("w4-sym-hqq", "MNN drops HQQ from symmetric weights"),
-        ("int8-kl99", "kl takes no number"),
-        ("int8-percentile20", "a number above 50 and up to 100"),
-        ("int8-average1", "a number above 0"),
-        ("w8=ours.py:f", "'w8' is a recipe already"),
-        ("ours.py:f@nothing", "'nothing' is no recipe"),
-        ("ours.py:f@other.py:g", "after @ comes a recipe of ours"),
+        ("w9", "'w9'.* int8, "),
+        ("w1", "'w1'"),
+        ("W8", "'W8'"),
+        ("int4", "'int4'"),
+        ("", "''"),
+        ("w4-sym-hqq", "-sym .* -hqq"),
+        ("int8-kl99", "kl"),
+        ("int8-percentile20", "50 .* 100"),
+        ("int8-average1", "average .* 0 "),
+        ("w8=ours.py:f", "'w8=ours.py:f': 'w8'"),
+        ("ours.py:f@nothing", "'nothing'"),
+        ("ours.py:f@other.py:g", "@other.py:g': .*@"),
     ],
 )
-def test_a_name_that_is_no_recipe_says_what_is(name: str, problem: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(problem)):
+def test_an_unknown_name_is_an_error_that_shows_the_known_ones(name: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
         recipe_named(name)
 
 

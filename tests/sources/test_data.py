@@ -96,14 +96,14 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
     "labels only": ({"labels": LABELS}, "no array for the model's input 'x'; it has: none"),
     "NaN": (NAN, "'x' holds NaN or infinity"),
     "infinity": (np.full((6, 4), np.inf), "'x' holds NaN or infinity"),
-    "text": (np.array(["a", "b"]), "not numeric"),
-    "complex": (X.astype(complex), "not numeric"),
+    "text": (np.array(["a", "b"]), "numeric"),
+    "complex": (X.astype(complex), "numeric"),
     "other numbers of labels": ({"x": X, "labels": LABELS[:5]}, "different numbers of samples"),
-    "batches of other shapes": ([X, X[:, :3]], "don't fit together"),
-    "batches of other inputs": ([{"x": X}, {"y": X}], "don't fit together"),
+    "batches of other shapes": ([X, X[:, :3]], "do not match"),
+    "batches of other inputs": ([{"x": X}, {"y": X}], "do not match"),
     "too many arrays": ((X, X, X), "a batch of 3 arrays for 1 model inputs"),
     "no arrays at all": (7, "int is neither arrays nor batches"),
-    "a lone number": (np.float32(3), "don't fit together"),
+    "a lone number": (np.float32(3), "do not match"),
 }
 
 
@@ -179,7 +179,7 @@ def test_batches_that_can_not_be_made_are_named() -> None:
         yield X
         raise RuntimeError("disk is full")
 
-    with pytest.raises(SourceError, match="the origin: making its batches raised RuntimeError: disk is full"):
+    with pytest.raises(SourceError, match="^the origin: .*RuntimeError: disk is full"):
         as_dataset(failing(), ("x",), "the origin")
 
 
@@ -238,7 +238,7 @@ def test_batches_that_never_end_are_stopped(monkeypatch: pytest.MonkeyPatch, siz
             yield np.zeros((1, size), np.float32)
 
     monkeypatch.setattr(data_module, "MEMORY_LIMIT", 10**7)
-    with pytest.raises(SourceError, match=r"the origin: more than 0\.0 GB after \d+ batches, and no end; yield fewer"):
+    with pytest.raises(SourceError, match=r"the origin: more than 0\.0 GB after \d+ batches"):
         as_dataset(endless(), ("x",), "the origin")
     assert len(taken) == 10**7 // max(4096, 4 * size) + 1
     few = as_dataset(itertools.islice(endless(), 5), ("x",), "the origin")

@@ -135,7 +135,7 @@ def test_folders_named_by_numbers_are_labels(tmp_path: Path) -> None:
     assert data.labels is not None
     assert (seen(data), data.labels.tolist()) == ([0, 1, 2, 3], [0, 0, 12, 7])
     greys(folder, "cat/a.png")
-    with pytest.raises(DataError, match=r"pictures: cat/a\.png: lies in no folder named by a class number"):
+    with pytest.raises(DataError, match=r"pictures: cat/a\.png: its folder"):
         load(folder)
 
 
@@ -153,7 +153,7 @@ def test_what_is_no_image_is_named(tmp_path: Path, random: np.random.Generator) 
 
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "pictures" / ".hidden").mkdir(parents=True)
-    with pytest.raises(DataError, match="pictures: a folder without images"):
+    with pytest.raises(DataError, match="pictures: the folder contains no images"):
         load(tmp_path / "pictures")
 
 
@@ -197,7 +197,7 @@ def test_a_folder_feeds_one_input(tmp_path: Path) -> None:
 
 def test_a_folder_without_preprocessing_is_told_what_to_declare(tmp_path: Path) -> None:
     greys(tmp_path / "pictures", "a.png")
-    with pytest.raises(DataError, match=r'needs its preprocessing declared.*preprocess = \{format = "RGB", size = \['):
+    with pytest.raises(DataError, match=r'the preprocessing of a folder.*preprocess = \{format = "RGB", size = \['):
         load_data("pictures", tmp_path, ("x",))
 
 
@@ -223,11 +223,11 @@ def test_a_table_becomes_settings() -> None:
         ({"size": [224, 0]}, "size: "),
         ({"size": [224, 2.5]}, "size: "),
         ({"size": [True, 4]}, "size: "),
-        ({"mean": [1, 2]}, r"mean: \[1, 2\] is not a list of 3 numbers, one a channel of RGB"),
+        ({"mean": [1, 2]}, r"mean: \[1, 2\] .* 3 .*RGB"),
         ({"mean": 1}, "mean: 1 is not a list of 3 numbers"),
         ({"normal": [1, 2, "3"]}, "normal: "),
         ({"normal": [1, 2, float("nan")]}, "normal: "),
-        ({"format": "GRAY"}, "one a channel of GRAY"),
+        ({"format": "GRAY"}, "mean: .* 1 .*GRAY"),
         ({"count": 0}, "count: 0 is not a number of images"),
         ({"center_crop_w": 1.5}, "center_crop_w: 1.5 is not a share of the image"),
         ({"center_crop_h": 0}, "center_crop_h: 0 is not a share of the image"),
@@ -242,7 +242,7 @@ def test_a_bad_value_is_named(change: dict[str, Any], problem: str) -> None:
 
 @pytest.mark.parametrize("key", TABLE)
 def test_a_missing_key_is_named(key: str) -> None:
-    with pytest.raises(ValueError, match=f"here: the key '{key}' is missing; it reads like: preprocess = "):
+    with pytest.raises(ValueError, match=f"here: the key '{key}' is missing; example: preprocess = "):
         parse_preprocess({name: value for name, value in TABLE.items() if name != key}, "here")
     with pytest.raises(ValueError, match="here: 3 is not a table"):
         parse_preprocess(3, "here")

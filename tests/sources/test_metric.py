@@ -29,13 +29,13 @@ def test_a_callable_is_loaded_with_its_direction(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("accuracy", "'accuracy' is no metric; there are: top1, top5"),
+        ("accuracy", "unknown metric 'accuracy'"),
         ("top0", "the number of classes must be at least 1"),
         ("none.py:f", "none.py: no such file"),
-        ("m.py:g", "there is no callable 'g'"),
-        ("m.py:value", "there is no callable 'value'"),
+        ("m.py:g", "m.py has no callable 'g'"),
+        ("m.py:value", "m.py has no callable 'value'"),
         ("bad.py:f", "importing it raised ZeroDivisionError: division by zero (bad.py:1)"),
-        ("m.py:", "'m.py:' is no metric"),
+        ("m.py:", "unknown metric 'm.py:'"),
     ],
 )
 def test_what_can_not_be_loaded_is_one_line(text: str, line: str, tmp_path: Path) -> None:

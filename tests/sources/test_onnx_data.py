@@ -31,13 +31,13 @@ def test_a_complete_model_passes(external: Path) -> None:
 
 def test_a_missing_file_is_named(external: Path) -> None:
     external.with_name("net.data").unlink()
-    with pytest.raises(SourceError, match=r"needs net\.data beside it, of at least 256 bytes; it is not there"):
+    with pytest.raises(SourceError, match=r"net\.data .* 256 bytes"):
         require_external_data(external)
 
 
 def test_a_cut_file_is_named(external: Path) -> None:
     external.with_name("net.data").write_bytes(bytes(100))
-    with pytest.raises(SourceError, match="it has 100 bytes"):
+    with pytest.raises(SourceError, match="256 bytes.* 100 bytes"):
         require_external_data(external)
 
 

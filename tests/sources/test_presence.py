@@ -62,7 +62,7 @@ def test_a_module_is_found_and_not_imported(tmp_path: Path, monkeypatch: pytest.
     assert reason_missing("someones_zoo.net:build", tmp_path) == ""  # It is not on the path: nothing is known.
     monkeypatch.chdir(tmp_path)
     assert reason_missing("someones_zoo.net:build", tmp_path) == ""
-    told = "its source someones_zoo.net does not define make any more"
+    told = "its source someones_zoo.net no longer defines make"
     assert reason_missing("someones_zoo.net:make", tmp_path) == told
     (package / "net.py").unlink()
     check_golden("sources/a-module-that-is-gone", str(reason_missing("someones_zoo.net:build", tmp_path)))
