@@ -1,4 +1,4 @@
-"""The accuracy check of a variant: judges its outputs, and looks for the layer that lost them and for a way out."""
+"""The accuracy check of a variant: judges its outputs, and searches for the layer at fault and for a fix."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _NAME: Final = "accuracy"
 
 
 def judge_accuracy(inputs: CheckInputs) -> Result:
-    """Judge the outputs; name the layer that lost the accuracy, and propose what was tried and passes."""
+    """Judge the outputs; name the layer that lost the accuracy, and propose recipes that were tried and pass."""
     variant, settings = inputs.variant, inputs.variant.source.settings
     result = without_ignored(_judge_outputs(inputs), settings.ignore)
     if isinstance(variant, TargetVariant):
@@ -83,7 +83,7 @@ def _judge_outputs(inputs: CheckInputs) -> Result:
 
 
 def _criteria(inputs: CheckInputs) -> Criteria:
-    """What the outputs of a variant must meet. Raises `SourceError` for a metric that can't be loaded."""
+    """The limits for the outputs of a variant. Raises `SourceError` for a metric that can't be loaded."""
     limits, base = inputs.limits, inputs.variant.source.settings.base
     return Criteria(
         metric=load_metric(limits.metric, base) if limits.metric else None,
@@ -99,7 +99,7 @@ def _criteria(inputs: CheckInputs) -> Criteria:
 
 
 def _on_target(inputs: CheckInputs, variant: TargetVariant, result: Result) -> Result:
-    """The accuracy on a target: with what it computes otherwise than this host, and the layer that lost it."""
+    """The accuracy on a target, with its differences from this host and the layer that lost the accuracy."""
     metrics = metrics_of(AccuracyMetrics, [result]) or AccuracyMetrics()
     differing, metrics = compare_with_host(variant.difference_evidence, metrics)
     findings = result.findings
@@ -110,7 +110,7 @@ def _on_target(inputs: CheckInputs, variant: TargetVariant, result: Result) -> R
     metrics = dataclasses.replace(metrics, place=variant.facts)
     result = dataclasses.replace(result, findings=(*findings, *differing), metrics=metrics)
     result = without_ignored(result, variant.source.settings.ignore)
-    if not can_be_located(result) or differing:  # This host can't look for what only the target computes so.
+    if not can_be_located(result) or differing:  # This host can't locate a fault that only the target has.
         return result
     try:
         return with_location(result, variant.on_host.runs.losses(_criteria(inputs).metric))
@@ -119,7 +119,7 @@ def _on_target(inputs: CheckInputs, variant: TargetVariant, result: Result) -> R
 
 
 def _judge_trial(inputs: CheckInputs, ignored: tuple[str, ...]) -> Result:
-    """The accuracy of a variant that may be proposed; it fails too if the variant fails another limit of its files."""
+    """The accuracy of a variant that may be proposed; it also fails if the files of the variant break another limit."""
     judged = attempt_check(_NAME, inputs.variant, lambda: _judge_outputs(inputs))
     result = without_ignored(judged, ignored)
     limited = (check for check in CHECKS if check.is_static and held_limits(check.load_function()))

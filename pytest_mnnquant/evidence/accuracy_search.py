@@ -1,4 +1,4 @@
-"""Searches for another way to quantize that keeps the accuracy. Each proposal has been made, run and judged."""
+"""Searches for an alternative that keeps the accuracy. Each proposal is made, run and judged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.names import OBSERVERS, recipe_named
 from pytest_mnnquant.recipes.recipe import Int8Recipe, PipelineRecipe, Recipe
 
-# How many of the worst layers are left float, one number after another.
+# How many of the worst layers are left float, in this order.
 _COUNTS: Final = (1, 2, 3, 5, 8, 12, 20)
 # A model with more than this share of its weights in float is not worth proposing.
 _MOST_FLOAT: Final = 0.5
@@ -30,7 +30,7 @@ Judge = Callable[[VariantUnderTest], Result]
 
 @dataclass
 class Search:
-    """Makes and judges other variants of the source of `variant` until the clock shows `deadline`, in seconds."""
+    """Makes and judges other variants of the source of `variant` until `deadline` (`time.monotonic()`, seconds)."""
 
     variant: VariantUnderTest
     judge: Judge
@@ -45,11 +45,11 @@ class Search:
 
     @property
     def has_passed(self) -> bool:
-        """Whether a proposal passes that gives up nothing but layers."""
+        """Whether a proposal passes without a trade-off other than float layers."""
         return any(proposal.passes and not proposal.trade_off for proposal in self.proposals)
 
     def try_recipe(self, recipe: Recipe, trade_off: str = "") -> Proposal | None:
-        """Quantize by another recipe; None if there is no such variant."""
+        """Quantize by another recipe; None if the variant can't be made."""
         mode = self.variant.mode if recipe.in_torch else None
         trial = VariantUnderTest(self.variant.source, recipe, mode, self.variant.skip)
         proposal = self._judge(trial, (f"--mnn-recipe={recipe.name}",), trade_off)
@@ -62,21 +62,21 @@ class Search:
         parent = self.variant if recipe == self.variant.recipe else self.variants[recipe.name]
         made = None if recalibrate or recipe.fill is not None else reduced_variant(parent, names)
         if made is None and parent.variant.given:
-            return None  # Nothing can be made of a finished file.
+            return None  # A finished file can't be quantized again.
         skip = (*self.variant.skip, *map(glob.escape, names))
         trial = VariantUnderTest(self.variant.source, recipe, parent.mode, skip, made=made)
         skipped = (f"--mnn-skip-layer='{glob.escape(name)}'" for name in names)
         return self._judge(trial, (*self._option_for(parent, made), *skipped))
 
     def _option_for(self, parent: VariantUnderTest, made: Variant | None) -> tuple[str, ...]:
-        """What to give besides the layers: a recipe, or a params file for tools that do not know these options."""
+        """The option besides the layers: a recipe, or a params file for tools that do not know these options."""
         if made is not None and (not isinstance(parent.recipe, Int8Recipe) or parent.variant.given):
             command = f"pytest-mnnquant convert ... --compressionParamsFile {made.params}"
             return (f"{command} (the params file without these), then",)
         return () if parent is self.variant else (f"--mnn-recipe={parent.recipe.name}",)
 
     def try_half(self) -> Proposal | None:
-        """Quantize in the same way with half of the calibration data; None if these are too few. Not a proposal."""
+        """Quantize with the same recipe and half of the calibration data; None if these are too few. Not a proposal."""
         variant, data = self.variant, self.variant.source.prepared.calibration
         if data is None or data.samples < 2 or not variant.recipe.activations or variant.variant.given:
             return None
@@ -104,7 +104,7 @@ class Search:
 
 
 def search_accuracy(variant: VariantUnderTest, judge: Judge, losses: Losses | None, seconds: float) -> SearchResult:
-    """Try other ways to quantize the source of a variant whose accuracy fails, for at most `seconds`."""
+    """Try alternatives for a variant whose accuracy fails, for at most `seconds`."""
     start = time.monotonic()
     search = Search(variant, judge, start + seconds)
     recipe, is_finished = variant.recipe, variant.variant.given
@@ -136,7 +136,7 @@ def _try_last_resorts(search: Search) -> None:
 
 
 def _similar_recipes(recipe: Recipe) -> Iterator[Recipe]:
-    """Recipes of the same bits: other observers; of weights, more scales and HQQ."""
+    """Recipes with the same bits: other observers; for weights, more scales and HQQ."""
     if isinstance(recipe, Int8Recipe):
         fill = f"+w{recipe.fill}" if recipe.fill else ""
         yield from (recipe_named(f"int8-{name}{fill}") for name in OBSERVERS if name != recipe.observer.name)
@@ -148,7 +148,7 @@ def _similar_recipes(recipe: Recipe) -> Iterator[Recipe]:
 
 
 def _last_resorts(recipe: Recipe) -> Iterator[tuple[Recipe, str]]:
-    """What gives up more than layers: int8 arithmetic, or bits."""
+    """Recipes with a trade-off beyond float layers, and what they give up: int8 arithmetic, or low bits."""
     if recipe.activations:
         yield recipe_named("w8"), "int8 arithmetic"
     elif recipe.name != "fp16":
@@ -156,7 +156,7 @@ def _last_resorts(recipe: Recipe) -> Iterator[tuple[Recipe, str]]:
 
 
 def _leave_float(search: Search, recipe: Recipe, worst: list[str]) -> None:
-    """Leave more and more of the worst layers float until it passes; then quantize again what need not be float."""
+    """Leave more and more of the worst layers float until the accuracy passes; then quantize unneeded ones again."""
     for count in _COUNTS:
         names = tuple(worst[:count])
         if search.is_over or len(names) < count:
@@ -170,7 +170,7 @@ def _leave_float(search: Search, recipe: Recipe, worst: list[str]) -> None:
 
 
 def _fewest_layers(search: Search, recipe: Recipe, names: tuple[str, ...]) -> tuple[str, ...]:
-    """As few of the layers as it still passes with; the largest are quantized again first."""
+    """A smaller set of float layers with which the accuracy still passes; the largest are quantized again first."""
     sizes = {row.layer.name: row.layer.weight_count for row in search.variant.files.rows}
     for name in sorted(names[:_FEW], key=lambda name: -sizes.get(name, 0)):
         fewer = tuple(other for other in names if other != name)
@@ -183,7 +183,7 @@ def _fewest_layers(search: Search, recipe: Recipe, names: tuple[str, ...]) -> tu
 
 
 def _confirm(search: Search, recipe: Recipe, names: tuple[str, ...]) -> None:
-    """Make the proposal as its options will make it: with a new calibration, not from the present params file."""
+    """Make the proposal as its options do: with a new calibration, not from the current params file."""
     is_pipeline = isinstance(search.variant.recipe, PipelineRecipe)
     if search.variant.variant.given or is_pipeline or not isinstance(recipe, Int8Recipe):
         return
@@ -194,13 +194,13 @@ def _confirm(search: Search, recipe: Recipe, names: tuple[str, ...]) -> None:
 
 
 def _more_data(search: Search) -> str:
-    """What half of the calibration data give: whether more of them would help."""
+    """The accuracy with half of the calibration data, which shows whether more data would help."""
     half = search.try_half()
-    return f"on half of the calibration data it has {half.figure}, which tells whether more would help" if half else ""
+    return f"with half of the calibration data: {half.figure} (a drop means that more data may help)" if half else ""
 
 
 def _quality(metrics: AccuracyMetrics | None) -> tuple[str, float]:
-    """The accuracy in words, and as a number that is higher for better."""
+    """The accuracy as text, and as a number (higher is better)."""
     if metrics is None or not metrics.outputs:
         return "a broken output", -math.inf
     if (task := metrics.task) is not None:

@@ -1,4 +1,4 @@
-"""Runs a model through both of MNN's APIs, and finds the first operator that makes something else."""
+"""Runs a model through both of MNN's APIs, and finds the first operator that differs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pytest_mnnquant.mnnfile.scale_ambiguity import ambiguities
 from pytest_mnnquant.runtime.inference import run, tensor_values
 from pytest_mnnquant.runtime.options import RunOptions
 
-#: Scales differ in all samples or in none, so few tell.
+#: Scales differ in all samples or in none, so few samples are enough.
 SAMPLES: Final = 4
-# Of a tensor's largest value: what the same operator may differ by.
+# The allowed difference of an operator's output, as a share of its largest value.
 _SAME: Final = 0.02
 Inputs = Mapping[str, npt.NDArray[Any]]
 
@@ -36,11 +36,11 @@ def compare_apis(model: Model, inputs: Inputs, options: RunOptions, faulty: Coll
     few = {name: array[:SAMPLES] for name, array in inputs.items()}
     through_module = dataclasses.replace(options, through_module=True)
     session = run(model, few, options).outputs
-    # Some tools leave out the names of outputs, which a session finds by itself.
+    # Some tools omit the names of outputs, which a session finds by itself.
     module = run(dataclasses.replace(model, output_names=tuple(session)), few, through_module).outputs
     scales = output_scales(model, session)
-    # An output whose size depends on the data is padded by one API and cut by the other; and of a model that takes
-    # NHWC, the two give maps in different orders.
+    # One API pads an output whose size depends on the data, the other cuts it; and for a model with NHWC inputs the two
+    # return feature maps in different orders.
     is_nhwc = any(spec.layout == "NHWC" for spec in model.inputs)
     steps = {
         name: furthest({name: array}, module, scales)

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Attempt(Generic[T]):
-    """What came of an attempt to make something: the value, or the error, which is raised every time it is read."""
+    """The result of an attempt to make something: the value, or the error, which is raised at each access."""
 
     _value: T | None
     error: Exception | None = None

@@ -1,4 +1,4 @@
-"""Caches of what is made once in a run: the variants of a source, and the results of a variant's checks."""
+"""Caches of objects that a run makes once: the variants of a source, and the results of a variant's checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # They hold their source, which holds these caches.
 
 @dataclass(frozen=True, slots=True)
 class VariantKey:
-    """Which variant of a source."""
+    """The key of a variant of a source."""
 
     recipe: str
     mode: str | None
@@ -24,7 +24,7 @@ class VariantKey:
 
 @dataclass(frozen=True, slots=True)
 class TargetKey:
-    """Which variant of a source, and the name of the target that it runs on."""
+    """The key of a variant of a source, and the name of the target that it runs on."""
 
     variant: VariantKey
     target: str
@@ -52,7 +52,7 @@ class VariantCache:
 
 @dataclass(frozen=True, slots=True)
 class CheckKey:
-    """Which check of a variant, by which limits, how strictly."""
+    """The key of a check of a variant: its name, limits and strictness."""
 
     check: str
     limits: Limits
@@ -60,7 +60,7 @@ class CheckKey:
 
 
 class ResultCache:
-    """The results of the checks of one variant, each by itself: before findings of several checks are related."""
+    """The results of the checks of one variant, before findings of several checks are related."""
 
     def __init__(self) -> None:
         self._results: dict[CheckKey, Result] = {}
@@ -76,6 +76,6 @@ class ResultCache:
         return self._results[key]
 
     def of_checks(self, checks: Collection[str], limits: Limits, strict: bool) -> dict[str, Result]:
-        """By name, the results of those of the checks that have run by these limits."""
+        """The results of those of the checks that have run with these limits, by name."""
         keys = (CheckKey(check, limits, strict) for check in checks)
         return {key.check: self._results[key] for key in keys if key in self._results}

@@ -1,4 +1,4 @@
-"""Gathers what the calibration check judges by: ranges that calibration saw, and scales on held-out data."""
+"""Gathers the evidence of the calibration check: the ranges of calibration, and the scales on held-out data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Grid, code_losses, tensor_ranges
 from pytest_mnnquant.runtime.options import RunOptions
 
-# Enough to see whether ranges settle, where another tool calibrated and kept none.
+# Enough to see whether ranges converge, if another tool calibrated and recorded none.
 _MOST_OBSERVED: Final = 320
 Pair = tuple[Op, Op]
 
@@ -66,23 +66,23 @@ def _tensors(
     variant: Variant, pairs: list[Pair], held_out: dict[str, npt.NDArray[Any]] | None, options: RunOptions
 ) -> tuple[HeldOut, ...]:
     quants = variant.model.tensor_quants
-    # Each tensor once: one layer's output is often the next one's input.
-    wanted: dict[int, tuple[int, int, TensorQuant]] = {}
+    # Each tensor once: the output of a layer is often the input of the next.
+    quantized: dict[int, tuple[int, int, TensorQuant]] = {}
     for number, (layer, stored) in enumerate(pairs):
         for side, (tensor, index) in enumerate(
             ((layer.inputs[0], stored.inputs[0]), (layer.outputs[0], stored.outputs[0]))
         ):
             if index in quants:
-                wanted.setdefault(tensor, (number, side, quants[index]))
+                quantized.setdefault(tensor, (number, side, quants[index]))
     grids: list[list[Grid | None]] = [[None, None] for _ in pairs]
-    for number, side, quant in wanted.values():
+    for number, side, quant in quantized.values():
         grids[number][side] = _grid(quant)
     layers = [layer for layer, _ in pairs]
     losses = None
-    if held_out and wanted:
+    if held_out and quantized:
         losses = code_losses(variant.base, layers, [(first, second) for first, second in grids], held_out, options)
     tensors = []
-    for tensor, (number, side, quant) in wanted.items():
+    for tensor, (number, side, quant) in quantized.items():
         grid, name = _grid(quant), variant.base.tensor_names[tensor]
         lost = losses[number][side] if losses else None
         tensors.append(HeldOut(layers[number].name, name, quant.scale, grid.low, grid.high, lost))
@@ -90,7 +90,7 @@ def _tensors(
 
 
 def _grid(quant: TensorQuant) -> Grid:
-    """What the codes stand for; nothing but 0 where the scale is none."""
+    """The values that the codes represent; only 0 if the scale is invalid."""
     if not is_scale(quant.scale):
         return Grid(1.0, 0.0, 0.0)
     low, high = ((code - quant.zero) * quant.scale for code in (quant.low, quant.high))

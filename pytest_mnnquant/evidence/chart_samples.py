@@ -1,6 +1,6 @@
-"""Gathers what charts show beside the findings: distributions, timed pairs, the error that each layer adds.
+"""Gathers the data of charts: distributions, timed pairs, the error that each layer adds.
 
-Gathered only if a report with charts was requested, by the check that has looked at the same evidence anyway.
+The data are gathered only for a report with charts, with the check that uses the same evidence.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from pytest_mnnquant.runtime.inference import tensor_histograms, tensor_ranges
 from pytest_mnnquant.runtime.options import RunOptions
 
 BINS: Final = 48
-#: Bars are per so many values; one value in a bin shows.
+#: Bars count values per this number; a single value in a bin is visible.
 WHOLE: Final = 100_000
 _MOST_WEIGHTS: Final = 1 << 16
 _MOST_SAMPLES: Final = 32
 _MOST_PAIRS: Final = 500
-# Seconds for what no check needs: a passing variant is not run layer by layer otherwise.
+# Seconds for data that no check needs: only charts run a passing variant layer by layer.
 _AFFORDABLE: Final = 60.0
 
 
 def chart_samples(case: VariantUnderTest, check: str) -> ChartSamples:
-    """What this check of a variant has to show; `unavailable` says why there is nothing."""
+    """The chart data of this check of a variant; `unavailable` is the reason if there are none."""
     chart = check_named(check).chart
     if not chart or case.is_unusable:
         return ChartSamples()
     gather: Callable[[VariantUnderTest], ChartSamples] = load(chart)
     try:
         return gather(case)
-    except (*UNUSABLE, Unusable) as error:  # A picture that can't be drawn fails no check.
+    except (*UNUSABLE, Unusable) as error:  # A missing chart must not fail a check.
         return _unavailable(check, str(error))
 
 
@@ -50,7 +50,7 @@ def _unavailable(check: str, reason: str) -> ChartSamples:
 
 
 def weight_samples(case: VariantUnderTest) -> ChartSamples:
-    """Weights of each layer, as the float model has them and as they are stored: of large layers a random part."""
+    """Weights of each layer, in the float model and as stored; a random sample of large layers."""
     base, model = case.variant.base, case.model
     histograms: dict[str, WeightHistogram] = {}
     for layer, stored in case.files.match.pairs:
@@ -80,12 +80,12 @@ def _thinned(values: Floats) -> Floats:
 
 
 def _bounds(low: float, high: float) -> tuple[float, float]:
-    """Ends of a histogram; of one value, a width around it."""
+    """Ends of a histogram; for a single value, an interval around it."""
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
 def _written_bounds(low: float, high: float) -> tuple[float, float]:
-    """The ends of a histogram, rounded to what a chart can show."""
+    """The ends of a histogram, rounded to the resolution of a chart."""
     low, high = _bounds(low, high)
     return float(f"{low:.6g}"), float(f"{high:.6g}")
 
@@ -96,7 +96,7 @@ def _shares(counts: npt.NDArray[Any]) -> tuple[int, ...]:
 
 
 def activation_samples(case: VariantUnderTest) -> ChartSamples:
-    """Values of each layer's input and output in the float model, with the range that the variant's codes hold."""
+    """Values of each layer's input and output in the float model, with the range that the variant's codes cover."""
     source, variant = case.source.prepared, case.variant
     data = source.evaluation or source.calibration
     layers = [(layer, stored) for layer, stored in case.files.match.pairs if can_observe(layer) and can_observe(stored)]
@@ -129,7 +129,7 @@ def activation_samples(case: VariantUnderTest) -> ChartSamples:
 
 
 def _code_range(quant: TensorQuant) -> tuple[float, float]:
-    """The smallest and the largest value that the codes of a tensor can hold."""
+    """The smallest and the largest value that the codes of a tensor represent."""
     return (quant.low - quant.zero) * quant.scale, (quant.high - quant.zero) * quant.scale
 
 
@@ -139,12 +139,12 @@ def layer_loss_samples(case: VariantUnderTest) -> ChartSamples:
         return _unavailable("accuracy", "no evaluation data were given")
     losses = case.runs.known_losses or case.runs.losses(None, _AFFORDABLE)
     if losses is None:
-        return _unavailable("accuracy", "MNN lets nobody look into this model while it runs")
+        return _unavailable("accuracy", "MNN does not expose the layers of this model while it runs")
     return ChartSamples(losses=tuple(layer.metrics for layer in losses.layers if layer.errors.measured))
 
 
 def timed_pairs(case: VariantUnderTest) -> ChartSamples:
-    """Timed pairs in the order of the run, thinned out evenly where there are many."""
+    """Timed pairs in the order of the run, thinned out evenly if there are many."""
     times = case.costs.known_times
     if times is None:
         return ChartSamples()

@@ -1,4 +1,4 @@
-"""What the functions of checks are called with: evidence, found by the names of their parameters."""
+"""The arguments of the functions of checks: evidence, found by the names of their parameters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pytest_mnnquant.quantize.convert_twice import load_differences
 from pytest_mnnquant.recipes.mnn_support import can_compute
 from pytest_mnnquant.recipes.recipe import Recipe
 
-#: Where parameters of checks are found besides `CheckInputs` itself: its attributes, and their types.
+#: The objects that hold parameters of checks besides `CheckInputs` itself: its attributes, and their types.
 _PARTS: Final[dict[str, type]] = {
     "variant": VariantUnderTest,
     "variant.files": VariantFiles,
@@ -41,7 +41,7 @@ _PARTS: Final[dict[str, type]] = {
 
 
 class NothingToJudge(Exception):
-    """A check has nothing to judge; the text says why. `not_applicable`: with this recipe there never is anything."""
+    """A check has nothing to judge; the text is the reason. `not_applicable`: this is so for all uses of the recipe."""
 
     def __init__(self, reason: str, not_applicable: bool = False) -> None:
         super().__init__(reason)
@@ -52,10 +52,9 @@ class CheckInputs:
     """The evidence about one variant for its checks, and the limits that they judge by.
 
     A parameter of a check is a property (or a method, for evidence that is rarely needed) of this class, of
-    `VariantUnderTest`, its files, its runs, its costs, or of `Limits`, in this order; each is gathered when a check
-    first asks for it. What is missing is raised as `NothingToJudge`, what can't be used as `Unusable` or one of
-    `UNUSABLE`. `result_of` gives the result
-    of another check of this variant, by its name.
+    `VariantUnderTest`, its files, its runs, its costs, or of `Limits`, in this order. Evidence is gathered when a check
+    first needs it. Missing evidence raises `NothingToJudge`, unusable evidence `Unusable` or one of `UNUSABLE`.
+    `result_of` gives the result of another check of this variant, by its name.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class CheckInputs:
         self._result_of = result_of
 
     def arguments(self, function: Callable[..., Result]) -> dict[str, Any]:
-        """The arguments of a check's function, by name. Raises `LookupError` for a parameter that is no evidence."""
+        """The arguments of a check's function, by name. Raises `LookupError` for a parameter that is not evidence."""
         return {name: self._value(name) for name in inspect.signature(function).parameters}
 
     def _value(self, name: str) -> Any:
@@ -84,17 +83,17 @@ class CheckInputs:
 
     @property
     def inputs(self) -> CheckInputs:
-        """These inputs themselves, for a check that looks further, depending on what it finds."""
+        """These inputs themselves, for a check that needs more evidence, depending on its findings."""
         return self
 
     @property
     def recipe(self) -> Recipe:
-        """What was requested."""
+        """The requested recipe."""
         return self.variant.recipe
 
     @property
     def activations(self) -> bool:
-        """Whether the variant is meant to run in int8."""
+        """Whether the variant is intended to run in int8."""
         return self.recipe.activations
 
     @property
@@ -131,13 +130,13 @@ class CheckInputs:
 
     @property
     def params_file(self) -> ParamsEvidence:
-        """The params file against the model."""
+        """The params file compared with the model."""
         recipe, evidence = self.recipe, self.variant.files.params
         if evidence is None:
-            kind = "was given" if recipe.activations else f"is needed for {recipe.name}"
-            raise NothingToJudge(f"no params file {kind}", not_applicable=not recipe.activations)
+            reason = "no params file was given" if recipe.activations else f"{recipe.name} needs no params file"
+            raise NothingToJudge(reason, not_applicable=not recipe.activations)
         if not recipe.activations and evidence.params and not evidence.params.is_blank:
-            raise NothingToJudge(f"{recipe.name} has no scales of activations to find in the model", True)
+            raise NothingToJudge(f"{recipe.name} quantizes no activations, so the model has no scales of them", True)
         return evidence
 
     @property
@@ -149,7 +148,7 @@ class CheckInputs:
 
     @property
     def params_applied(self) -> bool:
-        """Whether the model holds all that the params file says."""
+        """Whether the model holds everything in the params file."""
         return self._result_of("params").outcome == PASSED
 
     def explain(self, row: LayerRow) -> Explanation:
@@ -160,7 +159,7 @@ class CheckInputs:
 
     @property
     def execution(self) -> ExecutionEvidence:
-        """What ran."""
+        """Which operators ran, and how."""
         variant = self.variant
         return ExecutionEvidence(
             trace=variant.runs.run.trace,
@@ -176,7 +175,7 @@ class CheckInputs:
         """How the variant was calibrated, and how its scales fit held-out data."""
         source = self.variant.source.prepared
         if not self.recipe.activations:
-            raise NothingToJudge(f"{self.recipe.name} needs no calibration: it has no scales of activations", True)
+            raise NothingToJudge(f"{self.recipe.name} needs no calibration: it quantizes no activations", True)
         if self.variant.variant.given and source.calibration is None and source.evaluation is None:
             raise NothingToJudge("no calibration or evaluation data were given (--mnn-evaluation)")
         return self.variant.runs.calibration
@@ -193,19 +192,19 @@ class CheckInputs:
 
     @property
     def memory(self) -> Mapping[int, MemoryUse]:
-        """What the variant holds in memory when it runs, by memory mode."""
+        """The memory of the running variant, by memory mode."""
         return self.variant.costs.memory
 
     @property
     def float_memory(self) -> Mapping[int, MemoryUse]:
-        """What the float model holds in memory when it runs, by memory mode."""
+        """The memory of the running float model, by memory mode."""
         return self.variant.costs.float_memory
 
 
 def timing_of(variant: VariantUnderTest, limits: Limits) -> TimingSettings:
-    """How a variant is timed: as the settings say, until it is known on which side of the limit it is."""
+    """How a variant is timed: by the settings, until the side of the limit is known."""
     ratio = limits.max_latency_ratio
-    # A device has to be asked what it is.
+    # A target must be queried for what it is.
     limit = limit_on(ratio, variant.runs.host) if isinstance(ratio, Mapping) else ratio
     return dataclasses.replace(variant.source.settings.timing, limit=limit)
 

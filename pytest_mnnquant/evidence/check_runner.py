@@ -26,10 +26,10 @@ def run_check(
     strict: bool = False,
     selected: Collection[str] = (),
 ) -> Result:
-    """Run a check of the registry. Never raises for a bad model: what is wrong with it is in the result.
+    """Run a check of the catalogue. Never raises for a bad model: its faults are in the result.
 
-    `selected` are the checks of this variant that run in the same session, by the same limits: what follows from one of
-    their findings is reported as a consequence of it.
+    `selected` are the checks of this variant that run in the same session, with the same limits: a finding that
+    follows from one of their findings is reported as its consequence.
     """
     limits = limits or variant.source.settings.limits
     result = result_alone(variant, name, limits, strict)
@@ -45,12 +45,12 @@ def run_check(
 
 
 def result_alone(variant: VariantUnderTest, name: str, limits: Limits, strict: bool) -> Result:
-    """The result of a check by itself, before findings of several checks are related; it runs once."""
+    """The result of a single check, before findings of several checks are related; it runs once."""
 
     def run() -> Result:
         inputs = CheckInputs(variant, limits, strict, lambda other: result_alone(variant, other, limits, strict))
         result = _with_stored_formats(variant, run_uncached(check_named(name), inputs))
-        # If there is nothing to judge, no code to ignore makes that a pass.
+        # An ignored code must not make an unusable variant pass.
         return result if variant.is_unusable else without_ignored(result, variant.source.settings.ignore)
 
     return variant.results.get_or_run(CheckKey(name, limits, strict), run)
@@ -63,7 +63,7 @@ def run_uncached(check: Check, inputs: CheckInputs) -> Result:
 
 
 def attempt_check(name: str, variant: VariantUnderTest, judge: Callable[[], Result]) -> Result:
-    """The result of `judge`; what keeps it from judging is its finding, or the reason for which it is skipped."""
+    """The result of `judge`; an error that prevents it becomes its finding, or the reason why it is skipped."""
     try:
         variant.variant  # noqa: B018  Every check reports a variant that can't be used.
         with contained():
@@ -77,7 +77,7 @@ def attempt_check(name: str, variant: VariantUnderTest, judge: Callable[[], Resu
 
 
 def _with_stored_formats(variant: VariantUnderTest, result: Result) -> Result:
-    """The result, with how the model is stored if it crashes the MNN of a target."""
+    """The result, with the storage formats of the model if it crashes the MNN of a target."""
     failed = any(finding.code == "MNQ620" for finding in result.findings)
     if not isinstance(variant, TargetVariant) or not failed or not variant.runs.crashed:
         return result

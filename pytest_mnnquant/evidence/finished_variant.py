@@ -1,4 +1,4 @@
-"""The variant that a user's own build made: a finished file, with its params file if there is one."""
+"""The variant that a user's build made: a finished file, with its params file if there is one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_mnnquant.recipes.recipe import Recipe
 
 
 def finished_variant(settings: ModelSettings, recipe: Recipe, source: Prepared) -> Variant:
-    """The variant that a user's own build made (--mnn-quantized). Raises `Unusable` if the file is missing."""
+    """The variant that a user's build made (--mnn-quantized). Raises `Unusable` if the file is missing."""
     path = settings.base / str(settings.quantized)
     if not path.is_file():
         finding = Finding(
@@ -25,7 +25,7 @@ def finished_variant(settings: ModelSettings, recipe: Recipe, source: Prepared) 
             cause=Cause(
                 "converter-wrote-nothing", "the converter exits 0 and prints Success even when it writes nothing"
             ),
-            fix="look at what the converter printed, and whether the folder is writable",
+            fix="check the output of the converter, and whether the folder is writable",
         )
         raise Unusable(finding)
     model = read_model(path)

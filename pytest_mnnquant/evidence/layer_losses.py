@@ -1,4 +1,4 @@
-"""Finds where a variant loses its accuracy: runs it beside the float model, layer by layer, on evaluation data."""
+"""Finds where a variant loses its accuracy: compares it with the float model, layer by layer, on evaluation data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pytest_mnnquant.runtime.layer_errors import LayerRun, layer_errors
 from pytest_mnnquant.runtime.options import RunOptions
 
 _SAMPLES: Final = 64
-# So many of the layers that add most error are quantized alone, to see what each costs.
+# How many of the layers that add most error are quantized alone, to measure what each costs.
 _ALONE: Final = 8
 Pair = tuple[Op, Op]
 Outputs = dict[str, npt.NDArray[Any]]
@@ -31,9 +31,9 @@ Outputs = dict[str, npt.NDArray[Any]]
 def layer_losses(
     source: Prepared, variant: Variant, judged: Model, pairs: Sequence[Pair], metric: TaskMetric | None, timeout: float
 ) -> Losses | None:
-    """What each layer adds and costs; None where MNN lets nobody look (While and If bodies) or there is nothing to see.
+    """What each layer adds and costs; None if MNN does not expose it (While and If bodies), or without layers or data.
 
-    `judged` is the variant's model, or the copy of it that was judged in its stead; `pairs` are layers of both models.
+    `judged` is the variant's model, or the copy that was judged instead; `pairs` are layers of both models.
     """
     data = source.evaluation
     layers = [(layer, stored) for layer, stored in pairs if can_observe(layer) and can_observe(stored)]
@@ -77,7 +77,7 @@ def _alone(
 
 
 def _noise(exact: npt.NDArray[Any], output: npt.NDArray[Any]) -> float:
-    """Noise as a share of what varies from sample to sample: a constant part hides nothing. Integers: those unequal."""
+    """Noise as a share of the output's variable part, so a constant part hides nothing; for integers, share unequal."""
     if exact.dtype.kind != "f":
         return float((exact != output).mean())
     reference, values = exact.astype(np.float64), output.astype(np.float64)
@@ -91,6 +91,6 @@ def _noise(exact: npt.NDArray[Any], output: npt.NDArray[Any]) -> float:
 def _compared(
     exact: Outputs, outputs: Outputs, labels: npt.NDArray[Any] | None, metric: TaskMetric | None
 ) -> Compared | None:
-    """The task metric of both; None where there is none for these labels, or it says nothing."""
+    """The task metric of both; None if these labels have none, or it is below chance."""
     compared, _, _ = compare(AccuracyEvidence(exact, outputs, labels), Criteria(metric=metric))
     return None if compared is None or compared.below_chance else compared

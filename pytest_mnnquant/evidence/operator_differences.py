@@ -1,4 +1,4 @@
-"""How a variant's operators differ between this host and a target on the same values, and what that does to outputs."""
+"""How a variant's operators differ between this host and a target on equal inputs, and how that changes outputs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pytest_mnnquant.runtime.inference import BATCH
 from pytest_mnnquant.runtime.operator_outputs import operators_on_host, operators_on_target, spliced_outputs
 from pytest_mnnquant.runtime.options import RunOptions, Send
 
-# The batch that differs most is compared operator by operator, or so many bytes of it.
+# The batch that differs most is compared operator by operator, up to this number of bytes.
 _HELD: Final = 256e6
-# For so many operators the outputs are computed with the difference of that operator alone.
+# For how many operators the outputs are computed with the difference of that operator alone.
 _SPLICED: Final = 32
 
 
 def compare_operators(
     evidence: TargetEvidence, source: SourceUnderTest, on_host: Model, on_target: Model, send: Send
 ) -> TargetEvidence:
-    """The evidence with all operators: of the model that runs on this host, and of the one that `send` runs.
+    """The evidence with all operators: of the model on this host, and of the model that `send` runs.
 
     Raises `NativeFailure`.
     """
@@ -75,9 +75,9 @@ def _scales(model: Model, op: Op) -> Scales:
     return Scales(inputs, outputs)
 
 
-def _batch(here: Outputs, there: Outputs, size: int) -> tuple[slice, npt.NDArray[np.int64]]:
+def _batch(on_host: Outputs, on_target: Outputs, size: int) -> tuple[slice, npt.NDArray[np.int64]]:
     """The batch of the sample whose first output differs most, and its samples in the order of their difference."""
-    host, target = next((array, there[name]) for name, array in here.items() if name in there)
+    host, target = next((array, on_target[name]) for name, array in on_host.items() if name in on_target)
     if host.shape != target.shape:
         return slice(size), np.arange(min(size, len(host)))
     distances = np.abs(host.astype(np.float64) - target).reshape(len(host), -1).max(1)

@@ -1,6 +1,6 @@
 """One source under test: its float model, and the reference run that variants are compared with.
 
-Everything is made when first needed, and kept.
+Everything is made when it is first needed, and cached.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained
 from pytest_mnnquant.targets.target import TargetFailure
 
-#: What can be wrong with a model, its data or MNN, as opposed to a mistake of ours.
+#: Errors of a model, its data or MNN, as opposed to bugs of this package.
 UNUSABLE: Final = (SourceError, NativeFailure, BadModel, OSError, UserCodeExit)
 Say = Callable[[str], None]
 T = TypeVar("T")
 
 
 class Unusable(Exception):
-    """There is no variant to judge; `finding` says why."""
+    """No variant can be judged; `finding` is the reason."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.message)
@@ -48,7 +48,7 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, eq=False)
 class FixtureValues:
-    """What fixtures return instead of what the settings name: a PyTorch model, and data; None: the settings decide."""
+    """The values of fixtures that replace the settings: a PyTorch model, and data; None: the settings decide."""
 
     model: Any = None
     calibration: Any = None
@@ -73,7 +73,7 @@ class SourceUnderTest:
 
     @property
     def choices(self) -> Choices:
-        """What decides how the source is prepared."""
+        """The settings for the preparation of the source."""
         settings, values = self.settings, self._values
         return Choices(
             root=settings.base,
@@ -90,12 +90,12 @@ class SourceUnderTest:
 
     @property
     def prepared(self) -> Prepared:
-        """The source and its float model. Raises `Unusable`, always the same."""
+        """The source and its float model. Raises `Unusable`, always the same object."""
         return self._prepared.value
 
     @cached_property
     def float_run(self) -> Run:
-        """The float model on the evaluation data (or, without any, on made-up inputs)."""
+        """The float model's run on the evaluation data (or, without data, on noise)."""
         source = self.prepared
         self.say("running the float model")
         inputs = self.inputs
@@ -103,7 +103,7 @@ class SourceUnderTest:
 
     @cached_property
     def float_file(self) -> ModelFile | None:
-        """The float model in the report; None when there is none."""
+        """The float model in the report; None if it could not be made."""
         return None if self._prepared.error else model_file(self.prepared.model)
 
     def float_run_on(self, target: str, run_model: Callable[[Model], Run]) -> Run:
@@ -122,13 +122,13 @@ class SourceUnderTest:
 
     @property
     def inputs(self) -> dict[str, npt.NDArray[Any]]:
-        """Evaluation data, else calibration data, else one sample of noise, enough to see what runs."""
+        """Evaluation data, else calibration data, else one sample of noise, which is enough for a trace."""
         data = self.prepared.data
         return dict(data.inputs) if data is not None else _noise(self.prepared.model)
 
 
 def attempt(make: Callable[[], T]) -> Attempt[T]:
-    """Make something of a model; what makes the model unusable is remembered as `Unusable`."""
+    """Make something of a model; an error that makes the model unusable is stored as `Unusable`."""
 
     def make_or_explain() -> T:
         try:
@@ -149,7 +149,7 @@ def as_finding(error: Exception) -> Finding:
         cause = Cause("native-log", f"last lines of MNN's log:\n{error.log}") if error.log else None
         return Finding("MNQ201", error.what, cause=cause)
     if isinstance(error, BadModel):
-        return Finding("MNQ202", str(error), fix="convert again, and look at what the converter prints")
+        return Finding("MNQ202", str(error), fix="convert again, and check the output of the converter")
     if isinstance(error, QuantizedSource):
         return Finding("MNQ104", str(error), fix=FLOAT_SOURCE)
     if isinstance(error, UserCodeExit):
@@ -162,7 +162,7 @@ def as_finding(error: Exception) -> Finding:
 
 
 def model_file(model: Model) -> ModelFile:
-    """A model's file as reports name it."""
+    """A model's file in reports."""
     digest = file_digest(model.path) if model.path.exists() else None
     return ModelFile(str(model.path), model.size, digest, model.uuid)
 

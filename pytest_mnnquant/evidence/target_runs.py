@@ -30,7 +30,7 @@ class TargetRuns(VariantRuns):
 
     @property
     def run(self) -> Run:
-        """The variant on the same inputs as the float model. What fails once is not tried again."""
+        """The variant on the same inputs as the float model. A failed run is not repeated."""
         return self._attempt.value
 
     @cached_property
@@ -60,17 +60,17 @@ class TargetRuns(VariantRuns):
 
     @property
     def host(self) -> Host:
-        """The machine that it runs on, as reported with the run."""
+        """The machine that the variant runs on, as reported with the run."""
         return self.machine.host
 
     @property
     def exact_run(self) -> tuple[Run, tuple[str, ...]]:
-        """The run itself: what the target computes is what counts."""
+        """The run itself: the target's results are final."""
         return self.run, ()
 
     @property
     def uncovered_pools(self) -> tuple[str, ...]:
-        """None: what the target computes is what counts."""
+        """None: the target's results are final."""
         return ()
 
     def arm_equivalent(self) -> AbstractContextManager[tuple[Model, tuple[str, ...]]]:
@@ -85,7 +85,7 @@ class TargetRuns(VariantRuns):
 
     @property
     def untraced(self) -> str:
-        """Why the target's MNN gave no trace; empty if that is the model's own fault."""
+        """Why the target's MNN gave no trace; empty if the model is the reason."""
         return "" if self.machine.traces_int8 else NO_TRACE.format(mnn=self.machine.mnn)
 
     def float_run(self) -> Run:
@@ -103,7 +103,7 @@ class TargetRuns(VariantRuns):
 
     @cached_property
     def same_as_float(self) -> bool | None:
-        """Whether all outputs equal the float model's on the target; None if the trace says it, or it says nothing."""
+        """Whether all outputs equal the float model's on the target; None if a trace shows it, or it means nothing."""
         if self.variant.recipe.activations or self._on_host.same_as_float is None:
             return None
         reference = self.float_run().outputs
@@ -111,5 +111,5 @@ class TargetRuns(VariantRuns):
 
 
 def _machine(run: Run) -> TargetMachine:
-    assert run.machine is not None  # Every target reports what it is.
+    assert run.machine is not None  # Every target reports its machine.
     return run.machine

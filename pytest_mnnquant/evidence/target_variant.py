@@ -1,4 +1,4 @@
-"""A variant on a target, and how what it computes there differs from this host."""
+"""A variant on a target, and how its results differ from this host's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pytest_mnnquant.targets.target import Target, installed_mnn
 
 
 class TargetVariant(VariantUnderTest):
-    """A variant that runs on a target: the one that `on_host` has made, with the same files."""
+    """A variant that runs on a target, with the files of `on_host`."""
 
     def __init__(self, on_host: VariantUnderTest, target: Target) -> None:
         super().__init__(on_host.source, on_host.recipe, on_host.mode, on_host.skip)
@@ -39,32 +39,32 @@ class TargetVariant(VariantUnderTest):
 
     @cached_property
     def files(self) -> VariantFiles:
-        """What its files hold. Raises `Unusable`."""
+        """The contents of the variant's files. Raises `Unusable`."""
         return self.on_host.files
 
     @cached_property
     def runs(self) -> TargetRuns:
-        """Its runs on the target. Raises `Unusable`."""
+        """The variant's runs on the target. Raises `Unusable`."""
         return TargetRuns(self.on_host.runs, self._target, self.say)
 
     @cached_property
     def costs(self) -> VariantCosts:
-        """Its times and memory on the target. Raises `Unusable`."""
+        """The variant's times and memory on the target. Raises `Unusable`."""
         return VariantCosts(self.source, self.model, self.say, self.target, self._target.send)
 
     @property
     def is_lost(self) -> bool:
-        """Whether it does not run on the target; the execution check says why."""
+        """Whether the variant does not run on the target; the execution check reports why."""
         return not self.is_unusable and self.runs.failed
 
     @property
     def runtimes(self) -> Runtimes:
-        """Which MNN runs on the target, which on this host, and which made the model."""
+        """The MNN versions on the target and on this host, and of the model's converter."""
         return Runtimes(self._target.mnn, installed_mnn(), self.model.version, self.recipe.symmetric_name)
 
     @cached_property
     def difference_evidence(self) -> TargetEvidence:
-        """The difference to this host, operator by operator if it is more than rounding."""
+        """The difference from this host, operator by operator if it is more than rounding."""
         host, target = self.on_host.runs.exact_run[0].outputs, self.runs.run.outputs
         scales = output_scales(self.model, host)
         evidence = TargetEvidence(self.target, host, target, scales, runtimes=self.runtimes)
@@ -73,11 +73,11 @@ class TargetVariant(VariantUnderTest):
         if self.model.has_subgraphs:
             return dataclasses.replace(evidence, unlooked=LOOPS)
         try:
-            self.say("looking for the operator that computes otherwise there")
+            self.say("searching for the operator that differs on the target")
             with self.on_host.runs.arm_equivalent() as (model, _):
                 compared = compare_operators(evidence, self.source, model, self.model, self._target.send)
             return dataclasses.replace(compared, wrongly_pooled=self._wrong_pools())
-        except NativeFailure as error:  # The difference stands, whichever operator makes it.
+        except NativeFailure as error:  # The difference is reported without its operator.
             return dataclasses.replace(evidence, unlooked=error.what)
 
     def _wrong_pools(self) -> set[str]:

@@ -1,4 +1,4 @@
-"""One variant under test: how it is made or found, and all evidence about it."""
+"""One variant under test: how it is made or read, and all evidence about it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from pytest_mnnquant.report.variant_report import LayerReport, ParamsFile, Varia
 class VariantUnderTest:
     """One variant and the evidence about it: its files, its runs and its costs, each gathered when first needed.
 
-    `skip` are globs of layers that stay float, and `calibration` the data, if these are not what the settings say;
-    `made` is the variant itself, if it is made already.
+    `skip` (globs of layers that stay float) and `calibration` (data) replace the settings if given; `made` is the
+    variant itself, if it is made already.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class VariantUnderTest:
 
     @property
     def full_name(self) -> str:
-        """The names of its model and of itself, as messages have them."""
+        """The names of its model and of the variant, as in messages."""
         return f"{self.source.settings.name} {self.label}"
 
     def say(self, step: str) -> None:
-        """Report which step of this variant begins."""
+        """Report that a step of this variant begins."""
         self.source.say(f"{self.label}: {step}")
 
     @property
@@ -82,7 +82,7 @@ class VariantUnderTest:
 
     @property
     def is_unusable(self) -> bool:
-        """Whether there is no variant to judge; the conversion check says why."""
+        """Whether the variant can't be judged; the conversion check reports why."""
         return self._variant.error is not None
 
     @property
@@ -92,17 +92,17 @@ class VariantUnderTest:
 
     @cached_property
     def files(self) -> VariantFiles:
-        """What its files hold. Raises `Unusable`."""
+        """The contents of the variant's files. Raises `Unusable`."""
         return VariantFiles(self.source, self.variant, self.skip)
 
     @cached_property
     def runs(self) -> VariantRuns:
-        """Its runs. Raises `Unusable`."""
+        """The variant's runs. Raises `Unusable`."""
         return VariantRuns(self.source, self.files, self.say)
 
     @cached_property
     def costs(self) -> VariantCosts:
-        """Its times and memory. Raises `Unusable`."""
+        """The variant's times and memory. Raises `Unusable`."""
         return VariantCosts(self.source, self.model, self.say)
 
     @cached_property
@@ -124,7 +124,7 @@ class VariantUnderTest:
 
 
 def layer_report(row: LayerRow, module: str | None) -> LayerReport:
-    """What became of a layer; `module` is its module in PyTorch, None if that is not known."""
+    """A layer in the report; `module` is its module in PyTorch, None if unknown."""
     layer, stored = row.layer, row.stored
     weights = stored.weights[0] if stored else None
     return LayerReport(

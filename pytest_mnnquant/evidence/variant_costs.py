@@ -1,4 +1,4 @@
-"""What a variant costs to run: time and memory, beside the float model."""
+"""The costs of running a variant: time and memory, compared with the float model."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ class VariantCosts:
 
     @property
     def known_times(self) -> PairedTimes | None:
-        """The pairs that a check has timed last."""
+        """The pairs that a check timed last."""
         return next(reversed(self._times.values()), None)
 
     def op_times(self) -> tuple[OpTime, ...]:
-        """What each of the variant's operators takes."""
+        """The time of each of the variant's operators."""
         settings, inputs = self.source.settings, self.source.inputs
         return op_times(self.model, inputs, timeout=settings.timeout, settings=settings.timing, send=self._send)
 
     @cached_property
     def memory(self) -> Mapping[int, MemoryUse]:
-        """What the variant holds in memory when it runs, by memory mode."""
-        self.say("measuring its memory")
+        """The memory of the running variant, by memory mode."""
+        self.say("measuring memory")
         return self._memory_use(self.model)
 
     @property
     def float_memory(self) -> Mapping[int, MemoryUse]:
-        """The same of the float model; measured once per target."""
+        """The memory of the running float model, by memory mode; measured once per target."""
         return self.source.float_memory_on(self._target, self._memory_use)
 
     def _memory_use(self, model: Model) -> Mapping[int, MemoryUse]:

@@ -1,4 +1,4 @@
-"""The files of a variant: what became of each layer, and the params file against the model."""
+"""The files of a variant: how each layer is stored, and the params file compared with the model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def calibration_command(settings: ModelSettings, recipe: Recipe) -> str:
 
 
 class VariantFiles:
-    """What the files of a variant hold; nothing runs for it. `skip` are globs of layers that stay float."""
+    """The contents of a variant's files; no model runs. `skip` are globs of layers that stay float."""
 
     def __init__(self, source: SourceUnderTest, variant: Variant, skip: tuple[str, ...]) -> None:
         self.source = source
@@ -49,12 +49,12 @@ class VariantFiles:
 
     @cached_property
     def match(self) -> Match:
-        """Which layer of the float model is which of the variant."""
+        """The pairs of layers of the float model and of the variant."""
         return match_layers(self.variant.base, self.variant.model)
 
     @cached_property
     def rows(self) -> tuple[LayerRow, ...]:
-        """What became of each layer."""
+        """How each layer is stored."""
         modules = self.variant.modules
         return layer_rows(
             self.match, self.variant.recipe, lambda op: is_skipped(op, self.skip, modules.get(op.name, ""))
@@ -71,7 +71,7 @@ class VariantFiles:
 
     @cached_property
     def params(self) -> ParamsEvidence | None:
-        """The params file against the model; None if none is expected."""
+        """The params file compared with the model; None if none is expected."""
         path, base = self.variant.params, self.variant.base
         if path is None:
             return None
@@ -122,7 +122,7 @@ class VariantFiles:
 
     @property
     def days_older(self) -> float | None:
-        """By how many days the file of a user's pipeline is older than its source; None if that says nothing."""
+        """By how many days the file of a user's build is older than its source; None if that means nothing."""
         source = self.source.spec.path
         if source is None or not self.variant.given:
             return None
@@ -130,7 +130,7 @@ class VariantFiles:
 
     @property
     def is_lossless(self) -> bool:
-        """Whether quantized weights are the float model's very values: a source in float16, stored as float16."""
+        """Whether quantized weights equal the float model's exactly: for example a float16 source stored as float16."""
         pairs = [(row.layer, row.stored) for row in self.rows if row.quantized and row.stored]
         if self.variant.recipe.activations or not pairs:
             return False

@@ -1,4 +1,4 @@
-"""The runs of a variant on the inputs of its source, and what follows from them."""
+"""The runs of a variant on the inputs of its source, and the evidence from them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class VariantRuns:
 
     @property
     def _options(self) -> RunOptions:
-        """How a model runs: in the memory mode that the app runs it in."""
+        """How a model runs: in the app's memory mode."""
         settings, batched = self.source.settings, self.source.prepared.batched
         memory_mode = settings.timing.memory_mode
         return RunOptions(settings.timeout, batched=batched, memory_mode=memory_mode, send=self._send)
@@ -59,7 +59,7 @@ class VariantRuns:
         return run(model, self.source.inputs, self._options)
 
     def _run_with_names(self, model: Model) -> Run:
-        """The same, with outputs named as the float model's: a pipeline may have exported them with other names."""
+        """A run with outputs named as in the float model: a pipeline may have exported other names."""
         result, names = self._run_model(model), self.source.prepared.model.output_names
         if set(model.output_names) == set(names) or len(model.output_names) != len(names):
             return result
@@ -68,22 +68,22 @@ class VariantRuns:
 
     @cached_property
     def exact_run(self) -> tuple[Run, tuple[str, ...]]:
-        """The run as ARM would compute it, and the MaxPool operators for which that needed a copy."""
+        """The run with results as on ARM, and the MaxPool operators that were replaced for it in a copy."""
         with self.arm_equivalent() as (model, changed):
             return (self._run_with_names(model) if changed else self.run), changed
 
     def arm_equivalent(self) -> AbstractContextManager[tuple[Model, tuple[str, ...]]]:
-        """A model that computes here what the variant computes on ARM, and the MaxPool operators changed for that."""
+        """A model that computes on this host what the variant computes on ARM, and its replaced MaxPool operators."""
         return arm_equivalent(self.variant.model, self.run)
 
     @property
     def wrong_pools(self) -> tuple[str, ...]:
-        """MaxPool operators of the model as it is compared through both APIs that this machine pools wrongly."""
+        """The MaxPool operators that this host computes wrongly in the model that both APIs run."""
         return self.uncovered_pools
 
     @property
     def uncovered_pools(self) -> tuple[str, ...]:
-        """The int8 MaxPools of this run that the copy does not pool as ARM does, on a machine that pools wrongly."""
+        """The int8 MaxPool operators of this run that this host computes wrongly, and the copy does not make exact."""
         if pools_right():
             return ()
         model = self.variant.model
@@ -91,7 +91,7 @@ class VariantRuns:
 
     @cached_property
     def api_difference(self) -> ApiDifference | None:
-        """How far the outputs are apart between MNN's two APIs; None if only one can run the model."""
+        """The difference of the outputs between MNN's two APIs; None if only one can run the model."""
         self.say("running through both APIs")
         with self.arm_equivalent() as (model, _):
             return compare_apis(model, self.source.inputs, self._options, self.int8_faults.operators)
@@ -99,17 +99,17 @@ class VariantRuns:
     @cached_property
     def calibration(self) -> CalibrationEvidence:
         """What is known of the calibration, and how the scales fit held-out data."""
-        self.say("looking at the calibration")
+        self.say("checking the calibration")
         return calibration_evidence(self.source.prepared, self.variant, self.files.rows, self.source.settings.timeout)
 
     def losses(self, metric: TaskMetric | None, within: float = math.inf) -> Losses | None:
-        """What each layer adds to the error, and what it costs alone; None if that can't be seen.
+        """What each layer adds to the error, and what it costs alone; None if that can't be measured.
 
-        `within`: a limit in seconds below that of the settings.
+        `within`: a limit in seconds, if below that of the settings.
         """
         key = metric.name if metric else ""
         if key not in self._losses:
-            self.say("looking at the error of each layer")
+            self.say("measuring the error of each layer")
             pairs = [(row.layer, row.stored) for row in self.files.rows if row.stored]
             timeout = min(within, self.source.settings.timeout)
             with self.arm_equivalent() as (model, _):
@@ -118,17 +118,17 @@ class VariantRuns:
 
     @property
     def known_losses(self) -> Losses | None:
-        """What each layer adds to the error, if a check has looked."""
+        """What each layer adds to the error, if a check has measured it."""
         return next(iter(self._losses.values()), None)
 
     @property
     def host(self) -> Host:
-        """The machine that it runs on."""
+        """The machine that the variant runs on."""
         return host_facts()
 
     @property
     def untraced(self) -> str:
-        """Why MNN gave no trace; empty if that is the model's own fault."""
+        """Why MNN gave no trace; empty if the model is the reason."""
         return ""
 
     @cached_property
@@ -142,7 +142,7 @@ class VariantRuns:
 
     @property
     def same_as_float(self) -> bool | None:
-        """Whether all outputs equal the float model's in every bit; None if that would say nothing."""
+        """Whether all outputs are bitwise equal to the float model's; None if that means nothing."""
         reference, outputs = self.source.float_run.outputs, self.run.outputs
         if reference.keys() != outputs.keys():
             return None

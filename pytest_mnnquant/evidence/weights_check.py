@@ -1,4 +1,4 @@
-"""The weights check of a variant; for scales that depend on addresses, recipes that describe them are built and run."""
+"""The weights check of a variant; if scales depend on addresses, it builds and runs recipes without this fault."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SAMPLES: Final = 32
 
 
 def judge_weights(inputs: CheckInputs) -> Result:
-    """Compare the weights with the source's; propose for scales by address what was built and run."""
+    """Compare the weights with the source's; for address-dependent scales, propose recipes that were built and run."""
     variant, files = inputs.variant, inputs.variant.files
     result = check_weights(inputs.base, variant.model, files.match, files.days_older, inputs.recipe)
     is_reported = any(finding.code == _CODE for finding in result.findings)
@@ -37,7 +37,7 @@ def judge_weights(inputs: CheckInputs) -> Result:
         return result
     data = _calibration_data(variant)
     if data is None:
-        return with_tried(result, (), "there are no calibration data (--mnn-calibration) to quantize the source with")
+        return with_tried(result, (), "quantizing the source needs calibration data (--mnn-calibration)")
     tried: list[TriedRecipe] = []
     failures: list[str] = []
     for name in (name for name in _RECIPES if name != variant.recipe.name):
@@ -52,13 +52,13 @@ def judge_weights(inputs: CheckInputs) -> Result:
 
 
 def _calibration_data(variant: VariantUnderTest) -> Dataset | None:
-    """The source's calibration data; without them those of the evaluation, which show the same ranges."""
+    """The calibration data of the source, else its evaluation data, which have the same ranges."""
     prepared = variant.source.prepared
     return prepared.calibration or prepared.evaluation
 
 
 def _try_recipe(variant: VariantUnderTest, name: str, data: Dataset) -> TriedRecipe:
-    """Quantize the variant's source by a recipe, and run it through both APIs. Raises one of `UNUSABLE`."""
+    """Quantize the variant's source by a recipe, and run the model through both APIs. Raises one of `UNUSABLE`."""
     source, recipe = variant.source, recipe_named(name)
     variant.say(f"trying --mnn-recipe={name}")
     prepared = dataclasses.replace(source.prepared, calibration=data)

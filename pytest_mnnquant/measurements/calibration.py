@@ -1,4 +1,4 @@
-"""What was recorded while a model was calibrated."""
+"""The records of a calibration."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Observations:
-    """What a pipeline was seen to do with the model while it ran.
+    """How a pipeline used the given model and calibration data.
 
-    `handed_out` batches were taken from the calibration data; `forwards` is how often the busiest layer ran before
-    the pipeline went on to export. `gradients` and `training` tell whether any of these passes recorded gradients
-    or ran in train mode.`drift` is the largest change of a BatchNorm in units of its standard deviation, and
-    `weight_change` the largest change of a weight tensor relative to its norm, of the model it was given. `moved` maps
-    an observer to its scale when the calibration data were used up and when the pipeline ended, where these differ.
-    `observers` is how many fake quantizers and observers ran in PyTorch.
+    `handed_out`: batches that it took from the calibration data. `forwards`: runs of the most used layer before the
+    export. `gradients`, `training`: whether any of these passes recorded gradients, or ran in train mode. `drift`: the
+    largest change of a BatchNorm of the given model, in units of its standard deviation; `weight_change`: the largest
+    change of a weight tensor relative to its norm. `moved`: by observer, its scale after the last batch of calibration
+    data and at the end of the pipeline, if they differ. `observers`: the fake quantizers and observers that ran in
+    PyTorch.
     """
 
     handed_out: int = 0
@@ -34,9 +34,9 @@ class Observations:
 class Record:
     """How a variant was calibrated.
 
-    `observer` says how ranges were taken (`minmax`, `average0.99`, ...); `samples` and `batch` count samples in all and
-    per batch. `batches` gives, by the name of a tensor in the float model, its smallest and largest value in each
-    batch, in order: shape [batches, 2]. It is empty where another tool calibrated and kept none.
+    `observer` names how ranges were taken (`minmax`, `average0.99`, ...); `samples` and `batch` count samples in total
+    and per batch. `batches` gives, by the name of a tensor in the float model, its smallest and largest value in each
+    batch, in order: shape [batches, 2]. It is empty if another tool calibrated and recorded none.
     """
 
     observer: str

@@ -1,6 +1,6 @@
-"""What charts of a variant show beside its findings: distributions, timed pairs, the error that each layer adds.
+"""The data of a variant's charts: distributions, timed pairs, the error that each layer adds.
 
-Kept small, since it travels from xdist workers with the records: a histogram has a few dozen whole numbers.
+The data are small, since xdist workers send them with the records: a histogram has a few dozen integers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pytest_mnnquant.findings.dataclass_json import OPTIONAL
 class WeightHistogram:
     """The weights of one layer from `low` to `high`: parts per 100,000 in bins of equal width.
 
-    `source` counts the values of the float model, `stored` those of the variant, as it stores them.
+    `source` counts the values of the float model, `stored` the decoded values of the variant.
     """
 
     low: float
@@ -29,7 +29,7 @@ class WeightHistogram:
 class TensorHistogram:
     """The values of one tensor in the float model from `low` to `high`: parts per 100,000 in bins of equal width.
 
-    `codes` is the range that the variant's codes can hold; None if the tensor is not quantized.
+    `codes` is the range that the variant's codes cover; None if the tensor is not quantized.
     """
 
     low: float
@@ -40,11 +40,11 @@ class TensorHistogram:
 
 @dataclass(frozen=True, slots=True)
 class ChartSamples:
-    """What checks gathered about one variant; a part that no check gathered is empty.
+    """The data that checks gathered about one variant; parts that no check gathered are empty.
 
     `weights` are by layer, `tensors` by tensor; `ends` names input and output tensor of each layer. `losses` are in
     the order of execution, `ratios` (quantized / float latency of timed pairs) in the order of measurement.
-    `unavailable` says by check why there is nothing to show.
+    `unavailable` gives the reason by check if data are missing.
     """
 
     weights: Mapping[str, WeightHistogram] = field(default_factory=dict, metadata=OPTIONAL)

@@ -1,4 +1,4 @@
-"""What each step of a conversion computes."""
+"""How well the models before and after each step of a conversion agree."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ VARIANTS_FLOAT: Final = "float .mnn of the variant"
 
 @dataclass(frozen=True)
 class Step:
-    """How well each output that `after` computes agrees with what `before`, which it was made from, computes."""
+    """How well each output of the model `after` agrees with that of `before`, which it was made from."""
 
     before: str
     after: str
     outputs: dict[str, Agreement]
 
 
-def describe_disagreement(item: Agreement, whose: str) -> str:
-    """An output's figures in words, as "is off by ..."; `whose` it should have been."""
+def describe_disagreement(item: Agreement, expected: str) -> str:
+    """How an output differs, as a phrase like "is off by ..."; `expected` names the right output: "the network's"."""
     if item.equal is not None:
-        return f"has {item.equal:.1%} of {whose} integers"
+        return f"equals {expected} in {item.equal:.1%} of its integers"
     cosine = "-" if item.cosine is None else format(item.cosine, ".4f")
     return f"is off by {item.relative_error:.2g} of its range, {SAME:g} allowed (cosine {cosine})"

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 
 def spread_evenly(total: int, most: int, *, ends: bool = True) -> npt.NDArray[np.int64]:
-    """The numbers of at most `most` of `total` items at equal distances, always the same ones; all, if no more exist.
+    """The numbers of at most `most` of `total` items at equal distances, always the same ones; all, if not more.
 
-    With `ends` the first and the last item are taken; without, the middle of each of `most` equal parts.
+    With `ends` the first and the last item are included; without, the middle of each of `most` equal parts is used.
     """
     count = min(total, most)
     if ends:
@@ -25,7 +25,7 @@ def spread_evenly(total: int, most: int, *, ends: bool = True) -> npt.NDArray[np
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples: one array an input, the first axis counts samples; `labels` has shape [samples, ...] or is None.
+    """Samples: one array per input, the first axis counts samples; `labels` has shape [samples, ...] or is None.
 
     `alone`: the model takes one sample at a time.
     """
@@ -45,18 +45,18 @@ class Dataset:
         return {name: array[:count] for name, array in self.inputs.items()}
 
     def batches(self, size: int) -> Iterable[dict[str, npt.NDArray[Any]]]:
-        """The inputs in batches of `size` samples (one, for a model that takes no more), in order."""
+        """The inputs in batches of `size` samples (of one, if the model takes single samples), in order."""
         size = 1 if self.alone else size
         for start in range(0, self.samples, size):
             yield {name: array[start : start + size] for name, array in self.inputs.items()}
 
     def first(self, count: int) -> Dataset:
-        """The first `count` samples, as data of their own."""
+        """A data set of the first `count` samples."""
         labels = None if self.labels is None else self.labels[:count]
         return dataclasses.replace(self, inputs=self.head(count), labels=labels)
 
     def spread(self, most: int) -> Dataset:
-        """At most `most` samples at equal distances, the first and the last among them: sets are often sorted."""
+        """At most `most` samples at equal distances, with the first and the last, since sets are often sorted."""
         if most >= self.samples:
             return self
         chosen = spread_evenly(self.samples, most)

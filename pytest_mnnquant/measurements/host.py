@@ -1,4 +1,4 @@
-"""A machine that ran a model, and what a target reports of itself."""
+"""A machine that ran a model, and the report of a target about itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIRST_WITH_INT8_TRACE: Final = (3, 2, 4)
 class Host:
     """A machine. `features` are instruction sets: avx2, vnni, dotprod, i8mm, sve2; `used` those of int8 that MNN uses.
 
-    MNN's wheels for x86 are built without AVX512 and VNNI, so there `used` is empty whatever the processor has.
+    MNN's wheels for x86 are built without AVX512 and VNNI: `used` is empty on x86, whatever the processor supports.
     """
 
     name: str
@@ -26,23 +26,23 @@ class Host:
 
     @property
     def is_fast_in_int8(self) -> bool:
-        """Whether MNN's int8 kernels have instructions of their own here."""
+        """Whether MNN's int8 kernels use int8 instructions on this machine."""
         return bool(self.used)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What a limit may be given for, the most special first."""
+        """The keys that a limit may be given for, the most specific first."""
         return (self.name, *self.used, *self.features, self.machine)
 
     @property
     def facts(self) -> HostFacts:
-        """The form it has in records: without the machine's name, which is private."""
+        """The machine in records: without its name, which is private."""
         return HostFacts(self.machine, self.processor, self.features, self.used)
 
 
 @dataclass(frozen=True)
 class TargetMachine:
-    """What a target reports of itself with each result."""
+    """The report of a target about itself, sent with each result."""
 
     host: Host
     mnn: str

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LayerErrors:
-    """Errors at the output of one layer, each as noise energy / signal energy of the float model's own output.
+    """Errors at the output of one layer, each as noise energy / signal energy of the float model's output.
 
-    Of what the layer itself does with the float model's exact input: `weights` is what its stored weights alone do;
-    `input` takes in the rounding and clipping of its input; `own` that of its output too. `reached` is what its output
-    is off by in the variant's own run, `inherited` what its input is. `clipped_in` and `clipped_out` are the shares of
-    values that its codes can't hold. `measured` is False where the layer never appeared in the runs.
+    With the float model's exact input: `weights` is the error of the stored weights alone; `input` adds rounding and
+    clipping of the layer's input; `own` adds those of its output. In the variant's run: `reached` is the error of the
+    layer's output, `inherited` that of its input. `clipped_in` and `clipped_out` are the shares of values outside the
+    range of the codes. `measured` is False if the layer did not appear in the runs.
     """
 
     weights: float

@@ -1,4 +1,4 @@
-"""What each operator received and computed."""
+"""The inputs and outputs of each operator in a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OperatorKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OperatorRun:
-    """What an operator received and computed; `ignored_inputs`: it did not take the values that it was given."""
+    """The inputs and outputs of an operator; `ignored_inputs`: it did not use the values that it was given."""
 
     inputs: Values
     outputs: Values

@@ -1,4 +1,4 @@
-"""What a run of a model gave."""
+"""The results of a run of a model."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class TracedOp:
 
 @dataclass(frozen=True)
 class Run:
-    """Outputs by name, samples on the first axis; `trace` is None where the runtime can't give one.
+    """Outputs by name, samples on the first axis; `trace` is None if the runtime can't give one.
 
-    `machine` is that of the target that ran the model; None: this machine did.
+    `machine` is the target that ran the model; None: this host.
     """
 
     outputs: dict[str, npt.NDArray[np.float32]]
@@ -41,10 +41,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """What a grid loses of `count` values between `low` and `high`, whose mean square is `energy`.
+    """What a grid of codes loses of `count` values between `low` and `high`, whose mean square is `energy`.
 
     `outside` is the share of values that it clips by more than half a step; `clipped` and `rounded` are the shares of
-    the energy that clipping and rounding take away.
+    the energy that clipping and rounding remove.
     """
 
     count: int

@@ -13,11 +13,11 @@ from pytest_mnnquant.findings.run_metrics import TimingConditions
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.statistics.paired_ratio import FEWEST, paired_ratio
 
-#: MNN's numbers for `precision`; it ignores texts that it does not know.
+#: MNN's numbers for `precision`; MNN ignores unknown texts.
 PRECISIONS: Final = {"normal": 0, "high": 1, "low": 2}
 
 
-#: MNN's memory modes: normal, and low, which keeps weights of 8 bits and fewer as they are. It ignores texts.
+#: MNN's memory modes: normal, and low, which keeps weights of 8 bits and fewer quantized. MNN ignores texts.
 NORMAL = 0
 
 
@@ -32,7 +32,7 @@ class TimingSettings:
     """How models are run to be timed; part of the record.
 
     `batch` copies of the first sample make one inference. At least `pairs` pairs are run, then more until half of the
-    95 % interval is at most `width` of the ratio and the interval does not hold `limit`; within `budget` seconds and
+    95 % interval is at most `width` of the ratio and `limit` lies outside the interval; at most `budget` seconds and
     `most` pairs.
     """
 
@@ -48,7 +48,7 @@ class TimingSettings:
 
     @property
     def conditions(self) -> TimingConditions:
-        """What decides the figure, for records."""
+        """The conditions that decide the times, for records."""
         return TimingConditions(self.threads, self.precision, self.memory_mode, self.batch)
 
 
@@ -56,7 +56,7 @@ class TimingSettings:
 class PairedTimes:
     """Seconds per inference of two models, measured in turn; both have shape [pairs].
 
-    `starts` are the places at which the models were loaded anew. Each time is the mean of `loops` inferences.
+    `starts` are the pairs before which the models were loaded again. Each time is the mean of `loops` inferences.
     """
 
     reference: npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ class PairedTimes:
     host: Host | None = None
 
     def decides(self, limit: float | None) -> bool:
-        """Whether more pairs would tell no more about a limit than these."""
+        """Whether these pairs are enough to decide about a limit."""
         if limit is None or limit == self.settings.limit or len(self.reference) < FEWEST:
             return True
         ratio = paired_ratio(self.reference, self.candidate)
@@ -76,9 +76,9 @@ class PairedTimes:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Bytes of MNN's session, and by how much its process grew at most (None where the system does not tell).
+    """Bytes of MNN's session, and the largest growth of its process (None if the system does not report it).
 
-    `error` says why it could not run in this mode.
+    `error` is the reason why the model could not run in this mode.
     """
 
     session: int = 0
@@ -87,7 +87,7 @@ class MemoryUse:
 
     @property
     def known_session(self) -> int | None:
-        """The session's bytes; None when it could not run."""
+        """The session's bytes; None if the model could not run."""
         return None if self.error else self.session
 
 

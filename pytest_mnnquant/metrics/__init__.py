@@ -1,1 +1,1 @@
-"""Figures that compare two models: numpy only."""
+"""Metrics that compare two models; only numpy is needed."""

@@ -1,4 +1,4 @@
-"""How close a model's outputs are to a reference's. The first axis counts samples throughout."""
+"""How close a model's outputs are to a reference's. The first axis of all arrays counts samples."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-#: Largest error, as a share of an output's range, that is float rounding. That stays near 1e-6, but MNN computes exact
-#: GELU by its tanh form, which is off by up to 5e-4 an operator and adds up over a transformer. A wrong operator is off
-#: by far more than 1 %.
+#: The largest error, as a share of an output's range, that counts as float rounding. Rounding stays near 1e-6, but MNN
+#: computes exact GELU by its tanh form, with errors of up to 5e-4 per operator that add up over a transformer. A wrong
+#: operator is off by far more than 1 %.
 SAME: Final = 1e-2
-#: An output that spans no more than this is rounding noise about a constant: nothing can be told from it.
+#: An output whose range is at most this is a constant with rounding noise, and can't be judged.
 SILENT: Final = 1e-6
 _SAME_INTEGERS: Final = 0.98
 # An output this much smaller than usual (root mean square over samples) has a direction made of rounding noise.
@@ -23,15 +23,15 @@ _QUIET: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Figures of one output against the reference's. An output of integers has `equal`, the share of equal values.
+    """Metrics of one output compared with the reference's. For integers, `equal` is the share of equal values.
 
-    `sqnr_db`: signal to quantization noise, 10 log10(sum ref^2 / sum (ref - out)^2), infinite where equal.
-    `centred_sqnr_db`: the same with the reference's mean over samples taken off the signal: what a constant part of
-    the output can't flatter. `cosine`: mean over samples, in [-1, 1]; None where samples have a single element (it
-    would always be 1); samples below a tenth of the usual norm are noise and don't count.
+    `sqnr_db`: signal to quantization noise, 10 log10(sum ref^2 / sum (ref - out)^2), infinite if equal.
+    `centred_sqnr_db`: the same with the reference's mean over samples subtracted from both, so that a constant part of
+    the output does not count. `cosine`: mean over samples, in [-1, 1]; None if samples have a single element (it would
+    always be 1); samples below a tenth of the usual norm are noise and do not count.
     `max_error` and `mean_error`: largest and mean absolute difference; `range`: largest minus smallest reference value,
     in the same unit. `top1`: share of samples with the same arg max, in [0, 1]; None unless samples are vectors of 2 or
-    more, and where it is the same one in all samples of the reference: agreement on a constant says nothing.
+    more, and if all samples of the reference have the same one: agreement on a constant means nothing.
     `top5`: share of the reference's five largest elements among the output's five; None below ten elements.
     """
 
@@ -53,9 +53,9 @@ class Agreement:
 
 
 def agreement(reference: Array, output: Array) -> Agreement:
-    """Compare two outputs of the same shape, shape [samples, ...]. Raises `ValueError` when it can't.
+    """Compare two outputs of equal shape [samples, ...]. Raises `ValueError` for other shapes, or without samples.
 
-    NaN or infinity in either agrees with nothing: every figure is the worst there is.
+    If either has NaN or infinity, every metric has its worst value.
     """
     if reference.shape != output.shape:
         raise ValueError(f"shapes differ: {reference.shape} and {output.shape}")
@@ -98,14 +98,14 @@ def _same_largest(ref: Array, out: Array, count: int) -> float:
 
 
 def is_same(item: Agreement) -> bool:
-    """Whether an output agrees to float rounding, which may flip an integer where two classes are as good as equal."""
+    """Whether an output agrees up to float rounding, which may flip an integer if two classes are nearly equal."""
     if item.equal is not None:
         return item.equal >= _SAME_INTEGERS
     return item.relative_error <= SAME or item.max_error <= SILENT
 
 
 def sqnr_db(reference: Array, output: Array) -> float:
-    """Signal to quantization noise in dB; infinite where equal, -infinite for a silent reference that is missed."""
+    """Signal to quantization noise in dB; infinite if equal, -infinite if a reference of zeros is missed."""
     noise = float(np.square(reference.astype(np.float64) - output).sum())
     signal = float(np.square(reference.astype(np.float64)).sum())
     if noise == 0:

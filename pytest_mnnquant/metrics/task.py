@@ -1,9 +1,9 @@
-"""Task metrics: how well outputs answer their labels, as one figure and sample by sample.
+"""Task metrics: how well outputs match their labels, as one value and sample by sample.
 
 top1, top5, ...   share of samples whose label is the largest (among the five largest) of [samples, classes]
 miou              mean intersection over union of classes: [samples, classes, ...] against labels [samples, ...]
 mae, rmse         mean absolute, root mean square difference to labels of the same size
-words             share of label sequences read right from [samples, steps, classes] (CTC, greedy, blank 0)
+words             share of label sequences read correctly from [samples, steps, classes] (CTC, greedy, blank 0)
 characters        1 - edits / length of the labels, likewise
 """
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 Outputs = Mapping[str, Array]
-#: What pads label sequences to one length.
+#: The value that pads label sequences to equal length.
 PADDING: Final = -1
 _BLANK: Final = 0
 _NO_LABEL: Final = 255
@@ -29,10 +29,10 @@ _NO_LABEL: Final = 255
 
 @dataclass(frozen=True)
 class Scores:
-    """A metric on `samples` samples. `of` gives its figure on chosen samples, which may repeat.
+    """A metric on `samples` samples. `of` gives its value on chosen samples, which may repeat.
 
-    `each` has shape [samples] where the figure is a mean of one number a sample, else it is None. `baseline` is what
-    the best constant answer would get, where that is known.
+    `each` has shape [samples] if the value is a mean of one number per sample, else it is None. `baseline` is the value
+    of the best constant answer, if known.
     """
 
     samples: int
@@ -42,7 +42,7 @@ class Scores:
 
     @cached_property
     def value(self) -> float:
-        """The figure on all samples."""
+        """The value on all samples."""
         return self.of(np.arange(self.samples))
 
 
@@ -50,8 +50,8 @@ class Scores:
 class TaskMetric:
     """A named metric. `is_share`: it lies in [0, 1]. `lower_is_better`: it is an error. `output` names the output.
 
-    `fits` tells whether an output and labels are of its kind; `score` compares them. A metric of the user's own has
-    `call` instead: of all outputs and labels, a number, or one a sample.
+    `fits`: whether an output and labels have the form of the metric; `score` compares them. A custom metric has `call`
+    instead: it maps all outputs and labels to one number, or to one per sample.
     """
 
     name: str
@@ -65,11 +65,11 @@ class TaskMetric:
 
 
 class MetricError(ValueError):
-    """A metric can't be computed on these outputs and labels: one line that says why."""
+    """A metric can't be computed on these outputs and labels: one line with the reason."""
 
 
 def metric_named(name: str) -> TaskMetric | None:
-    """The metric of this name (`top5`, `miou@masks`); None where there is none. Raises `MetricError` for top0."""
+    """The metric of this name (`top5`, `miou@masks`); None if it is unknown. Raises `MetricError` for top0."""
     stem, _, output = name.partition("@")
     if match := re.fullmatch(r"top(\d+)", stem):
         count = int(match[1])
@@ -81,8 +81,8 @@ def metric_named(name: str) -> TaskMetric | None:
         "miou": ("mean IoU", False, _is_map, _overlap),
         "mae": ("mean absolute error", True, _is_same_size, _absolute),
         "rmse": ("root mean square error", True, _is_same_size, _square),
-        "words": ("words read right", False, _is_sequence, _words),
-        "characters": ("characters read right", False, _is_sequence, _characters),
+        "words": ("words read correctly", False, _is_sequence, _words),
+        "characters": ("characters read correctly", False, _is_sequence, _characters),
     }
     if stem not in known:
         return None
@@ -91,25 +91,25 @@ def metric_named(name: str) -> TaskMetric | None:
 
 
 def output_for(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> str:
-    """The output that the labels are for. Raises `MetricError` where none or several fit."""
+    """The output that the labels belong to. Raises `MetricError` if none or several match."""
     if metric.output:
         if metric.output not in outputs:
-            raise MetricError(f"there is no output {metric.output!r}; there are: {', '.join(outputs)}")
+            raise MetricError(f"unknown output {metric.output!r}; known: {', '.join(outputs)}")
         names = [metric.output]
     else:
         names = list(outputs)
     if labels is None:
-        raise MetricError("it needs labels, and the evaluation data have none")
+        raise MetricError("the metric needs labels, but the evaluation data have none")
     assert metric.fits is not None
     fitting = [name for name in names if metric.fits(outputs[name], labels)]
-    # Beside scores a model may give the class that has the largest.
+    # A model may return both scores and the class with the largest score.
     scored = [name for name in fitting if outputs[name].dtype.kind == "f"]
     fitting = scored or fitting
     if len(fitting) != 1:
         shapes = ", ".join(f"{name!r} {outputs[name].dtype} {list(outputs[name].shape)}" for name in names)
-        what = "several outputs fit" if fitting else "no output fits"
-        which = f"; name it: {metric.name}@{fitting[0]}" if fitting else ""
-        raise MetricError(f"{what} the labels ({labels.dtype} {list(labels.shape)}): {shapes}{which}")
+        problem = "several outputs match" if fitting else "no output matches"
+        choice = f"; name one of them: {metric.name}@{fitting[0]}" if fitting else ""
+        raise MetricError(f"{problem} the labels ({labels.dtype} {list(labels.shape)}): {shapes}{choice}")
     return fitting[0]
 
 
@@ -120,7 +120,7 @@ def scores(metric: TaskMetric, outputs: Outputs, name: str, labels: Array | None
     assert metric.score is not None
     assert labels is not None
     if len(outputs[name]) != len(labels):
-        raise MetricError(f"output {name!r} gives {len(outputs[name])} rows for {len(labels)} labels")
+        raise MetricError(f"output {name!r} has {len(outputs[name])} rows, the labels have {len(labels)}")
     return metric.score(outputs[name], labels)
 
 
@@ -147,15 +147,15 @@ def _is_classes(output: Array, labels: Array, count: int) -> bool:
 
 
 def _top(output: Array, labels: Array, count: int) -> Scores:
-    wanted = labels.reshape(-1)
+    expected = labels.reshape(-1)
     if output.dtype.kind in "iu":
-        hits = output.reshape(-1) == wanted
+        hits = output.reshape(-1) == expected
     elif count == 1:
-        hits = output.argmax(1) == wanted
+        hits = output.argmax(1) == expected
     else:
-        hits = (np.argpartition(-output, count - 1, axis=1)[:, :count] == wanted[:, None]).any(1)
-    usual = float(np.unique(wanted, return_counts=True)[1].max() / len(wanted))
-    return _mean(hits, usual if count == 1 else None)
+        hits = (np.argpartition(-output, count - 1, axis=1)[:, :count] == expected[:, None]).any(1)
+    baseline = float(np.unique(expected, return_counts=True)[1].max() / len(expected))
+    return _mean(hits, baseline if count == 1 else None)
 
 
 # Maps and numbers ----------------------------------------------------------------------------------------------------
@@ -166,13 +166,13 @@ def _is_map(output: Array, labels: Array) -> bool:
         return False
     if output.dtype.kind in "iu":
         return output.shape == labels.shape
-    if output.ndim != labels.ndim + 1 or output.shape[1] < 2:  # One channel has no largest.
+    if output.ndim != labels.ndim + 1 or output.shape[1] < 2:  # A single channel has no arg max.
         return False
     return (len(output), *output.shape[2:]) == labels.shape
 
 
 def _overlap(output: Array, labels: Array) -> Scores:
-    """Labels that are no class of the output, and those of 255, are left out, as is the custom."""
+    """Mean IoU; by convention, labels that are not a class of the output, and labels of 255, are ignored."""
     predicted = output.argmax(1) if output.dtype.kind == "f" else output
     counted = (labels >= 0) & (labels != _NO_LABEL)
     if output.dtype.kind == "f":
@@ -197,10 +197,10 @@ def _is_same_size(output: Array, labels: Array) -> bool:
 
 
 def _differences(output: Array, labels: Array) -> npt.NDArray[np.float64]:
-    wanted = labels.reshape(len(labels), -1).astype(np.float64)
-    if not np.isfinite(wanted).all():
+    expected = labels.reshape(len(labels), -1).astype(np.float64)
+    if not np.isfinite(expected).all():
         raise MetricError("the labels hold NaN or infinity")
-    return np.asarray(output.reshape(len(output), -1) - wanted)
+    return np.asarray(output.reshape(len(output), -1) - expected)
 
 
 def _absolute(output: Array, labels: Array) -> Scores:
@@ -228,7 +228,7 @@ def _is_sequence(output: Array, labels: Array) -> bool:
 
 
 def read_sequences(output: Array) -> list[list[int]]:
-    """The classes that each sample spells: the largest of each step, repetitions and blanks left out.
+    """The class sequence of each sample: the arg max of each step, without repetitions and blanks.
 
     Graves et al., Connectionist Temporal Classification, 2006. `output` has shape [samples, steps, classes].
     """
@@ -238,17 +238,17 @@ def read_sequences(output: Array) -> list[list[int]]:
     return [row[keep].tolist() for row, keep in zip(best, new & (best != _BLANK), strict=True)]
 
 
-def _wanted(labels: Array) -> list[list[int]]:
+def _expected(labels: Array) -> list[list[int]]:
     return [row[row != PADDING].tolist() for row in labels.astype(np.int64)]
 
 
 def _words(output: Array, labels: Array) -> Scores:
-    pairs = zip(read_sequences(output), _wanted(labels), strict=True)
+    pairs = zip(read_sequences(output), _expected(labels), strict=True)
     return _mean(np.array([sequence == expected for sequence, expected in pairs]))
 
 
 def _characters(output: Array, labels: Array) -> Scores:
-    pairs = zip(read_sequences(output), _wanted(labels), strict=True)
+    pairs = zip(read_sequences(output), _expected(labels), strict=True)
     parts = np.array([[edits(sequence, expected), len(expected)] for sequence, expected in pairs], np.float64)
     return _summed(parts, lambda sums: 1 - float(sums[0] / max(sums[1], 1.0)))
 
@@ -263,7 +263,7 @@ def edits(first: list[int], second: list[int]) -> int:
     return row[-1]
 
 
-# One's own -----------------------------------------------------------------------------------------------------------
+# Custom metrics ------------------------------------------------------------------------------------------------------
 
 
 def _custom(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> Scores:
@@ -272,7 +272,7 @@ def _custom(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> Score
     if values.ndim == 1 and len(values) == samples:
         return _mean(values)
     if values.size != 1:
-        raise MetricError(f"it returned an array of shape {list(values.shape)}: one number, or one a sample, is needed")
+        raise MetricError(f"it returned an array of shape {list(values.shape)}, expected one number, or one per sample")
 
     def of(chosen: Indices) -> float:
         part = {name: array[chosen] for name, array in outputs.items()}

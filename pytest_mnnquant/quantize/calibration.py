@@ -21,7 +21,7 @@ _SMALLEST_SCALE = 1e-8
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Smallest and largest value seen in a tensor. `symmetric`: its zero point must be 0 (see `carry`)."""
+    """Smallest and largest value seen in a tensor. `symmetric`: its zero point must be 0 (see `propagation`)."""
 
     low: float
     high: float
@@ -40,14 +40,14 @@ class Range:
         if self.symmetric:
             return max(abs(self.low), abs(self.high), HIGHEST * _SMALLEST_SCALE) / HIGHEST, 0
         low, high = min(self.low, 0.0), max(self.high, 0.0)
-        # In float32, as mnncompress computes: its scales and zero points come out the same.
+        # In float32, as in mnncompress, which gives the same scales and zero points.
         scale = max((np.float32(high) - np.float32(low)) / np.float32(CODES), np.float32(_SMALLEST_SCALE))
         zero = np.rint(np.float32(-low) / scale + np.float32(LOWEST))
         return float(scale), int(np.clip(zero, LOWEST, HIGHEST))
 
 
 def widen_ranges(ranges: dict[int, Range], links: tuple[Propagated, ...]) -> dict[int, Range]:
-    """The ranges as the params file needs them: wide and symmetric enough for where MNN carries them."""
+    """The ranges for the params file: wide and symmetric enough for the tensors that MNN propagates them to."""
     widened = dict(ranges)
     for link in links:
         if link.tensor in widened:
@@ -64,7 +64,7 @@ def make_params(
 ) -> Params:
     """Params for `layers`, from the ranges of their input and output tensors (by tensor index).
 
-    `inner` gives the ranges of layers in the bodies of loops, whose tensors are numbered on their own, by name.
+    `inner` gives the ranges of layers in the bodies of loops by name, since their tensors are numbered separately.
     """
 
     def activation(name: str, seen: Range) -> ActivationParams:

@@ -1,7 +1,7 @@
 """The proof that a float model computes what its source computes, step by step.
 
-A PyTorch model becomes ONNX, and that a float `.mnn`. Where onnxruntime is installed each step has figures of its own:
-the exporter is not blamed for what the converter did, and quantization for neither.
+A PyTorch model becomes ONNX, and ONNX becomes a float `.mnn`. If onnxruntime is installed, each step has its own
+metrics, which separate errors of the exporter, of the converter and of quantization.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ NOT_INSTALLED: Final = "onnxruntime is not installed to run the ONNX model (pip 
 
 
 def name_outputs(model: Model, expected: Sequence[Array]) -> dict[str, Array]:
-    """PyTorch's outputs by their names in the export: `output`, `output1`, ... Raises `ValueError`: not as many."""
+    """PyTorch's outputs by their names in the export: `output`, `output1`, ... Raises `ValueError` if counts differ."""
     names = sorted(model.output_names, key=lambda name: int(name.removeprefix("output") or 0))
     if len(names) != len(expected):
         raise ValueError(f"the model returns {len(expected)} tensors, its ONNX export {len(names)}")
     return dict(zip(names, expected, strict=True))
 
 
-def compare_outputs(expected: Outputs, results: Outputs, what: str = "the float model") -> dict[str, Agreement]:
-    """Figures of each output. Raises `ValueError` where one is missing or has another shape."""
+def compare_outputs(expected: Outputs, results: Outputs, model: str = "the float model") -> dict[str, Agreement]:
+    """The agreement of each output. Raises `ValueError` if an output is missing or has another shape."""
     missing = sorted(set(expected) - set(results))
     if missing:
-        raise ValueError(f"{what} has no output {missing[0]!r}; it has: {', '.join(sorted(results))}")
+        raise ValueError(f"{model} has no output {missing[0]!r}; its outputs: {', '.join(sorted(results))}")
     return {name: agreement(_flat(array), _flat(results[name])) for name, array in expected.items()}
 
 
@@ -56,7 +56,7 @@ def is_proven(proof: Mapping[str, Agreement]) -> bool:
 def steps_from_pytorch(
     onnx: Path, inputs: Arrays, expected: Outputs, ran: Run, proof: dict[str, Agreement], timeout: float
 ) -> tuple[tuple[Step, ...], str]:
-    """The steps by way of the ONNX export; or the single one without it, and why there is no more.
+    """The steps through the ONNX export; or the single step without it, and the reason.
 
     `expected` are PyTorch's outputs on `inputs`, `ran` is the float model's run, and `proof` compares the two.
     """
@@ -75,7 +75,7 @@ def steps_from_pytorch(
 def proof_from_onnx(
     onnx: Path, inputs: Arrays, origin: str, ran: Run, timeout: float
 ) -> tuple[dict[str, Agreement] | None, str]:
-    """Figures of the float model's outputs against the ONNX model's; None with the reason where it can't be run."""
+    """The agreement of the float model's outputs with the ONNX model's; None with the reason if that can't run."""
     if not has_onnxruntime():
         return None, NOT_INSTALLED
     try:
@@ -86,5 +86,5 @@ def proof_from_onnx(
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what went wrong."""
+    """The first line of an error."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Conversions that are made twice: a model that comes out differently the next time was judged for nothing."""
+"""Conversions that are made twice: the judgment of a model is void if the next conversion differs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _NOTE: Final = ".repeated.txt"
 
 
 def convert_twice(source: Path, output: Path, flags: Sequence[str] = (), *, timeout: float) -> Model:
-    """Convert as `convert` does, convert again, and note beside the output where the second result differs.
+    """Convert as `convert` does, convert again, and note in a file beside the output how the second result differs.
 
-    Two processes, since what an address or a fresh heap decides may be the same twice in one.
+    Two processes, since results that depend on addresses or on the heap may be equal in one process.
     """
     model = convert(source, output, flags, timeout=timeout)
     with tempfile.TemporaryDirectory(prefix="again-", dir=output.parent) as name:
@@ -27,7 +27,7 @@ def convert_twice(source: Path, output: Path, flags: Sequence[str] = (), *, time
 
 
 def load_differences(models: Mapping[str, Model]) -> dict[str, str]:
-    """Of the models that were converted twice, by the given titles: where the second differs, empty where nowhere."""
+    """How the second conversion of each model differs, by the given titles; empty if equal. Others are missing."""
     paths: dict[Path, str] = {}
     for title, model in models.items():
         paths.setdefault(model.path, title)

@@ -1,14 +1,14 @@
-"""Quantizations for tensors that MNN would otherwise give one by propagation, and get wrong.
+"""Quantizations for tensors that MNN would otherwise derive by propagation, wrongly.
 
 The params file describes the inputs and outputs of convolutions; MNN propagates these quantizations to other tensors
-(`mnnfile.scale_propagation`). Five results are wrong or left to chance, so these tensors are described in the file:
+(`mnnfile.scale_propagation`). Five results are wrong or depend on chance, so these tensors are described in the model:
 
-- a tensor that is reached from several scales has whichever MNN visits last, by addresses: it gets its own range;
-- an int8 Interp hands its input's codes on without converting them, so its output must have its input's scale;
+- a tensor that several scales reach has the scale that MNN visits last, by addresses: it gets its own range;
+- an int8 Interp copies its input's codes without rescaling them: its output gets its input's scale;
 - an int8 Add with a fused ReLU clamps at code 0 instead of the zero point: its output gets zero point 0;
-- a tensor that a slice or a mean is taken of has the range of that part: it gets its own range if that is wider;
-- an int8 average pool rounds down, and has its input's scale for a mean that spans less: its output gets its own range,
-  with which MNN pools in float between the two scales (from 30.6 to 40.7 dB on an Inception block).
+- the input of a slice or a mean has the range of that part: it gets its own range if that is wider;
+- an int8 average pool rounds down, and has its input's scale for a mean with a smaller range: its output gets its own
+  range, so MNN pools in float between the two scales (from 30.6 to 40.7 dB on an Inception block).
 
 MNN converts between two described tensors. Of the ways to join scales this loses least: on three PAN necks a tensor's
 own range gave 47.6, 27.0 and 27.3 dB, the scale of the coarser joined tensor 47.5, 27.0 and 27.1 dB, float 47.5, 27.0
@@ -41,17 +41,17 @@ from pytest_mnnquant.recipes.recipe import Observer
 from pytest_mnnquant.runtime.options import RunOptions
 
 Quants = Mapping[int, TensorQuant]
-#: A tensor's range as calibration sees it; None if that is not known.
+#: The range of a tensor in calibration; None if unknown.
 RangeOf = Callable[[int], Range | None]
 _WIDER: Final = 1.05
 _OBSERVATIONS, _ROUNDS = 4, 2
 
 
 def described_tensors(model: Model, range_of: RangeOf) -> dict[int, TensorQuant]:
-    """The quantizations of all tensors that `model` describes, and of those that it must describe besides."""
+    """The quantizations of all tensors that `model` describes, and of those that it must describe in addition."""
     given, forms = model.tensor_quants, possible_commands(model)
     described = dict(given)
-    # MNN takes a model with loops apart, and misreads described tensors that go from one part to another.
+    # MNN splits a model with loops into parts, and misreads described tensors that pass from one part to another.
     loops = [op for op in model.ops if op.kind in ("While", "If") and not op.subgraph]
     passed = {tensor for op in loops for tensor in (*op.inputs, *op.outputs)}
     for _ in range(_ROUNDS * max(len(form) for form in forms)):
@@ -83,7 +83,7 @@ def _wrong(
     makers = {step.output: step for step in steps}
     for tensor in dict.fromkeys(tensor for step in steps for tensor in (*step.inputs, step.output)):
         if tensor not in quants and len({_numbers(way, quants, tensor) for way in ways}) > 1:
-            yield tensor, _own(tensor, makers, ways, quants, range_of)
+            yield tensor, _own_quant(tensor, makers, ways, quants, range_of)
     way = ways[0]
     places = {step.output: place for place, step in enumerate(steps)}
     for place, step in enumerate(steps):
@@ -97,15 +97,15 @@ def _wrong(
             if (source.scale, source.zero) != (made.scale, made.zero):
                 yield step.output, source
         if pool_kind(step.op) == AVERAGE_POOL and step.output not in quants:
-            yield step.output, _own(step.output, makers, ways, quants, range_of)
+            yield step.output, _own_quant(step.output, makers, ways, quants, range_of)
         if has_fused_relu(step.op) and made.zero != 0 and step.output not in quants:
-            yield step.output, _own(step.output, makers, ways, quants, range_of)
+            yield step.output, _own_quant(step.output, makers, ways, quants, range_of)
 
 
 def _clipped(
     step: Command, way: Outcome, places: Mapping[int, int], quants: Quants, range_of: RangeOf
 ) -> Iterator[tuple[int, TensorQuant]]:
-    """The inputs of a slice or a mean that MNN rounds to the range of what is made of them."""
+    """The inputs of a slice or a mean that MNN clips to the range of its output."""
     for tensor in step.inputs:
         source = way.sources.get(tensor)
         if tensor in quants or source is None or way.sources.get(step.output) != source:
@@ -116,10 +116,10 @@ def _clipped(
             yield tensor, _quant(dataclasses.replace(seen, symmetric=quant.zero == 0))
 
 
-def _own(
+def _own_quant(
     tensor: int, makers: Mapping[int, Command], ways: Sequence[Outcome], quants: Quants, range_of: RangeOf
 ) -> TensorQuant:
-    """A quantization of a tensor's own: by its range, else the widest of those that reach it."""
+    """A separate quantization for a tensor: by its range, else the widest of those that reach it."""
     maker = makers.get(tensor)
     if maker is not None and maker.kind == "Interp" and maker.inputs[0] in ways[0].sources:
         return quants[ways[0].sources[maker.inputs[0]]]
@@ -148,25 +148,25 @@ def _quant(seen: Range) -> TensorQuant:
 def describe_tensors(
     path: Path, base: Model, known: Mapping[str, Range], data: Dataset, options: RunOptions, observer: Observer
 ) -> None:
-    """Describe in the int8 model at `path` what MNN's propagation would get wrong; most models need nothing.
+    """Describe in the int8 model at `path` the tensors that MNN's propagation gets wrong; most models have none.
 
-    `base` is the float model that it was made of, `known` holds ranges by the names of tensors; others are observed in
-    a run of `base` on `data`. Raises `NativeFailure`.
+    `base` is the float model that it was made from, `known` holds ranges by the names of tensors; others are observed
+    in a run of `base` on `data`. Raises `NativeFailure`.
     """
     model = read_model(path)
     ranges: dict[str, Range | None] = dict(known)
     for _ in range(_OBSERVATIONS):
-        asked = _Ranges(model, ranges)
-        described = described_tensors(model, asked)
-        if not asked.missing:
+        requested = _Ranges(model, ranges)
+        described = described_tensors(model, requested)
+        if not requested.missing:
             break
-        ranges |= dict.fromkeys(asked.missing) | _observed(base, asked.missing, data, options, observer)
+        ranges |= dict.fromkeys(requested.missing) | _observed(base, requested.missing, data, options, observer)
     if described != model.tensor_quants:
         path.write_bytes(with_quants(path.read_bytes(), described))
 
 
 class _Ranges:
-    """The ranges of tensors; a view has those of the tensors whose values it holds. Notes which are not known."""
+    """The ranges of tensors; a view has those of the tensors whose values it holds. `missing` collects unknown ones."""
 
     def __init__(self, model: Model, ranges: Mapping[str, Range | None]) -> None:
         self._names, self._ranges = model.tensor_names, ranges
@@ -194,13 +194,13 @@ class _Ranges:
 
 
 def _observed(base: Model, names: set[str], data: Dataset, options: RunOptions, observer: Observer) -> dict[str, Range]:
-    """The ranges of tensors of the float model, by name; those of inputs are in the data."""
+    """The ranges of tensors of the float model, by name; ranges of inputs come from the data."""
     grids = {
         name: Range(float(array.min()), float(array.max())) for name, array in data.inputs.items() if name in names
     }
     ops = tuple(op for op in base.ops if op.outputs and op.output_names[0] in names and op.inputs and not op.subgraph)
     if ops:
-        # Beside layers, since a run that sees no operator at all would fail.
+        # With one convolution, since a run that observes no operator fails.
         seen = calibrate_runtime(base, (*ops, *base.convolutions[:1]), data, options, observer).ranges
         grids |= {op.output_names[0]: seen[op.outputs[0]] for op in ops if op.outputs[0] in seen}
     return grids

@@ -1,4 +1,4 @@
-"""A source becomes a float `.mnn` model that is proven to compute what the source computes."""
+"""Converts a source to a float `.mnn` model, and proves that both compute the same."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 _EXPORTED: Final = "float.onnx"
 _FLOAT: Final = "float.mnn"
-_OTHERWISE: Final = "let forward() compute the same when it is exported, or try --mnn-exporter=dynamo"
+_EXPORT_FIX: Final = "make forward() return the same when it is exported, or try --mnn-exporter=dynamo"
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user chose that decides how a model is prepared. Paths in specifications start at `root`.
+    """The user's settings for the preparation of a model. Paths in specifications start at `root`.
 
-    Data are a specification (text), or arrays or batches themselves; `preprocess` goes with folders of images.
+    Data are a specification (text), arrays, or batches; `preprocess` applies to folders of images.
     """
 
     root: Path
@@ -62,10 +62,10 @@ class Choices:
 class Prepared:
     """A source and its float model.
 
-    `proof` compares each output with the source's on real samples; None with `unproven` saying why it could not be
-    made. `chain` are the steps from the source to the float model with their own figures, and `unchained` says why the
-    one by way of ONNX is not among them. `batched` tells whether several samples can be fed at once. `network` is our
-    private copy of a PyTorch model.
+    `proof` compares each output with the source's on real samples; None if that was impossible, with the reason in
+    `unproven`. `chain` are the steps from the source to the float model with their metrics; `unchained` is the reason
+    if the step through ONNX is missing. `batched`: several samples can be fed at once. `network` is a private copy of
+    a PyTorch model.
     """
 
     spec: Spec
@@ -91,7 +91,7 @@ def prepare(spec: Spec, choices: Choices, store: Store, say: Callable[[str], Non
     """Load the source, convert it to float, prove the conversion.
 
     `given` is a PyTorch model that a fixture returned; otherwise the specification is loaded. Raises `SourceError`,
-    `NativeFailure` or `BadModel` when there is no float model to speak of.
+    `NativeFailure` or `BadModel` if no float model can be made.
     """
     if spec.is_python or given is not None:
         return _prepare_python(spec, choices, store, say, given)
@@ -129,9 +129,9 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
     if data is None:
         raise SourceError(
             f"{spec.text}: no data to run the model on: give --mnn-calibration (and --mnn-evaluation), or define "
-            "calibration() and evaluation() beside the model, which return "
-            f"{{{', '.join(f'{name!r}: ARRAY' for name in names)}}}, evaluation() with 'labels' if there are any; "
-            "the first axis counts samples"
+            "calibration() and evaluation() in the file of the model; they return "
+            f"{{{', '.join(f'{name!r}: ARRAY' for name in names)}}} with samples on the first axis, and evaluation() "
+            "adds 'labels' if there are any"
         )
     if not pytorch.takes_batches(network, data):
         calibration, evaluation = (part and dataclasses.replace(part, alone=True) for part in (calibration, evaluation))
@@ -139,7 +139,7 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
     digest, samples = pytorch.digest(network), data.first(PROOF_SAMPLES)
     export = _Export(network, samples, digest, spec.text, choices, store)
     expected = pytorch.outputs(network, samples, spec.text)
-    if calibration is not None and evaluation is not None:  # It must not fail later, in the middle of calibrating.
+    if calibration is not None and evaluation is not None:  # Calibration must not fail later.
         pytorch.outputs(network, calibration.first(2), spec.text)
     say("exporting and converting to float")
     proven = _prove(export, expected)
@@ -172,7 +172,7 @@ class _Export:
     store: Store
 
     def make(self, dynamic: bool, fresh: bool) -> Model:
-        """The float model; from the store, unless `fresh`. `dynamic` leaves the batch open."""
+        """The float model; from the store, unless `fresh`. `dynamic`: any batch size."""
         shapes = {key: array.shape[1:] for key, array in self.samples.inputs.items()}
         exporter = self.choices.exporter
         inputs = {"state": self.digest, "exporter": exporter, "dynamic": dynamic, "shapes": shapes}
@@ -186,7 +186,7 @@ class _Export:
 
 @dataclass(frozen=True)
 class _Proven:
-    """A float model, its run on some samples, the outputs it should have given, and how both agree."""
+    """A float model, its run on some samples, the expected outputs, and how both agree."""
 
     model: Model
     run: Run
@@ -197,7 +197,7 @@ class _Proven:
 def _prove(export: _Export, expected: Sequence[Array]) -> _Proven:
     """The float model with a dynamic batch, else with a batch of one; from the store, else made again.
 
-    The last of the four is taken, whether it is proven or not.
+    The last of the four is used, whether it is proven or not.
     """
     failure: Exception | None = None
     for dynamic, fresh in ((True, False), (True, True), (False, False), (False, True)):
@@ -214,7 +214,7 @@ def _prove(export: _Export, expected: Sequence[Array]) -> _Proven:
         if is_proven(proof) or (fresh and not dynamic):
             return _Proven(model, ran, named, proof)
     assert failure is not None
-    raise failure if isinstance(failure, NativeFailure) else SourceError(f"{export.name}: {failure}", _OTHERWISE)
+    raise failure if isinstance(failure, NativeFailure) else SourceError(f"{export.name}: {failure}", _EXPORT_FIX)
 
 
 def export_float(network: Any, data: Dataset, folder: Path, options: ExportOptions, timeout: float) -> Model:
@@ -230,16 +230,17 @@ def export_float(network: Any, data: Dataset, folder: Path, options: ExportOptio
 
 def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None]) -> Prepared:
     assert spec.path is not None
-    # torch's exporter puts the weights of a large model into a file beside it.
+    # torch's exporter puts the weights of a large model into a separate file in the same folder.
     files = [spec.path, *(spec.path.with_name(spec.path.name + ending) for ending in (".data", ".weight"))]
     digest = "".join(file_digest(file) for file in files if file.is_file())
     if spec.path.suffix == ".mnn":
         model = read_model(spec.path)
         if model.external_missing:
             raise SourceError(
-                f"{spec.path}: {spec.path.name}.weight beside it lacks {model.external_missing:,} bytes of its weights"
+                f"{spec.path}: {model.external_missing:,} bytes of its weights are missing from "
+                f"{spec.path.name}.weight in the same folder"
             )
-        if model.external_path is not None:  # MNN quantizes by a params file before it reads external weights.
+        if model.external_path is not None:  # MNN applies a params file before it reads external weights.
             say("putting the weights into one file")
             outside = spec.path
             folder = store.folder(
@@ -273,20 +274,20 @@ def _convert_file(source: Path, output: Path, timeout: float) -> None:
 
 
 def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> None:
-    """Refuse data whose samples can't be the model's input, before MNN computes nonsense from them."""
+    """Raise `DataError` for samples that can't be the model's input, before MNN computes nonsense from them."""
     for spec in inputs:
         shape = data.inputs[spec.name].shape
         fixed = [(axis, size) for axis, size in enumerate(spec.shape[1:], 1) if size > 0]
         if len(shape) != len(spec.shape) or any(shape[axis] != size for axis, size in fixed):
-            wanted = ", ".join(["samples", *(str(size) if size > 0 else "any" for size in spec.shape[1:])])
+            expected = ", ".join(["samples", *(str(size) if size > 0 else "any" for size in spec.shape[1:])])
             raise DataError(
-                f"{data.origin}: array {spec.name!r} has shape {list(shape)}, the model takes [{wanted}]",
-                "give samples of that shape; the first axis counts them",
+                f"{data.origin}: array {spec.name!r} has shape {list(shape)}, the model takes [{expected}]",
+                "give samples of this shape, counted on the first axis",
             )
 
 
 def _try_batch(model: Model, data: Dataset, timeout: float) -> tuple[bool, Run]:
-    """Whether the model gives the same for samples fed together as one by one (a fixed batch of 1 may not)."""
+    """Whether the model computes the same for a batch as for single samples (a fixed batch of 1 may not), and a run."""
     samples = data.head(PROOF_SAMPLES)
     alone = run(model, samples, RunOptions(timeout, batched=False))
     try:
@@ -303,7 +304,7 @@ def _proof_of_file(
     if path.suffix == ".mnn":
         return {}, ""
     if path.suffix == ".tflite":
-        return None, "there is no way yet to run TFLite models here"
+        return None, "running TFLite models is not supported yet"
     if data is None or ran is None:
-        return None, "no data were given (--mnn-evaluation) to compare the float model with the ONNX model on"
+        return None, "no data were given (--mnn-evaluation) to compare the float model with the ONNX model"
     return proof_from_onnx(path, data.head(PROOF_SAMPLES), data.origin, ran, timeout)

@@ -30,10 +30,10 @@ from pytest_mnnquant.sources.spec import DataError, SourceError
 
 @dataclass(frozen=True)
 class _Plan:
-    """A float model and how its tensors are to be quantized.
+    """A float model and the ranges to quantize its tensors by.
 
-    `ranges` are by tensor index, and differ from those of `calibrated` where MNN propagates a quantization. `modules`
-    gives the user's own module for each layer. `loop_ranges` are those of layers in the bodies of loops, by name.
+    `ranges` are by tensor index, and differ from those of `calibrated` if MNN propagates a quantization. `modules`
+    gives the PyTorch module of each layer. `loop_ranges` are those of layers in the bodies of loops, by name.
     """
 
     model: Model
@@ -44,18 +44,18 @@ class _Plan:
 
 
 def quantize_int8(job: Job, recipe: Int8Recipe, folder: Path) -> QuantizerOutput:
-    """Calibrate all layers that MNN can run in int8, and convert with the params file that follows from it.
+    """Calibrate all layers that MNN can run in int8, and convert with the resulting params file.
 
-    Raises `DataError` for values that are NaN or infinite, and `SourceError` if there is no layer to quantize.
+    Raises `DataError` for values that are NaN or infinite, and `SourceError` if no layer can be quantized.
     """
-    assert job.data is not None  # `make_variant` has refused a recipe that needs data and has none.
+    assert job.data is not None  # `make_variant` refuses a recipe whose data are missing.
     calibrate = _calibrate_in_mnn if job.source.network is None else _calibrate_in_torch
     plan = calibrate(job, recipe.observer, job.data, folder)
     _require_finite(job, plan)
     params = _params_of(job, plan)
     path = save_params(params, folder / PARAMS_NAME)
     flags = ("--weightQuantBits", str(recipe.fill)) if recipe.fill is not None else ()
-    # From the float .mnn, not from ONNX: a Linear of 65,536 weights or more loses its weights on the way from ONNX.
+    # From the float .mnn, not from ONNX: MNN loses the weights of a Linear with 65,536 or more of them from ONNX.
     arguments = ("--compressionParamsFile", str(path), *flags)
     convert_twice(plan.model.path, folder / MODEL_NAME, arguments, timeout=job.choices.timeout)
     names = plan.model.tensor_names
@@ -99,10 +99,10 @@ def _calibrate_in_torch(job: Job, observer: Observer, data: Dataset, folder: Pat
     binding = bind_tensors(network, model, ops_to_observe(layers, links), data, job.options)
     calibrated = calibrate_torch(binding, data, job.mode or "eval", observer, job.options)
     if calibrated.drift > 0:
-        # What a pipeline that calibrates in train mode ships: the model with the statistics that calibration left.
+        # A pipeline that calibrates in train mode ships the model with the statistics that calibration left.
         drifted = export(calibrated.network)
         if drifted.tensor_names != model.tensor_names:
-            raise SourceError(f"{source.spec.text}: the model exports to another graph after calibration in train mode")
+            raise SourceError(f"{source.spec.text}: calibration in train mode changed the graph of the model's export")
         model = drifted
     recurrent, modules = recurrent_layers(network, model), dict(binding.modules)
     modules |= {layer.op.name: layer.module for layer in recurrent}
@@ -129,18 +129,19 @@ def _require_finite(job: Job, plan: _Plan) -> None:
 
 
 def _params_of(job: Job, plan: _Plan) -> Params:
-    """The params file: layers to run in int8; if the recipe quantizes the others' weights, those that stay float."""
+    """The params file: layers to run in int8, and layers to keep float if the recipe quantizes all other weights."""
 
     def is_quantized(op: Op) -> bool:
         return not is_skipped(op, job.skip, plan.modules.get(op.name, ""))
 
-    # A layer without ranges never ran: it stays float, and the coverage check says so.
+    # A layer without ranges never ran: it stays float, and the coverage check reports it.
     layers = tuple(
         op for op in int8_layers(plan.model) if is_quantized(op) and {op.inputs[0], op.outputs[0]} <= plan.ranges.keys()
     )
     if not layers and job.recipe.fill is None:
         raise SourceError(
-            f"{job.recipe.name}: there is no layer that MNN can run in int8; use another recipe (--mnn-recipe=w8)"
+            f"{job.recipe.name}: no layer to quantize: MNN runs none of them in int8, or --mnn-skip-layer matches all; "
+            "use another recipe (--mnn-recipe=w8)"
         )
     loops = {op.name for op in plan.model.layers if op.name in plan.loop_ranges and is_quantized(op)}
     loop_ranges = {name: ranges for name, ranges in plan.loop_ranges.items() if name in loops}

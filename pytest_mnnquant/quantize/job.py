@@ -1,4 +1,4 @@
-"""What a quantizer gets, and what it leaves in its folder."""
+"""The input of a quantizer, and the output that it leaves in its folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OUTPUT_NAME: Final = "facts.json"
 
 @dataclass(frozen=True)
 class Job:
-    """What to quantize and how. `skip` are globs of layers that stay float."""
+    """The model to quantize, and how. `skip` are globs of layers that stay float."""
 
     source: Prepared
     recipe: Recipe
@@ -44,11 +44,11 @@ class Job:
 
 @dataclass(frozen=True)
 class QuantizerOutput:
-    """What a quantizer knows of the model that it wrote.
+    """The model that a quantizer wrote.
 
-    `model` and `params` are paths inside the folder; `params` is None if there is no params file. `drift` is the one of
-    `Calibrated`. `modules` gives the user's own module for each layer, where it is known. `arguments` are those of the
-    tool: a command line, or MNN's configuration of its offline tool.
+    `model` and `params` are paths inside the folder; `params` is None without a params file. `drift`: see `Calibrated`.
+    `modules` gives the PyTorch module of each layer, if known. `arguments` are those of the tool: a command line, or
+    the configuration of MNN's offline tool.
     """
 
     model: str = MODEL_NAME
@@ -69,7 +69,7 @@ def load_output(folder: Path) -> QuantizerOutput:
 
 
 def modules_to_skip(job: Job) -> dict[str, str]:
-    """The user's own module for each layer, if a pattern of layers to skip may name one; else nothing."""
+    """The PyTorch module of each layer, if a pattern of layers to skip may name one; else nothing."""
     if not job.skip or job.source.network is None or job.source.data is None:
         return {}
     from pytest_mnnquant.quantize.tensor_binding import bind_tensors

@@ -1,7 +1,7 @@
-"""The original PyTorch quantizer, mnncompress 0.3.2, in `offline` mode, called as its documentation says.
+"""The original PyTorch quantizer, mnncompress 0.3.2, in `offline` mode, called as its documentation describes.
 
-A pipeline like any other (see `pipeline.py`); the two exporters are two callables. Its quirks are kept, since they are
-what its users ship: ranges are moving averages seeded by the first batch, and go on moving with each later pass.
+A pipeline like any other (see `pipeline.py`); the two exporters are two callables. Its quirks are kept, since its users
+ship them: ranges are moving averages that start with the first batch, and move with each later pass.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
         raise SourceError("mnncompress: the model has no Conv2d or Linear module, the only layers it quantizes")
     if clash := sorted(known & set(calibration.names)):
         raise SourceError(
-            f"mnncompress: it takes the input {clash[0]!r} for the module of that name; rename one of them"
+            f"mnncompress: it confuses the input {clash[0]!r} with the module of that name; rename one of them"
         )
     quantizer_class = _lsq_quantizer()
     try:
@@ -46,7 +46,7 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
     except Exception as error:
         raise SourceError(
             f"mnncompress: it can't trace and rewrite the model with torch.fx: {describe(error)}; "
-            "recipe int8 does neither"
+            "use --mnn-recipe=int8, which does not trace"
         ) from error
     quantized.train(mode == "train")
     outputs: Any = None
@@ -59,8 +59,8 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
     broken = [name for name, value in scales.items() if not torch.isfinite(value).all()]
     if broken:
         raise SourceError(
-            f"mnncompress: {broken[0]} is NaN: it divides by the range of each batch, and a tensor was all zeros in "
-            "one; leave blank samples out of the calibration data"
+            f"mnncompress: {broken[0]} is NaN: it divides by the range of each batch, and a tensor of one batch was "
+            "all zeros; remove blank samples from the calibration data"
         )
     quantizer.strip_qat_ops()
     quantized.eval()
@@ -69,7 +69,7 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
         quantized.graph.eliminate_dead_code()
         quantized.recompile()
     else:
-        # The TorchScript exporter makes model inputs of optional parameters that are numbers.
+        # The TorchScript exporter turns optional numeric parameters into model inputs.
         forward = quantized.forward
         quantized.forward = lambda *inputs: forward(*inputs)
     names = [f"output{number}" if number else "output" for number in range(len(flat_outputs(outputs)))]
@@ -81,14 +81,14 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
             torch.onnx.export(quantized, dummy, str(outdir / _ONNX), **options)
     except Exception as error:
         raise SourceError(
-            f"mnncompress: the exporter failed: {describe(error)}; the other one: --mnn-exporter={other}"
+            f"mnncompress: the exporter failed: {describe(error)}; use the other one: --mnn-exporter={other}"
         ) from error
     try:
         quantizer.save_compress_params(str(outdir / _ONNX), str(outdir / _PARAMS))
     except Exception as error:
         raise SourceError(
-            f"mnncompress: it can't find its layers in the ONNX model that it exported: {describe(error)}; the other "
-            f"exporter may name them otherwise: --mnn-exporter={other}"
+            f"mnncompress: it can't find its layers in the ONNX model that it exported: {describe(error)}; try the "
+            f"names of the other exporter: --mnn-exporter={other}"
         ) from error
     return {"onnx": outdir / _ONNX, "params": outdir / _PARAMS}
 

@@ -1,4 +1,4 @@
-"""Quantizes with MNN's offline tool `mnnquant`, and refuses what the tool would ruin."""
+"""Quantizes with MNN's offline tool `mnnquant`, and refuses models that the tool would ruin."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from pytest_mnnquant.runtime.mnnquant import mnnquant
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import SourceError
 
-# A scale reaches so much further than the data, or so much less far, only if the tool saw other data: garbage, for one.
+# The range of a scale over the range of the data: beyond these the tool saw other data, such as uninitialized memory.
 _TOO_FAR, _TOO_NEAR = 2.1, 1e-3
 _SHAPE_ONLY: Final = ("ConvertTensor", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Permute")
 
 
 def quantize_with_mnnquant(job: Job, recipe: MnnquantRecipe, folder: Path) -> QuantizerOutput:
-    """Quantize the float model with the user's calibration data. Raises as `quantize_offline` does."""
-    assert job.data is not None  # `make_variant` has refused a recipe that needs data and has none.
+    """Quantize the float model with the user's calibration data. Raises the errors of `quantize_offline`."""
+    assert job.data is not None  # `make_variant` refuses a recipe whose data are missing.
     model, modules = job.source.model, modules_to_skip(job)
     skip = tuple(op.name for op in model.convolutions if is_skipped(op, job.skip, modules.get(op.name, "")))
     arguments = quantize_offline(model, job.data, folder / MODEL_NAME, recipe, skip, job.options)
@@ -41,10 +41,10 @@ def quantize_with_mnnquant(job: Job, recipe: MnnquantRecipe, folder: Path) -> Qu
 def quantize_offline(
     model: Model, data: Dataset, output: Path, recipe: MnnquantRecipe, skip: tuple[str, ...], options: RunOptions
 ) -> dict[str, Any]:
-    """Quantize a float model into `output` and return how that was done.
+    """Quantize a float model into `output` and return the tool's configuration and number of samples.
 
-    The operators named in `skip` stay float; of `options` the tool takes `timeout` and `batched`. Raises `SourceError`
-    for what the tool can't do and `NativeFailure` when it fails or writes a model whose scales don't fit the data.
+    The operators named in `skip` stay float; the tool uses `timeout` and `batched` of `options`. Raises `SourceError`
+    for models that the tool can't quantize, and `NativeFailure` if it fails or writes scales that do not fit the data.
     """
     feature, weight = recipe.feature, recipe.weight
     _refuse(model, recipe, skip)
@@ -58,7 +58,7 @@ def quantize_offline(
         "feature_clamp_value": 127,
         "weight_clamp_value": 127,
         "quant_bits": 8,
-        # MNN's default for EMA adds tables to 3x3 convolutions that made no model better.
+        # MNN's default for EMA adds tables to 3x3 convolutions, which improved no model.
         "winogradOpt": False,
         "skip_quant_op_names": list(skip),
         "inputs": [{"name": spec.name, "shape": list(feeds[0][spec.name].shape)} for spec in model.inputs],
@@ -86,7 +86,7 @@ def quantize_offline(
 
 
 def _refuse(model: Model, recipe: MnnquantRecipe, skip: tuple[str, ...]) -> None:
-    """Raise `SourceError` for what mnnquant is known to crash on, to ruin or to leave undone without a word."""
+    """Raise `SourceError` for a model that mnnquant is known to crash on, to ruin, or silently not to quantize."""
     reason = _obstacle(model, recipe) or (_obstacle_for_ema(model, recipe, skip) if recipe.feature == "EMA" else "")
     if reason:
         raise SourceError(f"{recipe.name}: {reason}")
@@ -95,19 +95,19 @@ def _refuse(model: Model, recipe: MnnquantRecipe, skip: tuple[str, ...]) -> None
 def _obstacle(model: Model, recipe: MnnquantRecipe) -> str:
     if model.has_subgraphs:
         return (
-            "the model has While or If bodies (LSTM, GRU, loops), where mnnquant crashes or writes a model "
+            "the model has While or If bodies (LSTM, GRU, loops), on which mnnquant crashes or writes a model "
             "that can't run; use --mnn-recipe=int8 or w8"
         )
     quantized = next((op for op in model.convolutions if op.weights[0].storage is not Storage.FLOAT32), None)
     if quantized is not None:
         return (
-            f"{quantized.name} is stored in low bits already, which mnnquant quantizes again or leaves as it "
-            "is; give the float model"
+            f"{quantized.name} is stored in few bits already, which mnnquant quantizes again or does not change; "
+            "give the float model"
         )
     norm = next((op.name for op in model.ops if op.kind == "BatchNorm"), None)
     if norm is not None and recipe.feature != "EMA":
         return (
-            f"the model has a BatchNorm operator ({norm}), for which mnnquant takes EMA whatever is asked; "
+            f"the model has a BatchNorm operator ({norm}), for which mnnquant always uses EMA; "
             "use --mnn-recipe=mnnquant-ema"
         )
     return ""
@@ -116,27 +116,27 @@ def _obstacle(model: Model, recipe: MnnquantRecipe) -> str:
 def _obstacle_for_ema(model: Model, recipe: MnnquantRecipe, skip: tuple[str, ...]) -> str:
     if model.external_path is not None:
         return (
-            f"the weights lie in {model.external_path.name}, which mnnquant's EMA does not read: it would "
-            "leave every layer float; use --mnn-recipe=mnnquant-kl"
+            f"the weights are in {model.external_path.name}, which mnnquant's EMA does not read: all layers would "
+            "stay float; use --mnn-recipe=mnnquant-kl"
         )
     if skip:
-        return "mnnquant's EMA quantizes every layer, whatever is to be skipped; use --mnn-recipe=mnnquant-kl"
+        return "mnnquant's EMA ignores layers to skip and quantizes all; use --mnn-recipe=mnnquant-kl"
     if recipe.weight == "ADMM":
-        return "mnnquant's EMA rounds weights in its own way and ignores ADMM; use --mnn-recipe=mnnquant-ema"
+        return "mnnquant's EMA has its own rounding of weights and ignores ADMM; use --mnn-recipe=mnnquant-ema"
     return ""
 
 
 def _crash_advice(model: Model, feature: str) -> str:
-    """What is known about a crash, and what to use instead."""
+    """The known cause of a crash, and the recipe to use instead."""
     if feature != "KL":
         return "; use --mnn-recipe=int8"
     broken = next((op for op in model.ops if _is_broken_up(model, op)), None)
-    cause = f" (MNN 3.6.1's KL does on operators like {broken.kind} {broken.name})" if broken else ""
+    cause = f" (MNN 3.6.1's KL crashes on operators such as {broken.kind} {broken.name})" if broken else ""
     return f"{cause}; use --mnn-recipe=mnnquant-ema or int8"
 
 
 def _is_broken_up(model: Model, op: Op) -> bool:
-    """Whether MNN computes an operator in parts whose tensors KL does not know, and takes the first of none of them."""
+    """Whether MNN computes an operator in parts with tensors that KL does not know, which crashes it."""
     if op.kind == "Reduction" and len(op.inputs) > 1:
         axes = next((other.shape for other in model.ops if op.inputs[1] in other.outputs), ())
         return len(axes) == 1 and axes[0] > 1
@@ -146,25 +146,25 @@ def _is_broken_up(model: Model, op: Op) -> bool:
 def _require_layers_quantized(quantized: Model, recipe: MnnquantRecipe) -> None:
     if all(op.weights[0].storage is Storage.FLOAT32 for op in quantized.convolutions):
         raise NativeFailure(
-            FailureKind.BAD_OUTPUT, f"{recipe.name}: mnnquant ended without an error and left every layer float"
+            FailureKind.BAD_OUTPUT, f"{recipe.name}: mnnquant ended without an error, but all layers are still float"
         )
 
 
 def _require_valid_scales(quantized: Model, recipe: MnnquantRecipe) -> None:
     names, quants = quantized.tensor_names, quantized.tensor_quants
-    # Integer tensors have scales too, made from their bytes as if they were floats; nothing reads them.
+    # Integer tensors have scales too, computed from their bytes as floats; MNN does not read them.
     for op in quantized.convolutions:
         for index in {op.inputs[0], op.outputs[0]} & quants.keys():
             if not np.isfinite([quants[index].scale, quants[index].zero]).all() or quants[index].scale < 0:
                 raise NativeFailure(
                     FailureKind.BAD_OUTPUT,
-                    f"{recipe.name}: mnnquant wrote the scale {quants[index].scale:g} for tensor {names[index]!r}: it "
-                    "is 0 for all calibration data, or mnnquant failed on it; use --mnn-recipe=int8",
+                    f"{recipe.name}: mnnquant wrote the scale {quants[index].scale:g} for tensor {names[index]!r}: the "
+                    "tensor is 0 on all calibration data, or mnnquant failed on it; use --mnn-recipe=int8",
                 )
 
 
 def _require_scales_of_inputs(quantized: Model, model: Model, feeds: list[Feed], recipe: MnnquantRecipe) -> None:
-    """Raise `NativeFailure` if the scale of an input can't come from the data that were fed."""
+    """Raise `NativeFailure` if the scale of an input can't come from the given data."""
     for spec in model.inputs:
         if spec.name not in quantized.tensor_names or spec.data_type in INTEGERS:
             continue
@@ -178,13 +178,13 @@ def _require_scales_of_inputs(quantized: Model, model: Model, feeds: list[Feed],
             if not _TOO_NEAR * (high - low) <= quant.scale * (quant.high - quant.low) <= _TOO_FAR * (high - low):
                 raise NativeFailure(
                     FailureKind.BAD_OUTPUT,
-                    f"{recipe.name}: mnnquant wrote the scale {quant.scale:g} for the input {spec.name!r}, whose "
-                    f"data lie in [{low:g}, {high:g}]: it can't have seen them",
+                    f"{recipe.name}: mnnquant wrote the scale {quant.scale:g} for the input {spec.name!r}, whose data "
+                    f"span {low:g} to {high:g}: mnnquant did not read these data; use --mnn-recipe=int8",
                 )
 
 
 def _same_values(model: Model, tensor: int) -> set[int] | None:
-    """The tensors that hold the values of a tensor in another shape; None if KL gives them a scale with others."""
+    """The tensors that hold the values of a tensor in another shape; None if KL gives other tensors the same scale."""
     constants = {output for op in model.ops if op.kind == "Const" for output in op.outputs}
     same = {tensor}
     for op in model.ops:
@@ -194,5 +194,5 @@ def _same_values(model: Model, tensor: int) -> set[int] | None:
 
 
 def _is_joined(op: Op, tensors: set[int], constants: set[int]) -> bool:
-    """Whether an operator puts one of these tensors and others together (Concat): KL gives all of them one scale."""
+    """Whether an operator joins one of these tensors with others (Concat): KL gives all of them the same scale."""
     return not tensors.isdisjoint(op.inputs) and len(set(op.inputs) - constants) > 1

@@ -1,8 +1,8 @@
-"""Any calibration data in the form that MNN's offline tool `mnnquant` reads.
+"""Calibration data in the form that MNN's offline tool `mnnquant` reads.
 
-The tool takes data as text, one folder per forward pass (its `sequence` form, tools/quantization/calibration.cpp).
-How many samples lie in a folder decides what it sees: KL takes folders of one size; EMA keeps 99 % of its average at
-each folder, so that with one sample a folder the first sample decides; ADMM looks at the last folder alone.
+The tool reads data as text, one folder per forward pass (its `sequence` form, tools/quantization/calibration.cpp).
+The number of samples per folder matters: KL needs folders of one size; EMA keeps 99 % of its average at each folder,
+so with one sample per folder the first sample decides; ADMM uses the last folder only.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pytest_mnnquant.sources.spec import DataError
 
 #: The inputs of one forward pass.
 Feed: TypeAlias = dict[str, npt.NDArray[Any]]
-# Input values and samples that the tool is fed at most. It parses text slowly, and KL reads all of it twice; ADMM goes
-# over the values of every tensor 300 times.
+# The most input values and samples for the tool. It parses text slowly, and KL reads all of it twice; ADMM reads the
+# values of every tensor 300 times.
 _MOST_VALUES: Final = {"KL": 30_000_000, "EMA": 30_000_000, "ADMM": 1_000_000}
 _MOST_SAMPLES: Final = {"KL": 2000, "EMA": 2000, "ADMM": 64}
 _EMA_BATCH: Final = 32
@@ -30,7 +30,7 @@ INTEGERS: Final = ("int32", "int64", "uint8", "int8")
 
 
 def feeds_of(model: Model, data: Dataset, feature: str, batched: bool) -> list[Feed]:
-    """What the tool runs the model on, one dictionary of arrays a forward pass: samples spread evenly over the data."""
+    """The inputs of each forward pass of the tool, as arrays by name: samples spread evenly over the data."""
     arrays = {spec.name: _as_fed(spec, data, feature) for spec in model.inputs}
     values = sum(array[0].size for array in arrays.values())
     count = max(1, min(data.samples, _MOST_SAMPLES[feature], _MOST_VALUES[feature] // values))
@@ -44,7 +44,7 @@ def feeds_of(model: Model, data: Dataset, feature: str, batched: bool) -> list[F
 def _as_fed(spec: ModelInput, data: Dataset, feature: str) -> npt.NDArray[Any]:
     array = data.inputs[spec.name]
     if feature == "EMA" and spec.layout == "NHWC" and array.ndim == 4:
-        array = array.transpose(0, 3, 1, 2)  # EMA takes every input for NCHW, and brings it into its layout
+        array = array.transpose(0, 3, 1, 2)  # EMA treats every input as NCHW, and converts it to the input's layout
     if spec.data_type not in INTEGERS:
         return array.astype(np.float32, copy=False)
     if np.abs(array).max() > _EXACTINTEGERS:
@@ -61,13 +61,13 @@ def write_feed(folder: Path, feed: Feed) -> None:
     shapes = [{"name": name, "shape": list(array.shape)} for name, array in feed.items()]
     (folder / "input.json").write_text(json.dumps({"inputs": shapes}), encoding="utf-8")
     for name, array in feed.items():
-        file = folder / f"{name.lstrip('/')}.txt"  # a name with slashes is a file in folders, as the tool opens it
+        file = folder / f"{name.lstrip('/')}.txt"  # the tool opens a name with slashes as a file in folders
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(as_text(array))
 
 
 def as_text(values: npt.NDArray[Any]) -> bytes:
-    """Numbers as decimal text, one a line, nine digits each: parsed, they are the same 32-bit floats in every bit."""
+    """Numbers as decimal text, one per line, nine digits each: parsed, they are bitwise the same 32-bit floats."""
     numbers = values.reshape(-1).astype(np.float64)
     sizes = np.abs(numbers)
     powers = np.floor(np.log10(sizes, where=sizes > 0, out=np.zeros_like(sizes))).astype(np.int64) - 8

@@ -19,7 +19,7 @@ def has_range(module: nn.Module) -> bool:
 
 
 def observer_scales(observers: dict[int, nn.Module]) -> dict[int, float]:
-    """The scale of each observer of a whole tensor, or the span of the values it has seen; by the observer's key."""
+    """The scale of each per-tensor observer, or the span of the values that it has seen; by the observer's key."""
     scales = {}
     for key, observer in observers.items():
         scale, low, high = (_number(observer, name) for name in ("scale", "min_val", "max_val"))

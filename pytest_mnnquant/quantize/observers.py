@@ -1,6 +1,6 @@
-"""Observers: the range of a tensor from what calibration saw of it.
+"""Observers: the range of a tensor from its values in calibration.
 
-All take the extremes of each batch; those that clip on purpose take a histogram over the whole range too. Ranges are
+All use the extremes of each batch; those that clip on purpose also use a histogram over the whole range. Ranges are
 asymmetric, so a tensor that is never negative keeps 0 as its lower end.
 """
 
@@ -16,10 +16,10 @@ from pytest_mnnquant.quantize.calibration import CODES, Range
 from pytest_mnnquant.recipes.recipe import Observer
 
 BINS: Final = 4096
-# What an observer's number is by default: percent of the values that it keeps, the momentum of its average.
+# The default number of an observer: percent of the values that it keeps, momentum of its average.
 _NUMBERS: Final = {"percentile": 99.99, "average": 0.99}
 _HALF: Final = CODES / 2
-# KL: levels of the quantized distribution, as MNN and TensorRT have it; the step of the search is not theirs.
+# KL: levels of the quantized distribution, as in MNN and TensorRT; the step of the search differs from theirs.
 _LEVELS: Final = 128
 _STRIDE: Final = 8
 _SHRINK: Final = np.linspace(0.1, 1.0, 91)
@@ -41,7 +41,7 @@ class Histogram:
 
 
 def label_of(observer: Observer) -> str:
-    """An observer with its number, as records have it: `average0.99`, `percentile99.99`, `minmax`."""
+    """An observer with its number, as in records: `average0.99`, `percentile99.99`, `minmax`."""
     number = _number(observer)
     return observer.name if number is None else f"{observer.name}{number:g}"
 
@@ -51,14 +51,14 @@ def _number(observer: Observer) -> float | None:
 
 
 def needs_histogram(observer: Observer) -> bool:
-    """Whether an observer takes a histogram of the values besides the extremes of each batch."""
+    """Whether an observer needs a histogram of the values besides the extremes of each batch."""
     return observer.name in ("percentile", "histogram", "kl")
 
 
 def take_range(observer: Observer, batches: npt.NDArray[np.float64], histogram: Histogram | None = None) -> Range:
-    """The range that an observer takes. `batches` holds min and max of each batch, in order: shape [batches, 2].
+    """The range by an observer. `batches` holds min and max of each batch, in order: shape [batches, 2].
 
-    Those that need a histogram must get one, unless all values are the same.
+    Observers that need a histogram must get one, unless all values are equal.
     """
     low, high = float(batches[:, 0].min()), float(batches[:, 1].max())
     if observer.name == "average":
@@ -72,10 +72,10 @@ def take_range(observer: Observer, batches: npt.NDArray[np.float64], histogram: 
 
 
 def moving_average(batches: npt.NDArray[np.float64], momentum: float) -> Range:
-    """An average of the batches' ranges, seeded by the first: the offline observer of mnncompress.
+    """A moving average of the batches' ranges that starts with the first: the offline observer of mnncompress.
 
-    In float32 and in its order of operations (mnncompress 0.3.2, LSQ_quantizer.py, _FeatureFakeQuantModule), so that
-    the scales are its own: each batch's range is first moved onto its own zero point.
+    In float32 and in the order of operations of mnncompress 0.3.2 (LSQ_quantizer.py, _FeatureFakeQuantModule), which
+    gives the same scales: each batch's range is first aligned to its own zero point.
     """
     keep, new = np.float32(momentum), np.float32(1 - momentum)
     zero, half = np.float32(0), np.float32(_HALF)
@@ -93,7 +93,7 @@ def moving_average(batches: npt.NDArray[np.float64], momentum: float) -> Range:
 
 
 def percentile(histogram: Histogram, percent: float) -> Range:
-    """The range that holds `percent` of all values, with as many cut off below as above."""
+    """The range that holds `percent` of all values, with equally many clipped at both ends."""
     total = np.cumsum(histogram.counts) / histogram.counts.sum()
     tail = (1 - percent / 100) / 2
     edges = np.linspace(histogram.low, histogram.high, len(total) + 1)
@@ -105,11 +105,11 @@ def percentile(histogram: Histogram, percent: float) -> Range:
 def least_error(histogram: Histogram) -> Range:
     """The range with the least squared error: rounding (step^2 / 12) inside, distance to the range outside.
 
-    Both ends are tried from a tenth of the full range to all of it, each on its own.
+    Both ends are tried independently, from a tenth of the full range to all of it.
     """
     low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
     values, counts = histogram.centers, histogram.counts
-    # Sums over all bins below an end give the error of clipping there without going over the bins again.
+    # Sums over all bins below an end give the error of clipping at that end.
     order = [np.concatenate([[0.0], np.cumsum(counts * values**power)]) for power in range(3)]
     edges = np.linspace(histogram.low, histogram.high, len(counts) + 1)
 
@@ -131,14 +131,14 @@ def least_error(histogram: Histogram) -> Range:
 def divergence(histogram: Histogram) -> Range:
     """The range |x| <= T whose 128 levels lose least information, by Kullback-Leibler divergence.
 
-    As MNN's offline tool searches (tools/quantization/TensorStatistic.cpp) and TensorRT before it (S. Migacz, 8-bit
-    inference with TensorRT, 2017), on |x|; the range is then cut to what was seen, so that ReLU tensors keep all codes.
+    The search of MNN's offline tool (tools/quantization/TensorStatistic.cpp) and of TensorRT (S. Migacz, 8-bit
+    inference with TensorRT, 2017), on |x|; the range is then cut to the observed values: ReLU tensors keep all codes.
     """
     magnitude = np.abs(histogram.centers)
     top = float(max(abs(histogram.low), abs(histogram.high)))
     counts, edges = np.histogram(magnitude, BINS // 2, (0.0, top), weights=histogram.counts)
     counts = np.array(counts)
-    counts[0] = 0  # Zeros are exact at any scale (and ReLU makes many): they would decide alone.
+    counts[0] = 0  # Zeros are exact at any scale, and ReLU makes many: they would dominate.
     if not counts.any():
         return Range(histogram.low, histogram.high)
     ends = range(_LEVELS, len(counts) + 1, _STRIDE)
@@ -148,7 +148,7 @@ def divergence(histogram: Histogram) -> Range:
 
 
 def _lost(counts: npt.NDArray[np.float64], end: int) -> float:
-    """The divergence of the first `end` bins, with all that is above put into the last, from their 128 levels."""
+    """The divergence of the first `end` bins, the last of which holds all bins above, from their 128 levels."""
     real = counts[:end].copy()
     real[-1] += counts[end:].sum()
     level = np.arange(end) * _LEVELS // end

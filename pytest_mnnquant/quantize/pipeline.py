@@ -1,16 +1,16 @@
-"""Runs a user's own pipeline: `file.py:callable(model, calibration, mode, outdir)`, in a child process.
+"""Runs a custom pipeline, `file.py:callable(model, calibration, mode, outdir)`, in a child process.
 
-The callable gets a PyTorch model in train or eval mode (`mode` says which), the calibration data, and a folder:
+The callable gets a PyTorch model in train or eval mode (`mode`), the calibration data, and a folder:
 
     for inputs in calibration:      # tuples of tensors in the order of the model's inputs, batches of 32 (or 1)
         model(*inputs)
 
-and returns the path of the file it made, a list of paths, or a mapping of `quantized`, `onnx` and `params` to paths;
-or None, for what it left in the folder. Relative paths start there, and it is the working directory meanwhile. An
-`.onnx` with its params file is converted as users of mnncompress do it. `pipeline_monitor.py` observes the pipeline.
+It returns the path of the file it made, a list of paths, or a mapping of `quantized`, `onnx` and `params` to paths; or
+None for the files that it left in the folder. Relative paths start in the folder, which is the working directory. An
+`.onnx` with its params file is converted as users of mnncompress do. `pipeline_monitor.py` observes the pipeline.
 
-Packages that phone home when they are imported are kept from it in this process; the console scripts `mnnconvert` and
-`mnnquant` are other processes and can't be: call `_tools.mnnconvert([...])` in their place.
+Packages that report to a server when they are imported can't do so in this process. The console scripts `mnnconvert`
+and `mnnquant` run in other processes, which are not covered: call `_tools.mnnconvert([...])` instead.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MNNCOMPRESS: Final = "mnncompress"
 _SHIPPED: Final = "pytest_mnnquant.quantize.mnncompress_pipeline"
 _CHILD: Final = Command(
     Path(__file__).with_name("pipeline_child.py"),
-    # mnncompress needs the old implementation; all others do with it.
+    # mnncompress needs the old implementation, and all other packages support it.
     environment={
         "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",
         **dict.fromkeys(("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED", "HF_HUB_DISABLE_TELEMETRY"), "1"),
@@ -52,7 +52,7 @@ _CHILD: Final = Command(
 
 @dataclass(frozen=True)
 class PipelineOutput:
-    """What a pipeline made, and what it did. Every file is inside its folder."""
+    """The files that a pipeline made, all inside its folder, and what it did."""
 
     quantized: Path | None
     onnx: Path | None
@@ -63,10 +63,10 @@ class PipelineOutput:
 
 @dataclass(frozen=True)
 class PipelineInput:
-    """What a pipeline gets: a model like `network`, in train or eval mode, and calibration data.
+    """The input of a pipeline: a copy of `network`, in train or eval mode, and calibration data.
 
-    If `spec` names a callable, the pipeline's process builds the model with it again, and loads the weights of
-    `network`; else (a fixture returned the model) it is pickled.
+    If `spec` names a callable, the pipeline's process builds the model with it again and loads the weights of
+    `network`; else (a fixture returned the model) the model is pickled.
     """
 
     spec: Spec
@@ -78,9 +78,9 @@ class PipelineInput:
 def run_pipeline(
     text: str, root: Path, given: PipelineInput, outdir: Path, options: RunOptions, exporter: str = EXPORTER
 ) -> PipelineOutput:
-    """Run the pipeline that `text` names (or `mnncompress`); the network itself is not touched.
+    """Run the pipeline that `text` names (or `mnncompress`); the network itself does not change.
 
-    Raises `SourceError` for what the pipeline did wrong, `NativeFailure` when its process crashed or did not end within
+    Raises `SourceError` for an error of the pipeline, `NativeFailure` if its process crashed or did not end within
     `options.timeout` seconds.
     """
     pipeline = parse_spec(f"{_SHIPPED}:{exporter}" if text == MNNCOMPRESS else text, root)
@@ -119,8 +119,8 @@ def _save_input(given: PipelineInput, folder: Path) -> dict[str, Any]:
         torch.save(given.network.state_dict() if spec.is_python else given.network, weights)
     except Exception as error:
         raise SourceError(
-            f"{spec.name}: the model can't be handed to the process of the pipeline: {describe(error)}; name a "
-            "function that builds it instead: --mnn-model=file.py:callable"
+            f"{spec.name}: the model can't be sent to the pipeline's process: {describe(error)}; name a function that "
+            "builds it: --mnn-model=file.py:callable"
         ) from error
     return {
         "source": _fields(spec) if spec.is_python else None,

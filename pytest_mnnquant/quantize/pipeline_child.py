@@ -1,9 +1,9 @@
-"""The program of the child process that runs a pipeline: somebody else's code, on a model and data of ours.
+"""The program of the child process that runs a custom pipeline on a given model and data.
 
     python pipeline_child.py JOB.json
 
-The model is rebuilt from the user's own source and gets the weights that the parent wrote, or is loaded whole. What
-the pipeline returned, what it raised and what it was seen to do go to `result.json`.
+The model is rebuilt from the user's source and gets the weights that the parent wrote, or is loaded whole. The results
+and errors of the pipeline, and the observations of it, go to `result.json`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from pytest_mnnquant.sources.spec import Spec
 
-#: What a pipeline may make, as keys of the mapping it returns.
+#: The files that a pipeline may make, as keys of the mapping that it returns.
 KINDS: Final = ("quantized", "onnx", "params")
-# Modules that install packages and report to a server as soon as they are imported; MNN and mnncompress import them.
+# Modules that install packages and report to a server on import; MNN and mnncompress import them.
 _LOGGERS: Final = ("mnncompress.common.log", "MNN.tools.utils.log")
 
 
@@ -36,7 +36,7 @@ class _NoLogger:
 
 
 def silence() -> None:
-    """Put empty modules in the place of those that phone home, before anything imports them."""
+    """Replace the modules that report to a server by empty ones, before they are imported."""
     for name in _LOGGERS:
         module = ModuleType(name, "Emptied by pytest-mnnquant: nothing is installed, nothing is sent.")
         module.__dict__["mnn_logger"] = _NoLogger()
@@ -44,7 +44,7 @@ def silence() -> None:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Run the pipeline; the result has `raised` where it, or the model's source, is at fault."""
+    """Run the pipeline; the result has `raised` if the pipeline, or the model's source, raised an error."""
     from pytest_mnnquant.measurements.dataset import Dataset
     from pytest_mnnquant.quantize.pipeline_monitor import Calibration, PipelineMonitor
     from pytest_mnnquant.sources.spec import SourceError, describe, load_module
@@ -70,7 +70,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         return {"raised": str(error)}
     except Exception as error:
         traceback.print_exc()
-        return {"raised": f"{pipeline.text}: it raised {describe(_in_own_code(error, module.__file__))}"}
+        return {"raised": f"{pipeline.text}: raised {describe(_in_user_code(error, module.__file__))}"}
 
 
 def _spec(fields: dict[str, Any]) -> Spec:
@@ -85,12 +85,12 @@ def _callable(module: ModuleType, spec: Spec) -> Any:
     function = getattr(module, spec.attribute, None)
     if not callable(function):
         known = ", ".join(name for name in vars(module) if callable(getattr(module, name)) and name[0] != "_")
-        raise SourceError(f"{spec.text}: there is no callable {spec.attribute!r}; it has: {known or 'none'}")
+        raise SourceError(f"{spec.text}: no callable {spec.attribute!r}; the module has: {known or 'none'}")
     return function
 
 
 def _model(job: dict[str, Any]) -> torch.nn.Module:
-    """The model to calibrate, with exactly the weights of the parent's."""
+    """The model to calibrate, with exactly the weights of the parent's model."""
     import torch
 
     from pytest_mnnquant.sources.spec import SourceError, call, describe, load_module
@@ -100,21 +100,21 @@ def _model(job: dict[str, Any]) -> torch.nn.Module:
             model: torch.nn.Module = torch.load(job["weights"], weights_only=False)
         except Exception as error:
             raise SourceError(
-                f"{job['name']}: the model can't be handed to the process of the pipeline: {describe(error)}; "
-                "name a function that builds it instead: --mnn-model=file.py:callable"
+                f"{job['name']}: the model can't be sent to the pipeline's process: {describe(error)}; "
+                "name a function that builds it: --mnn-model=file.py:callable"
             ) from error
-        # The parent's copy has gradients switched off; a pipeline may want to train.
+        # The parent's copy has gradients switched off; a pipeline may train.
         return model.requires_grad_(True)
     spec = _spec(job["source"])
     built = call(spec.text, load_module(spec), spec.attribute)
-    built = getattr(built, "_orig_mod", built)  # As the parent took it out of its wrappers.
+    built = getattr(built, "_orig_mod", built)  # The parent removed these wrappers too.
     model = built.module if isinstance(built, torch.nn.DataParallel) else built
     try:
         model.load_state_dict(torch.load(job["weights"], weights_only=True))
     except Exception as error:
         first = str(error).strip().splitlines()
         raise SourceError(
-            f"{spec.text}: {spec.attribute}() built another model in the process of the pipeline: "
+            f"{spec.text}: {spec.attribute}() built a different model in the pipeline's process: "
             f"{' '.join(line.strip() for line in first[:2])}"
         ) from error
     return model
@@ -127,7 +127,7 @@ def _arrays(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _paths(value: Any, text: str) -> Any:
-    """A pipeline's answer as JSON. Raises `SourceError`: it is no path, list of paths, or mapping of them."""
+    """A pipeline's return value as JSON. Raises `SourceError` unless it is a path, or a list or mapping of paths."""
     from pytest_mnnquant.sources.spec import SourceError
 
     if value is None:
@@ -140,15 +140,15 @@ def _paths(value: Any, text: str) -> Any:
         named = {key: item for key, item in value.items() if item is not None}
         if set(named) <= set(KINDS) and all(isinstance(item, str | os.PathLike) for item in named.values()):
             return {key: os.fspath(item) for key, item in named.items()}
-        raise SourceError(f"{text}: it returned a mapping that is not one of {', '.join(KINDS)} to paths: {value!r}")
+        raise SourceError(f"{text}: returned {value!r}, expected a mapping of {', '.join(KINDS)} to paths")
     raise SourceError(
-        f"{text}: it returned a {type(value).__name__}; return the path of the file it made, a list of paths, "
-        f"a mapping of {', '.join(KINDS)} to paths, or None for what is in outdir"
+        f"{text}: returned {type(value).__name__}; return the path of the file it made, a list of paths, a mapping of "
+        f"{', '.join(KINDS)} to paths, or None for the files in outdir"
     )
 
 
-def _in_own_code(error: BaseException, user_file: str | None) -> BaseException:
-    """The same error with a traceback that ends in the user's code (`user_file` is a file of it), not in a library."""
+def _in_user_code(error: BaseException, user_file: str | None) -> BaseException:
+    """The same error with a traceback that ends in the user's code (such as `user_file`), not in a library."""
     standard, package = sysconfig.get_paths()["stdlib"], Path(__file__).parents[1]
 
     def is_library(file: Path) -> bool:
@@ -167,7 +167,7 @@ def _in_own_code(error: BaseException, user_file: str | None) -> BaseException:
 
 
 def main() -> None:
-    """Run the job named on the command line. The result file appears whole or not at all."""
+    """Run the job of the command line. The result file is written atomically."""
     job_file = Path(sys.argv[1])
     job = json.loads(job_file.read_text(encoding="utf-8"))
     sys.path[:] = job["path"]
@@ -182,7 +182,7 @@ def main() -> None:
     sys.stderr.flush()
     with replacement(job_file.with_name("result.json")) as unfinished:
         unfinished.write_text(json.dumps(result), encoding="utf-8")
-    os._exit(0)  # What a pipeline leaves behind (threads, native destructors) must not spoil its result.
+    os._exit(0)  # Leftovers of a pipeline (threads, native destructors) must not change the result.
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The files that a pipeline made: those that it returned, or left in its folder."""
+"""The files that a pipeline made: the paths that it returned, or the files in its folder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pytest_mnnquant.quantize.pipeline_child import KINDS
 from pytest_mnnquant.sources.spec import SourceError
 
 _SUFFIXES: Final = {".mnn": "quantized", ".onnx": "onnx", ".bin": "params", ".json": "params"}
-_COMPANIONS: Final = {".mnn": ".weight", ".onnx": ".data"}  # weights in a file beside the model
-_CLOCK: Final = 1.0  # seconds by which the times of files and of the clock may differ
+_COMPANIONS: Final = {".mnn": ".weight", ".onnx": ".data"}  # weights in a second file in the same folder
+_CLOCK: Final = 1.0  # seconds by which file times and the clock may differ
 
 
 def file_stamps(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Every file below a folder, with what changes when it is written."""
+    """The modification time and size of each file below a folder."""
     return {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in folder.rglob("*") if file.is_file()}
 
 
@@ -28,7 +28,7 @@ def find_files(
     started: float,
     text: str,
 ) -> dict[str, Path | None]:
-    """The files that a pipeline made, by kind. Raises `SourceError`: missing, old, ambiguous or not enough."""
+    """The files that a pipeline made, by kind. Raises `SourceError` if they are missing, old, ambiguous or too few."""
     now = file_stamps(outdir)
     fresh = [file for file, stamp in sorted(now.items()) if before.get(file) != stamp]
     if returned is None:
@@ -40,16 +40,16 @@ def find_files(
         strange = next((path for path in paths if path.suffix not in _SUFFIXES), None)
         if strange is not None:
             known = ", ".join(_SUFFIXES)
-            raise SourceError(f"{text}: it returned {strange.name}, which is none of {known}; return a mapping")
+            raise SourceError(f"{text}: returned {strange.name}, expected one of {known}; return a mapping")
         files = _kinds(paths, text, "returned")
     for path in files.values():
         if not path.is_file():
-            raise SourceError(f"{text}: it returned {path}, but there is no such file")
+            raise SourceError(f"{text}: returned {path}, which does not exist")
     taken = {kind: _inside(path, outdir, fresh, started, text) for kind, path in files.items()}
     if "quantized" not in taken and not {"onnx", "params"} <= set(taken):
         had = ", ".join(path.name for path in taken.values())
         raise SourceError(
-            f"{text}: it made {had or 'no file in outdir'}; a quantized .mnn is needed, or an .onnx and its params file"
+            f"{text}: made {had or 'no file in outdir'}, expected a quantized .mnn, or an .onnx and its params file"
         )
     return {kind: taken.get(kind) for kind in KINDS}
 
@@ -58,14 +58,14 @@ def _kinds(paths: Sequence[Path], text: str, verb: str) -> dict[str, Path]:
     """One file of each kind, by its suffix; of several .bin and .json files the one that is a params file."""
     files: dict[str, Path] = {}
     for suffixes in ((".mnn",), (".onnx",), (".bin", ".json")):
-        alike = [path for path in paths if path.suffix in suffixes]
-        if len(alike) > 1 and suffixes[-1] == ".json":
-            alike = [path for path in alike if _is_params(path)]
-        if len(alike) > 1:
-            names = ", ".join(path.name for path in alike)
+        candidates = [path for path in paths if path.suffix in suffixes]
+        if len(candidates) > 1 and suffixes[-1] == ".json":
+            candidates = [path for path in candidates if _is_params(path)]
+        if len(candidates) > 1:
+            names = ", ".join(path.name for path in candidates)
             kind = _SUFFIXES[suffixes[0]]
-            raise SourceError(f"{text}: it {verb} {names}: return a mapping that tells which is {kind!r}")
-        files.update({_SUFFIXES[path.suffix]: path for path in alike})
+            raise SourceError(f"{text}: {verb} {names}; return a mapping that names one of them as {kind!r}")
+        files.update({_SUFFIXES[path.suffix]: path for path in candidates})
     return files
 
 
@@ -77,11 +77,11 @@ def _is_params(path: Path) -> bool:
 
 
 def _inside(path: Path, outdir: Path, fresh: Sequence[Path], started: float, text: str) -> Path:
-    """The file, new, in the pipeline's folder: copied there from elsewhere, with the weights beside it."""
+    """The new file in the pipeline's folder; a file outside is copied into it, with its file of weights."""
     path = path.resolve()
     is_inside = path.is_relative_to(outdir)
     if path not in fresh and (is_inside or path.stat().st_mtime < started - _CLOCK):
-        raise SourceError(f"{text}: it returned {path}, which is older than this run: it wrote no new file there")
+        raise SourceError(f"{text}: returned {path}, which is older than this run: the pipeline did not write it")
     if is_inside:
         return path
     ending = _COMPANIONS.get(path.suffix, "")

@@ -1,4 +1,4 @@
-"""Watches a pipeline: what it does with the model and the calibration data that it was given."""
+"""Observes a pipeline: how it uses the given model and calibration data."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from pytest_mnnquant.runtime.inference import BATCH
 from pytest_mnnquant.sources.pytorch import as_tensors
 
 _MOVED: Final = 0.01  # a scale that changed by more has moved
-# They run a model on examples, or on no values at all, to write it down: such passes calibrate nothing.
+# Exporters run a model on examples, or without values: such passes are not calibration.
 _EXPORTERS: Final = ((torch.onnx, "export"), (torch.export, "export"), (torch.jit, "trace"))
 
 Tensors = tuple[torch.Tensor, ...]
 
 
 class Calibration:
-    """The calibration data as a pipeline gets them: batches as tuples of tensors, in the order of the model's inputs.
+    """The calibration data for a pipeline: batches as tuples of tensors, in the order of the model's inputs.
 
     `names` are the names of these inputs. `batched` is False for a model that can only be exported with a batch of one.
     """
@@ -54,7 +54,7 @@ class Calibration:
                 tensors = as_tensors(batch, self._model)
                 self._monitor.hand_out(tensors)
                 yield tensors
-        finally:  # Also where a loop is left early.
+        finally:  # Also if a loop ends early.
             self._monitor.end_iteration()
 
 
@@ -68,10 +68,10 @@ class _Passes:
 
 
 class PipelineMonitor:
-    """Sees every call of a module in this process, of the model that a pipeline was given and of what it makes of it.
+    """Observes every call of a module in this process: of the given model and of models made from it.
 
-    Use as a context. Layers are recognised by their weights, whatever a quantizer has put in their place; observers
-    by a scale of their own, or by the smallest and largest value they have seen.
+    Use as a context. Layers are recognized by their weights, even if a quantizer replaced them; observers by their
+    scale, or by the smallest and largest value that they have seen.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -83,7 +83,7 @@ class PipelineMonitor:
         self._depth = 0
         self._handed_out = 0
         self._alive: dict[int, weakref.ref[torch.Tensor]] = {}
-        self._pending = 0  # batches of the present iteration that no pass was seen for yet
+        self._pending = 0  # batches of the current iteration without a pass so far
         self._roots: dict[int, nn.Module] = {}
         self._observers: dict[int, nn.Module] = {}
         self._calibrating = False
@@ -109,19 +109,19 @@ class PipelineMonitor:
     # The calibration data --------------------------------------------------------------------------------------------
 
     def begin_iteration(self) -> None:
-        """The pipeline begins to take batches."""
+        """The pipeline starts to iterate over the batches."""
         self._pending = 0
 
     def hand_out(self, tensors: Tensors) -> None:
-        """A batch goes to the pipeline."""
+        """The pipeline gets a batch."""
         self._handed_out += 1
         self._pending += 1
         for tensor in tensors:
             self._alive[id(tensor)] = weakref.ref(tensor)
 
     def end_iteration(self) -> None:
-        """The pipeline has no more batches, or wants none."""
-        # Batches that were only gathered in a list have calibrated nothing yet; the last one may have been left out.
+        """The iteration over the batches ends."""
+        # Batches that were only collected in a list have not calibrated yet; the last one may have been left out.
         if not self._seen_calibrating and self._pending <= 1:
             self._save_scales()
 
@@ -141,7 +141,7 @@ class PipelineMonitor:
     def _unhooked(self, function: Callable[..., Any], exports: bool) -> Callable[..., Any]:
         @wraps(function)
         def write(*args: Any, **kwargs: Any) -> Any:
-            if not self._hooks:  # One such function calls another.
+            if not self._hooks:  # One exporter calls another.
                 return function(*args, **kwargs)
             self._end_calibration()
             self._exported |= exports
@@ -171,7 +171,7 @@ class PipelineMonitor:
         self._depth -= 1
 
     def _begin_pass(self, module: nn.Module, inputs: Any) -> None:
-        """A pass through a whole network begins: on calibration data as they were handed out, or on other values."""
+        """A pass through a whole network begins: on the given calibration data, or on other values."""
         self._roots[id(module)] = module
         self._pending -= 1
         tensors = list(_tensors_in(inputs))
@@ -181,7 +181,7 @@ class PipelineMonitor:
             self._end_calibration()
 
     def _end_calibration(self) -> None:
-        """Something else than calibration is about to run: what the observers have seen so far counts."""
+        """Calibration has ended: save the scales that the observers have so far."""
         if self._calibrating:
             self._save_scales()
         self._calibrating = False
@@ -196,23 +196,23 @@ class PipelineMonitor:
         return whole or any(p is not None and p.ndim >= 2 for p in module._parameters.values())
 
     def _depends_on_mode(self, module: nn.Module) -> bool:
-        """Whether this module may compute something else in train mode, and is one of the model's own."""
+        """Whether this module may compute something else in train mode, and belongs to the model."""
         if isinstance(module, _NormBase | _DropoutNd):
             return True
         return type(module) in self._kinds and not type(module).__module__.startswith("torch.nn.")
 
-    # What was seen ---------------------------------------------------------------------------------------------------
+    # Observations ----------------------------------------------------------------------------------------------------
 
     def _save_scales(self) -> None:
         self._scales = observer_scales(self._observers)
 
     def observations(self) -> Observations:
-        """What the pipeline was seen to do."""
+        """What the pipeline did."""
         passes = self._before_export if self._before_export.counts else self._after_export
         return Observations(
             handed_out=self._handed_out,
             forwards=max(passes.counts.values(), default=0),
-            # mnncompress's own may run in an export alone, where nothing is watched.
+            # Observers of mnncompress may run in an export only, which is not observed.
             observers=max(len(self._observers), int("mnncompress" in sys.modules)),
             gradients=passes.gradients,
             training=passes.training,
@@ -222,7 +222,7 @@ class PipelineMonitor:
         )
 
     def _weight_change(self) -> float:
-        """A weight that is no longer there, or has another shape, was replaced: as if it had changed altogether."""
+        """The largest relative change of a weight; 1 for a weight that is missing or has another shape."""
         now, largest = dict(_tensors(self._model)), 0.0
         names = [name for name, old in self._state.items() if old.is_floating_point() and "running_" not in name]
         for name in names:
@@ -247,7 +247,7 @@ class PipelineMonitor:
 
 
 def _uncompiled(model: Any = None, **_: Any) -> Any:
-    """In the place of `torch.compile`: compiled code runs without hooks, and computes the same."""
+    """Replaces `torch.compile`, since compiled code runs without hooks; the results are the same."""
     return model if model is not None else lambda function: function
 
 

@@ -1,4 +1,4 @@
-"""Quantizes with mnncompress or a user's own pipeline: its calibration, then MNN's converter as its users call it."""
+"""Quantizes with mnncompress or a custom pipeline: its calibration, then MNN's converter as its users call it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from pytest_mnnquant.sources.spec import SourceError
 
 
 def quantize_with_pipeline(job: Job, recipe: MnncompressRecipe | PipelineRecipe, folder: Path) -> QuantizerOutput:
-    """Run the pipeline in a process of its own, then convert its ONNX export unless it has written a `.mnn`.
+    """Run the pipeline in a child process, then convert its ONNX export unless it has written a `.mnn`.
 
-    Raises `SourceError` for a pipeline that did wrong and `NativeFailure` for a process that crashed.
+    Raises `SourceError` for an error of the pipeline and `NativeFailure` for a process that crashed.
     """
     source, choices = job.source, job.choices
     if source.network is None or job.data is None:
-        raise SourceError(f"{recipe.name}: it needs a PyTorch source (file.py:callable) and calibration data")
+        raise SourceError(f"{recipe.name}: needs a PyTorch source (file.py:callable) and calibration data")
     pipeline = recipe.pipeline if isinstance(recipe, PipelineRecipe) else MNNCOMPRESS
     given = PipelineInput(source.spec, source.network, job.data, job.mode or "eval")
     made = run_pipeline(pipeline, choices.root, given, folder / "pipeline", job.options, choices.exporter)
@@ -64,7 +64,7 @@ def _record(job: Job, made: PipelineOutput, base: Model, data: Dataset) -> Recor
     record = Record(job.recipe.name, data.samples, BATCH, observations=made.observations)
     if not _is_mnncompress(job):
         return record
-    # mnncompress keeps no ranges of batches; those of the float model show whether the first decided its average.
+    # mnncompress records no ranges of batches; those of the float model show whether the first batch dominates.
     seen = calibrate_runtime(base, int8_layers(base), data, job.options).batches
     batches = {base.tensor_names[tensor]: rows for tensor, rows in seen.items()}
     return dataclasses.replace(record, observer=label_of(Observer("average")), batches=batches)
@@ -73,7 +73,7 @@ def _record(job: Job, made: PipelineOutput, base: Model, data: Dataset) -> Recor
 def _convert(job: Job, made: PipelineOutput, base: Model, folder: Path) -> tuple[Path, Path, list[str]]:
     """The quantized model, the params file that it was converted with, and the converter's arguments."""
     if made.onnx is None or made.params is None:
-        raise SourceError(f"{job.recipe.name}: it made neither a .mnn nor an .onnx with its params file")
+        raise SourceError(f"{job.recipe.name}: made neither a .mnn nor an .onnx with its params file")
     start, kind, params = made.onnx, "ONNX", made.params
     if _is_adapted(job):
         start, kind, params = folder / FLOAT_NAME, "MNN", _adapt(job, made.params, base, folder)
@@ -89,7 +89,7 @@ def _modules_of(params: Params, base: Model) -> dict[str, str]:
 
 
 def _is_adapted(job: Job) -> bool:
-    """Whether the params file is changed before conversion; a user's own is only if its recipe says so."""
+    """Whether the params file is changed before conversion; that of a custom pipeline only if its recipe says so."""
     return _repairs_names(job.recipe) or (_is_mnncompress(job) and bool(job.skip))
 
 

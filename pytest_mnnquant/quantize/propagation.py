@@ -1,15 +1,15 @@
-"""What MNN makes of a tensor's quantization beyond the layer it was given for.
+"""How MNN propagates a tensor's quantization beyond its layer.
 
-A params file describes the input and output tensors of convolutions. MNN carries the quantization of a convolution's
-input back over operators that only reshape or pool, to the output of the operator before them, and runs that one in
-int8 too. Two things go wrong there, on x86 and on ARM alike (MNN 3.6.1, bit for bit the same on both):
+A params file describes the input and output tensors of convolutions. MNN propagates the quantization of a convolution's
+input back over operators that only reshape or pool, to the output of the operator before them, and runs that operator
+in int8 too. This has two faults, on x86 and on ARM (MNN 3.6.1, bitwise equal on both):
 
-- a pooling average has a smaller range than what it averages, so the scale made for it clips its input;
-- a BinaryOp with a fused ReLU (a residual Add) clamps its result at code 0, not at the zero point, so with a zero point
-  of -127 all values below the middle of the range are raised to it.
+- an average pooling has a smaller range than its input, so the scale of its output clips its input;
+- a BinaryOp with a fused ReLU (a residual Add) clamps its result at code 0, not at the zero point. With a zero point of
+  -127, all values below the middle of the range are raised to it.
 
-So the range of such an input takes in the range of the operator it is carried to, and after a fused ReLU its zero point
-is 0.
+Therefore the range of such an input includes the range of the operator that it is propagated to, and after a fused
+ReLU its zero point is 0.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Propagated:
 
 
 def find_propagated(model: Model, layers: tuple[Op, ...]) -> tuple[Propagated, ...]:
-    """Where the quantization of each layer's input is carried to, for those that reach an operator of another kind."""
+    """Where MNN propagates the quantization of each layer's input to, if that is an operator of another kind."""
     producers = {output: op for op in model.ops if not op.subgraph for output in op.outputs}
     links = {}
     for layer in layers:
@@ -51,7 +51,7 @@ def find_propagated(model: Model, layers: tuple[Op, ...]) -> tuple[Propagated, .
 
 
 def ops_to_observe(layers: tuple[Op, ...], links: tuple[Propagated, ...]) -> tuple[Op, ...]:
-    """The operators whose tensors must be observed, each once: layers, and what their quantization is carried to."""
-    # Of an operator with several outputs only the first can be observed.
+    """The operators whose tensors must be observed, each once: layers, and targets of propagation."""
+    # Only the first output of an operator can be observed.
     others = {link.op.name: link.op for link in links if link.output == link.op.outputs[0]}
     return (*layers, *(op for name, op in others.items() if name not in {layer.name for layer in layers}))

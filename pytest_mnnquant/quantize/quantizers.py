@@ -1,7 +1,7 @@
-"""Chooses the quantizer of a recipe. Each leaves a model, and what it came from, in a folder.
+"""Chooses the quantizer of a recipe. Each writes its files into a folder.
 
-Such a folder holds `model.mnn`; `float.mnn` if the model was not quantized from the source's own float model; the
-params file; and the record of the calibration.
+The folder holds `model.mnn`; `float.mnn` if the model was not quantized from the source's float model; the params file;
+and the record of the calibration.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Calibration: the range of each tensor of a float model, as an observer takes it from the calibration data."""
+"""Calibration: the range of each tensor of a float model, by an observer on the calibration data."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Batches = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The result of one calibration, by tensor index. `batches` holds what each batch spanned, shape [batches, 2].
+    """The result of one calibration, by tensor index. `batches` holds the range of each batch, shape [batches, 2].
 
-    `network` is what was calibrated, in eval mode, and `drift` the largest change of a BatchNorm in it, in units of its
-    standard deviation (0: nothing changed). `from_runtime` lists tensors whose range was taken from MNN's own
-    float run, since no PyTorch value was found for them.
+    `network` is the calibrated network, in eval mode, and `drift` the largest change of a BatchNorm in it, in units of
+    its standard deviation (0: unchanged). `from_runtime` lists tensors whose range comes from MNN's float run, since
+    no PyTorch value matches them.
     """
 
     ranges: dict[int, Range]
@@ -52,7 +52,7 @@ def calibrate_runtime(
     observer: Observer = MINMAX,
     only: set[int] | None = None,
 ) -> Calibrated:
-    """Take the ranges of each operator's first input and output from MNN's own run of the float model.
+    """The ranges of each operator's first input and output, from MNN's run of the float model.
 
     Tensors of operators that did not run are missing. `only` names the tensors to observe; None: all.
     """
@@ -78,8 +78,8 @@ def calibrate_runtime(
 def calibrate_torch(binding: Binding, data: Dataset, mode: str, observer: Observer, options: RunOptions) -> Calibrated:
     """Run the calibration data through the bound network in eval mode, or through a copy of it in train mode.
 
-    In train mode BatchNorm uses and updates its statistics, as it would in a user's own calibration: the copy in the
-    result is what such a pipeline would ship.
+    In train mode BatchNorm uses and updates its statistics, as in a user's calibration: such a pipeline ships the copy
+    in the result.
     """
     from pytest_mnnquant.quantize.torch_ranges import collect_extremes, collect_histograms
 
@@ -91,7 +91,7 @@ def calibrate_torch(binding: Binding, data: Dataset, mode: str, observer: Observ
     )
     shapes: dict[Value, Histogram] = {}
     if needs_histogram(observer):
-        # In train mode the first pass has moved the statistics, so this one starts from a fresh copy.
+        # In train mode the first pass has changed the statistics, so the second uses a fresh copy.
         fresh = copy.deepcopy(network).train() if training else network
         shapes = collect_histograms(fresh, {value: _span(rows) for value, rows in extremes.items()}, data, exits)
     bound = {tensor: value for tensor, value in binding.values.items() if value is not None and value in extremes}
@@ -117,7 +117,7 @@ def _span(batches: Batches) -> tuple[float, float]:
 
 
 def batchnorm_drift(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> float:
-    """The largest change of a BatchNorm's mean or standard deviation, in units of that standard deviation before.
+    """The largest change of a BatchNorm's mean or standard deviation, in units of the standard deviation before.
 
     Both are the buffers of a model by name.
     """

@@ -1,7 +1,7 @@
-"""Float models that are exported once more, for one variant, with a proof of their own.
+"""Float models that are exported again for one variant, with a separate proof.
 
-Calibration in train mode leaves another network, and BatchNorms that MNN does not fold are exported in another form.
-What is quantized then is not the float model that `prepare` proved.
+Calibration in train mode changes the network, and BatchNorms that MNN does not fold are exported in another form. The
+variant is then not quantized from the float model that `prepare` proved.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OWNER: Final = "the network's"
 def re_export_float(network: Any, source: Prepared, data: Dataset, folder: Path, choices: Choices, label: str) -> Model:
     """The float model of `network`, proven on some of the data; `label` names the variant.
 
-    Raises `SourceError` where they are not the same: the fault is the exporter's or the converter's.
+    Raises `SourceError` if their outputs differ: the exporter or the converter is at fault.
     """
     from pytest_mnnquant.sources import pytorch
 
@@ -46,12 +46,12 @@ def re_export_float(network: Any, source: Prepared, data: Dataset, folder: Path,
     except ValueError as error:
         raise SourceError(f"{name}: exported again for {label}: {error}") from None
     for array, (output, item) in zip(named.values(), proof.items(), strict=True):
-        # Where calibration made the network itself compute NaN there is nothing to blame on an export.
+        # If calibration made the network itself compute NaN, the export is not at fault.
         if not is_same(item) and np.isfinite(array).all():
             disagreement = describe_disagreement(item, _OWNER)
             raise SourceError(
                 f"{name}: exported again for {label}, output {output!r} of the float .mnn {disagreement}: "
-                "the export or the conversion to float did it, before anything was quantized"
+                "the export or the conversion to float is at fault, before anything is quantized"
             )
     figures = {output: dataclasses.asdict(item) for output, item in proof.items()}
     (folder / _PROOF).write_text(json.dumps(figures), encoding="utf-8")
@@ -59,7 +59,7 @@ def re_export_float(network: Any, source: Prepared, data: Dataset, folder: Path,
 
 
 def load_chain(folder: Path) -> tuple[Step, ...]:
-    """The step from the network that calibration left to its float model; empty where there was none."""
+    """The step from the calibrated network to its float model; empty if it was not exported again."""
     if not (folder / _PROOF).is_file():
         return ()
     figures = json.loads((folder / _PROOF).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What is kept of a calibration: the ranges that each batch gave, and what a pipeline was seen to do."""
+"""The stored record of a calibration: the ranges of each batch, and the observations of a pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def save_record(record: Record, folder: Path) -> None:
 
 
 def load_record(folder: Path) -> Record | None:
-    """The record in a variant's folder; None where it was not calibrated."""
+    """The record in a variant's folder; None if the variant was not calibrated."""
     if not (folder / _FACTS).is_file():
         return None
     facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
 """The recurrent half of nn.LSTM, which MNN runs in the body of a While loop.
 
-MNN gives no trace of a body, so nothing in it can be watched. But what flows there is known from PyTorch: the
-convolution's input is the hidden state, which the LSTM returns for every step, and its output is W_hh h + b. MNN 3.6.1
-runs it in int8. (The body of a GRU it computes in float, whatever its params say.)
+MNN gives no trace of a body, so nothing in it can be observed. PyTorch has the values: the convolution's input is the
+hidden state, which the LSTM returns for every step, and its output is W_hh h + b. MNN 3.6.1 runs it in int8. (It
+computes the body of a GRU in float, whatever the params file says.)
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Recurrent:
 
 
 def recurrent_layers(network: nn.Module, model: Model) -> tuple[Recurrent, ...]:
-    """Which layer of which LSTM each convolution in a loop is: the one with the same weights, in whatever order."""
+    """The layer of an LSTM that each convolution in a loop computes: the one with the same weights, in any order."""
     names = Counter(name for op in model.ops for name in op.output_names)
     # MNN finds a layer of the params file by the name of its output, which bodies of several loops may share.
     bodies = [op for op in model.layers if op.subgraph and op.is_convolution and names[op.output_names[0]] == 1]
@@ -61,9 +61,9 @@ def _directions(network: nn.Module) -> Iterator[tuple[str, nn.LSTM, int, bool]]:
 def recurrent_ranges(
     network: nn.Module, model: Model, layers: tuple[Recurrent, ...], data: Dataset
 ) -> dict[str, tuple[Range, Range]]:
-    """By operator name: the ranges of the hidden state that comes in, and of what the convolution gives.
+    """By operator name: the ranges of the hidden state, and of the convolution's output.
 
-    `network` runs in the mode it is in. Ranges are min and max, whatever the observer: no histogram is taken here.
+    `network` runs in its current mode. Ranges are min and max for all observers: no histogram is collected.
     """
     ranges_of: dict[str, tuple[Range, Range]] = {}
     biases = model.vectors()
@@ -111,13 +111,13 @@ def hidden_states(
         for way, states in enumerate(torch.split(inputs, lstm.hidden_size, -1)):
             steps = states.shape[time]
             first = torch.zeros_like(states.narrow(time, 0, 1)) if start is None else start[0][way].unsqueeze(time)
-            # Each step starts from the state that the one before left: the last of them is fed to none.
+            # Each step starts from the state of the step before; the last state is not used.
             before = states.narrow(time, 1 if way else 0, steps - 1)
             yield layer, bool(way), torch.cat([first, before], time)
 
 
 def _single(lstm: nn.LSTM, layer: int) -> nn.LSTM:
-    """One layer of an LSTM as a module of its own."""
+    """One layer of an LSTM as a separate module."""
     size = lstm.input_size if layer == 0 else lstm.hidden_size * (1 + lstm.bidirectional)
     single = nn.LSTM(size, lstm.hidden_size, 1, lstm.bias, lstm.batch_first, bidirectional=lstm.bidirectional)
     parameters = dict(lstm.named_parameters())

@@ -1,6 +1,6 @@
-"""Binds tensors of a float `.mnn` to the values of the PyTorch model they came from.
+"""Binds tensors of a float `.mnn` to the values of the PyTorch model that they come from.
 
-Names differ by exporter and converter; values don't. A small batch runs through both, and a tensor is bound to the
+Names depend on exporter and converter; values do not. A small batch runs through both, and a tensor is bound to the
 first PyTorch value that holds the same numbers in any order (layouts differ, and a range does not depend on order).
 """
 
@@ -23,14 +23,14 @@ from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import as_tensors, suppress_output
 
 _PROBE_SAMPLES: Final = 4
-# ATen operators that a layer with weights runs as.
+# ATen operators of layers with weights.
 _WEIGHTED: Final = ("convolution", "addmm", "mm", "bmm", "baddbmm")
 _TOLERANCE: Final = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """What identifies a set of numbers, whatever their order: count, extremes and moments."""
+    """The identity of a set of numbers in any order: count, extremes and moments."""
 
     count: int
     low: float
@@ -71,10 +71,10 @@ def moments_of(values: npt.NDArray[np.float32] | torch.Tensor) -> Moments | None
 
 @dataclass(frozen=True)
 class Binding:
-    """Which values of a PyTorch model the tensors of its float `.mnn` hold.
+    """The PyTorch values that the tensors of a float `.mnn` hold.
 
-    `values` gives the value of each tensor index of the operators `ops`, or None if none was found. `modules` gives
-    the user's own module for each operator, `exits` where values leave modules in eval mode.
+    `values` gives the value of each tensor index of the operators `ops`, or None if none matches. `modules` gives the
+    PyTorch module of each operator, `exits` the places where values leave modules in eval mode.
     """
 
     network: torch.nn.Module
@@ -119,6 +119,6 @@ def _first_match(computed: list[tuple[Value, Moments]], array: npt.NDArray[np.fl
 
 
 def _module_of(computed: list[tuple[Value, Moments]]) -> str:
-    """The module of the last layer with weights: what follows it (BatchNorm, ReLU) is fused into it."""
+    """The module of the last layer with weights: following operators (BatchNorm, ReLU) are fused into it."""
     last = computed[-1][0]
     return next((value.module for value, _ in reversed(computed) if value.operator in _WEIGHTED), last.module)

@@ -1,7 +1,7 @@
-"""Runs calibration data through a PyTorch model and collects what observers need of each value.
+"""Runs calibration data through a PyTorch model and collects the data that observers need of each value.
 
-Most values that matter are what some module returns, so a hook on that module sees them at next to no cost. Only where
-one is not (functional code in the middle of a `forward`) every operator is watched.
+Modules return most of the relevant values, so hooks on these modules are enough and almost free. If a module does not
+return one of them (functional code in the middle of a `forward`), every operator is watched.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pytest_mnnquant.sources.pytorch import as_tensors, suppress_output
 BATCH: Final = 32
 # Enough to find where values leave modules; BatchNorm in train mode needs two.
 _FEW: Final = 2
-# Where a value leaves a module: the module's name, the number of its call, the place among what it returns.
+# Where a value leaves a module: the module's name, the number of its call, the position in its return value.
 Exit = tuple[str, int, int]
 Exits = dict[Value, Exit]
 
@@ -33,9 +33,9 @@ Exits = dict[Value, Exit]
 def collect_extremes(
     network: torch.nn.Module, wanted: set[Value], data: Dataset, exits: Exits | None = None
 ) -> dict[Value, npt.NDArray[np.float64]]:
-    """Smallest and largest of each value in each batch, shape [batches, 2]. `network` runs in the mode it is in.
+    """Minimum and maximum of each value in each batch, shape [batches, 2]. `network` runs in its current mode.
 
-    `exits` tells where values leave modules in this mode; None: a trial finds out.
+    `exits` are the places where values leave modules in this mode; None: a trial run finds them.
     """
     seen: dict[Value, list[torch.Tensor]] = defaultdict(list)
 
@@ -91,11 +91,11 @@ def _is_input(value: Value) -> bool:
 
 
 def module_exits(network: torch.nn.Module, example: tuple[torch.Tensor, ...], also: OnValue | None = None) -> Exits:
-    """Where values leave a module as they are; those that do not are missing. Runs `network` once, in its mode.
+    """The places where values leave a module unmodified; other values are missing. Runs `network` once, in its mode.
 
-    A tensor that a module returns is the value that was computed into it last. `also` sees every value on the way.
+    A tensor that a module returns is the value that was computed into it last. `also` gets every computed value.
     """
-    latest: dict[int, tuple[Value, torch.Tensor]] = {}  # The tensor is held, or its id would be given to another.
+    latest: dict[int, tuple[Value, torch.Tensor]] = {}  # Holds the tensor, so that its id is not reused.
     exits: Exits = {}
 
     def see(value: Value, tensor: torch.Tensor) -> None:

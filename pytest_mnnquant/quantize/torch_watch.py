@@ -1,8 +1,8 @@
-"""Watches every tensor that a PyTorch model computes, without tracing it: eager code runs as it is.
+"""Watches every tensor that a PyTorch model computes, without tracing: eager code runs unmodified.
 
-A `TorchDispatchMode` sees each ATen call. A call is identified by the module it happens in, the operator, and how
-often that operator ran there before; so the same value has the same identity in every batch, and in train and eval
-mode (dropout and what else works with random masks is not counted, because it exists in one mode only).
+A `TorchDispatchMode` sees each ATen call. A call is identified by its module, its operator, and the number of earlier
+calls of that operator in the module. So the same value has the same identity in every batch, and in train and eval
+mode (dropout and other operators with random masks are not counted, because they exist in one mode only).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _DROPOUTS: Final = ("*dropout*",)
-# Operators that only move values: the value has its identity from where it was computed.
+# Operators that only move values: the value keeps the identity of its computation.
 _MOVES: Final = frozenset(
     {"view", "_unsafe_view", "_reshape_alias", "t", "transpose", "permute", "unsqueeze", "squeeze", "clone"}
     | {"contiguous", "detach", "alias"}
@@ -54,7 +54,7 @@ class _Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func._schema.name.removeprefix("aten::").rstrip("_")
         if (
             name == "bernoulli"
-        ):  # A mask: of attention's own dropout, out of `_DropoutMute`'s sight, or of a dropped path.
+        ):  # A mask: of attention's dropout, which `_DropoutMute` does not see, or of a dropped path.
             self._place.masks.append(result)
         masked = any(arg is mask for arg in args for mask in self._place.masks)
         if not self._place.muted and not masked and name not in _MOVES | _UNFILLED:
@@ -126,7 +126,7 @@ def watch_values(model: torch.nn.Module, see: OnValue) -> Iterator[Callable[...,
             return model(*inputs)
 
     try:
-        # Of the forms of attention this one has the same operators with dropout and without.
+        # This form of attention has the same operators with and without dropout.
         with torch.no_grad(), torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH):
             yield run
     finally:

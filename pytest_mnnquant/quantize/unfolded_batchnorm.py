@@ -1,8 +1,8 @@
-"""BatchNorms that MNN does not fold into the layer before them, and their harmless form.
+"""BatchNorms that MNN does not fold into the layer before them, and a correct replacement.
 
-MNN folds a BatchNorm that directly follows a convolution. Any other becomes a `Scale` operator, and MNN 3.6.1 runs that
-in int8 between int8 layers and ignores its input there, on x86 and on ARM alike: each channel comes out constant. The
-same arithmetic exported as a multiplication and an addition is right.
+MNN folds a BatchNorm that directly follows a convolution. Any other becomes a `Scale` operator. Between int8 layers
+MNN 3.6.1 runs it in int8 and ignores its input, on x86 and on ARM: each output channel is constant. The same arithmetic
+exported as a multiplication and an addition is correct.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PROBE_SAMPLES = 4
 
 
 class MultiplyAdd(torch.nn.Module):
-    """A BatchNorm in eval mode: y = x * factor + offset a channel (axis 1)."""
+    """A BatchNorm in eval mode: y = x * factor + offset per channel (axis 1)."""
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class MultiplyAdd(torch.nn.Module):
         self.register_buffer("offset", offset)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply it."""
+        """Multiply and add, per channel."""
         shape = [1, -1] + [1] * (x.dim() - 2)
         factor, offset = self.get_buffer("factor"), self.get_buffer("offset")
         return x * factor.reshape(shape) + offset.reshape(shape)

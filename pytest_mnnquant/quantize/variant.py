@@ -1,4 +1,4 @@
-"""Variants: one quantized model each, from a prepared source, a recipe and a mode."""
+"""Variants: quantized models, each made from a prepared source, a recipe and a mode."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from pytest_mnnquant.sources.spec import SourceError
 
 @dataclass(frozen=True)
 class Variant:
-    """One quantized model and where it came from.
+    """One quantized model and its origin.
 
-    `base` is the float model it was quantized from: the source's, or the one that was exported for it (calibration in
-    train mode moves statistics; BatchNorms that MNN does not fold are written as multiply and add).
-    `given` is True for a file that the user's own build made. `drift`: see `Calibrated`. `modules` gives the
-    user's own module for each layer, where it is known. `chain` is the proof of a `base` that was exported for this
-    variant: against the network that calibration left. `provenance` says how it was made: tool, versions, arguments,
-    hashes of source, float model, calibration data and params file.
+    `base` is the float model that it was quantized from: the source's, or one that was exported for this variant
+    (calibration in train mode changes statistics; BatchNorms that MNN does not fold are exported as multiply and add).
+    `given` is True for a file that the user's build made. `drift`: see `Calibrated`. `modules` gives the PyTorch module
+    of each layer, if known. `chain` proves a `base` that was exported for this variant against the calibrated network.
+    `provenance` records how it was made: tool, versions, arguments, hashes of source, float model, calibration data and
+    params file.
     """
 
     recipe: Recipe
@@ -50,15 +50,15 @@ class Variant:
 
 
 def make_variant(job: Job, store: Store, say: Callable[[str], None]) -> Variant:
-    """Quantize, or take what was made of the same before.
+    """Quantize, or load the result of the same job from the store.
 
-    Raises `SourceError` (no calibration data, a recipe that can't be for this model) or `NativeFailure`.
+    Raises `SourceError` (no calibration data, a recipe that this model does not support) or `NativeFailure`.
     """
     source, recipe, mode, data = job.source, job.recipe, job.mode, job.data
     if recipe.activations and data is None:
         raise SourceError(
             f"{source.spec.text}: {recipe.name} needs calibration data: give --mnn-calibration"
-            + (", or define calibration() beside the model" if source.spec.is_python else "")
+            + (", or define calibration() in the file of the model" if source.spec.is_python else "")
         )
     pipeline = recipe.pipeline if isinstance(recipe, PipelineRecipe) else ""
     inputs: dict[str, Any] = {
@@ -75,7 +75,7 @@ def make_variant(job: Job, store: Store, say: Callable[[str], None]) -> Variant:
     def build(folder: Path) -> None:
         save_output(quantize(job, folder), folder)
 
-    # What a user's own pipeline depends on is not known, so it runs again in each session.
+    # The dependencies of a custom pipeline are unknown, so it runs again in each session.
     folder = store.folder("variant", inputs, build, private=bool(pipeline))
     return _loaded(job, folder, inputs["data"])
 

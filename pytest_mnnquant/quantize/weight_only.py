@@ -18,7 +18,7 @@ def quantize_weights(job: Job, folder: Path) -> QuantizerOutput:
     modules = modules_to_skip(job)
     skipped = float_entries(model, job.skip, modules)
     if skipped and "--fp16" in flags:
-        raise SourceError("fp16: MNN casts all layers, so none can stay float; leave out --mnn-skip-layer for it")
+        raise SourceError("fp16: MNN converts all layers, so none can stay float; remove --mnn-skip-layer")
     if skipped:
         write_params(Params(skipped, model.uuid), folder / "left_float.bin")
         flags = (*flags, "--compressionParamsFile", str(folder / "left_float.bin"))

@@ -1,7 +1,7 @@
-"""How sure a figure is, given the samples it was measured on: intervals for shares, means, ratios and any statistic.
+"""Confidence intervals from samples: for shares, means, ratios and any statistic.
 
-`confidence` is two-sided throughout: at 0.95 either bound misses the truth in 2.5 % of all sets of samples. The same
-samples give the same bounds.
+`confidence` is two-sided: at 0.95 either bound misses the truth in 2.5 % of all sets of samples. The same samples give
+the same bounds.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 _FEWEST: Final = 20
 _GROUPS: Final = 50
-# Of the way from a figure to its bound: halvings, after which it is found; doublings, after which it is infinite.
+# Steps of the search for a bound: halvings until it is found; doublings until it counts as infinite.
 _HALVINGS, _ROUGH_HALVINGS, _DOUBLINGS = 40, 20, 60
 _ROUNDING: Final = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and the bounds it lies between. `low` and `high` have its unit and may be infinite.
+    """A value and its bounds. `low` and `high` have the unit of the value and may be infinite.
 
-    `spread`: standard deviation of what one sample contributes, so that the standard error is spread / sqrt(samples).
+    `spread`: standard deviation of the contribution of one sample; the standard error is spread / sqrt(samples).
     """
 
     value: float
@@ -44,7 +44,7 @@ class Estimate:
 
 
 def share(hits: int, samples: int, confidence: float = 0.95) -> Estimate:
-    """The share of samples that are hits, in [0, 1]. Raises `ValueError` where there are no such counts.
+    """The share of samples that are hits, in [0, 1]. Raises `ValueError` for impossible counts.
 
     The interval is Wilson's (Journal of the American Statistical Association 22, 1927).
     """
@@ -60,7 +60,7 @@ def paired_drop(lost: int, won: int, samples: int, confidence: float = 0.95) -> 
     """By how much a share drops between two models on the same samples, in [-1, 1].
 
     `lost` were right before and are wrong after, `won` the reverse. The interval is Tango's score interval (Statistics
-    in Medicine 17, 1998). Raises `ValueError` where there are no such counts.
+    in Medicine 17, 1998). Raises `ValueError` for impossible counts.
     """
     _counts(lost, won, samples, samples - lost - won)
     value, z = (lost - won) / samples, _normal(confidence)
@@ -70,7 +70,7 @@ def paired_drop(lost: int, won: int, samples: int, confidence: float = 0.95) -> 
 
 
 def _highest_drop(lost: int, won: int, samples: int, z: float) -> float:
-    """The drop that is `z` standard errors above what was found; its variance is the likeliest with that drop."""
+    """The drop that is `z` standard errors above the observed one; its variance is the likeliest with that drop."""
     value = (lost - won) / samples
     low, high = value, 1.0
     for _ in range(_HALVINGS):
@@ -81,7 +81,7 @@ def _highest_drop(lost: int, won: int, samples: int, z: float) -> float:
 
 
 def _drop_variance(lost: int, won: int, samples: int, drop: float) -> float:
-    """The variance of lost - won where the drop is so large: Tango's equation for the likeliest share that is won."""
+    """The variance of lost - won for this drop: Tango's equation for the likeliest share that is won."""
     if drop < 0:
         return _drop_variance(won, lost, samples, -drop)
     b = (2 * samples - lost + won) * drop - lost - won
@@ -102,27 +102,27 @@ def mcnemar(lost: int, won: int) -> float:
 
 
 def samples_to_decide(spread: float, margin: float) -> int:
-    """How many samples tell a change of `margin` from none, one-sided at 95 %, to the nearest.
+    """How many samples distinguish a change of `margin` from none, one-sided at 95 %, rounded.
 
-    `spread` is an `Estimate`'s, in the unit of the margin. Raises `ValueError` unless the margin is above 0.
+    `spread` is that of an `Estimate`, in the unit of the margin. Raises `ValueError` unless the margin is above 0.
     """
     if not margin > 0:
-        raise ValueError(f"a margin of {margin:g} can't be told from none")
+        raise ValueError(f"a margin of {margin:g} can't be distinguished from none")
     return max(1, round((1.645 * spread / margin) ** 2))
 
 
 def _counts(*counts: int) -> None:
     if min(counts) < 0 or max(counts) < 1:
-        raise ValueError(f"no such counts of samples: {counts}")
+        raise ValueError(f"impossible counts of samples: {counts}")
 
 
 # Numbers, one for each sample ----------------------------------------------------------------------------------------
 
 
 def mean(values: Array, confidence: float = 0.95) -> Estimate:
-    """The mean of one number a sample, shape [samples]. Equal values, or a single one: low = high = value.
+    """The mean of one number per sample, shape [samples]. For equal values, or a single one: low = high = value.
 
-    Student's t, corrected for skewness (see `_bounds`). Raises `ValueError` where there is none, or NaN or infinity.
+    Student's t, corrected for skewness (see `_bounds`). Raises `ValueError` without numbers, and for NaN or infinity.
     """
     values = _numbers(values)
     if values.min() == values.max():
@@ -135,13 +135,13 @@ def mean(values: Array, confidence: float = 0.95) -> Estimate:
 def ratio(after: Array, before: Array, confidence: float = 0.95) -> Estimate:
     """sum(after) / sum(before) of the same samples; both have shape [samples].
 
-    A ratio is between the bounds as long as 0 is between those of the mean of after - ratio * before (Fieller, Journal
-    of the Royal Statistical Society B 16, 1954). A bound is infinite where `before` itself can't be told from 0. Raises
-    `ValueError` where sum(before) is 0, and as `mean` does.
+    A ratio is between the bounds if 0 is between those of the mean of after - ratio * before (Fieller, Journal of the
+    Royal Statistical Society B 16, 1954). A bound is infinite if `before` itself can't be distinguished from 0. Raises
+    `ValueError` if sum(before) is 0, and in the cases of `mean`.
     """
     after, before = _numbers(after), _numbers(before)
     if len(after) != len(before):
-        raise ValueError(f"not the same samples: {len(after)} and {len(before)}")
+        raise ValueError(f"different numbers of samples: {len(after)} and {len(before)}")
     if (total := float(before.sum())) == 0:
         raise ValueError("a ratio to 0")
     value, root = float(after.sum()) / total, math.sqrt(len(after))
@@ -159,7 +159,7 @@ def ratio(after: Array, before: Array, confidence: float = 0.95) -> Estimate:
 
 
 def _edge(holds: Callable[[float], bool], start: float, step: float) -> float:
-    """How far from `start` something holds, in the direction of `step`; infinite where it does not end."""
+    """The last value from `start` in the direction of `step` for which `holds` is true; infinite if it has no end."""
     inner = outer = start
     for _ in range(_DOUBLINGS):
         inner, outer, step = outer, start + step, 2 * step
@@ -184,12 +184,12 @@ def resampled(
     draws: int = 400,
     budget_seconds: float = 10.0,
 ) -> Estimate:
-    """A statistic of a set of samples, given as a function of their places, which may repeat.
+    """A statistic of a set of samples, given as a function of their indices, which may repeat.
 
-    It is computed with each of up to 50 groups of samples left out, then on up to `draws` bootstrap sets, as long as
-    the budget lasts. The groups tell the skewness. The variance is the mean of both variances: the jackknife's is too
-    large (Efron and Stein, Annals of Statistics 9, 1981), the bootstrap's too small where few samples matter. Where the
-    statistic is not finite on one of the sets, the bounds are infinite. Raises `ValueError` below 20 sets.
+    It is computed without each of up to 50 groups of samples, then on up to `draws` bootstrap sets, within the budget.
+    The groups give the skewness. The variance is the mean of both variances: the jackknife's is too large (Efron and
+    Stein, Annals of Statistics 9, 1981), the bootstrap's too small if few samples matter. The bounds are infinite if
+    the statistic is not finite on one of the sets. Raises `ValueError` below 20 sets.
     """
     _counts(samples)
     deadline = time.monotonic() + budget_seconds
@@ -198,7 +198,7 @@ def resampled(
     lefts = _until(deadline, statistic, _left_out(random, samples))
     drawn = _until(deadline, statistic, (random.integers(0, samples, samples) for _ in range(draws)))
     if len(lefts) + len(drawn) < _FEWEST:
-        raise ValueError(f"{len(lefts) + len(drawn)} sets of samples in {budget_seconds:g} s are too few to judge by")
+        raise ValueError(f"{len(lefts) + len(drawn)} sets of samples in {budget_seconds:g} s, required {_FEWEST}")
     error = _error(lefts, drawn, samples)
     if not (math.isfinite(value) and math.isfinite(error)):
         return Estimate(value, -math.inf, math.inf, samples, math.inf)
@@ -210,7 +210,7 @@ def resampled(
 
 
 def _error(lefts: Array, drawn: Array, samples: int) -> float:
-    """The standard error of a statistic from its values without a group and on bootstrap sets; not finite as they."""
+    """The standard error of a statistic, from its values without a group and on bootstrap sets."""
     groups = min(samples, _GROUPS)
     with np.errstate(over="ignore", invalid="ignore"):
         variances = [(groups - 1) ** 2 / groups * float(lefts.var(ddof=1))] if len(lefts) > 1 else []
@@ -220,7 +220,7 @@ def _error(lefts: Array, drawn: Array, samples: int) -> float:
 
 
 def _left_out(random: np.random.Generator, samples: int) -> Iterator[Indices]:
-    """All samples but a group's, for each group. Groups are drawn: sets are often sorted by class."""
+    """All samples except a group's, for each group. Groups are random, since sets are often sorted by class."""
     group = random.permutation(samples) % _GROUPS
     return (np.flatnonzero(group != number) for number in range(min(samples, _GROUPS)) if samples > 1)
 
@@ -237,8 +237,8 @@ def _bounds(value: float, error: float, skews: tuple[float, float], t: float) ->
     """Bounds of a mean with this standard error, corrected for its skewness; `skews` as `_moments` gives them.
 
     Student's t is skewed by Hall's cubic (Journal of the Royal Statistical Society B 54, 1992). The bound on the side
-    of the long tail moves out by all of the skewness that was found. The other one moves in only by what is surely
-    there: a few large values of either sign look like skewness too.
+    of the long tail moves out by all of the measured skewness. The other bound moves in only by the skewness that is
+    certain: a few large values of either sign look like skewness too.
     """
     below, above = skews if skews[0] < 0 else skews[::-1]
     return value - error * max(0.0, _skewed(t, below)), value - error * min(0.0, _skewed(-t, above))
@@ -252,7 +252,7 @@ def _skewed(t: float, skew: float) -> float:
 
 
 def _moments(values: Array) -> tuple[float, float, tuple[float, float]]:
-    """Mean and standard deviation; the skewness of the mean, and what three standard errors leave of it.
+    """Mean and standard deviation; the skewness of the mean, and its part beyond three standard errors.
 
     The standard error is that of the skewness's influence function.
     """

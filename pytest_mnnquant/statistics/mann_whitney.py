@@ -1,4 +1,4 @@
-"""The rank test of Mann and Whitney: whether two sets of values come from one law."""
+"""The rank test of Mann and Whitney: whether two sets of values have the same distribution."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
-#: Up to here a double counts exactly.
+#: A double counts exactly up to this number.
 _COUNTED: Final = 2.0**53
 
 
 def mann_whitney(first: Values, second: Values) -> float:
-    """The two-sided p-value of the hypothesis that both sets come from one law; 1.0 where a set is empty.
+    """The two-sided p-value of the hypothesis that both sets have the same distribution; 1.0 if a set is empty.
 
     Exact for few values: the number of ways to get a U is a coefficient of the Gaussian binomial (Mann and Whitney
     1947). For many, the normal approximation with its correction for ties and for continuity.
@@ -37,7 +37,7 @@ def mann_whitney(first: Values, second: Values) -> float:
 
 
 def _ranks(values: Values) -> tuple[Values, npt.NDArray[np.int64]]:
-    """Ranks from 1, with the mean rank for equal values, and how many are equal each time."""
+    """Ranks from 1, with the mean rank for equal values, and the size of each group of equal values."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[inverse], counts.astype(np.int64)

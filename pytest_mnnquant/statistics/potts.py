@@ -1,9 +1,9 @@
 """The Potts model: a series as a few constant pieces, as few as its noise allows.
 
-A cut costs a penalty, a piece the absolute distances from its median (Friedrich, Kempe, Liebscher and Winkler,
-Complexity penalized M-estimation, J. Comput. Graph. Statist. 17, 2008). Absolute distances, since timings have heavy
-tails. How many pieces: the number with the least n ln(cost) + c k ln n, an information criterion for Laplace noise of
-unknown width (Yao 1988), so that nobody has to know the noise.
+A cut costs a penalty, a piece costs the absolute distances from its median (Friedrich, Kempe, Liebscher and Winkler,
+Complexity penalized M-estimation, J. Comput. Graph. Statist. 17, 2008). Distances are absolute, since timings have
+heavy tails. The number of pieces k minimizes n ln(cost) + c k ln n, an information criterion for Laplace noise of
+unknown width (Yao 1988).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
-#: What a further piece must gain, in units of ln n: it takes a level and a place.
+#: The gain that one more piece requires, in units of ln n: it adds a level and a position.
 _PENALTY: Final = 1.5
 _MOST_PIECES: Final = 30
 
 
 def best_cuts(values: Values, shortest: int, floor: float) -> tuple[int, ...]:
-    """Where the pieces of a series begin, but the first; each has at least `shortest` values.
+    """The starts of all pieces of a series except the first; each piece has at least `shortest` values.
 
-    `floor` is the distance per value below which nothing is gained: rounding is no noise to be explained.
+    `floor` is the distance per value below which a cut gains nothing: rounding is not noise to explain.
     """
     count = len(values)
     pieces = min(_MOST_PIECES, count // shortest)
@@ -41,7 +41,7 @@ def best_cuts(values: Values, shortest: int, floor: float) -> tuple[int, ...]:
 
 
 def _costs(values: Values, shortest: int) -> Values:
-    """Cost of the piece of values i to j - 1 at [i, j]; infinite where it is too short."""
+    """Cost of the piece of values i to j - 1 at [i, j]; infinite if the piece is too short."""
     count = len(values)
     costs = np.full((count, count + 1), np.inf)
     for start in range(count):

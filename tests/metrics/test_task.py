@@ -142,21 +142,21 @@ def test_a_figure_on_chosen_samples_is_the_figure_of_these_alone(name: str) -> N
     ],
 )
 def test_labels_of_another_kind_are_refused(name: str, output: Array, labels: Array) -> None:
-    with pytest.raises(MetricError, match="no output fits the labels"):
+    with pytest.raises(MetricError, match="no output matches the labels"):
         scored(name, output, labels)
 
 
 def test_of_several_outputs_one_must_be_named() -> None:
     outputs = {"a": LOGITS, "b": LOGITS}
-    with pytest.raises(MetricError, match=r"several outputs fit .*name it: top1@a"):
+    with pytest.raises(MetricError, match=r"several outputs match .*: top1@a"):
         output_for(metric("top1"), outputs, LABELS)
     assert output_for(metric("top1@b"), outputs, LABELS) == "b"
-    with pytest.raises(MetricError, match="no output 'c'; there are: a, b"):
+    with pytest.raises(MetricError, match=r"'c'.*: a, b"):
         output_for(metric("top1@c"), outputs, LABELS)
 
 
 def test_labels_must_be_there() -> None:
-    with pytest.raises(MetricError, match="it needs labels"):
+    with pytest.raises(MetricError, match="needs labels"):
         output_for(metric("mae"), {"y": LOGITS}, None)
 
 
@@ -195,7 +195,7 @@ def test_a_callable_that_gives_nothing_usable_is_told(call: Any, problem: str) -
 
 
 def test_one_channel_is_no_map_of_classes() -> None:
-    with pytest.raises(MetricError, match="no output fits"):
+    with pytest.raises(MetricError, match="no output matches"):
         scored("miou", RANDOM.standard_normal((4, 1, 3, 3)), np.ones((4, 3, 3), int))
 
 

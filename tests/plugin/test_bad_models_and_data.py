@@ -108,7 +108,7 @@ def test_a_forward_that_does_not_work_is_told(run: Run, pytester: pytest.Pyteste
         ("(np.ones((4, 1, 8, 8)), 1, 2)", "a batch of 3 arrays for 1 model inputs"),
         ("42", "int is neither arrays nor batches of arrays"),
         ("[np.ones((4, 1, 8, 8)), np.ones((4, 1, 9, 9))]", "its batches do not match"),
-        ("(1 / 0 for _ in range(3))", "making its batches raised ZeroDivisionError: division by zero (bad.py:9)"),
+        ("(1 / 0 for _ in range(3))", "batches raised ZeroDivisionError: division by zero (bad.py:9)"),
         ("[{'x': np.ones((4, 1, 8, 8))}, {'y': 1}]", "one has no array 'x'"),
         ("1 / 0", "evaluation() raised ZeroDivisionError"),
         ("np.float32(3)", "zero-dimensional arrays"),

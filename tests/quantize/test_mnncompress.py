@@ -220,9 +220,7 @@ class Branching(nn.Module):
 
 def test_a_model_that_torch_fx_cannot_trace_is_told(tmp_path: Path) -> None:
     data = Dataset({"x": np.ones((4, 4), np.float32)})
-    told = (
-        r"^mnncompress: it can't trace and rewrite the model with torch.fx: TraceError: .*; recipe int8 does neither$"
-    )
+    told = r"^mnncompress: .* torch.fx: TraceError: .*--mnn-recipe=int8"
     with pytest.raises(SourceError, match=told):
         run_pipeline(
             MNNCOMPRESS, ROOT, PipelineInput(Spec("n", "n"), Branching(), data, "eval"), tmp_path, RunOptions(TIMEOUT)
@@ -236,7 +234,7 @@ def test_a_model_that_torch_fx_cannot_trace_is_told(tmp_path: Path) -> None:
         (
             nn.ModuleDict({"image": nn.Linear(2, 2)}),
             ("image",),
-            "it takes the input 'image' for the module of that name",
+            ".* input 'image'",
         ),
         (nn.Linear(2, 2), ("x",), r"it can't be imported \(.*\): pip install 'pytest-mnnquant\[torch,mnncompress\]'$"),
     ],
@@ -281,7 +279,7 @@ def test_what_fails_late_is_told_with_the_other_exporter(tmp_path: Path, monkeyp
     with pytest.raises(SourceError, match=told):
         mnncompress_pipeline.torchscript(nn.Linear(2, 2), batches, "eval", str(tmp_path))
     monkeypatch.setattr(torch.onnx, "export", failing)
-    told = r"^mnncompress: the exporter failed: RuntimeError: Unsupported.*; the other one: --mnn-exporter=dynamo$"
+    told = r"^mnncompress: the exporter failed: RuntimeError: Unsupported.* --mnn-exporter=dynamo$"
     with pytest.raises(SourceError, match=told):
         mnncompress_pipeline.torchscript(nn.Linear(2, 2), batches, "eval", str(tmp_path))
 
@@ -292,5 +290,5 @@ def test_a_blank_batch_is_named_as_what_makes_its_scales_nan(digits: Prepared, t
     images = digits.calibration.head(64)["x"].copy()
     images[:32] = 0
     given = PipelineInput(digits.spec, digits.network, Dataset({"x": images}), "eval")
-    with pytest.raises(SourceError, match=r"scale is NaN: .*; leave blank samples out"):
+    with pytest.raises(SourceError, match=r"scale is NaN: .*calibration data"):
         run_pipeline(MNNCOMPRESS, ROOT, given, tmp_path, RunOptions(TIMEOUT))

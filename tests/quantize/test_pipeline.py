@@ -136,7 +136,7 @@ def test_a_model_that_cannot_be_pickled_is_told_with_the_way_out(tmp_path: Path)
         pass
 
     data = Dataset({"x": np.zeros((4, 2), np.float32)})
-    with pytest.raises(SourceError, match="can't be handed to the process") as error:
+    with pytest.raises(SourceError, match="can't be sent") as error:
         run_pipeline(
             "others.py:hangs",
             ROOT,
@@ -151,7 +151,7 @@ def test_a_model_that_cannot_be_pickled_is_told_with_the_way_out(tmp_path: Path)
 def test_a_source_that_builds_another_model_each_time_is_told(digits: Prepared, tmp_path: Path) -> None:
     (tmp_path / "moody.py").write_text("import torch\ndef build():\n    return torch.nn.Linear(3, 3)\n")
     spec, data = parse_spec("moody.py:build", tmp_path), Dataset({"x": np.zeros((4, 2), np.float32)})
-    with pytest.raises(SourceError, match=r"moody.py:build: build\(\) built another model") as error:
+    with pytest.raises(SourceError, match=r"moody.py:build: build\(\) built ") as error:
         run_pipeline(
             "others.py:hangs",
             ROOT,
@@ -174,7 +174,7 @@ def test_a_crash_is_told_with_its_signal_and_its_log(digits: Prepared, tmp_path:
 
 
 def test_what_it_raises_comes_back_from_its_process(digits: Prepared, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"^others.py:raises: it raised RuntimeError: .* \(digits_cnn.py:\d+\)$"):
+    with pytest.raises(SourceError, match=r"^others.py:raises: raised RuntimeError: .* \(digits_cnn.py:\d+\)$"):
         run("raises", digits, tmp_path)
 
 
@@ -188,12 +188,12 @@ def test_a_hanging_pipeline_ends_with_its_time(digits: Prepared, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("raises", r"^others.py:raises: it raised RuntimeError: .* \(digits_cnn.py:\d+\)$"),
-        ("leaves_early", r"^others.py:leaves_early: it raised SystemExit: 3 \(others.py:\d+\)$"),
-        ("returns_nothing", "^others.py:returns_nothing: it made no file in outdir; a quantized .mnn is needed"),
-        ("returns_what_is_not_there", r"it returned .*net.mnn, but there is no such file$"),
-        ("returns_a_number", "it returned a int; return the path of the file it made"),
-        ("is_not_there", "there is no callable 'is_not_there'; it has: .*crashes, hangs"),
+        ("raises", r"^others.py:raises: raised RuntimeError: .* \(digits_cnn.py:\d+\)$"),
+        ("leaves_early", r"^others.py:leaves_early: raised SystemExit: 3 \(others.py:\d+\)$"),
+        ("returns_nothing", "^others.py:returns_nothing: made no file in outdir"),
+        ("returns_what_is_not_there", r": returned .*net.mnn, which does not exist$"),
+        ("returns_a_number", "returned int; return the path of the file it made"),
+        ("is_not_there", "no callable 'is_not_there'.*crashes, hangs"),
     ],
 )
 @pytest.mark.usefixtures("in_process")
@@ -247,9 +247,9 @@ def test_files_are_recognised_by_suffix_and_params_by_their_content(outdir: Path
 
 def test_two_models_need_a_mapping(outdir: Path) -> None:
     (outdir / "float.mnn").touch()
-    with pytest.raises(SourceError, match=r"^p: it left float.mnn, net.mnn: return a mapping that tells which is 'qua"):
+    with pytest.raises(SourceError, match=r"^p: left float.mnn, net.mnn; .*'qua"):
         files(outdir, None)
-    with pytest.raises(SourceError, match=r"it returned net.mnn, float.mnn"):
+    with pytest.raises(SourceError, match=r"returned net.mnn, float.mnn"):
         files(outdir, ["net.mnn", "float.mnn"])
     assert files(outdir, {"quantized": "float.mnn"})["quantized"] == outdir / "float.mnn"
 
@@ -257,12 +257,12 @@ def test_two_models_need_a_mapping(outdir: Path) -> None:
 @pytest.mark.parametrize(
     ("returned", "told"),
     [
-        ("net.onnx", "it made net.onnx; a quantized .mnn is needed, or an .onnx and its params file"),
-        (["params.bin"], "it made params.bin; a quantized .mnn is needed"),
-        ("model.txt", "it returned model.txt, which is none of .mnn, .onnx"),
-        ({"model": "net.mnn"}, "a mapping that is not one of quantized, onnx, params"),
-        ([1], "it returned a list; return the path"),
-        ({"quantized": "away.mnn"}, "away.mnn, but there is no such file"),
+        ("net.onnx", "made net.onnx, "),
+        (["params.bin"], "made params.bin, "),
+        ("model.txt", "returned model.txt, expected one of .mnn, .onnx"),
+        ({"model": "net.mnn"}, "'model'.* quantized, onnx, params"),
+        ([1], "returned list; return the path"),
+        ({"quantized": "away.mnn"}, "away.mnn, which does not exist"),
     ],
 )
 def test_what_is_not_enough_is_told(outdir: Path, returned: Any, told: str) -> None:
@@ -272,9 +272,9 @@ def test_what_is_not_enough_is_told(outdir: Path, returned: Any, told: str) -> N
 
 def test_a_file_of_an_earlier_run_is_none_that_it_made(outdir: Path) -> None:
     before = file_stamps(outdir)
-    with pytest.raises(SourceError, match="it made no file in outdir"):
+    with pytest.raises(SourceError, match="made no file in outdir"):
         files(outdir, None, before)
-    with pytest.raises(SourceError, match=r"net.mnn, which is older than this run: it wrote no new file there"):
+    with pytest.raises(SourceError, match=r"net.mnn, which is older than this run"):
         files(outdir, "net.mnn", before)
     (outdir / "net.mnn").write_bytes(b"another model")
     assert files(outdir, None, before)["quantized"] == outdir / "net.mnn"

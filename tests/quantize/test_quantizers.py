@@ -72,7 +72,7 @@ def test_mnnquant_is_fed_our_data_and_leaves_a_record(digits: Prepared, store: S
 
 @pytest.mark.parametrize("recipe", ["mnncompress", "ours=anything.py:quantize"])
 def test_pytorch_pipelines_need_a_pytorch_source(digits: Prepared, store: Store, recipe: str) -> None:
-    with pytest.raises(SourceError, match="it needs a PyTorch source"):
+    with pytest.raises(SourceError, match="needs a PyTorch source"):
         made(dataclasses.replace(digits, network=None, digest="of a file"), store, recipe)
 
 

@@ -179,7 +179,7 @@ def test_batches_that_can_not_be_made_are_named() -> None:
         yield X
         raise RuntimeError("disk is full")
 
-    with pytest.raises(SourceError, match="^the origin: .*RuntimeError: disk is full"):
+    with pytest.raises(SourceError, match=r"^the origin: .*RuntimeError: disk is full"):
         as_dataset(failing(), ("x",), "the origin")
 
 

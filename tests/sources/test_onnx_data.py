@@ -37,7 +37,7 @@ def test_a_missing_file_is_named(external: Path) -> None:
 
 def test_a_cut_file_is_named(external: Path) -> None:
     external.with_name("net.data").write_bytes(bytes(100))
-    with pytest.raises(SourceError, match="256 bytes.* 100 bytes"):
+    with pytest.raises(SourceError, match=r"256 bytes.* 100 bytes"):
         require_external_data(external)
 
 

@@ -66,7 +66,7 @@ def test_of_many_flips_the_p_value_is_still_a_number() -> None:
 def test_the_number_of_samples_is_the_usual_formula() -> None:
     """541, 1,353 and 2,706 for a drop of a point, where 2, 5 and 10 % of the answers change."""
     assert [samples_to_decide(math.sqrt(changed), 0.01) for changed in (0.02, 0.05, 0.1)] == [541, 1353, 2706]
-    with pytest.raises(ValueError, match="can't be told"):
+    with pytest.raises(ValueError, match="a margin of 0"):
         samples_to_decide(1.0, 0.0)
 
 
@@ -112,12 +112,12 @@ def test_what_is_no_number_has_no_mean(values: list[float]) -> None:
 def test_a_ratio_to_nothing_is_none() -> None:
     with pytest.raises(ValueError, match="a ratio to 0"):
         ratio(np.ones(5), np.array([1.0, -1.0, 1.0, -1.0, 0.0]))
-    with pytest.raises(ValueError, match="not the same samples"):
+    with pytest.raises(ValueError, match="different numbers of samples"):
         ratio(np.ones(5), np.ones(4))
 
 
 def test_a_statistic_that_takes_too_long_is_not_judged_by() -> None:
-    with pytest.raises(ValueError, match="too few to judge by"):
+    with pytest.raises(ValueError, match="required 20"):
         resampled(lambda chosen: float(chosen.mean()), 100, budget_seconds=0.0)
 
 

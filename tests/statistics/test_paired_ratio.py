@@ -46,7 +46,7 @@ def test_a_slower_candidate_has_a_ratio_that_much_larger(times: tuple[Times, Tim
 
 @pytest.mark.parametrize("count", range(6))
 def test_few_pairs_give_no_interval(count: int) -> None:
-    with pytest.raises(ValueError, match=f"{count} pairs are too few"):
+    with pytest.raises(ValueError, match=f"{count} pairs, required 6"):
         paired_ratio(np.ones(count), np.ones(count))
 
 
