@@ -33,8 +33,8 @@ class Step:
 
 
 def describe_disagreement(item: Agreement, expected: str) -> str:
-    """How an output differs, as a phrase like "is off by ..."; `expected` names the right output: "the network's"."""
+    """How an output differs, as a phrase: "differs by ..."; `expected` names the right output: "the network's"."""
     if item.equal is not None:
         return f"equals {expected} in {item.equal:.1%} of its integers"
     cosine = "-" if item.cosine is None else format(item.cosine, ".4f")
-    return f"is off by {item.relative_error:.2g} of its range, {SAME:g} allowed (cosine {cosine})"
+    return f"differs by {item.relative_error:.2g} of its range, allowed {SAME:g} (cosine {cosine})"

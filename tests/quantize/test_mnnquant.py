@@ -270,7 +270,7 @@ def test_what_ema_would_not_do_is_refused(nets: dict[str, Net], workshop: Worksh
     with pytest.raises(SourceError, match=r"mnnquant-ema-admm: .* ignores ADMM; use --mnn-recipe=mnnquant-ema"):
         quantized(model, data, tmp_path, feature="EMA", weight="ADMM")
     apart = workshop.quantized(model, "--saveExternalData")
-    with pytest.raises(SourceError, match=r"the weights lie in quantized\.mnn\.weight, which mnnquant's EMA does not"):
+    with pytest.raises(SourceError, match=r"mnnquant-ema: .* quantized\.mnn\.weight,.*=mnnquant-kl"):
         quantized(apart, data, tmp_path, feature="EMA")
     assert all(op.weights[0].full_int8 for op in quantized(apart, data, tmp_path)[0].convolutions)
 
@@ -278,7 +278,7 @@ def test_what_ema_would_not_do_is_refused(nets: dict[str, Net], workshop: Worksh
 def test_a_method_that_the_tool_would_exchange_is_refused(nets: dict[str, Net], tmp_path: Path) -> None:
     model = nets["mlp"].model
     norm = dataclasses.replace(model.ops[-1], kind="BatchNorm", name="norm")
-    with pytest.raises(SourceError, match=r"BatchNorm operator \(norm\), for which mnnquant takes EMA whatever"):
+    with pytest.raises(SourceError, match=r"BatchNorm operator \(norm\),.*=mnnquant-ema"):
         quantized(dataclasses.replace(model, ops=(*model.ops, norm)), nets["mlp"].data, tmp_path)
 
 
@@ -290,7 +290,7 @@ def test_integers_that_the_tool_would_round_are_refused(nets: dict[str, Net], tm
 @pytest.mark.parametrize(
     ("feature", "name", "says"),
     [
-        ("KL", "mean", r"crashed with SIGSEGV \(MNN 3\.6\.1's KL does on operators like Reduction .*mnnquant-ema or"),
+        ("KL", "mean", r"crashed with SIGSEGV \(MNN 3\.6\.1's KL .* Reduction .*mnnquant-ema or"),
         ("KL", "mlp", r"crashed with SIGSEGV; use --mnn-recipe=mnnquant-ema or int8"),
         ("EMA", "mlp", r"crashed with SIGSEGV; use --mnn-recipe=int8"),
     ],
@@ -322,9 +322,7 @@ class Mean(nn.Module):
 
 
 def test_a_tensor_without_a_range_is_told(nets: dict[str, Net], tmp_path: Path) -> None:
-    with pytest.raises(
-        NativeFailure, match=r"mnnquant-ema: mnnquant wrote the scale nan for tensor .* it is 0 for all"
-    ):
+    with pytest.raises(NativeFailure, match=r"mnnquant-ema: mnnquant wrote the scale nan for tensor .*=int8"):
         quantized(nets["mlp"].model, {"input": np.zeros((4, 20), np.float32)}, tmp_path, feature="EMA")
     assert not list(tmp_path.iterdir())
 
