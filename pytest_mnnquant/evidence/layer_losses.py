@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, compare
-from pytest_mnnquant.checks.accuracy.layers import LayerLoss, Losses
+from pytest_mnnquant.checks.accuracy.layers import LayerLoss, Losses, OperatorLoss
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.task_metric import Compared
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.metrics.task import TaskMetric
+from pytest_mnnquant.mnnfile.commands import joining_operator
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
@@ -44,16 +45,25 @@ def layer_losses(
     result = layer_errors(variant.base, judged, layers, samples.inputs, options, alone=_ALONE)
     labels = None if samples.labels is None else samples.labels[list(result.samples)]
     modules = variant.modules or _modules(source, variant.base, [layer for layer, _ in layers], data, options)
+    joins = {layer.name: joining_operator(variant.base, layer) for layer, _ in layers}
     order = {op.name: place for place, op in enumerate(variant.base.ops)}
     names = sorted(result.layers, key=lambda name: order.get(name, 0))
     figures = {name: _alone(result, name, labels, metric) for name in result.alone}
+    kinds = {op.name: op.kind for op in variant.base.ops}
     exact = _compared(result.exact, result.exact, labels, metric)
+
+    def figures_of(name: str) -> tuple[float | None, float | None]:
+        return figures.get(name, (None, None))
+
     return Losses(
         layers=tuple(
-            LayerLoss(name, modules.get(name, ""), result.layers[name], *figures.get(name, (None, None)))
+            LayerLoss(name, modules.get(name, ""), result.layers[name], *figures_of(name), joins.get(name, ""))
             for name in names
         ),
-        operators=tuple((name, *errors) for name, errors in result.operators.items()),
+        operators=tuple(
+            OperatorLoss(name, kinds.get(name, ""), errors, *figures_of(name))
+            for name, errors in result.operators.items()
+        ),
         metric_label=exact.metric.label if exact else "",
         exact_metric=exact.after.value if exact else None,
     )

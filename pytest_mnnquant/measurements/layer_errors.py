@@ -23,3 +23,16 @@ class LayerErrors:
     clipped_in: float
     clipped_out: float
     measured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorErrors:
+    """Errors of an operator without weights, each as noise energy / signal energy.
+
+    `entered` is the worst of its inputs' in the variant's own run, `left` its output's. `own` is its output's with the
+    float model's inputs, if it ran in int8; else 0.
+    """
+
+    entered: float
+    left: float
+    own: float = 0.0

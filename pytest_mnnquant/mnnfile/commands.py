@@ -163,6 +163,20 @@ def _constants(ops: Sequence[Op]) -> set[int]:
     return tensors
 
 
+def joining_operator(model: Model, op: Op) -> str:
+    """The operator that joins several tensors into the first input of `op`, looking through views; empty if none."""
+    makers = {output: maker for maker in model.ops if not maker.subgraph for output in maker.outputs}
+    tensor = op.inputs[0] if op.inputs else -1
+    for _ in model.ops:
+        maker = makers.get(tensor)
+        if maker is None or maker.kind not in VIEWS:
+            return ""
+        if maker.kind in _JOINING:
+            return maker.name
+        tensor = maker.inputs[0]
+    return ""
+
+
 def pool_kind(op: Op) -> int:
     """`MAX_POOL`, `AVERAGE_POOL` or another number; -1 for other operators."""
     slot = _POOL_TYPE.get(op.kind)

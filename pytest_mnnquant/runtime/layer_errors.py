@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.measurements.layer_errors import LayerErrors
+from pytest_mnnquant.measurements.layer_errors import LayerErrors, OperatorErrors
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.quants import write_with_quants
 from pytest_mnnquant.runtime.inference import Arrays, InputFolder, input_names
@@ -26,14 +26,14 @@ _EPSILON: Final = 1e-30
 
 @dataclass(frozen=True)
 class LayerRun:
-    """Errors by layer (with the float model's names), and of operators without weights as (at input, at output).
+    """Errors by layer (with the float model's names), and of operators without weights.
 
-    `exact` are the float model's outputs, `alone` those with only one layer quantized, on the samples with the numbers
-    in `samples`.
+    `exact` are the float model's outputs, `alone` those with only one layer or operator quantized, on the samples with
+    the numbers in `samples`.
     """
 
     layers: dict[str, LayerErrors]
-    operators: dict[str, tuple[float, float]]
+    operators: dict[str, OperatorErrors]
     exact: dict[str, npt.NDArray[Any]]
     alone: dict[str, dict[str, npt.NDArray[Any]]]
     samples: tuple[int, ...]
@@ -78,11 +78,12 @@ def layer_errors(
             number: {output: folder.array(f"alone{number}_{place}") for place, output in enumerate(base.output_names)}
             for number in (-1, *values["alone"])
         }
+    names = [*(layer.name for layer, _ in layers), *values["operators"]]
     return LayerRun(
         {layer.name: _errors(row) for (layer, _), row in zip(layers, sums, strict=True)},
         {name: _passed(*figures) for name, figures in values["others"].items()},
         outputs.pop(-1),
-        {layers[number][0].name: arrays for number, arrays in outputs.items()},
+        {names[number]: arrays for number, arrays in outputs.items()},
         tuple(values["samples"]),
     )
 
@@ -116,5 +117,8 @@ def _errors(sums: npt.NDArray[np.float64]) -> LayerErrors:
     )
 
 
-def _passed(signal: float, noise: float, entered: float) -> tuple[float, float]:
-    return entered, noise / max(signal, _EPSILON) if noise else 0.0
+def _passed(signal: float, noise: float, entered: float, own_signal: float, own_noise: float) -> OperatorErrors:
+    left, own = (
+        part / max(whole, _EPSILON) if part else 0.0 for part, whole in ((noise, signal), (own_noise, own_signal))
+    )
+    return OperatorErrors(entered, left, own)

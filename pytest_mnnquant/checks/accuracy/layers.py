@@ -9,7 +9,7 @@ from typing import Final
 
 from pytest_mnnquant.findings.accuracy_metrics import LayerLossMetrics
 from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.measurements.layer_errors import LayerErrors
+from pytest_mnnquant.measurements.layer_errors import LayerErrors, OperatorErrors
 
 # An operator without weights that multiplies the error of its inputs by this factor is at fault itself.
 _OWN_FAULT: Final = 8.0
@@ -26,7 +26,8 @@ class LayerLoss:
     """One layer: the error that it adds itself, and what the model loses when this layer alone is quantized.
 
     `module` is the name of its PyTorch module, if known. `alone` is the noise / signal at the worst output with this
-    layer alone quantized, `alone_metric` the task metric then; None if that was not measured.
+    layer alone quantized, `alone_metric` the task metric then; None if that was not measured. `joins` names the
+    operator that joins several tensors into its input; empty if none does.
     """
 
     name: str
@@ -34,6 +35,7 @@ class LayerLoss:
     errors: LayerErrors
     alone: float | None = None
     alone_metric: float | None = None
+    joins: str = ""
 
     @property
     def title(self) -> str:
@@ -67,12 +69,23 @@ class LayerLoss:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class OperatorLoss:
+    """One operator without weights of this `kind`; `alone` and `alone_metric`: see `LayerLoss`."""
+
+    name: str
+    kind: str
+    errors: OperatorErrors
+    alone: float | None = None
+    alone_metric: float | None = None
+
+
 @dataclass(frozen=True)
 class Losses:
-    """All layers in the order of execution; `operators` without weights as (name, error entering, error leaving)."""
+    """All layers and all operators without weights, in the order of execution."""
 
     layers: tuple[LayerLoss, ...]
-    operators: tuple[tuple[str, float, float], ...] = ()
+    operators: tuple[OperatorLoss, ...] = ()
     metric_label: str = ""
     exact_metric: float | None = None
 
@@ -81,7 +94,8 @@ class Losses:
 class Located:
     """The layer (or operator) at fault and why; `others` are the next worst layers.
 
-    `noise` is the error it adds to the model's output (an operator: to its own output), as a share of the signal.
+    `noise` is the error it adds to the model's output (an operator that computes otherwise: to its own output), as a
+    share of the signal.
     """
 
     layer: str
@@ -112,20 +126,25 @@ def located(losses: Losses) -> Located | None:
     """The layer or operator that lost most of the accuracy; None if none adds any error."""
     order = ranked(losses)
     operator = _operator(losses.operators)
-    if operator is not None and (not order or operator[2] > 4 * order[0].cost):
-        name, entered, left = operator
+    if operator is not None and (not order or operator.errors.left > 4 * order[0].cost):
+        entered, left = operator.errors.entered, operator.errors.left
         text = (
-            f"operator {name} lowers SQNR from {decibels(entered):.1f} dB at its input to {decibels(left):.1f} dB at "
-            "its output: it computes something else than in the float model (no layer's weights or ranges cause this)"
+            f"operator {operator.name} lowers SQNR from {decibels(entered):.1f} dB at its input to "
+            f"{decibels(left):.1f} dB at its output: it computes something else than in the float model (no layer's "
+            "weights or ranges cause this)"
         )
-        return Located(name, Cause("operator-computes-otherwise", text), noise=left)
+        return Located(operator.name, Cause("operator-computes-otherwise", text), noise=left)
+    costly = max(losses.operators, key=_cost_alone, default=None)
+    if costly is not None and _cost_alone(costly) > (order[0].cost if order else 0.0):
+        others = tuple(layer.name for layer in order[:_NAMED])
+        return Located(costly.name, _operator_cause(costly, losses), others, _cost_alone(costly))
     if not order:
         return None
     worst = order[0]
     others = tuple(layer.name for layer in order[1 : 1 + _NAMED])
     if not math.isfinite(worst.errors.own):
         return Located(worst.name, _not_finite(worst), others, worst.cost)
-    text = f"layer {worst.title} adds most of the error: {_own(worst)}{_alone(worst, losses)}; {_why(worst.errors)}"
+    text = f"layer {worst.title} adds most of the error: {_own(worst)}{_alone(worst, losses)}; {_why(worst)}"
     first = next((layer for layer in losses.layers if layer.errors.own >= worst.errors.own / 2), worst)
     if first is not worst:
         text += (
@@ -134,13 +153,30 @@ def located(losses: Losses) -> Located | None:
     return Located(worst.name, Cause("layer-adds-error", text), others, worst.cost)
 
 
-def _operator(operators: Iterable[tuple[str, float, float]]) -> tuple[str, float, float] | None:
+def _cost_alone(operator: OperatorLoss) -> float:
+    return operator.alone or 0.0
+
+
+def _operator_cause(worst: OperatorLoss, losses: Losses) -> Cause:
+    errors = worst.errors
+    text = (
+        f"operator {worst.name} ({worst.kind}, without weights) adds most of the error: in int8 with exact inputs its "
+        f"output SQNR is {decibels(errors.own):.1f} dB"
+    )
+    if errors.entered > 0:
+        reached, inherited = decibels(errors.left), decibels(errors.entered)
+        text += f" ({reached:.1f} dB with its real inputs, which have {inherited:.1f} dB)"
+    return Cause("operator-adds-error", text + _alone(worst, losses))
+
+
+def _operator(operators: Iterable[OperatorLoss]) -> OperatorLoss | None:
     """The first operator without weights that multiplies the error of its inputs."""
     return next(
         (
             operator
             for operator in operators
-            if operator[2] > _QUIET * 10 and operator[2] > _OWN_FAULT * max(operator[1], _QUIET)
+            if operator.errors.left > _QUIET * 10
+            and operator.errors.left > _OWN_FAULT * max(operator.errors.entered, _QUIET)
         ),
         None,
     )
@@ -164,24 +200,27 @@ def _own(worst: LayerLoss) -> str:
     return text
 
 
-def _alone(worst: LayerLoss, losses: Losses) -> str:
+def _alone(worst: LayerLoss | OperatorLoss, losses: Losses) -> str:
     if worst.alone is None:
         return ""
-    text = f"; quantizing this layer alone lowers the output SQNR to {decibels(worst.alone):.1f} dB"
+    what = "layer" if isinstance(worst, LayerLoss) else "operator"
+    text = f"; quantizing this {what} alone lowers the output SQNR to {decibels(worst.alone):.1f} dB"
     if worst.alone_metric is not None and worst.alone_metric != losses.exact_metric:
         text += f" and changes {losses.metric_label} to {worst.alone_metric:.4f} (float {losses.exact_metric:.4f})"
     return text
 
 
-def _why(errors: LayerErrors) -> str:
+def _why(worst: LayerLoss) -> str:
     """Which part of the layer's own error is the largest: its weights, its input or its output."""
+    errors = worst.errors
     weights, entering = errors.weights, max(0.0, errors.input - errors.weights)
     leaving = max(0.0, errors.own - errors.input)
     whole = max(errors.own, 1e-30)
     if weights >= _MOST * whole:
         return f"the error comes from its weights ({decibels(weights):.1f} dB with only them quantized)"
     if entering >= leaving:
-        return f"the error comes from its input quantization: {_clipping(errors.clipped_in)}"
+        joined = f", which {worst.joins} joins under one scale" if worst.joins else ""
+        return f"the error comes from its input quantization: {_clipping(errors.clipped_in)}{joined}"
     return f"the error comes from its output quantization: {_clipping(errors.clipped_out)}"
 
 

@@ -12,11 +12,14 @@ from typing import Any
 
 from .batches import batches
 from .observed_model import ObservedModel, energy, rounded
+from .operator_outputs import run_observed
 from .session import integer_outputs
 
 # Columns of the sums of a layer.
 SIGNAL, WEIGHTS, INPUT, OWN, REACHED, INHERITED, INPUT_SIGNAL, CLIPPED_IN, CLIPPED_OUT, COUNT_IN, COUNT_OUT = range(11)
 SUMS = 11
+# What MNN runs under an operator's name to give it its inputs.
+_MOVING = frozenset({"FloatToInt8", "Int8ToFloat", "Raster"})
 
 
 class Layers:
@@ -38,6 +41,8 @@ class Layers:
         #: operator -> [signal of its output, noise of its output, worst noise/signal of its inputs], summed over
         #: batches
         self.others: dict[str, list[float]] = {}
+        #: operator that ran in int8 -> [signal of its output, noise of it with the float model's inputs]
+        self.isolated: dict[str, list[float]] = {}
         self.inputs: dict[str, list[Any]] = {}
         self.outputs: dict[str, Any] = {}
         self.integers = integer_outputs(job["float"])
@@ -152,6 +157,47 @@ class Layers:
         self.run_isolated(batch, give, take)
         return outputs
 
+    def run_operators(self, batch: dict[str, Any], take: Any) -> None:
+        """Run the variant with each operator without weights on the float model's own inputs.
+
+        `take(name, values)` gets what those make that run in int8.
+        """
+        session = self.variant.session
+
+        def enter(operator: Any, tensors: Any) -> None:
+            name, kind, _ = operator
+            exact = self.inputs.get(name, ())
+            if name in self.operators and kind not in _MOVING and len(exact) == len(tensors):
+                for tensor, values in zip(tensors, exact, strict=True):
+                    session.overwrite(tensor, values)
+
+        def leave(operator: Any, tensors: Any, int8: bool) -> None:
+            name, kind, _ = operator
+            exact = self.outputs.get(name)
+            if not int8 or name not in self.operators or kind in _MOVING or exact is None or not tensors:
+                return
+            values = session.read(tensors[0])
+            if values.shape == exact.shape:
+                take(name, values)
+
+        self.variant.feed(batch)
+        run_observed(session, enter, leave)
+
+    def add_operator_errors(self, batch: dict[str, Any]) -> None:
+        """Add what each operator that runs in int8 without weights does to its output, on exact inputs."""
+
+        def take(name: str, values: Any) -> None:
+            exact, totals = self.outputs[name], self.isolated.setdefault(name, [0.0, 0.0])
+            totals[0] += energy(exact)
+            totals[1] += energy(values - exact)
+
+        self.run_operators(batch, take)
+
+    def worst_operators(self, count: int) -> list[str]:
+        """The operators without weights that add most of their output's energy as error."""
+        ratios = {name: noise / signal for name, (signal, noise) in self.isolated.items() if signal and noise}
+        return sorted(ratios, key=lambda name: -ratios[name])[:count]
+
     def measure(self, batch: dict[str, Any]) -> None:
         """Add one batch to the sums."""
         self.run_float(batch)
@@ -162,6 +208,7 @@ class Layers:
         self.run_variant(batch)
         self.add_weight_errors(batch)
         self.add_code_errors(batch)
+        self.add_operator_errors(batch)
 
     def worst(self, count: int) -> list[int]:
         """The layers with the largest added error, as a share of their output's energy."""
@@ -169,22 +216,34 @@ class Layers:
         order = sorted(range(len(ratios)), key=lambda number: -ratios[number])
         return [number for number in order if ratios[number] > 0][:count]
 
-    def run_alone(self, batch: dict[str, Any], chosen: list[int], save: Any) -> None:
-        """Run the float model unmodified, and once per chosen layer with only that layer quantized.
+    def run_alone(self, batch: dict[str, Any], chosen: list[int], operators: list[str], save: Any) -> None:
+        """Run the float model unmodified, and once per chosen layer or operator with only that one quantized.
 
-        `save` gets the number of the layer (-1: none), an output's name and its values.
+        `save` gets the number of the layer (-1: none; operators are counted on behind the layers), an output's name and
+        its values.
         """
         self.run_float(batch)
         self._save_outputs(-1, save)
-        for number, values in self.quantized_outputs(batch, chosen).items():
-            name = self.layers[number]["float"]
+        made = {
+            self.layers[number]["float"]: values for number, values in self.quantized_outputs(batch, chosen).items()
+        }
+        numbers = {layer["float"]: number for number, layer in enumerate(self.layers)}
+        numbers |= {name: len(self.layers) + place for place, name in enumerate(operators)}
+
+        def take(name: str, values: Any) -> None:
+            if name in operators:
+                made[name] = values
+
+        if operators:
+            self.run_operators(batch, take)
+        for name, values in made.items():
 
             def after(operator: str, tensors: Any, name: str = name, values: Any = values) -> None:
-                if operator == name:
+                if operator == name and tuple(tensors[0].getShape()) == values.shape:
                     self.float.session.write(tensors[0], values)
 
             self.float.run(batch, None, after)
-            self._save_outputs(number, save)
+            self._save_outputs(numbers[name], save)
 
     def _save_outputs(self, number: int, save: Any) -> None:
         outputs = self.float.session.outputs(self.integers)
@@ -211,15 +270,17 @@ def layers(job: dict[str, Any]) -> dict[str, Any]:
     samples = np.unique(samples)
     for batch in batches(job, samples):
         model.measure(batch)
-    chosen = model.worst(job["alone"])
+    chosen, operators = model.worst(job["alone"]), model.worst_operators(job["alone"])
 
     def save(number: int, name: str, values: Any) -> None:
         parts.setdefault((number, job["outputs"].index(name)), []).append(values)
 
     for batch in batches(job, samples):
-        model.run_alone(batch, chosen, save)
+        model.run_alone(batch, chosen, operators, save)
     np.save("sums.npy", model.sums)
     for (number, place), arrays in parts.items():
         np.save(f"alone{number}_{place}.npy", np.concatenate([np.atleast_1d(array) for array in arrays]))
     alone = sorted({number for number, _ in parts if number >= 0})
-    return {"alone": alone, "others": model.others, "samples": samples.tolist()}
+    passed = {name: [*model.others.get(name, [0.0, 0.0, 0.0]), *sums] for name, sums in model.isolated.items()}
+    others = {name: [*sums, 0.0, 0.0] for name, sums in model.others.items()} | passed
+    return {"alone": alone, "others": others, "operators": operators, "samples": samples.tolist()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .session import Session
@@ -21,6 +22,12 @@ def rounded(values: Any, grid: Any) -> tuple[Any, int]:
     return (np.clip(codes, low, high) - zero) * scale, int(((codes < low - 0.5) | (codes > high + 0.5)).sum())
 
 
+def operator_name(info: Any) -> str:
+    """The name of what runs, by the file: MNN numbers what it makes of a pool of one or three dimensions."""
+    name, is_pool = str(info.getName()), info.getType().startswith("Pooling")
+    return re.sub(r"_raster_\d+$", "", name) if is_pool else name
+
+
 def energy(values: Any) -> float:
     """The sum of squares; infinite if a value is not finite."""
     import numpy as np
@@ -36,14 +43,18 @@ class ObservedModel:
         self.session = Session(job, path)
         self._names = names
 
+    def feed(self, batch: dict[str, Any]) -> None:
+        """Copy one batch in, named as the float model's inputs."""
+        self.session.feed({self._names[name]: array for name, array in batch.items()})
+
     def run(self, batch: dict[str, Any], before: Any = None, after: Any = None) -> None:
         """Run one batch; `before` and `after` get an operator's name and its input or output tensors."""
-        self.session.feed({self._names[name]: array for name, array in batch.items()})
+        self.feed(batch)
 
         def call(see: Any) -> Any:
             def callback(tensors: Any, info: Any) -> bool:
                 if see is not None:
-                    see(info.getName(), tensors)
+                    see(operator_name(info), tensors)
                 return True
 
             return callback

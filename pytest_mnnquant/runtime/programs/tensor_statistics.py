@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from .batches import batches
 from .module_api import run_batches, values_of
+from .observed_model import operator_name
 from .session import Session
 
 
@@ -24,10 +24,7 @@ def watch(job: dict[str, Any], see: Any, skip: Any = frozenset()) -> None:
         session.feed(batch)
 
         def look(tensors: Any, info: Any, side: int, place: int = place) -> bool:
-            name = info.getName()
-            if name not in numbers and info.getType().startswith("Pooling"):  # Of one or three dimensions.
-                name = re.sub(r"_raster_\d+$", "", name)
-            number = numbers.get(name)
+            number = numbers.get(operator_name(info))
             if number is not None and tensors and (number, side) not in skip:
                 see(place, number, side, session.read(tensors[0]))
             return True

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pytest_mnnquant.checks.accuracy.check import can_be_located, with_location
-from pytest_mnnquant.checks.accuracy.layers import LayerLoss, Losses, decibels, located, ranked
+from pytest_mnnquant.checks.accuracy.layers import LayerLoss, Losses, OperatorLoss, decibels, located, ranked
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
-from pytest_mnnquant.measurements.layer_errors import LayerErrors
+from pytest_mnnquant.measurements.layer_errors import LayerErrors, OperatorErrors
 from tests.golden_text import check_golden
 from tests.results import known, measured, output
 
@@ -22,6 +22,10 @@ FINE = LayerErrors(1e-5, 3e-5, 5e-5, 1e-4, 1e-4, 0.0, 0.0, True)
 
 def layer(name: str, module: str = "", alone: float | None = None, **errors: Any) -> LayerLoss:
     return LayerLoss(name, module, dataclasses.replace(FINE, **errors), alone)
+
+
+def operator(name: str, entered: float, left: float, own: float = 0.0, alone: float | None = None) -> OperatorLoss:
+    return OperatorLoss(name, "Pooling", OperatorErrors(entered, left, own), alone)
 
 
 HEALTHY = (layer("a"), layer("b"), layer("c"))
@@ -81,7 +85,7 @@ def test_the_first_of_several_bad_layers_is_named_too() -> None:
 
 def test_an_operator_without_weights_that_ruins_what_it_is_given_is_at_fault() -> None:
     """MNN's int8 MaxPool on x86: 38 dB enter, 12 dB leave."""
-    operators = (("raster", 1e-4, 1e-4), ("pool", 1e-4, 0.06), ("pool2", 0.06, 0.07))
+    operators = (operator("raster", 1e-4, 1e-4), operator("pool", 1e-4, 0.06), operator("pool2", 0.06, 0.07))
     place = located(Losses(HEALTHY, operators))
     assert place is not None
     assert place.layer == "pool"
@@ -90,10 +94,31 @@ def test_an_operator_without_weights_that_ruins_what_it_is_given_is_at_fault() -
 
 
 def test_an_operator_is_no_suspect_where_a_layer_explains_more() -> None:
-    operators = (("add", 1e-4, 0.02),)
+    operators = (operator("add", 1e-4, 0.02),)
     place = located(Losses((*HEALTHY, layer("bad", own=0.9, alone=0.8)), operators))
     assert place is not None
     assert place.layer == "bad"
+
+
+def test_an_operator_that_costs_more_than_every_layer_is_at_fault() -> None:
+    operators = (operator("add", 1e-4, 2e-4, 1e-4, 3e-4), operator("mean", 1e-4, 6e-3, 5e-3, 4e-3))
+    layers = (*HEALTHY, layer("head", own=1e-3, alone=2e-3))
+    place = located(Losses(layers, operators))
+    assert place is not None
+    assert (place.layer, place.cause.id, place.noise) == ("mean", "operator-adds-error", 4e-3)
+    assert place.others[0] == "head"
+    check_golden("accuracy/an-operator-that-costs-more-than-every-layer", place.cause.text)
+    harmless = dataclasses.replace(operators[1], alone=1e-3)
+    other = located(Losses(layers, (operators[0], harmless)))
+    assert other is not None
+    assert other.layer == "head"
+
+
+def test_the_operator_that_joins_a_layers_input_is_named() -> None:
+    bad = dataclasses.replace(layer("head", alone=0.5, input=0.09, own=0.1), joins="/Concat_1")
+    place = located(Losses((*HEALTHY, bad)))
+    assert place is not None
+    assert "/Concat_1" in place.cause.text
 
 
 def test_nothing_is_accused_where_nothing_adds_an_error() -> None:
