@@ -10,10 +10,13 @@ from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.mnnfile.entries import without
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import BadParams, read_params, write_params
+from pytest_mnnquant.quantize.described_tensors import describe_tensors
 from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME
 from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.recipes.recipe import Int8Recipe
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.options import RunOptions
 
 
 def reduced_variant(parent: VariantUnderTest, names: tuple[str, ...]) -> Variant | None:
@@ -30,6 +33,10 @@ def reduced_variant(parent: VariantUnderTest, names: tuple[str, ...]) -> Variant
         write_params(params, folder / PARAMS_NAME)
         flags = ("--compressionParamsFile", str(folder / PARAMS_NAME))
         convert(variant.base.path, folder / MODEL_NAME, flags, timeout=source.settings.timeout)
+        data = source.prepared.calibration or source.prepared.evaluation
+        if isinstance(parent.recipe, Int8Recipe) and not variant.given and data is not None:
+            options = RunOptions(source.settings.timeout, batched=source.prepared.batched)
+            describe_tensors(folder / MODEL_NAME, variant.base, {}, data, options, parent.recipe.observer)
 
     inputs = {"base": file_digest(variant.base.path), "params": file_digest(variant.params), "without": names}
     try:

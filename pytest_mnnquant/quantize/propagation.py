@@ -4,12 +4,12 @@ A params file describes the input and output tensors of convolutions. MNN propag
 input back over operators that only reshape or pool, to the output of the operator before them, and runs that operator
 in int8 too. This has two faults, on x86 and on ARM (MNN 3.6.1, bitwise equal on both):
 
-- an average pooling has a smaller range than its input, so the scale of its output clips its input;
+- a maximum can have another range than its input, so the scale of its output clips its input;
 - a BinaryOp with a fused ReLU (a residual Add) clamps its result at code 0, not at the zero point. With a zero point of
   -127, all values below the middle of the range are raised to it.
 
 Therefore the range of such an input includes the range of the operator that it is propagated to, and after a fused
-ReLU its zero point is 0.
+ReLU its zero point is 0. `described_tensors` treats average pools.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.mnnfile.commands import has_fused_relu
+from pytest_mnnquant.mnnfile.commands import AVERAGE_POOL, has_fused_relu, pool_kind
 from pytest_mnnquant.mnnfile.model import Model, Op
 
-_PASSING: Final = frozenset(
-    {"Reshape", "Flatten", "ConvertTensor", "Squeeze", "Unsqueeze", "Permute", "Pooling", "Pooling3D"}
-)
+_POOLS: Final = ("Pooling", "Pooling3D")
+_PASSING: Final = frozenset({"Reshape", "Flatten", "ConvertTensor", "Squeeze", "Unsqueeze", "Permute", *_POOLS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +41,10 @@ def find_propagated(model: Model, layers: tuple[Op, ...]) -> tuple[Propagated, .
     for layer in layers:
         tensor = output = layer.inputs[0]
         op = producers.get(tensor)
-        while op is not None and op.kind in _PASSING and op.inputs:
+        while op is not None and op.kind in _PASSING and pool_kind(op) != AVERAGE_POOL and op.inputs:
             output = op.inputs[0]
             op = producers.get(output)
-        if op is not None and not op.is_convolution and op.kind not in ("Input", "Const"):
+        if op is not None and not op.is_convolution and op.kind not in ("Input", "Const", *_POOLS):
             links[tensor] = Propagated(tensor, op, output, has_fused_relu(op))
     return tuple(links.values())
 
