@@ -33,7 +33,7 @@ def convert_again(
     `say` says what the command does, and what else has to be done. `before` is a command that runs before it.
     """
     if command is None or recipe is None:
-        return f"{say}, from this source"
+        return say
     if command.test_options and (command.params or not recipe.activations):
         say = f"{say}, and test with {shell_command(*command.test_options)}"
     if not recipe.activations:

@@ -125,7 +125,7 @@ def verify(base: Model, model: Model, requested: Requested) -> Verdict:
         # Without a cause, its command is the one that was just run.
         return explanation if explanation.cause else Explanation()
 
-    results = [check_conversion(ConversionEvidence(base, proof={}), match)]
+    results = [check_conversion(ConversionEvidence(base, proof={}), match, recipe, command)]
     if evidence is not None:
         layers = tuple(row.layer for row in rows if row.wanted and can_compute(row.layer))
         listed_bits = {op.name for op in unlisted} | set(requested.bits)

@@ -7,7 +7,7 @@ import unicodedata
 from typing import Final
 
 # The beginnings of lines that are shell commands.
-_COMMANDS: Final = ("pytest ", "pytest-mnnquant convert -", "python -c ")
+_COMMANDS: Final = ("pytest ", "pytest-mnnquant convert -", "pytest-mnnquant calibrate ", "python -c ")
 # A word of a shell command, which may be quoted.
 _SHELL_WORD: Final = re.compile(r"(?:'[^']*'|\S)+")
 # A word longer than this is too long to be a copyable name.

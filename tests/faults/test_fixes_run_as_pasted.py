@@ -103,6 +103,19 @@ def test_the_command_stores_the_requested_bits(
     assert fixed.status == 0, fixed.text
 
 
+def test_the_command_replaces_the_model_of_another_network(
+    factory: Factory, judge: Judge, pytester: pytest.Pytester
+) -> None:
+    source = factory.float()
+    model = factory.copy(factory.convert(factory.float("garment_classifier"), "--weightQuantBits", "8"))
+    verdict = judge(source, model, "--mnn-recipe", "w8", still=True)
+    assert verdict.roots()[0][0] == "MNQ203"
+    done = paste(command(verdict.lines), pytester.path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    fixed = judge(source, model, "--mnn-recipe", "w8", still=True)
+    assert fixed.status == 0, fixed.text
+
+
 def test_the_command_repeats_the_layers_that_stay_float(
     factory: Factory, judge: Judge, pytester: pytest.Pytester
 ) -> None:

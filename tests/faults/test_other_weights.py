@@ -82,7 +82,7 @@ def test_a_model_of_another_network_fails(factory: Factory, judge: Judge) -> Non
     verdict = judge(factory.float(), factory.int8("garment_classifier"))
     assert verdict.status == 1
     assert verdict.failed >= {"int8::conversion", "int8::coverage", "int8::weights", "int8::execution", "int8::size"}
-    verdict.tells("MNQ203", where="4 of the source's 4 layers", fix="--mnn-quantized")
+    verdict.tells("MNQ203", where="4 of the source's 4 layers")
     assert "5 of its layers" in verdict.text
     other = "garment_classifier"
     healthy = judge(factory.float(other), factory.int8(other), data=factory.evaluation(other))

@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pytest_mnnquant.checks.conversion.steps import differs
+from pytest_mnnquant.checks.convert_again import convert_again
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.file_metrics import ConversionMetrics, StepMetrics, StepOutput
 from pytest_mnnquant.findings.finding import Finding, Result
+from pytest_mnnquant.findings.fix_command import ConvertCommand
 from pytest_mnnquant.measurements.conversion import Step
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.mnnfile.structure import Difference
+from pytest_mnnquant.recipes.recipe import Recipe
 
-_AGAIN = "convert this source again, and give the new file as --mnn-quantized"
+_AGAIN = "convert again from this source"
 #: The fix for a source that is quantized.
 FLOAT_SOURCE = "give the float model (or the .onnx, or the PyTorch callable) as --mnn-model"
 _FLOATS = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
@@ -44,8 +47,16 @@ class ConversionEvidence:
     casts: Mapping[str, int] = field(default_factory=dict)
 
 
-def check_conversion(conversion: ConversionEvidence, match: Match) -> Result:
-    """Judge the float conversion by its proof, and the variant by the layers it shares with the float model."""
+def check_conversion(
+    conversion: ConversionEvidence,
+    match: Match,
+    recipe: Recipe | None = None,
+    convert_command: ConvertCommand | None = None,
+) -> Result:
+    """Judge the float conversion by its proof, and the variant by the layers it shares with the float model.
+
+    `convert_command` names the files in the commands of fixes.
+    """
     float_model, proof = conversion.float_model, conversion.proof
     findings: list[Finding] = []
     low_bit = [op for op in float_model.layers if any(weights.storage not in _FLOATS for weights in op.weights)]
@@ -66,10 +77,11 @@ def check_conversion(conversion: ConversionEvidence, match: Match) -> Result:
         if not is_same(item)
     ]
     findings += [_unstable(title, where) for title, where in conversion.repeated.items() if where]
+    again = convert_again(convert_command, recipe, _AGAIN)
     findings += (
         _foreign(conversion.casts)
-        or _network(float_model, match, conversion.given)
-        or [_otherwise(difference) for difference in conversion.otherwise]
+        or _network(float_model, match, conversion.given, again)
+        or [_otherwise(difference, again) for difference in conversion.otherwise]
     )
     worst = max((item.relative_error for item in (proof or {}).values()), default=None)
     metrics = ConversionMetrics(
@@ -105,7 +117,7 @@ def _unstable(title: str, where: str) -> Finding:
     )
 
 
-def _otherwise(difference: Difference) -> Finding:
+def _otherwise(difference: Difference, again: str) -> Finding:
     if difference.is_minor:
         return Finding(
             "MNQ204",
@@ -127,7 +139,7 @@ def _otherwise(difference: Difference) -> Finding:
             "quantization changes only weights and scales: this file was made from another version of the network, or "
             "was changed after it was made",
         ),
-        fix=_AGAIN,
+        fix=again,
     )
 
 
@@ -149,7 +161,7 @@ def _foreign(casts: Mapping[str, int]) -> list[Finding]:
     ]
 
 
-def _network(float_model: Model, match: Match, given: bool) -> list[Finding]:
+def _network(float_model: Model, match: Match, given: bool, again: str) -> list[Finding]:
     total = len(match.pairs) + len(match.missing)
     if not total:
         return [Finding("MNQ001", f"{float_model.path.name} has no layer with weights")]
@@ -173,6 +185,6 @@ def _network(float_model: Model, match: Match, given: bool) -> list[Finding]:
             + (f"; {len(match.extra)} of its layers are not in the source ({extra})" if extra else ""),
             (gone or more)[0].name if match.pairs else "",
             cause=cause if given else None,
-            fix=_AGAIN if given else "",
+            fix=again if given else "",
         )
     ]
