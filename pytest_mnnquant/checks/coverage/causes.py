@@ -18,6 +18,9 @@ from pytest_mnnquant.recipes.mnn_support import can_compute
 from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 
 _FLOATS: Final = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
+# Bytes of a float weight, and by how much the bytes per weight of a buffer with a header may differ from that.
+_FLOAT_BYTES: Final = 4.0
+_BYTES_OFF: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,9 @@ def explain_layer(row: LayerRow, evidence: LayerEvidence) -> Explanation:
 def _float_under_header(this: _Layer) -> Explanation | None:
     if this.weights.intact:
         return None
+    if abs(this.weights.size / max(1, this.weights.count) - _FLOAT_BYTES) > _BYTES_OFF:
+        text = "the header and the buffer do not belong together: the file is damaged, or a tool emptied the layer"
+        return Explanation(Cause("buffer-of-other-size", text), this.convert_again())
     cause = Cause(
         "float-weights-under-int-header",
         "MNN's converter writes float weights under an int8 header for Linear layers of 65,536 weights or more if "

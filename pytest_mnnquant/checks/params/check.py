@@ -10,7 +10,7 @@ from pytest_mnnquant.checks.params.evidence import Misnamed, ParamsEvidence
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.file_metrics import ParamsMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
-from pytest_mnnquant.findings.fix_command import ConvertCommand, skip_option
+from pytest_mnnquant.findings.fix_command import ConvertCommand, skip_option, working_path
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.recipes.mnn_support import can_compute
@@ -48,8 +48,12 @@ def check_params(
     bound = sorted(params_file.bound, key=lambda pair: _by_weights(pair[1]))
     findings += [problem for entry, op in bound if (problem := not_applied(entry, op, model, params, fix)) is not None]
     if not params_file.bound and not findings:
-        findings.append(Finding("MNQ001", f"no entry of {path} could be compared with the model"))
+        findings.append(Finding("MNQ001", f"no entry of {_shown(path)} could be compared with the model"))
     return Result.from_findings("params", findings, metrics)
+
+
+def _shown(path: Path | None) -> str:
+    return working_path(path) if path is not None else "the params file"
 
 
 def _by_weights(op: Op) -> int:
@@ -95,7 +99,7 @@ def _guide(path: Path | None, params: Params, calibrate: str) -> Finding:
     if not params.layers:
         return Finding(
             "MNQ303",
-            f"{path} lists no layer",
+            f"{_shown(path)} lists no layer",
             cause=Cause(
                 "calibration-quantized-nothing",
                 "the calibration that wrote it quantized nothing: the WeightQuantizer of mnncompress records no layer, "
@@ -105,7 +109,7 @@ def _guide(path: Path | None, params: Params, calibrate: str) -> Finding:
         )
     return Finding(
         "MNQ303",
-        f"{path} was written by MNN's converter, not by a calibration: {len(params.layers)} layers, all with 0 bits",
+        f"{_shown(path)} was written by MNN's converter, not by a calibration: {len(params.layers)} layers, all with 0 bits",
         cause=Cause(
             "params-path-wrong",
             "the path given as --compressionParamsFile did not exist: the converter created the file and quantized "
@@ -119,7 +123,7 @@ def _guide(path: Path | None, params: Params, calibrate: str) -> Finding:
 def _weights_only(path: Path | None) -> Finding:
     return Finding(
         "MNQ303",
-        f"{path} has bits of weights only, no scales of activations",
+        f"{_shown(path)} has bits of weights only, no scales of activations",
         cause=Cause(
             "guide-filled-in",
             "it is the guide that MNN's converter writes, filled in by hand: it makes a weight-only model",
@@ -159,12 +163,12 @@ def _misname(
 def _unlisted(op: Op, path: Path | None) -> Finding:
     return Finding(
         "MNQ306",
-        f"{path} has no entry for output tensor {op.output_names[0]!r}",
+        f"{_shown(path)} has no entry for output tensor {op.output_names[0]!r}",
         op.name,
         cause=Cause(
             "layer-unknown-to-calibration",
-            "the calibration did not cover this layer (mnncompress quantizes Conv2d and Linear modules that are called "
-            "once)",
+            "the calibration did not cover this layer (mnncompress quantizes only Conv2d and Linear modules that are "
+            "called once)",
         ),
         fix=f"calibrate again with this layer; to keep it float on purpose, add {skip_option(op.name)}",
     )
