@@ -109,7 +109,8 @@ def _guide(path: Path | None, params: Params, calibrate: str) -> Finding:
         )
     return Finding(
         "MNQ303",
-        f"{_shown(path)} was written by MNN's converter, not by a calibration: {len(params.layers)} layers, all with 0 bits",
+        f"{_shown(path)} was written by MNN's converter, not by a calibration: {len(params.layers)} layers, all with "
+        "0 bits",
         cause=Cause(
             "params-path-wrong",
             "the path given as --compressionParamsFile did not exist: the converter created the file and quantized "
