@@ -31,7 +31,9 @@ _SAMPLES: Final = 32
 def judge_weights(inputs: CheckInputs) -> Result:
     """Compare the weights with the source's; for address-dependent scales, propose recipes that were built and run."""
     variant, files = inputs.variant, inputs.variant.files
-    result = check_weights(inputs.base, variant.model, files.match, files.days_older, inputs.recipe)
+    result = check_weights(
+        inputs.base, variant.model, files.match, files.days_older, inputs.recipe, files.convert_command
+    )
     is_reported = any(finding.code == _CODE for finding in result.findings)
     if not is_reported or is_ignored(_CODE, variant.source.settings.ignore):
         return result

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from tests.faults.conftest import JUDGED, Judge
-from tests.faults.factory import Factory
+from tests.faults.factory import NET, Factory
 
 _PROGRAMS = ("pytest-mnnquant ", "pytest ")
 TIMEOUT = 200
@@ -100,6 +101,24 @@ def test_the_command_stores_the_requested_bits(
     done = paste(command(verdict.lines), pytester.path)
     assert done.returncode == 0, done.stdout + done.stderr
     fixed = judge(source, model, "--mnn-recipe", recipe, still=True)
+    assert fixed.status == 0, fixed.text
+
+
+def test_the_command_replaces_the_model_of_another_training(
+    factory: Factory, judge: Judge, pytester: pytest.Pytester
+) -> None:
+    torch.manual_seed(1)
+    network = factory.module(NET).build().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    other = factory.prepared(NET, network)
+    model = factory.copy(factory.convert(other.model.path, "--weightQuantBits", "8"))
+    verdict = judge(factory.float(), model, "--mnn-recipe", "w8", still=True)
+    assert verdict.roots()[0][0] == "MNQ410"
+    done = paste(command(verdict.lines), pytester.path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    fixed = judge(factory.float(), model, "--mnn-recipe", "w8", still=True)
     assert fixed.status == 0, fixed.text
 
 

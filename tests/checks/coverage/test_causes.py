@@ -84,6 +84,16 @@ def test_params_that_were_never_read_missing_or_unreadable_are_the_cause() -> No
     assert cause_id(params=ParamsEvidence(PATH, unreadable="byte 7")) == "params-ignored"
 
 
+@pytest.mark.parametrize(
+    ("each", "cause"),
+    [(4, "float-weights-under-int-header"), (500, "buffer-of-other-size"), (0, "buffer-of-other-size")],
+)
+def test_a_buffer_of_floats_under_an_int8_header_is_distinguished_from_other_damage(each: int, cause: str) -> None:
+    broken = with_weights(LAYER, **W8, full_int8=True, intact=False)
+    weights = dataclasses.replace(broken.weights[0], size=each * broken.weights[0].count)
+    assert cause_id(dataclasses.replace(broken, weights=(weights,))) == cause
+
+
 def test_weight_only_bits_in_place_of_int8_are_reported() -> None:
     assert cause_id(with_weights(LAYER, **W8)) == "weights-only"
 
