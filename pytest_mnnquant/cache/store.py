@@ -17,24 +17,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.cache.lock import in_use, is_in_use, locked
+from pytest_mnnquant.cache.manifest import damage, write_manifest
 
+# Of an entry: since 2, it holds checksums.
+_FORMAT: Final = 2
 _TOKEN: Final = secrets.token_hex(8)
 # All workers of xdist belong to one run.
 _RUN_ID: Final = "PYTEST_XDIST_TESTRUNUID"
+_TOOLS: Final = ("pytest-mnnquant", "MNN", "torch", "numpy", "mnncompress")
+# They write ONNX files.
+_EXPORTERS: Final = ("onnx", "onnxscript")
 _RUN: Final = "-run-"
 _DAY: Final = 86_400.0  # seconds
 # The longest time of a run between creating its folder and locking it.
 _STARTING: Final = 10.0  # seconds
-_CHUNK: Final = 1 << 20
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            total.update(chunk)
-    return total.hexdigest()
 
 
 def _digest(data: bytes) -> str:
@@ -42,15 +38,15 @@ def _digest(data: bytes) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions that artifacts depend on; empty for packages that are not installed."""
+    """The versions that decide what an artifact looks like; empty for what is not installed."""
+    return {name: _version(name) for name in _TOOLS}
 
-    def version(name: str) -> str:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return ""
 
-    return {name: version(name) for name in ("pytest-mnnquant", "MNN", "torch", "numpy", "mnncompress")}
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 class Store:
@@ -58,6 +54,9 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        #: Entries that were damaged and are built again, a line each.
+        self.repaired: list[str] = []
+        self._verified: set[Path] = set()
 
     def folder(
         self,
@@ -72,16 +71,32 @@ class Store:
         Processes with the same inputs (xdist's workers) wait for the one that builds it. `fresh` builds it again,
         `private` builds one for this run only. Exceptions of `build` pass through and leave nothing behind.
         """
-        text = json.dumps({"kind": kind, "versions": versions(), **inputs}, sort_keys=True, default=str)
+        exporters = {name: _version(name) for name in _EXPORTERS}
+        tools = {"format": _FORMAT, "versions": versions(), "exporters": exporters}
+        text = json.dumps({"kind": kind, **tools, **inputs}, sort_keys=True, default=str)
         final = self.root / kind / _digest(text.encode())[:24]
         if private:
             final = _of_this_run(final)
-        if final.is_dir() and not fresh:
+        if not fresh and self._is_intact(final):
             return final
         with self._locked(final):
-            if not final.is_dir() or fresh:
-                self._make(final, build, fresh)
+            if fresh or not self._is_intact(final, report=True):
+                self._make(final, build, replace=fresh or final.exists())
+        self._verified.add(final)
         return final
+
+    def _is_intact(self, final: Path, report: bool = False) -> bool:
+        """Whether the entry is there, and as it was written. With `report`, damage is noted in `repaired`."""
+        if not final.exists():
+            return False
+        if final in self._verified and final.is_dir():
+            return True
+        wrong = damage(final) if final.is_dir() else "it is a file"
+        if wrong and report:
+            self.repaired.append(f"cache entry {final.parent.name}/{final.name} is damaged and is built again: {wrong}")
+        if not wrong:
+            self._verified.add(final)
+        return not wrong
 
     def _locked(self, final: Path) -> AbstractContextManager[None]:
         # The lock is on a second folder, since the folder itself is replaced.
@@ -89,13 +104,14 @@ class Store:
         place.mkdir(parents=True, exist_ok=True)
         return locked(place)
 
-    def _make(self, final: Path, build: Callable[[Path], None], fresh: bool) -> None:
+    def _make(self, final: Path, build: Callable[[Path], None], replace: bool) -> None:
         final.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=final.parent))
         try:
             build(unfinished)
-            if fresh:
-                shutil.rmtree(final, ignore_errors=True)
+            write_manifest(unfinished)
+            if replace:
+                _remove(final)
             try:
                 unfinished.replace(final)
             except OSError:  # Another machine, whose locks are invisible here, was faster; its folder is equally good.
@@ -103,6 +119,13 @@ class Store:
                     raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from pytest_mnnquant.cache.store import file_digest
+from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.mnnfile.entries import without
 from pytest_mnnquant.mnnfile.model import read_model

@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.cache.store import Store, file_digest
+from pytest_mnnquant.cache.manifest import file_digest
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.checks.conversion.check import FLOAT_SOURCE
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.attempt import Attempt

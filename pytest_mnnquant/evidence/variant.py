@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from functools import cached_property
 
-from pytest_mnnquant.cache.store import file_digest
+from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.checks.coverage.check import LayerRow, coverage
 from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.caches import ResultCache, VariantKey

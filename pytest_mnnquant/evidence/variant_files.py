@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_mnnquant.cache.store import file_digest
+from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.checks.coverage.check import LayerRow, layer_rows
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence, relate
 from pytest_mnnquant.config.settings import ModelSettings

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mnnquant.cache.store import file_digest
+from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.check_inputs import held_limits, timing_of
 from pytest_mnnquant.evidence.check_runner import run_check

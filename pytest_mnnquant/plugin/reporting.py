@@ -105,7 +105,7 @@ def finish(
     return RunEnd(
         report=report,
         accepted=outcome.lines,
-        warnings=(*warnings, *filter(None, (history, missing, unjudged))),
+        warnings=(*warnings, *session_of(config).store.repaired, *filter(None, (history, missing, unjudged))),
         problems=(*problems, *outcome.problems),
         is_refused=outcome.is_refused,
         must_fail=bool(unjudged) and report.strict,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.cache.store import file_digest, versions
+from pytest_mnnquant.cache.manifest import file_digest
+from pytest_mnnquant.cache.store import versions
 from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.plugin.worker_input import WorkerInput, input_of
 from pytest_mnnquant.recipes.names import recipe_named

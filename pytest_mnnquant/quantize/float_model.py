@@ -9,7 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_mnnquant.cache.store import Store, file_digest
+from pytest_mnnquant.cache.manifest import file_digest
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.findings.defaults import EXPORTER, TIMEOUT
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, Step
 from pytest_mnnquant.measurements.dataset import Dataset

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_mnnquant.cache.store import Store, file_digest, versions
+from pytest_mnnquant.cache.manifest import file_digest
+from pytest_mnnquant.cache.store import Store, versions
 from pytest_mnnquant.measurements.calibration import Record
 from pytest_mnnquant.measurements.conversion import Step
 from pytest_mnnquant.mnnfile.model import Model, read_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.cache.store import Store, file_digest, run_folder, versions
+from pytest_mnnquant.cache.manifest import MANIFEST, file_digest
+from pytest_mnnquant.cache.store import Store, run_folder, versions
 
 Build = Callable[[Path], None]
 
@@ -31,7 +33,9 @@ class Builder:
 
 
 def contents(root: Path) -> list[str]:
-    return sorted(path.relative_to(root).parts[-1] for path in root.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(root).parts[-1] for path in root.rglob("*") if path.is_file() and path.name[0] != "."
+    )
 
 
 def test_the_same_inputs_are_built_once_in_this_run_and_the_next(tmp_path: Path) -> None:
@@ -137,8 +141,8 @@ PROCESS = textwrap.dedent("""
 
     for turn in range(3):
         made = Store(Path(sys.argv[1])).folder("float", {"turn": turn}, build)
-        writers = {path.read_text() for path in made.iterdir()}
-        assert len(writers) == 1 and len(list(made.iterdir())) == 40, (writers, made)
+        writers = {path.read_text() for path in made.glob("*.txt")}
+        assert len(writers) == 1 and len(list(made.glob("*.txt"))) == 40, (writers, made)
 """)
 
 
@@ -188,3 +192,53 @@ def test_a_private_folder_belongs_to_one_run(tmp_path: Path, monkeypatch: pytest
     os.utime(made, (old, old))
     assert store.folder("kind", {"b": 2}, build, private=True).exists()
     assert (made.exists(), other.exists()) == (False, True)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)
+
+
+def replace_with_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("name", ["made.txt", MANIFEST])
+@pytest.mark.parametrize("spoil", [cut, flip, Path.unlink, replace_with_folder])
+def test_a_damaged_entry_is_built_again_and_reported(tmp_path: Path, name: str, spoil: Callable[[Path], None]) -> None:
+    build = Builder()
+    spoil(Store(tmp_path).folder("float", {}, build) / name)
+    store = Store(tmp_path)
+    made = store.folder("float", {}, build)
+    assert ((made / "made.txt").read_text(), len(store.repaired)) == ("2", 1)
+    assert made.name in store.repaired[0]
+    assert Store(tmp_path).folder("float", {}, build) == made
+    assert build.built == 2
+
+
+def test_an_entry_that_became_a_file_is_built_again(tmp_path: Path) -> None:
+    build = Builder()
+    final = Store(tmp_path).folder("float", {}, build)
+    final.rename(tmp_path / "away")
+    final.write_text("")
+    assert (Store(tmp_path).folder("float", {}, build) / "made.txt").read_text() == "2"
+
+
+def test_files_added_later_are_no_damage(tmp_path: Path) -> None:
+    build = Builder()
+    (Store(tmp_path).folder("float", {}, build) / "more.txt").write_text("x")
+    Store(tmp_path).folder("float", {}, build)
+    assert build.built == 1
+
+
+def test_an_entry_that_vanishes_during_a_run_is_built_again(tmp_path: Path) -> None:
+    store, build = Store(tmp_path), Builder()
+    shutil.rmtree(store.folder("float", {}, build))
+    assert store.folder("float", {}, build).is_dir()
+    assert build.built == 2

@@ -23,10 +23,10 @@ from pytest_mnnquant.cache import store
 
 make = store.Store._make
 
-def told(self, final, build, fresh):
+def told(self, final, build, replace):
     with Path(__file__).with_name("made.txt").open("a") as file:
         file.write(f"{final.parent.name}/{final.name}\\n")
-    make(self, final, build, fresh)
+    make(self, final, build, replace)
 
 store.Store._make = told
 """

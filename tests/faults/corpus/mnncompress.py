@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_mnnquant.cache.store import file_digest
+from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from pytest_mnnquant.quantize.pipeline import PipelineInput, run_pipeline
