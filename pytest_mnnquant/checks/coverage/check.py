@@ -67,16 +67,16 @@ def check_coverage(
         return Result.from_findings(
             "coverage", [Finding("MNQ001", "the float model has no layer to quantize")], metrics
         )
-    kept = [_not_kept(row) for row in rows if not row.wanted and row.stored and not _is_float(row.stored)]
-    kept += [Finding("MNQ404", f"--mnn-skip-layer={pattern} matches no layer") for pattern in idle_patterns]
+    others = [_not_kept(row) for row in rows if not row.wanted and row.stored and not _is_float(row.stored)]
+    others += [Finding("MNQ404", f"--mnn-skip-layer={pattern} matches no layer") for pattern in idle_patterns]
     corrupt = [_corrupt(row, explain(row)) for row in wanted if row.stored and _is_corrupt(row.stored)]
     if share >= min_coverage and not corrupt:
-        return Result.from_findings("coverage", kept, metrics)
+        return Result.from_findings("coverage", others, metrics)
     total = sum(row.layer.weight_bytes for row in wanted)
     missed = [row for row in wanted if not row.quantized and not (row.stored and _is_corrupt(row.stored))]
     findings = [_missed(row, recipe, total, explain(row)) for row in missed] if share < min_coverage else []
     head = f"Coverage {share:.1%}, required {min_coverage:.1%}"
-    findings = [*corrupt, *findings, *kept]
+    findings = [*corrupt, *findings, *others]
     return Result.from_findings("coverage", _with_head(findings, head), metrics)
 
 

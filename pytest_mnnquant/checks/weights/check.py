@@ -46,7 +46,7 @@ def check_weights(
     in the commands of fixes.
     """
     fixes = Fixes.of(convert_command, recipe)
-    errors, findings = weight_errors(base, model, match)
+    errors, findings = weight_errors(base, model, match, fixes.convert)
     vectors = _vector_errors(base, model, match)
     counts = {layer.name: layer.weight_count for layer, _ in match.pairs}
     others = sorted((error for error in errors if error.is_other), key=lambda error: -counts[error.layer])

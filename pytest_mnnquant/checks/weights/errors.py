@@ -72,8 +72,11 @@ class WeightError:
         return abs(self.drift) > _DRIFT and self.measured > self.expected - _MARGIN_DB - 2
 
 
-def weight_errors(base: Model, model: Model, match: Match) -> tuple[list[WeightError], list[Finding]]:
-    """Compare each pair of layers; returns the errors, and findings on weights that can't be decoded."""
+def weight_errors(base: Model, model: Model, match: Match, fix: str = "") -> tuple[list[WeightError], list[Finding]]:
+    """Compare each pair of layers: the errors, and findings on weights that can't be compared.
+
+    `fix` says how to convert again. Weights that can't be decoded have no fix: another check reports the cause.
+    """
     errors, findings = [], []
     for layer, stored in sorted(match.pairs, key=lambda pair: -pair[0].weight_count):
         if layer.is_convolution and not stored.is_convolution:
@@ -82,18 +85,18 @@ def weight_errors(base: Model, model: Model, match: Match) -> tuple[list[WeightE
             continue  # MNN's own RNN operators hold several tensors, always float: the coverage check reports them.
         try:
             weights = base.decoded(layer).reshape(-1)
-            found = _compared(weights, model, layer, stored)
-        except BadModel as error:
-            findings.append(Finding("MNQ403", f"its weights can't be decoded: {error}", layer.name))
+            error = _compared(weights, model, layer, stored)
+        except BadModel as reason:
+            findings.append(Finding("MNQ403", f"its weights can't be decoded: {reason}", layer.name))
             continue
-        if found is None:
-            findings.append(_not_held(model, layer, stored, weights.size))
+        if error is None:
+            findings.append(_not_held(model, layer, stored, weights.size, fix))
         else:
-            errors.append(found)
+            errors.append(error)
     return errors, findings
 
 
-def _not_held(model: Model, layer: Op, stored: Op, count: int) -> Finding:
+def _not_held(model: Model, layer: Op, stored: Op, count: int, fix: str) -> Finding:
     weights = stored.weights[0]
     if weights.storage is Storage.INTEGER and not np.isfinite(_scales(model, stored)).all():
         is_half = weights.half_scales
@@ -102,10 +105,10 @@ def _not_held(model: Model, layer: Op, stored: Op, count: int) -> Finding:
             "its scales or minima are infinite or NaN",
             layer.name,
             cause=Cause("half-scales-overflow", "16-bit floats can't hold values above 65,504") if is_half else None,
-            fix="convert without --weightQuantScaleBits 16" if is_half else "convert and quantize this source again",
+            fix="use 32-bit scales: convert again without --weightQuantScaleBit 16" if is_half else fix,
         )
     message = f"does not hold the {count} finite weights of the source"
-    return Finding("MNQ403", message, layer.name, fix="convert and quantize this source again")
+    return Finding("MNQ403", message, layer.name, fix=fix)
 
 
 def _scales(model: Model, stored: Op) -> npt.NDArray[np.float32]:
@@ -134,7 +137,7 @@ def weights_of(base: Model, model: Model, match: Match, name: str) -> str:
     return ""
 
 
-def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError | None:
+def _compared(source: Floats, model: Model, layer: Op, stored: Op) -> WeightError | None:
     """The error of one layer; None if the number of stored weights is not the source's, or they are not finite.
 
     Expected noise power of rounding is step^2 / 12 (uniform error of half a step either way).
@@ -146,13 +149,13 @@ def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError 
         size = quantized.codes.size
     else:
         quantized, steps = None, np.empty(0)
-        theirs = model.decoded(stored).reshape(-1)
-        size = theirs.size
-    if size != ours.size:
+        floats = model.decoded(stored).reshape(-1)
+        size = floats.size
+    if size != source.size:
         return None
     groups = len(steps) or max(1, layer.shape[0] if layer.shape and size % layer.shape[0] == 0 else 1)
-    rows = ours.reshape(groups, -1)
-    sums = _sums(rows, quantized if quantized is not None else theirs.reshape(groups, -1))
+    rows = source.reshape(groups, -1)
+    sums = _sums(rows, quantized if quantized is not None else floats.reshape(groups, -1))
     if not np.isfinite(sums.noise).all():
         return None
     signal, noise = float(sums.signal.sum()), float(sums.noise.sum())
@@ -160,23 +163,23 @@ def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError 
     expected = 10 * math.log10(signal / rounding.sum()) if signal > 0 and rounding.sum() > 0 else math.inf
     measured = (10 * math.log10(signal / noise) if signal > 0 else -math.inf) if noise > 0 else math.inf
     finest, calibrated = min(expected, _FINEST_DB), weights.full_int8
-    found = WeightError(layer.name, measured, finest, channels=len(steps), calibrated=calibrated)
+    error = WeightError(layer.name, measured, finest, channels=len(steps), calibrated=calibrated)
     if len(steps) and (steps > 0).all():
-        found = dataclasses.replace(found, drift=float(np.median(sums.mean / steps)))
+        error = dataclasses.replace(error, drift=float(np.median(sums.mean / steps)))
     if not len(steps):
-        is_grid = found.is_other and weights.storage is Storage.FLOAT32 and _is_rounded(theirs.reshape(groups, -1))
-        return dataclasses.replace(found, measured=found.expected) if is_grid else found
-    if found.is_truncated:
-        return found
-    if found.is_other:
+        is_grid = error.is_other and weights.storage is Storage.FLOAT32 and _is_rounded(floats.reshape(groups, -1))
+        return dataclasses.replace(error, measured=error.expected) if is_grid else error
+    if error.is_truncated:
+        return error
+    if error.is_other:
         decoded = model.decoded(stored).reshape(groups, -1)
         clipped = _clipped(rows, decoded, steps)
         bad = sums.noise > 10 ** (_MARGIN_DB / 10) * rounding
         if not (clipped and (calibrated or (steps <= _NO_SCALE).any())) and 0 < bad.sum() <= _FEW * groups:
             return dataclasses.replace(
-                found, measured=found.expected, lost=int(bad.sum()), first_lost=int(bad.argmax()), changed=True
+                error, measured=error.expected, lost=int(bad.sum()), first_lost=int(bad.argmax()), changed=True
             )
-        return dataclasses.replace(found, clipped=clipped)
+        return dataclasses.replace(error, clipped=clipped)
     # A channel of almost zero (a folded BatchNorm makes such) may change completely: the rounding errors of the other
     # channels are larger.
     audible = sums.noise > rounding.mean()
@@ -185,7 +188,7 @@ def _compared(ours: Floats, model: Model, layer: Op, stored: Op) -> WeightError 
     flattened = first >= 0 and quantized is not None and bool(np.ptp(quantized.codes[first]) == 0)
     needed = 2 * sums.peak / ((1 << weights.bits) - 2 or 1)
     ratio = math.sqrt(np.square(steps).sum() / np.square(needed).sum()) if needed.any() else 1.0
-    return dataclasses.replace(found, lost=int(lost.sum()), first_lost=first, coarseness=ratio, flattened=flattened)
+    return dataclasses.replace(error, lost=int(lost.sum()), first_lost=first, coarseness=ratio, flattened=flattened)
 
 
 def _is_rounded(rows: Floats) -> bool:
@@ -229,9 +232,9 @@ def _sums(rows: Floats, stored: Affine | Floats) -> _Sums:
     return sums
 
 
-def _clipped(ours: Floats, theirs: Floats, steps: npt.NDArray[np.float64]) -> int:
+def _clipped(source: Floats, floats: Floats, steps: npt.NDArray[np.float64]) -> int:
     """How many groups can't hold the source's largest values; 0 if anything else is wrong. Both are [groups, n]."""
     step = steps[:, np.newaxis]
-    beyond = (ours > theirs.max(1, keepdims=True) + step) | (ours < theirs.min(1, keepdims=True) - step)
-    wrong = np.abs(ours - theirs) > step
+    beyond = (source > floats.max(1, keepdims=True) + step) | (source < floats.min(1, keepdims=True) - step)
+    wrong = np.abs(source - floats) > step
     return 0 if (wrong & ~beyond).any() else int(beyond.any(1).sum())
