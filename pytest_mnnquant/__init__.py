@@ -1,4 +1,4 @@
-"""pytest-mnnquant: a gate that no silently un-quantized MNN model gets past.
+"""A pytest plugin that catches MNN models which were silently left unquantized, or were ruined by quantization.
 
 The assertions are re-exported here and imported on first use, so that loading the plugin stays cheap.
 """
