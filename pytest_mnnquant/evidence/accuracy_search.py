@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import math
 import time
@@ -16,6 +17,7 @@ from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import PASSED, Result
+from pytest_mnnquant.findings.fix_command import shell_command, skip_option, working_path
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.names import OBSERVERS, recipe_named
 from pytest_mnnquant.recipes.recipe import Int8Recipe, PipelineRecipe, Recipe
@@ -65,15 +67,17 @@ class Search:
             return None  # A finished file can't be quantized again.
         skip = (*self.variant.skip, *map(glob.escape, names))
         trial = VariantUnderTest(self.variant.source, recipe, parent.mode, skip, made=made)
-        skipped = (f"--mnn-skip-layer='{glob.escape(name)}'" for name in names)
-        return self._judge(trial, (*self._option_for(parent, made), *skipped))
+        return self._judge(trial, (*self._options_for(parent, made, names), *map(skip_option, names)))
 
-    def _option_for(self, parent: VariantUnderTest, made: Variant | None) -> tuple[str, ...]:
-        """The option besides the layers: a recipe, or a params file for tools that do not know these options."""
-        if made is not None and (not isinstance(parent.recipe, Int8Recipe) or parent.variant.given):
-            command = f"pytest-mnnquant convert ... --compressionParamsFile {made.params}"
-            return (f"{command} (the params file without these), then",)
-        return () if parent is self.variant else (f"--mnn-recipe={parent.recipe.name}",)
+    def _options_for(self, parent: VariantUnderTest, made: Variant | None, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The options besides the layers: a recipe; or, if the gate can't make the model, the command that does."""
+        if made is None or made.params is None or (isinstance(parent.recipe, Int8Recipe) and not parent.variant.given):
+            return () if parent is self.variant else (f"--mnn-recipe={parent.recipe.name}",)
+        command = parent.files.convert_command
+        command = dataclasses.replace(command, skip=(*command.skip, *map(glob.escape, names)))
+        quantized = () if parent.variant.given else (f"--mnn-quantized={working_path(command.output)}",)
+        options = (*quantized, f"--mnn-params={working_path(made.params)}")
+        return (command.with_params(made.params), *map(shell_command, options))
 
     def try_half(self) -> Proposal | None:
         """Quantize with the same recipe and half of the calibration data; None if these are too few. Not a proposal."""

@@ -20,6 +20,8 @@ _SAME: Final = 2
 _ORDER: Final = (Severity.ERROR, Severity.CONSEQUENCE, Severity.GAP, Severity.WARNING)
 # The largest number of lines of a finding's message, cause and fix, and of its consequences.
 _LIMITS: Final = (6, 5, 7, 3)
+# Which part gets spare lines first: the fix, since a shortened command can't be pasted.
+_SPARE_ORDER: Final = (2, 0, 1, 3)
 
 
 def failure_text(name: str, result: Result, *, in_report: bool = True) -> str:
@@ -115,8 +117,8 @@ def _shortened(parts: Sequence[list[str]], space: int) -> list[str]:
     """The parts in `space` rows of the terminal: each part has its own limit, within the space that is left."""
     allowed = [min(_rows(part), limit) for part, limit in zip(parts, _LIMITS, strict=True)]
     spare = max(0, space - sum(allowed))
-    for number, part in enumerate(parts):
-        more = min(_rows(part) - allowed[number], spare)
+    for number in _SPARE_ORDER:
+        more = min(_rows(parts[number]) - allowed[number], spare)
         allowed[number] += more
         spare -= more
     return [line for part, rows in zip(parts, allowed, strict=True) for line in _middle_out(part, rows)]

@@ -14,7 +14,8 @@ import torch
 
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from tests.faults.conftest import JUDGED, Judge
-from tests.faults.factory import NET, Factory
+from tests.faults.factory import NET, SECOND, Factory
+from tests.faults.test_accuracy_lost import weights_scaled
 
 _PROGRAMS = ("pytest-mnnquant ", "pytest ")
 TIMEOUT = 200
@@ -146,4 +147,19 @@ def test_the_command_repeats_the_layers_that_stay_float(
     done = paste(command(verdict.lines), pytester.path)
     assert done.returncode == 0, done.stdout + done.stderr
     fixed = judge(source, model, *skip, params=params)
+    assert fixed.status == 0, fixed.text
+
+
+def test_the_command_of_a_verified_alternative_makes_a_model_that_passes(
+    factory: Factory, judge: Judge, pytester: pytest.Pytester
+) -> None:
+    source, params = factory.float(), weights_scaled(factory, SECOND, 0.02)
+    model = factory.copy(factory.convert(source, "--compressionParamsFile", params))
+    failed = judge(source, model, "-k", "accuracy", "--mnn-suggest", params=params)
+    tried = failed.metrics("accuracy")["tried"]
+    options = next(item["options"] for item in tried if item["passes"])
+    assert SECOND in options[-1]
+    done = paste(command(failed.lines), pytester.path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    fixed = judge(source, model, *shlex.split(" ".join(options[1:])))
     assert fixed.status == 0, fixed.text

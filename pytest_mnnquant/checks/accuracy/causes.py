@@ -67,10 +67,7 @@ def fix(suspects: KnownCauses) -> str:
     if recipe is not None and recipe.storage is Storage.FLOAT16:
         return "use --mnn-recipe=w8 or int8: 16-bit floats can't hold values above 65,504"
     if recipe is not None and not recipe.activations:
-        ways = f"symmetric weights (w{recipe.bits}-sym), smaller blocks (w{recipe.bits}b32), HQQ"
+        ways = f"symmetric weights (w{recipe.bits}-sym), smaller blocks (w{recipe.bits}b32) or HQQ (w{recipe.bits}-hqq)"
         more = "more bits, " if recipe.bits < 8 else ""
-        return f"try {more}{ways} or --mnn-skip-layer; {suggest}"
-    return (
-        "calibrate on more representative data, leave layers float (--mnn-skip-layer), or use --mnn-recipe=w8; "
-        f"{suggest}"
-    )
+        return f"try {more}{ways}; {suggest}"
+    return f"calibrate on more representative data, or use --mnn-recipe=w8; {suggest}"

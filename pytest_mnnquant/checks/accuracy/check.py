@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy import causes
 from pytest_mnnquant.checks.accuracy.causes import KnownCauses
-from pytest_mnnquant.checks.accuracy.layers import Losses, located
+from pytest_mnnquant.checks.accuracy.layers import Located, Losses, located
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.outputs import Outputs, broken
 from pytest_mnnquant.checks.accuracy.similarity import output_metrics, unlike
@@ -22,6 +22,7 @@ from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, AsRun, Ta
 from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
+from pytest_mnnquant.findings.fix_command import skip_option
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.metrics.task import MetricError, metric_named, output_for, scores
 
@@ -245,7 +246,8 @@ def with_location(result: Result, losses: Losses | None) -> Result:
     findings = []
     for finding in result.findings:
         if finding.code in codes and not finding.layer:
-            finding = dataclasses.replace(finding, layer=place.layer, cause=joined(finding.cause, place.cause))
+            cause, fix = joined(finding.cause, place.cause), _with_skip(finding.fix, place)
+            finding = dataclasses.replace(finding, layer=place.layer, cause=cause, fix=fix)
         findings.append(finding)
     metrics = dataclasses.replace(
         metrics_of(AccuracyMetrics, [result]) or AccuracyMetrics(),
@@ -254,6 +256,13 @@ def with_location(result: Result, losses: Losses | None) -> Result:
         next_suspects=place.others,
     )
     return dataclasses.replace(result, findings=tuple(findings), metrics=metrics)
+
+
+def _with_skip(fix: str, place: Located) -> str:
+    """A fix, and the option that keeps the layer at fault float."""
+    if not place.is_layer:
+        return fix
+    return "; ".join(filter(None, (fix, f"to keep this layer float, add {skip_option(place.layer)}")))
 
 
 def _noise(metrics: AccuracyMetrics | None) -> float:

@@ -95,13 +95,14 @@ class Located:
     """The layer (or operator) at fault and why; `others` are the next worst layers.
 
     `noise` is the error it adds to the model's output (an operator that computes otherwise: to its own output), as a
-    share of the signal.
+    share of the signal. `is_layer`: a layer with weights, which can stay float.
     """
 
     layer: str
     cause: Cause
     others: tuple[str, ...] = ()
     noise: float = 0.0
+    is_layer: bool = False
 
 
 def decibels(noise: float) -> float:
@@ -143,14 +144,14 @@ def located(losses: Losses) -> Located | None:
     worst = order[0]
     others = tuple(layer.name for layer in order[1 : 1 + _NAMED])
     if not math.isfinite(worst.errors.own):
-        return Located(worst.name, _not_finite(worst), others, worst.cost)
+        return Located(worst.name, _not_finite(worst), others, worst.cost, is_layer=True)
     text = f"layer {worst.title} adds most of the error: {_own(worst)}{_alone(worst, losses)}; {_why(worst)}"
     first = next((layer for layer in losses.layers if layer.errors.own >= worst.errors.own / 2), worst)
     if first is not worst:
         text += (
             f"; the first layer that adds at least half as much is {first.title} ({decibels(first.errors.own):.1f} dB)"
         )
-    return Located(worst.name, Cause("layer-adds-error", text), others, worst.cost)
+    return Located(worst.name, Cause("layer-adds-error", text), others, worst.cost, is_layer=True)
 
 
 def _cost_alone(operator: OperatorLoss) -> float:

@@ -22,13 +22,27 @@ _FIXED: Final = ("MNQ701", "MNQ702", "MNQ703", "MNQ704", "MNQ706")
 
 @dataclass(frozen=True)
 class Proposal(TriedMetrics):
-    """One alternative that was tried."""
+    """One alternative that was tried. Its options are those of pytest, after the command that makes the model, if any.
+
+    The command is missing if pytest makes the model by these options.
+    """
+
+    @property
+    def command(self) -> str:
+        """The command that makes the model; empty if the options of pytest do."""
+        return next((option for option in self.options if not option.startswith("-")), "")
+
+    @property
+    def recipe(self) -> str:
+        """The option that names another recipe; empty if the recipe stays."""
+        return next((option for option in self.options if option.startswith("--mnn-recipe=")), "")
 
     @property
     def text(self) -> str:
-        """The proposal in one line, with its costs."""
+        """The options of the proposal in one line, with its costs."""
         cost = f"{self.float_share:.1%} of the weights stay float, {size_text(self.size_ratio)} than float"
-        options = list(self.options)
+        # The command shows the params file.
+        options = [item for item in self.options if item != self.command and not item.startswith("--mnn-params=")]
         if not self.passes and len(options) > _LISTED:  # Too long for a failure that does not pass.
             options = [*options[:_REPORTED], f"and {len(options) - _REPORTED} more layers"]
         return f"{' '.join(options)} ({self.figure}; {cost})"
@@ -45,10 +59,10 @@ class SearchResult:
 
     def _best(self) -> list[Proposal]:
         """For each recipe, the passing proposal that leaves the least weights float; the best first."""
-        by_recipe: dict[tuple[str, ...], Proposal] = {}
+        by_recipe: dict[str, Proposal] = {}
         passing = (proposal for proposal in self.proposals if proposal.passes)
         for proposal in sorted(passing, key=lambda proposal: (proposal.float_share, -proposal.size_ratio)):
-            by_recipe.setdefault(tuple(option for option in proposal.options if "skip-layer" not in option), proposal)
+            by_recipe.setdefault(proposal.recipe, proposal)
         return list(by_recipe.values())
 
     @property
@@ -61,7 +75,9 @@ class SearchResult:
                 if len(without_loss) > 1
                 else ""
             )
-            return f"verified, this passes: {without_loss[0].text}{rest}"
+            text = f"verified, this passes: {without_loss[0].text}{rest}"
+            command = without_loss[0].command
+            return f"{text}; make the model, and give its params file to --mnn-params:\n{command}" if command else text
         if not self.proposals:
             return NOTHING_TO_TRY
         ended = "" if self.is_complete else " until --mnn-suggest-time was over"

@@ -10,6 +10,7 @@ from typing import Final
 
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
+from pytest_mnnquant.findings.fix_command import skip_option
 from pytest_mnnquant.findings.run_metrics import CalibrationMetrics
 from pytest_mnnquant.measurements.run import Losses
 
@@ -164,7 +165,8 @@ def _rounding(worst: HeldOut, seen: Spans, tensors: Sequence[HeldOut]) -> _Misfi
     )
     if wider and not _is_wide(seen.get(worst.tensor), losses):
         text = f"it shares the scale of {wider[0]!r}: MNN's tools give all inputs of a Concat the scale of the widest"
-        fix = "use --mnn-recipe=int8, which gives each input its own scale, or leave the layer float (--mnn-skip-layer)"
+        fix = "use --mnn-recipe=int8, which gives each input its own scale; "
+        fix += f"to keep the layer float, add {skip_option(worst.layer)}"
         return _Misfit(message, Cause("concat-shares-scale", text), fix)
     if worst.tensor in seen:
         low, high = seen[worst.tensor]
