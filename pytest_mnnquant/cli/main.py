@@ -1,9 +1,9 @@
 """`pytest-mnnquant inspect | diff | explain | history | target | convert | calibrate`, from a shell.
 
-Exit status: `inspect` 0, or 1 when the file is broken or not what `--expect` says; `diff` 0 when equal and 1 when not;
-`history` 0, or 1 when the storage holds no run; `target` 0, or 1 when it does not work; `convert` and `calibrate` 0 for
-a new model that was verified, 1 for everything else, wrong arguments included; else 2 for files and arguments that
-can't be used.
+Exit status. `inspect`: 0, or 1 if a file is broken or not as `--expect` requires; the worst one of several models.
+`diff`: 0 for equal models, else 1. `history`: 0, or 1 if the storage has no runs. `target`: 0, or 1 if the target does
+not work. `convert` and `calibrate`: 0 for a new, verified model, else 1, also for wrong arguments. All others: 2 for
+files and arguments that can't be used.
 """
 
 from __future__ import annotations
@@ -11,44 +11,38 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_mnnquant.cli import history, target
+from pytest_mnnquant.cli import explain, history, inspect_models, target
 from pytest_mnnquant.cli.calibrate import calibrate
 from pytest_mnnquant.cli.convert import convert
-from pytest_mnnquant.cli.inspect import difference, difference_text, inspection, inspection_text
+from pytest_mnnquant.cli.inspect import difference, difference_text
 from pytest_mnnquant.cli.llm_tables import (
-    export_content,
     export_difference,
     export_difference_text,
-    export_text,
-    is_broken,
 )
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
-from pytest_mnnquant.findings.catalogue import RULES
-from pytest_mnnquant.findings.defaults import COVERAGE, TIMEOUT
+from pytest_mnnquant.findings.defaults import TIMEOUT
 from pytest_mnnquant.llm.folder import read_folder
-from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.recipes.names import recipe_named
-from pytest_mnnquant.recipes.recipe import Recipe
+from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.report.json_report import json_value
-from pytest_mnnquant.report.pages import rule_page
 from pytest_mnnquant.runtime.jobs import NativeFailure
 
-_CONVERT = f"""usage: pytest-mnnquant convert [options of ours] ARGUMENTS OF MNNCONVERT
+_CONVERT = f"""usage: pytest-mnnquant convert [--mnn-OPTION ...] ARGUMENTS OF MNNCONVERT
 
-Run MNN's converter with its own arguments, and exit 0 only for a new model that is what they ask for.
-  --mnn-skip-layer GLOB   repeatable: a layer meant to stay float
-  --mnn-timeout S         limit for one native step ({TIMEOUT:g})
+Run MNN's converter with its own arguments. The exit status is 0 only for a new model that matches these arguments.
+  --mnn-skip-layer GLOB   a layer to keep float on purpose (repeatable)
+  --mnn-timeout S         time limit for one native step, in seconds (default: {TIMEOUT:g})
 """
-_CALIBRATE = f"""usage: pytest-mnnquant calibrate [options of ours] SOURCE.mnn OUTPUT.mnn CONFIG.json
+_CALIBRATE = f"""usage: pytest-mnnquant calibrate [--mnn-OPTION ...] SOURCE.mnn OUTPUT.mnn CONFIG.json
 
-Run MNN's offline quantization tool with its own configuration, and exit 0 only for a new int8 model.
-  --mnn-skip-layer GLOB   repeatable: a layer meant to stay float, beside those of skip_quant_op_names
-  --mnn-timeout S         limit for one native step ({TIMEOUT:g})
+Run MNN's offline quantization tool with its own configuration. The exit status is 0 only for a verified int8 model.
+  --mnn-skip-layer GLOB   a layer to keep float, in addition to those of skip_quant_op_names (repeatable)
+  --mnn-timeout S         time limit for one native step, in seconds (default: {TIMEOUT:g})
 """
 
 
@@ -59,39 +53,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run_tool(convert, arguments[1:], _CONVERT)
     if arguments[:1] == ["calibrate"]:
         return _run_tool(calibrate, arguments[1:], _CALIBRATE)
-    parser = argparse.ArgumentParser(prog="pytest-mnnquant", description="Look at MNN models and rules.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    inspect = commands.add_parser("inspect", help="layers, storage, bits and bytes of a model")
-    inspect.add_argument("model", type=Path)
-    inspect.add_argument(
-        "--expect",
-        type=recipe_named,
-        metavar="RECIPE",
-        help=f"exit 1 unless {100 * COVERAGE:g} %% of the weights are stored so",
+    parser = argparse.ArgumentParser(
+        prog="pytest-mnnquant", description="Inspect, convert and quantize MNN models; explain rules."
     )
-    diff = commands.add_parser("diff", help="what changed between two models")
+    commands = parser.add_subparsers(dest="command", required=True)
+    inspecting = commands.add_parser("inspect", help="show layers, storage, bits and bytes of models")
+    inspect_models.add_options(inspecting)
+    diff = commands.add_parser("diff", help="show the differences between two models")
     diff.add_argument("first", type=Path)
     diff.add_argument("second", type=Path)
-    explain = commands.add_parser("explain", help="what a rule code means")
-    explain.add_argument("code")
-    past = commands.add_parser("history", help="figures over all runs, and the commits that moved them")
+    explaining = commands.add_parser("explain", help="show what a rule or a check means; without either: list all")
+    explain.add_options(explaining)
+    past = commands.add_parser("history", help="show metrics over all runs, and the commits that changed them")
     history.add_options(past)
-    place = commands.add_parser("target", help="places to judge models on: set the ARM emulator up, see what works")
+    place = commands.add_parser("target", help="set up the ARM emulator, or check a target")
     target.add_options(place)
-    commands.add_parser("convert", help="mnnconvert, verified: takes its arguments")
-    commands.add_parser("calibrate", help="mnnquant, verified: SOURCE.mnn OUTPUT.mnn CONFIG.json")
-    for command in (inspect, diff, explain, past):
-        command.add_argument("--json", action="store_true", help="write JSON")
+    commands.add_parser("convert", help="run MNN's converter with its own arguments, and verify the model")
+    commands.add_parser("calibrate", help="run mnnquant (SOURCE.mnn OUTPUT.mnn CONFIG.json), and verify the model")
+    for command in (inspecting, diff, explaining, past):
+        command.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
     try:
         return _COMMANDS[given.command](given)
+    except BrokenPipeError:  # Such as `| head`: the rest of the output is not needed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (BadModel, OSError) as error:
         print(f"pytest-mnnquant: {error}", file=sys.stderr)
         return 2
 
 
 def _run_tool(tool: Callable[..., int], arguments: list[str], usage: str) -> int:
-    """Run one of MNN's tools; what is wrong goes to stderr, and is always status 1."""
+    """Run one of MNN's tools; errors go to stderr, and the exit status is then always 1."""
     print_error = functools.partial(print, file=sys.stderr)
     wants_help = arguments[:1] in (["-h"], ["--help"])
     if wants_help or not arguments:
@@ -127,7 +120,7 @@ def _split_options(arguments: list[str]) -> tuple[list[str], tuple[str, ...], fl
         except ValueError:
             timeout = 0.0
         if not timeout > 0 or name == "--mnn-skip-layer":
-            raise Refused(f"{name} {value}: it needs " + ("a glob" if "layer" in name else "a number of seconds"))
+            raise Refused(f"{name} {value}: requires " + ("a glob" if "layer" in name else "a number of seconds"))
     return rest, tuple(skip), timeout
 
 
@@ -136,21 +129,7 @@ def _print_result(given: argparse.Namespace, value: Any, text: str) -> None:
 
 
 def _inspect(given: argparse.Namespace) -> int:
-    if given.model.is_dir():
-        folder = read_folder(given.model)
-        _print_result(given, export_content(folder), export_text(folder))
-        return int(is_broken(folder))
-    model = read_model(given.model)
-    content = inspection(model)
-    _print_result(given, content, inspection_text(content))
-    broken = bool(content["external_missing"]) or not all(layer["intact"] for layer in content["layers"])
-    return int(broken or (given.expect is not None and _share(model, given.expect) < COVERAGE))
-
-
-def _share(model: Model, recipe: Recipe) -> float:
-    total = sum(op.weight_count for op in model.layers)
-    stored = sum(op.weight_count for op in model.layers if all(recipe.stores(weights) for weights in op.weights))
-    return stored / total if total else 0.0
+    return inspect_models.run(given, print, functools.partial(print, file=sys.stderr))
 
 
 def _diff(given: argparse.Namespace) -> int:
@@ -172,17 +151,7 @@ def _target(given: argparse.Namespace) -> int:
 
 
 def _explain(given: argparse.Namespace) -> int:
-    requested = given.code.upper()
-    rule = RULES.get(requested) or next((rule for rule in RULES.values() if rule.name == given.code.lower()), None)
-    if rule is None:
-        known = [code for code in RULES if code.startswith(requested)] or list(RULES)
-        print(f"pytest-mnnquant: there is no rule {given.code!r}; known: {', '.join(known)}", file=sys.stderr)
-        return 2
-    page = rule_page(rule.code)
-    text = page or f"# {rule.code} {rule.name}\n\n{rule.severity.value}, since {rule.since}\n\n{rule.meaning}"
-    facts = {"code": rule.code, "name": rule.name, "severity": rule.severity.value, "meaning": rule.meaning}
-    _print_result(given, {**facts, "since": rule.since, "page": page or None}, text.rstrip())
-    return 0
+    return explain.run(given, print, functools.partial(print, file=sys.stderr))
 
 
 _COMMANDS: Final = {"inspect": _inspect, "diff": _diff, "explain": _explain, "history": _history, "target": _target}

@@ -34,9 +34,9 @@ def _validate_model(model: ModelSettings) -> None:
     _validate_quantized(model)
     _validate_recipes(model)
     _validate_metric(model)
-    for text in (model.calibration, model.evaluation):
+    for option, text in (("--mnn-calibration", model.calibration), ("--mnn-evaluation", model.evaluation)):
         if text is not None:
-            _validate_data(text, model)
+            _validate_data(option, text, model)
 
 
 def _validate_ignored(code: str) -> None:
@@ -66,7 +66,7 @@ def _validate_recipes(model: ModelSettings) -> None:
         )
     for recipe in recipes:
         if isinstance(recipe, PipelineRecipe):
-            _require_file(recipe.pipeline, model.base)
+            _require_file("--mnn-recipe", recipe.pipeline, model.base)
 
 
 def _validate_metric(model: ModelSettings) -> None:
@@ -79,16 +79,16 @@ def _validate_metric(model: ModelSettings) -> None:
         raise ValueError(NO_LIMIT.format(metric=limits.metric))
 
 
-def _validate_data(text: str, model: ModelSettings) -> None:
-    _require_file(text, model.base)
+def _validate_data(option: str, text: str, model: ModelSettings) -> None:
+    _require_file(option, text, model.base)
     if model.preprocess is None and (model.base / text).is_dir():
         raise ValueError(undeclared(text))
 
 
-def _require_file(text: str, base: Path) -> None:
+def _require_file(option: str, text: str, base: Path) -> None:
     place = text.rpartition(":")[0] if ".py:" in text else text
     if not (base / place).exists():
-        raise SourceError(f"{place}: no such file")
+        raise SourceError(f"{option}: {place}: no such file")
 
 
 def _first_duplicate(names: Iterable[str]) -> str | None:

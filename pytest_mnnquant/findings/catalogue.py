@@ -45,6 +45,9 @@ CHECKS: Final = (
         "findings.file_metrics:ConversionMetrics",
         assertion="assert_converted",
         is_static=True,
+        meaning="The float .mnn computes what the source computes, and the variant is a model of the same network.",
+        rules=("MNQ104", "MNQ11", "MNQ12", "MNQ203", "MNQ204"),
+        options=("exporter",),
     ),
     Check(
         "params",
@@ -52,6 +55,9 @@ CHECKS: Final = (
         "findings.file_metrics:ParamsMetrics",
         assertion="assert_params_applied",
         is_static=True,
+        meaning="The params file exists, parses, names the model's tensors, and was applied.",
+        rules=("MNQ3",),
+        options=("params", "skip_layer"),
     ),
     Check(
         "coverage",
@@ -59,6 +65,9 @@ CHECKS: Final = (
         "findings.file_metrics:CoverageMetrics",
         assertion="assert_quantized",
         is_static=True,
+        meaning="The weights are stored in the requested precision, layer by layer.",
+        rules=("MNQ40",),
+        options=("min_coverage", "skip_layer"),
     ),
     Check(
         "weights",
@@ -67,6 +76,8 @@ CHECKS: Final = (
         assertion="assert_weights_preserved",
         chart="evidence.chart_samples:weight_samples",
         is_static=True,
+        meaning="The stored weights, decoded, equal the source's up to rounding.",
+        rules=("MNQ403", "MNQ41"),
     ),
     Check(
         "execution",
@@ -75,6 +86,9 @@ CHECKS: Final = (
         assertion="assert_int8_executed",
         runs_on=RunsOn.TARGET,
         restated_by=("accuracy",),
+        meaning="Layers that are stored in int8 ran in int8, by the runtime's trace.",
+        rules=("MNQ002", "MNQ60", "MNQ61", "MNQ63"),
+        options=("memory_mode", "target"),
     ),
     Check(
         "size",
@@ -82,6 +96,9 @@ CHECKS: Final = (
         "findings.file_metrics:SizeMetrics",
         assertion="assert_size_reduction",
         is_static=True,
+        meaning="The file is as small as its layers and the recipe predict, or as required.",
+        rules=("MNQ801", "MNQ802"),
+        options=("min_size_ratio",),
     ),
     Check(
         "bundle",
@@ -89,6 +106,8 @@ CHECKS: Final = (
         "findings.file_metrics:BundleMetrics",
         assertion="assert_bundle_complete",
         is_static=True,
+        meaning="All files that must be deployed together exist and match.",
+        rules=("MNQ803", "MNQ804", "MNQ81"),
     ),
     Check(
         "calibration",
@@ -96,6 +115,9 @@ CHECKS: Final = (
         "findings.run_metrics:CalibrationMetrics",
         assertion="assert_calibration_sufficient",
         chart="evidence.chart_samples:activation_samples",
+        meaning="The calibration data were sufficient and similar to the evaluation data, and the ranges fit them.",
+        rules=("MNQ417", "MNQ5"),
+        options=("calibration", "evaluation", "mode"),
     ),
     Check(
         "accuracy",
@@ -104,6 +126,21 @@ CHECKS: Final = (
         chart="evidence.chart_samples:layer_loss_samples",
         runs_on=RunsOn.TARGET,
         after=("execution", "calibration"),
+        meaning="The outputs, as on ARM, are as good as required: by labels, else by similarity to the float model.",
+        rules=("MNQ7",),
+        options=(
+            "evaluation",
+            "metric",
+            "max_accuracy_drop",
+            "min_accuracy_ratio",
+            "min_float_accuracy",
+            "min_cosine",
+            "min_agreement",
+            "min_sqnr",
+            "memory_mode",
+            "suggest",
+            "suggest_time",
+        ),
     ),
     Check(
         "latency",
@@ -112,8 +149,19 @@ CHECKS: Final = (
         chart="evidence.chart_samples:timed_pairs",
         runs_on=RunsOn.DEVICE,
         is_timed=True,
+        meaning="The latency of the variant / the latency of the float model, timed in pairs, is within the limit.",
+        rules=("MNQ901", "MNQ902"),
+        options=("max_latency_ratio", "threads", "precision", "memory_mode", "batch", "latency_time"),
     ),
-    Check("memory", "checks.memory:check_memory", "findings.run_metrics:MemoryMetrics", runs_on=RunsOn.DEVICE),
+    Check(
+        "memory",
+        "checks.memory:check_memory",
+        "findings.run_metrics:MemoryMetrics",
+        runs_on=RunsOn.DEVICE,
+        meaning="The model can be loaded and run; the memory of the session is recorded.",
+        rules=("MNQ903",),
+        options=("threads", "memory_mode"),
+    ),
 )
 
 #: Their names, in the same order.
@@ -121,10 +169,24 @@ CHECK_NAMES: Final = tuple(check.name for check in CHECKS)
 #: With a baseline file: the last check of each variant, and the check of the file itself.
 BASELINE: Final = "baseline"
 ENTRIES: Final = "entries"
-_ALL: Final = {
-    check.name: check
-    for check in (*CHECKS, Check(BASELINE, metrics="findings.baseline_metrics:BaselineMetrics"), Check(ENTRIES))
-}
+#: All checks that a report may hold.
+ALL_CHECKS: Final = (
+    *CHECKS,
+    Check(
+        BASELINE,
+        metrics="findings.baseline_metrics:BaselineMetrics",
+        meaning="No metric is worse than the accepted one in the baseline file by more than its tolerance.",
+        rules=("MNQ910", "MNQ911", "MNQ913", "MNQ914", "MNQ915", "MNQ916", "MNQ917"),
+        options=("baseline", "update_baseline"),
+    ),
+    Check(
+        ENTRIES,
+        meaning="The baseline file can be read, and all models and variants in it still exist.",
+        rules=("MNQ910", "MNQ912"),
+        options=("baseline", "update_baseline"),
+    ),
+)
+_ALL: Final = {check.name: check for check in ALL_CHECKS}
 #: The names of all checks that a report may hold.
 ALL_NAMES: Final = tuple(_ALL)
 

@@ -33,6 +33,8 @@ class Check:
     the checks that run before it if they are selected, since they may find the cause. `restated_by` are the checks that
     run with it if their errors may describe its errors more completely. `is_timed`: it measures times, so nothing else
     may run at the same time.
+    `meaning` says what is true if it passes, `rules` are the codes that it reports, or prefixes of them, without those
+    that every check reports. `options` are the names of the options that concern it.
     """
 
     name: str
@@ -45,6 +47,13 @@ class Check:
     is_timed: bool = False
     after: tuple[str, ...] = ()
     restated_by: tuple[str, ...] = ()
+    meaning: str = ""
+    rules: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def reports(self, code: str) -> bool:
+        """Whether it reports the rule of this code; False for rules that every check reports."""
+        return code.startswith(self.rules)
 
     @property
     def assertion_name(self) -> str:

@@ -39,35 +39,37 @@ def test_a_model_that_is_none_is_refused(refused: Refused, spec: str, says: str)
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ("--mnn-recipe=int7", "argument --mnn-recipe: unknown recipe 'int7'"),
-        ("--mnn-mode=test", "argument --mnn-mode: 'test' is unknown; choose from: both, train, eval"),
-        ("--mnn-exporter=jit", "argument --mnn-exporter: 'jit' is unknown; choose from: torchscript, dynamo"),
-        ("--mnn-min-coverage=1.01", "argument --mnn-min-coverage: 1.01 is out of range; allowed: 0 to 1"),
-        ("--mnn-min-coverage=99%", "argument --mnn-min-coverage: '99%' is not a number"),
-        ("--mnn-min-coverage=nan", "argument --mnn-min-coverage: 'nan' is not a number"),
+        ("--mnn-recipe=int7", "argument --mnn-recipe: "),
+        ("--mnn-mode=test", "both, train, eval"),
+        ("--mnn-exporter=jit", "torchscript, dynamo"),
+        ("--mnn-min-coverage=1.01", "argument --mnn-min-coverage: 1.01"),
+        ("--mnn-min-coverage=99%", "argument --mnn-min-coverage: '99%'"),
+        ("--mnn-min-coverage=nan", "argument --mnn-min-coverage: 'nan'"),
         (
             "--mnn-max-accuracy-drop=2",
-            "--mnn-max-accuracy-drop: a drop of 2 is out of range; allowed for top1: -1 to 1",
+            "-1 to 1",
         ),
-        ("--mnn-min-cosine=-2", "argument --mnn-min-cosine: -2 is out of range; allowed: -1 to 1"),
-        ("--mnn-min-size-ratio=-1", "argument --mnn-min-size-ratio: -1 is out of range; allowed: at least 0"),
-        ("--mnn-max-latency-ratio=x", "argument --mnn-max-latency-ratio: 'x' is not a number"),
-        ("--mnn-timeout=0", "argument --mnn-timeout: 0 is out of range; allowed: at least 1"),
-        ("--mnn-report=r.txt", "--mnn-report: r.txt: reports end in .json, .md, .html"),
+        ("--mnn-min-cosine=-2", "-1 to 1"),
+        ("--mnn-min-size-ratio=-1", "at least 0"),
+        ("--mnn-max-latency-ratio=x", "argument --mnn-max-latency-ratio: 'x'"),
+        ("--mnn-timeout=0", "at least 1"),
+        ("--mnn-report=r.txt", ".json, .md, .html"),
         ("--mnn-calibration=none.npz", "none.npz: no such file"),
         ("--mnn-evaluation=none.py:data", "none.py: no such file"),
-        ("--mnn-config=", "argument --mnn-config: the value is empty"),
-        ("--mnn-quantized=", "argument --mnn-quantized: the value is empty"),
-        ("--mnn-baseline= ", "argument --mnn-baseline: the value is empty"),
-        ("--mnn-threads=1.5", "argument --mnn-threads: '1.5' is not a whole number"),
-        ("--mnn-params=p.bin", "--mnn-params: goes with --mnn-quantized"),
+        ("--mnn-config=", "argument --mnn-config: "),
+        ("--mnn-quantized=", "argument --mnn-quantized: "),
+        ("--mnn-baseline= ", "argument --mnn-baseline: "),
+        ("--mnn-threads=1.5", "argument --mnn-threads: '1.5'"),
+        ("--mnn-params=p.bin", "--mnn-quantized"),
         ("--mnn-ignore=MNQ9999", "MNQ9999"),
         ("--mnn-ignore=size-ratio", "size-ratio"),
         ("--mnn-cache-dir=net.py", "--mnn-cache-dir"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(refused: Refused, option: str, says: str) -> None:
-    assert says in refused(MODEL, option)
+    text = refused(MODEL, option)
+    assert says in text
+    assert option.partition("=")[0] in text
 
 
 def test_options_that_exclude_each_other_are_refused(refused: Refused) -> None:

@@ -328,13 +328,13 @@ def test_what_the_configuration_lost_is_stale(run: Run, file: File, pytester: py
 
 
 BROKEN = {
-    "a merge conflict": ('{\n<<<<<<< HEAD\n "schema": 1\n=======\n>>>>>>> b\n}', "line 2 holds a merge conflict"),
-    "a newer schema": ('{"schema": 2, "things": []}', "schema 2 was written by a newer pytest-mnnquant"),
-    "an older schema": ('{"schema": 0, "models": {}}', "schema 0 was written by an older pytest-mnnquant"),
-    "a pointer": ("version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "is a pointer of git-lfs"),
-    "half a file": ('{"schema": 1, "models": {', "is no JSON"),
-    "nothing": ("", "is no JSON"),
-    "bytes": (b"\xff\xfe\x00", "is no text in UTF-8"),
+    "a merge conflict": ('{\n<<<<<<< HEAD\n "schema": 1\n=======\n>>>>>>> b\n}', "line 2"),
+    "a newer schema": ('{"schema": 2, "things": []}', "schema 2"),
+    "an older schema": ('{"schema": 0, "models": {}}', "schema 0"),
+    "a pointer": ("version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git-lfs"),
+    "half a file": ('{"schema": 1, "models": {', "JSON"),
+    "nothing": ("", "JSON"),
+    "bytes": (b"\xff\xfe\x00", "UTF-8"),
 }
 
 
@@ -506,7 +506,7 @@ def test_accepted_models_are_kept_where_there_is_a_folder_for_them(
     assert "w8::baseline" in found.passed
     (folder / "net/w8.mnn").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
     found = run(MODEL, W8, "-k", "baseline")
-    found.tells("MNQ910", where="is a pointer of git-lfs", fix="git lfs pull")
+    found.tells("MNQ910", where="git-lfs", fix="git lfs pull")
 
 
 def test_a_model_that_can_not_be_kept_is_told_and_the_rest_is_accepted(

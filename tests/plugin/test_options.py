@@ -115,7 +115,7 @@ def test_the_least_cosine_decides_where_there_are_no_labels(run: Run, pytester: 
     assert run(*usual, "--mnn-min-cosine=0.9").status == 0
     found = run(*usual, "--mnn-min-cosine=1")
     assert found.status == 1
-    found.tells("MNQ702", where="at least 1 wanted")
+    found.tells("MNQ702", where="required 1")
 
 
 def test_the_least_coverage_decides(run: Run, files: Files) -> None:
@@ -221,4 +221,4 @@ def test_a_native_step_ends_at_the_time_limit(run: Run, workshop: Workshop, pyte
     np.savez(pytester.path / "inputs.npz", input=inputs)
     found = run("--mnn-model", model.path, "--mnn-recipe=w8", "--mnn-evaluation=inputs.npz", "--mnn-timeout=1")
     assert found.status == 1
-    found.tells("MNQ201", where="no end after 1 s (limit: --mnn-timeout)")
+    found.tells("MNQ201", where="not finished after 1 s (limit: --mnn-timeout)")

@@ -37,7 +37,7 @@ def test_workers_give_the_same_summary_and_status(
     assert spread.failed == alone.failed == {"fp16::size"}
     assert summary(spread) == summary(alone)
     assert "latency skipped: " in spread.text
-    assert "other workers (-n)" in spread.text
+    assert "workers (-n)" in spread.text
     assert alone.passed - spread.passed == {"w8::latency", "fp16::latency"}
     assert [line[:25] for line in spread.lines if "::error" in line] == ["::error title=MNQ802 size"]
     assert (pytester.path / "summary.md").read_text().count("## MNN quantization: FAILED") == 1

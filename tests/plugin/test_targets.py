@@ -119,7 +119,7 @@ def test_what_has_no_model_is_blocked_there_too(run: Run, pytester: pytest.Pytes
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--mnn-target=phone"], "--mnn-target: 'phone' is no target; they read like: host, aarch64"),
+        (["--mnn-target=phone"], "--mnn-target: unknown target 'phone'"),
         (["--mnn-target=aarch64-0.0.1"], "pytest-mnnquant target add aarch64 --mnn 0.0.1"),
         ([MINE, "--mnn-max-latency-ratio=1"], "--mnn-max-latency-ratio: mine can't be timed"),
     ],

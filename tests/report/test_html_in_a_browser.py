@@ -251,7 +251,7 @@ def test_places_stand_side_by_side(browser: Page, tmp_path: Path) -> None:
     there = dataclasses.replace(here, variant=variant, charts=ChartSamples(), order=len(found))
     write_report(build_report([*found, there], {}), tmp_path / "r.html")
     browser.open(tmp_path / "r.html")
-    assert texts(browser, ".places thead th") == ["variant", "place", "top-1", "latency"]
+    assert texts(browser, ".places thead th") == ["variant", "target", "top-1", "latency"]
     assert texts(browser, ".places tbody td") == ["int8[eval]", "float", "0.9000", "",
                                                   "", "host", "0.8000", "0.50x", "", HOSTILE, "0.8000", ""]  # fmt: skip
     assert browser.violations() == []

@@ -105,7 +105,7 @@ def test_the_job_arrives_and_the_result_comes_back(tmp_path: Path, script: Scrip
 
 def test_the_limit_ends_the_whole_family(tmp_path: Path, script: Script) -> None:
     command = script(SLEEPING_FAMILY)
-    with pytest.raises(NativeFailure, match=r"^it: no end after 2 s \(limit: --mnn-timeout\)") as error:
+    with pytest.raises(NativeFailure, match=r"^it: not finished after 2 s \(limit: --mnn-timeout\)") as error:
         run_job(Job("run", "it", 2), tmp_path, command)
     assert (error.value.kind, error.value.log) == (FailureKind.TIMED_OUT, "asleep")
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]

@@ -52,7 +52,7 @@ def test_a_child_that_tells_nothing_is_waited_for_aloud(tmp_path: Path, heard: H
 
 
 def test_a_child_that_hangs_ends_in_time_whoever_listens(tmp_path: Path, heard: Heard) -> None:
-    with pytest.raises(NativeFailure, match=r"no end after 0\.6 s"):
+    with pytest.raises(NativeFailure, match=r"not finished after 0\.6 s"):
         child(tmp_path, "import time\ntime.sleep(60)", timeout=0.6)
     assert heard
 

@@ -54,7 +54,7 @@ def test_a_job_that_takes_too_long_ends_the_process_and_the_next_has_a_new_one(
     standing: Worker, tmp_path: Path
 ) -> None:
     process = example(standing, tmp_path)
-    with pytest.raises(NativeFailure, match=r"making a model: no end after 1e-06 s \(limit: --mnn-timeout\)"):
+    with pytest.raises(NativeFailure, match=r"making a model: not finished after 1e-06 s \(limit: --mnn-timeout\)"):
         example(standing, tmp_path, timeout=1e-6)
     assert ends(process)
     assert example(standing, tmp_path) != process

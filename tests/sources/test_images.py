@@ -185,7 +185,7 @@ def test_more_than_memory_holds_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_time_limit_is_no_damaged_image(tmp_path: Path, random: np.random.Generator) -> None:
     (tmp_path / "a.png").write_bytes(png(scene(random, 60, 60)))
-    with pytest.raises(NativeFailure, match=r"decoding the images of .*: no end after 0\.01 s"):
+    with pytest.raises(NativeFailure, match=r"decoding the images of .*: not finished after 0\.01 s"):
         load_data(tmp_path.name, tmp_path.parent, ("x",), GREY, 0.01)
 
 

@@ -40,7 +40,7 @@ def test_arm_kernels_run_and_are_what_the_processor_has(
 
 
 def test_each_processor_has_kernels_of_its_own(emulator: Emulator) -> None:
-    for cpu, kernels in (("cortex-a53", "none of its own"), ("max", "dotprod, i8mm")):
+    for cpu, kernels in (("cortex-a53", "none"), ("max", "dotprod, i8mm")):
         lines = list(run_self_test(emulator.target(cpu), TIMEOUT))
         text = re.sub(r"[\d.]+ s; numpy [\d.]+", "N s; numpy N", "\n".join(lines[1:]))
         check_golden("targets/a-check-of-an-emulator", text, kernels=kernels)
@@ -54,7 +54,7 @@ def test_all_that_was_unpacked_is_listed_with_its_hash(emulator: Emulator) -> No
 
 
 def test_a_processor_that_qemu_does_not_know(emulator: Emulator) -> None:
-    with pytest.raises(NoTarget, match=r"knows no processor 'pentium'; it knows: .*cortex-a76"):
+    with pytest.raises(NoTarget, match=r"'pentium'.*cortex-a76"):
         target_named("aarch64:pentium", {})
 
 
@@ -71,7 +71,7 @@ def test_names() -> None:
     assert own is not None
     assert (own.name, own.emulated) == ("board", False)
     assert emulator_target("aarch32") is None
-    with pytest.raises(NoTarget, match=r"'phone' is no target; .*; configured: board"):
+    with pytest.raises(NoTarget, match=r"'phone'.*; configured: board"):
         target_named("phone", {"board": {"command": "x"}})
     assert all(map(is_reserved, ("host", "aarch64", "aarch64-board", "a:b", "a@b", "a b", "")))
     assert not is_reserved("board")
