@@ -130,6 +130,7 @@ def reports(files: Files, store: Store, tmp_path_factory: pytest.TempPathFactory
 # What differs from machine to machine and from run to run.
 VOLATILE = (
     (r"\S*/repaired/\w+/", "<cache>/"),
+    (r"/\S*/artifacts/", "<store>/"),
     (r"\b[0-9a-f]{64}\b", "<sha256>"),
     (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<uuid>"),
     (r"\b[0-9a-f]{24}\b", "<hash>"),
