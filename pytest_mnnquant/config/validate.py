@@ -10,11 +10,13 @@ from pathlib import Path
 from pytest_mnnquant.checks.accuracy.task_metric import NO_LIMIT
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.findings.catalogue import NOT_IGNORABLE, RULES
+from pytest_mnnquant.findings.defaults import RECIPES
+from pytest_mnnquant.llm.folder import is_export
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.recipes.recipe import PipelineRecipe
 from pytest_mnnquant.sources.images import undeclared
 from pytest_mnnquant.sources.metric import load_metric
-from pytest_mnnquant.sources.spec import SourceError
+from pytest_mnnquant.sources.spec import SourceError, is_graph_of_export, parse_spec
 
 
 def validate_models(models: Sequence[ModelSettings]) -> None:
@@ -33,6 +35,7 @@ def _validate_model(model: ModelSettings) -> None:
         _validate_ignored(code)
     _validate_quantized(model)
     _validate_recipes(model)
+    _validate_export(model)
     _validate_metric(model)
     for option, text in (("--mnn-calibration", model.calibration), ("--mnn-evaluation", model.evaluation)):
         if text is not None:
@@ -54,6 +57,32 @@ def _validate_quantized(model: ModelSettings) -> None:
         raise ValueError("--mnn-params: requires --mnn-quantized")
     if model.quantized is not None and len(model.recipes) > 1:
         raise ValueError("--mnn-quantized: requires exactly one --mnn-recipe, the precision expected of the file")
+
+
+def _validate_export(model: ModelSettings) -> None:
+    """A checkpoint requires an export, and an export a checkpoint. Raises `ValueError`."""
+    source = parse_spec(model.source, model.base) if model.source else None
+    path = None if model.quantized is None else model.base / model.quantized
+    if source is not None and source.is_checkpoint:
+        if path is None:
+            raise ValueError(f"--mnn-model: {model.source} is a checkpoint; give its export: --mnn-quantized FOLDER")
+        if path.exists() and not is_export(path):
+            folder = "give its folder" if is_graph_of_export(path) else "a folder with llm_config.json is expected"
+            raise ValueError(f"--mnn-quantized: {model.quantized} is not an export of a language model: {folder}")
+        _validate_export_recipe(model)
+    elif path is not None and (path.is_dir() or is_graph_of_export(path)):
+        raise ValueError(
+            f"--mnn-quantized: {model.quantized} is an export of a language model; give the folder of its checkpoint "
+            "as --mnn-model"
+            if is_export(path) or is_graph_of_export(path)
+            else f"--mnn-quantized: {model.quantized} is a folder; a .mnn file is expected"
+        )
+
+
+def _validate_export_recipe(model: ModelSettings) -> None:
+    recipe = recipe_named(model.recipes[0])
+    if model.recipes != RECIPES and (recipe.activations or isinstance(recipe, PipelineRecipe)):
+        raise ValueError(f"--mnn-recipe: {recipe.name} is not a form of weights; for an export give e.g. w4b64")
 
 
 def _validate_recipes(model: ModelSettings) -> None:

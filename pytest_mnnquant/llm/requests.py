@@ -35,14 +35,17 @@ class Requests:
 
 
 def requests_of(
-    folder: ExportFolder, by_layer: Mapping[str, LayerRequest], form: RequestedForm | None = None
+    folder: ExportFolder, by_layer: Mapping[str, LayerRequest] | None, form: RequestedForm | None = None
 ) -> Requests | None:
-    """The requests; None if neither options nor a form are known. `by_layer` is the content of `--quant_config`."""
+    """The requests; None if neither options nor a form are known.
+
+    `by_layer` is the content of `--quant_config`, None if that can't be read: layers may then have any form.
+    """
     options, form = folder.options, form or RequestedForm()
     if options is None and form.bits is None:
         return None
     layers = {
-        matrix.name: _overridden(by_layer.get(matrix.name) or _by_options(matrix, options), form)
+        matrix.name: _overridden(_own_request(matrix, by_layer) or _by_options(matrix, options), form)
         for matrix in folder.graph.matrices
     }
     scale_bits = options.scale_bits if options is not None else None
@@ -52,6 +55,12 @@ def requests_of(
         scale_bits if form.scale_bits is None else form.scale_bits,
         form.hqq or (options is not None and options.hqq),
     )
+
+
+def _own_request(matrix: StoredMatrix, by_layer: Mapping[str, LayerRequest] | None) -> LayerRequest | None:
+    if by_layer is None:
+        return LayerRequest(matrix.bits, matrix.block, matrix.symmetric)
+    return by_layer.get(matrix.name)
 
 
 def _by_options(matrix: StoredMatrix, options: ExportOptions | None) -> LayerRequest:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 
+from pytest_mnnquant.evidence.export import ExportUnderTest
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.target_variant import TargetVariant, on_target
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
@@ -15,7 +16,9 @@ from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Resul
 from pytest_mnnquant.plugin import benchmark
 from pytest_mnnquant.plugin.baseline_entries import check_entries
 from pytest_mnnquant.plugin.baseline_items import judge_variant
+from pytest_mnnquant.plugin.export_items import export_items
 from pytest_mnnquant.plugin.node_ids import is_part, places, variants
+from pytest_mnnquant.plugin.plain_item import CheckFailed, PlainItem
 from pytest_mnnquant.plugin.records import attach, attach_baseline
 from pytest_mnnquant.plugin.session import PluginSession, session_of
 from pytest_mnnquant.report.failure import failure_text, findings_text
@@ -24,14 +27,6 @@ _CONVERSION: Final = "conversion"
 _EXECUTION: Final = "execution"
 # The ids of all selected items.
 _SELECTED: Final = pytest.StashKey[frozenset[str]]()
-
-
-class CheckFailed(Exception):
-    """A check failed; `text` is the message for the user."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
 
 
 class ModelCollector(pytest.Collector):
@@ -49,21 +44,14 @@ class ModelCollector(pytest.Collector):
     def collect(self) -> Iterator[pytest.Item]:
         """One item per variant and check, in order of dependence."""
         state = session_of(self.config)
+        if self.gate.spec.is_checkpoint and self.gate.spec.path is not None:
+            yield from export_items(self, ExportUnderTest(self.gate.settings, self.gate.spec.path))
+            return
         for name, mode in variants(self.gate):
             home = variant_under_test(self.gate, name, mode)
             for target, name_of_check in places(self.gate, state.settings.targets, state.checks):
                 case = on_target(home, state.settings.targets[target]) if target else home
                 yield CheckItem.of(self, case, name_of_check)
-
-
-class PlainItem(pytest.Item):
-    """An item whose failure is plain text."""
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Failed checks as plain text; anything else as pytest shows it."""
-        if isinstance(excinfo.value, CheckFailed):
-            return excinfo.value.text
-        return super().repr_failure(excinfo)
 
 
 class CheckItem(PlainItem):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pytest_mnnquant.evidence.export import LABEL as EXPORT
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.findings.catalogue import CHECK_NAMES, CHECKS, ENTRIES, check_named
 from pytest_mnnquant.findings.check import RunsOn
@@ -102,6 +103,8 @@ def variants(source: SourceUnderTest) -> Iterator[tuple[str, str | None]]:
 
 def labels(source: SourceUnderTest) -> Iterator[str]:
     """The variants that a source is tested with, as ids and tables name them."""
+    if source.spec.is_checkpoint:
+        return iter((EXPORT,))
     return (recipe_named(name).label(mode) for name, mode in variants(source))
 
 

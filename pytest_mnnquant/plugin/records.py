@@ -24,9 +24,13 @@ BASELINE_RECORD = pytest.StashKey[dict[str, Any]]()
 
 def attach(item: pytest.Item, case: VariantUnderTest, result: Result) -> None:
     """Attach the records of an item to it, and add them to its JUnit properties."""
+    attach_record(item, _record(item, case, result))
+
+
+def attach_record(item: pytest.Item, record: CheckRecord) -> None:
+    """Attach a record to an item, and add it to its JUnit properties."""
     from pytest_mnnquant.report.formats import properties_of_test  # Loaded only if something was measured.
 
-    record = _record(item, case, result)
     item.stash.setdefault(RECORDS, []).append(record.as_json())
     properties = properties_of_test(record.model, record.variant, record.check)
     item.user_properties += [pair for pair in properties if pair not in item.user_properties]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.plugin.items import PlainItem, collect, remember_selected
+from pytest_mnnquant.plugin.items import collect, remember_selected
+from pytest_mnnquant.plugin.plain_item import PlainItem
 from pytest_mnnquant.plugin.reporting import header
 from pytest_mnnquant.plugin.xdist_workers import brief_worker, refuse_broken_worker, start_failures_as_usage_errors
 

@@ -18,6 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from pytest_mnnquant.llm.checkpoint import is_checkpoint
+from pytest_mnnquant.llm.config import MODEL_CONFIG
+from pytest_mnnquant.llm.folder import is_export
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained, is_exit_call
 
 MODEL_SUFFIXES: Final = (".onnx", ".tflite", ".mnn")
@@ -59,17 +62,21 @@ class Spec:
         """Whether the model comes from a Python callable, so needs PyTorch."""
         return bool(self.attribute)
 
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it is the folder of a language model's checkpoint."""
+        return self.path is not None and self.path.is_dir()
+
 
 def parse_spec(text: str, root: Path) -> Spec:
     """Parse one specification; relative paths start at `root`. Raises `SourceError`."""
     name, target = "", text
     if match := re.match(r"([\w.\-]+)=(.+)$", text):
         name, target = match.groups()
+    if target and (root / target).is_dir():
+        return _checkpoint(text, name, root / target)
     if target.endswith(MODEL_SUFFIXES):
-        path = root / target
-        if not path.is_file():
-            raise SourceError(f"{target}: no such file")
-        return Spec(text, name or path.stem, path)
+        return _model_file(text, name, root, target)
     if target.endswith(_PLANNED):
         raise SourceError(f"{target}: {Path(target).suffix} models can't be read yet; convert it to .onnx or .mnn")
     place, colon, attribute = target.rpartition(":")
@@ -85,6 +92,37 @@ def parse_spec(text: str, root: Path) -> Spec:
     if not all(part.isidentifier() for part in place.split(".")):
         raise SourceError(f"{place!r} is neither a Python file nor a module name")
     return Spec(text, name or _default_name(place.rpartition(".")[2], attribute), None, place, attribute)
+
+
+def _checkpoint(text: str, name: str, path: Path) -> Spec:
+    """The folder of a language model. Raises `SourceError` for other folders."""
+    if is_export(path):
+        raise SourceError(
+            f"{text}: the folder is an export; give it as --mnn-quantized, and its checkpoint as --mnn-model"
+        )
+    if not is_checkpoint(path):
+        raise SourceError(
+            f"{text!r} is not a model: give file.py:callable, package.module:callable, x.onnx, x.tflite, x.mnn or the "
+            "folder of a language model's checkpoint, which has a config.json"
+        )
+    return Spec(text, name or path.resolve().name, path)
+
+
+def is_graph_of_export(path: Path) -> bool:
+    """Whether a `.mnn` file is part of the export of a language model, which is judged as a whole."""
+    return path.suffix == ".mnn" and (path.parent / MODEL_CONFIG).is_file()
+
+
+def _model_file(text: str, name: str, root: Path, target: str) -> Spec:
+    path = root / target
+    if not path.is_file():
+        raise SourceError(f"{target}: no such file")
+    if is_graph_of_export(path):
+        raise SourceError(
+            f"{target}: the file is part of the export of a language model: give the folder as --mnn-quantized, and "
+            "its checkpoint as --mnn-model"
+        )
+    return Spec(text, name or path.stem, path)
 
 
 def _default_name(stem: str, attribute: str) -> str:

@@ -14,15 +14,15 @@ from pytest_mnnquant.llm.requests import RequestedForm
 from pytest_mnnquant.llm.source_tokenizer import read_source_tokenizer
 
 
-def collect_evidence(export: Path, source: Path, form: RequestedForm | None = None) -> ExportEvidence:
-    """Read an export and its source. Raises `BadModel` or `OSError` if the graph or the source can't be read.
+def collect_evidence(export: Path, source: Checkpoint, form: RequestedForm | None = None) -> ExportEvidence:
+    """Read an export, and the tokenizer of its source. Raises `BadModel` or `OSError` if the graph can't be read.
 
     Paths in the options are looked for in the working folder, beside the export and above it.
     """
     folder = read_folder(export)
-    evidence = ExportEvidence(folder, read_checkpoint(source), form=form)
+    evidence = ExportEvidence(folder, source, form=form)
     try:
-        evidence = dataclasses.replace(evidence, tokenizer=read_source_tokenizer(source))
+        evidence = dataclasses.replace(evidence, tokenizer=read_source_tokenizer(source.path))
     except (BadExport, OSError) as error:
         evidence = dataclasses.replace(evidence, tokenizer_problem=str(error))
     return _with_gptq(_with_layers(evidence, folder), folder)

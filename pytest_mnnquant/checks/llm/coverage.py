@@ -32,6 +32,9 @@ def check_coverage(evidence: ExportEvidence) -> Result:
         skipped_layers=sum(request.bits == 16 for _, request in pairs),
     )
     findings = [_finding(evidence, matrix, request, total) for matrix, request in wrong]
+    if evidence.by_layer_problem and evidence.form is None:
+        message = f"the bits of each layer are unknown: {evidence.by_layer_problem}"
+        findings.append(Finding("MNQ314", message, fix="keep the file of --quant_config with the export"))
     return Result.from_findings("coverage", findings, metrics)
 
 

@@ -60,4 +60,5 @@ class ExportEvidence:
     @property
     def requests(self) -> Requests | None:
         """How each matrix was requested to be stored."""
-        return requests_of(self.folder, self.by_layer or {}, self.form)
+        by_layer = None if self.by_layer_problem else self.by_layer or {}
+        return requests_of(self.folder, by_layer, self.form)

@@ -10,6 +10,7 @@ from pytest_mnnquant.checks.llm.collect import collect_evidence
 from pytest_mnnquant.checks.llm.registry import check_export
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.rule import Severity
+from pytest_mnnquant.llm.checkpoint import read_checkpoint
 from pytest_mnnquant.llm.requests import RequestedForm
 from tests.llm.conftest import DATA
 
@@ -30,7 +31,7 @@ def source_of(name: str) -> Path:
 
 def judge(export: Path, source: Path | None = None, form: RequestedForm | None = None) -> dict[str, Result]:
     """The results of all static checks."""
-    return check_export(collect_evidence(export, source or source_of(export.name), form))
+    return check_export(collect_evidence(export, read_checkpoint(source or source_of(export.name)), form))
 
 
 def findings(results: Mapping[str, Result], severity: Severity = Severity.ERROR) -> list[Finding]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_mnnquant.checks.llm.collect import collect_evidence
 from pytest_mnnquant.checks.llm.registry import EXPORT_CHECKS
+from pytest_mnnquant.checks.llm.size import check_size
 from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED
 from pytest_mnnquant.findings.rule import Severity
+from pytest_mnnquant.llm.checkpoint import read_checkpoint
 from pytest_mnnquant.llm.requests import RequestedForm
 from tests.checks.llm.judging import Root, findings, judge, roots, source_of, warnings
 from tests.golden_text import check_golden
@@ -140,16 +143,21 @@ def test_each_option_is_held_against_the_files(name: str, options: dict[str, obj
 def test_what_can_not_be_compared_is_inconclusive(copied: Copy) -> None:
     path = copied("qwen2-w4")
     change_json(path / "export_args.json", quant_config="nowhere.json")
-    assert judge(path)["params"].outcome == INCONCLUSIVE
+    results = judge(path)
+    assert {check for check, result in results.items() if result.outcome == INCONCLUSIVE} == {"params", "coverage"}
     change_json(path / "export_args.json", quant_config=None, awq=True)
     assert judge(path)["weights"].outcome == INCONCLUSIVE
 
 
-def test_a_size_ratio_is_judged_with_the_embedding() -> None:
-    from pytest_mnnquant.checks.llm.collect import collect_evidence
-    from pytest_mnnquant.checks.llm.size import check_size
+def test_layers_of_any_form_are_no_error_if_what_was_requested_is_lost(copied: Copy) -> None:
+    path = copied("qwen2-config")  # Without layers.json beside it.
+    results = judge(path)
+    assert roots(results) == []
+    assert {check for check, result in results.items() if result.outcome == INCONCLUSIVE} == {"params", "coverage"}
 
-    evidence = collect_evidence(EXPORTS / "llama-w4-old", source_of("llama"))
+
+def test_a_size_ratio_is_judged_with_the_embedding() -> None:
+    evidence = collect_evidence(EXPORTS / "llama-w4-old", read_checkpoint(source_of("llama")))
     assert check_size(evidence, 1.1)
     result = check_size(evidence, 3.0)
     assert [(finding.code, finding.cause_id) for finding in result.findings] == [("MNQ802", "large-embedding")]

@@ -1,0 +1,145 @@
+"""The export of a language model under test: its evidence, its checks, its place in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.cache.store import file_digest
+from pytest_mnnquant.checks.llm.collect import collect_evidence
+from pytest_mnnquant.checks.llm.evidence import ExportEvidence
+from pytest_mnnquant.checks.llm.registry import EXPORT_CHECKS, check_alone
+from pytest_mnnquant.checks.llm.size import check_size
+from pytest_mnnquant.config.settings import ModelSettings
+from pytest_mnnquant.evidence.attempt import Attempt
+from pytest_mnnquant.findings import defaults
+from pytest_mnnquant.findings.file_metrics import CoverageMetrics
+from pytest_mnnquant.findings.finding import FAILED, Finding, Result, without_ignored
+from pytest_mnnquant.findings.root_cause import with_root_causes
+from pytest_mnnquant.llm.checkpoint import Checkpoint, read_checkpoint
+from pytest_mnnquant.llm.matrix import StoredMatrix
+from pytest_mnnquant.llm.requests import RequestedForm
+from pytest_mnnquant.mnnfile.model import BadModel
+from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.report.variant_report import LayerReport, ModelFile, VariantReport
+
+#: The name of an export in ids and reports, in the place of a recipe.
+LABEL: Final = "export"
+
+
+class BadSource(Exception):
+    """The checkpoint can't be read."""
+
+
+class ExportUnderTest:
+    """One export and its checkpoint, read when a check first needs them."""
+
+    def __init__(self, settings: ModelSettings, checkpoint: Path) -> None:
+        self.settings = settings
+        self.checkpoint = checkpoint
+        self.path = settings.base / str(settings.quantized)
+        self._results: dict[str, Result] = {}
+
+    @property
+    def full_name(self) -> str:
+        """The names of its model and of itself, as messages have them."""
+        return f"{self.settings.name} {LABEL}"
+
+    @cached_property
+    def _attempt(self) -> Attempt[ExportEvidence]:
+        return Attempt.of(self._collect, BadModel, OSError, BadSource)
+
+    def _collect(self) -> ExportEvidence:
+        return collect_evidence(self.path, self._source(), requested_form(self.settings))
+
+    def _source(self) -> Checkpoint:
+        try:
+            return read_checkpoint(self.checkpoint)
+        except (BadModel, OSError) as error:
+            raise BadSource(str(error)) from None
+
+    def run_check(self, name: str, selected: Collection[str] = ()) -> Result:
+        """The result of a check. Its findings follow from those of the `selected` checks, which run with it."""
+        result = self._result_alone(name)
+        if result.outcome != FAILED:
+            return result
+        names = [other for other in EXPORT_CHECKS if other == name or other in selected]
+        return with_root_causes(name, {other: self._result_alone(other) for other in names})
+
+    def _result_alone(self, name: str) -> Result:
+        if name not in self._results:
+            self._results[name] = self._judge(name)
+        return self._results[name]
+
+    def _judge(self, name: str) -> Result:
+        try:
+            evidence = self._attempt.value
+            if name == "size":
+                return without_ignored(check_size(evidence, self.settings.limits.min_size_ratio), self.settings.ignore)
+            return without_ignored(check_alone(name, evidence), self.settings.ignore)
+        except BadSource as error:
+            fix = "give the folder of a complete checkpoint"
+            return Result.from_findings(name, [Finding("MNQ101", str(error), fix=fix)])
+        except (BadModel, OSError) as error:
+            return Result.from_findings(name, [Finding("MNQ202", str(error), fix="export the model again")])
+
+    @property
+    def report(self) -> VariantReport:
+        """The export in the report, without its checks."""
+        if self._attempt.error is not None:
+            return VariantReport(LABEL, None)
+        folder = self._attempt.value.folder
+        graph = folder.path / folder.graph.file
+        metrics = self._result_alone("coverage").metrics
+        matrices = sorted(folder.graph.matrices, key=lambda matrix: -matrix.count)
+        return VariantReport(
+            LABEL,
+            None,
+            quantized=ModelFile(str(graph), folder.shipped_size, file_digest(graph), ""),
+            coverage=metrics.coverage if isinstance(metrics, CoverageMetrics) else None,
+            layers=tuple(_layer_report(matrix, self._attempt.value) for matrix in matrices),
+        )
+
+    @property
+    def base(self) -> ModelFile | None:
+        """The checkpoint in the report: its folder, and the bytes of its tensors."""
+        if self._attempt.error is not None:
+            return None
+        size = sum(entry.length for entry in self._attempt.value.source.tensors.values())
+        return ModelFile(str(self.checkpoint), size, None, "")
+
+
+def _layer_report(matrix: StoredMatrix, evidence: ExportEvidence) -> LayerReport:
+    requests = evidence.requests
+    request = requests.layers.get(matrix.name) if requests is not None else None
+    return LayerReport(
+        name=matrix.name,
+        op="Convolution",
+        weights=matrix.count,
+        storage=matrix.label,
+        bits=matrix.bits,
+        bytes=matrix.bytes,
+        float_bytes=4 * matrix.count,
+        scale_in=None,
+        scale_out=None,
+        quantized=request is None or request.bits == matrix.bits,
+        skipped=request is not None and request.bits == 16,
+        module=None,
+    )
+
+
+def requested_form(settings: ModelSettings) -> RequestedForm | None:
+    """What `--mnn-recipe` requests; None if it was not given: the exporter's options decide."""
+    if settings.recipes == defaults.RECIPES:
+        return None
+    recipe = recipe_named(settings.recipes[0])
+    return RequestedForm(
+        bits=16 if recipe.storage is Storage.FLOAT16 else recipe.bits,
+        block=recipe.block,
+        symmetric=True if recipe.symmetric else None,
+        scale_bits=16 if recipe.half_scales else None,
+        hqq=recipe.hqq,
+    )

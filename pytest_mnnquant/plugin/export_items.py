@@ -1,0 +1,70 @@
+"""The items of an export of a language model: one per check that judges files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pytest_mnnquant.checks.llm.registry import EXPORT_CHECKS
+from pytest_mnnquant.evidence.export import LABEL, ExportUnderTest
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.plugin.plain_item import CheckFailed, PlainItem
+from pytest_mnnquant.plugin.records import attach_record
+from pytest_mnnquant.plugin.session import session_of
+from pytest_mnnquant.plugin.worker_input import input_of
+from pytest_mnnquant.report.failure import failure_text
+from pytest_mnnquant.report.record import CheckRecord, reported
+
+
+class ExportItem(PlainItem):
+    """One check of one export."""
+
+    case: ExportUnderTest
+    check: str
+
+    @classmethod
+    def of(cls, parent: pytest.Collector, case: ExportUnderTest, check: str) -> ExportItem:
+        """The item `export::CHECK`."""
+        name = f"{LABEL}::{check}"
+        item: ExportItem = cls.from_parent(parent, name=name, nodeid=f"{parent.nodeid}::{name}")
+        item.case, item.check = case, check
+        item.add_marker("mnn")
+        item.add_marker(f"mnn_{check}")
+        return item
+
+    def runtest(self) -> None:
+        """Judge; fail, skip or pass by the outcome."""
+        prefix = self.nodeid.rpartition("::")[0]
+        ids = {item.nodeid for item in self.session.items}
+        selected = [check for check in EXPORT_CHECKS if f"{prefix}::{check}" in ids]
+        result = self.case.run_check(self.check, selected)
+        attach_record(self, self._record(result))
+        if result.outcome == PASSED:
+            return
+        if result.outcome == FAILED or (session_of(self.config).settings.strict and result.is_unresolved):
+            raise CheckFailed(failure_text(self.case.full_name, result))
+        pytest.skip(f"inconclusive: {result.reason}" if result.outcome == INCONCLUSIVE else result.reason)
+
+    def _record(self, result: Result) -> CheckRecord:
+        settings, controller = self.case.settings, input_of(self.config)
+        return CheckRecord(
+            model=settings.name,
+            source=settings.source,
+            file=str(self.case.checkpoint),
+            base=self.case.base,
+            variant=dataclasses.replace(self.case.report, worker=controller.host if controller else ""),
+            check=reported(result, LABEL),
+            order=self.session.items.index(self),
+        )
+
+    def reportinfo(self) -> tuple[Any, int | None, str]:
+        """Where the item comes from, and its title."""
+        return self.case.checkpoint, 0, f"{self.case.settings.name}: {self.name}"
+
+
+def export_items(parent: pytest.Collector, case: ExportUnderTest) -> Iterator[ExportItem]:
+    """The items of an export, in order of dependence."""
+    return (ExportItem.of(parent, case, check) for check in EXPORT_CHECKS)
