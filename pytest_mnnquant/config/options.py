@@ -35,7 +35,7 @@ OPTIONS: Final = (
            "or the name of a model in the configuration (repeatable)", "SPEC", many=True, per_model=False),
     Option("config", "TOML file with a [tool.mnnquant] table; all its models are tested "
            "(default: pyproject.toml in rootdir, for the models that --mnn-model names)", "FILE", per_model=False),
-    Option("quantized", "check this quantized .mnn instead of quantizing the model", "FILE"),
+    Option("quantized", "check this quantized .mnn (or folder of a language model) instead of quantizing", "PATH"),
     Option("params", "params file that --mnn-quantized was made with "
            "(default: compress_params_index.bin in the same folder, if it exists)", "FILE"),
     Option("calibration", "calibration data: .npz, .npy, a folder of images, or file.py:callable "

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.cache.store import file_digest
+from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.checks.llm.collect import collect_evidence
 from pytest_mnnquant.checks.llm.evidence import ExportEvidence
 from pytest_mnnquant.checks.llm.registry import EXPORT_CHECKS, check_alone
