@@ -14,10 +14,11 @@ from pytest_mnnquant.checks.accuracy.check import (
     with_location,
     without_data,
 )
+from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.proposals import with_search
 from pytest_mnnquant.checks.accuracy.uncovered import unjudged_pools
-from pytest_mnnquant.checks.target.check import compare_with_host
+from pytest_mnnquant.checks.target.check import compare_with_host, main_difference
 from pytest_mnnquant.checks.target.mnn_versions import explained
 from pytest_mnnquant.evidence.accuracy_search import search_accuracy
 from pytest_mnnquant.evidence.check_inputs import CheckInputs, NothingToJudge, held_limits
@@ -31,6 +32,7 @@ from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.defaults import COARSE_COSINE, COSINE
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result, without_ignored
 from pytest_mnnquant.findings.rule import Severity
+from pytest_mnnquant.mnnfile.commands import layers_beside
 from pytest_mnnquant.sources.metric import load_metric
 
 _NAME: Final = "accuracy"
@@ -48,16 +50,28 @@ def judge_accuracy(inputs: CheckInputs) -> Result:
         losses = variant.runs.losses(_criteria(inputs).metric)
     except UNUSABLE as error:  # The findings stand, whether their layer is known or not.
         return unlocated(result, str(error))
-    result = with_location(result, losses)
+    return _with_suggestion(inputs, with_location(result, losses), losses)
+
+
+def _with_suggestion(inputs: CheckInputs, result: Result, losses: Losses | None) -> Result:
+    """A failed accuracy with what was tried and passes, on the machine where it fails, if that was requested.
+
+    The layers beside an operator without weights are left float first, so that it does not run in int8.
+    """
+    variant, settings = inputs.variant, inputs.variant.source.settings
     if not settings.suggest:
         return result
+    suspect = next((finding.layer for finding in result.findings if finding.severity is Severity.ERROR), "")
+    beside = layers_beside(variant.variant.base, suspect)
     unresolved = {finding.code for finding in result.findings if finding.severity is Severity.GAP}
     ignored = (*settings.ignore, *unresolved)
 
     def judge_trial(trial: VariantUnderTest) -> Result:
-        return _judge_trial(inputs.for_variant(trial), ignored)
+        where = variant.on_same_target(trial) if isinstance(variant, TargetVariant) else trial
+        return _judge_trial(inputs.for_variant(where), ignored)
 
-    return with_search(result, search_accuracy(variant, judge_trial, losses, settings.suggest_time))
+    made = variant.on_host if isinstance(variant, TargetVariant) else variant
+    return with_search(result, search_accuracy(made, judge_trial, losses, settings.suggest_time, beside))
 
 
 def _judge_outputs(inputs: CheckInputs) -> Result:
@@ -103,19 +117,27 @@ def _on_target(inputs: CheckInputs, variant: TargetVariant, result: Result) -> R
     metrics = metrics_of(AccuracyMetrics, [result]) or AccuracyMetrics()
     differing, metrics = compare_with_host(variant.difference_evidence, metrics)
     findings = result.findings
-    if result.outcome == FAILED:
-        on_host = result_alone(variant.on_host, _NAME, inputs.limits, inputs.strict)
-        if on_host.outcome != FAILED:
-            findings = tuple(explained(findings, differing, variant.runtimes))
+    # Rounding otherwise is not a finding by itself, but the cause if the accuracy is lost on the target only.
+    rounding = None if differing else main_difference(metrics)
+    is_on_target_only = result.outcome == FAILED and not _fails_on_host(inputs, variant)
+    if is_on_target_only:
+        findings = tuple(explained(findings, differing, variant.runtimes, rounding))
     metrics = dataclasses.replace(metrics, place=variant.facts)
     result = dataclasses.replace(result, findings=(*findings, *differing), metrics=metrics)
     result = without_ignored(result, variant.source.settings.ignore)
-    if not can_be_located(result) or differing:  # This host can't locate a fault that only the target has.
+    if not can_be_located(result):
         return result
     try:
-        return with_location(result, variant.on_host.runs.losses(_criteria(inputs).metric))
+        losses = variant.on_host.runs.losses(_criteria(inputs).metric)
     except UNUSABLE as error:
         return unlocated(result, str(error))
+    if not differing and not (is_on_target_only and rounding):  # Else the fault is the target's own.
+        result = with_location(result, losses)
+    return result if variant.runtimes.differ else _with_suggestion(inputs, result, losses)
+
+
+def _fails_on_host(inputs: CheckInputs, variant: TargetVariant) -> bool:
+    return result_alone(variant.on_host, _NAME, inputs.limits, inputs.strict).outcome == FAILED
 
 
 def _judge_trial(inputs: CheckInputs, ignored: tuple[str, ...]) -> Result:

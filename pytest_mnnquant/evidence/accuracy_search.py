@@ -6,7 +6,7 @@ import dataclasses
 import glob
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -107,13 +107,15 @@ class Search:
         return proposal
 
 
-def search_accuracy(variant: VariantUnderTest, judge: Judge, losses: Losses | None, seconds: float) -> SearchResult:
-    """Try alternatives for a variant whose accuracy fails, for at most `seconds`."""
+def search_accuracy(
+    variant: VariantUnderTest, judge: Judge, losses: Losses | None, seconds: float, first: Sequence[str] = ()
+) -> SearchResult:
+    """Try alternatives for a variant whose accuracy fails, for at most `seconds`. `first` are left float first."""
     start = time.monotonic()
     search = Search(variant, judge, start + seconds)
     recipe, is_finished = variant.recipe, variant.variant.given
     if losses is not None and recipe.name != "fp16":
-        worst = [layer.name for layer in ranked(losses)]
+        worst = list(dict.fromkeys((*first, *(layer.name for layer in ranked(losses)))))
         _leave_float(search, recipe, worst)
         best = None if is_finished or isinstance(recipe, PipelineRecipe) else _best_recipe(search)
         if best is not None and not search.has_passed:

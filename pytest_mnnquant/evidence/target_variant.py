@@ -52,6 +52,10 @@ class TargetVariant(VariantUnderTest):
         """The variant's times and memory on the target. Raises `Unusable`."""
         return VariantCosts(self.source, self.model, self.say, self.target, self._target.send)
 
+    def on_same_target(self, other: VariantUnderTest) -> TargetVariant:
+        """Another variant of the source on this target."""
+        return TargetVariant(other, self._target)
+
     @property
     def is_lost(self) -> bool:
         """Whether the variant does not run on the target; the execution check reports why."""

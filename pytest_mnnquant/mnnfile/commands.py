@@ -36,6 +36,8 @@ MAX_POOL, AVERAGE_POOL = 0, 1
 _SHAPES: Final = frozenset({"Shape", "Rank", "Size", "PriorBox"})
 # The slot of a BinaryOp's activation.
 _ACTIVATION: Final = 2
+#: Operators that compute each value from one of each input.
+ACTIVATIONS: Final = frozenset({"ReLU", "ReLU6", "PReLU", "UnaryOp", "BinaryOp", "Scale"})
 _SOURCES: Final = frozenset({"Input", "Const", "TrainableParam"})
 
 
@@ -175,6 +177,36 @@ def joining_operator(model: Model, op: Op) -> str:
             return maker.name
         tensor = maker.inputs[0]
     return ""
+
+
+def layers_beside(model: Model, name: str) -> tuple[str, ...]:
+    """The layers with weights that take what an operator without weights makes, then those that make what it takes.
+
+    Operators that MNN propagates a quantization through are looked through. Empty for layers, and for unknown names.
+    """
+    ops = [op for op in model.ops if not op.subgraph]
+    start = next((op for op in ops if op.name == name and not op.is_convolution), None)
+    if start is None:
+        return ()
+    takers, makers = _layers_behind(ops, start, after=True), _layers_behind(ops, start, after=False)
+    return tuple(dict.fromkeys((*takers, *makers)))
+
+
+def _layers_behind(ops: Sequence[Op], start: Op, *, after: bool) -> list[str]:
+    names: dict[str, None] = {}
+    waiting, seen = [start], {start.name}
+    while waiting:
+        op = waiting.pop(0)
+        tensors = set(op.outputs if after else op.inputs)
+        for other in ops:
+            if other.name in seen or tensors.isdisjoint(other.inputs if after else other.outputs):
+                continue
+            seen.add(other.name)
+            if other.is_convolution:
+                names[other.name] = None
+            elif other.kind in VIEWS or other.kind in _ONE_INPUT or other.kind in ACTIVATIONS:
+                waiting.append(other)
+    return list(names)
 
 
 def pool_kind(op: Op) -> int:

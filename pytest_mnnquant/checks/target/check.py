@@ -115,6 +115,15 @@ def compare_with_host(evidence: TargetEvidence, metrics: AccuracyMetrics) -> tup
     return [Finding("MNQ740", outputs_text, cause=joined(evidence.runtimes.cause, unknown), fix=_REMEDY)], metrics
 
 
+def main_difference(metrics: AccuracyMetrics) -> OperatorDifference | None:
+    """The operator whose difference makes most of the outputs'; None if none makes at least half of it."""
+    difference = metrics.difference
+    if difference is None or difference.steps <= ROUNDING:
+        return None
+    worst = max(difference.operators or (), key=lambda operator: operator.moves or 0.0, default=None)
+    return worst if worst is not None and (worst.moves or 0.0) >= difference.steps / 2 else None
+
+
 _MAX_POOL: Final = Cause("max-pool-compares-signed", "MNN's int8 MaxPool is wrong on x86 and correct on ARM (MNQ710)")
 _NOT_ROUNDING: Final = Cause("more-than-rounding", "rounding explains at most one step")
 _REMEDY: Final = "rely on the accuracy on this target: it is what the device computes"

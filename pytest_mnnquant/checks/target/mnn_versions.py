@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_mnnquant.findings.accuracy_metrics import OperatorDifference
 from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.findings.rule import Severity
@@ -48,11 +49,21 @@ class Runtimes:
         )
 
 
-def explained(findings: Sequence[Finding], differing: Sequence[Finding], runtimes: Runtimes) -> list[Finding]:
-    """The errors of a target's accuracy that this host does not have, with their cause: operator and MNN version."""
+def explained(
+    findings: Sequence[Finding],
+    differing: Sequence[Finding],
+    runtimes: Runtimes,
+    rounding: OperatorDifference | None = None,
+) -> list[Finding]:
+    """The errors of a target's accuracy that this host does not have, with their cause: operator and MNN version.
+
+    `rounding` is an operator that rounds otherwise on the target, if no operator differs by more than rounding.
+    """
     layer = next((finding.layer for finding in differing if finding.code == "MNQ740"), "")
     text = f"{layer} computes other values on the target (MNQ740)"
     operator = Cause("operator-differs-on-target", text) if layer else None
+    if operator is None and rounding is not None:
+        layer, operator = rounding.name, _rounding(rounding)
     causes = (Cause("on-target-only", "this host does not show this error"), runtimes.cause, operator)
     return [
         dataclasses.replace(
@@ -65,6 +76,17 @@ def explained(findings: Sequence[Finding], differing: Sequence[Finding], runtime
         else finding
         for finding in findings
     ]
+
+
+def _rounding(difference: OperatorDifference) -> Cause:
+    share = difference.unlike / max(difference.values, 1)
+    text = (
+        f"operator {difference.name} ({difference.op}) rounds {share:.1%} of its values to another code on the target, "
+        "given the same input"
+    )
+    if difference.moves:
+        text += f"; this alone moves an output by {difference.moves:.3g} quantization steps"
+    return Cause("operator-rounds-otherwise", text)
 
 
 def crashed(finding: Finding, runtimes: Runtimes, runs_float: bool, stored: str) -> Finding:

@@ -8,7 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mnnquant.checks.target.check import OpDifference, Scales, TargetEvidence, compare_with_host, differences
+from pytest_mnnquant.checks.target.check import (
+    OpDifference,
+    Scales,
+    TargetEvidence,
+    compare_with_host,
+    differences,
+    main_difference,
+)
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.measurements.operators import OperatorKey, OperatorRun
@@ -167,3 +174,16 @@ def test_what_was_not_given_the_same_is_not_compared() -> None:
     assert differences(ran(CODES), ran(CODES.reshape(-1)), {}) == ([], ["pool"])  # Another MNN lays it out otherwise.
     cast = {OperatorKey("pool", "Int8ToFloat", 0): OperatorRun((CODES,), (CODES,), int8=False)}
     assert differences(cast, {}, {}) == ([], [])  # It stands in one place only, and is no operator of the file.
+
+
+@pytest.mark.parametrize(("moves", "name"), [(30.0, "interp"), (10.0, None)])
+def test_the_operator_that_makes_half_of_the_difference_is_the_main_one(moves: float, name: str | None) -> None:
+    operators = [off("conv", 1.0, 2.0), off("interp", 1.0, moves)]
+    _, metrics = compare_with_host(evidence(moved(CODES, 40), operators), AccuracyMetrics())
+    main = main_difference(metrics)
+    assert (main and main.name) == name
+
+
+def test_rounding_at_the_outputs_has_no_main_operator() -> None:
+    _, metrics = compare_with_host(evidence(moved(CODES, 1), [off("interp", 1.0, 1.0)]), AccuracyMetrics())
+    assert main_difference(metrics) is None

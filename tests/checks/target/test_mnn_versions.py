@@ -7,6 +7,7 @@ import re
 import pytest
 
 from pytest_mnnquant.checks.target.mnn_versions import Runtimes, crashed, explained
+from pytest_mnnquant.findings.accuracy_metrics import OperatorDifference
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from tests.golden_text import check_golden
@@ -47,6 +48,15 @@ def test_the_same_mnn_has_no_part_in_it() -> None:
     (lost,) = explained([LOST], [], SAME)
     check_golden("target/the-same-mnn-has-no-part-in-it", lost.cause_text)
     assert (lost.layer, lost.cause_id, lost.fix) == ("", "on-target-only+too-coarse", "--mnn-suggest")
+
+
+def test_an_operator_that_rounds_otherwise_is_the_cause_of_what_is_lost_on_the_target_only() -> None:
+    rounding = OperatorDifference("up", "Interp", 1.0, 331, 1000, 6.0)
+    (lost,) = explained([LOST], [], SAME, rounding)
+    assert (lost.layer, lost.cause_id) == ("up", "on-target-only+operator-rounds-otherwise+too-coarse")
+    check_golden("target/an-operator-that-rounds-otherwise", lost.cause_text)
+    (named,) = explained([LOST], [OTHERWISE], SAME, rounding)
+    assert named.layer == "conv"
 
 
 def test_a_crash_of_what_is_stored_otherwise() -> None:
