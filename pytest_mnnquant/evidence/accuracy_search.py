@@ -91,7 +91,8 @@ class Search:
     def _judge(
         self, trial: VariantUnderTest, options: tuple[str, ...], trade_off: str = "", keep: bool = True
     ) -> Proposal | None:
-        self.variant.say(f"trying {len(self.proposals) + 1}: {' '.join(options) or 'half of the calibration data'}")
+        given = " ".join(option for option in options if option.startswith("-"))  # Without the command.
+        self.variant.say(f"trying {len(self.proposals) + 1}: {given or 'half of the calibration data'}")
         result = self.judge(trial)
         if trial.is_unusable:
             return None

@@ -32,6 +32,6 @@ def finished_variant(settings: ModelSettings, recipe: Recipe, source: Prepared) 
     if settings.params is not None:
         params: Path | None = settings.base / settings.params
     else:
-        beside = path.with_name(PARAMS_NAME)
-        params = beside if beside.is_file() and recipe.activations else None
+        usual_path = path.with_name(PARAMS_NAME)
+        params = usual_path if usual_path.is_file() and recipe.activations else None
     return Variant(recipe, None, model, source.model, params, given=True)

@@ -154,7 +154,7 @@ def as_finding(error: Exception) -> Finding:
     if isinstance(error, QuantizedSource):
         return Finding("MNQ104", str(error), fix=FLOAT_SOURCE)
     if isinstance(error, UserCodeExit):
-        fix = "raise an error there, such as RuntimeError; skips and exits belong into tests"
+        fix = "raise an error instead, such as RuntimeError; skips and exits belong in tests"
         return Finding(
             "MNQ101", f"the code of the model, its data or its metric ended the run: {describe(error)}", fix=fix
         )

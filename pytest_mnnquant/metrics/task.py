@@ -272,7 +272,7 @@ def _custom(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> Score
     if values.ndim == 1 and len(values) == samples:
         return _mean(values)
     if values.size != 1:
-        raise MetricError(f"it returned an array of shape {list(values.shape)}, expected one number, or one per sample")
+        raise MetricError(f"returned an array of shape {list(values.shape)}, expected one number, or one per sample")
 
     def of(chosen: Indices) -> float:
         part = {name: array[chosen] for name, array in outputs.items()}
@@ -289,7 +289,7 @@ def _called(metric: TaskMetric, outputs: dict[str, Array], labels: Array | None)
         raise
     except Exception as error:
         text = (str(error).splitlines() or [""])[0]
-        raise MetricError(f"it raised {type(error).__name__}: {text}") from error
+        raise MetricError(f"raised {type(error).__name__}: {text}") from error
     if not np.isfinite(values).all():
-        raise MetricError("it returned NaN or infinity")
+        raise MetricError("returned NaN or infinity")
     return values

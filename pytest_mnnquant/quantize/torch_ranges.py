@@ -31,7 +31,7 @@ Exits = dict[Value, Exit]
 
 
 def collect_extremes(
-    network: torch.nn.Module, wanted: set[Value], data: Dataset, exits: Exits | None = None
+    network: torch.nn.Module, observed: set[Value], data: Dataset, exits: Exits | None = None
 ) -> dict[Value, npt.NDArray[np.float64]]:
     """Minimum and maximum of each value in each batch, shape [batches, 2]. `network` runs in its current mode.
 
@@ -43,7 +43,7 @@ def collect_extremes(
         if tensor.numel():
             seen[value].extend(torch.aminmax(tensor))
 
-    _run_all(network, wanted, data, see, exits)
+    _run_all(network, observed, data, see, exits)
     return {value: torch.stack(pairs).double().numpy().reshape(-1, 2) for value, pairs in seen.items()}
 
 
@@ -65,15 +65,15 @@ def collect_histograms(
     return {value: Histogram(*bounds[value], counts[value]) for value in bounds}
 
 
-def _run_all(network: torch.nn.Module, wanted: set[Value], data: Dataset, see: OnValue, exits: Exits | None) -> None:
+def _run_all(network: torch.nn.Module, observed: set[Value], data: Dataset, see: OnValue, exits: Exits | None) -> None:
     with suppress_output():
         if exits is None:
             trial = copy.deepcopy(network) if network.training else network
             few = next(iter(data.batches(_FEW)))
             exits = module_exits(trial, as_tensors(few, network))
-        chosen = _for_values(wanted, see)
-        hooked = all(value in exits or _is_input(value) for value in wanted)
-        places = {exits[value]: value for value in wanted if value in exits}
+        chosen = _for_values(observed, see)
+        hooked = all(value in exits or _is_input(value) for value in observed)
+        places = {exits[value]: value for value in observed if value in exits}
         with _watch_exits(network, places, chosen) if hooked else watch_values(network, chosen) as run:
             torch.manual_seed(0)  # Dropout in train mode must not make two runs differ.
             batches = list(data.batches(BATCH))
@@ -82,8 +82,8 @@ def _run_all(network: torch.nn.Module, wanted: set[Value], data: Dataset, see: O
                 run(*as_tensors(batch, network))
 
 
-def _for_values(wanted: set[Value], see: OnValue) -> OnValue:
-    return lambda value, tensor: see(value, tensor) if value in wanted else None
+def _for_values(observed: set[Value], see: OnValue) -> OnValue:
+    return lambda value, tensor: see(value, tensor) if value in observed else None
 
 
 def _is_input(value: Value) -> bool:

@@ -49,6 +49,6 @@ def _described(function: Callable[..., Any]) -> Callable[..., Any]:
             with contained():
                 return function(*arguments)
         except Exception as error:
-            raise MetricError(f"it raised {describe(error)}") from error
+            raise MetricError(f"raised {describe(error)}") from error
 
     return call

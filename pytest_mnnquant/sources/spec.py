@@ -133,9 +133,9 @@ def load_module(spec: Spec) -> ModuleType:
     """Import the module that holds the callable. Raises `SourceError` with the first line of the error."""
     try:
         if spec.path is None:
-            here = str(Path.cwd())
-            if here not in sys.path:  # As `python -m pytest` has it.
-                sys.path.append(here)
+            folder = str(Path.cwd())
+            if folder not in sys.path:  # As with `python -m pytest`.
+                sys.path.append(folder)
             with contained():
                 return importlib.import_module(spec.module)
         return import_file(spec.path)

@@ -183,10 +183,10 @@ def test_a_callable_gives_one_number_or_one_a_sample() -> None:
 @pytest.mark.parametrize(
     ("call", "problem"),
     [
-        (lambda outputs, labels: outputs["z"], "it raised KeyError: 'z'"),
-        (lambda outputs, labels: np.nan, "it returned NaN or infinity"),
+        (lambda outputs, labels: outputs["z"], "raised KeyError: 'z'"),
+        (lambda outputs, labels: np.nan, "returned NaN or infinity"),
         (lambda outputs, labels: np.zeros((3, 3)), r"array of shape \[3, 3\]"),
-        (lambda outputs, labels: "high", "it raised ValueError"),
+        (lambda outputs, labels: "high", "raised ValueError"),
     ],
 )
 def test_a_callable_that_gives_nothing_usable_is_told(call: Any, problem: str) -> None:

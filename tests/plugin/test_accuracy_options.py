@@ -98,7 +98,7 @@ def test_a_metric_of_ones_own_decides(run: Run) -> None:
     assert found.status == 1
     found.tells("MNQ701", where="margin")
     found = run(*usual, "--mnn-metric=metrics.py:crash")
-    found.tells("MNQ721", where="it raised RuntimeError: no GPU")
+    found.tells("MNQ721", where="raised RuntimeError: no GPU")
 
 
 @pytest.mark.usefixtures("data")
