@@ -22,24 +22,24 @@ def mapping(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
-def known(found: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
+def known(fields: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
     """Raises `BadField` for a key that is not one of these."""
     allowed = tuple(keys)
-    for key in found:
+    for key in fields:
         if key not in allowed:
             raise BadField(f"{where}: unknown key {key!r}; known: {', '.join(allowed)}")
 
 
-def required(found: Mapping[str, Any], key: str, where: str) -> Any:
+def required(fields: Mapping[str, Any], key: str, where: str) -> Any:
     """The value of a key. Raises `BadField` if it is missing."""
-    if key not in found:
+    if key not in fields:
         raise BadField(f"{where}: the key {key!r} is missing")
-    return found[key]
+    return fields[key]
 
 
-def text(found: Mapping[str, Any], key: str, where: str) -> str:
+def text(fields: Mapping[str, Any], key: str, where: str) -> str:
     """A text; empty if the key is missing. Raises `BadField`."""
-    value = found.get(key, "")
+    value = fields.get(key, "")
     if not isinstance(value, str):
         raise BadField(f"{where}.{key}: {value!r} is not text")
     return value
@@ -51,10 +51,10 @@ def texts(value: Any, where: str) -> dict[str, str]:
 
 
 def numbers(
-    found: Mapping[str, Any], keys: Iterable[str], where: str, *, whole: bool, low: float = -math.inf
+    fields: Mapping[str, Any], keys: Iterable[str], where: str, *, whole: bool, low: float = -math.inf
 ) -> dict[str, Any]:
     """The numbers of these keys; None if one is missing or null. Raises `BadField`."""
-    return {key: _number(found.get(key), f"{where}.{key}", whole, low) for key in keys}
+    return {key: _number(fields.get(key), f"{where}.{key}", whole, low) for key in keys}
 
 
 def _number(value: Any, where: str, whole: bool, low: float) -> float | None:
@@ -65,7 +65,7 @@ def _number(value: Any, where: str, whole: bool, low: float) -> float | None:
     try:
         real = float(value)
     except OverflowError:
-        raise BadField(f"{where}: is too large a number") from None
+        raise BadField(f"{where}: the number is too large") from None
     if real < low or not math.isfinite(real):
         raise BadField(f"{where}: {value} is out of range; allowed: at least {low:g}")
     return value if whole else real
