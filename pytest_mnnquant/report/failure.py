@@ -44,7 +44,7 @@ def findings_text(head: str, result: Result, *, in_report: bool = True) -> str:
     unshown, is_cut = len(findings), False
     for number, finding in enumerate(findings[:_SHOWN]):
         space = LINES - _rows([*lines, *end]) - 1
-        parts = _parts(finding, findings[number - 1] if number else None)
+        parts = _fitting_parts(finding, findings[number - 1] if number else None, space)
         fitted = _shortened(parts, space if number == 0 else 0)
         if _rows(fitted) > space:
             break
@@ -77,7 +77,16 @@ def _headline(findings: Sequence[Finding]) -> str:
     return first.rule.title + (f" in {cut(shown(layers[0]), COLUMNS // 2)}{more}" if layers else "")
 
 
-def _parts(finding: Finding, previous: Finding | None) -> list[list[str]]:
+def _fitting_parts(finding: Finding, previous: Finding | None, space: int) -> list[list[str]]:
+    """The parts of a finding, which lists as many other layers as fit in `space` rows of the terminal."""
+    for same in range(_SAME, 0, -1):
+        parts = _parts(finding, previous, same)
+        if sum(map(_rows, parts)) <= space:
+            return parts
+    return _parts(finding, previous, 0)
+
+
+def _parts(finding: Finding, previous: Finding | None, same: int) -> list[list[str]]:
     """The lines of one finding, in four parts; a cause or fix equal to the previous finding's is not repeated."""
     where = f"{finding.layer}: " if finding.layer else ""
     parts = [wrapped(f"  {finding.rule.title}  ", where + finding.message, COLUMNS)]
@@ -86,17 +95,17 @@ def _parts(finding: Finding, previous: Finding | None) -> list[list[str]]:
         ("fix", finding.fix, previous is not None and previous.fix == finding.fix),
     ):
         parts.append(wrapped(f"    {title}: ", text, COLUMNS) if text and not is_repeated else [])
-    return [*parts, [*_consequence_lines(finding)]]
+    return [*parts, [*_consequence_lines(finding, same)]]
 
 
-def _consequence_lines(finding: Finding) -> Iterator[str]:
-    """The same finding in other layers, and its consequences in other checks: one line per check and rule."""
+def _consequence_lines(finding: Finding, same: int) -> Iterator[str]:
+    """The same finding in `same` other layers, and its consequences in other checks: one line per check and rule."""
     by_rule: dict[tuple[str, str], list[Finding]] = {}
     for effect in finding.consequences:
         by_rule.setdefault((effect.check, effect.code), []).append(effect)
     for (check, code), effects in by_rule.items():
         if (check, code) == (finding.check, finding.code):
-            yield from _same_lines(effects)
+            yield from _same_lines(effects, same)
             continue
         layers = list(dict.fromkeys(effect.layer for effect in effects if effect.layer))
         more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
@@ -104,13 +113,15 @@ def _consequence_lines(finding: Finding) -> Iterator[str]:
         yield from wrapped("    causes: ", f"{check}: {effects[0].rule.title}{where}", COLUMNS)
 
 
-def _same_lines(same: Sequence[Finding]) -> Iterator[str]:
-    """The same finding in other layers."""
-    for finding in same[:_SAME]:
+def _same_lines(findings: Sequence[Finding], listed: int) -> Iterator[str]:
+    """The same finding in other layers; the first ones are listed."""
+    for finding in findings[:listed]:
         where = f"{finding.layer}: " if finding.layer else ""
         yield from wrapped("    also ", where + finding.message, COLUMNS)
-    if len(same) > _SAME:
-        yield f"    and {len(same) - _SAME} more"
+    if not listed:
+        yield f"    also in {len(findings)} other layer{'s' if len(findings) > 1 else ''}"
+    elif len(findings) > listed:
+        yield f"    and {len(findings) - listed} more"
 
 
 def _shortened(parts: Sequence[list[str]], space: int) -> list[str]:

@@ -181,3 +181,22 @@ def test_text_for_the_cursor_is_shown_and_not_obeyed() -> None:
     )
     assert "\x1b" not in said
     assert "a\\x1b[31mred\\x07" in said
+
+
+def test_fewer_other_layers_are_listed_if_the_consequences_would_not_fit() -> None:
+    def found(check: str, code: str, layer: str, words: int) -> Finding:
+        return Finding(code, "word " * words, layer, check=check)
+
+    also = [found("params", "MNQ304", f"/layer.{number}", 40) for number in range(3)]
+    effects = [*also, found("coverage", "MNQ401", "/layer.0", 1), found("size", "MNQ801", "", 1)]
+    shown_layers = []
+    for words in (1, 60, 100, 140):
+        first = dataclasses.replace(
+            found("params", "MNQ304", "/first", words), fix="word " * 90, consequences=tuple(effects)
+        )
+        lines = findings_text("net int8: params failed:", Result.from_findings("params", [first])).splitlines()
+        assert [line.split()[2] for line in lines if line.startswith("    causes: ")] == ["MNQ401", "MNQ801"]
+        assert rows("\n".join(lines)) <= LINES
+        shown_layers.append(sum(line.startswith("    also /layer.") for line in lines))
+    assert shown_layers[0] == 2
+    assert shown_layers[-1] == 0
