@@ -5,7 +5,7 @@
     python benchmarks/rule_pages.py OUTPUTS    # the section "In our output" of each rule that one of these runs reports
 
 The text of the pages is written by hand; `tests/test_rule_pages.py` holds their form. Of all outputs with a rule a page
-shows the one that is most like its last one. Folders are left out of paths.
+shows the one that is most like its last one. Folders are left out of paths, and long names of layers are shortened.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ _HEAD: Final = re.compile(r": \w+ (?:failed|inconclusive): (follows from|MNQ)")
 _PART: Final = re.compile(r"  MNQ\d{3} \S+  |  warning (?=MNQ)|    [a-z]+(?: [a-z]+)?: |    also |    and (?=\d)")
 _PLACES: Final = "|".join(re.escape(str(path)) for path in (tempfile.gettempdir(), Path.home(), FOLDER.parent.parent))
 _FOLDERS: Final = re.compile(rf"(?:{_PLACES})/(?:[^\s/'\"=:,]+/)*")
+# The long name of a layer, of which the first two parts are shown.
+_LONG_NAME: Final = re.compile(r"(/[^\s/]+/[^\s/]+/)[^\s/:,'=]{26,}")
 _COMMAND: Final = re.compile(r"(pytest|pytest-mnnquant|python) \S")
 
 
@@ -81,17 +83,17 @@ def _item(rule: Rule) -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
-def blocks(lines: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each root cause and warning that a run printed: its code, and its lines."""
+def blocks(lines: Sequence[str]) -> Iterator[tuple[str, bool, list[str]]]:
+    """Each finding that a run printed: its code, whether it is a root cause or a warning, and its lines."""
     is_root = True
     for start, line in enumerate(lines):
         if head := _HEAD.search(line):
             is_root = head[1] != "follows from"
-        if first := _WARNING.match(line) or (_FINDING.match(line) if is_root else None):
+        if first := _WARNING.match(line) or _FINDING.match(line):
             end = start + 1
             while end < len(lines) and lines[end].startswith("    "):
                 end += 1
-            yield first[1], list(lines[start:end])
+            yield first[1], is_root or line.startswith("  warning"), list(lines[start:end])
 
 
 def shortened(lines: Sequence[str]) -> list[str]:
@@ -109,20 +111,21 @@ def _joined(lines: Sequence[str]) -> str:
     """The text that was wrapped into these lines: a command begins a line of its own."""
     text = ""
     for line in lines:
-        bare = _FOLDERS.sub("", line).removesuffix("\\").strip()
+        bare = _LONG_NAME.sub(r"\1...", _FOLDERS.sub("", line)).removesuffix("\\").strip()
         separator = "\n" if text.endswith(":") and _COMMAND.match(bare) else " " if text else ""
         text += separator + bare
     return text
 
 
 def outputs(folder: Path) -> Mapping[str, list[list[str]]]:
-    """By rule, all that the recorded runs of a folder printed about it."""
-    found: dict[str, list[list[str]]] = defaultdict(list)
+    """By rule, all that the recorded runs of a folder printed about it: root causes, if there are any."""
+    roots: dict[str, list[list[str]]] = defaultdict(list)
+    effects: dict[str, list[list[str]]] = defaultdict(list)
     for path in sorted(folder.glob("*.txt")):
-        for code, lines in blocks(path.read_text(encoding="utf-8").splitlines()):
+        for code, is_root, lines in blocks(path.read_text(encoding="utf-8").splitlines()):
             if "      ..." not in lines and len(text := shortened(lines)) <= MOST_LINES:
-                found[code].append(text)
-    return found
+                (roots if is_root else effects)[code].append(text)
+    return {**effects, **roots}
 
 
 def with_output(page: str, candidates: Sequence[list[str]]) -> str:

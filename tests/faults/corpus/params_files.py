@@ -284,7 +284,7 @@ def uuid_of_another_calibration(factory: Factory) -> Pair:
         else one
         for one in params.layers
     )
-    anew = factory.fresh("anew.bin")
+    anew = factory.fresh("again.bin")
     write_params(dataclasses.replace(params, layers=layers), anew)
     return Pair(
         Planted(factory.onnx(), factory.int8(), anew, factory.evaluation()),
