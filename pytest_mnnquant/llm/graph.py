@@ -25,13 +25,17 @@ _LAYER_NUMBER: Final = re.compile(r"/(?:layers|blocks)\.(\d+)/")
 
 @dataclass(frozen=True)
 class StoredVector:
-    """A float vector (the weight of a norm, a constant) of a graph. `values` are read when the folder is read."""
+    """A float vector (the weight of a norm, a constant) of a graph. `values` are read when the folder is read.
+
+    `shift` is the bias of a norm; empty if it has none, or for a constant.
+    """
 
     name: str
     kind: str
     values: Floats = field(repr=False, compare=False)
     epsilon: float = 0.0
     extents: tuple[Extent, ...] = ()
+    shift: Floats = field(default_factory=lambda: np.empty(0, np.float32), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,13 @@ def _vector(model: Model, op: Op, parts: list[Part]) -> StoredVector:
         values = model.decoded(op)
     except BadModel:  # Its bytes are missing, which the map of the file reports.
         values = np.empty(0, np.float32)
+    shift = values[:0]
     if op.kind == "LayerNorm" and values.size % 2 == 0:
-        values = values[: values.size // 2]  # gamma; beta follows
+        values, shift = values[: values.size // 2], values[values.size // 2 :]
     values = values.reshape(op.shape) if len(op.shape) > 1 and values.size == np.prod(op.shape) else values
     epsilon = float(op.parameters.scalar(1, "f32")) if op.kind == "LayerNorm" and op.parameters else 0.0
-    return StoredVector(op.name, op.kind, values, epsilon, tuple(_extent(part) for part in parts if part.size))
+    extents = tuple(_extent(part) for part in parts if part.size)
+    return StoredVector(op.name, op.kind, values, epsilon, extents, shift)
 
 
 def _runs(parts: list[Part], graph: str, weights: str) -> tuple[str, Extent, Extent, Extent]:

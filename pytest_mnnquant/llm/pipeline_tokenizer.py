@@ -51,9 +51,8 @@ def _program(cursor: ByteCursor) -> Iterator[int]:
 
 
 def _added(cursor: ByteCursor) -> AddedToken:
-    number, special = cursor.u32(), bool(cursor.u8())
-    cursor.take(2)
-    return AddedToken(number, cursor.string(), special)
+    number, special, left, right = cursor.u32(), *map(bool, cursor.take(3))
+    return AddedToken(number, cursor.string(), special, left, right)
 
 
 def _step(cursor: ByteCursor, section: str, read: Callable[[ByteCursor, int, int], Step], depth: int) -> Step:

@@ -42,7 +42,9 @@ def read_source_tokenizer(path: Path) -> SourceTokenizer:
     model = values.member("model")
     tokens, merges, settings = _model(model, values)
     added = tuple(
-        AddedToken(item.integer("id"), item.text("content"), item.flag("special"))
+        AddedToken(
+            item.integer("id"), item.text("content"), item.flag("special"), item.flag("lstrip"), item.flag("rstrip")
+        )
         for item in values.objects("added_tokens")
     )
     steps = {

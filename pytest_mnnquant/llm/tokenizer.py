@@ -30,6 +30,8 @@ class AddedToken:
     id: int
     text: str
     special: bool
+    strips_left: bool = False
+    strips_right: bool = False
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,11 @@ def _first_overlap(item: FileMap) -> Cause | None:
 
 def _contradictions(folder: ExportFolder) -> Iterator[Finding]:
     config, graph, head = folder.config, folder.graph, folder.graph.head
+    if MODEL_CONFIG in folder.sizes:
+        for key, value in (("hidden_size", config.hidden_size), ("layer_nums", config.layers)):
+            if value <= 0:
+                message = f"llm_config.json has no {key}: the runtime then takes a default, whatever the graph has"
+                yield Finding("MNQ813", message, key, fix=_TOGETHER)
     if config.layers and graph.layer_count and config.layers != graph.layer_count:
         message = f"llm_config.json has layer_nums {config.layers}, {graph.file} has {graph.layer_count} layers"
         yield Finding("MNQ813", message, "layer_nums", fix=_TOGETHER)

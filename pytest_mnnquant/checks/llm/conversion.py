@@ -50,10 +50,16 @@ def _architecture(evidence: ExportEvidence) -> Iterator[Finding]:
         if found and right and found != right
     ]
     kind, source_kind = evidence.folder.config.model_type, config.model_type
-    if kind and source_kind and not (source_kind.startswith(kind) or kind.startswith(source_kind)):
+    if kind and source_kind and not _is_same_family(kind, source_kind):
         wrong.append(f"model_type {kind}, the source has {source_kind}")
     if wrong:
         yield Finding("MNQ120", f"the export has {'; '.join(wrong)}", fix=_AGAIN)
+
+
+def _is_same_family(first: str, second: str) -> bool:
+    """Exporters name a family (`qwen2`) as the source does, or by the beginning of its name (`qwen2_vl_text`)."""
+    first, second = (name.replace("-", "_").lower() for name in (first, second))
+    return first == second or first.startswith(f"{second}_") or second.startswith(f"{first}_")
 
 
 def _facts(evidence: ExportEvidence) -> list[tuple[str, int, int]]:
@@ -143,7 +149,7 @@ def _tokenizer(evidence: ExportEvidence) -> Iterator[Finding]:
         return
     if stored.kind == "pipeline":
         yield from _vocabulary(stored, source)
-        yield from _special(stored, source)
+        yield from _special(evidence, stored, source)
     elif stored.size < source.size:
         message = f"{stored.file} has {stored.size:,} tokens, the source {source.size:,}"
         yield Finding("MNQ121", message, stored.file, fix=_AGAIN)
@@ -181,7 +187,15 @@ def _first_difference(stored: Mapping[str, int], source: Mapping[str, int]) -> s
     return f"token {text!r} has the id {stored.get(text, 'none')}, in the source {source[text]}"
 
 
-def _special(stored: Tokenizer, source: SourceTokenizer) -> Iterator[Finding]:
+def _end_text(evidence: ExportEvidence, source: SourceTokenizer) -> Iterator[Finding]:
+    """The end token by which the template ends a turn must be a token of the source."""
+    end = evidence.folder.config.eos
+    if end and end not in source.tokens and end not in {token.text for token in source.added}:
+        message = f"llm_config.json ends a turn by {end!r}, which is not a token of the source"
+        yield Finding("MNQ123", message, "jinja.eos", fix=_AGAIN)
+
+
+def _special(evidence: ExportEvidence, stored: Tokenizer, source: SourceTokenizer) -> Iterator[Finding]:
     lacking = sorted(set(source.stop_ids) - set(stored.stop_ids))
     if source.stop_ids and not set(source.stop_ids) & set(stored.stop_ids):
         message = f"it stops at the tokens {list(stored.stop_ids)}, the source at {list(source.stop_ids)}"
@@ -190,6 +204,7 @@ def _special(stored: Tokenizer, source: SourceTokenizer) -> Iterator[Finding]:
         message = f"it does not stop at the tokens {lacking}, which end the source's texts"
         cause = Cause("generation-config-unread", "exporters before 3.6 read the end of a text from config.json alone")
         yield Finding("MNQ123", message, stored.file, cause, "export with llmexport 3.6.1 or later", as_warning=True)
+    yield from _end_text(evidence, source)
     prefix = tuple(number for number in source.single[: source.single.index(-1)]) if -1 in source.single else ()
     if tuple(stored.prefix_ids) != prefix:
         message = f"it puts the tokens {list(stored.prefix_ids)} before a text, the source {list(prefix)}"

@@ -8,14 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+
 from pytest_mnnquant.checks.llm.evidence import ExportEvidence
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.file_metrics import WeightsMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.llm.binding import BoundMatrix
+from pytest_mnnquant.llm.checkpoint import Checkpoint
 from pytest_mnnquant.llm.comparison import MatrixError, compare_matrix, compare_vector, find_source
 from pytest_mnnquant.llm.json_object import BadExport
 from pytest_mnnquant.llm.matrix import read_bias
+from pytest_mnnquant.mnnfile.storage import Floats
 
 #: Times the power of rounding (6 dB). GPTQ trades errors of single weights for the error of the output.
 _NOISE: Final = 4.0
@@ -162,13 +166,28 @@ def _judge_vectors(evidence: ExportEvidence, judged: _Judged) -> None:
             continue  # Bundle reports missing bytes.
         error = compare_vector(item.stored.name, item.source, item.stored.values, source.rows(item.source))
         _judge_vector(judged, item.stored.name, item.source, error.relative)
+        bias = f"{item.source.removesuffix('.weight')}.bias"
+        _judge_bias(judged, item.stored.name, bias, item.stored.shift, _rows(source, bias, 0, None))
     for bound in evidence.binding.matrices:
-        name = bound.source.bias
-        if name not in source.tensors or bound.stored.bias.end > folder.sizes.get(bound.stored.file, 0):
-            continue
-        values = read_bias(bound.stored, folder.data(bound.stored.file))
-        expected = source.rows(name, bound.source.start, bound.source.stop)
-        _judge_vector(judged, bound.stored.name, name, compare_vector("", "", values, expected).relative)
+        file = bound.stored.file
+        if file not in folder.sizes or bound.stored.bias.end > folder.sizes[file]:
+            continue  # Bundle reports missing bytes.
+        values = read_bias(bound.stored, folder.data(file))
+        expected = _rows(source, bound.source.bias, bound.source.start, bound.source.stop)
+        if values.size or bound.stored in folder.graph.matrices:
+            _judge_bias(judged, bound.stored.name, bound.source.bias, values, expected)
+
+
+def _rows(source: Checkpoint, name: str, start: int, stop: int | None) -> Floats:
+    """Rows of a vector of the source; empty if the source does not have it."""
+    return source.rows(name, start, stop) if name in source.tensors else np.empty(0, np.float32)
+
+
+def _judge_bias(judged: _Judged, name: str, tensor: str, values: Floats, expected: Floats) -> None:
+    """A bias that the source does not have is stored as zeros, or not at all."""
+    if expected.size or values.any():
+        same_size = np.zeros_like(values) if not expected.size else expected
+        _judge_vector(judged, name, tensor, compare_vector("", "", values, same_size, may_be_less_one=False).relative)
 
 
 def _judge_vector(judged: _Judged, name: str, tensor: str, relative: float) -> None:
