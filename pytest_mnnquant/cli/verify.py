@@ -30,6 +30,7 @@ from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.findings.fix_command import ConvertCommand
 from pytest_mnnquant.findings.rule import Severity
+from pytest_mnnquant.mnnfile.constants import operand_constants
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
@@ -112,7 +113,7 @@ def verify(base: Model, model: Model, requested: Requested) -> Verdict:
     unlisted = evidence.unlisted if evidence is not None and requested.rest is not None else ()
     rows = tuple(
         _row(row, base, requested, unlisted)
-        for row in layer_rows(match, recipe, lambda op: _is_left_float(op, requested))
+        for row in layer_rows(match, recipe, lambda op: _is_left_float(op, requested), operand_constants(base))
     )
     idle = tuple(glob for glob in requested.skip if not any(is_skipped(row.layer, (glob,)) for row in rows))
 

@@ -16,6 +16,7 @@ from pytest_mnnquant.checks.params.evidence import ParamsEvidence, relate
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.findings.fix_command import ConvertCommand, mnn_source, shell_command, working_path
+from pytest_mnnquant.mnnfile.constants import operand_constants
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import BadModel
@@ -57,7 +58,10 @@ class VariantFiles:
         """How each layer is stored."""
         modules = self.variant.modules
         return layer_rows(
-            self.match, self.variant.recipe, lambda op: is_skipped(op, self.skip, modules.get(op.name, ""))
+            self.match,
+            self.variant.recipe,
+            lambda op: is_skipped(op, self.skip, modules.get(op.name, "")),
+            operand_constants(self.variant.base),
         )
 
     @property
@@ -116,7 +120,7 @@ class VariantFiles:
     def _skip_globs(self) -> Iterator[str]:
         """Globs that keep the same layers float without the names of their PyTorch modules."""
         for row in self.rows:
-            if not row.wanted:
+            if not row.wanted and not row.is_operand:
                 named = [pattern for pattern in self.skip if is_skipped(row.layer, (pattern,))]
                 yield from named[:1] or [glob.escape(row.layer.name)]
 

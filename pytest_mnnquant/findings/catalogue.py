@@ -310,6 +310,13 @@ RULES: Final = {
             "A layer that --mnn-skip-layer keeps float is not stored as float.",
             IS_NOT_FLOAT,
         ),
+        Rule(
+            "MNQ406",
+            "large-constants",
+            _W,
+            "Constants that are not weights hold a large share of the model, and stay float.",
+            ALONE,
+        ),
         Rule("MNQ403", "weight-buffer-corrupt", _E, "A layer's weight buffer contradicts its header.", BAD_BUFFER),
         Rule("MNQ410", "weights-differ", _E, "A layer's stored weights are not the source's weights.", OTHER_WEIGHTS),
         Rule(

@@ -85,7 +85,7 @@ class _Lowering:
         #: The source of each tensor that is only a view.
         self._views: dict[int, tuple[int, ...]] = {}
         self._makers = {output: op for op in self._ops for output in op.outputs}
-        self._constant = _constants(self._ops)
+        self._constant = constant_tensors(self._ops)
 
     def run(self) -> Iterator[Command]:
         for op in self._ops:
@@ -156,7 +156,7 @@ class _Lowering:
         return sides
 
 
-def _constants(ops: Sequence[Op]) -> set[int]:
+def constant_tensors(ops: Sequence[Op]) -> set[int]:
     """The tensors that MNN knows before a run: constants, shapes, and values computed from them."""
     tensors: set[int] = set()
     for op in ops:

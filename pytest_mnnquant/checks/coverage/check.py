@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Final
 
 from pytest_mnnquant.findings.cause import Explanation
 from pytest_mnnquant.findings.file_metrics import CoverageMetrics
@@ -15,26 +16,37 @@ from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.mnn_support import can_compute
 from pytest_mnnquant.recipes.recipe import Recipe
 
+# Constants that are not weights are reported from this share of the float bytes on.
+_LARGE: Final = 0.1
+
 
 @dataclass(frozen=True)
 class LayerRow:
     """One layer of the float model and what became of it. `stored` is None if it has no counterpart.
 
-    It counts in the coverage unless it is skipped. `quantized`: it is stored as requested.
+    `wanted`: it counts in the coverage, since it is neither skipped nor an operand: a constant that no matrix product,
+    convolution, look-up or recurrent operator reads. `quantized`: it is stored as requested.
     """
 
     layer: Op
     stored: Op | None
     wanted: bool
     quantized: bool
+    is_operand: bool = False
 
 
-def layer_rows(match: Match, recipe: Recipe, is_skipped: Callable[[Op], bool]) -> tuple[LayerRow, ...]:
-    """What became of each layer, largest first."""
+def layer_rows(
+    match: Match,
+    recipe: Recipe,
+    is_skipped: Callable[[Op], bool],
+    operands: Collection[tuple[str, str]] = (),
+) -> tuple[LayerRow, ...]:
+    """What became of each layer, largest first. `operands` are the constants of `operand_constants`."""
     rows = []
     for layer, stored in [*match.pairs, *((op, None) for op in match.missing)]:
         quantized = stored is not None and all(recipe.stores(weights, can_compute(layer)) for weights in stored.weights)
-        rows.append(LayerRow(layer, stored, not is_skipped(layer), quantized))
+        is_operand = (layer.subgraph, layer.name) in operands
+        rows.append(LayerRow(layer, stored, not is_operand and not is_skipped(layer), quantized, is_operand))
     return tuple(sorted(rows, key=lambda row: -row.layer.weight_bytes))
 
 
@@ -56,18 +68,20 @@ def check_coverage(
     `explain` gives the cause and the fix of such a layer; `idle_patterns` match no layer.
     """
     wanted = [row for row in rows if row.wanted]
+    skipped = [row for row in rows if not row.wanted and not row.is_operand]
     share = coverage(rows)
     metrics = CoverageMetrics(
         coverage=share,
         layers=len(wanted),
         quantized_layers=sum(row.quantized for row in wanted),
-        skipped_layers=len(rows) - len(wanted),
+        skipped_layers=len(skipped),
     )
     if not wanted:
         return Result.from_findings(
             "coverage", [Finding("MNQ001", "the float model has no layer to quantize")], metrics
         )
-    others = [_not_kept(row) for row in rows if not row.wanted and row.stored and not _is_float(row.stored)]
+    others = [_not_kept(row) for row in skipped if row.stored and not _is_float(row.stored)]
+    others += _large_constants(rows)
     others += [Finding("MNQ404", f"--mnn-skip-layer={pattern} matches no layer") for pattern in idle_patterns]
     corrupt = [_corrupt(row, explain(row)) for row in wanted if row.stored and _is_corrupt(row.stored)]
     if share >= min_coverage and not corrupt:
@@ -78,6 +92,19 @@ def check_coverage(
     head = f"Coverage {share:.1%}, required {min_coverage:.1%}"
     findings = [*corrupt, *findings, *others]
     return Result.from_findings("coverage", _with_head(findings, head), metrics)
+
+
+def _large_constants(rows: tuple[LayerRow, ...]) -> list[Finding]:
+    """A warning if constants that are not weights hold a large share of the model."""
+    constants = [row.layer for row in rows if row.is_operand]
+    size, total = sum(op.weight_bytes for op in constants), sum(row.layer.weight_bytes for row in rows)
+    if not constants or size < _LARGE * total:
+        return []
+    others = f" or {len(constants) - 1} other constants" if len(constants) > 1 else ""
+    share = f"{size:,} bytes stay float, {size / total:.0%} of the float model"
+    message = f"{share}: no operator reads this constant{others} as weights"
+    fix = "compute the table in the app, make it smaller, or give it to the model as an input"
+    return [Finding("MNQ406", message, constants[0].name, fix=fix)]
 
 
 def _is_float(op: Op) -> bool:

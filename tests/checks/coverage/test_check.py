@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.names import RECIPES
+from tests.golden_text import check_golden
 from tests.results import measured
 from tests.synthetic_evidence import INT8, as_int8, codes, layer, model, with_weights
 
@@ -158,3 +160,29 @@ def test_coverage_is_the_share_of_wanted_bytes_and_decides(
         assert {finding.layer for finding in result.findings} == {
             f"l{number}" for number, (_, quantized, skipped) in enumerate(layers) if not quantized and not skipped
         }
+
+
+def table(name: str, size: int) -> Op:
+    """A constant of two dimensions."""
+    return dataclasses.replace(layer(name, (size, 64)), kind="Const")
+
+
+def with_tables(*tables: Op) -> Result:
+    """The coverage of a layer that is quantized, and tables that are added and stay float."""
+    base, stored = model([BIG, *tables]), model([as_int8(BIG), *tables])
+    operands = {(op.subgraph, op.name) for op in tables}
+    found = layer_rows(match_layers(base, stored), RECIPES["int8"], lambda _op: False, operands)
+    return check_coverage(found, RECIPES["int8"], 1.0, _explain)
+
+
+def test_constants_that_are_no_weights_do_not_count() -> None:
+    result = with_tables(table("position", 8))
+    assert (result.outcome, codes(result)) == (PASSED, [])
+    assert result.metrics == CoverageMetrics(coverage=1.0, layers=1, quantized_layers=1, skipped_layers=0)
+
+
+def test_large_constants_are_reported_once_by_the_largest() -> None:
+    result = with_tables(table("mask", 100), table("position", 500))
+    (finding,) = result.findings
+    assert (result.outcome, finding.code, finding.layer) == (PASSED, "MNQ406", "position")
+    check_golden("coverage/large-constants", finding.message)
