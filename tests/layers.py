@@ -45,6 +45,7 @@ NEEDS: Final = {
     "sources/test_onnx_data.py": ("torch",),
     "sources/test_pytorch.py": ("torch",),
     "targets": ("mnn",),
+    "test_action.py": ("mnn", "torch", "pytester", "slow"),
     "test_integer_reference.py": ("mnn", "torch"),
     "test_shapes_of_models.py": ("mnn", "torch"),
     "zoo": ("mnn", "torch", "slow"),

@@ -55,13 +55,13 @@ def read_configuration(path: Path) -> ConfigurationFile:
     """Read an existing file. Raises `ValueError`."""
     table, folder = _mnnquant_table(path), path.parent
     shared = _values(table, "[tool.mnnquant]", _SHARED_KEYS)
-    models = _tables(table, "models", f"{folder}: [tool.mnnquant.models] must hold one table per model")
-    return ConfigurationFile(folder, shared, models, _target_tables(table, folder))
+    models = _tables(table, "models", f"{path}: [tool.mnnquant.models] must hold one table per model")
+    return ConfigurationFile(folder, shared, models, _target_tables(table, path))
 
 
 def read_targets(path: Path) -> Mapping[str, Table]:
     """The tables [tool.mnnquant.targets.NAME] of a file by name; none if the file is missing. Raises `ValueError`."""
-    return _target_tables(_mnnquant_table(path), path.parent) if path.is_file() else {}
+    return _target_tables(_mnnquant_table(path), path) if path.is_file() else {}
 
 
 def _mnnquant_table(path: Path) -> Table:
@@ -76,8 +76,8 @@ def _mnnquant_table(path: Path) -> Table:
     return table
 
 
-def _target_tables(table: Table, folder: Path) -> Mapping[str, Table]:
-    targets = _tables(table, "targets", f"{folder}: [tool.mnnquant.targets] must hold one table per target")
+def _target_tables(table: Table, path: Path) -> Mapping[str, Table]:
+    targets = _tables(table, "targets", f"{path}: [tool.mnnquant.targets] must hold one table per target")
     for name, entry in targets.items():
         table_target(name, entry)
     return targets

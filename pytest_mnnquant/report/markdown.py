@@ -15,8 +15,8 @@ from pytest_mnnquant.report.target_table import TITLE, TargetRow, target_cells
 from pytest_mnnquant.report.variant_report import ReportedFinding
 from pytest_mnnquant.report.width import cut, shown
 
-#: The largest number of characters in a comment on GitHub; a step summary may have more.
-LIMIT: Final = 65_536
+#: GitHub takes 65,536 characters in a comment, and more in a step summary; the composite action adds a marker.
+LIMIT: Final = 65_000
 # The middle of longer texts and the end of longer lists are cut; a name is that of a layer, a file or a model.
 _TEXT, _NAME, _LIST = 2_000, 200, 10
 # Special characters of Markdown and HTML. An underscore within a word is not special.

@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
 # Runs the gate for the composite action. Reads ARGUMENTS (quotes group words; nothing in them is run) and writes `status` to GITHUB_OUTPUT.
 set -uo pipefail
-mapfile -t arguments < <(xargs -n 1 printf '%s\n' <<<"${ARGUMENTS:?}")
+if ! words=$(xargs -n 1 printf '%s\n' <<<"${ARGUMENTS:?}"); then
+    echo "::error title=pytest-mnnquant::arguments: a quote is not closed"
+    echo "status=4" >>"$GITHUB_OUTPUT"
+    exit 4
+fi
+mapfile -t arguments <<<"$words"
+rm -f mnnquant-report.md mnnquant-report.json mnnquant-report.html
 reports=(--mnn-report=mnnquant-report.md --mnn-report=mnnquant-report.json)
 if python -c "import jinja2, markdown_it, plotly" 2>/dev/null; then
     reports+=(--mnn-report=mnnquant-report.html)
