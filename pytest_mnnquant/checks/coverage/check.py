@@ -24,8 +24,8 @@ _LARGE: Final = 0.1
 class LayerRow:
     """One layer of the float model and what became of it. `stored` is None if it has no counterpart.
 
-    `wanted`: it counts in the coverage, since it is neither skipped nor an operand: a constant that no matrix product,
-    convolution, look-up or recurrent operator reads. `quantized`: it is stored as requested.
+    It counts in the coverage (`wanted`) if it is neither skipped nor an operand, which is a constant that no matrix
+    product, convolution, look-up or recurrent operator reads. `quantized`: it is stored as requested.
     """
 
     layer: Op
