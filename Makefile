@@ -47,6 +47,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/language_check.py
 	$(BIN)/vermin --quiet --no-tips --target=3.8- $(ON_DEVICES)
 
 docs: $(READY)

@@ -123,6 +123,7 @@ def test_plain_english_passes(text: str) -> None:
     [
         ("net.py", "told = wanted.asked(anew)\n"),
         ("net.py", 'message = f"{told}: {layer.wanted} % required"\n'),
+        ("net.py", '"""The field `wanted` says so."""\n'),
         ("page.md", "The key `told` stays, and so does `as_it_is()`.\n"),
     ],
 )

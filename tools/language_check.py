@@ -98,20 +98,24 @@ class ExceptedLine:
 
 
 def lines_of_code(source: str) -> Iterator[tuple[int, str]]:
-    """The lines of strings (docstrings included) and comments, without the code in f-strings."""
+    """The lines of strings (docstrings included) and comments, without inline code and the code in f-strings."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in _TEXTS:
             text = token.string
             if token.type == tokenize.STRING and re.match(r"\w*[fF]", text):  # Python 3.11 does not split f-strings.
                 text = re.sub(r"\{[^{}]*\}", "{}", text)
             for number, line in enumerate(text.splitlines()):
-                yield token.start[0] + number, line
+                yield token.start[0] + number, _without_code(line)
 
 
 def lines_of_page(source: str) -> Iterator[tuple[int, str]]:
     """The lines of a page, without inline code."""
     for number, text in enumerate(source.splitlines(), 1):
-        yield number, _INLINE_CODE.sub("``", text)
+        yield number, _without_code(text)
+
+
+def _without_code(line: str) -> str:
+    return re.sub(r"`[^`]*`", "``", line)
 
 
 def hits_of(path: str, source: str) -> Iterator[Hit]:
