@@ -5,6 +5,7 @@ The file is memory-mapped: inspecting a model reads its graph, not its weights.
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.mnnfile.flatbuffer import BadModel, Table
+from pytest_mnnquant.mnnfile.fused import fused_members
 from pytest_mnnquant.mnnfile.parameters import (
     blob_weights,
     convolution_weights,
@@ -32,6 +34,7 @@ VECTORS: Final = {
     "Convolution3D": ((1,), 3),
 }
 _BLOBS: Final = {"LSTM": (3, 4, 5, 6), "RNNParam": (4, 5, 6, 7, 8, 9, 10, 11, 12, 13)}
+_VECTOR_KINDS: Final = ("Scale", "LayerNorm", "GatedRMSNorm", "GroupNorm", "PReLU", "BatchNorm")
 CONVOLUTIONS: Final = frozenset(
     {"Convolution", "ConvolutionDepthwise", "Deconvolution", "DeconvolutionDepthwise", "ConvInt8", "DepthwiseConvInt8"}
 )
@@ -90,7 +93,7 @@ class Op:
 
         Vectors (bias, normalization, PReLU slopes) have one number per channel; no tool stores them in low bits.
         """
-        if not self.weights or self.kind in ("Scale", "LayerNorm", "GroupNorm", "PReLU", "BatchNorm"):
+        if not self.weights or self.kind in _VECTOR_KINDS:
             return False
         return self.kind != "Const" or sum(size > 1 for size in self.shape) >= 2
 
@@ -247,11 +250,30 @@ def _tensor_quants(holder: Table, slot: int) -> Iterator[tuple[int, TensorQuant]
 
 def _ops(net: Table, names: tuple[str, ...]) -> Iterator[Op]:
     for table in net.tables(3):
-        yield _op(table, names, "")
+        yield from _with_members(_op(table, names, ""))
     for subgraph in net.tables(10):
         inner, title = subgraph.strings(3), subgraph.string(0)
         for table in subgraph.tables(4):
-            yield _op(table, inner, title)
+            yield from _with_members(_op(table, inner, title))
+
+
+def _with_members(op: Op) -> Iterator[Op]:
+    """An operator, and the layers that are fused into it as operators of their own."""
+    yield op
+    if op.parameters is None:
+        return
+    for member in fused_members(op.parameter_kind, op.name, op.output_names, op.parameters):
+        shape, group = _shape(member.parameter_kind, member.parameters)
+        yield dataclasses.replace(
+            op,
+            name=member.name,
+            kind=member.kind,
+            shape=shape,
+            group=group,
+            weights=tuple(_weights(member.parameter_kind, member.parameters)),
+            parameter_kind=member.parameter_kind,
+            parameters=member.parameters,
+        )
 
 
 def _op(table: Table, names: tuple[str, ...], subgraph: str) -> Op:

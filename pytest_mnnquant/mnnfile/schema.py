@@ -40,7 +40,8 @@ OP_NAMES: Final[dict[int, str]] = {
     260: "SetDiff1D", 261: "ReluGrad", 262: "Identity", 263: "PoolGrad", 264: "SoftmaxGrad",
     265: "Conv2DBackPropFilter", 266: "TrainableParam", 267: "BatchNorm", 268: "ConvTranspose3D",
     269: "ZeroGrad", 299: "Attention", 300: "FmhaV2", 301: "Fmhca", 302: "SeqLen2Spatial", 303: "SplitGeLU",
-    304: "GroupNorm", 305: "LinearAttention", 306: "RoPE", 512: "Extra", 513: "ConvInt8",
+    304: "GroupNorm", 305: "LinearAttention", 306: "RoPE", 307: "FusedLinear",
+    308: "GatedRMSNorm", 512: "Extra", 513: "ConvInt8",
     514: "Int8ToFloat", 515: "DepthwiseConvInt8", 517: "FloatToInt8", 518: "EltwiseInt8", 600: "While",
     601: "If", 603: "LayerNorm", 604: "GridSample",
 }
@@ -65,7 +66,7 @@ PARAMETER_NAMES: Final[dict[int, str]] = {
     87: "RandomUniform", 88: "LayerNorm", 89: "TensorArray", 90: "LSTMBlockCell", 91: "GridSample",
     92: "LoopParam", 93: "ImageProcessParam", 94: "CumSum", 95: "GroupNorm", 96: "FmhaV2Param",
     97: "FmhcaParam", 98: "AttentionParam", 99: "StftParam", 100: "LinearAttentionParam", 101: "ShapeParam",
-    102: "RoPEParam",
+    102: "RoPEParam", 103: "FusedLinearParam",
 }
 
 DATA_TYPES: Final[dict[int, str]] = {
