@@ -7,6 +7,8 @@ from typing import Final
 from pytest_mnnquant.findings.fix_command import ConvertCommand, shell_command
 from pytest_mnnquant.recipes.recipe import Quantizer, Recipe
 
+#: What most commands of fixes do.
+CONVERT_AGAIN: Final = "convert again"
 #: What to do if the calibration data are unknown: only their owner can name them.
 _CALIBRATE: Final = (
     "calibrate this model again and convert with the new params file; or let pytest-mnnquant quantize it: give "
@@ -26,7 +28,7 @@ _GIVE_PARAMS: Final = (
 
 
 def convert_again(
-    command: ConvertCommand | None, recipe: Recipe | None, say: str = "convert again", before: str = ""
+    command: ConvertCommand | None, recipe: Recipe | None, say: str = CONVERT_AGAIN, before: str = ""
 ) -> str:
     """The fix that makes the variant again by its recipe, with the complete command if the files are known.
 
@@ -41,14 +43,14 @@ def convert_again(
     if command.params is None:
         is_decided = command.calibration or recipe.quantizer is Quantizer.MNNQUANT
         known = calibrate_again(command, recipe) if is_decided else _GIVE_PARAMS
-        return f"{say}: {known}"
+        return known if say == CONVERT_AGAIN else f"{say}; {known}"
     return f"{say}:\n{before}{command.with_params(command.params, *fill_flags(recipe))}"
 
 
 def calibrate_again(command: ConvertCommand | None, recipe: Recipe | None) -> str:
     """The fix if no params file is known that could be used: a new calibration."""
     if command is not None and command.calibration:
-        return f"calibrate again; this command calibrates, converts and judges the result:\n{command.calibration}"
+        return f"calibrate this model (the command calibrates, converts and judges the result):\n{command.calibration}"
     if recipe is not None and recipe.quantizer is Quantizer.MNNQUANT:
         return _MNNQUANT
     return _CALIBRATE

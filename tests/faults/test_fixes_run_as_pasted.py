@@ -14,7 +14,7 @@ import torch
 
 from pytest_mnnquant.mnnfile.params import read_params, write_params
 from tests.faults.conftest import JUDGED, Judge
-from tests.faults.factory import NET, SECOND, Factory
+from tests.faults.factory import HIDDEN, NET, SECOND, Factory
 from tests.faults.test_accuracy_lost import weights_scaled
 
 _PROGRAMS = ("pytest-mnnquant ", "pytest ")
@@ -89,6 +89,18 @@ def applied(lines: Sequence[str]) -> str:
     if "repaired" in path:
         assert shlex.quote(f"--mnn-params={path}") in " ".join(" ".join(lines).split())
     return path
+
+
+def test_without_a_params_file_the_command_calibrates_on_the_data_of_the_run(
+    factory: Factory, judge: Judge, pytester: pytest.Pytester
+) -> None:
+    source, data = factory.onnx(), factory.evaluation()
+    model = factory.copy(factory.convert(factory.float()))
+    verdict = judge(source, model, "--mnn-calibration", data, still=True)
+    assert verdict.roots()[0] == ("MNQ401", HIDDEN)
+    done = paste(command(verdict.lines), pytester.path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "int8" in done.stdout
 
 
 @pytest.mark.parametrize(("bits", "recipe", "flags"), [("4", "w8", ()), ("8", "w4b32", ("--weightQuantBlock", "64"))])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.checks.convert_again import calibrate_again, convert_again
+from pytest_mnnquant.checks.convert_again import CONVERT_AGAIN, calibrate_again, convert_again
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence
 from pytest_mnnquant.findings.cause import Cause, Explanation
@@ -71,7 +71,7 @@ class _Layer:
         """How to keep the layer float on purpose."""
         return f"to keep it float on purpose, add {skip_option(self.layer.name)}"
 
-    def convert_again(self, say: str = "convert again") -> str:
+    def convert_again(self, say: str = CONVERT_AGAIN) -> str:
         """How to make the variant again; `say` says what the command does, and what else has to be done."""
         return convert_again(self.evidence.command, self.recipe, say)
 
