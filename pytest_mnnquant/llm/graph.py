@@ -127,10 +127,13 @@ def _vector(model: Model, op: Op, parts: list[Part]) -> StoredVector:
     except BadModel:  # Its bytes are missing, which the map of the file reports.
         values = np.empty(0, np.float32)
     shift = values[:0]
-    if op.kind == "LayerNorm" and values.size % 2 == 0:
-        values, shift = values[: values.size // 2], values[values.size // 2 :]
+    if op.parameter_kind == "LayerNorm" and op.parameters is not None:
+        place = op.weights[0].external
+        count = place[1] // 4 if len(place) > 1 else op.parameters.span(2, 4)[1]
+        values, shift = values[:count], values[count:]
     values = values.reshape(op.shape) if len(op.shape) > 1 and values.size == np.prod(op.shape) else values
-    epsilon = float(op.parameters.scalar(1, "f32")) if op.kind == "LayerNorm" and op.parameters else 0.0
+    is_norm = op.parameter_kind == "LayerNorm" and op.parameters is not None
+    epsilon = float(op.parameters.scalar(1, "f32")) if is_norm and op.parameters is not None else 0.0
     extents = tuple(_extent(part) for part in parts if part.size)
     return StoredVector(op.name, op.kind, values, epsilon, extents, shift)
 
