@@ -55,8 +55,8 @@ PATTERNS: Final = {
     r"\bbefell\b|\bjudged is\b": "subject, verb, object",
     r"\bso many\b": "the number",
 }
-#: What is read, as patterns below the root.
 _INLINE_CODE: Final = re.compile(r"`[^`]*`")
+#: What is read, as patterns below the root.
 CODE: Final = ("pytest_mnnquant", "benchmarks", "demo", "examples", "fixtures", "tools")
 PAGES: Final = (
     "*.md",
@@ -115,7 +115,7 @@ def lines_of_page(source: str) -> Iterator[tuple[int, str]]:
 
 
 def _without_code(line: str) -> str:
-    return re.sub(r"`[^`]*`", "``", line)
+    return _INLINE_CODE.sub("``", line)
 
 
 def hits_of(path: str, source: str) -> Iterator[Hit]:
