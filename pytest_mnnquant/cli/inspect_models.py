@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mnnquant.cli.inspect import inspection, inspection_text
-from pytest_mnnquant.cli.llm_tables import export_content, export_text, is_broken
+from pytest_mnnquant.cli.llm_tables import compare_with_recipe, export_content, export_text, is_broken
 from pytest_mnnquant.findings.defaults import COVERAGE
-from pytest_mnnquant.llm.folder import read_folder
+from pytest_mnnquant.llm.folder import ExportFolder, read_folder
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.recipes.recipe import Recipe
@@ -70,10 +70,7 @@ def _inspect_or_fail(path: Path, expected: Recipe | None, print_error: Print) ->
 
 def _inspect(path: Path, expected: Recipe | None) -> _Inspection:
     if path.is_dir():
-        folder = read_folder(path)
-        if expected is not None:
-            raise BadModel(f"{path}: --expect compares .mnn files, and this is a folder")
-        return _Inspection(export_content(folder), export_text(folder), int(is_broken(folder)))
+        return _inspect_export(read_folder(path), expected)
     model = read_model(path)
     content = inspection(model)
     text = inspection_text(content)
@@ -83,6 +80,16 @@ def _inspect(path: Path, expected: Recipe | None) -> _Inspection:
         fails = fails or share < COVERAGE
         content["expected"] = {"recipe": expected.name, "share": share, "required": COVERAGE}
         text += f"\nexpected {expected.name}: {_comparison(model, expected, share)}"
+    return _Inspection(content, text, int(fails))
+
+
+def _inspect_export(folder: ExportFolder, expected: Recipe | None) -> _Inspection:
+    content, text, fails = export_content(folder), export_text(folder), is_broken(folder)
+    if expected is not None:
+        share, line = compare_with_recipe(folder, expected, COVERAGE)
+        fails = fails or share < COVERAGE
+        content["expected"] = {"recipe": expected.name, "share": share, "required": COVERAGE}
+        text += f"\n{line}"
     return _Inspection(content, text, int(fails))
 
 

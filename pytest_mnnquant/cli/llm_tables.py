@@ -14,8 +14,11 @@ from pytest_mnnquant.llm.config import TiedPlace
 from pytest_mnnquant.llm.extents import FileMap
 from pytest_mnnquant.llm.folder import ExportFolder
 from pytest_mnnquant.llm.json_object import BadExport
-from pytest_mnnquant.llm.matrix import StoredMatrix, decode_rows, row_chunks
+from pytest_mnnquant.llm.matrix import Form, StoredMatrix, decode_rows, row_chunks
+from pytest_mnnquant.llm.requests import stored_block
 from pytest_mnnquant.metrics.agreement import sqnr_db
+from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.recipes.recipe import Recipe
 
 _NUMBER: Final = re.compile(r"(?<=\.)\d+(?=/)|^\d+")
 
@@ -149,6 +152,29 @@ def _line(row: _Row) -> str:
     shape = f"{matrix.rows}x{matrix.columns}"
     fault = f"  BROKEN: {matrix.fault}" if matrix.fault else ""
     return f"{matrix.label:<20}{scales:<12}{shape:<14}{row.number:>6}{row.bytes:>14,}  {row.name}{fault}"
+
+
+def compare_with_recipe(folder: ExportFolder, recipe: Recipe, required: float) -> tuple[float, str]:
+    """The share of weights, the embedding's among them, that are stored as a recipe requests, and a line on it."""
+    matrices = [matrix for matrix in _all(folder) if matrix is not folder.embedding or not folder.is_tied]
+    others = [matrix for matrix in matrices if not _is_stored_so(matrix, recipe)]
+    total = sum(matrix.count for matrix in matrices)
+    share = 1 - sum(matrix.count for matrix in others) / total if total else 0.0
+    numbers = f"{share:.1%} of the weights, required {required:.1%}"
+    if share >= required or not others:
+        return share, f"expected {recipe.name}: {'ok' if share >= required else 'FAILED'}, {numbers}"
+    largest = max(others, key=lambda matrix: matrix.count)
+    more = f" (and {len(others) - 1} other matrices)" if len(others) > 1 else ""
+    return share, f"expected {recipe.name}: FAILED, {numbers}: {largest.name} is stored as {largest.label}{more}"
+
+
+def _is_stored_so(matrix: StoredMatrix, recipe: Recipe) -> bool:
+    if recipe.storage is Storage.FLOAT16 or not matrix.is_quantized:
+        return recipe.storage is Storage.FLOAT16 and matrix.form is Form.FLOAT16
+    has_block = recipe.block is None or matrix.block == stored_block(recipe.block, matrix.columns)
+    is_form = matrix.symmetric or not recipe.symmetric
+    has_scales = matrix.scale_bits == 16 or not recipe.half_scales
+    return matrix.bits == recipe.bits and has_block and is_form and has_scales and not recipe.activations
 
 
 def _verdict(folder: ExportFolder) -> str:

@@ -169,13 +169,14 @@ def _graph(path: Path, weights: Path) -> Graph:
 
 
 def _parts(path: Path, config: ExportConfig, sizes: Mapping[str, int], faults: list[BadExport]) -> Iterator[Graph]:
-    """The other graphs. `lora.mnn` takes the weights of the language model, which it extends."""
+    """The other graphs. One for LoRA takes the weights of the language model, which it extends."""
     for name in sorted(sizes):
         if not name.endswith(".mnn") or name == config.file("llm_model"):
             continue
-        own = path / (name + ".weight")
+        is_lora = name.startswith("lora") and name + ".weight" not in sizes
+        weights = config.file("llm_weight") if is_lora else name + ".weight"
         try:
-            yield _graph(path / name, own if own.is_file() else path / config.file("llm_weight"))
+            yield _graph(path / name, path / weights)
         except BadExport as error:
             faults.append(error)
 

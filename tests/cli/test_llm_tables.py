@@ -79,3 +79,27 @@ def test_inspecting_takes_no_time(capsys: pytest.CaptureFixture[str]) -> None:
     start = time.perf_counter()
     inspect(EXPORTS / "qwen2-w4", capsys)
     assert time.perf_counter() - start < 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "status"),
+    [
+        ("qwen2-w4", "w4", 0),
+        ("qwen2-w4", "w4b32", 0),
+        ("qwen2-w4", "w4b32-scale16", 0),
+        ("qwen2-w4", "w4b64", 1),
+        ("qwen2-w4", "w8", 1),
+        ("qwen2-w4-old", "w4b32-scale16", 1),
+        ("qwen2-w8-sym", "w8-sym", 0),
+        ("qwen2-fp16", "fp16", 0),
+        ("qwen3-w3", "w3b32", 1),
+        ("llama-w4-old", "w4b32", 1),
+        ("qwen2-w4", "int8", 1),
+    ],
+)
+def test_a_folder_is_compared_with_a_recipe(
+    name: str, recipe: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(EXPORTS / name), "--expect", recipe, "--json"]) == status
+    expected = json.loads(capsys.readouterr().out)["expected"]
+    assert (expected["share"] >= expected["required"]) is not bool(status)

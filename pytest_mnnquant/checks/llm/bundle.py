@@ -73,13 +73,14 @@ def _faults(folder: ExportFolder) -> Iterator[Finding]:
 
 def _lengths(folder: ExportFolder) -> Iterator[Finding]:
     for item in folder.maps:
-        if item.file not in folder.sizes:
-            continue
+        is_embedding = folder.embedding is not None and item.file == folder.embedding.file and not folder.is_tied
+        if item.file not in folder.sizes and item.file == folder.graph.weight_file:
+            continue  # Reported as missing.
         if item.missing:
-            code = "MNQ803" if item.file == folder.graph.weight_file else "MNQ811"
             needed = item.size + item.missing
-            message = f"{item.file} has {item.size:,} bytes, {needed:,} are needed"
-            yield Finding(code, message, item.file if code == "MNQ803" else NAME, fix=_TOGETHER)
+            has = f"has {item.size:,} bytes" if item.file in folder.sizes else "is missing"
+            code, layer = ("MNQ811", NAME) if is_embedding else ("MNQ803", item.file)
+            yield Finding(code, f"{item.file} {has}, {needed:,} bytes are needed", layer, fix=_TOGETHER)
         elif item.unused or item.overlaps:
             yield Finding("MNQ812", _unaccounted(item), item.file, _first_overlap(item), fix=_TOGETHER)
 

@@ -84,6 +84,22 @@ def test_an_embedding_that_is_not_named_is_pointed_at(copied: Copy) -> None:
     assert "embeddings_int8.bin" in finding.fix
 
 
+def test_a_part_needs_weights_of_its_own(copied: Copy) -> None:
+    path = copied("qwen2-w4")
+    shutil.copyfile(path / "llm.mnn", path / "visual.mnn")
+    assert roots(judge(path)) == [Root("bundle", "MNQ803", "visual.mnn.weight")]
+    shutil.copyfile(path / WEIGHTS, path / "visual.mnn.weight")
+    assert roots(judge(path)) == []
+    (path / "visual.mnn").write_bytes(b"cut")
+    assert Root("bundle", "MNQ811", "visual.mnn") in roots(judge(path))
+
+
+def test_an_adapter_shares_the_weights_that_it_extends(copied: Copy) -> None:
+    path = copied("qwen2-w4")
+    shutil.copyfile(path / "llm.mnn", path / "lora.mnn")
+    assert roots(judge(path)) == []
+
+
 def test_leftovers_and_expanded_weights_are_warnings(copied: Copy) -> None:
     path = copied("qwen2-w4")
     (path / "embeddings_bf16.bin").write_bytes(b"old")
