@@ -23,6 +23,7 @@ _LAYER: Final = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.(.+)$")
 _NORM: Final = re.compile(r"/?blocks\.(\d+)[/.](.*?)(?:/\w+|\.weight)$")
 _FUSED_QKV: Final = ("self_attn.qkv_proj", "self_attn.W_pack", "self_attn.query_key_value")
 _FUSED_GATE: Final = ("mlp.gate_up_proj",)
+_LAST_NORMS: Final = ("norm", "final_layernorm", "ln_f")
 #: Tensors beside weights that a linear layer of a GPTQ checkpoint has.
 _CODES: Final = (".qweight", ".qzeros", ".scales", ".g_idx")
 
@@ -92,8 +93,14 @@ def bind(folder: ExportFolder, source: Checkpoint) -> Binding:
     used = {bound.source.stem for bound in matrices} | {bound.source.removesuffix(".weight") for bound in vectors}
     if source.config.tied and "lm_head" in stems:
         used.add(stems["lm_head"])
+    if any(vector.kind == "LayerNorm" for vector in folder.graph.vectors if _is_free(vector, vectors)):
+        used |= {stems[name] for name in _LAST_NORMS if name in stems}  # One of these may be the last norm.
     missing = tuple(sorted(stem for stem in stems.values() if stem not in used and not stem.endswith("inv_freq")))
     return Binding(tuple(matrices), vectors, tuple(unbound), missing)
+
+
+def _is_free(vector: StoredVector, bound: tuple[BoundVector, ...]) -> bool:
+    return all(item.stored is not vector for item in bound)
 
 
 def _stems(source: Checkpoint) -> dict[str, str]:
@@ -163,6 +170,6 @@ def _vectors(folder: ExportFolder, stems: Mapping[str, str]) -> Iterator[BoundVe
             yield BoundVector(vector, f"{stem}.weight")
         elif vector.kind == "LayerNorm":
             left.append(vector)
-    last = next((stems[name] for name in ("norm", "final_layernorm", "ln_f") if name in stems), None)
+    last = next((stems[name] for name in _LAST_NORMS if name in stems), None)
     if last is not None and len(left) == 1:
         yield BoundVector(left[0], f"{last}.weight")

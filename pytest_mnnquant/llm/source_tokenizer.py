@@ -182,7 +182,7 @@ def _single(values: JsonObject) -> tuple[int, ...]:
     programs = [processor, *processor.objects("processors")]
     template = next((program for program in programs if program.text("type") == "TemplateProcessing"), None)
     if template is None:
-        return ()
+        return ()  # Classes of transformers may add a token before the text by themselves.
     special, result = template.member("special_tokens"), []
     for item in template.objects("single"):
         if item.has("Sequence"):

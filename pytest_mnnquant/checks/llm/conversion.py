@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -22,6 +23,13 @@ _AGAIN: Final = "export this source again"
 _TOLERANCE: Final = 1e-3
 #: Models whose exporter writes a chat template of its own, since the runtime can't read theirs.
 _OTHER_TEMPLATES: Final = ("gemma4", "glm_ocr", "qwen3_asr", "hunyuan_vl")
+#: Families whose layers have the shapes that their configuration gives, and others whose name exporters keep.
+_PLAIN: Final = ("qwen2", "qwen3", "llama", "mistral")
+_FAMILIES: Final = ("gemma", "gemma2", "gemma3", "gemma3_text", "phi3", "chatglm", "baichuan", "internlm2", "smollm3")
+#: Tensors that every exporter stores, by the end of their names. Others may be folded into something else.
+_STORED: Final = re.compile(
+    r"(?:^|\.)(?:[qkvo]_proj|gate_proj|up_proj|down_proj|[qk]_norm|\w+_layernorm|norm|embed_tokens|lm_head)$"
+)
 #: Positions of a table of rotations that are far enough apart to be compared with frequencies.
 _FAR: Final = 8
 
@@ -50,7 +58,7 @@ def _architecture(evidence: ExportEvidence) -> Iterator[Finding]:
         if found and right and found != right
     ]
     kind, source_kind = evidence.folder.config.model_type, config.model_type
-    if kind and source_kind and not _is_same_family(kind, source_kind):
+    if {kind, source_kind} <= {*_PLAIN, *_FAMILIES} and not _is_same_family(kind, source_kind):
         wrong.append(f"model_type {kind}, the source has {source_kind}")
     if wrong:
         yield Finding("MNQ120", f"the export has {'; '.join(wrong)}", fix=_AGAIN)
@@ -72,6 +80,8 @@ def _facts(evidence: ExportEvidence) -> list[tuple[str, int, int]]:
     if graph.head is not None:
         facts.append(("vocabulary", graph.head.rows, config.vocabulary))
         facts.append(("inputs of the head", graph.head.columns, config.hidden_size))
+    if config.model_type not in _PLAIN:  # Others have gates in q_proj, or experts of another width.
+        return facts
     shared = config.key_value_heads * config.head_size
     for name, rows in (
         ("q_proj", config.heads * config.head_size),
@@ -90,7 +100,7 @@ def _first(matrices: tuple[StoredMatrix, ...], name: str) -> list[StoredMatrix]:
 def _missing(evidence: ExportEvidence) -> Iterator[Finding]:
     """Tensors that are nowhere in the export, if most are."""
     binding = evidence.binding
-    missing = binding.missing
+    missing = tuple(stem for stem in binding.missing if _STORED.search(stem))
     if evidence.folder.embedding is None:  # Bundle reports the missing file.
         missing = tuple(stem for stem in missing if not stem.endswith("embed_tokens"))
     if not binding.matrices:
@@ -118,7 +128,7 @@ def _constants(evidence: ExportEvidence) -> Iterator[Finding]:
             yield Finding("MNQ124", message, vector.name, fix=_AGAIN)
             break
     scale = evidence.folder.config.attention_scale
-    if scale and config.head_size and config.model_type in ("qwen2", "qwen3", "llama", "mistral"):
+    if scale and config.head_size and config.model_type in _PLAIN:
         expected_scale = config.head_size**-0.5
         if abs(scale / expected_scale - 1) > _TOLERANCE:
             message = f"attn_scale is {scale:g}, a head of {config.head_size} needs {expected_scale:g}"
@@ -131,7 +141,7 @@ def _stored_frequencies(evidence: ExportEvidence, size: int) -> dict[str, Floats
     found: dict[str, Floats] = {}
     for constant in graph.constants:
         values = constant.values
-        if values.shape == (size,) and "norm" not in constant.name and (values > 0).all() and abs(values[0] - 1) < 1e-6:
+        if values.shape == (size,) and (values > 0).all() and abs(values[0] - 1) < 1e-6 and (np.diff(values) < 0).all():
             found[constant.name] = values
     for table in graph.tables:
         angles = table_frequencies(table.values)
@@ -205,8 +215,10 @@ def _special(evidence: ExportEvidence, stored: Tokenizer, source: SourceTokenize
         cause = Cause("generation-config-unread", "exporters before 3.6 read the end of a text from config.json alone")
         yield Finding("MNQ123", message, stored.file, cause, "export with llmexport 3.6.1 or later", as_warning=True)
     yield from _end_text(evidence, source)
-    prefix = tuple(number for number in source.single[: source.single.index(-1)]) if -1 in source.single else ()
-    if tuple(stored.prefix_ids) != prefix:
+    if -1 not in source.single:
+        return  # The program around a text is not in tokenizer.json.
+    prefix = source.single[: source.single.index(-1)]
+    if stored.prefix_ids != prefix:
         message = f"it puts the tokens {list(stored.prefix_ids)} before a text, the source {list(prefix)}"
         yield Finding("MNQ123", message, stored.file, fix=_AGAIN)
 

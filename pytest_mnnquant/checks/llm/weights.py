@@ -41,6 +41,7 @@ class _Judged:
     errors: list[MatrixError] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     vectors: list[float] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 def check_weights(evidence: ExportEvidence) -> Result:
@@ -57,7 +58,7 @@ def check_weights(evidence: ExportEvidence) -> Result:
         judged.findings = [_of_other_training(finding) for finding in judged.findings]
     else:  # Where the weights are others, vectors are too.
         _judge_vectors(evidence, judged)
-    judged.findings += [*_coarse(evidence, judged.errors), *_unbound(evidence)]
+    judged.findings += [*_coarse(evidence, judged.errors), *_unbound(evidence, judged)]
     if not judged.errors and not judged.findings:
         judged.findings.append(Finding("MNQ001", "no matrix of the export could be compared with the source"))
     worst = max((error.relative for error in judged.errors), default=None)
@@ -92,8 +93,12 @@ def _judge_matrix(evidence: ExportEvidence, bound: BoundMatrix, judged: _Judged)
     mapped = folder.map_of(stored.file)
     if stored.file not in folder.sizes or (mapped is not None and stored.codes.end > mapped.size):
         return  # Bundle reports missing bytes.
-    if evidence.source.is_gptq and bound.source.weight not in evidence.source.tensors:
+    entry = evidence.source.tensors.get(bound.source.weight)
+    if entry is None and evidence.source.is_gptq:
         return  # The source itself holds codes, which params compares.
+    if entry is not None and not entry.is_float:
+        judged.unread.append(stored.name)
+        return
     is_gptq = evidence.holds_gptq(stored.name)
     requests = evidence.requests
     step = _HQQ_STEP if requests is not None and requests.hqq else _HALF_STEP
@@ -198,8 +203,12 @@ def _judge_vector(judged: _Judged, name: str, tensor: str, relative: float) -> N
         judged.findings.append(Finding("MNQ411", message, name, fix=_AGAIN))
 
 
-def _unbound(evidence: ExportEvidence) -> Iterator[Finding]:
+def _unbound(evidence: ExportEvidence, judged: _Judged) -> Iterator[Finding]:
+    """One gap for all matrices that have nothing to be compared with."""
     names = [matrix.name for matrix in evidence.binding.unbound]
     if names:
         message = f"{len(names)} matrices have no tensor in the source by their names, so they were not compared"
         yield Finding("MNQ314", message, names[0])
+    if judged.unread:
+        message = f"the source has no floats of 16 or 32 bits for {len(judged.unread)} matrices; they were not compared"
+        yield Finding("MNQ314", message, judged.unread[0], fix="save the source in bfloat16 or float32")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pytest_mnnquant.findings.finding import INCONCLUSIVE
 from pytest_mnnquant.llm.extents import Extent
 from pytest_mnnquant.llm.folder import ExportFolder, read_folder
 from pytest_mnnquant.llm.matrix import StoredMatrix
@@ -221,6 +222,23 @@ def test_a_layer_that_holds_another_ones_weights_names_it(copied: Copy) -> None:
     finding = judge(path)["weights"].findings[0]
     assert finding.cause_id == "weights-of-other-layer"
     assert "up_proj" in finding.cause_text
+
+
+def test_a_source_in_8_bit_floats_is_inconclusive(tmp_path: Path) -> None:
+    source = source_with(tmp_path, lambda tensors: None)
+    data = (source / "model.safetensors").read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    entry = header["model.layers.0.mlp.up_proj.weight"]
+    entry["dtype"] = "F8_E4M3"
+    entry["data_offsets"][1] = entry["data_offsets"][0] + 128 * 64
+    text = json.dumps(header).encode()
+    (source / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    result = judge(EXPORTS / "qwen2-w4", source)["weights"]
+    assert (result.outcome, [(finding.code, finding.layer) for finding in result.findings]) == (
+        INCONCLUSIVE,
+        [("MNQ314", UP0)],
+    )
 
 
 def places(folder: ExportFolder) -> Iterator[int]:
