@@ -27,11 +27,11 @@ def check_bundle(model: Model, params: ParamsEvidence | None, params_applied: bo
                 f"{model.path.name} needs are missing",
                 cause=Cause(
                     "external-weights-not-shipped",
-                    "the model was converted with --saveExternalData, or is larger than 2 GB; without this file MNN "
-                    "prints one line and computes garbage",
+                    "the model was converted with --saveExternalData, or is larger than 2 GB: its weights are in this "
+                    "file; without it MNN fails or computes garbage",
                 ),
-                fix="ship the .mnn.weight file in the same folder as the .mnn, or convert without --saveExternalData "
-                "(this holds for the input of mnnquant too: its EMA neither reads nor writes such a file)",
+                fix="ship this file in the same folder as the .mnn, under this name, or convert without "
+                "--saveExternalData (mnnquant's EMA can't use a .mnn.weight file)",
             )
         )
     if params is not None and params.params is not None and params.path is not None:

@@ -37,7 +37,7 @@ def convert_again(
     if command is None or recipe is None:
         return say
     if command.test_options and (command.params or not recipe.activations):
-        say = f"{say}, and test with {shell_command(*command.test_options)}"
+        say = f"{say}; test the result with {shell_command(*command.test_options)}; to convert, run"
     if not recipe.activations:
         return f"{say}:\n{before}{command.with_flags(*recipe.flags)}"
     if command.params is None:

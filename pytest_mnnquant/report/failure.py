@@ -110,7 +110,7 @@ def _consequence_lines(finding: Finding, same: int) -> Iterator[str]:
         layers = list(dict.fromkeys(effect.layer for effect in effects if effect.layer))
         more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
         where = f" in {layers[0]}{more}" if layers else ""
-        yield from wrapped("    causes: ", f"{check}: {effects[0].rule.title}{where}", COLUMNS)
+        yield from wrapped("    as a result: ", f"{check}: {effects[0].rule.title}{where}", COLUMNS)
 
 
 def _same_lines(findings: Sequence[Finding], listed: int) -> Iterator[str]:

@@ -117,7 +117,7 @@ def _details(finding: ReportedFinding) -> str:
     effects = list(dict.fromkeys(f"{effect.check}: {effect.title}" for effect in finding.consequences))
     if effects:
         more = [f"- and {len(effects) - _LIST} more"] if len(effects) > _LIST else []
-        lines += ["This causes:", "", *(f"- {_text(cut(text, _NAME))}" for text in effects[:_LIST]), *more, ""]
+        lines += ["As a result:", "", *(f"- {_text(cut(text, _NAME))}" for text in effects[:_LIST]), *more, ""]
     return "\n".join([*lines, f"More: `pytest-mnnquant explain {finding.code}`", "", "</details>"])
 
 

@@ -160,8 +160,8 @@ def _rounding(worst: HeldOut, seen: Spans, tensors: Sequence[HeldOut]) -> _Misfi
     used = (losses.high - losses.low) / worst.scale
     message = (
         f"tensor {worst.tensor!r}: quantization step {worst.scale:.4g} is too coarse: held-out values span "
-        f"{losses.low:.4g} to {losses.high:.4g} ({used:.2g} of 254 steps), so rounding removes {losses.rounded:.1%} of "
-        "their energy"
+        f"{losses.low:.4g} to {losses.high:.4g}, which is {used:.2g} steps (254 are available), so rounding removes "
+        f"{losses.rounded:.1%} of their energy"
     )
     if wider and not _is_wide(seen.get(worst.tensor), losses):
         text = f"it shares the scale of {wider[0]!r}: MNN's tools give all inputs of a Concat the scale of the widest"

@@ -105,7 +105,8 @@ def _float_under_header(this: _Layer) -> Explanation | None:
         "--compressionParamsFile is used while it converts from ONNX",
     )
     first, command = this.evidence.command.through_float()
-    return Explanation(cause, convert_again(command, this.recipe, "quantize the float .mnn, not the ONNX model", first))
+    say = "convert in two steps, first to a float .mnn, then to int8"
+    return Explanation(cause, convert_again(command, this.recipe, say, first))
 
 
 def _kept_in_float(this: _Layer) -> Explanation | None:
@@ -123,7 +124,8 @@ def _no_convolution(this: _Layer) -> Explanation | None:
         f"the model holds its weights in a float {this.stored.kind}, which MNN can't quantize: it was converted with "
         "--convertMatmulToConv 0 or --useOriginRNNImpl",
     )
-    return Explanation(cause, this.convert_again("convert again without that flag"))
+    say = "convert again without these flags, from the source if the float .mnn was made with them"
+    return Explanation(cause, this.convert_again(say))
 
 
 def _cast_first(this: _Layer) -> Explanation | None:
@@ -211,8 +213,8 @@ def _path_was_wrong(this: _Layer) -> Explanation | None:
         return None
     cause = Cause(
         "params-path-wrong",
-        "the path given as --compressionParamsFile did not exist: the converter created a file there and quantized "
-        "nothing",
+        "when the model was converted, the path given as --compressionParamsFile did not exist: MNN's converter "
+        "writes an empty params file there and quantizes nothing",
     )
     return Explanation(cause, calibrate_again(this.evidence.command, this.recipe))
 

@@ -129,7 +129,7 @@ def _corrupt(row: LayerRow, why: Explanation) -> Finding:
     each = weights.size / max(1, weights.count)
     return Finding(
         "MNQ403",
-        f"its header says {weights.label}, but its buffer holds {each:.1f} bytes per weight: the runtime can't load it",
+        f"its header says {weights.label}, but its buffer holds {each:.1f} bytes per weight: MNN can't load it",
         row.layer.name,
         why.cause,
         why.fix,
@@ -144,7 +144,7 @@ def _missed(row: LayerRow, recipe: Recipe, total: int, why: Explanation) -> Find
         code, what = "MNQ401", f"is stored as {row.stored.weights[0].label}"
     else:
         code, what = "MNQ402", f"is stored as {row.stored.weights[0].label}"
-    message = f"{what}; expected {recipe.weight_kind} ({share:.0%} of all weights)"
+    message = f"{what}; expected {recipe.weight_kind}; it holds {share:.0%} of all weights"
     return Finding(code, message, row.layer.name, why.cause, why.fix)
 
 

@@ -35,7 +35,7 @@ def check_params(
         return Result.from_findings("params", [_unreadable(params_file, calibrate_again(convert_command, recipe))])
     metrics = ParamsMetrics(len(params.layers), len(params_file.bound), len(params_file.misnamed))
     if params.is_blank or not params.layers:
-        return Result.from_findings("params", [_guide(path, params, calibrate_again(convert_command, recipe))], metrics)
+        return Result.from_findings("params", [_guide(path, params, recipe, convert_command)], metrics)
     heaviest = sorted(params_file.misnamed, key=lambda item: -(item.layer.weight_count if item.layer else 0))
     if params.is_guide:
         return Result.from_findings("params", [_weights_only(path)], metrics)
@@ -95,7 +95,7 @@ def _unreadable(evidence: ParamsEvidence, calibrate: str) -> Finding:
     )
 
 
-def _guide(path: Path | None, params: Params, calibrate: str) -> Finding:
+def _guide(path: Path | None, params: Params, recipe: Recipe | None, command: ConvertCommand | None) -> Finding:
     if not params.layers:
         return Finding(
             "MNQ303",
@@ -113,11 +113,20 @@ def _guide(path: Path | None, params: Params, calibrate: str) -> Finding:
         "0 bits",
         cause=Cause(
             "params-path-wrong",
-            "the path given as --compressionParamsFile did not exist: the converter created the file and quantized "
-            "nothing",
+            "when the model was converted, the path given as --compressionParamsFile did not exist: MNN's converter "
+            "writes an empty params file there and quantizes nothing, not even with --weightQuantBits",
         ),
-        fix="delete this file, and give --compressionParamsFile the path of the calibrated params file; if there is "
-        f"none, {calibrate}",
+        fix=_instead_of_guide(recipe, command),
+    )
+
+
+def _instead_of_guide(recipe: Recipe | None, command: ConvertCommand | None) -> str:
+    if recipe is not None and not recipe.activations:
+        return convert_again(command, recipe, "delete this file, and convert again without --compressionParamsFile")
+    calibrate = calibrate_again(command, recipe)
+    return (
+        "delete this file, and give --compressionParamsFile the path of the file that the calibration wrote; if there "
+        f"is none, {calibrate}"
     )
 
 
@@ -157,7 +166,7 @@ def _misname(
             "grouped-convolution-split",
             f"MNN splits this grouped convolution into {len(item.groups)} layers, and each needs its own entry",
         )
-    message = f"output tensor {entry.name!r} is not in the model, so MNN leaves this layer float"
+    message = f"output tensor {entry.name!r} is not in the model, so MNN ignores this entry of {_shown(evidence.path)}"
     return Finding("MNQ304", message, layer.name, cause=cause, fix=evidence.fix_for(entry.name, command, recipe))
 
 

@@ -68,8 +68,8 @@ class ParamsEvidence:
             say = f"rename {name!r} to {layers[name].output_names[0]!r} in the params file, then convert again"
         else:
             say = (
-                "convert again with the repaired params file, which has MNN's tensor names (written on this machine; "
-                "run the same test locally to create it there)"
+                "convert again with the repaired params file, which has MNN's tensor names (after a run in CI, run "
+                "this test on your machine to get that file)"
             )
         return convert_again(command, recipe, say)
 

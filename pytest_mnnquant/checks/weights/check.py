@@ -54,8 +54,8 @@ def check_weights(
     findings += [
         Finding(
             "MNQ410",
-            f"its weights are not the source's: SQNR {error.measured:.1f} dB, expected {error.expected:.1f} dB from "
-            "rounding alone",
+            f"its weights differ from the source's: SQNR {error.measured:.1f} dB, expected {error.expected:.1f} dB "
+            "from rounding alone",
             error.layer,
             why.cause,
             why.fix,
@@ -171,13 +171,16 @@ def _clipping(error: WeightError, fixes: Fixes) -> Explanation:
 
 
 def _cause(others: int, compared: int, days_older: float | None, fixes: Fixes) -> Explanation:
-    fix = f"delete the old output (MNN's converter keeps it if it fails), then {fixes.convert}"
+    fix = f"delete the old output, then {fixes.convert}"
     if others == compared and days_older is not None and days_older > 0:
-        age = f"{days_older:.1f} days" if days_older >= 1 else f"{days_older * 24 * 60:.0f} minutes"
-        text = f"every layer has other weights, and the file is {age} older than the source: it is a stale output"
+        age = f"{days_older:.0f} days" if days_older >= 2 else f"{days_older * 24 * 60:.0f} minutes"
+        text = (
+            f"every layer differs, and the file is {age} older than the source: probably the last conversion failed, "
+            "since MNN's converter then keeps the old output and exits with status 0"
+        )
         return Explanation(Cause("stale-output", text), fix)
     if others == compared:
-        text = "every layer has other weights: the file was made from another training of this network"
+        text = "every layer differs: the file was made from another training of this network"
         return Explanation(Cause("other-training", text), fix)
     return Explanation(fix=fixes.convert)
 

@@ -89,7 +89,7 @@ def test_a_model_of_another_training_fails_in_every_layer(
     assert {finding.cause_id for finding in result.findings} == {"other-training"}
 
 
-@pytest.mark.parametrize(("days", "age"), [(3.0, "3.0 days"), (0.25, "360 minutes")])
+@pytest.mark.parametrize(("days", "age"), [(3.0, "3 days"), (0.25, "360 minutes")])
 def test_an_older_file_is_told_as_stale(workshop: Workshop, digits: Prepared, days: float, age: str) -> None:
     other = retrained(workshop, digits, *ALL)
     causes = {finding.cause for finding in check(digits.model, other, days).findings}
