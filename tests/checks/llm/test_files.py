@@ -7,8 +7,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pytest_mnnquant.llm.folder import read_folder
+from pytest_mnnquant.llm.rotary import frequencies
 from tests.checks.llm.judging import Root, findings, judge, roots, source_of, warnings
 from tests.llm.conftest import EXPORTS, Copy, change_json
 
@@ -149,6 +152,19 @@ def test_a_source_of_another_architecture(change: dict[str, object], root: Root,
     source = Path(shutil.copytree(source_of("qwen2"), tmp_path / "source"))
     change_json(source / "config.json", **change)
     assert roots(judge(EXPORTS / "qwen2-w4", source)) == [root]
+
+
+@pytest.mark.parametrize(("base", "root"), [(5e5, None), (4.8e5, "MNQ124"), (1e6, "MNQ124")])
+def test_low_frequencies_have_lost_digits_in_json(base: float, root: str | None, copied: Copy, tmp_path: Path) -> None:
+    path = copied("qwen2-w4")
+    constant = next(item for item in read_folder(path).graph.constants if "rotary" in item.name)
+    stored = np.round(frequencies(16, base), 6).astype("<f4").tobytes()
+    data = (path / "llm.mnn").read_bytes()
+    assert data.count(constant.values.tobytes()) == 1
+    (path / "llm.mnn").write_bytes(data.replace(constant.values.tobytes(), stored))
+    source = Path(shutil.copytree(source_of("qwen2"), tmp_path / "source"))
+    change_json(source / "config.json", rope_theta=5e5)
+    assert [found.code for found in roots(judge(path, source))] == ([root] if root else [])
 
 
 def test_rotations_in_tables_are_compared_too(tmp_path: Path) -> None:
