@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from pytest_mnnquant.baseline.entry import Entry, value_text
-from pytest_mnnquant.baseline.fixes import Intent, update_fix
+from pytest_mnnquant.baseline.fixes import Commands, Intent, update_fix
 from pytest_mnnquant.baseline.judges import JUDGES, Comparison, Evidence
 from pytest_mnnquant.findings.baseline_metrics import BaselineMetrics, Compared
 from pytest_mnnquant.findings.catalogue import BASELINE
@@ -17,14 +17,14 @@ from pytest_mnnquant.findings.metric import ACCURACY, KEYS, LATENCY, METRICS
 from pytest_mnnquant.statistics.paired_ratio import PairedRatio
 
 
-def check_baseline(evidence: Evidence, entry: Entry, command: str) -> Result:
-    """Compare; `command` accepts the current metrics.
+def check_baseline(evidence: Evidence, entry: Entry, commands: Commands) -> Result:
+    """Compare; `commands` are for the fixes.
 
     Fails for a layer that is not stored as accepted and for a metric that is worse by more than its tolerance. The
     check is inconclusive if an accepted metric could not be measured, or if the entry has a tolerance for a metric but
     no accepted value.
     """
-    comparison = Comparison(evidence, entry, _changed_since(evidence, entry), command)
+    comparison = Comparison(evidence, entry, _changed_since(evidence, entry), commands)
     findings = [*_storage(comparison)]
     for key in KEYS:
         findings += JUDGES[key](comparison)
@@ -88,4 +88,4 @@ def _unaccepted(this: Comparison) -> Iterator[Finding]:
     ]
     if values:
         message = f"not compared, because the baseline has no accepted value yet: {', '.join(values)}"
-        yield Finding("MNQ917", message, fix=update_fix(Intent.NEW_METRIC, this.command))
+        yield Finding("MNQ917", message, fix=update_fix(Intent.NEW_METRIC, this.commands.accept))

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Commands for fixes: `accept` accepts the current metrics, `rerun` runs the baseline check without workers."""
+
+    accept: str
+    rerun: str
 
 
 class Intent(enum.Enum):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from pytest_mnnquant.baseline.entry import Entry, value_text
-from pytest_mnnquant.baseline.fixes import Intent, update_fix
+from pytest_mnnquant.baseline.fixes import Commands, Intent, update_fix
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import Finding
@@ -45,13 +45,13 @@ class Evidence:
 class Comparison:
     """The evidence, the entry that it is compared with, and the common parts of the findings.
 
-    `cause` is what else changed since the entry was accepted; `command` accepts the current metrics.
+    `cause` is what else changed since the entry was accepted; `commands` are for the fixes.
     """
 
     evidence: Evidence
     entry: Entry
     cause: Cause | None
-    command: str
+    commands: Commands
 
     @property
     def accepted(self) -> Figures:
@@ -65,17 +65,17 @@ class Comparison:
 
     def worse(self, code: str, message: str, layer: str = "") -> Finding:
         """A finding for a metric worse than accepted, or for a changed storage."""
-        return Finding(code, message, layer, self.cause, update_fix(Intent.CHANGED, self.command))
+        return Finding(code, message, layer, self.cause, update_fix(Intent.CHANGED, self.commands.accept))
 
     def better(self, message: str) -> Finding:
         """A finding for a metric far better than accepted."""
-        return Finding("MNQ916", message, fix=update_fix(Intent.BETTER, self.command))
+        return Finding("MNQ916", message, fix=update_fix(Intent.BETTER, self.commands.accept))
 
     def gap(self, key: str, accepted: float, *, title: str = "", why: str = "") -> Finding:
         """A finding for an accepted metric that can't be compared; `title` names the metric if its key does not."""
         why = why or self.evidence.unmeasured.get(key) or "its check measured no value"
         message = f"{title or key}: accepted {value_text(accepted)} can't be compared: {why}"
-        return Finding("MNQ003", message, fix="run this variant alone, with all its checks: -k baseline -p no:xdist")
+        return Finding("MNQ003", message, fix=f"run this variant alone: {self.commands.rerun}")
 
     def other_host(self, facts: tuple[str, ...]) -> str:
         """Why a metric that depends on the machine can't be compared (other machine or settings); empty if it can."""
@@ -202,7 +202,7 @@ def _judge_interval(this: Comparison, message: str, interval: tuple[float, float
     if low > limit + _ROUNDING:
         return [this.worse("MNQ915", message)]
     if high > limit + _ROUNDING:
-        again = "run it again on a quieter machine: -k baseline -p no:xdist"
+        again = f"run it again on a quieter machine: {this.commands.rerun}"
         return [Finding("MNQ003", f"{message}: the limit lies inside the confidence interval; inconclusive", fix=again)]
     return []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.baseline.file import BadBaseline
-from pytest_mnnquant.baseline.fixes import Intent, update_fix
+from pytest_mnnquant.baseline.fixes import Commands, Intent, update_fix
 from pytest_mnnquant.config.settings import Settings
 from pytest_mnnquant.findings.catalogue import ENTRIES
 from pytest_mnnquant.findings.finding import Finding, Result, without_ignored
@@ -39,6 +39,12 @@ def accept_command(session: PluginSession, node_id: str = "") -> str:
     """The command that accepts the metrics of an item (without `node_id`: of all items)."""
     arguments = [*session.arguments, *([node_id] if node_id else [])]
     return shlex.join(["pytest", *arguments, "--mnn-update-baseline"])
+
+
+def commands_of(session: PluginSession, node_id: str) -> Commands:
+    """The commands for the fixes of a baseline item."""
+    rerun = shlex.join(["pytest", *session.arguments, node_id, "-p", "no:xdist"])
+    return Commands(accept_command(session, node_id), rerun)
 
 
 def stale_entries(session: PluginSession) -> Iterator[tuple[str, str, str]]:

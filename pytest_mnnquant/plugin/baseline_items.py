@@ -26,7 +26,7 @@ from pytest_mnnquant.findings.finding import FAILED, PASSED, Finding, Result, wi
 from pytest_mnnquant.findings.metric import METRICS
 from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.mnnfile.fingerprint import fingerprint
-from pytest_mnnquant.plugin.baseline_entries import accept_command, unreadable_finding
+from pytest_mnnquant.plugin.baseline_entries import accept_command, commands_of, unreadable_finding
 from pytest_mnnquant.plugin.baseline_timing import time_against_accepted
 from pytest_mnnquant.plugin.benchmark import run_undisturbed
 from pytest_mnnquant.plugin.session import session_of
@@ -137,8 +137,8 @@ def _compare(
     config: pytest.Config, case: VariantUnderTest, measured: _Measurement, entry: Entry, node_id: str
 ) -> Result:
     """The comparison with the entry; its metrics include the record that an update needs."""
-    record, command = measured.record, accept_command(session_of(config), node_id)
-    timing = time_against_accepted(config, case, entry, measured.figures, command)
+    record, commands = measured.record, commands_of(session_of(config), node_id)
+    timing = time_against_accepted(config, case, entry, measured.figures, commands)
     evidence = Evidence(
         measured.figures,
         record.versions or {},
@@ -148,7 +148,7 @@ def _compare(
         timing.problem,
         timing.is_same_model,
     )
-    result = check_baseline(evidence, entry, command)
+    result = check_baseline(evidence, entry, commands)
     compared = metrics_of(BaselineMetrics, [result]) or BaselineMetrics()
     metrics = dataclasses.replace(
         compared,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.baseline.entry import Entry
-from pytest_mnnquant.baseline.fixes import Intent, update_fix
+from pytest_mnnquant.baseline.fixes import Commands, Intent, update_fix
 from pytest_mnnquant.baseline.models import BadArtifact, folder_of, kept_model
 from pytest_mnnquant.evidence.source import UNUSABLE, as_finding
 from pytest_mnnquant.evidence.variant import VariantUnderTest
@@ -44,21 +44,21 @@ class _NotTimed(Exception):
 
 
 def time_against_accepted(
-    config: pytest.Config, case: VariantUnderTest, entry: Entry, figures: Figures, command: str
+    config: pytest.Config, case: VariantUnderTest, entry: Entry, figures: Figures, commands: Commands
 ) -> AcceptedTiming:
-    """Time a variant against the accepted model of its entry. `command` accepts the variant."""
+    """Time a variant against the accepted model of its entry. `commands` are for the fixes."""
     path, limit = session_of(config).settings.baseline, entry.tolerances.ratio_paired
     folder = folder_of(path) if path is not None else None
     if folder is None or limit is None:
         return AcceptedTiming()
     try:
-        accepted = _accepted_model(folder, entry, command)
+        accepted = _accepted_model(folder, entry, commands.accept)
         if entry.figures.sha256 == figures.sha256:
             return AcceptedTiming(is_same_model=True)
         if disturbance := why_not_timed(config):
             problem = f"ratio: not timed against the accepted model: {disturbance}"
-            raise _NotTimed(problem, "run it alone: -k baseline -p no:xdist")
-        return AcceptedTiming(ratio=_time(case, accepted, 1 + limit, command))
+            raise _NotTimed(problem, f"run it alone: {commands.rerun}")
+        return AcceptedTiming(ratio=_time(case, accepted, 1 + limit, commands.accept))
     except _NotTimed as error:
         return AcceptedTiming(problem=error.finding)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from pytest_mnnquant.findings.dataclass_json import as_json
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.run_metrics import LatencyMetrics
 from pytest_mnnquant.measurements.timing import PairedTimes
+from pytest_mnnquant.plugin.session import session_of
 
 # The name of the timer in pytest-benchmark's results.
 _TIMER: Final = "perf_counter in a child process"
@@ -61,7 +63,8 @@ def run_undisturbed(
         return run_check(case, name, limits, strict, selected)
     if all(getattr(limits, limit) is None for limit in held_limits(check.load_function())):
         return Result.skipped(name, f"not measured: {reason}")
-    fix = f"run the {name} checks without workers: -k {name} -p no:xdist"
+    command = shlex.join(["pytest", *session_of(config).arguments, "-k", name, "-p", "no:xdist"])
+    fix = f"run the {name} checks without workers: {command}"
     return Result.from_findings(name, [Finding("MNQ003", f"not measured: {reason}", fix=fix)])
 
 

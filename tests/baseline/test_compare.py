@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_mnnquant.baseline.compare import check_baseline
 from pytest_mnnquant.baseline.entry import Entry, Tolerances
+from pytest_mnnquant.baseline.fixes import Commands
 from pytest_mnnquant.baseline.judges import Evidence
 from pytest_mnnquant.findings.baseline_metrics import BaselineMetrics, Compared
 from pytest_mnnquant.findings.cause import Cause
@@ -21,12 +22,14 @@ from tests.golden_text import check_golden
 from tests.history.accepted import HOST, entry, figures
 from tests.results import known, measured
 
-MEND = "pytest net.py:build::w8::baseline --mnn-update-baseline"
+COMMANDS = Commands(
+    "pytest net.py:build::w8::baseline --mnn-update-baseline", "pytest net.py:build::w8::baseline -p no:xdist"
+)
 
 
 def compared(accepted: Entry | None = None, *, host: dict[str, str] = HOST, **now: Any) -> Result:
     evidence = Evidence(figures(**now), {"MNN": "3.6.1"}, host)
-    return check_baseline(evidence, accepted or entry(), MEND)
+    return check_baseline(evidence, accepted or entry(), COMMANDS)
 
 
 def codes(result: Result) -> list[str]:
@@ -90,7 +93,7 @@ def test_where_both_limits_of_accuracy_are_given_both_hold() -> None:
 def test_a_figure_that_was_not_measured_is_a_gap(name: str) -> None:
     unknown: dict[str, Any] = {name: None}
     evidence = Evidence(figures(**unknown), host=HOST, unmeasured={name: "there was no data"})
-    result = check_baseline(evidence, entry(), MEND)
+    result = check_baseline(evidence, entry(), COMMANDS)
     assert (result.outcome, codes(result)) == (INCONCLUSIVE, ["MNQ003"])
     check_golden(f"baseline/not-measured-{name}", result.reason)
 
@@ -118,7 +121,7 @@ def test_a_figure_that_is_not_accepted_yet_is_told(name: str) -> None:
 def test_the_kept_model_is_no_slower_than_itself() -> None:
     stored = entry(ratio=0.1, ratio_low=0.1, ratio_high=0.1)
     assert codes(compared(stored)) == ["MNQ915"]
-    assert check_baseline(Evidence(figures(), host=HOST, is_kept=True), stored, MEND).outcome == PASSED
+    assert check_baseline(Evidence(figures(), host=HOST, is_kept=True), stored, COMMANDS).outcome == PASSED
 
 
 def test_another_metric_is_another_figure() -> None:
@@ -131,7 +134,7 @@ def test_another_metric_is_another_figure() -> None:
 def test_what_is_far_better_is_told(now: dict[str, Any]) -> None:
     result = compared(**now)
     assert (result.outcome, codes(result)) == (PASSED, ["MNQ916"])
-    assert MEND in result.findings[0].fix
+    assert COMMANDS.accept in result.findings[0].fix
     assert codes(compared(entry(coverage=0.9))) == ["MNQ916"]
 
 
@@ -172,22 +175,24 @@ def test_timed_beside_the_accepted_model_ten_percent_are_allowed(
     # The stored ratio says nothing then: it is of two runs.
     now = figures(ratio=9.0, ratio_low=8.9, ratio_high=9.1)
     evidence = Evidence(now, host=HOST, paired=PairedRatio((low + high) / 2, low, high, pairs))
-    result = check_baseline(evidence, entry(), MEND)
+    result = check_baseline(evidence, entry(), COMMANDS)
     assert result.outcome == outcome
     assert measured(BaselineMetrics, result).paired_ratio_low == low
 
 
 def test_an_accepted_model_that_can_not_be_timed_is_told() -> None:
     gap = Finding("MNQ003", "ratio: the accepted model is not kept")
-    assert check_baseline(Evidence(figures(), host=HOST, unpaired=gap), entry(), MEND).outcome == INCONCLUSIVE
+    assert check_baseline(Evidence(figures(), host=HOST, unpaired=gap), entry(), COMMANDS).outcome == INCONCLUSIVE
     limits = Tolerances(accuracy=0.005, ratio_paired=None)
-    assert check_baseline(Evidence(figures(), host=HOST, unpaired=gap), entry(tolerances=limits), MEND).findings == ()
+    assert (
+        check_baseline(Evidence(figures(), host=HOST, unpaired=gap), entry(tolerances=limits), COMMANDS).findings == ()
+    )
 
 
 def test_what_else_changed_is_the_cause() -> None:
     def cause(sha256: str, float_sha256: str, version: str) -> Cause | None:
         now = figures(size=9000, sha256=sha256, float_sha256=float_sha256)
-        (finding,) = check_baseline(Evidence(now, {"MNN": version}, HOST), entry(), MEND).findings
+        (finding,) = check_baseline(Evidence(now, {"MNN": version}, HOST), entry(), COMMANDS).findings
         return finding.cause
 
     def cause_id(*given: str) -> str:

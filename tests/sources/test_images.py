@@ -171,7 +171,7 @@ def test_transparency_that_mnn_would_feed_is_refused(tmp_path: Path) -> None:
 
 def test_a_cut_that_leaves_nothing_is_named(tmp_path: Path) -> None:
     greys(tmp_path, "a.png")
-    with pytest.raises(DataError, match=r"a\.png: center_crop leaves nothing of its 5x3 pixels"):
+    with pytest.raises(DataError, match=r"a\.png: center_crop .*5x3 pixels"):
         load(tmp_path, dataclasses.replace(GREY, center_crop_h=0.1))
 
 
