@@ -15,12 +15,14 @@ import dataclasses
 import os
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from invented_nets import INVENTED
 from matrix_nets import NETS, MatrixNet
 
 from pytest_mnnquant.cache.store import Store
@@ -169,29 +171,33 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=2, help="hand-edited files of each quantized one")
     parser.add_argument("--scratch", type=Path)
     chosen = parser.parse_args()
-    counts = {"differs": 0, "same": 0, "missed": 0, "false alarms": 0}
+    nets = {**NETS, **INVENTED}
+    counts: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory(prefix="propagation-") as folder:
         scratch = chosen.scratch or Path(folder)
         scratch.mkdir(parents=True, exist_ok=True)
         import MNN  # noqa: F401  Loaded for the forks.
 
-        for name in chosen.nets or NETS:
-            data = {key: array[:SAMPLES] for key, array in NETS[name].data(16, 77).items()}
+        for name in chosen.nets or nets:
+            data = {key: array[:SAMPLES] for key, array in nets[name].data(16, 77).items()}
             place = scratch / name.replace(" ", "-")
             place.mkdir(exist_ok=True)
-            for maker, model in files(NETS[name], Store(place / "store"), place, chosen.edits):
+            for maker, model in files(nets[name], Store(place / "store"), place, chosen.edits):
                 if model.has_subgraphs:
                     continue
                 noise, found = spread(model, data, chosen.processes, place), ambiguities(model)
                 differs = noise is not None and noise > DIFFERS
-                counts["differs" if differs else "same"] += 1
-                counts["missed"] += differs and not found
-                counts["false alarms"] += bool(found) and not differs
                 verdict = "ok" if bool(found) == differs else "MISSED" if differs else "FALSE ALARM"
+                made_by = "hand-edited" if "," in maker else maker
+                counts.setdefault(made_by, Counter()).update(["differs" if differs else "same", verdict])
                 tensors = f"{found[0].tensor} ({len(found)} tensors)" if found else ""
                 decibels = "equal" if not noise else f"{-10 * np.log10(noise):.1f} dB"
                 print(f"{verdict:11} {name}: {maker}: runs {decibels} {tensors}", flush=True)
-    print(counts)
+    for made_by, count in sorted(counts.items()):
+        print(
+            f"{made_by}: {count['differs']} files differ, {count['same']} do not, {count['MISSED']} missed, "
+            f"{count['FALSE ALARM']} false alarms"
+        )
 
 
 if __name__ == "__main__":

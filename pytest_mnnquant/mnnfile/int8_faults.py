@@ -8,7 +8,7 @@ from typing import Final
 
 from pytest_mnnquant.mnnfile.commands import has_fused_relu, possible_commands
 from pytest_mnnquant.mnnfile.model import Model, TensorQuant
-from pytest_mnnquant.mnnfile.scale_propagation import outcomes
+from pytest_mnnquant.mnnfile.scale_propagation import possible_outcomes
 
 # Differences of a scale and of a zero point up to this are rounding.
 _SAME_SCALE: Final = 0.05
@@ -63,7 +63,7 @@ def _int8_operators(model: Model, ran: Collection[str]) -> Iterator[tuple[str, s
     """(kind, name, quantization of the input, of the output) of sums with a ReLU, and of Interps."""
     quants = model.tensor_quants
     for steps in possible_commands(model):
-        for way in outcomes(steps, quants):
+        for way in possible_outcomes(steps, quants):
             for place in sorted(way.int8):
                 step = steps[place]
                 if step.op.name in ran and (step.kind == "Interp" or has_fused_relu(step.op)):

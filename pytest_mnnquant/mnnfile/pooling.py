@@ -22,7 +22,7 @@ import numpy as np
 from pytest_mnnquant.mnnfile.commands import AVERAGE_POOL, MAX_POOL, Command, pool_kind, possible_commands
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.quants import write_with_quants
-from pytest_mnnquant.mnnfile.scale_propagation import Sources, outcomes
+from pytest_mnnquant.mnnfile.scale_propagation import Sources, possible_outcomes
 
 #: Operators that change only shape and layout, through which MNN propagates a quantization.
 SHAPE_ONLY: Final = {"Reshape", "ConvertTensor", "Squeeze", "Unsqueeze", "Flatten", "Permute"}
@@ -68,7 +68,7 @@ def _as_traced(model: Model, int8_pools: Collection[str]) -> tuple[tuple[Command
     """The commands, and the sources of their quantizations if these pools run in int8."""
     best: tuple[int, tuple[Command, ...], Sources] | None = None
     for steps in possible_commands(model):
-        for way in outcomes(steps, model.tensor_quants):
+        for way in possible_outcomes(steps, model.tensor_quants):
             int8 = {steps[place].op.name for place in way.int8 if steps[place].kind == "Pooling"}
             unlike = len(int8.symmetric_difference(int8_pools))
             if best is None or unlike < best[0]:
@@ -93,7 +93,7 @@ def expected_int8_pools(model: Model) -> set[str]:
     return {
         steps[place].op.name
         for steps in possible_commands(model)
-        for way in outcomes(steps, model.tensor_quants)
+        for way in possible_outcomes(steps, model.tensor_quants)
         for place in way.int8
         if steps[place].kind == "Pooling"
     }

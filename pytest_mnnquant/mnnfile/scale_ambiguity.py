@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pytest_mnnquant.mnnfile.commands import Command, possible_commands
 from pytest_mnnquant.mnnfile.model import Model, TensorQuant
 from pytest_mnnquant.mnnfile.propagated_values import SEEN_THROUGH, Values, computed
-from pytest_mnnquant.mnnfile.scale_propagation import outcomes
+from pytest_mnnquant.mnnfile.scale_propagation import Outcome, outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,14 @@ def ambiguities(model: Model) -> list[Ambiguity]:
     by_tensor: dict[str, Ambiguity] = {}
     if model.tensor_quants:
         for steps in possible_commands(model):
-            for ambiguity in _ambiguities(model, steps):
-                by_tensor.setdefault(ambiguity.tensor, ambiguity)
+            for resized in (False, True):
+                for ambiguity in _ambiguities(model, steps, outcomes(steps, model.tensor_quants, resized=resized)):
+                    by_tensor.setdefault(ambiguity.tensor, ambiguity)
     return list(by_tensor.values())
 
 
-def _ambiguities(model: Model, steps: Sequence[Command]) -> Iterator[Ambiguity]:
+def _ambiguities(model: Model, steps: Sequence[Command], ways: Sequence[Outcome]) -> Iterator[Ambiguity]:
     quants, values = model.tensor_quants, Values()
-    ways = outcomes(steps, quants)
     results = [computed(steps, quants, way, values) for way in ways]
     names = set(model.output_names)
     ends = {tensor for tensor, name in enumerate(model.tensor_names) if name in names}

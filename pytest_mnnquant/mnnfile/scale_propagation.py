@@ -6,13 +6,16 @@ if it has one output (MNN 3.6.1, source/core/Pipeline.cpp). The starting points 
 addresses in memory, and each overwrites the previous result. So a tensor that two starting points reach has the
 quantization of one in some processes, and of the other in the rest.
 
+A resize propagates again, from all tensors that have a quantization by then: so a tensor that two scales reach only
+then depends on addresses too.
+
 `propagated` repeats the algorithm for a given order of the tensors, `outcomes` for several orders.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,11 +45,13 @@ class Outcome:
     int8: frozenset[int]
 
 
-def outcomes(commands: Sequence[Command], quants: Mapping[int, TensorQuant]) -> tuple[Outcome, ...]:
+def outcomes(
+    commands: Sequence[Command], quants: Mapping[int, TensorQuant], *, resized: bool = False
+) -> tuple[Outcome, ...]:
     """The possible results for a model, without repetitions; one entry: the result does not depend on addresses.
 
-    Tries the order of the file, its reverse, and some random orders: each of two starting points is last in one of
-    them.
+    `resized`: of a session that was resized. Tries the order of the file, its reverse, and some random orders: each of
+    two starting points is last in one of them.
     """
     tensors = sorted({tensor for command in commands for tensor in (*command.inputs, command.output)})
     orders = [tensors, tensors[::-1]]
@@ -55,16 +60,29 @@ def outcomes(commands: Sequence[Command], quants: Mapping[int, TensorQuant]) -> 
     for order in orders:
         rank = {tensor: place for place, tensor in enumerate(order)}
         sources = propagated(commands, quants, rank.__getitem__)
+        if resized:
+            sources = _propagated_again(commands, sources, rank.__getitem__)
         outcome = Outcome(sources, int8_commands(commands, quants, sources))
         if outcome not in outcomes:
             outcomes.append(outcome)
     return tuple(outcomes)
 
 
-def propagated(
-    commands: Sequence[Command], quants: Mapping[int, TensorQuant], order: Callable[[int], int]
+def possible_outcomes(commands: Sequence[Command], quants: Mapping[int, TensorQuant]) -> tuple[Outcome, ...]:
+    """The possible results of sessions, resized or not."""
+    results = (*outcomes(commands, quants), *outcomes(commands, quants, resized=True))
+    return tuple(result for place, result in enumerate(results) if result not in results[:place])
+
+
+def _propagated_again(
+    commands: Sequence[Command], sources: Mapping[int, int], order: Callable[[int], int]
 ) -> dict[int, int]:
-    """The source of each tensor's quantization, if MNN visits the tensors by `order`."""
+    """The sources after a resize: what tensors got by propagation is then like a description in the file."""
+    return {tensor: sources[source] for tensor, source in propagated(commands, sources, order).items()}
+
+
+def propagated(commands: Sequence[Command], quants: Collection[int], order: Callable[[int], int]) -> dict[int, int]:
+    """The source of each tensor's quantization, if MNN visits the tensors by `order`; `quants` are the described."""
     forward: dict[int, set[int]] = {}
     backward: dict[int, set[int]] = {}
     for command in commands:

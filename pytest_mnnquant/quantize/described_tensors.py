@@ -56,7 +56,12 @@ def described_tensors(model: Model, range_of: RangeOf) -> dict[int, TensorQuant]
     loops = [op for op in model.ops if op.kind in ("While", "If") and not op.subgraph]
     passed = {tensor for op in loops for tensor in (*op.inputs, *op.outputs)}
     for _ in range(_ROUNDS * max(len(form) for form in forms)):
-        wrong = (statement for steps in forms for statement in _wrong(steps, given, described, range_of))
+        wrong = (
+            statement
+            for resized in (False, True)
+            for steps in forms
+            for statement in _wrong(steps, outcomes(steps, described, resized=resized), given, described, range_of)
+        )
         contradiction = next((statement for statement in wrong if statement[0] not in passed), None)
         if contradiction is None:
             break
@@ -77,10 +82,9 @@ def interpolated_ranges(model: Model, layers: Sequence[Op], ranges: Mapping[int,
 
 
 def _wrong(
-    steps: Sequence[Command], given: Quants, quants: Quants, range_of: RangeOf
+    steps: Sequence[Command], ways: Sequence[Outcome], given: Quants, quants: Quants, range_of: RangeOf
 ) -> Iterator[tuple[int, TensorQuant]]:
     """The tensors to describe, in order. `given` are those that the params file describes."""
-    ways = outcomes(steps, quants)
     makers = {step.output: step for step in steps}
     for tensor in dict.fromkeys(tensor for step in steps for tensor in (*step.inputs, step.output)):
         if tensor not in quants and len({_numbers(way, quants, tensor) for way in ways}) > 1:

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from pytest_mnnquant.measurements.run import TracedOp
 from pytest_mnnquant.mnnfile.int8_faults import NO_FAULTS, int8_faults
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.pooling import uncovered_pools
@@ -88,5 +89,6 @@ def test_an_interp_between_two_scales_is_a_fault(neck: Model) -> None:
 
 
 def test_pools_that_no_operator_of_the_file_explains_are_uncovered(neck: Model) -> None:
-    assert uncovered_pools(neck, ["made_raster_2", "known"], {"known"}) == ("made",)
+    names = [TracedOp(name, "Pooling", True).operator for name in ("made_raster_2", "known")]
+    assert uncovered_pools(neck, names, {"known"}) == ("made",)
     assert uncovered_pools(neck, [], ()) == ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_mnnquant.mnnfile.commands import RASTER, Command
 from pytest_mnnquant.mnnfile.model import Op, TensorQuant
 from pytest_mnnquant.mnnfile.propagated_values import Values, computed
-from pytest_mnnquant.mnnfile.scale_propagation import outcomes, propagated
+from pytest_mnnquant.mnnfile.scale_propagation import outcomes, possible_outcomes, propagated
 
 FINE, COARSE = (TensorQuant(scale, 0.0, -127.0, 127.0, "int8") for scale in (0.01, 0.04))
 
@@ -48,6 +48,25 @@ def test_a_tensor_that_two_scales_reach_has_either() -> None:
     found = outcomes(NECK, {4: FINE, 5: COARSE})
     assert {outcome.sources[1] for outcome in found} == {4, 5}
     assert {outcome.sources[2] for outcome in found} == {4}
+
+
+def test_a_resize_propagates_what_was_propagated_before() -> None:
+    """Tensor 1, which two operators take, is reached only from what these got in the first round."""
+    steps = (
+        step("UnaryOp", (0,), 1),
+        step("Pooling", (1,), 2),
+        step("Interp", (1,), 3),
+        step(RASTER, (2, 8), 4),
+        step(RASTER, (3, 9), 5),
+    )
+    quants = {4: FINE, 5: COARSE}
+    (first,) = outcomes(steps, quants)
+    assert (first.sources[2], first.sources[3]) == (4, 5)
+    assert 1 not in first.sources
+    assert {outcome.sources[1] for outcome in outcomes(steps, quants, resized=True)} == {4, 5}
+    assert len(possible_outcomes(steps, quants)) == 3
+    described = {**quants, 1: FINE, 2: FINE, 3: FINE}
+    assert len(possible_outcomes(steps, described)) == 1
 
 
 def test_an_interp_between_two_scales_computes_something_else() -> None:
