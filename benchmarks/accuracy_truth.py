@@ -6,7 +6,8 @@ Small nets with MaxPool, after ReLU and after tensors of both signs (truth_nets.
 recipe, and again with other zero points around the pools. For each, top-1 and cosine to the float model: as this host
 runs it, as the gate judges it, by the integer reference, and by MNN's aarch64 wheel on three processors (arm.py). Every
 int8 tensor of the judged run is compared with the reference, computed from the codes that its operator was given there;
-so is every int8 tensor of the ARM runs. Trained weights are kept in FOLDER. The exit status is 1 if a code differs.
+so is every int8 tensor of the ARM runs. `--matrix NET` does so for networks of the
+matrix, on this host. Trained weights are kept in FOLDER. The exit status is 1 if a code differs.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from integer_reference import (
     reference,
     values_of,
 )
+from invented_nets import INVENTED
+from matrix_nets import NETS as MATRIX_NETS
 from trace_int8 import seen_of
 from truth_nets import NETS
 
@@ -54,6 +57,7 @@ from pytest_mnnquant.sources.spec import Spec
 from pytest_mnnquant.targets.target import NoTarget
 
 TIMEOUT: Final = 300.0
+MATRIX: Final = {name: net for name, net in {**MATRIX_NETS, **INVENTED}.items() if name not in ("LSTM", "GRU", "CRNN")}
 #: Zero points around the pools; None: as the recipe makes them.
 FORMS: Final = (None, -56, 0)
 _OURS: Final = "int8"
@@ -101,7 +105,7 @@ def compared(
         try:
             unlike, values = _differing(model, op, traced, given, made, quants, stored, offset)
             found.append(Compared(traced.name, traced.kind, made.size, unlike, values))
-        except NoReference:
+        except (NoReference, ValueError):  # Or codes of several scales, which no reference joins.
             found.append(Compared(traced.name, traced.kind, made.size))
     return found
 
@@ -256,14 +260,44 @@ def remarks_on(tensors: Sequence[Compared]) -> list[str]:
     return differing + [f"{one.op} ({one.kind}): no reference" for one in tensors if one.unlike is None]
 
 
+def matrix_remarks(name: str) -> tuple[str, list[str]]:
+    """A network of the matrix as this host judges it: how many int8 tensors equal the reference, and remarks."""
+    net = MATRIX[name]
+    with tempfile.TemporaryDirectory(prefix="truth-") as scratch:
+        settings, store = ModelSettings(name, name, Path(scratch), timeout=TIMEOUT), Store(Path(scratch) / "store")
+        values = FixtureValues(net.network(), calibration=net.data(64, 1), evaluation=net.data(8, 77))
+        gate = SourceUnderTest(settings, Spec(name, name), store, lambda _: None, values)
+        case = variant_under_test(gate, _OURS, "eval")
+        judged, copied = case.runs.exact_run
+        path = Path(scratch) / "copy.mnn"
+        copy = read_model(path) if copied and write_exact_copy(case.model, copied, path) else None
+        tensors = compared(case.model, judged.trace or (), dict(gate.inputs), copy=copy, pools=copied)
+    return equal(tensors), remarks_on(tensors)
+
+
+def check_matrix(names: Sequence[str]) -> None:
+    """Print a line for each network of the matrix, and end with 1 if a code differs."""
+    differs = False
+    for name in names:
+        summary, remarks = matrix_remarks(name)
+        differs |= any(text.endswith("differ") for text in remarks)
+        print(f"{name}: {summary}" + "".join(f"\n  {text}" for text in remarks), flush=True)
+    raise SystemExit(1 if differs else 0)
+
+
 def main() -> None:
     """Print the table, a row at a time, and the remarks below it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where trained weights are kept")
     parser.add_argument("--net", action="append", choices=list(NETS), help="only these")
     parser.add_argument("--arm", type=Path, default=FOLDER, help="where the ARM system is (see arm.py)")
+    parser.add_argument(
+        "--matrix", action="append", choices=list(MATRIX), help="these networks of matrix_nets instead, on this host"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.matrix:
+        check_matrix(options.matrix)
     try:
         arm = set_up(options.arm)
     except NoTarget as error:

@@ -32,10 +32,11 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from pytest_mnnquant.mnnfile.commands import has_fused_relu
+from pytest_mnnquant.mnnfile.commands import commands, has_fused_relu
 from pytest_mnnquant.mnnfile.flatbuffer import Table
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.pooling import is_max_pool
+from pytest_mnnquant.mnnfile.scale_propagation import outcomes
 
 #: What MNN adds to a code to store it on this machine.
 OFFSET: Final = 128 if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else 0
@@ -47,7 +48,6 @@ _ADD: Final = 0
 _OFF_GRID: Final = 1e-3
 # Pools, and the slot that says whether their window is the whole plane.
 _POOLS: Final = {"Pooling": 2, "Pooling3D": 5}
-_CARRYING: Final = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "ConvertTensor", "Permute", *_POOLS})
 _SMALLEST: Final = np.float32(1e-6)
 
 
@@ -100,14 +100,9 @@ def values_of(codes: Codes, quant: TensorQuant) -> Floats:
 
 
 def effective_quants(model: Model) -> dict[int, TensorQuant]:
-    """The quantization of each tensor: its own, else what MNN carries to it, forwards first."""
-    quants = dict(model.tensor_quants)
-    links = [(op.inputs[0], op.outputs[0]) for op in model.ops if op.kind in _CARRYING and not op.subgraph]
-    for pairs in (links, [(output, given) for given, output in reversed(links)]):
-        for source, target in pairs:
-            if source in quants and target not in quants:
-                quants[target] = quants[source]
-    return quants
+    """The quantization of each tensor: its own, else what MNN propagates to it in a session that was resized."""
+    sources = outcomes(commands(model), model.tensor_quants, resized=True)[0].sources
+    return {tensor: model.tensor_quants[source] for tensor, source in sources.items()}
 
 
 def reference(
