@@ -62,10 +62,11 @@ def test_no_other_plugin_is_needed(run: Run, missing: str) -> None:
     assert (found.status, found.passed) == (0, {"w8::size", "w8::latency"}), found.text
 
 
-def test_without_the_cache_and_a_folder_of_ones_own_nothing_is_left_behind(run: Run, pytester: pytest.Pytester) -> None:
+@pytest.mark.usefixtures("run")
+def test_without_the_cache_and_a_chosen_folder_nothing_is_left_behind(pytester: pytest.Pytester) -> None:
     before = {path.name for path in pytester.path.iterdir()}
-    found = run(MODEL, W8, "-p", "no:cacheprovider", "-p", "no:benchmark", "--mnn-cache-dir=", "-k", "size")
-    assert found.status == 0, found.text
+    found = pytester.runpytest(MODEL, W8, "-p", "no:cacheprovider", "-p", "no:benchmark", "-k", "size")
+    assert found.ret == 0
     assert {path.name for path in pytester.path.iterdir()} - before <= {"__pycache__"}
 
 
