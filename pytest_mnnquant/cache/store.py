@@ -115,7 +115,7 @@ class Store:
             try:
                 unfinished.replace(final)
             except OSError:  # Another machine, whose locks are invisible here, was faster; its folder is equally good.
-                if not final.is_dir():
+                if not final.is_dir() or damage(final):
                     raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -75,8 +75,6 @@ def _raw(config: pytest.Config, option: Option) -> Any:
     value = _typed(config, option)
     if value is None and option.ini:
         value = config.getini(option.key)
-        if value == "" and option.key not in config.inicfg:  # What pytest gives for text that is not set.
-            return None
     return None if value is None or value == [] else value
 
 

@@ -154,10 +154,9 @@ def as_finding(error: Exception) -> Finding:
     if isinstance(error, QuantizedSource):
         return Finding("MNQ104", str(error), fix=FLOAT_SOURCE)
     if isinstance(error, UserCodeExit):
-        fix = "raise an error instead, such as RuntimeError; skips and exits belong in tests"
-        return Finding(
-            "MNQ101", f"the code of the model, its data or its metric ended the run: {describe(error)}", fix=fix
-        )
+        fix = "raise an ordinary error there, such as RuntimeError; skips and exits are for tests"
+        what = f"the code of the model, of its data or of its metric raised {describe(error)}"
+        return Finding("MNQ101", what, fix=fix)
     code = "MNQ102" if isinstance(error, DataError) else "MNQ101"
     return Finding(code, str(error), fix=error.fix if isinstance(error, SourceError) else "")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pytest_mnnquant.mnnfile.commands import constant_tensors
+from pytest_mnnquant.mnnfile.commands import VIEWS, constant_tensors
 from pytest_mnnquant.mnnfile.model import CONVOLUTIONS, Model, Op
 
 #: Operators whose constant inputs are weights. The body of a loop may do anything with its inputs.
@@ -20,6 +20,8 @@ _READERS: Final = frozenset(
         *("While", "If", "Plugin", "Extra"),
     }
 )
+#: Operators that change the shape of their first input; the others say how.
+_RESHAPING: Final = VIEWS - {"Concat", "Pack", "Padding"} | {"Cast"}
 #: Operators that look rows up in their first input.
 _LOOKUPS: Final = frozenset({"Gather", "GatherV2", "GatherND", "GatherElements"})
 
@@ -28,25 +30,37 @@ def operand_constants(model: Model) -> frozenset[tuple[str, str]]:
     """The (subgraph, name) of each large constant that is not a weight.
 
     It is a weight if it, or what is computed from constants alone, is read by a matrix product, a convolution, a
-    look-up or a recurrent operator, or by no operator.
+    look-up or a recurrent operator, or by no operator. Constants that a run scales first are no weights.
     """
     candidates = [op for op in model.ops if op.kind == "Const" and op.is_layer]
-    graphs = {op.subgraph: [other for other in model.ops if other.subgraph == op.subgraph] for op in candidates}
-    return frozenset((op.subgraph, op.name) for op in candidates if not _is_weight(op, graphs[op.subgraph]))
+    graphs = {op.subgraph: _Graph([other for other in model.ops if other.subgraph == op.subgraph]) for op in candidates}
+    return frozenset((op.subgraph, op.name) for op in candidates if not graphs[op.subgraph].reads_as_weight(op))
 
 
-def _is_weight(constant: Op, ops: Sequence[Op]) -> bool:
-    known = constant_tensors(ops)
-    waiting, seen, is_read = list(constant.outputs), set(constant.outputs), False
-    while waiting:
-        tensor = waiting.pop()
+class _Graph:
+    """The operators of a graph, and the tensors that are known before a run."""
+
+    def __init__(self, ops: Sequence[Op]) -> None:
+        self._known = constant_tensors(ops)
+        self._readers: dict[int, list[Op]] = {}
         for op in ops:
-            if tensor not in op.inputs:
-                continue
-            if op.kind in _READERS or (op.kind in _LOOKUPS and op.inputs[0] == tensor):
-                return True
-            is_read = True
-            if known.issuperset(op.inputs):
-                waiting += [output for output in op.outputs if output not in seen]
-                seen.update(op.outputs)
-    return not is_read
+            for tensor in dict.fromkeys(op.inputs):
+                self._readers.setdefault(tensor, []).append(op)
+
+    def reads_as_weight(self, constant: Op) -> bool:
+        waiting, seen = list(constant.outputs), set(constant.outputs)
+        is_read = False
+        while waiting:
+            tensor = waiting.pop()
+            for op in self._readers.get(tensor, ()):
+                is_read = True
+                if op.kind in _READERS or (op.kind in _LOOKUPS and op.inputs[0] == tensor):
+                    return True
+                if self._passes(op, tensor):
+                    waiting += [output for output in op.outputs if output not in seen]
+                    seen.update(op.outputs)
+        return not is_read
+
+    def _passes(self, op: Op, tensor: int) -> bool:
+        """Whether the outputs hold the constant's values: in another shape, or computed from constants alone."""
+        return self._known.issuperset(op.inputs) or (op.kind in _RESHAPING and op.inputs[0] == tensor)

@@ -16,43 +16,77 @@ from typing import Any, Final, NoReturn
 
 # Calls that end or replace this process; all other functions of `os` with that effect call one of them.
 _ENDINGS: Final = ("_exit", "execv", "execve")
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class UserCodeExit(Exception):
-    """The user's code tried to end the test or the process; the message says by what."""
+    """The user's code raised what ends a test or a run, or tried to end the process; the message names it."""
+
+
+class _Here(threading.local):
+    """How deep this thread is in `contained()`, and whether a signal asked it to end meanwhile."""
+
+    depth = 0
+    is_signalled = False
+
+
+_here: Final = _Here()
+_lock: Final = threading.Lock()
+_threads = 0  # How many threads are in `contained()`.
 
 
 @contextlib.contextmanager
 def contained() -> Iterator[None]:
     """Raise `UserCodeExit` when code inside tries to end the test or this process.
 
-    An interrupt from the keyboard, and `pytest.fail()`, which also ends a test that takes too long, pass unchanged.
+    Interrupts from the keyboard, SIGTERM, and `pytest.fail()`, which also ends a test that takes too long, pass
+    unchanged. Other threads and forked processes may end as before.
     """
     with contextlib.ExitStack() as stack:
-        was_interrupted = stack.enter_context(_interrupts())
-        for name in _ENDINGS:
-            real = getattr(os, name)
-            setattr(os, name, _refusal(name, real))
-            stack.callback(setattr, os, name, real)
+        if _here.depth == 0:
+            stack.enter_context(_refused_endings())
+            stack.enter_context(_noticed_signals())
+        _here.depth += 1
         try:
             yield
-        except Exception:
-            raise
         except BaseException as error:
-            if _ends_run_rightly(error, was_interrupted()):
+            if _may_pass(error):
                 raise
             raise UserCodeExit(_as_text(error)) from error
+        finally:
+            _here.depth -= 1
 
 
-def _refusal(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+@contextlib.contextmanager
+def _refused_endings() -> Iterator[None]:
+    """Replace the calls that end this process, until no thread needs that any more."""
+    global _threads
+    with _lock:
+        if _threads == 0:
+            for name in _ENDINGS:
+                setattr(os, name, _guard(name, getattr(os, name)))
+        _threads += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _threads -= 1
+            if _threads == 0:
+                for name in _ENDINGS:
+                    setattr(os, name, getattr(os, name).real)
+
+
+def _guard(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     process = os.getpid()
 
-    def refuse(*arguments: Any) -> Any:
-        if os.getpid() != process:  # A forked child, such as a worker of a DataLoader, ends as it likes.
+    def guard(*arguments: Any) -> Any:
+        # A forked child, such as a worker of a DataLoader, and a handler of signals may end their process.
+        if os.getpid() != process or _here.depth == 0 or _here.is_signalled:
             return real(*arguments)
         return _refuse(name)
 
-    return refuse
+    guard.real = real  # type: ignore[attr-defined]
+    return guard
 
 
 def _refuse(name: str) -> NoReturn:
@@ -60,38 +94,49 @@ def _refuse(name: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether an interrupt signal arrived meanwhile; outside of the main thread, which alone gets them, always true."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield lambda: True
+def _noticed_signals() -> Iterator[None]:
+    """Notice the signals that ask this process to end. Only the main thread receives them."""
+    _here.is_signalled = False
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    arrived = []
-
-    def handle(number: int, frame: Any) -> Any:
-        arrived.append(number)
-        return before(number, frame)
-
-    signal.signal(signal.SIGINT, handle)
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    guards = {number: _noticing(handler) for number, handler in handlers.items() if callable(handler)}
+    for number, guard in guards.items():
+        signal.signal(number, guard)
     try:
-        yield lambda: bool(arrived)
+        yield
     finally:
-        if signal.getsignal(signal.SIGINT) is handle:
-            signal.signal(signal.SIGINT, before)
+        for number, guard in guards.items():
+            if signal.getsignal(number) is guard:
+                signal.signal(number, handlers[number])
 
 
-def _ends_run_rightly(error: BaseException, is_interrupted: bool) -> bool:
-    """Whether the keyboard, or a time limit of pytest, is behind it."""
+def _noticing(handler: Callable[[int, Any], Any]) -> Callable[[int, Any], Any]:
+    def handle(number: int, frame: Any) -> Any:
+        _here.is_signalled = True
+        return handler(number, frame)
+
+    return handle
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether it is an ordinary error, or follows from a signal or from a time limit of pytest."""
+    import unittest
+
     import pytest
 
-    if isinstance(error, KeyboardInterrupt):
-        return is_interrupted
-    return isinstance(error, pytest.fail.Exception) and not isinstance(error, pytest.xfail.Exception)
+    if _here.is_signalled:
+        return True
+    if isinstance(error, pytest.fail.Exception):
+        return not isinstance(error, pytest.xfail.Exception)
+    return isinstance(error, Exception) and not isinstance(error, pytest.exit.Exception | unittest.SkipTest)
 
 
 def is_exit_call(file: str) -> bool:
     """Whether a frame of this file is part of a call that ends a test or a process, and not the user's."""
-    return file in {__file__, os.__file__, "<frozen os>", contextlib.__file__} or "_pytest" in Path(file).parts
+    files = {__file__, os.__file__, contextlib.__file__, "<frozen os>", "<frozen _sitebuiltins>"}
+    return file in files or "_pytest" in Path(file).parts
 
 
 def _as_text(error: BaseException) -> str:

@@ -242,3 +242,11 @@ def test_an_entry_that_vanishes_during_a_run_is_built_again(tmp_path: Path) -> N
     shutil.rmtree(store.folder("float", {}, build))
     assert store.folder("float", {}, build).is_dir()
     assert build.built == 2
+
+
+def test_a_damaged_entry_that_can_not_be_removed_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one of another user."""
+    flip(Store(tmp_path).folder("float", {}, Builder()) / "made.txt")
+    monkeypatch.setattr("pytest_mnnquant.cache.store._remove", lambda _path: None)
+    with pytest.raises(OSError):
+        Store(tmp_path).folder("float", {}, Builder())

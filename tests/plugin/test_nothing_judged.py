@@ -36,3 +36,10 @@ def test_a_model_of_skipped_checks_is_not_ok(run: Run) -> None:
 def test_it_is_not_said_otherwise(run: Run, chosen: tuple[str, ...]) -> None:
     found = run(*MODEL, "--mnn-strict", *chosen)
     assert (found.status, LINE in found.text) == (0, False)
+
+
+def test_models_of_the_ini_file_may_be_deselected(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmnn_model = net.py:build\nmnn_recipe = w8\nmnn_strict = true\n")
+    pytester.makepyfile(test_of_users=PASSES)
+    found = run("-k", "passes")
+    assert (found.status, LINE in found.text) == (0, True)

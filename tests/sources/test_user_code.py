@@ -24,6 +24,8 @@ ENDINGS = (
     "raise SystemExit",
     "raise KeyboardInterrupt",
     "import asyncio; raise asyncio.CancelledError",
+    "import unittest; raise unittest.SkipTest('x')",
+    "exit(0)",
     "import os; os._exit(0)",
     "import os; os.execlp('true', 'true')",
     "import os, sys; os.execve(sys.executable, ['python', '-c', ''], {})",
@@ -75,6 +77,60 @@ def test_forked_children_end_as_they_like() -> None:
             os._exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         assert subprocess.run([sys.executable, "-c", "raise SystemExit(3)"], check=False).returncode == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_may_end_the_process(number: signal.Signals) -> None:
+    """A run in CI is stopped by SIGTERM, often with a handler that calls `sys.exit`."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(143)
+
+    before = signal.signal(number, end)
+    try:
+        with pytest.raises(SystemExit), contained():
+            os.kill(os.getpid(), number)
+            signal.sigtimedwait([], 1.0)
+    finally:
+        signal.signal(number, before)
+
+
+def test_other_threads_may_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time limit may be held by a thread that ends the process."""
+    calls: list[int] = []
+    monkeypatch.setattr(os, "_exit", calls.append)
+    with contained():
+        thread = threading.Thread(target=lambda: os._exit(1))
+        thread.start()
+        thread.join()
+    assert calls == [1]
+
+
+def test_threads_that_overlap_leave_all_calls_as_they_were() -> None:
+    real, entered, leave = os._exit, threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with contained():
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=stay)
+    with contained():
+        thread.start()
+        entered.wait(10)
+    assert os._exit is not real
+    leave.set()
+    thread.join()
+    assert os._exit is real
+
+
+def test_a_reference_to_a_refused_call_works_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(os, "_exit", calls.append)
+    with contained():
+        refused = vars(os)["_exit"]
+    refused(3)
+    assert calls == [3]
 
 
 def test_it_works_in_other_threads() -> None:

@@ -30,7 +30,10 @@ from pytest_mnnquant.metrics.task import MetricError, metric_named, output_for, 
 _LOST: Final = ("MNQ701", "MNQ702")
 _BROKEN: Final = ("MNQ703", "MNQ704", "MNQ706")
 # The codes that add nothing once the float model itself fails.
-_SUPERSEDED: Final = ("MNQ709", "MNQ730")
+_SUPERSEDED: Final = ("MNQ709", "MNQ723", "MNQ730")
+_AT_CHANCE_FIX: Final = (
+    "check that the labels belong to these samples, use the model's class numbers and cover several classes"
+)
 # A layer is at fault if it makes at least this share of an output's noise; for a broken output, if its noise is at
 # least this share of the output's signal.
 _LEAST_SHARE: Final = 1e-3
@@ -125,8 +128,11 @@ def _unjudged(compared: Compared | None, criteria: Criteria, findings: Sequence[
     given = [flag for flag in _limiting_options(criteria) if flag not in judged]
     if not given or findings:
         return []
-    why = "the float model is no better than a constant" if compared else "the evaluation data have no labels"
-    fix = "add an array named `labels` to the evaluation data, or remove the option"
+    if compared:
+        why, fix = "the float model is no better than a constant", _AT_CHANCE_FIX
+    else:
+        why = "the evaluation data have no labels"
+        fix = "add an array named `labels` to the evaluation data, or leave the option out for this model"
     return [unjudged_limits(given, why, fix)]
 
 
@@ -174,7 +180,7 @@ def _at_chance(compared: Compared) -> Finding:
         "MNQ709",
         f"{compared.metric.label} of the float model is {before.value:.4f}, a constant answer reaches "
         f"{before.baseline:.4f}: this metric decides nothing, so output similarity is judged too",
-        fix="check that the labels belong to these samples, use the model's class numbers and cover several classes",
+        fix=_AT_CHANCE_FIX,
     )
 
 
