@@ -30,7 +30,7 @@ def operand_constants(model: Model) -> frozenset[tuple[str, str]]:
     """The (subgraph, name) of each large constant that is not a weight.
 
     It is a weight if it, or what is computed from constants alone, is read by a matrix product, a convolution, a
-    look-up or a recurrent operator, or by no operator. Constants that a run scales first are no weights.
+    look-up or a recurrent operator, or by no operator. Constants that are scaled at run time do not count as weights.
     """
     candidates = [op for op in model.ops if op.kind == "Const" and op.is_layer]
     graphs = {op.subgraph: _Graph([other for other in model.ops if other.subgraph == op.subgraph]) for op in candidates}

@@ -24,7 +24,7 @@ class UserCodeExit(Exception):
 
 
 class _Here(threading.local):
-    """How deep this thread is in `contained()`, and whether a signal asked it to end meanwhile."""
+    """How deep this thread is in `contained()`, and whether a signal to end arrived meanwhile."""
 
     depth = 0
     is_signalled = False
