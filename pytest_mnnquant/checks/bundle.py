@@ -23,12 +23,11 @@ def check_bundle(model: Model, params: ParamsEvidence | None, params_applied: bo
         findings.append(
             Finding(
                 "MNQ803",
-                f"{model.external_path}: {model.external_missing:,} of the {model.external_needed:,} bytes that "
-                f"{model.path.name} needs are missing",
+                _missing_weights(model),
                 cause=Cause(
                     "external-weights-not-shipped",
-                    "the model was converted with --saveExternalData, or is larger than 2 GB: its weights are in this "
-                    "file; without it MNN fails or computes garbage",
+                    "the weights of the model are in this file (--saveExternalData, or a model of more than 2 GB); "
+                    "without it MNN fails or computes garbage",
                 ),
                 fix="ship this file in the same folder as the .mnn, under this name, or convert without "
                 "--saveExternalData (mnnquant's EMA can't use a .mnn.weight file)",
@@ -50,3 +49,12 @@ def check_bundle(model: Model, params: ParamsEvidence | None, params_applied: bo
                 )
             )
     return Result.from_findings("bundle", findings, BundleMetrics(tuple(files), model.size))
+
+
+def _missing_weights(model: Model) -> str:
+    if model.external_missing == model.external_needed:
+        return (
+            f"{model.external_path} is missing or empty; {model.path.name} needs {model.external_needed:,} bytes of it"
+        )
+    missing = f"{model.external_missing:,} of the {model.external_needed:,} bytes"
+    return f"{model.external_path}: {missing} that {model.path.name} needs are missing"

@@ -18,6 +18,8 @@ from pytest_mnnquant.measurements.run import Losses
 # fall, clipping removed less than 0.04 and rounding less than 0.08 from each tensor, except one that KL clips on
 # purpose; if it fell, clipping removed more than 0.12 or rounding 1.0 from most tensors.
 ALLOWED: Final = 0.1
+# Held-out values that span less of a quantization step than this: no calibration data explain such a step.
+_IMPOSSIBLE: Final = 1e-6
 _RUINED: Final = 0.5
 _SEVERAL: Final = 3
 _NAMED: Final = 3
@@ -171,8 +173,12 @@ def _rounding(worst: HeldOut, seen: Spans, tensors: Sequence[HeldOut]) -> _Misfi
     if worst.tensor in seen:
         low, high = seen[worst.tensor]
         text = f"calibration saw {low:.4g} to {high:.4g}"
+    elif used < _IMPOSSIBLE:
+        text = "no data have such a range: calibration read uninitialized memory, as for an input file that is missing"
+        fix = "check that the calibration finds and reads the file of every input, then calibrate again"
+        return _Misfit(message, Cause("calibration-read-no-data", text), fix)
     else:
-        text = "calibration saw a far wider range: data without preprocessing, or uninitialized memory"
+        text = "calibration saw a far wider range, such as that of samples without preprocessing"
     fix = "calibrate on samples with the preprocessing of the evaluation data (--mnn-calibration)"
     return _Misfit(message, Cause("calibration-range-too-wide", text), fix)
 

@@ -214,7 +214,7 @@ def _path_was_wrong(this: _Layer) -> Explanation | None:
     cause = Cause(
         "params-path-wrong",
         "when the model was converted, the path given as --compressionParamsFile did not exist: MNN's converter "
-        "writes an empty params file there and quantizes nothing",
+        "writes a placeholder there, in which all layers have 0 bits, and quantizes nothing",
     )
     return Explanation(cause, calibrate_again(this.evidence.command, this.recipe))
 

@@ -114,7 +114,8 @@ def _guide(path: Path | None, params: Params, recipe: Recipe | None, command: Co
         cause=Cause(
             "params-path-wrong",
             "when the model was converted, the path given as --compressionParamsFile did not exist: MNN's converter "
-            "writes an empty params file there and quantizes nothing, not even with --weightQuantBits",
+            "writes a placeholder there, in which all layers have 0 bits, and quantizes nothing, not even with "
+            "--weightQuantBits",
         ),
         fix=_instead_of_guide(recipe, command),
     )

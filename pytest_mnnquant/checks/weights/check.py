@@ -171,7 +171,7 @@ def _clipping(error: WeightError, fixes: Fixes) -> Explanation:
 
 
 def _cause(others: int, compared: int, days_older: float | None, fixes: Fixes) -> Explanation:
-    fix = f"delete the old output, then {fixes.convert}"
+    fix = f"delete the old output; read the log of the converter when you convert; {fixes.convert}"
     if others == compared and days_older is not None and days_older > 0:
         age = f"{days_older:.0f} days" if days_older >= 2 else f"{days_older * 24 * 60:.0f} minutes"
         text = (
