@@ -20,6 +20,7 @@ _SAME: Final = 2
 _ORDER: Final = (Severity.ERROR, Severity.CONSEQUENCE, Severity.GAP, Severity.WARNING)
 # The largest number of lines of a finding's message, cause and fix, and of its consequences.
 _LIMITS: Final = (6, 5, 7, 3)
+_LEAST: Final = (3, 2, 7, 1)
 # Which part gets spare lines first: the fix, since a shortened command can't be pasted.
 _SPARE_ORDER: Final = (2, 0, 1, 3)
 
@@ -79,11 +80,11 @@ def _headline(findings: Sequence[Finding]) -> str:
 
 def _fitting_parts(finding: Finding, previous: Finding | None, space: int) -> list[list[str]]:
     """The parts of a finding, which lists as many other layers as fit in `space` rows of the terminal."""
-    for same in range(_SAME, 0, -1):
+    for same in range(_SAME, -1, -1):
         parts = _parts(finding, previous, same)
         if sum(map(_rows, parts)) <= space:
             return parts
-    return _parts(finding, previous, 0)
+    return [*parts[:-1], [*_short_consequences(finding)]]  # A fix that is cut can't be pasted.
 
 
 def _parts(finding: Finding, previous: Finding | None, same: int) -> list[list[str]]:
@@ -110,7 +111,17 @@ def _consequence_lines(finding: Finding, same: int) -> Iterator[str]:
         layers = list(dict.fromkeys(effect.layer for effect in effects if effect.layer))
         more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
         where = f" in {layers[0]}{more}" if layers else ""
-        yield from wrapped("    as a result: ", f"{check}: {effects[0].rule.title}{where}", COLUMNS)
+        yield from wrapped("    leads to: ", f"{check}: {effects[0].rule.title}{where}", COLUMNS)
+
+
+def _short_consequences(finding: Finding) -> Iterator[str]:
+    """A line for the same finding in other layers, and one for the other checks that fail because of it."""
+    same = [effect for effect in finding.consequences if (effect.check, effect.code) == (finding.check, finding.code)]
+    if same:
+        yield from _same_lines(same, 0)
+    others = dict.fromkeys(effect.check for effect in finding.consequences if effect not in same)
+    if others:
+        yield from wrapped("    leads to failures of: ", ", ".join(others), COLUMNS)
 
 
 def _same_lines(findings: Sequence[Finding], listed: int) -> Iterator[str]:
@@ -126,7 +137,10 @@ def _same_lines(findings: Sequence[Finding], listed: int) -> Iterator[str]:
 
 def _shortened(parts: Sequence[list[str]], space: int) -> list[str]:
     """The parts in `space` rows of the terminal: each part has its own limit, within the space that is left."""
-    allowed = [min(_rows(part), limit) for part, limit in zip(parts, _LIMITS, strict=True)]
+    needed = [_rows(part) for part in parts]
+    # A command that is cut can't be pasted, so a long fix takes rows from the other parts first.
+    limits = _LIMITS if needed[2] <= space - sum(_LIMITS) + _LIMITS[2] else _LEAST
+    allowed = [min(rows, limit) for rows, limit in zip(needed, limits, strict=True)]
     spare = max(0, space - sum(allowed))
     for number in _SPARE_ORDER:
         more = min(_rows(parts[number]) - allowed[number], spare)

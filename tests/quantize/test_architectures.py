@@ -34,7 +34,7 @@ LEFT_FLOAT: dict[str, list[str]] = {
     "grouped": [],
     "shared": [],
     "raw_weights": ["Const"],  # an einsum with a constant of three dimensions
-    "attention": ["Const"],
+    "attention": [],
     "tied_embedding": ["Const"],  # the table: the head has its own copy, in int8
 }
 SHIPPED = {

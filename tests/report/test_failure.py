@@ -195,7 +195,7 @@ def test_fewer_other_layers_are_listed_if_the_consequences_would_not_fit() -> No
             found("params", "MNQ304", "/first", words), fix="word " * 90, consequences=tuple(effects)
         )
         lines = findings_text("net int8: params failed:", Result.from_findings("params", [first])).splitlines()
-        assert [line.split()[4] for line in lines if line.startswith("    as a result: ")] == ["MNQ401", "MNQ801"]
+        assert [line.split()[3] for line in lines if line.startswith("    leads to: ")] == ["MNQ401", "MNQ801"]
         assert rows("\n".join(lines)) <= LINES
         shown_layers.append(sum(line.startswith("    also /layer.") for line in lines))
     assert shown_layers[0] == 2

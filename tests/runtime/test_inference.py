@@ -98,7 +98,7 @@ def test_a_model_with_a_while_body_runs_without_a_trace(words: tuple[Words, Mode
 
 
 def test_a_missing_input_is_named(digits: Prepared) -> None:
-    with pytest.raises(NativeFailure, match=r"input 'x': \['y'\]") as error:
+    with pytest.raises(NativeFailure, match=r"input 'x'; arrays: y") as error:
         run(digits.model, {"y": np.ones((1, 3, 16, 16), np.float32)}, RunOptions(TIMEOUT))
     assert error.value.kind is FailureKind.BAD_INPUT
 

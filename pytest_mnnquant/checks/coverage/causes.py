@@ -105,7 +105,7 @@ def _float_under_header(this: _Layer) -> Explanation | None:
         "--compressionParamsFile is used while it converts from ONNX",
     )
     first, command = this.evidence.command.through_float()
-    say = "convert in two steps, first to a float .mnn, then to int8"
+    say = "convert in two steps, to float and then to int8"
     return Explanation(cause, convert_again(command, this.recipe, say, first))
 
 

@@ -67,10 +67,7 @@ class ParamsEvidence:
             layers = {item.entry.name: item.layer for item in self.misnamed if item.layer is not None}
             say = f"rename {name!r} to {layers[name].output_names[0]!r} in the params file, then convert again"
         else:
-            say = (
-                "convert again with the repaired params file, which has MNN's tensor names (after a run in CI, run "
-                "this test on your machine to get that file)"
-            )
+            say = "convert again with the repaired params file (it is on the machine that ran this test)"
         return convert_again(command, recipe, say)
 
 
