@@ -23,7 +23,7 @@ from tests.conftest import TIMEOUT
 from tests.history.accepted import baseline, entry
 
 NAME = "mnnquant-baseline.json"
-TIMES_KILLED = 100
+TIMES_KILLED = 40
 # Adds entries of its own, one after the other, as so many runs would.
 ADDS = """
 import sys

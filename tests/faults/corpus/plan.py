@@ -87,7 +87,7 @@ class Fault:
 
 
 #: Sections of which faults, and of which twins too, are judged in each run of the tests; all are by the scoreboard.
-JUDGED_ALWAYS: Final = {"planted": "ABCDIV", "twins": "CDI"}
+JUDGED_ALWAYS: Final = {"planted": "ACDIV", "twins": "CD"}
 #: All planted faults, in the order of their modules.
 FAULTS: Final[list[Fault]] = []
 
