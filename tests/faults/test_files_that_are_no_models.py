@@ -41,7 +41,7 @@ def test_a_missing_or_cut_weight_file_fails(factory: Factory, judge: Judge, kept
     verdict = judge(factory.float(), model, params=factory.params())
     assert verdict.status == 1
     assert verdict.failed >= {"int8::weights", "int8::bundle", "int8::accuracy"}
-    lacking = f"{weights}: {len(whole) - kept:,} of the {len(whole):,} bytes"
+    lacking = f"{weights}: {len(whole) - kept:,} of the {len(whole):,} bytes" if kept else f"{len(whole):,} bytes"
     verdict.tells("MNQ803", where=lacking, why="--saveExternalData", fix=".mnn.weight")
     unreadable = verdict.layers("MNQ403")
     assert LAST in unreadable
