@@ -332,7 +332,7 @@ class Sloped(nn.Module):
         return out
 
 
-@fault("H", "PReLU", "MNQ702", "Select7")
+@fault("H", "PReLU", "MNQ702", "/body/body.1/PRelu_output_0")
 def slopes_of_channels(factory: Factory) -> Pair:
     """Of what a PReLU with a slope a channel is lowered to, mnnquant makes something else."""
 
