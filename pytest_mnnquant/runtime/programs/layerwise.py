@@ -168,7 +168,7 @@ class Layers:
             name, kind, _ = operator
             exact = self.inputs.get(name, ())
             if name in self.operators and kind not in _MOVING and len(exact) == len(tensors):
-                for tensor, values in zip(tensors, exact, strict=True):
+                for tensor, values in zip(tensors, exact):  # noqa: B905  Python 3.8 has no strict; the lengths are equal.
                     session.overwrite(tensor, values)
 
         def leave(operator: Any, tensors: Any, int8: bool) -> None:
