@@ -95,8 +95,8 @@ def check_coverage(
 
 
 def _large_constants(rows: tuple[LayerRow, ...]) -> list[Finding]:
-    """A warning if constants that are not weights hold a large share of the model."""
-    constants = [row.layer for row in rows if row.is_operand]
+    """A warning if constants that are not weights stay float32 and hold a large share of the model."""
+    constants = [row.layer for row in rows if row.is_operand and row.stored and _is_float(row.stored)]
     size, total = sum(op.weight_bytes for op in constants), sum(row.layer.weight_bytes for row in rows)
     if not constants or size < _LARGE * total:
         return []

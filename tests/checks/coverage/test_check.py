@@ -186,3 +186,11 @@ def test_large_constants_are_reported_once_by_the_largest() -> None:
     (finding,) = result.findings
     assert (result.outcome, finding.code, finding.layer) == (PASSED, "MNQ406", "position")
     check_golden("coverage/large-constants", finding.message)
+
+
+def test_large_constants_that_are_stored_in_16_bits_are_not_reported() -> None:
+    position = table("position", 500)
+    half = with_weights(position, storage=Storage.FLOAT16)
+    match = match_layers(model([BIG, position]), model([as_int8(BIG), half]))
+    found = layer_rows(match, RECIPES["int8"], lambda _op: False, {("", "position")})
+    assert codes(check_coverage(found, RECIPES["int8"], 1.0, _explain)) == []
