@@ -72,7 +72,7 @@ def test_a_model_and_a_path_run_both(run: Run, pytester: pytest.Pytester) -> Non
 def test_a_failure_tells_what_and_why_and_what_to_do(run: Run, files: Files) -> None:
     found = run("--mnn-model", files.float, W8, "--mnn-quantized", files.float, "-k", "coverage")
     assert found.roots() == [("MNQ401", HEAD)]
-    check_golden("plugin-reports/a-failure", found.failure("float w8"))
+    check_golden("plugin-reports/a-failure", found.failure("float w8"), model=files.float)
     assert found.lines.count("float") == 1  # the head of the table
     check_golden("plugin-reports/verdict-of-a-failure", found.starting("float: FAILED"))
     assert "FAILED: coverage" in found.text
