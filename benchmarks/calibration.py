@@ -34,7 +34,8 @@ from architectures import ARCHITECTURES, Architecture
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.checks.coverage.check import coverage, layer_rows
 from pytest_mnnquant.config.settings import ModelSettings
-from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest, Unusable
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
+from pytest_mnnquant.evidence.steps import Unusable
 from pytest_mnnquant.evidence.variant import variant_under_test
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op

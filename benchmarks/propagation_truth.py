@@ -27,7 +27,8 @@ from matrix_nets import NETS, MatrixNet
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.config.settings import ModelSettings
-from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest, Unusable
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
+from pytest_mnnquant.evidence.steps import Unusable
 from pytest_mnnquant.evidence.variant import variant_under_test
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.quants import write_with_quants

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.baseline.file import BadBaseline
 from pytest_mnnquant.baseline.models import BadArtifact
-from pytest_mnnquant.evidence.source import Unusable
+from pytest_mnnquant.evidence.steps import Unusable
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.json_fields import BadField

@@ -24,6 +24,7 @@ NEEDS: Final = {
     "docs/test_chinese.py": ("unit",),
     "evidence": ("mnn", "torch"),
     "evidence/test_check_inputs.py": ("unit",),
+    "evidence/test_steps.py": ("unit",),
     "faults": ("mnn", "torch", "pytester"),
     "faults/test_corpus.py": ("mnn", "torch", "pytester", "slow"),
     "healthy": ("mnn", "torch", "pytester", "slow"),

@@ -21,9 +21,9 @@ from pytest_mnnquant.checks.accuracy.uncovered import unjudged_pools
 from pytest_mnnquant.checks.target.check import compare_with_host, main_difference
 from pytest_mnnquant.checks.target.mnn_versions import explained
 from pytest_mnnquant.evidence.accuracy_search import search_accuracy
-from pytest_mnnquant.evidence.check_inputs import CheckInputs, NothingToJudge, held_limits
+from pytest_mnnquant.evidence.check_inputs import CheckInputs, held_limits
 from pytest_mnnquant.evidence.check_runner import attempt_check, result_alone, run_uncached
-from pytest_mnnquant.evidence.source import UNUSABLE
+from pytest_mnnquant.evidence.steps import UNUSABLE, NothingToJudge, StepFailed, step
 from pytest_mnnquant.evidence.target_variant import TargetVariant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
@@ -71,7 +71,12 @@ def _with_suggestion(inputs: CheckInputs, result: Result, losses: Losses | None)
         return _judge_trial(inputs.for_variant(where), ignored)
 
     made = variant.on_host if isinstance(variant, TargetVariant) else variant
-    return with_search(result, search_accuracy(made, judge_trial, losses, settings.suggest_time, beside))
+    try:
+        with step("search for a recipe that passes"):
+            search = search_accuracy(made, judge_trial, losses, settings.suggest_time, beside)
+    except StepFailed as error:  # The findings stand without a proposal.
+        return dataclasses.replace(result, findings=(*result.findings, error.finding))
+    return with_search(result, search)
 
 
 def _judge_outputs(inputs: CheckInputs) -> Result:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.evidence.source import UNUSABLE, Unusable
+from pytest_mnnquant.evidence.steps import UNUSABLE, Unusable, step
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.catalogue import check_named
 from pytest_mnnquant.findings.check import load
@@ -40,7 +40,8 @@ def chart_samples(case: VariantUnderTest, check: str) -> ChartSamples:
         return ChartSamples()
     gather: Callable[[VariantUnderTest], ChartSamples] = load(chart)
     try:
-        return gather(case)
+        with step(f"gather the chart of {check}"):
+            return gather(case)
     except (*UNUSABLE, Unusable) as error:  # A missing chart must not fail a check.
         return _unavailable(check, str(error))
 

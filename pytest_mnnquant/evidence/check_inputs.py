@@ -16,6 +16,7 @@ from pytest_mnnquant.checks.execution import ExecutionEvidence
 from pytest_mnnquant.checks.latency import limit_on
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence
 from pytest_mnnquant.config.settings import Limits
+from pytest_mnnquant.evidence.steps import NothingToJudge
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.evidence.variant_costs import VariantCosts
 from pytest_mnnquant.evidence.variant_files import VariantFiles
@@ -38,14 +39,6 @@ _PARTS: Final[dict[str, type]] = {
     "variant.costs": VariantCosts,
     "limits": Limits,
 }
-
-
-class NothingToJudge(Exception):
-    """A check has nothing to judge; the text is the reason. `not_applicable`: this is so for all uses of the recipe."""
-
-    def __init__(self, reason: str, not_applicable: bool = False) -> None:
-        super().__init__(reason)
-        self.not_applicable = not_applicable
 
 
 class CheckInputs:

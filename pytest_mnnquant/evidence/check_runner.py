@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from pytest_mnnquant.checks.target.mnn_versions import crashed
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.caches import CheckKey
-from pytest_mnnquant.evidence.check_inputs import CheckInputs, NothingToJudge
-from pytest_mnnquant.evidence.source import UNUSABLE, Unusable, as_finding
+from pytest_mnnquant.evidence.check_inputs import CheckInputs
+from pytest_mnnquant.evidence.source import as_finding
+from pytest_mnnquant.evidence.steps import INTERNAL, UNUSABLE, NothingToJudge, Unusable, step
 from pytest_mnnquant.evidence.target_variant import TargetVariant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.catalogue import CHECK_NAMES, CHECKS, check_named
@@ -41,7 +42,26 @@ def run_check(
     related = (*causes, *(check_named(name).restated_by if is_restatement else ()))
     known = {other: result_alone(variant, other, limits, strict) for other in related if other in selected}
     results = {**variant.results.of_checks(selected, limits, strict), **known, name: result}
-    return with_root_causes(name, {other: results[other] for other in CHECK_NAMES if other in results})
+    ordered = {other: results[other] for other in CHECK_NAMES if other in results}
+    blocked = _blocked(variant, name, ordered)
+    return with_root_causes(name, ordered) if blocked is None else blocked
+
+
+def _blocked(variant: VariantUnderTest, name: str, results: Mapping[str, Result]) -> Result | None:
+    """The result of a check that needs a step which failed in an earlier check; None for others."""
+    failed = _failed_step(results[name])
+    for other, result in results.items():
+        if other == name or not failed:
+            return None
+        if _failed_step(result) == failed:
+            return Result.skipped(name, f"blocked: a step that it needs failed, see {variant.label}::{other}")
+    return None
+
+
+def _failed_step(result: Result) -> str:
+    """The id of the step whose failure is all that a check reports; empty for other results."""
+    codes = {finding.code for finding in result.findings}
+    return result.findings[0].cause_id if codes == {INTERNAL} else ""
 
 
 def result_alone(variant: VariantUnderTest, name: str, limits: Limits, strict: bool) -> Result:
@@ -66,7 +86,7 @@ def attempt_check(name: str, variant: VariantUnderTest, judge: Callable[[], Resu
     """The result of `judge`; an error that prevents it becomes its finding, or the reason why it is skipped."""
     try:
         variant.variant  # noqa: B018  Every check reports a variant that can't be used.
-        with contained():
+        with contained(), step(f"judge {name}"):
             return judge()
     except NothingToJudge as error:
         return Result.skipped(name, str(error), error.not_applicable)

@@ -14,6 +14,7 @@ from pytest_mnnquant.checks.llm.registry import EXPORT_CHECKS, check_alone
 from pytest_mnnquant.checks.llm.size import check_size
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.attempt import Attempt
+from pytest_mnnquant.evidence.steps import StepFailed, step
 from pytest_mnnquant.findings import defaults
 from pytest_mnnquant.findings.file_metrics import CoverageMetrics
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result, without_ignored
@@ -50,10 +51,11 @@ class ExportUnderTest:
 
     @cached_property
     def _attempt(self) -> Attempt[ExportEvidence]:
-        return Attempt.of(self._collect, BadModel, OSError, BadSource)
+        return Attempt.of(self._collect, BadModel, OSError, BadSource, StepFailed)
 
     def _collect(self) -> ExportEvidence:
-        return collect_evidence(self.path, self._source(), requested_form(self.settings))
+        with step("read the export", BadSource):
+            return collect_evidence(self.path, self._source(), requested_form(self.settings))
 
     def _source(self) -> Checkpoint:
         try:
@@ -77,12 +79,17 @@ class ExportUnderTest:
     def _judge(self, name: str) -> Result:
         try:
             evidence = self._attempt.value
-            if name == "size":
-                return without_ignored(check_size(evidence, self.settings.limits.min_size_ratio), self.settings.ignore)
-            return without_ignored(check_alone(name, evidence), self.settings.ignore)
+            with step(f"judge {name}"):
+                if name == "size":
+                    result = check_size(evidence, self.settings.limits.min_size_ratio)
+                else:
+                    result = check_alone(name, evidence)
+            return without_ignored(result, self.settings.ignore)
         except BadSource as error:
             fix = "give the folder of a complete checkpoint"
             return Result.from_findings(name, [Finding("MNQ101", str(error), fix=fix)])
+        except StepFailed as error:
+            return Result.from_findings(name, [error.finding])
         except (BadModel, OSError) as error:
             return Result.from_findings(name, [Finding("MNQ202", str(error), fix="export the model again")])
 

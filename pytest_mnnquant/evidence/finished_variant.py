@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_mnnquant.config.settings import ModelSettings
-from pytest_mnnquant.evidence.source import Unusable
+from pytest_mnnquant.evidence.steps import Unusable
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.mnnfile.model import read_model

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from pytest_mnnquant.checks.conversion.check import FLOAT_SOURCE
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.caches import VariantCache
+from pytest_mnnquant.evidence.steps import UNUSABLE, StepFailed, Unusable, step, step_property
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.run import Run
@@ -33,18 +34,8 @@ from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained
 from pytest_mnnquant.targets.target import TargetFailure
 
-#: Errors of a model, its data or MNN, as opposed to bugs of this package.
-UNUSABLE: Final = (SourceError, NativeFailure, BadModel, OSError, UserCodeExit)
 Say = Callable[[str], None]
 T = TypeVar("T")
-
-
-class Unusable(Exception):
-    """No variant can be judged; `finding` is the reason."""
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.message)
-        self.finding = finding
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +78,16 @@ class SourceUnderTest:
 
     @cached_property
     def _prepared(self) -> Attempt[Prepared]:
-        return attempt(lambda: prepare(self.spec, self.choices, self.store, self.say, self._values.model))
+        return attempt(
+            "prepare the source", lambda: prepare(self.spec, self.choices, self.store, self.say, self._values.model)
+        )
 
     @property
     def prepared(self) -> Prepared:
         """The source and its float model. Raises `Unusable`, always the same object."""
         return self._prepared.value
 
-    @cached_property
+    @step_property("run the float model")
     def float_run(self) -> Run:
         """The float model's run on the evaluation data (or, without data, on noise)."""
         source = self.prepared
@@ -128,12 +121,12 @@ class SourceUnderTest:
         return dict(data.inputs) if data is not None else _noise(self.prepared.model)
 
 
-def attempt(make: Callable[[], T]) -> Attempt[T]:
-    """Make something of a model; an error that makes the model unusable is stored as `Unusable`."""
+def attempt(name: str, make: Callable[[], T]) -> Attempt[T]:
+    """Make something of a model, in the step `name`; an error of it is stored as `Unusable`."""
 
     def make_or_explain() -> T:
         try:
-            with contained():
+            with contained(), step(name):
                 return make()
         except UNUSABLE as error:
             raise Unusable(as_finding(error)) from None
@@ -143,6 +136,8 @@ def attempt(make: Callable[[], T]) -> Attempt[T]:
 
 def as_finding(error: Exception) -> Finding:
     """One of `UNUSABLE` as a finding."""
+    if isinstance(error, StepFailed):
+        return error.finding
     if isinstance(error, TargetFailure):
         cause = Cause("target-log", f"last lines of its log:\n{error.log}") if error.log else None
         return Finding("MNQ620", error.what, cause=cause, fix=error.fix)

@@ -11,6 +11,7 @@ import numpy as np
 
 from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.source import Say
+from pytest_mnnquant.evidence.steps import StepFailed, step
 from pytest_mnnquant.evidence.variant_runs import VariantRuns
 from pytest_mnnquant.measurements.host import Host, TargetMachine
 from pytest_mnnquant.measurements.run import Run
@@ -36,7 +37,12 @@ class TargetRuns(VariantRuns):
     @cached_property
     def _attempt(self) -> Attempt[Run]:
         self.say("running")
-        return Attempt.of(lambda: self._run_with_names(self.variant.model), NativeFailure)
+
+        def run_variant() -> Run:
+            with step("run the variant on the target"):
+                return self._run_with_names(self.variant.model)
+
+        return Attempt.of(run_variant, NativeFailure, StepFailed)
 
     @property
     def failed(self) -> bool:

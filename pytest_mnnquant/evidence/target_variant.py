@@ -10,6 +10,7 @@ from pytest_mnnquant.checks.target.mnn_versions import Runtimes
 from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.caches import TargetKey, VariantKey
 from pytest_mnnquant.evidence.operator_differences import compare_operators, output_scales
+from pytest_mnnquant.evidence.steps import step_property
 from pytest_mnnquant.evidence.target_runs import TargetRuns
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.evidence.variant_costs import VariantCosts
@@ -66,7 +67,7 @@ class TargetVariant(VariantUnderTest):
         """The MNN versions on the target and on this host, and of the model's converter."""
         return Runtimes(self._target.mnn, installed_mnn(), self.model.version, self.recipe.symmetric_name)
 
-    @cached_property
+    @step_property("compare the target with this host")
     def difference_evidence(self) -> TargetEvidence:
         """The difference from this host, operator by operator if it is more than rounding."""
         host, target = self.on_host.runs.exact_run[0].outputs, self.runs.run.outputs

@@ -11,6 +11,7 @@ from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.caches import ResultCache, VariantKey
 from pytest_mnnquant.evidence.finished_variant import finished_variant
 from pytest_mnnquant.evidence.source import SourceUnderTest, attempt, model_file
+from pytest_mnnquant.evidence.steps import UNUSABLE
 from pytest_mnnquant.evidence.variant_costs import VariantCosts
 from pytest_mnnquant.evidence.variant_files import VariantFiles
 from pytest_mnnquant.evidence.variant_runs import VariantRuns
@@ -52,7 +53,7 @@ class VariantUnderTest:
 
     @cached_property
     def _variant(self) -> Attempt[Variant]:
-        return attempt(self._make)
+        return attempt("make the variant", self._make)
 
     def _make(self) -> Variant:
         source = self.source
@@ -111,16 +112,20 @@ class VariantUnderTest:
         unusable = VariantReport(self.recipe.name, self.mode)
         if self.is_unusable:
             return unusable
-        variant, params, rows = self.variant, self.variant.params, self.files.rows
-        return dataclasses.replace(
+        variant, params = self.variant, self.variant.params
+        described = dataclasses.replace(
             unusable,
             quantized=model_file(variant.model),
             params=ParamsFile(str(params), file_digest(params)) if params and params.is_file() else None,
-            coverage=coverage(rows),
             drift=variant.drift,
             provenance=variant.provenance,
-            layers=tuple(layer_report(row, variant.modules.get(row.layer.name)) for row in rows),
         )
+        try:
+            rows = self.files.rows
+        except UNUSABLE:  # The checks of the files report it.
+            return described
+        layers = tuple(layer_report(row, variant.modules.get(row.layer.name)) for row in rows)
+        return dataclasses.replace(described, coverage=coverage(rows), layers=layers)
 
 
 def layer_report(row: LayerRow, module: str | None) -> LayerReport:

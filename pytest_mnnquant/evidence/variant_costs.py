@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import cached_property
 
 from pytest_mnnquant.evidence.source import Say, SourceUnderTest
+from pytest_mnnquant.evidence.steps import step_property
 from pytest_mnnquant.measurements.timing import MemoryUse, OpTime, PairedTimes, TimingSettings
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.jobs import run_job
@@ -51,7 +51,7 @@ class VariantCosts:
         settings, inputs = self.source.settings, self.source.inputs
         return op_times(self.model, inputs, timeout=settings.timeout, settings=settings.timing, send=self._send)
 
-    @cached_property
+    @step_property("measure the memory")
     def memory(self) -> Mapping[int, MemoryUse]:
         """The memory of the running variant, by memory mode."""
         self.say("measuring memory")

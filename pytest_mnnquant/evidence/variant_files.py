@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import glob
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from pytest_mnnquant.checks.coverage.check import LayerRow, layer_rows
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence, relate
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.steps import step_property
 from pytest_mnnquant.findings.fix_command import ConvertCommand, mnn_source, shell_command, working_path
 from pytest_mnnquant.mnnfile.constants import operand_constants
 from pytest_mnnquant.mnnfile.entries import repaired
@@ -48,12 +48,12 @@ class VariantFiles:
         self.variant = variant
         self.skip = skip
 
-    @cached_property
+    @step_property("match the layers")
     def match(self) -> Match:
         """The pairs of layers of the float model and of the variant."""
         return match_layers(self.variant.base, self.variant.model)
 
-    @cached_property
+    @step_property("read how the layers are stored")
     def rows(self) -> tuple[LayerRow, ...]:
         """How each layer is stored."""
         modules = self.variant.modules
@@ -73,7 +73,7 @@ class VariantFiles:
             pattern for pattern in self.skip if not any(is_skipped(op, (pattern,), module) for op, module in layers)
         )
 
-    @cached_property
+    @step_property("read the params file")
     def params(self) -> ParamsEvidence | None:
         """The params file compared with the model; None if none is expected."""
         path, base = self.variant.params, self.variant.base

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from contextlib import AbstractContextManager
-from functools import cached_property
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from pytest_mnnquant.evidence.api_comparison import compare_apis
 from pytest_mnnquant.evidence.calibration import calibration_evidence
 from pytest_mnnquant.evidence.layer_losses import layer_losses
 from pytest_mnnquant.evidence.source import Say, SourceUnderTest
+from pytest_mnnquant.evidence.steps import step, step_property
 from pytest_mnnquant.evidence.variant_files import VariantFiles
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.measurements.run import Run, TracedOp
@@ -41,7 +41,7 @@ class VariantRuns:
         self._send = send
         self._losses: dict[str, Losses | None] = {}
 
-    @cached_property
+    @step_property("run the variant")
     def run(self) -> Run:
         """The variant on the same inputs as the float model."""
         self.say("running")
@@ -66,7 +66,7 @@ class VariantRuns:
         pairs = zip(names, model.output_names, strict=True)
         return dataclasses.replace(result, outputs={name: result.outputs[exported] for name, exported in pairs})
 
-    @cached_property
+    @step_property("run the variant as on ARM")
     def exact_run(self) -> tuple[Run, tuple[str, ...]]:
         """The run with results as on ARM, and the MaxPool operators that were replaced for it in a copy."""
         with self.arm_equivalent() as (model, changed):
@@ -90,14 +90,14 @@ class VariantRuns:
         # A pool of three dimensions runs as two, and no copy describes the tensor between them.
         return uncovered_pools(model, int8_pools(model, judged), changed if judged.trace is None else ())
 
-    @cached_property
+    @step_property("run the variant through both APIs")
     def api_difference(self) -> ApiDifference | None:
         """The difference of the outputs between MNN's two APIs; None if only one can run the model."""
         self.say("running through both APIs")
         with self.arm_equivalent() as (model, _):
             return compare_apis(model, self.source.inputs, self._options, self.int8_faults.operators)
 
-    @cached_property
+    @step_property("observe the calibration")
     def calibration(self) -> CalibrationEvidence:
         """What is known of the calibration, and how the scales fit held-out data."""
         self.say("checking the calibration")
@@ -113,7 +113,7 @@ class VariantRuns:
             self.say("measuring the error of each layer")
             pairs = [(row.layer, row.stored) for row in self.files.rows if row.stored]
             timeout = min(within, self.source.settings.timeout)
-            with self.arm_equivalent() as (model, _):
+            with step("measure the error of each layer"), self.arm_equivalent() as (model, _):
                 self._losses[key] = layer_losses(self.source.prepared, self.variant, model, pairs, metric, timeout)
         return self._losses[key]
 
@@ -132,7 +132,7 @@ class VariantRuns:
         """Why MNN gave no trace; empty if the model is the reason."""
         return ""
 
-    @cached_property
+    @step_property("search for operators that MNN computes wrongly")
     def int8_faults(self) -> Int8Faults:
         """Operators that MNN computed wrongly in int8, by the scales beside them."""
         return int8_faults(self.variant.model, {op.operator for op in self._int8_ops()})

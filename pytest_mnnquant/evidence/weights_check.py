@@ -10,7 +10,7 @@ import numpy as np
 from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.checks.weights.scale_order import TriedRecipe, with_tried
 from pytest_mnnquant.evidence.check_inputs import CheckInputs
-from pytest_mnnquant.evidence.source import UNUSABLE
+from pytest_mnnquant.evidence.steps import UNUSABLE
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.defaults import COSINE
 from pytest_mnnquant.findings.finding import Result, is_ignored

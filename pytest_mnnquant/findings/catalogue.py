@@ -205,6 +205,7 @@ RULES: Final = {
         Rule("MNQ001", "nothing-checked", _E, "There was nothing to judge. Missing evidence is not a pass.", ALONE),
         Rule("MNQ002", "no-op-trace", _G, "The runtime gave no trace of its operators, so what ran is unknown.", ALONE),
         Rule("MNQ003", "not-measured", _G, "A metric could not be measured on this machine.", ALONE),
+        Rule("MNQ004", "internal-error", _E, "A step of the gate itself raised an exception.", ALONE),
         Rule("MNQ101", "source-unusable", _E, "The model can't be loaded, copied, run or exported.", NO_SOURCE),
         Rule("MNQ102", "data-unusable", _E, "The calibration or evaluation data do not fit the model.", NO_SOURCE),
         Rule("MNQ104", "source-quantized", _E, "The model given as the float source is already quantized.", NO_SOURCE),
@@ -564,4 +565,6 @@ RULES: Final = {
 }
 
 #: Rules for a missing model or missing evidence: if they were ignored, nothing would be judged and the run would pass.
-NOT_IGNORABLE: Final = frozenset({"MNQ001", "MNQ003", "MNQ101", "MNQ102", "MNQ201", "MNQ202", "MNQ910", "MNQ911"})
+NOT_IGNORABLE: Final = frozenset(
+    {"MNQ001", "MNQ003", "MNQ004", "MNQ101", "MNQ102", "MNQ201", "MNQ202", "MNQ910", "MNQ911"}
+)

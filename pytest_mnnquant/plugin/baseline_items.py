@@ -16,7 +16,8 @@ from pytest_mnnquant.baseline.file import BadBaseline
 from pytest_mnnquant.baseline.fixes import Intent, update_fix
 from pytest_mnnquant.baseline.judges import Evidence
 from pytest_mnnquant.cache.store import versions
-from pytest_mnnquant.evidence.source import UNUSABLE, SourceUnderTest, Unusable, as_finding
+from pytest_mnnquant.evidence.source import SourceUnderTest, as_finding
+from pytest_mnnquant.evidence.steps import UNUSABLE, Unusable, step
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.baseline_metrics import BaselineMetrics, Measured
 from pytest_mnnquant.findings.catalogue import BASELINE, CHECK_NAMES
@@ -59,7 +60,8 @@ def judge_variant(
     if isinstance(baseline, BadBaseline):
         return Result.from_findings(BASELINE, [unreadable_finding(baseline)])
     try:
-        measured = _measure(config, case, CHECK_NAMES if updates else [metric.check for metric in METRICS])
+        with step("measure for the baseline"):
+            measured = _measure(config, case, CHECK_NAMES if updates else [metric.check for metric in METRICS])
     except (Unusable, *UNUSABLE) as error:
         if updates:  # The conversion check alone reports it.
             return _not_accepted(("conversion",), BaselineMetrics())

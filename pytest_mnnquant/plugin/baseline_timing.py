@@ -11,7 +11,8 @@ import pytest
 from pytest_mnnquant.baseline.entry import Entry
 from pytest_mnnquant.baseline.fixes import Commands, Intent, update_fix
 from pytest_mnnquant.baseline.models import BadArtifact, folder_of, kept_model
-from pytest_mnnquant.evidence.source import UNUSABLE, as_finding
+from pytest_mnnquant.evidence.source import as_finding
+from pytest_mnnquant.evidence.steps import UNUSABLE
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.figures import Figures
 from pytest_mnnquant.findings.finding import Finding

@@ -35,7 +35,7 @@ class ExportItem(PlainItem):
         item.add_marker(f"mnn_{check}")
         return item
 
-    def runtest(self) -> None:
+    def judge(self) -> None:
         """Judge; fail, skip or pass by the outcome."""
         prefix = self.nodeid.rpartition("::")[0]
         ids = {item.nodeid for item in self.session.items}

@@ -74,14 +74,14 @@ class CheckItem(PlainItem):
             item.fixturenames = ["benchmark"]  # pytest-benchmark ignores items without this.
         return item
 
-    def runtest(self) -> None:
+    def judge(self) -> None:
         """Run the check; fail, skip or pass by its outcome."""
         state = session_of(self.config)
         updates = self.check == BASELINE and state.settings.updates_baseline  # Then the check compares nothing.
         blocker = None if self.check == _CONVERSION or updates else self._blocker()
         if blocker:
             pytest.skip(blocker)
-        result = self.judge(state)
+        result = self._result(state)
         attach(self, self.case, result)
         benchmark.add_figures(self.config, self.case, result)
         if result.outcome == PASSED:
@@ -90,8 +90,7 @@ class CheckItem(PlainItem):
             raise CheckFailed(failure_text(self.case.full_name, result))
         pytest.skip(f"inconclusive: {result.reason}" if result.outcome == INCONCLUSIVE else result.reason)
 
-    def judge(self, state: PluginSession) -> Result:
-        """The result of this item's check."""
+    def _result(self, state: PluginSession) -> Result:
         selected = self._selected_checks()
         if self.check == BASELINE:
             return judge_variant(self.config, self.case, self.nodeid, selected)
@@ -142,8 +141,8 @@ class BaselineCollector(pytest.Collector):
 class EntriesItem(PlainItem):
     """Check the baseline file itself."""
 
-    def runtest(self) -> None:
-        """Judge."""
+    def judge(self) -> None:
+        """Judge the entries."""
         result = check_entries(self.config)
         attach_baseline(self, session_of(self.config).settings.baseline or self.path, result)
         if result.outcome == FAILED:

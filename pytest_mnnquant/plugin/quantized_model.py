@@ -13,7 +13,8 @@ from pytest_mnnquant.checks.coverage.check import coverage
 from pytest_mnnquant.config.settings import Limits, ModelSettings
 from pytest_mnnquant.evidence.check_inputs import timing_of
 from pytest_mnnquant.evidence.check_runner import run_check
-from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest, Unusable
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
+from pytest_mnnquant.evidence.steps import Unusable
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import FAILED, Result
 from pytest_mnnquant.mnnfile.model import Model

@@ -11,6 +11,7 @@ from pytest_mnnquant.findings.rule import Rule, Severity
 #: Errors from which nothing follows.
 WITHOUT_EFFECTS = {
     "MNQ001",  # Where nothing is left there is nothing to judge.
+    "MNQ004",  # What needs the step is blocked, not failed.
     *("MNQ121", "MNQ122", "MNQ123"),
     *("MNQ110", "MNQ112", "MNQ113"),  # The float model is another one for both sides of each comparison.
     *("MNQ801", "MNQ802"),
@@ -18,6 +19,7 @@ WITHOUT_EFFECTS = {
 }
 #: Errors that follow from nothing but that there is no model.
 ROOTS = {
+    "MNQ004",
     *("MNQ101", "MNQ102", "MNQ104", "MNQ110", "MNQ112", "MNQ113", "MNQ202", "MNQ203", "MNQ204"),
     *("MNQ301", "MNQ302", "MNQ303", "MNQ304", "MNQ306"),
     *("MNQ120", "MNQ121", "MNQ122", "MNQ123", "MNQ124", "MNQ125", "MNQ312", "MNQ313", "MNQ810"),
