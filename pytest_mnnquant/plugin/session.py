@@ -21,6 +21,7 @@ from pytest_mnnquant.findings.catalogue import BASELINE, CHECK_NAMES, ENTRIES
 from pytest_mnnquant.plugin import node_ids
 from pytest_mnnquant.plugin.cache_folder import cache_folder, open_store
 from pytest_mnnquant.plugin.progress_line import Progress
+from pytest_mnnquant.runtime.job_results import JobResults, set_job_results
 from pytest_mnnquant.runtime.progress import set_listener
 from pytest_mnnquant.sources.spec import SourceError, Spec
 
@@ -43,6 +44,8 @@ class PluginSession:
         config.add_cleanup(lambda: set_listener(None))
         self.cache_dir = cache_folder(config, settings)
         self.store = open_store(config, self.cache_dir, settings.reuse)
+        set_job_results(JobResults(self.store))
+        config.add_cleanup(lambda: set_job_results(None))
         self.sources = tuple(self._source(model, model_spec(model)) for model in settings.models)
         self._of_fixtures: list[tuple[FixtureValues, ModelSettings, SourceUnderTest]] = []
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.measurements.run import Losses, Run, TracedOp
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
+from pytest_mnnquant.runtime.job_results import run_or_reuse
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, JobResult, NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 
@@ -138,7 +139,8 @@ class InputFolder:
         inputs = {name: str(self.path / f"input{number}.npy") for number, name in enumerate(self._inputs)}
         layouts = {spec.name: spec.layout for spec in self._model.inputs}
         shared = {"inputs": inputs, "batch": batch_size(self._options), "layouts": layouts}
-        return self._options.send(Job(task, what, self._options.timeout, {**shared, **arguments}), self.path)
+        job = Job(task, what, self._options.timeout, {**shared, **arguments})
+        return run_or_reuse(job, self.path, self._options.send)
 
     def watch(self, task: str, what: str, ops: Sequence[Op], arguments: Mapping[str, Any]) -> None:
         """Run a task that reads the tensors of operators."""

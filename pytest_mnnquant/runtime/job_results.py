@@ -1,0 +1,137 @@
+"""Results of jobs, stored by content: a model runs once on the same data, in this run or in an earlier one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_mnnquant.cache.eviction import evict, mark_used
+from pytest_mnnquant.cache.manifest import file_digest
+from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.runtime.command import PROGRAMS
+from pytest_mnnquant.runtime.host import host_facts
+from pytest_mnnquant.runtime.jobs import Job, JobResult, run_job
+
+#: The tasks whose results depend on their arguments, the machine and MNN only; times and memory do not.
+REPEATABLE: Final = frozenset({"run", "observe", "histograms", "losses", "layers"})
+#: The largest size of all stored results, in bytes.
+LIMIT: Final = 1 << 30
+_KIND: Final = "runs"
+_VALUES: Final = "values.json"
+# A result of more than this share of the limit is not stored, since it would replace most others.
+_LARGEST: Final = 0.25
+
+# Owned by the plugin's session, which sets it when the run starts and removes it when the run ends.
+_results: JobResults | None = None
+
+
+def set_job_results(results: JobResults | None) -> None:
+    """Reuse these results for all jobs of this process; None: run every job."""
+    global _results
+    _results = results
+
+
+def run_or_reuse(job: Job, folder: Path, send: Callable[[Job, Path], JobResult]) -> JobResult:
+    """The result of a job in its folder, from the stored results if it is among them. Raises `NativeFailure`.
+
+    Jobs on targets always run: what a device did earlier does not show what it does now.
+    """
+    if _results is None or send is not run_job or job.task not in REPEATABLE:
+        return send(job, folder)
+    return _results.get_or_run(job, folder)
+
+
+class JobResults:
+    """The stored results in a store, at most `limit` bytes; the least recently used are deleted first."""
+
+    def __init__(self, store: Store, limit: int = LIMIT) -> None:
+        self._store = store
+        self._limit = limit
+        self._digests: dict[tuple[str, int, int, int], str] = {}
+
+    def get_or_run(self, job: Job, folder: Path) -> JobResult:
+        """The result of a job; it runs in `folder` if it is not stored. Raises `NativeFailure`."""
+        finished: list[JobResult] = []
+
+        def build(entry: Path) -> None:
+            before = set(folder.iterdir())
+            finished.append(run_job(job, folder))
+            arrays = [path for path in folder.iterdir() if path not in before and path.suffix in (".npy", ".npz")]
+            if sum(path.stat().st_size for path in arrays) > _LARGEST * self._limit:
+                raise _TooLarge
+            for path in arrays:
+                _link(path, entry / path.name)
+            (entry / _VALUES).write_text(json.dumps(finished[0].values), encoding="utf-8")
+
+        with contextlib.suppress(_TooLarge):
+            entry = self._store.folder(_KIND, self._key(job), build)
+            if not finished:
+                with contextlib.suppress(OSError):  # Another process deleted the entry: the job runs.
+                    return _read(entry, folder)
+            else:
+                evict(entry.parent, self._limit)
+        return finished[0] if finished else run_job(job, folder)
+
+    def _key(self, job: Job) -> dict[str, Any]:
+        """What decides the result: files by their content, the programs that run, and the processor."""
+        host = host_facts()
+        machine = [host.machine, host.processor, *host.features]
+        return {"task": job.task, "arguments": self._by_content(job.arguments), "machine": machine, "by": _programs()}
+
+    def _by_content(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._by_content(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._by_content(item) for item in value]
+        if isinstance(value, str) and Path(value).is_absolute() and Path(value).is_file():
+            return [self._digest(path) for path in _with_weights(Path(value))]
+        return value
+
+    def _digest(self, path: Path) -> str:
+        state = path.stat()
+        key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns)
+        if key not in self._digests:
+            self._digests[key] = file_digest(path)
+        return self._digests[key]
+
+
+class _TooLarge(Exception):
+    """The result is too large to be stored."""
+
+
+def _with_weights(path: Path) -> Iterator[Path]:
+    """A file, and the external weights of a model."""
+    yield path
+    weights = path.with_name(path.name + ".weight")
+    if weights.is_file():
+        yield weights
+
+
+def _read(entry: Path, folder: Path) -> JobResult:
+    """The result of an entry, whose arrays are put into `folder`. Raises `OSError` if the entry is gone."""
+    values = json.loads((entry / _VALUES).read_bytes())
+    for path in entry.glob("*.np[yz]"):
+        _link(path, folder / path.name)
+    mark_used(entry)
+    return JobResult(values)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it to another file system."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+@cache
+def _programs() -> str:
+    """The digest of the programs that run jobs."""
+    files = sorted(PROGRAMS.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
