@@ -127,7 +127,7 @@ def _overview(rows: Sequence[Rows]) -> str:
         if len({tuple(mark) for mark in marks.values()}) == 1:
             lines.append([recipe, *marks[modes[0]]])
         else:
-            lines += [[f"{recipe}[{mode}]", *marks[mode]] for mode in modes]
+            lines += [[f"{recipe}-{mode}", *marks[mode]] for mode in modes]
     legend = (
         "`ok`: all checks pass; numbers: the rules (`MNQ...`) they fail by; `open`: one was inconclusive (MNN gives\n"
         "no trace of models with loops); `none`: the model could not be made, and the tables below say why.\n"

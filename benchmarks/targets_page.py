@@ -146,7 +146,7 @@ def _new(cells: Iterable[Cell]) -> list[Cell]:
 
 def _joined(labels: Sequence[str]) -> list[str]:
     """Labels, those of both modes as one."""
-    both = {label.removesuffix("[train]") for label in labels} & {label.removesuffix("[eval]") for label in labels}
+    both = {label.removesuffix("-train") for label in labels} & {label.removesuffix("-eval") for label in labels}
     found = [label.partition("[")[0] if label.partition("[")[0] in both else label for label in labels]
     return list(dict.fromkeys(found))
 

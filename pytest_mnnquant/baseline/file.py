@@ -21,6 +21,8 @@ SCHEMA: Final = 1
 #: The beginning of a file that git-lfs has not fetched yet.
 POINTER: Final = "version https://git-lfs.github.com/spec/"
 _CONFLICT: Final = re.compile(r"^(<{7} |={7}$|>{7} |\|{7} )", re.MULTILINE)
+# The mode in the name of a variant, as earlier versions wrote it.
+_BRACKETS: Final = re.compile(r"\[(train|eval)\](?=$|@)")
 _TOLERANCES: Final = tuple(item.name for item in dataclasses.fields(Tolerances))
 
 
@@ -151,6 +153,9 @@ def _model(value: Any, name: str) -> Accepted:
     known(model, ("source", "float_sha256", "variants"), where)
     source, float_sha256 = text(model, "source", where), text(model, "float_sha256", where)
     variants = mapping(required(model, "variants", where), f"{where}.variants")
+    for label in variants:
+        if (current := _BRACKETS.sub(r"-\1", label)) != label:
+            raise BadField(f"{where}.variants.{label}: variants have no brackets", f'rename the key to "{current}"')
     entries = {label: _entry(entry, name, label, source, float_sha256) for label, entry in variants.items()}
     return Accepted(source, float_sha256, entries)
 

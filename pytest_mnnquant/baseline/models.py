@@ -94,6 +94,6 @@ def _weights(model: Path) -> Path:
 
 def _safe(name: str) -> str:
     """A readable file name for a name, with a hash if characters had to be replaced."""
-    plain = re.sub(r"[^\w.+\-\[\]@]", "_", name)
+    plain = re.sub(r"[^\w.+\-@]", "_", name)
     plain = re.sub(r"^(\.|$)", "_", plain)
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

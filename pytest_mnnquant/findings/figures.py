@@ -47,7 +47,7 @@ REAL: Final = tuple(field.name for field in fields(Figures) if field.type == "fl
 
 def variant_label(recipe: str, mode: str | None, target: str = "") -> str:
     """A variant's name in ids and tables: recipe, mode, and the target that it ran on."""
-    label = f"{recipe}[{mode}]" if mode else recipe
+    label = f"{recipe}-{mode}" if mode else recipe
     return f"{label}@{target}" if target else label
 
 

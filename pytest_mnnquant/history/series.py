@@ -88,7 +88,7 @@ class VariantHistory:
 def histories(
     runs: Sequence[Run], model: str = "*", variant: str = "*", metrics: Sequence[AnyMetric] = METRICS, branch: str = "*"
 ) -> tuple[VariantHistory, ...]:
-    """The history of each variant, of the runs that match these globs; plain names match too (`int8[eval]`)."""
+    """The history of each variant, of the runs that match these globs; plain names match too (`int8-eval`)."""
     rows: dict[tuple[str, str], list[Row]] = {}
     for run in (run for run in runs if _fits(run.branch, branch)):
         for row in run.figures:

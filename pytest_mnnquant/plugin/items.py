@@ -63,7 +63,7 @@ class CheckItem(PlainItem):
 
     @classmethod
     def of(cls, parent: ModelCollector, case: VariantUnderTest, check: str) -> CheckItem:
-        """The item `RECIPE[MODE]::CHECK`, or `RECIPE[MODE]@TARGET::CHECK`."""
+        """The item `RECIPE-MODE::CHECK`, or `RECIPE-MODE@TARGET::CHECK`."""
         name = f"{case.label}::{check}"
         # The id is plain text, since --lf and other options compare ids that pytest parses from text.
         item: CheckItem = cls.from_parent(parent, name=name, nodeid=f"{parent.nodeid}::{name}")

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from pytest_mnnquant.evidence.export import LABEL as EXPORT
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.findings.catalogue import CHECK_NAMES, CHECKS, ENTRIES, check_named
 from pytest_mnnquant.findings.check import RunsOn
-from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.recipes.names import recipe_named, without_mode
+from pytest_mnnquant.recipes.recipe import MODES
 from pytest_mnnquant.sources.spec import SourceError, parse_spec
 from pytest_mnnquant.targets.ssh import SCHEME
 from pytest_mnnquant.targets.target import HOST, Target
 
 #: The targets of a run, by name, without this host.
 Targets = Mapping[str, Target]
+# The mode of a variant as earlier versions wrote it, with the bracket that pytest 9.2 added at the end of such ids.
+_BRACKETS: Final = re.compile(rf"\[({'|'.join(MODES)})\](?=$|::|@|\])")
+_SIGNS: Final = ("::", "@")
 
 
-def balanced(arg: str) -> str:
-    """An id without the extra bracket that pytest 9.2 prints at its end if the id contains a bracket."""
-    return arg[:-1] if "::" in arg and arg.endswith("]") and arg.count("]") > arg.count("[") else arg
+def renamed(check_id: str) -> str:
+    """An id in the form `MODEL::int8-train::CHECK`; earlier versions wrote `MODEL::int8[train]::CHECK`."""
+    model, colons, rest = check_id.partition("::")
+    current, count = _BRACKETS.subn(r"-\1", rest)
+    return model + colons + current.removesuffix("]") if count else check_id
 
 
 def is_suite_id(arg: str, models: Collection[str], folder: Path) -> bool:
@@ -58,7 +66,7 @@ def models_of(ids: Iterable[str]) -> tuple[str, ...]:
 
 def recipes_of(ids: Iterable[str]) -> tuple[str, ...]:
     """The recipes that the ids name: users paste ids without the options of the run that printed them."""
-    names = (place_of(arg)[0].partition("[")[0] for arg in ids)
+    names = (without_mode(place_of(arg)[0]) for arg in ids)
     return tuple(dict.fromkeys(name for name in names if _is_recipe(name)))
 
 
@@ -69,15 +77,15 @@ def targets_of(ids: Iterable[str]) -> tuple[str, ...]:
 
 
 def place_of(check_id: str) -> tuple[str, str]:
-    """The variant of an id, such as `int8[eval]`, and the target after its @; empty for this host."""
+    """The variant of an id, such as `int8-eval`, and the target after its @; empty for this host."""
     variant = check_id.partition("::")[2].partition("::")[0]
     label, at, target = variant.partition(f"@{SCHEME}")  # The target may contain another @: ssh://USER@MACHINE.
     if at:
         return label, SCHEME + target
     label, at, target = variant.rpartition("@")
-    if not at or label.endswith("]"):
-        return (label, target) if at else (variant, "")
-    return (variant, "") if _is_recipe(variant.partition("[")[0]) else (label, target)  # file.py:callable@w8
+    if not at or _is_recipe(without_mode(variant)):  # The recipe may contain an @: file.py:callable@w8.
+        return variant, ""
+    return label, target
 
 
 def _is_recipe(name: str) -> bool:
@@ -90,7 +98,9 @@ def _is_recipe(name: str) -> bool:
 
 def is_part(check_id: str, requested: str) -> bool:
     """Whether an id is the requested one or lies below it."""
-    return check_id == requested or check_id.startswith((requested + "::", requested + "[", requested + "@"))
+    ends = ("", *(f"-{mode}" for mode in MODES))
+    beginnings = tuple(requested + end + sign for end in ends for sign in _SIGNS)
+    return check_id == requested or check_id.startswith(beginnings)
 
 
 def variants(source: SourceUnderTest) -> Iterator[tuple[str, str | None]]:

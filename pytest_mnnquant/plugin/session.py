@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -135,13 +136,20 @@ def _take_ids(config: pytest.Config, given: Given, file: ConfigurationFile) -> t
     """Remove the ids of the suite from pytest's arguments and return them."""
     typed_models = given.values["model"] if "model" in given.typed else ()
     known = {*file.models, *node_ids.model_names(typed_models)}
-    args = [node_ids.balanced(arg) for arg in config.args]
+    args = config.args
     ids = tuple(arg for arg in args if node_ids.is_suite_id(arg, known, given.folder))
+    _require_current_form(ids)
     if config.args_source is pytest.Config.ArgsSource.ARGS:
         config.args = [arg for arg in args if arg not in ids]
     elif {"model", "config"} & given.typed:  # If the ini file names models, pytest collects the user's tests too.
         config.args = []
     return ids
+
+
+def _require_current_form(ids: tuple[str, ...]) -> None:
+    for check_id in ids:
+        if (current := node_ids.renamed(check_id)) != check_id:
+            raise ValueError(f"{check_id}: ids have no brackets; run: {shlex.join(['pytest', current])}")
 
 
 def _completed(given: Given, ids: tuple[str, ...]) -> Given:

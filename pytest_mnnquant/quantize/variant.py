@@ -46,7 +46,7 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """`int8[train]`, `w8`, ..."""
+        """`int8-train`, `w8`, ..."""
         return self.recipe.label(self.mode)
 
 

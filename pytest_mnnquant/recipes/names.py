@@ -19,6 +19,7 @@ from typing import Final
 
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import (
+    MODES,
     ConverterRecipe,
     Int8Recipe,
     MnncompressRecipe,
@@ -69,9 +70,16 @@ def _pipeline(name: str, match: re.Match[str]) -> Recipe:
     if isinstance(like, PipelineRecipe):
         raise ValueError(f"{name!r}: after @, give a built-in recipe such as int8 or w8")
     label = match["name"] or name
+    if without_mode(label) != label:
+        raise ValueError(f"{name!r}: names of variants end in the mode; give the pipeline a name without it")
     if _is_built_in(label):
         raise ValueError(f"{name!r}: {label!r} is a built-in recipe; give the pipeline another name")
     return PipelineRecipe.of(label, match["target"], like)
+
+
+def without_mode(label: str) -> str:
+    """The recipe of a variant's label: `int8` of `int8-train`."""
+    return next((label.removesuffix(f"-{mode}") for mode in MODES if label.endswith(f"-{mode}")), label)
 
 
 def _is_built_in(name: str) -> bool:

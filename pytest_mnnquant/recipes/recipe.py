@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+from pytest_mnnquant.findings.figures import variant_label
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
 
 MODES: Final = ("train", "eval")
@@ -95,8 +96,8 @@ class Recipe:
         return self.quantizer in in_torch and self.activations
 
     def label(self, mode: str | None) -> str:
-        """The name of a variant of this recipe in ids and tables: `int8[train]`, `w8`, ..."""
-        return f"{self.name}[{mode}]" if mode else self.name
+        """The name of a variant of this recipe in ids and tables: `int8-train`, `w8`, ..."""
+        return variant_label(self.name, mode)
 
     def stores(self, weights: Weights, computes: bool = True) -> bool:
         """Whether stored weights have the required precision.

@@ -43,12 +43,12 @@ def test_what_is_written_is_read_as_it_was(accepted: Baseline) -> None:
 
 
 def test_the_file_is_sorted_and_has_one_value_a_line() -> None:
-    one, other = entry("b", "w8"), entry("a", "int8[eval]", layers={"z": "int8", "a": "w8"})
+    one, other = entry("b", "w8"), entry("a", "int8-eval", layers={"z": "int8", "a": "w8"})
     text = as_text(baseline(one, other))
     assert text == as_text(baseline(other, one))
     models = json.loads(text)["models"]
     assert list(models) == ["a", "b"]
-    layers = models["a"]["variants"]["int8[eval]"]["layers"]
+    layers = models["a"]["variants"]["int8-eval"]["layers"]
     assert list(layers) == ["a", "z"]
     assert set(models["b"]["variants"]["w8"]) == {"figures", "tolerances", "layers", "sha256", "versions", "host"}
     assert all(line.count(":") <= 2 for line in text.splitlines())
@@ -79,6 +79,7 @@ def test_a_tolerance_left_out_is_the_usual_one_and_null_compares_nothing() -> No
         ('{"schema": 1, "models": {"a": {}, "a": {}}}', "a-key-twice"),
         ('{"schema": 1, "models": NaN}', "nan"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs-pointer"),
+        ('{"schema": 1, "models": {"net": {"variants": {"int8[train]": {}}}}}', "variant-in-brackets"),
         ("[" * 100_000, "nested-too-deeply"),
         (f'{{"schema": 1, "models": {"1" * 5000}}}', "too-many-digits"),
     ],

@@ -185,15 +185,15 @@ def test_models_are_kept_only_where_there_is_a_folder(tmp_path: Path, digits_w4:
     assert folder_of(path) == folder
     accepted = fingerprint(digits_w4.model)
     assert kept_model(folder, "net", "w4", accepted) is None
-    keep(folder, "net", "int8[eval]", digits_w4.model.path)
-    assert place_of(folder, "net", "int8[eval]") == folder / "net" / "int8[eval].mnn"
-    found = kept_model(folder, "net", "int8[eval]", accepted)
+    keep(folder, "net", "int8-eval", digits_w4.model.path)
+    assert place_of(folder, "net", "int8-eval") == folder / "net" / "int8-eval.mnn"
+    found = kept_model(folder, "net", "int8-eval", accepted)
     assert found is not None
     assert found.path.read_bytes() == digits_w4.model.path.read_bytes()
     with pytest.raises(BadArtifact, match="is not the accepted model"):
-        kept_model(folder, "net", "int8[eval]", "another")
-    drop(folder, "net", "int8[eval]")
-    assert kept_model(folder, "net", "int8[eval]", accepted) is None
+        kept_model(folder, "net", "int8-eval", "another")
+    drop(folder, "net", "int8-eval")
+    assert kept_model(folder, "net", "int8-eval", accepted) is None
 
 
 def test_external_weights_go_along(tmp_path: Path, digits_w4: Variant) -> None:

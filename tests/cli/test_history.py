@@ -48,7 +48,7 @@ def test_runs_are_listed_and_steps_are_named_beneath(tool: Tool, past: Path) -> 
     found = tool("history", "--storage", past)
     assert (found.status, found.err) == (0, "")
     lines = found.out.splitlines()
-    assert lines[0] == "net int8[eval]"
+    assert lines[0] == "net int8-eval"
     assert sum(line.startswith("  2026-") for line in lines) == 80
     assert all(len(line) <= 80 for line in lines if " on " not in line)
     assert sentences(found.out).count("since commit") == 2
@@ -185,7 +185,7 @@ def test_the_usual_storage_is_pytest_benchmark_s(
 ) -> None:
     past.rename(tmp_path / ".benchmarks")
     monkeypatch.chdir(tmp_path)
-    assert tool("history").out.startswith("net int8[eval]\n")
+    assert tool("history").out.startswith("net int8-eval\n")
 
 
 def test_a_variant_that_is_not_there_is_status_1_and_those_there_are_named(tool: Tool, past: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_bad_value_in_the_ini_file_is_named(pytester: pytest.Pytester) -> None
         (["tests"], False),
         ([__file__ + "::test_x"], False),
         ([__file__], False),
-        (["net.py:build::int8[eval]::size"], True),
+        (["net.py:build::int8-eval::size"], True),
         (["net.onnx::int8::size"], True),
         (["tests", "mine::w8"], True),
     ],

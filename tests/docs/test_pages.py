@@ -19,6 +19,7 @@ import yaml
 from pymdownx.slugs import slugify
 
 from pytest_mnnquant.findings.catalogue import BASELINE, CHECK_NAMES, RULES
+from pytest_mnnquant.recipes.names import without_mode
 from tests.conftest import ROOT
 from tests.docs.book import blocks, commands, plain
 from tests.docs.conftest import DOCS, page
@@ -190,9 +191,9 @@ def rows(text: str, mark: str) -> list[list[str]]:
 
 def test_the_tables_of_targets_hold_every_fixture_and_recipe() -> None:
     """They are made by benchmarks/targets.py, which takes its time: again when a fixture or a recipe comes."""
-    recipes = {row[0].partition("[")[0] for row in rows(page("docs/recipes-matrix.md"), "## At a glance")}
+    recipes = {without_mode(row[0]) for row in rows(page("docs/recipes-matrix.md"), "## At a glance")}
     for mark, column in (("<!-- arm -->", 1), ("<!-- older -->", 0)):
         found = [row[column] for row in rows(page("docs/targets.md"), mark)]
-        assert recipes <= {label.partition("[")[0] for labels in found for label in labels.split(", ")}, mark
+        assert recipes <= {without_mode(label) for labels in found for label in labels.split(", ")}, mark
     models = {path.stem for path in (ROOT / "fixtures").glob("*.py") if "def build(" in path.read_text("utf-8")}
     assert {row[0] for row in rows(page("docs/targets.md"), "<!-- arm -->")} == models

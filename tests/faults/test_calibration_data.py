@@ -100,7 +100,7 @@ def fails(verdict: Outcome, code: str, **told: str) -> None:
 def test_the_nets_of_the_repository_have_no_finding_in_either_mode(gate: Callable[..., Outcome], name: str) -> None:
     verdict = gate("--mnn-model", f"{FIXTURES / name}.py:build", "-k", "calibration")
     passes(verdict)
-    assert verdict.passed == {"int8[train]::calibration", "int8[eval]::calibration"}
+    assert verdict.passed == {"int8-train::calibration", "int8-eval::calibration"}
 
 
 def test_four_samples_are_few_and_a_hundred_are_enough(calibrate: Calibrate, digits: Array) -> None:

@@ -19,8 +19,8 @@ def test_noise_in_train_mode_fails_and_eval_mode_is_judged_on_its_own(
     model = f"{FIXTURES / NET}.py:build"
     verdict = gate("--mnn-model", model, "--mnn-calibration", noise)
     assert verdict.status == 1
-    assert verdict.failed == {"int8[train]::accuracy", "int8[train]::calibration", "int8[eval]::calibration"}
-    assert {"int8[eval]::accuracy", "int8[train]::coverage", "int8[train]::weights"} < verdict.passed
+    assert verdict.failed == {"int8-train::accuracy", "int8-train::calibration", "int8-eval::calibration"}
+    assert {"int8-eval::accuracy", "int8-train::coverage", "int8-train::weights"} < verdict.passed
     verdict.tells("MNQ530", where="fill 1/18", fix="preprocessing")
     verdict.tells("MNQ701", where="0.01 allowed", why="moved BatchNorm statistics", fix="calibrate in eval mode")
 
@@ -29,5 +29,5 @@ def test_real_images_pass_in_both_modes(factory: Factory, gate: Callable[..., Ou
     verdict = gate("--mnn-model", f"{FIXTURES / NET}.py:build", "-k", "accuracy or coverage")
     assert verdict.status == 0, verdict.text
     assert verdict.passed == {
-        f"int8[{mode}]::{check}" for mode in ("train", "eval") for check in ("accuracy", "coverage")
+        f"int8-{mode}::{check}" for mode in ("train", "eval") for check in ("accuracy", "coverage")
     }

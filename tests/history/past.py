@@ -45,7 +45,7 @@ def store(
     git: bool = True,
     branch: str = "main",
     model: str = "net",
-    variant: str = "int8[eval]",
+    variant: str = "int8-eval",
     **figures: Any,
 ) -> Path:
     """Store a run of commit `number`, made on that day; `day` is when it ran."""

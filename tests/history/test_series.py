@@ -143,14 +143,14 @@ def test_only_the_newest_commit_is_told_as_possible(tmp_path: Path, random: np.r
 
 
 def test_variants_are_chosen_by_name_and_glob(tmp_path: Path) -> None:
-    for model, variant in (("net", "int8[eval]"), ("net", "w8"), ("other", "w8")):
+    for model, variant in (("net", "int8-eval"), ("net", "w8"), ("other", "w8")):
         store(tmp_path, 1, model=model, variant=variant, size=1)
 
     def names(model: str = "*", variant: str = "*") -> list[tuple[str, str]]:
         return [(one.model, one.variant) for one in histories(read_runs(tmp_path), model, variant)]
 
-    assert names() == [("net", "int8[eval]"), ("net", "w8"), ("other", "w8")]
-    assert names(variant="int8[eval]") == names(variant="int8*") == [("net", "int8[eval]")]
+    assert names() == [("net", "int8-eval"), ("net", "w8"), ("other", "w8")]
+    assert names(variant="int8-eval") == names(variant="int8*") == [("net", "int8-eval")]
     assert names(model="o*") == [("other", "w8")]
 
 

@@ -17,7 +17,7 @@ from pytest_mnnquant.history.storage import KEY, Machine, file_name, machine_of,
 from tests.history.past import HOST, START, content, sha, store
 
 FULL = Figures(
-    model="net", variant="int8[eval]", source="net.py:build", size=1000, float_size=3600, coverage=0.99, accuracy=0.9,
+    model="net", variant="int8-eval", source="net.py:build", size=1000, float_size=3600, coverage=0.99, accuracy=0.9,
     metric="top1", ratio=0.61, ratio_low=0.6, ratio_high=0.62, memory=5000, float_memory=9000, layers={"conv": "int8"},
     failed=("size",), sha256="ab", float_sha256="cd", path="x.mnn",
 )  # fmt: skip

@@ -307,7 +307,7 @@ def test_a_model_that_keeps_its_name_is_not_removed_with_its_old_source(
 def test_what_another_command_asks_for_is_kept(run: Run, accepted: File) -> None:
     found = run(MODEL, "--mnn-mode=eval", QUICK, UPDATE)
     assert sums(found) == Update(added=1, kept=1)
-    assert {"int8[eval]", "w8"} == accepted.content["models"]["net"]["variants"].keys()
+    assert {"int8-eval", "w8"} == accepted.content["models"]["net"]["variants"].keys()
     assert run(MODEL, "--mnn-recipe=w8", QUICK).status == 0
 
 

@@ -33,7 +33,7 @@ def test_a_model_is_calibrated_on_images(run: Run, pytester: pytest.Pytester, fo
     declare(pytester, 'format = "GRAY", size = [8, 8], mean = [0.0], normal = [0.00392]')
     found = run("--mnn-model=net.py:build", *IMAGES)
     assert found.status == 0, found.text
-    assert {"int8[eval]::coverage", "int8[eval]::accuracy"} <= found.passed
+    assert {"int8-eval::coverage", "int8-eval::accuracy"} <= found.passed
 
 
 @pytest.mark.parametrize("source", ["net.py:build", "onnx"])

@@ -46,13 +46,13 @@ def test_a_run_that_passes(run: Run, browser: Page, pytester: pytest.Pytester) -
     assert "charts" not in (pytester.path / "r.json").read_text()
     is_flawless(browser, pytester.path / "r.html")
     assert browser.js("document.title").split(" · ")[0] == "3 passed"
-    assert browser.js("all('.beside thead th').map(e => e.innerText).slice(1)") == ["int8[train]", "int8[eval]", "w8"]
+    assert browser.js("all('.beside thead th').map(e => e.innerText).slice(1)") == ["int8-train", "int8-eval", "w8"]
     assert browser.js("all('[data-chart=history] .main-svg').length") > 0
     assert browser.js("all('.nothing:not([hidden])').map(e => e.textContent)") == []
 
 
 def shows_what_was_gathered(found: dict[str, Any]) -> None:
-    assert set(found) == {"int8[train]", "int8[eval]", "w8"}
+    assert set(found) == {"int8-train", "int8-eval", "w8"}
     for label, one in found.items():
         assert {name for name, *_ in one["layers"]} == set(one["weights"]) == {CONV, HEAD}
         for bars in one["weights"].values():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import pytest
 
 from tests.plugin.conftest import Files, Run
@@ -20,12 +22,12 @@ def test_the_id_of_a_check_runs_it_alone(run: Run, model: list[str]) -> None:
 
 @pytest.mark.parametrize("model", [[MODEL], []])
 def test_ids_with_a_mode_and_of_a_whole_variant_run(run: Run, model: list[str]) -> None:
-    one = run(*model, "net.py:build::int8[eval]::coverage")
-    assert (one.status, set(one.items)) == (0, {"net.py:build::int8[eval]::coverage"})
+    one = run(*model, "net.py:build::int8-eval::coverage")
+    assert (one.status, set(one.items)) == (0, {"net.py:build::int8-eval::coverage"})
     many = run(*model, "net.py:build::int8", "-k", "bundle or size")
-    assert many.passed == {f"int8[{mode}]::{check}" for mode in ("train", "eval") for check in ("bundle", "size")}
-    two = run(*model, "net.py:build::int8[eval]::size", "net.py:build::int8[train]::bundle")
-    assert two.passed == {"int8[eval]::size", "int8[train]::bundle"}
+    assert many.passed == {f"int8-{mode}::{check}" for mode in ("train", "eval") for check in ("bundle", "size")}
+    two = run(*model, "net.py:build::int8-eval::size", "net.py:build::int8-train::bundle")
+    assert two.passed == {"int8-eval::size", "int8-train::bundle"}
 
 
 def test_the_id_of_a_file_runs_its_check(run: Run, files: Files) -> None:
@@ -86,6 +88,15 @@ def test_a_failed_check_prints_an_id_that_runs_it_again(run: Run) -> None:
     assert len(again.items) == 1
 
 
-def test_an_id_as_pytest_9_2_prints_it_with_a_bracket_too_many_runs(run: Run) -> None:
-    found = run("net.py:build::int8[eval]::coverage]")
-    assert found.passed == {"int8[eval]::coverage"}
+def test_an_id_in_an_earlier_form_is_refused_with_the_current_one(run: Run) -> None:
+    for pasted in ("net.py:build::int8[eval]::coverage", "net.py:build::int8[eval]::coverage]"):
+        refused = run(pasted)
+        assert refused.status == pytest.ExitCode.USAGE_ERROR
+        assert "pytest net.py:build::int8-eval::coverage" in refused.text
+
+
+def test_pytest_prints_ids_and_names_as_they_are(run: Run, pytester: pytest.Pytester) -> None:
+    found = run(MODEL, "--mnn-mode=eval", "--mnn-min-size-ratio=9", "-k", "size", "--junitxml=j.xml")
+    assert "FAILED net.py:build::int8-eval::size" in found.text
+    (case,) = ElementTree.parse(pytester.path / "j.xml").iter("testcase")
+    assert (case.get("classname"), case.get("name")) == ("net.py:build.int8-eval", "size")

@@ -25,9 +25,9 @@ def test_a_model_is_tested_by_all_checks_in_both_modes(run: Run) -> None:
     found = run(MODEL, "-k", "not latency")
     assert found.status == 0, found.text
     checks = [check.name for check in CHECKS if not check.is_timed]
-    assert found.passed == {f"int8[{mode}]::{check}" for mode in ("train", "eval") for check in checks}
-    assert "int8[train] 2." in found.text
-    assert "int8[eval] 2." in found.text
+    assert found.passed == {f"int8-{mode}::{check}" for mode in ("train", "eval") for check in checks}
+    assert "int8-train 2." in found.text
+    assert "int8-eval 2." in found.text
 
 
 def test_models_can_be_named_and_repeated(run: Run) -> None:

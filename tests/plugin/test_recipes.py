@@ -51,8 +51,8 @@ def test_every_family_of_recipes_passes_for_a_healthy_model(run: Run) -> None:
     )
     assert found.status == pytest.ExitCode.OK, found.text
     labels = {
-        "int8-percentile99.9[eval]",
-        "int8-histogram+w8[eval]",
+        "int8-percentile99.9-eval",
+        "int8-histogram+w8-eval",
         "w3",
         "w4b32-hqq",
         "w8-sym-scale16",
@@ -73,22 +73,22 @@ def test_a_pipeline_of_ones_own_is_judged_by_what_it_is_meant_to_make(run: Run, 
     assert found.status == pytest.ExitCode.OK, found.text
     assert {"ours::conversion", "ours::coverage", "ours::weights"} <= found.passed
     wrong = run(MODEL, "--mnn-mode=eval", "--mnn-recipe=build_step.py:weights", "-k", "coverage")
-    assert wrong.failed == {"build_step.py:weights[eval]::coverage"}
+    assert wrong.failed == {"build_step.py:weights-eval::coverage"}
     assert "it is weight-only" in wrong.text
 
 
 def test_a_pipeline_that_changes_the_model_is_told_so(run: Run, pipeline: Path) -> None:
     found = run(MODEL, "--mnn-mode=eval", "--mnn-recipe=build_step.py:ruined", "-k", "calibration or weights")
-    assert found.failed == {"build_step.py:ruined[eval]::calibration", "build_step.py:ruined[eval]::weights"}
+    assert found.failed == {"build_step.py:ruined-eval::calibration", "build_step.py:ruined-eval::weights"}
     assert re.search(r"MNQ504 calibration-changed-model", found.text)
     assert "MNQ410" in found.text
 
 
 def test_ids_of_a_pipelines_checks_can_be_pasted_back(run: Run, pipeline: Path) -> None:
-    found = run("net.py:build::build_step.py:weights[eval]::conversion", "--mnn-mode=eval")
-    assert found.passed == {"build_step.py:weights[eval]::conversion"}
-    found = run("net.py:build::int8-kl+w8[eval]::coverage")
-    assert found.passed == {"int8-kl+w8[eval]::coverage"}
+    found = run("net.py:build::build_step.py:weights-eval::conversion", "--mnn-mode=eval")
+    assert found.passed == {"build_step.py:weights-eval::conversion"}
+    found = run("net.py:build::int8-kl+w8-eval::coverage")
+    assert found.passed == {"int8-kl+w8-eval::coverage"}
 
 
 def test_pipelines_that_can_not_be_used_are_refused(refused: Callable[..., str], pipeline: Path) -> None:

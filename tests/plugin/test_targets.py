@@ -72,8 +72,8 @@ def test_without_the_host_files_are_judged_here_and_what_runs_there(run: Run) ->
 def test_ids_pasted_back_run_there(run: Run) -> None:
     found = run("net.py:build::w8@mine::accuracy")
     assert (found.status, set(found.items)) == (0, {"net.py:build::w8@mine::accuracy"})
-    many = run("net.py:build::int8[eval]@mine::execution", "net.py:build::int8[eval]::size")
-    assert many.passed == {"int8[eval]@mine::execution", "int8[eval]::size"}
+    many = run("net.py:build::int8-eval@mine::execution", "net.py:build::int8-eval::size")
+    assert many.passed == {"int8-eval@mine::execution", "int8-eval::size"}
     assert run(MODEL, W8, HOST, MINE, "net.py:build::w8", "-k", "execution").passed == {
         "w8::execution",
         "w8@mine::execution",
@@ -139,7 +139,7 @@ def test_a_model_may_have_targets_of_its_own(run: Run, pytester: pytest.Pytester
 @pytest.mark.usefixtures("arm")
 def test_a_max_pool_as_this_host_runs_it_as_judged_and_on_arm(run: Run, pytester: pytest.Pytester) -> None:
     found = run(*DIGITS, HOST, ARM, "--mnn-report=r.json")
-    assert found.passed == {f"int8[eval]{at}::{check}" for at in ("", "@aarch64:cortex-a76")
+    assert found.passed == {f"int8-eval{at}::{check}" for at in ("", "@aarch64:cortex-a76")
                             for check in ("execution", "accuracy")}  # fmt: skip
     rows = {row["place"]: row for row in report(pytester)["places"]}
     reference, as_run, *judged = rows

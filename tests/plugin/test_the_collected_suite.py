@@ -15,7 +15,7 @@ USERS = "def test_one():\n    assert 1\n\ndef test_two():\n    assert 0"
 
 def test_the_suite_can_be_listed(run: Run) -> None:
     found = run(MODEL, "--mnn-mode=eval", W8, "--mnn-recipe=int8", "--co", "-q")
-    expected = [f"net.py:build::{variant}::{check}" for variant in ("w8", "int8[eval]") for check in CHECK_NAMES]
+    expected = [f"net.py:build::{variant}::{check}" for variant in ("w8", "int8-eval") for check in CHECK_NAMES]
     assert [line for line in found.lines if line.startswith("net.py:build::")] == expected
     assert found.status == 0
     assert "22 tests collected" in found.text

@@ -116,6 +116,7 @@ def test_a_pipeline_has_what_the_recipe_that_it_is_like_has() -> None:
         ("int8-percentile20", "50 .* 100"),
         ("int8-average1", "average .* 0 "),
         ("w8=ours.py:f", "'w8=ours.py:f': 'w8'"),
+        ("plain-train=ours.py:f", "'plain-train=ours.py:f': .*mode"),
         ("ours.py:f@nothing", "'nothing'"),
         ("ours.py:f@other.py:g", "@other.py:g': .*@"),
     ],

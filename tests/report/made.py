@@ -22,6 +22,7 @@ from pytest_mnnquant.findings.run_metrics import LatencyMetrics
 from pytest_mnnquant.history.series import VariantHistory, histories
 from pytest_mnnquant.history.storage import Run
 from pytest_mnnquant.measurements.chart_samples import ChartSamples, TensorHistogram, WeightHistogram
+from pytest_mnnquant.recipes.names import without_mode
 from pytest_mnnquant.report.record import CheckRecord, reported
 from pytest_mnnquant.report.variant_report import CheckReport, LayerReport, ModelFile, ReportedFinding, VariantReport
 from tests.results import coverage, size
@@ -30,10 +31,11 @@ CHECKS = ("conversion", "params", "coverage", "weights", "size", "calibration", 
 
 
 def record(
-    result: Result, label: str = "int8[eval]", model: str = "digits", variant: VariantReport | None = None
+    result: Result, label: str = "int8-eval", model: str = "digits", variant: VariantReport | None = None
 ) -> CheckRecord:
     """The record of an item that ran a check; `label` is that of the variant, without a target."""
-    recipe, _, mode = label.rstrip("]").partition("[")
+    recipe = without_mode(label)
+    mode = label[len(recipe) + 1 :]
     of_label = variant_report(recipe, mode or None) if variant is None else variant
     return CheckRecord(
         model=model,

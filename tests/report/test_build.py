@@ -28,7 +28,7 @@ def test_checks_are_gathered_by_model_and_variant() -> None:
     assert (first.name, first.source, first.file) == ("digits", "digits.py:build", "/home/digits.py")
     assert first.base is not None
     assert first.base.bytes == 40
-    assert [item.label for item in first.variants] == ["int8[eval]", "w8"]
+    assert [item.label for item in first.variants] == ["int8-eval", "w8"]
     assert [check.check for check in first.variants[0].checks] == ["size", "coverage"]
     assert first.variants[0].checks[1].findings[0].id == FindingId("MNQ401", "coverage", "conv")
     assert [item.recipe for item in second.variants] == ["w8"]
@@ -106,7 +106,7 @@ def test_findings_of_another_variant_are_not_joined() -> None:
         record(Result.from_findings("params", [ROOT])), record(Result.from_findings("coverage", [effect]), "w8")
     )
     assert root.consequences == ()
-    assert root.variant == "int8[eval]"
+    assert root.variant == "int8-eval"
 
 
 def test_charts_of_several_checks_are_one_set() -> None:
@@ -121,6 +121,6 @@ def test_a_target_is_a_variant_of_its_own() -> None:
     there = record(Result.from_findings("execution"), variant=variant_report(target="phone", worker="board"))
     (model,) = build_report([record(Result.from_findings("execution", [])), there], {}).models
     assert [(one.label, one.target, one.worker) for one in model.variants] == [
-        ("int8[eval]", "", ""),
-        ("int8[eval]@phone", "phone", "board"),
+        ("int8-eval", "", ""),
+        ("int8-eval@phone", "phone", "board"),
     ]

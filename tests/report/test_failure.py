@@ -17,7 +17,7 @@ from tests.golden_text import check_golden
 
 
 def text(*findings: Finding) -> str:
-    return failure_text("digits int8[eval]", Result.from_findings("coverage", findings))
+    return failure_text("digits int8-eval", Result.from_findings("coverage", findings))
 
 
 def test_a_failure_says_where_what_why_and_how() -> None:
@@ -67,7 +67,7 @@ def test_without_a_report_nothing_refers_to_it() -> None:
 def test_a_check_without_findings_says_its_reason() -> None:
     check_golden(
         "report-failure/a-check-without-findings-says-its-reason",
-        failure_text("digits int8[eval]", Result.skipped("accuracy", "no data")),
+        failure_text("digits int8-eval", Result.skipped("accuracy", "no data")),
     )
 
 

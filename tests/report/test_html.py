@@ -95,7 +95,7 @@ def test_the_verdict_is_that_of_all_reports(strict: bool) -> None:
         said, (row,) = words(text(found, strict=strict)), rows_of(build_report(found, {}).models[0], strict)
         outcome = {"FAILED": "failed", "inconclusive": "inconclusive", "ok": "passed"}[row.outcome.value]
         assert f"1 {outcome}" in said
-        assert f"int8[eval] {SIGNS[outcome]} {outcome}{': ' if row.checks else ''}{row.checks} " in said
+        assert f"int8-eval {SIGNS[outcome]} {outcome}{': ' if row.checks else ''}{row.checks} " in said
         assert ("--mnn-strict: " in said) is strict
 
 
@@ -152,9 +152,9 @@ def test_what_several_variants_have_is_told_once_with_the_figures_of_each() -> N
     other = records(LAYERS, [finding("MNQ801", message="12 bytes")], modes=["eval"])
     said = words(text([*first, *other]))
     assert said.count("change it") == 1
-    assert "int8[train], int8[eval]" in said
-    assert "int8[train]: 10 bytes" in said
-    assert "int8[eval]: 12 bytes" in said
+    assert "int8-train, int8-eval" in said
+    assert "int8-train: 10 bytes" in said
+    assert "int8-eval: 12 bytes" in said
 
 
 def test_what_follows_from_an_error_is_told_below_it_alone() -> None:
@@ -237,8 +237,8 @@ def test_what_could_not_be_gathered_is_said() -> None:
 
 def test_history_is_plotted_from_the_second_run_on() -> None:
     found = records(LAYERS, modes=["eval"])
-    assert 'data-chart="history"' not in text(found, (history("net", "int8[eval]", 10),))
-    written = text(found, (history("net", "int8[eval]", 10, 10, 13), history("other", "int8[eval]", 1, 2)))
+    assert 'data-chart="history"' not in text(found, (history("net", "int8-eval", 10),))
+    written = text(found, (history("net", "int8-eval", 10, 10, 13), history("other", "int8-eval", 1, 2)))
     assert 'data-chart="history"' in written
     (plotted,) = charted(written)[0]["history"]
     assert plotted["figures"] == {

@@ -39,7 +39,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (comparison,) = model.modes
     changes = {f"tensor {place}": place / 100 for place in range(1, 9)}
     model = dataclasses.replace(model, modes=(dataclasses.replace(comparison, changes=changes),))
-    past = tuple(history("模型", variant, 100, 100, 130) for variant in ("int8[train]", "int8[eval]"))
+    past = tuple(history("模型", variant, 100, 100, 130) for variant in ("int8-train", "int8-eval"))
     path = tmp_path_factory.mktemp("报告") / "量化.html"
     write_report(dataclasses.replace(report, models=(model,), history=past), path)
     return path
@@ -203,7 +203,7 @@ def test_the_chosen_variant_and_layer_are_what_the_charts_show(page: Page) -> No
     page.js("const s = all('select.variant')[0]; s.value = 1; s.dispatchEvent(new Event('change')); return 0")
     (caption,) = texts(page, ".layers caption")
     check_golden("report-html/caption-of-layers", caption)
-    assert "int8[eval]" in page.js("document.querySelector('[data-chart=map] .plot').getAttribute('aria-label')")
+    assert "int8-eval" in page.js("document.querySelector('[data-chart=map] .plot').getAttribute('aria-label')")
     page.js(f"return all('.layers:not([hidden]) .pick').find(b => b.value === {HOSTILE!r}).click()")
     for chart in ("weights", "activations"):
         assert HOSTILE in page.js(f"document.querySelector('[data-chart={chart}] .plot').getAttribute('aria-label')")
@@ -252,7 +252,7 @@ def test_places_stand_side_by_side(browser: Page, tmp_path: Path) -> None:
     write_report(build_report([*found, there], {}), tmp_path / "r.html")
     browser.open(tmp_path / "r.html")
     assert texts(browser, ".places thead th") == ["variant", "target", "top-1", "latency"]
-    assert texts(browser, ".places tbody td") == ["int8[eval]", "float", "0.9000", "",
+    assert texts(browser, ".places tbody td") == ["int8-eval", "float", "0.9000", "",
                                                   "", "host", "0.8000", "0.50x", "", HOSTILE, "0.8000", ""]  # fmt: skip
     assert browser.violations() == []
 

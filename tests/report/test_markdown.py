@@ -71,9 +71,7 @@ def test_a_finding_says_what_was_measured_why_and_what_to_do() -> None:
 
 def test_each_model_has_a_table_of_its_variants() -> None:
     said = page(told(Result.from_findings("size", [], size(2.0)), Result.skipped("accuracy", "no data")))
-    assert "<td><code>int8[eval]</code></td>\n<td>2.00x smaller</td>" in said.replace("&#91;", "[").replace(
-        "&#93;", "]"
-    )
+    assert "<td><code>int8-eval</code></td>\n<td>2.00x smaller</td>" in said.replace("&#91;", "[").replace("&#93;", "]")
     assert "MNN quantization: ok" in words(said)
     check_golden("report-markdown/a-passing-model", without_host(words(said)))
 

@@ -47,10 +47,10 @@ def test_numbers_that_are_not_finite_travel_too() -> None:
 
 
 def test_a_finding_is_reported_with_its_identity_and_its_variant() -> None:
-    (root,) = reported(Result.from_findings("params", [ROOT]), "int8[eval]").findings
+    (root,) = reported(Result.from_findings("params", [ROOT]), "int8-eval").findings
     assert (root.id, root.variant, root.severity) == (
         FindingId("MNQ304", "params", "conv"),
-        "int8[eval]",
+        "int8-eval",
         Severity.ERROR,
     )
     assert (root.cause, root.fix, root.rule.title) == ("why", "how", "MNQ304 params-name-mismatch")

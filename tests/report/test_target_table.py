@@ -54,7 +54,7 @@ def test_each_target_is_a_row() -> None:
     ]
     check_golden("report-targets/rows", "\n".join(row.target for row in found.targets))
     lines = target_lines(found.targets)
-    assert lines[2].split() == ["int8[eval]", "float", "0.9000"]
+    assert lines[2].split() == ["int8-eval", "float", "0.9000"]
     assert lines[5].split() == ["phone", "0.8500", "0.9900", "2", "steps"]
 
 
@@ -62,9 +62,9 @@ def test_the_json_report_calls_them_places() -> None:
     report = build_report([record(), record("phone", difference=TWO_STEPS)], {})
     (found,) = json.loads(json_report.render(report))["models"]
     assert [(row["place"], row["variant"], row["value"]) for row in found["places"]] == [
-        ("float", "int8[eval]", 0.9),
-        ("host", "int8[eval]", 0.8),
-        ("phone", "int8[eval]", 0.8),
+        ("float", "int8-eval", 0.9),
+        ("host", "int8-eval", 0.8),
+        ("phone", "int8-eval", 0.8),
     ]
     (found,) = json.loads(json_report.render(build_report([record()], {})))["models"]
     assert "places" not in found

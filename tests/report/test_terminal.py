@@ -130,10 +130,10 @@ def test_a_narrow_terminal_loses_units_then_places_then_names() -> None:
 
 def test_the_widest_figures_of_all_do_not_break_the_lines() -> None:
     records = [
-        *full("int8[train]", accuracy(task("characters", 0.5, 0.4))),
-        record(Result.from_findings("memory", [], memory(12.5)), "int8[train]"),
-        record(Result.from_findings("execution", [Finding("MNQ002", "no trace")]), "int8[train]"),
-        record(Result.from_findings("size", [], size(0.5)), "int8[train]"),
+        *full("int8-train", accuracy(task("characters", 0.5, 0.4))),
+        record(Result.from_findings("memory", [], memory(12.5)), "int8-train"),
+        record(Result.from_findings("execution", [Finding("MNQ002", "no trace")]), "int8-train"),
+        record(Result.from_findings("size", [], size(0.5)), "int8-train"),
     ]
     for columns in (80, 100, 120, 200):
         lines = summary(records, columns=columns)
