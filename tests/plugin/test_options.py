@@ -54,7 +54,7 @@ def test_recipes_can_be_repeated(run: Run) -> None:
 
 @pytest.mark.parametrize(("mode", "modes"), [("both", ["train", "eval"]), ("train", ["train"]), ("eval", ["eval"])])
 def test_the_mode_chooses_variants(run: Run, mode: str, modes: list[str]) -> None:
-    assert run(MODEL, "--mnn-mode", mode, "-k", "params").passed == {f"int8[{name}]::params" for name in modes}
+    assert run(MODEL, "--mnn-mode", mode, "-k", "params").passed == {f"int8-{name}::params" for name in modes}
 
 
 def test_finished_files_are_judged_by_relative_paths(run: Run, files: Files, pytester: pytest.Pytester) -> None:

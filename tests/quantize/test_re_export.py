@@ -88,7 +88,7 @@ def test_a_model_that_is_exported_wrongly_after_calibration_is_not_quantized(sto
     source = prepared(Shrinking(), store)
     assert source.proof is not None
     assert is_proven(source.proof)
-    with pytest.raises(SourceError, match=r"net: exported again for int8\[train\], output 'output' of the float .mnn"):
+    with pytest.raises(SourceError, match=r"net: exported again for int8-train, output 'output' of the float .mnn"):
         made(source, store, "train")
     assert made(source, store, "eval").chain == ()
 

@@ -35,7 +35,7 @@ VARIANTS = [("int8", "train"), ("int8", "eval"), ("w8", None), ("w4", None), ("f
 def test_every_layer_is_stored_as_the_recipe_asks(workshop: Workshop, name: str, recipe: str, mode: str | None) -> None:
     """The Linear layers before a ReLU are those that matching by name loses."""
     variant = workshop.variant(name, recipe, mode)
-    assert variant.label == recipe + (f"[{mode}]" if mode else "")
+    assert variant.label == recipe + (f"-{mode}" if mode else "")
     found = match_layers(variant.base, variant.model)
     assert len(found.pairs) == len(variant.base.layers) == len(workshop.prepared(name).model.layers)
     for _, stored in found.pairs:
