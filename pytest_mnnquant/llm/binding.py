@@ -78,10 +78,10 @@ class Binding:
 
 def bind(folder: ExportFolder, source: Checkpoint) -> Binding:
     """Bind the language model and its embedding to the source."""
-    stems = _stems(source)
+    stems = source_stems(source)
     matrices, unbound = [], []
     for stored in folder.graph.matrices:
-        rows = _rows_of(stored.name, stems, source)
+        rows = rows_named(short_name(stored.name), stems, source)
         if rows is None:
             unbound.append(stored)
         else:
@@ -103,7 +103,7 @@ def _is_free(vector: StoredVector, bound: tuple[BoundVector, ...]) -> bool:
     return all(item.stored is not vector for item in bound)
 
 
-def _stems(source: Checkpoint) -> dict[str, str]:
+def source_stems(source: Checkpoint) -> dict[str, str]:
     """Names from the number of the layer on (or the last part), to the full names without `.weight`."""
     stems: dict[str, str] = {}
     for name in source.tensors:
@@ -132,18 +132,29 @@ def _height(source: Checkpoint, stem: str) -> int:
     return 0
 
 
-def _rows_of(name: str, stems: Mapping[str, str], source: Checkpoint) -> SourceRows | None:
+def short_name(name: str) -> str:
+    """The name of a matrix of an export as `source_stems` has it; empty if it is neither of a layer nor the head."""
     parts = [part for part in name.split("/") if part]
     if "lm_head" in parts:
-        stem = stems.get("lm_head") or stems.get("embed_tokens")
-        return None if stem is None else SourceRows(stem, 0, _height(source, stem))
-    match = _LAYER.search(".".join(parts[:-1] if parts[-1] == "Linear" else parts))
-    if match is None:
-        return None
-    short = f"{match[1]}.{match[2]}"
+        return "lm_head"
+    match = _LAYER.search(".".join(parts[:-1] if parts and parts[-1] == "Linear" else parts))
+    return f"{match[1]}.{match[2]}" if match else ""
+
+
+def norm_name(name: str) -> str:
+    """The name of a norm of an export as `source_stems` has it; empty if it is not of a layer."""
+    match = _NORM.match(name)
+    return f"{match[1]}.{match[2].replace('/', '.')}" if match else ""
+
+
+def rows_named(short: str, stems: Mapping[str, str], source: Checkpoint) -> SourceRows | None:
+    """The rows of the source that make a matrix, by its short name; None if the source has none."""
+    if short == "lm_head" and short not in stems:
+        short = "embed_tokens"
     if short in stems:
         return SourceRows(stems[short], 0, _height(source, stems[short]))
-    return _fused_rows(match[1], match[2], stems, source.config)
+    number, _, layer = short.partition(".")
+    return _fused_rows(number, layer, stems, source.config)
 
 
 def _fused_rows(number: str, layer: str, stems: Mapping[str, str], config: SourceConfig) -> SourceRows | None:
@@ -164,12 +175,16 @@ def _vectors(folder: ExportFolder, stems: Mapping[str, str]) -> Iterator[BoundVe
     """Norms by their names; the one that is left is the norm before the head."""
     left = []
     for vector in (*folder.graph.vectors, *folder.graph.constants):
-        match = _NORM.match(vector.name)
-        stem = stems.get(f"{match[1]}.{match[2].replace('/', '.')}") if match else None
+        stem = stems.get(norm_name(vector.name))
         if stem is not None:
             yield BoundVector(vector, f"{stem}.weight")
         elif vector.kind == "LayerNorm":
             left.append(vector)
-    last = next((stems[name] for name in _LAST_NORMS if name in stems), None)
-    if last is not None and len(left) == 1:
+    last = last_norm(stems)
+    if last and len(left) == 1:
         yield BoundVector(left[0], f"{last}.weight")
+
+
+def last_norm(stems: Mapping[str, str]) -> str:
+    """The full name of the norm before the head; empty if there is none."""
+    return next((stems[name] for name in _LAST_NORMS if name in stems), "")

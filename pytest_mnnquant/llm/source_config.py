@@ -11,6 +11,16 @@ from pytest_mnnquant.llm.json_object import JsonObject
 _INNER: Final = ("text_config", "llm_config", "language_config", "thinker_config")
 
 
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How the frequencies of rotations are slowed; 0: not given. `low` and `high` are factors of `original_length`."""
+
+    factor: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    original_length: float = 0.0
+
+
 @dataclass(frozen=True)
 class SourceConfig:
     """The architecture of a checkpoint. Numbers that are missing are 0, and are not compared."""
@@ -31,6 +41,8 @@ class SourceConfig:
     eos_ids: tuple[int, ...]
     gptq_bits: int
     gptq_group: int
+    activation: str = ""
+    rope: RopeScaling = RopeScaling()
 
 
 def read_source_config(values: JsonObject) -> SourceConfig:
@@ -57,6 +69,13 @@ def read_source_config(values: JsonObject) -> SourceConfig:
         eos_ids=read_ids(values, "eos_token_id"),
         gptq_bits=quantization.integer("bits", 0) if is_gptq else 0,
         gptq_group=quantization.integer("group_size", 0) if is_gptq else 0,
+        activation=text.text("hidden_act"),
+        rope=RopeScaling(
+            factor=rope.number("factor", 0.0),
+            low=rope.number("low_freq_factor", 0.0),
+            high=rope.number("high_freq_factor", 0.0),
+            original_length=rope.number("original_max_position_embeddings", 0.0),
+        ),
     )
 
 

@@ -41,3 +41,19 @@ def change_byte(path: Path, offset: int, value: int = 0xFF) -> None:
     content = bytearray(path.read_bytes())
     content[offset] ^= value
     path.write_bytes(content)
+
+
+#: Rotations of other models, as keys of `config.json`, by the name of their logits in `data/logits.npz`.
+ROPES: dict[str, dict[str, Any]] = {
+    "llama3": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    },
+    "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}},
+}

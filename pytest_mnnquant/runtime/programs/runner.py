@@ -14,7 +14,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import converter, images, inference, layerwise, onnx_runner, operator_outputs, tensor_statistics, timer
+from . import (
+    converter,
+    images,
+    inference,
+    language_model,
+    layerwise,
+    onnx_runner,
+    operator_outputs,
+    tensor_statistics,
+    timer,
+)
 from .failures import described
 from .machine import check_mnn, machine_facts
 from .process import die_with_parent
@@ -37,6 +47,8 @@ TASKS = {
     "paired": timer.paired,
     "memory": timer.memory,
     "profile": timer.profile,
+    "language_logits": language_model.logits,
+    "language_text": language_model.generate,
 }
 
 
