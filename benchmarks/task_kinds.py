@@ -1,0 +1,136 @@
+"""A task: a network, generated data, and the score by which its users judge it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+_BATCH: Final = 24
+_TRAINING: Final = 640
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated samples: `inputs` by the network's argument names, `truth` as the score and the loss need it.
+
+    Samples are on the first axis. For a network with states, steps are on the second axis of `inputs`.
+    """
+
+    inputs: Arrays
+    truth: Arrays
+
+
+@dataclass(frozen=True)
+class Line:
+    """The loss that a user rejects: more than `allowed`, in the unit of the score, or as a share of the float's error.
+
+    `words` is the rule as the docs print it.
+    """
+
+    words: str
+    allowed: float
+    is_share_of_error: bool = False
+
+    def loss(self, before: float, after: float) -> float:
+        """What is lost, in units of the line: above 1, a user rejects the model. An error is a negative score."""
+        lost = before - after
+        return lost / (self.allowed * (-before if self.is_share_of_error else 1.0))
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    `loss(network, inputs, truth)` trains; `score(outputs, truth)` judges the outputs in the network's order, higher is
+    better (errors are negative). `ship` makes the network that is exported of the trained one. `states` maps inputs
+    that are states to the number of the output that is fed back, `state_sizes` gives their lengths.
+    """
+
+    name: str
+    network: Callable[[], nn.Module]
+    draw: Callable[[int, int], Samples]
+    loss: Callable[[Any, list[Tensor], dict[str, Tensor]], Tensor]
+    score: Callable[[Sequence[Array], Arrays], float]
+    unit: str
+    line: Line
+    ship: Callable[[Any], nn.Module] = lambda network: network
+    steps: int = 300
+    rate: float = 5e-3
+    calibration: int = 96
+    evaluation: int = 120
+    states: Mapping[str, int] = field(default_factory=dict)
+    state_sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def trained(self, folder: Path) -> nn.Module:
+        """The network to ship, in eval mode; weights trained here are kept in `folder`."""
+        torch.manual_seed(0)
+        network = self.network()
+        source = "".join(inspect.getsource(item) for item in (type(network), self.draw, self.loss))
+        digest = hashlib.sha256(f"{source}{network}{self.steps}{self.rate}".encode()).hexdigest()[:12]
+        path = folder / f"{type(network).__name__}-{digest}.pt"
+        if path.is_file():
+            network.load_state_dict(torch.load(path))
+        else:
+            self._train(network)
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.save(network.state_dict(), path)
+        return self.ship(network.eval()).eval()
+
+    def _train(self, network: nn.Module) -> None:
+        samples = self.draw(_TRAINING, 1)
+        inputs = [torch.from_numpy(array) for array in samples.inputs.values()]
+        truth = {name: torch.from_numpy(array) for name, array in samples.truth.items()}
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.rate, self.steps, pct_start=0.2)
+        network.train()
+        for _ in range(self.steps):
+            chosen = torch.randint(_TRAINING, (_BATCH,))
+            loss = self.loss(
+                network, [tensor[chosen] for tensor in inputs], {name: array[chosen] for name, array in truth.items()}
+            )
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+
+    def samples(self, network: nn.Module, count: int, seed: int, *, real_states: bool = True) -> Arrays:
+        """Inputs for the gate: those of `draw`; for a network with states, the steps of its own float sequences."""
+        inputs = self.draw(count, seed).inputs
+        if not self.states:
+            return inputs
+        return rolled(network, inputs, self.states, self.state_sizes, real_states=real_states)
+
+
+def rolled(
+    network: nn.Module,
+    inputs: Mapping[str, Array],
+    states: Mapping[str, int],
+    sizes: Mapping[str, int],
+    *,
+    real_states: bool,
+) -> Arrays:
+    """Every third step of the sequences as a sample, with the state that the float network reaches, or with zeros."""
+    count, steps = next(iter(inputs.values())).shape[:2]
+    current = {name: torch.zeros(count, size) for name, size in sizes.items()}
+    taken: dict[str, list[Array]] = {name: [] for name in (*inputs, *states)}
+    with torch.no_grad():
+        for step in range(steps):
+            fed = {name: torch.from_numpy(array[:, step]) for name, array in inputs.items()}
+            if step % 3 == 2:
+                for name, tensor in {**fed, **current}.items():
+                    is_blank = name in states and not real_states
+                    taken[name].append(np.zeros_like(tensor.numpy()) if is_blank else tensor.numpy().copy())
+            outputs = network(**fed, **current)
+            current = {name: outputs[number] for name, number in states.items()}
+    return {name: np.concatenate(arrays) for name, arrays in taken.items()}

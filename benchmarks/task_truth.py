@@ -1,0 +1,241 @@
+"""Whether the accuracy check fails what a user would reject, judged by the score of each task.
+
+    python benchmarks/task_truth.py FOLDER [--task NAME ...] [--jobs N] [--what TEXT] [--write]
+
+Detection, segmentation, depth, matting, super-resolution, text, sound, ranking and more (task_detection.py,
+task_pictures.py, task_sequences.py): networks trained on generated data, quantized well and badly with real tools. The
+truth is the task's own score on held-out data, computed from MNN's Module API without the gate; the loss that a user
+rejects is stated per task in those files. The gate sees no labels. A model is spoilt if it loses more than that line,
+else healthy; within 30 % of the line it counts as borderline. Trained weights, models and rows are kept in FOLDER.
+--write puts the table of all tasks into docs/tasks.md. The exit status is 1 after a miss or a false alarm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import task_detection
+import task_pictures
+import task_sequences
+import torch
+from spoilers import with_tensor
+from task_kinds import Arrays, Task
+from task_run import outputs_of
+from torch import nn
+
+from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.config.settings import model_settings
+from pytest_mnnquant.evidence.check_runner import run_check
+from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
+from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
+from pytest_mnnquant.findings.rule import Severity
+from pytest_mnnquant.mnnfile.params import ActivationParams, read_params, write_params
+from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME
+from pytest_mnnquant.runtime.convert import convert
+from pytest_mnnquant.sources.spec import Spec
+
+TASKS: Final = {task.name: task for task in (*task_detection.TASKS, *task_pictures.TASKS, *task_sequences.TASKS)}
+RECIPES: Final = ("w8", "w8-sym", "w6", "int8", "int8-kl", "mnnquant-kl", "mnnquant-ema", "w4", "w3")
+BORDER: Final = 0.3
+_HELD_OUT, _CALIBRATION = 9, 7
+_TIMEOUT: Final = 300.0
+_HERE: Final = Path(__file__).resolve().parent
+_PAGE: Final = _HERE.parent / "docs" / "tasks.md"
+_ONE, _NOISE, _WRONG = "int8 of one sample", "int8 of noise", "int8 of wrong preprocessing"
+_CLIPPED, _ZEROS = "int8, upper three quarters clipped", "int8, states of zeros"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model: the task's score `before` and `after`, what is lost in units of the user's line, and the verdict."""
+
+    task: str
+    what: str
+    before: float
+    after: float
+    lost: float
+    failed: bool
+    outcome: str
+    codes: tuple[str, ...]
+    messages: tuple[str, ...]
+    seconds: float
+    error: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What the model is, by the truth."""
+        if self.error:
+            return "not made"
+        if abs(self.lost - 1) <= BORDER:
+            return "borderline"
+        return "spoilt" if self.lost > 1 else "healthy"
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the verdict; empty if it is right or borderline."""
+        wrong = {"spoilt": not self.failed, "healthy": self.failed}.get(self.kind, False)
+        return ("MISS" if self.kind == "spoilt" else "FALSE ALARM") if wrong else ""
+
+    def __str__(self) -> str:
+        verdict = f"{self.outcome} {' '.join(self.codes)}"
+        values = f"{self.before:.4g} to {self.after:.4g} | {self.lost:.2f}"
+        return f"| {self.task} | {self.what} | {values} | {self.kind} | {self.error or verdict} | {self.problem} |"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One task in one process, with the folder that keeps what is made."""
+
+    task: Task
+    folder: Path
+    network: nn.Module
+
+    @property
+    def scratch(self) -> Path:
+        """The folder of the task."""
+        return self.folder / "".join(letter if letter.isalnum() else "-" for letter in self.task.name)
+
+    def gate(self, calibration: Arrays, evaluation: Arrays, *made: Path) -> SourceUnderTest:
+        """The gate on the network; `made`: a finished model, and its params file."""
+        options = dict(zip(("quantized", "params"), map(str, made), strict=False))
+        settings = model_settings(self.task.name, self.task.name, _HERE, {"timeout": _TIMEOUT, **options})
+        values = FixtureValues(self.network, calibration=calibration, evaluation=evaluation)
+        store = Store(self.scratch / "store")
+        return SourceUnderTest(settings, Spec(self.task.name, self.task.name), store, lambda _: None, values)
+
+    def data(self, seed: int, count: int, *, real_states: bool = True) -> Arrays:
+        """Samples for the gate."""
+        return self.task.samples(self.network, count, seed, real_states=real_states)
+
+    def variants(self) -> Iterator[tuple[str, VariantUnderTest]]:
+        """The models that are judged, well made and not."""
+        task = self.task
+        calibration, evaluation = self.data(_CALIBRATION, task.calibration), self.data(_HELD_OUT, task.evaluation)
+        gate = self.gate(calibration, evaluation)
+        for recipe in RECIPES:
+            yield recipe, variant_under_test(gate, recipe, "eval" if recipe.startswith("int8") else None)
+        for what, other in _other_calibrations(calibration):
+            yield what, variant_under_test(self.gate(other, evaluation), "int8", "eval")
+        healthy = variant_under_test(gate, "int8", "eval")
+        if not healthy.is_unusable and healthy.variant.params is not None:
+            model, params = self._clipped(healthy)
+            yield _CLIPPED, variant_under_test(self.gate(calibration, evaluation, model, params), "int8", None)
+        if task.states:
+            zeros = self.data(_CALIBRATION, task.calibration, real_states=False)
+            evaluation = self.data(_HELD_OUT, task.evaluation, real_states=False)
+            yield _ZEROS, variant_under_test(self.gate(zeros, evaluation), "int8", "eval")
+
+    def _clipped(self, healthy: VariantUnderTest) -> tuple[Path, Path]:
+        """The int8 variant with the upper three quarters of a middle layer's output range cut off."""
+        path = healthy.variant.params
+        assert path is not None
+        params = read_params(path)
+        names = list(dict.fromkeys(layer.output.name for layer in params.layers if layer.output))
+        folder = self.scratch / "clipped"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_params(with_tensor(params, names[len(names) // 2], _upper_part_cut), folder / PARAMS_NAME)
+        flags = ("--compressionParamsFile", str(folder / PARAMS_NAME))
+        convert(healthy.variant.base.path, folder / MODEL_NAME, flags, timeout=_TIMEOUT)
+        return folder / MODEL_NAME, folder / PARAMS_NAME
+
+    def score(self, model: Path, names: tuple[str, ...]) -> float:
+        """The task's score of a model on the held-out samples."""
+        task, samples = self.task, self.task.draw(self.task.evaluation, _HELD_OUT)
+        outputs = outputs_of(model, names, samples.inputs, task.states, task.state_sizes)
+        return task.score(outputs, samples.truth)
+
+    def row(self, what: str, variant: VariantUnderTest) -> Row:
+        """The truth and the verdict on one model."""
+        start = time.perf_counter()
+        if variant.is_unusable:
+            (finding, *_) = run_check(variant, "conversion").findings
+            return Row(self.task.name, what, 0, 0, 0, False, "", (finding.code,), (), 0, finding.message)
+        names = tuple(variant.source.prepared.model.output_names)
+        before = self.score(variant.source.prepared.model.path, names)
+        with variant.runs.arm_equivalent() as (model, _):
+            after = self.score(model.path, tuple(model.output_names))
+        lost = self.task.line.loss(before, after)
+        result = run_check(variant, "accuracy")
+        errors = [item for item in result.findings if item.severity is not Severity.WARNING]
+        return Row(
+            *(self.task.name, what, before, after, lost if math.isfinite(lost) else 1e9, result.outcome == "failed"),
+            *(result.outcome, tuple(sorted({item.code for item in errors})), tuple(item.message for item in errors)),
+            time.perf_counter() - start,
+        )
+
+
+def _other_calibrations(calibration: Arrays) -> Iterator[tuple[str, Arrays]]:
+    random = np.random.default_rng(0)
+    yield _ONE, {name: array[:1] for name, array in calibration.items()}
+    yield _NOISE, {name: random.normal(0, 0.2, array.shape).astype(np.float32) for name, array in calibration.items()}
+    yield _WRONG, {name: ((array - 0.5) / 0.25).astype(np.float32) for name, array in calibration.items()}
+
+
+def _upper_part_cut(tensor: ActivationParams) -> ActivationParams:
+    """A quarter of the range: the lower end stays, as far as codes allow."""
+    zero = min(127, -127 + 4 * (127 + tensor.zero_point))
+    return dataclasses.replace(tensor, scale=tensor.scale / 4, zero_point=zero)
+
+
+def rows_of(name: str, folder: Path, what: str) -> list[Row]:
+    """All rows of one task; they are kept in the folder."""
+    torch.set_num_threads(1)
+    case = Case(TASKS[name], folder, TASKS[name].trained(folder / "weights"))
+    case.scratch.mkdir(parents=True, exist_ok=True)
+    rows = [case.row(text, variant) for text, variant in case.variants() if what in text]
+    path = case.scratch / "rows.json"
+    if not what:
+        path.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1), encoding="utf-8")
+    return rows
+
+
+def kept_rows(folder: Path) -> list[Row]:
+    """The rows that earlier runs kept, in the order of the tasks."""
+    rows = [Row(**values) for path in folder.glob("*/rows.json") for values in json.loads(path.read_text("utf-8"))]
+    return sorted(rows, key=lambda row: list(TASKS).index(row.task))
+
+
+def summary(rows: list[Row]) -> str:
+    """The counts."""
+    counts = {kind: sum(row.kind == kind for row in rows) for kind in ("spoilt", "healthy", "borderline", "not made")}
+    problems = {text: sum(row.problem == text for row in rows) for text in ("MISS", "FALSE ALARM")}
+    failed = sum(row.failed for row in rows if row.kind == "borderline")
+    return (
+        f"{len(TASKS)} tasks; {counts['spoilt']} spoilt models, {problems['MISS']} missed; {counts['healthy']} healthy "
+        f"models, {problems['FALSE ALARM']} false alarms; {counts['borderline']} borderline, of which {failed} fail; "
+        f"{counts['not made']} could not be made"
+    )
+
+
+def main() -> None:
+    """Judge the models, print the rows, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where weights, models and rows are kept")
+    parser.add_argument("--task", action="append", choices=list(TASKS), help="only these")
+    parser.add_argument("--what", default="", help="only models whose name contains this text")
+    parser.add_argument("--jobs", type=int, default=1, help="tasks at a time")
+    parser.add_argument("--write", action="store_true", help="write docs/tasks.md")
+    options = parser.parse_args()
+    folder, rows = options.folder.resolve(), []
+    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(rows_of, name, folder, options.what) for name in options.task or TASKS]
+        for future in as_completed(jobs):
+            rows += future.result()
+            print("\n".join(map(str, future.result())), flush=True)
+    print(summary(rows))
+    raise SystemExit(1 if any(row.problem for row in rows) else 0)
+
+
+if __name__ == "__main__":
+    main()
