@@ -102,8 +102,8 @@ OPTIONS: Final = (
            "each proposal", kind=bool, default=False),
     Option("suggest_time", f"time limit for the search per variant, in seconds (default: {SUGGEST_TIME:g})", "S", float,
            default=SUGGEST_TIME, low=1.0),
-    Option("timeout", f"time limit for one native step, in seconds (default: {TIMEOUT:g})", "S", float, default=TIMEOUT,
-           low=1.0),
+    Option("timeout", f"time limit for a native step without progress, in seconds (default: {TIMEOUT:g})", "S", float,
+           default=TIMEOUT, low=1.0),
 )  # fmt: skip
 BY_NAME: Final = {option.name: option for option in OPTIONS}
 BY_FLAG: Final = {option.flag: option for option in OPTIONS}

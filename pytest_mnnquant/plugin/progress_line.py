@@ -45,7 +45,7 @@ class Progress:
     def advance(self, done: int, of: int, unit: str) -> None:
         """Show the progress of the current step."""
         if time.monotonic() - self._drew > _PAUSE:
-            self._draw(f", {done} of {of} {unit}" if of else "")
+            self._draw(f", {done} of {of} {unit}" if of else "", of / done if done else 0.0)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self) -> None:
@@ -64,7 +64,8 @@ class Progress:
             with self._terminal():
                 _write("\r\x1b[K\x1b[A" + (f"\x1b[{column}C" if column else ""))
 
-    def _draw(self, how_far: str) -> None:
+    def _draw(self, how_far: str, whole: float = 0.0) -> None:
+        """Draw the line; `whole` is the duration of the step as a multiple of the time so far, 0 if unknown."""
         self._drew = time.monotonic()
         with self._terminal():
             columns = shutil.get_terminal_size().columns
@@ -74,7 +75,9 @@ class Progress:
                 if column == columns:  # pytest's next text begins a new row, which cursor movements can't reach.
                     return
                 self._column, start = column, "\n"
-            text = shown(f"  {self._step}{how_far}, {_duration(self._drew - self._began)}")
+            spent = self._drew - self._began
+            left = f", about {_duration(spent * (whole - 1))} left" if whole else ""
+            text = shown(f"  {self._step}{how_far}, {_duration(spent)}{left}")
             _write(start + cut(text, columns - 1))
 
     def _terminal(self) -> AbstractContextManager[None]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.runtime.progress import has_listener, report_child_progress
+from pytest_mnnquant.runtime.progress import SilenceLimit, has_listener, report_child_progress
 from pytest_mnnquant.runtime.worker import end_family
 
 #: The programs of jobs: the only folder of this package that another machine needs.
 PROGRAMS: Final = Path(__file__).parent / "programs"
-# Seconds between two reads of a child's progress, if a listener is set.
+# Seconds between two reads of a child's progress.
 _LOOK: Final = 0.25
 
 
@@ -34,7 +34,8 @@ class Command:
     def run(self, job_file: Path, timeout: float) -> int:
         """Run a job, with its output in `log.txt` beside it; returns the exit status, negative for a signal.
 
-        Raises `subprocess.TimeoutExpired` after `timeout` seconds, and `OSError` if the command can't be started.
+        Raises `subprocess.TimeoutExpired` after `timeout` seconds without progress, and `OSError` if the
+        command can't be started.
         """
         folder = job_file.parent
         with (folder / "log.txt").open("wb") as log:
@@ -55,14 +56,10 @@ class Command:
 
 def _exit_status(process: subprocess.Popen[bytes], timeout: float, progress: Path) -> int:
     """Wait for the exit status; meanwhile pass on the child's progress."""
-    if not has_listener():
-        return process.wait(timeout)
-    end = time.monotonic() + timeout
-    while True:
-        left = end - time.monotonic()
-        try:
-            return process.wait(min(_LOOK, max(0.0, left)))
-        except subprocess.TimeoutExpired:
-            if left <= _LOOK:
-                raise
+    limit = SilenceLimit(timeout, progress)
+    while limit.left():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(min(_LOOK, limit.left()))
+        if has_listener():
             report_child_progress(progress)
+    raise subprocess.TimeoutExpired(process.args, timeout)

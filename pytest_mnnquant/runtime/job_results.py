@@ -18,8 +18,8 @@ from pytest_mnnquant.runtime.command import PROGRAMS
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.jobs import Job, JobResult, run_job
 
-#: The tasks whose results depend on their arguments, the machine and MNN only; times and memory do not.
-REPEATABLE: Final = frozenset({"run", "observe", "histograms", "losses", "layers"})
+#: The tasks whose results depend on their arguments, the machine and MNN only, not on time.
+REPEATABLE: Final = frozenset({"run", "observe", "histograms", "losses"})
 #: The largest size of all stored results, in bytes.
 LIMIT: Final = 1 << 30
 _KIND: Final = "runs"

@@ -80,7 +80,8 @@ class NativeFailure(Exception):
 class Job:
     """A job for a child process: a `task` of its program with `arguments`, which travel as JSON.
 
-    `what` names the step in messages ("converting net.onnx"), `who` the code that may crash; `timeout` is in seconds.
+    `what` names the step in messages ("converting net.onnx"), `who` the code that may crash; `timeout`
+    is the limit in seconds without progress.
     """
 
     task: str
@@ -123,7 +124,7 @@ def run_job(job: Job, folder: Path, launcher: Launcher = HERE) -> JobResult:
     except NativeFailure as error:
         raise error.reworded(f"{job.what}: {error.what}") from None
     except subprocess.TimeoutExpired:
-        reason = f"{job.what}: not finished after {job.timeout:g} s (limit: --mnn-timeout)"
+        reason = f"{job.what}: {_describe_silence(folder / 'progress', job.timeout)} (limit: --mnn-timeout)"
         raise NativeFailure(FailureKind.TIMED_OUT, reason, tail(log_file)) from None
     if status != 0 or not result_file.exists():
         kind = FailureKind.CRASHED if status < 0 else FailureKind.EXITED
@@ -137,6 +138,15 @@ def run_job(job: Job, folder: Path, launcher: Launcher = HERE) -> JobResult:
     if failure is not None:
         raise failure
     return JobResult(values)
+
+
+def _describe_silence(progress: Path, timeout: float) -> str:
+    """How long a job made no progress, and how far it was; jobs of one step report none."""
+    try:
+        done, total, unit = progress.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return f"not finished after {timeout:g} s"
+    return f"no progress for {timeout:g} s, at {unit} {done} of {total}"
 
 
 def _reported_failure(error: Mapping[str, str], job: Job, log_file: Path) -> NativeFailure:

@@ -49,8 +49,8 @@ def layer_errors(
 ) -> LayerRun:
     """Run `base` and `variant` on the samples, layer by layer; `layers` pairs the layers of both.
 
-    For a large model, fewer samples are used. The `alone` worst layers are also quantized alone. Raises
-    `NativeFailure`, also for models with While or If bodies, whose tensors can't be read.
+    For a large model, or if the time limit of `options` is short, fewer samples are used. The `alone` worst layers are
+    also quantized alone. Raises `NativeFailure`, also for models with While or If bodies, whose tensors can't be read.
     """
     with (
         tempfile.TemporaryDirectory(prefix="mnnquant-") as name,
@@ -64,6 +64,7 @@ def layer_errors(
             **models,
             "held": _HELD,
             "work": _WORK,
+            "seconds": options.timeout,
             "fewest": _FEWEST,
             "names": {"float": input_names(base, base), "variant": input_names(base, variant)},
             "outputs": list(base.output_names),

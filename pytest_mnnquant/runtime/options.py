@@ -17,9 +17,9 @@ Send = Callable[[Job, Path], JobResult]
 class RunOptions:
     """How a model is run, on this machine unless `send` runs it on a target.
 
-    `timeout` is in seconds, for one job. `batched` feeds several samples at once; False: one by one, for models with a
-    fixed batch of 1. `memory_mode` is one of `MEMORY_MODES`. `through_module` uses MNN's Module API, which gives no
-    trace; models with While or If bodies always use it.
+    `timeout` is the limit of one job, in seconds without progress. `batched` feeds several samples at once; False: one
+    by one, for models with a fixed batch of 1. `memory_mode` is one of `MEMORY_MODES`. `through_module` uses MNN's
+    Module API, which gives no trace; models with While or If bodies always use it.
     """
 
     timeout: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,32 @@ def report_progress(done: int, total: int, unit: str) -> None:
     """Report the progress of the current step."""
     if _listener is not None:
         _listener(done, total, unit)
+
+
+class SilenceLimit:
+    """The time limit of a step: `seconds` without progress. A child writes its progress to `file`."""
+
+    def __init__(self, seconds: float, file: Path) -> None:
+        self._seconds = seconds
+        self._file = file
+        self._start()
+
+    def _start(self) -> None:
+        self._seen = _content(self._file)
+        self._end = time.monotonic() + self._seconds
+
+    def left(self) -> float:
+        """The seconds until the limit, at least 0. Progress since the last call starts the time again."""
+        if _content(self._file) != self._seen:
+            self._start()
+        return max(0.0, self._end - time.monotonic())
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 def report_child_progress(file: Path) -> None:

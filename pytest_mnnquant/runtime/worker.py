@@ -11,13 +11,16 @@ import os
 import select
 import signal
 import subprocess
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.runtime.progress import SilenceLimit
+
 _ENOUGH: Final = 64
+# Seconds between two looks at a job's progress.
+_LOOK: Final = 0.25
 
 
 class Worker:
@@ -31,10 +34,10 @@ class Worker:
     def run(self, job_file: Path, timeout: float) -> int:
         """Run a job in a fork of the waiting process; returns the exit status of the fork, negative for a signal.
 
-        Raises `subprocess.TimeoutExpired` after `timeout` seconds, which also ends the process, and `OSError` if the
-        process can't be started.
+        Raises `subprocess.TimeoutExpired` after `timeout` seconds without progress, which also ends the process, and
+        `OSError` if the process can't be started.
         """
-        end = time.monotonic() + timeout
+        limit = SilenceLimit(timeout, job_file.parent / "progress")
         process = self._process
         if process is None or process.poll() is not None:
             self.close()
@@ -49,7 +52,9 @@ class Worker:
             process.stdin.flush()
         answer = b""
         while not answer.endswith(b"\n"):
-            ready, _, _ = select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))
+            ready, _, _ = select.select([process.stdout], [], [], min(_LOOK, limit.left()))
+            if not ready and limit.left():
+                continue
             if not ready:
                 self.close()
                 raise subprocess.TimeoutExpired(self._words, timeout)

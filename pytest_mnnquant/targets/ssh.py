@@ -59,8 +59,8 @@ class SshLauncher:
     def run(self, job_file: Path, timeout: float) -> int:
         """Run a job with all files of its folder on the machine, and copy its results back. Returns the exit status.
 
-        Raises `NativeFailure`, and `subprocess.TimeoutExpired` after `timeout` seconds. After a failed attempt
-        to connect, no other attempt is made.
+        Raises `NativeFailure`, and `subprocess.TimeoutExpired` after `timeout` seconds without progress. After a
+        failed attempt to connect, no other attempt is made.
         """
         if self._refusal is not None:
             raise self._refusal.reworded(self._refusal.what)
@@ -160,6 +160,7 @@ class SshLauncher:
             if "failed" in answer:
                 raise no_space(answer["failed"])
             (folder / "progress").write_text(answer["progress"], encoding="ascii")
+            end = time.monotonic() + timeout + _GRACE
             if has_listener():
                 report_child_progress(folder / "progress")
         for name, size in answer["files"]:

@@ -60,7 +60,8 @@ class PythonCommand:
     def run(self, job_file: Path, timeout: float) -> int:
         """Run the programs in a job's folder; returns the exit status, negative for a signal.
 
-        Raises `subprocess.TimeoutExpired` after `timeout` seconds, and `OSError` if the command can't be started.
+        Raises `subprocess.TimeoutExpired` after `timeout` seconds without progress, and `OSError` if the
+        command can't be started.
         """
         folder = job_file.parent
         return Command(folder / PROGRAMS.name, self.words(folder)).run(job_file, timeout)

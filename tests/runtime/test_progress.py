@@ -13,7 +13,7 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.torch_ranges import collect_extremes
 from pytest_mnnquant.quantize.torch_watch import Value
 from pytest_mnnquant.runtime.command import Command
-from pytest_mnnquant.runtime.jobs import Job, NativeFailure, run_job
+from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job
 from pytest_mnnquant.runtime.progress import has_listener, report_progress, set_listener
 
 Heard = list[tuple[int, int, str]]
@@ -55,6 +55,30 @@ def test_a_child_that_hangs_ends_in_time_whoever_listens(tmp_path: Path, heard: 
     with pytest.raises(NativeFailure, match=r"not finished after 0\.6 s"):
         child(tmp_path, "import time\ntime.sleep(60)", timeout=0.6)
     assert heard
+
+
+def test_a_child_that_makes_progress_may_take_longer_than_the_limit(tmp_path: Path) -> None:
+    steady = """
+import pathlib, time
+for number in range(8):
+    pathlib.Path("progress").write_text(f"{number} 8 batches")
+    time.sleep(0.4)
+pathlib.Path("result.json").write_text("{}")
+"""
+    child(tmp_path, steady, timeout=1.5)
+
+
+def test_a_child_that_stops_ends_after_the_limit_and_the_failure_says_where(tmp_path: Path) -> None:
+    stuck = """
+import pathlib, time
+pathlib.Path("progress").write_text("3 8 batches")
+time.sleep(60)
+"""
+    with pytest.raises(
+        NativeFailure, match=r"no progress for 1 s, at batches 3 of 8 \(limit: --mnn-timeout\)"
+    ) as error:
+        child(tmp_path, stuck, timeout=1)
+    assert error.value.kind is FailureKind.TIMED_OUT
 
 
 def test_calibration_in_pytorch_tells_its_batches(heard: Heard) -> None:

@@ -8,6 +8,8 @@ are exact integer arithmetic, so rounding their input and output to codes gives 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from .batches import batches
@@ -257,6 +259,14 @@ class Layers:
         return max(1, sum(int(array.nbytes) for array in values if array is not None))
 
 
+def batches_within(job: dict[str, Any], samples: Any, end: float) -> Iterator[dict[str, Any]]:
+    """Yield batches until a time of the clock `time.monotonic`, and at least one."""
+    for batch in batches(job, samples):
+        yield batch
+        if time.monotonic() > end:
+            return
+
+
 def layers(job: dict[str, Any]) -> dict[str, Any]:
     """Write the sums of all layers to `sums.npy`, those with one quantized layer to `aloneN_OUTPUT.npy` (-1: none)."""
     import numpy as np
@@ -267,20 +277,24 @@ def layers(job: dict[str, Any]) -> dict[str, Any]:
     job["batch"] = max(1, min(job["batch"], int(job["held"] / size)))
     # Fewer samples for large models; otherwise the search would take minutes.
     samples = np.linspace(0, count - 1, max(job["fewest"], min(count, int(job["work"] / size)))).astype(int)
-    samples = np.unique(samples)
-    for batch in batches(job, samples):
+    # In a random order, so that the first ones stand for all if the time is short.
+    samples = np.random.default_rng(0).permutation(np.unique(samples))
+    start = time.monotonic()
+    for batch in batches_within(job, samples, start + job["seconds"] / 2):
         model.measure(batch)
     chosen, operators = model.worst(job["alone"]), model.worst_operators(job["alone"])
 
     def save(number: int, name: str, values: Any) -> None:
         parts.setdefault((number, job["outputs"].index(name)), []).append(values)
 
-    for batch in batches(job, samples):
+    done = 0
+    for batch in batches_within(job, samples, start + job["seconds"]):
         model.run_alone(batch, chosen, operators, save)
+        done += len(next(iter(batch.values())))
     np.save("sums.npy", model.sums)
     for (number, place), arrays in parts.items():
         np.save(f"alone{number}_{place}.npy", np.concatenate([np.atleast_1d(array) for array in arrays]))
     alone = sorted({number for number, _ in parts if number >= 0})
     passed = {name: [*model.others.get(name, [0.0, 0.0, 0.0]), *sums] for name, sums in model.isolated.items()}
     others = {name: [*sums, 0.0, 0.0] for name, sums in model.others.items()} | passed
-    return {"alone": alone, "others": others, "operators": operators, "samples": samples.tolist()}
+    return {"alone": alone, "others": others, "operators": operators, "samples": samples[:done].tolist()}

@@ -146,9 +146,9 @@ class RemoteAgent:
                     left -= len(part)
 
     def run(self, job: dict[str, Any], folder: Path) -> int | None:
-        """Run the programs; returns the exit status, None after the time limit."""
+        """Run the programs; returns the exit status, None after the limit of seconds without progress."""
         # -B: compiled files would be deleted with the job's folder.
-        words, end = [sys.executable, "-B", job["program"], str(folder / "job.json")], time.monotonic() + job["limit"]
+        words = [sys.executable, "-B", job["program"], str(folder / "job.json")]
         with (folder / "log.txt").open("wb") as log:
             process = self.process = subprocess.Popen(
                 words,
@@ -161,23 +161,23 @@ class RemoteAgent:
         running = self.folder / RUNNING
         try:
             running.write_text(str(process.pid), encoding="ascii")
-            return self.wait(process, folder / "progress", end)
+            return self.wait(process, folder / "progress", job["limit"])
         finally:
             kill(process.pid)  # Also processes that it has left running.
             process.wait()
             self.process = None
             running.unlink(missing_ok=True)
 
-    def wait(self, process: subprocess.Popen[bytes], progress: Path, end: float) -> int | None:
-        """Wait for the exit status; meanwhile pass on the progress."""
-        before = ""
+    def wait(self, process: subprocess.Popen[bytes], progress: Path, limit: float) -> int | None:
+        """Wait for the exit status; meanwhile pass on the progress. None after `limit` seconds without progress."""
+        before, end = "", time.monotonic() + limit
         while time.monotonic() < end:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(LOOK)
             now = progress.read_text(encoding="ascii", errors="replace") if progress.exists() else ""
             if now != before:
                 self.send({"progress": now})
-                before = now
+                before, end = now, time.monotonic() + limit
         return None
 
     def send(self, message: dict[str, Any]) -> None:
