@@ -46,6 +46,7 @@ NEEDS: Final = {
     "runtime": ("mnn", "torch"),
     "sources/test_data.py": ("torch",),
     "sources/test_images.py": ("mnn", "torch"),
+    "sources/test_model_digest.py": ("torch",),
     "sources/test_onnx_data.py": ("torch",),
     "sources/test_pytorch.py": ("torch",),
     "targets": ("mnn",),

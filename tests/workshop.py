@@ -14,7 +14,8 @@ from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.data import as_dataset
-from pytest_mnnquant.sources.pytorch import ExportOptions, digest, input_names
+from pytest_mnnquant.sources.model_digest import digest
+from pytest_mnnquant.sources.pytorch import ExportOptions, input_names
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 

@@ -26,7 +26,7 @@ _TOKEN: Final = secrets.token_hex(8)
 _RUN_ID: Final = "PYTEST_XDIST_TESTRUNUID"
 _TOOLS: Final = ("pytest-mnnquant", "MNN", "torch", "numpy", "mnncompress")
 # They write ONNX files.
-_EXPORTERS: Final = ("onnx", "onnxscript")
+_EXPORTERS: Final = ("onnx", "onnxscript", "onnx-ir")
 _RUN: Final = "-run-"
 _DAY: Final = 86_400.0  # seconds
 # The longest time of a run between creating its folder and locking it.

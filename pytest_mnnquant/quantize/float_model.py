@@ -32,7 +32,7 @@ from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.data import as_dataset, load_data
 from pytest_mnnquant.sources.images import Preprocess
-from pytest_mnnquant.sources.onnx_data import require_external_data, require_float
+from pytest_mnnquant.sources.onnx_data import external_files, require_float
 from pytest_mnnquant.sources.pytorch import ExportOptions
 from pytest_mnnquant.sources.spec import DataError, SourceError, Spec, call, load_module
 
@@ -116,7 +116,7 @@ def _data(
 
 
 def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None], given: Any) -> Prepared:
-    from pytest_mnnquant.sources import pytorch
+    from pytest_mnnquant.sources import model_digest, pytorch
 
     say("loading the PyTorch model")
     pytorch.import_torch(spec.text)
@@ -137,7 +137,7 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
     if not pytorch.takes_batches(network, data):
         calibration, evaluation = (part and dataclasses.replace(part, alone=True) for part in (calibration, evaluation))
         data = dataclasses.replace(data, alone=True)
-    digest, samples = pytorch.digest(network), data.first(PROOF_SAMPLES)
+    digest, samples = model_digest.digest(network), data.first(PROOF_SAMPLES)
     export = _Export(network, samples, digest, spec.text, choices, store)
     expected = pytorch.outputs(network, samples, spec.text)
     if calibration is not None and evaluation is not None:  # Calibration must not fail later.
@@ -231,9 +231,7 @@ def export_float(network: Any, data: Dataset, folder: Path, options: ExportOptio
 
 def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None]) -> Prepared:
     assert spec.path is not None
-    # torch's exporter puts the weights of a large model into a separate file in the same folder.
-    files = [spec.path, *(spec.path.with_name(spec.path.name + ending) for ending in (".data", ".weight"))]
-    digest = "".join(file_digest(file) for file in files if file.is_file())
+    digest = "".join(file_digest(file) for file in (spec.path, *_beside(spec.path)))
     if spec.path.suffix == ".mnn":
         model = read_model(spec.path)
         if model.external_missing:
@@ -250,7 +248,6 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
             model = read_model(folder / _FLOAT)
     else:
         if spec.path.suffix == ".onnx":
-            require_external_data(spec.path)
             require_float(spec.path)
         say("converting to float")
         source = spec.path
@@ -268,6 +265,14 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
     proof, unproven = _proof_of_file(spec.path, data, ran, choices.timeout)
     chain = (Step(ONNX, FLOAT_MNN, proof),) if proof else ()
     return Prepared(spec, model, digest, calibration, evaluation, batched, proof, unproven, chain, sample_run=ran)
+
+
+def _beside(path: Path) -> tuple[Path, ...]:
+    """The files with the weights of a model file. Raises `SourceError` if one of an ONNX file is missing."""
+    if path.suffix == ".onnx":
+        return external_files(path)
+    weights = path.with_name(path.name + ".weight")
+    return (weights,) if weights.is_file() else ()
 
 
 def _convert_file(source: Path, output: Path, timeout: float) -> None:

@@ -1,7 +1,9 @@
 """Checks of an ONNX file that MNN's converter omits: that its external data exist, that it is not quantized.
 
-Numbers of fields, of onnx.proto: ModelProto.graph 7; GraphProto.node 1, initializer 5; NodeProto.op_type 4,
-attribute 5; AttributeProto.t 5, g 6; TensorProto.external_data 13, data_location 14.
+Numbers of fields, of onnx.proto: ModelProto.graph 7, training_info 20 (initialization 1, algorithm 2), functions 25
+(node 7); GraphProto.node 1, initializer 5, sparse_initializer 15; NodeProto.op_type 4, attribute 5; AttributeProto.t 5,
+g 6, tensors 10, graphs 11, sparse_tensor 22, sparse_tensors 23; SparseTensorProto.values 1, indices 2;
+TensorProto.external_data 13, data_location 14.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from pytest_mnnquant.mnnfile.wire import BadParams, fields
@@ -36,15 +38,18 @@ def require_float(path: Path) -> None:
         )
 
 
-def require_external_data(path: Path) -> None:
-    """Raise `SourceError` if tensors of an ONNX file lie in a file that is missing or too short."""
-    needed: dict[str, int] = {}
-    try:
-        for location, end in (tensor for graph in _messages(path.read_bytes(), 7) for tensor in _in_graph(graph)):
-            needed[location] = max(end, needed.get(location, 0))
-    except (BadParams, ValueError):
-        return  # The conversion reports files that are not ONNX.
-    for location, size in needed.items():
+def external_files(path: Path) -> tuple[Path, ...]:
+    """The files that hold tensors of an ONNX file, in order of their names.
+
+    Raises `SourceError` if one is missing, too short, or outside of the file's folder.
+    """
+    sizes = _external_sizes(path)
+    for location, size in sizes.items():
+        if _leaves_folder(location):
+            raise SourceError(
+                f"{path}: names the external file {location!r}, which is not in the folder of the model",
+                f"save the model again with its weights in the folder of {path.name}",
+            )
         place = path.parent / location
         has = place.stat().st_size if place.is_file() else None
         if has is None or has < size:
@@ -53,6 +58,23 @@ def require_external_data(path: Path) -> None:
                 f"{path}: needs {location} in its folder, of at least {size:,} bytes; that file {state}",
                 f"copy {location} into the folder of {path.name}",
             )
+    return tuple(path.parent / location for location in sorted(sizes))
+
+
+def _leaves_folder(location: str) -> bool:
+    parts = PurePosixPath(location.replace("\\", "/"))
+    return not location or "\0" in location or parts.is_absolute() or ".." in parts.parts
+
+
+def _external_sizes(path: Path) -> dict[str, int]:
+    """The bytes that are needed of each external file; empty for a file that is not ONNX: the conversion reports it."""
+    needed: dict[str, int] = {}
+    try:
+        for location, end in _in_model(path.read_bytes()):
+            needed[location] = max(end, needed.get(location, 0))
+    except (BadParams, ValueError):
+        return {}
+    return needed
 
 
 def _messages(message: bytes, number: int) -> Iterator[bytes]:
@@ -68,15 +90,40 @@ def _operators(graph: bytes) -> Iterator[bytes]:
                 yield from _operators(body)
 
 
+def _in_model(model: bytes) -> Iterator[tuple[str, int]]:
+    """(file, last byte needed) of each external tensor, including those in functions and in the bodies of loops."""
+    for graph in _messages(model, 7):
+        yield from _in_graph(graph)
+    for training in _messages(model, 20):
+        for number in (1, 2):
+            for graph in _messages(training, number):
+                yield from _in_graph(graph)
+    for function in _messages(model, 25):
+        for node in _messages(function, 7):
+            yield from _in_node(node)
+
+
 def _in_graph(graph: bytes) -> Iterator[tuple[str, int]]:
-    """(file, last byte needed) of each external tensor, including those in the bodies of loops."""
     for tensor in _messages(graph, 5):
         yield from _external(tensor)
-    for attribute in (attribute for node in _messages(graph, 1) for attribute in _messages(node, 5)):
-        for tensor in _messages(attribute, 5):
+    for sparse in _messages(graph, 15):
+        yield from _in_sparse(sparse)
+    for node in _messages(graph, 1):
+        yield from _in_node(node)
+
+
+def _in_node(node: bytes) -> Iterator[tuple[str, int]]:
+    readers = {5: _external, 10: _external, 6: _in_graph, 11: _in_graph, 22: _in_sparse, 23: _in_sparse}
+    for attribute in _messages(node, 5):
+        for number, read in readers.items():
+            for value in _messages(attribute, number):
+                yield from read(value)
+
+
+def _in_sparse(sparse: bytes) -> Iterator[tuple[str, int]]:
+    for number in (1, 2):
+        for tensor in _messages(sparse, number):
             yield from _external(tensor)
-        for body in _messages(attribute, 6):
-            yield from _in_graph(body)
 
 
 def _external(tensor: bytes) -> Iterator[tuple[str, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import inspect
 import io
 import logging
@@ -231,33 +230,6 @@ def _required_inputs_only(model: torch.nn.Module) -> Iterator[None]:
         del model.forward
         if original is not None:
             model.forward = original
-
-
-def _function_identity(function: Any) -> str:
-    """The name of a function that a model calls, such as its activation, with its code if it is written in Python."""
-    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return name
-    constants = [value for value in code.co_consts if isinstance(value, bool | int | float | str)]
-    return f"{name}{code.co_code.hex()}{code.co_names}{constants}"
-
-
-def digest(model: torch.nn.Module) -> str:
-    """A hash of the model's structure and state, and of the plain attributes and functions that its code may use."""
-    total = hashlib.sha256(repr(model).encode())
-    for name, module in model.named_modules():
-        plain = {key: value for key, value in vars(module).items() if isinstance(value, bool | int | float | str)}
-        plain.pop("training", None)
-        total.update(f"{name}{type(module).__qualname__}{sorted(plain.items())}".encode())
-        for key, value in sorted(vars(module).items()):
-            if callable(value):  # Submodules are not attributes: torch keeps them in a separate dictionary.
-                total.update(f"{key}{_function_identity(value)}".encode())
-    for key, value in model.state_dict().items():
-        total.update(key.encode())
-        if hasattr(value, "numpy"):
-            total.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
-    return total.hexdigest()
 
 
 @contextlib.contextmanager

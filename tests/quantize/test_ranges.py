@@ -13,7 +13,7 @@ from pytest_mnnquant.quantize.ranges import MINMAX, Calibrated, calibrate_runtim
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import Observer
 from pytest_mnnquant.runtime.options import RunOptions
-from pytest_mnnquant.sources.pytorch import digest
+from pytest_mnnquant.sources.model_digest import digest
 from tests.conftest import TIMEOUT
 from tests.quantize.test_tensor_binding import bound
 from tests.workshop import Workshop

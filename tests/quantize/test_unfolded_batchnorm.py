@@ -24,7 +24,7 @@ from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
-from pytest_mnnquant.sources.pytorch import digest
+from pytest_mnnquant.sources.model_digest import digest
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import TIMEOUT, quietly
 from tests.smallnets import Loose

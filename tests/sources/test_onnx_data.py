@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from pytest_mnnquant.sources.onnx_data import require_external_data, require_float
+from pytest_mnnquant.sources.onnx_data import external_files, require_float
 from pytest_mnnquant.sources.spec import QuantizedSource, SourceError
 
 
@@ -25,26 +25,26 @@ def external(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_complete_model_passes(external: Path) -> None:
-    require_external_data(external)
+def test_the_files_of_a_complete_model_are_listed(external: Path) -> None:
+    assert external_files(external) == (external.with_name("net.data"),)
 
 
 def test_a_missing_file_is_named(external: Path) -> None:
     external.with_name("net.data").unlink()
     with pytest.raises(SourceError, match=r"net\.data .* 256 bytes"):
-        require_external_data(external)
+        external_files(external)
 
 
 def test_a_cut_file_is_named(external: Path) -> None:
     external.with_name("net.data").write_bytes(bytes(100))
     with pytest.raises(SourceError, match=r"256 bytes.* 100 bytes"):
-        require_external_data(external)
+        external_files(external)
 
 
 def test_what_is_no_onnx_file_is_told_by_others(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(bytes(range(1, 200)))
-    require_external_data(path)
+    assert external_files(path) == ()
 
 
 def test_tensors_in_loops_are_looked_at(external: Path) -> None:
@@ -55,12 +55,40 @@ def test_tensors_in_loops_are_looked_at(external: Path) -> None:
         graph = onnx.helper.make_graph(nodes, "outer", [], [])
         path = external.with_name("outer.onnx")
         path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
-        require_external_data(path)
+        external_files(path)
         stored = external.with_name("net.data").read_bytes()
         external.with_name("net.data").unlink()
         with pytest.raises(SourceError, match=r"net\.data"):
-            require_external_data(path)
+            external_files(path)
         external.with_name("net.data").write_bytes(stored)
+
+
+def test_tensors_in_functions_lists_and_sparse_tensors_are_looked_at(external: Path) -> None:
+    tensor = onnx.load(external, load_external_data=False).graph.initializer[0]
+    indices = onnx.numpy_helper.from_array(np.zeros(1, np.int64))
+    sparse = onnx.SparseTensorProto(values=tensor, indices=indices, dims=[64])
+    listed = onnx.helper.make_node("Made", [], ["c"], "own", domain="own")
+    listed.attribute.append(onnx.helper.make_attribute("many", [tensor]))
+    with_list = onnx.helper.make_model(onnx.helper.make_graph([listed], "net", [], []))
+    with_sparse = onnx.helper.make_model(onnx.helper.make_graph([], "net", [], []))
+    with_sparse.graph.sparse_initializer.append(sparse)
+    imports = [onnx.helper.make_opsetid("", 18)]
+    function = onnx.helper.make_function("own", "Made", [], ["c"], [listed], imports)
+    with_function = onnx.helper.make_model(onnx.helper.make_graph([], "net", [], []), functions=[function])
+    for model in (with_list, with_sparse, with_function):
+        path = external.with_name("other.onnx")
+        path.write_bytes(model.SerializeToString())
+        assert external_files(path) == (external.with_name("net.data"),)
+
+
+@pytest.mark.parametrize("location", ["../net.data", "/etc/passwd", "a/../../net.data", "..\\net.data", ""])
+def test_an_external_file_outside_of_the_folder_is_refused(external: Path, location: str) -> None:
+    model = onnx.load(external, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        entry.value = location if entry.key == "location" else entry.value
+    external.write_bytes(model.SerializeToString())
+    with pytest.raises(SourceError, match=r"net\.onnx: names the external file"):
+        external_files(external)
 
 
 def graph_of(tmp_path: Path, *kinds: str, inside: str = "") -> Path:

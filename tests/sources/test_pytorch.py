@@ -14,13 +14,11 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import (
     ExportOptions,
     as_tensors,
-    digest,
     export,
     flat_outputs,
     input_names,
@@ -209,17 +207,6 @@ def test_a_failed_export_says_why_and_names_the_other_exporter(tmp_path: Path, e
         export(Unexportable(), data, tmp_path / "m.onnx", ExportOptions("m", exporter))
 
 
-def test_the_digest_is_that_of_structure_and_state(digits: Prepared) -> None:
-    def net(seed: int = 0, act: type[nn.Module] = nn.ReLU) -> nn.Module:
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(3, 3), act())
-
-    assert digest(net()) == digest(net())
-    assert len({digest(model) for model in (net(), net(1), net(act=nn.GELU), nn.Sequential(net()))}) == 4
-    assert digits.network is not None
-    assert digest(digits.network) == digits.digest
-
-
 def test_quiet_keeps_warnings_and_prints_away_and_puts_settings_back(capfd: pytest.CaptureFixture[str]) -> None:
     fast = torch.backends.mha.get_fastpath_enabled()
     with suppress_output():
@@ -274,28 +261,3 @@ def test_one_at_a_time_every_sample_has_its_own_output() -> None:
     data = Dataset({"x": np.arange(96, dtype=np.float32).reshape(4, 4, 6)}, alone=True)
     (found,) = outputs(Mixes(), data, "net")
     assert np.array_equal(found, data.inputs["x"].mean(2))
-
-
-def test_the_digest_tells_plain_attributes_apart() -> None:
-    """Code that goes by an attribute computes something else, with the same weights."""
-
-    def net(swapped: bool) -> nn.Module:
-        torch.manual_seed(0)
-        made = nn.Sequential(nn.Linear(3, 3))
-        made.swapped = swapped  # type: ignore[assignment]
-        return made
-
-    assert digest(net(True)) != digest(net(False))
-    assert digest(net(True)) == digest(net(True).train())
-
-
-def test_the_digest_distinguishes_functions_that_are_attributes() -> None:
-    def net(act: Any) -> nn.Module:
-        torch.manual_seed(0)
-        made = nn.Linear(2, 2)
-        made.act = act
-        return made
-
-    functions = (torch.relu, nn.functional.relu6, nn.functional.silu, lambda x: x * 2, lambda x: x * 3)
-    assert len({digest(net(function)) for function in functions}) == len(functions)
-    assert digest(net(torch.relu)) == digest(net(torch.relu))

@@ -1,0 +1,119 @@
+"""A hash of the source code that a model consists of: its modules, and what they import inside the project.
+
+Code of the standard library is left out. Installed packages count by their version.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+_PACKAGE: Final = Path(__file__).resolve().parents[1]
+_STANDARD: Final = ("stdlib", "platstdlib")
+_INSTALLED: Final = ("purelib", "platlib")
+
+
+def code_digest(modules: Iterable[str]) -> str:
+    """The digest for these loaded modules and those that they import, by name."""
+    total, packages = hashlib.sha256(), set()
+    pending, known = sorted(modules), set()
+    while pending:
+        name = pending.pop()
+        if name in known or name not in sys.modules:
+            continue
+        known.add(name)
+        module = sys.modules[name]
+        if is_installed(module):
+            packages.add(name.partition(".")[0])
+        elif is_project(name):
+            source = _source(module)
+            total.update(f"{name} {len(source)} ".encode() + source)
+            pending += sorted(_imports(module, source))
+    for name in sorted(packages):
+        total.update(f"{name} {_version(name)} ".encode())
+    return total.hexdigest()
+
+
+def is_project(name: str) -> bool:
+    """Whether a loaded module is neither part of Python, nor installed, nor part of this package."""
+    file = _file(sys.modules.get(name))
+    others = (_PACKAGE, *_folders(_STANDARD), *_installations())
+    return file is not None and not any(file.is_relative_to(folder) for folder in others)
+
+
+def is_installed(module: ModuleType) -> bool:
+    """Whether a module lies in a folder of installed packages."""
+    file = _file(module)
+    return file is not None and any(file.is_relative_to(folder) for folder in _installations())
+
+
+def _file(module: ModuleType | None) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file).absolute() if isinstance(file, str) else None
+
+
+@cache
+def _installations() -> tuple[Path, ...]:
+    found = [*_folders(_INSTALLED), *map(Path, site.getsitepackages()), Path(site.getusersitepackages())]
+    return tuple(dict.fromkeys(path for folder in found for path in (folder.absolute(), folder.resolve())))
+
+
+@cache
+def _folders(kinds: tuple[str, ...]) -> tuple[Path, ...]:
+    """Folders of `sysconfig`, by their keys."""
+    return tuple(Path(sysconfig.get_path(kind)).absolute() for kind in kinds)
+
+
+def _source(module: ModuleType) -> bytes:
+    """The bytes of a module's file; of one in an archive, what its loader returns."""
+    file = _file(module)
+    try:
+        return file.read_bytes() if file else b""
+    except OSError:
+        read = getattr(module.__loader__, "get_source", None)
+        return str(read(module.__name__) if read else "").encode()
+
+
+def _imports(module: ModuleType, source: bytes) -> Iterator[str]:
+    """The modules that a module may import; names of functions and classes are among them."""
+    parent = module.__name__.rpartition(".")[0]
+    yield from _with_parents(parent)
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    package = getattr(module, "__package__", None) or ""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _with_parents(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            start = ".".join(part for part in (*base, node.module or "") if part)
+            yield from _with_parents(start)
+            yield from (f"{start}.{alias.name}" for alias in node.names)
+
+
+def _with_parents(name: str) -> Iterator[str]:
+    """`a`, `a.b` and `a.b.c` of `a.b.c`."""
+    parts = name.split(".") if name else []
+    return (".".join(parts[: end + 1]) for end in range(len(parts)))
+
+
+def _version(package: str) -> str:
+    version = getattr(sys.modules[package], "__version__", None)
+    if isinstance(version, str):
+        return version
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
