@@ -40,6 +40,7 @@ from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest  # no
 from pytest_mnnquant.evidence.variant import variant_under_test  # noqa: E402
 from pytest_mnnquant.measurements.timing import PairedTimes, TimingSettings  # noqa: E402
 from pytest_mnnquant.mnnfile.model import Model, read_model  # noqa: E402
+from pytest_mnnquant.runtime.options import RunOptions  # noqa: E402
 from pytest_mnnquant.runtime.timing import paired_times  # noqa: E402
 from pytest_mnnquant.sources.spec import Spec  # noqa: E402
 from pytest_mnnquant.statistics.paired_ratio import paired_ratio  # noqa: E402
@@ -140,7 +141,7 @@ def measured(pair: Pair, limit: float | None = None, pairs: int = 150) -> Paired
     how = TimingSettings(threads=pair.threads[1], pairs=pairs, limit=limit)
     if pair.threads[0] != pair.threads[1]:  # The gate times both alike; here one of them lost a thread.
         how = dataclasses.replace(how, threads=list(pair.threads[::-1]))  # type: ignore[arg-type]
-    return paired_times(pair.accepted, pair.candidate, pair.inputs, timeout=TIMEOUT, settings=how)
+    return paired_times(pair.accepted, pair.candidate, pair.inputs, how, RunOptions(TIMEOUT))
 
 
 def judged(pair: Pair, rounds: int, load: int) -> Counts:
@@ -155,7 +156,7 @@ def judged(pair: Pair, rounds: int, load: int) -> Counts:
             times = measured(pair, limit=1 + min(GATES, key=lambda gate: abs(gate - counts.real)))
             counts.seconds.append(time.monotonic() - started)
             how = TimingSettings(threads=pair.threads[0], pairs=60, width=math.inf)
-            ours = paired_times(pair.base, pair.candidate, pair.inputs, timeout=TIMEOUT, settings=how)
+            ours = paired_times(pair.base, pair.candidate, pair.inputs, how, RunOptions(TIMEOUT))
             to_float = paired_ratio(ours.reference, ours.candidate).median
             now = {
                 "stored mean": (times.candidate.mean(), times.reference.mean()),

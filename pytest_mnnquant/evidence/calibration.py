@@ -29,7 +29,7 @@ def calibration_evidence(
 ) -> CalibrationEvidence:
     """Run the float model on held-out data, and on few calibration samples one by one."""
     pairs = [(row.layer, row.stored) for row in rows if row.stored and row.stored.weights[0].full_int8]
-    options = RunOptions(timeout, batched=source.batched)
+    options = source.options(timeout)
     record = variant.record
     held_out = source.evaluation.spread(MOST_SAMPLES).inputs if source.evaluation else None
     return CalibrationEvidence(

@@ -21,7 +21,6 @@ from pytest_mnnquant.mnnfile.model import BadModel, TensorQuant
 from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.recipes.mnn_support import can_observe
 from pytest_mnnquant.runtime.inference import tensor_histograms, tensor_ranges
-from pytest_mnnquant.runtime.options import RunOptions
 
 BINS: Final = 48
 #: Bars count values per this number; a single value in a bin is visible.
@@ -106,7 +105,7 @@ def activation_samples(case: VariantUnderTest) -> ChartSamples:
     if not layers:
         return ChartSamples()
     ops, samples = [layer for layer, _ in layers], data.spread(_MOST_SAMPLES).inputs
-    options = RunOptions(min(_AFFORDABLE, case.source.settings.timeout), batched=source.batched)
+    options = source.options(min(_AFFORDABLE, case.source.settings.timeout))
     ranges = tensor_ranges(variant.base, ops, samples, options)
     with np.errstate(invalid="ignore"):
         bounds = np.stack([np.fmin.reduce(ranges[..., 0]), np.fmax.reduce(ranges[..., 1])], -1)

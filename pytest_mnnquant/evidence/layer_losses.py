@@ -41,7 +41,7 @@ def layer_losses(
     if data is None or not layers or variant.base.has_subgraphs or judged.has_subgraphs:
         return None
     samples = data.spread(_SAMPLES)
-    options = RunOptions(timeout, batched=source.batched)
+    options = source.options(timeout)
     result = layer_errors(variant.base, judged, layers, samples.inputs, options, alone=_ALONE)
     labels = None if samples.labels is None else samples.labels[list(result.samples)]
     modules = variant.modules or _modules(source, variant.base, [layer for layer, _ in layers], data, options)

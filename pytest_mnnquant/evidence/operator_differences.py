@@ -16,7 +16,7 @@ from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.pooling import SHAPE_ONLY
 from pytest_mnnquant.runtime.inference import BATCH
 from pytest_mnnquant.runtime.operator_outputs import operators_on_host, operators_on_target, spliced_outputs
-from pytest_mnnquant.runtime.options import RunOptions, Send
+from pytest_mnnquant.runtime.options import Send
 
 # The batch that differs most is compared operator by operator, up to this number of bytes.
 _HELD: Final = 256e6
@@ -32,7 +32,8 @@ def compare_operators(
     Raises `NativeFailure`.
     """
     settings = source.settings
-    options = RunOptions(settings.timeout, memory_mode=settings.timing.memory_mode)
+    options = source.prepared.options(settings.timeout)
+    options = dataclasses.replace(options, memory_mode=settings.timing.memory_mode)
     batch, order = _batch(evidence.on_host, evidence.on_target, BATCH if source.prepared.batched else 1)
     inputs = {name: array[batch] for name, array in source.inputs.items()}
     host_runs, samples = operators_on_host(on_host, inputs, order.tolist(), options, held=_HELD)

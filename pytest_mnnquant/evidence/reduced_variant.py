@@ -16,7 +16,6 @@ from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.recipe import Int8Recipe
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.jobs import NativeFailure
-from pytest_mnnquant.runtime.options import RunOptions
 
 
 def reduced_variant(parent: VariantUnderTest, names: tuple[str, ...]) -> Variant | None:
@@ -35,7 +34,7 @@ def reduced_variant(parent: VariantUnderTest, names: tuple[str, ...]) -> Variant
         convert(variant.base.path, folder / MODEL_NAME, flags, timeout=source.settings.timeout)
         data = source.prepared.calibration or source.prepared.evaluation
         if isinstance(parent.recipe, Int8Recipe) and not variant.given and data is not None:
-            options = RunOptions(source.settings.timeout, batched=source.prepared.batched)
+            options = source.prepared.options(source.settings.timeout)
             describe_tensors(folder / MODEL_NAME, variant.base, {}, data, options, parent.recipe.observer)
 
     inputs = {"base": file_digest(variant.base.path), "params": file_digest(variant.params), "without": names}

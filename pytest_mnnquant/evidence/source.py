@@ -29,7 +29,6 @@ from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.report.variant_report import ModelFile
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
-from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError, Spec, describe
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained
 from pytest_mnnquant.targets.target import TargetFailure
@@ -92,8 +91,7 @@ class SourceUnderTest:
         """The float model's run on the evaluation data (or, without data, on noise)."""
         source = self.prepared
         self.say("running the float model")
-        inputs = self.inputs
-        return run(source.model, inputs, RunOptions(self.settings.timeout, batched=source.batched))
+        return run(source.model, self.inputs, source.options(self.settings.timeout))
 
     @cached_property
     def float_file(self) -> ModelFile | None:

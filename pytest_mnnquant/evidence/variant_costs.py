@@ -35,9 +35,8 @@ class VariantCosts:
                 self.source.prepared.model,
                 self.model,
                 self.source.inputs,
-                timeout=self.source.settings.timeout,
-                settings=settings,
-                send=self._send,
+                settings,
+                self._options,
             )
         return times
 
@@ -49,7 +48,11 @@ class VariantCosts:
     def op_times(self) -> tuple[OpTime, ...]:
         """The time of each of the variant's operators."""
         settings, inputs = self.source.settings, self.source.inputs
-        return op_times(self.model, inputs, timeout=settings.timeout, settings=settings.timing, send=self._send)
+        return op_times(self.model, inputs, settings.timing, self._options)
+
+    @property
+    def _options(self) -> RunOptions:
+        return dataclasses.replace(self.source.prepared.options(self.source.settings.timeout), send=self._send)
 
     @step_property("measure the memory")
     def memory(self) -> Mapping[int, MemoryUse]:
@@ -63,6 +66,5 @@ class VariantCosts:
         return self.source.float_memory_on(self._target, self._memory_use)
 
     def _memory_use(self, model: Model) -> Mapping[int, MemoryUse]:
-        settings = self.source.settings
-        options = RunOptions(settings.timeout, threads=settings.timing.threads, send=self._send)
+        options = dataclasses.replace(self._options, threads=self.source.settings.timing.threads)
         return memory_use(model, self.source.inputs, options)

@@ -50,9 +50,9 @@ class VariantRuns:
     @property
     def _options(self) -> RunOptions:
         """How a model runs: in the app's memory mode."""
-        settings, batched = self.source.settings, self.source.prepared.batched
-        memory_mode = settings.timing.memory_mode
-        return RunOptions(settings.timeout, batched=batched, memory_mode=memory_mode, send=self._send)
+        settings = self.source.settings
+        options = self.source.prepared.options(settings.timeout)
+        return dataclasses.replace(options, memory_mode=settings.timing.memory_mode, send=self._send)
 
     def _run_model(self, model: Model) -> Run:
         """A model on the evaluation data."""

@@ -21,7 +21,6 @@ from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.runtime.options import RunOptions
 
 _RECIPES: Final = ("int8", "mnnquant-kl")
 _CODE: Final = "MNQ418"
@@ -68,7 +67,7 @@ def _try_recipe(variant: VariantUnderTest, name: str, data: Dataset) -> TriedRec
     made = make_variant(Job(prepared, recipe, mode, variant.skip, source.choices), source.store, variant.say)
     trial = VariantUnderTest(source, recipe, mode, variant.skip, data, made)
     samples = {key: array[:_SAMPLES] for key, array in source.inputs.items()}
-    options = RunOptions(source.settings.timeout, batched=prepared.batched)
+    options = prepared.options(source.settings.timeout)
     exact = run(prepared.model, samples, options).outputs
     decibels, cosines = [], []
     with trial.runs.arm_equivalent() as (model, _):

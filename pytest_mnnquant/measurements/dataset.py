@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from pytest_mnnquant.measurements.sample_axes import Axis
 
 
 def spread_evenly(total: int, most: int, *, ends: bool = True) -> npt.NDArray[np.int64]:
@@ -27,13 +29,15 @@ def spread_evenly(total: int, most: int, *, ends: bool = True) -> npt.NDArray[np
 class Dataset:
     """Samples: one array per input, the first axis counts samples; `labels` has shape [samples, ...] or is None.
 
-    `alone`: the model takes one sample at a time.
+    `alone`: the model takes one sample at a time. `axes` gives the axis that counts samples in the model's input, if it
+    is not the first; see `SampleAxes`.
     """
 
     inputs: dict[str, npt.NDArray[Any]]
     labels: npt.NDArray[Any] | None = None
     origin: str = field(default="data", compare=False)
     alone: bool = False
+    axes: Mapping[str, Axis] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -45,10 +49,26 @@ class Dataset:
         return {name: array[:count] for name, array in self.inputs.items()}
 
     def batches(self, size: int) -> Iterable[dict[str, npt.NDArray[Any]]]:
-        """The inputs in batches of `size` samples (of one, if the model takes single samples), in order."""
-        size = 1 if self.alone else size
+        """The inputs as the model takes them, in batches of `size` samples (of one, if it takes one at a time)."""
+        size = 1 if self.is_single else size
         for start in range(0, self.samples, size):
-            yield {name: array[start : start + size] for name, array in self.inputs.items()}
+            yield self._batch(slice(start, start + size))
+
+    def batch(self, count: int) -> dict[str, npt.NDArray[Any]]:
+        """The inputs of the first `count` samples, as the model takes them."""
+        return self._batch(slice(1 if self.is_single else count))
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the model takes one sample at a time."""
+        return self.alone or None in self.axes.values()
+
+    def _batch(self, chosen: slice) -> dict[str, npt.NDArray[Any]]:
+        batch = {}
+        for name, array in self.inputs.items():
+            axis = self.axes.get(name, 0)
+            batch[name] = array[chosen.start or 0] if axis is None else np.moveaxis(array[chosen], 0, axis)
+        return batch
 
     def first(self, count: int) -> Dataset:
         """A data set of the first `count` samples."""
@@ -68,6 +88,7 @@ class Dataset:
         total = hashlib.sha256()
         for name in sorted(self.inputs):
             array = np.ascontiguousarray(self.inputs[name])
-            total.update(f"{name}{array.dtype}{array.shape}".encode())
+            axis = f"axis{self.axes[name]}" if name in self.axes else ""
+            total.update(f"{name}{array.dtype}{array.shape}{axis}".encode())
             total.update(array.tobytes())
         return total.hexdigest()

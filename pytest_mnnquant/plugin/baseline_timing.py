@@ -88,7 +88,7 @@ def _time(case: VariantUnderTest, accepted: Model, limit: float, command: str) -
     inputs = {name_in_accepted: case.source.inputs[name] for name, name_in_accepted in names.items()}
     how = dataclasses.replace(settings.timing, limit=limit)
     try:
-        times = paired_times(accepted, case.model, inputs, timeout=settings.timeout, settings=how)
+        times = paired_times(accepted, case.model, inputs, how, case.source.prepared.options(settings.timeout))
         return paired_ratio(times.reference, times.candidate)
     except UNUSABLE as error:
         raise _NotTimed(f"ratio: timing against the accepted model failed: {as_finding(error).message}") from None

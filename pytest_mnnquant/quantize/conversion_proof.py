@@ -54,17 +54,18 @@ def is_proven(proof: Mapping[str, Agreement]) -> bool:
 
 
 def steps_from_pytorch(
-    onnx: Path, inputs: Arrays, expected: Outputs, ran: Run, proof: dict[str, Agreement], timeout: float
+    onnx: Path, inputs: Arrays, expected: Outputs, ran: Run, proof: dict[str, Agreement], options: RunOptions
 ) -> tuple[tuple[Step, ...], str]:
     """The steps through the ONNX export; or the single step without it, and the reason.
 
-    `expected` are PyTorch's outputs on `inputs`, `ran` is the float model's run, and `proof` compares the two.
+    `expected` are PyTorch's outputs on `inputs`, `ran` is the float model's run with `options`, `proof` compares the
+    two.
     """
     direct = (Step(PYTORCH, FLOAT_MNN, proof),)
     if not has_onnxruntime():
         return direct, NOT_INSTALLED
     try:
-        between = run_onnx(onnx, inputs, RunOptions(timeout, batched=ran.batched))
+        between = run_onnx(onnx, inputs, options)
         exported = compare_outputs(expected, between, "the ONNX export")
         converted = compare_outputs({name: between[name] for name in expected}, ran.outputs)
     except (NativeFailure, ValueError) as error:
@@ -73,13 +74,13 @@ def steps_from_pytorch(
 
 
 def proof_from_onnx(
-    onnx: Path, inputs: Arrays, origin: str, ran: Run, timeout: float
+    onnx: Path, inputs: Arrays, origin: str, ran: Run, options: RunOptions
 ) -> tuple[dict[str, Agreement] | None, str]:
     """The agreement of the float model's outputs with the ONNX model's; None with the reason if that can't run."""
     if not has_onnxruntime():
         return None, NOT_INSTALLED
     try:
-        expected = run_onnx(onnx, inputs, RunOptions(timeout, batched=ran.batched))
+        expected = run_onnx(onnx, inputs, options)
     except NativeFailure as error:
         return None, f"onnxruntime can't run the ONNX model on {origin}: {first_line(error)}"
     return compare_outputs(expected, ran.outputs), ""

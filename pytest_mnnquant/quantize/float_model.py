@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from pytest_mnnquant.findings.defaults import EXPORTER, TIMEOUT
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, Step
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
+from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
 from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, read_model
 from pytest_mnnquant.quantize.conversion_proof import (
@@ -27,6 +27,7 @@ from pytest_mnnquant.quantize.conversion_proof import (
     steps_from_pytorch,
 )
 from pytest_mnnquant.quantize.convert_twice import convert_twice
+from pytest_mnnquant.quantize.file_batches import TriedBatch, try_batch
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
@@ -34,6 +35,7 @@ from pytest_mnnquant.sources.data import as_dataset, load_data
 from pytest_mnnquant.sources.images import Preprocess
 from pytest_mnnquant.sources.onnx_data import external_files, require_float
 from pytest_mnnquant.sources.pytorch import ExportOptions
+from pytest_mnnquant.sources.sample_forms import fit_to_model
 from pytest_mnnquant.sources.spec import DataError, SourceError, Spec, call, load_module
 
 if TYPE_CHECKING:
@@ -65,8 +67,8 @@ class Prepared:
 
     `proof` compares each output with the source's on real samples; None if that was impossible, with the reason in
     `unproven`. `chain` are the steps from the source to the float model with their metrics; `unchained` is the reason
-    if the step through ONNX is missing. `batched`: several samples can be fed at once. `network` is a private copy of
-    a PyTorch model.
+    if the step through ONNX is missing. `batched`: several samples can be fed at once; `axes` count them. `network` is
+    a private copy of a PyTorch model.
     """
 
     spec: Spec
@@ -81,6 +83,11 @@ class Prepared:
     unchained: str = ""
     network: torch.nn.Module | None = field(default=None, repr=False)
     sample_run: Run | None = field(default=None, repr=False)
+    axes: SampleAxes = field(default_factory=SampleAxes)
+
+    def options(self, timeout: float) -> RunOptions:
+        """How the model is run."""
+        return RunOptions(timeout, batched=self.batched, axes=self.axes)
 
     @property
     def data(self) -> Dataset | None:
@@ -117,6 +124,7 @@ def _data(
 
 def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None], given: Any) -> Prepared:
     from pytest_mnnquant.sources import model_digest, pytorch
+    from pytest_mnnquant.sources.pytorch_batches import batch_form
 
     say("loading the PyTorch model")
     pytorch.import_torch(spec.text)
@@ -134,18 +142,19 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
             f"{{{', '.join(f'{name!r}: ARRAY' for name in names)}}} with samples on the first axis, and evaluation() "
             "adds 'labels' if there are any"
         )
-    if not pytorch.takes_batches(network, data):
-        calibration, evaluation = (part and dataclasses.replace(part, alone=True) for part in (calibration, evaluation))
-        data = dataclasses.replace(data, alone=True)
-    digest, samples = model_digest.digest(network), data.first(PROOF_SAMPLES)
-    export = _Export(network, samples, digest, spec.text, choices, store)
-    expected = pytorch.outputs(network, samples, spec.text)
+    form = batch_form(network, data)
+    calibration, evaluation = (part and form.apply(part) for part in (calibration, evaluation))
+    samples, axes = form.apply(data).first(PROOF_SAMPLES), form.axes
+    digest = model_digest.digest(network)
+    export = _Export(network, samples, axes, digest, spec.text, choices, store)
+    expected = pytorch.outputs(network, samples, spec.text, axes.outputs)
     if calibration is not None and evaluation is not None:  # Calibration must not fail later.
-        pytorch.outputs(network, calibration.first(2), spec.text)
+        pytorch.outputs(network, calibration.first(2), spec.text, axes.outputs)
     say("exporting and converting to float")
     proven = _prove(export, expected)
     onnx, ran = proven.model.path.with_name(_EXPORTED), proven.run
-    steps, missing = steps_from_pytorch(onnx, samples.inputs, proven.expected, ran, proven.proof, choices.timeout)
+    options = RunOptions(choices.timeout, batched=ran.batched, axes=axes)
+    steps, missing = steps_from_pytorch(onnx, samples.inputs, proven.expected, ran, proven.proof, options)
     return Prepared(
         spec,
         proven.model,
@@ -158,6 +167,7 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
         unchained=missing,
         network=network,
         sample_run=ran,
+        axes=axes,
     )
 
 
@@ -167,6 +177,7 @@ class _Export:
 
     network: Any
     samples: Dataset
+    axes: SampleAxes
     digest: str
     name: str
     choices: Choices
@@ -177,7 +188,9 @@ class _Export:
         shapes = {key: array.shape[1:] for key, array in self.samples.inputs.items()}
         exporter = self.choices.exporter
         inputs = {"state": self.digest, "exporter": exporter, "dynamic": dynamic, "shapes": shapes}
-        options = ExportOptions(self.name, exporter, dynamic)
+        if self.axes != SampleAxes():
+            inputs["axes"] = self.axes.as_job
+        options = ExportOptions(self.name, exporter, dynamic, self.axes)
 
         def build(folder: Path) -> None:
             export_float(self.network, self.samples, folder, options, self.choices.timeout)
@@ -202,11 +215,12 @@ def _prove(export: _Export, expected: Sequence[Array]) -> _Proven:
     """
     failure: Exception | None = None
     for dynamic, fresh in ((True, False), (True, True), (False, False), (False, True)):
-        if dynamic and export.samples.alone:
+        if dynamic and export.samples.is_single:
             continue
         try:
             model = export.make(dynamic, fresh)
-            ran = run(model, export.samples.inputs, RunOptions(export.choices.timeout, batched=dynamic))
+            options = RunOptions(export.choices.timeout, batched=dynamic, axes=export.axes)
+            ran = run(model, export.samples.inputs, options)
             named = name_outputs(model, expected)
             proof = compare_outputs(named, ran.outputs)
         except (NativeFailure, ValueError) as error:
@@ -258,13 +272,23 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
     names = tuple(item.name for item in model.inputs)
     calibration = _data(choices.calibration, None, "calibration", names, choices)
     evaluation = _data(choices.evaluation, None, "evaluation", names, choices)
+    calibration, evaluation = (part and _fit(part, model.inputs) for part in (calibration, evaluation))
     data = evaluation or calibration
-    if data is not None:
-        _fit(data, model.inputs)
-    batched, ran = (True, None) if data is None else _try_batch(model, data, choices.timeout)
-    proof, unproven = _proof_of_file(spec.path, data, ran, choices.timeout)
-    chain = (Step(ONNX, FLOAT_MNN, proof),) if proof else ()
-    return Prepared(spec, model, digest, calibration, evaluation, batched, proof, unproven, chain, sample_run=ran)
+    tried = None if data is None else try_batch(model, data, choices.timeout)
+    proof, unproven = _proof_of_file(spec.path, data, tried)
+    return Prepared(
+        spec,
+        model,
+        digest,
+        calibration,
+        evaluation,
+        tried is None or tried.run.batched,
+        proof,
+        unproven,
+        (Step(ONNX, FLOAT_MNN, proof),) if proof else (),
+        sample_run=tried.run if tried else None,
+        axes=tried.options.axes if tried else SampleAxes(),
+    )
 
 
 def _beside(path: Path) -> tuple[Path, ...]:
@@ -279,38 +303,29 @@ def _convert_file(source: Path, output: Path, timeout: float) -> None:
     convert_twice(source, output, timeout=timeout)
 
 
-def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> None:
-    """Raise `DataError` for samples that can't be the model's input, before MNN computes nonsense from them."""
+def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> Dataset:
+    """The data as the model takes them. Raises `DataError` before MNN computes nonsense from others."""
+    if (fitting := fit_to_model(data, inputs)) is not None:
+        return fitting
     for spec in inputs:
         shape = data.inputs[spec.name].shape
-        fixed = [(axis, size) for axis, size in enumerate(spec.shape[1:], 1) if size > 0]
-        if len(shape) != len(spec.shape) or any(shape[axis] != size for axis, size in fixed):
-            expected = ", ".join(["samples", *(str(size) if size > 0 else "any" for size in spec.shape[1:])])
-            raise DataError(
-                f"{data.origin}: array {spec.name!r} has shape {list(shape)}, the model takes [{expected}]",
-                "give samples of this shape, counted on the first axis",
-            )
-
-
-def _try_batch(model: Model, data: Dataset, timeout: float) -> tuple[bool, Run]:
-    """Whether the model computes the same for a batch as for single samples (a fixed batch of 1 may not), and a run."""
-    samples = data.head(PROOF_SAMPLES)
-    alone = run(model, samples, RunOptions(timeout, batched=False))
-    try:
-        together = run(model, samples, RunOptions(timeout))
-        same = is_proven(compare_outputs(alone.outputs, together.outputs))
-    except (NativeFailure, ValueError):
-        return False, alone
-    return (True, together) if same else (False, alone)
+        if fits_axis(spec.shape, shape[1:], 0):
+            continue
+        expected = ", ".join(["samples", *(str(size) if size > 0 else "any" for size in spec.shape[1:])])
+        raise DataError(
+            f"{data.origin}: array {spec.name!r} has shape {list(shape)}, the model takes [{expected}]",
+            "give samples of this shape, counted on the first axis",
+        )
+    return data
 
 
 def _proof_of_file(
-    path: Path, data: Dataset | None, ran: Run | None, timeout: float
+    path: Path, data: Dataset | None, tried: TriedBatch | None
 ) -> tuple[dict[str, Agreement] | None, str]:
     if path.suffix == ".mnn":
         return {}, ""
     if path.suffix == ".tflite":
         return None, "running TFLite models is not supported yet"
-    if data is None or ran is None:
+    if data is None or tried is None:
         return None, "no data were given (--mnn-evaluation) to compare the float model with the ONNX model"
-    return proof_from_onnx(path, data.head(PROOF_SAMPLES), data.origin, ran, timeout)
+    return proof_from_onnx(path, data.head(PROOF_SAMPLES), data.origin, tried.run, tried.options)

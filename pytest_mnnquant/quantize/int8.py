@@ -153,5 +153,5 @@ def _params_of(job: Job, plan: _Plan) -> Params:
 
 def _record(job: Job, observer: Observer, plan: _Plan, data: Dataset) -> Record:
     batches = {plan.model.tensor_names[tensor]: rows for tensor, rows in plan.calibrated.batches.items()}
-    size = BATCH if (job.source.network is not None and not data.alone) or job.source.batched else 1
+    size = BATCH if (job.source.network is not None and not data.is_single) or job.source.batched else 1
     return Record(label_of(observer), data.samples, size, batches)

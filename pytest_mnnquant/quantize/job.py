@@ -39,7 +39,7 @@ class Job:
     @property
     def options(self) -> RunOptions:
         """How the source's model is run."""
-        return RunOptions(self.choices.timeout, batched=self.source.batched)
+        return self.source.options(self.choices.timeout)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_mnnquant.sources.pytorch import export_keywords, flat_outputs, suppress_output
+from pytest_mnnquant.sources.pytorch import export_keywords, flat_outputs, output_names, suppress_output
 from pytest_mnnquant.sources.spec import SourceError, describe
 
 if TYPE_CHECKING:
@@ -72,9 +72,13 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
         # The TorchScript exporter turns optional numeric parameters into model inputs.
         forward = quantized.forward
         quantized.forward = lambda *inputs: forward(*inputs)
-    names = [f"output{number}" if number else "output" for number in range(len(flat_outputs(outputs)))]
-    dummy = dummy if calibration.batched else tuple(tensor[:1] for tensor in dummy)
-    options = export_keywords(list(calibration.names), names, dynamo=dynamo, dynamic=calibration.batched)
+    names, axes = output_names(len(flat_outputs(outputs))), calibration.axes
+    if not calibration.batched:
+        places = [axes.inputs.get(name, 0) for name in calibration.names]
+        dummy = tuple(
+            tensor if axis is None else tensor.narrow(axis, 0, 1) for tensor, axis in zip(dummy, places, strict=True)
+        )
+    options = export_keywords(list(calibration.names), names, dynamo=dynamo, dynamic=calibration.batched, axes=axes)
     other = "torchscript" if dynamo else "dynamo"
     try:
         with suppress_output():

@@ -81,7 +81,9 @@ def quantize_offline(
     except NativeFailure:
         output.unlink()
         raise
-    used = sum(len(feed[model.inputs[0].name]) for feed in feeds)
+    first = model.inputs[0].name
+    axis = data.axes.get(first, 0)
+    used = len(feeds) if axis is None else sum(feed[first].shape[axis] for feed in feeds)
     return {"tool": "mnnquant", "config": config, "samples": used, "given": data.samples}
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.measurements.dataset import Dataset, spread_evenly
 from pytest_mnnquant.mnnfile.model import Model, ModelInput
+from pytest_mnnquant.runtime.programs.sample_axes import as_batch
 from pytest_mnnquant.sources.spec import DataError
 
 #: The inputs of one forward pass.
@@ -34,11 +35,14 @@ def feeds_of(model: Model, data: Dataset, feature: str, batched: bool) -> list[F
     arrays = {spec.name: _as_fed(spec, data, feature) for spec in model.inputs}
     values = sum(array[0].size for array in arrays.values())
     count = max(1, min(data.samples, _MOST_SAMPLES[feature], _MOST_VALUES[feature] // values))
-    if feature == "ADMM" and not batched:
+    if feature == "ADMM" and (data.is_single or not batched):
         count = 1
     chosen = spread_evenly(data.samples, count, ends=False)
-    size = {"KL": 1, "EMA": _EMA_BATCH, "ADMM": count}[feature] if batched else 1
-    return [{name: array[chosen[at : at + size]] for name, array in arrays.items()} for at in range(0, count, size)]
+    size = {"KL": 1, "EMA": _EMA_BATCH, "ADMM": count}[feature] if batched and not data.is_single else 1
+    places = [chosen[at : at + size] for at in range(0, count, size)]
+    return [
+        {name: as_batch(array[place], data.axes.get(name, 0)) for name, array in arrays.items()} for place in places
+    ]
 
 
 def _as_fed(spec: ModelInput, data: Dataset, feature: str) -> npt.NDArray[Any]:

@@ -129,6 +129,7 @@ def _save_input(given: PipelineInput, folder: Path) -> dict[str, Any]:
         "inputs": _save_arrays(given.data, folder),
         "origin": given.data.origin,
         "alone": given.data.alone,
+        "axes": dict(given.data.axes),
         "mode": given.mode,
     }
 

@@ -58,7 +58,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     except SourceError as error:
         return {"raised": str(error)}
     model.train(job["mode"] == "train")
-    data = Dataset(_arrays(job), origin=job["origin"], alone=job["alone"])
+    data = Dataset(_arrays(job), origin=job["origin"], alone=job["alone"], axes=job["axes"])
     os.chdir(job["outdir"])
     monitor = PipelineMonitor(model)
     calibration = Calibration(data, model, job["batched"], monitor)

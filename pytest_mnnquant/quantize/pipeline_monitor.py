@@ -19,6 +19,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from pytest_mnnquant.measurements.calibration import Observations
 from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.quantize.observer_scales import has_range, observer_scales
 from pytest_mnnquant.quantize.ranges import batchnorm_drift
 from pytest_mnnquant.runtime.inference import BATCH
@@ -34,7 +35,8 @@ Tensors = tuple[torch.Tensor, ...]
 class Calibration:
     """The calibration data for a pipeline: batches as tuples of tensors, in the order of the model's inputs.
 
-    `names` are the names of these inputs. `batched` is False for a model that can only be exported with a batch of one.
+    `names` are the names of these inputs, `axes` those that count samples in them. `batched` is False for a model that
+    can only be exported with a batch of one.
     """
 
     def __init__(self, data: Dataset, model: nn.Module, batched: bool, monitor: PipelineMonitor) -> None:
@@ -43,9 +45,10 @@ class Calibration:
         self._monitor = monitor
         self.names = tuple(data.inputs)
         self.batched = batched
+        self.axes = SampleAxes(data.axes)
 
     def __len__(self) -> int:
-        return self._data.samples if self._data.alone else math.ceil(self._data.samples / BATCH)
+        return self._data.samples if self._data.is_single else math.ceil(self._data.samples / BATCH)
 
     def __iter__(self) -> Iterator[Tensors]:
         self._monitor.begin_iteration()

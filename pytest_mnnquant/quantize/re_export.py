@@ -20,7 +20,6 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, compare_outputs, name_outputs
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, export_float
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import ExportOptions
 from pytest_mnnquant.sources.spec import SourceError
 
@@ -37,9 +36,10 @@ def re_export_float(network: Any, source: Prepared, data: Dataset, folder: Path,
 
     name, timeout = source.spec.text, choices.timeout
     samples = data.first(PROOF_SAMPLES)
-    model = export_float(network, data, folder, ExportOptions(name, choices.exporter, source.batched), timeout)
-    expected = pytorch.outputs(network, samples, name)
-    ran = run(model, samples.inputs, RunOptions(timeout, batched=source.batched))
+    options = ExportOptions(name, choices.exporter, source.batched, source.axes)
+    model = export_float(network, data, folder, options, timeout)
+    expected = pytorch.outputs(network, samples, name, source.axes.outputs)
+    ran = run(model, samples.inputs, source.options(timeout))
     try:
         named = name_outputs(model, expected)
         proof = compare_outputs(named, ran.outputs)

@@ -89,7 +89,7 @@ def bind_tensors(
     network: torch.nn.Module, model: Model, ops: tuple[Op, ...], data: Dataset, options: RunOptions
 ) -> Binding:
     """Find the PyTorch value of each operator's first input and output. `network` must be in eval mode."""
-    probe = data.head(_PROBE_SAMPLES if options.batched else 1)
+    count = _PROBE_SAMPLES if options.batched else 1
     computed: list[tuple[Value, Moments]] = []
 
     def remember(value: Value, tensor: torch.Tensor) -> None:
@@ -97,8 +97,8 @@ def bind_tensors(
             computed.append((value, identity))
 
     with suppress_output():
-        exits = module_exits(network, as_tensors(probe, network), remember)
-    traced = tensor_values(model, ops, probe, options)
+        exits = module_exits(network, as_tensors(data.batch(count), network), remember)
+    traced = tensor_values(model, ops, data.head(count), options)
     values: dict[int, Value | None] = {}
     modules: dict[str, str] = {}
     for op in ops:

@@ -49,7 +49,7 @@ def find_unfolded(network: torch.nn.Module, model: Model, data: Dataset, options
     norms = {name: module for name, module in network.named_modules() if isinstance(module, _NORMS)}
     if not scales or not norms:
         return frozenset()
-    probe = data.head(_PROBE_SAMPLES if options.batched else 1)
+    count = _PROBE_SAMPLES if options.batched else 1
     known: list[tuple[str, Moments]] = []
 
     def remember(value: Value, tensor: torch.Tensor) -> None:
@@ -59,8 +59,8 @@ def find_unfolded(network: torch.nn.Module, model: Model, data: Dataset, options
             known.extend((value.module, item) for item in identities if item is not None)
 
     with suppress_output(), watch_values(network, remember) as run:
-        run(*as_tensors(probe, network))
-    traced = tensor_values(model, scales, probe, options)
+        run(*as_tensors(data.batch(count), network))
+    traced = tensor_values(model, scales, data.head(count), options)
     outputs: list[npt.NDArray[np.float32] | None] = [traced[op.name][1] for op in scales]
     scale_values = [values for output in outputs if output is not None and (values := moments_of(output)) is not None]
     return frozenset(name for name, values in known if any(values.matches(other) for other in scale_values))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.measurements.run import Losses, Run, TracedOp
+from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.runtime.job_results import run_or_reuse
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, JobResult, NativeFailure
@@ -121,8 +122,9 @@ class InputFolder:
     def __init__(self, model: Model, inputs: Arrays, options: RunOptions) -> None:
         self._model = model
         self._options = options
-        named = _by_name(model, inputs)
+        named = _by_name(model, inputs, options.axes)
         self._inputs = {spec.name: _as_input(spec, named) for spec in model.inputs}
+        self._axes = _axes_by_name(model, inputs, named, options.axes)
         self._temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
         self.path = Path(self._temporary.name)
 
@@ -138,7 +140,7 @@ class InputFolder:
         """Run a task on these inputs, with the task's `arguments`. Raises `NativeFailure`."""
         inputs = {name: str(self.path / f"input{number}.npy") for number, name in enumerate(self._inputs)}
         layouts = {spec.name: spec.layout for spec in self._model.inputs}
-        shared = {"inputs": inputs, "batch": batch_size(self._options), "layouts": layouts}
+        shared = {"inputs": inputs, "batch": batch_size(self._options), "layouts": layouts, "axes": self._axes.as_job}
         job = Job(task, what, self._options.timeout, {**shared, **arguments})
         return run_or_reuse(job, self.path, self._options.send)
 
@@ -163,7 +165,7 @@ class InputFolder:
 
 def batch_size(options: RunOptions) -> int:
     """The number of samples per batch."""
-    return BATCH if options.batched else 1
+    return BATCH if options.batched and not options.axes.is_single else 1
 
 
 def input_names(reference: Model, model: Model) -> dict[str, str]:
@@ -172,17 +174,26 @@ def input_names(reference: Model, model: Model) -> dict[str, str]:
     return dict(zip(known, known if set(known) == set(names) else names, strict=len(known) == len(names)))
 
 
-def _by_name(model: Model, inputs: Arrays) -> Arrays:
+def _by_name(model: Model, inputs: Arrays, axes: SampleAxes) -> Arrays:
     """The inputs under the model's names. If a pipeline renamed the inputs, they are assigned by their order."""
     names = [spec.name for spec in model.inputs]
     if set(names) <= inputs.keys() or len(names) != len(inputs):
         return inputs
     fits = all(
-        array.ndim == len(spec.shape)
-        and all(size in (-1, 0, given) for size, given in zip(spec.shape[1:], array.shape[1:], strict=True))
-        for spec, array in zip(model.inputs, inputs.values(), strict=True)
+        fits_axis(spec.shape, array.shape[1:], axes.inputs.get(name, 0))
+        for spec, (name, array) in zip(model.inputs, inputs.items(), strict=True)
     )
     return dict(zip(names, inputs.values(), strict=True)) if fits else inputs
+
+
+def _axes_by_name(model: Model, inputs: Arrays, named: Arrays, axes: SampleAxes) -> SampleAxes:
+    """The axes under the model's names of inputs and outputs, which a pipeline may have renamed."""
+    renamed = dict(zip(named, inputs, strict=True))
+    of_inputs = {name: axes.inputs[renamed[name]] for name in named if renamed[name] in axes.inputs}
+    of_outputs = axes.outputs
+    if not set(of_outputs) <= set(model.output_names) and len(of_outputs) == len(model.output_names):
+        of_outputs = dict(zip(model.output_names, of_outputs.values(), strict=True))
+    return SampleAxes(of_inputs, of_outputs)
 
 
 def _as_input(spec: ModelInput, inputs: Arrays) -> npt.NDArray[Any]:

@@ -30,7 +30,8 @@ def run_onnx(path: Path, inputs: Arrays, options: RunOptions) -> dict[str, npt.N
         for number, (key, array) in enumerate(inputs.items()):
             files[key] = str(folder / f"input{number}.npy")
             np.save(files[key], array)
-        arguments = {"model": str(path.resolve()), "inputs": files, "batch": batch_size(options)}
+        shared = {"batch": batch_size(options), "axes": options.axes.as_job}
+        arguments = {"model": str(path.resolve()), "inputs": files, **shared}
         job = Job("onnx", f"running {path.name}", options.timeout, arguments, who="onnxruntime")
         outputs = run_job(job, folder).values["outputs"]
         return {output: np.load(folder / f"output{number}.npy") for number, output in enumerate(outputs)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.measurements.timing import NORMAL
 from pytest_mnnquant.runtime.jobs import Job, JobResult, run_job
 
@@ -19,7 +20,7 @@ class RunOptions:
 
     `timeout` is the limit of one job, in seconds without progress. `batched` feeds several samples at once; False: one
     by one, for models with a fixed batch of 1. `memory_mode` is one of `MEMORY_MODES`. `through_module` uses MNN's
-    Module API, which gives no trace; models with While or If bodies always use it.
+    Module API, which gives no trace; models with While or If bodies always use it. `axes` are those that count samples.
     """
 
     timeout: float
@@ -28,3 +29,4 @@ class RunOptions:
     memory_mode: int = NORMAL
     send: Send = run_job
     through_module: bool = False
+    axes: SampleAxes = field(default_factory=SampleAxes)

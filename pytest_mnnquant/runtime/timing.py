@@ -12,8 +12,7 @@ from pytest_mnnquant.measurements.timing import MEMORY_MODES, PRECISIONS, Memory
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.inference import Arrays, InputFolder, input_names, traced
-from pytest_mnnquant.runtime.jobs import run_job
-from pytest_mnnquant.runtime.options import RunOptions, Send
+from pytest_mnnquant.runtime.options import RunOptions
 
 # The number of times that each operator is timed.
 _PROFILED: Final = 30
@@ -23,13 +22,13 @@ def paired_times(
     reference: Model,
     candidate: Model,
     inputs: Arrays,
-    *,
-    timeout: float,
-    settings: TimingSettings | None = None,
-    send: Send = run_job,
+    settings: TimingSettings,
+    options: RunOptions,
 ) -> PairedTimes:
-    """Time both models side by side in one process, interleaved. Raises `NativeFailure`."""
-    settings = settings or TimingSettings()
+    """Time both models side by side in one process, interleaved, with the `timeout`, `send` and `axes` of `options`.
+
+    Raises `NativeFailure`.
+    """
     arguments = {
         "models": [str(reference.path.resolve()), str(candidate.path.resolve())],
         "names": [input_names(reference, model) for model in (reference, candidate)],
@@ -41,7 +40,7 @@ def paired_times(
     if reference.has_subgraphs or candidate.has_subgraphs:
         arguments |= {"engine": "module"}
         arguments |= {key: [ends[key] for ends in map(_ends, (reference, candidate))] for key in _ends(reference)}
-    options = RunOptions(timeout + settings.budget, send=send)
+    options = dataclasses.replace(options, timeout=options.timeout + settings.budget, batched=True)
     with InputFolder(reference, _repeated(inputs, settings.batch), options) as folder:
         result = folder.run("paired", f"timing {candidate.path.name}", arguments)
         host = result.machine.host if result.machine else host_facts(folder.path / "log.txt")
@@ -59,9 +58,7 @@ def memory_use(model: Model, inputs: Arrays, options: RunOptions) -> Mapping[int
     return {int(mode): MemoryUse(**figures) for mode, figures in values["modes"].items()}
 
 
-def op_times(
-    model: Model, inputs: Arrays, *, timeout: float, settings: TimingSettings, send: Send = run_job
-) -> tuple[OpTime, ...]:
+def op_times(model: Model, inputs: Arrays, settings: TimingSettings, options: RunOptions) -> tuple[OpTime, ...]:
     """The time of each operator, in the order of execution; empty for models with loops. Raises `NativeFailure`."""
     if model.has_subgraphs:
         return ()
@@ -73,7 +70,7 @@ def op_times(
     }
     what = f"timing the operators of {model.path.name}"
     batch = _repeated(inputs, settings.batch)
-    values = _run_timer("profile", what, model, batch, RunOptions(timeout, send=send), arguments)
+    values = _run_timer("profile", what, model, batch, options, arguments)
     ops = ((traced(name, kind), seconds) for name, kind, seconds in values["ops"])
     return tuple(OpTime(op.name, op.kind, seconds, op.int8) for op, seconds in ops)
 

@@ -13,7 +13,10 @@ import numpy.typing as npt
 
 from pytest_mnnquant.findings.defaults import TIMEOUT
 from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.sample_axes import Axis
 from pytest_mnnquant.sources.images import MEMORY_LIMIT, Preprocess, load_images, undeclared
+from pytest_mnnquant.sources.sample_files import load_sample_files, sample_files
+from pytest_mnnquant.sources.sample_forms import samples_first
 from pytest_mnnquant.sources.spec import DataError, by_itself, call, describe, import_file
 from pytest_mnnquant.sources.user_code import contained
 
@@ -46,6 +49,8 @@ def load_data(
         return as_dataset(call(text, module, attribute), input_names, text)
     path = root / text
     if path.is_dir():
+        if files := sample_files(path):
+            return _dataset(*load_sample_files(files, text, LABELS), input_names, text)
         if preprocess is None:
             raise DataError(undeclared(text))
         if len(input_names) > 1:
@@ -95,16 +100,24 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
             raise DataError(f"{origin}: iterating over its batches raised {describe(error)}", fix) from error
     if not batches:
         raise DataError(f"{origin}: no batches", _return(input_names))
+    forms = [samples_first(batch, LABELS) for batch in batches]
     try:
-        joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        joined = {name: np.concatenate([batch[name] for batch, _ in forms]) for name in batches[0]}
     except KeyError as error:
         raise DataError(f"{origin}: its batches do not match: one has no array {error}", _EQUAL_SHAPES) from None
     except ValueError as error:
         raise DataError(f"{origin}: its batches do not match: {error}", _EQUAL_SHAPES) from None
-    labels = joined.pop(LABELS, None)
-    _validate(joined, labels, input_names, origin)
+    return _dataset(joined, forms[0][1], input_names, origin)
+
+
+def _dataset(
+    arrays: dict[str, npt.NDArray[Any]], axes: Mapping[str, Axis], input_names: tuple[str, ...], origin: str
+) -> Dataset:
+    """A data set of arrays that count samples on their first axis. Raises `DataError`."""
+    labels = arrays.pop(LABELS, None)
+    _validate(arrays, labels, input_names, origin)
     # In the order of the model's inputs, which are passed by position.
-    return Dataset({name: joined[name] for name in input_names}, labels, origin)
+    return Dataset({name: arrays[name] for name in input_names}, labels, origin, axes=axes)
 
 
 def _limited(value: Any, input_names: tuple[str, ...], origin: str) -> Iterator[dict[str, npt.NDArray[Any]]]:

@@ -8,9 +8,10 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,6 +19,8 @@ import numpy.typing as npt
 
 from pytest_mnnquant.findings.defaults import EXPORTER
 from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.sample_axes import SampleAxes
+from pytest_mnnquant.runtime.programs.sample_axes import as_samples
 from pytest_mnnquant.sources.spec import DataError, SourceError, describe
 
 if TYPE_CHECKING:
@@ -99,42 +102,18 @@ def flat_outputs(value: Any) -> list[torch.Tensor]:
     return []
 
 
-def takes_batches(model: torch.nn.Module, data: Dataset) -> bool:
-    """Whether two samples give the same outputs together as alone: `view(1, -1)` in a model mixes or refuses them."""
-    import torch
-
-    if data.samples < 2:
-        return True
-    with suppress_output(), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        try:
-            alone = [flat_outputs(model(*as_tensors(sample, model))) for sample in data.first(2).batches(1)]
-            together = flat_outputs(model(*as_tensors(data.head(2), model)))
-        except Exception:
-            return not _runs(model, data.head(1))  # `outputs` reports a failure on a single sample.
-    if any(len(sample) != len(together) for sample in alone):
-        return False
-    pairs = zip(together, *alone, strict=True)
-    return all(_is_both(both, torch.cat([first, second])) for both, first, second in pairs if first.dim())
+def output_names(count: int) -> list[str]:
+    """The names that outputs get in an export."""
+    return [f"output{number}" if number else "output" for number in range(count)]
 
 
-def _runs(model: torch.nn.Module, inputs: dict[str, npt.NDArray[Any]]) -> bool:
-    try:
-        model(*as_tensors(inputs, model))
-    except Exception:
-        return False
-    return True
+def outputs(
+    model: torch.nn.Module, data: Dataset, name: str, axes: Mapping[str, int] = MappingProxyType({})
+) -> list[npt.NDArray[Any]]:
+    """The model's outputs on all samples, samples first. `axes` are those of outputs that do not count on the first.
 
-
-def _is_both(both: torch.Tensor, joined: torch.Tensor) -> bool:
-    """Whether a batch of two holds the outputs of its samples, up to rounding that depends on the batch size."""
-    if both.shape != joined.shape:
-        return False
-    span = float(joined.double().abs().max()) if joined.numel() else 0.0
-    return bool(((both.double() - joined.double()).abs() <= 1e-2 * span + 1e-6).all())
-
-
-def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArray[Any]]:
-    """The model's outputs on all samples, one array per output. Raises `SourceError` if the model fails on them."""
+    Raises `SourceError` if the model fails on the samples.
+    """
     import torch
 
     parts: list[list[npt.NDArray[Any]]] = []
@@ -148,22 +127,27 @@ def outputs(model: torch.nn.Module, data: Dataset, name: str) -> list[npt.NDArra
                     f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}",
                     "give samples that forward() accepts, counted on the first axis; try the model on one sample",
                 ) from error
-            parts.append([np.atleast_1d(result.numpy()) for result in results])
+            parts.append([result.numpy() for result in results])
     if not parts or not parts[0]:
         raise SourceError(
             f"{name}: the model returns no tensors",
             "return a tensor from forward(), or a tuple or dictionary of tensors",
         )
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+    named = zip(output_names(len(parts[0])), zip(*parts, strict=True), strict=True)
+    return [as_samples(list(column), axes.get(output), len(parts) == data.samples) for output, column in named]
 
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """How a model is exported: by which of `EXPORTERS`, with a dynamic batch or not. `name` is for messages."""
+    """How a model is exported: by which of `EXPORTERS`, with a dynamic batch or not. `name` is for messages.
+
+    `axes` are those that count samples, if not the first.
+    """
 
     name: str
     exporter: str = EXPORTER
     dynamic: bool = True
+    axes: SampleAxes = field(default_factory=SampleAxes)
 
 
 def export(model: torch.nn.Module, data: Dataset, path: Path, options: ExportOptions) -> None:
@@ -174,12 +158,13 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, options: ExportOpt
     import torch
 
     exporter, dynamic = options.exporter, options.dynamic
-    example = as_tensors(data.head(_EXPORT_SAMPLES if dynamic else 1), model)
+    example = as_tensors(data.batch(_EXPORT_SAMPLES if dynamic else 1), model)
     names = list(data.inputs)
     with torch.no_grad(), suppress_output(), torch.random.fork_rng(devices=[]):
         count = len(flat_outputs(model(*example)))
-    output_names = [f"output{number}" if number else "output" for number in range(count)]
-    keywords = export_keywords(names, output_names, dynamo=exporter == "dynamo", dynamic=dynamic)
+    keywords = export_keywords(
+        names, output_names(count), dynamo=exporter == "dynamo", dynamic=dynamic, axes=options.axes
+    )
     try:
         hidden = _required_inputs_only(model) if exporter == "torchscript" else contextlib.nullcontext()
         with suppress_output(), torch.random.fork_rng(devices=[]), hidden:
@@ -200,10 +185,13 @@ def _export_fix(error: BaseException, exporter: str) -> str:
     return f"use the other one: --mnn-exporter={EXPORTERS[1 - EXPORTERS.index(exporter)]}"
 
 
-def export_keywords(inputs: list[str], outputs: list[str], *, dynamo: bool, dynamic: bool) -> dict[str, Any]:
+def export_keywords(
+    inputs: list[str], outputs: list[str], *, dynamo: bool, dynamic: bool, axes: SampleAxes | None = None
+) -> dict[str, Any]:
     """The keywords of `torch.onnx.export` for these names, as this torch supports them; `dynamic`: any batch size."""
     import torch
 
+    places: dict[str, int | None] = {**axes.inputs, **axes.outputs} if axes else {}
     known = inspect.signature(torch.onnx.export).parameters
     options: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
     if "dynamo" in known:
@@ -213,9 +201,9 @@ def export_keywords(inputs: list[str], outputs: list[str], *, dynamo: bool, dyna
             options["external_data"] = False
         if dynamic:
             batch = torch.export.Dim("batch")
-            options["dynamic_shapes"] = tuple({0: batch} for _ in inputs)
+            options["dynamic_shapes"] = tuple({places.get(name) or 0: batch} for name in inputs)
     elif dynamic:
-        options["dynamic_axes"] = {name: {0: "batch"} for name in [*inputs, *outputs]}
+        options["dynamic_axes"] = {name: {places.get(name) or 0: "batch"} for name in [*inputs, *outputs]}
     return options
 
 

@@ -18,6 +18,7 @@ from pytest_mnnquant.metrics.agreement import is_same
 from pytest_mnnquant.quantize import conversion_proof
 from pytest_mnnquant.quantize.conversion_proof import NOT_INSTALLED, is_proven, steps_from_pytorch
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.conftest import TIMEOUT, quietly
 from tests.smallnets import TwoWays
@@ -84,7 +85,7 @@ def test_an_export_that_onnxruntime_can_not_run_leaves_the_step_out_with_the_rea
     assert digits.sample_run is not None
     assert digits.proof is not None
     some, ran = digits.data.head(64), digits.sample_run
-    chain, why = steps_from_pytorch(tmp_path / "half.onnx", some, ran.outputs, ran, digits.proof, TIMEOUT)
+    chain, why = steps_from_pytorch(tmp_path / "half.onnx", some, ran.outputs, ran, digits.proof, RunOptions(TIMEOUT))
     assert ends(chain) == [(PYTORCH, FLOAT_MNN)]
     assert why.startswith("onnxruntime can't run the ONNX export: running half.onnx: ")
     assert "\n" not in why

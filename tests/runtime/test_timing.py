@@ -34,7 +34,7 @@ def images(digits: Prepared) -> Images:
 def test_times_come_in_pairs_with_sessions_made_anew(digits: Prepared, workshop: Workshop, images: Images) -> None:
     variant = workshop.variant("digits_cnn", "w4")
     how = TimingSettings(pairs=20, width=10.0, batch=2)
-    times = paired_times(digits.model, variant.model, images, timeout=TIMEOUT, settings=how)
+    times = paired_times(digits.model, variant.model, images, how, RunOptions(TIMEOUT))
     assert times.reference.shape == times.candidate.shape == (20,)
     assert times.starts == (0, 4, 8, 12, 16)
     assert (times.reference > 0).all()
@@ -46,12 +46,12 @@ def test_times_come_in_pairs_with_sessions_made_anew(digits: Prepared, workshop:
 
 def test_pairs_go_on_until_the_ratio_is_known(digits: Prepared, images: Images) -> None:
     how = TimingSettings(pairs=10, most=40, width=0.0, budget=30.0)
-    assert len(paired_times(digits.model, digits.model, images, timeout=TIMEOUT, settings=how).reference) == 40
+    assert len(paired_times(digits.model, digits.model, images, how, RunOptions(TIMEOUT)).reference) == 40
 
 
 def test_the_time_budget_ends_it(digits: Prepared, images: Images) -> None:
     how = TimingSettings(pairs=10**6, most=10**6, budget=0.2)
-    assert len(paired_times(digits.model, digits.model, images, timeout=TIMEOUT, settings=how).reference) < 10**5
+    assert len(paired_times(digits.model, digits.model, images, how, RunOptions(TIMEOUT)).reference) < 10**5
 
 
 @pytest.mark.parametrize("pairs", [6, 30, 31, 150, 1000])
@@ -82,7 +82,7 @@ def test_memory_is_that_of_the_storage(digits: Prepared, workshop: Workshop, ima
 
 def test_every_operator_has_its_time(digits: Prepared, workshop: Workshop, images: Images) -> None:
     model = workshop.variant("digits_cnn", "int8", "eval").model
-    found = op_times(model, images, timeout=TIMEOUT, settings=TimingSettings())
+    found = op_times(model, images, TimingSettings(), RunOptions(TIMEOUT))
     assert {layer.name for layer in model.layers} <= {op.name for op in found if op.is_int8}
     assert all(op.seconds > 0 for op in found)
 
@@ -112,10 +112,10 @@ def test_models_with_loops_are_timed(loop: tuple[Model, Images], workshop: Works
     model, inputs = loop
     assert model.has_subgraphs
     light = workshop.quantized(model, "--weightQuantBits", "8")
-    times = paired_times(model, light, inputs, timeout=TIMEOUT, settings=TimingSettings(pairs=10, width=10.0))
+    times = paired_times(model, light, inputs, TimingSettings(pairs=10, width=10.0), RunOptions(TIMEOUT))
     assert len(times.reference) == 10
     assert 0.1 < float(np.median(times.candidate) / np.median(times.reference)) < 10
-    assert op_times(model, inputs, timeout=TIMEOUT, settings=TimingSettings()) == ()
+    assert op_times(model, inputs, TimingSettings(), RunOptions(TIMEOUT)) == ()
 
 
 def test_the_memory_of_models_with_loops_is_what_the_process_grows_by(loop: tuple[Model, Images]) -> None:

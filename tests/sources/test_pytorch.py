@@ -25,8 +25,8 @@ from pytest_mnnquant.sources.pytorch import (
     outputs,
     private_copy,
     suppress_output,
-    takes_batches,
 )
+from pytest_mnnquant.sources.pytorch_batches import batch_form
 from pytest_mnnquant.sources.spec import SourceError
 from tests.conftest import TIMEOUT
 from tests.smallnets import TwoWays
@@ -254,7 +254,7 @@ def test_models_that_take_one_sample_at_a_time_are_noticed(
     network: nn.Module, shape: tuple[int, ...], takes: bool
 ) -> None:
     data = Dataset({"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)})
-    assert takes_batches(network.eval(), data) == takes
+    assert batch_form(network.eval(), data).alone != takes
 
 
 def test_one_at_a_time_every_sample_has_its_own_output() -> None:

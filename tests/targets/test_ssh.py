@@ -139,7 +139,7 @@ def test_time_and_memory_are_measured_there(
     board: Target, digits: Prepared, digits_int8: Variant, images: Arrays
 ) -> None:
     how = TimingSettings(pairs=20, most=20, budget=5.0)
-    times = paired_times(digits.model, digits_int8.model, images, timeout=TIMEOUT, settings=how, send=board.send)
+    times = paired_times(digits.model, digits_int8.model, images, how, RunOptions(TIMEOUT, send=board.send))
     assert len(times.reference) == len(times.candidate) == 20
     assert times.reference.min() > 0
     assert times.host is not None

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .sample_axes import as_batch, as_samples
+
 
 def report_progress(done: int, total: int, unit: str) -> None:
     """Report the job's progress to the process that waits for it."""
@@ -14,13 +16,33 @@ def report_progress(done: int, total: int, unit: str) -> None:
 
 
 def batches(job: dict[str, Any], samples: Any = None) -> Iterator[dict[str, Any]]:
-    """Yield the inputs in batches of `job["batch"]` samples; `samples` are the numbers of the samples, None: all."""
+    """Yield the inputs in batches of `job["batch"]` samples; `samples` are the numbers of the samples, None: all.
+
+    `job["axes"]` gives the axes that count samples; see `measurements.sample_axes`.
+    """
     import numpy as np
 
+    axes = job.get("axes", {}).get("inputs", {})
     arrays = {name: np.load(file, mmap_mode="r") for name, file in job["inputs"].items()}
     count = next(iter(arrays.values())).shape[0] if samples is None else len(samples)
     size = job["batch"]
     for start in range(0, count, size):
         report_progress(start // size, -(-count // size), "batches")
         taken = slice(start, start + size) if samples is None else samples[start : start + size]
-        yield {name: np.ascontiguousarray(array[taken]) for name, array in arrays.items()}
+        yield {name: as_batch(array[taken], axes.get(name, 0)) for name, array in arrays.items()}
+
+
+def sample_count(job: dict[str, Any]) -> int:
+    """The number of samples of the job's inputs."""
+    import numpy as np
+
+    return next(len(np.load(file, mmap_mode="r")) for file in job["inputs"].values())
+
+
+def save_outputs(job: dict[str, Any], parts: dict[str, list[Any]]) -> None:
+    """Write the outputs of all batches, samples first, to `outputN.npy`; `parts` are the batches of each output."""
+    import numpy as np
+
+    axes, count = job.get("axes", {}).get("outputs", {}), sample_count(job)
+    for number, (name, arrays) in enumerate(parts.items()):
+        np.save(f"output{number}.npy", as_samples(arrays, axes.get(name), len(arrays) == count))

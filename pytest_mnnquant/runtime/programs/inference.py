@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .batches import batches
+from .batches import batches, save_outputs
 from .module_api import run_batches, values_of
 from .session import Session, integer_outputs
 
@@ -32,27 +32,19 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             session.run()
         for name, array in session.outputs(integers).items():
             parts.setdefault(name, []).append(array)
-    save_outputs(list(parts.values()))
+    save_outputs(job, parts)
     return {"outputs": list(parts), "trace": trace, "memory_mb": session.memory_mb}
 
 
 def run_module(job: dict[str, Any]) -> dict[str, Any]:
     """The same through MNN's Module API, for models with While or If bodies."""
     settings = {"backend": 0, "numThread": job.get("threads", 1), "memory": int(job.get("memory", 0))}
-    parts: list[list[Any]] = [[] for _ in job["outputs"]]
+    parts: dict[str, list[Any]] = {name: [] for name in job["outputs"]}
     for results in run_batches(job, job["outputs"], settings):
-        for number, part in enumerate(parts):
+        for number, part in enumerate(parts.values()):
             part.append(values_of(results[number]))
-    save_outputs(parts)
+    save_outputs(job, parts)
     return {"outputs": job["outputs"], "trace": None, "memory_mb": None}
-
-
-def save_outputs(parts: list[list[Any]]) -> None:
-    """Write the batches of each output to `outputN.npy`."""
-    import numpy as np
-
-    for number, arrays in enumerate(parts):
-        np.save(f"output{number}.npy", np.concatenate([np.atleast_1d(array) for array in arrays]))
 
 
 def write_example(_job: dict[str, Any]) -> dict[str, Any]:

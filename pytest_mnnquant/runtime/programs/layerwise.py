@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .batches import batches
+from .batches import batches, sample_count
 from .observed_model import ObservedModel, energy, rounded
 from .operator_outputs import run_observed
+from .sample_axes import as_samples
 from .session import integer_outputs
 
 # Columns of the sums of a layer.
@@ -273,7 +274,7 @@ def layers(job: dict[str, Any]) -> dict[str, Any]:
 
     model = Layers(job)
     parts: dict[tuple[int, int], list[Any]] = {}
-    size, count = model.sample_bytes(), next(len(np.load(file, mmap_mode="r")) for file in job["inputs"].values())
+    size, count = model.sample_bytes(), sample_count(job)
     job["batch"] = max(1, min(job["batch"], int(job["held"] / size)))
     # Fewer samples for large models; otherwise the search would take minutes.
     samples = np.linspace(0, count - 1, max(job["fewest"], min(count, int(job["work"] / size)))).astype(int)
@@ -290,10 +291,12 @@ def layers(job: dict[str, Any]) -> dict[str, Any]:
     done = 0
     for batch in batches_within(job, samples, start + job["seconds"]):
         model.run_alone(batch, chosen, operators, save)
-        done += len(next(iter(batch.values())))
+        done = min(done + job["batch"], len(samples))
     np.save("sums.npy", model.sums)
+    axes = job.get("axes", {}).get("outputs", {})
     for (number, place), arrays in parts.items():
-        np.save(f"alone{number}_{place}.npy", np.concatenate([np.atleast_1d(array) for array in arrays]))
+        array = as_samples(arrays, axes.get(job["outputs"][place]), len(arrays) == done)
+        np.save(f"alone{number}_{place}.npy", array)
     alone = sorted({number for number, _ in parts if number >= 0})
     passed = {name: [*model.others.get(name, [0.0, 0.0, 0.0]), *sums] for name, sums in model.isolated.items()}
     others = {name: [*sums, 0.0, 0.0] for name, sums in model.others.items()} | passed

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .batches import batches
-from .inference import save_outputs
+from .batches import batches, save_outputs
 
 # ONNX Runtime from 1.29 on sends what it runs to Microsoft, and keeps an id of the machine in the home folder, unless
 # these are set before it is loaded; the second name is that of later versions.
@@ -26,7 +25,6 @@ TYPES = {
 def run_onnx(job: dict[str, Any]) -> dict[str, Any]:
     """Write the outputs for all samples to `outputN.npy`. A batch size fixed by the model overrides the job's."""
     os.environ.update(SILENT)
-    import numpy as np
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
@@ -36,12 +34,14 @@ def run_onnx(job: dict[str, Any]) -> dict[str, Any]:
     session = onnxruntime.InferenceSession(job["model"], options, providers=["CPUExecutionProvider"])
     types = {item.name: TYPES.get(item.type, "float32") for item in session.get_inputs()}
     names = [item.name for item in session.get_outputs()]
-    fixed = next((item.shape[0] for item in session.get_inputs() if item.shape), None)
+    axes = job.get("axes", {}).get("inputs", {})
+    places = ((item.shape, axes.get(item.name, 0)) for item in session.get_inputs())
+    fixed = next((shape[axis] for shape, axis in places if axis is not None and len(shape) > axis), None)
     size = fixed if isinstance(fixed, int) and fixed > 0 else job["batch"]
-    parts: list[list[Any]] = [[] for _ in names]
+    parts: dict[str, list[Any]] = {name: [] for name in names}
     for batch in batches({**job, "batch": size}):
         results = session.run(names, {name: batch[name].astype(kind, copy=False) for name, kind in types.items()})
-        for number, part in enumerate(parts):
-            part.append(np.atleast_1d(results[number]))
-    save_outputs(parts)
+        for number, part in enumerate(parts.values()):
+            part.append(results[number])
+    save_outputs(job, parts)
     return {"outputs": names}

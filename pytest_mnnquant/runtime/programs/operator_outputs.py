@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .batches import batches, report_progress
+from .batches import batches, report_progress, sample_count
 from .session import Session, integer_outputs
 
 
@@ -88,15 +88,15 @@ def operators(job: dict[str, Any]) -> dict[str, Any]:
     """
     import numpy as np
 
-    session, batch = Session(job, job["model"]), next(iter(batches(job)))
+    session = Session(job, job["model"])
     given = np.load(job["given"]) if "given" in job else None
     observation = Observation(session, job.get("operators", []), given)
-    samples = list(range(len(next(iter(batch.values())))))
+    samples = list(range(min(sample_count(job), job["batch"])))
     if "order" in job:
-        observation.run({name: array[:1] for name, array in batch.items()})
+        observation.run(next(iter(batches({**job, "batch": 1}))))
         samples = sorted(job["order"][: max(1, int(job["held"] / max(observation.nbytes, 1)))])
         observation.clear()
-    observation.run({name: np.ascontiguousarray(array[samples]) for name, array in batch.items()})
+    observation.run(next(iter(batches(job, samples))))
     np.savez("reached.npz", **observation.reached)
     np.savez("made.npz", **observation.made)
     return {"operators": observation.ran, "unset": sorted(observation.unset), "samples": samples}

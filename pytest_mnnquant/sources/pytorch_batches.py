@@ -1,0 +1,129 @@
+"""How a PyTorch model takes batches: which axes count samples, and whether samples are independent."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.sample_axes import Axis, SampleAxes
+from pytest_mnnquant.sources.pytorch import as_tensors, flat_outputs, output_names, suppress_output
+from pytest_mnnquant.sources.sample_forms import as_one_sample, with_axes
+
+if TYPE_CHECKING:
+    import torch
+
+# Inputs of fewer dimensions have no axis before the samples': (time, samples, features).
+_DEEP: Final = 3
+# How many inputs of a model may count samples on another axis than its other inputs (states).
+_STATES: Final = 3
+
+
+@dataclass(frozen=True)
+class BatchForm:
+    """How a model takes samples: the axes of its inputs and outputs.
+
+    `alone`: it takes one sample at a time, since it mixes or refuses several. `is_one`: the data are a single sample,
+    without an axis that counts it. `is_second`: the second axis of all arrays counts samples.
+    """
+
+    axes: SampleAxes
+    alone: bool = False
+    is_one: bool = False
+    is_second: bool = False
+
+    def apply(self, data: Dataset) -> Dataset:
+        """The data in this form."""
+        data = as_one_sample(data) if self.is_one else data
+        if self.is_second:
+            moved = {name: np.moveaxis(array, 1, 0) for name, array in data.inputs.items()}
+            data = dataclasses.replace(data, inputs=moved)
+        return dataclasses.replace(with_axes(data, self.axes.inputs), alone=self.alone)
+
+
+def batch_form(model: torch.nn.Module, data: Dataset) -> BatchForm:
+    """The first form of the data that the model accepts; the given one if it accepts none (`outputs` reports why)."""
+    form = next((form for form in _forms(data) if _runs(model, form.apply(data))), BatchForm(SampleAxes(data.axes)))
+    whole = form.apply(data)
+    form = dataclasses.replace(form, axes=SampleAxes(whole.axes))
+    if (axes := _output_axes(model, whole)) is not None:
+        return dataclasses.replace(form, axes=SampleAxes(whole.axes, axes))
+    if not whole.axes and whole.labels is None and all(array.ndim >= _DEEP for array in whole.inputs.values()):
+        second = dataclasses.replace(form, axes=SampleAxes(dict.fromkeys(whole.inputs, 1)), is_second=True)
+        if _runs(model, second.apply(data)) and (axes := _output_axes(model, second.apply(data))):
+            return dataclasses.replace(second, axes=SampleAxes(second.axes.inputs, axes))
+    return dataclasses.replace(form, alone=True)
+
+
+def _forms(data: Dataset) -> Iterator[BatchForm]:
+    yield BatchForm(SampleAxes(data.axes))
+    if data.labels is None or len(data.labels) == data.samples == 1:
+        yield BatchForm(SampleAxes(), is_one=True)
+    if all(array.shape[1:2] == (1,) for array in data.inputs.values()):
+        yield BatchForm(SampleAxes(dict.fromkeys(data.inputs)))
+    others: tuple[Axis, ...] = (None, 1)
+    for axis in others if len(data.inputs) > 1 else ():
+        for count in range(1, min(_STATES, len(data.inputs) - 1) + 1):
+            for names in itertools.combinations(data.inputs, count):
+                yield BatchForm(SampleAxes({**data.axes, **dict.fromkeys(names, axis)}))
+
+
+def _output_axes(model: torch.nn.Module, data: Dataset) -> dict[str, int] | None:
+    """The axis of each output that counts samples, where two samples give the same together as alone.
+
+    Empty if all are the first; None if the model mixes samples or refuses two: `view(1, -1)` in a model does.
+    """
+    import torch
+
+    if data.samples < 2:
+        return {}
+    if data.is_single:
+        return None
+    with suppress_output(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            alone = [flat_outputs(model(*as_tensors(sample, model))) for sample in data.first(2).batches(1)]
+            together = flat_outputs(model(*as_tensors(data.batch(2), model)))
+        except Exception:
+            # `outputs` reports a failure on a single sample.
+            return None if _runs(model, data) else {}
+    if any(len(sample) != len(together) for sample in alone):
+        return None
+    axes = [_axis(both, singles) for both, *singles in zip(together, *alone, strict=True)]
+    if None in axes:
+        return None
+    named = {name: axis for name, axis in zip(output_names(len(axes)), axes, strict=True) if axis is not None}
+    return named if any(named.values()) else {}
+
+
+def _axis(both: torch.Tensor, alone: Sequence[torch.Tensor]) -> int | None:
+    """The axis on which a batch of two holds the outputs of its samples; None if it holds others."""
+    import torch
+
+    if not both.dim():
+        return 0
+    places = (axis for axis, size in enumerate(both.shape) if size == 2 * alone[0].shape[axis : axis + 1].numel())
+    return next((axis for axis in places if _is_both(both, torch.cat(list(alone), axis))), None)
+
+
+def _is_both(both: torch.Tensor, joined: torch.Tensor) -> bool:
+    """Whether a batch of two holds the outputs of its samples, up to rounding that depends on the batch size."""
+    if both.shape != joined.shape:
+        return False
+    span = float(joined.double().abs().max()) if joined.numel() else 0.0
+    return bool(((both.double() - joined.double()).abs() <= 1e-2 * span + 1e-6).all())
+
+
+def _runs(model: torch.nn.Module, data: Dataset) -> bool:
+    import torch
+
+    with suppress_output(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            model(*as_tensors(data.batch(1), model))
+        except Exception:
+            return False
+    return True

@@ -1,0 +1,64 @@
+"""A folder of .npz files as samples: one file per sample, each array exactly as the model takes it."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.measurements.sample_axes import Axis
+from pytest_mnnquant.sources.spec import DataError, describe
+
+Array = npt.NDArray[Any]
+
+
+def sample_files(folder: Path) -> list[Path]:
+    """The .npz files of a folder, in the order of their names; empty if it holds none."""
+    return sorted(path for path in folder.glob("*.npz") if path.is_file())
+
+
+def load_sample_files(files: list[Path], origin: str, labels: str) -> tuple[dict[str, Array], dict[str, Axis]]:
+    """The samples of these files, stacked, and the inputs whose samples are whole inputs (None).
+
+    An input that begins with an axis of 1 in each file counts samples there. Raises `DataError`.
+    """
+    samples = [_load(path) for path in files]
+    first = samples[0]
+    for path, sample in zip(files, samples, strict=True):
+        if sample.keys() != first.keys():
+            held, expected = (", ".join(sorted(names)) for names in (sample, first))
+            fix = f"give each file the same arrays as {files[0].name}"
+            raise DataError(
+                f"{origin}: {path.name} holds other arrays than {files[0].name}: {held}, not {expected}", fix
+            )
+    arrays: dict[str, Array] = {}
+    axes: dict[str, Axis] = {}
+    for name in first:
+        parts = [sample[name] for sample in samples]
+        if len({part.shape for part in parts}) > 1:
+            shapes = sorted({str(list(part.shape)) for part in parts})
+            raise DataError(
+                f"{origin}: array {name!r} has different shapes: {shapes[0]} and {shapes[-1]}",
+                "give samples of equal shapes; for sequences of different lengths, name the states (--mnn-state)",
+            )
+        if parts[0].shape[:1] == (1,):
+            arrays[name] = np.concatenate(parts)
+            continue
+        arrays[name] = np.stack(parts)
+        if name != labels:
+            axes[name] = None
+    return arrays, axes
+
+
+def _load(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: not a .npz file of arrays: {describe(error)}", "write it again with numpy.savez"
+        ) from None

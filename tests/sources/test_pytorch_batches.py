@@ -1,0 +1,88 @@
+"""How a PyTorch model takes batches is found by running it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.sample_axes import Axis
+from pytest_mnnquant.sources.pytorch import outputs
+from pytest_mnnquant.sources.pytorch_batches import batch_form
+
+
+class Recogniser(nn.Module):
+    """An LSTM whose output is (time, samples, classes); its input too, unless `pictures`."""
+
+    def __init__(self, pictures: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.pictures, self.rnn = pictures, nn.LSTM(4, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.rnn(x.permute(1, 0, 2) if self.pictures else x)[0]
+        return result
+
+
+class Step(nn.Module):
+    """One step of a GRU of two layers: the state is (layers, samples, features)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gru = nn.GRU(4, 6, 2, batch_first=True)
+
+    def forward(self, frame: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        result, after = self.gru(frame[:, None], state)
+        return result[:, 0], after
+
+
+def random(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def test_an_output_that_counts_time_first_counts_samples_second() -> None:
+    network, data = Recogniser(True).eval(), Dataset({"x": random(8, 5, 4)})
+    form = batch_form(network, data)
+    assert (form.alone, dict(form.axes.outputs)) == (False, {"output": 1})
+    (together,) = outputs(network, form.apply(data), "net", form.axes.outputs)
+    assert together.shape == (8, 5, 6)
+    expected = network(torch.from_numpy(data.inputs["x"])).detach().numpy().swapaxes(0, 1)
+    np.testing.assert_allclose(together, expected, atol=1e-6)
+
+
+def test_an_input_that_counts_time_first_counts_samples_second() -> None:
+    network, data = Recogniser(False).eval(), Dataset({"x": random(5, 8, 4)})
+    form = batch_form(network, data)
+    assert dict(form.axes.inputs) == {"x": 1}
+    made = form.apply(data)
+    assert (made.samples, made.batch(3)["x"].shape) == (8, (5, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("state", "declared", "axis"),
+    [((8, 2, 6), {}, 1), ((8, 2, 1, 6), {}, None), ((8, 2, 6), {"state": 1}, 1)],
+    ids=["without the axis", "whole", "declared"],
+)
+def test_states_of_layers_are_fed_as_the_model_takes_them(
+    state: tuple[int, ...], declared: dict[str, Axis], axis: Axis
+) -> None:
+    network, data = Step().eval(), Dataset({"frame": random(8, 4), "state": random(*state)}, axes=declared)
+    form = batch_form(network, data)
+    assert dict(form.axes.inputs) == {"state": axis}
+    first, after = outputs(network, form.apply(data), "net", form.axes.outputs)
+    assert (first.shape, after.shape[0]) == ((8, 6), 8)
+    alone = torch.from_numpy(data.inputs["state"][:1].reshape(2, 1, 6))
+    expected = network(torch.from_numpy(data.inputs["frame"][:1]), alone)
+    np.testing.assert_allclose(after[0].reshape(-1), expected[1].detach().numpy().reshape(-1), atol=1e-6)
+
+
+def test_a_picture_without_a_sample_axis_is_one_sample() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)).eval()
+    form = batch_form(network, Dataset({"x": random(3, 8, 8)}))
+    assert form.is_one
+    assert form.apply(Dataset({"x": random(3, 8, 8)})).inputs["x"].shape == (1, 3, 8, 8)
