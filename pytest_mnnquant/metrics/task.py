@@ -18,6 +18,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.label_forms import (
+    are_counted_from_one,
+    class_map,
+    class_numbers,
+    is_text,
+    whole_numbers,
+)
+
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 Outputs = Mapping[str, Array]
@@ -65,7 +73,11 @@ class TaskMetric:
 
 
 class MetricError(ValueError):
-    """A metric can't be computed on these outputs and labels: one line with the reason."""
+    """A metric can't be computed on these outputs and labels: one line with the reason; `fix` is empty if unknown."""
+
+    def __init__(self, reason: str, fix: str = "") -> None:
+        super().__init__(reason)
+        self.fix = fix
 
 
 def metric_named(name: str) -> TaskMetric | None:
@@ -101,16 +113,31 @@ def output_for(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> st
     if labels is None:
         raise MetricError("the metric needs labels, but the evaluation data have none")
     assert metric.fits is not None
+    if is_text(labels):
+        fix = "give numbers: labels = [names.index(text) for text in labels], in the order of the model's classes"
+        raise MetricError(f"the labels are text ({labels.dtype}), not numbers", fix)
     fitting = [name for name in names if metric.fits(outputs[name], labels)]
     # A model may return both scores and the class with the largest score.
     scored = [name for name in fitting if outputs[name].dtype.kind == "f"]
     fitting = scored or fitting
+    if not fitting:
+        _refuse_counted_from_one(metric, {name: outputs[name] for name in names}, labels)
     if len(fitting) != 1:
         shapes = ", ".join(f"{name!r} {outputs[name].dtype} {list(outputs[name].shape)}" for name in names)
         problem = "several outputs match" if fitting else "no output matches"
         choice = f"; name one of them: {metric.name}@{fitting[0]}" if fitting else ""
         raise MetricError(f"{problem} the labels ({labels.dtype} {list(labels.shape)}): {shapes}{choice}")
     return fitting[0]
+
+
+def _refuse_counted_from_one(metric: TaskMetric, outputs: Outputs, labels: Array) -> None:
+    """Raise `MetricError` if an output matches the labels minus 1, and these seem to be counted from 1."""
+    assert metric.fits is not None
+    for name, output in outputs.items():
+        classes = output.shape[1] if output.dtype.kind == "f" and output.ndim > 1 else 0
+        if classes > 1 and are_counted_from_one(labels, classes) and metric.fits(output, labels.astype(np.int64) - 1):
+            reason = f"the labels are 1 to {classes} and never 0; output {name!r} has the classes 0 to {classes - 1}"
+            raise MetricError(reason, "if the labels are counted from 1: labels = labels - 1")
 
 
 def scores(metric: TaskMetric, outputs: Outputs, name: str, labels: Array | None) -> Scores:
@@ -139,15 +166,22 @@ def _summed(parts: Array, figure: Callable[[npt.NDArray[np.float64]], float]) ->
 
 
 def _is_classes(output: Array, labels: Array, count: int) -> bool:
-    if labels.dtype.kind not in "iu" or labels.size != len(labels) or labels.min() < 0:
+    expected = class_numbers(labels, _classes(output))
+    if expected is None or expected.min() < 0:
         return False
     if output.dtype.kind in "iu":  # The classes themselves.
         return count == 1 and output.size == len(labels)
-    return output.ndim == 2 and output.shape[1] > max(count, int(labels.max()))
+    return output.ndim == 2 and output.shape[1] > max(count, int(expected.max()))
+
+
+def _classes(output: Array) -> int:
+    """The number of classes that an output has scores of; 0 if it holds the classes themselves."""
+    return output.shape[1] if output.dtype.kind == "f" and output.ndim == 2 else 0
 
 
 def _top(output: Array, labels: Array, count: int) -> Scores:
-    expected = labels.reshape(-1)
+    expected = class_numbers(labels, _classes(output))
+    assert expected is not None
     if output.dtype.kind in "iu":
         hits = output.reshape(-1) == expected
     elif count == 1:
@@ -162,17 +196,16 @@ def _top(output: Array, labels: Array, count: int) -> Scores:
 
 
 def _is_map(output: Array, labels: Array) -> bool:
-    if labels.dtype.kind not in "iu" or labels.ndim < 2:
-        return False
-    if output.dtype.kind in "iu":
-        return output.shape == labels.shape
-    if output.ndim != labels.ndim + 1 or output.shape[1] < 2:  # A single channel has no arg max.
-        return False
-    return (len(output), *output.shape[2:]) == labels.shape
+    # A single channel has no arg max.
+    has_classes = output.dtype.kind in "iu" or (output.ndim > 1 and output.shape[1] > 1)
+    return has_classes and class_map(labels, output) is not None
 
 
 def _overlap(output: Array, labels: Array) -> Scores:
     """Mean IoU; by convention, labels that are not a class of the output, and labels of 255, are ignored."""
+    expected = class_map(labels, output)
+    assert expected is not None
+    labels = expected
     predicted = output.argmax(1) if output.dtype.kind == "f" else output
     counted = (labels >= 0) & (labels != _NO_LABEL)
     if output.dtype.kind == "f":
@@ -217,13 +250,14 @@ def _square(output: Array, labels: Array) -> Scores:
 
 
 def _is_sequence(output: Array, labels: Array) -> bool:
+    numbers = whole_numbers(labels)
     return (
         output.ndim == 3
         and output.dtype.kind == "f"
-        and labels.ndim == 2
-        and labels.dtype.kind in "iu"
-        and len(output) == len(labels)
-        and int(labels.max(initial=0)) < output.shape[2]
+        and numbers is not None
+        and numbers.ndim == 2
+        and len(output) == len(numbers)
+        and int(numbers.max(initial=0)) < output.shape[2]
     )
 
 

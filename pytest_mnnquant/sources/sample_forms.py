@@ -88,7 +88,7 @@ def _fitting_axis(spec: ModelInput, data: Dataset) -> tuple[Axis, ...]:
     """The axis that fits, alone in a tuple; empty if none does."""
     sample = data.inputs[spec.name].shape[1:]
     found = (axis for axis in _axes(len(sample), data.axes.get(spec.name, 0)) if fits_axis(spec.shape, sample, axis))
-    # A fixed size above 1 is no number of samples, if another axis can be.
+    # An axis of a fixed size above 1 does not count samples, if another axis can.
     ranked = sorted(found, key=lambda axis: axis is not None and spec.shape[axis] > 1)
     return tuple(ranked[:1])
 

@@ -132,7 +132,7 @@ def test_a_figure_on_chosen_samples_is_the_figure_of_these_alone(name: str) -> N
 @pytest.mark.parametrize(
     ("name", "output", "labels"),
     [
-        ("top1", LOGITS, LABELS.astype(float)),
+        ("top1", LOGITS, LABELS + 0.5),
         ("top1", LOGITS, LABELS + 5),
         ("top1", LOGITS, LABELS - 5),
         ("top12", LOGITS, LABELS),

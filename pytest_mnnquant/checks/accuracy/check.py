@@ -103,10 +103,10 @@ def compare(evidence: AccuracyEvidence, criteria: Criteria) -> tuple[Compared | 
     except MetricError as error:
         if metric is not None:
             message = f"--mnn-metric={metric.name}: {error}"
-            fix = "give outputs and labels in the form that the metric takes: pytest-mnnquant explain MNQ721"
+            fix = error.fix or "give outputs and labels in the form of the metric: pytest-mnnquant explain MNQ721"
             return None, None, [Finding("MNQ721", message, fix=fix)]
         assert labels is not None
-        return None, None, [_unused_labels(labels, str(error), _limiting_options(criteria))]
+        return None, None, [_unused_labels(labels, error, _limiting_options(criteria))]
 
 
 def _limiting_options(criteria: Criteria) -> list[str]:
@@ -164,11 +164,12 @@ def _with_task(metrics: AccuracyMetrics, task: TaskMetrics) -> AccuracyMetrics:
     return dataclasses.replace(metrics, float_top1=task.reference, top1=task.quantized, top1_drop=task.drop)
 
 
-def _unused_labels(labels: npt.NDArray[Any], why: str, options: Sequence[str]) -> Finding:
+def _unused_labels(labels: npt.NDArray[Any], why: MetricError, options: Sequence[str]) -> Finding:
     """An error if `options` set limits that need labels, else a warning."""
     span = f", {labels.min():g} to {labels.max():g}" if labels.dtype.kind in "iuf" and labels.size else ""
     message = f"the labels ({labels.dtype}, shape {list(labels.shape)}{span}) could not be used as classes: {why}"
-    fix = "name their metric with --mnn-metric, or give one class number per sample, counted from 0, as `labels`"
+    usual = "name their metric with --mnn-metric, or give one class number per sample, counted from 0, as `labels`"
+    fix = why.fix or usual
     if options:
         return Finding("MNQ721", f"{' and '.join(options)} can't be judged: {message}", fix=fix)
     return Finding("MNQ720", f"{message}; output similarity is judged instead", fix=fix)

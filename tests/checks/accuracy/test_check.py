@@ -86,8 +86,8 @@ def test_without_labels_the_cosine_counts() -> None:
 
 @pytest.mark.parametrize(
     "labels",
-    [LABELS.astype(np.float32), LABELS + 5, np.eye(5)[LABELS], np.eye(5, dtype=int)[LABELS]],
-    ids=["real numbers", "more classes than outputs", "one-hot", "one-hot integers"],
+    [LABELS + 0.5, LABELS + 5, np.eye(5)[LABELS] / 2, np.eye(6)[LABELS], LABELS.astype(str)],
+    ids=["real numbers", "more classes than outputs", "no one-hot rows", "rows of other classes", "text"],
 )
 def test_labels_that_are_no_classes_of_an_output_leave_it_open_and_to_the_cosine(labels: Array) -> None:
     similar = check(evidence(noisy(LOGITS, 0.01), labels=labels), None)
@@ -113,7 +113,17 @@ def test_a_limit_that_was_asked_is_not_dropped_for_labels_that_do_not_fit(named:
     (finding,) = result.findings
     assert finding.code == "MNQ721"
     check_golden(f"accuracy/a-limit-that-was-asked-is-not-dropped-{named}", finding.message)
-    assert "counted from 0" in finding.fix
+    assert "labels - 1" in finding.fix
+
+
+@pytest.mark.parametrize(
+    "form",
+    [LABELS.astype(np.float64), LABELS[:, None], np.eye(5)[LABELS], np.eye(5, dtype=bool)[LABELS]],
+    ids=["float64", "a column", "one-hot", "one-hot truth values"],
+)
+def test_class_numbers_are_taken_in_every_form(form: Array) -> None:
+    expected = measured(AccuracyMetrics, check(evidence(wrong(2)), 0.02)).task
+    assert measured(AccuracyMetrics, check(evidence(wrong(2), labels=form), 0.02)).task == expected
 
 
 def test_an_output_of_class_numbers_is_judged_by_its_labels() -> None:
