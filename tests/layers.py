@@ -19,6 +19,7 @@ NEEDS: Final = {
     "cli/test_at_once.py": ("torch",),
     "cli/test_calibrate.py": ("torch",),
     "cli/test_wrong_lines.py": ("torch",),
+    "cli/test_operator_changes.py": ("mnn", "torch"),
     "cli/test_target.py": ("mnn",),
     "docs": ("slow",),
     "docs/test_chinese.py": ("unit",),

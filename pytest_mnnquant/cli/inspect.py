@@ -7,6 +7,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from pytest_mnnquant.cli.operator_changes import (
+    has_equal_bytes,
+    interface_changes,
+    operator_changes,
+    tensor_changes,
+)
 from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.metrics.agreement import sqnr_db
 from pytest_mnnquant.mnnfile.ledger import account
@@ -98,7 +104,10 @@ def verdict(content: Mapping[str, Any]) -> str:
 
 
 def difference(first: Model, second: Model) -> dict[str, Any]:
-    """What changed from one model to another: layers, storage, scales, decoded weights, bytes by class."""
+    """What changed from one model to another: layers, weights, operators, vectors, constants, scales, bytes by class.
+
+    `same` means that both files compute the same; `other_bytes`: they differ in bytes that none of these rows explains.
+    """
     match = match_layers(first, second)
     layers = [row for old, new in match.pairs if (row := _changed(first, second, old, new))]
     before, after = account(first).classes, account(second).classes
@@ -107,15 +116,19 @@ def difference(first: Model, second: Model) -> dict[str, Any]:
         for name in sorted(before.keys() | after.keys())
         if before.get(name, 0) != after.get(name, 0)
     }
-    return {
-        "bytes": [first.size, second.size],
-        "uuid": [first.uuid, second.uuid],
+    changes: dict[str, Any] = {
         "only_in_first": [op.name for op in match.missing],
         "only_in_second": [op.name for op in match.extra],
         "layers": layers,
+        "operators": operator_changes(first, second),
+        "tensors": tensor_changes(first, second),
+        "interface": interface_changes(first, second),
         "classes": classes,
-        "same": not (match.missing or match.extra or layers or classes),
     }
+    is_explained = any(changes.values())
+    changes["other_bytes"] = not is_explained and not has_equal_bytes(first, second)
+    versions = {"bytes": [first.size, second.size], "uuid": [first.uuid, second.uuid]}
+    return {**versions, "made_by": [first.version, second.version], **changes, "same": not any(changes.values())}
 
 
 def _changed(first: Model, second: Model, old: Op, new: Op) -> dict[str, Any] | None:
@@ -142,14 +155,20 @@ def _changed(first: Model, second: Model, old: Op, new: Op) -> dict[str, Any] | 
 def difference_text(changes: Mapping[str, Any]) -> str:
     """A difference as text."""
     if changes["same"]:
-        return "no difference" + ("" if changes["uuid"][0] == changes["uuid"][1] else " except the uuid")
+        names = {"uuid": "the uuid", "made_by": "the version of the converter"}
+        other = " and ".join(words for key, words in names.items() if changes[key][0] != changes[key][1])
+        return "no difference" + (f" except {other}" if other else "")
     before, after = changes["bytes"]
     lines = [f"bytes: {before:,} -> {after:,}" + (f" ({size_text(before / after)})" if after else "")]
     lines += [f"only in the first: {name}" for name in changes["only_in_first"]]
     lines += [f"only in the second: {name}" for name in changes["only_in_second"]]
-    for row in changes["layers"]:
+    lines += [f"{name}: {_arrow(pair)}" for name, pair in changes["interface"].items()]
+    reported = {*changes["only_in_first"], *changes["only_in_second"]}
+    rows = [row for row in changes["operators"] if not (row["name"] in reported and "only_in" in row)]
+    for row in [*changes["layers"], *rows, *changes["tensors"]]:
         parts = [f"{key} {_arrow(value)}" for key, value in row.items() if key != "name"]
-        lines.append(f"{row['name']}: {', '.join(parts)}")
+        lines.append(f"{row['name']}: {', '.join(parts)}".replace("only_in", "only in"))
+    lines += ["the files differ in bytes that are compared as a whole only"] * changes["other_bytes"]
     lines += [f"  {name}: {old:,} -> {new:,} bytes" for name, (old, new) in changes["classes"].items()]
     return "\n".join(lines)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.llm.config import TiedPlace
 from pytest_mnnquant.llm.extents import FileMap
@@ -17,6 +19,8 @@ from pytest_mnnquant.llm.json_object import BadExport
 from pytest_mnnquant.llm.matrix import Form, StoredMatrix, decode_rows, row_chunks
 from pytest_mnnquant.llm.requests import stored_block
 from pytest_mnnquant.metrics.agreement import sqnr_db
+from pytest_mnnquant.mnnfile.fingerprint import fingerprint
+from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import Recipe
 
@@ -211,6 +215,7 @@ def export_difference(first: ExportFolder, second: ExportFolder) -> dict[str, An
     result = {
         "bytes": [first.size, second.size],
         "files": files,
+        "content": _other_content(first, second),
         "only_in_first": [name for name in before if name not in after],
         "only_in_second": [name for name in after if name not in before],
         "layers": rows,
@@ -219,6 +224,19 @@ def export_difference(first: ExportFolder, second: ExportFolder) -> dict[str, An
         "tokenizer": first.tokenizer != second.tokenizer,
     }
     return {**result, "same": not any(value for key, value in result.items() if key != "bytes")}
+
+
+def _other_content(first: ExportFolder, second: ExportFolder) -> list[str]:
+    """The files with the same name and size that differ in other bytes than the uuid of a model."""
+    names = [name for name, size in first.sizes.items() if second.sizes.get(name) == size]
+    return [name for name in sorted(names) if _file_digest(first.path / name) != _file_digest(second.path / name)]
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        return fingerprint(read_model(path)) if path.suffix == ".mnn" else file_digest(path)
+    except BadModel:
+        return file_digest(path)
 
 
 def _place(tied: TiedPlace | None) -> str:
@@ -270,6 +288,7 @@ def export_difference_text(changes: dict[str, Any]) -> str:
     before, after = changes["bytes"]
     lines = [f"bytes: {before:,} -> {after:,}" + (f" ({size_text(before / after)})" if after else "")]
     lines += [f"{name}: {_bytes(old)} -> {_bytes(new)}" for name, (old, new) in changes["files"].items()]
+    lines += [f"{name}: the content differs" for name in changes["content"]]
     lines += [f"only in the first: {name}" for name in changes["only_in_first"]]
     lines += [f"only in the second: {name}" for name in changes["only_in_second"]]
     for row in changes["layers"]:
