@@ -12,7 +12,7 @@ from pytest_mnnquant.findings.figures import Figures
 
 COSINE: Final = "cosine"
 #: Built-in task metrics with their own units; all other built-in ones are shares of samples.
-_WITH_UNITS: Final = ("mae", "rmse")
+_WITH_UNITS: Final = ("mae", "rmse", "psnr")
 
 
 @dataclass(frozen=True, slots=True)

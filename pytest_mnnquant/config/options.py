@@ -51,10 +51,10 @@ OPTIONS: Final = (
            "(default: none; the size is compared with the one expected from the layers)", "R", float, low=0.0),
     Option("min_coverage", f"required share of weight bytes stored as requested (default: {COVERAGE:g})", "C", float,
            default=COVERAGE, low=0.0, high=1.0),
-    Option("metric", "task metric of outputs and labels: top1, top5, miou, mae, rmse, words, characters, each with "
-           "@OUTPUT if the labels fit several outputs, or file.py:callable (default: top1)", "METRIC"),
+    Option("metric", "task metric of outputs and labels: top1, top5, miou, mae, rmse, psnr, ssim, words, characters, "
+           "each with @OUTPUT if the labels fit several outputs, or file.py:callable (default: top1)", "METRIC"),
     Option("max_accuracy_drop", "allowed drop of the task metric against the float model, absolute (errors: rise; "
-           f"default: {DROP:g} for shares such as top1)", "D", float),
+           f"default: {DROP:g} for shares such as top1, 0.5 for psnr)", "D", float),
     Option("min_accuracy_ratio", "required task metric / float model's, e.g. 0.99 (errors: float / quantized; "
            "default: none)", "R", float, low=0.0),
     Option("min_float_accuracy", "required task metric of the float model (errors: at most this; default: none)", "A",

@@ -103,7 +103,7 @@ def _validate_metric(model: ModelSettings) -> None:
     limits = model.limits
     metric = None if limits.metric is None else load_metric(limits.metric, model.base)
     limits.validate("--mnn-max-accuracy-drop")
-    if metric is None or metric.is_share:
+    if metric is None or metric.is_share or metric.default_drop is not None:
         return
     if limits.max_accuracy_drop is None and limits.min_accuracy_ratio is None:
         raise ValueError(NO_LIMIT.format(metric=limits.metric))

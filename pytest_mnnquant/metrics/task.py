@@ -5,19 +5,21 @@ miou              mean intersection over union of classes: [samples, classes, ..
 mae, rmse         mean absolute, root mean square difference to labels of the same size
 words             share of label sequences read correctly from [samples, steps, classes] (CTC, greedy, blank 0)
 characters        1 - edits / length of the labels, likewise
+psnr, ssim        mean over pictures; labels are the target pictures (metrics/pictures.py)
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics import pictures
 from pytest_mnnquant.metrics.label_forms import (
     are_counted_from_one,
     class_map,
@@ -33,6 +35,8 @@ Outputs = Mapping[str, Array]
 PADDING: Final = -1
 _BLANK: Final = 0
 _NO_LABEL: Final = 255
+# In dB. Compared side by side, people begin to see a difference of PSNR at about half a decibel.
+_DECIBELS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,14 @@ class Scores:
     """A metric on `samples` samples. `of` gives its value on chosen samples, which may repeat.
 
     `each` has shape [samples] if the value is a mean of one number per sample, else it is None. `baseline` is the value
-    of the best constant answer, if known.
+    of the best constant answer, if known. `detail` is what was found out about the data, for the metric's label.
     """
 
     samples: int
     of: Callable[[Indices], float]
     each: npt.NDArray[np.float64] | None = None
     baseline: float | None = None
+    detail: str = ""
 
     @cached_property
     def value(self) -> float:
@@ -57,6 +62,8 @@ class Scores:
 @dataclass(frozen=True)
 class TaskMetric:
     """A named metric. `is_share`: it lies in [0, 1]. `lower_is_better`: it is an error. `output` names the output.
+
+    `default_drop` is the allowed drop of a metric with a unit, if it has a default.
 
     `fits`: whether an output and labels have the form of the metric; `score` compares them. A custom metric has `call`
     instead: it maps all outputs and labels to one number, or to one per sample.
@@ -70,6 +77,7 @@ class TaskMetric:
     fits: Callable[[Array, Array], bool] | None = None
     score: Callable[[Array, Array], Scores] | None = None
     call: Callable[[dict[str, Array], Array | None], Any] | None = None
+    default_drop: float | None = None
 
 
 class MetricError(ValueError):
@@ -95,7 +103,11 @@ def metric_named(name: str) -> TaskMetric | None:
         "rmse": ("root mean square error", True, _is_same_size, _square),
         "words": ("words read correctly", False, _is_sequence, _words),
         "characters": ("characters read correctly", False, _is_sequence, _characters),
+        "ssim": ("SSIM", False, _is_picture, partial(_pictures, figure=pictures.ssim)),
     }
+    if stem == "psnr":
+        of_pictures: Any = {"fits": _is_picture, "score": partial(_pictures, figure=pictures.psnr)}
+        return TaskMetric(stem, "PSNR", is_share=False, output=output, default_drop=_DECIBELS, **of_pictures)
     if stem not in known:
         return None
     label, is_error, fits, score = known[stem]
@@ -244,6 +256,34 @@ def _square(output: Array, labels: Array) -> Scores:
     parts = np.square(_differences(output, labels)).mean(1, keepdims=True)
     parts = np.concatenate([parts, np.ones_like(parts)], axis=1)
     return _summed(parts, lambda sums: float(np.sqrt(sums[0] / sums[1])))
+
+
+# Pictures ------------------------------------------------------------------------------------------------------------
+
+
+def _is_picture(output: Array, labels: Array) -> bool:
+    """Raises `MetricError` if the float model's pictures have another range of values than the targets."""
+    if not pictures.are_pictures(output, labels):
+        return False
+    try:
+        problem = pictures.other_range(output, labels)
+    except ValueError as error:
+        raise MetricError(str(error)) from None
+    if problem:
+        raise MetricError(f"{problem}: give both in the same range")
+    return True
+
+
+def _pictures(
+    output: Array, labels: Array, figure: Callable[[Array, Array, pictures.ValueRange], npt.NDArray[np.float64]]
+) -> Scores:
+    try:
+        span = pictures.value_range(labels)
+        made, real = pictures.aligned(output, labels)
+        each = figure(made, real, span)
+    except ValueError as error:
+        raise MetricError(str(error)) from None
+    return replace(_mean(each), detail=str(span))
 
 
 # Sequences -----------------------------------------------------------------------------------------------------------

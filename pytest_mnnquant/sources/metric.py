@@ -14,7 +14,7 @@ from pytest_mnnquant.metrics.task import MetricError, TaskMetric, metric_named
 from pytest_mnnquant.sources.spec import SourceError, describe, import_file
 from pytest_mnnquant.sources.user_code import contained
 
-_FORMS: Final = "top1, top5, miou, mae, rmse, words, characters or file.py:callable"
+_FORMS: Final = "top1, top5, miou, mae, rmse, psnr, ssim, words, characters or file.py:callable"
 
 
 def load_metric(text: str, root: Path) -> TaskMetric:

@@ -52,6 +52,11 @@ class Compared:
         return int((before > after).sum()), int((after > before).sum())
 
     @property
+    def label(self) -> str:
+        """The metric's label, with what was found out about the data."""
+        return f"{self.metric.label} ({self.before.detail})" if self.before.detail else self.metric.label
+
+    @property
     def drop(self) -> Estimate:
         """By how much the variant is worse, in the metric's unit."""
         sign = -1 if self.metric.lower_is_better else 1
@@ -102,7 +107,7 @@ def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], T
     drop, flips = compared.drop, compared.flips
     task = TaskMetrics(
         metric=metric.name,
-        label=metric.label,
+        label=compared.label,
         reference=before,
         quantized=after,
         drop=drop.value,
@@ -123,12 +128,12 @@ def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], T
         try:
             ratio = compared.ratio
         except ValueError as error:
-            message = f"{metric.label}: the ratio to the float model's can't be computed: {error}"
+            message = f"{compared.label}: the ratio to the float model's can't be computed: {error}"
             findings.append(Finding("MNQ723", message))
         else:
             task = dataclasses.replace(task, ratio=ratio.value, ratio_low=ratio.low, ratio_high=ratio.high)
             decision = verdict(ratio, criteria.min_ratio, at_least=True, strict=criteria.strict)
-            text = f"{metric.label} {after:.4f} is {ratio.value:.4f} of the float model's {before:.4f}"
+            text = f"{compared.label} {after:.4f} is {ratio.value:.4f} of the float model's {before:.4f}"
             demands.append((f"{text}, required {criteria.min_ratio:g}", decision))
     for text, decision in demands:
         if decision.fails:
@@ -140,10 +145,10 @@ def judge_task(compared: Compared, criteria: Criteria) -> tuple[list[Finding], T
 
 
 def allowed_drop(metric: TaskMetric, criteria: Criteria) -> float | None:
-    """The allowed drop: the given one; else 0.01 for a share, unless another criterion was given instead."""
-    if criteria.max_drop is not None or criteria.min_ratio is not None or not metric.is_share:
+    """The allowed drop: the given one; else the metric's default, unless another criterion was given instead."""
+    if criteria.max_drop is not None or criteria.min_ratio is not None:
         return criteria.max_drop
-    return DROP
+    return DROP if metric.is_share else metric.default_drop
 
 
 def below_floor(compared: Compared, criteria: Criteria) -> list[Finding]:
@@ -155,7 +160,7 @@ def below_floor(compared: Compared, criteria: Criteria) -> list[Finding]:
     return [
         Finding(
             "MNQ708",
-            f"{metric.label} of the float model is {before:.4f}, required {bound} {floor:g}",
+            f"{compared.label} of the float model is {before:.4f}, required {bound} {floor:g}",
             cause=Cause(
                 "float-model-at-fault",
                 "the float model, its labels or its preprocessing is wrong, before anything is quantized",
@@ -169,9 +174,9 @@ def _change(compared: Compared, drop: Estimate) -> str:
     metric, before, after = compared.metric, compared.before.value, compared.after.value
     kind = "rise" if metric.lower_is_better else "drop"
     if before == after:
-        return f"{metric.label} stays at {before:.4f}: a {kind} of {drop.value:.4f}"
+        return f"{compared.label} stays at {before:.4f}: a {kind} of {drop.value:.4f}"
     verb = "rises" if after > before else "falls"
-    return f"{metric.label} {verb} from {before:.4f} (float) to {after:.4f}: a {kind} of {drop.value:.4f}"
+    return f"{compared.label} {verb} from {before:.4f} (float) to {after:.4f}: a {kind} of {drop.value:.4f}"
 
 
 def _on(compared: Compared) -> str:
