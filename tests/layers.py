@@ -40,6 +40,7 @@ NEEDS: Final = {
     "mnnfile/test_fused.py": ("torch",),
     "mnnfile/test_ledger.py": ("torch",),
     "mnnfile/test_model.py": ("torch",),
+    "mnnfile/test_output_parts.py": ("mnn", "torch"),
     "mnnfile/test_pooling.py": ("torch",),
     "plugin": ("mnn", "torch", "pytester"),
     "quantize": ("mnn", "torch"),

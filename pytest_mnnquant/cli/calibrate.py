@@ -12,7 +12,7 @@ from typing import Final
 
 from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
-from pytest_mnnquant.checks.accuracy.limits import Criteria
+from pytest_mnnquant.checks.accuracy.limits import Criteria, UsualLimits
 from pytest_mnnquant.cli.calibration_config import read_config
 from pytest_mnnquant.cli.calibration_samples import Samples, check_samples
 from pytest_mnnquant.cli.convert_arguments import unwritable
@@ -35,7 +35,7 @@ from pytest_mnnquant.runtime.options import RunOptions
 # The largest scale of real networks; uninitialized memory gives far larger ones.
 _SANE_SCALE: Final = 1e6
 # The lowest cosine on the calibration data: the worst correct model measured has 0.96, broken ones have at most 0.5.
-_COSINE: Final = 0.9
+_LIMITS: Final = UsualLimits(cosine=0.9, variation=0.0, detail=-10.0, iou=0.5)
 Print = Callable[[str], None]
 
 
@@ -142,4 +142,4 @@ def _similarity(source: Model, quantized: Model, samples: Samples, timeout: floa
         pools=changed,
         suspects=KnownCauses(faults=int8_faults(quantized, {op.operator for op in as_run.trace or () if op.int8})),
     )
-    return check_accuracy(evidence, Criteria(usual_cosine=_COSINE))
+    return check_accuracy(evidence, Criteria(usual=_LIMITS))

@@ -15,7 +15,7 @@ from pytest_mnnquant.checks.accuracy.check import (
     without_data,
 )
 from pytest_mnnquant.checks.accuracy.layers import Losses
-from pytest_mnnquant.checks.accuracy.limits import Criteria
+from pytest_mnnquant.checks.accuracy.limits import COARSE_LIMITS, Criteria, UsualLimits
 from pytest_mnnquant.checks.accuracy.proposals import with_search
 from pytest_mnnquant.checks.accuracy.uncovered import unjudged_pools
 from pytest_mnnquant.checks.target.check import compare_with_host, main_difference
@@ -23,13 +23,13 @@ from pytest_mnnquant.checks.target.mnn_versions import explained
 from pytest_mnnquant.evidence.accuracy_search import search_accuracy
 from pytest_mnnquant.evidence.check_inputs import CheckInputs, held_limits
 from pytest_mnnquant.evidence.check_runner import attempt_check, result_alone, run_uncached
+from pytest_mnnquant.evidence.output_parts import part_evidence
 from pytest_mnnquant.evidence.steps import UNUSABLE, NothingToJudge, StepFailed, step
 from pytest_mnnquant.evidence.target_variant import TargetVariant
 from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.catalogue import CHECKS
 from pytest_mnnquant.findings.check_metrics import metrics_of
-from pytest_mnnquant.findings.defaults import COARSE_COSINE, COSINE
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result, without_ignored
 from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.mnnfile.commands import layers_beside
@@ -96,6 +96,8 @@ def _judge_outputs(inputs: CheckInputs) -> Result:
         labels=data.labels,
         as_run=variant.runs.run.outputs,
         pools=pools,
+        inputs=variant.source.inputs,
+        parts=part_evidence(variant.source.output_parts, variant.model),
         suspects=KnownCauses(variant.variant.drift, variant.runs.int8_faults, variant.recipe),
     )
     return check_accuracy(evidence, _criteria(inputs))
@@ -112,7 +114,7 @@ def _criteria(inputs: CheckInputs) -> Criteria:
         min_cosine=limits.min_cosine,
         min_sqnr=limits.min_sqnr,
         min_agreement=limits.min_agreement,
-        usual_cosine=COARSE_COSINE if inputs.recipe.bits <= 4 else COSINE,
+        usual=COARSE_LIMITS if inputs.recipe.bits <= 4 else UsualLimits(),
         strict=inputs.strict,
     )
 

@@ -19,12 +19,14 @@ from pytest_mnnquant.checks.conversion.check import FLOAT_SOURCE
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.caches import VariantCache
+from pytest_mnnquant.evidence.output_parts import find_parts
 from pytest_mnnquant.evidence.steps import UNUSABLE, StepFailed, Unusable, step, step_property
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.measurements.timing import MemoryUse
 from pytest_mnnquant.mnnfile.model import BadModel, Model
+from pytest_mnnquant.mnnfile.output_parts import OutputParts
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.report.variant_report import ModelFile
 from pytest_mnnquant.runtime.inference import run
@@ -92,6 +94,11 @@ class SourceUnderTest:
         source = self.prepared
         self.say("running the float model")
         return run(source.model, self.inputs, source.options(self.settings.timeout))
+
+    @cached_property
+    def output_parts(self) -> dict[str, OutputParts]:
+        """The parts of the float model's outputs, by output; see `mnnfile.output_parts`."""
+        return find_parts(self.prepared.model, self.inputs, self.settings.timeout, self.prepared.axes)
 
     @cached_property
     def float_file(self) -> ModelFile | None:

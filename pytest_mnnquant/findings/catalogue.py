@@ -499,6 +499,13 @@ RULES: Final = {
             "This host pools int8 wrongly, and no copy could pool as on ARM.",
             ALONE,
         ),
+        Rule(
+            "MNQ712",
+            "output-part-lost",
+            _E,
+            "A part of an output lost the differences between samples, although the whole output looks alike.",
+            BAD_OUTPUT,
+        ),
         Rule("MNQ720", "labels-unused", _G, "The labels match no output, so the task metric was not judged.", ALONE),
         Rule("MNQ721", "metric-unusable", _E, "The requested task metric can't be computed.", BAD_OUTPUT),
         Rule(

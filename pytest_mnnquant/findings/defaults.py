@@ -21,6 +21,15 @@ DROP: Final = 0.01
 #: Required mean cosine similarity of outputs without labels; the second one for 4 bits and fewer.
 COSINE: Final = 0.99
 COARSE_COSINE: Final = 0.95
+#: Required SQNR of an output without labels, and of each of its parts, about the mean of the samples, in dB.
+#: This and the next limits follow from measured models: benchmarks/output_variation.py.
+VARIATION: Final = 8.0
+#: Required mean SQNR of what a network adds to its input, in dB, if its output is mostly its input.
+DETAIL: Final = 4.0
+#: Required intersection over union of class numbers and other identifiers, without the most frequent one;
+#: the second one for 4 bits and fewer.
+IOU: Final = 0.9
+COARSE_IOU: Final = 0.75
 
 #: Limits in seconds: for one native step, for the search after a failed accuracy, for timing one variant.
 TIMEOUT: Final = 300.0

@@ -48,7 +48,7 @@ _WEIGHTS: Final = ("MNQ410", *_VALUES)
 _RANGES: Final = ("MNQ501", "MNQ504", "MNQ505", "MNQ512", "MNQ520", "MNQ530", "MNQ540", "MNQ541")
 _RUN: Final = ("MNQ601", "MNQ602", "MNQ603", "MNQ620", "MNQ630")
 _BROKEN: Final = ("MNQ703", "MNQ704", "MNQ705", "MNQ706", "MNQ707")
-_OUTPUTS: Final = ("MNQ701", "MNQ702", *_BROKEN, "MNQ708", "MNQ721", "MNQ722", "MNQ723")
+_OUTPUTS: Final = ("MNQ701", "MNQ702", "MNQ712", *_BROKEN, "MNQ708", "MNQ721", "MNQ722", "MNQ723")
 _SIZE: Final = ("MNQ801", "MNQ802")
 _ACCEPTED: Final = ("MNQ913", "MNQ914")
 #: All rules: without a model of this network nothing can be judged.
@@ -82,7 +82,7 @@ OTHER_SCALES: Final = Effects(Stage.STORAGE, (*_RUN, *_SIZE), (*_RANGES, *_OUTPU
 CHANCE_SCALES: Final = Effects(Stage.STORAGE, _SIZE, (*_RANGES, *_RUN, *_OUTPUTS))
 BAD_RANGES: Final = Effects(Stage.CALIBRATION, _RUN, _OUTPUTS)
 RAN_OTHERWISE: Final = Effects(Stage.EXECUTION, (), _OUTPUTS)
-APIS_DIFFER: Final = Effects(Stage.EXECUTION, (), _OUTPUTS, restates=("MNQ701", "MNQ702", *_BROKEN))
+APIS_DIFFER: Final = Effects(Stage.EXECUTION, (), _OUTPUTS, restates=("MNQ701", "MNQ702", "MNQ712", *_BROKEN))
 BAD_OUTPUT: Final = Effects(Stage.OUTPUTS)
 # Of language models. An option that makes the exporter store wrong weights is seen in each file that it makes.
 BAD_OPTION: Final = Effects(

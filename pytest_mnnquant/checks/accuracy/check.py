@@ -15,6 +15,7 @@ from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.layers import Located, Losses, located
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.outputs import Outputs, broken
+from pytest_mnnquant.checks.accuracy.parts import PartEvidence, lost_parts
 from pytest_mnnquant.checks.accuracy.similarity import output_metrics, unlike
 from pytest_mnnquant.checks.accuracy.task_metric import Compared, below_floor, judge_task
 from pytest_mnnquant.checks.operator_faults import X86_MAX_POOL
@@ -27,7 +28,7 @@ from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.metrics.task import MetricError, metric_named, output_for, scores
 
 # The codes of lost accuracy or similarity, and of unusable outputs.
-_LOST: Final = ("MNQ701", "MNQ702")
+_LOST: Final = ("MNQ701", "MNQ702", "MNQ712")
 _BROKEN: Final = ("MNQ703", "MNQ704", "MNQ706")
 # The codes that add nothing once the float model itself fails.
 _SUPERSEDED: Final = ("MNQ709", "MNQ723", "MNQ730")
@@ -45,7 +46,8 @@ class AccuracyEvidence:
     """Outputs on the evaluation data, samples first. `labels` has shape [samples, ...] or is None.
 
     `as_run` holds the variant's outputs as this host computes them, if `outputs` come from a copy whose MaxPool
-    operators `pools` are exact; it is empty if the model was judged unmodified.
+    operators `pools` are exact; it is empty if the model was judged unmodified. `inputs` are the inputs of these
+    samples; `parts` are what the float model's operators join into its outputs.
     """
 
     reference: Outputs
@@ -54,6 +56,8 @@ class AccuracyEvidence:
     as_run: Outputs = dataclasses.field(default_factory=dict)
     pools: tuple[str, ...] = ()
     suspects: KnownCauses = dataclasses.field(default_factory=KnownCauses)
+    inputs: Outputs = dataclasses.field(default_factory=dict)
+    parts: PartEvidence = dataclasses.field(default_factory=PartEvidence)
 
 
 def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
@@ -80,7 +84,8 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
         output = None
     decides_all = compared is not None and compared.metric.call is not None
     decided = tuple(reference) if decides_all else (output,) if output else ()
-    findings += unlike(reference, outputs, agreements, decided, criteria)
+    findings += lost_parts(reference, outputs, evidence.parts, decided, criteria)
+    findings += unlike(reference, outputs, agreements, decided, criteria, evidence.inputs)
     if any(finding.code == "MNQ708" for finding in findings):  # If the float model fails, the rest says little.
         findings = [finding for finding in findings if finding.code not in _SUPERSEDED]
     if evidence.pools:

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_mnnquant.findings.defaults import COSINE
+from pytest_mnnquant.findings.defaults import (
+    COARSE_COSINE,
+    COARSE_IOU,
+    COSINE,
+    DETAIL,
+    IOU,
+    VARIATION,
+)
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.statistics.intervals import Estimate, samples_to_decide
@@ -18,16 +25,36 @@ Named = float | Mapping[str, float] | None
 CONFIDENCE: Final = 0.90
 # One-sided 95 % of the normal distribution, squared: Wilson's bound for an event that no sample shows.
 _UNSEEN: Final = 1.645**2
+# From this number of samples on, differences between samples decide.
+_ENOUGH: Final = 8
 # For the rounding of subtractions: a value exactly at its limit is allowed.
 _ROUNDING: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class UsualLimits:
+    """What is required of an output that no task metric judges, if no limit is given.
+
+    `variation` is in dB, see `metrics.variation`; `detail` too, see `metrics.details`. `iou` is that of
+    `metrics.identifiers`.
+    """
+
+    cosine: float = COSINE
+    variation: float = VARIATION
+    detail: float = DETAIL
+    iou: float = IOU
+
+
+#: The limits for 4 bits and fewer.
+COARSE_LIMITS: Final = UsualLimits(cosine=COARSE_COSINE, iou=COARSE_IOU)
 
 
 @dataclass(frozen=True)
 class Criteria:
     """The limits of a variant's outputs; each limit means the same as the option of its name.
 
-    `metric` is None if no metric was requested: top-1 if labels match an output. `usual_cosine` applies to outputs
-    that no task metric judges. `strict`: the confidence bound decides instead of the value itself.
+    `metric` is None if no metric was requested: top-1 if labels match an output. `usual` applies to outputs that no
+    task metric judges. `strict`: the confidence bound decides instead of the value itself.
     """
 
     metric: TaskMetric | None = None
@@ -37,7 +64,7 @@ class Criteria:
     min_cosine: Named = None
     min_sqnr: Named = None
     min_agreement: Named = None
-    usual_cosine: float = COSINE
+    usual: UsualLimits = UsualLimits()
     strict: bool = False
 
 
@@ -68,6 +95,27 @@ class Verdict:
         return f"{self.estimate.samples:,} samples are too few to decide: {bounds}; {more}"
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One requirement, as text with the measured value, and the verdict on it.
+
+    `varies`: it is about the differences between samples, which few samples may lack by chance.
+    """
+
+    text: str
+    verdict: Verdict
+    varies: bool = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether it fails the variant."""
+        return self.verdict.fails and (not self.varies or is_certain(self.verdict))
+
+    def is_doubtful(self, strict: bool) -> bool:
+        """Whether too few samples are worth a finding, if it does not fail."""
+        return self.verdict.is_unsure and (strict or self.verdict.fails or not self.varies)
+
+
 def unbounded(value: float, samples: int) -> Estimate:
     """An estimate whose variation is unknown."""
     return Estimate(value, -math.inf, math.inf, samples, math.inf)
@@ -87,6 +135,11 @@ def verdict(estimate: Estimate, limit: float, *, at_least: bool, strict: bool) -
     if strict:
         return Verdict(estimate, limit, surely_fails, not surely_fails and not surely_holds, _needed(estimate, limit))
     return Verdict(estimate, limit, value > bound, unsure, _needed(estimate, limit) if unsure else None)
+
+
+def is_certain(decision: Verdict) -> bool:
+    """Whether a verdict about what varies between samples may fail a variant: few samples may happen to be alike."""
+    return decision.estimate.samples >= _ENOUGH
 
 
 def _needed(estimate: Estimate, limit: float) -> int | None:

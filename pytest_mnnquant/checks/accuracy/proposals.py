@@ -17,7 +17,7 @@ NOTHING_TO_TRY: Final = (
     "--mnn-suggest had nothing to try: a finished file can't be quantized again without its params file "
     "(--mnn-params); give it, or let the gate quantize the source (--mnn-recipe without --mnn-quantized)"
 )
-_FIXED: Final = ("MNQ701", "MNQ702", "MNQ703", "MNQ704", "MNQ706")
+_FIXED: Final = ("MNQ701", "MNQ702", "MNQ703", "MNQ704", "MNQ706", "MNQ712")
 
 
 @dataclass(frozen=True)

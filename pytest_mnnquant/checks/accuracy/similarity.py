@@ -10,18 +10,28 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.checks.accuracy.limits import CONFIDENCE, Criteria, Verdict, doubt_finding, limit_for, verdict
+from pytest_mnnquant.checks.accuracy.identifier_limits import identifier_demands
+from pytest_mnnquant.checks.accuracy.limits import (
+    CONFIDENCE,
+    Criteria,
+    Demand,
+    doubt_finding,
+    limit_for,
+    verdict,
+)
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
+from pytest_mnnquant.checks.accuracy.variation_estimate import estimate_variation
 from pytest_mnnquant.findings.accuracy_metrics import OutputMetrics
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.agreement import SILENT, Agreement, agreement, cosines, same_maximum, sqnr_db
+from pytest_mnnquant.metrics.details import compare_detail
+from pytest_mnnquant.metrics.identifiers import are_identifiers
+from pytest_mnnquant.metrics.variation import variation
 from pytest_mnnquant.statistics import intervals
 from pytest_mnnquant.statistics.intervals import Estimate
 
 Array = npt.NDArray[Any]
-# Integer outputs are classes or indexes: quantization may flip the close ones.
-_MIN_EQUAL: Final = 0.95
 # From this cosine on, an output holds the values of another output.
 _SWAPPED: Final = 0.95
 _TINY: Final = 1e-300
@@ -45,20 +55,25 @@ def output_metrics(item: Agreement) -> OutputMetrics:
 
 
 def unlike(
-    reference: Outputs, outputs: Outputs, compared: dict[str, Agreement], decided: Collection[str], criteria: Criteria
+    reference: Outputs,
+    outputs: Outputs,
+    compared: dict[str, Agreement],
+    decided: Collection[str],
+    criteria: Criteria,
+    inputs: Outputs,
 ) -> list[Finding]:
-    """Findings on outputs that differ from the float model's; `decided` names those that a task metric judges."""
+    """Findings on outputs that differ from the float model's; `decided` names those that a task metric judges.
+
+    `inputs` are the evaluation data: some networks only add details to an input.
+    """
     findings = _idle_limits(compared, criteria)
     for name, item in compared.items():
         if item.equal is None and item.range <= SILENT:
             findings.append(_silent(name, item, reference[name]))
             continue
-        if item.equal is None and item.samples > 1 and item.centred_sqnr_db < 0 and name not in decided:
-            findings.append(_lost(name, item, swapped(name, reference, outputs)))
-            continue
-        demands = list(_demands(item, _flat(reference[name]), _flat(outputs[name]), name, name in decided, criteria))
-        broken = [demand for demand in demands if demand.verdict.fails]
-        if broken:
+        pair = _Pair(name, reference[name], outputs[name], item, inputs)
+        demands = list(_demands(pair, name in decided, criteria))
+        if broken := [demand for demand in demands if demand.fails]:
             texts = "; ".join(demand.text for demand in broken)
             doubts = next((f"; {demand.verdict.doubt}" for demand in broken if demand.verdict.is_unsure), "")
             cause = swapped(name, reference, outputs)
@@ -68,46 +83,81 @@ def unlike(
             findings += [
                 doubt_finding(f"output {name!r}: {demand.text}", demand.verdict, criteria.strict)
                 for demand in demands
-                if demand.verdict.is_unsure
+                if demand.is_doubtful(criteria.strict)
             ]
     return findings
 
 
-@dataclass(frozen=True, slots=True)
-class _Demand:
-    text: str
-    verdict: Verdict
+@dataclass(frozen=True)
+class _Pair:
+    """One output of the float model and of the variant."""
+
+    name: str
+    reference: Array
+    output: Array
+    agreement: Agreement
+    inputs: Outputs
+
+    @property
+    def flat(self) -> tuple[Array, Array]:
+        """Both, with shape [samples, elements]."""
+        return _flat(self.reference), _flat(self.output)
 
 
-def _demands(
-    item: Agreement, reference: Array, output: Array, name: str, is_decided: bool, criteria: Criteria
-) -> Iterator[_Demand]:
-    """What is required of one output; both arrays have shape [samples, elements]."""
-
-    def at_least(limit: float, estimate: Estimate, text: str) -> _Demand:
-        return _Demand(text, verdict(estimate, limit, at_least=True, strict=criteria.strict))
-
-    least = limit_for(criteria.min_cosine, name)
-    usual = criteria.usual_cosine if least is None else least
+def _demands(pair: _Pair, is_decided: bool, criteria: Criteria) -> Iterator[Demand]:
+    """What is required of one output."""
+    item = pair.agreement
     if is_decided:
         pass
-    elif item.equal is not None:
-        hits = intervals.share(int((reference == output).sum()), reference.size, CONFIDENCE)
-        text = f"{item.equal:.1%} of its integers equal the float model's, required {_MIN_EQUAL:.0%}"
-        yield at_least(_MIN_EQUAL, hits, text)
-    elif item.cosine is not None:
-        text = f"mean cosine {item.cosine:.4f} to the float model's, required {usual:g} (SQNR {item.sqnr_db:.1f} dB)"
-        yield at_least(usual, intervals.mean(cosines(reference, output), CONFIDENCE), text)
+    elif are_identifiers(pair.reference, pair.output):
+        yield from identifier_demands(pair.reference, pair.output, criteria)
+    elif item.cosine is None and item.equal is None:
+        yield _one_element(pair, criteria)
     else:
-        decibels = _as_sqnr_db(usual)
-        text = f"SQNR {item.centred_sqnr_db:.1f} dB about its mean, required {decibels:.1f} dB (cosine {usual:g}, "
-        text += "converted: the output has one element)"
-        yield at_least(decibels, _noise(reference - reference.mean(0), output - reference.mean(0)), text)
-    if (limit := limit_for(criteria.min_agreement, name)) is not None and item.top1 is not None:
-        hits = intervals.share(int(same_maximum(reference, output).sum()), len(reference), CONFIDENCE)
-        yield at_least(limit, hits, f"{item.top1:.2%} of samples keep the float model's class, required {limit:.2%}")
-    if (limit := limit_for(criteria.min_sqnr, name)) is not None and item.equal is None:
-        yield at_least(limit, _noise(reference, output), f"SQNR {item.sqnr_db:.1f} dB, required {limit:g} dB")
+        yield from _likeness(pair, criteria)
+    if (limit := limit_for(criteria.min_agreement, pair.name)) is not None and item.top1 is not None:
+        hits = intervals.share(int(same_maximum(*pair.flat).sum()), len(pair.reference), CONFIDENCE)
+        text = f"{item.top1:.2%} of samples keep the float model's class, required {limit:.2%}"
+        yield Demand(text, verdict(hits, limit, at_least=True, strict=criteria.strict))
+    if (limit := limit_for(criteria.min_sqnr, pair.name)) is not None and item.equal is None:
+        text = f"SQNR {item.sqnr_db:.1f} dB, required {limit:g} dB"
+        yield Demand(text, verdict(_noise(*pair.flat), limit, at_least=True, strict=criteria.strict))
+
+
+def _one_element(pair: _Pair, criteria: Criteria) -> Demand:
+    """What is required of an output of one number per sample."""
+    least = limit_for(criteria.min_cosine, pair.name)
+    usual, (reference, output) = criteria.usual.cosine if least is None else least, pair.flat
+    decibels = _as_sqnr_db(usual)
+    text = (
+        f"SQNR {pair.agreement.centred_sqnr_db:.1f} dB about its mean, required {decibels:.1f} dB (cosine {usual:g}, "
+    )
+    text += "converted: the output has one element)"
+    estimate = _noise(reference - reference.mean(0), output - reference.mean(0))
+    return Demand(text, verdict(estimate, decibels, at_least=True, strict=criteria.strict))
+
+
+def _likeness(pair: _Pair, criteria: Criteria) -> Iterator[Demand]:
+    """What is required of an output of several numbers: of the whole, and of what is not common to all samples."""
+    least = limit_for(criteria.min_cosine, pair.name)
+    usual, (reference, output) = criteria.usual.cosine if least is None else least, pair.flat
+    estimate = intervals.mean(cosines(reference, output), CONFIDENCE)
+    text = f"mean cosine {estimate.value:.4f} to the float model's, required {usual:g} "
+    text += f"(SQNR {sqnr_db(reference, output):.1f} dB)"
+    yield Demand(text, verdict(estimate, usual, at_least=True, strict=criteria.strict))
+    # A cosine that the user allows is allowed for what varies, too.
+    allowed = math.inf if least is None else _as_sqnr_db(least)
+    if len(reference) > 1 and not (measured := variation(reference, output)).is_constant:
+        limit = min(criteria.usual.variation, allowed)
+        text = f"the differences between samples have an SQNR of {measured.sqnr_db:.1f} dB, required {limit:.1f} dB "
+        text += f"(the whole output has cosine {estimate.value:.4f})"
+        decision = verdict(estimate_variation(measured), limit, at_least=True, strict=criteria.strict)
+        yield Demand(text, decision, varies=True)
+    if (detail := compare_detail(pair.reference, pair.output, pair.inputs)) is not None:
+        estimate, limit = intervals.mean(detail.sqnr_db, CONFIDENCE), min(criteria.usual.detail, allowed)
+        text = f"what the network adds to input {detail.input!r} has a mean SQNR of {estimate.value:.1f} dB, "
+        text += f"required {limit:.1f} dB"
+        yield Demand(text, verdict(estimate, limit, at_least=True, strict=criteria.strict), varies=True)
 
 
 def _noise(reference: Array, output: Array) -> Estimate:
@@ -144,15 +194,6 @@ def _silent(name: str, item: Agreement, reference: Array) -> Finding:
         return Finding("MNQ702", message)
     message = f"output {name!r} spans {item.range:.2g} on these {item.samples} samples, which is rounding noise"
     return Finding("MNQ003", message, fix="evaluate on representative data (--mnn-evaluation)")
-
-
-def _lost(name: str, item: Agreement, cause: Cause | None) -> Finding:
-    """The output's variable part is noise; a large constant part may still raise its cosine."""
-    cosine = "" if item.cosine is None else f" (its constant part raises the cosine to {item.cosine:.4f})"
-    message = (
-        f"output {name!r} lost the differences between samples: their SQNR is {item.centred_sqnr_db:.1f} dB{cosine}"
-    )
-    return Finding("MNQ702", message, cause=cause)
 
 
 def _idle_limits(compared: dict[str, Agreement], criteria: Criteria) -> list[Finding]:

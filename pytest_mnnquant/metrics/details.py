@@ -1,0 +1,128 @@
+"""Networks whose output is mostly their input: super-resolution, denoising, deblurring, colour correction, speech.
+
+What such a network is for is the small part that it adds. Here the input and a smooth form of the input are removed
+from the output by linear regression; the rest is compared picture by picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+#: The input explains at least this share of the output's variance, or the output is not mostly the input.
+_MOSTLY: Final = 0.9
+#: Fewer positions than this are not a picture or a signal.
+_FEWEST: Final = 64
+_MOST_CHANNELS: Final = 4
+_ROWS: Final = 100_000
+_FACTORS: Final = (1, 2, 3, 4, 6, 8)
+#: Steps between the smallest and the largest value of a picture; a smaller detail is not visible.
+_STEPS: Final = 255
+#: A sample without any detail, or without error, has one of these values, in dB.
+_WORST, _BEST = -10.0, 60.0
+
+
+@dataclass(frozen=True)
+class Detail:
+    """The detail that a network adds to its input against the error of an output.
+
+    `input` names the input that explains `explained` of the output's variance. `sqnr_db` has shape [samples]: energy
+    of the detail / energy of the error, in dB, between -10 and 60; a detail below one step of 255 counts as rounding
+    noise of that size.
+    """
+
+    input: str
+    explained: float
+    sqnr_db: Floats
+
+
+def compare_detail(reference: Array, output: Array, inputs: Mapping[str, Array]) -> Detail | None:
+    """Compare what outputs of equal shape [samples, ...] add to an input; None if they are not mostly an input."""
+    fits = (
+        (explained, name, rest)
+        for name, array in inputs.items()
+        for picture, source in _pictures(reference, array)
+        for explained, rest in [_without_input(picture, source)]
+    )
+    explained, name, rest = max(fits, key=lambda fit: fit[0], default=(0.0, "", np.empty(0)))
+    if explained < _MOSTLY:
+        return None
+    error = np.square(reference.reshape(len(reference), -1).astype(np.float64) - output.reshape(len(output), -1))
+    span = float(reference.max()) - float(reference.min())
+    floor = (span / _STEPS) ** 2 / 12
+    detail = np.square(rest).reshape(len(rest), -1).mean(1) + floor
+    with np.errstate(divide="ignore"):
+        decibels = 10 * np.log10(detail / error.mean(1))
+    return Detail(name, explained, np.clip(decibels, _WORST, _BEST))
+
+
+def _pictures(reference: Array, array: Array) -> Iterator[tuple[Floats, Floats]]:
+    """The output and an input in the form [samples, channels, positions ...], if their positions correspond."""
+    if array.dtype.kind != "f" or len(array) != len(reference):
+        return
+    for picture in _forms(reference):
+        for source in _forms(array):
+            if picture.ndim == source.ndim and source.shape[1] <= _MOST_CHANNELS:
+                factors = [_factor(*sizes) for sizes in zip(picture.shape[2:], source.shape[2:], strict=True)]
+                if all(factor in _FACTORS or 1 / factor in _FACTORS for factor in factors):
+                    yield picture, _resized(source, factors)
+
+
+def _forms(array: Array) -> Iterator[Floats]:
+    """The array as [samples, channels, positions ...], for channels first, last and missing."""
+    values = array.astype(np.float64)
+    for form in (values, np.moveaxis(values, -1, 1), values[:, None]):
+        positions = form.shape[2:]
+        if 1 <= len(positions) <= 2 and min(positions) >= 8 and np.prod(positions) >= _FEWEST:
+            yield form
+
+
+def _factor(output: int, source: int) -> float:
+    return output // source if output % source == 0 else 1 / (source // output) if source % output == 0 else 0.1
+
+
+def _resized(source: Floats, factors: list[float]) -> Floats:
+    """The source with the positions of the output: repeated, or the mean of neighbours."""
+    for axis, factor in enumerate(factors, 2):
+        if factor >= 1:
+            source = np.repeat(source, int(factor), axis)
+        else:
+            count = round(1 / factor)
+            shape = (*source.shape[:axis], source.shape[axis] // count, count, *source.shape[axis + 1 :])
+            source = source.reshape(shape).mean(axis + 1)
+    return source
+
+
+def _smooth(source: Floats, reach: int) -> Floats:
+    """The mean over `reach` positions on both sides, along each axis of positions."""
+    for axis in range(2, source.ndim):
+        widths = [(reach, reach) if item == axis else (0, 0) for item in range(source.ndim)]
+        sums = np.cumsum(np.pad(source, widths, "edge"), axis)
+        sums = np.concatenate([np.zeros_like(sums.take([0], axis)), sums], axis)
+        size = source.shape[axis]
+        later, earlier = (sums.take(range(start, start + size), axis) for start in (2 * reach + 1, 0))
+        source = (later - earlier) / (2 * reach + 1)
+    return source
+
+
+def _without_input(picture: Floats, source: Floats) -> tuple[float, Floats]:
+    """The share of a picture's variance that an input explains, and the rest, in the shape of the picture."""
+    forms = [source, _smooth(source, 1), _smooth(source, 2)]
+    features = np.concatenate([form.reshape(len(source), source.shape[1], -1) for form in forms], 1)
+    matrix = features.transpose(0, 2, 1).reshape(-1, features.shape[1])
+    matrix = np.concatenate([matrix, np.ones((len(matrix), 1))], 1)
+    targets = picture.reshape(len(picture), picture.shape[1], -1).transpose(0, 2, 1).reshape(len(matrix), -1)
+    rows = np.linspace(0, len(matrix) - 1, min(len(matrix), _ROWS)).astype(np.int64)
+    weights = np.linalg.lstsq(matrix[rows], targets[rows], rcond=None)[0]
+    rest = targets - matrix @ weights
+    variance = float(np.square(targets - targets.mean(0)).sum())
+    explained = 1 - float(np.square(rest).sum()) / variance if variance else 0.0
+    positions = picture.shape[2:]
+    shaped = rest.reshape(len(picture), *positions, picture.shape[1])
+    return explained, np.moveaxis(shaped, -1, 1)

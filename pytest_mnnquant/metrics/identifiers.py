@@ -1,0 +1,109 @@
+"""Integer outputs: class numbers of pixels, token ids, indices. Each value is compared by itself.
+
+Most elements of such an output hold one value: the background, the blank of CTC, the padding. They are equal in any
+model, so the share of equal elements says little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+#: Whole numbers with this many different values may be quantities, such as grey levels or counts.
+_MANY: Final = 32
+#: Quantities that differ mostly differ by at most this much; class numbers and tokens that differ are arbitrary.
+_NEAR: Final = 2
+_MOSTLY: Final = 0.9
+#: More values than this can't be compared one by one.
+_MOST: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ValueAgreement:
+    """One value of the reference: how many elements hold it there (`expected`), in the output, and in both."""
+
+    value: int
+    expected: int
+    actual: int
+    both: int
+
+    @property
+    def recall(self) -> float:
+        """The share of the reference's elements that the output has too, in [0, 1]."""
+        return self.both / self.expected
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union of the elements that hold the value, in [0, 1]."""
+        return self.both / (self.expected + self.actual - self.both)
+
+
+@dataclass(frozen=True)
+class IdentifierAgreement:
+    """The agreement of all values of the reference, without the one that most elements hold (`common`).
+
+    `unions` and `intersections` have shape [samples]: over the elements of a sample that are not `common` in one of the
+    outputs, their number, and the number of equal ones. An element that is wrong in both counts in two unions.
+    """
+
+    values: tuple[ValueAgreement, ...]
+    common: int | None
+    unions: npt.NDArray[np.int64]
+    intersections: npt.NDArray[np.int64]
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union of all values except the common one, in [0, 1]; 1 if there are none."""
+        union = int(self.unions.sum())
+        return int(self.intersections.sum()) / union if union else 1.0
+
+
+def are_identifiers(reference: Array, output: Array) -> bool:
+    """Whether two outputs hold identifiers: integers, or floats that are all whole numbers, and not quantities.
+
+    Operators such as ArgMax give integers, which models often cast to float.
+    """
+    if not (_is_whole(reference) and _is_whole(output)):
+        return False
+    values = np.unique(reference)
+    if len(values) > _MOST or (reference.dtype.kind == "f" and not 1 < len(values) <= _MANY):
+        return False
+    differences = np.abs(reference.astype(np.float64) - output)[reference != output]
+    return len(values) < _MANY or not len(differences) or float((differences <= _NEAR).mean()) < _MOSTLY
+
+
+def _is_whole(array: Array) -> bool:
+    if array.dtype.kind in "iub":
+        return True
+    return array.dtype.kind == "f" and bool(np.isfinite(array).all() and (array == np.rint(array)).all())
+
+
+def compare_identifiers(reference: Array, output: Array) -> IdentifierAgreement:
+    """Compare identifiers of equal shape [samples, ...] value by value.
+
+    The most frequent value is set apart if it fills more than half of the elements and each sample holds several.
+    """
+    ref, out = (array.reshape(len(array), -1).astype(np.int64) for array in (reference, output))
+    values, counts = np.unique(ref, return_counts=True)
+    common = int(values[counts.argmax()]) if ref.shape[1] > 1 and 2 * counts.max() > ref.size else None
+    judged = [int(value) for value in values if int(value) != common]
+    same = ref == out
+    unlike_common = (ref != common) if common is not None else np.ones_like(same)
+    output_unlike_common = (out != common) if common is not None else np.ones_like(same)
+    intersections = (same & unlike_common).sum(1)
+    unions = unlike_common.sum(1) + output_unlike_common.sum(1) - intersections
+    return IdentifierAgreement(
+        values=tuple(_of_value(value, ref, out) for value in judged),
+        common=common,
+        unions=unions.astype(np.int64),
+        intersections=intersections.astype(np.int64),
+    )
+
+
+def _of_value(value: int, ref: Array, out: Array) -> ValueAgreement:
+    expected, actual = ref == value, out == value
+    return ValueAgreement(value, int(expected.sum()), int(actual.sum()), int((expected & actual).sum()))

@@ -1,0 +1,239 @@
+"""The parts of an output: the tensors that Concat and Pack join into it, and the place of each of their values.
+
+MNN's file has no shapes, so they come from a run of the model. Each joined tensor gets a number; the operators between
+the join and the output are applied to these numbers instead of the values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.mnnfile.commands import constant_tensors
+from pytest_mnnquant.mnnfile.model import Model, Op
+from pytest_mnnquant.mnnfile.settings import settings
+
+Places = npt.NDArray[np.int32]
+Shape = tuple[int, ...]
+
+#: More joined tensors than this are steps of one computation, not parts with a meaning.
+_MOST: Final = 64
+_JOINS: Final = frozenset({"Concat", "Pack"})
+_RESHAPES: Final = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "ExpandDims", "Identity"})
+_REORDERS: Final = frozenset({"Permute", "Transpose", "ConvertTensor"})
+_ELEMENTWISE: Final = frozenset(
+    {"UnaryOp", "ReLU", "ReLU6", "PReLU", "ELU", "Selu", "Sigmoid", "TanH", "Scale", "Cast", "BinaryOp"}
+)
+#: Elementwise operators whose results may have another unit than their inputs.
+_RESCALES: Final = frozenset({"BinaryOp", "Scale"})
+# Codes of MNN's UnaryOp and BinaryOp.
+_SIGMOID, _MUL = 29, 2
+_CHANNELS_LAST: Final = ((0, 2, 3, 1), (0, 3, 1, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tensor with one meaning, which operators join into an output. Names are those in the file.
+
+    `joined_by` is the last of these operators, and `joined` its input that holds the tensor. `is_probability`: the
+    values are results of Sigmoid or Softmax, so 1 is their natural size. `behind` names the tensors from the output
+    down to this one.
+    """
+
+    tensor: str
+    joined_by: str
+    joined: str
+    is_probability: bool
+    behind: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class OutputParts:
+    """The parts of an output. `places` holds the number of the part of each element, in the shape of one run."""
+
+    parts: tuple[Part, ...]
+    places: Places
+
+
+class _NoParts(Exception):
+    """The places can't be followed through an operator."""
+
+
+def tensors_behind(model: Model, output: str) -> tuple[str, ...]:
+    """The names of the tensors whose shapes `output_parts` needs; empty if nothing is joined into the output."""
+    graph = _Graph(model)
+    tensor = graph.index(output)
+    if tensor is None:
+        return ()
+    seen: dict[int, None] = {}
+    waiting, has_join = [tensor], False
+    while waiting:
+        tensor = waiting.pop()
+        if tensor in seen:
+            continue
+        seen[tensor] = None
+        maker = graph.makers.get(tensor)
+        if maker is None:
+            continue
+        has_join |= maker.kind in _JOINS and tensor not in graph.constant
+        if maker.kind == "Slice":
+            seen |= dict.fromkeys(maker.outputs)
+        waiting += graph.followed(maker)
+    return tuple(model.tensor_names[tensor] for tensor in seen) if has_join else ()
+
+
+def output_parts(model: Model, output: str, shapes: Mapping[str, Shape]) -> OutputParts | None:
+    """The parts of an output, by the shapes of `tensors_behind`; None if it has a single one, or too many."""
+    graph = _Graph(model)
+    tensor = graph.index(output)
+    if tensor is None or output not in shapes:
+        return None
+    places = _Places(graph, shapes)
+    try:
+        numbers = places.of(tensor, _Path())
+    except _NoParts:
+        return None
+    return OutputParts(tuple(places.parts), numbers) if len(np.unique(numbers)) > 1 else None
+
+
+class _Graph:
+    def __init__(self, model: Model) -> None:
+        ops = [op for op in model.ops if not op.subgraph]
+        self.names = model.tensor_names
+        self.makers = {output: op for op in ops for output in op.outputs}
+        self.constant = constant_tensors(ops)
+
+    def index(self, name: str) -> int | None:
+        """The tensor of a name."""
+        return self.names.index(name) if name in self.names else None
+
+    def followed(self, op: Op) -> tuple[int, ...]:
+        """The inputs whose values the output of `op` holds, moved or changed one by one; empty for other operators."""
+        if op.kind in _JOINS:
+            return op.inputs
+        if op.kind in _RESHAPES or op.kind in _REORDERS or op.kind == "Slice":
+            return op.inputs[:1]
+        if op.kind in _ELEMENTWISE:
+            varying = tuple(tensor for tensor in op.inputs if tensor not in self.constant)
+            return varying if len(varying) == 1 else ()
+        return ()
+
+    def is_probability(self, tensor: int, depth: int = 0) -> bool:
+        """Whether values are results of Sigmoid or Softmax, or products of such."""
+        maker = self.makers.get(tensor)
+        if maker is None or depth > len(self.names):
+            return False
+        if _is_probability(maker):
+            return True
+        if maker.kind == "BinaryOp" and settings(maker).get("opType") == _MUL:
+            return all(self.is_probability(item, depth + 1) for item in maker.inputs)
+        moves = maker.kind in _RESHAPES or maker.kind in _REORDERS or maker.kind in ("Slice", "StridedSlice")
+        return moves and self.is_probability(maker.inputs[0], depth + 1)
+
+
+def _is_probability(op: Op) -> bool:
+    return op.kind in ("Sigmoid", "Softmax") or (op.kind == "UnaryOp" and settings(op).get("opType") == _SIGMOID)
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """What lies between the output and a tensor."""
+
+    joined_by: str = ""
+    joined: str = ""
+    is_rescaled: bool = False
+    is_probability: bool = False
+    behind: tuple[str, ...] = ()
+
+    def through(self, op: Op, name: str) -> _Path:
+        return _Path(
+            joined_by=self.joined_by or (op.name if op.kind in _JOINS else ""),
+            joined=self.joined,
+            is_rescaled=self.is_rescaled or op.kind in _RESCALES,
+            is_probability=self.is_probability or (_is_probability(op) and not self.is_rescaled),
+            behind=(*self.behind, name),
+        )
+
+
+class _Places:
+    def __init__(self, graph: _Graph, shapes: Mapping[str, Shape]) -> None:
+        self._graph = graph
+        self._shapes = shapes
+        self.parts: list[Part] = []
+
+    def of(self, tensor: int, path: _Path) -> Places:
+        """The number of the part of each element of a tensor; new parts are added to `parts`."""
+        name, maker = self._graph.names[tensor], self._graph.makers.get(tensor)
+        if path.joined_by and not path.joined:
+            path = dataclasses.replace(path, joined=name)
+        if name not in self._shapes:
+            raise _NoParts
+        shape = self._shapes[name]
+        inputs = () if maker is None or tensor in self._graph.constant else self._graph.followed(maker)
+        if maker is None or not inputs:
+            return self._part(tensor, shape, path)
+        numbers = [self.of(item, path.through(maker, name)) for item in inputs]
+        try:
+            moved = _moved(maker, numbers, shape, self._offset(maker, tensor))
+        except (ValueError, IndexError):
+            raise _NoParts from None
+        if moved.shape != shape:
+            raise _NoParts
+        return moved
+
+    def _part(self, tensor: int, shape: Shape, path: _Path) -> Places:
+        name = self._graph.names[tensor]
+        is_bounded = path.is_probability or (not path.is_rescaled and self._graph.is_probability(tensor))
+        self.parts.append(Part(name, path.joined_by, path.joined, is_bounded, (*path.behind, name)))
+        if len(self.parts) > _MOST:
+            raise _NoParts
+        return np.full(shape, len(self.parts) - 1, np.int32)
+
+    def _offset(self, op: Op, tensor: int) -> int:
+        """Where the values of a tensor begin along the axis of the Slice that makes it."""
+        if op.kind != "Slice":
+            return 0
+        axis = int(_number(op, "axis"))
+        earlier = op.outputs[: op.outputs.index(tensor)]
+        names = [self._graph.names[item] for item in earlier]
+        if not all(name in self._shapes for name in names):
+            raise _NoParts
+        return sum(self._shapes[name][axis] for name in names)
+
+
+def _moved(op: Op, numbers: list[Places], shape: Shape, offset: int) -> Places:
+    """The numbers of the inputs, moved as the operator moves its values. Raises `ValueError` if they do not fit."""
+    first = numbers[0]
+    if op.kind == "Concat":
+        return np.concatenate(numbers, int(_number(op, "axis")))
+    if op.kind == "Pack":
+        return np.stack(numbers, int(_number(op, "axis")))
+    if op.kind == "Slice":
+        axis = int(_number(op, "axis"))
+        return np.take(first, range(offset, offset + shape[axis]), axis)
+    if op.kind in _RESHAPES:
+        return first.reshape(shape)
+    if op.kind in _REORDERS:
+        return _reordered(op, first, shape)
+    return np.broadcast_to(first, shape)
+
+
+def _reordered(op: Op, numbers: Places, shape: Shape) -> Places:
+    axes = settings(op).get("dims")
+    if isinstance(axes, tuple) and len(axes) == numbers.ndim:
+        return numbers.transpose(axes)
+    if numbers.shape == shape or (numbers == numbers.flat[0]).all():
+        return np.broadcast_to(numbers.flat[0], shape) if numbers.shape != shape else numbers
+    for order in _CHANNELS_LAST if numbers.ndim == 4 and op.kind == "ConvertTensor" else ():
+        if numbers.transpose(order).shape == shape:
+            return numbers.transpose(order)
+    raise _NoParts
+
+
+def _number(op: Op, name: str) -> Any:
+    return settings(op).get(name, 0)
