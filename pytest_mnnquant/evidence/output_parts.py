@@ -31,7 +31,11 @@ def find_parts(
             continue
         inner = dataclasses.replace(model, output_names=tensors)
         try:
-            tried = run(inner, {key: array[:1] for key, array in inputs.items()}, _options(timeout, axes or SampleAxes(), tensors))
+            tried = run(
+                inner,
+                {key: array[:1] for key, array in inputs.items()},
+                _options(timeout, axes or SampleAxes(), tensors),
+            )
         except NativeFailure:  # MNN removes some tensors when it loads a model, so they can't be outputs.
             continue
         known = output_parts(model, name, {key: array.shape for key, array in tried.outputs.items()})
