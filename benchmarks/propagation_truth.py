@@ -10,19 +10,21 @@ any two outputs of the same API are further apart than rounding.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import dataclasses
 import os
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from invented_nets import INVENTED
+from joint_nets import JOINT, SKIPPED
 from matrix_nets import NETS, MatrixNet
 
 from pytest_mnnquant.cache.store import Store
@@ -33,42 +35,81 @@ from pytest_mnnquant.evidence.variant import variant_under_test
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.quants import write_with_quants
 from pytest_mnnquant.mnnfile.scale_ambiguity import ambiguities
-from pytest_mnnquant.sources.spec import Spec
+from pytest_mnnquant.quantize.mnnquant import quantize_offline
+from pytest_mnnquant.recipes.recipe import MnnquantRecipe
+from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.options import RunOptions
+from pytest_mnnquant.sources.spec import SourceError, Spec
 
 TIMEOUT: Final = 300.0
 SAMPLES: Final = 4
+HAND_EDITED: Final = "hand-edited"
+RECIPES: Final = ("int8", "mnnquant-kl", "mnnquant-ema", "mnncompress-repaired")
+KL: Final = MnnquantRecipe(name="mnnquant-kl", feature="KL")
 WAYS: Final = ("session", "resize", "module")
 #: Two runs differ if the noise between them is above this share of the signal's energy (-50 dB).
 DIFFERS: Final = 1e-5
+SETS: Final = {"matrix": NETS, "invented": INVENTED, "joint": JOINT, "skipped": SKIPPED}
 Outputs = dict[str, npt.NDArray[Any]]
 
 
-def files(net: MatrixNet, store: Store, scratch: Path, edits: int) -> Iterator[tuple[str, Model]]:
-    """Quantized files of a network, by what made them."""
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A quantized file: the tool that made it (or `HAND_EDITED`), and what is special about it."""
+
+    maker: str
+    label: str
+    model: Model
+
+
+def files(net: MatrixNet, store: Store, scratch: Path, recipes: Sequence[str], edits: int) -> Iterator[File]:
+    """Quantized files of a network."""
     settings = ModelSettings("net", "net", scratch, timeout=TIMEOUT)
     data = {"calibration": net.data(64, 1), "evaluation": net.data(16, 77)}
     gate = SourceUnderTest(settings, Spec("net", "net"), store, lambda _: None, FixtureValues(net.network(), **data))
-    for recipe in ("int8", "mnnquant-kl", "mnnquant-ema", "mnncompress-repaired"):
+    for recipe in recipes:
         try:
             model = variant_under_test(gate, recipe, "eval" if recipe == "int8" else None).model
         except Unusable:
             continue
-        yield recipe, model
-        layers = [op for op in model.convolutions if op.weights[0].full_int8]
-        # A UnaryOp with a table of int8 results computes garbage between tensors that are not described.
-        tables = [op for op in model.ops if op.kind == "UnaryOp" and op.parameters and op.parameters.span(2, 1)[1]]
-        own = {tensor for op in (*layers, *tables) for tensor in (op.inputs[0], op.outputs[0])}
-        plain = {tensor: quant for tensor, quant in model.tensor_quants.items() if tensor in own}
-        yield f"{recipe}, layers alone described", _edited(model, plain, scratch / f"{recipe}-plain.mnn")
-        for seed in range(edits):
-            chance = random.Random(f"{recipe}{seed}")
-            share = chance.choice((0.0, 0.5))
-            some = {
-                tensor: dataclasses.replace(quant, scale=quant.scale * chance.choice((1.0, 1.0, 1.6, 2.5)))
-                for tensor, quant in model.tensor_quants.items()
-                if tensor in own or chance.random() < share
-            }
-            yield f"{recipe}, edited {seed}", _edited(model, some, scratch / f"{recipe}-{seed}.mnn")
+        yield File(recipe, recipe, model)
+        yield from _hand_edited(recipe, model, scratch, edits)
+    if "mnnquant-kl" in recipes:
+        yield from _with_skipped_operators(gate, scratch)
+
+
+def _with_skipped_operators(gate: SourceUnderTest, scratch: Path) -> Iterator[File]:
+    """What mnnquant's KL makes if the user skips the resizes, or the resizes, sums and products."""
+    model, calibration = gate.prepared.model, gate.prepared.calibration
+    if calibration is None or all(op.kind != "Interp" for op in model.ops):
+        return
+    options = RunOptions(TIMEOUT, batched=gate.prepared.batched)
+    for number, kinds in enumerate((("Interp",), ("Interp", "BinaryOp"))):
+        names = tuple(op.name for op in model.ops if op.kind in kinds and not op.subgraph)
+        path = scratch / f"skipped-{number}.mnn"
+        with contextlib.suppress(NativeFailure, SourceError):
+            quantize_offline(model, calibration, path, KL, names, options)
+            yield File(KL.name, f"{KL.name} that skips each {' and '.join(kinds)}", read_model(path))
+
+
+def _hand_edited(recipe: str, model: Model, scratch: Path, edits: int) -> Iterator[File]:
+    layers = [op for op in model.convolutions if op.weights[0].full_int8]
+    # A UnaryOp with a table of int8 results computes garbage between tensors that are not described.
+    tables = [op for op in model.ops if op.kind == "UnaryOp" and op.parameters and op.parameters.span(2, 1)[1]]
+    needed = {tensor for op in (*layers, *tables) for tensor in (op.inputs[0], op.outputs[0])}
+    plain = {tensor: quant for tensor, quant in model.tensor_quants.items() if tensor in needed}
+    if len(plain) < len(model.tensor_quants):
+        label = f"{recipe}, layers alone described"
+        yield File(HAND_EDITED, label, _edited(model, plain, scratch / f"{recipe}-plain.mnn"))
+    for seed in range(edits):
+        chance = random.Random(f"{recipe}{seed}")
+        share = chance.choice((0.0, 0.5))
+        chosen = {
+            tensor: dataclasses.replace(quant, scale=quant.scale * chance.choice((1.0, 1.0, 1.6, 2.5)))
+            for tensor, quant in model.tensor_quants.items()
+            if tensor in needed or chance.random() < share
+        }
+        yield File(HAND_EDITED, f"{recipe}, edited {seed}", _edited(model, chosen, scratch / f"{recipe}-{seed}.mnn"))
 
 
 def _edited(model: Model, quants: dict[int, Any], path: Path) -> Model:
@@ -135,8 +176,8 @@ def run_forked(model: Model, data: Outputs, way: str, seed: int, scratch: Path) 
             silent = os.open(os.devnull, os.O_WRONLY)
             for stream in (1, 2):
                 os.dup2(silent, stream)
-            found: dict[str, Any] = run_once(model, data, way, seed)
-            np.savez(path, **found)
+            outputs: dict[str, Any] = run_once(model, data, way, seed)
+            np.savez(path, **outputs)
         finally:
             os._exit(0)
     os.waitpid(child, 0)
@@ -154,7 +195,7 @@ def spread(model: Model, data: Outputs, processes: int, scratch: Path) -> float 
     worst = 0.0
     for way in WAYS:
         runs = [run_forked(model, data, way, seed, scratch) for seed in range(processes)]
-        known = [one for one in runs if one is not None]
+        known = [outputs for outputs in runs if outputs is not None]
         if not known:
             continue
         for other in known[1:]:
@@ -164,39 +205,67 @@ def spread(model: Model, data: Outputs, processes: int, scratch: Path) -> float 
     return worst
 
 
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the rule says of a file, and whether its runs differ. `noise`: the largest noise / signal of two runs."""
+
+    file: File
+    noise: float | None
+    tensors: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Whether two runs differ by more than rounding."""
+        return self.noise is not None and self.noise > DIFFERS
+
+    @property
+    def judgement(self) -> str:
+        """`ok`, or how the rule is wrong."""
+        if bool(self.tensors) == self.differs:
+            return "ok"
+        return "MISSED" if self.differs else "FALSE ALARM"
+
+    def line(self, net: str) -> str:
+        """The line of the log."""
+        decibels = "equal" if not self.noise else f"{-10 * np.log10(self.noise):.1f} dB"
+        return f"{self.judgement:11} {net}: {self.file.label}: runs {decibels} {' '.join(self.tensors)}".rstrip()
+
+
+def verdicts(net: MatrixNet, place: Path, chosen: argparse.Namespace) -> Iterator[Verdict]:
+    """The verdict on each file of a network that has no loops."""
+    data = {key: array[:SAMPLES] for key, array in net.data(16, 77).items()}
+    for file in files(net, Store(place / "store"), place, chosen.recipes.split(","), chosen.edits):
+        if not file.model.has_subgraphs:
+            noise = spread(file.model, data, chosen.processes, place)
+            yield Verdict(file, noise, tuple(item.tensor for item in ambiguities(file.model)))
+
+
 def main() -> None:
-    """Print a line a file, and what the rule got wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("nets", nargs="*")
+    """Print a line per file, and what the rule got wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", nargs="*", help=f"networks, or {', '.join(SETS)}; all if omitted")
     parser.add_argument("--processes", type=int, default=6)
     parser.add_argument("--edits", type=int, default=2, help="hand-edited files of each quantized one")
+    parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--scratch", type=Path)
     chosen = parser.parse_args()
-    nets = {**NETS, **INVENTED}
+    nets = {name: net for group in SETS.values() for name, net in group.items()}
+    names = [name for item in chosen.nets or SETS for name in SETS.get(item, (item,))]
     counts: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory(prefix="propagation-") as folder:
         scratch = chosen.scratch or Path(folder)
-        scratch.mkdir(parents=True, exist_ok=True)
         import MNN  # noqa: F401  Loaded for the forks.
 
-        for name in chosen.nets or nets:
-            data = {key: array[:SAMPLES] for key, array in nets[name].data(16, 77).items()}
+        for name in names:
             place = scratch / name.replace(" ", "-")
-            place.mkdir(exist_ok=True)
-            for maker, model in files(nets[name], Store(place / "store"), place, chosen.edits):
-                if model.has_subgraphs:
-                    continue
-                noise, found = spread(model, data, chosen.processes, place), ambiguities(model)
-                differs = noise is not None and noise > DIFFERS
-                verdict = "ok" if bool(found) == differs else "MISSED" if differs else "FALSE ALARM"
-                made_by = "hand-edited" if "," in maker else maker
-                counts.setdefault(made_by, Counter()).update(["differs" if differs else "same", verdict])
-                tensors = f"{found[0].tensor} ({len(found)} tensors)" if found else ""
-                decibels = "equal" if not noise else f"{-10 * np.log10(noise):.1f} dB"
-                print(f"{verdict:11} {name}: {maker}: runs {decibels} {tensors}", flush=True)
-    for made_by, count in sorted(counts.items()):
+            place.mkdir(parents=True, exist_ok=True)
+            for verdict in verdicts(nets[name], place, chosen):
+                counted = counts.setdefault(verdict.file.maker, Counter())
+                counted.update(["differs" if verdict.differs else "same", verdict.judgement])
+                print(verdict.line(name), flush=True)
+    for maker, count in sorted(counts.items()):
         print(
-            f"{made_by}: {count['differs']} files differ, {count['same']} do not, {count['MISSED']} missed, "
+            f"{maker}: {count['differs']} files differ, {count['same']} do not, {count['MISSED']} missed, "
             f"{count['FALSE ALARM']} false alarms"
         )
 

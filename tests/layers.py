@@ -44,6 +44,7 @@ NEEDS: Final = {
     "mnnfile/test_pooling.py": ("torch",),
     "plugin": ("mnn", "torch", "pytester"),
     "quantize": ("mnn", "torch"),
+    "quantize/test_mnnquant_crash.py": ("unit",),
     "report/test_html_in_a_browser.py": ("browser",),
     "runtime": ("mnn", "torch"),
     "sources/test_data.py": ("torch",),

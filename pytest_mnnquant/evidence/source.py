@@ -148,7 +148,7 @@ def as_finding(error: Exception) -> Finding:
         return Finding("MNQ620", error.what, cause=cause, fix=error.fix)
     if isinstance(error, NativeFailure):
         cause = Cause("native-log", f"last lines of MNN's log:\n{error.log}") if error.log else None
-        return Finding("MNQ201", error.what, cause=cause)
+        return Finding("MNQ201", error.what, error.operator, cause=cause, fix=error.fix)
     if isinstance(error, BadModel):
         return Finding("MNQ202", str(error), fix="convert again, and check the output of the converter")
     if isinstance(error, QuantizedSource):
@@ -158,7 +158,8 @@ def as_finding(error: Exception) -> Finding:
         what = f"the code of the model, of its data or of its metric raised {describe(error)}"
         return Finding("MNQ101", what, fix=fix)
     code = "MNQ102" if isinstance(error, DataError) else "MNQ101"
-    return Finding(code, str(error), fix=error.fix if isinstance(error, SourceError) else "")
+    fix, operator = (error.fix, error.operator) if isinstance(error, SourceError) else ("", "")
+    return Finding(code, str(error), operator, fix=fix)
 
 
 def model_file(model: Model) -> ModelFile:

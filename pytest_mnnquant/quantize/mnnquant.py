@@ -13,6 +13,7 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.job import MODEL_NAME, Job, QuantizerOutput, modules_to_skip
+from pytest_mnnquant.quantize.mnnquant_crash import crashing_operator
 from pytest_mnnquant.quantize.mnnquant_samples import INTEGERS, Feed, feeds_of, write_feed
 from pytest_mnnquant.quantize.record import save_record
 from pytest_mnnquant.recipes.mnn_support import is_skipped
@@ -25,6 +26,7 @@ from pytest_mnnquant.sources.spec import SourceError
 
 # The range of a scale over the range of the data: beyond these the tool saw other data, such as uninitialized memory.
 _TOO_FAR, _TOO_NEAR = 2.1, 1e-3
+_BODIES: Final = frozenset({"While", "If"})
 _SHAPE_ONLY: Final = ("ConvertTensor", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Permute")
 
 
@@ -73,7 +75,7 @@ def quantize_offline(
         except NativeFailure as error:
             if error.kind is not FailureKind.CRASHED:
                 raise
-            raise error.reworded(error.what + _crash_advice(model, feature)) from None
+            raise _explained_crash(error, model, feature) from None
     try:
         _require_layers_quantized(quantized, recipe)
         _require_valid_scales(quantized, recipe)
@@ -89,17 +91,26 @@ def quantize_offline(
 
 def _refuse(model: Model, recipe: MnnquantRecipe, skip: tuple[str, ...]) -> None:
     """Raise `SourceError` for a model that mnnquant is known to crash on, to ruin, or silently not to quantize."""
+    _refuse_loops(model, recipe)
     reason = _obstacle(model, recipe) or (_obstacle_for_ema(model, recipe, skip) if recipe.feature == "EMA" else "")
     if reason:
         raise SourceError(f"{recipe.name}: {reason}")
 
 
+def _refuse_loops(model: Model, recipe: MnnquantRecipe) -> None:
+    if not model.has_subgraphs:
+        return
+    loop = next((op for op in model.ops if op.kind in _BODIES and not op.subgraph), None)
+    name = f"{loop.kind} {loop.name}" if loop else "a While or If"
+    raise SourceError(
+        f"{recipe.name}: mnnquant crashes on {name}, or writes a model that can't run: it does not support While and "
+        "If (LSTM, GRU, loops)",
+        fix="--mnn-recipe=int8+w8",
+        operator=loop.name if loop else "",
+    )
+
+
 def _obstacle(model: Model, recipe: MnnquantRecipe) -> str:
-    if model.has_subgraphs:
-        return (
-            "the model has While or If bodies (LSTM, GRU, loops), on which mnnquant crashes or writes a model "
-            "that can't run; use --mnn-recipe=int8 or w8"
-        )
     quantized = next((op for op in model.convolutions if op.weights[0].storage is not Storage.FLOAT32), None)
     if quantized is not None:
         return (
@@ -128,21 +139,15 @@ def _obstacle_for_ema(model: Model, recipe: MnnquantRecipe, skip: tuple[str, ...
     return ""
 
 
-def _crash_advice(model: Model, feature: str) -> str:
-    """The known cause of a crash, and the recipe to use instead."""
-    if feature != "KL":
-        return "; use --mnn-recipe=int8"
-    broken = next((op for op in model.ops if _is_broken_up(model, op)), None)
-    cause = f" (MNN 3.6.1's KL crashes on operators such as {broken.kind} {broken.name})" if broken else ""
-    return f"{cause}; use --mnn-recipe=mnnquant-ema or int8"
-
-
-def _is_broken_up(model: Model, op: Op) -> bool:
-    """Whether MNN computes an operator in parts with tensors that KL does not know, which crashes it."""
-    if op.kind == "Reduction" and len(op.inputs) > 1:
-        axes = next((other.shape for other in model.ops if op.inputs[1] in other.outputs), ())
-        return len(axes) == 1 and axes[0] > 1
-    return op.kind == "CumSum"
+def _explained_crash(error: NativeFailure, model: Model, feature: str) -> NativeFailure:
+    """A crash with the operator that causes it, if that is known, and the recipes to use instead."""
+    if feature == "EMA":
+        return NativeFailure(error.kind, error.what, error.log, fix="--mnn-recipe=int8")
+    fix, operator = "--mnn-recipe=mnnquant-ema or --mnn-recipe=int8", crashing_operator(model)
+    if operator is None:
+        return NativeFailure(error.kind, error.what, error.log, fix=fix)
+    what = f"{error.what}: its calibration does not support {operator.kind} {operator.name} here (MNN 3.6.1)"
+    return NativeFailure(error.kind, what, error.log, fix=fix, operator=operator.name)
 
 
 def _require_layers_quantized(quantized: Model, recipe: MnnquantRecipe) -> None:

@@ -57,20 +57,23 @@ class NativeFailure(Exception):
     """A native step failed; `kind` says how.
 
     `what` is one line for people, `log` are the last lines that the step printed, `fix` is how to fix it (empty: not
-    known), `package` is the name of a missing package.
+    known), `package` is the name of a missing package, `operator` the operator that the step failed on, if known.
     """
 
-    def __init__(self, kind: FailureKind, what: str, log: str = "", *, fix: str = "", package: str = "") -> None:
+    def __init__(
+        self, kind: FailureKind, what: str, log: str = "", *, fix: str = "", package: str = "", operator: str = ""
+    ) -> None:
         super().__init__(what)
         self.kind = kind
         self.what = what
         self.log = log
         self.fix = fix
         self.package = package
+        self.operator = operator
 
     def reworded(self, what: str) -> NativeFailure:
         """The same failure with another `what`."""
-        return NativeFailure(self.kind, what, self.log, fix=self.fix, package=self.package)
+        return NativeFailure(self.kind, what, self.log, fix=self.fix, package=self.package, operator=self.operator)
 
     def __str__(self) -> str:
         return f"{self.what}\nlast lines of its log:\n{self.log}" if self.log else self.what

@@ -32,11 +32,15 @@ _COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
 
 
 class SourceError(Exception):
-    """A model or its data can't be used as given. The message is one line: the fault, and the fix if `fix` is empty."""
+    """A model or its data can't be used as given. The message is one line: the fault, and the fix if `fix` is empty.
 
-    def __init__(self, message: str, fix: str = "") -> None:
+    `operator` is the operator of the model that is to blame, if one is.
+    """
+
+    def __init__(self, message: str, fix: str = "", operator: str = "") -> None:
         super().__init__(message)
         self.fix = fix
+        self.operator = operator
 
 
 class DataError(SourceError):

@@ -253,8 +253,11 @@ expr.save([y], sys.argv[1])
 @pytest.mark.parametrize("feature", METHODS)
 def test_loops_are_refused(workshop: Workshop, tmp_path: Path, feature: str) -> None:
     data = Dataset({"tokens": np.arange(24).reshape(4, 6)})
-    with pytest.raises(SourceError, match=r"mnnquant-\w+: the model has While or If bodies .* use --mnn-recipe=int8"):
-        quantized(workshop.floats(Words().eval(), data), data, tmp_path, feature=feature)
+    model = workshop.floats(Words().eval(), data)
+    with pytest.raises(SourceError, match=r"mnnquant-\w+: mnnquant crashes on While ") as error:
+        quantized(model, data, tmp_path, feature=feature)
+    assert error.value.operator == next(op.name for op in model.ops if op.kind == "While")
+    assert error.value.fix == "--mnn-recipe=int8+w8"
 
 
 def test_low_bits_are_refused(nets: dict[str, Net], workshop: Workshop, tmp_path: Path) -> None:
@@ -288,29 +291,32 @@ def test_integers_that_the_tool_would_round_are_refused(nets: dict[str, Net], tm
 
 
 @pytest.mark.parametrize(
-    ("feature", "name", "says"),
+    ("feature", "name", "kind", "fix"),
     [
-        ("KL", "mean", r"crashed with SIGSEGV \(MNN 3\.6\.1's KL .* Reduction .*mnnquant-ema or"),
-        ("KL", "mlp", r"crashed with SIGSEGV; use --mnn-recipe=mnnquant-ema or int8"),
-        ("EMA", "mlp", r"crashed with SIGSEGV; use --mnn-recipe=int8"),
+        ("KL", "mean", "Reduction", "--mnn-recipe=mnnquant-ema or --mnn-recipe=int8"),
+        ("KL", "resize", "Interp", "--mnn-recipe=mnnquant-ema or --mnn-recipe=int8"),
+        ("KL", "mlp", "", "--mnn-recipe=mnnquant-ema or --mnn-recipe=int8"),
+        ("EMA", "mlp", "", "--mnn-recipe=int8"),
     ],
 )
-def test_a_crash_is_told_with_what_is_known(
+def test_a_crash_names_its_operator_if_known(
     nets: dict[str, Net], workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feature: str, name: str,
-    says: str,
+    kind: str, fix: str,
 ) -> None:  # fmt: skip
     def crashing(source: Path, *_: Any, **__: Any) -> Model:
         raise NativeFailure(FailureKind.CRASHED, f"mnnquant on {source.name}: MNN crashed with SIGSEGV", "its log")
 
     data = nets["mlp"].data
     model = nets["mlp"].model
-    if name == "mean":
+    if name != "mlp":
+        last = Mean() if name == "mean" else nn.Upsample(scale_factor=2)
         data = Dataset({"input": np.ones((2, 1, 8, 8), np.float32)})
-        model = workshop.floats(nn.Sequential(nn.Conv2d(1, 4, 3), Mean()).eval(), data)
+        model = workshop.floats(nn.Sequential(nn.Conv2d(1, 4, 3), last).eval(), data)
     monkeypatch.setattr(quantize_mnnquant, "mnnquant", crashing)
-    with pytest.raises(NativeFailure, match=says) as error:
+    with pytest.raises(NativeFailure) as error:
         quantized(model, data, tmp_path, feature=feature)
-    assert error.value.log == "its log"
+    assert error.value.operator == next((op.name for op in model.ops if op.kind == kind), "")
+    assert (error.value.fix, error.value.log) == (fix, "its log")
 
 
 class Mean(nn.Module):
