@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.baseline.entry import Entry, Tolerances, usual_tolerances
 from pytest_mnnquant.findings.figures import REAL, WHOLE, Figures
+from pytest_mnnquant.findings.fix_command import shell_command
 from pytest_mnnquant.findings.json_fields import BadField, known, mapping, numbers, required, text, texts
 
 SCHEMA: Final = 1
@@ -70,7 +71,8 @@ def read_baseline(path: Path) -> Baseline:
     except FileNotFoundError:
         raise BadBaseline(f"{path}: no such file", "accept the current metrics: --mnn-update-baseline") from None
     except OSError as error:
-        raise BadBaseline(f"{path}: can't be read: {error.strerror}", f"make it readable: chmod u+r {path}") from None
+        fix = f"make it readable:\n{shell_command('chmod', 'u+r', path)}"
+        raise BadBaseline(f"{path}: can't be read: {error.strerror}", fix) from None
     except UnicodeDecodeError:
         raise BadBaseline(f"{path}: is not UTF-8 text", again) from None
     if content.startswith(POINTER):

@@ -19,6 +19,7 @@ from pytest_mnnquant.mnnfile.ledger import account
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import BadModel, Model, Op
 from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.report.width import shown
 
 _FLOATS: Final = (Storage.FLOAT32, Storage.SPARSE_FLOAT)
 _SAME_SCALE: Final = 1e-6
@@ -82,7 +83,7 @@ def inspection_text(content: Mapping[str, Any]) -> str:
     for title in ("shared", "duplicated"):
         lines += [f"{title}: " + ", ".join(group) for group in content[title]]
     lines.append(verdict(content))
-    return "\n".join(lines)
+    return "\n".join(map(shown, lines))
 
 
 def _short(op: str, shape: str) -> str:
@@ -170,7 +171,7 @@ def difference_text(changes: Mapping[str, Any]) -> str:
         lines.append(f"{row['name']}: {', '.join(parts)}".replace("only_in", "only in"))
     lines += ["the files differ in bytes that are compared as a whole only"] * changes["other_bytes"]
     lines += [f"  {name}: {old:,} -> {new:,} bytes" for name, (old, new) in changes["classes"].items()]
-    return "\n".join(lines)
+    return "\n".join(map(shown, lines))
 
 
 def _arrow(value: Any) -> str:

@@ -17,6 +17,7 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.recipes.recipe import Recipe
 from pytest_mnnquant.report.json_report import json_value
+from pytest_mnnquant.report.width import shown
 
 Print = Callable[[str], None]
 
@@ -64,7 +65,7 @@ def _inspect_or_fail(path: Path, expected: Recipe | None, print_error: Print) ->
     try:
         return _inspect(path, expected)
     except (BadModel, OSError) as error:
-        print_error(f"pytest-mnnquant: {error}")
+        print_error(f"pytest-mnnquant: {shown(str(error))}")
         return _Inspection({"path": str(path), "error": str(error)}, "", 2)
 
 
@@ -110,4 +111,4 @@ def _comparison(model: Model, recipe: Recipe, share: float) -> str:
         return f"FAILED, {numbers}: the model has no weights"
     largest = max(others, key=lambda op: op.weight_count)
     more = f" (and {len(others) - 1} other layers)" if len(others) > 1 else ""
-    return f"FAILED, {numbers}: {largest.name} is stored as {largest.weights[0].label}{more}"
+    return f"FAILED, {numbers}: {shown(largest.name)} is stored as {largest.weights[0].label}{more}"

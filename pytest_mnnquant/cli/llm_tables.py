@@ -23,6 +23,7 @@ from pytest_mnnquant.mnnfile.fingerprint import fingerprint
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import Recipe
+from pytest_mnnquant.report.width import shown
 
 _NUMBER: Final = re.compile(r"(?<=\.)\d+(?=/)|^\d+")
 
@@ -147,7 +148,7 @@ def export_text(folder: ExportFolder) -> str:
     ]
     lines += [f"missing: {file}" for file in missing_files(folder)]
     lines += [f"fault: {fault}" for fault in folder.faults]
-    return "\n".join([*lines, _verdict(folder)])
+    return "\n".join(map(shown, [*lines, _verdict(folder)]))
 
 
 def _line(row: _Row) -> str:
@@ -169,7 +170,7 @@ def compare_with_recipe(folder: ExportFolder, recipe: Recipe, required: float) -
         return share, f"expected {recipe.name}: {'ok' if share >= required else 'FAILED'}, {numbers}"
     largest = max(others, key=lambda matrix: matrix.count)
     more = f" (and {len(others) - 1} other matrices)" if len(others) > 1 else ""
-    return share, f"expected {recipe.name}: FAILED, {numbers}: {largest.name} is stored as {largest.label}{more}"
+    return share, f"expected {recipe.name}: FAILED, {numbers}: {shown(largest.name)} is stored as {largest.label}{more}"
 
 
 def _is_stored_so(matrix: StoredMatrix, recipe: Recipe) -> bool:
@@ -297,7 +298,7 @@ def export_difference_text(changes: dict[str, Any]) -> str:
     lines += [f"{name}: the values differ" for name in changes["vectors"]]
     lines += [f"{key}: {old} -> {new}" for key, (old, new) in changes["settings"].items()]
     lines += ["the tokenizers differ"] if changes["tokenizer"] else []
-    return "\n".join(lines)
+    return "\n".join(map(shown, lines))
 
 
 def _bytes(size: int | None) -> str:

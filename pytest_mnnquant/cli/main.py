@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import json
 import os
 import sys
@@ -28,10 +29,14 @@ from pytest_mnnquant.cli.llm_tables import (
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.findings.defaults import TIMEOUT
 from pytest_mnnquant.llm.folder import read_folder
+from pytest_mnnquant.llm.json_object import BadExport
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.report.json_report import json_value
+from pytest_mnnquant.report.width import shown
 from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.sources.spec import describe
 
+_ISSUES: Final = "report it: https://github.com/pytest-mnnquant/pytest-mnnquant/issues"
 _CONVERT = f"""usage: pytest-mnnquant convert [--mnn-OPTION ...] ARGUMENTS OF MNNCONVERT
 
 Run MNN's converter with its own arguments. The exit status is 0 only for a new model that matches these arguments.
@@ -49,6 +54,21 @@ Run MNN's offline quantization tool with its own configuration. The exit status 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):  # Names of files may not be in the terminal's encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _run(arguments)
+    except (BadModel, BadExport, OSError) as error:
+        print(f"pytest-mnnquant: {shown(str(error))}", file=sys.stderr)
+    except RecursionError:
+        print("pytest-mnnquant: the file is nested too deeply", file=sys.stderr)
+    except Exception as error:
+        print(f"pytest-mnnquant: MNQ004: the command raised {shown(describe(error))}; {_ISSUES}", file=sys.stderr)
+    return 1 if arguments[:1] in (["convert"], ["calibrate"]) else 2
+
+
+def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["convert"]:
         return _run_tool(convert, arguments[1:], _CONVERT)
     if arguments[:1] == ["calibrate"]:
@@ -78,9 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # Such as `| head`: the rest of the output is not needed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (BadModel, OSError) as error:
-        print(f"pytest-mnnquant: {error}", file=sys.stderr)
-        return 2
 
 
 def _run_tool(tool: Callable[..., int], arguments: list[str], usage: str) -> int:
@@ -97,7 +114,7 @@ def _run_tool(tool: Callable[..., int], arguments: list[str], usage: str) -> int
     except Refused as refused:
         for reason in refused.reasons:
             print_error(f"pytest-mnnquant: {reason}")
-    except (NativeFailure, BadModel, OSError) as error:
+    except NativeFailure as error:
         print_error(f"pytest-mnnquant: {error}")
     return 1
 

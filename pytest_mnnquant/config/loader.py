@@ -12,7 +12,7 @@ from pytest_mnnquant.config.settings import ModelSettings, Settings, model_setti
 from pytest_mnnquant.config.toml_file import ConfigurationFile, read_configuration
 from pytest_mnnquant.config.validate import validate_models
 from pytest_mnnquant.report.formats import require_format
-from pytest_mnnquant.sources.spec import Spec, parse_spec
+from pytest_mnnquant.sources.spec import Spec, named_target, parse_spec
 from pytest_mnnquant.targets.parse import target_named
 from pytest_mnnquant.targets.target import NO_TIME, UNSAID, NoTarget, Target
 
@@ -85,7 +85,7 @@ def _model(text: str, given: Given, file: ConfigurationFile) -> ModelSettings:
         parse_spec(model.source, file.folder)
         return model_settings(model.source, text, file.folder, {**model.values, **given.values}, text)
     spec = parse_spec(text, given.folder)
-    node = spec.name if "=" in text else text
+    node = spec.name if named_target(text, given.folder)[0] else text
     return model_settings(text, spec.name, given.folder, {**file.shared, **given.values}, node)
 
 

@@ -10,6 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_mnnquant.findings.value_text import shown
+
+# Longer values are no paths, names or numbers: Linux allows paths of 4096 bytes.
+_LONGEST = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -49,7 +54,7 @@ class Option:
         if self.many:
             items = [value] if isinstance(value, str) else value
             if not isinstance(items, list | tuple):
-                raise ValueError(f"{where}: {value!r} is not a list of strings")
+                raise ValueError(f"{where}: {shown(value)} is not a list of strings")
             if not items and self.default != ():
                 raise ValueError(f"{where}: the list is empty; give a value, or remove the key")
             return tuple(self.parse_item(item, where) for item in items)
@@ -77,7 +82,7 @@ class Option:
 
     def _parse_named(self, value: Any, where: str) -> float | dict[str, float]:
         if isinstance(value, Mapping) and value:
-            return {name: self._parse_number(number, f"{where}: {name}") for name, number in value.items()}
+            return {name: self._parse_number(number, f"{where}: {shown(name)[1:-1]}") for name, number in value.items()}
         if value in ([], (), {}):
             raise ValueError(f"{where}: a number is missing")
         numbers: dict[str, float] = {}
@@ -88,13 +93,16 @@ class Option:
 
     def _parse_text(self, value: Any, where: str) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"{where}: {value!r} is not a string")
+            raise ValueError(f"{where}: {shown(value)} is not a string")
         if not value.strip():
             raise ValueError(f"{where}: the value is empty; give a value, or remove the option")
+        if "\0" in value or len(value) > _LONGEST:
+            fault = "contains a NUL character" if "\0" in value else f"has {len(value)} characters"
+            raise ValueError(f"{where}: {shown(value)} {fault}; allowed: {_LONGEST} characters without NUL")
         if self.name == "recipe":
             _check_recipe(value, where)
         if self.choices and value not in self.choices:
-            raise ValueError(f"{where}: unknown value {value!r}; choose from: {', '.join(self.choices)}")
+            raise ValueError(f"{where}: unknown value {shown(value)}; choose from: {', '.join(self.choices)}")
         return value
 
     def _parse_number(self, value: Any, where: str) -> float:
@@ -103,19 +111,19 @@ class Option:
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if math.isnan(number):
-            raise ValueError(f"{where}: {value!r} is not a number") from None
+            raise ValueError(f"{where}: {shown(value)} is not a number") from None
         if self.kind is int and not number.is_integer():
-            raise ValueError(f"{where}: {value!r} is not a whole number")
+            raise ValueError(f"{where}: {shown(value)} is not a whole number")
         if not self.low <= number <= self.high:
             bounds = f"{self.low:g} to {self.high:g}" if math.isfinite(self.high) else f"at least {self.low:g}"
-            raise ValueError(f"{where}: {value} is out of range, allowed: {bounds}")
+            raise ValueError(f"{where}: {number:g} is out of range, allowed: {bounds}")
         return int(number) if self.kind is int else number
 
 
 def _bool(value: Any, where: str) -> bool:
     if isinstance(value, bool):
         return value
-    raise ValueError(f"{where}: {value!r} is not true or false")
+    raise ValueError(f"{where}: {shown(value)} is not true or false")
 
 
 def _check_recipe(name: str, where: str) -> None:

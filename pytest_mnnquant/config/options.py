@@ -30,6 +30,8 @@ from pytest_mnnquant.findings.defaults import (
 if TYPE_CHECKING:
     import pytest
 
+# Seconds. The clocks of operating systems overflow after some weeks.
+_WEEK: Final = 604_800.0
 OPTIONS: Final = (
     Option("model", "model to test: [NAME=]file.py:callable, [NAME=]package.module:callable, x.onnx, x.tflite, x.mnn, "
            "or the name of a model in the configuration (repeatable)", "SPEC", many=True, per_model=False),
@@ -78,7 +80,7 @@ OPTIONS: Final = (
     Option("batch", f"samples per timed inference (default: {BATCH})", "N", int, default=BATCH, low=1.0,
            high=65536.0),
     Option("latency_time", f"time limit for timing one variant, in seconds (default: {LATENCY_TIME:g})", "S", float,
-           default=LATENCY_TIME, low=0.1),
+           default=LATENCY_TIME, low=0.1, high=_WEEK),
     Option("skip_layer", "glob of layers to keep float on purpose (repeatable)", "PATTERN", many=True, default=()),
     Option("ignore", "rule code to ignore, such as MNQ710, or a prefix of several codes, such as MNQ71 (repeatable)",
            "CODE", many=True, default=()),
@@ -101,9 +103,9 @@ OPTIONS: Final = (
     Option("suggest", "if accuracy fails, search for layers to keep float, other bits or another observer, and verify "
            "each proposal", kind=bool, default=False),
     Option("suggest_time", f"time limit for the search per variant, in seconds (default: {SUGGEST_TIME:g})", "S", float,
-           default=SUGGEST_TIME, low=1.0),
+           default=SUGGEST_TIME, low=1.0, high=_WEEK),
     Option("timeout", f"time limit for a native step without progress, in seconds (default: {TIMEOUT:g})", "S", float,
-           default=TIMEOUT, low=1.0),
+           default=TIMEOUT, low=1.0, high=_WEEK),
 )  # fmt: skip
 BY_NAME: Final = {option.name: option for option in OPTIONS}
 BY_FLAG: Final = {option.flag: option for option in OPTIONS}

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.config.options import BY_NAME, OPTIONS, PLURALS
+from pytest_mnnquant.findings.value_text import shown
 from pytest_mnnquant.sources.images import parse_preprocess
+from pytest_mnnquant.sources.spec import LONGEST_NAME, is_printable
 from pytest_mnnquant.targets.parse import Table, table_target
 
 if sys.version_info >= (3, 11):
@@ -45,9 +47,9 @@ class ConfigurationFile:
     def model(self, name: str) -> ConfiguredModel:
         """One of `models`. Raises `ValueError` for an unknown key or a bad value."""
         table, where = self.models[name], f"[tool.mnnquant.models.{name}]"
-        source = table.get("source")
-        if not isinstance(source, str):
+        if "source" not in table:
             raise ValueError(f"{where}: the key 'source' is missing")
+        source = BY_NAME["model"].parse_item(table["source"], f"{where}: source")
         return ConfiguredModel(name, source, {**self.shared, **_values(table, where, _MODEL_KEYS)})
 
 
@@ -56,6 +58,10 @@ def read_configuration(path: Path) -> ConfigurationFile:
     table, folder = _mnnquant_table(path), path.parent
     shared = _values(table, "[tool.mnnquant]", _SHARED_KEYS)
     models = _tables(table, "models", f"{path}: [tool.mnnquant.models] must hold one table per model")
+    for name in models:
+        if not is_printable(name) or "::" in name or not 0 < len(name) <= LONGEST_NAME:
+            rule = f"a name has up to {LONGEST_NAME} printable characters, without '::'"
+            raise ValueError(f"{path}: [tool.mnnquant.models]: {shown(name)} is not the name of a model: {rule}")
     return ConfigurationFile(folder, shared, models, _target_tables(table, path))
 
 
@@ -67,7 +73,11 @@ def read_targets(path: Path) -> Mapping[str, Table]:
 def _mnnquant_table(path: Path) -> Table:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"{path}: it is nested too deeply") from None
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read: {error.strerror}") from None
+    except ValueError as error:  # Of TOML, of UTF-8, and of integers with thousands of digits.
         raise ValueError(f"{path}: {error}") from None
     tools = content.get("tool", {})
     table = tools.get("mnnquant", {}) if isinstance(tools, dict) else tools

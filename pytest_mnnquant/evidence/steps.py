@@ -58,6 +58,11 @@ class StepFailed(Exception):
         cause = Cause(re.sub(r"[^a-z]+", "-", self.step).strip("-"), f"calls, the last one raised it: {calls}")
         return Finding(INTERNAL, str(self), cause=cause, fix=_ISSUES)
 
+    @property
+    def line(self) -> str:
+        """The error in one line, for errors outside of checks."""
+        return f"{INTERNAL}: {self}; {_ISSUES}"
+
 
 #: The code of a finding of `StepFailed`.
 INTERNAL: Final = "MNQ004"

@@ -18,10 +18,12 @@ from pytest_mnnquant.config.loader import configuration_of, model_spec, read_set
 from pytest_mnnquant.config.settings import ModelSettings, Settings
 from pytest_mnnquant.config.toml_file import ConfigurationFile
 from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
+from pytest_mnnquant.evidence.steps import StepFailed
 from pytest_mnnquant.findings.catalogue import BASELINE, CHECK_NAMES, ENTRIES
 from pytest_mnnquant.plugin import node_ids
 from pytest_mnnquant.plugin.cache_folder import cache_folder, open_store
 from pytest_mnnquant.plugin.progress_line import Progress
+from pytest_mnnquant.report.width import shown
 from pytest_mnnquant.runtime.job_results import JobResults, set_job_results
 from pytest_mnnquant.runtime.progress import set_listener
 from pytest_mnnquant.sources.spec import SourceError, Spec
@@ -108,7 +110,11 @@ def start_suite(config: pytest.Config) -> bool:
         ids = _take_ids(config, given, file)
         session = PluginSession(config, settings_of(_completed(given, ids), file), ids)
     except (ValueError, SourceError) as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(shown(str(error))) from None
+    except OSError as error:
+        raise pytest.UsageError(shown(f"{error.filename or 'pytest-mnnquant'}: {error.strerror}")) from None
+    except Exception as error:
+        raise pytest.UsageError(shown(StepFailed("read the options", error).line)) from error
     _require_writable_baseline(session)
     _require_known(session)
     _register(config, session)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.check_metrics import IN_JUNIT
 from pytest_mnnquant.report.variant_report import CheckReport, VariantReport
+from pytest_mnnquant.report.width import shown
 
 
 def properties(model: str, variant: VariantReport, check: CheckReport) -> Iterator[tuple[str, str]]:
@@ -39,4 +40,4 @@ def _accuracy(accuracy: AccuracyMetrics) -> Iterator[tuple[str, str]]:
         yield "mnn.float_accuracy", f"{task.reference:.6g}"
     for name, output in accuracy.outputs.items():
         if output.cosine is not None:
-            yield f"mnn.cosine.{name}", f"{output.cosine:.6g}"
+            yield f"mnn.cosine.{shown(name)}", f"{output.cosine:.6g}"

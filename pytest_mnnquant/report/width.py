@@ -10,6 +10,8 @@ from typing import Final
 _COMMANDS: Final = ("pytest ", "pytest-mnnquant convert -", "pytest-mnnquant calibrate ", "python -c ")
 # A word of a shell command, which may be quoted.
 _SHELL_WORD: Final = re.compile(r"(?:'[^']*'|\S)+")
+# GitHub takes what follows these at the beginning of a line for a command, and `##[` anywhere.
+_GITHUB: Final = re.compile(r"^:(?=:)|(?<=##)\[")
 # A word longer than this is too long to be a copyable name.
 _LONGEST: Final = 240
 
@@ -59,8 +61,9 @@ def _fitting(text: str, columns: int) -> str:
 
 
 def shown(text: str) -> str:
-    """The text with escaped control characters: a name from a file must not move the cursor."""
-    return "".join(character if character.isprintable() else _escape(character) for character in text)
+    """The text with escaped control characters: a name in a file moves no cursor and is no command of GitHub."""
+    plain = "".join(character if character.isprintable() else _escape(character) for character in text)
+    return _GITHUB.sub(lambda match: f"\\x{ord(match[0]):02x}", plain)
 
 
 def _escape(character: str) -> str:

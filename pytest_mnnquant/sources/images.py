@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.findings.value_text import shown
 from pytest_mnnquant.measurements.dataset import spread_evenly
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job
 from pytest_mnnquant.sources.spec import DataError
@@ -22,6 +23,8 @@ EXAMPLE: Final = (
 )
 #: Bytes that samples may take in memory.
 MEMORY_LIMIT: Final = 2**31
+# Of numbers in a configuration: sizes, counts, means.
+_LARGEST: Final = 10**9
 _CHANNELS: Final = {"RGB": 3, "BGR": 3, "RGBA": 4, "GRAY": 1}
 _SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp")  # what the decoder in MNN's wheels supports
 _REQUIRED: Final = ("format", "size", "mean", "normal")
@@ -64,7 +67,7 @@ def undeclared(text: str) -> str:
 def parse_preprocess(table: Any, where: str) -> Preprocess:
     """The `preprocess` key of a configuration. Raises `ValueError` that names the problem; `where` names the key."""
     if not isinstance(table, Mapping):
-        raise ValueError(f"{where}: {table!r} is not a table; example: {EXAMPLE}")
+        raise ValueError(f"{where}: {shown(table)} is not a table; example: {EXAMPLE}")
     unknown = next((key for key in table if key not in _KEYS), None)
     if unknown is not None:
         raise ValueError(f"{where}: unknown key {unknown!r}; known: {', '.join(_KEYS)}")
@@ -75,33 +78,35 @@ def parse_preprocess(table: Any, where: str) -> Preprocess:
     if (
         not isinstance(kind, str) or kind not in _CHANNELS
     ):  # mnnquant itself uses BGR for any unknown name, `rgb` included.
-        raise ValueError(f"{where}: format: {kind!r} is unknown; choose from: {', '.join(_CHANNELS)}")
+        raise ValueError(f"{where}: format: {shown(kind)} is unknown; choose from: {', '.join(_CHANNELS)}")
     size = table["size"]
     if not isinstance(size, list) or len(size) != 2 or not all(_is_count(item) for item in size):
-        raise ValueError(f"{where}: size: {size!r} is not [width, height] in pixels")
+        raise ValueError(f"{where}: size: {shown(size)} is not [width, height] in pixels")
     count = table.get("count")
     if count is not None and not _is_count(count):
-        raise ValueError(f"{where}: count: {count!r} is not a number of images")
+        raise ValueError(f"{where}: count: {shown(count)} is not a number of images")
     crops = {key: table.get(key, 1.0) for key in ("center_crop_w", "center_crop_h")}
     for key, share in crops.items():
         if not _is_number(share) or not 0 < share <= 1:
-            raise ValueError(f"{where}: {key}: {share!r} is not a share of the image above 0 and up to 1")
+            raise ValueError(f"{where}: {key}: {shown(share)} is not a share of the image above 0 and up to 1")
     mean, normal = (_per_channel(table[key], kind, f"{where}: {key}") for key in ("mean", "normal"))
     return Preprocess(kind, (size[0], size[1]), mean, normal, count=count, **crops)
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < _LARGEST
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < _LARGEST
 
 
 def _per_channel(values: Any, kind: str, where: str) -> tuple[float, ...]:
     channels = _CHANNELS[kind]
     if not isinstance(values, list) or len(values) != channels or not all(_is_number(value) for value in values):
-        raise ValueError(f"{where}: {values!r} is not a list of {channels} numbers, one per channel of {kind}")
+        raise ValueError(f"{where}: {shown(values)} is not a list of {channels} numbers, one per channel of {kind}")
     return tuple(float(value) for value in values)
 
 

@@ -23,10 +23,13 @@ from pytest_mnnquant.llm.config import MODEL_CONFIG
 from pytest_mnnquant.llm.folder import is_export
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained, is_exit_call
 
+#: Characters in the name of a model.
+LONGEST_NAME: Final = 100
 MODEL_SUFFIXES: Final = (".onnx", ".tflite", ".mnn")
 _PLANNED: Final = (".pt2",)
 # The prefix of module names of files that are imported by their path.
 _IMPORTED: Final = "mnnquant_"
+_CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 # Terminal colors, which PyTorch's exporter puts into its messages.
 _COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
 
@@ -74,9 +77,11 @@ class Spec:
 
 def parse_spec(text: str, root: Path) -> Spec:
     """Parse one specification; relative paths start at `root`. Raises `SourceError`."""
-    name, target = "", text
-    if match := re.match(r"([\w.\-]+)=(.+)$", text):
-        name, target = match.groups()
+    if not is_printable(text):
+        raise SourceError(f"{text!r} contains characters that can't be printed, as ids and reports require; rename it")
+    name, target = named_target(text, root)
+    if len(name) > LONGEST_NAME:
+        raise SourceError(f"{name[:LONGEST_NAME]}...: the name has {len(name)} characters, allowed: {LONGEST_NAME}")
     if target and (root / target).is_dir():
         return _checkpoint(text, name, root / target)
     if target.endswith(MODEL_SUFFIXES):
@@ -96,6 +101,30 @@ def parse_spec(text: str, root: Path) -> Spec:
     if not all(part.isidentifier() for part in place.split(".")):
         raise SourceError(f"{place!r} is neither a Python file nor a module name")
     return Spec(text, name or _default_name(place.rpartition(".")[2], attribute), None, place, attribute)
+
+
+def is_printable(name: str) -> bool:
+    """Whether a name can be part of ids and of XML: it has no control characters and no bytes that are not UTF-8."""
+    return not _CONTROLS.search(name)
+
+
+def named_target(text: str, root: Path) -> tuple[str, str]:
+    """The name in `NAME=SPEC` and the rest; no name if the whole text names an existing file: paths may contain `=`."""
+    match = re.match(r"([\w.\-]+)=(.+)$", text)
+    if (
+        match is None
+        or _exists(root / text)
+        or (".py:" in text and _exists(root / (text.rpartition(".py:")[0] + ".py")))
+    ):
+        return "", text
+    return match[1], match[2]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # A name that is too long.
+        return False
 
 
 def _checkpoint(text: str, name: str, path: Path) -> Spec:
@@ -199,7 +228,10 @@ def by_itself(place: str, call: str = "") -> str:
 
 def describe(error: BaseException) -> str:
     """An exception in one line, with the place in the user's code where it was raised."""
-    lines = _COLOURS.sub("", str(error)).strip().splitlines()
+    try:
+        lines = _COLOURS.sub("", str(error)).strip().splitlines()
+    except Exception:  # A `__str__` of the user's.
+        lines = []
     name = "" if isinstance(error, UserCodeExit) else type(error).__name__
     text = ": ".join(part for part in (name, *lines[:1]) if part)
     trace = traceback.extract_tb((error if name else error.__cause__ or error).__traceback__)

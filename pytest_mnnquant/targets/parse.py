@@ -59,6 +59,8 @@ def table_target(name: str, table: Table) -> Target:
         kind = keys[key]
         if not isinstance(value, kind) or (kind is list and not all(isinstance(item, str) for item in value)):
             raise NoTarget(f"{where}: {key!r} must be {_TYPES[kind]}")
+        if any("\0" in text for text in (value if kind is list else [value]) if isinstance(text, str)):
+            raise NoTarget(f"{where}: {key!r} contains a NUL character")
     version = table.get("mnn", "3")
     if not re.fullmatch(r"\d+(\.\d+)*", version):
         raise NoTarget(f"{where}: mnn: {version!r} is not a version; expected e.g. 3.6.1")

@@ -32,7 +32,7 @@ TABLE = """
 @pytest.fixture
 def folder(pytester: pytest.Pytester) -> Path:
     """A project with two models and their data."""
-    (pytester.path / "zoo").mkdir()
+    (pytester.path / "zoo" / "images").mkdir(parents=True)
     for name in ("net.py", "net.onnx", "c.npz", "int8.mnn"):
         (pytester.path / "zoo" / name).write_bytes(b"")
     return pytester.path
@@ -161,7 +161,7 @@ BAD_TABLES = {
 }
 BAD_MODELS = {
     "no source": ("mode = 'eval'", r"models.small\]: the key 'source' is missing"),
-    "source is no text": ("source = 3", r"models.small\]: the key 'source' is missing"),
+    "source is no text": ("source = 3", r"models.small\]: source: 3 is not a string"),
     "source is not there": ("source = 'none.onnx'", "none.onnx: no such file"),
     "unknown key": ("source = 'zoo/net.onnx'\nrecipie = 'w8'", r"models.small\]: unknown key 'recipie'"),
     "bad value": ("source = 'zoo/net.onnx'\nmode = 'fast'", r"models.small\]: mode: .*'fast'"),
@@ -170,8 +170,8 @@ BAD_MODELS = {
         r"models.small\]: preprocess: the key 'format' is missing",
     ),
     "a folder": (
-        "source = 'zoo/net.onnx'\ncalibration = 'zoo'",
-        "zoo: the preprocessing of a folder of images",
+        "source = 'zoo/net.onnx'\ncalibration = 'zoo/images'",
+        "zoo/images: the preprocessing of a folder of images",
     ),
     "a run's option": ("source = 'zoo/net.onnx'\nstrict = true", r"models.small\]: unknown key 'strict'"),
     "data": ("source = 'zoo/net.onnx'\nevaluation = 'none.npz'", "none.npz: no such file"),
