@@ -29,7 +29,9 @@ from pytest_mnnquant.mnnfile.model import BadModel, Model
 from pytest_mnnquant.mnnfile.output_parts import OutputParts
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
 from pytest_mnnquant.report.variant_report import ModelFile
+from pytest_mnnquant.runtime.background import start_ahead
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.job_results import are_stored
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError, Spec, describe
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained
@@ -94,6 +96,12 @@ class SourceUnderTest:
         source = self.prepared
         self.say("running the float model")
         return run(source.model, self.inputs, source.options(self.settings.timeout))
+
+    def run_ahead(self) -> None:
+        """Run the float model in the background; `float_run` then finds the stored result."""
+        if are_stored() and "float_run" not in vars(self):
+            source, inputs, options = self.prepared, self.inputs, self.prepared.options(self.settings.timeout)
+            start_ahead(lambda: run(source.model, inputs, options))
 
     @cached_property
     def output_parts(self) -> dict[str, OutputParts]:

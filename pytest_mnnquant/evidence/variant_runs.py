@@ -46,6 +46,8 @@ class VariantRuns:
     def run(self) -> Run:
         """The variant on the same inputs as the float model."""
         self.say("running")
+        if self._send is run_job:
+            self.source.run_ahead()
         return self._run_with_names(self.variant.model)
 
     @property

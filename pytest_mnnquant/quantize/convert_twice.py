@@ -9,6 +9,7 @@ from typing import Final
 
 from pytest_mnnquant.mnnfile.fingerprint import difference
 from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.runtime.background import both
 from pytest_mnnquant.runtime.convert import convert
 
 _NOTE: Final = ".repeated.txt"
@@ -19,9 +20,11 @@ def convert_twice(source: Path, output: Path, flags: Sequence[str] = (), *, time
 
     Two processes, since results that depend on addresses or on the heap may be equal in one process.
     """
-    model = convert(source, output, flags, timeout=timeout)
     with tempfile.TemporaryDirectory(prefix="again-", dir=output.parent) as name:
-        again = convert(source, Path(name) / output.name, flags, timeout=timeout)
+        model, again = both(
+            lambda: convert(source, output, flags, timeout=timeout),
+            lambda: convert(source, Path(name) / output.name, flags, timeout=timeout),
+        )
         _note(model.path).write_text(difference(model, again), encoding="utf-8")
     return model
 

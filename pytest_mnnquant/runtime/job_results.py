@@ -37,6 +37,11 @@ def set_job_results(results: JobResults | None) -> None:
     _results = results
 
 
+def are_stored() -> bool:
+    """Whether results are stored, so that a job may run before its result is needed."""
+    return _results is not None
+
+
 def run_or_reuse(job: Job, folder: Path, send: Callable[[Job, Path], JobResult]) -> JobResult:
     """The result of a job in its folder, from the stored results if it is among them. Raises `NativeFailure`.
 

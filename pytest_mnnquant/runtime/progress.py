@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +21,13 @@ def set_listener(listener: Listener | None) -> None:
 
 
 def has_listener() -> bool:
-    """Whether a listener is set."""
-    return _listener is not None
+    """Whether a listener is set for this thread: steps in the background report nothing."""
+    return _listener is not None and threading.current_thread() is threading.main_thread()
 
 
 def report_progress(done: int, total: int, unit: str) -> None:
     """Report the progress of the current step."""
-    if _listener is not None:
+    if _listener is not None and has_listener():
         _listener(done, total, unit)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from pytest_mnnquant.measurements.timing import MEMORY_MODES, PRECISIONS, MemoryUse, OpTime, PairedTimes, TimingSettings
 from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.runtime.background import wait_for_idle
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.inference import Arrays, InputFolder, input_names, traced
 from pytest_mnnquant.runtime.options import RunOptions
@@ -41,6 +42,7 @@ def paired_times(
         arguments |= {"engine": "module"}
         arguments |= {key: [ends[key] for ends in map(_ends, (reference, candidate))] for key in _ends(reference)}
     options = dataclasses.replace(options, timeout=options.timeout + settings.budget, batched=True)
+    wait_for_idle()
     with InputFolder(reference, _repeated(inputs, settings.batch), options) as folder:
         result = folder.run("paired", f"timing {candidate.path.name}", arguments)
         host = result.machine.host if result.machine else host_facts(folder.path / "log.txt")
@@ -69,6 +71,7 @@ def op_times(model: Model, inputs: Arrays, settings: TimingSettings, options: Ru
         "runs": _PROFILED,
     }
     what = f"timing the operators of {model.path.name}"
+    wait_for_idle()
     batch = _repeated(inputs, settings.batch)
     values = _run_timer("profile", what, model, batch, options, arguments)
     ops = ((traced(name, kind), seconds) for name, kind, seconds in values["ops"])

@@ -1,0 +1,98 @@
+"""Independent steps run side by side where a core is idle, and nothing runs beside what is timed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_mnnquant.runtime import background
+from pytest_mnnquant.runtime.background import both, has_spare_core, start_ahead, wait_for_idle
+from pytest_mnnquant.runtime.progress import has_listener, report_progress, set_listener
+
+
+@pytest.fixture(params=[True, False])
+def spare(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a core is idle."""
+    monkeypatch.setattr(background, "has_spare_core", lambda: request.param)
+    return bool(request.param)
+
+
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "has_spare_core", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "expected"), [(1, None, False), (2, None, True), (2, "2", False), (4, "2", True)]
+)
+def test_workers_of_xdist_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: str | None, expected: bool
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)})
+    if workers is None:
+        monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
+    else:
+        monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", workers)
+    assert has_spare_core() is expected
+
+
+def test_both_results_come_in_order(spare: bool) -> None:
+    threads: list[threading.Thread] = []
+
+    def step(value: int) -> int:
+        threads.append(threading.current_thread())
+        return value
+
+    assert both(lambda: step(1), lambda: step(2)) == (1, 2)
+    assert (threads[0] is not threads[1]) is spare
+
+
+def fail(error: Exception) -> int:
+    raise error
+
+
+def test_a_failure_of_either_step_is_raised(spare: bool) -> None:
+    with pytest.raises(KeyError, match="first"):
+        both(lambda: fail(KeyError("first")), lambda: fail(OSError("second")))
+    with pytest.raises(OSError, match="second"):
+        both(lambda: 1, lambda: fail(OSError("second")))
+
+
+def test_what_is_timed_waits_for_what_was_started(idle: None) -> None:
+    done: list[int] = []
+
+    def slow() -> None:
+        time.sleep(0.2)
+        done.append(1)
+
+    start_ahead(slow)
+    start_ahead(lambda: fail(OSError("ignored: it shows when the result is needed")))
+    wait_for_idle()
+    assert done == [1]
+    wait_for_idle()
+
+
+def test_without_an_idle_core_nothing_is_started_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "has_spare_core", lambda: False)
+    started: list[int] = []
+    start_ahead(lambda: started.append(1))
+    wait_for_idle()
+    assert not started
+
+
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    numbers: list[int] = []
+    set_listener(lambda done, _of, _unit: numbers.append(done))
+    yield numbers
+    set_listener(None)
+
+
+def test_steps_in_the_background_report_no_progress(idle: None, heard: list[int]) -> None:
+    both(lambda: report_progress(1, 2, "batches"), lambda: report_progress(2, 2, "batches"))
+    assert heard == [1]
+    assert has_listener()
