@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -51,6 +52,7 @@ class Cell:
     arm: float | None
     errors: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    loops: bool = False
 
 
 def cell(case: VariantUnderTest) -> Cell:
@@ -64,7 +66,7 @@ def cell(case: VariantUnderTest) -> Cell:
             elif finding.severity in (Severity.WARNING, Severity.GAP):
                 warnings.add(finding.code)
     if case.is_unusable:
-        return Cell(None, None, None, tuple(errors), tuple(sorted(warnings)))
+        return Cell(None, None, None, tuple(errors), tuple(sorted(warnings)), case.source.prepared.model.has_subgraphs)
     few = {name: array[:SAMPLES] for name, array in case.source.inputs.items()}
     batched = case.source.prepared.batched
     exact = run(case.source.prepared.model, few, RunOptions(TIMEOUT, batched=batched)).outputs
@@ -88,6 +90,7 @@ def cell(case: VariantUnderTest) -> Cell:
         quality(RunOptions(TIMEOUT, batched=batched, send=emulated)),
         tuple(errors),
         tuple(sorted(warnings)),
+        case.model.has_subgraphs,
     )
 
 
@@ -111,6 +114,8 @@ def measure(name: str, keep: Path) -> str:
     for recipe in RECIPES:
         case = variant_under_test(gate, recipe, "eval" if recipe.startswith("int8") else None)
         cells[recipe] = asdict(cell(case))
+        if not case.is_unusable:
+            shutil.copy(case.model.path, keep / "models" / f"{name}, {recipe}.mnn")
     path.write_text(json.dumps(cells, indent=1), encoding="utf-8")
     return name
 
@@ -119,6 +124,7 @@ def page(keep: Path) -> str:
     """The page with all networks that are kept."""
     rows, apart, failed, total = [], 0, 0, 0
     notes: list[str] = []
+    independent = json.loads(path.read_text(encoding="utf-8")) if (path := keep / "independent.json").exists() else {}
     for name in NETS:
         path = keep / f"{name}.json"
         if not path.exists():
@@ -131,7 +137,7 @@ def page(keep: Path) -> str:
             if one.session is not None and one.module is not None and abs(one.session - one.module) > 0.5:
                 apart += not one.errors
             if one.errors:
-                notes.append(f"- {name}, `{recipe}`: {'; '.join(dict.fromkeys(one.errors))}")
+                notes.append(_failure(name, recipe, one, independent.get(f"{name}, {recipe}")))
     head = ["network", *(f"`{recipe}`" for recipe in RECIPES)]
     lines = [
         "# Architectures",
@@ -151,13 +157,28 @@ def page(keep: Path) -> str:
         "",
         "## What fails",
         "",
+        "The rules name the operator or layer to blame. The last column is measured without the package",
+        "(`benchmarks/independent_sqnr.py`): the file runs in plain MNN, and its outputs are compared with PyTorch's.",
+        "",
+        "| network | recipe | rules | SQNR above | SQNR measured independently |",
+        "|---|---|---|---|---|",
         *notes,
     ]
     return "\n".join(lines) + "\n"
 
 
+def _failure(name: str, recipe: str, one: Cell, independent: Mapping[str, float | None] | None) -> str:
+    rules = "; ".join(dict.fromkeys(one.errors))
+    again = "-" if independent is None else _numbers(independent[way] for way in ("session", "module", "arm"))
+    return f"| {name} | `{recipe}` | {rules} | {_numbers((one.session, one.module, one.arm))} | {again} |"
+
+
+def _numbers(values: Iterable[float | None]) -> str:
+    return " / ".join("-" if value is None else f"{value:.1f}" for value in values)
+
+
 def _told(one: Cell) -> str:
-    numbers = " / ".join("-" if value is None else f"{value:.1f}" for value in (one.session, one.module, one.arm))
+    numbers = _numbers((one.session, one.module, one.arm))
     codes = list(dict.fromkeys(error.split()[0] for error in one.errors))
     return f"{numbers} {'**' + ' '.join(codes) + '**' if codes else 'ok'}"
 
@@ -169,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--keep", type=Path, default=Path("architecture-matrix"))
     chosen = parser.parse_args(arguments)
-    chosen.keep.mkdir(parents=True, exist_ok=True)
+    (chosen.keep / "models").mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(chosen.jobs) as pool:
         for name in pool.map(partial(measure, keep=chosen.keep.resolve()), chosen.nets or NETS):
             print(name, flush=True)
