@@ -1,4 +1,7 @@
-"""Detectors of drawn shapes, faces and figures, with their parts joined in one output as people ship them."""
+"""Detectors of drawn shapes, faces and figures, with their parts joined in one output as people ship them.
+
+Boxes and points are in pixels of the camera's picture, which is larger than the network's.
+"""
 
 from __future__ import annotations
 
@@ -73,10 +76,8 @@ class Detector(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Boxes, angles if there are any, and probabilities, joined on the channels."""
         boxes, angle, logits = self.parts(image)
-        parts = (
-            [boxes, torch.sigmoid(angle) * torch.pi, logits.sigmoid()] if angle.shape[1] else [boxes, logits.sigmoid()]
-        )
-        return torch.cat(parts, 1)
+        turned = [angle.sigmoid() * torch.pi] if angle.shape[1] else []
+        return torch.cat([boxes * scores.CAMERA, *turned, logits.sigmoid()], 1)
 
 
 class Separate(nn.Module):
@@ -89,7 +90,7 @@ class Separate(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes, and probabilities."""
         boxes, _, logits = self.detector.parts(image)
-        return boxes, logits.sigmoid()
+        return boxes * scores.CAMERA, logits.sigmoid()
 
 
 class AnchorDetector(nn.Module):
@@ -119,7 +120,8 @@ class AnchorDetector(nn.Module):
         """[n, anchors, 8]: centre, size, objectness, classes."""
         raw = self.raw(image)
         centre, size = self.boxes(raw)
-        return torch.cat([centre, size, raw[..., 4:].sigmoid()], 3).view(-1, 2 * _CELLS * _CELLS, 5 + CLASSES)
+        boxes = torch.cat([centre, size], 3) * scores.CAMERA
+        return torch.cat([boxes, raw[..., 4:].sigmoid()], 3).view(-1, 2 * _CELLS * _CELLS, 5 + CLASSES)
 
 
 def shapes(count: int, seed: int) -> Samples:
@@ -237,7 +239,7 @@ class Landmarks(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Confidence, x and y of each point."""
         face, points = self.parts(image)
-        return torch.cat([face.sigmoid(), points], 1)
+        return torch.cat([face.sigmoid(), points * scores.CAMERA], 1)
 
 
 def faces(count: int, seed: int) -> Samples:
@@ -283,7 +285,7 @@ class Pose(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Places and visibility, joined."""
         places, visible = self.parts(image)
-        return torch.cat([places, visible.sigmoid()], 2)
+        return torch.cat([places * scores.CAMERA, visible.sigmoid()], 2)
 
 
 class HeatMaps(nn.Module):

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
+#: How many times larger than the network's picture the camera's is, in whose pixels detectors answer.
+CAMERA: Final = 8
 _SCORE: Final = 0.3
 _OVERLAP: Final = 0.5
 
@@ -55,25 +57,26 @@ def f1_of_joined(outputs: Sequence[Array], truth: Arrays) -> float:
     """Boxes and scores joined on the channels: [n, 4 + classes, cells]."""
     (joined,) = outputs
     rows = joined.reshape(len(joined), 7, -1)
-    return f1_of_boxes(rows[:, :4], rows[:, 4:], truth)
+    return f1_of_boxes(rows[:, :4] / CAMERA, rows[:, 4:], truth)
 
 
 def f1_of_separate(outputs: Sequence[Array], truth: Arrays) -> float:
     """Boxes and scores as two outputs."""
     boxes, scores = (array.reshape(len(array), channels, -1) for array, channels in zip(outputs, (4, 3), strict=True))
-    return f1_of_boxes(boxes, scores, truth)
+    return f1_of_boxes(boxes / CAMERA, scores, truth)
 
 
 def f1_of_anchors(outputs: Sequence[Array], truth: Arrays) -> float:
     """Rows of box, objectness and classes: [n, anchors, 8]."""
     rows = outputs[0].reshape(len(outputs[0]), -1, 8).transpose(0, 2, 1)
-    return f1_of_boxes(rows[:, :4], rows[:, 4:5] * rows[:, 5:], truth)
+    return f1_of_boxes(rows[:, :4] / CAMERA, rows[:, 4:5] * rows[:, 5:], truth)
 
 
 def f1_of_oriented(outputs: Sequence[Array], truth: Arrays) -> float:
     """Rows of centre, size, angle and score: right within 2.5 pixels, 10 degrees and 25 % of the length."""
     right = answered = expected = 0
-    for rows, real in zip(outputs[0].reshape(len(outputs[0]), 6, -1), truth["oriented"], strict=True):
+    for joined, real in zip(outputs[0].reshape(len(outputs[0]), 6, -1), truth["oriented"], strict=True):
+        rows = np.concatenate([joined[:4] / CAMERA, joined[4:]])
         chosen = list(_suppressed(np.concatenate([rows[:2], np.full((2, rows.shape[1]), 8.0)]).T, rows[5:]))
         answered += len(chosen)
         for x, y, long, _, angle in real[real[:, 2] > 0]:
@@ -90,7 +93,7 @@ def f1_of_oriented(outputs: Sequence[Array], truth: Arrays) -> float:
 def right_landmarks(outputs: Sequence[Array], truth: Arrays) -> float:
     """Share of pictures with a right answer: no face, or a face with a mean point error below 1.5 pixels."""
     rows = outputs[0].reshape(len(outputs[0]), -1)
-    points, real = rows[:, 1:].reshape(len(rows), -1, 2), truth["points"]
+    points, real = rows[:, 1:].reshape(len(rows), -1, 2) / CAMERA, truth["points"]
     near = np.linalg.norm(points - real, axis=2).mean(1) < 1.5
     says, is_there = rows[:, 0] > 0.5, truth["face"] > 0.5
     return float(np.where(is_there, says & near, ~says).mean())
@@ -99,7 +102,7 @@ def right_landmarks(outputs: Sequence[Array], truth: Arrays) -> float:
 def right_joints(outputs: Sequence[Array], truth: Arrays) -> float:
     """Share of joints with a right answer, of rows (x, y, visibility): hidden, or seen within 2 pixels."""
     rows = outputs[0].reshape(len(outputs[0]), -1, 3)
-    near = np.linalg.norm(rows[..., :2] - truth["joints"], axis=2) < 2
+    near = np.linalg.norm(rows[..., :2] / CAMERA - truth["joints"], axis=2) < 2
     says, is_there = rows[..., 2] > 0.5, truth["visible"] > 0.5
     return float(np.where(is_there, says & near, ~says).mean())
 

@@ -20,7 +20,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -95,11 +95,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """One task in one process, with the folder that keeps what is made."""
+    """One task in one process, with the folder that keeps what is made; `scores` are those of float models, by path."""
 
     task: Task
     folder: Path
     network: nn.Module
+    scores: dict[Path, float] = field(default_factory=dict)
 
     @property
     def scratch(self) -> Path:
@@ -150,9 +151,12 @@ class Case:
         return folder / MODEL_NAME, folder / PARAMS_NAME
 
     def score(self, model: Path, names: tuple[str, ...]) -> float:
-        """The task's score of a model on the held-out samples."""
+        """The task's score of a model on the held-out samples; minus infinity if MNN can't run it."""
         task, samples = self.task, self.task.draw(self.task.evaluation, _HELD_OUT)
-        outputs = outputs_of(model, names, samples.inputs, task.states, task.state_sizes)
+        try:
+            outputs = outputs_of(model, names, samples.inputs, task.states, task.state_sizes)
+        except RuntimeError:
+            return -math.inf
         return task.score(outputs, samples.truth)
 
     def row(self, what: str, variant: VariantUnderTest) -> Row:
@@ -162,9 +166,10 @@ class Case:
             (finding, *_) = run_check(variant, "conversion").findings
             return Row(self.task.name, what, 0, 0, 0, False, "", (finding.code,), (), 0, finding.message)
         names = tuple(variant.source.prepared.model.output_names)
-        before = self.score(variant.source.prepared.model.path, names)
+        path = variant.source.prepared.model.path
+        before = self.scores.get(path) or self.scores.setdefault(path, self.score(path, names))
         with variant.runs.arm_equivalent() as (model, _):
-            after = self.score(model.path, tuple(model.output_names))
+            after = self.score(model.path, tuple(model.output_names) or names)
         lost = self.task.line.loss(before, after)
         result = run_check(variant, "accuracy")
         errors = [item for item in result.findings if item.severity is not Severity.WARNING]
@@ -193,7 +198,11 @@ def rows_of(name: str, folder: Path, what: str) -> list[Row]:
     torch.set_num_threads(1)
     case = Case(TASKS[name], folder, TASKS[name].trained(folder / "weights"))
     case.scratch.mkdir(parents=True, exist_ok=True)
-    rows = [case.row(text, variant) for text, variant in case.variants() if what in text]
+    rows = []
+    for text, variant in case.variants():
+        if what in text:
+            rows.append(case.row(text, variant))
+            print(rows[-1], flush=True)
     path = case.scratch / "rows.json"
     if not what:
         path.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1), encoding="utf-8")
@@ -232,7 +241,6 @@ def main() -> None:
         jobs = [pool.submit(rows_of, name, folder, options.what) for name in options.task or TASKS]
         for future in as_completed(jobs):
             rows += future.result()
-            print("\n".join(map(str, future.result())), flush=True)
     print(summary(rows))
     raise SystemExit(1 if any(row.problem for row in rows) else 0)
 
