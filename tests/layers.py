@@ -25,6 +25,7 @@ NEEDS: Final = {
     "docs/test_chinese.py": ("unit",),
     "evidence": ("mnn", "torch"),
     "evidence/test_check_inputs.py": ("unit",),
+    "evidence/test_sample_views.py": ("unit",),
     "evidence/test_steps.py": ("unit",),
     "faults": ("mnn", "torch", "pytester"),
     "faults/test_corpus.py": ("mnn", "torch", "pytester", "slow"),

@@ -123,7 +123,7 @@ CHECKS: Final = (
         "accuracy",
         "evidence.accuracy_check:judge_accuracy",
         "findings.accuracy_metrics:AccuracyMetrics",
-        chart="evidence.chart_samples:layer_loss_samples",
+        chart="evidence.sample_views:accuracy_samples",
         runs_on=RunsOn.TARGET,
         after=("execution", "calibration"),
         meaning="The outputs, as on ARM, are as good as required: by labels, else by similarity to the float model.",

@@ -1,4 +1,4 @@
-"""The data of a variant's charts: distributions, timed pairs, the error that each layer adds.
+"""The data of a variant's charts: distributions, timed pairs, the error that each layer adds, the worst samples.
 
 The data are small, since xdist workers send them with the records: a histogram has a few dozen integers.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from pytest_mnnquant.findings.accuracy_metrics import LayerLossMetrics
 from pytest_mnnquant.findings.dataclass_json import OPTIONAL
+from pytest_mnnquant.measurements.sample_views import SampleView
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class ChartSamples:
     """The data that checks gathered about one variant; parts that no check gathered are empty.
 
     `weights` are by layer, `tensors` by tensor; `ends` names input and output tensor of each layer. `losses` are in
-    the order of execution, `ratios` (quantized / float latency of timed pairs) in the order of measurement.
+    the order of execution, `ratios` (quantized / float latency of timed pairs) in the order of measurement. `views` are
+    the samples with the largest error, the worst first.
     `unavailable` gives the reason by check if data are missing.
     """
 
@@ -52,6 +54,7 @@ class ChartSamples:
     ends: Mapping[str, tuple[str, str]] = field(default_factory=dict, metadata=OPTIONAL)
     losses: tuple[LayerLossMetrics, ...] = field(default=(), metadata=OPTIONAL)
     ratios: tuple[float, ...] = field(default=(), metadata=OPTIONAL)
+    views: tuple[SampleView, ...] = field(default=(), metadata=OPTIONAL)
     unavailable: Mapping[str, str] = field(default_factory=dict, metadata=OPTIONAL)
 
     def with_parts_of(self, other: ChartSamples) -> ChartSamples:
@@ -62,5 +65,6 @@ class ChartSamples:
             ends={**self.ends, **other.ends},
             losses=self.losses or other.losses,
             ratios=self.ratios or other.ratios,
+            views=self.views or other.views,
             unavailable={**self.unavailable, **other.unavailable},
         )

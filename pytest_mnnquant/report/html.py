@@ -17,6 +17,7 @@ from pytest_mnnquant.findings.metric import METRICS
 from pytest_mnnquant.report.html_charts import chart_data, charted_runs
 from pytest_mnnquant.report.html_figures import file_size
 from pytest_mnnquant.report.html_pages import rule_pages
+from pytest_mnnquant.report.html_samples import drawing
 from pytest_mnnquant.report.html_view import SIGNS, ModelView, finding_views, model_views
 from pytest_mnnquant.report.json_report import json_value
 from pytest_mnnquant.report.model import Report
@@ -30,7 +31,13 @@ def render(report: Report) -> str:
     models = model_views(report)
     findings = finding_views(report)
     environment = Environment(loader=PackageLoader("pytest_mnnquant.report"), autoescape=True, trim_blocks=True)
-    environment.globals |= {"file_size": file_size, "SIGNS": SIGNS, "COLUMNS": COLUMNS, "METRICS": METRICS}
+    environment.globals |= {
+        "drawing": drawing,
+        "file_size": file_size,
+        "SIGNS": SIGNS,
+        "COLUMNS": COLUMNS,
+        "METRICS": METRICS,
+    }
     return environment.get_template("report.html").render(
         report=report,
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -81,6 +81,20 @@ def test_errors_are_those_that_the_accuracy_check_would_find(case: VariantUnderT
     assert all(loss.reached_sqnr_db < 60 for loss in found.losses)
 
 
+def test_the_worst_samples_are_those_that_lose_most(case: VariantUnderTest) -> None:
+    views = chart_samples(case, "accuracy").views
+    data = case.source.prepared.evaluation
+    assert data is not None
+    assert data.labels is not None
+    (name,) = case.source.float_run.outputs
+    exact, output = case.source.float_run.outputs[name], case.runs.exact_run[0].outputs[name]
+    lost = (exact.argmax(1) == data.labels).astype(int) - (output.argmax(1) == data.labels)
+    noise = np.square(exact - output).sum(1)
+    assert [view.sample for view in views] == np.lexsort((-noise, -lost))[:4].tolist()
+    titles = [panel.title for panel in views[0].panels]
+    assert titles == ["input", "float and quantized", "difference"]  # Of an image and ten scores.
+
+
 def test_pairs_are_those_that_were_timed(case: VariantUnderTest) -> None:
     assert chart_samples(case, "latency") == ChartSamples()
     times = case.costs.times(TimingSettings(budget=0.5))

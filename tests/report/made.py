@@ -10,9 +10,12 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from pytest_mnnquant.evidence.chart_samples import BINS
+from pytest_mnnquant.evidence.png import png
 from pytest_mnnquant.findings.accuracy_metrics import LayerLossMetrics
 from pytest_mnnquant.findings.check_metrics import Metrics
 from pytest_mnnquant.findings.figures import Figures
@@ -22,6 +25,7 @@ from pytest_mnnquant.findings.run_metrics import LatencyMetrics
 from pytest_mnnquant.history.series import VariantHistory, histories
 from pytest_mnnquant.history.storage import Run
 from pytest_mnnquant.measurements.chart_samples import ChartSamples, TensorHistogram, WeightHistogram
+from pytest_mnnquant.measurements.sample_views import Box, Panel, SampleView
 from pytest_mnnquant.recipes.names import without_mode
 from pytest_mnnquant.report.record import CheckRecord, reported
 from pytest_mnnquant.report.variant_report import CheckReport, LayerReport, ModelFile, ReportedFinding, VariantReport
@@ -112,6 +116,22 @@ _METRICS: dict[str, Metrics] = {
 }
 
 
+PIXELS: Final = png(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3)
+#: A sample with a picture, objects over it, and curves; its output has a hostile name.
+VIEWS: Final = (
+    SampleView(
+        17,
+        "</script><script>document.title='taken'</script>",
+        "error 12 % of the signal",
+        (
+            Panel("input", PIXELS, 8, 8),
+            Panel("float", PIXELS, 8, 8, boxes=(Box(0.1, 0.2, 0.5, 0.25, 2, 0.9),), note="1 objects"),
+            Panel("float and quantized", curves=((0.0, 1.0, 0.5), (0.0, 0.75, 0.5)), high=1.0, note="3 values"),
+        ),
+    ),
+)
+
+
 def _charts(check: str, layers: Sequence[LayerReport]) -> ChartSamples:
     names = [one.name for one in layers]
     # No two bars are alike, so that packing gains no more than it does in life.
@@ -130,7 +150,7 @@ def _charts(check: str, layers: Sequence[LayerReport]) -> ChartSamples:
             LayerLossMetrics(name, None, 40.0, 35.0, 30.0 + place % 17, 25.0 + place % 13, 0.0, 0.001, None, None)
             for place, name in enumerate(names)
         )
-        return ChartSamples(losses=tuple(losses))
+        return ChartSamples(losses=tuple(losses), views=VIEWS)
     ratios = tuple(0.5 + (place * 37 % 101) / 2000 for place in range(150))
     return ChartSamples(ratios=ratios) if check == "latency" else ChartSamples()
 

@@ -26,7 +26,7 @@ from pytest_mnnquant.report.model import BaselineReport
 from pytest_mnnquant.report.record import CheckRecord, reported
 from pytest_mnnquant.report.rows import rows_of
 from tests.golden_text import check_golden
-from tests.report.made import charted, file, finding, history, layer, records
+from tests.report.made import PIXELS, VIEWS, charted, file, finding, history, layer, records
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 LAYERS = [layer("first", 1), layer("left", 2, quantized=False), layer("kept", 3, quantized=False, skipped=True)]
@@ -226,6 +226,16 @@ def test_charts_get_what_was_gathered_and_nothing_that_json_lacks() -> None:
     assert variant["ends"]["left"] == ["first:out", "left:out"]
     assert len(variant["ratios"]) == 150
     assert "exact" in words(written)
+
+
+def test_worst_samples_are_in_the_page_and_their_names_are_text() -> None:
+    page = text(records(LAYERS))
+    assert f'href="data:image/png;base64,{PIXELS}"' in page
+    assert 'points="0.0,106.0 100.0,4.0 200.0,55.0"' in page  # From the left to the right, the largest value on top.
+    assert VIEWS[0].output not in page
+    assert VIEWS[0].output in unescape(page)
+    without = [dataclasses.replace(record, charts=ChartSamples()) for record in records(LAYERS)]
+    assert "data:image" not in text(without)
 
 
 def test_what_could_not_be_gathered_is_said() -> None:

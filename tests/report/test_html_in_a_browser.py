@@ -12,7 +12,7 @@ from pytest_mnnquant.report.build import build_report
 from pytest_mnnquant.report.formats import write_report
 from tests.browser import PHONE, Page, needs_chromium
 from tests.golden_text import check_golden
-from tests.report.made import finding, history, layer, records
+from tests.report.made import VIEWS, finding, history, layer, records
 from tests.results import accuracy, task
 
 pytestmark = needs_chromium
@@ -70,6 +70,26 @@ def test_no_message_no_request_and_no_serious_violation(browser: Page, file: Pat
     browser.gather()
     assert browser.messages == []
     assert browser.requests == [file.as_uri()]
+
+
+def test_the_worst_samples_are_pictures_with_objects_and_curves(page: Page) -> None:
+    here = ".layers:not([hidden]) .samples"
+    assert page.js(f"all('{here} svg').map(s => s.getAttribute('aria-label'))") == [
+        f"{panel.title} of sample 17" for panel in VIEWS[0].panels
+    ]
+    sizes = page.driver.execute_async_script(
+        "const done = arguments[0]; Promise.all([...document.querySelectorAll('.samples image')].map(async i => {"
+        "const p = new Image(); p.src = i.getAttribute('href'); await p.decode(); return p.naturalWidth})).then(done)"
+    )
+    assert sizes == [8] * 4  # Two pictures of each variant.
+    sides = "['x', 'y', 'width', 'height'].map(name => r[name].baseVal.value)"
+    left, top, width, height = page.js(f"all('{here} .box rect').map(r => {sides})")[0]
+    assert (left, top, width, height) == pytest.approx((0.8, 1.6, 4, 2), abs=0.01)
+    (first, second) = page.js(f"all('{here} polyline').map(p => p.points.numberOfItems)")
+    assert first == second == 3
+    colours = page.js(f"all('{here} polyline').map(p => getComputedStyle(p).stroke)")
+    assert len(set(colours)) == 2
+    assert "none" not in colours
 
 
 def test_a_request_and_a_message_would_be_seen(browser: Page, tmp_path: Path) -> None:
