@@ -15,8 +15,9 @@ from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.data import as_dataset
 from pytest_mnnquant.sources.model_digest import digest
-from pytest_mnnquant.sources.pytorch import ExportOptions, input_names
+from pytest_mnnquant.sources.pytorch import ExportOptions
 from pytest_mnnquant.sources.spec import parse_spec
+from pytest_mnnquant.sources.torch_call import forward_inputs
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 
 
@@ -30,7 +31,7 @@ class Workshop:
 
     def floats(self, network: Any, data: Dataset | dict[str, Any], *, dynamic: bool = True) -> Model:
         """A PyTorch model as a float `.mnn`."""
-        data = as_dataset(data, input_names(network, "net"), "test data")
+        data = as_dataset(data, forward_inputs(network, "net").names(()), "test data")
 
         def build(folder: Path) -> None:
             export_float(network, data, folder, ExportOptions("test net", dynamic=dynamic), TIMEOUT)

@@ -51,7 +51,8 @@ def is_requested(config: pytest.Config) -> bool:
 def may_hold_ids(args: Iterable[str]) -> bool:
     """Whether an argument looks like the id of an item of the suite. Cheap: nothing is parsed."""
     bases = [arg.partition("::")[0] for arg in args if "::" in arg]
-    return any(base.endswith((".onnx", ".tflite", ".mnn", ".json")) or not os.path.isfile(base) for base in bases)  # noqa: PTH113
+    suffixes = (".onnx", ".tflite", ".mnn", ".pt", ".pt2", ".json")
+    return any(base.endswith(suffixes) or not os.path.isfile(base) for base in bases)  # noqa: PTH113
 
 
 def read_given(config: pytest.Config) -> Given:

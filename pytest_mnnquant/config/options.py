@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 _WEEK: Final = 604_800.0
 OPTIONS: Final = (
     Option("model", "model to test: [NAME=]file.py:callable, [NAME=]package.module:callable, x.onnx, x.tflite, x.mnn, "
-           "or the name of a model in the configuration (repeatable)", "SPEC", many=True, per_model=False),
+           "x.pt2, x.pt (TorchScript), or the name of a model in the configuration (repeatable)", "SPEC",
+           many=True, per_model=False),
     Option("config", "TOML file with a [tool.mnnquant] table; all its models are tested "
            "(default: pyproject.toml in rootdir, for the models that --mnn-model names)", "FILE", per_model=False),
     Option("quantized", "check this quantized .mnn (or folder of a language model) instead of quantizing", "PATH"),

@@ -16,7 +16,7 @@ from pytest_mnnquant.findings.finding import Finding, Result, without_ignored
 from pytest_mnnquant.plugin.node_ids import labels
 from pytest_mnnquant.plugin.session import PluginSession, session_of
 from pytest_mnnquant.sources.presence import reason_missing
-from pytest_mnnquant.sources.spec import MODEL_SUFFIXES
+from pytest_mnnquant.sources.spec import MODEL_SUFFIXES, TORCH_SUFFIXES
 
 
 def check_entries(config: pytest.Config) -> Result:
@@ -63,7 +63,7 @@ def stale_entries(session: PluginSession) -> Iterator[tuple[str, str, str]]:
 def _reason_source_missing(source: str, folder: Path) -> str:
     """Why the source of an entry is missing; empty if it exists."""
     file = source.rpartition(":")[0] if ".py:" in source else source
-    is_file = file.endswith((".py", *MODEL_SUFFIXES))  # Otherwise it is the name of a module.
+    is_file = file.endswith((".py", *MODEL_SUFFIXES, *TORCH_SUFFIXES))  # Otherwise it is the name of a module.
     if is_file and not (folder / file).exists():
         return f"its source {file} is missing"
     return reason_missing(source, folder)

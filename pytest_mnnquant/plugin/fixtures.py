@@ -147,9 +147,12 @@ def _parametrize_variant(metafunc: pytest.Metafunc, columns: list[str], pairs: l
 
 
 def _variants(settings: ModelSettings, marked: dict[str, Any], brings_model: bool) -> Iterator[tuple[str, str | None]]:
+    from pytest_mnnquant.sources.spec import MODEL_SUFFIXES, TORCH_SUFFIXES
+
     modes = _marked_modes(marked, settings)
     source = marked.get("model", settings.source)
-    is_python = settings.quantized is None and (brings_model or not str(source).endswith((".onnx", ".mnn")))
+    is_file = str(source).endswith((*MODEL_SUFFIXES, *TORCH_SUFFIXES))
+    is_python = settings.quantized is None and (brings_model or not is_file)
     for name, recipe in _marked_recipes(marked, settings).items():
         for mode in recipe.modes(is_python, modes):
             yield name, mode

@@ -28,11 +28,13 @@ PROOF_SAMPLES: Final = 64
 NOT_INSTALLED: Final = "onnxruntime is not installed to run the ONNX model (pip install 'pytest-mnnquant[onnx]')"
 
 
-def name_outputs(model: Model, expected: Sequence[Array]) -> dict[str, Array]:
-    """PyTorch's outputs by their names in the export: `output`, `output1`, ... Raises `ValueError` if counts differ."""
-    names = sorted(model.output_names, key=lambda name: int(name.removeprefix("output") or 0))
-    if len(names) != len(expected):
-        raise ValueError(f"the model returns {len(expected)} tensors, its ONNX export {len(names)}")
+def name_outputs(model: Model, expected: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
+    """PyTorch's outputs by their `names` in the export. Raises `ValueError` if the model has others."""
+    if len(model.output_names) != len(expected):
+        raise ValueError(f"the model returns {len(expected)} tensors, its ONNX export {len(model.output_names)}")
+    lost = sorted(set(names) - set(model.output_names))
+    if lost:
+        raise ValueError(f"the ONNX export has no output {lost[0]!r}; its outputs: {', '.join(model.output_names)}")
     return dict(zip(names, expected, strict=True))
 
 

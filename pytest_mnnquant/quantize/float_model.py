@@ -31,6 +31,7 @@ from pytest_mnnquant.quantize.file_batches import TriedBatch, try_batch
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
+from pytest_mnnquant.sources.array_names import array_names
 from pytest_mnnquant.sources.data import as_dataset, load_data
 from pytest_mnnquant.sources.images import Preprocess
 from pytest_mnnquant.sources.onnx_data import external_files, require_float
@@ -68,7 +69,8 @@ class Prepared:
     `proof` compares each output with the source's on real samples; None if that was impossible, with the reason in
     `unproven`. `chain` are the steps from the source to the float model with their metrics; `unchained` is the reason
     if the step through ONNX is missing. `batched`: several samples can be fed at once; `axes` count them. `network` is
-    a private copy of a PyTorch model.
+    a private copy of a PyTorch model, None for recorded graphs (TorchScript, torch.export); `outputs` are the names of
+    its outputs, in order.
     """
 
     spec: Spec
@@ -84,6 +86,7 @@ class Prepared:
     network: torch.nn.Module | None = field(default=None, repr=False)
     sample_run: Run | None = field(default=None, repr=False)
     axes: SampleAxes = field(default_factory=SampleAxes)
+    outputs: tuple[str, ...] = ()
 
     def options(self, timeout: float) -> RunOptions:
         """How the model is run."""
@@ -101,22 +104,23 @@ def prepare(spec: Spec, choices: Choices, store: Store, say: Callable[[str], Non
     `given` is a PyTorch model that a fixture returned; otherwise the specification is loaded. Raises `SourceError`,
     `NativeFailure` or `BadModel` if no float model can be made.
     """
-    if spec.is_python or given is not None:
+    if spec.is_python or spec.is_torch_file or given is not None:
         return _prepare_python(spec, choices, store, say, given)
     return _prepare_file(spec, choices, store, say)
 
 
-def _data(
-    given: Any, module: ModuleType | None, function: str, names: tuple[str, ...], choices: Choices
-) -> Dataset | None:
+def _raw_data(given: Any, module: ModuleType | None, function: str) -> tuple[Any, str]:
+    """The data as given, or as the function of the model's module returns them, and their origin; None without any."""
+    if given is None and module is not None and hasattr(module, function):
+        origin = f"{Path(module.__file__ or module.__name__).name}:{function}()"
+        return call(origin, module, function), origin
+    return given, f"the {function} data"
+
+
+def _data(given: Any, origin: str, names: tuple[str, ...], choices: Choices) -> Dataset | None:
     if isinstance(given, str):
         return load_data(given, choices.root, names, choices.preprocess, choices.timeout)
-    if given is not None:
-        return as_dataset(given, names, f"the {function} data")
-    if module is not None and hasattr(module, function):
-        origin = f"{Path(module.__file__ or module.__name__).name}:{function}()"
-        return as_dataset(call(origin, module, function), names, origin)
-    return None
+    return None if given is None else as_dataset(given, names, origin)
 
 
 # PyTorch ------------------------------------------------------------------------------------------------------------
@@ -125,15 +129,18 @@ def _data(
 def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None], given: Any) -> Prepared:
     from pytest_mnnquant.sources import model_digest, pytorch
     from pytest_mnnquant.sources.pytorch_batches import batch_form
+    from pytest_mnnquant.sources.torch_call import forward_inputs
+    from pytest_mnnquant.sources.torch_module import import_torch, is_graph, private_copy
 
     say("loading the PyTorch model")
-    pytorch.import_torch(spec.text)
+    import_torch(spec.text)
     module = load_module(spec) if spec.is_python else None
-    built = given if given is not None else call(spec.text, module, spec.attribute)  # type: ignore[arg-type]
-    network = pytorch.private_copy(built, spec.text)
-    names = pytorch.input_names(network, spec.text)
-    calibration = _data(choices.calibration, module, "calibration", names, choices)
-    evaluation = _data(choices.evaluation, module, "evaluation", names, choices)
+    built = _load_network(spec, module) if given is None else given
+    network = private_copy(built, spec.text)
+    given_data = (("calibration", choices.calibration), ("evaluation", choices.evaluation))
+    raw = [_raw_data(value, module, function) for function, value in given_data]
+    names = forward_inputs(network, spec.text).names(array_names([value for value, _ in raw], choices.root))
+    calibration, evaluation = (_data(value, origin, names, choices) for value, origin in raw)
     data = evaluation or calibration
     if data is None:
         raise SourceError(
@@ -142,14 +149,15 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
             f"{{{', '.join(f'{name!r}: ARRAY' for name in names)}}} with samples on the first axis, and evaluation() "
             "adds 'labels' if there are any"
         )
-    form = batch_form(network, data)
+    network, outputs = _bind(network, built, data, spec.text)
+    form = batch_form(network, data, outputs)
     calibration, evaluation = (part and form.apply(part) for part in (calibration, evaluation))
     samples, axes = form.apply(data).first(PROOF_SAMPLES), form.axes
     digest = model_digest.digest(network)
-    export = _Export(network, samples, axes, digest, spec.text, choices, store)
-    expected = pytorch.outputs(network, samples, spec.text, axes.outputs)
+    export = _Export(network, samples, axes, digest, spec.text, outputs, choices, store)
+    expected = pytorch.outputs(network, samples, spec.text, axes.outputs, outputs)
     if calibration is not None and evaluation is not None:  # Calibration must not fail later.
-        pytorch.outputs(network, calibration.first(2), spec.text, axes.outputs)
+        pytorch.outputs(network, calibration.first(2), spec.text, axes.outputs, outputs)
     say("exporting and converting to float")
     proven = _prove(export, expected)
     onnx, ran = proven.model.path.with_name(_EXPORTED), proven.run
@@ -165,10 +173,53 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
         proven.proof,
         chain=steps,
         unchained=missing,
-        network=network,
+        network=None if is_graph(network) else network,
         sample_run=ran,
         axes=axes,
+        outputs=outputs,
     )
+
+
+def _load_network(spec: Spec, module: ModuleType | None) -> Any:
+    """What the specification names: a model that a callable returns, or that a file holds."""
+    from pytest_mnnquant.sources.torch_file import load_torch_file
+
+    if module is not None:
+        return call(spec.text, module, spec.attribute)
+    assert spec.path is not None
+    return load_torch_file(spec.path)
+
+
+def _bind(network: Any, built: Any, data: Dataset, name: str) -> tuple[Any, tuple[str, ...]]:
+    """The network with its inputs by position, and the names of its outputs.
+
+    A network whose code needs half-precision weights keeps them.
+    """
+    from pytest_mnnquant.sources import pytorch
+    from pytest_mnnquant.sources.pytorch_batches import batch_forms
+    from pytest_mnnquant.sources.torch_call import bound
+    from pytest_mnnquant.sources.torch_module import has_other_types, private_copy
+
+    def bind(each: Any) -> tuple[Any, tuple[str, ...]] | Exception:
+        errors = []
+        for form in batch_forms(data):
+            example = form.apply(data).batch(1)
+            try:
+                with pytorch.suppress_output():
+                    return bound(each, tuple(example), pytorch.as_tensors(example, each), name)
+            except SourceError:
+                raise
+            except Exception as error:
+                errors.append(error)
+        return errors[0]
+
+    result = bind(network)
+    if isinstance(result, Exception):
+        kept = private_copy(built, name, keep_types=True)
+        error, result = result, bind(kept) if has_other_types(kept) else result
+        if isinstance(result, Exception):
+            raise pytorch.fails_on(name, data, data.batch(1), error) from error
+    return result
 
 
 @dataclass(frozen=True)
@@ -180,6 +231,7 @@ class _Export:
     axes: SampleAxes
     digest: str
     name: str
+    outputs: tuple[str, ...]
     choices: Choices
     store: Store
 
@@ -187,10 +239,16 @@ class _Export:
         """The float model; from the store, unless `fresh`. `dynamic`: any batch size."""
         shapes = {key: array.shape[1:] for key, array in self.samples.inputs.items()}
         exporter = self.choices.exporter
-        inputs = {"state": self.digest, "exporter": exporter, "dynamic": dynamic, "shapes": shapes}
+        inputs = {
+            "state": self.digest,
+            "exporter": exporter,
+            "dynamic": dynamic,
+            "shapes": shapes,
+            "outputs": self.outputs,
+        }
         if self.axes != SampleAxes():
             inputs["axes"] = self.axes.as_job
-        options = ExportOptions(self.name, exporter, dynamic, self.axes)
+        options = ExportOptions(self.name, exporter, dynamic, self.axes, self.outputs)
 
         def build(folder: Path) -> None:
             export_float(self.network, self.samples, folder, options, self.choices.timeout)
@@ -221,7 +279,7 @@ def _prove(export: _Export, expected: Sequence[Array]) -> _Proven:
             model = export.make(dynamic, fresh)
             options = RunOptions(export.choices.timeout, batched=dynamic, axes=export.axes)
             ran = run(model, export.samples.inputs, options)
-            named = name_outputs(model, expected)
+            named = name_outputs(model, expected, export.outputs)
             proof = compare_outputs(named, ran.outputs)
         except (NativeFailure, ValueError) as error:
             failure = error
@@ -270,8 +328,8 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
         )
         model = read_model(folder / _FLOAT)
     names = tuple(item.name for item in model.inputs)
-    calibration = _data(choices.calibration, None, "calibration", names, choices)
-    evaluation = _data(choices.evaluation, None, "evaluation", names, choices)
+    calibration = _data(choices.calibration, "the calibration data", names, choices)
+    evaluation = _data(choices.evaluation, "the evaluation data", names, choices)
     calibration, evaluation = (part and _fit(part, model.inputs) for part in (calibration, evaluation))
     data = evaluation or calibration
     tried = None if data is None else try_batch(model, data, choices.timeout)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_mnnquant.sources.pytorch import export_keywords, flat_outputs, output_names, suppress_output
+from pytest_mnnquant.sources.pytorch import export_keywords, suppress_output
 from pytest_mnnquant.sources.spec import SourceError, describe
+from pytest_mnnquant.sources.torch_call import named_outputs
 
 if TYPE_CHECKING:
     from pytest_mnnquant.quantize.pipeline_monitor import Calibration
@@ -72,7 +73,7 @@ def _run(model: torch.nn.Module, calibration: Calibration, mode: str, outdir: Pa
         # The TorchScript exporter turns optional numeric parameters into model inputs.
         forward = quantized.forward
         quantized.forward = lambda *inputs: forward(*inputs)
-    names, axes = output_names(len(flat_outputs(outputs))), calibration.axes
+    names, axes = list(named_outputs(outputs, calibration.names)), calibration.axes
     if not calibration.batched:
         places = [axes.inputs.get(name, 0) for name in calibration.names]
         dummy = tuple(

@@ -47,7 +47,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """Run the pipeline; the result has `raised` if the pipeline, or the model's source, raised an error."""
     from pytest_mnnquant.measurements.dataset import Dataset
     from pytest_mnnquant.quantize.pipeline_monitor import Calibration, PipelineMonitor
+    from pytest_mnnquant.sources.pytorch import as_tensors, suppress_output
     from pytest_mnnquant.sources.spec import SourceError, describe, load_module
+    from pytest_mnnquant.sources.torch_call import bound
     from pytest_mnnquant.sources.user_code import contained
 
     try:
@@ -57,8 +59,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         model = _model(job)
     except SourceError as error:
         return {"raised": str(error)}
-    model.train(job["mode"] == "train")
     data = Dataset(_arrays(job), origin=job["origin"], alone=job["alone"], axes=job["axes"])
+    with suppress_output():
+        model, _ = bound(model, tuple(data.inputs), as_tensors(data.batch(1), model), job["name"])
+    model.train(job["mode"] == "train").requires_grad_(True)
     os.chdir(job["outdir"])
     monitor = PipelineMonitor(model)
     calibration = Calibration(data, model, job["batched"], monitor)
@@ -94,6 +98,7 @@ def _model(job: dict[str, Any]) -> torch.nn.Module:
     import torch
 
     from pytest_mnnquant.sources.spec import SourceError, call, describe, load_module
+    from pytest_mnnquant.sources.torch_module import plain_module, unwrapped
 
     if job["source"] is None:
         try:
@@ -107,8 +112,8 @@ def _model(job: dict[str, Any]) -> torch.nn.Module:
         return model.requires_grad_(True)
     spec = _spec(job["source"])
     built = call(spec.text, load_module(spec), spec.attribute)
-    built = getattr(built, "_orig_mod", built)  # The parent removed these wrappers too.
-    model = built.module if isinstance(built, torch.nn.DataParallel) else built
+    # The parent removed wrappers and stored computed weights, too.
+    model = plain_module(unwrapped(built, spec.text)).requires_grad_(True)
     try:
         model.load_state_dict(torch.load(job["weights"], weights_only=True))
     except Exception as error:

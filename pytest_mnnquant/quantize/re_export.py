@@ -36,12 +36,12 @@ def re_export_float(network: Any, source: Prepared, data: Dataset, folder: Path,
 
     name, timeout = source.spec.text, choices.timeout
     samples = data.first(PROOF_SAMPLES)
-    options = ExportOptions(name, choices.exporter, source.batched, source.axes)
+    options = ExportOptions(name, choices.exporter, source.batched, source.axes, source.outputs)
     model = export_float(network, data, folder, options, timeout)
-    expected = pytorch.outputs(network, samples, name, source.axes.outputs)
+    expected = pytorch.outputs(network, samples, name, source.axes.outputs, source.outputs)
     ran = run(model, samples.inputs, source.options(timeout))
     try:
-        named = name_outputs(model, expected)
+        named = name_outputs(model, expected, source.outputs)
         proof = compare_outputs(named, ran.outputs)
     except ValueError as error:
         raise SourceError(f"{name}: exported again for {label}: {error}") from None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.runtime.programs.sample_axes import as_samples
 from pytest_mnnquant.sources.spec import DataError, SourceError, describe
+from pytest_mnnquant.sources.torch_call import flat_outputs, forward_inputs, named_outputs
 
 if TYPE_CHECKING:
     import torch
@@ -29,51 +30,6 @@ if TYPE_CHECKING:
 EXPORTERS: Final = ("torchscript", "dynamo")
 _BATCH: Final = 32
 _EXPORT_SAMPLES: Final = 2
-
-
-def private_copy(model: Any, name: str) -> torch.nn.Module:
-    """A deep copy in eval mode, so that the caller's model does not change. Raises `SourceError`."""
-    import_torch(name)
-    import torch
-
-    if not isinstance(model, torch.nn.Module):
-        raise SourceError(
-            f"{name}: returned {type(model).__name__}, expected torch.nn.Module",
-            "return the network itself, with its trained weights",
-        )
-    # Wrappers that run a model in parallel or faster can't be exported.
-    model = getattr(model, "_orig_mod", model)  # torch.compile
-    model = model.module if isinstance(model, torch.nn.DataParallel) else model
-    try:
-        copied: torch.nn.Module = copy.deepcopy(model)
-        for parameter in copied.parameters():
-            parameter.grad = None
-            parameter.requires_grad_(False)
-    except Exception as error:
-        raise SourceError(f"{name}: the model can't be copied: {describe(error)}") from error
-    return copied.eval()
-
-
-def import_torch(name: str) -> Any:
-    """The torch module; raises `SourceError` with the command to install it."""
-    try:
-        import torch
-    except ImportError:
-        raise SourceError(
-            f"{name}: a PyTorch model needs torch, which is not installed: pip install 'pytest-mnnquant[torch]' "
-            "(without a GPU, install the CPU build of torch first)"
-        ) from None
-    return torch
-
-
-def input_names(model: torch.nn.Module, name: str) -> tuple[str, ...]:
-    """The names of `forward`'s required parameters (or of its first one). Raises `SourceError` if there are none."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    positional = [p for p in inspect.signature(model.forward).parameters.values() if p.kind in kinds]
-    required = [p.name for p in positional if p.default is inspect.Parameter.empty]
-    if not positional:
-        raise SourceError(f"{name}: forward{inspect.signature(model.forward)} has no named inputs; add one for each")
-    return tuple(required or [p.name for p in positional[:1]])
 
 
 def as_tensors(inputs: dict[str, npt.NDArray[Any]], model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
@@ -89,28 +45,21 @@ def as_tensors(inputs: dict[str, npt.NDArray[Any]], model: torch.nn.Module) -> t
     return tuple(tensor.to(kind) if tensor.is_floating_point() else tensor for tensor in tensors)
 
 
-def flat_outputs(value: Any) -> list[torch.Tensor]:
-    """The tensors that a model returned, in the order in which ONNX lists them."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in flat_outputs(item)]
-    return []
-
-
 def output_names(count: int) -> list[str]:
     """The names that outputs get in an export."""
     return [f"output{number}" if number else "output" for number in range(count)]
 
 
 def outputs(
-    model: torch.nn.Module, data: Dataset, name: str, axes: Mapping[str, int] = MappingProxyType({})
+    model: torch.nn.Module,
+    data: Dataset,
+    name: str,
+    axes: Mapping[str, int] = MappingProxyType({}),
+    names: Sequence[str] = (),
 ) -> list[npt.NDArray[Any]]:
     """The model's outputs on all samples, samples first. `axes` are those of outputs that do not count on the first.
+
+    `names` are the names of the outputs; without them `output`, `output1`, ...
 
     Raises `SourceError` if the model fails on the samples.
     """
@@ -122,32 +71,39 @@ def outputs(
             try:
                 results = flat_outputs(model(*as_tensors(batch, model)))
             except Exception as error:
-                shapes = ", ".join(f"{key} {value.shape}" for key, value in batch.items())
-                raise DataError(
-                    f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}",
-                    "give samples that forward() accepts, counted on the first axis; try the model on one sample",
-                ) from error
-            parts.append([result.numpy() for result in results])
+                raise fails_on(name, data, batch, error) from error
+            parts.append([(result.float() if result.is_floating_point() else result).numpy() for result in results])
     if not parts or not parts[0]:
         raise SourceError(
             f"{name}: the model returns no tensors",
-            "return a tensor from forward(), or a tuple or dictionary of tensors",
+            "return a tensor from forward(), or a tuple, dictionary or dataclass of tensors",
         )
-    named = zip(output_names(len(parts[0])), zip(*parts, strict=True), strict=True)
+    named = zip(names or output_names(len(parts[0])), zip(*parts, strict=True), strict=True)
     return [as_samples(list(column), axes.get(output), len(parts) == data.samples) for output, column in named]
+
+
+def fails_on(name: str, data: Dataset, batch: Mapping[str, npt.NDArray[Any]], error: Exception) -> DataError:
+    """The error of a model that raised `error` on a batch of the data."""
+    shapes = ", ".join(f"{key} {value.shape}" for key, value in batch.items())
+    return DataError(
+        f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}",
+        "give samples that forward() accepts, counted on the first axis; try the model on one sample",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
     """How a model is exported: by which of `EXPORTERS`, with a dynamic batch or not. `name` is for messages.
 
-    `axes` are those that count samples, if not the first.
+    `axes` are those that count samples, if not the first. `outputs` are the names of the outputs in order; without them
+    `output`, `output1`, ...
     """
 
     name: str
     exporter: str = EXPORTER
     dynamic: bool = True
     axes: SampleAxes = field(default_factory=SampleAxes)
+    outputs: tuple[str, ...] = ()
 
 
 def export(model: torch.nn.Module, data: Dataset, path: Path, options: ExportOptions) -> None:
@@ -161,10 +117,11 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, options: ExportOpt
     example = as_tensors(data.batch(_EXPORT_SAMPLES if dynamic else 1), model)
     names = list(data.inputs)
     with torch.no_grad(), suppress_output(), torch.random.fork_rng(devices=[]):
-        count = len(flat_outputs(model(*example)))
-    keywords = export_keywords(
-        names, output_names(count), dynamo=exporter == "dynamo", dynamic=dynamic, axes=options.axes
-    )
+        result = model(*example)
+    results = list(options.outputs or named_outputs(result, names))
+    keywords = export_keywords(names, results, dynamo=exporter == "dynamo", dynamic=dynamic, axes=options.axes)
+    if "dynamic_shapes" in keywords and not forward_inputs(model, options.name).positional:  # forward(*arrays)
+        keywords["dynamic_shapes"] = (keywords["dynamic_shapes"],)
     try:
         hidden = _required_inputs_only(model) if exporter == "torchscript" else contextlib.nullcontext()
         with suppress_output(), torch.random.fork_rng(devices=[]), hidden:
@@ -210,6 +167,11 @@ def export_keywords(
 @contextlib.contextmanager
 def _required_inputs_only(model: torch.nn.Module) -> Iterator[None]:
     """Hide optional parameters of `forward`: the torchscript exporter turns numeric ones into model inputs."""
+    import torch
+
+    if isinstance(model, torch.jit.ScriptModule):  # Its forward can't be replaced.
+        yield
+        return
     original, forward = vars(model).get("forward"), model.forward
     model.forward = lambda *inputs: forward(*inputs)
     try:
@@ -224,8 +186,8 @@ def _required_inputs_only(model: torch.nn.Module) -> Iterator[None]:
 def suppress_output() -> Iterator[None]:
     """Keep torch's warnings (which `filterwarnings = error` would raise), prints and logs out of the user's run.
 
-    Also makes nn.TransformerEncoder use its ordinary path, as in train mode: the fast path of eval mode is a single
-    operator, which can't be exported or observed.
+    Also runs code under torch.compile and torch.autocast in ordinary float32. Makes nn.TransformerEncoder use its
+    ordinary path, as in train mode: the fast path of eval mode is one operator, which can't be exported or observed.
     """
     import torch
 
@@ -237,7 +199,35 @@ def suppress_output() -> Iterator[None]:
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             warnings.simplefilter("ignore")
-            yield
+            with _uncompiled(), _full_precision():
+                yield
     finally:
         logging.disable(disabled)
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run what torch.compile wraps as written: only values count."""
+    import torch
+
+    stance = getattr(torch.compiler, "set_stance", None)  # Older versions of torch have none.
+    return contextlib.nullcontext() if stance is None else stance("force_eager")
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """Let torch.autocast change nothing: MNN computes in float32, and can't convert to bfloat16."""
+    import torch
+
+    kind: Any = torch.amp.autocast_mode.autocast
+    enter = kind.__enter__
+
+    def enter_disabled(self: Any) -> Any:
+        self._enabled = False
+        return enter(self)
+
+    kind.__enter__ = enter_disabled
+    try:
+        yield
+    finally:
+        kind.__enter__ = enter

@@ -12,8 +12,9 @@ import numpy as np
 
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import Axis, SampleAxes
-from pytest_mnnquant.sources.pytorch import as_tensors, flat_outputs, output_names, suppress_output
+from pytest_mnnquant.sources.pytorch import as_tensors, output_names, suppress_output
 from pytest_mnnquant.sources.sample_forms import as_one_sample, with_axes
+from pytest_mnnquant.sources.torch_call import flat_outputs
 
 if TYPE_CHECKING:
     import torch
@@ -46,21 +47,27 @@ class BatchForm:
         return dataclasses.replace(with_axes(data, self.axes.inputs), alone=self.alone)
 
 
-def batch_form(model: torch.nn.Module, data: Dataset) -> BatchForm:
-    """The first form of the data that the model accepts; the given one if it accepts none (`outputs` reports why)."""
-    form = next((form for form in _forms(data) if _runs(model, form.apply(data))), BatchForm(SampleAxes(data.axes)))
+def batch_form(model: torch.nn.Module, data: Dataset, outputs: Sequence[str] = ()) -> BatchForm:
+    """The first form of the data that the model accepts; the given one if it accepts none (`outputs` reports why).
+
+    `outputs` are the names of the model's outputs; without them `output`, `output1`, ...
+    """
+    form = next(
+        (form for form in batch_forms(data) if _runs(model, form.apply(data))), BatchForm(SampleAxes(data.axes))
+    )
     whole = form.apply(data)
     form = dataclasses.replace(form, axes=SampleAxes(whole.axes))
-    if (axes := _output_axes(model, whole)) is not None:
+    if (axes := _output_axes(model, whole, outputs)) is not None:
         return dataclasses.replace(form, axes=SampleAxes(whole.axes, axes))
     if not whole.axes and whole.labels is None and all(array.ndim >= _DEEP for array in whole.inputs.values()):
         second = dataclasses.replace(form, axes=SampleAxes(dict.fromkeys(whole.inputs, 1)), is_second=True)
-        if _runs(model, second.apply(data)) and (axes := _output_axes(model, second.apply(data))):
+        if _runs(model, second.apply(data)) and (axes := _output_axes(model, second.apply(data), outputs)):
             return dataclasses.replace(second, axes=SampleAxes(second.axes.inputs, axes))
     return dataclasses.replace(form, alone=True)
 
 
-def _forms(data: Dataset) -> Iterator[BatchForm]:
+def batch_forms(data: Dataset) -> Iterator[BatchForm]:
+    """The forms that data may have, the most likely first."""
     yield BatchForm(SampleAxes(data.axes))
     if data.labels is None or len(data.labels) == data.samples == 1:
         yield BatchForm(SampleAxes(), is_one=True)
@@ -73,7 +80,7 @@ def _forms(data: Dataset) -> Iterator[BatchForm]:
                 yield BatchForm(SampleAxes({**data.axes, **dict.fromkeys(names, axis)}))
 
 
-def _output_axes(model: torch.nn.Module, data: Dataset) -> dict[str, int] | None:
+def _output_axes(model: torch.nn.Module, data: Dataset, outputs: Sequence[str]) -> dict[str, int] | None:
     """The axis of each output that counts samples, where two samples give the same together as alone.
 
     Empty if all are the first; None if the model mixes samples or refuses two: `view(1, -1)` in a model does.
@@ -96,7 +103,8 @@ def _output_axes(model: torch.nn.Module, data: Dataset) -> dict[str, int] | None
     axes = [_axis(both, singles) for both, *singles in zip(together, *alone, strict=True)]
     if None in axes:
         return None
-    named = {name: axis for name, axis in zip(output_names(len(axes)), axes, strict=True) if axis is not None}
+    names = outputs or output_names(len(axes))
+    named = {name: axis for name, axis in zip(names, axes, strict=True) if axis is not None}
     return named if any(named.values()) else {}
 
 

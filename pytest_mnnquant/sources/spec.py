@@ -26,7 +26,10 @@ from pytest_mnnquant.sources.user_code import UserCodeExit, contained, is_exit_c
 #: Characters in the name of a model.
 LONGEST_NAME: Final = 100
 MODEL_SUFFIXES: Final = (".onnx", ".tflite", ".mnn")
-_PLANNED: Final = (".pt2",)
+#: Files with a PyTorch model that can be read without the code that made it.
+TORCH_SUFFIXES: Final = (".pt2", ".pt", ".pth", ".torchscript")
+# Files that hold weights only, or Python objects.
+_WEIGHTS: Final = (".ckpt", ".safetensors", ".pkl", ".pickle", ".h5", ".pb")
 # The prefix of module names of files that are imported by their path.
 _IMPORTED: Final = "mnnquant_"
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -70,6 +73,11 @@ class Spec:
         return bool(self.attribute)
 
     @property
+    def is_torch_file(self) -> bool:
+        """Whether the model is a PyTorch file (TorchScript or torch.export), so needs PyTorch."""
+        return self.path is not None and not self.attribute and self.path.suffix in TORCH_SUFFIXES
+
+    @property
     def is_checkpoint(self) -> bool:
         """Whether it is the folder of a language model's checkpoint."""
         return self.path is not None and self.path.is_dir()
@@ -84,14 +92,18 @@ def parse_spec(text: str, root: Path) -> Spec:
         raise SourceError(f"{name[:LONGEST_NAME]}...: the name has {len(name)} characters, allowed: {LONGEST_NAME}")
     if target and (root / target).is_dir():
         return _checkpoint(text, name, root / target)
-    if target.endswith(MODEL_SUFFIXES):
+    if target.endswith((*MODEL_SUFFIXES, *TORCH_SUFFIXES)):
         return _model_file(text, name, root, target)
-    if target.endswith(_PLANNED):
-        raise SourceError(f"{target}: {Path(target).suffix} models can't be read yet; convert it to .onnx or .mnn")
+    if target.endswith(_WEIGHTS) and (root / target).is_file():
+        raise SourceError(
+            f"{target}: {Path(target).suffix} files hold no network that MNN or PyTorch can run by itself; give "
+            "file.py:callable, which builds the network and loads them, or x.onnx"
+        )
     place, colon, attribute = target.rpartition(":")
     if not colon or not attribute.isidentifier():
         raise SourceError(
-            f"{target!r} is not a model: give file.py:callable, package.module:callable, x.onnx, x.tflite or x.mnn"
+            f"{target!r} is not a model: give file.py:callable, package.module:callable, x.onnx, x.tflite, x.mnn, "
+            "x.pt2 or x.pt (TorchScript)"
         )
     if place.endswith(".py"):
         path = root / place

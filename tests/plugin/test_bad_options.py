@@ -26,7 +26,7 @@ MODEL = "--mnn-model=net.py:build"
         ("net.py:", "is not a model"),
         ("net.txt", "'net.txt' is not a model"),
         ("net.py:build()", "is not a model"),
-        ("net.pt2", "net.pt2: .pt2 models can't be read yet"),
+        ("net.pt2", "net.pt2: no such file"),
         ("net.tflite", "net.tflite: no such file"),
         ("no-name:build", "'no-name' is neither a Python file nor a module name"),
         ("", "the value is empty"),

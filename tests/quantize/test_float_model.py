@@ -179,7 +179,7 @@ def test_what_can_not_be_prepared_says_why(store: Store, tmp_path: Path) -> None
         prepared(net(), None, store)
     with pytest.raises(SourceError, match=r"dict.*torch\.nn\.Module"):
         prepared({"state": 1}, {"x": images()}, store)
-    with pytest.raises(SourceError, match=r"the model fails on the evaluation data \(input \(6, 1, 5, 5\)\)"):
+    with pytest.raises(SourceError, match=r"the model fails on the evaluation data \(input \(1, 1, 5, 5\)\)"):
         prepared(net(), {"input": images(size=5)}, store)
     (tmp_path / "broken.py").write_text("import torch\ndef build(): return torch.nn.Linear('a', 2)\n")
     spec = parse_spec("broken.py:build", tmp_path)

@@ -20,8 +20,8 @@ from pytest_mnnquant.quantize.pipeline_child import _paths
 from pytest_mnnquant.quantize.pipeline_files import file_stamps, find_files
 from pytest_mnnquant.runtime.jobs import Job, JobResult, NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
-from pytest_mnnquant.sources.pytorch import private_copy
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
+from pytest_mnnquant.sources.torch_module import private_copy
 from tests.conftest import TIMEOUT
 from tests.smallnets import TwoWays
 

@@ -20,14 +20,13 @@ from pytest_mnnquant.sources.pytorch import (
     ExportOptions,
     as_tensors,
     export,
-    flat_outputs,
-    input_names,
     outputs,
-    private_copy,
     suppress_output,
 )
 from pytest_mnnquant.sources.pytorch_batches import batch_form
 from pytest_mnnquant.sources.spec import SourceError
+from pytest_mnnquant.sources.torch_call import flat_outputs, forward_inputs
+from pytest_mnnquant.sources.torch_module import private_copy
 from tests.conftest import TIMEOUT
 from tests.smallnets import TwoWays
 from tests.workshop import Workshop
@@ -101,7 +100,7 @@ class KeywordOnly(nn.Module):
     ("model", "names"), [(TwoWays(), ("image", "extra")), (Optional(), ("x",)), (KeywordOnly(), ("x",))], ids=str
 )
 def test_inputs_are_the_required_parameters(model: nn.Module, names: tuple[str, ...]) -> None:
-    assert input_names(model, "m") == names
+    assert forward_inputs(model, "m").names(()) == names
 
 
 def test_tensors_are_copies_of_the_arrays() -> None:

@@ -67,7 +67,7 @@ def test_absolute_paths_stay_as_they_are(folder: Path) -> None:
         ("", "is not a model"),
         ("a/b:build", "neither a Python file nor a module name"),
         ("a-b.c:build", "neither a Python file nor a module name"),
-        ("net.pt2", "can't be read yet; convert it to .onnx or .mnn"),
+        ("net.pt2", "no such file"),
         ("net.tflite", "no such file"),
     ],
 )
