@@ -36,7 +36,7 @@ class Many(nn.Module):
         self.last: Any = None
 
     def forward(self, *, pixels: torch.Tensor, scale: torch.Tensor, other: Any = None) -> dict[str, Any]:
-        features = torch.relu(self.second(torch.relu(self.first(pixels.to(self.first.weight.dtype)))))
+        features = torch.relu(self.second(torch.relu(self.first(pixels))))
         if self.head is None:
             self.head = nn.Linear(8, 4).to(features.dtype)
         self.last = self.head(features.mean((2, 3)))
