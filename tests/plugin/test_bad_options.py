@@ -21,7 +21,7 @@ MODEL = "--mnn-model=net.py:build"
         ("deep/none.mnn", "deep/none.mnn: no such file"),
         (
             "net.py",
-            "'net.py' is not a model: give file.py:callable, package.module:callable, x.onnx, x.tflite, x.mnn, x.pt2 or x.pt",
+            "'net.py' is not a model: give file.py:callable, package.module:callable, x.onnx",
         ),
         ("net.py:", "is not a model"),
         ("net.txt", "'net.txt' is not a model"),
