@@ -1,4 +1,4 @@
-"""`pytest-mnnquant inspect | diff | explain | history | target | convert | calibrate`, from a shell.
+"""`pytest-mnnquant inspect | diff | explain | history | target | convert | calibrate | reference`, from a shell.
 
 Exit status. `inspect`: 0, or 1 if a file is broken or not as `--expect` requires; the worst one of several models.
 `diff`: 0 for equal models, else 1. `history`: 0, or 1 if the storage has no runs. `target`: 0, or 1 if the target does
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_mnnquant.cli import explain, history, inspect_models, target
+from pytest_mnnquant.cli import explain, history, inspect_models, reference, target
 from pytest_mnnquant.cli.calibrate import calibrate
 from pytest_mnnquant.cli.convert import convert
 from pytest_mnnquant.cli.inspect import difference, difference_text
@@ -88,6 +88,10 @@ def _run(arguments: list[str]) -> int:
     history.add_options(past)
     place = commands.add_parser("target", help="set up the ARM emulator, or check a target")
     target.add_options(place)
+    storing = commands.add_parser(
+        "reference", help="store what a language model predicts, for runs without its weights"
+    )
+    reference.add_options(storing)
     commands.add_parser("convert", help="run MNN's converter with its own arguments, and verify the model")
     commands.add_parser("calibrate", help="run mnnquant (SOURCE.mnn OUTPUT.mnn CONFIG.json), and verify the model")
     for command in (inspecting, diff, explaining, past):
@@ -171,7 +175,15 @@ def _explain(given: argparse.Namespace) -> int:
     return explain.run(given, print, functools.partial(print, file=sys.stderr))
 
 
-_COMMANDS: Final = {"inspect": _inspect, "diff": _diff, "explain": _explain, "history": _history, "target": _target}
+_COMMANDS: Final = {
+    "inspect": _inspect,
+    "diff": _diff,
+    "explain": _explain,
+    "history": _history,
+    "target": _target,
+    "reference": reference.run,
+}
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

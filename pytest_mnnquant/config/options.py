@@ -69,6 +69,8 @@ OPTIONS: Final = (
            "(repeatable; default: none)", "A", float, named=True, low=0.0, high=1.0),
     Option("min_sqnr", "required SQNR of outputs in dB, for all or as OUTPUT=DB (repeatable; default: none)", "DB",
            float, named=True),
+    Option("max_kl", "allowed KL divergence of a language model from its source, mean per token in nats "
+           "(default: by the number of bits)", "KL", float, low=0.0),
     Option("max_latency_ratio", "allowed quantized / float latency, on all hosts or as HOST=R, where HOST is a host "
            "name, x86_64, aarch64, vnni, dotprod or i8mm (repeatable; default: none, recorded without a limit)", "R",
            float, named=True, low=0.0),

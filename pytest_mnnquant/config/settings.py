@@ -40,6 +40,7 @@ class Limits:
     min_cosine: Named = None
     min_agreement: Named = None
     min_sqnr: Named = None
+    max_kl: float | None = None
     max_latency_ratio: Named = None
 
     def __hash__(self) -> int:

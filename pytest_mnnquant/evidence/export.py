@@ -14,13 +14,18 @@ from pytest_mnnquant.checks.llm.registry import EXPORT_CHECKS, check_alone
 from pytest_mnnquant.checks.llm.size import check_size
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.attempt import Attempt
+from pytest_mnnquant.evidence.language_checks import LANGUAGE_CHECKS, run_language_check
+from pytest_mnnquant.evidence.language_encodings import compare_encodings, with_encodings
+from pytest_mnnquant.evidence.language_runs import LanguageRuns, temporary_folder
 from pytest_mnnquant.evidence.steps import StepFailed, step
 from pytest_mnnquant.findings import defaults
+from pytest_mnnquant.findings.catalogue import CHECK_NAMES
 from pytest_mnnquant.findings.file_metrics import CoverageMetrics
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result, without_ignored
 from pytest_mnnquant.findings.root_cause import with_root_causes
 from pytest_mnnquant.llm.checkpoint import Checkpoint, read_checkpoint
 from pytest_mnnquant.llm.matrix import StoredMatrix
+from pytest_mnnquant.llm.reference import Reference, read_reference
 from pytest_mnnquant.llm.requests import RequestedForm
 from pytest_mnnquant.mnnfile.model import BadModel
 from pytest_mnnquant.mnnfile.storage import Storage
@@ -29,6 +34,8 @@ from pytest_mnnquant.report.variant_report import LayerReport, ModelFile, Varian
 
 #: The name of an export in ids and reports, in the place of a recipe.
 LABEL: Final = "export"
+#: The checks of an export, of its files and of its runs, in order of dependence.
+ALL_EXPORT_CHECKS: Final = tuple(name for name in CHECK_NAMES if name in EXPORT_CHECKS or name in LANGUAGE_CHECKS)
 
 
 class BadSource(Exception):
@@ -36,7 +43,7 @@ class BadSource(Exception):
 
 
 class ExportUnderTest:
-    """One export and its checkpoint, read when a check first needs them."""
+    """One export and its checkpoint, or the reference in its place, read when a check first needs them."""
 
     def __init__(self, settings: ModelSettings, checkpoint: Path) -> None:
         self.settings = settings
@@ -58,17 +65,37 @@ class ExportUnderTest:
             return collect_evidence(self.path, self._source(), requested_form(self.settings))
 
     def _source(self) -> Checkpoint:
+        if self.checkpoint.is_file():
+            return self._reference.source
         try:
             return read_checkpoint(self.checkpoint)
         except (BadModel, OSError) as error:
             raise BadSource(str(error)) from None
+
+    @cached_property
+    def _reference(self) -> Reference:
+        try:
+            return read_reference(self.checkpoint, Path(temporary_folder(self)))
+        except (BadModel, OSError) as error:
+            raise BadSource(str(error)) from None
+
+    @cached_property
+    def runs(self) -> LanguageRuns:
+        """The runs of the export. Raises `BadModel`, `OSError`, `BadSource`."""
+        reference = self._reference if self.checkpoint.is_file() else None
+        return LanguageRuns(self.settings, self._attempt.value, reference)
 
     def run_check(self, name: str, selected: Collection[str] = ()) -> Result:
         """The result of a check. Its findings follow from those of the `selected` checks, which run with it."""
         result = self._result_alone(name)
         if result.outcome != FAILED:
             return result
-        names = [other for other in EXPORT_CHECKS if other == name or other in selected]
+        # Static checks run even before their turn, so that causes and consequences are known at once.
+        names = [
+            other
+            for other in ALL_EXPORT_CHECKS
+            if other == name or (other in selected and (other in EXPORT_CHECKS or other in self._results))
+        ]
         return with_root_causes(name, {other: self._result_alone(other) for other in names})
 
     def _result_alone(self, name: str) -> Result:
@@ -80,11 +107,7 @@ class ExportUnderTest:
         try:
             evidence = self._attempt.value
             with step(f"judge {name}"):
-                if name == "size":
-                    result = check_size(evidence, self.settings.limits.min_size_ratio)
-                else:
-                    result = check_alone(name, evidence)
-            return without_ignored(result, self.settings.ignore)
+                return without_ignored(self._judged(name, evidence), self.settings.ignore)
         except BadSource as error:
             fix = "give the folder of a complete checkpoint"
             return Result.from_findings(name, [Finding("MNQ101", str(error), fix=fix)])
@@ -92,6 +115,16 @@ class ExportUnderTest:
             return Result.from_findings(name, [error.finding])
         except (BadModel, OSError) as error:
             return Result.from_findings(name, [Finding("MNQ202", str(error), fix="export the model again")])
+
+    def _judged(self, name: str, evidence: ExportEvidence) -> Result:
+        if name in LANGUAGE_CHECKS:
+            return run_language_check(name, self.runs)
+        if name == "weights" and not evidence.source.has_values:
+            return Result.skipped(name, "a reference holds no weights: give the checkpoint to compare them", True)
+        if name == "size":
+            return check_size(evidence, self.settings.limits.min_size_ratio)
+        result = check_alone(name, evidence)
+        return with_encodings(result, lambda: compare_encodings(self.runs)) if name == "conversion" else result
 
     @property
     def report(self) -> VariantReport:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pytest_mnnquant.findings.check_metrics import IN_BENCHMARK, IN_JUNIT, Metrics
 from pytest_mnnquant.findings.dataclass_json import OPTIONAL, key
+from pytest_mnnquant.findings.language_metrics import LanguageMetrics
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class AccuracyMetrics(Metrics):
     suspect: str | None = field(default=None, metadata=OPTIONAL)
     next_suspects: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
     tried: tuple[TriedMetrics, ...] | None = field(default=None, metadata=OPTIONAL)
+    language: LanguageMetrics | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def cosine(self) -> float | None:

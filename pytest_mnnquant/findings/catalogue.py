@@ -22,6 +22,7 @@ from pytest_mnnquant.findings.effects import (
     DID_NOT_RUN,
     IS_FLOAT,
     IS_NOT_FLOAT,
+    MISREAD,
     NO_ENTRY,
     NO_MODEL,
     NO_PARAMS,
@@ -31,6 +32,7 @@ from pytest_mnnquant.findings.effects import (
     OTHER_GRAPH,
     OTHER_PRECISION,
     OTHER_SCALES,
+    OTHER_TOKENIZER,
     OTHER_VALUES,
     OTHER_WEIGHTS,
     RAN_OTHERWISE,
@@ -87,7 +89,7 @@ CHECKS: Final = (
         runs_on=RunsOn.TARGET,
         restated_by=("accuracy",),
         meaning="Layers that are stored in int8 ran in int8, by the runtime's trace.",
-        rules=("MNQ002", "MNQ60", "MNQ61", "MNQ63"),
+        rules=("MNQ002", "MNQ60", "MNQ61", "MNQ63", "MNQ64"),
         options=("memory_mode", "target"),
     ),
     Check(
@@ -137,6 +139,7 @@ CHECKS: Final = (
             "min_cosine",
             "min_agreement",
             "min_sqnr",
+            "max_kl",
             "memory_mode",
             "suggest",
             "suggest_time",
@@ -218,8 +221,8 @@ RULES: Final = {
         Rule(
             "MNQ120", "architecture-differs", _E, "The export does not have the architecture of its source.", NO_MODEL
         ),
-        Rule("MNQ121", "tokenizer-differs", _E, "The export's tokenizer is not the source's.", ALONE),
-        Rule("MNQ122", "template-differs", _E, "The export's chat template is not the source's.", ALONE),
+        Rule("MNQ121", "tokenizer-differs", _E, "The export's tokenizer is not the source's.", OTHER_TOKENIZER),
+        Rule("MNQ122", "template-differs", _E, "The export's chat template is not the source's.", OTHER_TOKENIZER),
         Rule(
             "MNQ123",
             "special-tokens-differ",
@@ -235,6 +238,9 @@ RULES: Final = {
             OTHER_GRAPH,
         ),
         Rule("MNQ125", "tensor-missing", _E, "A tensor of the source is nowhere in the export.", OTHER_GRAPH),
+        Rule("MNQ126", "encoding-differs", _E, "The export's tokenizer gives other ids than the source's.", ALONE),
+        Rule("MNQ127", "message-differs", _E, "The export renders a message otherwise than the source.", ALONE),
+        Rule("MNQ128", "tokenizer-ambiguous", _W, "transformers encodes texts otherwise than tokenizer.json.", ALONE),
         Rule(
             "MNQ201",
             "native-step-failed",
@@ -456,6 +462,27 @@ RULES: Final = {
             "MNN's Module API and its Session API compute different outputs.",
             APIS_DIFFER,
         ),
+        Rule(
+            "MNQ640",
+            "runtime-differs",
+            _E,
+            "MNN.llm does not compute what the decoded weights compute.",
+            RAN_OTHERWISE,
+        ),
+        Rule(
+            "MNQ641",
+            "cache-differs",
+            _E,
+            "Token by token, with its cache, MNN.llm computes something else than for the whole text.",
+            RAN_OTHERWISE,
+        ),
+        Rule(
+            "MNQ642",
+            "architecture-not-computed",
+            _G,
+            "The forward pass does not compute this architecture, so there is nothing to compare MNN.llm with.",
+            ALONE,
+        ),
         Rule("MNQ701", "accuracy-drop", _E, "The task metric drops more than allowed.", BAD_OUTPUT),
         Rule("MNQ702", "outputs-differ", _E, "The outputs are not similar enough to the float model's.", BAD_OUTPUT),
         Rule("MNQ703", "output-not-finite", _E, "An output holds NaN or infinity.", BAD_OUTPUT),
@@ -520,6 +547,9 @@ RULES: Final = {
         Rule(
             "MNQ740", "target-mismatch", _W, "An operator computes other values on the target than on this host.", ALONE
         ),
+        Rule("MNQ750", "divergence-too-large", _E, "The predictions are too far from the source's.", BAD_OUTPUT),
+        Rule("MNQ751", "generation-broken", _E, "Generated text repeats a single token, or is not UTF-8.", BAD_OUTPUT),
+        Rule("MNQ752", "source-at-chance", _G, "The source predicts the text no better than chance.", ALONE),
         Rule("MNQ801", "size-unexpected", _E, "The size is not the one that the layers and the recipe give.", ALONE),
         Rule("MNQ802", "size-ratio", _E, "The model did not shrink as much as required.", ALONE),
         Rule(
@@ -540,7 +570,7 @@ RULES: Final = {
             "runtime-misreads",
             _E,
             "The runtime reads the stored weights in another form.",
-            RAN_OTHERWISE,
+            MISREAD,
         ),
         Rule("MNQ816", "weights-expanded", _W, "MNN expands the weights to floats when it loads them.", ALONE),
         Rule("MNQ901", "latency-ratio", _E, "The quantized model is slower than allowed.", ALONE),

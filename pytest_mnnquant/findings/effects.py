@@ -46,9 +46,10 @@ _STORED: Final = ("MNQ401", "MNQ402", "MNQ405")
 _VALUES: Final = ("MNQ411", "MNQ412", "MNQ413", "MNQ414", "MNQ415", "MNQ416", "MNQ417", "MNQ418")
 _WEIGHTS: Final = ("MNQ410", *_VALUES)
 _RANGES: Final = ("MNQ501", "MNQ504", "MNQ505", "MNQ512", "MNQ520", "MNQ530", "MNQ540", "MNQ541")
-_RUN: Final = ("MNQ601", "MNQ602", "MNQ603", "MNQ620", "MNQ630")
+_RUN: Final = ("MNQ601", "MNQ602", "MNQ603", "MNQ620", "MNQ630", "MNQ640", "MNQ641")
 _BROKEN: Final = ("MNQ703", "MNQ704", "MNQ705", "MNQ706", "MNQ707")
-_OUTPUTS: Final = ("MNQ701", "MNQ702", "MNQ712", *_BROKEN, "MNQ708", "MNQ721", "MNQ722", "MNQ723")
+_TASK: Final = ("MNQ701", "MNQ702", "MNQ712", "MNQ708", "MNQ721", "MNQ722", "MNQ723")
+_OUTPUTS: Final = (*_TASK, *_BROKEN, "MNQ750", "MNQ751")
 _SIZE: Final = ("MNQ801", "MNQ802")
 _ACCEPTED: Final = ("MNQ913", "MNQ914")
 #: All rules: without a model of this network nothing can be judged.
@@ -87,9 +88,13 @@ BAD_OUTPUT: Final = Effects(Stage.OUTPUTS)
 # Of language models. An option that makes the exporter store wrong weights is seen in each file that it makes.
 BAD_OPTION: Final = Effects(
     Stage.MODEL,
-    ("MNQ310", "MNQ315", "MNQ403", *_STORED, *_WEIGHTS, "MNQ803", "MNQ811", "MNQ812", "MNQ815", *_OUTPUTS, *_SIZE),
-    ("MNQ813",),
+    ("MNQ310", "MNQ315", "MNQ403", *_STORED, *_WEIGHTS, "MNQ803", "MNQ811", "MNQ812", "MNQ815", *_SIZE),
+    ("MNQ001", "MNQ201", "MNQ813", *_RUN, *_OUTPUTS),
 )
-BAD_FILE: Final = Effects(Stage.GRAPH, ("MNQ402", "MNQ410", "MNQ412"), _OUTPUTS)
+BAD_FILE: Final = Effects(
+    Stage.GRAPH, ("MNQ402", "MNQ410", "MNQ412"), ("MNQ001", "MNQ126", "MNQ127", "MNQ201", *_RUN, *_OUTPUTS)
+)
+MISREAD: Final = Effects(Stage.GRAPH, (), ("MNQ640", "MNQ641", *_OUTPUTS))
+OTHER_TOKENIZER: Final = Effects(Stage.GRAPH, (), ("MNQ126", "MNQ127"))
 #: Nothing follows from it. This holds for every warning and gap: only errors have consequences.
 ALONE: Final = Effects(Stage.NUMBERS)

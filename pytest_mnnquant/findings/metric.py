@@ -109,6 +109,8 @@ def _keep_coverage(metrics: CoverageMetrics, figures: Figures) -> Figures:
 
 
 def _show_accuracy(metrics: AccuracyMetrics) -> Shown:
+    if (language := metrics.language) is not None:
+        return Shown(f"KL {language.kl:.2g}", -language.kl)
     if (task := metrics.task) is not None:
         change = task.quantized - task.reference
         return Shown(f"{task.label} {change:+.4f}" if change else f"{task.label} +-0", change)
@@ -117,6 +119,8 @@ def _show_accuracy(metrics: AccuracyMetrics) -> Shown:
 
 
 def _keep_accuracy(metrics: AccuracyMetrics, figures: Figures) -> Figures:
+    if (language := metrics.language) is not None:
+        return dataclasses.replace(figures, accuracy=language.kl, metric="kl", lower_is_better=True)
     if (task := metrics.task) is not None:
         return dataclasses.replace(
             figures, accuracy=task.quantized, metric=task.metric, lower_is_better=task.lower_is_better

@@ -15,13 +15,20 @@ _LOW: Final = 2
 
 @dataclass(frozen=True)
 class ExecutionMetrics(Metrics):
-    """Operators in the trace; for variants that run in int8, the layers that ran in int8 and their share of weights."""
+    """Operators in the trace; for variants that run in int8, the layers that ran in int8 and their share of weights.
+
+    Of a language model: the KL divergence, in nats per token, of MNN's predictions from those of the decoded weights,
+    for whole texts and token by token, and for whole texts in memory mode 0 if that was measured.
+    """
 
     ops: int
     int8_ops: int
     casts: int
     int8_weight_share: float | None = field(default=None, metadata=OPTIONAL)
     int8_layers: int | None = field(default=None, metadata=OPTIONAL)
+    kl: float | None = field(default=None, metadata=OPTIONAL)
+    kl_of_steps: float | None = field(default=None, metadata=OPTIONAL)
+    kl_in_normal_mode: float | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class LatencyMetrics(Metrics):
 
     `latency_ratio` is quantized / float, the median of the pairs, with its 95 % interval. `drift` is the relative
     change from the first to the second half of the pairs; `slowest_over_median` says how noisy the host was.
+    Language models have tokens per second instead: of reading a prompt, and of generation.
     """
 
     latency_ratio: float | None = field(default=None, metadata=OPTIONAL | IN_JUNIT | IN_BENCHMARK)
@@ -108,6 +116,8 @@ class LatencyMetrics(Metrics):
     settings: TimingConditions | None = field(default=None, metadata=OPTIONAL)
     host: HostFacts | None = field(default=None, metadata=OPTIONAL)
     note: str | None = field(default=None, metadata=OPTIONAL)
+    prompt_tokens_per_second: float | None = field(default=None, metadata=OPTIONAL)
+    tokens_per_second: float | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

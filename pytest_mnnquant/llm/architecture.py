@@ -15,13 +15,14 @@ import numpy as np
 
 from pytest_mnnquant.llm.rotary import frequencies
 from pytest_mnnquant.llm.source_config import SourceConfig
+from pytest_mnnquant.mnnfile.model import BadModel
 from pytest_mnnquant.mnnfile.storage import Floats
 
 #: Values of `model_type` whose layers are computed.
 FAMILY: Final = ("llama", "mistral", "qwen2", "qwen3")
 
 
-class UnknownArchitecture(ValueError):
+class UnknownArchitecture(BadModel):
     """The forward pass does not compute this model. The message is one line that says why."""
 
 

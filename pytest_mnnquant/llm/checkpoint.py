@@ -25,11 +25,15 @@ _INDEX: Final = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model in a folder; `tensors` are known by name and are read when they are needed."""
+    """A model in a folder; `tensors` are known by name and are read when they are needed.
+
+    Without `has_values` only their names, types and shapes are known.
+    """
 
     path: Path
     config: SourceConfig
     tensors: Mapping[str, TensorEntry]
+    has_values: bool = True
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
         """Rows of a tensor in float32. Raises `BadExport` if it is missing or not of floats."""

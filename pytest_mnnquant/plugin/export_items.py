@@ -1,4 +1,4 @@
-"""The items of an export of a language model: one per check that judges files."""
+"""The items of an export of a language model: one per check."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.checks.llm.registry import EXPORT_CHECKS
-from pytest_mnnquant.evidence.export import LABEL, ExportUnderTest
+from pytest_mnnquant.evidence.export import ALL_EXPORT_CHECKS, LABEL, ExportUnderTest
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.plugin.plain_item import CheckFailed, PlainItem
 from pytest_mnnquant.plugin.records import attach_record
@@ -39,7 +38,7 @@ class ExportItem(PlainItem):
         """Judge; fail, skip or pass by the outcome."""
         prefix = self.nodeid.rpartition("::")[0]
         ids = {item.nodeid for item in self.session.items}
-        selected = [check for check in EXPORT_CHECKS if f"{prefix}::{check}" in ids]
+        selected = [check for check in ALL_EXPORT_CHECKS if f"{prefix}::{check}" in ids]
         result = self.case.run_check(self.check, selected)
         attach_record(self, self._record(result))
         if result.outcome == PASSED:
@@ -67,4 +66,4 @@ class ExportItem(PlainItem):
 
 def export_items(parent: pytest.Collector, case: ExportUnderTest) -> Iterator[ExportItem]:
     """The items of an export, in order of dependence."""
-    return (ExportItem.of(parent, case, check) for check in EXPORT_CHECKS)
+    return (ExportItem.of(parent, case, check) for check in ALL_EXPORT_CHECKS)

@@ -15,6 +15,7 @@ from pytest_mnnquant.runtime.options import Send
 
 LOW: Final = "low"
 NORMAL: Final = "normal"
+HIGH: Final = "high"
 _CONFIG: Final = "config.json"
 _KILO: Final = 1024
 
@@ -34,10 +35,14 @@ class Text:
 
 @dataclass(frozen=True)
 class LanguageOptions:
-    """How an export is run. `timeout` is in seconds, `memory` is "low" or "normal"."""
+    """How an export is run. `timeout` is in seconds, `memory` is "low" or "normal".
+
+    `precision` is "high", "normal" or "low"; empty: that of the export's configuration.
+    """
 
     timeout: float
     memory: str = LOW
+    precision: str = ""
     threads: int = 1
     send: Send = run_job
 
@@ -94,7 +99,12 @@ def generate_text(export: Path, prompt: Prompt, folder: Path, options: LanguageO
 
 def _shared(export: Path, options: LanguageOptions) -> dict[str, Any]:
     config = str(export.resolve() / _CONFIG)
-    return {"config": config, "threads": options.threads, "memory": options.memory}
+    return {
+        "config": config,
+        "threads": options.threads,
+        "memory": options.memory,
+        "precision": options.precision,
+    }
 
 
 def _growth(after: int | None, before: int | None) -> int | None:

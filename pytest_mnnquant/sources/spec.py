@@ -21,6 +21,8 @@ from typing import Any, Final
 from pytest_mnnquant.llm.checkpoint import is_checkpoint
 from pytest_mnnquant.llm.config import MODEL_CONFIG
 from pytest_mnnquant.llm.folder import is_export
+from pytest_mnnquant.llm.reference import SUFFIX as REFERENCE
+from pytest_mnnquant.llm.reference import is_reference
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained, is_exit_call
 
 #: Characters in the name of a model.
@@ -79,8 +81,8 @@ class Spec:
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether it is the folder of a language model's checkpoint."""
-        return self.path is not None and self.path.is_dir()
+        """Whether it is the folder of a language model's checkpoint, or a reference in its place."""
+        return self.path is not None and (self.path.is_dir() or self.path.suffix == REFERENCE)
 
 
 def parse_spec(text: str, root: Path) -> Spec:
@@ -92,7 +94,7 @@ def parse_spec(text: str, root: Path) -> Spec:
         raise SourceError(f"{name[:LONGEST_NAME]}...: the name has {len(name)} characters, allowed: {LONGEST_NAME}")
     if target and (root / target).is_dir():
         return _checkpoint(text, name, root / target)
-    if target.endswith((*MODEL_SUFFIXES, *TORCH_SUFFIXES)):
+    if target.endswith((*MODEL_SUFFIXES, *TORCH_SUFFIXES, REFERENCE)):
         return _model_file(text, name, root, target)
     if target.endswith(_WEIGHTS) and (root / target).is_file():
         raise SourceError(
@@ -153,6 +155,14 @@ def _checkpoint(text: str, name: str, path: Path) -> Spec:
     return Spec(text, name or path.resolve().name, path)
 
 
+def _reference(text: str, name: str, path: Path) -> Spec:
+    """A stored reference. Raises `SourceError` for other files."""
+    if not is_reference(path):
+        problem = "is not the reference of a language model" if path.is_file() else "no such file"
+        raise SourceError(f"{text}: {problem}; write one: pytest-mnnquant reference MODEL -o reference.npz")
+    return Spec(text, name or path.stem, path)
+
+
 def is_graph_of_export(path: Path) -> bool:
     """Whether a `.mnn` file is part of the export of a language model, which is judged as a whole."""
     return path.suffix == ".mnn" and (path.parent / MODEL_CONFIG).is_file()
@@ -160,6 +170,8 @@ def is_graph_of_export(path: Path) -> bool:
 
 def _model_file(text: str, name: str, root: Path, target: str) -> Spec:
     path = root / target
+    if path.suffix == REFERENCE:
+        return _reference(text, name, path)
     if not path.is_file():
         raise SourceError(f"{target}: no such file")
     if is_graph_of_export(path):

@@ -12,7 +12,7 @@ from pytest_mnnquant.findings.rule import Rule, Severity
 WITHOUT_EFFECTS = {
     "MNQ001",  # Where nothing is left there is nothing to judge.
     "MNQ004",  # What needs the step is blocked, not failed.
-    *("MNQ121", "MNQ122", "MNQ123"),
+    *("MNQ123", "MNQ126", "MNQ127"),
     *("MNQ110", "MNQ112", "MNQ113"),  # The float model is another one for both sides of each comparison.
     *("MNQ801", "MNQ802"),
     *("MNQ901", "MNQ910", "MNQ911", "MNQ912", "MNQ913", "MNQ914", "MNQ915"),

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM  # type: ignore[import-not-found]
+from transformers import AutoModelForCausalLM
 
 from tests.llm.conftest import DATA, ROPES, change_json
 

@@ -95,6 +95,8 @@ def _load(job: dict[str, Any], all_logits: bool) -> Any:
         "thread_num": job["threads"],
         "memory": job["memory"],
     }
+    if job["precision"]:
+        settings["precision"] = job["precision"]
     model.set_config(settings)
     if not model._c_obj.load():
         raise Refused("MNN.llm does not load the model")

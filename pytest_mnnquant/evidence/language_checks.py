@@ -1,0 +1,95 @@
+"""The checks that run an export: their evidence, and the findings if it can't be gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pytest_mnnquant.checks.llm.accuracy import check_accuracy, limit_of
+from pytest_mnnquant.checks.llm.costs import check_latency, check_memory
+from pytest_mnnquant.checks.llm.execution import check_execution
+from pytest_mnnquant.checks.llm.running import AccuracyEvidence
+from pytest_mnnquant.evidence.language_runs import LanguageRuns
+from pytest_mnnquant.evidence.language_search import blamed_layers, tried_forms
+from pytest_mnnquant.evidence.steps import NothingToJudge
+from pytest_mnnquant.findings.finding import Finding, Result
+from pytest_mnnquant.llm.architecture import UnknownArchitecture
+from pytest_mnnquant.llm.blas import one_blas_thread
+from pytest_mnnquant.llm.json_object import BadExport
+from pytest_mnnquant.metrics.divergence import Divergence
+from pytest_mnnquant.runtime.jobs import NativeFailure
+
+#: Share of the weights that a number of bits must have to decide the limit.
+_LARGE: Final = 0.05
+
+
+def run_language_check(name: str, runs: LanguageRuns) -> Result:
+    """The result of `execution`, `accuracy`, `latency` or `memory`. Raises `BadModel`, `OSError`."""
+    try:
+        with one_blas_thread():
+            return LANGUAGE_CHECKS[name](runs)
+    except NothingToJudge as error:
+        return Result.skipped(name, str(error), error.not_applicable)
+    except UnknownArchitecture as error:
+        return Result.from_findings(name, [Finding("MNQ642", str(error))])
+    except NativeFailure as error:
+        return Result.from_findings(name, [Finding("MNQ201", error.what, fix="see the findings on files, if any")])
+    except BadExport as error:
+        return Result.from_findings(name, [Finding("MNQ001", f"the weights can't be computed: {error}")])
+
+
+def _execution(runs: LanguageRuns) -> Result:
+    return check_execution(runs.execution)
+
+
+def _accuracy(runs: LanguageRuns) -> Result:
+    if runs.has_other_text:
+        fix = "make the reference again with this text, or leave out --mnn-evaluation"
+        return Result.from_findings("accuracy", [Finding("MNQ102", "the text is not that of the reference", fix=fix)])
+    predictions, limits = runs.predictions, runs.settings.limits
+    bits = bits_of(runs)
+    limit = limit_of(bits) if limits.max_kl is None else limits.max_kl
+    is_too_large = not float(predictions.kl.mean()) <= limit
+    head = runs.folder.graph.head
+    evidence = AccuracyEvidence(
+        predictions=predictions,
+        weights=_weights(runs),
+        bits=bits,
+        vocabulary=head.rows if head else 0,
+        generation=runs.generation,
+        blamed=blamed_layers(runs) if is_too_large else (),
+        tried=tried_forms(runs, limit) if is_too_large else (),
+    )
+    return check_accuracy(evidence, limits.max_kl)
+
+
+def _weights(runs: LanguageRuns) -> Divergence | None:
+    try:
+        return runs.weights
+    except (UnknownArchitecture, BadExport):
+        return None
+
+
+def bits_of(runs: LanguageRuns) -> int:
+    """The smallest number of bits that at least 5 % of the weights have."""
+    counts: dict[int, int] = {}
+    for matrix in runs.folder.graph.matrices:
+        counts[matrix.bits] = counts.get(matrix.bits, 0) + matrix.count
+    total = sum(counts.values())
+    return min((bits for bits, count in counts.items() if count >= _LARGE * total), default=16)
+
+
+def _latency(runs: LanguageRuns) -> Result:
+    return check_latency(runs.costs)
+
+
+def _memory(runs: LanguageRuns) -> Result:
+    return check_memory(runs.costs)
+
+
+LANGUAGE_CHECKS: Final[Mapping[str, Callable[[LanguageRuns], Result]]] = {
+    "execution": _execution,
+    "accuracy": _accuracy,
+    "latency": _latency,
+    "memory": _memory,
+}
