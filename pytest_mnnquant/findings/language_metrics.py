@@ -20,7 +20,8 @@ class LanguageMetrics:
     """The export's predictions against its source's on `tokens` tokens; KL divergences are means per token, in nats.
 
     `kl_low` and `kl_high` are a 95 % interval over texts. `weights_kl` is that of the decoded weights alone, without
-    the runtime; `limit` the allowed one. `same_tokens` is the number of first, greedily generated tokens that are the same.
+    the runtime; `limit` the allowed one. `same_tokens` is the number of first, greedily generated tokens that are the
+    same.
     """
 
     tokens: int
