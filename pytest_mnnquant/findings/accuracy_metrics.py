@@ -12,7 +12,11 @@ from pytest_mnnquant.findings.language_metrics import LanguageMetrics
 
 @dataclass(frozen=True)
 class OutputMetrics:
-    """One output against the float model's; see `metrics.agreement.Agreement`."""
+    """One output against the float model's; see `metrics.agreement.Agreement`.
+
+    `worst_part_sqnr_db` is the SQNR of the worst part about the mean of the samples, `detail_sqnr_db` the mean SQNR of
+    what the network adds to an input, `iou` the intersection over union of identifiers; absent if they do not apply.
+    """
 
     sqnr_db: float
     centred_sqnr_db: float
@@ -23,6 +27,9 @@ class OutputMetrics:
     top1_agreement: float | None
     top5_agreement: float | None
     equal: float | None
+    worst_part_sqnr_db: float | None = field(default=None, metadata=OPTIONAL)
+    detail_sqnr_db: float | None = field(default=None, metadata=OPTIONAL)
+    iou: float | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ COSINE: Final = 0.99
 COARSE_COSINE: Final = 0.95
 #: Required SQNR of an output without labels, and of each of its parts, about the mean of the samples, in dB.
 #: This and the next limits follow from measured models: benchmarks/output_variation.py.
-VARIATION: Final = 8.0
+VARIATION: Final = 6.5
 #: Required mean SQNR of what a network adds to its input, in dB, if its output is mostly its input.
 DETAIL: Final = 4.0
 #: Required intersection over union of class numbers and other identifiers, without the most frequent one;

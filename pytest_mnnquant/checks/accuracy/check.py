@@ -14,9 +14,10 @@ from pytest_mnnquant.checks.accuracy import causes
 from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.layers import Located, Losses, located
 from pytest_mnnquant.checks.accuracy.limits import Criteria
+from pytest_mnnquant.checks.accuracy.output_measures import measure_outputs
 from pytest_mnnquant.checks.accuracy.outputs import Outputs, broken
 from pytest_mnnquant.checks.accuracy.parts import PartEvidence, lost_parts
-from pytest_mnnquant.checks.accuracy.similarity import output_metrics, unlike
+from pytest_mnnquant.checks.accuracy.similarity import unlike
 from pytest_mnnquant.checks.accuracy.task_metric import Compared, below_floor, judge_task
 from pytest_mnnquant.checks.operator_faults import X86_MAX_POOL
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, AsRun, TaskMetrics
@@ -67,10 +68,10 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
         return Result.from_findings("accuracy", [Finding("MNQ001", "no output or no sample was compared")])
     if findings := broken(reference, outputs):
         return Result.from_findings("accuracy", findings)
-    agreements = {name: agreement(array, outputs[name]) for name, array in reference.items()}
+    measured = measure_outputs(reference, outputs, evidence.inputs, evidence.parts.parts)
     metrics = AccuracyMetrics(
-        samples=next(iter(agreements.values())).samples,
-        outputs={name: output_metrics(item) for name, item in agreements.items()},
+        samples=next(iter(measured.values())).agreement.samples,
+        outputs={name: item.metrics for name, item in measured.items()},
     )
     compared, output, findings = compare(evidence, criteria)
     if compared is not None and not compared.below_chance:
@@ -84,8 +85,8 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
         output = None
     decides_all = compared is not None and compared.metric.call is not None
     decided = tuple(reference) if decides_all else (output,) if output else ()
-    findings += lost_parts(reference, outputs, evidence.parts, decided, criteria)
-    findings += unlike(reference, outputs, agreements, decided, criteria, evidence.inputs)
+    findings += lost_parts(measured, evidence.parts.scales, decided, criteria)
+    findings += unlike(reference, outputs, measured, decided, criteria)
     if any(finding.code == "MNQ708" for finding in findings):  # If the float model fails, the rest says little.
         findings = [finding for finding in findings if finding.code not in _SUPERSEDED]
     if evidence.pools:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.limits import CONFIDENCE, Criteria, Demand, unbounded, verdict
-from pytest_mnnquant.metrics.identifiers import IdentifierAgreement, ValueAgreement, compare_identifiers
+from pytest_mnnquant.metrics.identifiers import IdentifierAgreement, ValueAgreement
 from pytest_mnnquant.statistics import intervals
 from pytest_mnnquant.statistics.intervals import Estimate
 
@@ -23,12 +23,14 @@ _ONE_VALUE: Final = 0.25
 _LISTED: Final = 3
 
 
-def identifier_demands(reference: Array, output: Array, criteria: Criteria) -> Iterator[Demand]:
-    """What is required of identifiers of shape [samples, elements]: equal elements, and each value by itself."""
+def identifier_demands(
+    reference: Array, output: Array, compared: IdentifierAgreement, criteria: Criteria
+) -> Iterator[Demand]:
+    """What is required of identifiers of shape [samples, ...]: equal elements, and each value by itself."""
     equal = intervals.share(int((reference == output).sum()), reference.size, CONFIDENCE)
     text = f"{equal.value:.1%} of its integers equal the float model's, required {_MIN_EQUAL:.0%}"
     yield Demand(text, verdict(equal, _MIN_EQUAL, at_least=True, strict=criteria.strict))
-    compared, least = compare_identifiers(reference, output), criteria.usual.iou
+    least = criteria.usual.iou
     if compared.unions.sum() >= _FEWEST:
         text = f"the intersection over union of its values is {compared.iou:.2f}, required {least:g}"
         text += _details(compared)

@@ -5,22 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-import numpy as np
-import numpy.typing as npt
+from typing import Final
 
 from pytest_mnnquant.checks.accuracy.limits import Criteria, Verdict, doubt_finding, is_certain, verdict
-from pytest_mnnquant.checks.accuracy.outputs import Outputs
-from pytest_mnnquant.checks.accuracy.part_variation import PartVariation, measure_parts
+from pytest_mnnquant.checks.accuracy.output_measures import OutputMeasures
+from pytest_mnnquant.checks.accuracy.part_variation import PartVariation
 from pytest_mnnquant.checks.accuracy.variation_estimate import estimate_variation
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.metrics.agreement import cosines
 from pytest_mnnquant.mnnfile.model import TensorQuant
 from pytest_mnnquant.mnnfile.output_parts import OutputParts
 
-Array = npt.NDArray[Any]
 # A scale is the cause if rounding to its steps alone leaves at most this many dB more than required.
 _MARGIN: Final = 3.0
 _LISTED: Final = 3
@@ -35,20 +30,21 @@ class PartEvidence:
 
 
 def lost_parts(
-    reference: Outputs, outputs: Outputs, evidence: PartEvidence, decided: Collection[str], criteria: Criteria
+    outputs: Mapping[str, OutputMeasures],
+    scales: Mapping[str, TensorQuant],
+    decided: Collection[str],
+    criteria: Criteria,
 ) -> list[Finding]:
     """A finding for each output with lost parts; `decided` names the outputs that a task metric judges."""
     findings: list[Finding] = []
-    for name, known in evidence.parts.items():
-        if name in decided or name not in reference or reference[name].dtype.kind != "f" or len(reference[name]) < 2:
-            continue
-        lost = list(_lost(measure_parts(reference[name], outputs[name], known), criteria))
-        certain = [measured for measured, decision in lost if measured.variation.is_frozen or is_certain(decision)]
+    for name, measures in outputs.items():
+        lost = [] if name in decided else list(_lost(measures.parts, criteria))
+        certain = [part for part, decision in lost if part.variation.is_frozen or is_certain(decision)]
         if certain:
-            findings.append(_finding(name, certain, reference[name], outputs[name], evidence, criteria))
+            findings.append(_finding(name, certain, measures.agreement.cosine, scales, criteria))
         elif lost:
-            measured, decision = lost[0]
-            findings.append(doubt_finding(f"output {name!r}, {measured.text}", decision, criteria.strict))
+            part, decision = lost[0]
+            findings.append(doubt_finding(f"output {name!r}, {part.text}", decision, criteria.strict))
     return findings
 
 
@@ -67,19 +63,21 @@ def _lost(parts: Iterable[PartVariation], criteria: Criteria) -> Iterator[tuple[
 
 
 def _finding(
-    name: str, lost: list[PartVariation], reference: Array, output: Array, evidence: PartEvidence, criteria: Criteria
+    name: str,
+    lost: list[PartVariation],
+    cosine: float | None,
+    scales: Mapping[str, TensorQuant],
+    criteria: Criteria,
 ) -> Finding:
     lost = sorted(lost, key=lambda item: item.variation.sqnr_db)
     first = lost[0]
     more = f"; {len(lost) - _LISTED} other parts too" if len(lost) > _LISTED else ""
-    flat = (array.reshape(len(array), -1).astype(np.float64) for array in (reference, output))
-    whole = float(cosines(*flat).mean())
+    whole = "" if cosine is None else f"; the whole output has cosine {cosine:.4f}"
     message = (
         f"output {name!r}: {'; '.join(item.text for item in lost[:_LISTED])}{more}; required "
-        f"{criteria.usual.variation:g} dB about the mean of the samples ({first.variation.samples} samples; the whole "
-        f"output has cosine {whole:.4f})"
+        f"{criteria.usual.variation:g} dB about the mean of the samples ({first.variation.samples} samples{whole})"
     )
-    scale = next((evidence.scales[name] for name in first.part.behind if name in evidence.scales), None)
+    scale = next((scales[name] for name in first.part.behind if name in scales), None)
     if scale is None or not _explains(scale, first, criteria.usual.variation):
         return Finding("MNQ712", message)
     text = (

@@ -19,15 +19,12 @@ from pytest_mnnquant.checks.accuracy.limits import (
     limit_for,
     verdict,
 )
+from pytest_mnnquant.checks.accuracy.output_measures import OutputMeasures
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
 from pytest_mnnquant.checks.accuracy.variation_estimate import estimate_variation
-from pytest_mnnquant.findings.accuracy_metrics import OutputMetrics
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.agreement import SILENT, Agreement, agreement, cosines, same_maximum, sqnr_db
-from pytest_mnnquant.metrics.details import compare_detail
-from pytest_mnnquant.metrics.identifiers import are_identifiers
-from pytest_mnnquant.metrics.variation import variation
 from pytest_mnnquant.statistics import intervals
 from pytest_mnnquant.statistics.intervals import Estimate
 
@@ -39,39 +36,21 @@ _TINY: Final = 1e-300
 _COARSE: Final = 0.05
 
 
-def output_metrics(item: Agreement) -> OutputMetrics:
-    """One output's metrics for the report."""
-    return OutputMetrics(
-        sqnr_db=item.sqnr_db,
-        centred_sqnr_db=item.centred_sqnr_db,
-        cosine=item.cosine,
-        max_error=item.max_error,
-        mean_error=item.mean_error,
-        relative_error=item.relative_error,
-        top1_agreement=item.top1,
-        top5_agreement=item.top5,
-        equal=item.equal,
-    )
-
-
 def unlike(
     reference: Outputs,
     outputs: Outputs,
-    compared: dict[str, Agreement],
+    measured: Mapping[str, OutputMeasures],
     decided: Collection[str],
     criteria: Criteria,
-    inputs: Outputs,
 ) -> list[Finding]:
-    """Findings on outputs that differ from the float model's; `decided` names those that a task metric judges.
-
-    `inputs` are the evaluation data: some networks only add details to an input.
-    """
-    findings = _idle_limits(compared, criteria)
-    for name, item in compared.items():
+    """Findings on outputs that differ from the float model's; `decided` names those that a task metric judges."""
+    findings = _idle_limits({name: item.agreement for name, item in measured.items()}, criteria)
+    for name, measures in measured.items():
+        item = measures.agreement
         if item.equal is None and item.range <= SILENT:
             findings.append(_silent(name, item, reference[name]))
             continue
-        pair = _Pair(name, reference[name], outputs[name], item, inputs)
+        pair = _Pair(name, reference[name], outputs[name], measures)
         demands = list(_demands(pair, name in decided, criteria))
         if broken := [demand for demand in demands if demand.fails]:
             texts = "; ".join(demand.text for demand in broken)
@@ -95,8 +74,7 @@ class _Pair:
     name: str
     reference: Array
     output: Array
-    agreement: Agreement
-    inputs: Outputs
+    measures: OutputMeasures
 
     @property
     def flat(self) -> tuple[Array, Array]:
@@ -106,12 +84,12 @@ class _Pair:
 
 def _demands(pair: _Pair, is_decided: bool, criteria: Criteria) -> Iterator[Demand]:
     """What is required of one output."""
-    item = pair.agreement
+    item = pair.measures.agreement
     if is_decided:
         pass
-    elif are_identifiers(pair.reference, pair.output):
-        yield from identifier_demands(pair.reference, pair.output, criteria)
-    elif item.cosine is None and item.equal is None:
+    elif pair.measures.identifiers is not None:
+        yield from identifier_demands(pair.reference, pair.output, pair.measures.identifiers, criteria)
+    elif pair.reference[0].size == 1:
         yield _one_element(pair, criteria)
     else:
         yield from _likeness(pair, criteria)
@@ -129,10 +107,8 @@ def _one_element(pair: _Pair, criteria: Criteria) -> Demand:
     least = limit_for(criteria.min_cosine, pair.name)
     usual, (reference, output) = criteria.usual.cosine if least is None else least, pair.flat
     decibels = _as_sqnr_db(usual)
-    text = (
-        f"SQNR {pair.agreement.centred_sqnr_db:.1f} dB about its mean, required {decibels:.1f} dB (cosine {usual:g}, "
-    )
-    text += "converted: the output has one element)"
+    text = f"SQNR {pair.measures.agreement.centred_sqnr_db:.1f} dB about its mean, required {decibels:.1f} dB "
+    text += f"(cosine {usual:g}, converted: the output has one element)"
     estimate = _noise(reference - reference.mean(0), output - reference.mean(0))
     return Demand(text, verdict(estimate, decibels, at_least=True, strict=criteria.strict))
 
@@ -147,13 +123,13 @@ def _likeness(pair: _Pair, criteria: Criteria) -> Iterator[Demand]:
     yield Demand(text, verdict(estimate, usual, at_least=True, strict=criteria.strict))
     # A cosine that the user allows is allowed for what varies, too.
     allowed = math.inf if least is None else _as_sqnr_db(least)
-    if len(reference) > 1 and not (measured := variation(reference, output)).is_constant:
+    if (measured := pair.measures.variation) is not None:
         limit = min(criteria.usual.variation, allowed)
         text = f"the differences between samples have an SQNR of {measured.sqnr_db:.1f} dB, required {limit:.1f} dB "
         text += f"(the whole output has cosine {estimate.value:.4f})"
         decision = verdict(estimate_variation(measured), limit, at_least=True, strict=criteria.strict)
         yield Demand(text, decision, varies=True)
-    if (detail := compare_detail(pair.reference, pair.output, pair.inputs)) is not None:
+    if (detail := pair.measures.detail) is not None:
         estimate, limit = intervals.mean(detail.sqnr_db, CONFIDENCE), min(criteria.usual.detail, allowed)
         text = f"what the network adds to input {detail.input!r} has a mean SQNR of {estimate.value:.1f} dB, "
         text += f"required {limit:.1f} dB"

@@ -1,0 +1,76 @@
+"""All measures of the outputs of a variant, which verdicts and the report use."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pytest_mnnquant.checks.accuracy.outputs import Outputs
+from pytest_mnnquant.checks.accuracy.part_variation import PartVariation, measure_parts
+from pytest_mnnquant.findings.accuracy_metrics import OutputMetrics
+from pytest_mnnquant.metrics.agreement import Agreement, agreement
+from pytest_mnnquant.metrics.details import Detail, compare_detail
+from pytest_mnnquant.metrics.identifiers import IdentifierAgreement, are_identifiers, compare_identifiers
+from pytest_mnnquant.metrics.variation import Variation, variation
+from pytest_mnnquant.mnnfile.output_parts import OutputParts
+
+
+@dataclass(frozen=True)
+class OutputMeasures:
+    """One output of a variant against the float model's.
+
+    `variation` is None for a single sample, for identifiers, and for an output that does not vary. `parts` is empty for
+    an output of one part; `detail` is None if the output is not mostly an input; `identifiers` is None for quantities.
+    """
+
+    agreement: Agreement
+    variation: Variation | None = None
+    parts: tuple[PartVariation, ...] = ()
+    detail: Detail | None = None
+    identifiers: IdentifierAgreement | None = None
+
+    @property
+    def metrics(self) -> OutputMetrics:
+        """The metrics for the report."""
+        item, part = self.agreement, min((part.variation.sqnr_db for part in self.parts), default=None)
+        return OutputMetrics(
+            sqnr_db=item.sqnr_db,
+            centred_sqnr_db=item.centred_sqnr_db,
+            cosine=item.cosine,
+            max_error=item.max_error,
+            mean_error=item.mean_error,
+            relative_error=item.relative_error,
+            top1_agreement=item.top1,
+            top5_agreement=item.top5,
+            equal=item.equal,
+            worst_part_sqnr_db=part if part is None or math.isfinite(part) else None,
+            detail_sqnr_db=None if self.detail is None else float(self.detail.sqnr_db.mean()),
+            iou=None if self.identifiers is None else self.identifiers.iou,
+        )
+
+
+def measure_outputs(
+    reference: Outputs, outputs: Outputs, inputs: Outputs, parts: Mapping[str, OutputParts]
+) -> dict[str, OutputMeasures]:
+    """The measures of all outputs, by name; `inputs` are those of the samples, `parts` are those of the outputs."""
+    return {name: _measure(name, reference, outputs, inputs, parts.get(name)) for name in reference}
+
+
+def _measure(
+    name: str, reference: Outputs, outputs: Outputs, inputs: Outputs, parts: OutputParts | None
+) -> OutputMeasures:
+    expected, actual = reference[name], outputs[name]
+    measures = OutputMeasures(agreement(expected, actual))
+    if are_identifiers(expected, actual):
+        return dataclasses.replace(measures, identifiers=compare_identifiers(expected, actual))
+    if len(expected) < 2:
+        return measures
+    whole = variation(expected, actual)
+    return dataclasses.replace(
+        measures,
+        variation=None if whole.is_constant else whole,
+        parts=() if parts is None else tuple(measure_parts(expected, actual, parts)),
+        detail=compare_detail(expected, actual, inputs),
+    )
