@@ -22,7 +22,7 @@ _STRIDE: Final = 8
 _CELLS: Final = SIZE // _STRIDE
 _MOST: Final = 3
 _LONG: Final = 700
-_SHAPES: Final = Line("more than 0.03 of F1", 0.03)
+_SHAPES: Final = Line("more than 0.03 of AP at an overlap of 0.5", 0.03)
 _PLACES: Final = Line("more than 0.03 of the answers", 0.03)
 Array = npt.NDArray[Any]
 
@@ -346,22 +346,22 @@ def map_loss(network: HeatMaps, inputs: list[Tensor], truth: dict[str, Tensor]) 
 TASKS: Final = (
     Task(
         *("detection, anchor-free, joined", Detector, shapes, detection_loss),
-        *(scores.f1_of_joined, "F1", _SHAPES),
+        *(scores.ap_of_joined, "AP50", _SHAPES),
         steps=_LONG,
     ),
     Task(
         *("detection, anchor-free, two outputs", Detector, shapes, detection_loss),
-        *(scores.f1_of_separate, "F1", _SHAPES, Separate),
+        *(scores.ap_of_separate, "AP50", _SHAPES, Separate),
         steps=_LONG,
     ),
     Task(
         *("detection, anchor-based, joined", AnchorDetector, shapes, anchor_loss),
-        *(scores.f1_of_anchors, "F1", _SHAPES),
+        *(scores.ap_of_anchors, "AP50", _SHAPES),
         steps=_LONG,
     ),
     Task(
         *("oriented boxes, joined", lambda: Detector(5, 1), bars, detection_loss),
-        *(scores.f1_of_oriented, "F1", _SHAPES),
+        *(scores.ap_of_oriented, "AP50", _SHAPES),
         steps=400,
     ),
     Task("landmarks, joined", Landmarks, faces, landmark_loss, scores.right_landmarks, "right", _PLACES),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -12,82 +13,105 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 #: How many times larger than the network's picture the camera's is, in whose pixels detectors answer.
 CAMERA: Final = 8
-_SCORE: Final = 0.3
+_SCORE: Final = 0.01
 _OVERLAP: Final = 0.5
 
 
-def f1_of_boxes(boxes: Array, scores: Array, truth: Arrays) -> float:
-    """F1 of the boxes that are left after suppression; right: the class, and an overlap above 0.5.
+@dataclass
+class _Answers:
+    """The answers of one class in all pictures: their scores, whether each is right, and how many objects there are."""
+
+    scores: list[float] = field(default_factory=list)
+    right: list[bool] = field(default_factory=list)
+    expected: int = 0
+
+    def add(self, scores: Array, cells: Sequence[int], fits: Array) -> None:
+        """The answers of one picture, the best first; `fits` [objects, cells]: each object is found once."""
+        left = np.ones(len(fits), bool)
+        self.expected += len(fits)
+        for cell in cells:
+            matching = np.flatnonzero(fits[:, cell] & left)
+            left[matching[:1]] = False
+            self.scores.append(float(scores[cell]))
+            self.right.append(bool(matching.size))
+
+    @property
+    def average_precision(self) -> float:
+        """The area under the curve of precision over recall, with precision made to fall (Everingham et al., 2010)."""
+        if not self.right:
+            return 0.0
+        right = np.array(self.right)[np.argsort(-np.array(self.scores), kind="stable")]
+        found = np.cumsum(right)
+        precision = np.maximum.accumulate((found / np.arange(1, len(right) + 1))[::-1])[::-1]
+        return float(precision[right].sum() / max(1, self.expected))
+
+
+def ap_of_boxes(boxes: Array, scores: Array, truth: Arrays) -> float:
+    """Mean over the classes of the average precision at an overlap of 0.5, after suppression.
 
     `boxes` is [n, 4, cells] (centre and size), `scores` [n, classes, cells]; truth: `boxes` [n, k, 4], `classes`
     [n, k], -1 for none.
     """
-    right = answered = expected = 0
+    answers = [_Answers() for _ in range(scores.shape[1])]
     for box, score, real, classes in zip(boxes, scores, truth["boxes"], truth["classes"], strict=True):
-        chosen = list(_suppressed(box.T, score))
-        answered += len(chosen)
-        for number in np.flatnonzero(classes >= 0):
-            expected += 1
-            right += any(
-                score[:, cell].argmax() == classes[number] and _iou(box[:, cell], real[number]) > _OVERLAP
-                for cell in chosen
-            )
-    return 2 * right / max(1, answered + expected)
+        overlaps = _ious(box.T, box.T)
+        for number, of_class in enumerate(answers):
+            cells = _suppressed(score[number], overlaps >= _OVERLAP)
+            of_class.add(score[number], cells, _ious(real[classes == number], box.T) > _OVERLAP)
+    return float(np.mean([of_class.average_precision for of_class in answers]))
 
 
-def _suppressed(boxes: Array, scores: Array) -> Iterator[int]:
-    best = scores.max(0)
+def _suppressed(scores: Array, near: Array) -> list[int]:
+    """The cells with a score that have no better one near them, the best first."""
     chosen: list[int] = []
-    for cell in np.argsort(-best, kind="stable"):
-        if best[cell] <= _SCORE:
-            return
-        if all(_iou(boxes[cell], boxes[other]) < _OVERLAP for other in chosen):
+    for cell in np.argsort(-scores, kind="stable"):
+        if scores[cell] <= _SCORE:
+            break
+        if not near[cell, chosen].any():
             chosen.append(int(cell))
-            yield int(cell)
+    return chosen
 
 
-def _iou(first: Array, second: Array) -> float:
-    low = np.maximum(first[:2] - first[2:4] / 2, second[:2] - second[2:4] / 2)
-    high = np.minimum(first[:2] + first[2:4] / 2, second[:2] + second[2:4] / 2)
-    inside = float(np.prod((high - low).clip(0)))
-    return inside / float(max(first[2] * first[3] + second[2] * second[3] - inside, 1e-9))
+def _ious(first: Array, second: Array) -> Array:
+    """[n, m] overlaps of boxes [n, 4] and [m, 4], centre and size."""
+    one, other = first[:, None].astype(np.float64), second[None].astype(np.float64)
+    low = np.maximum(one[..., :2] - one[..., 2:] / 2, other[..., :2] - other[..., 2:] / 2)
+    high = np.minimum(one[..., :2] + one[..., 2:] / 2, other[..., :2] + other[..., 2:] / 2)
+    inside = (high - low).clip(0).prod(2)
+    return np.asarray(inside / np.maximum(one[..., 2:].prod(2) + other[..., 2:].prod(2) - inside, 1e-9))
 
 
-def f1_of_joined(outputs: Sequence[Array], truth: Arrays) -> float:
+def ap_of_joined(outputs: Sequence[Array], truth: Arrays) -> float:
     """Boxes and scores joined on the channels: [n, 4 + classes, cells]."""
     (joined,) = outputs
     rows = joined.reshape(len(joined), 7, -1)
-    return f1_of_boxes(rows[:, :4] / CAMERA, rows[:, 4:], truth)
+    return ap_of_boxes(rows[:, :4] / CAMERA, rows[:, 4:], truth)
 
 
-def f1_of_separate(outputs: Sequence[Array], truth: Arrays) -> float:
+def ap_of_separate(outputs: Sequence[Array], truth: Arrays) -> float:
     """Boxes and scores as two outputs."""
     boxes, scores = (array.reshape(len(array), channels, -1) for array, channels in zip(outputs, (4, 3), strict=True))
-    return f1_of_boxes(boxes / CAMERA, scores, truth)
+    return ap_of_boxes(boxes / CAMERA, scores, truth)
 
 
-def f1_of_anchors(outputs: Sequence[Array], truth: Arrays) -> float:
+def ap_of_anchors(outputs: Sequence[Array], truth: Arrays) -> float:
     """Rows of box, objectness and classes: [n, anchors, 8]."""
     rows = outputs[0].reshape(len(outputs[0]), -1, 8).transpose(0, 2, 1)
-    return f1_of_boxes(rows[:, :4] / CAMERA, rows[:, 4:5] * rows[:, 5:], truth)
+    return ap_of_boxes(rows[:, :4] / CAMERA, rows[:, 4:5] * rows[:, 5:], truth)
 
 
-def f1_of_oriented(outputs: Sequence[Array], truth: Arrays) -> float:
+def ap_of_oriented(outputs: Sequence[Array], truth: Arrays) -> float:
     """Rows of centre, size, angle and score: right within 2.5 pixels, 10 degrees and 25 % of the length."""
-    right = answered = expected = 0
+    answers = _Answers()
     for joined, real in zip(outputs[0].reshape(len(outputs[0]), 6, -1), truth["oriented"], strict=True):
-        rows = np.concatenate([joined[:4] / CAMERA, joined[4:]])
-        chosen = list(_suppressed(np.concatenate([rows[:2], np.full((2, rows.shape[1]), 8.0)]).T, rows[5:]))
-        answered += len(chosen)
-        for x, y, long, _, angle in real[real[:, 2] > 0]:
-            expected += 1
-            right += any(
-                np.hypot(rows[0, cell] - x, rows[1, cell] - y) < 2.5
-                and abs((rows[4, cell] - angle + np.pi / 2) % np.pi - np.pi / 2) < np.pi / 18
-                and abs(rows[2, cell] / long - 1) < 0.25
-                for cell in chosen
-            )
-    return 2 * right / max(1, answered + expected)
+        rows = np.concatenate([joined[:4] / CAMERA, joined[4:]]).astype(np.float64)
+        x, y, long, _, angle = real[real[:, 2] > 0].T[..., None]
+        fits = np.hypot(rows[0] - x, rows[1] - y) < 2.5
+        fits &= np.abs((rows[4] - angle + np.pi / 2) % np.pi - np.pi / 2) < np.pi / 18
+        fits &= np.abs(rows[2] / long - 1) < 0.25
+        near = np.hypot(rows[0] - rows[0][:, None], rows[1] - rows[1][:, None]) < 6
+        answers.add(rows[5], _suppressed(rows[5], near), fits)
+    return answers.average_precision
 
 
 def right_landmarks(outputs: Sequence[Array], truth: Arrays) -> float:
