@@ -386,6 +386,7 @@ TASKS: Final = (
     Task(
         *("OCR, time-major", lambda: Reader(True), lines, text_loss),
         *(_time_major, "characters", _CHARACTERS),
+        steps=1500,
     ),
     Task(
         *("OCR, batch-first", lambda: Reader(False), lines, text_loss),

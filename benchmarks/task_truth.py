@@ -157,6 +157,8 @@ class Case:
             outputs = outputs_of(model, names, samples.inputs, task.states, task.state_sizes)
         except RuntimeError:
             return -math.inf
+        # Each sample was a batch of one.
+        outputs = [array[:, 0] if array.ndim > 2 and array.shape[1] == 1 else array for array in outputs]
         return task.score(outputs, samples.truth)
 
     def row(self, what: str, variant: VariantUnderTest) -> Row:
