@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_mnnquant.findings.value_text import shown
 
-# Longer values are no paths, names or numbers: Linux allows paths of 4096 bytes.
+# Linux allows paths of this many bytes; names and numbers are shorter.
 _LONGEST = 4096
 
 

@@ -61,7 +61,7 @@ def _fitting(text: str, columns: int) -> str:
 
 
 def shown(text: str) -> str:
-    """The text with escaped control characters: a name in a file moves no cursor and is no command of GitHub."""
+    """The text with escaped control characters: a name neither moves the cursor nor commands GitHub."""
     plain = "".join(character if character.isprintable() else _escape(character) for character in text)
     return _GITHUB.sub(lambda match: f"\\x{ord(match[0]):02x}", plain)
 

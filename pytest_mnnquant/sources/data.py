@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +12,12 @@ import numpy.typing as npt
 from pytest_mnnquant.findings.defaults import TIMEOUT
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import Axis
+from pytest_mnnquant.sources.array_files import UnreadableArrays, load_arrays
 from pytest_mnnquant.sources.images import MEMORY_LIMIT, Preprocess, load_images, undeclared
 from pytest_mnnquant.sources.sample_files import load_sample_files, sample_files
 from pytest_mnnquant.sources.sample_forms import samples_first
 from pytest_mnnquant.sources.spec import DataError, by_itself, call, describe, import_file
-from pytest_mnnquant.sources.user_code import contained
+from pytest_mnnquant.sources.user_code import UserCodeExit, contained
 
 LABELS: Final = "labels"
 _PATHS: Final = "correct --mnn-calibration or --mnn-evaluation; relative paths start at {root}"
@@ -60,16 +59,14 @@ def load_data(
             )
         images, labels = load_images(path, preprocess, text, timeout)
         return Dataset({input_names[0]: images}, labels, f"{text} ({preprocess})")
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{text}: no such file", _PATHS.format(root=root))
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays: Any = dict(loaded) if isinstance(loaded, Mapping) else loaded
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = load_arrays(path)
+    except UnreadableArrays as error:
         named = ", ".join(f"{name}=ARRAY" for name in input_names)
         raise DataError(
-            f"{text}: not a .npz or .npy file of arrays: {describe(error)}",
+            f"{text}: not a .npz or .npy file of arrays: {error}",
             f"write it again: numpy.savez({f'{path.stem}.npz'!r}, {named})",
         ) from None
     return as_dataset(arrays, input_names, text)
@@ -83,6 +80,16 @@ def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset
     """
     if isinstance(value, Dataset):
         return value
+    try:
+        with contained():
+            return _as_dataset(value, input_names, origin)
+    except (DataError, UserCodeExit):
+        raise
+    except Exception as error:  # Of the user's objects, which may do anything when they are looked at.
+        raise DataError(f"{origin}: reading it raised {describe(error)}", _return(input_names)) from error
+
+
+def _as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset:
     if _is_array(value) or isinstance(value, Mapping | tuple):
         batches = [_batch(value, input_names, origin)]
     elif not hasattr(value, "__iter__") and not hasattr(value, "__getitem__"):
@@ -141,7 +148,8 @@ def _is_array(value: Any) -> bool:
 
 def _array(value: Any) -> npt.NDArray[Any]:
     if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
     return np.asarray(value)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.measurements.sample_axes import Axis
-from pytest_mnnquant.sources.spec import DataError, describe
+from pytest_mnnquant.sources.array_files import UnreadableArrays, load_arrays
+from pytest_mnnquant.sources.spec import DataError
 
 Array = npt.NDArray[Any]
 
@@ -56,9 +55,9 @@ def load_sample_files(files: list[Path], origin: str, labels: str) -> tuple[dict
 
 def _load(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}: not a .npz file of arrays: {describe(error)}", "write it again with numpy.savez"
-        ) from None
+        arrays = load_arrays(path)
+    except UnreadableArrays as error:
+        raise DataError(f"{path}: not a .npz file of arrays: {error}", "write it again with numpy.savez") from None
+    if not isinstance(arrays, dict):
+        raise DataError(f"{path}: not a .npz file of arrays: it holds a single array", "write it with numpy.savez")
+    return arrays

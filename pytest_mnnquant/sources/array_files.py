@@ -1,0 +1,73 @@
+"""Reads .npy and .npz files of users: whatever is wrong with one, the reason is one line.
+
+The size of the arrays is limited before anything is unpacked: a file of some kilobytes can claim any size.
+"""
+
+from __future__ import annotations
+
+import math
+import stat
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mnnquant.sources.images import MEMORY_LIMIT
+from pytest_mnnquant.sources.spec import describe
+
+_ENCRYPTED: Final = 1
+_HEADERS: Final = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+class UnreadableArrays(ValueError):
+    """The file can't be read; the message is the reason, in one line, without the file's name."""
+
+
+def load_arrays(path: Path) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
+    """The array of a .npy file, or those of a .npz file by name. Raises `UnreadableArrays`."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UnreadableArrays("it is not a regular file")
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # About headers of Python 2.
+            size = sum(_claimed_sizes(file))
+            if size > MEMORY_LIMIT:
+                raise UnreadableArrays(
+                    f"its arrays take {size / 1e9:,.1f} GB of memory, allowed are {MEMORY_LIMIT / 1e9:.1f} GB"
+                )
+            file.seek(0)
+            loaded = np.load(file, allow_pickle=False)
+            return dict(loaded) if isinstance(loaded, Mapping) else loaded
+    except UnreadableArrays:
+        raise
+    except Exception as error:  # Formats, compressions and encryptions of any kind, in numpy, zipfile and zlib.
+        raise UnreadableArrays(describe(error)) from None
+
+
+def _claimed_sizes(file: IO[bytes]) -> Iterator[int]:
+    """The bytes in memory of each array of a file, as its headers have them."""
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        yield _claimed_size(file)
+        return
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            if member.flag_bits & _ENCRYPTED:
+                raise UnreadableArrays(f"{member.filename!r} in it is encrypted")
+            with archive.open(member) as entry:
+                yield max(member.file_size, _claimed_size(entry))
+
+
+def _claimed_size(file: IO[bytes]) -> int:
+    """The bytes of an array by its header; 0 for content that is not an array."""
+    if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+        return 0
+    version = tuple(file.read(2))
+    if version not in _HEADERS:
+        return 0
+    shape, _, dtype = _HEADERS[version](file)
+    return math.prod(shape) * int(dtype.itemsize)
