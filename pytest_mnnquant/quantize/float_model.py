@@ -28,6 +28,7 @@ from pytest_mnnquant.quantize.conversion_proof import (
 )
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.file_batches import TriedBatch, try_batch
+from pytest_mnnquant.quantize.source_weights import require_finite
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
@@ -327,6 +328,7 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
             "float", {"source": digest}, lambda made: _convert_file(source, made / _FLOAT, choices.timeout)
         )
         model = read_model(folder / _FLOAT)
+    require_finite(model, spec.path)
     names = tuple(item.name for item in model.inputs)
     calibration = _data(choices.calibration, "the calibration data", names, choices)
     evaluation = _data(choices.evaluation, "the evaluation data", names, choices)

@@ -20,6 +20,7 @@ from pytest_mnnquant.sources.spec import DataError, by_itself, call, describe, i
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained
 
 LABELS: Final = "labels"
+_LARGEST: Final = float(np.finfo(np.float32).max)
 _PATHS: Final = "correct --mnn-calibration or --mnn-evaluation; relative paths start at {root}"
 _EQUAL_SHAPES: Final = "give the same arrays in each batch, with equal shapes except for the first axis"
 # The least size that each array counts with, so that endless batches of tiny arrays reach the limit too.
@@ -194,6 +195,11 @@ def _validate(
             raise DataError(
                 f"{origin}: array {name!r} holds NaN or infinity",
                 "remove these samples, or fix their preprocessing (most often a division by 0)",
+            )
+        if inputs[name].dtype.kind == "f" and np.abs(inputs[name]).max() > _LARGEST:
+            raise DataError(
+                f"{origin}: array {name!r} holds {np.abs(inputs[name]).max():.3g}, more than float32 can hold",
+                "scale the samples as the model takes them",
             )
     counts = {name: len(array) for name, array in inputs.items() if name in input_names}
     if labels is not None:

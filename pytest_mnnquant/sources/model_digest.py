@@ -51,7 +51,7 @@ def _state(model: torch.nn.Module) -> Any:
     """The state dictionary, which quantized modules need: they keep no parameters. None if it can't be made."""
     try:
         return model.state_dict()
-    except Exception:
+    except (Exception, SystemExit):
         return None
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_mnnquant.sources.spec import SourceError
+from pytest_mnnquant.sources.network_checks import require_plain_output
+from pytest_mnnquant.sources.spec import SourceError, describe
 from pytest_mnnquant.sources.torch_module import run_once
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ class ForwardInputs:
 
 def forward_inputs(model: torch.nn.Module, name: str) -> ForwardInputs:
     """The parameters of a model's `forward`. Raises `SourceError` if it has none."""
-    schema = getattr(model.forward, "schema", None)
+    try:
+        schema = getattr(model.forward, "schema", None)
+    except Exception as error:
+        raise SourceError(f"{name}: reading forward raised {describe(error)}") from error
     if schema is not None:  # TorchScript
         arguments = schema.arguments[1:]
         positional = tuple(item.name for item in arguments if not item.kwarg_only)
@@ -104,7 +108,7 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
     import torch
 
     if isinstance(value, torch.Tensor):
-        yield path, value
+        yield path, require_plain_output(value)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _leaves(item, (*path, str(key)))
@@ -133,7 +137,10 @@ def bound(
     places = None if by_position else (inputs.positional, tuple(names))
     args, keywords = (list(example), {}) if places is None else arranged(places, example)
     result = run_once(model, lambda: model(*args, **keywords))
-    outputs = tuple(named_outputs(result, names))
+    try:
+        outputs = tuple(named_outputs(result, names))
+    except SourceError as error:
+        raise SourceError(f"{name}: {error}", error.fix) from None
     if by_position and _is_plain(result):
         return model, outputs
     if isinstance(model, torch.jit.ScriptModule):

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pytest_mnnquant.sources.network_checks import require_usable
 from pytest_mnnquant.sources.spec import SourceError, describe
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def _private_copy(module: torch.nn.Module, name: str, *, keep_types: bool) -> to
             "return a model without open files, locks, generators or other objects that copy.deepcopy() refuses",
         ) from error
     try:
+        require_usable(copied, name)
         return plain_module(copied, keep_types=keep_types)
+    except SourceError:
+        raise
     except Exception as error:
         raise SourceError(
             f"{name}: the computed weights of the model can't be stored: {describe(error)}",
@@ -60,6 +64,15 @@ def _private_copy(module: torch.nn.Module, name: str, *, keep_types: bool) -> to
 
 def unwrapped(model: Any, name: str) -> torch.nn.Module:
     """The network itself, without wrappers that run it in parallel or faster. Raises `SourceError` for others."""
+    try:
+        return _unwrapped(model, name)
+    except SourceError:
+        raise
+    except Exception as error:  # Of attributes of the user's class.
+        raise SourceError(f"{name}: the model can't be read: {describe(error)}") from error
+
+
+def _unwrapped(model: Any, name: str) -> torch.nn.Module:
     import torch
 
     if isinstance(model, torch.export.ExportedProgram):

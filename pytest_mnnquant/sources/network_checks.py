@@ -1,0 +1,49 @@
+"""Refuses PyTorch models that can't be judged, before MNN is involved: their own faults must not look like MNN's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mnnquant.sources.spec import SourceError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def require_usable(network: torch.nn.Module, name: str) -> None:
+    """Raise `SourceError` for weights without values, and for those that are not finite real numbers."""
+    from torch.nn.parameter import is_lazy
+
+    weights = dict(network.named_parameters())
+    for key, tensor in {**weights, **dict(network.named_buffers())}.items():
+        if is_lazy(tensor):
+            continue
+        if tensor.is_meta:
+            fix = "load the weights before the callable returns the model"
+            raise SourceError(f"{name}: {key} is on the device 'meta': it has no values", fix)
+        if tensor.is_complex():
+            raise SourceError(f"{name}: {key} is complex, which MNN does not support", "compute with real numbers")
+        # Masks in buffers may be infinite.
+        if tensor.is_floating_point() and (~_plain(tensor).isfinite() if key in weights else tensor.isnan()).any():
+            what = "NaN or infinity" if key in weights else "NaN"
+            raise SourceError(
+                f"{name}: {key} holds {what}: the model itself is broken, before it is exported",
+                "load the weights of a training that did not diverge",
+            )
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in a type that `isfinite` supports: it has no form for 8-bit floats."""
+    return tensor.float() if tensor.element_size() == 1 else tensor
+
+
+def require_plain_output(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor. Raises `SourceError` if it is sparse, quantized or complex."""
+    import torch
+
+    fix = "return dense tensors of real numbers from forward()"
+    if tensor.layout is not torch.strided:
+        raise SourceError(f"the model returns a tensor of the layout {str(tensor.layout).removeprefix('torch.')}", fix)
+    if tensor.is_quantized or tensor.is_complex():
+        raise SourceError(f"the model returns a tensor of {str(tensor.dtype).removeprefix('torch.')}", fix)
+    return tensor
