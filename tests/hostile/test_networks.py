@@ -17,9 +17,9 @@ from pytest_mnnquant.quantize.float_model import Choices, prepare
 from pytest_mnnquant.sources.data import as_dataset
 from pytest_mnnquant.sources.model_digest import digest
 from pytest_mnnquant.sources.pytorch import outputs
+from pytest_mnnquant.sources.spec import DataError, SourceError, parse_spec
 from pytest_mnnquant.sources.torch_call import forward_inputs
 from pytest_mnnquant.sources.torch_module import private_copy
-from pytest_mnnquant.sources.spec import DataError, SourceError, parse_spec
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained
 from tests.conftest import TIMEOUT, quietly
 from tests.hostile.cases import require_line
