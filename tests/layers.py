@@ -33,6 +33,7 @@ NEEDS: Final = {
     "hostile/test_networks.py": ("mnn", "torch"),
     "mnnfile/test_commands.py": ("mnn", "torch"),
     "mnnfile/test_constants.py": ("mnn", "torch"),
+    "mnnfile/test_data_sizes.py": ("mnn", "torch"),
     "mnnfile/test_damaged_models.py": ("torch",),
     "mnnfile/test_damaged_params.py": ("torch",),
     "mnnfile/test_decoding.py": ("torch",),

@@ -17,6 +17,7 @@ from pytest_mnnquant.checks.accuracy.check import (
 from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.accuracy.limits import COARSE_LIMITS, Criteria, UsualLimits
 from pytest_mnnquant.checks.accuracy.proposals import with_search
+from pytest_mnnquant.checks.accuracy.sized import with_sized_outputs
 from pytest_mnnquant.checks.accuracy.uncovered import unjudged_pools
 from pytest_mnnquant.checks.target.check import compare_with_host, main_difference
 from pytest_mnnquant.checks.target.mnn_versions import explained
@@ -33,6 +34,7 @@ from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result, without_ignored
 from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.mnnfile.commands import layers_beside
+from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
 from pytest_mnnquant.sources.metric import load_metric
 
 _NAME: Final = "accuracy"
@@ -100,7 +102,8 @@ def _judge_outputs(inputs: CheckInputs) -> Result:
         parts=part_evidence(variant.source.output_parts, variant.model),
         suspects=KnownCauses(variant.variant.drift, variant.runs.int8_faults, variant.recipe),
     )
-    return check_accuracy(evidence, _criteria(inputs))
+    sized = data_sized_outputs(variant.source.prepared.model)
+    return with_sized_outputs(check_accuracy(evidence, _criteria(inputs)), sized)
 
 
 def _criteria(inputs: CheckInputs) -> Criteria:

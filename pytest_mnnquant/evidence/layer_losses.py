@@ -15,6 +15,7 @@ from pytest_mnnquant.checks.accuracy.task_metric import Compared
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.commands import joining_operator
+from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
@@ -38,7 +39,8 @@ def layer_losses(
     """
     data = source.evaluation
     layers = [(layer, stored) for layer, stored in pairs if can_observe(layer) and can_observe(stored)]
-    if data is None or not layers or variant.base.has_subgraphs or judged.has_subgraphs:
+    is_measurable = not (variant.base.has_subgraphs or judged.has_subgraphs or data_sized_outputs(variant.base))
+    if data is None or not layers or not is_measurable:
         return None
     samples = data.spread(_SAMPLES)
     options = source.options(timeout)

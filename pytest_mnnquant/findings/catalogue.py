@@ -533,6 +533,13 @@ RULES: Final = {
             "A part of an output lost the differences between samples, although the whole output looks alike.",
             BAD_OUTPUT,
         ),
+        Rule(
+            "MNQ713",
+            "data-sized-output",
+            _W,
+            "The size of an output depends on the input's values; what it is selected from was judged.",
+            ALONE,
+        ),
         Rule("MNQ720", "labels-unused", _G, "The labels match no output, so the task metric was not judged.", ALONE),
         Rule("MNQ721", "metric-unusable", _E, "The requested task metric can't be computed.", BAD_OUTPUT),
         Rule(

@@ -76,15 +76,20 @@ def steps_from_pytorch(
 
 
 def proof_from_onnx(
-    onnx: Path, inputs: Arrays, origin: str, ran: Run, options: RunOptions
+    onnx: Path, inputs: Arrays, origin: str, ran: Run, options: RunOptions, *, is_sized: bool = False
 ) -> tuple[dict[str, Agreement] | None, str]:
-    """The agreement of the float model's outputs with the ONNX model's; None with the reason if that can't run."""
+    """The agreement of the float model's outputs with the ONNX model's; None with the reason if that can't run.
+
+    `is_sized`: the size of some outputs depends on the data, so `ran` has other tensors in their place.
+    """
     if not has_onnxruntime():
         return None, NOT_INSTALLED
     try:
-        expected = run_onnx(onnx, inputs, options)
+        expected = run_onnx(onnx, inputs, options, tuple(ran.outputs) if is_sized else ())
     except NativeFailure as error:
         return None, f"onnxruntime can't run the ONNX model on {origin}: {first_line(error)}"
+    if is_sized and not expected:
+        return None, "the size of all outputs depends on the data, and no tensor before them has the ONNX model's name"
     return compare_outputs(expected, ran.outputs), ""
 
 

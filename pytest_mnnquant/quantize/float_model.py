@@ -16,6 +16,7 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
 from pytest_mnnquant.metrics.agreement import Agreement
+from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, read_model
 from pytest_mnnquant.quantize.conversion_proof import (
     PROOF_SAMPLES,
@@ -335,7 +336,7 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
     calibration, evaluation = (part and _fit(part, model.inputs) for part in (calibration, evaluation))
     data = evaluation or calibration
     tried = None if data is None else try_batch(model, data, choices.timeout)
-    proof, unproven = _proof_of_file(spec.path, data, tried)
+    proof, unproven = _proof_of_file(spec.path, model, data, tried)
     return Prepared(
         spec,
         model,
@@ -380,7 +381,7 @@ def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> Dataset:
 
 
 def _proof_of_file(
-    path: Path, data: Dataset | None, tried: TriedBatch | None
+    path: Path, model: Model, data: Dataset | None, tried: TriedBatch | None
 ) -> tuple[dict[str, Agreement] | None, str]:
     if path.suffix == ".mnn":
         return {}, ""
@@ -388,4 +389,5 @@ def _proof_of_file(
         return None, "running TFLite models is not supported yet"
     if data is None or tried is None:
         return None, "no data were given (--mnn-evaluation) to compare the float model with the ONNX model"
-    return proof_from_onnx(path, data.head(PROOF_SAMPLES), data.origin, tried.run, tried.options)
+    is_sized = bool(data_sized_outputs(model))
+    return proof_from_onnx(path, data.head(PROOF_SAMPLES), data.origin, tried.run, tried.options, is_sized=is_sized)

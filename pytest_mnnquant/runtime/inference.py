@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.measurements.run import Losses, Run, TracedOp
 from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
+from pytest_mnnquant.mnnfile.data_sizes import judged_outputs
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.runtime.job_results import run_or_reuse
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, JobResult, NativeFailure
@@ -39,10 +40,13 @@ Sided = tuple[Grid | None, Grid | None]
 def run(model: Model, inputs: Arrays, options: RunOptions) -> Run:
     """Run all samples (first axis). Raises `NativeFailure` if MNN crashes, fails or returns nothing."""
     what = f"running {model.path.name}"
+    names = judged_outputs(model)
+    is_sized = names != model.output_names  # A session pads outputs whose size depends on values.
     arguments = {
         "model": str(model.path.resolve()),
-        "engine": "module" if options.through_module or model.has_subgraphs else "session",
-        "outputs": list(model.output_names),
+        "engine": "module" if options.through_module or model.has_subgraphs or is_sized else "session",
+        "outputs": list(names),
+        "traced": is_sized and not model.has_subgraphs,
         "memory": options.memory_mode,
         "threads": options.threads,
     }

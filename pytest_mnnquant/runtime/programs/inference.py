@@ -16,18 +16,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     session, integers = Session(job, job["model"]), integer_outputs(job["model"])
     parts: dict[str, list[Any]] = {}
     trace: list[Any] = []
-
-    def before(_tensors: Any, _info: Any) -> bool:
-        return True
-
-    def after(_tensors: Any, info: Any) -> bool:
-        trace.append([info.getName(), info.getType()])
-        return True
-
     for number, batch in enumerate(batches(job)):
         session.feed(batch)
         if number == 0:
-            session.run_with_callbacks(before, after)
+            trace = traced(session)
         else:
             session.run()
         for name, array in session.outputs(integers).items():
@@ -36,15 +28,34 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     return {"outputs": list(parts), "trace": trace, "memory_mb": session.memory_mb}
 
 
+def traced(session: Session) -> list[Any]:
+    """Run once; the name and the type of each operator."""
+    trace: list[Any] = []
+
+    def before(_tensors: Any, _info: Any) -> bool:
+        return True
+
+    def after(_tensors: Any, info: Any) -> bool:
+        trace.append([info.getName(), info.getType()])
+        return True
+
+    session.run_with_callbacks(before, after)
+    return trace
+
+
 def run_module(job: dict[str, Any]) -> dict[str, Any]:
-    """The same through MNN's Module API, for models with While or If bodies."""
+    """The same through MNN's Module API, for models with While or If bodies; `traced`: a session gives the op trace."""
     settings = {"backend": 0, "numThread": job.get("threads", 1), "memory": int(job.get("memory", 0))}
     parts: dict[str, list[Any]] = {name: [] for name in job["outputs"]}
     for results in run_batches(job, job["outputs"], settings):
         for number, part in enumerate(parts.values()):
             part.append(values_of(results[number]))
     save_outputs(job, parts)
-    return {"outputs": job["outputs"], "trace": None, "memory_mb": None}
+    if not job.get("traced"):
+        return {"outputs": job["outputs"], "trace": None, "memory_mb": None}
+    session = Session(job, job["model"])
+    session.feed(next(batches(job)))
+    return {"outputs": job["outputs"], "trace": traced(session), "memory_mb": session.memory_mb}
 
 
 def write_example(_job: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from .batches import batches, save_outputs
@@ -31,9 +32,14 @@ def run_onnx(job: dict[str, Any]) -> dict[str, Any]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone: the log's last lines must not be warnings
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(job["model"], options, providers=["CPUExecutionProvider"])
+    inner = inner_tensors(job["model"], job.get("names", []))
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(Path(job["model"]).parent)
+    )
+    model = with_outputs(job["model"], inner) if inner else job["model"]
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     types = {item.name: TYPES.get(item.type, "float32") for item in session.get_inputs()}
-    names = [item.name for item in session.get_outputs()]
+    names = [item.name for item in session.get_outputs() if not job.get("names") or item.name in job["names"]]
     axes = job.get("axes", {}).get("inputs", {})
     places = ((item.shape, axes.get(item.name, 0)) for item in session.get_inputs())
     fixed = next((shape[axis] for shape, axis in places if axis is not None and len(shape) > axis), None)
@@ -45,3 +51,23 @@ def run_onnx(job: dict[str, Any]) -> dict[str, Any]:
             part.append(results[number])
     save_outputs(job, parts)
     return {"outputs": names}
+
+
+def inner_tensors(path: str, names: list[str]) -> list[str]:
+    """Those of the names that operators of an `.onnx` give to tensors that are no outputs of the model."""
+    import onnx
+
+    if not names:
+        return []
+    graph = onnx.load(path, load_external_data=False).graph
+    made = {name for node in graph.node for name in node.output} - {item.name for item in graph.output}
+    return [name for name in names if name in made]
+
+
+def with_outputs(path: str, names: list[str]) -> bytes:
+    """The content of an `.onnx` file with more outputs. External data stay in their files."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return bytes(model.SerializeToString())
