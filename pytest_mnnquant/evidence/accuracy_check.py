@@ -99,7 +99,7 @@ def _judge_outputs(inputs: CheckInputs) -> Result:
         as_run=variant.runs.run.outputs,
         pools=pools,
         inputs=variant.source.inputs,
-        parts=part_evidence(variant.source.output_parts, variant.model),
+        parts=part_evidence(variant.source.prepared.model, variant.source.output_parts, variant.model),
         suspects=KnownCauses(variant.variant.drift, variant.runs.int8_faults, variant.recipe),
     )
     sized = data_sized_outputs(variant.source.prepared.model)

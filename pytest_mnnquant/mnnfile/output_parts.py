@@ -87,6 +87,18 @@ def tensors_behind(model: Model, output: str) -> tuple[str, ...]:
     return tuple(model.tensor_names[tensor] for tensor in seen) if has_join else ()
 
 
+def tensors_moved(model: Model, output: str) -> tuple[str, ...]:
+    """The names of the tensors whose values an output holds, moved or changed one by one; the output's own first."""
+    graph = _Graph(model)
+    tensor, names = graph.index(output), []
+    while tensor is not None and graph.names[tensor] not in names:
+        names.append(graph.names[tensor])
+        maker = graph.makers.get(tensor)
+        inputs = () if maker is None else graph.followed(maker)
+        tensor = inputs[0] if len(inputs) == 1 else None
+    return tuple(names)
+
+
 def output_parts(model: Model, output: str, shapes: Mapping[str, Shape]) -> OutputParts | None:
     """The parts of an output, by the shapes of `tensors_behind`; None if it has a single one, or too many."""
     graph = _Graph(model)

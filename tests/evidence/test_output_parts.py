@@ -46,7 +46,8 @@ class Classes(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, 16, 16]: 1 where the picture is bright, by a wide margin."""
         bright = (x.mean(1, keepdim=True) > 0.5).float()
-        return (self.body(x) * 1e-3 + torch.cat([1 - bright, bright], 1)).argmax(1)
+        classes: Tensor = (self.body(x) * 1e-3 + torch.cat([1 - bright, bright], 1)).argmax(1)
+        return classes
 
 
 def source(network: nn.Module, store: Store) -> SourceUnderTest:

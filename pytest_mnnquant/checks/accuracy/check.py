@@ -16,7 +16,8 @@ from pytest_mnnquant.checks.accuracy.layers import Located, Losses, located
 from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.checks.accuracy.output_measures import measure_outputs
 from pytest_mnnquant.checks.accuracy.outputs import Outputs, broken
-from pytest_mnnquant.checks.accuracy.parts import PartEvidence, lost_parts
+from pytest_mnnquant.checks.accuracy.part_variation import PartEvidence
+from pytest_mnnquant.checks.accuracy.parts import lost_parts
 from pytest_mnnquant.checks.accuracy.similarity import unlike
 from pytest_mnnquant.checks.accuracy.task_metric import Compared, below_floor, judge_task
 from pytest_mnnquant.checks.operator_faults import X86_MAX_POOL
@@ -68,7 +69,7 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
         return Result.from_findings("accuracy", [Finding("MNQ001", "no output or no sample was compared")])
     if findings := broken(reference, outputs):
         return Result.from_findings("accuracy", findings)
-    measured = measure_outputs(reference, outputs, evidence.inputs, evidence.parts.parts)
+    measured = measure_outputs(reference, outputs, evidence.inputs, evidence.parts)
     metrics = AccuracyMetrics(
         samples=next(iter(measured.values())).agreement.samples,
         outputs={name: item.metrics for name, item in measured.items()},

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
-from pytest_mnnquant.checks.accuracy.part_variation import PartVariation, measure_parts
+from pytest_mnnquant.checks.accuracy.part_variation import PartEvidence, PartVariation, measure_parts
 from pytest_mnnquant.findings.accuracy_metrics import OutputMetrics
 from pytest_mnnquant.metrics.agreement import Agreement, agreement
+from pytest_mnnquant.metrics.channel_groups import channel_groups
 from pytest_mnnquant.metrics.details import Detail, compare_detail
 from pytest_mnnquant.metrics.identifiers import IdentifierAgreement, are_identifiers, compare_identifiers
 from pytest_mnnquant.metrics.variation import Variation, variation
-from pytest_mnnquant.mnnfile.output_parts import OutputParts
+from pytest_mnnquant.mnnfile.output_parts import OutputParts, Part
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,16 @@ class OutputMeasures:
 
 
 def measure_outputs(
-    reference: Outputs, outputs: Outputs, inputs: Outputs, parts: Mapping[str, OutputParts]
+    reference: Outputs, outputs: Outputs, inputs: Outputs, evidence: PartEvidence
 ) -> dict[str, OutputMeasures]:
-    """The measures of all outputs, by name; `inputs` are those of the samples, `parts` are those of the outputs."""
+    """The measures of all outputs, by name; `inputs` are those of the samples, `evidence` shows their parts."""
+    parts = dict(evidence.parts)
+    for name, tensors in evidence.moved.items():
+        if name in reference and (groups := channel_groups(reference[name])) is not None:
+            parts[name] = OutputParts(
+                tuple(Part(tensors[-1], "", f"group {number}", False, tensors) for number in range(groups.max() + 1)),
+                groups,
+            )
     return {name: _measure(name, reference, outputs, inputs, parts.get(name)) for name in reference}
 
 

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.metrics.variation import Variation, variation
+from pytest_mnnquant.mnnfile.model import TensorQuant
 from pytest_mnnquant.mnnfile.output_parts import OutputParts, Part
 
 Array = npt.NDArray[Any]
 # Probabilities that stay below this say nothing: no sample has what they are probabilities of.
 _LEAST_PROBABILITY: Final = 0.05
+
+
+@dataclass(frozen=True)
+class PartEvidence:
+    """The parts of the outputs, by output; and the int8 scales of tensors in the variant's file, by name.
+
+    `moved`: by output, the tensors whose values it holds, if a single layer computes it.
+    """
+
+    parts: Mapping[str, OutputParts] = field(default_factory=dict)
+    scales: Mapping[str, TensorQuant] = field(default_factory=dict)
+    moved: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,9 @@ class PartVariation:
     @property
     def text(self) -> str:
         """The part and its measurement."""
-        span = f"tensor {self.part.tensor}, {self.low:.3g} to {self.high:.3g}"
+        span = f"{self.low:.3g} to {self.high:.3g}"
+        if self.part.joined_by:
+            span = f"tensor {self.part.tensor}, {span}"
         if self.variation.is_frozen:
             return f"{self.place} ({span}): the same for all samples"
         return f"{self.place} ({span}): SQNR {self.variation.sqnr_db:.1f} dB"

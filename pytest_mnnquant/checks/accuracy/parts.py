@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_mnnquant.checks.accuracy.limits import Criteria, Verdict, doubt_finding, is_certain, verdict
@@ -14,19 +13,10 @@ from pytest_mnnquant.checks.accuracy.variation_estimate import estimate_variatio
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.mnnfile.model import TensorQuant
-from pytest_mnnquant.mnnfile.output_parts import OutputParts
 
 # A scale is the cause if rounding to its steps alone leaves at most this many dB more than required.
 _MARGIN: Final = 3.0
 _LISTED: Final = 3
-
-
-@dataclass(frozen=True)
-class PartEvidence:
-    """The parts of the outputs, by output; and the int8 scales of tensors in the variant's file, by name."""
-
-    parts: Mapping[str, OutputParts] = field(default_factory=dict)
-    scales: Mapping[str, TensorQuant] = field(default_factory=dict)
 
 
 def lost_parts(
@@ -39,6 +29,8 @@ def lost_parts(
     findings: list[Finding] = []
     for name, measures in outputs.items():
         lost = [] if name in decided else list(_lost(measures.parts, criteria))
+        # Channels of one layer are separate parts only if a common scale is what removes them.
+        lost = [item for item in lost if item[0].part.joined_by or _shared_scale(item[0], scales, criteria)]
         certain = [part for part, decision in lost if part.variation.is_frozen or is_certain(decision)]
         if certain:
             findings.append(_finding(name, certain, measures.agreement.cosine, scales, criteria))
@@ -77,18 +69,25 @@ def _finding(
         f"output {name!r}: {'; '.join(item.text for item in lost[:_LISTED])}{more}; required "
         f"{criteria.usual.variation:g} dB about the mean of the samples ({first.variation.samples} samples{whole})"
     )
-    scale = next((scales[name] for name in first.part.behind if name in scales), None)
-    if scale is None or not _explains(scale, first, criteria.usual.variation):
+    scale = _shared_scale(first, scales, criteria)
+    if scale is None:
         return Finding("MNQ712", message)
-    text = (
-        f"operator {first.part.joined_by} joins tensors of different size with one int8 scale of {scale.scale:.3g}, so "
-        f"this part has {max(1, round((first.high - first.low) / scale.scale) + 1)} different values"
-    )
-    fix = (
-        f"return {first.part.joined} as an output of its own, or keep the layers before {first.part.joined_by} float; "
-        "--mnn-suggest searches for a fix and verifies it"
-    )
-    return Finding("MNQ712", message, first.part.joined_by, Cause("parts-share-scale", text), fix)
+    where, steps = first.part.joined_by, (first.high - first.low) / scale.scale
+    if not where:
+        text = "its channels differ in size"
+        fix = "compute the channels of different size in layers of their own, and return them as separate outputs"
+    else:
+        text = f"operator {where} joins tensors of different size"
+        fix = f"return {first.part.joined} as an output of its own, or keep the layers before {where} float"
+    text += f" with one int8 scale of {scale.scale:.3g}: this part spans {steps:.2g} steps"
+    cause = Cause("parts-share-scale", text)
+    return Finding("MNQ712", message, where, cause, f"{fix}; --mnn-suggest searches for a fix and verifies it")
+
+
+def _shared_scale(part: PartVariation, scales: Mapping[str, TensorQuant], criteria: Criteria) -> TensorQuant | None:
+    """The int8 scale between the output and a part, if it is what loses the part."""
+    scale = next((scales[name] for name in part.part.behind if name in scales), None)
+    return scale if scale is not None and _explains(scale, part, criteria.usual.variation) else None
 
 
 def _explains(scale: TensorQuant, measured: PartVariation, required: float) -> bool:

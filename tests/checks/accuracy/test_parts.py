@@ -11,7 +11,7 @@ import pytest
 
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria
-from pytest_mnnquant.checks.accuracy.parts import PartEvidence
+from pytest_mnnquant.checks.accuracy.part_variation import PartEvidence
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.metrics.task import metric_named
 from pytest_mnnquant.mnnfile.model import TensorQuant
@@ -102,3 +102,18 @@ def test_an_output_that_a_metric_judges_is_not_judged_in_parts() -> None:
 def test_places_that_do_not_fit_the_output_are_not_used() -> None:
     reference = rows()[:, :, :9]
     assert check(reference, rounded(reference, 2.0), 2.0).outcome == PASSED
+
+
+@pytest.mark.parametrize(("tensor", "expected"), [("rows", ["MNQ712"]), ("conv", ["MNQ712"]), ("other", [])])
+def test_channels_of_one_layer_are_parts_if_one_scale_loses_the_small_ones(tensor: str, expected: list[str]) -> None:
+    random = np.random.default_rng(5)
+    boxes, scores = random.uniform(20, 300, (60, 4, 10)), random.uniform(0.2, 1, (60, 3, 10))
+    reference = np.concatenate([boxes, scores], 1).astype(np.float32)
+    quants = {tensor: TensorQuant(2.0, 0, -127, 127, "int8")}
+    parts = PartEvidence({}, quants, {"rows": ("rows", "moved", "conv")})
+    outputs = {"rows": rounded(reference, 2.0)}
+    result = check_accuracy(AccuracyEvidence({"rows": reference}, outputs, parts=parts), Criteria())
+    assert codes(result) == expected
+    if expected:
+        (finding,) = result.findings
+        check_golden("accuracy/a-lost-group-of-channels", f"{finding.message}\n{finding.cause_text}\n{finding.fix}")
