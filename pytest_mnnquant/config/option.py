@@ -22,6 +22,7 @@ class Option:
 
     An option without `ini` exists on the command line only. The values of `is_path` options name files.
     `named` takes a number for all outputs, or NAME=NUMBER for one (repeatable; in TOML a table, with "*" for others).
+    `pairs` takes NAME=NAME (repeatable; in TOML a table).
     """
 
     name: str
@@ -30,6 +31,7 @@ class Option:
     kind: type = str
     many: bool = False
     named: bool = False
+    pairs: bool = False
     default: Any = None
     choices: tuple[str, ...] = ()
     low: float = -math.inf
@@ -51,6 +53,8 @@ class Option:
         """Turn text (or a TOML value) into the option's value. Raises `ValueError` naming `where`."""
         if self.named:
             return self._parse_named(value, where)
+        if self.pairs:
+            return _parse_pairs(value, where)
         if self.many:
             items = [value] if isinstance(value, str) else value
             if not isinstance(items, list | tuple):
@@ -63,7 +67,7 @@ class Option:
     @property
     def repeats(self) -> bool:
         """Whether the option can be repeated on the command line."""
-        return self.many or self.named
+        return self.many or self.named or self.pairs
 
     @property
     def is_path(self) -> bool:
@@ -74,6 +78,8 @@ class Option:
         """Parse one value of a repeatable option of the command line. Raises `ValueError`."""
         if self.named:
             return self._parse_named(value, where)
+        if self.pairs:
+            return _parse_pairs(value, where)
         if self.kind is bool:
             return _bool(value, where)
         if self.kind in (int, float):
@@ -118,6 +124,27 @@ class Option:
             bounds = f"{self.low:g} to {self.high:g}" if math.isfinite(self.high) else f"at least {self.low:g}"
             raise ValueError(f"{where}: {number:g} is out of range, allowed: {bounds}")
         return int(number) if self.kind is int else number
+
+
+def _parse_pairs(value: Any, where: str) -> dict[str, str]:
+    """{first: second} of FIRST=SECOND texts, or of a table. Raises `ValueError`."""
+    items = list(value) if isinstance(value, list | tuple) else [value]
+    pairs = list(value.items()) if isinstance(value, Mapping) else [_pair(item, where) for item in items]
+    if not pairs:
+        raise ValueError(f"{where}: a pair of names is missing, as INPUT=OUTPUT")
+    for first, second in pairs:
+        if not isinstance(second, str) or not first.strip() or not second.strip():
+            raise ValueError(f"{where}: {first!r} has no name of an output: {second!r}")
+        if [name for name, _ in pairs].count(first) > 1:
+            raise ValueError(f"{where}: {first!r} is given twice")
+    return dict(pairs)
+
+
+def _pair(item: Any, where: str) -> tuple[str, str]:
+    first, equals, second = item.partition("=") if isinstance(item, str) else ("", "", "")
+    if not equals:
+        raise ValueError(f"{where}: {item!r} is not INPUT=OUTPUT")
+    return first, second
 
 
 def _bool(value: Any, where: str) -> bool:

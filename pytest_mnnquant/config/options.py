@@ -45,6 +45,8 @@ OPTIONS: Final = (
            "(default: calibration() in the model's Python file)", "SPEC"),
     Option("evaluation", "evaluation data, in the same forms; an array named `labels` holds labels "
            "(default: evaluation() in the model's Python file)", "SPEC"),
+    Option("state", "the output that is fed back to an input at each step, as INPUT=OUTPUT; a sample is then a "
+           "sequence of steps (repeatable)", "INPUT=OUTPUT", pairs=True),
     Option("recipe", "how to quantize: int8 (int8-kl+w8, ...), w2 to w8 (w4b32-hqq, ...), fp16, mnnquant-kl, -admm or "
            "-ema, mnncompress or mnncompress-repaired, or your own pipeline, [NAME=]file.py:callable[@RECIPE] "
            f"(repeatable; default: {', '.join(RECIPES)})", "RECIPE", many=True, default=RECIPES),
@@ -113,7 +115,7 @@ OPTIONS: Final = (
 BY_NAME: Final = {option.name: option for option in OPTIONS}
 BY_FLAG: Final = {option.flag: option for option in OPTIONS}
 #: Keys of TOML tables that differ from the name of their option.
-PLURALS: Final = {"recipes": "recipe", "skip_layers": "skip_layer"}
+PLURALS: Final = {"recipes": "recipe", "skip_layers": "skip_layer", "states": "state"}
 
 
 def add_options(parser: pytest.Parser) -> None:

@@ -92,6 +92,7 @@ class ModelSettings:
     suggest_time: float = defaults.SUGGEST_TIME
     timing: TimingSettings = field(default_factory=TimingSettings)
     preprocess: Preprocess | None = None
+    states: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = defaults.TARGETS
 
     @property
@@ -142,6 +143,7 @@ def model_settings(source: str, name: str, base: Path, values: Mapping[str, Any]
         timing=_timing(given),
         **{key: given[key] for key in _SAME_NAME if key in given},
         skip_layers=given.get("skip_layer", ()),
+        states=given.get("state", {}),
     )
 
 

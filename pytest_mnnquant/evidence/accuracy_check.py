@@ -17,6 +17,7 @@ from pytest_mnnquant.checks.accuracy.check import (
 from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.accuracy.limits import COARSE_LIMITS, Criteria, UsualLimits
 from pytest_mnnquant.checks.accuracy.proposals import with_search
+from pytest_mnnquant.checks.accuracy.sequences import error_over_steps, judged_steps, with_error_over_steps
 from pytest_mnnquant.checks.accuracy.sized import with_sized_outputs
 from pytest_mnnquant.checks.accuracy.uncovered import unjudged_pools
 from pytest_mnnquant.checks.target.check import compare_with_host, main_difference
@@ -102,6 +103,10 @@ def _judge_outputs(inputs: CheckInputs) -> Result:
         parts=part_evidence(variant.source.prepared.model, variant.source.output_parts, variant.model),
         suspects=KnownCauses(variant.variant.drift, variant.runs.int8_faults, variant.recipe),
     )
+    sequences = variant.source.prepared.sequences
+    if sequences is not None:
+        result = check_accuracy(judged_steps(evidence, sequences, data.per_sequence), _criteria(inputs))
+        return with_error_over_steps(result, error_over_steps(evidence.reference, evidence.outputs, sequences.lengths))
     sized = data_sized_outputs(variant.source.prepared.model)
     return with_sized_outputs(check_accuracy(evidence, _criteria(inputs)), sized)
 

@@ -14,6 +14,7 @@ from pytest_mnnquant.checks.calibration.samples import MOST_SAMPLES
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.measurements.calibration import Record
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
+from pytest_mnnquant.mnnfile.reached_layers import layers_of_inputs
 from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Grid, code_losses, tensor_ranges
@@ -31,6 +32,8 @@ def calibration_evidence(
     pairs = [(row.layer, row.stored) for row in rows if row.stored and row.stored.weights[0].full_int8]
     options = source.options(timeout)
     record = variant.record
+    quants = variant.model.tensor_quants  # A layer of scale 0, from an input of zeros, does not count as int8.
+    coded = [row.layer for row in rows if row.stored and row.stored.inputs[0] in quants]
     held_out = source.evaluation.spread(MOST_SAMPLES).inputs if source.evaluation else None
     return CalibrationEvidence(
         mode=variant.mode,
@@ -40,6 +43,10 @@ def calibration_evidence(
         floats=tuple(item.name for item in source.model.inputs if item.data_type == "float"),
         batches=_batches(source, variant.base, [layer for layer, _ in pairs], record, options),
         tensors=_tensors(variant, pairs, held_out, options),
+        quantized_inputs=layers_of_inputs(variant.base, coded),
+        output_shapes={name: array.shape[1:] for name, array in source.sample_run.outputs.items()}
+        if source.sample_run
+        else {},
     )
 
 

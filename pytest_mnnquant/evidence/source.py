@@ -5,6 +5,7 @@ Everything is made when it is first needed, and cached.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,6 +78,7 @@ class SourceUnderTest:
             exporter=settings.exporter,
             timeout=settings.timeout,
             preprocess=settings.preprocess,
+            states=settings.states,
         )
 
     @cached_property
@@ -95,7 +97,8 @@ class SourceUnderTest:
         """The float model's run on the evaluation data (or, without data, on noise)."""
         source = self.prepared
         self.say("running the float model")
-        return run(source.model, self.inputs, source.options(self.settings.timeout))
+        options = source.options(self.settings.timeout)
+        return run(source.model, self.inputs, dataclasses.replace(options, sequences=source.sequences))
 
     def run_ahead(self) -> None:
         """Run the float model in the background; `float_run` then finds the stored result."""

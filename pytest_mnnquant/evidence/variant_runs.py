@@ -58,8 +58,9 @@ class VariantRuns:
         return dataclasses.replace(options, memory_mode=settings.timing.memory_mode, send=self._send)
 
     def _run_model(self, model: Model) -> Run:
-        """A model on the evaluation data."""
-        return run(model, self.source.inputs, self._options)
+        """A model on the evaluation data, with its states fed back."""
+        options = dataclasses.replace(self._options, sequences=self.source.prepared.sequences)
+        return run(model, self.source.inputs, options)
 
     def _run_with_names(self, model: Model) -> Run:
         """A run with outputs named as in the float model: a pipeline may have exported other names."""

@@ -59,6 +59,15 @@ class TaskMetrics:
 
 
 @dataclass(frozen=True)
+class StepError:
+    """The SQNR of an output at one step (counted from 1) of the `sequences` that are as long, in dB."""
+
+    step: int
+    sqnr_db: float
+    sequences: int
+
+
+@dataclass(frozen=True)
 class AsRun:
     """What this host computes although its kernels are known to be wrong: the task metric and the lowest cosine."""
 
@@ -158,6 +167,7 @@ class AccuracyMetrics(Metrics):
     next_suspects: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
     tried: tuple[TriedMetrics, ...] | None = field(default=None, metadata=OPTIONAL)
     language: LanguageMetrics | None = field(default=None, metadata=OPTIONAL)
+    error_over_steps: Mapping[str, tuple[StepError, ...]] = field(default_factory=dict, metadata=OPTIONAL)
 
     @property
     def cosine(self) -> float | None:

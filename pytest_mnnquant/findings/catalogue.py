@@ -401,6 +401,13 @@ RULES: Final = {
         ),
         Rule("MNQ521", "samples-repeated", _W, "Many calibration samples are repeated or hold a single value.", ALONE),
         Rule(
+            "MNQ522",
+            "input-constant",
+            _E,
+            "An input never changes, but has an int8 scale: a state that was never fed.",
+            BAD_RANGES,
+        ),
+        Rule(
             "MNQ530",
             "input-range-differs",
             _E,

@@ -29,8 +29,9 @@ def spread_evenly(total: int, most: int, *, ends: bool = True) -> npt.NDArray[np
 class Dataset:
     """Samples: one array per input, the first axis counts samples; `labels` has shape [samples, ...] or is None.
 
-    `alone`: the model takes one sample at a time. `axes` gives the axis that counts samples in the model's input, if it
-    is not the first; see `SampleAxes`.
+    `alone`: the model takes one sample at a time. `axes` gives the axis of the model's input that counts samples, if it
+    is not the first; see `SampleAxes`. `lengths`: samples are the steps of sequences, and it counts the steps of each;
+    `per_sequence`: all steps of a sequence have its label.
     """
 
     inputs: dict[str, npt.NDArray[Any]]
@@ -38,6 +39,8 @@ class Dataset:
     origin: str = field(default="data", compare=False)
     alone: bool = False
     axes: Mapping[str, Axis] = field(default_factory=dict)
+    lengths: tuple[int, ...] = ()
+    per_sequence: bool = False
 
     @property
     def samples(self) -> int:
@@ -73,7 +76,7 @@ class Dataset:
     def first(self, count: int) -> Dataset:
         """A data set of the first `count` samples."""
         labels = None if self.labels is None else self.labels[:count]
-        return dataclasses.replace(self, inputs=self.head(count), labels=labels)
+        return dataclasses.replace(self, inputs=self.head(count), labels=labels, lengths=())
 
     def spread(self, most: int) -> Dataset:
         """At most `most` samples at equal distances, with the first and the last, since sets are often sorted."""
@@ -81,7 +84,8 @@ class Dataset:
             return self
         chosen = spread_evenly(self.samples, most)
         inputs = {name: array[chosen] for name, array in self.inputs.items()}
-        return dataclasses.replace(self, inputs=inputs, labels=None if self.labels is None else self.labels[chosen])
+        labels = None if self.labels is None else self.labels[chosen]
+        return dataclasses.replace(self, inputs=inputs, labels=labels, lengths=())
 
     def digest(self) -> str:
         """A hash of the content."""

@@ -163,6 +163,20 @@ def scores(metric: TaskMetric, outputs: Outputs, name: str, labels: Array | None
     return metric.score(outputs[name], labels)
 
 
+def by_sequence(steps: Scores, lengths: tuple[int, ...]) -> Scores:
+    """The metric of steps as one of sequences, since the steps of a sequence are not independent."""
+    ends = np.cumsum(lengths)
+    places = [np.arange(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+
+    def of(chosen: Indices) -> float:
+        return steps.of(np.concatenate([places[number] for number in chosen]))
+
+    if steps.each is None:
+        return Scores(len(lengths), of, None, steps.baseline)
+    parts = np.array([[steps.each[place].sum(), len(place)] for place in places])
+    return Scores(len(lengths), lambda chosen: float(np.divide(*parts[chosen].sum(0))), None, steps.baseline)
+
+
 def _mean(each: Array, baseline: float | None = None) -> Scores:
     values = np.asarray(each, np.float64)
     return Scores(len(values), lambda chosen: float(values[chosen].mean()), values, baseline)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +15,11 @@ from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, Step
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
+from pytest_mnnquant.measurements.sequences import Sequences
 from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, read_model
+from pytest_mnnquant.quantize import file_states
 from pytest_mnnquant.quantize.conversion_proof import (
     PROOF_SAMPLES,
     Array,
@@ -29,6 +31,7 @@ from pytest_mnnquant.quantize.conversion_proof import (
 )
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.file_batches import TriedBatch, try_batch
+from pytest_mnnquant.quantize.file_states import first_states, require_names
 from pytest_mnnquant.quantize.source_weights import require_finite
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
@@ -53,7 +56,8 @@ _EXPORT_FIX: Final = "make forward() return the same when it is exported, or try
 class Choices:
     """The user's settings for the preparation of a model. Paths in specifications start at `root`.
 
-    Data are a specification (text), arrays, or batches; `preprocess` applies to folders of images.
+    Data are a specification (text), arrays, or batches; `preprocess` applies to folders of images. `states` gives, by
+    the name of an input, the output that is fed back to it: samples are then sequences.
     """
 
     root: Path
@@ -62,6 +66,7 @@ class Choices:
     exporter: str = EXPORTER
     timeout: float = TIMEOUT
     preprocess: Preprocess | None = None
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Prepared:
     `unproven`. `chain` are the steps from the source to the float model with their metrics; `unchained` is the reason
     if the step through ONNX is missing. `batched`: several samples can be fed at once; `axes` count them. `network` is
     a private copy of a PyTorch model, None for recorded graphs (TorchScript, torch.export); `outputs` are the names of
-    its outputs, in order.
+    its outputs, in order. With `states`, the samples of both data sets are steps, each with the states before it.
     """
 
     spec: Spec
@@ -89,6 +94,12 @@ class Prepared:
     sample_run: Run | None = field(default=None, repr=False)
     axes: SampleAxes = field(default_factory=SampleAxes)
     outputs: tuple[str, ...] = ()
+    states: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sequences(self) -> Sequences | None:
+        """The sequences of `data`, through which a model with states runs."""
+        return Sequences(self.states, self.data.lengths, self.model.output_names) if self.states and self.data else None
 
     def options(self, timeout: float) -> RunOptions:
         """How the model is run."""
@@ -121,8 +132,8 @@ def _raw_data(given: Any, module: ModuleType | None, function: str) -> tuple[Any
 
 def _data(given: Any, origin: str, names: tuple[str, ...], choices: Choices) -> Dataset | None:
     if isinstance(given, str):
-        return load_data(given, choices.root, names, choices.preprocess, choices.timeout)
-    return None if given is None else as_dataset(given, names, origin)
+        return load_data(given, choices.root, names, choices.preprocess, choices.timeout, choices.states)
+    return None if given is None else as_dataset(given, names, origin, choices.states)
 
 
 # PyTorch ------------------------------------------------------------------------------------------------------------
@@ -131,6 +142,7 @@ def _data(given: Any, origin: str, names: tuple[str, ...], choices: Choices) -> 
 def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None], given: Any) -> Prepared:
     from pytest_mnnquant.sources import model_digest, pytorch
     from pytest_mnnquant.sources.pytorch_batches import batch_form
+    from pytest_mnnquant.sources.pytorch_states import with_states
     from pytest_mnnquant.sources.torch_call import forward_inputs
     from pytest_mnnquant.sources.torch_module import import_torch, is_graph, private_copy
 
@@ -141,7 +153,9 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
     network = private_copy(built, spec.text)
     given_data = (("calibration", choices.calibration), ("evaluation", choices.evaluation))
     raw = [_raw_data(value, module, function) for function, value in given_data]
-    names = forward_inputs(network, spec.text).names(array_names([value for value, _ in raw], choices.root))
+    known = [*array_names([value for value, _ in raw], choices.root), *choices.states]
+    names = forward_inputs(network, spec.text).names(tuple(dict.fromkeys(known)))
+    require_names(choices.states, names, (), spec.text)
     calibration, evaluation = (_data(value, origin, names, choices) for value, origin in raw)
     data = evaluation or calibration
     if data is None:
@@ -151,10 +165,18 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
             f"{{{', '.join(f'{name!r}: ARRAY' for name in names)}}} with samples on the first axis, and evaluation() "
             "adds 'labels' if there are any"
         )
+    if choices.states:
+        calibration, evaluation = first_states(choices.states, names, calibration, evaluation)
+        data = evaluation or calibration or data
     network, outputs = _bind(network, built, data, spec.text)
     form = batch_form(network, data, outputs)
     calibration, evaluation = (part and form.apply(part) for part in (calibration, evaluation))
-    samples, axes = form.apply(data).first(PROOF_SAMPLES), form.axes
+    if choices.states:
+        parts = (calibration, evaluation)
+        calibration, evaluation = (
+            part and with_states(network, part, choices.states, spec.text, outputs) for part in parts
+        )
+    samples, axes = (evaluation or calibration or data).first(PROOF_SAMPLES), form.axes
     digest = model_digest.digest(network)
     export = _Export(network, samples, axes, digest, spec.text, outputs, choices, store)
     expected = pytorch.outputs(network, samples, spec.text, axes.outputs, outputs)
@@ -179,6 +201,7 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
         sample_run=ran,
         axes=axes,
         outputs=outputs,
+        states=choices.states,
     )
 
 
@@ -331,9 +354,16 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
         model = read_model(folder / _FLOAT)
     require_finite(model, spec.path)
     names = tuple(item.name for item in model.inputs)
+    require_names(choices.states, names, model.output_names, spec.text)
     calibration = _data(choices.calibration, "the calibration data", names, choices)
     evaluation = _data(choices.evaluation, "the evaluation data", names, choices)
-    calibration, evaluation = (part and _fit(part, model.inputs) for part in (calibration, evaluation))
+
+    def fitted(part: Dataset | None) -> Dataset | None:
+        if part is None or not choices.states:
+            return part and _fit(part, model.inputs)
+        return file_states.with_states(model, part, choices.states, choices.timeout)
+
+    calibration, evaluation = fitted(calibration), fitted(evaluation)
     data = evaluation or calibration
     tried = None if data is None else try_batch(model, data, choices.timeout)
     proof, unproven = _proof_of_file(spec.path, model, data, tried)
@@ -349,6 +379,7 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
         (Step(ONNX, FLOAT_MNN, proof),) if proof else (),
         sample_run=tried.run if tried else None,
         axes=tried.options.axes if tried else SampleAxes(),
+        states=choices.states,
     )
 
 

@@ -71,6 +71,10 @@ def _accuracy(accuracy: AccuracyMetrics) -> Iterator[tuple[str, Cell]]:
         if output.cosine is not None:
             note = f"SQNR {output.sqnr_db:.1f} dB" if math.isfinite(output.sqnr_db) else ""
             yield f"cosine to float, {name}", Cell(f"{output.cosine:.4f}", output.cosine, note)
+    for name, steps in accuracy.error_over_steps.items():
+        numbers = ", ".join(f"{step.sqnr_db:.1f}" for step in steps)
+        note = f"{steps[0].sequences} sequences, states fed back"
+        yield f"SQNR at step {', '.join(str(step.step) for step in steps)}, {name}", Cell(f"{numbers} dB", None, note)
 
 
 def _latency(latency: LatencyMetrics | None) -> Iterator[tuple[str, Cell]]:

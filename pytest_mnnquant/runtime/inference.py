@@ -42,7 +42,7 @@ def run(model: Model, inputs: Arrays, options: RunOptions) -> Run:
     what = f"running {model.path.name}"
     names = judged_outputs(model)
     is_sized = names != model.output_names  # A session pads outputs whose size depends on values.
-    arguments = {
+    arguments: dict[str, Any] = {
         "model": str(model.path.resolve()),
         "engine": "module" if options.through_module or model.has_subgraphs or is_sized else "session",
         "outputs": list(names),
@@ -50,6 +50,10 @@ def run(model: Model, inputs: Arrays, options: RunOptions) -> Run:
         "memory": options.memory_mode,
         "threads": options.threads,
     }
+    if options.sequences is not None:
+        named = dict(zip(inputs, _by_name(model, inputs, options.axes), strict=True))
+        arguments["sequences"] = options.sequences.renamed(named, model.output_names).as_job
+        options = dataclasses.replace(options, batched=False)
     with InputFolder(model, inputs, options) as folder:
         result = folder.run("run", what, arguments)
         values = result.values

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_mnnquant.measurements.sample_axes import SampleAxes
+from pytest_mnnquant.measurements.sequences import Sequences
 from pytest_mnnquant.measurements.timing import NORMAL
 from pytest_mnnquant.runtime.jobs import Job, JobResult, run_job
 
@@ -21,6 +22,7 @@ class RunOptions:
     `timeout` is the limit of one job, in seconds without progress. `batched` feeds several samples at once; False: one
     by one, for models with a fixed batch of 1. `memory_mode` is one of `MEMORY_MODES`. `through_module` uses MNN's
     Module API, which gives no trace; models with While or If bodies always use it. `axes` are those that count samples.
+    `sequences`: samples are steps, and `run` feeds outputs back within each sequence.
     """
 
     timeout: float
@@ -30,3 +32,4 @@ class RunOptions:
     send: Send = run_job
     through_module: bool = False
     axes: SampleAxes = field(default_factory=SampleAxes)
+    sequences: Sequences | None = None

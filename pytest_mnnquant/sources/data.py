@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +15,9 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import Axis
 from pytest_mnnquant.sources.array_files import UnreadableArrays, load_arrays
 from pytest_mnnquant.sources.images import MEMORY_LIMIT, Preprocess, load_images, undeclared
-from pytest_mnnquant.sources.sample_files import load_sample_files, sample_files
+from pytest_mnnquant.sources.sample_files import load_file, load_sample_files, sample_files
 from pytest_mnnquant.sources.sample_forms import samples_first
+from pytest_mnnquant.sources.sequence_data import SequenceForm, from_batches, from_sequences
 from pytest_mnnquant.sources.spec import DataError, by_itself, call, describe, import_file
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained
 
@@ -33,10 +35,12 @@ def load_data(
     input_names: tuple[str, ...],
     preprocess: Preprocess | None = None,
     timeout: float = TIMEOUT,
+    states: Collection[str] = (),
 ) -> Dataset:
     """Read what `--mnn-calibration` or `--mnn-evaluation` names. Raises `DataError`.
 
-    `preprocess` says how the images of a folder become input values.
+    `preprocess` says how the images of a folder become input values. `states` are the inputs that are fed back: with
+    them, samples are sequences.
     """
     target, colon, attribute = text.rpartition(":")
     if colon and target.endswith(".py"):
@@ -46,11 +50,11 @@ def load_data(
             module = import_file(root / target)
         except Exception as error:
             raise DataError(f"{text}: importing it raised {describe(error)}", by_itself(str(root / target))) from error
-        return as_dataset(call(text, module, attribute), input_names, text)
+        return as_dataset(call(text, module, attribute), input_names, text, states)
     path = root / text
     if path.is_dir():
         if files := sample_files(path):
-            return _dataset(*load_sample_files(files, text, LABELS), input_names, text)
+            return _from_files(files, input_names, text, states)
         if preprocess is None:
             raise DataError(undeclared(text))
         if len(input_names) > 1:
@@ -70,27 +74,57 @@ def load_data(
             f"{text}: not a .npz or .npy file of arrays: {error}",
             f"write it again: numpy.savez({f'{path.stem}.npz'!r}, {named})",
         ) from None
-    return as_dataset(arrays, input_names, text)
+    return as_dataset(arrays, input_names, text, states)
 
 
-def as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset:
+def _from_files(files: list[Path], input_names: tuple[str, ...], origin: str, states: Collection[str]) -> Dataset:
+    """One sample per .npz file; with `states`, one sequence. Raises `DataError`."""
+    if not states:
+        return _dataset(*load_sample_files(files, origin, LABELS), input_names, origin)
+    sequences = [load_file(file) for file in files]
+    return _checked(from_sequences(sequences, SequenceForm(states, LABELS, origin)), input_names)
+
+
+def as_dataset(value: Any, input_names: tuple[str, ...], origin: str, states: Collection[str] = ()) -> Dataset:
     """Turn arrays, dictionaries, (inputs, labels) pairs, or an iterable of such batches into a `Dataset`.
 
-    `input_names` are the model's inputs in order. Tensors are taken by their `detach().cpu().numpy()`. Raises
-    `DataError` naming what does not fit.
+    `input_names` are the model's inputs in order. Tensors are taken by their `detach().cpu().numpy()`. With `states`,
+    the inputs that are fed back, samples are sequences. Raises `DataError` naming what does not fit.
     """
     if isinstance(value, Dataset):
         return value
     try:
         with contained():
-            return _as_dataset(value, input_names, origin)
+            return _as_dataset(value, input_names, origin, states)
     except (DataError, UserCodeExit):
         raise
     except Exception as error:  # Of the user's objects, which may do anything when they are looked at.
         raise DataError(f"{origin}: reading it raised {describe(error)}", _return(input_names)) from error
 
 
-def _as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Dataset:
+def _as_dataset(value: Any, input_names: tuple[str, ...], origin: str, states: Collection[str]) -> Dataset:
+    batches = _batches(value, tuple(name for name in input_names if name not in states), origin)
+    if states:
+        return _checked(from_batches(batches, SequenceForm(states, LABELS, origin)), input_names)
+    forms = [samples_first(batch, LABELS) for batch in batches]
+    try:
+        joined = {name: np.concatenate([batch[name] for batch, _ in forms]) for name in batches[0]}
+    except KeyError as error:
+        raise DataError(f"{origin}: its batches do not match: one has no array {error}", _EQUAL_SHAPES) from None
+    except ValueError as error:
+        raise DataError(f"{origin}: its batches do not match: {error}", _EQUAL_SHAPES) from None
+    return _dataset(joined, forms[0][1], input_names, origin)
+
+
+def _checked(data: Dataset, input_names: tuple[str, ...]) -> Dataset:
+    """Steps of sequences, in the order of the model's inputs. States may be missing. Raises `DataError`."""
+    present = tuple(name for name in input_names if name in data.inputs)
+    _validate(data.inputs, data.labels, present, data.origin)
+    return dataclasses.replace(data, inputs={name: data.inputs[name] for name in present})
+
+
+def _batches(value: Any, input_names: tuple[str, ...], origin: str) -> list[dict[str, npt.NDArray[Any]]]:
+    """The batches that a value gives, at least one. Raises `DataError`."""
     if _is_array(value) or isinstance(value, Mapping | tuple):
         batches = [_batch(value, input_names, origin)]
     elif not hasattr(value, "__iter__") and not hasattr(value, "__getitem__"):
@@ -108,14 +142,7 @@ def _as_dataset(value: Any, input_names: tuple[str, ...], origin: str) -> Datase
             raise DataError(f"{origin}: iterating over its batches raised {describe(error)}", fix) from error
     if not batches:
         raise DataError(f"{origin}: no batches", _return(input_names))
-    forms = [samples_first(batch, LABELS) for batch in batches]
-    try:
-        joined = {name: np.concatenate([batch[name] for batch, _ in forms]) for name in batches[0]}
-    except KeyError as error:
-        raise DataError(f"{origin}: its batches do not match: one has no array {error}", _EQUAL_SHAPES) from None
-    except ValueError as error:
-        raise DataError(f"{origin}: its batches do not match: {error}", _EQUAL_SHAPES) from None
-    return _dataset(joined, forms[0][1], input_names, origin)
+    return batches
 
 
 def _dataset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -27,13 +27,14 @@ _STATES: Final = 3
 
 @dataclass(frozen=True)
 class BatchForm:
-    """How a model takes samples: the axes of its inputs and outputs.
+    """How a model takes samples: the axes of its inputs and outputs; `tried` are those that the data are read with.
 
     `alone`: it takes one sample at a time, since it mixes or refuses several. `is_one`: the data are a single sample,
     without an axis that counts it. `is_second`: the second axis of all arrays counts samples.
     """
 
     axes: SampleAxes
+    tried: Mapping[str, Axis]
     alone: bool = False
     is_one: bool = False
     is_second: bool = False
@@ -44,7 +45,7 @@ class BatchForm:
         if self.is_second:
             moved = {name: np.moveaxis(array, 1, 0) for name, array in data.inputs.items()}
             data = dataclasses.replace(data, inputs=moved)
-        return dataclasses.replace(with_axes(data, self.axes.inputs), alone=self.alone)
+        return dataclasses.replace(with_axes(data, self.tried), alone=self.alone)
 
 
 def batch_form(model: torch.nn.Module, data: Dataset, outputs: Sequence[str] = ()) -> BatchForm:
@@ -52,32 +53,42 @@ def batch_form(model: torch.nn.Module, data: Dataset, outputs: Sequence[str] = (
 
     `outputs` are the names of the model's outputs; without them `output`, `output1`, ...
     """
-    form = next(
-        (form for form in batch_forms(data) if _runs(model, form.apply(data))), BatchForm(SampleAxes(data.axes))
-    )
+    form = next((form for form in batch_forms(data) if _runs(model, form.apply(data))), _form(data.axes))
     whole = form.apply(data)
     form = dataclasses.replace(form, axes=SampleAxes(whole.axes))
     if (axes := _output_axes(model, whole, outputs)) is not None:
         return dataclasses.replace(form, axes=SampleAxes(whole.axes, axes))
-    if not whole.axes and whole.labels is None and all(array.ndim >= _DEEP for array in whole.inputs.values()):
-        second = dataclasses.replace(form, axes=SampleAxes(dict.fromkeys(whole.inputs, 1)), is_second=True)
+    if (
+        not whole.axes
+        and whole.labels is None
+        and not whole.lengths
+        and all(array.ndim >= _DEEP for array in whole.inputs.values())
+    ):
+        second_axes = dict.fromkeys(whole.inputs, 1)
+        second = dataclasses.replace(form, axes=SampleAxes(second_axes), tried=second_axes, is_second=True)
         if _runs(model, second.apply(data)) and (axes := _output_axes(model, second.apply(data), outputs)):
             return dataclasses.replace(second, axes=SampleAxes(second.axes.inputs, axes))
     return dataclasses.replace(form, alone=True)
 
 
+def _form(axes: Mapping[str, Axis], is_one: bool = False) -> BatchForm:
+    return BatchForm(SampleAxes(axes), axes, is_one=is_one)
+
+
 def batch_forms(data: Dataset) -> Iterator[BatchForm]:
     """The forms that data may have, the most likely first."""
-    yield BatchForm(SampleAxes(data.axes))
-    if data.labels is None or len(data.labels) == data.samples == 1:
-        yield BatchForm(SampleAxes(), is_one=True)
+    yield _form(data.axes)
+    if not data.lengths and (data.labels is None or len(data.labels) == data.samples == 1):
+        yield _form({}, is_one=True)
     if all(array.shape[1:2] == (1,) for array in data.inputs.values()):
-        yield BatchForm(SampleAxes(dict.fromkeys(data.inputs)))
+        yield _form(dict.fromkeys(data.inputs))
     others: tuple[Axis, ...] = (None, 1)
     for axis in others if len(data.inputs) > 1 else ():
         for count in range(1, min(_STATES, len(data.inputs) - 1) + 1):
             for names in itertools.combinations(data.inputs, count):
-                yield BatchForm(SampleAxes({**data.axes, **dict.fromkeys(names, axis)}))
+                if axis and min(data.inputs[name].ndim for name in names) < _DEEP:
+                    continue
+                yield _form({**data.axes, **dict.fromkeys(names, axis)})
 
 
 def _output_axes(model: torch.nn.Module, data: Dataset, outputs: Sequence[str]) -> dict[str, int] | None:

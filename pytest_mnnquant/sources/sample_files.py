@@ -16,8 +16,9 @@ Array = npt.NDArray[Any]
 
 
 def sample_files(folder: Path) -> list[Path]:
-    """The .npz files of a folder, in the order of their names; empty if it holds none."""
-    return sorted(path for path in folder.glob("*.npz") if path.is_file())
+    """The .npz files of a folder, in the order of their names; empty if it holds none, or other files too."""
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return files if all(path.suffix == ".npz" and path.is_file() for path in files) else []
 
 
 def load_sample_files(files: list[Path], origin: str, labels: str) -> tuple[dict[str, Array], dict[str, Axis]]:
@@ -25,7 +26,7 @@ def load_sample_files(files: list[Path], origin: str, labels: str) -> tuple[dict
 
     An input that begins with an axis of 1 in each file counts samples there. Raises `DataError`.
     """
-    samples = [_load(path) for path in files]
+    samples = [load_file(path) for path in files]
     first = samples[0]
     for path, sample in zip(files, samples, strict=True):
         if sample.keys() != first.keys():
@@ -53,7 +54,8 @@ def load_sample_files(files: list[Path], origin: str, labels: str) -> tuple[dict
     return arrays, axes
 
 
-def _load(path: Path) -> dict[str, Array]:
+def load_file(path: Path) -> dict[str, Array]:
+    """The arrays of a .npz file. Raises `DataError`."""
     try:
         arrays = load_arrays(path)
     except UnreadableArrays as error:

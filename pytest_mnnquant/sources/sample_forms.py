@@ -71,7 +71,7 @@ def fit_to_model(data: Dataset, inputs: Sequence[ModelInput]) -> Dataset | None:
 
     A sample may lack the axis that counts samples, on any place (`fits_axis`), or be the whole input.
     """
-    is_one = data.labels is None or len(data.labels) == data.samples == 1
+    is_one = not data.lengths and (data.labels is None or len(data.labels) == data.samples == 1)
     for candidate in (data, as_one_sample(data))[: 1 + is_one]:
         axes = {spec.name: _fitting_axis(spec, candidate) for spec in inputs}
         if all(found for found in axes.values()):

@@ -32,7 +32,7 @@ def test_any_value_is_parsed_or_refused_with_its_place(option: Option, value: An
     else:
         told = "the place: "
         items = parsed.values() if isinstance(parsed, dict) else parsed if option.many else (parsed,)
-        assert option.named or not isinstance(parsed, dict)
+        assert option.named or option.pairs or not isinstance(parsed, dict)
         assert all(isinstance(item, option.kind) for item in items)
         assert all(not option.choices or item in option.choices for item in items)
         assert all(option.low <= item <= option.high for item in items if option.kind in (int, float))
@@ -56,6 +56,8 @@ def test_any_value_is_parsed_or_refused_with_its_place(option: Option, value: An
         ("min_sqnr", ["boxes=25", "20"], {"boxes": 25.0, "*": 20.0}),
         ("min_cosine", {"boxes": 0.5}, {"boxes": 0.5}),
         ("calibration", "data/c.npz", "data/c.npz"),
+        ("state", ["h=h_out", "c=c_out"], {"h": "h_out", "c": "c_out"}),
+        ("state", {"h": "h_out"}, {"h": "h_out"}),
     ],
 )
 def test_values_are_parsed_by_kind(name: str, value: Any, parsed: Any) -> None:
@@ -80,6 +82,8 @@ def test_values_are_parsed_by_kind(name: str, value: Any, parsed: Any) -> None:
         ("min_cosine", {"boxes": 2}, "out-of-range-by-name"),
         ("min_agreement", "boxes=most", "not-a-number-by-name"),
         ("min_sqnr", [], "no-number"),
+        ("state", "h", "no-pair"),
+        ("state", ["h=a", "h=b"], "a-state-twice"),
     ],
 )
 def test_bad_values_are_named(name: str, value: Any, entry: str) -> None:

@@ -27,7 +27,7 @@ from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.findings.fix_command import skip_option
 from pytest_mnnquant.metrics.agreement import agreement
-from pytest_mnnquant.metrics.task import MetricError, metric_named, output_for, scores
+from pytest_mnnquant.metrics.task import MetricError, by_sequence, metric_named, output_for, scores
 
 # The codes of lost accuracy or similarity, and of unusable outputs.
 _LOST: Final = ("MNQ701", "MNQ702", "MNQ712")
@@ -49,7 +49,8 @@ class AccuracyEvidence:
 
     `as_run` holds the variant's outputs as this host computes them, if `outputs` come from a copy whose MaxPool
     operators `pools` are exact; it is empty if the model was judged unmodified. `inputs` are the inputs of these
-    samples; `parts` are what the float model's operators join into its outputs.
+    samples; `parts` are what the float model's operators join into its outputs. `lengths`: samples are steps, and this
+    counts those of each sequence.
     """
 
     reference: Outputs
@@ -60,6 +61,7 @@ class AccuracyEvidence:
     suspects: KnownCauses = dataclasses.field(default_factory=KnownCauses)
     inputs: Outputs = dataclasses.field(default_factory=dict)
     parts: PartEvidence = dataclasses.field(default_factory=PartEvidence)
+    lengths: tuple[int, ...] = ()
 
 
 def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
@@ -105,8 +107,10 @@ def compare(evidence: AccuracyEvidence, criteria: Criteria) -> tuple[Compared | 
     assert chosen is not None
     try:
         name = None if chosen.call else output_for(chosen, evidence.reference, labels)
-        before = scores(chosen, evidence.reference, name or "", labels)
-        return Compared(chosen, before, scores(chosen, evidence.outputs, name or "", labels)), name, []
+        before, after = (scores(chosen, of, name or "", labels) for of in (evidence.reference, evidence.outputs))
+        if evidence.lengths:
+            before, after = by_sequence(before, evidence.lengths), by_sequence(after, evidence.lengths)
+        return Compared(chosen, before, after), name, []
     except MetricError as error:
         if metric is not None:
             message = f"--mnn-metric={metric.name}: {error}"

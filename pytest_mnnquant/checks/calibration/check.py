@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_mnnquant.checks.calibration.clipping import HeldOut, is_scale, judge_fit, with_fit
+from pytest_mnnquant.checks.calibration.constant_inputs import judge_constant_inputs
 from pytest_mnnquant.checks.calibration.ranges import (
     LEAST,
     Batches,
@@ -42,7 +43,8 @@ class CalibrationEvidence:
 
     `record` is None for finished files. `floats` names the inputs that take floats. `batches` gives the ranges of
     tensors by batch, or by sample if there are few; empty if unknown. `tensors` are the quantized tensors; without
-    evaluation data they have no losses.
+    evaluation data they have no losses. `quantized_inputs` gives a layer that reads the codes of each input;
+    `output_shapes` are the shapes of a sample's outputs.
     """
 
     mode: str | None
@@ -52,6 +54,8 @@ class CalibrationEvidence:
     floats: tuple[str, ...] = ()
     batches: Mapping[str, Batches] = field(default_factory=dict)
     tensors: tuple[HeldOut, ...] = ()
+    quantized_inputs: Mapping[str, str] = field(default_factory=dict)
+    output_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def samples_used(record: Record | None, data: Dataset | None) -> int | None:
@@ -85,6 +89,9 @@ def check_calibration(calibration: CalibrationEvidence) -> Result:
     elif data is not None and not _has_error(findings):
         of_data, inputs = judge_samples(data, calibration.evaluation, calibration.floats)
         findings, metrics = findings + of_data, dataclasses.replace(metrics, inputs=inputs)
+        if not of_data:
+            quantized, outputs = calibration.quantized_inputs, calibration.output_shapes
+            findings += judge_constant_inputs(data, calibration.evaluation, quantized, outputs)
     if data is not None and (record is None or record.observations) and not _has_error(findings):
         findings += _other_values(calibration, data)
     of_order = judge_order(record.batches, observer) if record else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .batches import batches, save_outputs
+from .feedback import Feedback
 from .module_api import run_batches, values_of
 from .session import Session, integer_outputs
 
@@ -16,13 +17,16 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     session, integers = Session(job, job["model"]), integer_outputs(job["model"])
     parts: dict[str, list[Any]] = {}
     trace: list[Any] = []
+    feedback = Feedback(job)
     for number, batch in enumerate(batches(job)):
-        session.feed(batch)
+        session.feed(feedback.enter(batch))
         if number == 0:
             trace = traced(session)
         else:
             session.run()
-        for name, array in session.outputs(integers).items():
+        outputs = session.outputs(integers)
+        feedback.leave(outputs)
+        for name, array in outputs.items():
             parts.setdefault(name, []).append(array)
     save_outputs(job, parts)
     return {"outputs": list(parts), "trace": trace, "memory_mb": session.memory_mb}
@@ -47,9 +51,12 @@ def run_module(job: dict[str, Any]) -> dict[str, Any]:
     """The same through MNN's Module API, for models with While or If bodies; `traced`: a session gives the op trace."""
     settings = {"backend": 0, "numThread": job.get("threads", 1), "memory": int(job.get("memory", 0))}
     parts: dict[str, list[Any]] = {name: [] for name in job["outputs"]}
-    for results in run_batches(job, job["outputs"], settings):
-        for number, part in enumerate(parts.values()):
-            part.append(values_of(results[number]))
+    feedback = Feedback(job)
+    for results in run_batches(job, job["outputs"], settings, feedback):
+        outputs = {name: values_of(results[number]) for number, name in enumerate(parts)}
+        feedback.leave(outputs)
+        for name, array in outputs.items():
+            parts[name].append(array)
     save_outputs(job, parts)
     if not job.get("traced"):
         return {"outputs": job["outputs"], "trace": None, "memory_mb": None}

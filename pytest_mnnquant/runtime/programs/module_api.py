@@ -41,10 +41,10 @@ class Module:
         self.run_unchecked()
 
 
-def run_batches(job: dict[str, Any], outputs: list[str], settings: Any = None) -> Iterator[Any]:
+def run_batches(job: dict[str, Any], outputs: list[str], settings: Any = None, feedback: Any = None) -> Iterator[Any]:
     """Run `job["model"]` batch by batch; yield MNN's variables of the named tensors.
 
-    `settings` are those of MNN's runtime; None: MNN's default.
+    `settings` are those of MNN's runtime; None: MNN's default. `feedback` changes the inputs of each batch.
     """
     import MNN
 
@@ -53,7 +53,8 @@ def run_batches(job: dict[str, Any], outputs: list[str], settings: Any = None) -
     for batch in batches(job):
         # The inputs must stay referenced while the outputs are read.
         layouts = job.get("layouts", {})
-        inputs = [as_input(array, layouts.get(name, "NCHW")) for name, array in batch.items()]
+        fed = batch if feedback is None else feedback.enter(batch)
+        inputs = [as_input(array, layouts.get(name, "NCHW")) for name, array in fed.items()]
         yield net.forward(inputs)
 
 
