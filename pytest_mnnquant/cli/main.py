@@ -1,4 +1,4 @@
-"""`pytest-mnnquant inspect | diff | explain | history | target | convert | calibrate | reference`, from a shell.
+"""`pytest-mnnquant inspect | diff | explain | history | target | convert | calibrate | reference | llmexport`.
 
 Exit status. `inspect`: 0, or 1 if a file is broken or not as `--expect` requires; the worst one of several models.
 `diff`: 0 for equal models, else 1. `history`: 0, or 1 if the storage has no runs. `target`: 0, or 1 if the target does
@@ -26,6 +26,7 @@ from pytest_mnnquant.cli.llm_tables import (
     export_difference,
     export_difference_text,
 )
+from pytest_mnnquant.cli.llmexport import USAGE, llmexport
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.findings.defaults import TIMEOUT
 from pytest_mnnquant.llm.folder import read_folder
@@ -73,6 +74,8 @@ def _run(arguments: list[str]) -> int:
         return _run_tool(convert, arguments[1:], _CONVERT)
     if arguments[:1] == ["calibrate"]:
         return _run_tool(calibrate, arguments[1:], _CALIBRATE)
+    if arguments[:1] == ["llmexport"]:
+        return _export(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="pytest-mnnquant", description="Inspect, convert and quantize MNN models; explain rules."
     )
@@ -93,6 +96,7 @@ def _run(arguments: list[str]) -> int:
     )
     reference.add_options(storing)
     commands.add_parser("convert", help="run MNN's converter with its own arguments, and verify the model")
+    commands.add_parser("llmexport", help="run an exporter of language models, and judge the export")
     commands.add_parser("calibrate", help="run mnnquant (SOURCE.mnn OUTPUT.mnn CONFIG.json), and verify the model")
     for command in (inspecting, diff, explaining, past):
         command.add_argument("--json", action="store_true", help="print JSON")
@@ -102,6 +106,21 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:  # Such as `| head`: the rest of the output is not needed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _export(arguments: list[str]) -> int:
+    """Run an exporter of language models; errors go to stderr, and the exit status is then 1."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return int(not arguments)
+    try:
+        return llmexport(arguments)
+    except Refused as refused:
+        for reason in refused.reasons:
+            print(f"pytest-mnnquant: {reason}", file=sys.stderr)
+    except (NativeFailure, BadModel, OSError) as error:
+        print(f"pytest-mnnquant: {error}", file=sys.stderr)
+    return 1
 
 
 def _run_tool(tool: Callable[..., int], arguments: list[str], usage: str) -> int:
