@@ -364,7 +364,10 @@ TASKS: Final = (
         *(scores.ap_of_oriented, "AP50", _SHAPES),
         steps=400,
     ),
-    Task("landmarks, joined", Landmarks, faces, landmark_loss, scores.right_landmarks, "right", _PLACES),
+    Task(
+        *("landmarks, joined", Landmarks, faces, landmark_loss, scores.right_landmarks, "right", _PLACES),
+        steps=900,
+    ),
     Task("pose, joined", Pose, figures, pose_loss, scores.right_joints, "right", _PLACES, steps=400),
     Task("pose, heat maps", HeatMaps, figures, map_loss, scores.right_peaks, "PCK", _PLACES, steps=250),
 )

@@ -301,7 +301,7 @@ def noisy_digits(count: int, seed: int) -> Samples:
     random = np.random.default_rng(seed)
     chosen = random.choice(len(part[0]), count, replace=count > len(part[0]))
     images = part[0][chosen]
-    return Samples({"image": images + _float32(random.normal(0, 0.35, images.shape))}, {"label": part[1][chosen]})
+    return Samples({"image": images + _float32(random.normal(0, 0.25, images.shape))}, {"label": part[1][chosen]})
 
 
 def embedding_loss(network: Embedder, inputs: list[Tensor], truth: dict[str, Tensor]) -> Tensor:
@@ -408,7 +408,10 @@ TASKS: Final = (
         *(scores.clean_snr, "SNR", _DECIBELS),
         **_KEPT,
     ),
-    Task("embeddings", Embedder, noisy_digits, embedding_loss, scores.right_neighbours, "right", _SHARE),
+    Task(
+        *("embeddings", Embedder, noisy_digits, embedding_loss, scores.right_neighbours, "right", _SHARE),
+        evaluation=480,
+    ),
     Task(
         *("ranking", Ranker, candidates, ranking_loss, scores.rank_correlation, "Spearman", _RANKS),
         steps=800,

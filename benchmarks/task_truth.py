@@ -1,6 +1,6 @@
 """Whether the gate fails what a user would reject, judged by the score of each task.
 
-    python benchmarks/task_truth.py FOLDER [--task NAME ...] [--jobs N] [--what TEXT] [--write]
+    python benchmarks/task_truth.py FOLDER [--task NAME ...] [--jobs N] [--what TEXT] [--write] [--kept]
 
 Detection, segmentation, depth, matting, super-resolution, text, sound, ranking and more (task_detection.py,
 task_pictures.py, task_sequences.py): networks trained on generated data, quantized well and badly with real tools. The
@@ -35,6 +35,7 @@ import task_sequences
 import torch
 from spoilers import with_tensor
 from task_kinds import Arrays, Task
+from task_page import write_page
 from task_run import outputs_of
 from torch import nn
 
@@ -59,7 +60,6 @@ BORDER: Final = 0.3
 _HELD_OUT, _CALIBRATION = 9, 7
 _TIMEOUT: Final = 300.0
 _HERE: Final = Path(__file__).resolve().parent
-_PAGE: Final = _HERE.parent / "docs" / "tasks.md"
 _ONE, _NOISE, _WRONG = "int8 of one sample", "int8 of noise", "int8 of wrong preprocessing"
 _CLIPPED, _ZEROS = "int8, upper three quarters clipped", "int8, states of zeros"
 
@@ -263,12 +263,17 @@ def main() -> None:
     parser.add_argument("--what", default="", help="only models whose name contains this text")
     parser.add_argument("--jobs", type=int, default=1, help="tasks at a time")
     parser.add_argument("--write", action="store_true", help="write docs/tasks.md")
+    parser.add_argument("--kept", action="store_true", help="judge nothing: take the rows that are kept in FOLDER")
     options = parser.parse_args()
     folder, rows = options.folder.resolve(), []
     with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(rows_of, name, folder, options.what) for name in options.task or TASKS]
+        names = () if options.kept else options.task or TASKS
+        jobs = [pool.submit(rows_of, name, folder, options.what) for name in names]
         for future in as_completed(jobs):
             rows += future.result()
+    if options.write:
+        rows = kept_rows(folder)
+        write_page(TASKS, rows, summary(rows))
     print(summary(rows))
     raise SystemExit(1 if any(row.problem for row in rows) else 0)
 

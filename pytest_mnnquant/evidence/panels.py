@@ -195,4 +195,4 @@ def _thinned(values: Array) -> Array:
 def _plotted(title: str, curves: Sequence[Array], note: str) -> Panel:
     low, high = min(float(curve.min()) for curve in curves), max(float(curve.max()) for curve in curves)
     points = tuple(tuple(float(f"{value:.5g}") for value in curve) for curve in curves)
-    return Panel(title, curves=points, low=low, high=high, note=note)
+    return Panel(title, curves=points, low=low, high=high, note=f"{note}; {low:.3g} to {high:.3g}")

@@ -34,8 +34,11 @@ def drawing(panel: Panel, name: str) -> Markup:
 def _box(box: Box, panel: Panel) -> Markup:
     """A rectangle with its class; a title says its score."""
     left, top, size = box.left * panel.width, box.top * panel.height, max(panel.width, panel.height) / 16
-    rectangle = Markup('<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"/>').format(
-        left, top, max(0.0, box.width) * panel.width, max(0.0, box.height) * panel.height
+    sides = left, top, max(0.0, box.width) * panel.width, max(0.0, box.height) * panel.height
+    # A dark line below a light one is seen on every picture.
+    rectangle = Markup("").join(
+        Markup('<rect class="{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"/>').format(name, *sides)
+        for name in ("below", "above")
     )
     text = Markup('<text x="{:.2f}" y="{:.2f}" font-size="{:.2f}">{}</text>').format(left, top, size, box.label)
     title = f"class {box.label}, score {box.score:.2f}"
