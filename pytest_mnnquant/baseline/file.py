@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,15 +67,7 @@ class Baseline:
 def read_baseline(path: Path) -> Baseline:
     """Read a file. Raises `BadBaseline`, also for a missing file."""
     again = "restore it from version control, or accept again: delete it and run with --mnn-update-baseline"
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise BadBaseline(f"{path}: no such file", "accept the current metrics: --mnn-update-baseline") from None
-    except OSError as error:
-        fix = f"make it readable:\n{shell_command('chmod', 'u+r', path)}"
-        raise BadBaseline(f"{path}: can't be read: {error.strerror}", fix) from None
-    except UnicodeDecodeError:
-        raise BadBaseline(f"{path}: is not UTF-8 text", again) from None
+    content = _content(path, again)
     if content.startswith(POINTER):
         raise BadBaseline(f"{path}: is a git-lfs pointer, not the file itself", "git lfs pull")
     if mark := _CONFLICT.search(content):
@@ -93,6 +86,20 @@ def read_baseline(path: Path) -> Baseline:
         raise BadBaseline(f"{path}: is not a baseline: a number has too many digits", again) from None
     except RecursionError:
         raise BadBaseline(f"{path}: is not a baseline: it is nested too deeply", again) from None
+
+
+def _content(path: Path, again: str) -> str:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise BadBaseline(f"{path}: is not a regular file", "name a file with --mnn-baseline")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise BadBaseline(f"{path}: no such file", "accept the current metrics: --mnn-update-baseline") from None
+    except OSError as error:
+        fix = f"make it readable:\n{shell_command('chmod', 'u+r', path)}"
+        raise BadBaseline(f"{path}: can't be read: {error.strerror}", fix) from None
+    except UnicodeDecodeError:
+        raise BadBaseline(f"{path}: is not UTF-8 text", again) from None
 
 
 def parsed(content: Any) -> Baseline:

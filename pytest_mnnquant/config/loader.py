@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_mnnquant.config.given import Given, read_given
+from pytest_mnnquant.config.output_files import require_free_outputs
 from pytest_mnnquant.config.settings import ModelSettings, Settings, model_settings
 from pytest_mnnquant.config.toml_file import ConfigurationFile, read_configuration
 from pytest_mnnquant.config.validate import validate_models
@@ -51,7 +52,7 @@ def settings_of(given: Given, file: ConfigurationFile) -> Settings:
     updates = bool(values.get("update_baseline", False))
     if updates and not models:
         raise ValueError("--mnn-update-baseline: no model is given; requires --mnn-model or --mnn-config")
-    return Settings(
+    settings = Settings(
         models=models,
         defaults=defaults,
         targets=_targets((*models, defaults), file.targets),
@@ -65,6 +66,9 @@ def settings_of(given: Given, file: ConfigurationFile) -> Settings:
         is_whole_configuration=is_whole_configuration,
         chooses_variants=not _VARIANT_OPTIONS.isdisjoint(given.typed),
     )
+    own = given.folder / values["config"] if "config" in values else given.root / "pyproject.toml"
+    require_free_outputs(settings, [own, *([given.ini_file] if given.ini_file else [])])
+    return settings
 
 
 def read_settings(config: pytest.Config) -> Settings:

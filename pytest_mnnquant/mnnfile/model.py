@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import mmap
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ VECTORS: Final = {
     "BatchNorm": ((1, 2, 3, 4, 5, 6), None),
     "Convolution3D": ((1,), 3),
 }
+# Bytes of a file that is read instead of mapped.
+_SMALL: Final = 1 << 20
 _BLOBS: Final = {"LSTM": (3, 4, 5, 6), "RNNParam": (4, 5, 6, 7, 8, 9, 10, 11, 12, 13)}
 _VECTOR_KINDS: Final = ("Scale", "LayerNorm", "GatedRMSNorm", "GroupNorm", "PReLU", "BatchNorm")
 CONVOLUTIONS: Final = frozenset(
@@ -198,10 +201,13 @@ def read_model(path: Path, external: Path | None = None) -> Model:
 
 
 def map_bytes(path: Path) -> memoryview:
-    """The bytes of a file, mapped. Raises `OSError`."""
+    """The bytes of a file, mapped if it is large. Raises `OSError`, and `BadModel` for a pipe or a device."""
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
+        raise BadModel(f"{path} is not a regular file")
     with path.open("rb") as file:
-        if path.stat().st_size == 0:
-            return memoryview(b"")
+        if state.st_size <= _SMALL:  # A mapping keeps a descriptor, and a run may have hundreds of models.
+            return memoryview(file.read())
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 

@@ -98,6 +98,8 @@ class Params:
 
 def read_params(path: Path) -> Params:
     """Parse a params file as the converter does. Raises `BadParams` (error and position) or `OSError`."""
+    if not path.is_file() and path.exists() and not path.is_dir():
+        raise BadParams(f"{path} is not a regular file")
     data = path.read_bytes()
     if not data:
         raise BadParams(f"{path} is empty")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import importlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Final
 from pytest_mnnquant.cache.atomic_write import replacement
 from pytest_mnnquant.report.model import Report
 from pytest_mnnquant.report.variant_report import CheckReport, VariantReport
+
+# Bytes at the beginning of a report that identify it.
+_START: Final = 2048
 
 
 class Destination(enum.Enum):
@@ -29,11 +33,13 @@ class Format:
     """One format. `module` is loaded only if the format is requested.
 
     It has a function `render(report) -> str`; for properties of tests `properties(model, variant, check)`.
+    `beginning` is a pattern in the first bytes of its files.
     """
 
     destination: Destination
     module: str
     suffix: str = ""
+    beginning: str = ""
     needs_charts: bool = False
     needs_history: bool = False
 
@@ -48,9 +54,9 @@ class Format:
 
 
 FORMATS: Final = (
-    Format(Destination.REPORT_FILE, "json_report", ".json"),
-    Format(Destination.REPORT_FILE, "markdown", ".md"),
-    Format(Destination.REPORT_FILE, "html", ".html", needs_charts=True, needs_history=True),
+    Format(Destination.REPORT_FILE, "json_report", ".json", r'\A\{\s*"schema": \d+,\s*"tool": \{'),
+    Format(Destination.REPORT_FILE, "markdown", ".md", r"\A## MNN quantization: "),
+    Format(Destination.REPORT_FILE, "html", ".html", "MNN quantization</title>", needs_charts=True, needs_history=True),
     Format(Destination.JOB_SUMMARY, "markdown"),
     Format(Destination.JOB_LOG, "github"),
     Format(Destination.TEST_PROPERTIES, "properties"),
@@ -78,6 +84,16 @@ def require_format(path: Path) -> None:
         missing = str(error.name).partition(".")[0]
         hint = f"{missing} is missing: pip install 'pytest-mnnquant[report]'"
         raise ValueError(f"--mnn-report: {path.name}: {hint}") from None
+
+
+def is_own_report(path: Path) -> bool:
+    """Whether a file is empty or a report, of the format of its suffix."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_START).decode("utf-8", "replace")
+    except OSError:  # Reported when the report is written.
+        return True
+    return not start or re.search(file_format(path).beginning, start) is not None
 
 
 def needs_charts(paths: Iterable[Path]) -> bool:

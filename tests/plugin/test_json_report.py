@@ -169,8 +169,8 @@ def test_strict_does_not_ask_for_what_a_recipe_has_no_use_for(run: Run) -> None:
 
 
 def test_a_run_that_judges_nothing_leaves_the_report_alone(run: Run, pytester: pytest.Pytester) -> None:
-    (pytester.path / "r.md").write_text("kept")
+    (pytester.path / "r.md").write_text("## MNN quantization: kept")
     usual = ("--mnn-model=net.py:build", "--mnn-recipe=w8", "--mnn-report=r.md")
     assert run(*usual, "--co").status == 0
     assert run(*usual, "no_such_test.py").status == pytest.ExitCode.USAGE_ERROR
-    assert (pytester.path / "r.md").read_text() == "kept"
+    assert (pytester.path / "r.md").read_text() == "## MNN quantization: kept"
