@@ -15,12 +15,14 @@ from typing import Any, Final
 
 from pytest_mnnquant.cli.mnnconvert_flags import Refused, nearest
 from pytest_mnnquant.mnnfile.model import Model, ModelInput
+from pytest_mnnquant.sources.pixel_statistics import wrong_statistics
 
 CHANNELS: Final = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
 FEATURES: Final = ("KL", "ADMM", "EMA")
 _WEIGHTS: Final = ("MAX_ABS", "ADMM")
 _TYPES: Final = ("image", "sequence")
 _CROPS: Final = ("center_crop_h", "center_crop_w")
+_PIXELS: Final = ("mean", "normal")
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,8 @@ def _image_reasons(content: dict[str, Any], good: dict[str, Any], model: Model, 
         for key in ("mean", "normal")
         if channels and key in good and not channels <= len(good[key]) <= 4
     ]
+    if {"mean", "normal"} <= good.keys() and (problem := wrong_statistics(*(good[key][:channels] for key in _PIXELS))):
+        reasons.append(f"mean and normal: {problem}")
     return reasons + _shape_reasons(model.inputs[0], good, channels)
 
 

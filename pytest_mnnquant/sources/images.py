@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pytest_mnnquant.findings.value_text import shown
 from pytest_mnnquant.measurements.dataset import spread_evenly
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job
+from pytest_mnnquant.sources.pixel_statistics import wrong_statistics
 from pytest_mnnquant.sources.spec import DataError
 
 #: An example for pyproject.toml, with the means and factors of many ImageNet models.
@@ -90,6 +91,8 @@ def parse_preprocess(table: Any, where: str) -> Preprocess:
         if not _is_number(share) or not 0 < share <= 1:
             raise ValueError(f"{where}: {key}: {shown(share)} is not a share of the image above 0 and up to 1")
     mean, normal = (_per_channel(table[key], kind, f"{where}: {key}") for key in ("mean", "normal"))
+    if problem := wrong_statistics(mean, normal):
+        raise ValueError(f"{where}: {problem}")
     return Preprocess(kind, (size[0], size[1]), mean, normal, count=count, **crops)
 
 

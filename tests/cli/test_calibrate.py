@@ -179,6 +179,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "channels": {"format": "RGB", "mean": [0] * 3, "normal": [1] * 3},
     "mean-of-other-channels": {"format": "RGB", "mean": [0]},
     "normal-0": {"normal": [0]},
+    "pixels-of-0-to-1": {"mean": [0.1307], "normal": [1 / 0.3081]},
     "too-many": {"used_image_num": 13},
     "two-numbers": {"used_image_num": 3, "used_sample_num": 4},
     "skip-nothing": {"skip_quant_op_names": ["unlike-any"]},
