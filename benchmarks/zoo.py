@@ -212,8 +212,8 @@ def render(network: Network, folder: Path, seed: int) -> Path:
     place = folder / network.name / f"data{seed}"
     place.mkdir(exist_ok=True)
     for number in range(SAMPLES):
-        np.savez(place / f"{number}.npz", **{key: _sample(maker, random, shape) for key, (maker, shape) in
-                                             network.inputs.items()})  # fmt: skip
+        arrays: dict[str, Any] = {key: _sample(maker, random, shape) for key, (maker, shape) in network.inputs.items()}
+        np.savez(place / f"{number}.npz", **arrays)
     return place
 
 
