@@ -70,6 +70,7 @@ bench: $(COMPLETE)
 	$(BIN)/python benchmarks/history_steps.py --write
 	$(BIN)/python benchmarks/accuracy_verdicts.py build/networks
 	$(BIN)/python benchmarks/suggestion.py build/networks
+	$(BIN)/python benchmarks/silero.py build/networks
 	$(BIN)/python benchmarks/accuracy_truth.py build/networks
 	$(BIN)/python benchmarks/healthy.py build/networks
 	$(BIN)/python -m tests.faults.corpus.wheels build/wheels

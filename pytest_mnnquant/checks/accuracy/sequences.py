@@ -37,12 +37,15 @@ def judged_steps(evidence: AccuracyEvidence, sequences: Sequences, per_sequence:
     def judged(outputs: Outputs) -> Outputs:
         return {name: outputs[name][steps] for name in names if name in outputs}
 
+    inputs = {name: array[steps] for name, array in evidence.inputs.items()}
+
     return dataclasses.replace(
         evidence,
         reference=judged(evidence.reference),
         outputs=judged(evidence.outputs),
         labels=None if evidence.labels is None else evidence.labels[steps],
         as_run=judged(evidence.as_run),
+        inputs=inputs,
         lengths=() if per_sequence else sequences.lengths,
     )
 

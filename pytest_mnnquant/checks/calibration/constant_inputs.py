@@ -23,7 +23,7 @@ def judge_constant_inputs(
     """A finding for each input that has one value in both sets and gets an int8 scale.
 
     `quantized` gives, by the name of an input, a layer that reads its codes. `outputs` are the shapes of a sample's
-    outputs. An input with the shape of an output is a state: an error, since only the first step gets this value.
+    outputs. An input of zeros with the shape of an output is a state: an error, since only the first step gets zeros.
     """
     sets = [data for data in (calibration, evaluation) if data is not None]
     constant = [name for name in calibration.inputs if _is_constant([data.inputs[name] for data in sets])]
@@ -33,11 +33,16 @@ def judge_constant_inputs(
     for name in constant:
         if name not in quantized:
             continue
-        shape = _plain(calibration.inputs[name].shape[1:])
-        alike = [output for output, other in outputs.items() if _plain(other) == shape and output not in taken]
-        taken.update(alike[:1] if shape else ())
-        findings.append(_finding(name, sets, quantized[name], alike[0] if alike and shape else ""))
+        state = next((output for output in _alike(calibration.inputs[name], outputs) if output not in taken), "")
+        taken.add(state)
+        findings.append(_finding(name, sets, quantized[name], state))
     return findings
+
+
+def _alike(array: Array, outputs: Mapping[str, Shape]) -> list[str]:
+    """The outputs that may be fed back to an input. States start from 0; another constant is a setting."""
+    shape = _plain(array.shape[1:])
+    return [output for output, other in outputs.items() if shape and _plain(other) == shape and not array.any()]
 
 
 def _is_constant(arrays: list[Array]) -> bool:

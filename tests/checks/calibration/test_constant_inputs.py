@@ -39,7 +39,13 @@ def test_states_are_paired_with_outputs_in_order() -> None:
 
 
 def test_an_input_without_such_an_output_is_a_warning() -> None:
-    (finding,) = judged({"y": (2,)}, mask=np.ones((20, 7)))
+    (finding,) = judged({"y": (2,)}, mask=np.zeros((20, 7)))
+    assert (finding.code, finding.severity) == ("MNQ522", Severity.WARNING)
+
+
+def test_another_constant_than_0_is_a_setting_even_with_such_an_output() -> None:
+    """As the noise level of a denoiser, a picture of one value."""
+    (finding,) = judged({"picture": (8, 8)}, level=np.full((20, 8, 8), 0.1))
     assert (finding.code, finding.severity) == ("MNQ522", Severity.WARNING)
 
 
