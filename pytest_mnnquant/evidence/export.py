@@ -19,7 +19,7 @@ from pytest_mnnquant.evidence.language_encodings import compare_encodings, with_
 from pytest_mnnquant.evidence.language_runs import LanguageRuns, temporary_folder
 from pytest_mnnquant.evidence.steps import StepFailed, step
 from pytest_mnnquant.findings import defaults
-from pytest_mnnquant.findings.catalogue import CHECK_NAMES
+from pytest_mnnquant.findings.catalogue import CHECK_NAMES, check_named
 from pytest_mnnquant.findings.file_metrics import CoverageMetrics
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result, without_ignored
 from pytest_mnnquant.findings.root_cause import with_root_causes
@@ -31,6 +31,7 @@ from pytest_mnnquant.mnnfile.model import BadModel
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.report.variant_report import LayerReport, ModelFile, VariantReport
+from pytest_mnnquant.targets.target import Target
 
 #: The name of an export in ids and reports, in the place of a recipe.
 LABEL: Final = "export"
@@ -52,9 +53,24 @@ class ExportUnderTest:
         self._results: dict[str, Result] = {}
 
     @property
+    def target(self) -> str:
+        """The name of the target that runs it; empty for this host."""
+        return ""
+
+    @property
+    def label(self) -> str:
+        """Its name in ids."""
+        return LABEL
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The names of its checks, in order of dependence."""
+        return ALL_EXPORT_CHECKS
+
+    @property
     def full_name(self) -> str:
         """The names of its model and of itself, as messages have them."""
-        return f"{self.settings.name} {LABEL}"
+        return f"{self.settings.name} {self.label}"
 
     @cached_property
     def _attempt(self) -> Attempt[ExportEvidence]:
@@ -130,7 +146,7 @@ class ExportUnderTest:
     def report(self) -> VariantReport:
         """The export in the report, without its checks."""
         if self._attempt.error is not None:
-            return VariantReport(LABEL, None)
+            return VariantReport(LABEL, None, self.target)
         folder = self._attempt.value.folder
         graph = folder.path / folder.graph.file
         metrics = self._result_alone("coverage").metrics
@@ -138,6 +154,7 @@ class ExportUnderTest:
         return VariantReport(
             LABEL,
             None,
+            self.target,
             quantized=ModelFile(str(graph), folder.shipped_size, file_digest(graph), ""),
             coverage=metrics.coverage if isinstance(metrics, CoverageMetrics) else None,
             layers=tuple(_layer_report(matrix, self._attempt.value) for matrix in matrices),
@@ -150,6 +167,44 @@ class ExportUnderTest:
             return None
         size = sum(entry.length for entry in self._attempt.value.source.tensors.values())
         return ModelFile(str(self.checkpoint), size, None, "")
+
+
+class ExportOnTarget(ExportUnderTest):
+    """An export that a target runs, with the files and the texts of `on_host`."""
+
+    def __init__(self, on_host: ExportUnderTest, target: Target) -> None:
+        super().__init__(on_host.settings, on_host.checkpoint)
+        self._on_host = on_host
+        self._target = target
+
+    @property
+    def target(self) -> str:
+        """The name of the target."""
+        return self._target.name
+
+    @property
+    def label(self) -> str:
+        """Its name in ids."""
+        return f"{LABEL}@{self._target.name}"
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """What is judged on a target."""
+        is_device = self._target.is_device
+        return tuple(name for name in LANGUAGE_CHECKS if check_named(name).is_run_on(is_device=is_device))
+
+    @cached_property
+    def _attempt(self) -> Attempt[ExportEvidence]:
+        return self._on_host._attempt
+
+    @cached_property
+    def runs(self) -> LanguageRuns:
+        """The runs of the export on the target."""
+        host = self._on_host.runs
+        return LanguageRuns(self.settings, host.evidence, host.reference, self._target.send, host.run.ids)
+
+    def _result_alone(self, name: str) -> Result:
+        return self._on_host._result_alone(name) if name in EXPORT_CHECKS else super()._result_alone(name)
 
 
 def _layer_report(matrix: StoredMatrix, evidence: ExportEvidence) -> LayerReport:

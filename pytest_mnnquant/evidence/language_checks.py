@@ -18,6 +18,7 @@ from pytest_mnnquant.llm.blas import one_blas_thread
 from pytest_mnnquant.llm.json_object import BadExport
 from pytest_mnnquant.metrics.divergence import Divergence
 from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.targets.target import TargetFailure
 
 #: Share of the weights that a number of bits must have to decide the limit.
 _LARGE: Final = 0.05
@@ -32,6 +33,8 @@ def run_language_check(name: str, runs: LanguageRuns) -> Result:
         return Result.skipped(name, str(error), error.not_applicable)
     except UnknownArchitecture as error:
         return Result.from_findings(name, [Finding("MNQ642", str(error))])
+    except TargetFailure as error:
+        return Result.from_findings(name, [Finding("MNQ620", error.what, fix=error.fix)])
     except NativeFailure as error:
         return Result.from_findings(name, [Finding("MNQ201", error.what, fix="see the findings on files, if any")])
     except BadExport as error:
@@ -46,6 +49,11 @@ def _accuracy(runs: LanguageRuns) -> Result:
     if runs.has_other_text:
         fix = "make the reference again with this text, or leave out --mnn-evaluation"
         return Result.from_findings("accuracy", [Finding("MNQ102", "the text is not that of the reference", fix=fix)])
+    options = runs.folder.options
+    if options is not None and options.merges_lora and runs.settings.limits.max_kl is None:
+        message = f"the source does not have the adapter {options.lora_path}, which is merged into the export"
+        fix = "merge the adapter into the checkpoint, and give that as --mnn-model"
+        return Result.from_findings("accuracy", [Finding("MNQ314", message, fix=fix)])
     predictions, limits = runs.predictions, runs.settings.limits
     bits = bits_of(runs)
     limit = limit_of(bits) if limits.max_kl is None else limits.max_kl
@@ -56,7 +64,7 @@ def _accuracy(runs: LanguageRuns) -> Result:
         weights=_weights(runs),
         bits=bits,
         vocabulary=head.rows if head else 0,
-        generation=runs.generation,
+        generation=None if runs.is_on_target else runs.generation,
         blamed=blamed_layers(runs) if is_too_large else (),
         tried=tried_forms(runs, limit) if is_too_large else (),
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from pytest_mnnquant.evidence.export import ALL_EXPORT_CHECKS, LABEL, ExportUnderTest
+from pytest_mnnquant.checks.llm.registry import EXPORT_CHECKS
+from pytest_mnnquant.evidence.export import ALL_EXPORT_CHECKS, ExportOnTarget, ExportUnderTest
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.plugin.plain_item import CheckFailed, PlainItem
 from pytest_mnnquant.plugin.records import attach_record
@@ -16,6 +17,7 @@ from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.plugin.worker_input import input_of
 from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.report.record import CheckRecord, reported
+from pytest_mnnquant.targets.target import HOST, Target
 
 
 class ExportItem(PlainItem):
@@ -26,8 +28,8 @@ class ExportItem(PlainItem):
 
     @classmethod
     def of(cls, parent: pytest.Collector, case: ExportUnderTest, check: str) -> ExportItem:
-        """The item `export::CHECK`."""
-        name = f"{LABEL}::{check}"
+        """The item `export::CHECK`, or `export@TARGET::CHECK`."""
+        name = f"{case.label}::{check}"
         item: ExportItem = cls.from_parent(parent, name=name, nodeid=f"{parent.nodeid}::{name}")
         item.case, item.check = case, check
         item.add_marker("mnn")
@@ -36,7 +38,7 @@ class ExportItem(PlainItem):
 
     def judge(self) -> None:
         """Judge; fail, skip or pass by the outcome."""
-        prefix = self.nodeid.rpartition("::")[0]
+        prefix = self.nodeid.rpartition("::")[0].removesuffix(f"@{self.case.target}")
         ids = {item.nodeid for item in self.session.items}
         selected = [check for check in ALL_EXPORT_CHECKS if f"{prefix}::{check}" in ids]
         result = self.case.run_check(self.check, selected)
@@ -55,7 +57,7 @@ class ExportItem(PlainItem):
             file=str(self.case.checkpoint),
             base=self.case.base,
             variant=dataclasses.replace(self.case.report, worker=controller.host if controller else ""),
-            check=reported(result, LABEL),
+            check=reported(result, self.case.label),
             order=self.session.items.index(self),
         )
 
@@ -64,6 +66,12 @@ class ExportItem(PlainItem):
         return self.case.checkpoint, 0, f"{self.case.settings.name}: {self.name}"
 
 
-def export_items(parent: pytest.Collector, case: ExportUnderTest) -> Iterator[ExportItem]:
-    """The items of an export, in order of dependence."""
-    return (ExportItem.of(parent, case, check) for check in ALL_EXPORT_CHECKS)
+def export_items(
+    parent: pytest.Collector, home: ExportUnderTest, targets: Mapping[str, Target]
+) -> Iterator[ExportItem]:
+    """The items of an export on this host and on targets, in order of dependence."""
+    names = home.settings.targets
+    on_host = home.checks if home.settings.is_on_host else EXPORT_CHECKS
+    yield from (ExportItem.of(parent, home, check) for check in on_host)
+    for case in (ExportOnTarget(home, targets[name]) for name in names if name != HOST):
+        yield from (ExportItem.of(parent, case, check) for check in case.checks)

@@ -45,7 +45,8 @@ class ModelCollector(pytest.Collector):
         """One item per variant and check, in order of dependence."""
         state = session_of(self.config)
         if self.gate.spec.is_checkpoint and self.gate.spec.path is not None:
-            yield from export_items(self, ExportUnderTest(self.gate.settings, self.gate.spec.path))
+            export = ExportUnderTest(self.gate.settings, self.gate.spec.path)
+            yield from export_items(self, export, state.settings.targets)
             return
         for name, mode in variants(self.gate):
             home = variant_under_test(self.gate, name, mode)

@@ -6,17 +6,20 @@ import dataclasses
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pytest_mnnquant.runtime.command import PROGRAMS
 from pytest_mnnquant.runtime.jobs import Job
 from pytest_mnnquant.runtime.programs.transfer import sha256  # Both ends of a transfer use the same hash.
 
+#: The folder of a language model's export in the folder of its job.
+_EXPORT: Final = "export"
+
 
 def pack(job: Job, folder: Path, mnn: str) -> Job:
     """The job with its files in `folder` and their SHA-256; `mnn` is the version expected on the target."""
     arguments = _with_files_inside(job.arguments, folder)
-    names = [*_copy_programs(folder), *_file_names(arguments)]
+    names = [*_copy_programs(folder), *_file_names(arguments), *_names_in(folder, _EXPORT)]
     sent = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
     return dataclasses.replace(job, arguments={**arguments, "sent": sent, "mnn": mnn})
 
@@ -42,14 +45,30 @@ def _with_files_inside(arguments: Mapping[str, Any], folder: Path) -> dict[str, 
         packed["models"] = [_copy_inside(path, folder, f"model{number}.mnn") for number, path in numbered]
     if "given" in packed:
         packed["given"] = _copy_inside(packed["given"], folder)
+    if "config" in packed:
+        packed["config"] = _copy_export(Path(packed["config"]), folder)
     return packed
+
+
+def _copy_export(config: Path, folder: Path) -> str:
+    """Copy the files of a language model's export into a folder of the job; returns the name of its configuration."""
+    for file in config.parent.iterdir():
+        if file.is_file() and not file.name.startswith("."):
+            (folder / _EXPORT).mkdir(exist_ok=True)
+            shutil.copyfile(file, folder / _EXPORT / file.name)
+    return f"{_EXPORT}/{config.name}"
 
 
 def _file_names(arguments: Mapping[str, Any]) -> list[str]:
     """The files that arguments name; some of them may not exist."""
     models = [arguments["model"]] if "model" in arguments else arguments.get("models", [])
-    given = [arguments["given"]] if "given" in arguments else []
+    given = [arguments[name] for name in ("given", "ids") if name in arguments]
     return [*arguments.get("inputs", {}).values(), *models, *(f"{name}.weight" for name in models), *given]
+
+
+def _names_in(folder: Path, name: str) -> list[str]:
+    """The files of a folder in the job's folder, if it is there."""
+    return [f"{name}/{path.name}" for path in sorted((folder / name).glob("*"))]
 
 
 def _copy_inside(path: str, folder: Path, name: str = "") -> str:

@@ -1,0 +1,70 @@
+"""Exports that run: on this host, on a target, and what can't be judged."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_mnnquant.config.settings import ModelSettings, model_settings
+from pytest_mnnquant.evidence.export import ExportOnTarget, ExportUnderTest
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED
+from pytest_mnnquant.findings.run_metrics import ExecutionMetrics
+from pytest_mnnquant.targets.target import PythonCommand, Target
+from tests.llm.conftest import DATA, EXPORTS, change_json
+
+_TEXT = "A text in plain English, which the tokenizer of the fixtures splits into many tokens. " * 40
+
+
+def settings(export: Path, folder: Path, **options: Any) -> ModelSettings:
+    text = folder / "text.txt"
+    text.write_text(_TEXT, encoding="utf-8")
+    values = {"quantized": str(export), "evaluation": str(text), "timeout": 60.0, "max_kl": 0.5, **options}
+    return model_settings(str(DATA / "qwen2"), "qwen2", folder, values)
+
+
+def test_a_target_runs_the_same_ids(tmp_path: Path) -> None:
+    home = ExportUnderTest(settings(EXPORTS / "qwen2-w4", tmp_path), DATA / "qwen2")
+    target = ExportOnTarget(home, Target("here", PythonCommand(lambda _: [sys.executable])))
+    assert target.checks == ("execution", "accuracy")
+    assert target.label == "export@here"
+    results = [case.run_check(name) for case in (home, target) for name in target.checks]
+    assert [result.outcome for result in results] == [PASSED] * 4
+    first, second = results[0].metrics, results[2].metrics
+    assert isinstance(first, ExecutionMetrics)
+    assert isinstance(second, ExecutionMetrics)
+    assert second.kl == pytest.approx(first.kl)
+    accuracy = results[1].metrics
+    assert isinstance(accuracy, AccuracyMetrics)
+    assert accuracy.language is not None
+    assert accuracy.language.text is not None
+
+
+def test_a_crash_on_a_target_is_its_finding(tmp_path: Path) -> None:
+    export = Path(shutil.copytree(EXPORTS / "qwen2-w4", tmp_path / "out"))
+    home = ExportUnderTest(settings(export, tmp_path), DATA / "qwen2")
+    _ = home.runs.run
+    (export / "llm.mnn.weight").unlink()
+    target = ExportOnTarget(home, Target("here", PythonCommand(lambda _: [sys.executable])))
+    result = target.run_check("execution")
+    assert (result.outcome, [finding.code for finding in result.findings]) == (FAILED, ["MNQ620"])
+
+
+def test_a_merged_adapter_is_not_the_source(tmp_path: Path) -> None:
+    export = Path(shutil.copytree(EXPORTS / "qwen2-w4", tmp_path / "out"))
+    change_json(export / "export_args.json", lora_path="lora")
+    case = ExportUnderTest(settings(export, tmp_path, max_kl=None), DATA / "qwen2")
+    result = case.run_check("accuracy")
+    assert (result.outcome, [finding.code for finding in result.findings]) == (INCONCLUSIVE, ["MNQ314"])
+
+
+def test_another_architecture_is_inconclusive(tmp_path: Path) -> None:
+    source = Path(shutil.copytree(DATA / "qwen2", tmp_path / "hf"))
+    change_json(source / "config.json", model_type="gemma2")
+    case = ExportUnderTest(settings(EXPORTS / "qwen2-w4", tmp_path), source)
+    result = case.run_check("execution")
+    assert (result.outcome, [finding.code for finding in result.findings]) == (INCONCLUSIVE, ["MNQ642"])
