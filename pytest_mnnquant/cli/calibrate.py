@@ -35,7 +35,7 @@ from pytest_mnnquant.runtime.options import RunOptions
 # The largest scale of real networks; uninitialized memory gives far larger ones.
 _SANE_SCALE: Final = 1e6
 # The lowest cosine on the calibration data: the worst correct model measured has 0.96, broken ones have at most 0.5.
-_LIMITS: Final = UsualLimits(cosine=0.9, variation=0.0, detail=-10.0, iou=0.5)
+_LIMITS: Final = UsualLimits(cosine=0.9, variation=0.0, few_numbers=0.0, detail=-10.0, iou=0.5)
 Print = Callable[[str], None]
 
 

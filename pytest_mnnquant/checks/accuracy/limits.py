@@ -9,9 +9,10 @@ from typing import Final
 
 from pytest_mnnquant.findings.defaults import (
     COARSE_COSINE,
-    COARSE_IOU,
+    COARSE_FEW_NUMBERS,
     COSINE,
     DETAIL,
+    FEW_NUMBERS,
     IOU,
     VARIATION,
 )
@@ -23,6 +24,8 @@ from pytest_mnnquant.statistics.intervals import Estimate, samples_to_decide
 Named = float | Mapping[str, float] | None
 #: Two-sided, so that each bound of an estimate holds with 95 % confidence by itself.
 CONFIDENCE: Final = 0.90
+#: More numbers per sample than this are a map, or rows of many candidates of which only the best count.
+FEW_ELEMENTS: Final = 64
 # One-sided 95 % of the normal distribution, squared: Wilson's bound for an event that no sample shows.
 _UNSEEN: Final = 1.645**2
 # From this number of samples on, differences between samples decide.
@@ -35,18 +38,19 @@ _ROUNDING: Final = 1e-9
 class UsualLimits:
     """What is required of an output that no task metric judges, if no limit is given.
 
-    `variation` is in dB, see `metrics.variation`; `detail` too, see `metrics.details`. `iou` is that of
-    `metrics.identifiers`.
+    `variation` is in dB, see `metrics.variation`, and `few_numbers` applies to parts of few numbers per sample instead;
+    `detail` is in dB too, see `metrics.details`. `iou` is that of `metrics.identifiers`.
     """
 
     cosine: float = COSINE
     variation: float = VARIATION
+    few_numbers: float = FEW_NUMBERS
     detail: float = DETAIL
     iou: float = IOU
 
 
 #: The limits for 4 bits and fewer.
-COARSE_LIMITS: Final = UsualLimits(cosine=COARSE_COSINE, iou=COARSE_IOU)
+COARSE_LIMITS: Final = UsualLimits(cosine=COARSE_COSINE, few_numbers=COARSE_FEW_NUMBERS)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class PartVariation:
     """One part of one output. `place` says where it is; `low` and `high` are its range in the float model.
 
     `is_joined`: it is a whole input of the operator that joins the output; if not, a part of such an input.
+    `output_size` is the number of elements of the whole output, per sample.
     """
 
     part: Part
@@ -44,6 +45,7 @@ class PartVariation:
     high: float
     variation: Variation
     is_joined: bool
+    output_size: int
 
     @property
     def text(self) -> str:
@@ -84,7 +86,9 @@ def _measure(
     measured = variation(values, output[:, mask])
     if measured.is_constant or (part.is_probability and measured.peak < _LEAST_PROBABILITY):
         return None
-    return PartVariation(part, _place(mask), float(values.min()), float(values.max()), measured, is_joined)
+    return PartVariation(
+        part, _place(mask), float(values.min()), float(values.max()), measured, is_joined, reference[0].size
+    )
 
 
 def _place(mask: npt.NDArray[np.bool_]) -> str:

@@ -6,7 +6,15 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
-from pytest_mnnquant.checks.accuracy.limits import Criteria, Verdict, doubt_finding, is_certain, verdict
+from pytest_mnnquant.checks.accuracy.limits import (
+    FEW_ELEMENTS,
+    Criteria,
+    UsualLimits,
+    Verdict,
+    doubt_finding,
+    is_certain,
+    verdict,
+)
 from pytest_mnnquant.checks.accuracy.output_measures import OutputMeasures
 from pytest_mnnquant.checks.accuracy.part_variation import PartVariation
 from pytest_mnnquant.checks.accuracy.variation_estimate import estimate_variation
@@ -46,12 +54,18 @@ def _lost(parts: Iterable[PartVariation], criteria: Criteria) -> Iterator[tuple[
     for measured in parts:
         if measured.part.joined in seen:
             continue
-        estimate = estimate_variation(measured.variation)
-        decision = verdict(estimate, criteria.usual.variation, at_least=True, strict=criteria.strict)
+        estimate, limit = estimate_variation(measured.variation), required_db(measured, criteria.usual)
+        decision = verdict(estimate, limit, at_least=True, strict=criteria.strict)
         if decision.fails:
             if measured.is_joined:
                 seen.add(measured.part.joined)
             yield measured, decision
+
+
+def required_db(measured: PartVariation, usual: UsualLimits) -> float:
+    """The required SQNR of a part, in dB: probabilities are compared with a threshold, few other numbers are used."""
+    is_few = measured.output_size <= FEW_ELEMENTS and not measured.part.is_probability
+    return usual.few_numbers if is_few else usual.variation
 
 
 def _finding(
@@ -61,14 +75,13 @@ def _finding(
     scales: Mapping[str, TensorQuant],
     criteria: Criteria,
 ) -> Finding:
-    lost = sorted(lost, key=lambda item: item.variation.sqnr_db)
+    lost = sorted(lost, key=lambda item: item.variation.sqnr_db - required_db(item, criteria.usual))
     first = lost[0]
     more = f"; {len(lost) - _LISTED} other parts too" if len(lost) > _LISTED else ""
     whole = "" if cosine is None else f"; the whole output has cosine {cosine:.4f}"
-    message = (
-        f"output {name!r}: {'; '.join(item.text for item in lost[:_LISTED])}{more}; required "
-        f"{criteria.usual.variation:g} dB about the mean of the samples ({first.variation.samples} samples{whole})"
-    )
+    message = f"output {name!r}: {'; '.join(item.text for item in lost[:_LISTED])}{more}; "
+    message += f"required {required_db(first, criteria.usual):g} dB about the mean of the samples "
+    message += f"({first.variation.samples} samples{whole})"
     scale = _shared_scale(first, scales, criteria)
     if scale is None:
         return Finding("MNQ712", message)
@@ -87,7 +100,7 @@ def _finding(
 def _shared_scale(part: PartVariation, scales: Mapping[str, TensorQuant], criteria: Criteria) -> TensorQuant | None:
     """The int8 scale between the output and a part, if it is what loses the part."""
     scale = next((scales[name] for name in part.part.behind if name in scales), None)
-    return scale if scale is not None and _explains(scale, part, criteria.usual.variation) else None
+    return scale if scale is not None and _explains(scale, part, required_db(part, criteria.usual)) else None
 
 
 def _explains(scale: TensorQuant, measured: PartVariation, required: float) -> bool:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pytest_mnnquant.checks.accuracy.identifier_limits import identifier_demands
 from pytest_mnnquant.checks.accuracy.limits import (
     CONFIDENCE,
+    FEW_ELEMENTS,
     Criteria,
     Demand,
     doubt_finding,
@@ -124,7 +125,7 @@ def _likeness(pair: _Pair, criteria: Criteria) -> Iterator[Demand]:
     # A cosine that the user allows is allowed for what varies, too.
     allowed = math.inf if least is None else _as_sqnr_db(least)
     if (measured := pair.measures.variation) is not None:
-        limit = min(criteria.usual.variation, allowed)
+        limit = min(_usual_db(pair, criteria), allowed)
         text = f"the differences between samples have an SQNR of {measured.sqnr_db:.1f} dB, required {limit:.1f} dB "
         text += f"(the whole output has cosine {estimate.value:.4f})"
         decision = verdict(estimate_variation(measured), limit, at_least=True, strict=criteria.strict)
@@ -134,6 +135,12 @@ def _likeness(pair: _Pair, criteria: Criteria) -> Iterator[Demand]:
         text = f"what the network adds to input {detail.input!r} has a mean SQNR of {estimate.value:.1f} dB, "
         text += f"required {limit:.1f} dB"
         yield Demand(text, verdict(estimate, limit, at_least=True, strict=criteria.strict), varies=True)
+
+
+def _usual_db(pair: _Pair, criteria: Criteria) -> float:
+    """The usual limit of what varies: if an output has few numbers and no parts, that of its cosine, in dB."""
+    is_few = pair.reference[0].size <= FEW_ELEMENTS and not pair.measures.parts
+    return _as_sqnr_db(criteria.usual.cosine) if is_few else criteria.usual.variation
 
 
 def _noise(reference: Array, output: Array) -> Estimate:
