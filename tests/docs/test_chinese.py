@@ -19,6 +19,7 @@ PAIRS = {
     "docs/index.md": "docs/zh/index.md",
     "docs/tutorial.md": "docs/zh/tutorial.md",
     "docs/faq.md": "docs/zh/faq.md",
+    "docs/llm.md": "docs/zh/llm.md",
     "docs/rules/README.md": "docs/zh/rules.md",
 }
 SEVERITIES = {Severity.ERROR: "错误", Severity.WARNING: "警告", Severity.GAP: "缺证据"}

@@ -25,6 +25,7 @@ LIMITS: Final = {16: 0.002, 8: 0.01, 4: 0.1, 3: 0.3, 2: 0.6}
 #: A source whose loss is above this share of a guess's predicts nothing.
 _CHANCE: Final = 0.95
 _NAMED: Final = 3
+_RUNTIME: Final = "runtime-adds"
 
 
 def limit_of(bits: int) -> float:
@@ -100,7 +101,10 @@ def _against(evidence: AccuracyEvidence, language: LanguageMetrics) -> Iterator[
             f"most likely in {language.top1_agreement:.1%}; perplexity {language.perplexity:,.1f}, source "
             f"{language.source_perplexity:,.1f} ({language.tokens:,} tokens)"
         )
-        yield Finding("MNQ750", message, cause=_cause(evidence, language), fix=_fix(evidence))
+        cause = _cause(evidence, language)
+        is_of_runtime = cause is not None and cause.id == _RUNTIME
+        fix = "see the check of execution" if is_of_runtime else _fix(evidence)
+        yield Finding("MNQ750", message, cause=cause, fix=fix)
     elif language.kl_high > language.limit:
         message = f"KL divergence {language.kl:.3g} (95 % interval to {language.kl_high:.3g}), limit {language.limit:g}"
         yield Finding("MNQ730", message, fix="give a longer text: --mnn-evaluation")
@@ -109,7 +113,7 @@ def _against(evidence: AccuracyEvidence, language: LanguageMetrics) -> Iterator[
 def _cause(evidence: AccuracyEvidence, language: LanguageMetrics) -> Cause | None:
     if language.weights_kl is not None and language.weights_kl < 0.5 * language.kl:
         text = f"the decoded weights alone have a KL divergence of {language.weights_kl:.3g}: the runtime adds the rest"
-        return Cause("runtime-adds", text)
+        return Cause(_RUNTIME, text)
     if not evidence.blamed:
         return None
     named = ", ".join(f"{layer.name} {layer.kl:.3g}" for layer in evidence.blamed[:_NAMED])
