@@ -107,7 +107,7 @@ def metric_named(name: str) -> TaskMetric | None:
     }
     if stem == "psnr":
         of_pictures: Any = {"fits": _is_picture, "score": partial(_pictures, figure=pictures.psnr)}
-        return TaskMetric(stem, "PSNR", is_share=False, output=output, default_drop=_DECIBELS, **of_pictures)
+        return TaskMetric(stem, "PSNR in dB", is_share=False, output=output, default_drop=_DECIBELS, **of_pictures)
     if stem not in known:
         return None
     label, is_error, fits, score = known[stem]

@@ -101,7 +101,7 @@ def test_a_user_gets_half_a_decibel_by_default_and_the_range_in_the_label() -> N
         findings, task = judge_task(Compared(metric, before, after), Criteria())
         assert [finding.code for finding in findings] == codes
         assert task.drop == pytest.approx(20 * np.log10(factor), abs=0.05)
-        assert task.label == "PSNR (values 0..1)"
+        assert task.label == "PSNR in dB (values 0..1)"
 
 
 def test_other_ranges_of_target_and_output_are_refused() -> None:
