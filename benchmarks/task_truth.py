@@ -21,7 +21,7 @@ import json
 import math
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ _HELD_OUT, _CALIBRATION = 9, 7
 _TIMEOUT: Final = 300.0
 _HERE: Final = Path(__file__).resolve().parent
 _ONE, _NOISE, _WRONG = "int8 of one sample", "int8 of noise", "int8 of wrong preprocessing"
-_CLIPPED, _ZEROS = "int8, upper three quarters clipped", "int8, states of zeros"
+_CLIPPED, _ZEROS = "int8, upper three quarters clipped", "int8, states never fed back"
 
 
 @dataclass(frozen=True)
@@ -115,35 +115,33 @@ class Case:
         """The folder of the task."""
         return self.folder / "".join(letter if letter.isalnum() else "-" for letter in self.task.name)
 
-    def gate(self, calibration: Arrays, evaluation: Arrays, *made: Path) -> SourceUnderTest:
-        """The gate on the network; `made`: a finished model, and its params file."""
+    def gate(self, calibration: Arrays, evaluation: Arrays, *made: Path, rolls: bool = True) -> SourceUnderTest:
+        """The gate on the network; `made`: a finished model, and its params file. `rolls`: samples are sequences."""
         options = dict(zip(("quantized", "params"), map(str, made), strict=False))
-        settings = model_settings(self.task.name, self.task.name, _HERE, {"timeout": _TIMEOUT, **options})
+        states = {name: f"output{number or ''}" for name, number in self.task.states.items()} if rolls else {}
+        given = {"timeout": _TIMEOUT, **({"state": states} if states else {}), **options}
+        settings = model_settings(self.task.name, self.task.name, _HERE, given)
         values = FixtureValues(self.network, calibration=calibration, evaluation=evaluation)
         store = Store(self.scratch / "store")
         return SourceUnderTest(settings, Spec(self.task.name, self.task.name), store, lambda _: None, values)
 
-    def data(self, seed: int, count: int, *, real_states: bool = True) -> Arrays:
-        """Samples for the gate."""
-        return self.task.samples(self.network, count, seed, real_states=real_states)
-
     def variants(self) -> Iterator[tuple[str, VariantUnderTest]]:
         """The models that are judged, well made and not."""
         task = self.task
-        calibration, evaluation = self.data(_CALIBRATION, task.calibration), self.data(_HELD_OUT, task.evaluation)
+        calibration, evaluation = task.samples(task.calibration, _CALIBRATION), task.samples(task.evaluation, _HELD_OUT)
         gate = self.gate(calibration, evaluation)
         for recipe in RECIPES:
             yield recipe, variant_under_test(gate, recipe, "eval" if recipe.startswith("int8") else None)
-        for what, other in _other_calibrations(calibration):
+        for what, other in _other_calibrations(calibration, task.states):
             yield what, variant_under_test(self.gate(other, evaluation), "int8", "eval")
         healthy = variant_under_test(gate, "int8", "eval")
         if not healthy.is_unusable and healthy.variant.params is not None:
             model, params = self._clipped(healthy)
             yield _CLIPPED, variant_under_test(self.gate(calibration, evaluation, model, params), "int8", None)
         if task.states:
-            zeros = self.data(_CALIBRATION, task.calibration, real_states=False)
-            evaluation = self.data(_HELD_OUT, task.evaluation, real_states=False)
-            yield _ZEROS, variant_under_test(self.gate(zeros, evaluation), "int8", "eval")
+            calibration = task.steps_without_states(task.calibration, _CALIBRATION)
+            evaluation = task.steps_without_states(task.evaluation, _HELD_OUT)
+            yield _ZEROS, variant_under_test(self.gate(calibration, evaluation, rolls=False), "int8", "eval")
 
     def _clipped(self, healthy: VariantUnderTest) -> tuple[Path, Path]:
         """The int8 variant with the upper three quarters of a middle layer's output range cut off."""
@@ -208,11 +206,16 @@ def judged(variant: VariantUnderTest) -> Result:
     return attempt_check("accuracy", variant, lambda: accuracy_check._judge_outputs(inputs))
 
 
-def _other_calibrations(calibration: Arrays) -> Iterator[tuple[str, Arrays]]:
+def _other_calibrations(calibration: Arrays, states: Collection[str]) -> Iterator[tuple[str, Arrays]]:
     random = np.random.default_rng(0)
+    fed = {name: array for name, array in calibration.items() if name not in states}
+    first = {name: array for name, array in calibration.items() if name in states}
     yield _ONE, {name: array[:1] for name, array in calibration.items()}
-    yield _NOISE, {name: random.normal(0, 0.2, array.shape).astype(np.float32) for name, array in calibration.items()}
-    yield _WRONG, {name: ((array - 0.5) / 0.25).astype(np.float32) for name, array in calibration.items()}
+    yield (
+        _NOISE,
+        {**{name: random.normal(0, 0.2, item.shape).astype(np.float32) for name, item in fed.items()}, **first},
+    )
+    yield _WRONG, {**{name: ((item - 0.5) / 0.25).astype(np.float32) for name, item in fed.items()}, **first}
 
 
 def _upper_part_cut(tensor: ActivationParams) -> ActivationParams:
