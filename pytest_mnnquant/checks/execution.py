@@ -26,7 +26,7 @@ class ExecutionEvidence:
     `trace` is None if MNN gave none; `untraced` is the reason, if the runtime is at fault. `same_as_float`: whether all
     outputs are bitwise equal to the float model's (None: unknown). `faults` are operators that ran in int8 and that MNN
     computes wrongly, `wrong_pools` the int8 MaxPools on a machine that computes them wrongly. `apis` is the difference
-    between MNN's two APIs; None if only one can run the model.
+    between MNN's two APIs; None if only one can run the model. `on_arm`: whether an aarch64 processor ran it.
     """
 
     trace: Sequence[TracedOp] | None
@@ -35,6 +35,7 @@ class ExecutionEvidence:
     wrong_pools: Sequence[str] = ()
     untraced: str = ""
     apis: ApiDifference | None = None
+    on_arm: bool = False
 
 
 def check_execution(rows: tuple[LayerRow, ...], recipe: Recipe, execution: ExecutionEvidence) -> Result:
@@ -65,7 +66,7 @@ def check_execution(rows: tuple[LayerRow, ...], recipe: Recipe, execution: Execu
     if recipe.activations:
         findings += _int8(layers, ran, recipe)
         metrics = _with_int8(metrics, layers, ran)
-    findings += fault_findings(execution.faults)
+    findings += fault_findings(execution.faults, on_arm=execution.on_arm)
     if execution.same_as_float:
         findings.append(_SAME)
     findings += check_apis(execution.apis, explanations(execution.faults, execution.wrong_pools))

@@ -40,6 +40,16 @@ INT8_INTERP_REMEDY = (
     "give the tensors before and after the Interp the same scale (the int8 recipe of this plugin does), or leave the "
     "layer after it float"
 )
+#: Why a net with a bilinear resize is ruined on ARM; read in MNN 3.6.1's MNNBilinearSampleC8.S, and measured.
+INT8_RESIZE: Final = Cause(
+    "resize-signed-factor",
+    "MNN's int8 bilinear resize on aarch64 inverts the sign of columns that lie on an input column, and computes "
+    "columns after the last multiple of 4 with wrong factors; x86 does not",
+)
+INT8_RESIZE_REMEDY = (
+    "resize to a width that is a multiple of 4, by a factor of 2, without align_corners; or use mode='nearest'; or "
+    "--mnn-recipe=w8"
+)
 #: Why int8 MaxPool is wrong on x86; read in MNN 3.6.1's FunctionDispatcher.cpp, and measured.
 X86_MAX_POOL: Final = Cause(
     "max-pool-compares-signed",
@@ -48,9 +58,22 @@ X86_MAX_POOL: Final = Cause(
 X86_MAX_POOL_REMEDY = "judge on ARM: run pytest-mnnquant target add aarch64, then add --mnn-target=aarch64"
 
 
-def fault_findings(faults: Int8Faults) -> list[Finding]:
-    """A warning for each kind of operator that MNN computes wrongly; `accuracy` fails if that is harmful."""
+def fault_findings(faults: Int8Faults, *, on_arm: bool = False) -> list[Finding]:
+    """A warning for each kind of operator that MNN computes wrongly; `accuracy` fails if that is harmful.
+
+    `on_arm`: whether the outputs were computed on aarch64. On other hosts, `accuracy` can't see what is wrong on
+    aarch64 only, so that is an error.
+    """
     findings = []
+    if faults.resizes:
+        widest = max(faults.resizes, key=lambda resize: resize.columns / resize.width)
+        message = (
+            f"{_counted(len(faults.resizes), 'bilinear Interp operator')} ran in int8, of which ARM computes "
+            f"{widest.columns} of {widest.width} columns wrongly"
+        )
+        findings.append(
+            Finding("MNQ613", message, widest.name, cause=INT8_RESIZE, fix=INT8_RESIZE_REMEDY, as_warning=on_arm)
+        )
     if faults.scales:
         message = f"{_counted(len(faults.scales), 'Scale operator')} ran in int8"
         findings.append(Finding("MNQ611", message, faults.scales[0], cause=INT8_SCALE, fix=INT8_SCALE_REMEDY))

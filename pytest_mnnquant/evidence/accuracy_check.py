@@ -101,7 +101,12 @@ def _judge_outputs(inputs: CheckInputs) -> Result:
         pools=pools,
         inputs=variant.source.inputs,
         parts=part_evidence(variant.source.prepared.model, variant.source.output_parts, variant.model),
-        suspects=KnownCauses(variant.variant.drift, variant.runs.int8_faults, variant.recipe),
+        suspects=KnownCauses(
+            variant.variant.drift,
+            variant.runs.int8_faults,
+            variant.recipe,
+            on_arm=variant.runs.host.is_arm,
+        ),
     )
     sequences = variant.source.prepared.sequences
     if sequences is not None:

@@ -161,6 +161,7 @@ class CheckInputs:
             wrong_pools=variant.runs.wrong_pools,
             untraced=variant.runs.untraced,
             apis=variant.runs.api_difference,
+            on_arm=variant.runs.host.is_arm,
         )
 
     @property

@@ -139,7 +139,9 @@ class VariantRuns:
     @step_property("search for operators that MNN computes wrongly")
     def int8_faults(self) -> Int8Faults:
         """Operators that MNN computed wrongly in int8, by the scales beside them."""
-        return int8_faults(self.variant.model, {op.operator for op in self._int8_ops()})
+        ops = self._int8_ops()
+        widths = {op.operator: op.widths for op in ops if op.widths is not None}
+        return int8_faults(self.variant.model, {op.operator for op in ops}, widths)
 
     def _int8_ops(self) -> list[TracedOp]:
         """The operators that ran in int8."""

@@ -460,6 +460,13 @@ RULES: Final = {
             ALONE,
         ),
         Rule(
+            "MNQ613",
+            "int8-resize-wrong-on-arm",
+            _E,
+            "MNN's int8 bilinear resize computes columns wrongly on ARM, but not on x86.",
+            ALONE,
+        ),
+        Rule(
             "MNQ620", "target-failed", _E, "The target did not run the model, or did not finish in time.", RAN_OTHERWISE
         ),
         Rule(

@@ -25,6 +25,11 @@ class Host:
     used: tuple[str, ...]
 
     @property
+    def is_arm(self) -> bool:
+        """Whether this is a 64-bit ARM processor."""
+        return self.machine in ("aarch64", "arm64")
+
+    @property
     def is_fast_in_int8(self) -> bool:
         """Whether MNN's int8 kernels use int8 instructions on this machine."""
         return bool(self.used)

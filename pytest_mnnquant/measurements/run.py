@@ -13,11 +13,15 @@ from pytest_mnnquant.measurements.host import TargetMachine
 
 @dataclass(frozen=True, slots=True)
 class TracedOp:
-    """An operator as the runtime ran it: `kind` is MNN's type string, for example `Convolution`."""
+    """An operator as the runtime ran it: `kind` is MNN's type string, for example `Convolution`.
+
+    `widths` are those of the first input and of the output of a resize.
+    """
 
     name: str
     kind: str
     int8: bool
+    widths: tuple[int, int] | None = None
 
     @property
     def operator(self) -> str:

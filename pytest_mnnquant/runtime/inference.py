@@ -60,7 +60,7 @@ def run(model: Model, inputs: Arrays, options: RunOptions) -> Run:
         outputs = {name: folder.array(f"output{number}") for number, name in enumerate(values["outputs"])}
     if not outputs:
         raise NativeFailure(FailureKind.BAD_OUTPUT, f"{what}: MNN returned no output")
-    trace = None if values["trace"] is None else tuple(traced(name, kind) for name, kind in values["trace"])
+    trace = None if values["trace"] is None else tuple(traced(*entry) for entry in values["trace"])
     return Run(outputs, trace, values["memory_mb"], options.batched, result.machine)
 
 
@@ -211,6 +211,7 @@ def _as_input(spec: ModelInput, inputs: Arrays) -> npt.NDArray[Any]:
     return np.ascontiguousarray(inputs[spec.name], dtype=_KINDS.get(spec.data_type, np.float32))
 
 
-def traced(name: str, kind: str) -> TracedOp:
-    """An operator, from the type in MNN's op trace, such as `Convolution[DT_INT8]`."""
-    return TracedOp(name, kind.split("[")[0].strip(), "DT_INT8" in kind)
+def traced(name: str, kind: str, widths: Sequence[int] | None = None) -> TracedOp:
+    """An operator, from the type in MNN's op trace, such as `Convolution[DT_INT8]`, and the widths of a resize."""
+    given, made = widths or (0, 0)
+    return TracedOp(name, kind.split("[")[0].strip(), "DT_INT8" in kind, (given, made) if widths else None)

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from pytest_mnnquant.checks.accuracy.causes import KnownCauses, cause
 from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.execution import ExecutionEvidence, check_execution
 from pytest_mnnquant.findings.finding import INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.findings.run_metrics import ExecutionMetrics
 from pytest_mnnquant.measurements.run import TracedOp
 from pytest_mnnquant.mnnfile.int8_faults import Int8Faults, MisreadInterp
+from pytest_mnnquant.mnnfile.int8_resize import WrongResize
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.names import RECIPES
@@ -145,3 +148,14 @@ def test_an_interp_between_two_scales_is_a_warning_that_names_the_worst() -> Non
     result = check(faults=Int8Faults(interps=(MisreadInterp("/Up_1", 1.1), MisreadInterp("/Up_2", 0.4))))
     (finding,) = result.findings
     assert (finding.code, finding.layer, result.outcome) == ("MNQ612", "/Up_2", PASSED)
+
+
+def test_a_resize_that_arm_computes_wrongly_fails_elsewhere_and_is_judged_by_accuracy_on_arm() -> None:
+    faults = Int8Faults(resizes=(WrongResize("/Up_1", 1, 33), WrongResize("/Up_2", 2, 14)))
+    (finding,) = check(faults=faults).findings
+    assert (finding.code, finding.layer, finding.severity) == ("MNQ613", "/Up_2", Severity.ERROR)
+    assert check(faults=faults, on_arm=True).outcome == PASSED
+    arm = cause(KnownCauses(faults=faults, on_arm=True))
+    assert arm is not None
+    assert arm.id == "resize-signed-factor"
+    assert cause(KnownCauses(faults=faults)) is None

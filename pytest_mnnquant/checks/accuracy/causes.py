@@ -10,6 +10,8 @@ from pytest_mnnquant.checks.operator_faults import (
     ADD_RELU_REMEDY,
     INT8_INTERP,
     INT8_INTERP_REMEDY,
+    INT8_RESIZE,
+    INT8_RESIZE_REMEDY,
     INT8_SCALE,
     INT8_SCALE_REMEDY,
 )
@@ -26,12 +28,13 @@ _MUCH_DRIFT: Final = 0.5
 class KnownCauses:
     """What is known to degrade outputs. `drift`: see `Variant`; `faults`: see `ExecutionEvidence`.
 
-    `recipe` is None if no recipe was requested.
+    `recipe` is None if no recipe was requested. `on_arm`: see `ExecutionEvidence`.
     """
 
     drift: float = 0.0
     faults: Int8Faults = NO_FAULTS
     recipe: Recipe | None = None
+    on_arm: bool = False
 
 
 def cause(suspects: KnownCauses) -> Cause | None:
@@ -42,6 +45,9 @@ def cause(suspects: KnownCauses) -> Cause | None:
             f"calibration in train mode moved BatchNorm statistics by up to {suspects.drift:.2f} standard deviations, "
             "which changes the model itself",
         )
+    if suspects.on_arm and suspects.faults.resizes:
+        names = ", ".join(operator.name for operator in suspects.faults.resizes[:3])
+        return Cause(INT8_RESIZE.id, f"{INT8_RESIZE.text} ({names})")
     if suspects.faults.scales:
         return Cause(INT8_SCALE.id, f"{INT8_SCALE.text} ({', '.join(suspects.faults.scales[:3])})")
     if suspects.faults.clamping:
@@ -57,6 +63,8 @@ def fix(suspects: KnownCauses) -> str:
     if suspects.drift >= _MUCH_DRIFT:
         return "calibrate in eval mode (model.eval() before the calibration loop), or calibrate on representative data"
     recipe = suspects.recipe
+    if suspects.on_arm and suspects.faults.resizes:
+        return INT8_RESIZE_REMEDY
     if suspects.faults.operators:
         if recipe is not None and recipe.quantizer not in (Quantizer.BUILTIN, Quantizer.CONVERTER):
             return "use --mnn-recipe=int8 on the PyTorch source: it avoids this operator"

@@ -33,18 +33,30 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def traced(session: Session) -> list[Any]:
-    """Run once; the name and the type of each operator."""
+    """Run once; the name and the type of each operator, and the widths of a resize."""
     trace: list[Any] = []
+    given = 0
 
-    def before(_tensors: Any, _info: Any) -> bool:
+    def before(tensors: Any, info: Any) -> bool:
+        nonlocal given
+        given = _resized_width(tensors, info)
         return True
 
-    def after(_tensors: Any, info: Any) -> bool:
-        trace.append([info.getName(), info.getType()])
+    def after(tensors: Any, info: Any) -> bool:
+        made = _resized_width(tensors, info)
+        trace.append([info.getName(), info.getType(), [given, made] if given and made else None])
         return True
 
     session.run_with_callbacks(before, after)
     return trace
+
+
+def _resized_width(tensors: Any, info: Any) -> int:
+    """The width of the first of a resize's tensors; 0 for other operators."""
+    if not tensors or not info.getType().startswith("Interp"):
+        return 0
+    shape = tensors[0].getShape()
+    return int(shape[-1]) if len(shape) > 2 else 0
 
 
 def run_module(job: dict[str, Any]) -> dict[str, Any]:
