@@ -37,6 +37,11 @@ class VariantCache:
         self._on_host: dict[VariantKey, VariantUnderTest] = {}
         self._on_targets: dict[TargetKey, TargetVariant] = {}
 
+    def __iter__(self) -> Iterator[VariantUnderTest]:
+        """All variants, on this host and on targets."""
+        yield from self._on_host.values()
+        yield from self._on_targets.values()
+
     def on_host(self, key: VariantKey, make: Callable[[], VariantUnderTest]) -> VariantUnderTest:
         """The variant, always the same object; `make` is called the first time."""
         if key not in self._on_host:

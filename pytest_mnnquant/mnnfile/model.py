@@ -35,7 +35,7 @@ VECTORS: Final = {
     "Convolution3D": ((1,), 3),
 }
 # Bytes of a file that is read instead of mapped.
-_SMALL: Final = 1 << 20
+_SMALL: Final = 1 << 22
 _BLOBS: Final = {"LSTM": (3, 4, 5, 6), "RNNParam": (4, 5, 6, 7, 8, 9, 10, 11, 12, 13)}
 _VECTOR_KINDS: Final = ("Scale", "LayerNorm", "GatedRMSNorm", "GroupNorm", "PReLU", "BatchNorm")
 CONVOLUTIONS: Final = frozenset(

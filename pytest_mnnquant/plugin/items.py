@@ -19,6 +19,7 @@ from pytest_mnnquant.plugin.baseline_items import judge_variant
 from pytest_mnnquant.plugin.export_items import export_items
 from pytest_mnnquant.plugin.node_ids import is_part, places, variants
 from pytest_mnnquant.plugin.plain_item import CheckFailed, PlainItem
+from pytest_mnnquant.plugin.recent_sources import note_use
 from pytest_mnnquant.plugin.records import attach, attach_baseline
 from pytest_mnnquant.plugin.session import PluginSession, session_of
 from pytest_mnnquant.report.failure import failure_text, findings_text
@@ -78,6 +79,7 @@ class CheckItem(PlainItem):
     def judge(self) -> None:
         """Run the check; fail, skip or pass by its outcome."""
         state = session_of(self.config)
+        note_use(self.session, self.case.source)
         updates = self.check == BASELINE and state.settings.updates_baseline  # Then the check compares nothing.
         blocker = None if self.check == _CONVERSION or updates else self._blocker()
         if blocker:

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.runtime.programs.paths import PATHS
 from pytest_mnnquant.runtime.progress import SilenceLimit, has_listener, report_child_progress
 from pytest_mnnquant.runtime.worker import end_family
 
 #: The programs of jobs: the only folder of this package that another machine needs.
 PROGRAMS: Final = Path(__file__).parent / "programs"
+#: The Python of this process.
+HERE: Final = (sys.executable,)
 # Seconds between two reads of a child's progress.
 _LOOK: Final = 0.25
 
@@ -28,7 +31,7 @@ class Command:
     """
 
     program: Path = PROGRAMS
-    python: Sequence[str] = (sys.executable,)
+    python: Sequence[str] = HERE
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, job_file: Path, timeout: float) -> int:
@@ -42,7 +45,7 @@ class Command:
             process = subprocess.Popen(
                 [*self.python, str(self.program), str(job_file)],
                 cwd=folder,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **(_inherited() if self.python == HERE else {}), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -52,6 +55,11 @@ class Command:
                 return _exit_status(process, timeout, folder / "progress")
             finally:
                 end_family(process)  # Also processes that it has left running.
+
+
+def _inherited() -> dict[str, str]:
+    """The folders that this process imports from, and its UTF-8 mode, for children with the same Python."""
+    return {PATHS: os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": str(sys.flags.utf8_mode)}
 
 
 def _exit_status(process: subprocess.Popen[bytes], timeout: float, progress: Path) -> int:

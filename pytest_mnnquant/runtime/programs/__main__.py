@@ -17,4 +17,5 @@ if __name__ == "__main__":
     sys.path.pop(0)  # Python puts the executed folder first.
     package = sys.modules[PACKAGE] = types.ModuleType(PACKAGE)
     package.__path__ = [str(folder)]
+    importlib.import_module(PACKAGE + ".paths").add_inherited_paths()
     importlib.import_module(PACKAGE + ".runner").main()

@@ -16,7 +16,7 @@ from pytest_mnnquant.runtime.jobs import FailureKind
 from pytest_mnnquant.runtime.programs import failures
 from tests.conftest import TIMEOUT
 
-FOREIGN = {"MNN", "_tools", "numpy", "onnxruntime"}
+FOREIGN = {"MNN", "_tools", "numpy", "onnx", "onnxruntime"}
 MODULES = sorted(path.name for path in PROGRAMS.glob("*.py"))
 
 
