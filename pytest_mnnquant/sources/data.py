@@ -106,7 +106,8 @@ def _as_dataset(value: Any, input_names: tuple[str, ...], origin: str, states: C
     batches = _batches(value, tuple(name for name in input_names if name not in states), origin)
     if states:
         return _checked(from_batches(batches, SequenceForm(states, LABELS, origin)), input_names)
-    forms = [samples_first(batch, LABELS) for batch in batches]
+    first = samples_first(batches[0], LABELS)
+    forms = [first, *(samples_first(batch, LABELS, first[1]) for batch in batches[1:])]
     try:
         joined = {name: np.concatenate([batch[name] for batch, _ in forms]) for name in batches[0]}
     except KeyError as error:

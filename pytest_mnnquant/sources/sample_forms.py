@@ -20,19 +20,25 @@ Arrays = Mapping[str, Array]
 _DEEP: Final = 3
 
 
-def samples_first(arrays: Arrays, labels: str) -> tuple[dict[str, Array], dict[str, Axis]]:
+def samples_first(
+    arrays: Arrays, labels: str, known: Mapping[str, Axis] | None = None
+) -> tuple[dict[str, Array], dict[str, Axis]]:
     """The arrays of one batch with samples on their first axis, and the axes that counted samples if not the first.
 
     An array without axes holds for all samples. If first axes differ in length, samples are on the only axis that is as
-    long as the labels, or as an axis of all arrays. Arrays for which none is found are unchanged.
+    long as the labels, or as an axis of all arrays. Arrays for which none is found are unchanged. `known` are the axes
+    of another batch of the same data.
     """
+    if known and all(axis is not None and arrays[name].ndim > axis for name, axis in known.items() if name in arrays):
+        moved = {name: np.moveaxis(array, known.get(name) or 0, 0) for name, array in arrays.items()}
+        return moved, dict(known)
     if labels in arrays and arrays[labels].ndim == 0:  # One sample, without an axis that counts it.
         single = {name: array[None] for name, array in arrays.items()}
         return single, {name: None for name, array in arrays.items() if array.ndim == 0 and name != labels}
     count = _count({name: array for name, array in arrays.items() if array.ndim}, labels)
     if count is None:
         return dict(arrays), {}
-    moved: dict[str, Array] = {}
+    moved = {}
     axes: dict[str, Axis] = {}
     for name, array in arrays.items():
         axis = _axis(array, count, name != labels)

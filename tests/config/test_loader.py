@@ -78,6 +78,13 @@ def test_a_model_on_the_command_line(pytester: pytest.Pytester, folder: Path) ->
     assert model_spec(found).path == folder / "zoo/net.py"
 
 
+def test_states_are_given_in_both_places(pytester: pytest.Pytester, folder: Path) -> None:
+    typed = ("--mnn-model=zoo/net.onnx", "--mnn-state=h=h_out", "--mnn-state=c=c_out")
+    assert model(pytester, *typed).states == {"h": "h_out", "c": "c_out"}
+    table = TABLE + '    states = {h = "hn"}\n'
+    assert model(pytester, "--mnn-model=large", table=table).states == {"h": "hn"}
+
+
 def test_run_options(pytester: pytest.Pytester, folder: Path) -> None:
     found = settings(
         pytester, "--mnn-strict", "--mnn-report=a.json", "--mnn-report=b/c.json", "--mnn-cache-dir=k", "--mnn-no-cache"

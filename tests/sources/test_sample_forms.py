@@ -49,6 +49,12 @@ def test_a_label_without_axes_makes_a_single_sample() -> None:
     assert (moved["x"].shape, moved["labels"].tolist()) == ((1, 5), [3])
 
 
+def test_later_batches_count_samples_as_the_first() -> None:
+    """The last batch has as many samples as the states have layers."""
+    moved, found = samples_first({"x": FRAMES[:2], "h": layered(2)}, "labels", {"h": 1})
+    assert (found, moved["h"].tolist()) == ({"h": 1}, layered(2).swapaxes(0, 1).tolist())
+
+
 def inputs(**shapes: tuple[int, ...]) -> list[ModelInput]:
     return [ModelInput(name, shape, "float", "NCHW") for name, shape in shapes.items()]
 
