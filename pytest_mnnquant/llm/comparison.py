@@ -155,7 +155,7 @@ def _rounding(sums: _Sums, stored: StoredMatrix, data: memoryview, start: int, s
         lowest = groups.minima.astype(np.float64) - (half_codes + stored.lowest) * groups.scales
         shift = np.abs(lowest - blocks.min(-1)) / np.maximum(steps, 1e-12)
         sums.shift = max(sums.shift, float(np.where(steps > 1e-9, shift, 0.0).max(initial=0.0)))
-        sums.zero_minima = sums.zero_minima and not groups.minima.any()
+        sums.zero_minima = sums.zero_minima and bool((groups.minima == 0).all())
     return (
         np.repeat(expected, stored.block, axis=1),
         np.repeat(allowed, stored.block, axis=1),

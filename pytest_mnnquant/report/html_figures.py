@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.figures import size_text
+from pytest_mnnquant.findings.language_metrics import LanguageMetrics
 from pytest_mnnquant.findings.run_metrics import LatencyMetrics, MemoryMetrics
 from pytest_mnnquant.report.variant_report import ModelFile, VariantReport
 
@@ -75,9 +76,30 @@ def _accuracy(accuracy: AccuracyMetrics) -> Iterator[tuple[str, Cell]]:
         numbers = ", ".join(f"{step.sqnr_db:.1f}" for step in steps)
         note = f"{steps[0].sequences} sequences, states fed back"
         yield f"SQNR at step {', '.join(str(step.step) for step in steps)}, {name}", Cell(f"{numbers} dB", None, note)
+    if accuracy.language is not None:
+        yield from _language(accuracy.language)
+
+
+def _language(language: LanguageMetrics) -> Iterator[tuple[str, Cell]]:
+    """The predictions of a language model against its source's."""
+    limit = "" if language.limit is None else f"; limit {language.limit:g}"
+    note = f"95 % interval {language.kl_low:.3g} to {language.kl_high:.3g}{limit}; {language.tokens:,} tokens"
+    yield "KL divergence", Cell(f"{language.kl:.3g}", language.kl, note)
+    bounds = f"95 % interval {language.top1_low:.1%} to {language.top1_high:.1%}"
+    yield "same most likely token", Cell(f"{language.top1_agreement:.1%}", language.top1_agreement, bounds)
+    low, high = language.log_perplexity_change_low, language.log_perplexity_change_high
+    note = f"source {language.source_perplexity:,.1f}; change of its logarithm {low:+.4f} to {high:+.4f}"
+    yield "perplexity", Cell(f"{language.perplexity:,.1f}", language.perplexity, note)
+    if language.text is not None:
+        note = "" if language.source_text is None else f"source {language.source_text!r}"
+        yield "generated text", Cell(repr(language.text), None, note)
 
 
 def _latency(latency: LatencyMetrics | None) -> Iterator[tuple[str, Cell]]:
+    if latency is not None and latency.tokens_per_second is not None:
+        speed = latency.tokens_per_second
+        note = f"prompt {latency.prompt_tokens_per_second or 0.0:,.0f} tokens/s"
+        yield "generation", Cell(f"{speed:,.0f} tokens/s", speed, note)
     if latency is None or latency.latency_ratio is None:
         return
     ratio, low, high = latency.latency_ratio, latency.latency_ratio_low, latency.latency_ratio_high
@@ -94,6 +116,9 @@ def _memory(memory: MemoryMetrics | None) -> Iterator[tuple[str, Cell]]:
     if memory and memory.session_bytes and memory.float_session_bytes:
         note = f"float {file_size(memory.float_session_bytes)}"
         yield "memory of a session", Cell(file_size(memory.session_bytes), memory.session_bytes, note)
+    elif memory and memory.peak_bytes and memory.peak_bytes_low:
+        note = f"in memory mode low {file_size(memory.peak_bytes_low)}"
+        yield "resident memory", Cell(file_size(memory.peak_bytes), memory.peak_bytes, note)
 
 
 def _provenance(provenance: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:

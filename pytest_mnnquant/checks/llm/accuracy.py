@@ -25,6 +25,7 @@ LIMITS: Final = {16: 0.002, 8: 0.01, 4: 0.1, 3: 0.3, 2: 0.6}
 #: A source whose loss is above this share of a guess's predicts nothing.
 _CHANCE: Final = 0.95
 _NAMED: Final = 3
+_SHOWN: Final = 60
 _RUNTIME: Final = "runtime-adds"
 
 
@@ -48,6 +49,7 @@ def check_accuracy(evidence: AccuracyEvidence, max_kl: float | None = None) -> R
         suspect=evidence.blamed[0].name if evidence.blamed else None,
         tried=evidence.tried or None,
         language=language,
+        note=None if is_at_chance else _first_difference(evidence.generation),
     )
     # A model that predicts nothing generates anything.
     findings = [*_against(evidence, language), *(() if is_at_chance else _generation(evidence.generation))]
@@ -125,6 +127,18 @@ def _fix(evidence: AccuracyEvidence) -> str:
     if passing is None:
         return "export with more bits, or accept the loss: --mnn-max-kl"
     return f"export with {' '.join(passing.options)}: {passing.figure}"
+
+
+def _first_difference(generation: Generation | None) -> str | None:
+    """Both texts from the first token on that differs; None if there is none."""
+    if generation is None or generation.source is None:
+        return None
+    same, count = generation.same_tokens, min(len(generation.result.tokens), len(generation.source.tokens))
+    if same == count:
+        return None
+    texts = [text[:_SHOWN] for text in (generation.result.text, generation.source.text)]
+    first = f"the first {same} of {count} generated tokens are the source's"
+    return f"{first}; the export writes {texts[0]!r}, the source {texts[1]!r}"
 
 
 def _generation(generation: Generation | None) -> Iterator[Finding]:

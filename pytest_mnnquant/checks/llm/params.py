@@ -213,4 +213,4 @@ def _looks_applied(evidence: ExportEvidence) -> bool:
     if first is None:
         return False
     groups = read_groups(first, evidence.folder.data(first.file), 0, min(8, first.rows))
-    return first.symmetric or not groups.minima.any()
+    return first.symmetric or bool((groups.minima == 0).all())

@@ -190,7 +190,7 @@ def _rows(source: Checkpoint, name: str, start: int, stop: int | None) -> Floats
 
 def _judge_bias(judged: _Judged, name: str, tensor: str, values: Floats, expected: Floats) -> None:
     """A bias that the source does not have is stored as zeros, or not at all."""
-    if expected.size or values.any():
+    if expected.size or (values != 0).any():
         same_size = np.zeros_like(values) if not expected.size else expected
         _judge_vector(judged, name, tensor, compare_vector("", "", values, same_size, may_be_less_one=False).relative)
 
