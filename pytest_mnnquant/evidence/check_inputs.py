@@ -119,6 +119,7 @@ class CheckInputs:
             repeated=load_differences(models),
             otherwise=tuple(differences(variant.base, variant.model, self.variant.files.match)),
             casts=foreign_casts(variant.model),
+            batches=source.batches,
         )
 
     @property

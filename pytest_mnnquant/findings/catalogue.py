@@ -218,6 +218,7 @@ RULES: Final = {
             "MNQ112", "export-differs", _E, "The ONNX export does not compute what the PyTorch model computes.", ALONE
         ),
         Rule("MNQ113", "conversion-unstable", _E, "The same conversion, run twice, gives two different models.", ALONE),
+        Rule("MNQ114", "batches-differ", _E, "Several samples at once give other outputs than one by one.", ALONE),
         Rule(
             "MNQ120", "architecture-differs", _E, "The export does not have the architecture of its source.", NO_MODEL
         ),

@@ -32,6 +32,19 @@ class Step:
     outputs: dict[str, Agreement]
 
 
+@dataclass(frozen=True)
+class BatchDifference:
+    """An output that a float model computes rightly for single samples, and wrongly for several at once.
+
+    `in_source`: its source computes the same for both.
+    """
+
+    output: str
+    alone: Agreement
+    together: Agreement
+    in_source: bool = False
+
+
 def describe_disagreement(item: Agreement, expected: str) -> str:
     """How an output differs, as a phrase: "differs by ..."; `expected` names the right output: "the network's"."""
     if item.equal is not None:

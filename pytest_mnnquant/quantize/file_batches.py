@@ -22,10 +22,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class TriedBatch:
-    """A run on some samples, batched if that gives the same outputs as one sample at a time, and its options."""
+    """A run on some samples, batched if that gives the same outputs as one sample at a time, and its options.
+
+    `together` is the batched run if it gives others.
+    """
 
     run: Run
     options: RunOptions
+    together: Run | None = None
 
 
 def try_batch(model: Model, data: Dataset, timeout: float) -> TriedBatch:
@@ -36,25 +40,33 @@ def try_batch(model: Model, data: Dataset, timeout: float) -> TriedBatch:
     if options.axes.is_single:
         return TriedBatch(alone, options)
     together = dataclasses.replace(options, batched=True)
-    if (ran := _same(model, samples, together, alone)) is not None:
-        return TriedBatch(ran, together)
+    several = _together(model, samples, together)
+    if several is not None and _is_same(alone, several):
+        return TriedBatch(several, together)
     axes = _output_axes(model, data, together, alone)
     if any(axes.values()):
         together = dataclasses.replace(together, axes=SampleAxes(data.axes, axes))
         alone = run(model, samples, dataclasses.replace(together, batched=False))
-        if (ran := _same(model, samples, together, alone)) is not None:
-            return TriedBatch(ran, together)
-        return TriedBatch(alone, dataclasses.replace(together, batched=False))
-    return TriedBatch(alone, options)
+        several = _together(model, samples, together)
+        if several is not None and _is_same(alone, several):
+            return TriedBatch(several, together)
+        return TriedBatch(alone, dataclasses.replace(together, batched=False), several)
+    return TriedBatch(alone, options, several)
 
 
-def _same(model: Model, samples: dict[str, Array], options: RunOptions, alone: Run) -> Run | None:
-    """A batched run, if it gives the outputs of single samples."""
+def _together(model: Model, samples: dict[str, Array], options: RunOptions) -> Run | None:
+    """A batched run; None if the model refuses batches."""
     try:
-        together = run(model, samples, options)
-        return together if is_proven(compare_outputs(alone.outputs, together.outputs)) else None
+        return run(model, samples, options)
     except (NativeFailure, ValueError):
         return None
+
+
+def _is_same(alone: Run, together: Run) -> bool:
+    try:
+        return is_proven(compare_outputs(alone.outputs, together.outputs))
+    except ValueError:
+        return False
 
 
 def _output_axes(model: Model, data: Dataset, options: RunOptions, alone: Run) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.findings.defaults import EXPORTER, TIMEOUT
-from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, Step
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, BatchDifference, Step
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
@@ -19,7 +19,7 @@ from pytest_mnnquant.measurements.sequences import Sequences
 from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, read_model
-from pytest_mnnquant.quantize import file_states
+from pytest_mnnquant.quantize import batch_difference, file_states
 from pytest_mnnquant.quantize.conversion_proof import (
     PROOF_SAMPLES,
     Array,
@@ -78,6 +78,7 @@ class Prepared:
     if the step through ONNX is missing. `batched`: several samples can be fed at once; `axes` count them. `network` is
     a private copy of a PyTorch model, None for recorded graphs (TorchScript, torch.export); `outputs` are the names of
     its outputs, in order. With `states`, the samples of both data sets are steps, each with the states before it.
+    `batches` is an output that several samples at once change.
     """
 
     spec: Spec
@@ -95,6 +96,7 @@ class Prepared:
     axes: SampleAxes = field(default_factory=SampleAxes)
     outputs: tuple[str, ...] = ()
     states: Mapping[str, str] = field(default_factory=dict)
+    batches: BatchDifference | None = None
 
     @property
     def sequences(self) -> Sequences | None:
@@ -202,7 +204,21 @@ def _prepare_python(spec: Spec, choices: Choices, store: Store, say: Callable[[s
         axes=axes,
         outputs=outputs,
         states=choices.states,
+        batches=_batches(network, samples, proven, outputs, spec.text, options=RunOptions(choices.timeout, axes=axes)),
     )
+
+
+def _batches(
+    network: Any, samples: Dataset, proven: _Proven, outputs: tuple[str, ...], name: str, *, options: RunOptions
+) -> BatchDifference | None:
+    """The output that several samples at once change: in the network itself, or in its export for any batch size."""
+    if samples.alone:
+        return batch_difference.of_network(network, samples, outputs, name)
+    if proven.together is None:
+        return None
+    exported, together = proven.together
+    onnx, inputs = exported.path.with_name(_EXPORTED), samples.inputs
+    return batch_difference.of_export(onnx, proven.expected, proven.run, together, inputs, options)
 
 
 def _load_network(spec: Spec, module: ModuleType | None) -> Any:
@@ -283,12 +299,16 @@ class _Export:
 
 @dataclass(frozen=True)
 class _Proven:
-    """A float model, its run on some samples, the expected outputs, and how both agree."""
+    """A float model, its run on some samples, the expected outputs, and how both agree.
+
+    `together` is another export and its run, which takes several samples at once and computes others.
+    """
 
     model: Model
     run: Run
     expected: dict[str, Array]
     proof: dict[str, Agreement]
+    together: tuple[Model, Run] | None = None
 
 
 def _prove(export: _Export, expected: Sequence[Array]) -> _Proven:
@@ -297,6 +317,7 @@ def _prove(export: _Export, expected: Sequence[Array]) -> _Proven:
     The last of the four is used, whether it is proven or not.
     """
     failure: Exception | None = None
+    together: tuple[Model, Run] | None = None
     for dynamic, fresh in ((True, False), (True, True), (False, False), (False, True)):
         if dynamic and export.samples.is_single:
             continue
@@ -310,7 +331,8 @@ def _prove(export: _Export, expected: Sequence[Array]) -> _Proven:
             failure = error
             continue
         if is_proven(proof) or (fresh and not dynamic):
-            return _Proven(model, ran, named, proof)
+            return _Proven(model, ran, named, proof, together)
+        together = (model, ran) if dynamic else together
     assert failure is not None
     raise failure if isinstance(failure, NativeFailure) else SourceError(f"{export.name}: {failure}", _EXPORT_FIX)
 
@@ -380,6 +402,7 @@ def _prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str
         sample_run=tried.run if tried else None,
         axes=tried.options.axes if tried else SampleAxes(),
         states=choices.states,
+        batches=batch_difference.of_file(spec.path, data.head(PROOF_SAMPLES), tried) if data and tried else None,
     )
 
 

@@ -77,6 +77,29 @@ def _external_sizes(path: Path) -> dict[str, int]:
     return needed
 
 
+def takes_any_batch(path: Path) -> bool:
+    """Whether an ONNX file declares inputs with a first axis of any size."""
+    try:
+        graphs = list(_messages(path.read_bytes(), 7))
+        initializers = {name for graph in graphs for tensor in _messages(graph, 5) for name in _messages(tensor, 8)}
+        inputs = [item for graph in graphs for item in _messages(graph, 11)]
+        firsts = [_first_axis(item) for item in inputs if initializers.isdisjoint(_messages(item, 1))]
+    except (BadParams, ValueError):
+        return False
+    return bool(firsts) and all(size is None for size in firsts)
+
+
+def _first_axis(value: bytes) -> int | None:
+    """The first axis of a declared input; None if its size is open, 0 without axes."""
+    for kind in _messages(value, 2):
+        for tensor in _messages(kind, 1):
+            for shape in _messages(tensor, 2):
+                for axis in _messages(shape, 1):
+                    sizes = [field.value for field in fields(axis) if field.number == 1]
+                    return int(sizes[0]) if sizes and isinstance(sizes[0], int) and sizes[0] > 0 else None
+    return 0
+
+
 def _messages(message: bytes, number: int) -> Iterator[bytes]:
     return (field.value for field in fields(message) if field.number == number and isinstance(field.value, bytes))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pytest_mnnquant.checks.conversion.batches import differs_in_batches
 from pytest_mnnquant.checks.conversion.steps import differs
 from pytest_mnnquant.checks.convert_again import convert_again
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.file_metrics import ConversionMetrics, StepMetrics, StepOutput
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.fix_command import ConvertCommand
-from pytest_mnnquant.measurements.conversion import Step
+from pytest_mnnquant.measurements.conversion import BatchDifference, Step
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.matching import Match
 from pytest_mnnquant.mnnfile.model import Model
@@ -33,7 +34,8 @@ class ConversionEvidence:
     why. `given`: the variant is a finished file. `chain` are the measured steps from the source to the float models;
     `unchained` says why one is missing. `repeated` holds, for each model that was converted twice, where the second one
     differs. `otherwise` are the operators of the variant whose attributes or connections differ from the float model's.
-    `casts` counts its quantizing operators if none of its layers is int8 (see `foreign_casts`).
+    `casts` counts its quantizing operators if none of its layers is int8 (see `foreign_casts`). `batches` is an output
+    that several samples at once change.
     """
 
     float_model: Model
@@ -45,6 +47,7 @@ class ConversionEvidence:
     repeated: Mapping[str, str] = field(default_factory=dict)
     otherwise: tuple[Difference, ...] = ()
     casts: Mapping[str, int] = field(default_factory=dict)
+    batches: BatchDifference | None = None
 
 
 def check_conversion(
@@ -76,6 +79,8 @@ def check_conversion(
         for name, item in (proof or {}).items()
         if not is_same(item)
     ]
+    if conversion.batches is not None:
+        findings.append(differs_in_batches(conversion.batches))
     findings += [_unstable(title, where) for title, where in conversion.repeated.items() if where]
     again = convert_again(convert_command, recipe, _AGAIN)
     findings += (
