@@ -16,6 +16,7 @@ from pytest_mnnquant.checks.accuracy.check import (
 )
 from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.accuracy.limits import COARSE_LIMITS, Criteria, UsualLimits
+from pytest_mnnquant.checks.accuracy.parts import has_lost_parts
 from pytest_mnnquant.checks.accuracy.proposals import with_search
 from pytest_mnnquant.checks.accuracy.sequences import error_over_steps, judged_steps, with_error_over_steps
 from pytest_mnnquant.checks.accuracy.sized import with_sized_outputs
@@ -76,7 +77,9 @@ def _with_suggestion(inputs: CheckInputs, result: Result, losses: Losses | None)
     made = variant.on_host if isinstance(variant, TargetVariant) else variant
     try:
         with step("search for a recipe that passes"):
-            search = search_accuracy(made, judge_trial, losses, settings.suggest_time, beside)
+            search = search_accuracy(
+                made, judge_trial, losses, settings.suggest_time, beside, recipes_first=has_lost_parts(result)
+            )
     except StepFailed as error:  # The findings stand without a proposal.
         return dataclasses.replace(result, findings=(*result.findings, error.finding))
     return with_search(result, search)

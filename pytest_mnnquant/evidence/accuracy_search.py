@@ -109,13 +109,24 @@ class Search:
 
 
 def search_accuracy(
-    variant: VariantUnderTest, judge: Judge, losses: Losses | None, seconds: float, first: Sequence[str] = ()
+    variant: VariantUnderTest,
+    judge: Judge,
+    losses: Losses | None,
+    seconds: float,
+    first: Sequence[str] = (),
+    *,
+    recipes_first: bool = False,
 ) -> SearchResult:
-    """Try alternatives for a variant whose accuracy fails, for at most `seconds`. `first` are left float first."""
+    """Try alternatives for a variant whose accuracy fails, for at most `seconds`. `first` are left float first.
+
+    `recipes_first`: no layer is at fault, so similar recipes are tried before layers are left float.
+    """
     start = time.monotonic()
     search = Search(variant, judge, start + seconds)
     recipe, is_finished = variant.recipe, variant.variant.given
-    if losses is not None and recipe.name != "fp16":
+    if recipes_first and not is_finished and not isinstance(recipe, PipelineRecipe):
+        _best_recipe(search)
+    if losses is not None and recipe.name != "fp16" and not search.has_passed:
         worst = list(dict.fromkeys((*first, *(layer.name for layer in ranked(losses)))))
         _leave_float(search, recipe, worst)
         best = None if is_finished or isinstance(recipe, PipelineRecipe) else _best_recipe(search)

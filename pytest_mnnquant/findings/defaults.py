@@ -28,7 +28,7 @@ VARIATION: Final = 7.0
 FEW_NUMBERS: Final = 17.0
 COARSE_FEW_NUMBERS: Final = 14.0
 #: Required mean SQNR of what a network adds to its input, in dB, if its output is mostly its input.
-DETAIL: Final = 4.0
+DETAIL: Final = 5.0
 #: Required intersection over union of class numbers and other identifiers, without the most frequent one.
 IOU: Final = 0.82
 

@@ -37,9 +37,10 @@ def identifier_demands(
         yield Demand(text, verdict(_overlap(compared), least, at_least=True, strict=criteria.strict), varies=True)
     worst = min((value for value in compared.values if value.expected >= _FEWEST), key=_iou, default=None)
     if worst is not None:
-        hits = intervals.share(worst.both, worst.expected + worst.actual - worst.both, CONFIDENCE)
+        # Elements of one value are not independent samples, so the estimate has no bounds of its own.
+        value = Estimate(worst.iou, worst.iou, worst.iou, len(reference), 0.0)
         text = f"value {worst.value} has an intersection over union of {worst.iou:.2f}, required {least - _ONE_VALUE:g}"
-        yield Demand(text, verdict(hits, least - _ONE_VALUE, at_least=True, strict=criteria.strict), varies=True)
+        yield Demand(text, verdict(value, least - _ONE_VALUE, at_least=True, strict=criteria.strict), varies=True)
 
 
 def _iou(value: ValueAgreement) -> float:

@@ -18,13 +18,14 @@ from pytest_mnnquant.checks.accuracy.limits import (
 from pytest_mnnquant.checks.accuracy.output_measures import OutputMeasures
 from pytest_mnnquant.checks.accuracy.part_variation import PartVariation
 from pytest_mnnquant.checks.accuracy.variation_estimate import estimate_variation
-from pytest_mnnquant.findings.cause import Cause
-from pytest_mnnquant.findings.finding import Finding
+from pytest_mnnquant.findings.cause import AND, Cause
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.mnnfile.model import TensorQuant
 
 # A scale is the cause if rounding to its steps alone leaves at most this many dB more than required.
 _MARGIN: Final = 3.0
 _LISTED: Final = 3
+_SHARED: Final = "parts-share-scale"
 
 
 def lost_parts(
@@ -46,6 +47,11 @@ def lost_parts(
             part, decision = lost[0]
             findings.append(doubt_finding(f"output {name!r}, {part.text}", decision, criteria.strict))
     return findings
+
+
+def has_lost_parts(result: Result) -> bool:
+    """Whether an int8 scale that several parts share is at fault."""
+    return any(finding.cause_id.split(AND)[0] == _SHARED for finding in result.findings if finding.code == "MNQ712")
 
 
 def _lost(parts: Iterable[PartVariation], criteria: Criteria) -> Iterator[tuple[PartVariation, Verdict]]:
@@ -93,7 +99,7 @@ def _finding(
         text = f"operator {where} joins tensors of different size"
         fix = f"return {first.part.joined} as an output of its own, or keep the layers before {where} float"
     text += f" with one int8 scale of {scale.scale:.3g}: this part spans {steps:.2g} steps"
-    cause = Cause("parts-share-scale", text)
+    cause = Cause(_SHARED, text)
     return Finding("MNQ712", message, where, cause, f"{fix}; --mnn-suggest searches for a fix and verifies it")
 
 
