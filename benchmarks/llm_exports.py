@@ -214,6 +214,7 @@ def main() -> int:
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--exporter", action="append", default=[])
     parser.add_argument("--page", type=Path)
+    parser.add_argument("--only", choices=("healthy", "exported", "planted", "mutations"))
     given = parser.parse_args()
     models, exporters = (
         {name: Path(path).resolve() for name, _, path in (item.partition("=") for item in items)}
@@ -228,13 +229,15 @@ def main() -> int:
     exports = places.folder / "exports"
     healthy = (judge(name, exports / name, models[HEALTHY[name][1]], places.text) for name in HEALTHY)
     exported = (judge(name, exports / name, models[EXPORTED[name][1]], places.text) for name in EXPORTED)
-    tables = [
-        _table("Healthy exports", healthy, are_healthy=True),
-        _table("Faults that exporters make", exported, are_healthy=False),
-        _table("Faults of files and options", _judge_copies(PLANTED, places), are_healthy=False),
-        _table("Mutations", _judge_copies(MUTATIONS, places), are_healthy=False),
-    ]
-    for title, (_, right, count) in zip(("healthy", "exported", "planted", "mutations"), tables, strict=True):
+    kinds = {
+        "healthy": ("Healthy exports", healthy),
+        "exported": ("Faults that exporters make", exported),
+        "planted": ("Faults of files and options", _judge_copies(PLANTED, places)),
+        "mutations": ("Mutations", _judge_copies(MUTATIONS, places)),
+    }
+    chosen = [given.only] if given.only else list(kinds)
+    tables = [_table(*kinds[kind], are_healthy=kind == "healthy") for kind in chosen]
+    for title, (_, right, count) in zip(chosen, tables, strict=True):
         print(f"{title}: {right} of {count} right")
     if given.page is not None:
         given.page.write_text("# Exports of language models\n\n" + "\n".join(text for text, _, _ in tables))

@@ -134,9 +134,14 @@ def _attention_inputs(first: int, second: int) -> Change:
     return graph(change)
 
 
-def _kind_of_unary(ops: list[Json], _: Json) -> None:
-    silu = next(op for op in ops if op["type"] == "UnaryOp" and op["main"]["opType"] in ("SILU", "SIGMOID"))
-    silu["main"]["opType"] = "SIGMOID" if silu["main"]["opType"] == "SILU" else "TANH"
+def _without_silu(ops: list[Json], _: Json) -> None:
+    gate = next(op for op in ops if op["type"] == "BinaryOp" and op["main"]["opType"] == "MUL_SILU")
+    gate["main"]["opType"] = "MUL"
+
+
+def _gate_is_up(ops: list[Json], _: Json) -> None:
+    gate = next(op for op in ops if op["type"] == "BinaryOp" and op["main"]["opType"] == "MUL_SILU")
+    gate["inputIndexes"].reverse()
 
 
 def _kind_of_binary(ops: list[Json], _: Json) -> None:
@@ -267,7 +272,8 @@ MUTATIONS: Final[dict[str, tuple[str, Change]]] = {
     "q and k of attention exchanged (wiring)": ("tied-w4-361", _attention_inputs(0, 1)),
     "layer skipped (wiring)": ("tied-w4-361", graph(_layer_twice)),
     "residual subtracted (operator)": ("tied-w4-361", graph(_kind_of_binary)),
-    "SiLU is a sigmoid (operator)": ("untied-w4-005", graph(_kind_of_unary)),
+    "product without SiLU (operator)": ("untied-w4-005", graph(_without_silu)),
+    "SiLU of up_proj (wiring)": ("untied-w4-005", graph(_gate_is_up)),
     "cosine and sine exchanged (operator)": ("tied-w4-361", graph(_cosine_is_sine)),
     "another RoPE base": ("tied-w4-361", graph(_rotation)),
     "another epsilon": ("tied-w4-361", graph(_epsilon)),
