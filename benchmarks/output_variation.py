@@ -30,7 +30,7 @@ from architectures import ARCHITECTURES
 from task_truth import TASKS, Case
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.checks.accuracy.limits import COARSE_LIMITS, UsualLimits
+from pytest_mnnquant.checks.accuracy.limits import COARSE_LIMITS, FEW_ELEMENTS, UsualLimits
 from pytest_mnnquant.checks.accuracy.part_variation import measure_parts
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
@@ -44,8 +44,8 @@ from pytest_mnnquant.sources.spec import Spec
 RECIPES: Final = ("w8", "int8", "int8-kl", "mnnquant-kl", "w4", "w4-hqq", "w3")
 MEASURES: Final = {
     "cosine": "mean cosine of the whole output",
-    "variation": "SQNR of the differences between samples, dB",
-    "part": "the same, of the worst part of an output, dB",
+    "variation": "SQNR of the differences between samples, dB: outputs and parts of maps and rows",
+    "few_numbers": "the same, of up to 64 numbers per sample, probabilities left out",
     "detail": "mean SQNR of what is added to an input, dB",
     "iou": "intersection over union of identifiers",
 }
@@ -98,11 +98,12 @@ def _of_output(source: SourceUnderTest, name: str, reference: Array, output: Arr
     if (cosine := agreement(reference, output).cosine) is None:
         return
     yield "cosine", cosine
-    if not (whole := variation(reference, output)).is_constant:
-        yield "variation", whole.sqnr_db
+    is_few = reference[0].size <= FEW_ELEMENTS
     if name in source.output_parts:
-        parts = measure_parts(reference, output, source.output_parts[name])
-        yield from (("part", part.variation.sqnr_db) for part in parts)
+        for part in measure_parts(reference, output, source.output_parts[name]):
+            yield "few_numbers" if is_few and not part.part.is_probability else "variation", part.variation.sqnr_db
+    elif not (whole := variation(reference, output)).is_constant:
+        yield "few_numbers" if is_few else "variation", whole.sqnr_db
     if (detail := compare_detail(reference, output, source.inputs)) is not None:
         yield "detail", float(detail.sqnr_db.mean())
     elif reference.ndim == 4 and reference.shape[1] > 1:
@@ -165,11 +166,10 @@ def rows_of(kind: str, name: str, folder: Path) -> list[Row]:
 def table(rows: list[Row]) -> str:
     """The lowest values of healthy models, how many spoilt ones are below the limit, and the limit."""
     lines = [
-        "| measure | healthy, 8 bits: models, lowest | healthy, 4 bits and fewer: models, lowest | limit |",
-        "|---|---|---|---|",
+        "| measure | healthy, 8 bits: models, lowest | healthy, 4 bits and fewer | spoilt, below the limit | limit |",
+        "|---|---|---|---|---|",
     ]
     fine, coarse = UsualLimits(), COARSE_LIMITS
-    limits = {name: (getattr(fine, _LIMITS[name]), getattr(coarse, _LIMITS[name])) for name in MEASURES}
     for name, text in MEASURES.items():
         cells = []
         for few in (False, True):
@@ -179,13 +179,12 @@ def table(rows: list[Row]) -> str:
                 if row.kind == "healthy" and (row.bits <= 4) == few and name in row.measures
             ]
             cells.append(f"{len(values)}, {min(values):.3g}" if values else "0")
-        first, second = limits[name]
+        first, second = getattr(fine, name), getattr(coarse, name)
         limit = f"{first:g}" if first == second else f"{first:g}; 4 bits and fewer {second:g}"
-        lines.append(f"| {text} | {cells[0]} | {cells[1]} | {limit} |")
+        spoilt = [row for row in rows if row.kind == "spoilt" and name in row.measures]
+        below = sum(row.measures[name] < (second if row.bits <= 4 else first) for row in spoilt)
+        lines.append(f"| {text} | {cells[0]} | {cells[1]} | {len(spoilt)}, {below} | {limit} |")
     return "\n".join(lines)
-
-
-_LIMITS: Final = {"cosine": "cosine", "variation": "variation", "part": "variation", "detail": "detail", "iou": "iou"}
 
 
 def kept_rows(folder: Path) -> list[Row]:
