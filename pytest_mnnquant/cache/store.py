@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.cache.lock import in_use, is_in_use, locked
 from pytest_mnnquant.cache.manifest import damage, write_manifest
+from pytest_mnnquant.cache.temporary import remove_abandoned, temporary_prefix
 
 # Of an entry: since 2, it holds checksums.
 _FORMAT: Final = 2
@@ -54,6 +55,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        for kind in self.root.glob("*/"):
+            remove_abandoned(kind)
         #: Entries that were damaged and are built again, a line each.
         self.repaired: list[str] = []
         self._verified: set[Path] = set()
@@ -106,7 +109,7 @@ class Store:
 
     def _make(self, final: Path, build: Callable[[Path], None], replace: bool) -> None:
         final.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=final.parent))
+        unfinished = Path(tempfile.mkdtemp(prefix=temporary_prefix("unfinished"), dir=final.parent))
         try:
             build(unfinished)
             write_manifest(unfinished)

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.checks.llm.evidence import ExportEvidence
 from pytest_mnnquant.checks.llm.execution import EXACT
 from pytest_mnnquant.checks.llm.running import CostEvidence, ExecutionEvidence
@@ -250,6 +251,6 @@ class LanguageRuns:
 
 def temporary_folder(owner: object) -> str:
     """A new folder that is removed with its owner."""
-    folder = tempfile.mkdtemp(prefix="mnnquant-")
+    folder = tempfile.mkdtemp(prefix=temporary_prefix())
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
     return folder

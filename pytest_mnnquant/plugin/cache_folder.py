@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.cache.store import Store, run_folder
+from pytest_mnnquant.cache.temporary import remove_abandoned, temporary_prefix
 from pytest_mnnquant.config.settings import Settings
 from pytest_mnnquant.plugin.worker_input import input_of
 
@@ -35,13 +36,15 @@ def _temporary_folder(config: pytest.Config) -> Path:
     controller = input_of(config)
     if controller is not None and controller.cache_dir is not None:
         return Path(controller.cache_dir)
-    temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
+    temporary = tempfile.TemporaryDirectory(prefix=temporary_prefix())
     config.add_cleanup(temporary.cleanup)
     return Path(temporary.name)
 
 
 def open_store(config: pytest.Config, root: Path, reuse: bool) -> Store:
     """The store in this folder; without `reuse` an empty one, for this run only."""
+    if input_of(config) is None:  # The controller does it for its workers.
+        remove_abandoned(Path(tempfile.gettempdir()))
     if reuse:
         return Store(root)
     using = ExitStack()

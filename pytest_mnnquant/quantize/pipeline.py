@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.findings.defaults import EXPORTER
 from pytest_mnnquant.measurements.calibration import Observations
 from pytest_mnnquant.measurements.dataset import Dataset
@@ -90,7 +91,7 @@ def run_pipeline(
     outdir = outdir.resolve()
     outdir.mkdir(parents=True, exist_ok=True)
     before, started = file_stamps(outdir), time.time()
-    with tempfile.TemporaryDirectory(prefix="pipeline-") as name:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name:
         folder = Path(name)
         arguments = {
             "pipeline": _fields(pipeline),

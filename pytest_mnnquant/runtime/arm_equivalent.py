@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.pooling import expected_int8_pools, pools_right, write_exact_copy
@@ -27,7 +28,7 @@ def arm_equivalent(model: Model, run: Run) -> Iterator[tuple[Model, tuple[str, .
     context.
     """
     pools = int8_pools(model, run)
-    with tempfile.TemporaryDirectory(prefix="mnnquant-") as folder:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder:
         copy = Path(folder) / "exact.mnn"
         changed = write_exact_copy(model, pools, copy) if pools and not pools_right() else ()
         yield (read_model(copy) if changed else model), changed

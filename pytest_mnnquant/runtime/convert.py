@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job, tail
 
@@ -96,7 +97,7 @@ def move_model(fresh: Path, output: Path) -> None:
 
 def converter_output(arguments: Sequence[str], *, timeout: float) -> str:
     """The output of MNN's converter for arguments that make it print information instead of converting."""
-    with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name:
         run_job(Job("convert", "querying MNN's converter", timeout, {"arguments": list(arguments)}), Path(name))
         return tail(Path(name) / "log.txt", _ALL)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.measurements.run import Losses, Run, TracedOp
 from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
 from pytest_mnnquant.mnnfile.data_sizes import judged_outputs
@@ -133,7 +134,7 @@ class InputFolder:
         named = _by_name(model, inputs, options.axes)
         self._inputs = {spec.name: _as_input(spec, named) for spec in model.inputs}
         self._axes = _axes_by_name(model, inputs, named, options.axes)
-        self._temporary = tempfile.TemporaryDirectory(prefix="mnnquant-")
+        self._temporary = tempfile.TemporaryDirectory(prefix=temporary_prefix())
         self.path = Path(self._temporary.name)
 
     def __enter__(self) -> InputFolder:

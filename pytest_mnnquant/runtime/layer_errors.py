@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.measurements.layer_errors import LayerErrors, OperatorErrors
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.quants import write_with_quants
@@ -53,7 +54,7 @@ def layer_errors(
     also quantized alone. Raises `NativeFailure`, also for models with While or If bodies, whose tensors can't be read.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="mnnquant-") as name,
+        tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name,
         # With the batch size of the check: MNN's kernels treat NaN differently for other batch sizes.
         InputFolder(base, inputs, options) as folder,
     ):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.runtime.inference import Arrays, batch_size
 from pytest_mnnquant.runtime.jobs import Job, run_job
 from pytest_mnnquant.runtime.options import RunOptions
@@ -28,7 +29,7 @@ def run_onnx(path: Path, inputs: Arrays, options: RunOptions, names: Sequence[st
 
     Raises `NativeFailure` if onnxruntime can't read or run the model, crashes or takes too long.
     """
-    with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name:
         folder, files = Path(name), {}
         for number, (key, array) in enumerate(inputs.items()):
             files[key] = str(folder / f"input{number}.npy")

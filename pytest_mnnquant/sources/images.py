@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.findings.value_text import shown
 from pytest_mnnquant.measurements.dataset import spread_evenly
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job
@@ -139,7 +140,7 @@ def load_images(
         "normal": preprocess.normal,
         "crop": (preprocess.center_crop_w, preprocess.center_crop_h),
     }
-    with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name:
         place = Path(name)
         try:
             result = run_job(Job("images", f"decoding the images of {origin}", timeout, arguments), place).values

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, run_job
@@ -19,7 +20,7 @@ from pytest_mnnquant.targets.target import NO_TIME, NO_TRACE, UNSAID, Target, Ta
 def run_self_test(target: Target, timeout: float) -> Iterator[str]:
     """The features that work, one per line. Raises `NativeFailure` if a model of one operator fails on the target."""
     values = np.arange(4, dtype=np.float32).reshape(1, 4)
-    with tempfile.TemporaryDirectory(prefix="mnnquant-") as name:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name:
         run_job(Job("example", "making a model of one operator", timeout), Path(name))
         started = time.monotonic()
         ran = run(read_model(Path(name) / "example.mnn"), {"x": values}, RunOptions(timeout, send=target.send))
