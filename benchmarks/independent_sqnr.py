@@ -122,15 +122,16 @@ def main() -> None:
         np.savez(str(Path(scratch) / "outputs.npz"), **outputs)
         return
     folder, chosen = Path(sys.argv[1]), sys.argv[2:]
-    results = {}
+    kept = folder / "independent.json"
+    results = json.loads(kept.read_text(encoding="utf-8")) if chosen and kept.exists() else {}
     for path in sorted(folder.glob("*.json")):
-        if path.name == "independent.json" or (chosen and path.stem not in chosen):
+        if path == kept or (chosen and path.stem not in chosen):
             continue
         for recipe, cell in json.loads(path.read_text(encoding="utf-8")).items():
             if cell["errors"] and cell["session"] is not None:
                 results[f"{path.stem}, {recipe}"] = measured(folder, path.stem, recipe, cell["loops"])
                 print(path.stem, recipe, results[f"{path.stem}, {recipe}"], flush=True)
-    (folder / "independent.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    kept.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
