@@ -29,6 +29,7 @@ from pytest_mnnquant.measurements.timing import MemoryUse
 from pytest_mnnquant.mnnfile.model import BadModel, Model
 from pytest_mnnquant.mnnfile.output_parts import OutputParts
 from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.static_float import as_static
 from pytest_mnnquant.report.variant_report import ModelFile
 from pytest_mnnquant.runtime.background import start_ahead
 from pytest_mnnquant.runtime.inference import run
@@ -83,9 +84,14 @@ class SourceUnderTest:
 
     @cached_property
     def _prepared(self) -> Attempt[Prepared]:
-        return attempt(
-            "prepare the source", lambda: prepare(self.spec, self.choices, self.store, self.say, self._values.model)
-        )
+        def make() -> Prepared:
+            made = prepare(self.spec, self.choices, self.store, self.say, self._values.model)
+            quantized, settings = self.settings.quantized, self.settings
+            return (
+                made if quantized is None else as_static(made, settings.base / quantized, self.store, settings.timeout)
+            )
+
+        return attempt("prepare the source", make)
 
     @property
     def prepared(self) -> Prepared:

@@ -35,6 +35,8 @@ VECTORS: Final = {
     "Convolution3D": ((1,), 3),
 }
 # Bytes of a file that is read instead of mapped.
+# `Net.usage` of a model made with --saveStaticModel.
+_STATIC: Final = 2
 _SMALL: Final = 1 << 22
 _BLOBS: Final = {"LSTM": (3, 4, 5, 6), "RNNParam": (4, 5, 6, 7, 8, 9, 10, 11, 12, 13)}
 _VECTOR_KINDS: Final = ("Scale", "LayerNorm", "GatedRMSNorm", "GroupNorm", "PReLU", "BatchNorm")
@@ -133,6 +135,8 @@ class Model:
     external_path: Path | None
     external_needed: int
     main_size: int = 0
+    #: Made with `--saveStaticModel`: the shapes for one input size are written into the operators.
+    is_static: bool = False
     _buffer: memoryview = field(default=memoryview(b""), repr=False, compare=False)
     _external: memoryview | None = field(default=None, repr=False, compare=False)
 
@@ -233,6 +237,7 @@ def _model(path: Path, buffer: memoryview, beside: Path) -> Model:
         external_path=beside if needed else None,
         external_needed=needed,
         main_size=len(buffer),
+        is_static=int(net.scalar(9, "i8")) == _STATIC,
         _buffer=buffer,
         _external=external,
     )

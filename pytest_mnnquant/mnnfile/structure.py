@@ -19,6 +19,8 @@ CASTS: Final = ("FloatToInt8", "Int8ToFloat")
 # Created by the converter, numbered separately in each model, or moved by quantization.
 _FREE: Final = frozenset({"Raster", "ConvertTensor", *CASTS, "Cast", "Extra"})
 # An activation may be fused into the previous operator, or follow it.
+# Only Interp3D reads these; with --saveStaticModel MNN's converter writes them from memory that it never set.
+_DEPTH_OF_INTERP: Final = ("depthScale", "outputDepth", "depthOffset")
 _FUSED: Final = ("relu", "relu6", "activationType")
 _DEPTH: Final = 200
 Source = object
@@ -111,7 +113,7 @@ def _family(op: Op) -> str:
 
 def _setting_difference(op: Op, other: Op, before: _Wiring, after: _Wiring) -> str:
     expected, actual = dict(settings(op)), dict(settings(other))
-    for name in _FUSED:
+    for name in (*_FUSED, *(_DEPTH_OF_INTERP if op.kind == "Interp" else ())):
         expected.pop(name, None)
         actual.pop(name, None)
     for name, value in expected.items():
