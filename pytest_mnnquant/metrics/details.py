@@ -21,6 +21,10 @@ _MOSTLY: Final = 0.9
 _FEWEST: Final = 64
 _MOST_CHANNELS: Final = 4
 _ROWS: Final = 100_000
+#: A multiple of all factors.
+_STEP: Final = 24
+#: The most positions along an axis of a signal, and of a picture: multiples of all factors.
+_MOST_POSITIONS: Final = (9600, 120)
 _FACTORS: Final = (1, 2, 3, 4, 6, 8)
 #: Steps between the smallest and the largest value of a picture; a smaller detail is not visible.
 _STEPS: Final = 255
@@ -45,39 +49,60 @@ class Detail:
 def compare_detail(reference: Array, output: Array, inputs: Mapping[str, Array]) -> Detail | None:
     """Compare what outputs of equal shape [samples, ...] add to an input; None if they are not mostly an input."""
     fits = (
-        (explained, name, rest)
+        (explained, name, rest, error)
         for name, array in inputs.items()
-        for picture, source in _pictures(reference, array)
+        for picture, error, source in _pictures(reference, output, array)
         for explained, rest in [_without_input(picture, source)]
     )
-    explained, name, rest = max(fits, key=lambda fit: fit[0], default=(0.0, "", np.empty(0)))
+    explained, name, rest, error = max(fits, key=lambda fit: fit[0], default=(0.0, "", np.empty(0), np.empty(0)))
     if explained < _MOSTLY:
         return None
-    error = np.square(reference.reshape(len(reference), -1).astype(np.float64) - output.reshape(len(output), -1))
     span = float(reference.max()) - float(reference.min())
     floor = (span / _STEPS) ** 2 / 12
     detail = np.square(rest).reshape(len(rest), -1).mean(1) + floor
     with np.errstate(divide="ignore"):
-        decibels = 10 * np.log10(detail / error.mean(1))
+        decibels = 10 * np.log10(detail / np.square(error).reshape(len(error), -1).mean(1))
     return Detail(name, explained, np.clip(decibels, _WORST, _BEST))
 
 
-def _pictures(reference: Array, array: Array) -> Iterator[tuple[Floats, Floats]]:
-    """The output and an input in the form [samples, channels, positions ...], if their positions correspond."""
+def _pictures(reference: Array, output: Array, array: Array) -> Iterator[tuple[Floats, Floats, Floats]]:
+    """The reference, the error and an input as [samples, channels, positions ...], if their positions correspond.
+
+    Of large pictures the middle is taken.
+    """
     if array.dtype.kind != "f" or len(array) != len(reference):
         return
-    for picture in _forms(reference):
+    for picture, other in zip(_forms(reference), _forms(output), strict=True):
         for source in _forms(array):
             if picture.ndim == source.ndim and source.shape[1] <= _MOST_CHANNELS:
                 factors = [_factor(*sizes) for sizes in zip(picture.shape[2:], source.shape[2:], strict=True)]
                 if all(factor in _FACTORS or 1 / factor in _FACTORS for factor in factors):
-                    yield picture, _resized(source, factors)
+                    yield _in_the_middle(picture, other, source, factors)
 
 
-def _forms(array: Array) -> Iterator[Floats]:
+def _in_the_middle(picture: Array, other: Array, source: Array, factors: list[float]) -> tuple[Floats, Floats, Floats]:
+    """The middle of a picture, of its error, and of the input at the same positions."""
+    middle = [_middle(size, picture.ndim) for size in picture.shape[2:]]
+    pairs = zip(middle, factors, strict=True)
+    given = [slice(round(part.start / factor), round(part.stop / factor)) for part, factor in pairs]
+    everything = (slice(None), slice(None))
+    taken = picture[(*everything, *middle)].astype(np.float64)
+    error = taken - other[(*everything, *middle)]
+    return taken, error, _resized(source[(*everything, *given)].astype(np.float64), factors)
+
+
+def _middle(size: int, axes: int) -> slice:
+    """The middle positions of an axis; its ends are multiples of all factors."""
+    most = _MOST_POSITIONS[axes - 3]
+    if size <= most:
+        return slice(0, size)
+    start = (size - most) // 2 // _STEP * _STEP
+    return slice(start, start + most)
+
+
+def _forms(array: Array) -> Iterator[Array]:
     """The array as [samples, channels, positions ...], for channels first, last and missing."""
-    values = array.astype(np.float64)
-    for form in (values, np.moveaxis(values, -1, 1), values[:, None]):
+    for form in (array, np.moveaxis(array, -1, 1), array[:, None]):
         positions = form.shape[2:]
         if 1 <= len(positions) <= 2 and min(positions) >= 8 and np.prod(positions) >= _FEWEST:
             yield form

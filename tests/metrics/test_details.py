@@ -78,3 +78,14 @@ def test_a_signal_is_a_picture_of_one_axis() -> None:
     found = compare_detail(reference, reference + detail(given.shape, 0.05), {"wave": given})
     assert found is not None
     assert found.sqnr_db.mean() == pytest.approx(0, abs=0.5)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_of_large_pictures_the_middle_is_judged(factor: int) -> None:
+    given = pictures(10, 200)
+    reference = given.repeat(factor, 2).repeat(factor, 3) + detail((10, 1, 200 * factor, 200 * factor), 0.05)
+    output = reference + detail(reference.shape, 0.005)
+    output[:, :, :20] = 0
+    found = compare_detail(reference, output, {"picture": given})
+    assert found is not None
+    assert found.sqnr_db.mean() == pytest.approx(20, abs=1)
