@@ -33,6 +33,8 @@ Array = npt.NDArray[Any]
 # From this cosine on, an output holds the values of another output.
 _SWAPPED: Final = 0.95
 _TINY: Final = 1e-300
+# Of an output of one kind only the order of its numbers may count, as of scores, so this many dB less are required.
+_ORDER: Final = 2.0
 # The relative error that int8 may have on a constant output.
 _COARSE: Final = 0.05
 
@@ -138,9 +140,9 @@ def _likeness(pair: _Pair, criteria: Criteria) -> Iterator[Demand]:
 
 
 def _usual_db(pair: _Pair, criteria: Criteria) -> float:
-    """The usual limit of what varies: if an output has few numbers and no parts, that of its cosine, in dB."""
+    """The usual limit of what varies: if an output has few numbers and no parts, a little below that of its cosine."""
     is_few = pair.reference[0].size <= FEW_ELEMENTS and not pair.measures.parts
-    return _as_sqnr_db(criteria.usual.cosine) if is_few else criteria.usual.variation
+    return _as_sqnr_db(criteria.usual.cosine) - _ORDER if is_few else criteria.usual.variation
 
 
 def _noise(reference: Array, output: Array) -> Estimate:
