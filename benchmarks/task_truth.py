@@ -46,6 +46,7 @@ from pytest_mnnquant.evidence import accuracy_check
 from pytest_mnnquant.evidence.check_inputs import CheckInputs
 from pytest_mnnquant.evidence.check_runner import attempt_check, run_check
 from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
+from pytest_mnnquant.evidence.steps import UNUSABLE
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import FAILED, Result
 from pytest_mnnquant.findings.rule import Severity
@@ -185,8 +186,11 @@ class Case:
             return Row(self.task.name, what, 0, 0, 0, False, "", (finding.code,), (), 0, error=finding.message)
         base = variant.source.prepared.model
         before = self.score(base.path, base.output_names)
-        with variant.runs.arm_equivalent() as (model, _):
-            after = self.score(model.path, tuple(model.output_names) or base.output_names)
+        try:
+            with variant.runs.arm_equivalent() as (model, _):
+                after = self.score(model.path, tuple(model.output_names) or base.output_names)
+        except UNUSABLE:  # The gate can't run it. An app that names the outputs may.
+            after = self.score(variant.model.path, base.output_names)
         lost = self.task.line.loss(before, after)
         result = judged(variant)
         errors = [item for item in result.findings if item.severity is not Severity.WARNING]
