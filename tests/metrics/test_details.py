@@ -64,9 +64,10 @@ def test_a_detail_below_the_steps_of_a_picture_is_not_required() -> None:
         (detail((12, 1, 16, 16), 1), pictures()),
         (detail((12, 10), 1), detail((12, 10), 1)),
         (pictures().mean((2, 3)), pictures()),
+        (pictures().mean((1, 2, 3)), pictures()),
         (pictures(6), pictures(12)),
     ],
-    ids=["unlike", "no positions", "scores", "other samples"],
+    ids=["unlike", "no positions", "scores", "one number", "other samples"],
 )
 def test_other_networks_are_not_judged_so(reference: Array, given: Array) -> None:
     assert compare_detail(reference, reference, {"picture": given}) is None
