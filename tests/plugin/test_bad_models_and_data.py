@@ -74,7 +74,7 @@ def test_what_raises_can_be_run_by_itself(run: Run, pytester: pytest.Pytester) -
     [
         (
             "raise RuntimeError('shape mismatch')",
-            "the model fails on bad.py:evaluation() (x (24, 1, 8, 8)): RuntimeError",
+            "the model fails on bad.py:evaluation() (x (1, 1, 8, 8)): RuntimeError",
         ),
         ("return 'text'", "the model returns no tensors"),
         ("return []", "the model returns no tensors"),
