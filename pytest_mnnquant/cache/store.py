@@ -57,7 +57,7 @@ class Store:
         self.root = root.resolve()
         for kind in self.root.glob("*/"):
             remove_abandoned(kind)
-        #: Entries that were damaged and are built again, a line each.
+        #: Warnings, a line each: entries that were damaged and are built again.
         self.repaired: list[str] = []
         self._verified: set[Path] = set()
 

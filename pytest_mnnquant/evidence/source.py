@@ -172,6 +172,8 @@ def as_finding(error: Exception) -> Finding:
         return Finding("MNQ104", str(error), fix=FLOAT_SOURCE)
     if isinstance(error, UserCodeExit):
         fix = "raise an ordinary error there, such as RuntimeError; skips and exits are for tests"
+        if not error.is_exit:
+            fix = "correct that code: a library that it uses failed; run it alone for the whole traceback"
         what = f"the code of the model, of its data or of its metric raised {describe(error)}"
         return Finding("MNQ101", what, fix=fix)
     code = "MNQ102" if isinstance(error, DataError) else "MNQ101"

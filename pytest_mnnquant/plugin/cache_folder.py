@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -12,6 +13,8 @@ from pytest_mnnquant.cache.store import Store, run_folder
 from pytest_mnnquant.cache.temporary import remove_abandoned, temporary_prefix
 from pytest_mnnquant.config.settings import Settings
 from pytest_mnnquant.plugin.worker_input import input_of
+
+_UNWRITABLE: Final = pytest.StashKey[str]()
 
 
 def cache_folder(config: pytest.Config, settings: Settings) -> Path:
@@ -26,9 +29,18 @@ def cache_folder(config: pytest.Config, settings: Settings) -> Path:
             raise ValueError(f"--mnn-cache-dir: {folder}: {error.strerror}") from None
         return folder
     cache = getattr(config, "cache", None)
-    if cache is not None:
-        return Path(cache.mkdir("mnnquant"))
-    return _temporary_folder(config)  # -p no:cacheprovider
+    if cache is None:  # -p no:cacheprovider
+        return _temporary_folder(config)
+    try:
+        folder = Path(cache.mkdir("mnnquant"))
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:  # The project is read-only, or another user's.
+        config.stash[_UNWRITABLE] = (
+            f"the cache in {config.rootpath} can't be written ({error.strerror}): this run uses a temporary folder; "
+            "to keep artifacts for the next run, give --mnn-cache-dir"
+        )
+        return _temporary_folder(config)
+    return folder
 
 
 def _temporary_folder(config: pytest.Config) -> Path:
@@ -46,7 +58,9 @@ def open_store(config: pytest.Config, root: Path, reuse: bool) -> Store:
     if input_of(config) is None:  # The controller does it for its workers.
         remove_abandoned(Path(tempfile.gettempdir()))
     if reuse:
-        return Store(root)
+        store = Store(root)
+        store.repaired += filter(None, [config.stash.get(_UNWRITABLE, "")])
+        return store
     using = ExitStack()
     folder = using.enter_context(run_folder(root / "fresh"))
     config.add_cleanup(using.close)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from pytest_mnnquant.plugin.items import collect, remember_selected
 from pytest_mnnquant.plugin.plain_item import PlainItem
 from pytest_mnnquant.plugin.reporting import header
+from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.plugin.xdist_workers import brief_worker, refuse_broken_worker, start_failures_as_usage_errors
+
+# The key of a worker's output.
+_WARNINGS: Final = "mnnquant_cache_warnings"
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -38,6 +42,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send the warnings of a worker's cache to its controller."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_WARNINGS] = list(session_of(session.config).store.repaired)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionstart(session: pytest.Session) -> Generator[None, None, None]:
     """Report in one line why xdist's workers can't be started on another host."""
@@ -60,7 +71,8 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """End the run if one of xdist's workers can't work."""
+    """End the run if one of xdist's workers can't work; take the warnings of its cache."""
+    session_of(node.config).store.repaired += getattr(node, "workeroutput", {}).get(_WARNINGS, [])
     refuse_broken_worker(node, error)
 
 

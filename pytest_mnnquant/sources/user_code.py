@@ -20,7 +20,14 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class UserCodeExit(Exception):
-    """The user's code raised what ends a test or a run, or tried to end the process; the message names it."""
+    """The user's code raised what ends a test or a run, or tried to end the process; the message names it.
+
+    `is_exit` is False for other exceptions that are not an `Exception`, such as a panic in a library written in Rust.
+    """
+
+    def __init__(self, message: str, is_exit: bool = True) -> None:
+        super().__init__(message)
+        self.is_exit = is_exit
 
 
 class _Here(threading.local):
@@ -52,7 +59,7 @@ def contained() -> Iterator[None]:
         except BaseException as error:
             if _may_pass(error):
                 raise
-            raise UserCodeExit(_as_text(error)) from error
+            raise UserCodeExit(_as_text(error), _is_exit(error)) from error
         finally:
             _here.depth -= 1
 
@@ -131,6 +138,17 @@ def _may_pass(error: BaseException) -> bool:
     if isinstance(error, pytest.fail.Exception):
         return not isinstance(error, pytest.xfail.Exception)
     return isinstance(error, Exception) and not isinstance(error, pytest.exit.Exception | unittest.SkipTest)
+
+
+def _is_exit(error: BaseException) -> bool:
+    """Whether an error is meant to end a test or a run."""
+    import unittest
+
+    import pytest
+
+    # Skips and failures of pytest are not an `Exception`; their base class is not public.
+    outcomes = (pytest.skip.Exception, pytest.fail.Exception, pytest.exit.Exception, unittest.SkipTest)
+    return isinstance(error, (*outcomes, UserCodeExit, SystemExit, KeyboardInterrupt, GeneratorExit))
 
 
 def is_exit_call(file: str) -> bool:

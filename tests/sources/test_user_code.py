@@ -151,3 +151,16 @@ def test_it_works_in_other_threads() -> None:
     thread.start()
     thread.join()
     assert len(texts) == 1
+
+
+class PanicException(BaseException):
+    """As libraries written in Rust raise it (pyo3_runtime.PanicException)."""
+
+
+def test_a_panic_is_not_an_exit() -> None:
+    with pytest.raises(UserCodeExit, match="PanicException: index out of bounds") as panic, contained():
+        raise PanicException("index out of bounds")
+    assert not panic.value.is_exit
+    with pytest.raises(UserCodeExit) as ended, contained():
+        raise SystemExit(0)
+    assert ended.value.is_exit
