@@ -76,7 +76,7 @@ def of_network(network: Any, data: Dataset, names: tuple[str, ...], name: str) -
             pytorch.outputs(network, dataclasses.replace(few, alone=single), name, names=names)
             for single in (True, False)
         )
-    except SourceError:  # It refuses several samples, so nobody can feed them.
+    except SourceError:  # It refuses several samples, so an app can't feed them.
         return None
     expected = dict(zip(names, alone, strict=True))
     return batch_difference(expected, expected, dict(zip(names, together, strict=True)))

@@ -135,7 +135,7 @@ def freeze(model: torch.nn.Module) -> None:
     from torch.nn.parameter import UninitializedParameter
 
     for parameter in model.parameters():
-        # Those of a copied TorchScript module are no leaves.
+        # Those of a copied TorchScript module are not leaves.
         if parameter.is_leaf and not isinstance(parameter, UninitializedParameter):
             parameter.grad = None
             parameter.requires_grad_(False)

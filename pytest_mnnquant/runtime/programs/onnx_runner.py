@@ -54,7 +54,7 @@ def run_onnx(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def inner_tensors(path: str, names: list[str]) -> list[str]:
-    """Those of the names that operators of an `.onnx` give to tensors that are no outputs of the model."""
+    """Those of the names that operators of an `.onnx` give to tensors that are not outputs of the model."""
     import onnx
 
     if not names:
