@@ -1,4 +1,4 @@
-"""The smallest networks of benchmarks/zoo.py: each verdict is the truth. Needs MNNQUANT_ZOO, a folder for the wheels."""
+"""The smallest networks of benchmarks/zoo.py: each verdict is true. Needs MNNQUANT_ZOO, a folder for the wheels."""
 
 from __future__ import annotations
 
