@@ -26,6 +26,7 @@ from pytest_mnnquant.checks.accuracy.variation_estimate import estimate_variatio
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.agreement import SILENT, Agreement, agreement, cosines, same_maximum, sqnr_db
+from pytest_mnnquant.metrics.variation import Variation
 from pytest_mnnquant.statistics import intervals
 from pytest_mnnquant.statistics.intervals import Estimate
 
@@ -35,6 +36,7 @@ _SWAPPED: Final = 0.95
 _TINY: Final = 1e-300
 # Of an output of one kind only the order of its numbers may count, as of scores, so this many dB less are required.
 _ORDER: Final = 2.0
+_LARGE: Final = 0.05
 # The relative error that int8 may have on a constant output.
 _COARSE: Final = 0.05
 
@@ -127,7 +129,7 @@ def _likeness(pair: _Pair, criteria: Criteria) -> Iterator[Demand]:
     # A cosine that the user allows is allowed for what varies, too.
     allowed = math.inf if least is None else _as_sqnr_db(least)
     if (measured := pair.measures.variation) is not None:
-        limit = min(_usual_db(pair, criteria), allowed)
+        limit = min(_usual_db(pair, measured, criteria), allowed)
         text = f"the differences between samples have an SQNR of {measured.sqnr_db:.1f} dB, required {limit:.1f} dB "
         text += f"(the whole output has cosine {estimate.value:.4f})"
         decision = verdict(estimate_variation(measured), limit, at_least=True, strict=criteria.strict)
@@ -139,10 +141,14 @@ def _likeness(pair: _Pair, criteria: Criteria) -> Iterator[Demand]:
         yield Demand(text, verdict(estimate, limit, at_least=True, strict=criteria.strict), varies=True)
 
 
-def _usual_db(pair: _Pair, criteria: Criteria) -> float:
-    """The usual limit of what varies: if an output has few numbers and no parts, a little below that of its cosine."""
+def _usual_db(pair: _Pair, measured: Variation, criteria: Criteria) -> float:
+    """The usual limit of what varies: if an output has few numbers and no parts, a little below that of its cosine.
+
+    Int8 can't keep that of numbers that vary little, compared with their range.
+    """
     is_few = pair.reference[0].size <= FEW_ELEMENTS and not pair.measures.parts
-    return _as_sqnr_db(criteria.usual.cosine) - _ORDER if is_few else criteria.usual.variation
+    is_large = measured.rms >= _LARGE * pair.measures.agreement.range
+    return _as_sqnr_db(criteria.usual.cosine) - _ORDER if is_few and is_large else criteria.usual.variation
 
 
 def _noise(reference: Array, output: Array) -> Estimate:
