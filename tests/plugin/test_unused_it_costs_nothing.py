@@ -41,6 +41,7 @@ def test_nothing_large_is_imported(pytester: pytest.Pytester, args: tuple[str, .
         "pytest_mnnquant.config.option",
         "pytest_mnnquant.config.options",
         "pytest_mnnquant.findings.defaults",
+        "pytest_mnnquant.findings.value_text",
         "pytest_mnnquant.plugin.fixtures",
         "pytest_mnnquant.plugin.hooks",
         "pytest_mnnquant.plugin.records",
