@@ -66,7 +66,7 @@ def make_reference(model: Path, text: Path, output: Path, tokens: int = 0) -> Pr
 def _ids(source: Checkpoint, content: str, tokens: int) -> Ids:
     encoded = encode(source.path, [content])
     if encoded is None:
-        problem = "ids need the package tokenizers: pip install tokenizers"
+        problem = "ids need the package tokenizers: pip install 'pytest-mnnquant[llm]'"
         raise BadExport(str(source.path), "tokenizer.json", problem)
     parameters = sum(int(np.prod(entry.shape)) for entry in source.tensors.values())
     sample = sample_of(parameters, source.config.vocabulary)
