@@ -134,16 +134,16 @@ def _parse_pairs(value: Any, where: str) -> dict[str, str]:
         raise ValueError(f"{where}: a pair of names is missing, as INPUT=OUTPUT")
     for first, second in pairs:
         if not isinstance(second, str) or not first.strip() or not second.strip():
-            raise ValueError(f"{where}: {first!r} has no name of an output: {second!r}")
+            raise ValueError(f"{where}: {shown(first)} has no name of an output: {shown(second)}")
         if [name for name, _ in pairs].count(first) > 1:
-            raise ValueError(f"{where}: {first!r} is given twice")
+            raise ValueError(f"{where}: {shown(first)} is given twice")
     return dict(pairs)
 
 
 def _pair(item: Any, where: str) -> tuple[str, str]:
     first, equals, second = item.partition("=") if isinstance(item, str) else ("", "", "")
     if not equals:
-        raise ValueError(f"{where}: {item!r} is not INPUT=OUTPUT")
+        raise ValueError(f"{where}: {shown(item)} is not INPUT=OUTPUT")
     return first, second
 
 
