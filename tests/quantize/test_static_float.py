@@ -17,6 +17,8 @@ from pytest_mnnquant.evidence.variant import variant_under_test
 from pytest_mnnquant.findings.finding import PASSED
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.runtime.convert import convert
+from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import ExportOptions, export
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import TIMEOUT, quietly
@@ -36,6 +38,18 @@ class Segmenter(nn.Module):
         features = features * torch.sigmoid(self.gate(nn.functional.adaptive_avg_pool2d(features, 1)))
         result: torch.Tensor = self.last(nn.functional.interpolate(features, scale_factor=2.0, mode="bilinear"))
         return result
+
+
+def test_a_file_with_a_packed_input_is_the_same_in_both_apis(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).random((2, 3, 24, 24), np.float32)
+    export(Segmenter().eval(), Dataset({"image": images}), tmp_path / "net.onnx", ExportOptions("net"))
+    model = convert(tmp_path / "net.onnx", tmp_path / "net.mnn", ("--keepInputFormat=0",), timeout=TIMEOUT)
+    assert [item.layout for item in model.inputs] == ["NC4HW4"]
+    session, module = (
+        run(model, {"image": images}, RunOptions(TIMEOUT, through_module=through)).outputs for through in (False, True)
+    )
+    np.testing.assert_allclose(session["output"], module["output"], atol=1e-5)
 
 
 @pytest.mark.parametrize(("flags", "failing"), [((), set()), (("--fp16",), {"coverage"})], ids=["w8", "fp16"])

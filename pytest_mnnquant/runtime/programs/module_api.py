@@ -64,7 +64,10 @@ def as_input(array: Any, layout: str = "NCHW") -> Any:
 
     kinds = {"f": MNN.expr.float, "i": MNN.expr.int, "u": MNN.expr.uint8}
     order = MNN.expr.NHWC if layout == "NHWC" else MNN.expr.NCHW
-    return MNN.expr.const(array, list(array.shape), order, kinds[array.dtype.kind])
+    value = MNN.expr.const(array, list(array.shape), order, kinds[array.dtype.kind])
+    # Made with --keepInputFormat=0: MNN does not convert it by itself.
+    is_packed = layout == "NC4HW4" and array.ndim == 4 and array.dtype.kind == "f"
+    return MNN.expr.convert(value, MNN.expr.NC4HW4) if is_packed else value
 
 
 def values_of(variable: Any) -> Any:
