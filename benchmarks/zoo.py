@@ -302,7 +302,8 @@ class Cell:
         if self.problem or self.truth is None or self.is_of_x86:
             return bool(self.problem)
         kept = self.truth >= (KEPT_COARSE if self.recipe == "w4" else KEPT)
-        return bool(self.failed) == kept
+        # Tables that MNN leaves float fail the coverage of a file whose outputs are right.
+        return bool(set(self.failed) - {"coverage", "size"}) == kept
 
     @property
     def is_of_x86(self) -> bool:
