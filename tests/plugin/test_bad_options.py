@@ -52,7 +52,7 @@ def test_a_model_that_is_none_is_refused(refused: Refused, spec: str, says: str)
         ("--mnn-min-cosine=-2", "-1 to 1"),
         ("--mnn-min-size-ratio=-1", "at least 0"),
         ("--mnn-max-latency-ratio=x", "argument --mnn-max-latency-ratio: 'x'"),
-        ("--mnn-timeout=0", "at least 1"),
+        ("--mnn-timeout=0", "allowed: 1 to 604800"),
         ("--mnn-report=r.txt", ".json, .md, .html"),
         ("--mnn-calibration=none.npz", "none.npz: no such file"),
         ("--mnn-evaluation=none.py:data", "none.py: no such file"),
