@@ -39,7 +39,7 @@ from pytest_mnnquant.evidence.steps import Unusable
 from pytest_mnnquant.evidence.variant import variant_under_test
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.propagation import find_propagated, ops_to_observe
 from pytest_mnnquant.quantize.ranges import calibrate_torch
 from pytest_mnnquant.quantize.tensor_binding import bind_tensors

@@ -25,7 +25,7 @@ from pytest_mnnquant.cli.inspect import inspection
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import read_model
-from pytest_mnnquant.quantize.float_model import export_float
+from pytest_mnnquant.quantize.prepare_pytorch import export_float
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.jobs import Job, run_job
 from pytest_mnnquant.sources.pytorch import ExportOptions

@@ -22,8 +22,8 @@ from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, read_params, write_params
-from pytest_mnnquant.quantize.float_model import export_float
 from pytest_mnnquant.quantize.job import FLOAT_NAME, MODEL_NAME, PARAMS_NAME
+from pytest_mnnquant.quantize.prepare_pytorch import export_float
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.pytorch import ExportOptions

@@ -20,7 +20,7 @@ from tests.browser import Page, browse
 from tests.layers import ImportGuard, ProcessGuard, layers_of_test, may_hold_unit_tests
 
 if TYPE_CHECKING:
-    from pytest_mnnquant.quantize.float_model import Prepared
+    from pytest_mnnquant.quantize.prepared import Prepared
     from pytest_mnnquant.quantize.variant import Variant
     from tests.workshop import Workshop
 

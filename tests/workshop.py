@@ -8,8 +8,10 @@ from typing import Any
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, read_model
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, export_float, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import Job
+from pytest_mnnquant.quantize.prepare_pytorch import export_float
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.convert import convert

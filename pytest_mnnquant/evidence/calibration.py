@@ -15,7 +15,7 @@ from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.measurements.calibration import Record
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.reached_layers import layers_of_inputs
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Grid, code_losses, tensor_ranges
 from pytest_mnnquant.runtime.options import RunOptions

@@ -9,8 +9,8 @@ from pytest_mnnquant.evidence.steps import Unusable
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.mnnfile.model import read_model
-from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.job import PARAMS_NAME
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.recipe import Recipe
 

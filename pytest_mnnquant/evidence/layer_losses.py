@@ -17,7 +17,7 @@ from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.commands import joining_operator
 from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
 from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.mnn_support import can_observe
 from pytest_mnnquant.runtime.layer_errors import LayerRun, layer_errors

@@ -28,7 +28,8 @@ from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.measurements.timing import MemoryUse
 from pytest_mnnquant.mnnfile.model import BadModel, Model
 from pytest_mnnquant.mnnfile.output_parts import OutputParts
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.quantize.static_float import as_static
 from pytest_mnnquant.report.variant_report import ModelFile
 from pytest_mnnquant.runtime.background import start_ahead

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.quantize.float_model import Choices, Prepared
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import PipelineRecipe, Recipe
 from pytest_mnnquant.runtime.options import RunOptions

@@ -18,7 +18,8 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, compare_outputs, name_outputs
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, export_float
+from pytest_mnnquant.quantize.prepare_pytorch import export_float
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.pytorch import ExportOptions
 from pytest_mnnquant.sources.spec import SourceError

@@ -12,7 +12,7 @@ from typing import Final
 from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.jobs import NativeFailure
 

@@ -13,7 +13,7 @@ from pytest_mnnquant.findings.file_metrics import BundleMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.params import Params
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from tests.results import measured
 from tests.synthetic_evidence import codes
 from tests.workshop import Workshop

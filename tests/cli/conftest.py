@@ -21,7 +21,7 @@ import pytest
 from pytest_mnnquant.cli.main import main
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams, write_params
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from tests.conftest import TIMEOUT
 

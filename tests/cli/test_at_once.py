@@ -16,7 +16,7 @@ from torch import nn
 
 from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.mnnfile.storage import Floats
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions
 from tests.cli.conftest import Net, Result, by_hand, without_uuid, write_sample
@@ -28,7 +28,8 @@ WIDTH = 320
 _VARIANTS = """
 import json, sys
 from pathlib import Path
-from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.float_model import prepare
+from pytest_mnnquant.quantize.prepared import Choices
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.job import Job

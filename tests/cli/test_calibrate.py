@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pytest_mnnquant.mnnfile.model import Model, read_model
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from tests.cli.conftest import Net, Result, write_png, write_sample
 from tests.golden_text import check_golden, without_numbers

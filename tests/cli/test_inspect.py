@@ -9,7 +9,7 @@ import pytest
 
 from pytest_mnnquant.cli.inspect import difference, difference_text, inspection, inspection_text
 from pytest_mnnquant.mnnfile.model import Model, read_model
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.report.json_report import json_value
 from tests.golden_text import check_golden

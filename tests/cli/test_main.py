@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.cli.main import main
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from tests.golden_text import check_golden
 

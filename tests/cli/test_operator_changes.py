@@ -12,7 +12,7 @@ import pytest
 
 from pytest_mnnquant.cli.inspect import difference, difference_text
 from pytest_mnnquant.mnnfile.model import Model, read_model
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.convert import convert
 from tests.conftest import TIMEOUT

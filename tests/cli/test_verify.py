@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_mnnquant.cli.verify import Verdict
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 
 

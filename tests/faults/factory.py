@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import Job
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.runtime.convert import convert

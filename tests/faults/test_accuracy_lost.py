@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.mnnfile.params import LayerParams, Params, read_params, write_params
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from tests.faults.conftest import Judge
 from tests.faults.factory import FIRST, HIDDEN, LAST, NET, SECOND, Factory
 

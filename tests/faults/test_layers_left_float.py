@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pytest_mnnquant.mnnfile.params import read_params, write_params
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import PARAMS_NAME
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 from tests.faults.conftest import JUDGED, Judge

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from tests.faults.conftest import JUDGED, Judge
 from tests.faults.factory import FIRST, HIDDEN, LAST, NET, SECOND, Factory
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.float_model import prepare
+from pytest_mnnquant.quantize.prepared import Choices
 from pytest_mnnquant.sources.data import as_dataset
 from pytest_mnnquant.sources.model_digest import digest
 from pytest_mnnquant.sources.pytorch import outputs

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_mnnquant.mnnfile.matching import match_layers, signature
 from pytest_mnnquant.mnnfile.model import Op
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from tests.synthetic_evidence import layer, model
 from tests.workshop import Workshop

@@ -11,7 +11,7 @@ from torch import nn
 
 from pytest_mnnquant.mnnfile.model import BadModel, Model, Op, read_model
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from tests.smallnets import TwoWays, Words
 from tests.workshop import Workshop

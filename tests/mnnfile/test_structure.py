@@ -14,7 +14,7 @@ from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op, read_model
 from pytest_mnnquant.mnnfile.settings import settings
 from pytest_mnnquant.mnnfile.structure import Difference, differences
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from tests.golden_text import check_golden
 from tests.workshop import Workshop

@@ -16,8 +16,9 @@ import torch
 import torch._inductor.test_operators
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import Job
+from pytest_mnnquant.quantize.prepared import Choices
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.sources.spec import parse_spec

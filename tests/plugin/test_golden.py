@@ -22,8 +22,9 @@ import pytest
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.mnnfile.params import read_params, write_params
-from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import PARAMS_NAME, Job
+from pytest_mnnquant.quantize.prepared import Choices
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.report.width import width

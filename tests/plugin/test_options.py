@@ -11,7 +11,8 @@ import torch
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.findings.catalogue import CHECKS
-from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.float_model import prepare
+from pytest_mnnquant.quantize.prepared import Choices
 from pytest_mnnquant.sources.spec import parse_spec
 from tests.conftest import quietly
 from tests.golden_text import check_golden

@@ -16,7 +16,8 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.checks.conversion.batches import differs_in_batches
 from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.quantize.batch_difference import batch_difference
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.conftest import TIMEOUT, quietly
 

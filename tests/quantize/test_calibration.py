@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_mnnquant.mnnfile.params import read_params
 from pytest_mnnquant.quantize.calibration import Range, make_params, weight_scales
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.mnn_support import int8_layers

@@ -17,7 +17,8 @@ from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, St
 from pytest_mnnquant.metrics.agreement import is_same
 from pytest_mnnquant.quantize import conversion_proof
 from pytest_mnnquant.quantize.conversion_proof import NOT_INSTALLED, is_proven, steps_from_pytorch
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.conftest import TIMEOUT, quietly

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_mnnquant.quantize import convert_twice as convert_twice_module
 from pytest_mnnquant.quantize.convert_twice import convert_twice, load_differences
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.convert import convert
 from tests.conftest import TIMEOUT

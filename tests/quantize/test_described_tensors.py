@@ -20,8 +20,9 @@ from pytest_mnnquant.mnnfile.quants import write_with_quants
 from pytest_mnnquant.mnnfile.scale_propagation import outcomes
 from pytest_mnnquant.quantize.calibration import Range
 from pytest_mnnquant.quantize.described_tensors import described_tensors, interpolated_ranges
-from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import Job
+from pytest_mnnquant.quantize.prepared import Choices
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.names import recipe_named

@@ -13,7 +13,8 @@ from torch import nn
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.conversion_proof import is_proven
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 from tests.smallnets import TwoWays

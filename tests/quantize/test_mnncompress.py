@@ -21,8 +21,8 @@ from pytest_mnnquant.mnnfile.entries import bind_by_name, repaired
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.params import Params, read_params, write_params
 from pytest_mnnquant.quantize import mnncompress_pipeline, pipeline
-from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.pipeline import MNNCOMPRESS, PipelineInput, PipelineOutput, run_pipeline
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions

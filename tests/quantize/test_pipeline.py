@@ -14,10 +14,10 @@ import torch
 
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize import pipeline, pipeline_child
-from pytest_mnnquant.quantize.float_model import Prepared
 from pytest_mnnquant.quantize.pipeline import PipelineInput, PipelineOutput, run_pipeline
 from pytest_mnnquant.quantize.pipeline_child import _paths
 from pytest_mnnquant.quantize.pipeline_files import file_stamps, find_files
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.runtime.jobs import Job, JobResult, NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import SourceError, Spec, parse_spec

@@ -14,7 +14,7 @@ from pytest_mnnquant.mnnfile.commands import has_fused_relu
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params, widen_ranges
 from pytest_mnnquant.quantize.described_tensors import describe_tensors
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.propagation import Propagated, find_propagated
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.recipes.mnn_support import int8_layers

@@ -14,8 +14,9 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.checks.coverage.check import coverage, layer_rows
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.params import read_params
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import Job
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.sources.spec import DataError, SourceError, Spec

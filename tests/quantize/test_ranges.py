@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.ranges import MINMAX, Calibrated, calibrate_runtime, calibrate_torch
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import Observer

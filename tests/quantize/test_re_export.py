@@ -14,8 +14,9 @@ from torch.nn import functional
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.measurements.conversion import CALIBRATED, VARIANTS_FLOAT
 from pytest_mnnquant.quantize.conversion_proof import is_proven
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import Job
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.sources.spec import SourceError, Spec

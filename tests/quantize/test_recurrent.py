@@ -13,8 +13,9 @@ from torch import nn
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.params import read_params, write_params
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import Job
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.quantize.recurrent import hidden_states, recurrent_layers, recurrent_ranges
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.names import recipe_named

@@ -16,7 +16,8 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.measurements.sequences import Sequences
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.pytorch import ExportOptions, export
 from pytest_mnnquant.sources.spec import DataError, Spec, parse_spec

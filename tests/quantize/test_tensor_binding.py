@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.tensor_binding import Binding, bind_tensors, moments_of
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.runtime.options import RunOptions

@@ -15,8 +15,9 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.metrics.agreement import Agreement, agreement
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.calibration import make_params, save_params
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import Job
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.quantize.unfolded_batchnorm import MultiplyAdd, find_unfolded, replace_unfolded
 from pytest_mnnquant.quantize.variant import make_variant

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import Job
+from pytest_mnnquant.quantize.prepared import Choices
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.runtime.inference import run

@@ -13,8 +13,9 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.metrics.agreement import accuracy
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.params import read_params
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import Job
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.mnn_support import is_skipped
 from pytest_mnnquant.recipes.names import RECIPES, recipe_named

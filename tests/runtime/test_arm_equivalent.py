@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent
 from pytest_mnnquant.runtime.inference import run

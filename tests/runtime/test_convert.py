@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_mnnquant.mnnfile.model import read_model
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from tests.conftest import TIMEOUT

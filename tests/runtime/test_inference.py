@@ -12,7 +12,7 @@ import torch
 
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Grid, code_losses, run, tensor_ranges, tensor_values
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure

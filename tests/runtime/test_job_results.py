@@ -15,7 +15,7 @@ import pytest
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import read_model
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime import job_results
 from pytest_mnnquant.runtime.command import Command

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.runtime import onnxruntime
 from pytest_mnnquant.runtime.command import Command
 from pytest_mnnquant.runtime.inference import run

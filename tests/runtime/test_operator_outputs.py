@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Arrays, run
 from pytest_mnnquant.runtime.operator_outputs import operators_on_host, operators_on_target, spliced_outputs

@@ -9,7 +9,7 @@ from torch import nn
 
 from pytest_mnnquant.measurements.timing import MEMORY_MODES, TimingSettings
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.runtime.programs import timer
 from pytest_mnnquant.runtime.timing import memory_use, op_times, paired_times

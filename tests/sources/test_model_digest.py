@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.sources.model_digest import digest
 from pytest_mnnquant.sources.spec import import_file
 

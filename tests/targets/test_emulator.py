@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.options import RunOptions

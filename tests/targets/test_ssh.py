@@ -21,7 +21,7 @@ import pytest
 
 from pytest_mnnquant.measurements.timing import TimingSettings
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime.inference import Arrays, run
 from pytest_mnnquant.runtime.jobs import FailureKind

@@ -17,7 +17,7 @@ from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
 from pytest_mnnquant.mnnfile.model import Floats, Model, read_model
 from pytest_mnnquant.mnnfile.params import read_params, write_params
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.names import recipe_named
 from tests.golden_text import check_golden

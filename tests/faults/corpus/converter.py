@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.mnnfile.params import read_params, write_params
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.runtime.jobs import Job, run_job
 from tests.conftest import TIMEOUT
 from tests.faults.corpus.params_files import FLAG, W8, healthy, renamed, weight_only

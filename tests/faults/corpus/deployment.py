@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.quantize.float_model import Choices, prepare
+from pytest_mnnquant.quantize.float_model import prepare
+from pytest_mnnquant.quantize.prepared import Choices
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 from tests.faults.corpus.mnnquant import retrained

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.mnnfile.params import LayerParams, read_params, write_params
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from tests.conftest import FIXTURES
 from tests.faults import mnncompress_scripts
 from tests.faults.corpus.converter import known, plain

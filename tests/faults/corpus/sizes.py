@@ -11,8 +11,8 @@ import onnx
 import torch
 from torch import nn
 
-from pytest_mnnquant.quantize.float_model import Choices, Prepared
 from pytest_mnnquant.quantize.job import Job
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.names import recipe_named
 from tests.conftest import FIXTURES, TIMEOUT, quietly

@@ -16,7 +16,7 @@ from torch import nn
 from pytest_mnnquant.mnnfile.flatbuffer import Table
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant, read_model
 from pytest_mnnquant.mnnfile.quants import with_quants
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from tests.faults.corpus.params_files import FLAG
 from tests.faults.corpus.plan import Pair, Planted, fault
 from tests.faults.factory import FIRST, HIDDEN, LAST, NET, SECOND, Factory

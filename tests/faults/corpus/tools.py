@@ -14,8 +14,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.quantize.float_model import Choices, Prepared, prepare
+from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.mnnquant_samples import as_text
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import FIXTURES, ROOT, TIMEOUT, quietly
 from tests.faults.factory import Factory

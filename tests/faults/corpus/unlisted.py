@@ -18,7 +18,7 @@ from torch.nn import functional
 from pytest_mnnquant.mnnfile.flatbuffer import Table
 from pytest_mnnquant.mnnfile.model import TensorQuant, read_model
 from pytest_mnnquant.mnnfile.params import read_params, write_params
-from pytest_mnnquant.quantize.float_model import Prepared
+from pytest_mnnquant.quantize.prepared import Prepared
 from tests.faults.corpus.deployment import APART, weights_of
 from tests.faults.corpus.mnnquant import EMA, KL, Made, of_images, of_samples, quantized, retrained
 from tests.faults.corpus.mnnquant import images as pictures

@@ -1,0 +1,128 @@
+"""Converts an `.onnx`, `.tflite` or `.mnn` file to a float `.mnn` model, and proves that both compute the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pytest_mnnquant.cache.manifest import file_digest
+from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, Step
+from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
+from pytest_mnnquant.metrics.agreement import Agreement
+from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
+from pytest_mnnquant.mnnfile.model import Model, ModelInput, read_model
+from pytest_mnnquant.quantize import batch_difference, file_states
+from pytest_mnnquant.quantize.conversion_proof import (
+    PROOF_SAMPLES,
+    proof_from_onnx,
+)
+from pytest_mnnquant.quantize.convert_twice import convert_twice
+from pytest_mnnquant.quantize.file_batches import TriedBatch, try_batch
+from pytest_mnnquant.quantize.file_states import require_names
+from pytest_mnnquant.quantize.prepared import FLOAT, Choices, Prepared, data_from
+from pytest_mnnquant.quantize.source_weights import require_finite
+from pytest_mnnquant.sources.onnx_data import external_files, require_float
+from pytest_mnnquant.sources.sample_forms import fit_to_model
+from pytest_mnnquant.sources.spec import DataError, SourceError, Spec
+
+
+def prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None]) -> Prepared:
+    """The float model of a file, proven on real samples if there are any. Raises as `prepare` does."""
+    assert spec.path is not None
+    digest = "".join(file_digest(file) for file in (spec.path, *_beside(spec.path)))
+    if spec.path.suffix == ".mnn":
+        model = read_model(spec.path)
+        if model.external_missing:
+            raise SourceError(
+                f"{spec.path}: {model.external_missing:,} bytes of its weights are missing from "
+                f"{spec.path.name}.weight in the same folder"
+            )
+        if model.external_path is not None:  # MNN applies a params file before it reads external weights.
+            say("putting the weights into one file")
+            outside = spec.path
+            folder = store.folder(
+                "whole", {"source": digest}, lambda made: _convert_file(outside, made / FLOAT, choices.timeout)
+            )
+            model = read_model(folder / FLOAT)
+    else:
+        if spec.path.suffix == ".onnx":
+            require_float(spec.path)
+        say("converting to float")
+        source = spec.path
+        folder = store.folder(
+            "float", {"source": digest}, lambda made: _convert_file(source, made / FLOAT, choices.timeout)
+        )
+        model = read_model(folder / FLOAT)
+    require_finite(model, spec.path)
+    names = tuple(item.name for item in model.inputs)
+    require_names(choices.states, names, model.output_names, spec.text)
+    calibration = data_from(choices.calibration, "the calibration data", names, choices)
+    evaluation = data_from(choices.evaluation, "the evaluation data", names, choices)
+
+    def fitted(part: Dataset | None) -> Dataset | None:
+        if part is None or not choices.states:
+            return part and _fit(part, model.inputs)
+        return file_states.with_states(model, part, choices.states, choices.timeout)
+
+    calibration, evaluation = fitted(calibration), fitted(evaluation)
+    data = evaluation or calibration
+    tried = None if data is None else try_batch(model, data, choices.timeout)
+    proof, unproven = _proof_of_file(spec.path, model, data, tried)
+    return Prepared(
+        spec,
+        model,
+        digest,
+        calibration,
+        evaluation,
+        tried is None or tried.run.batched,
+        proof,
+        unproven,
+        (Step(ONNX, FLOAT_MNN, proof),) if proof else (),
+        sample_run=tried.run if tried else None,
+        axes=tried.options.axes if tried else SampleAxes(),
+        states=choices.states,
+        batches=batch_difference.of_file(spec.path, data.head(PROOF_SAMPLES), tried) if data and tried else None,
+    )
+
+
+def _beside(path: Path) -> tuple[Path, ...]:
+    """The files with the weights of a model file. Raises `SourceError` if one of an ONNX file is missing."""
+    if path.suffix == ".onnx":
+        return external_files(path)
+    weights = path.with_name(path.name + ".weight")
+    return (weights,) if weights.is_file() else ()
+
+
+def _convert_file(source: Path, output: Path, timeout: float) -> None:
+    convert_twice(source, output, timeout=timeout)
+
+
+def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> Dataset:
+    """The data as the model takes them. Raises `DataError` before MNN computes nonsense from others."""
+    if (fitting := fit_to_model(data, inputs)) is not None:
+        return fitting
+    for spec in inputs:
+        shape = data.inputs[spec.name].shape
+        if fits_axis(spec.shape, shape[1:], 0):
+            continue
+        expected = ", ".join(["samples", *(str(size) if size > 0 else "any" for size in spec.shape[1:])])
+        raise DataError(
+            f"{data.origin}: array {spec.name!r} has shape {list(shape)}, the model takes [{expected}]",
+            "give samples of this shape, counted on the first axis",
+        )
+    return data
+
+
+def _proof_of_file(
+    path: Path, model: Model, data: Dataset | None, tried: TriedBatch | None
+) -> tuple[dict[str, Agreement] | None, str]:
+    if path.suffix == ".mnn":
+        return {}, ""
+    if path.suffix == ".tflite":
+        return None, "running TFLite models is not supported yet"
+    if data is None or tried is None:
+        return None, "no data were given (--mnn-evaluation) to compare the float model with the ONNX model"
+    is_sized = bool(data_sized_outputs(model))
+    return proof_from_onnx(path, data.head(PROOF_SAMPLES), data.origin, tried.run, tried.options, is_sized=is_sized)
