@@ -33,7 +33,7 @@ def calibration_evidence(
     options = source.options(timeout)
     record = variant.record
     quants = variant.model.tensor_quants  # A layer of scale 0, from an input of zeros, does not count as int8.
-    coded = [row.layer for row in rows if row.stored and row.stored.inputs[0] in quants]
+    coded = [row.layer for row in rows if row.stored and row.stored.inputs[:1] and row.stored.inputs[0] in quants]
     held_out = source.evaluation.spread(MOST_SAMPLES).inputs if source.evaluation else None
     return CalibrationEvidence(
         mode=variant.mode,

@@ -114,7 +114,7 @@ def test_a_metric_of_ones_own_decides(run: Run) -> None:
         (["--mnn-max-accuracy-drop=1.5"], "--mnn-max-accuracy-drop: a drop of 1.5 is out of range"),
         (["--mnn-min-agreement=output=1.5"], "1.5 is out of range, allowed: 0 to 1"),
         (["--mnn-min-sqnr=loud"], "'loud' is not a number"),
-        (["--mnn-suggest-time=0"], "0 is out of range, allowed: at least 1"),
+        (["--mnn-suggest-time=0"], "0 is out of range, allowed: 1 to 604800"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(refused: Callable[..., str], options: list[str], line: str) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 
 from pytest_mnnquant.measurements.calibration import Observations
 from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.mnnfile.entries import bind_by_name, repaired
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.params import Params, read_params, write_params
@@ -268,7 +269,7 @@ class Quantizer:
 
 def test_what_fails_late_is_told_with_the_other_exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Batches(list[tuple[torch.Tensor]]):
-        names, batched = ("x",), False
+        names, batched, axes = ("x",), False, SampleAxes()
 
     def failing(*_: Any, **__: Any) -> None:
         raise RuntimeError("Unsupported: aten::nothing")
