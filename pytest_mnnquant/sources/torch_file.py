@@ -1,15 +1,18 @@
 """PyTorch models in files: `.pt2` (torch.export) and TorchScript (`.pt`). No file is unpickled as Python code.
 
 TorchScript is read by PyTorch's own reader, which creates tensors and its script objects only. A `.pt2` holds JSON, and
-tensors that torch.export.load would unpickle: each of them must first be readable with `weights_only=True`.
+tensors that torch.export.load would unpickle: each of them must first be readable with `weights_only=True`. It may hold
+compiled code too, which torch.export.load runs: only the entries that torch.export.save writes are accepted.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +28,18 @@ _SAFE: Final = "write it again without custom objects, or give file.py:callable,
 # What torch.export unpickles as Python objects.
 _OBJECTS: Final = ("opaque_obj_", "custom_obj_")
 _OLD: Final = ("serialized_state_dict.json", "serialized_constants.json")
+# The entries that torch.export.save writes, since PyTorch 2.8 and before. Others may be code, as in data/aotinductor/.
+# PyTorch looks names up regardless of case, so that the case must be right.
+_WRITTEN: Final = re.compile(
+    r"archive_format|archive_version|byteorder|version|\.data/[^/]+|\.format_version|\.storage_alignment"
+    r"|models/[^/]+\.json|data/sample_inputs/[^/]+\.pt|extra/.+"
+    r"|data/weights/(weight_[0-9]+|[^/]+_weights_config\.json|[^/]+\.pt)"
+    r"|data/constants/((tensor|custom_obj|opaque_obj)_[0-9]+|[^/]+_constants_config\.json|[^/]+\.pt)"
+)
+_WRITTEN_BEFORE: Final = re.compile(
+    r"version|extra_files/.+|serialized_exported_program\.json|serialized_(state_dict|constants)\.(json|pt)"
+    r"|serialized_example_inputs\.pt"
+)
 
 
 def load_torch_file(path: Path) -> Any:
@@ -62,11 +77,13 @@ def _load_exported(path: Path) -> torch.export.ExportedProgram:
 
     try:
         with zipfile.ZipFile(path) as archive:
-            if len(set(archive.namelist())) < len(archive.namelist()):
-                raise ValueError("it holds two entries of the same name")
-            for name in _pickled(archive):
-                _require_tensors(path, name, archive.read(name))
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+            entries = _entries(path, archive)
+            entries.require_written()
+            for name in entries.pickled():
+                _require_tensors(path, name, entries.read(name))
+    except SourceError:
+        raise
+    except Exception as error:  # Of any kind, in zipfile, json and PyTorch's reader.
         raise SourceError(f"{path}: not an exported program: {describe(error)}", _EXPORT) from None
     try:
         with suppress_output():
@@ -75,15 +92,48 @@ def _load_exported(path: Path) -> torch.export.ExportedProgram:
         raise SourceError(f"{path}: torch.export.load raised {describe(error)}", _EXPORT) from error
 
 
-def _pickled(archive: zipfile.ZipFile) -> Iterator[str]:
-    """The entries of a `.pt2` that torch.export.load unpickles."""
-    for name in archive.namelist():
-        folder, _, file = name.rpartition("/")
-        if file.endswith(".pt") or file.startswith(_OBJECTS) or file in _OLD:
-            yield name
-        elif file.endswith("_config.json"):
-            entries = json.loads(archive.read(name))["config"].values()
-            yield from (f"{folder}/{entry['path_name']}" for entry in entries if entry.get("use_pickle"))
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """The entries of a `.pt2`, as a reader of torch.export.load sees them."""
+
+    names: list[str]
+    read: Callable[[str], bytes]
+    written: re.Pattern[str]
+
+    def require_written(self) -> None:
+        """Raise `ValueError` for an entry that torch.export.save does not write, and for two of the same name."""
+        for name in self.names:
+            if not self.written.fullmatch(name):
+                raise ValueError(f"it holds {name}, which torch.export.save does not write")
+        if len({name.lower() for name in self.names}) < len(self.names):
+            raise ValueError("it holds two entries of the same name")
+
+    def pickled(self) -> Iterator[str]:
+        """The entries that torch.export.load unpickles."""
+        for name in self.names:
+            folder, _, file = name.rpartition("/")
+            if file.endswith(".pt") or file.startswith(_OBJECTS) or file in _OLD:
+                yield name
+            elif file.endswith("_config.json"):
+                payloads = json.loads(self.read(name))["config"].values()
+                yield from (f"{folder}/{payload['path_name']}" for payload in payloads if payload.get("use_pickle"))
+
+
+def _entries(path: Path, archive: zipfile.ZipFile) -> _Entries:
+    """The entries as PyTorch's reader sees them; if PyTorch's reader refuses the file, as zipfile does.
+
+    torch.export.load uses both readers, in this order. Raises `ValueError` if they do not see the same entries.
+    """
+    import torch
+
+    try:
+        reader = torch._C.PyTorchFileReader(str(path))
+        names = reader.get_all_records()
+    except RuntimeError:
+        return _Entries(archive.namelist(), archive.read, _WRITTEN_BEFORE)
+    if sorted(name.partition("/")[2] for name in archive.namelist()) != sorted(names):
+        raise ValueError("it has two lists of entries")
+    return _Entries(names, reader.get_record, _WRITTEN)
 
 
 def _require_tensors(path: Path, name: str, content: bytes) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +41,12 @@ def exported(path: Path) -> Path:
     with suppress_output():
         torch.export.save(torch.export.export(net(), (X,)), str(path))
     return path
+
+
+def with_more(path: Path, name: str, content: bytes) -> None:
+    """Add an entry, in the folder of the others."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{archive.namelist()[0].partition('/')[0]}/{name}", content)
 
 
 def with_entry(path: Path, part: str, content: bytes) -> None:
@@ -87,3 +95,67 @@ def test_a_program_that_would_run_code_is_not_read(by: str, tmp_path: Path) -> N
     with pytest.raises(SourceError):
         load_torch_file(path)
     assert not harm.exists()
+
+
+def compiled(folder: Path, harm: Path) -> bytes:
+    """A library that writes a file when it is loaded."""
+    source, library = folder / "harm.c", folder / "harm.so"
+    source.write_text(
+        "#include <stdio.h>\n__attribute__((constructor)) static void run(void) "
+        f'{{ FILE *file = fopen("{harm}", "w"); if (file) fclose(file); }}\n'
+    )
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    return library.read_bytes()
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="compiles a library")
+@pytest.mark.parametrize("folder", ["data/aotinductor", "data/AOTInductor"])
+def test_compiled_code_in_a_program_is_not_loaded(folder: str, tmp_path: Path) -> None:
+    path, harm = exported(tmp_path / "net.pt2"), tmp_path / "harm"
+    with_more(path, f"{folder}/model/w.so", compiled(tmp_path, harm))
+    for name in ("w_metadata.json", "w.wrapper_metadata.json"):
+        with_more(path, f"{folder}/model/{name}", b'{"AOTI_DEVICE_KEY": "cpu"}')
+    with pytest.raises(SourceError) as raised:
+        load_torch_file(path)
+    assert "\n" not in str(raised.value)
+    assert not harm.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/constants/CUSTOM_OBJ_0",  # PyTorch finds it as custom_obj_0.
+        "data/sample_inputs/model.PT",
+        "data/weights/WEIGHT_0",
+        "data/executorch/model.pte",
+        "data/mtia/model",
+        "models/model.so",
+        "unknown",
+    ],
+)
+def test_entries_that_no_export_has_are_refused(name: str, tmp_path: Path) -> None:
+    path = exported(tmp_path / "net.pt2")
+    with_more(path, name, b"{}")
+    with pytest.raises(SourceError):
+        load_torch_file(path)
+
+
+def test_a_program_with_constants_and_extra_files_is_read(tmp_path: Path) -> None:
+    network = net()
+    network.register_buffer("moved", torch.ones(4), persistent=False)
+    path = tmp_path / "net.pt2"
+    with suppress_output():
+        program = torch.export.export(network, (X,))
+        torch.export.save(program, str(path), extra_files={"labels/classes.txt": "cat dog"})
+        torch.testing.assert_close(private_copy(load_torch_file(path), "m")(X), net()(X))
+
+
+def test_an_archive_whose_readers_see_other_entries_is_refused(tmp_path: Path) -> None:
+    path = exported(tmp_path / "net.pt2")
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("version", "8.1")
+    # zipfile reads the archive at the end; PyTorch's reader counts offsets from the start of the file.
+    path.write_bytes(path.read_bytes() + other.getvalue())
+    with pytest.raises(SourceError):
+        load_torch_file(path)
