@@ -10,7 +10,16 @@ import socket
 from pathlib import Path
 from typing import Final
 
-_HOST: Final = re.sub(r"\W", "", socket.gethostname())[:40] or "host"
+
+def _namespace() -> str:
+    """The number of the namespace of process ids: containers may share a folder and the name of the host."""
+    try:
+        return re.sub(r"\D", "", str(Path("/proc/self/ns/pid").readlink()))
+    except OSError:  # Not Linux.
+        return ""
+
+
+_HOST: Final = (re.sub(r"\W", "", socket.gethostname())[:40] or "host") + f"_{_namespace()}".rstrip("_")
 _NAME: Final = re.compile(rf"(?:mnnquant|unfinished)-{_HOST}-(\d+)-")
 
 
@@ -20,7 +29,7 @@ def temporary_prefix(kind: str = "mnnquant") -> str:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what processes of this host left in a folder when they were killed."""
+    """Remove what processes of this host, in the same container, left in a folder when they were killed."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             match = _NAME.match(path.name)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.checks.accuracy.causes import KnownCauses
 from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
 from pytest_mnnquant.checks.accuracy.limits import Criteria, UsualLimits
@@ -60,7 +61,7 @@ def calibrate(
     for warning in samples.warnings:
         print_error(f"warning: {warning}")
     recipe = recipe_named(f"mnnquant-{config.feature.lower()}" + ("-admm" if config.weight == "ADMM" else ""))
-    with tempfile.TemporaryDirectory(prefix="mnnquant-", dir=output.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=output.parent) as folder:
         absolute = {**config.content, "path": f"{config.path.resolve()}/"}
         quantized = mnnquant(source, Path(folder) / output.name, absolute, timeout=timeout)
         skipped_layers = (*skip, *(glob.escape(name) for name in config.skip))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.cli.llmexport_arguments import read_arguments, refusals
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.llm.checkpoint import read_checkpoint
@@ -103,7 +104,7 @@ def _timeout(options: Sequence[str]) -> float:
 def _judge(model: Path, output: Path, options: Sequence[str]) -> int:
     """Run the gate on an export, without tests and settings of the working folder."""
     absolute = [_absolute(word) for word in options]
-    with tempfile.TemporaryDirectory(prefix="mnnquant-") as folder:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder:
         arguments = [f"--rootdir={folder}", "-c", os.devnull, "-q", "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", *arguments]
         command += [f"--mnn-model={model}", f"--mnn-quantized={output}", *absolute]

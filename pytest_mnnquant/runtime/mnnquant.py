@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job, tail
 
@@ -25,7 +26,7 @@ def mnnquant(source: Path, output: Path, config: Mapping[str, Any], *, timeout: 
     except (BadModel, OSError) as error:
         raise NativeFailure(FailureKind.BAD_INPUT, f"{what}: {error}") from None
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="mnnquant-", dir=output.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=output.parent) as name:
         folder = Path(name)
         fresh, config_file = folder / output.name, folder / "config.json"
         config_file.write_text(json.dumps(config), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,19 @@ def test_only_folders_of_ended_processes_are_removed(tmp_path: Path) -> None:
         f"my{gone}",
     }
     remove_abandoned(tmp_path / "missing")
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="needs namespaces of Linux")
+def test_folders_of_another_container_stay(tmp_path: Path) -> None:
+    """Containers may share the folder and the name of the host; their process ids mean other processes."""
+    namespace = re.sub(r"\D", "", str(Path("/proc/self/ns/pid").readlink()))
+    gone = temporary_prefix().replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+    assert namespace in gone
+    for name in (gone, gone.replace(namespace, f"{namespace}1"), gone.replace(f"_{namespace}", "")):
+        (tmp_path / name).mkdir()
+    remove_abandoned(tmp_path)
+    assert gone not in {path.name for path in tmp_path.iterdir()}
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 @pytest.mark.mnn
