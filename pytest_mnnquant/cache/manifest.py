@@ -28,6 +28,11 @@ def write_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(entries), encoding="utf-8")
 
 
+def file_names(folder: Path) -> list[str]:
+    """The names of the files that were written into a folder. Raises `OSError` if its manifest is gone."""
+    return list(json.loads((folder / MANIFEST).read_bytes()))
+
+
 def damage(folder: Path) -> str:
     """What is wrong with the files of a folder, in a few words; empty if all are as they were written.
 

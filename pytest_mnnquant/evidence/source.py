@@ -36,6 +36,7 @@ from pytest_mnnquant.runtime.background import start_ahead
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.job_results import are_stored
 from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError, Spec, describe
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained
 from pytest_mnnquant.targets.target import TargetFailure
@@ -102,16 +103,20 @@ class SourceUnderTest:
     @step_property("run the float model")
     def float_run(self) -> Run:
         """The float model's run on the evaluation data (or, without data, on noise)."""
-        source = self.prepared
         self.say("running the float model")
-        options = source.options(self.settings.timeout)
-        return run(source.model, self.inputs, dataclasses.replace(options, sequences=source.sequences))
+        return run(self.prepared.model, self.inputs, self._options)
+
+    @property
+    def _options(self) -> RunOptions:
+        """How the float model runs: through the sequences of the data, if it has states."""
+        options = self.prepared.options(self.settings.timeout)
+        return dataclasses.replace(options, sequences=self.prepared.sequences)
 
     def run_ahead(self) -> None:
         """Run the float model in the background; `float_run` then finds the stored result."""
         if are_stored() and "float_run" not in vars(self):
-            source, inputs, options = self.prepared, self.inputs, self.prepared.options(self.settings.timeout)
-            start_ahead(lambda: run(source.model, inputs, options))
+            model, inputs, options = self.prepared.model, self.inputs, self._options
+            start_ahead(lambda: run(model, inputs, options))
 
     @cached_property
     def output_parts(self) -> dict[str, OutputParts]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.cache.eviction import evict, mark_used
-from pytest_mnnquant.cache.manifest import file_digest
+from pytest_mnnquant.cache.manifest import file_digest, file_names
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.runtime.command import PROGRAMS
 from pytest_mnnquant.runtime.host import host_facts
@@ -74,13 +74,12 @@ class JobResults:
                 _link(path, entry / path.name)
             (entry / _VALUES).write_text(json.dumps(finished[0].values), encoding="utf-8")
 
-        with contextlib.suppress(_TooLarge):
+        # The disk may be full, or another process may delete the entry. Then the job's own result is taken.
+        with contextlib.suppress(_TooLarge, OSError):
             entry = self._store.folder(_KIND, self._key(job), build)
             if not finished:
-                with contextlib.suppress(OSError):  # Another process deleted the entry: the job runs.
-                    return _read(entry, folder)
-            else:
-                evict(entry.parent, self._limit)
+                return _read(entry, folder)
+            evict(entry.parent, self._limit)
         return finished[0] if finished else run_job(job, folder)
 
     def _key(self, job: Job) -> dict[str, Any]:
@@ -119,11 +118,19 @@ def _with_weights(path: Path) -> Iterator[Path]:
 
 
 def _read(entry: Path, folder: Path) -> JobResult:
-    """The result of an entry, whose arrays are put into `folder`. Raises `OSError` if the entry is gone."""
-    values = json.loads((entry / _VALUES).read_bytes())
-    for path in entry.glob("*.np[yz]"):
-        _link(path, folder / path.name)
+    """The result of an entry, whose arrays are put into `folder`. Raises `OSError` if the entry is being deleted."""
     mark_used(entry)
+    values = json.loads((entry / _VALUES).read_bytes())
+    linked: list[Path] = []
+    try:
+        for name in file_names(entry):
+            if name != _VALUES:
+                linked.append(folder / name)
+                _link(entry / name, folder / name)
+    except OSError:
+        for path in linked:  # A job that writes them again must not write into the entry's files.
+            path.unlink(missing_ok=True)
+        raise
     return JobResult(values)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pytest_mnnquant.cache.manifest import MANIFEST
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.mnnfile.model import read_model
@@ -137,6 +138,33 @@ def test_a_result_that_another_process_deletes_is_made_again(
     monkeypatch.setattr(job_results, "_read", gone)
     assert run(digits.model, images(digits), RunOptions(TIMEOUT)).outputs
     assert runs == ["run"] * 2
+
+
+def test_an_entry_that_lost_a_file_leaves_nothing_of_itself_in_the_folder(
+    digits: Prepared, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    set_job_results(JobResults(store))
+    first = run(digits.model, images(digits), RunOptions(TIMEOUT))
+    (entry,) = tmp_path.glob("runs/*")
+    before = (entry / "output0.npy").read_bytes()
+    manifest = json.loads((entry / MANIFEST).read_bytes())
+    (entry / MANIFEST).write_text(json.dumps({**manifest, "output1.npy": [0, ""]}))
+    assert equal(first, run(digits.model, images(digits), RunOptions(TIMEOUT)))
+    assert runs == ["run"] * 2
+    assert (entry / "output0.npy").read_bytes() == before
+
+
+def test_a_full_disk_does_not_fail_a_job_that_succeeded(
+    digits: Prepared, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(job_results, "_link", full)
+    set_job_results(JobResults(Store(tmp_path)))
+    assert run(digits.model, images(digits), RunOptions(TIMEOUT)).outputs
+    assert runs == ["run"]
 
 
 def test_the_store_may_be_on_another_file_system(
