@@ -28,6 +28,8 @@ _MOST_POSITIONS: Final = (9600, 120)
 _FACTORS: Final = (1, 2, 3, 4, 6, 8)
 #: Steps between the smallest and the largest value of a picture; a smaller detail is not visible.
 _STEPS: Final = 255
+#: Noise of one such rounding always meets the usual limit of 5 dB; 3 dB more, since both input and output are rounded.
+_ROUNDED_DB: Final = 8.0
 #: A sample without any detail, or without error, has one of these values, in dB.
 _WORST, _BEST = -10.0, 60.0
 
@@ -37,8 +39,8 @@ class Detail:
     """The detail that a network adds to its input against the error of an output.
 
     `input` names the input that explains `explained` of the output's variance. `sqnr_db` has shape [samples]: energy
-    of the detail / energy of the error, in dB, between -10 and 60; a detail below one step of 255 counts as rounding
-    noise of that size.
+    of the detail / energy of the error, in dB, between -10 and 60; the detail is raised by 8 dB above the rounding
+    noise of 255 steps, so that invisible noise is allowed.
     """
 
     input: str
@@ -58,7 +60,7 @@ def compare_detail(reference: Array, output: Array, inputs: Mapping[str, Array])
     if explained < _MOSTLY:
         return None
     span = float(reference.max()) - float(reference.min())
-    floor = (span / _STEPS) ** 2 / 12
+    floor = (span / _STEPS) ** 2 / 12 * 10 ** (_ROUNDED_DB / 10)
     detail = np.square(rest).reshape(len(rest), -1).mean(1) + floor
     with np.errstate(divide="ignore"):
         decibels = 10 * np.log10(detail / np.square(error).reshape(len(error), -1).mean(1))

@@ -6,6 +6,7 @@ model, so the share of equal elements says little.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,9 +25,13 @@ _MOST: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class ValueAgreement:
-    """One value of the reference: how many elements hold it there (`expected`), in the output, and in both."""
+    """One value of the reference: how many elements hold it there (`expected`), in the output, and in both.
+
+    `samples` of the reference hold it.
+    """
 
     value: int
+    samples: int
     expected: int
     actual: int
     both: int
@@ -88,22 +93,28 @@ def compare_identifiers(reference: Array, output: Array) -> IdentifierAgreement:
     The most frequent value is set apart if it fills more than half of the elements and each sample holds several.
     """
     ref, out = (array.reshape(len(array), -1).astype(np.int64) for array in (reference, output))
-    values, counts = np.unique(ref, return_counts=True)
+    values, places = np.unique(ref.reshape(-1), return_inverse=True)
+    counts = np.bincount(places)
     common = int(values[counts.argmax()]) if ref.shape[1] > 1 and 2 * counts.max() > ref.size else None
-    judged = [int(value) for value in values if int(value) != common]
     same = ref == out
     unlike_common = (ref != common) if common is not None else np.ones_like(same)
     output_unlike_common = (out != common) if common is not None else np.ones_like(same)
     intersections = (same & unlike_common).sum(1)
     unions = unlike_common.sum(1) + output_unlike_common.sum(1) - intersections
     return IdentifierAgreement(
-        values=tuple(_of_value(value, ref, out) for value in judged),
+        values=tuple(value for value in _by_value(values, places, ref, out) if value.value != common),
         common=common,
         unions=unions.astype(np.int64),
         intersections=intersections.astype(np.int64),
     )
 
 
-def _of_value(value: int, ref: Array, out: Array) -> ValueAgreement:
-    expected, actual = ref == value, out == value
-    return ValueAgreement(value, int(expected.sum()), int(actual.sum()), int((expected & actual).sum()))
+def _by_value(values: Array, places: Array, ref: Array, out: Array) -> Iterator[ValueAgreement]:
+    """The agreement of each value; `values` are sorted, `places` has shape [elements] and finds `ref` in them."""
+    others = np.minimum(np.searchsorted(values, out.reshape(-1)), len(values) - 1)
+    is_known, is_equal = values[others] == out.reshape(-1), (ref == out).reshape(-1)
+    rows = np.repeat(np.arange(len(ref)), ref.shape[1])
+    pairs = np.unique(rows * len(values) + places) % len(values)
+    counts = (np.bincount(of, minlength=len(values)) for of in (pairs, places, others[is_known], places[is_equal]))
+    for value, samples, expected, actual, both in zip(values, *counts, strict=True):
+        yield ValueAgreement(int(value), int(samples), int(expected), int(actual), int(both))

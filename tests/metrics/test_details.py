@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pytest_mnnquant.findings.defaults import DETAIL
 from pytest_mnnquant.metrics.details import compare_detail
 
 RANDOM = np.random.default_rng(0)
@@ -56,6 +57,16 @@ def test_a_detail_below_the_steps_of_a_picture_is_not_required() -> None:
     found = compare_detail(reference, reference + detail(given.shape, 1e-4), {"picture": given})
     assert found is not None
     assert found.sqnr_db.min() > 10
+
+
+@pytest.mark.parametrize("size", [0.0, 0.001])
+def test_rounding_to_the_steps_of_a_picture_meets_the_limit(size: float) -> None:
+    given = np.kron(RANDOM.standard_normal((16, 3, 8, 8)), np.ones((8, 8)))
+    given = ((given - given.min()) / np.ptp(given)).astype(np.float32)
+    reference = given + detail(given.shape, size)
+    measured = compare_detail(reference, (np.rint(reference * 255) / 255).astype(np.float32), {"picture": given})
+    assert measured is not None
+    assert measured.sqnr_db.mean() > DETAIL + 2
 
 
 @pytest.mark.parametrize(

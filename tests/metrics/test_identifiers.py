@@ -63,3 +63,13 @@ def test_quantities_are_not_identifiers(values: npt.NDArray[Any], expected: bool
     other[:, ::3] += 1
     assert are_identifiers(values, other) == expected
     assert not are_identifiers(values, other + 0.5)
+
+
+def test_values_are_counted_also_if_the_output_has_others() -> None:
+    reference, output = np.array([[3, 3, 5], [5, 5, 5], [9, 3, 5]]), np.array([[3, 9, 7], [5, 5, 5], [12, 3, -1]])
+    values = [
+        (value.value, value.samples, value.expected, value.actual, value.both)
+        for value in compare_identifiers(reference, output).values
+    ]
+    assert compare_identifiers(reference, output).common == 5
+    assert values == [(3, 2, 3, 2, 2), (9, 1, 1, 1, 0)]

@@ -14,10 +14,15 @@ from pytest_mnnquant.statistics import intervals
 from pytest_mnnquant.statistics.intervals import Estimate
 
 Array = npt.NDArray[Any]
+Counts = npt.NDArray[np.int64]
 #: The required share of equal elements: quantization may flip elements with two close scores.
 _MIN_EQUAL: Final = 0.95
 #: Fewer elements than this say too little about a value.
 _FEWEST: Final = 50
+#: A value in fewer samples than this (unless all samples hold it), or of a smaller share of the elements that are
+#: compared, is not judged by itself: a few borders of one object decide its intersection over union.
+_FEWEST_SAMPLES: Final = 8
+_LEAST_SHARE: Final = 0.005
 #: The limit for a single value is lower than that for all of them, since close scores may concentrate in one value.
 _ONE_VALUE: Final = 0.25
 _LISTED: Final = 3
@@ -31,35 +36,46 @@ def identifier_demands(
     text = f"{equal.value:.1%} of its integers equal the float model's, required {_MIN_EQUAL:.0%}"
     yield Demand(text, verdict(equal, _MIN_EQUAL, at_least=True, strict=criteria.strict))
     least = criteria.usual.iou
-    if compared.unions.sum() >= _FEWEST:
+    if sum(value.expected for value in compared.values) >= _FEWEST:
         text = f"the intersection over union of its values is {compared.iou:.2f}, required {least:g}"
         text += _details(compared)
-        yield Demand(text, verdict(_overlap(compared), least, at_least=True, strict=criteria.strict), varies=True)
-    worst = min((value for value in compared.values if value.expected >= _FEWEST), key=_iou, default=None)
-    if worst is not None:
-        # Elements of one value are not independent samples, so the estimate has no bounds of its own.
-        value = Estimate(worst.iou, worst.iou, worst.iou, len(reference), 0.0)
+        overlap = _overlap(compared.intersections, compared.unions)
+        yield Demand(text, verdict(overlap, least, at_least=True, strict=criteria.strict), varies=True)
+    if judged := _judged(compared):
+        worst = judged[0]
+        value = _overlap(*_of_samples(worst.value, reference, output))
         text = f"value {worst.value} has an intersection over union of {worst.iou:.2f}, required {least - _ONE_VALUE:g}"
         yield Demand(text, verdict(value, least - _ONE_VALUE, at_least=True, strict=criteria.strict), varies=True)
 
 
-def _iou(value: ValueAgreement) -> float:
-    return value.iou
+def _judged(compared: IdentifierAgreement) -> list[ValueAgreement]:
+    """The values that are frequent enough to be judged, the worst first."""
+    fewest = max(_FEWEST, _LEAST_SHARE * sum(value.expected for value in compared.values))
+    samples = min(_FEWEST_SAMPLES, len(compared.unions))
+    judged = (value for value in compared.values if value.expected >= fewest and value.samples >= samples)
+    return sorted(judged, key=lambda value: value.iou)
+
+
+def _of_samples(value: int, reference: Array, output: Array) -> tuple[Counts, Counts]:
+    """The intersection and the union of the elements that hold a value, both with shape [samples]."""
+    expected, actual = ((array == value).reshape(len(array), -1) for array in (reference, output))
+    return (expected & actual).sum(1), (expected | actual).sum(1)
 
 
 def _details(compared: IdentifierAgreement) -> str:
     """The worst values, and the one that is set apart."""
     common = "" if compared.common is None else f"without the most frequent value {compared.common}; "
-    worst = sorted((value for value in compared.values if value.expected >= _FEWEST), key=_iou)[:_LISTED]
+    worst = _judged(compared)[:_LISTED]
     texts = (f"value {value.value}: {value.iou:.2f}, recall {value.recall:.2f}" for value in worst)
     details = (common + "; ".join(texts)).rstrip("; ")
     return f" ({details})" if details else ""
 
 
-def _overlap(compared: IdentifierAgreement) -> Estimate:
-    def iou(chosen: npt.NDArray[np.int64]) -> float:
-        return int(compared.intersections[chosen].sum()) / max(1, int(compared.unions[chosen].sum()))
+def _overlap(intersections: Counts, unions: Counts) -> Estimate:
+    def iou(chosen: Counts) -> float:
+        union = int(unions[chosen].sum())
+        return int(intersections[chosen].sum()) / union if union else 1.0
 
-    if len(compared.unions) == 1:
-        return unbounded(compared.iou, 1)
-    return intervals.resampled(iou, len(compared.unions), confidence=CONFIDENCE)
+    if len(unions) == 1:
+        return unbounded(iou(np.arange(1)), 1)
+    return intervals.resampled(iou, len(unions), confidence=CONFIDENCE)
