@@ -1,8 +1,8 @@
 """PSNR and SSIM of pictures, per sample. Pictures are [samples, channels, height, width] after `aligned`.
 
-PSNR is 10 log10(span^2 / mean square error), in dB. SSIM is that of Wang, Bovik, Sheikh and Simoncelli, "Image quality
-assessment: from error visibility to structural similarity", 2004: a Gaussian window of 11 x 11 with sigma 1.5, K1 0.01
-and K2 0.03, mean over the windows that lie inside the picture, and over channels.
+PSNR is 10 log10(span^2 / mean square error), at most 50 dB. SSIM is that of Wang, Bovik, Sheikh and Simoncelli, "Image
+quality assessment: from error visibility to structural similarity", 2004: a Gaussian window of 11 x 11 with sigma 1.5,
+K1 0.01 and K2 0.03, mean over the windows that lie inside the picture, and over channels.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Floats = npt.NDArray[np.float64]
 _WINDOW: Final = 11
 _SIGMA: Final = 1.5
 _K1, _K2 = 0.01, 0.03
-#: The PSNR of equal pictures, in dB: infinity has no mean.
-HIGHEST: Final = 100.0
+#: The highest PSNR of a picture, in dB: from here on, errors are below one of 255 grey levels and not visible.
+HIGHEST: Final = 50.0
 _MOST_CHANNELS: Final = 4
 # How far float targets may be outside of their range: filters overshoot.
 _BEYOND: Final = 0.1
@@ -109,7 +109,7 @@ def other_range(output: Array, targets: Array) -> str:
 
 
 def psnr(output: Array, targets: Array, span: ValueRange) -> Floats:
-    """PSNR of each picture in dB, at most 100. Values outside of the range are clipped, as on a screen."""
+    """PSNR of each picture in dB, at most 50. Values outside of the range are clipped, as on a screen."""
     made, real = _flat(output), _flat(targets)
     errors = np.square(made.clip(span.low, span.high) - real).mean(1)
     least = span.span**2 * 10 ** (-HIGHEST / 10)

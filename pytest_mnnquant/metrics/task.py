@@ -1,7 +1,7 @@
 """Task metrics: how well outputs match their labels, as one value and sample by sample.
 
 top1, top5, ...   share of samples whose label is the largest (among the five largest) of [samples, classes]
-miou              mean intersection over union of classes: [samples, classes, ...] against labels [samples, ...]
+miou              mean intersection over union of the labels' classes: [samples, classes, ...], labels [samples, ...]
 mae, rmse         mean absolute, root mean square difference to labels of the same size
 words             share of label sequences read correctly from [samples, steps, classes] (CTC, greedy, blank 0)
 characters        1 - edits / length of the labels, likewise
@@ -228,7 +228,10 @@ def _is_map(output: Array, labels: Array) -> bool:
 
 
 def _overlap(output: Array, labels: Array) -> Scores:
-    """Mean IoU; by convention, labels that are not a class of the output, and labels of 255, are ignored."""
+    """Mean IoU of the classes that occur in the labels; a wrong pixel also counts in the union of its true class.
+
+    By convention, labels that are not a class of the output, and labels of 255, are ignored.
+    """
     expected = class_map(labels, output)
     assert expected is not None
     labels = expected
@@ -237,18 +240,20 @@ def _overlap(output: Array, labels: Array) -> Scores:
     if output.dtype.kind == "f":
         counted &= labels < output.shape[1]
     axes = tuple(range(1, labels.ndim))
-    classes = np.union1d(predicted[counted], labels[counted])
-    parts = np.zeros((len(labels), 2 * len(classes)))
+    classes = np.unique(labels[counted])
+    parts = np.zeros((len(labels), 3, len(classes)))
     for place, number in enumerate(classes):
         predicted_here, labelled_here = (predicted == number) & counted, (labels == number) & counted
-        parts[:, place] = (predicted_here & labelled_here).sum(axes)
-        parts[:, len(classes) + place] = (predicted_here | labelled_here).sum(axes)
+        parts[:, 0, place] = (predicted_here & labelled_here).sum(axes)
+        parts[:, 1, place] = (predicted_here | labelled_here).sum(axes)
+        parts[:, 2, place] = labelled_here.sum(axes)
 
     def figure(sums: npt.NDArray[np.float64]) -> float:
-        occurs = sums[len(classes) :] > 0
-        return float((sums[: len(classes)][occurs] / sums[len(classes) :][occurs]).mean()) if occurs.any() else 0.0
+        both, either, labelled = sums.reshape(3, -1)
+        occurs = labelled > 0
+        return float((both[occurs] / either[occurs]).mean()) if occurs.any() else 0.0
 
-    return _summed(parts, figure)
+    return _summed(parts.reshape(len(labels), -1), figure)
 
 
 def _is_same_size(output: Array, labels: Array) -> bool:

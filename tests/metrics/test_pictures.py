@@ -115,3 +115,9 @@ def test_other_ranges_of_target_and_output_are_refused() -> None:
             scored("psnr", output, labels)
     with pytest.raises(MetricError):
         scored("ssim", picture[..., :10], picture[..., :10])
+
+
+def test_errors_below_one_grey_level_do_not_change_psnr() -> None:
+    real = np.random.default_rng(0).uniform(0.1, 0.9, (4, 3, 16, 16))
+    assert psnr(real + 0.002, real, UNIT).tolist() == psnr(real + 0.0003, real, UNIT).tolist() == [HIGHEST] * 4
+    assert psnr(real + 0.01, real, UNIT) == pytest.approx([40.0] * 4)

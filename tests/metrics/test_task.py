@@ -78,6 +78,15 @@ def test_a_class_that_is_nowhere_does_not_count_in_mean_iou() -> None:
     assert scored("miou", logits, labels).value == 1
 
 
+def test_one_pixel_of_a_class_without_labels_counts_in_the_union_of_its_true_class() -> None:
+    labels = np.repeat([0, 1, 2], 1000)[None].reshape(1, 30, 100)
+    found = labels.copy()
+    found[0, 0, 0] = 5
+    logits = np.stack([found == number for number in range(7)], axis=1).astype(np.float32)
+    for output in (logits, found):
+        assert scored("miou", output, labels).value == pytest.approx((0.999 + 1 + 1) / 3)
+
+
 def test_errors_are_means_over_elements() -> None:
     output, labels = RANDOM.standard_normal((30, 4)), RANDOM.standard_normal((30, 4))
     assert scored("mae", output, labels).value == pytest.approx(np.abs(output - labels).mean())
