@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_mnnquant.checks.llm.registry import EXPORT_CHECKS
-from pytest_mnnquant.evidence.export import ALL_EXPORT_CHECKS, ExportOnTarget, ExportUnderTest
+from pytest_mnnquant.evidence.export import ALL_EXPORT_CHECKS, LABEL, ExportOnTarget, ExportUnderTest
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.plugin.plain_item import CheckFailed, PlainItem
 from pytest_mnnquant.plugin.records import attach_record
@@ -17,6 +17,7 @@ from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.plugin.worker_input import input_of
 from pytest_mnnquant.report.failure import failure_text
 from pytest_mnnquant.report.record import CheckRecord, reported
+from pytest_mnnquant.report.variant_report import ModelFile, VariantReport
 from pytest_mnnquant.targets.target import HOST, Target
 
 
@@ -42,21 +43,29 @@ class ExportItem(PlainItem):
         ids = {item.nodeid for item in self.session.items}
         selected = [check for check in ALL_EXPORT_CHECKS if f"{prefix}::{check}" in ids]
         result = self.case.run_check(self.check, selected)
-        attach_record(self, self._record(result))
+        attach_record(self, self._record(result, self.case.base, self.case.report))
         if result.outcome == PASSED:
             return
         if result.outcome == FAILED or (session_of(self.config).settings.strict and result.is_unresolved):
             raise CheckFailed(failure_text(self.case.full_name, result))
         pytest.skip(f"inconclusive: {result.reason}" if result.outcome == INCONCLUSIVE else result.reason)
 
-    def _record(self, result: Result) -> CheckRecord:
+    def attach_failure(self, result: Result) -> None:
+        """Attach the record of a check that an exception ended; without the export's files if it ends that too."""
+        try:
+            base, variant = self.case.base, self.case.report
+        except Exception:  # What ended the check may end this too.
+            base, variant = None, VariantReport(LABEL, None, self.case.target)
+        attach_record(self, self._record(result, base, variant))
+
+    def _record(self, result: Result, base: ModelFile | None, variant: VariantReport) -> CheckRecord:
         settings, controller = self.case.settings, input_of(self.config)
         return CheckRecord(
             model=settings.name,
             source=settings.source,
             file=str(self.case.checkpoint),
-            base=self.case.base,
-            variant=dataclasses.replace(self.case.report, worker=controller.host if controller else ""),
+            base=base,
+            variant=dataclasses.replace(variant, worker=controller.host if controller else ""),
             check=reported(result, self.case.label),
             order=self.session.items.index(self),
         )

@@ -20,7 +20,7 @@ from pytest_mnnquant.plugin.export_items import export_items
 from pytest_mnnquant.plugin.node_ids import is_part, places, variants
 from pytest_mnnquant.plugin.plain_item import CheckFailed, PlainItem
 from pytest_mnnquant.plugin.recent_sources import note_use
-from pytest_mnnquant.plugin.records import attach, attach_baseline
+from pytest_mnnquant.plugin.records import attach, attach_baseline, attach_failure
 from pytest_mnnquant.plugin.session import PluginSession, session_of
 from pytest_mnnquant.report.failure import failure_text, findings_text
 
@@ -93,6 +93,10 @@ class CheckItem(PlainItem):
             raise CheckFailed(failure_text(self.case.full_name, result))
         pytest.skip(f"inconclusive: {result.reason}" if result.outcome == INCONCLUSIVE else result.reason)
 
+    def attach_failure(self, result: Result) -> None:
+        """Attach the record of a check that an exception ended."""
+        attach_failure(self, self.case, result)
+
     def _result(self, state: PluginSession) -> Result:
         selected = self._selected_checks()
         if self.check == BASELINE:
@@ -144,12 +148,18 @@ class BaselineCollector(pytest.Collector):
 class EntriesItem(PlainItem):
     """Check the baseline file itself."""
 
+    check = ENTRIES
+
     def judge(self) -> None:
         """Judge the entries."""
         result = check_entries(self.config)
-        attach_baseline(self, session_of(self.config).settings.baseline or self.path, result)
+        self.attach_failure(result)
         if result.outcome == FAILED:
             raise CheckFailed(findings_text(f"{self.nodeid} failed:", result))
+
+    def attach_failure(self, result: Result) -> None:
+        """Attach the record of the check, whatever its outcome."""
+        attach_baseline(self, session_of(self.config).settings.baseline or self.path, result)
 
     def reportinfo(self) -> tuple[Any, int | None, str]:
         """The file of the item, and its title."""

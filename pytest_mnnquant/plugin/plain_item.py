@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from pytest_mnnquant.evidence.steps import StepFailed, step
-from pytest_mnnquant.findings.finding import Result
+from pytest_mnnquant.evidence.source import as_finding
+from pytest_mnnquant.evidence.steps import UNUSABLE, StepFailed, Unusable
+from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.report.failure import findings_text
 
 
@@ -20,20 +21,33 @@ class CheckFailed(Exception):
 
 
 class PlainItem(pytest.Item):
-    """An item whose failure is plain text."""
+    """An item whose failure is plain text. `check` is the name of its check."""
+
+    check: str
 
     def judge(self) -> None:
         """Judge, and attach the record. Raises `CheckFailed`, or skips."""
         raise NotImplementedError
 
+    def attach_failure(self, result: Result) -> None:
+        """Attach the record of a check that an exception ended; it replaces a record that is attached already."""
+        raise NotImplementedError
+
     def runtest(self) -> None:
-        """Judge; an unexpected exception fails the item as one finding."""
+        """Judge; any other exception fails the item as one finding, which the reports show too."""
         try:
-            with step(f"run {self.name.rpartition('::')[2]}", CheckFailed):
-                self.judge()
-        except StepFailed as error:
-            result = Result.from_findings(self.name, [error.finding])
-            raise CheckFailed(findings_text(f"{self.nodeid} failed:", result, in_report=False)) from None
+            self.judge()
+        except CheckFailed:
+            raise
+        except Exception as error:
+            result = Result.from_findings(self.check, [self._finding(error)])
+            self.attach_failure(result)
+            raise CheckFailed(findings_text(f"{self.nodeid} failed:", result)) from None
+
+    def _finding(self, error: Exception) -> Finding:
+        if isinstance(error, Unusable):
+            return error.finding
+        return as_finding(error if isinstance(error, UNUSABLE) else StepFailed(f"run {self.check}", error))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Failed checks as plain text; anything else as pytest shows it."""

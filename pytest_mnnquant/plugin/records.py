@@ -44,30 +44,46 @@ def attach_baseline(item: pytest.Item, path: Path, result: Result) -> None:
     item.stash[BASELINE_RECORD] = {"path": str(path), "check": as_json(reported(result))}
 
 
+def attach_failure(item: pytest.Item, case: VariantUnderTest, result: Result) -> None:
+    """Attach the record of a check that an exception ended; without the variant's files if it ends that too."""
+    try:
+        attach(item, case, result)
+    except Exception:  # What ended the check may end this too.
+        attach_record(item, _plain_record(item, case, result))
+
+
+def _plain_record(item: pytest.Item, case: VariantUnderTest, result: Result) -> CheckRecord:
+    """The record of a result, without what has to be measured or read from files."""
+    from pytest_mnnquant.plugin.worker_input import input_of
+    from pytest_mnnquant.report.record import CheckRecord, reported
+    from pytest_mnnquant.report.variant_report import VariantReport
+
+    gate, controller = case.source, input_of(item.config)
+    return CheckRecord(
+        model=gate.settings.name,
+        source=gate.settings.source or gate.spec.text,
+        file=str(gate.spec.path) if gate.spec.path else None,
+        base=None,
+        variant=VariantReport(case.recipe.name, case.mode, case.target, controller.host if controller else ""),
+        check=reported(result, case.label),
+        order=item.session.items.index(item),  # xdist's workers finish in any order.
+    )
+
+
 def _record(item: pytest.Item, case: VariantUnderTest, result: Result) -> CheckRecord:
     """The record of a result, with the data of its charts if a report shows charts."""
     from pytest_mnnquant.measurements.chart_samples import ChartSamples
     from pytest_mnnquant.plugin.session import session_of
-    from pytest_mnnquant.plugin.worker_input import input_of
     from pytest_mnnquant.report.formats import needs_charts
-    from pytest_mnnquant.report.record import CheckRecord, reported
 
-    gate, controller = case.source, input_of(item.config)
     charts = ChartSamples()
     if not case.target and needs_charts(session_of(item.config).settings.reports):
         from pytest_mnnquant.evidence.chart_samples import chart_samples
 
         charts = chart_samples(case, result.check)
-    return CheckRecord(
-        model=gate.settings.name,
-        source=gate.settings.source or gate.spec.text,
-        file=str(gate.spec.path) if gate.spec.path else None,
-        base=gate.float_file,
-        variant=dataclasses.replace(case.report, worker=controller.host if controller else ""),
-        check=reported(result, case.label),
-        charts=charts,
-        order=item.session.items.index(item),  # xdist's workers finish in any order.
-    )
+    plain = _plain_record(item, case, result)
+    variant = dataclasses.replace(case.report, worker=plain.variant.worker)
+    return dataclasses.replace(plain, base=case.source.float_file, variant=variant, charts=charts)
 
 
 class Records:
