@@ -1,6 +1,7 @@
 """Reads .npy and .npz files of users: whatever is wrong with one, the reason is one line.
 
-The size of the arrays is limited before anything is unpacked: a file of some kilobytes can claim any size.
+The size of the arrays is limited before anything is unpacked: a file of some kilobytes can claim any size. Arrays whose
+bytes are in the file may have any size.
 """
 
 from __future__ import annotations
@@ -20,11 +21,21 @@ from pytest_mnnquant.sources.images import MEMORY_LIMIT
 from pytest_mnnquant.sources.spec import describe
 
 _ENCRYPTED: Final = 1
+# Above the memory limit, arrays may take this number of times the bytes of their file. Random numbers are compressed to
+# about 90 %, masks and images to some percent, zeros to a thousandth.
+_MAX_RATIO: Final = 200
 _HEADERS: Final = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class UnreadableArrays(ValueError):
-    """The file can't be read; the message is the reason, in one line, without the file's name."""
+    """The file can't be read; the message is the reason, in one line, without the file's name.
+
+    `fix` is empty if the file has to be written again.
+    """
+
+    def __init__(self, reason: str, fix: str = "") -> None:
+        super().__init__(reason)
+        self.fix = fix
 
 
 def load_arrays(path: Path) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
@@ -34,11 +45,7 @@ def load_arrays(path: Path) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
             raise UnreadableArrays("it is not a regular file")
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # About headers of Python 2.
-            size = sum(_claimed_sizes(file))
-            if size > MEMORY_LIMIT:
-                raise UnreadableArrays(
-                    f"its arrays take {size / 1e9:,.1f} GB of memory, allowed are {MEMORY_LIMIT / 1e9:.1f} GB"
-                )
+            _require_size(sum(_claimed_sizes(file)), path.stat().st_size, zipfile.is_zipfile(file))
             file.seek(0)
             loaded = np.load(file, allow_pickle=False)
             return dict(loaded) if isinstance(loaded, Mapping) else loaded
@@ -46,6 +53,19 @@ def load_arrays(path: Path) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
         raise
     except Exception as error:  # Formats, compressions and encryptions of any kind, in numpy, zipfile and zlib.
         raise UnreadableArrays(describe(error)) from None
+
+
+def _require_size(claimed: int, stored: int, is_archive: bool) -> None:
+    """Raise `UnreadableArrays` if the arrays of a file claim many more bytes than the file has; only archives may."""
+    if claimed <= max(MEMORY_LIMIT, stored * (_MAX_RATIO if is_archive else 1)):
+        return
+    sizes = f"{claimed / 1e9:,.1f} GB of memory, the file has {stored / 1e9:,.1f} GB"
+    if not is_archive:
+        raise UnreadableArrays(f"it is incomplete: its array takes {sizes}", "copy or write the whole file again")
+    raise UnreadableArrays(
+        f"its arrays take {sizes}, allowed are {_MAX_RATIO} times the file",
+        "write it without compression (numpy.savez), or give fewer samples",
+    )
 
 
 def _claimed_sizes(file: IO[bytes]) -> Iterator[int]:

@@ -72,7 +72,7 @@ def load_data(
         named = ", ".join(f"{name}=ARRAY" for name in input_names)
         raise DataError(
             f"{text}: not a .npz or .npy file of arrays: {error}",
-            f"write it again: numpy.savez({f'{path.stem}.npz'!r}, {named})",
+            error.fix or f"write it again: numpy.savez({f'{path.stem}.npz'!r}, {named})",
         ) from None
     return as_dataset(arrays, input_names, text, states)
 

@@ -59,7 +59,8 @@ def load_file(path: Path) -> dict[str, Array]:
     try:
         arrays = load_arrays(path)
     except UnreadableArrays as error:
-        raise DataError(f"{path}: not a .npz file of arrays: {error}", "write it again with numpy.savez") from None
+        fix = error.fix or "write it again with numpy.savez"
+        raise DataError(f"{path}: not a .npz file of arrays: {error}", fix) from None
     if not isinstance(arrays, dict):
         raise DataError(f"{path}: not a .npz file of arrays: it holds a single array", "write it with numpy.savez")
     return arrays

@@ -81,6 +81,7 @@ FILES: dict[str, bytes] = {
     "bzip2": archive("x.npy", npy(np.ones(4)), zipfile.ZIP_BZIP2),
     "bomb": archive("x.npy", header("(4,)") + bytes(100_000_000)),
     "claims petabytes": header(f"({2**50},)"),
+    "claims the file and more": header(f"({SIZE},)") + bytes(1000),
     "claims petabytes in npz": archive("x.npy", header(f"({2**50},)")),
     "claims more than fits in 64 bits": header(f"({2**70},)"),
     "negative shape": header("(-1,)"),
