@@ -20,7 +20,7 @@ from pytest_mnnquant.llm.forward import Ids, Network
 from pytest_mnnquant.llm.generation import generate
 from pytest_mnnquant.llm.json_object import BadExport
 from pytest_mnnquant.llm.probes import MESSAGES, probes
-from pytest_mnnquant.llm.reference import Predictions, write_reference
+from pytest_mnnquant.llm.reference import Predictions, require_output, write_reference
 from pytest_mnnquant.llm.sampling import sample_of
 from pytest_mnnquant.llm.source_tokenizer import read_source_tokenizer
 from pytest_mnnquant.llm.tensors import SourceTensors
@@ -42,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def make_reference(model: Path, text: Path, output: Path, tokens: int = 0) -> Predictions:
     """Compute and write a reference. Raises `BadExport`, `OSError`."""
+    require_output(output)
     source = read_checkpoint(model)
     with text.open(encoding="utf-8", errors="replace") as file:
         content = file.read(_READ)

@@ -8,6 +8,7 @@ and text, ids of the probes, messages in the chat template, greedily generated i
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.cache.atomic_write import write_whole
 from pytest_mnnquant.llm.checkpoint import Checkpoint
 from pytest_mnnquant.llm.forward import Ids
 from pytest_mnnquant.llm.json_object import BadExport, JsonObject, parse_json, read_json
@@ -72,8 +74,19 @@ def digest(paths: Sequence[Path]) -> str:
     return result.hexdigest()
 
 
+def require_output(path: Path) -> None:
+    """Raise `BadExport` if a reference must not be written to this path: only another reference is replaced."""
+    if path.suffix != SUFFIX:
+        raise BadExport(str(path), "", f"the name of a reference ends with {SUFFIX}")
+    if not path.parent.is_dir():
+        raise BadExport(str(path), "", "the folder is missing")
+    if path.exists() and not is_reference(path):
+        raise BadExport(str(path), "", "the file exists and is not a reference; delete it, or give another name")
+
+
 def write_reference(path: Path, source: Checkpoint, predictions: Predictions, text: Path) -> None:
-    """Write a reference file. Raises `OSError`."""
+    """Replace a reference file atomically. Raises `OSError`, and `BadExport` as `require_output`."""
+    require_output(path)
     weights = sorted({entry.file for entry in source.tensors.values()})
     facts = {
         "format": _FORMAT,
@@ -97,8 +110,9 @@ def write_reference(path: Path, source: Checkpoint, predictions: Predictions, te
     for name in FILES:
         if (file := source.path / name).is_file():
             arrays[f"file/{name}"] = np.frombuffer(file.read_bytes(), np.uint8)
-    with path.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    write_whole(path, stream.getvalue())
 
 
 def read_reference(path: Path, folder: Path) -> Reference:

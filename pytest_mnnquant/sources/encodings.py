@@ -6,6 +6,8 @@ one. Both are optional.
 
 from __future__ import annotations
 
+import datetime
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,9 @@ def encode(folder: Path, texts: Sequence[str], *, by_transformers: bool = False)
 
 
 def render(template: str, tokens: dict[str, str], messages: Sequence[str]) -> tuple[str, ...] | None:
-    """Messages of a user in a chat template, with the request for an answer; None if the template can't be rendered.
+    """Messages of a user in a chat template, with the request for an answer.
 
+    None if the template can't be rendered, or writes the time of day or the date: two computations of it may differ.
     Settings and functions are those of transformers (utils/chat_template_utils.py).
     """
     try:
@@ -38,15 +41,40 @@ def render(template: str, tokens: dict[str, str], messages: Sequence[str]) -> tu
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
-    environment.globals["raise_exception"] = _raise
+    clock = _Clock()
+    environment.globals.update(raise_exception=_raise, strftime_now=clock.strftime_now)
+    environment.filters["tojson"] = _to_json
     try:
         compiled = environment.from_string(template)
-        return tuple(
+        rendered = tuple(
             compiled.render(messages=[{"role": "user", "content": text}], add_generation_prompt=True, **tokens)
             for text in messages
         )
     except Exception:
         return None  # Such as a function that only transformers has.
+    return None if clock.is_read else rendered
+
+
+class _Clock:
+    """The time for templates. `is_read` says whether a template requested it."""
+
+    def __init__(self) -> None:
+        self.is_read = False
+
+    def strftime_now(self, form: str) -> str:
+        self.is_read = True
+        return datetime.datetime.now().strftime(form)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as transformers writes it: unlike jinja2's own filter, without escapes for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def special_tokens(folder: Path) -> dict[str, str]:

@@ -20,6 +20,16 @@ def test_files_that_can_not_be_read_are_one_line(tmp_path: Path, capsys: pytest.
     assert not output.exists()
 
 
+def test_the_text_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("eval.txt", "eval.npz"):
+        text = tmp_path / name
+        text.write_text("some words to evaluate " * 20)
+        content = text.read_bytes()
+        assert main(["reference", str(DATA / "qwen2"), "--text", str(text), "-o", str(text)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert text.read_bytes() == content
+
+
 def test_logits_keep_their_digits_in_16_bits() -> None:
     logits = np.random.default_rng(0).normal(scale=8.0, size=(1, 4, 500)).astype(np.float32) + 900
     stored = _half(logits).astype(np.float32)

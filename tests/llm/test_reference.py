@@ -11,7 +11,14 @@ import pytest
 
 from pytest_mnnquant.llm.checkpoint import read_checkpoint
 from pytest_mnnquant.llm.json_object import BadExport
-from pytest_mnnquant.llm.reference import Predictions, digest, is_reference, read_reference, write_reference
+from pytest_mnnquant.llm.reference import (
+    Predictions,
+    digest,
+    is_reference,
+    read_reference,
+    require_output,
+    write_reference,
+)
 from tests.llm.conftest import DATA
 
 REFERENCE = DATA / "qwen2.npz"
@@ -47,6 +54,23 @@ def test_a_reference_is_read_back(tmp_path: Path) -> None:
     for name in names:
         assert getattr(reference.predictions, name) == getattr(_PREDICTIONS, name)
     assert (folder / "tokenizer.json").read_bytes() == (DATA / "qwen3" / "tokenizer.json").read_bytes()
+
+
+def test_only_references_are_replaced(tmp_path: Path) -> None:
+    path, other = tmp_path / "r.npz", tmp_path / "other.npz"
+    source = read_checkpoint(DATA / "qwen3")
+    shutil.copyfile(REFERENCE, path)
+    require_output(path)
+    write_reference(path, source, _PREDICTIONS, REFERENCE)
+    assert path.read_bytes() != REFERENCE.read_bytes()
+    assert is_reference(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["r.npz"]
+    np.savez(other, a=np.zeros(3))
+    content = other.read_bytes()
+    for refused in (other, tmp_path, tmp_path / "eval.txt", tmp_path / "nowhere" / "r.npz"):
+        with pytest.raises(BadExport):
+            write_reference(refused, source, _PREDICTIONS, REFERENCE)
+    assert other.read_bytes() == content
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
