@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.cli.llmexport_arguments import read_arguments, refusals
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
+from pytest_mnnquant.cli.written_files import FileState, file_states, unwritten_files
+from pytest_mnnquant.config.options import BY_FLAG
 from pytest_mnnquant.llm.checkpoint import read_checkpoint
 from pytest_mnnquant.llm.folder import is_export
 from pytest_mnnquant.runtime.exporter import installed_exporter, run_exporter
@@ -23,10 +27,16 @@ Run the exporter of a language model without MNN's telemetry, and judge the fold
 only for an export that is what these arguments request. `-- llmexport ARGUMENTS` runs the package llmexport.
   --mnn-evaluation FILE   text to evaluate the predictions on
   --mnn-timeout S         time limit for one native step and for the exporter, in seconds (default: 3600)
-  --mnn-...               any other option of the gate
+  --mnn-...               any other option of the gate that does not name the models to judge
 """
 _SECONDS: Final = 3600.0
 _NAMES: Final = ("llmexport", "llmexport.exe")
+#: They replace or add to what is judged.
+_MODELS: Final = ("--mnn-model", "--mnn-quantized", "--mnn-config")
+_SCALE_BIT: Final = re.compile(r"""["']--scale_bit["']""")
+#: Variables that choose plugins and options of pytest: they must not change what is judged.
+_PYTEST: Final = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+_TESTS_FAILED: Final = 1  # pytest.ExitCode
 
 
 def llmexport(words: Sequence[str]) -> int:
@@ -37,33 +47,63 @@ def llmexport(words: Sequence[str]) -> int:
     """
     options, command = _split(words)
     python, script, arguments = _program(command)
-    source_text = "".join(path.read_text("utf-8", "replace") for path in script.parent.rglob("*.py"))
-    given = read_arguments(arguments, has_scale_bit="scale_bit" in source_text)
+    given = read_arguments(arguments, has_scale_bit=_has_scale_bit(script))
     if "path" not in given.values:
         raise Refused("--path: give the folder of the checkpoint")
     model = Path(given.values["path"])
     reasons = refusals(given, read_checkpoint(model))
     if reasons:
         raise Refused(*reasons)
+    before = file_states(given.output)
     status = run_exporter(python, script, arguments, _timeout(options))
     if status != 0:
         print(f"pytest-mnnquant: the exporter ended with exit status {status}", file=sys.stderr)
         return 1
-    if not is_export(given.output):
-        print(f"pytest-mnnquant: the exporter wrote no export into {given.output}", file=sys.stderr)
-        return 1
-    return _judge(model.resolve(), given.output.resolve(), options)
+    return _judge(model.resolve(), given.output, options) if _is_written(given.output, before) else 1
 
 
-def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def _is_written(output: Path, before: Mapping[str, FileState]) -> bool:
+    """Whether the exporter wrote the graph and the weights; if not, a line says so."""
+    if not is_export(output):
+        print(f"pytest-mnnquant: the exporter wrote no export into {output}", file=sys.stderr)
+        return False
+    stale = unwritten_files(output, before)
+    if stale:
+        names = ", ".join(stale)
+        print(f"pytest-mnnquant: the exporter did not write {names} in {output}: an older export", file=sys.stderr)
+    return not stale
+
+
+def _split(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The options of the gate, as pairs of flag and value (empty for switches), and the command of the exporter."""
     if "--" not in words:
         raise Refused("give the command of the exporter after --: pytest-mnnquant llmexport -- python llmexport.py ...")
     place = list(words).index("--")
-    options, command = list(words[:place]), list(words[place + 1 :])
-    wrong = [word for word in options if word.startswith("-") and not word.startswith("--mnn-")]
-    if wrong:
-        raise Refused(f"{wrong[0]}: only options of the gate (--mnn-...) come before --")
-    return options, command
+    rest, options = list(words[:place]), []
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        if flag not in BY_FLAG:
+            raise Refused(f"{flag}: only options of the gate (--mnn-...) and their values come before --")
+        if flag in _MODELS:
+            raise Refused(f"{flag}: the folder that the exporter writes is judged against --path; remove {flag}")
+        has_value = BY_FLAG[flag].kind is not bool
+        if has_value and not equals:
+            if not rest or rest[0].startswith("--"):
+                raise Refused(f"{flag}: requires a value")
+            value = rest.pop(0)
+        if equals and not has_value:
+            raise Refused(f"{flag}: takes no value")
+        options.append((flag, value))
+    return options, list(words[place + 1 :])
+
+
+def _has_scale_bit(script: Path) -> bool:
+    """Whether the exporter declares --scale_bit, in its script or in the modules of its package."""
+    for path in (script, *script.parent.glob("*.py"), *script.parent.glob("utils/*.py")):
+        with contextlib.suppress(OSError):
+            if path.is_file() and _SCALE_BIT.search(path.read_text("utf-8", "replace")):
+                return True
+    return False
 
 
 def _program(command: Sequence[str]) -> tuple[str, Path, list[str]]:
@@ -88,36 +128,33 @@ def _beside(name: str) -> str:
     return str(python) if os.sep in name and python.exists() else sys.executable
 
 
-def _timeout(options: Sequence[str]) -> float:
-    words = list(options)
-    for number, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name == "--mnn-timeout":
-            text = value if equals else words[number + 1] if number + 1 < len(words) else ""
-            try:
-                return float(text)
-            except ValueError:
-                raise Refused(f"--mnn-timeout {text}: requires a number of seconds") from None
-    return _SECONDS
+def _timeout(options: Sequence[tuple[str, str]]) -> float:
+    text = dict(options).get("--mnn-timeout", str(_SECONDS))
+    try:
+        return float(text)
+    except ValueError:
+        raise Refused(f"--mnn-timeout {text}: requires a number of seconds") from None
 
 
-def _judge(model: Path, output: Path, options: Sequence[str]) -> int:
-    """Run the gate on an export, without tests and settings of the working folder."""
-    absolute = [_absolute(word) for word in options]
+def _judge(model: Path, output: Path, options: Sequence[tuple[str, str]]) -> int:
+    """Run the gate on an export, without tests, settings and plugins of the working folder and the environment."""
+    environment = {name: value for name, value in os.environ.items() if name not in _PYTEST}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # Else an installed plugin is registered for a second time.
+    absolute = [_absolute(flag, value) for flag, value in options]
     with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder:
         arguments = [f"--rootdir={folder}", "-c", os.devnull, "-q", "-p", "no:cacheprovider"]
-        command = [sys.executable, "-m", "pytest", *arguments]
-        command += [f"--mnn-model={model}", f"--mnn-quantized={output}", *absolute]
-        status = subprocess.run(command, cwd=folder, check=False).returncode
-    verdict = "is what was requested" if status == 0 else "is not what was requested"
-    print(f"{output} {verdict}")
+        command = [sys.executable, "-m", "pytest", "-p", "pytest_mnnquant.plugin.hooks", *arguments]
+        command += [f"--mnn-model={model}", f"--mnn-quantized={output.resolve()}", *absolute]
+        status = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+    verdict = "is what was requested" if status == 0 else f"was not judged (exit status {status} of pytest)"
+    print(f"{output.resolve()} {'is not what was requested' if status == _TESTS_FAILED else verdict}")
     return int(status != 0)
 
 
-def _absolute(word: str) -> str:
-    """An option whose value is the name of a file that exists, with the absolute name."""
-    name, equals, value = word.partition("=")
-    file = value if equals else word
-    if file.startswith("--") or not file or not Path(file).exists():
-        return word
-    return f"{name}={Path(file).resolve()}" if equals else str(Path(file).resolve())
+def _absolute(flag: str, value: str) -> str:
+    """The option as one word; names of files are absolute, since the gate runs in another folder."""
+    option = BY_FLAG[flag]
+    if option.kind is bool:
+        return flag
+    is_file = option.metavar in ("FILE", "DIR") or (option.is_path and Path(value).exists())
+    return f"{flag}={Path(value).resolve()}" if value and is_file else f"{flag}={value}"

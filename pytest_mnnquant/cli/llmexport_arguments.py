@@ -24,6 +24,14 @@ _SWITCHES: Final = frozenset(
         "omni_sym",
     }
 )
+#: Options with a value that are read here, or that the export is judged by.
+_JUDGED: Final = frozenset(
+    {
+        *("path", "dst_path", "export", "type", "calib_data", "gptq_path", "quant_config", "tokenizer_path"),
+        *("quant_bit", "quant_block", "lm_quant_bit", "lm_quant_block", "embed_bit", "act_bit", "scale_bit"),
+        *("visual_quant_bit", "visual_quant_block", "lora_path"),
+    }
+)
 _LAYER: Final = re.compile(r"/layers\.\d+/.+/Linear|/?lm/lm_head/Linear")
 
 
@@ -65,6 +73,15 @@ def read_arguments(words: Sequence[str], *, has_scale_bit: bool) -> Arguments:
 def refusals(given: Arguments, source: Checkpoint) -> list[str]:
     """One line per argument that must not be used with this source."""
     return [line for rule in _RULES for line in rule(given, source)]
+
+
+def _abbreviated(given: Arguments, source: Checkpoint) -> Iterator[str]:
+    """Argparse takes `--quant_bl` for --quant_block."""
+    known = _JUDGED | _SWITCHES
+    for name in sorted(given.values.keys() - known):
+        full = sorted(option for option in known if name and option.startswith(name))
+        if full:
+            yield f"--{name}: abbreviations are not judged; write {' or '.join('--' + option for option in full)}"
 
 
 def _form(given: Arguments, source: Checkpoint) -> Iterator[str]:
@@ -141,6 +158,7 @@ def _by_layer(given: Arguments, source: Checkpoint) -> Iterator[str]:
 
 
 _RULES: Final[tuple[Callable[[Arguments, Checkpoint], Iterator[str]], ...]] = (
+    _abbreviated,
     _form,
     _ignored,
     _blocks,
