@@ -53,6 +53,7 @@ NEEDS: Final = {
     "sources/test_data.py": ("torch",),
     "sources/test_images.py": ("mnn", "torch"),
     "sources/test_model_digest.py": ("torch",),
+    "sources/test_network_checks.py": ("torch",),
     "sources/test_onnx_data.py": ("torch",),
     "sources/test_pytorch.py": ("torch",),
     "sources/test_torch_call.py": ("torch",),

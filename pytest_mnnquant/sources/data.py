@@ -219,16 +219,8 @@ def _validate(
             )
         if inputs[name].size == 0:
             raise DataError(f"{origin}: array {name!r} is empty: shape {inputs[name].shape}", _return(input_names))
-        if inputs[name].dtype.kind == "f" and not np.isfinite(inputs[name]).all():
-            raise DataError(
-                f"{origin}: array {name!r} holds NaN or infinity",
-                "remove these samples, or fix their preprocessing (most often a division by 0)",
-            )
-        if inputs[name].dtype.kind == "f" and np.abs(inputs[name]).max() > _LARGEST:
-            raise DataError(
-                f"{origin}: array {name!r} holds {np.abs(inputs[name]).max():.3g}, more than float32 can hold",
-                "scale the samples as the model takes them",
-            )
+        if inputs[name].dtype.kind == "f":
+            _require_float32(inputs[name], name, origin)
     counts = {name: len(array) for name, array in inputs.items() if name in input_names}
     if labels is not None:
         counts[LABELS] = len(labels)
@@ -237,6 +229,25 @@ def _validate(
             f"{origin}: the arrays hold different numbers of samples: {counts}",
             "make the first axis of all arrays equally long, labels included: it counts samples",
         )
+
+
+def _require_float32(array: npt.NDArray[Any], name: str, origin: str) -> None:
+    """Raise `DataError` for values that are not finite numbers of float32."""
+    if not np.isfinite(array).all():
+        fix = "remove these samples, or fix their preprocessing (most often a division by 0)"
+        if _is_mask(array):
+            fix = f"write the mask with a finite number, which has a scale: np.where(arrays[{name!r}] < 0, -1e4, 0)"
+        raise DataError(f"{origin}: array {name!r} holds NaN or infinity", fix)
+    if np.abs(array).max() > _LARGEST:
+        raise DataError(
+            f"{origin}: array {name!r} holds {np.abs(array).max():.3g}, more than float32 can hold",
+            "scale the samples as the model takes them",
+        )
+
+
+def _is_mask(array: npt.NDArray[Any]) -> bool:
+    """Whether an array is a mask that is added to the scores of an attention: 0, and -inf for what it hides."""
+    return bool((np.isneginf(array) | (array == 0)).all() and (array == 0).any())
 
 
 def _return(input_names: tuple[str, ...]) -> str:

@@ -23,13 +23,21 @@ def require_usable(network: torch.nn.Module, name: str) -> None:
             raise SourceError(f"{name}: {key} is on the device 'meta': it has no values", fix)
         if tensor.is_complex():
             raise SourceError(f"{name}: {key} is complex, which MNN does not support", "compute with real numbers")
-        # Masks in buffers may be infinite.
-        if tensor.is_floating_point() and (~_plain(tensor).isfinite() if key in weights else tensor.isnan()).any():
+        if tensor.is_floating_point() and _is_broken(tensor, key in weights):
             what = "NaN or infinity" if key in weights else "NaN"
             raise SourceError(
                 f"{name}: {key} holds {what}: the model itself is broken, before it is exported",
                 "load the weights of a training that did not diverge",
             )
+
+
+def _is_broken(tensor: torch.Tensor, is_parameter: bool) -> bool:
+    """Whether a tensor holds NaN, or as a parameter infinity. Masks in buffers and in frozen parameters hold -inf."""
+    values = _plain(tensor)
+    if not is_parameter:
+        return bool(values.isnan().any())
+    usable = values.isfinite() if tensor.requires_grad else values.isfinite() | values.isneginf()
+    return not bool(usable.all())
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

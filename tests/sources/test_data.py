@@ -227,6 +227,17 @@ def test_a_generator_may_fill_the_same_array_again() -> None:
     np.testing.assert_array_equal(as_dataset(refilled(), ("x",), "test").inputs["x"], X)
 
 
+def test_an_infinite_mask_has_a_fix_that_gives_a_finite_mask() -> None:
+    mask = np.where(np.tri(6) == 1, 0, -np.inf)
+    with pytest.raises(SourceError) as raised:
+        as_dataset({"mask": mask}, ("mask",), "the origin")
+    finite = eval(raised.value.fix.partition(": ")[2], {"np": np, "arrays": {"mask": mask}})
+    np.testing.assert_array_equal(as_dataset({"mask": finite}, ("mask",), "the origin").inputs["mask"] == 0, mask == 0)
+    with pytest.raises(SourceError) as other:
+        as_dataset({"mask": np.full((6, 6), -np.inf)}, ("mask",), "the origin")
+    assert other.value.fix != raised.value.fix
+
+
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_batches_that_never_end_are_stopped(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Tiny ones too, long before their values fill memory."""
