@@ -65,6 +65,35 @@ def test_quantities_are_not_identifiers(values: npt.NDArray[Any], expected: bool
     assert not are_identifiers(values, other + 0.5)
 
 
+def test_coordinates_and_counts_with_noise_are_quantities() -> None:
+    points = RANDOM.integers(0, 640, (400, 8))
+    assert not are_identifiers(points, points + RANDOM.integers(-3, 4, points.shape))
+    counts = RANDOM.integers(0, 21, (400, 4))
+    noisy = counts + RANDOM.choice([-1, 0, 1], counts.shape, p=[0.05, 0.9, 0.05])
+    assert not are_identifiers(counts, noisy)
+    assert not are_identifiers(counts.astype(np.float32), noisy.astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [(20, 24, 24), (400, 30)], ids=["map", "sequence"])
+@pytest.mark.parametrize("classes", [4, 21, 30])
+def test_classes_confused_with_their_neighbours_are_identifiers(shape: tuple[int, ...], classes: int) -> None:
+    reference = RANDOM.integers(0, classes, shape)
+    assert are_identifiers(reference, np.where(reference == 2, 3, reference))
+
+
+def test_a_map_of_classes_confused_with_any_neighbour_holds_identifiers() -> None:
+    reference = RANDOM.integers(0, 21, (20, 1, 24, 24))
+    assert are_identifiers(reference, np.where(RANDOM.random(reference.shape) < 0.2, reference + 1, reference))
+
+
+def test_related_classes_in_order_are_identifiers() -> None:
+    reference = RANDOM.integers(0, 1000, 3000)
+    output = reference.copy()
+    output[:300] = np.clip(output[:300] + RANDOM.normal(0, 60, 300).astype(int), 0, 999)
+    output[300:360] = RANDOM.integers(0, 1000, 60)
+    assert are_identifiers(reference, output)
+
+
 def test_values_are_counted_also_if_the_output_has_others() -> None:
     reference, output = np.array([[3, 3, 5], [5, 5, 5], [9, 3, 5]]), np.array([[3, 9, 7], [5, 5, 5], [12, 3, -1]])
     values = [
