@@ -6,7 +6,9 @@ Models, data, metrics and pipelines are Python that runs in this process. `pytes
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import importlib
 import os
 import signal
 import threading
@@ -14,8 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-# Calls that end or replace this process; all other functions of `os` with that effect call one of them.
+# Calls that end or replace this process; all other functions of `os` with that effect call one of them. `os` takes them
+# from the module `posix` or `nt`.
 _ENDINGS: Final = ("_exit", "execv", "execve")
+_MODULES: Final = (os, importlib.import_module(os.name))
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -44,7 +48,7 @@ _threads = 0  # How many threads are in `contained()`.
 
 @contextlib.contextmanager
 def contained() -> Iterator[None]:
-    """Raise `UserCodeExit` when code inside tries to end the test or this process.
+    """Raise `UserCodeExit` when code inside tries to end the test or this process, or when its `atexit` handlers do.
 
     Interrupts from the keyboard, SIGTERM, and `pytest.fail()`, which also ends a test that takes too long, pass
     unchanged. Other threads and forked processes may end as before.
@@ -70,8 +74,10 @@ def _refused_endings() -> Iterator[None]:
     global _threads
     with _lock:
         if _threads == 0:
-            for name in _ENDINGS:
-                setattr(os, name, _guard(name, getattr(os, name)))
+            for module in _MODULES:
+                for name in _ENDINGS:
+                    setattr(module, name, _guard(name, getattr(module, name)))
+            setattr(atexit, "register", _guarded_register(atexit.register))  # noqa: B010
         _threads += 1
     try:
         yield
@@ -79,8 +85,10 @@ def _refused_endings() -> Iterator[None]:
         with _lock:
             _threads -= 1
             if _threads == 0:
-                for name in _ENDINGS:
-                    setattr(os, name, getattr(os, name).real)
+                for module in _MODULES:
+                    for name in _ENDINGS:
+                        setattr(module, name, getattr(module, name).real)
+                setattr(atexit, "register", getattr(atexit.register, "real", atexit.register))  # noqa: B010
 
 
 def _guard(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,6 +106,34 @@ def _guard(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 def _refuse(name: str) -> NoReturn:
     raise UserCodeExit(f"os.{name}() would end this process")
+
+
+class _ExitHandler:
+    """A handler of `atexit` that can't change the exit status; `atexit.unregister` takes it for its function."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function, self._process = function, os.getpid()
+
+    def __call__(self, *arguments: Any, **named: Any) -> None:
+        with contained() if os.getpid() == self._process else contextlib.nullcontext():
+            self._function(*arguments, **named)
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or bool(self._function == other)
+
+    def __hash__(self) -> int:
+        return hash(self._function)
+
+
+def _guarded_register(real: Callable[..., Any]) -> Callable[..., Any]:
+    """`atexit.register` that guards the handlers of contained code."""
+
+    def register(function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Callable[..., Any]:
+        real(_ExitHandler(function) if _here.depth and callable(function) else function, *arguments, **named)
+        return function
+
+    register.real = real  # type: ignore[attr-defined]
+    return register
 
 
 @contextlib.contextmanager

@@ -69,3 +69,14 @@ def test_a_run_that_is_ended_by_its_own_code_fails(
     assert outcome.status == 1
     assert any(code in outcome.text for code in codes), outcome.text
     assert "ends.py" in outcome.text
+
+
+@pytest.mark.parametrize(
+    "ending", ["import os, sys; sys.modules[os.name]._exit(0)", "atexit.register(os._exit, 0); 1 / 0"]
+)
+def test_the_status_of_the_process_is_that_of_the_run(run: Run, pytester: pytest.Pytester, ending: str) -> None:
+    pytester.makepyfile(ends="import atexit, os\n" + NET + CODE.format(ending=ending))
+    options = [f"--mnn-{name}={value}" for name, value in {**GIVEN, "model": "ends.py:whole", "recipe": "w8"}.items()]
+    outcome = run(*options, "-k", "conversion", alone=True)
+    assert outcome.status == 1
+    assert "ends.py" in outcome.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -27,6 +28,8 @@ ENDINGS = (
     "import unittest; raise unittest.SkipTest('x')",
     "exit(0)",
     "import os; os._exit(0)",
+    "import os, sys; sys.modules[os.name]._exit(0)",
+    "import os, sys; sys.modules[os.name].execv(sys.executable, ['python', '-c', ''])",
     "import os; os.execlp('true', 'true')",
     "import os, sys; os.execve(sys.executable, ['python', '-c', ''], {})",
 )
@@ -65,10 +68,35 @@ def test_the_keyboard_interrupts() -> None:
 
 
 def test_all_calls_are_back_afterwards() -> None:
-    calls = (os._exit, os.execv, os.execve)
+    system = sys.modules[os.name]
+    calls = (os._exit, os.execv, os.execve, system._exit, system.execv, atexit.register)
     with pytest.raises(UserCodeExit), contained():
         os._exit(0)
-    assert (os._exit, os.execv, os.execve) == calls
+    assert (os._exit, os.execv, os.execve, system._exit, system.execv, atexit.register) == calls
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "handler", ["os._exit, 0", "lambda: os._exit(0)", "lambda: sys.modules[os.name]._exit(0)", "sys.exit, 0"]
+)
+def test_exit_handlers_of_contained_code_do_not_change_the_status(handler: str) -> None:
+    code = (
+        "import atexit, os, sys\nfrom pytest_mnnquant.sources.user_code import contained\n"
+        f"atexit.register(print, 'last')\nwith contained():\n    atexit.register({handler})\nsys.exit(3)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (3, "last\n")
+
+
+@pytest.mark.slow
+def test_exit_handlers_of_contained_code_can_be_unregistered() -> None:
+    code = (
+        "import atexit\nfrom pytest_mnnquant.sources.user_code import contained\ndef handler(text): print(text)\n"
+        "with contained():\n    assert atexit.register(handler, 'never') is handler\natexit.unregister(handler)\n"
+        "with contained():\n    atexit.register(handler, 'runs')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ended.stdout == "runs\n"
 
 
 @pytest.mark.slow
