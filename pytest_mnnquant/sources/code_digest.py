@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
+import re
 import site
 import sys
 import sysconfig
@@ -17,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+#: The beginning of the names of modules that were imported by their path, which is the rest of the name.
+IMPORTED: Final = "mnnquant_"
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _STANDARD: Final = ("stdlib", "platstdlib")
 _INSTALLED: Final = ("purelib", "platlib")
@@ -24,7 +27,7 @@ _INSTALLED: Final = ("purelib", "platlib")
 
 def code_digest(modules: Iterable[str]) -> str:
     """The digest for these loaded modules and those that they import, by name."""
-    total, packages = hashlib.sha256(), set()
+    sources, packages = set(), set()
     pending, known = sorted(modules), set()
     while pending:
         name = pending.pop()
@@ -36,8 +39,11 @@ def code_digest(modules: Iterable[str]) -> str:
             packages.add(name.partition(".")[0])
         elif is_project(name):
             source = _source(module)
-            total.update(f"{name} {len(source)} ".encode() + source)
+            sources.add((f"{without_folders(name, ())} {len(source)} ".encode(), source))
             pending += sorted(_imports(module, source))
+    total = hashlib.sha256()
+    for start, source in sorted(sources):
+        total.update(start + source)
     for name in sorted(packages):
         total.update(f"{name} {_version(name)} ".encode())
     return total.hexdigest()
@@ -48,6 +54,28 @@ def is_project(name: str) -> bool:
     file = _file(sys.modules.get(name))
     others = (_PACKAGE, *_folders(_STANDARD), *_installations())
     return file is not None and not any(file.is_relative_to(folder) for folder in others)
+
+
+def project_folders(modules: Iterable[str]) -> tuple[Path, ...]:
+    """The working folder, and those from which these modules of the project are imported; the deepest first."""
+    folders = {Path.cwd()}
+    for name in set(modules):
+        file = _file(sys.modules.get(name))
+        if file and is_project(name):
+            depth = 0 if name.startswith(IMPORTED) else name.count(".")
+            folders.add(file.parents[min(depth + (file.name == "__init__.py"), len(file.parents) - 1)])
+    folders |= {folder.resolve() for folder in folders}
+    return tuple(sorted((path for path in folders if path != path.parent), key=lambda path: (-len(path.parts), path)))
+
+
+def without_folders(text: str, folders: Iterable[Path]) -> str:
+    """A text in which paths start at these folders, and modules that were imported by their path have their name."""
+    for folder in map(str, folders):
+        if folder in text:
+            text = re.sub(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])", "", text)
+    if text.startswith(IMPORTED) and (file := _file(sys.modules.get(text))):
+        return f"{IMPORTED}{file.name}"
+    return text
 
 
 def is_installed(module: ModuleType) -> bool:

@@ -23,6 +23,7 @@ from pytest_mnnquant.llm.config import MODEL_CONFIG
 from pytest_mnnquant.llm.folder import is_export
 from pytest_mnnquant.llm.reference import SUFFIX as REFERENCE
 from pytest_mnnquant.llm.reference import is_reference
+from pytest_mnnquant.sources.code_digest import IMPORTED
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained, is_exit_call
 
 #: Characters in the name of a model.
@@ -33,7 +34,6 @@ TORCH_SUFFIXES: Final = (".pt2", ".pt", ".pth", ".torchscript")
 # Files that hold weights only, or Python objects.
 _WEIGHTS: Final = (".ckpt", ".safetensors", ".pkl", ".pickle", ".h5", ".pb")
 # The prefix of module names of files that are imported by their path.
-_IMPORTED: Final = "mnnquant_"
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 # Terminal colors, which PyTorch's exporter puts into its messages.
 _COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
@@ -203,7 +203,7 @@ def load_module(spec: Spec) -> ModuleType:
 
 def import_file(path: Path) -> ModuleType:
     """Import a Python file by its path, once; its folder is appended to `sys.path`, so that it can import siblings."""
-    name = _IMPORTED + re.sub(r"\W", "_", str(path.resolve()))
+    name = IMPORTED + re.sub(r"\W", "_", str(path.resolve()))
     if name in sys.modules:
         return sys.modules[name]
     folder = str(path.resolve().parent)
@@ -236,7 +236,7 @@ def call(text: str, module: ModuleType, attribute: str) -> Any:
         with contained(), undisturbed_generators():
             return function()
     except Exception as error:
-        place = str(module.__file__) if module.__name__.startswith(_IMPORTED) else module.__name__
+        place = str(module.__file__) if module.__name__.startswith(IMPORTED) else module.__name__
         raise SourceError(
             f"{text}: {attribute}() raised {describe(error)}", by_itself(place, f"{attribute}()")
         ) from error
