@@ -67,12 +67,13 @@ def agreement(reference: Array, output: Array) -> Agreement:
         cosine = -1.0 if ref.shape[1] > 1 else None
         return Agreement(len(ref), -math.inf, -math.inf, cosine, math.inf, 0.0, lost, mean_error=math.inf)
     errors = np.abs(ref - out)
+    mean = ref[0] + (ref - ref[0]).mean(0)  # Exact for constants, however large.
     integers = reference.dtype.kind in "iub"
     classes = reference.ndim == 2 and ref.shape[1] > 1 and not integers
     return Agreement(
         samples=len(ref),
         sqnr_db=sqnr_db(ref, out),
-        centred_sqnr_db=sqnr_db(ref - ref.mean(0), out - ref.mean(0)),
+        centred_sqnr_db=sqnr_db(ref - mean, out - mean),
         cosine=float(cosines(ref, out).mean()) if ref.shape[1] > 1 and not integers else None,
         max_error=float(errors.max()),
         mean_error=float(errors.mean()),

@@ -40,10 +40,14 @@ def channel_groups(reference: Array) -> npt.NDArray[np.int32] | None:
 
 
 def _groups(channels: Array) -> npt.NDArray[np.int32] | None:
-    """The group of each channel, of absolute values [samples, channels, positions]."""
+    """The group of each channel, of absolute values [samples, channels, positions]; group 0 has those of zeros."""
     sizes = channels.max((0, 2))
-    if sizes.min() == 0:
-        return None
+    if 0 < (counts := sizes > 0).sum() < len(sizes):
+        if (used := _groups(channels[:, counts])) is None:
+            return None
+        groups = np.zeros(len(sizes), np.int32)
+        groups[counts] = used
+        return groups
     order = np.argsort(sizes)
     jumps = np.flatnonzero(sizes[order][1:] > _APART * sizes[order][:-1]) + 1
     if not 0 < len(jumps) < _MOST_GROUPS:

@@ -53,7 +53,8 @@ def divergence(
             place = (text, slice(start, start + step))
             first, second = (_log_probabilities(values[place][..., :common]) for values in (reference, logits))
             with np.errstate(all="ignore"):
-                kl[place] = (np.exp(first) * (first - second)).sum(-1)
+                probability = np.exp(first)  # 0 for a logit of -infinity, which adds 0.
+                kl[place] = np.where(probability > 0, probability * (first - second), 0).sum(-1)
             agrees[place] = first.argmax(-1) == second.argmax(-1)
             chosen = np.minimum(following[place], common - 1)[:, None]
             for number, values in enumerate((first, second)):

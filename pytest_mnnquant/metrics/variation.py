@@ -16,6 +16,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 #: A variation below this share of the largest value is rounding noise of a constant.
 CONSTANT: Final = 1e-4
+# A constant element this many times as large as all that vary, and as 1, is a mask.
+_MASK: Final = 100.0
 # One-sided 95 % of the normal distribution.
 _NORMAL: Final = 1.645
 _TINY: Final = 1e-300
@@ -27,14 +29,16 @@ class Variation:
 
     `signal` and `noise` have shape [samples]: squared distance of each sample from the mean sample, and squared error.
     `signal` is multiplied by n / (n - 1), since the mean itself comes from these n samples. `peak` is the largest
-    absolute value, `rms` the root mean square of the variation in one element; `is_frozen` is True if the output is
-    the same for all samples.
+    absolute value, `range` the largest minus the smallest value, `rms` the root mean square of the variation in one
+    element; `is_frozen` is True if the output is the same for all samples. Masked elements count nowhere: they are
+    constant and far larger than those that vary, such as logits of -1e9.
     """
 
     signal: npt.NDArray[np.float64]
     noise: npt.NDArray[np.float64]
     peak: float
     rms: float
+    range: float
     is_frozen: bool
 
     @property
@@ -60,14 +64,31 @@ def variation(reference: Array, output: Array) -> Variation:
     """Compare two outputs of equal shape [samples, ...], with at least 2 samples."""
     ref, out = (array.reshape(len(array), -1).astype(np.float64) for array in (reference, output))
     count = len(ref)
-    distance = np.square(ref - ref.mean(0)).sum(1) * (count / (count - 1))
+    counts = ~_masked(ref)
+    ref, out = ref[:, counts], out[:, counts]
+    distance = np.square(_about_mean(ref)).sum(1) * (count / (count - 1))
     return Variation(
         signal=distance,
         noise=np.square(ref - out).sum(1),
         peak=float(np.abs(ref).max()),
         rms=math.sqrt(float(distance.sum()) / max(1, ref.size)),
+        range=float(ref.max() - ref.min()),
         is_frozen=bool((out == out[:1]).all()),
     )
+
+
+def _about_mean(values: Array) -> Array:
+    """The difference from the mean sample, exactly 0 for a constant: the mean of large numbers is rounded."""
+    shifted = values - values[:1]
+    return np.asarray(shifted - shifted.mean(0))
+
+
+def _masked(ref: Array) -> npt.NDArray[np.bool_]:
+    """The masked elements of [samples, elements]; none if all elements are constant."""
+    peaks = np.abs(ref).max(0)
+    varies = _about_mean(ref).std(0) > CONSTANT * peaks
+    largest = float(peaks[varies].max(initial=0.0)) if varies.any() else math.inf
+    return np.asarray(~varies & (peaks > _MASK * max(largest, 1.0)))
 
 
 def chance_db(samples: int) -> float:

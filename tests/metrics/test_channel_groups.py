@@ -47,3 +47,10 @@ def test_numbers_of_several_units_are_groups() -> None:
 )
 def test_other_channels_are_not_units(values: Array) -> None:
     assert channel_groups(values.astype(np.float32)) is None
+
+
+def test_channels_of_zeros_are_left_out() -> None:
+    groups = channel_groups(np.concatenate([ROWS, 0 * ROWS[:, :1]], 1))
+    assert groups is not None
+    assert groups[:, 0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert channel_groups(0 * ROWS) is None

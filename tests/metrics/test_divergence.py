@@ -49,3 +49,12 @@ def test_broken_logits_are_not_finite() -> None:
 def test_other_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="shapes"):
         divergence(_IDS, _FIRST[:1], _SECOND)
+
+
+def test_tokens_that_both_exclude_add_nothing() -> None:
+    first, second = _FIRST.copy(), _SECOND.copy()
+    first[..., 40:] = second[..., 40:] = -np.inf
+    expected = divergence(_IDS % 40, _FIRST[..., :40], _SECOND[..., :40])
+    np.testing.assert_allclose(divergence(_IDS % 40, first, second).kl, expected.kl)
+    second[..., 3] = -np.inf
+    assert not divergence(_IDS % 40, first, second).is_finite

@@ -44,3 +44,20 @@ def test_the_allowance_for_chance_covers_nineteen_of_twenty_sets() -> None:
         assert below.mean() == pytest.approx(0.05, abs=0.015)
     assert chance_db(2) > 20
     assert chance_db(1) == math.inf
+
+
+@pytest.mark.parametrize("value", [-1e4, -1e9, float(np.finfo(np.float32).min)])
+def test_masked_elements_do_not_count(value: float) -> None:
+    values = RANDOM.standard_normal((50, 10))
+    noisy = values + 0.1 * RANDOM.standard_normal((50, 10))
+    masked, output = (np.insert(array, 3, value, axis=1) for array in (values, noisy))
+    output[:, 3] *= 1 + 1e-7  # The rounding of a mask.
+    measured, expected = variation(masked, output), variation(values, noisy)
+    assert not measured.is_constant
+    assert measured.sqnr_db == pytest.approx(expected.sqnr_db)
+    assert (measured.rms, measured.range) == pytest.approx((expected.rms, expected.range))
+
+
+def test_a_saturated_probability_stays_constant() -> None:
+    small = np.abs(1e-9 * RANDOM.standard_normal((50, 1)))
+    assert variation(np.hstack([1 - small, small]), np.hstack([1 - small, 0 * small])).is_constant

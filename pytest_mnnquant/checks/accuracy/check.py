@@ -66,8 +66,9 @@ class AccuracyEvidence:
 
 def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
     """Fail on broken outputs, on a drop of the task metric if labels match an output, on low similarity of the rest."""
+    everything, evidence = evidence, _without_empty(evidence)
     reference, outputs = evidence.reference, evidence.outputs
-    if not reference or any(array.size == 0 for array in reference.values()):
+    if not reference or not all(map(len, reference.values())):
         return Result.from_findings("accuracy", [Finding("MNQ001", "no output or no sample was compared")])
     if findings := broken(reference, outputs):
         return Result.from_findings("accuracy", findings)
@@ -76,7 +77,8 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
         samples=next(iter(measured.values())).agreement.samples,
         outputs={name: item.metrics for name, item in measured.items()},
     )
-    compared, output, findings = compare(evidence, criteria)
+    is_custom = criteria.metric is not None and criteria.metric.call is not None
+    compared, output, findings = compare(everything if is_custom else evidence, criteria)
     if compared is not None and not compared.below_chance:
         task_findings, task = judge_task(compared, criteria)
         findings += task_findings
@@ -96,6 +98,16 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
         findings.append(_pool_note(evidence, compared, output))
         metrics = dataclasses.replace(metrics, as_run=_as_run(evidence, compared, output))
     return Result.from_findings("accuracy", [_with_cause(finding, evidence.suspects) for finding in findings], metrics)
+
+
+def _without_empty(evidence: AccuracyEvidence) -> AccuracyEvidence:
+    """The evidence without the outputs that are empty in both models, such as detections of a model without any."""
+    filled = {
+        name: array
+        for name, array in evidence.reference.items()
+        if array.size or name not in evidence.outputs or evidence.outputs[name].shape != array.shape
+    }
+    return dataclasses.replace(evidence, reference=filled)
 
 
 def compare(evidence: AccuracyEvidence, criteria: Criteria) -> tuple[Compared | None, str | None, list[Finding]]:

@@ -40,12 +40,12 @@ def identifier_demands(
         text = f"the intersection over union of its values is {compared.iou:.2f}, required {least:g}"
         text += _details(compared)
         overlap = _overlap(compared.intersections, compared.unions)
-        yield Demand(text, verdict(overlap, least, at_least=True, strict=criteria.strict), varies=True)
+        yield Demand(text, verdict(overlap, least, at_least=True, strict=criteria.strict))
     if judged := _judged(compared):
         worst = judged[0]
         value = _overlap(*_of_samples(worst.value, reference, output))
         text = f"value {worst.value} has an intersection over union of {worst.iou:.2f}, required {least - _ONE_VALUE:g}"
-        yield Demand(text, verdict(value, least - _ONE_VALUE, at_least=True, strict=criteria.strict), varies=True)
+        yield Demand(text, verdict(value, least - _ONE_VALUE, at_least=True, strict=criteria.strict))
 
 
 def _judged(compared: IdentifierAgreement) -> list[ValueAgreement]:

@@ -91,7 +91,12 @@ class Verdict:
     def doubt(self) -> str:
         """Why the samples are too few to decide; empty if they are enough."""
         if not self.is_unsure:
-            return ""
+            is_lacking = self.fails and self.estimate.samples < _ENOUGH
+            return (
+                f"{self.estimate.samples} samples may be alike by chance; at least {_ENOUGH} decide"
+                if is_lacking
+                else ""
+            )
         if not (math.isfinite(self.estimate.low) and math.isfinite(self.estimate.high)):
             return f"{self.estimate.samples:,} samples do not show how much the value varies"
         more = f"about {self.needed:,} samples are needed" if self.needed else "the value lies at the limit"
@@ -117,7 +122,8 @@ class Demand:
 
     def is_doubtful(self, strict: bool) -> bool:
         """Whether too few samples are worth a finding, if it does not fail."""
-        return self.verdict.is_unsure and (strict or self.verdict.fails or not self.varies)
+        missed = self.verdict.fails and not self.fails
+        return missed or (self.verdict.is_unsure and (strict or not self.varies))
 
 
 def unbounded(value: float, samples: int) -> Estimate:

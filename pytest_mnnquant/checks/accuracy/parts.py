@@ -20,10 +20,13 @@ from pytest_mnnquant.checks.accuracy.part_variation import PartVariation
 from pytest_mnnquant.checks.accuracy.variation_estimate import estimate_variation
 from pytest_mnnquant.findings.cause import AND, Cause
 from pytest_mnnquant.findings.finding import Finding, Result
+from pytest_mnnquant.metrics.variation import Variation
 from pytest_mnnquant.mnnfile.model import TensorQuant
 
 # A scale is the cause if rounding to its steps alone leaves at most this many dB more than required.
 _MARGIN: Final = 3.0
+# The largest absolute value / one step of a symmetric 8-bit scale.
+_STEPS: Final = 127
 _LISTED: Final = 3
 _SHARED: Final = "parts-share-scale"
 
@@ -40,13 +43,18 @@ def lost_parts(
         lost = [] if name in decided else list(_lost(measures.parts, criteria))
         # Channels of one layer are separate parts only if a common scale is what removes them.
         lost = [item for item in lost if item[0].part.joined_by or _shared_scale(item[0], scales, criteria)]
-        certain = [part for part, decision in lost if part.variation.is_frozen or is_certain(decision)]
+        certain = [part for part, decision in lost if is_certain(decision) or _is_surely_frozen(part.variation)]
         if certain:
             findings.append(_finding(name, certain, measures.agreement.cosine, scales, criteria))
         elif lost:
             part, decision = lost[0]
             findings.append(doubt_finding(f"output {name!r}, {part.text}", decision, criteria.strict))
     return findings
+
+
+def _is_surely_frozen(measured: Variation) -> bool:
+    """Whether a part is the same for all samples although its own 8-bit scale could show what varies."""
+    return measured.is_frozen and measured.rms > measured.peak / _STEPS
 
 
 def has_lost_parts(result: Result) -> bool:

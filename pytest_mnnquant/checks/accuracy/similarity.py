@@ -52,10 +52,10 @@ def unlike(
     findings = _idle_limits({name: item.agreement for name, item in measured.items()}, criteria)
     for name, measures in measured.items():
         item = measures.agreement
-        if item.equal is None and item.range <= SILENT:
+        pair = _Pair(name, reference[name], outputs[name], measures)
+        if item.equal is None and (item.range <= SILENT or (pair.is_still and name not in decided)):
             findings.append(_silent(name, item, reference[name]))
             continue
-        pair = _Pair(name, reference[name], outputs[name], measures)
         demands = list(_demands(pair, name in decided, criteria))
         if broken := [demand for demand in demands if demand.fails]:
             texts = "; ".join(demand.text for demand in broken)
@@ -85,6 +85,11 @@ class _Pair:
     def flat(self) -> tuple[Array, Array]:
         """Both, with shape [samples, elements]."""
         return _flat(self.reference), _flat(self.output)
+
+    @property
+    def is_still(self) -> bool:
+        """Whether it is one number per sample that does not vary by more than rounding noise."""
+        return len(self.reference) > 1 and self.reference[0].size == 1 and self.measures.variation is None
 
 
 def _demands(pair: _Pair, is_decided: bool, criteria: Criteria) -> Iterator[Demand]:
@@ -138,7 +143,7 @@ def _likeness(pair: _Pair, criteria: Criteria) -> Iterator[Demand]:
         estimate, limit = intervals.mean(detail.sqnr_db, CONFIDENCE), min(criteria.usual.detail, allowed)
         text = f"what the network adds to input {detail.input!r} has a mean SQNR of {estimate.value:.1f} dB, "
         text += f"required {limit:.1f} dB"
-        yield Demand(text, verdict(estimate, limit, at_least=True, strict=criteria.strict), varies=True)
+        yield Demand(text, verdict(estimate, limit, at_least=True, strict=criteria.strict))
 
 
 def _usual_db(pair: _Pair, measured: Variation, criteria: Criteria) -> float:
@@ -147,7 +152,7 @@ def _usual_db(pair: _Pair, measured: Variation, criteria: Criteria) -> float:
     Int8 can't keep that of numbers that vary little, compared with their range.
     """
     is_few = pair.reference[0].size <= FEW_ELEMENTS and not pair.measures.parts
-    is_large = measured.rms >= _LARGE * pair.measures.agreement.range
+    is_large = measured.rms >= _LARGE * measured.range
     return _as_sqnr_db(criteria.usual.cosine) - _ORDER if is_few and is_large else criteria.usual.variation
 
 
@@ -165,8 +170,7 @@ def _noise(reference: Array, output: Array) -> Estimate:
 
 
 def _flat(array: Array) -> Array:
-    flat = array.reshape(len(array), -1)
-    return flat if array.dtype.kind in "iub" else flat.astype(np.float64)
+    return array.reshape(len(array), -1).astype(np.float64)
 
 
 def _as_sqnr_db(cosine: float) -> float:

@@ -26,7 +26,9 @@ def judge_constant_inputs(
     outputs. An input of zeros with the shape of an output is a state: an error, since only the first step gets zeros.
     """
     sets = [data for data in (calibration, evaluation) if data is not None]
-    constant = [name for name in calibration.inputs if _is_constant([data.inputs[name] for data in sets])]
+    constant = [
+        name for name in calibration.inputs if _is_constant([data.inputs[name] for data in sets if name in data.inputs])
+    ]
     if len(constant) == len(calibration.inputs):  # Samples that are all identical are another finding.
         return []
     findings, taken = [], set[str]()
@@ -35,7 +37,7 @@ def judge_constant_inputs(
             continue
         state = next((output for output in _alike(calibration.inputs[name], outputs) if output not in taken), "")
         taken.add(state)
-        findings.append(_finding(name, sets, quantized[name], state))
+        findings.append(_finding(name, [data for data in sets if name in data.inputs], quantized[name], state))
     return findings
 
 

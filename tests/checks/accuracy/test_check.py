@@ -231,3 +231,18 @@ def test_a_copy_with_exact_pools_is_judged_and_the_host_is_warned_of(labels: Arr
 def test_a_host_of_broken_numbers_does_not_break_the_check() -> None:
     found = evidence(noisy(LOGITS, 1e-3), as_run={"y": spoiled(np.inf)}, pools=("pool",))
     assert certain(check(found)) == ["MNQ710"]
+
+
+def test_outputs_that_are_empty_in_both_models_are_left_out() -> None:
+    empty = np.empty((100, 0, 6), np.float32)
+    for output, expected in ((LOGITS, ["MNQ730"]), (wrong(50), ["MNQ701"])):
+        assert codes(check(AccuracyEvidence({"d": empty, "y": LOGITS}, {"d": empty, "y": output}, LABELS))) == expected
+    assert codes(check(AccuracyEvidence({"d": empty}, {"d": empty}))) == ["MNQ001"]
+    filled = np.zeros((100, 1, 6), np.float32)
+    assert codes(check(AccuracyEvidence({"d": empty, "y": LOGITS}, {"d": filled, "y": LOGITS}))) == ["MNQ705"]
+
+
+def test_an_output_of_one_element_that_does_not_vary_is_not_judged_by_its_noise() -> None:
+    constant = (3 + 1e-5 * SCORE).astype(np.float32)
+    assert codes(check(evidence(noisy(constant, 0.002), constant, None))) == ["MNQ003"]
+    assert codes(check(evidence(noisy(constant, 1.0), constant, None))) == ["MNQ702"]

@@ -117,3 +117,13 @@ def test_channels_of_one_layer_are_parts_if_one_scale_loses_the_small_ones(tenso
     if expected:
         (finding,) = result.findings
         check_golden("accuracy/a-lost-group-of-channels", f"{finding.message}\n{finding.cause_text}\n{finding.fix}")
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_a_frozen_part_of_few_samples_that_are_alike_is_reported_as_uncertain(samples: int) -> None:
+    reference = rows(samples)
+    reference[:, 4:] = 5 + 0.002 * RANDOM.standard_normal((samples, 3, 10))
+    output = reference.copy()
+    output[:, 4:] = 5
+    result = check(reference, output, is_probability=False)
+    assert (result.outcome, codes(result)) == (PASSED, ["MNQ730"])

@@ -127,3 +127,44 @@ def test_a_single_sample_can_not_be_sure() -> None:
     evidence = AccuracyEvidence({"scores": SCORES[:1]}, outputs)
     assert codes(check_accuracy(evidence, Criteria())) == ["MNQ730"]
     assert check_accuracy(evidence, Criteria(strict=True)).outcome == INCONCLUSIVE
+
+
+def judge(reference: Array, output: Array, **criteria: Any) -> Result:
+    return check_accuracy(AccuracyEvidence({"y": reference}, {"y": output}), Criteria(**criteria))
+
+
+@pytest.mark.parametrize("samples", [2, 3, 7])
+def test_few_samples_of_a_lost_output_are_reported(samples: int) -> None:
+    random = np.random.default_rng(samples)
+    reference, output = ((100 + random.standard_normal((samples, 100))).astype(np.float32) for _ in range(2))
+    result = judge(reference, output)
+    assert (result.outcome, codes(result)) == (PASSED, ["MNQ730"])
+    strict = judge(reference, output, strict=True)
+    assert (strict.outcome, codes(strict)) == (INCONCLUSIVE, ["MNQ730"])
+    assert codes(judge(reference, noisy(reference, 0.001))) == []
+
+
+def test_a_lost_mask_fails_with_few_samples() -> None:
+    masks = np.zeros((6, 64, 64), np.int64)
+    masks[:, 20:40, 20:40] = 1
+    assert codes(judge(masks, 0 * masks)) == ["MNQ702"]
+    assert codes(judge(masks, masks)) == []
+
+
+@pytest.mark.parametrize("value", [-1e4, -1e9, float(np.finfo(np.float32).min)])
+def test_a_masked_element_hides_no_others(value: float) -> None:
+    reference, unrelated = SCORES[:50].copy(), SCORES[50:100].copy()
+    similar = noisy(reference, 0.01)
+    for array in (reference, unrelated, similar):
+        array[:, 3] = value
+    assert codes(judge(reference, unrelated)) == ["MNQ702"]
+    assert codes(judge(reference, similar)) == []
+
+
+@pytest.mark.parametrize("form", [np.uint8, np.int8])
+def test_pictures_of_integers_are_compared_without_overflow(form: type[np.integer[Any]]) -> None:
+    random, limits = np.random.default_rng(0), np.iinfo(form)
+    reference = random.integers(limits.min, limits.max + 1, (20, 32, 32)).astype(form)
+    near = reference + random.integers(-1, 2, reference.shape)
+    assert codes(judge(reference, np.clip(near, limits.min, limits.max).astype(form))) == []
+    assert codes(judge(reference, random.permutation(reference))) == ["MNQ702"]

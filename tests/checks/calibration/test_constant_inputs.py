@@ -73,3 +73,9 @@ def test_a_state_that_varies_in_one_set_is_left_alone() -> None:
 def test_samples_that_are_all_the_same_are_another_finding() -> None:
     data = Dataset({"h": STATES})
     assert judge_constant_inputs(data, data, {"h": "/g/Gemm"}, OUTPUTS) == []
+
+
+def test_an_input_that_the_evaluation_data_lack_is_judged_by_the_calibration_data() -> None:
+    calibration = Dataset({"frame": FRAMES, "h": STATES})
+    findings = judge_constant_inputs(calibration, Dataset({"frame": FRAMES}), {"h": "/g/Gemm"}, OUTPUTS)
+    assert [finding.code for finding in findings] == ["MNQ522"]
