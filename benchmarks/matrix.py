@@ -48,8 +48,9 @@ CELLS = (
 
 
 def python_of(version: str) -> str | None:
-    """An installed Python of this version; None if there is none."""
-    places = [shutil.which(f"python{version}"), *map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
+    """An installed Python of this version, on the path or in pyenv's folder; None if there is none."""
+    root = Path(os.environ.get("PYENV_ROOT", ""))
+    places = [shutil.which(f"python{version}"), *map(str, root.glob(f"versions/{version}.*/bin/python"))]
     for place in filter(None, places):
         found = subprocess.run([place, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True)
         if found.returncode == 0 and found.stdout.strip() == str(tuple(map(int, version.split(".")))):
