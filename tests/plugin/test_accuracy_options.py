@@ -174,7 +174,7 @@ def test_a_way_that_passes_is_proposed_once_it_was_tried(run: Run) -> None:
 
 
 def test_the_search_ends_when_its_time_is_over(run: Run) -> None:
-    found = run(*USUAL, "--mnn-min-sqnr=200", "--mnn-suggest", "--mnn-suggest-time=1")
+    found = run(*USUAL, "--mnn-min-sqnr=200", "--mnn-suggest", "--mnn-suggest-time=1", "--mnn-no-cache")
     assert found.status == 1
     assert "--mnn-suggest-time" in found.text
     assert not any(one["passes"] for one in found.metrics("accuracy")["tried"])
