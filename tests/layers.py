@@ -56,6 +56,7 @@ NEEDS: Final = {
     "sources/test_network_checks.py": ("torch",),
     "sources/test_onnx_data.py": ("torch",),
     "sources/test_pytorch.py": ("torch",),
+    "sources/test_pytorch_batches.py": ("torch",),
     "sources/test_torch_call.py": ("torch",),
     "sources/test_torch_file.py": ("torch",),
     "sources/test_torch_module.py": ("torch",),
