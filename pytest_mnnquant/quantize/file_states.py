@@ -23,12 +23,13 @@ def require_names(states: Mapping[str, str], inputs: tuple[str, ...], outputs: t
     """Raise `DataError` for a state that is not an input, or is fed from an unknown output (of none are known: any)."""
     for state, output in states.items():
         if state not in inputs:
-            problem, known = f"unknown input {state!r}", inputs
+            problem = f"unknown input {state!r}"
         elif outputs and output not in outputs:
-            problem, known = f"unknown output {output!r}", outputs
+            problem = f"unknown output {output!r}"
         else:
             continue
-        raise DataError(f"{name}: --mnn-state {state}={output}: {problem}; known: {', '.join(known)}")
+        known = f"inputs: {', '.join(inputs)}" + (f"; outputs: {', '.join(outputs)}" if outputs else "")
+        raise DataError(f"{name}: --mnn-state {state}={output}: {problem}; {known}")
     if set(inputs) <= states.keys():
         raise DataError(f"{name}: --mnn-state names all inputs: a sequence needs an input that is not fed back")
 

@@ -38,31 +38,35 @@ class Grid:
 Sided = tuple[Grid | None, Grid | None]
 
 
-def run(model: Model, inputs: Arrays, options: RunOptions) -> Run:
-    """Run all samples (first axis). Raises `NativeFailure` if MNN crashes, fails or returns nothing."""
+def run(model: Model, inputs: Arrays, options: RunOptions, outputs: Sequence[str] = ()) -> Run:
+    """Run all samples (first axis). Raises `NativeFailure` if MNN crashes, fails or returns nothing.
+
+    `outputs` names the tensors to return, instead of those that the file lists as its outputs.
+    """
     what = f"running {model.path.name}"
-    names = judged_outputs(model)
-    is_sized = names != model.output_names  # A session pads outputs whose size depends on values.
+    names = tuple(outputs) or judged_outputs(model)
+    # A session pads outputs whose size depends on values, and returns only what the file lists.
+    is_selected = names != model.output_names
     arguments: dict[str, Any] = {
         "model": str(model.path.resolve()),
-        "engine": "module" if options.through_module or model.has_subgraphs or is_sized else "session",
+        "engine": "module" if options.through_module or model.has_subgraphs or is_selected else "session",
         "outputs": list(names),
-        "traced": is_sized and not model.has_subgraphs,
+        "traced": is_selected and not model.has_subgraphs,
         "memory": options.memory_mode,
         "threads": options.threads,
     }
     if options.sequences is not None:
         named = dict(zip(inputs, _by_name(model, inputs, options.axes), strict=True))
-        arguments["sequences"] = options.sequences.renamed(named, model.output_names).as_job
+        arguments["sequences"] = options.sequences.renamed(named, outputs or model.output_names).as_job
         options = dataclasses.replace(options, batched=False)
     with InputFolder(model, inputs, options) as folder:
         result = folder.run("run", what, arguments)
         values = result.values
-        outputs = {name: folder.array(f"output{number}") for number, name in enumerate(values["outputs"])}
-    if not outputs:
+        arrays = {name: folder.array(f"output{number}") for number, name in enumerate(values["outputs"])}
+    if not arrays:
         raise NativeFailure(FailureKind.BAD_OUTPUT, f"{what}: MNN returned no output")
     trace = None if values["trace"] is None else tuple(traced(*entry) for entry in values["trace"])
-    return Run(outputs, trace, values["memory_mb"], options.batched, result.machine)
+    return Run(arrays, trace, values["memory_mb"], options.batched, result.machine)
 
 
 def tensor_values(

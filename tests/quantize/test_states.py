@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.evidence.variant_runs import hides_outputs
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.measurements.sequences import Sequences
@@ -93,9 +94,22 @@ def test_a_run_feeds_its_own_states_back(prepared: Prepared) -> None:
     np.testing.assert_allclose(run(prepared.model, frozen, options).outputs[name], expected, atol=1e-5)
     through_module = dataclasses.replace(options, through_module=True)
     np.testing.assert_allclose(run(prepared.model, frozen, through_module).outputs[name], expected, atol=1e-5)
+    # A file that lists no outputs: its tensors have the names.
+    names, unlisted = prepared.model.output_names, dataclasses.replace(prepared.model, output_names=())
+    np.testing.assert_allclose(run(unlisted, frozen, options, names).outputs[name], expected, atol=1e-5)
     # In sequences of one step, each starts from the given states.
     alone = dataclasses.replace(options, sequences=Sequences(prepared.states, (1,) * 15))
     assert not np.allclose(run(prepared.model, frozen, alone).outputs[name], expected, atol=1e-3)
+
+
+def test_an_output_is_hidden_in_a_file_that_lists_none_if_another_operator_reads_it(prepared: Prepared) -> None:
+    model, read = prepared.model, prepared.states["state"]
+    unlisted = dataclasses.replace(model, output_names=())
+    assert hides_outputs(unlisted, model.output_names) == any(read in op.input_names for op in model.ops)
+    last = tuple(name for name in model.output_names if name != read)
+    assert not hides_outputs(unlisted, last)
+    assert not hides_outputs(unlisted, (*last, "missing"))
+    assert not hides_outputs(model, model.output_names)
 
 
 @pytest.mark.parametrize(
