@@ -47,8 +47,8 @@ INT8_RESIZE: Final = Cause(
     "columns after the last multiple of 4 with wrong factors; x86 does not",
 )
 INT8_RESIZE_REMEDY = (
-    "resize to a width that is a multiple of 4, by a factor of 2, without align_corners; or use mode='nearest'; or "
-    "--mnn-recipe=w8"
+    "--mnn-recipe=int8, which keeps such resizes float; or use mode='nearest'; or resize to a width that is a multiple "
+    "of 4, by a factor of 2, without align_corners"
 )
 #: Why int8 MaxPool is wrong on x86; read in MNN 3.6.1's FunctionDispatcher.cpp, and measured.
 X86_MAX_POOL: Final = Cause(

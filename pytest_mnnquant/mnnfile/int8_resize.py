@@ -7,7 +7,8 @@ MNN 3.6.1 interpolates along a row with the two factors of a column as bytes, 12
   opposite sign;
 - columns after the last multiple of 4 take the lowest byte of the factor's float number, usually 0: they are 0.
 
-x86 computes both right. Nearest and bicubic resizes are right on both.
+x86 computes both right. The other columns are rounded down on aarch64, to the nearest code on x86. Nearest and bicubic
+resizes are equal on both.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from pytest_mnnquant.mnnfile.flatbuffer import Table
-from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.mnnfile.model import Model, Op
 
 # Slots of MNN's Interp.
 _TYPE, _ALIGN_CORNERS, _HALF_PIXELS, _MODE = 4, 5, 6, 10
-_BILINEAR: Final = 2
+_NEAREST, _BILINEAR, _ROUNDED_NEAREST = 1, 2, 4
 # Coordinate transformations, by number in MNN's schema.
 _NOT_SET, _ALIGNED, _HALF, _PYTORCH_HALF, _ASYMMETRIC, _TENSORFLOW_HALF = range(6)
 #: The kernel's columns per step, and the number that stands for a factor of 1.
@@ -36,6 +36,13 @@ class WrongResize:
     name: str
     columns: int
     width: int
+
+
+def is_interpolating(op: Op) -> bool:
+    """Whether this is an Interp that computes values between those of its input; a nearest one copies them."""
+    if op.kind != "Interp" or op.parameters is None:
+        return False
+    return op.parameters.scalar(_TYPE, "i32") not in (_NEAREST, _ROUNDED_NEAREST)
 
 
 def wrong_resizes(model: Model, widths: Mapping[str, tuple[int, int]]) -> tuple[WrongResize, ...]:

@@ -4,7 +4,8 @@ The params file describes the inputs and outputs of convolutions; MNN propagates
 (`mnnfile.scale_propagation`). Five results are wrong or depend on chance, so these tensors are described in the model:
 
 - a tensor that several scales reach has the scale that MNN visits last, by addresses: it gets its own range;
-- an int8 Interp copies its input's codes without rescaling them: its output gets its input's scale;
+- an int8 Interp copies its input's codes without rescaling them: its output gets its input's scale (if it is a nearest
+  one; others stay float, see `float_resizes`);
 - an int8 Add with a fused ReLU clamps at code 0 instead of the zero point: its output gets zero point 0;
 - the input of a slice or a mean has the range of that part: it gets its own range if that is wider;
 - an int8 average pool rounds down, and has one scale for its input and for a mean with a smaller range: both are
@@ -33,10 +34,12 @@ from pytest_mnnquant.mnnfile.commands import (
     pool_kind,
     possible_commands,
 )
+from pytest_mnnquant.mnnfile.int8_resize import is_interpolating
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant, read_model
 from pytest_mnnquant.mnnfile.quants import with_quants
 from pytest_mnnquant.mnnfile.scale_propagation import Outcome, outcomes, propagated
 from pytest_mnnquant.quantize.calibration import HIGHEST, LOWEST, Range
+from pytest_mnnquant.quantize.float_resizes import keep_resizes_float
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.recipes.recipe import Observer
 from pytest_mnnquant.runtime.options import RunOptions
@@ -70,10 +73,11 @@ def described_tensors(model: Model, range_of: RangeOf) -> dict[int, TensorQuant]
 
 
 def interpolated_ranges(model: Model, layers: Sequence[Op], ranges: Mapping[int, Range]) -> dict[int, Range]:
-    """The ranges of layers' tensors, equal before and after an Interp that runs between two layers in int8."""
+    """The ranges of layers' tensors, equal before and after a nearest Interp that runs between two layers in int8."""
     described_ranges, steps = dict(ranges), commands(model)
     described = {tensor for layer in layers for tensor in (layer.inputs[0], layer.outputs[0]) if tensor in ranges}
-    for step in (step for step in steps if step.kind == "Interp" and step.output in described):
+    nearest = (step for step in steps if step.kind == "Interp" and not is_interpolating(step.op))
+    for step in (step for step in nearest if step.output in described):
         sources = propagated(steps, {tensor: _quant(described_ranges[tensor]) for tensor in described}, order=int)
         source = sources.get(step.inputs[0])
         if source is not None:
@@ -161,17 +165,21 @@ def describe_tensors(
 ) -> None:
     """Describe in the int8 model at `path` the tensors that MNN's propagation gets wrong; most models have none.
 
-    `base` is the float model that it was made from, `known` holds ranges by the names of tensors; others are observed
-    in a run of `base` on `data`. Raises `NativeFailure`.
+    Resizes that interpolate are kept float. `base` is the float model that it was made from, `known` holds ranges by
+    the names of tensors; others are observed in a run of `base` on `data`. Raises `NativeFailure`.
     """
-    model = read_model(path)
     ranges: dict[str, Range | None] = dict(known)
+    model = keep_resizes_float(read_model(path))
     for _ in range(_OBSERVATIONS):
         requested = _Ranges(model, ranges)
         described = described_tensors(model, requested)
-        if not requested.missing:
+        resized = keep_resizes_float(model, described)
+        if resized is model and not requested.missing:
             break
+        model = resized
         ranges |= dict.fromkeys(requested.missing) | _observed(base, requested.missing, data, options, observer)
+    else:
+        described = described_tensors(model, _Ranges(model, ranges))
     if described != model.tensor_quants:
         path.write_bytes(with_quants(path.read_bytes(), described))
 

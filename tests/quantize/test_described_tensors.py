@@ -14,10 +14,12 @@ from torch.nn import functional
 
 from pytest_mnnquant.metrics.agreement import sqnr_db
 from pytest_mnnquant.mnnfile.commands import AVERAGE_POOL, commands, pool_kind
+from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model, Op, read_model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right, write_exact_copy
 from pytest_mnnquant.mnnfile.quants import write_with_quants
 from pytest_mnnquant.mnnfile.scale_propagation import outcomes
+from pytest_mnnquant.mnnfile.structure import differences
 from pytest_mnnquant.quantize.calibration import Range
 from pytest_mnnquant.quantize.described_tensors import described_tensors, interpolated_ranges
 from pytest_mnnquant.quantize.float_model import prepare
@@ -74,14 +76,14 @@ class Joined(nn.Module):
 class Enlarged(nn.Module):
     """An Interp directly between two layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, mode: str) -> None:
         super().__init__()
+        self.mode = mode
         self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """A map."""
-        large = functional.interpolate(self.first(x), scale_factor=2.0, mode="bilinear", align_corners=False)
-        result: torch.Tensor = self.second(large)
+        result: torch.Tensor = self.second(functional.interpolate(self.first(x), scale_factor=2.0, mode=self.mode))
         return result
 
 
@@ -124,13 +126,26 @@ def test_a_relu_in_a_sum_clamps_at_zero_behind_a_concat_too(workshop: Workshop) 
     assert quality(variant) > 25
 
 
-def test_an_interp_between_layers_keeps_the_scale(workshop: Workshop) -> None:
+def test_a_nearest_interp_between_layers_keeps_the_scale(workshop: Workshop) -> None:
     torch.manual_seed(0)
-    variant = quantized(workshop, Enlarged())
+    variant = quantized(workshop, Enlarged("nearest"))
     resized = next(op for op in variant.model.ops if op.kind == "Interp")
     quants = variant.model.tensor_quants
     assert quants[resized.inputs[0]] == quants[resized.outputs[0]]
     assert quality(variant) > 30
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_an_interp_that_interpolates_stays_float_between_int8_layers(workshop: Workshop, mode: str) -> None:
+    torch.manual_seed(0)
+    variant = quantized(workshop, Enlarged(mode))
+    trace = run(variant.model, INPUTS, RunOptions(TIMEOUT)).trace
+    assert trace is not None
+    ran = {kind: [op.int8 for op in trace if op.kind == kind] for kind in ("Convolution", "Interp")}
+    assert ran == {"Convolution": [True, True], "Interp": [False]}
+    assert quality(variant) > 30
+    assert quality(variant, through_module=True) == pytest.approx(quality(variant), abs=0.1)
+    assert differences(variant.base, variant.model, match_layers(variant.base, variant.model)) == []
 
 
 def test_only_interps_change_the_ranges_of_layers(workshop: Workshop) -> None:
