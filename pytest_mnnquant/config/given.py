@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_mnnquant.config.option import Option
 
 # Options that decide what happens to the results. All others decide what is tested, and how.
-_OF_RESULTS = ("update_baseline", "report", "strict", "cache_dir", "no_cache")
+_OF_RESULTS = ("update_baseline", "report", "strict", "cache_dir", "no_cache", "durations")
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ def settings_of(given: Given, file: ConfigurationFile) -> Settings:
         targets=_targets((*models, defaults), file.targets),
         strict=bool(values.get("strict", False)),
         reports=_reports(given),
+        durations=values.get("durations"),
         cache_dir=given.folder / values["cache_dir"] if values.get("cache_dir") else None,
         reuse=not values.get("no_cache", False),
         baseline=_baseline(given, updates),

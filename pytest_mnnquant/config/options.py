@@ -91,6 +91,8 @@ OPTIONS: Final = (
            "CODE", many=True, default=()),
     Option("report", "write a report: .json, .md or .html, by its suffix; .html needs the extra `report` (repeatable)",
            "FILE", many=True, default=(), per_model=False),
+    Option("durations", "show the N slowest steps with their time and memory; 0 shows all of at least 5 ms", "N", int,
+           per_model=False, low=0.0),
     Option("baseline", "compare with the accepted metrics in this file (default: mnnquant-baseline.json in rootdir, if "
            "it exists)", "FILE", per_model=False),
     Option("update_baseline", "accept the metrics of this run: write them to the baseline; refused if CI is set",

@@ -110,15 +110,17 @@ class ModelSettings:
 class Settings:
     """Everything that the user requests. `defaults` holds for models that come from the user's tests.
 
-    `baseline` is the file of accepted figures that is in use. `configuration` is the file that --mnn-config names;
-    `is_whole_configuration`: the models are all of its models. `chooses_variants`: the command line says which recipes
-    or modes run, or which finished file replaces them. `targets` are those of the models, by name, without this host.
+    `durations` is the number of steps whose cost is shown, 0 for all, None for none. `baseline` is the file of accepted
+    figures that is in use. `configuration` is the file that --mnn-config names; `is_whole_configuration`: the models
+    are all of its models. `chooses_variants`: the command line says which recipes or modes run, or which finished file
+    replaces them. `targets` are those of the models, by name, without this host.
     """
 
     models: tuple[ModelSettings, ...]
     defaults: ModelSettings
     strict: bool = False
     reports: tuple[Path, ...] = ()
+    durations: int | None = None
     cache_dir: Path | None = None
     reuse: bool = True
     baseline: Path | None = None

@@ -18,6 +18,7 @@ from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.mnnfile.model import BadModel
 from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.runtime.step_clock import timed_step
 from pytest_mnnquant.sources.spec import SourceError, describe
 from pytest_mnnquant.sources.user_code import UserCodeExit
 
@@ -75,7 +76,8 @@ def step(name: str, *expected: type[Exception]) -> Iterator[None]:
     """Raise `StepFailed` for an unexpected exception inside; `UNUSABLE` and `expected` errors pass unchanged."""
     known: tuple[type[Exception], ...] = (*UNUSABLE, Unusable, NothingToJudge, *expected)
     try:
-        yield
+        with timed_step(name):
+            yield
     except known:
         raise
     except Exception as error:

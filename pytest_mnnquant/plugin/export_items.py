@@ -66,7 +66,7 @@ class ExportItem(PlainItem):
             file=str(self.case.checkpoint),
             base=base,
             variant=dataclasses.replace(variant, worker=controller.host if controller else ""),
-            check=reported(result, self.case.label),
+            check=reported(result, self.case.label, session_of(self.config).step_clock.take()),
             order=self.session.items.index(self),
         )
 

@@ -10,6 +10,7 @@ from pytest_mnnquant.evidence.source import as_finding
 from pytest_mnnquant.evidence.steps import UNUSABLE, StepFailed, Unusable
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.report.failure import findings_text
+from pytest_mnnquant.runtime.step_clock import timed_step
 
 
 class CheckFailed(Exception):
@@ -36,7 +37,8 @@ class PlainItem(pytest.Item):
     def runtest(self) -> None:
         """Judge; any other exception fails the item as one finding, which the reports show too."""
         try:
-            self.judge()
+            with timed_step(self.check):
+                self.judge()
         except CheckFailed:
             raise
         except Exception as error:

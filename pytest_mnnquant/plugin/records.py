@@ -54,6 +54,7 @@ def attach_failure(item: pytest.Item, case: VariantUnderTest, result: Result) ->
 
 def _plain_record(item: pytest.Item, case: VariantUnderTest, result: Result) -> CheckRecord:
     """The record of a result, without what has to be measured or read from files."""
+    from pytest_mnnquant.plugin.session import session_of
     from pytest_mnnquant.plugin.worker_input import input_of
     from pytest_mnnquant.report.record import CheckRecord, reported
     from pytest_mnnquant.report.variant_report import VariantReport
@@ -65,7 +66,7 @@ def _plain_record(item: pytest.Item, case: VariantUnderTest, result: Result) -> 
         file=str(gate.spec.path) if gate.spec.path else None,
         base=None,
         variant=VariantReport(case.recipe.name, case.mode, case.target, controller.host if controller else ""),
-        check=reported(result, case.label),
+        check=reported(result, case.label, session_of(item.config).step_clock.take()),
         order=item.session.items.index(item),  # xdist's workers finish in any order.
     )
 

@@ -22,6 +22,7 @@ from pytest_mnnquant.plugin.history_recorder import Recorder
 from pytest_mnnquant.plugin.node_ids import labels
 from pytest_mnnquant.plugin.session import session_of, start_for_fixtures
 from pytest_mnnquant.report.build import build_models, build_report
+from pytest_mnnquant.report.durations import write_durations
 from pytest_mnnquant.report.figures import figures_of_models
 from pytest_mnnquant.report.formats import Destination, file_format, formats_for, write_report
 from pytest_mnnquant.report.github import append_summary
@@ -164,6 +165,8 @@ def show_end(reporter: pytest.TerminalReporter, end: RunEnd) -> None:
     """Write the summary to pytest's terminal reporter, annotations on GitHub, warnings and errors."""
     columns = shutil.get_terminal_size().columns
     write_summary(reporter, end.report, reporter.verbosity, columns)
+    if (count := session_of(reporter.config).settings.durations) is not None:
+        write_durations(reporter, end.report, count, columns)
     if reporter.verbosity <= 0:
         suppress_tables(reporter.config)
     for known in formats_for(Destination.JOB_LOG) if os.environ.get("GITHUB_ACTIONS") == "true" else ():

@@ -26,6 +26,7 @@ from pytest_mnnquant.plugin.progress_line import Progress
 from pytest_mnnquant.report.width import shown
 from pytest_mnnquant.runtime.job_results import JobResults, set_job_results
 from pytest_mnnquant.runtime.progress import set_listener
+from pytest_mnnquant.runtime.step_clock import StepClock, rename_step, set_step_clock
 from pytest_mnnquant.sources.spec import SourceError, Spec
 
 
@@ -49,6 +50,9 @@ class PluginSession:
         self.store = open_store(config, self.cache_dir, settings.reuse)
         set_job_results(JobResults(self.store))
         config.add_cleanup(lambda: set_job_results(None))
+        self.step_clock = StepClock()
+        set_step_clock(self.step_clock)
+        config.add_cleanup(lambda: set_step_clock(None))
         self.sources = tuple(self._source(model, model_spec(model)) for model in settings.models)
         self._of_fixtures: list[tuple[FixtureValues, ModelSettings, SourceUnderTest]] = []
 
@@ -80,6 +84,7 @@ class PluginSession:
 
     def _step_listener(self, name: str) -> Callable[[str], None]:
         def show(step: str) -> None:
+            rename_step(step)
             if self.progress.is_shown:
                 set_listener(self.progress.advance)
                 self.progress.start_step(name, step)

@@ -86,6 +86,7 @@ def check_json(check: CheckReport) -> Json:
         "metrics": _metrics(check),
         "ignored": check.ignored,
         "findings": [_finding(finding) for finding in check.findings],
+        "steps": as_json(check.steps),
     }
 
 

@@ -12,6 +12,7 @@ from pytest_mnnquant.findings.check_metrics import Metrics
 from pytest_mnnquant.findings.dataclass_json import as_json, from_json
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.measurements.chart_samples import ChartSamples
+from pytest_mnnquant.measurements.step_cost import StepCost
 from pytest_mnnquant.report.variant_report import CheckReport, ModelFile, ReportedFinding, VariantReport
 
 
@@ -56,8 +57,8 @@ def _metrics(check: str, value: Mapping[str, Any]) -> Metrics | None:
     return kind.from_json(value) if kind else None
 
 
-def reported(result: Result, variant: str = "") -> CheckReport:
-    """A result in the form of the report; `variant` is the label of its variant."""
+def reported(result: Result, variant: str = "", steps: tuple[StepCost, ...] = ()) -> CheckReport:
+    """A result in the form of the report; `variant` is the label of its variant, `steps` what the check cost."""
     return CheckReport(
         check=result.check,
         outcome=result.outcome,
@@ -66,6 +67,7 @@ def reported(result: Result, variant: str = "") -> CheckReport:
         reason=result.reason,
         ignored=result.ignored,
         not_applicable=result.not_applicable,
+        steps=steps,
     )
 
 

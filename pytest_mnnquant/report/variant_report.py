@@ -12,6 +12,7 @@ from pytest_mnnquant.findings.figures import variant_label
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, SKIPPED, FindingId
 from pytest_mnnquant.findings.rule import Rule, Severity
 from pytest_mnnquant.measurements.chart_samples import ChartSamples
+from pytest_mnnquant.measurements.step_cost import StepCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ class CheckReport:
     """The outcome of one check. `reason` explains a skipped or inconclusive one.
 
     `metrics` is None if the check measured nothing. `ignored` counts the findings that `--mnn-ignore` hid, by code.
-    `not_applicable`: the check was skipped because it does not apply to the recipe.
+    `not_applicable`: the check was skipped because it does not apply to the recipe. `steps` are what the check cost; a
+    step that several checks need costs the first one only.
     """
 
     check: str
@@ -119,6 +121,7 @@ class CheckReport:
     reason: str = ""
     ignored: Mapping[str, int] = field(default_factory=dict)
     not_applicable: bool = False
+    steps: tuple[StepCost, ...] = ()
 
     @property
     def note(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from pytest_mnnquant.measurements.host import TargetMachine
 from pytest_mnnquant.runtime.command import Command
+from pytest_mnnquant.runtime.step_clock import note_child_peak
 
 #: Runs MNN's programs on this machine.
 HERE: Final = Command()
@@ -140,6 +141,8 @@ def run_job(job: Job, folder: Path, launcher: Launcher = HERE) -> JobResult:
         raise NativeFailure(FailureKind.BAD_ANSWER, reason, tail(log_file)) from None
     if failure is not None:
         raise failure
+    if (peak := values.get("peak_mb")) is not None:
+        note_child_peak(float(peak))
     return JobResult(values)
 
 

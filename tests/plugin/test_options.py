@@ -174,6 +174,17 @@ def made(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*.mnn")}
 
 
+def test_durations_show_the_slowest_steps_and_the_report_has_all(run: Run, pytester: pytest.Pytester) -> None:
+    found = run(MODEL, "--mnn-recipe=w8", "--mnn-durations=3", "--mnn-report=r.json", "-k", "execution or coverage")
+    first = next(number for number, line in enumerate(found.lines) if "slowest 3 steps" in line) + 2
+    assert [line.split()[1] for line in found.lines[first : first + 3]] == ["s"] * 3
+    (variant,) = json.loads((pytester.path / "r.json").read_text())["models"][0]["variants"]
+    steps = [step for check in variant["checks"] for step in check["steps"]]
+    assert len(steps) > 3
+    assert max(step["child_mb"] or 0.0 for step in steps) > 10
+    assert "slowest" not in run(MODEL, "--mnn-recipe=w8", "-k", "coverage").text
+
+
 def test_the_cache_folder_keeps_artifacts(run: Run, pytester: pytest.Pytester) -> None:
     usual = [MODEL, "--mnn-recipe=w8", "--mnn-cache-dir=kept", "-k", "size"]
     assert run(*usual).status == 0

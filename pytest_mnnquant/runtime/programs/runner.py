@@ -27,7 +27,7 @@ from . import (
 )
 from .failures import described
 from .machine import check_mnn, machine_facts
-from .process import die_with_parent
+from .process import die_with_parent, peak_mb
 from .transfer import check_arrived, written_files
 
 PROTOCOL = 1
@@ -60,7 +60,7 @@ def work(job_file: Path) -> None:
         raise SystemExit(f"this runner speaks protocol {PROTOCOL}, the job {job['protocol']}")
     os.chdir(job_file.parent)
     try:
-        result = result_of(job)
+        result = {**result_of(job), "peak_mb": peak_mb()}
     except Exception as error:
         result = {"error": described(error)}
     sys.stdout.flush()
