@@ -4,6 +4,7 @@ Left out are
 - where files lie (`path`, `file`) and whose host made them (`worker`), and in JUnit files the name of the machine;
 - `uuid`, which MNN draws anew at each conversion, and with it the `sha256` of models and params files;
 - all of the `latency` check, which is not measured under xdist, and elsewhere never twice alike;
+- what each check cost (`steps`);
 - the `memory` check's peaks, which are the process's;
 - in JUnit files all times, and the order of tests.
 
@@ -20,6 +21,7 @@ from xml.etree import ElementTree
 
 _PLACES: Final = ("path", "file", "worker")
 _OF_A_FILE: Final = ("uuid", "sha256")
+_COSTS: Final = ("steps",)
 _PEAKS: Final = ("peak_bytes", "peak_bytes_low", "float_peak_bytes", "float_peak_bytes_low")
 _DIGITS: Final = 1e-6
 
@@ -43,7 +45,7 @@ def differences(one: Any, other: Any, where: str = "") -> Iterator[str]:
 
 
 def _compared(found: dict[str, Any]) -> dict[str, Any]:
-    left_out = [*_PLACES, *_PEAKS, *(_OF_A_FILE if "path" in found else ())]
+    left_out = [*_PLACES, *_PEAKS, *_COSTS, *(_OF_A_FILE if "path" in found else ())]
     return {key: value for key, value in found.items() if key not in left_out}
 
 

@@ -176,7 +176,8 @@ def measured(value: Any, key: str = "") -> Any:
     if isinstance(value, float) and key not in ("size_ratio", "coverage"):
         return "<number>"
     if isinstance(value, dict):
-        return {name: "<versions>" if name == "versions" else measured(one, name) for name, one in value.items()}
+        fixed = {"versions": "<versions>", "steps": "<steps>"}
+        return {name: fixed[name] if name in fixed else measured(one, name) for name, one in value.items()}
     return [measured(one, key) for one in value] if isinstance(value, list) else value
 
 
