@@ -48,6 +48,14 @@ def is_requested(config: pytest.Config) -> bool:
     return any(_raw(config, BY_NAME[name]) is not None for name in ("model", "config", "update_baseline"))
 
 
+def may_be_requested(early_config: pytest.Config, args: Iterable[str]) -> bool:
+    """Whether options or arguments may name models to test, before pytest has parsed them. Cheap."""
+    given = early_config.known_args_namespace
+    keys = [option.key for option in OPTIONS]
+    is_given = any(getattr(given, key, None) not in (None, [], False) for key in keys)
+    return is_given or any(early_config.getini(option.key) for option in OPTIONS if option.ini) or may_hold_ids(args)
+
+
 def may_hold_ids(args: Iterable[str]) -> bool:
     """Whether an argument looks like the id of an item of the suite. Cheap: nothing is parsed."""
     bases = [arg.partition("::")[0] for arg in args if "::" in arg]

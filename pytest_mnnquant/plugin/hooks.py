@@ -15,6 +15,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> Generator[None, None, None]:
+    """Before code of the user is loaded: go on in a child process if models may be judged."""
+    if given.may_be_requested(early_config, args):
+        from pytest_mnnquant.plugin.supervisor import start
+
+        supervised = start(early_config)
+        if supervised is not None:
+            early_config.pluginmanager.register(supervised, "mnnquant-supervised")
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(
+    config: pytest.Config,
+) -> Generator[None, pytest.ExitCode | int | None, pytest.ExitCode | int | None]:
+    """Note the exit status for the process that waits for this one."""
+    status = yield
+    supervised = config.pluginmanager.get_plugin("mnnquant-supervised")
+    if supervised is not None and status is not None:
+        supervised.note_status(int(status))
+    return status
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register fixtures and markers; read the settings if models are requested."""
     config.pluginmanager.register(fixtures, "mnnquant-fixtures")

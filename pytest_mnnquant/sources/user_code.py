@@ -1,7 +1,8 @@
 """Keeps the user's code from ending pytest: a model that was never judged must not look like one that passed.
 
 Models, data, metrics and pipelines are Python that runs in this process. `pytest.skip()`, `sys.exit(0)` and
-`os._exit(0)` in such code would end a test or the whole run with exit status 0.
+`os._exit(0)` in such code would end a test or the whole run with exit status 0. An end that can't be refused here, such
+as one in another thread or in a C library, is noticed by the process that waits for pytest (`plugin/supervisor.py`).
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def contained() -> Iterator[None]:
     """Raise `UserCodeExit` when code inside tries to end the test or this process, or when its `atexit` handlers do.
 
     Interrupts from the keyboard, SIGTERM, and `pytest.fail()`, which also ends a test that takes too long, pass
-    unchanged. Other threads and forked processes may end as before.
+    unchanged. Other threads may end as before, and forked processes end here at the latest.
     """
+    process = os.getpid()
     with contextlib.ExitStack() as stack:
         if _here.depth == 0:
             stack.enter_context(_refused_endings())
@@ -66,6 +68,8 @@ def contained() -> Iterator[None]:
             raise UserCodeExit(_as_text(error), _is_exit(error)) from error
         finally:
             _here.depth -= 1
+            if os.getpid() != process:  # It would run the tests a second time.
+                os._exit(1)
 
 
 @contextlib.contextmanager

@@ -192,3 +192,11 @@ def test_a_panic_is_not_an_exit() -> None:
     with pytest.raises(UserCodeExit) as ended, contained():
         raise SystemExit(0)
     assert ended.value.is_exit
+
+
+@pytest.mark.slow
+def test_a_forked_process_does_not_run_the_tests_again() -> None:
+    with contained():
+        child = os.fork()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
