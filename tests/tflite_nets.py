@@ -27,6 +27,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 INPUT: Final = "x"
 _NONE, _RELU, _RELU6 = (getattr(tflite.ActivationFunctionType, name) for name in ("NONE", "RELU", "RELU6"))
 _OPERATOR: Final = tflite.BuiltinOperator
+_TYPES: Final = {name: getattr(tflite.TensorType, name.upper()) for name in ("float32", "float16", "int32", "int8")}
+_VERSIONS: Final = {_OPERATOR.DEQUANTIZE: 3}
 
 
 # The file -----------------------------------------------------------------------------------------------------------
@@ -36,13 +38,18 @@ _OPERATOR: Final = tflite.BuiltinOperator
 class Graph:
     """Collects tensors and operators; the first dimension of every shape is the batch, of 1.
 
-    Tensors are referred to by their numbers.
+    Tensors are referred to by their numbers. `stored` is the type of the weights: float32, float16 with a DEQUANTIZE,
+    or int8 with a scale, of which TFLite computes in 8 bits. `any_batch`: the input declares batches of any size.
     """
 
+    stored: str = "float32"
+    any_batch: bool = False
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     values: list[npt.NDArray[Any] | None] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     nodes: list[tuple[int, list[int], int, str, dict[str, Any]]] = field(default_factory=list)
+    scales: dict[int, float] = field(default_factory=dict)
+    custom: str = ""
 
     def tensor(self, name: str, shape: tuple[int, ...], value: npt.NDArray[Any] | None = None) -> int:
         """A tensor; with a value it is a constant."""
@@ -53,7 +60,15 @@ class Graph:
 
     def constant(self, name: str, value: Tensor | npt.NDArray[Any]) -> int:
         array = np.ascontiguousarray(value.detach().numpy() if isinstance(value, Tensor) else value)
-        return self.tensor(name, array.shape, array)
+        if array.dtype != np.float32 or self.stored == "float32" or (self.stored == "int8" and array.ndim < 2):
+            return self.tensor(name, array.shape, array)
+        if self.stored == "float16":
+            half = self.tensor(f"{name}/half", array.shape, array.astype(np.float16))
+            return self.node(_OPERATOR.DEQUANTIZE, [half], array.shape, name, "DequantizeOptions")
+        scale = float(np.abs(array).max()) / 127
+        codes = self.tensor(name, array.shape, np.round(array / scale).astype(np.int8))
+        self.scales[codes] = scale
+        return codes
 
     def node(self, code: int, inputs: list[int], shape: tuple[int, ...], name: str, options: str, **values: Any) -> int:
         """An operator; returns its output."""
@@ -104,6 +119,18 @@ class Graph:
         shape = self.shapes[first]
         return self.node(_OPERATOR.ADD, [first, second], shape, name, "AddOptions", FusedActivationFunction=act)
 
+    def rows(self, x: int, name: str) -> int:
+        """One row per pixel, as detectors return them: [1, pixels, channels]."""
+        _, height, width, channels = self.shapes[x]
+        size = (1, height * width, channels)
+        shape = self.constant(f"{name}/shape", np.array(size, np.int32))
+        return self.node(_OPERATOR.RESHAPE, [x, shape], size, name, "ReshapeOptions", NewShape=list(size))
+
+    def unknown(self, x: int, name: str) -> int:
+        """An operator that is not TFLite's."""
+        self.custom = name
+        return self.node(_OPERATOR.CUSTOM, [x], self.shapes[x], name, "")
+
     def softmax(self, x: int, name: str) -> int:
         return self.node(_OPERATOR.SOFTMAX, [x], self.shapes[x], name, "SoftmaxOptions", Beta=1.0)
 
@@ -127,12 +154,18 @@ def _encoded(graph: Graph, outputs: list[int]) -> bytes:
 
     buffers = [table("Buffer")]
     tensors = []
-    for name, shape, value in zip(graph.names, graph.shapes, graph.values, strict=True):
-        kind = tflite.TensorType.INT32 if value is not None and value.dtype == np.int32 else tflite.TensorType.FLOAT32
+    for number, (name, shape, value) in enumerate(zip(graph.names, graph.shapes, graph.values, strict=True)):
+        kind = _TYPES[value.dtype.name] if value is not None else tflite.TensorType.FLOAT32
         if value is not None:
             buffers.append(table("Buffer", Data=value.reshape(-1).view(np.uint8)))
         held = len(buffers) - 1 if value is not None else 0
-        tensors.append(table("Tensor", Shape=np.array(shape, np.int32), Type=kind, Buffer=held, Name=name))
+        given: dict[str, Any] = {"Shape": np.array(shape, np.int32), "Type": kind, "Buffer": held, "Name": name}
+        if number == 0 and graph.any_batch:
+            given["ShapeSignature"] = np.array((-1, *shape[1:]), np.int32)
+        if number in graph.scales:
+            scale = {"Scale": np.array([graph.scales[number]], np.float32), "ZeroPoint": np.zeros(1, np.int64)}
+            given["Quantization"] = _Made(table("QuantizationParameters", **scale))
+        tensors.append(table("Tensor", **given))
     codes = sorted({node[0] for node in graph.nodes})
     nodes = []
     for code, inputs, output, kind, values in graph.nodes:
@@ -140,11 +173,12 @@ def _encoded(graph: Graph, outputs: list[int]) -> bytes:
             "OpcodeIndex": codes.index(code),
             "Inputs": np.array(inputs, np.int32),
             "Outputs": np.array([output], np.int32),
-            "BuiltinOptionsType": getattr(tflite.BuiltinOptions, kind),
-            "BuiltinOptions": _Made(table(kind, **values)),
         }
+        if kind:
+            given |= {"BuiltinOptionsType": getattr(tflite.BuiltinOptions, kind)}
+            given |= {"BuiltinOptions": _Made(table(kind, **values))}
         nodes.append(table("Operator", **given))
-    listed = [table("OperatorCode", DeprecatedBuiltinCode=code, BuiltinCode=code, Version=1) for code in codes]
+    listed = [_code(table, code, graph.custom) for code in codes]
     whole = table(
         "SubGraph",
         Tensors=_Tables(tensors),
@@ -157,6 +191,12 @@ def _encoded(graph: Graph, outputs: list[int]) -> bytes:
     vectors = {key: _Tables(tables) for key, tables in parts.items()}
     out.Finish(table("Model", Version=3, Description="written for a test", **vectors), b"TFL3")
     return bytes(out.Output())
+
+
+def _code(table: Callable[..., int], code: int, custom: str) -> int:
+    own = {"CustomCode": custom} if code == _OPERATOR.CUSTOM else {}
+    # int8 weights of float layers need newer versions of the operators.
+    return table("OperatorCode", DeprecatedBuiltinCode=code, BuiltinCode=code, Version=_VERSIONS.get(code, 1), **own)
 
 
 class _Made(int):
@@ -191,9 +231,9 @@ class TfliteNet:
     draw: Callable[[Any, Graph, int], int]
     size: int = 16
 
-    def write(self, path: Path) -> Path:
-        """The network as a `.tflite` file."""
-        graph = Graph()
+    def write(self, path: Path, stored: str = "float32") -> Path:
+        """The network as a `.tflite` file, with weights of the type `stored`; see `Graph`."""
+        graph = Graph(stored)
         network = self.network()
         x = graph.tensor(INPUT, (1, self.size, self.size, 1))
         return graph.write(path, [self.draw(network, graph, x)])

@@ -14,8 +14,10 @@ from pytest_mnnquant.cli.source_formats import wrong_content
 from pytest_mnnquant.cli.verify import Requested, verify
 from pytest_mnnquant.findings.fix_command import ConvertCommand
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
+from pytest_mnnquant.quantize.failed_conversion import explain_failure
 from pytest_mnnquant.recipes.mnn_support import can_block
 from pytest_mnnquant.runtime.convert import converter_output, known_flags, move_model, run_converter
+from pytest_mnnquant.runtime.jobs import NativeFailure
 
 Print = Callable[[str], None]
 # Flags that are the most likely cause if layers stay float.
@@ -44,7 +46,10 @@ def convert(
     output = command.output.resolve()
     with tempfile.TemporaryDirectory(prefix="convert-", dir=output.parent) as folder:
         fresh = Path(folder) / output.name
-        log = _run(command, fresh, timeout)
+        try:
+            log = _run(command, fresh, timeout)
+        except NativeFailure as error:
+            raise explain_failure(error, Path(command.source)) from None
         if command.is_dump:
             line = f"{fresh.stat().st_size:,} bytes of JSON"
         elif command.recipe is None:

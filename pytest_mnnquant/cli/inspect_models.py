@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from pytest_mnnquant.cli.inspect import inspection, inspection_text
 from pytest_mnnquant.cli.llm_tables import compare_with_recipe, export_content, export_text, is_broken
+from pytest_mnnquant.cli.source_formats import other_format
 from pytest_mnnquant.findings.defaults import COVERAGE
 from pytest_mnnquant.llm.folder import ExportFolder, read_folder
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
@@ -64,9 +66,23 @@ def run(given: argparse.Namespace, print_line: Print, print_error: Print) -> int
 def _inspect_or_fail(path: Path, expected: Recipe | None, print_error: Print) -> _Inspection:
     try:
         return _inspect(path, expected)
-    except (BadModel, OSError) as error:
+    except BadModel as error:
+        what = _other_file(path) or str(error)
+        print_error(f"pytest-mnnquant: {shown(what)}")
+        return _Inspection({"path": str(path), "error": what}, "", 2)
+    except OSError as error:
         print_error(f"pytest-mnnquant: {shown(str(error))}")
         return _Inspection({"path": str(path), "error": str(error)}, "", 2)
+
+
+def _other_file(path: Path) -> str:
+    """That a file is a model of another framework, with the command that converts it; empty if it is not."""
+    kind = other_format(path, "MNN") if path.is_file() and path.stat().st_size else ""
+    if kind not in ("ONNX", "TFLITE"):
+        return ""
+    name, output = shlex.quote(str(path)), shlex.quote(path.with_suffix(".mnn").name)
+    command = f"pytest-mnnquant convert -f {kind} --modelFile {name} --MNNModel {output}"
+    return f"{path} is a model of {kind}, and inspect reads models of MNN; convert it: {command}"
 
 
 def _inspect(path: Path, expected: Recipe | None) -> _Inspection:

@@ -10,6 +10,9 @@ from typing import Final, cast
 
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.mnnfile.wire import BYTES, VARINT, BadParams, Field, fields
+from pytest_mnnquant.sources.onnx_data import require_float
+from pytest_mnnquant.sources.spec import QuantizedSource
+from pytest_mnnquant.sources.tflite_file import require_float_tflite
 
 #: The sources that MNN's wheels convert.
 FRAMEWORKS: Final = ("ONNX", "MNN", "TFLITE", "TF", "CAFFE", "JSON")
@@ -29,11 +32,15 @@ def wrong_content(path: Path, framework: str) -> str:
         return "the file is empty"
     broken = _CHECKS[framework](path)
     if not broken:
-        return ""
-    actual = next(
-        (kind for kind in ("MNN", "TFLITE", "ONNX", "JSON") if kind != framework and not _CHECKS[kind](path)), ""
-    )
+        return _quantized(path, framework)
+    actual = other_format(path, framework)
     return f"the file is {actual}: write -f {actual}" if actual else broken
+
+
+def other_format(path: Path, framework: str) -> str:
+    """Which other framework's model the file is; empty if it is none that is known."""
+    kinds = (kind for kind in ("MNN", "TFLITE", "ONNX", "JSON") if kind != framework)
+    return next((kind for kind in kinds if not _CHECKS[kind](path)), "")
 
 
 def _mnn(path: Path) -> str:
@@ -47,6 +54,17 @@ def _mnn(path: Path) -> str:
 def _tflite(path: Path) -> str:
     with path.open("rb") as file:
         return "" if file.read(8)[4:] == b"TFL3" else "is not a TFLite model"
+
+
+def _quantized(path: Path, framework: str) -> str:
+    """That a file is quantized already, which MNN's converter does not notice; empty if it is not."""
+    require = {"ONNX": require_float, "TFLITE": require_float_tflite}.get(framework)
+    try:
+        if require is not None:
+            require(path)
+    except QuantizedSource as error:
+        return f"{str(error).removeprefix(f'{path.name} ')}; give the float model"
+    return ""
 
 
 def _json(path: Path) -> str:

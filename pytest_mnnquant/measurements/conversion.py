@@ -13,6 +13,9 @@ PYTORCH: Final = "PyTorch"
 ONNX: Final = "ONNX"
 
 
+TFLITE: Final = "TFLite"
+
+
 FLOAT_MNN: Final = "float .mnn"
 
 

@@ -10,13 +10,15 @@ from pytest_mnnquant.measurements.conversion import BatchDifference
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.metrics.agreement import is_same
+from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.conversion_proof import Outputs, compare_outputs, is_proven
 from pytest_mnnquant.quantize.file_batches import TriedBatch
 from pytest_mnnquant.runtime.inference import Arrays
 from pytest_mnnquant.runtime.jobs import NativeFailure
-from pytest_mnnquant.runtime.onnxruntime import has_onnxruntime, run_onnx
 from pytest_mnnquant.runtime.options import RunOptions
+from pytest_mnnquant.runtime.source_runtime import RUNTIMES
 from pytest_mnnquant.sources.onnx_data import takes_any_batch
+from pytest_mnnquant.sources.tflite_file import takes_any_tflite_batch
 
 
 def batch_difference(
@@ -37,27 +39,38 @@ def batch_difference(
     return BatchDifference(worst, singles[worst], several[worst], in_source)
 
 
-def of_file(path: Path, inputs: Arrays, tried: TriedBatch) -> BatchDifference | None:
-    """The difference of an ONNX file that declares batches of any size; ONNX Runtime shows what it computes itself."""
-    if path.suffix != ".onnx" or tried.together is None or not takes_any_batch(path):
+def of_file(path: Path, model: Model, inputs: Arrays, tried: TriedBatch) -> BatchDifference | None:
+    """The difference of a file that declares batches of any size; its own runtime shows what it computes itself.
+
+    `model` is its float model. A `.mnn` file has no other runtime.
+    """
+    if tried.together is None or not _takes_any_batch(path, model):
         return None
     alone, together = tried.run.outputs, tried.together.outputs
-    if not has_onnxruntime():
+    runtime = RUNTIMES.get(path.suffix)
+    if runtime is None or not runtime.is_installed:
         return batch_difference(alone, alone, together)
     try:
-        expected = run_onnx(path, inputs, dataclasses.replace(tried.options, batched=False))
+        expected = runtime.run(path, inputs, dataclasses.replace(tried.options, batched=False))
     except NativeFailure:
         return batch_difference(alone, alone, together)
     takes = computes_together(path, inputs, expected, tried.options)
     return batch_difference(expected, alone, together, in_source=takes)
 
 
-def computes_together(onnx: Path, inputs: Arrays, expected: Outputs, options: RunOptions) -> bool:
-    """Whether an ONNX model gives the expected outputs for several samples at once."""
-    if not has_onnxruntime():
+def _takes_any_batch(path: Path, model: Model) -> bool:
+    if path.suffix == ".mnn":
+        return bool(model.inputs) and all(item.shape and item.shape[0] < 1 for item in model.inputs)
+    return takes_any_tflite_batch(path) if path.suffix == ".tflite" else takes_any_batch(path)
+
+
+def computes_together(source: Path, inputs: Arrays, expected: Outputs, options: RunOptions) -> bool:
+    """Whether an ONNX or TFLite model gives the expected outputs for several samples at once."""
+    runtime = RUNTIMES[source.suffix]
+    if not runtime.is_installed:
         return False
     try:
-        outputs = run_onnx(onnx, inputs, dataclasses.replace(options, batched=True))
+        outputs = runtime.run(source, inputs, dataclasses.replace(options, batched=True))
         return is_proven(compare_outputs(expected, outputs))
     except (NativeFailure, ValueError):
         return False

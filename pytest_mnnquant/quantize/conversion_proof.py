@@ -13,19 +13,19 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.metrics.agreement import Agreement, agreement, is_same
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.inference import Arrays
-from pytest_mnnquant.runtime.jobs import NativeFailure
-from pytest_mnnquant.runtime.onnxruntime import has_onnxruntime, run_onnx
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
+from pytest_mnnquant.runtime.source_runtime import ONNXRUNTIME, SourceRuntime
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
 #: Samples that a proof is made on.
 PROOF_SAMPLES: Final = 64
-NOT_INSTALLED: Final = "onnxruntime is not installed to run the ONNX model (pip install 'pytest-mnnquant[onnx]')"
 
 
 def name_outputs(model: Model, expected: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
@@ -43,6 +43,10 @@ def compare_outputs(expected: Outputs, results: Outputs, model: str = "the float
     missing = sorted(set(expected) - set(results))
     if missing:
         raise ValueError(f"{model} has no output {missing[0]!r}; its outputs: {', '.join(sorted(results))}")
+    other = [name for name, array in expected.items() if _flat(array).shape != _flat(results[name]).shape]
+    if other:
+        shapes = [list(outputs[other[0]].shape) for outputs in (results, expected)]
+        raise ValueError(f"output {other[0]!r} of {model} has shape {shapes[0]}, the source's {shapes[1]}")
     return {name: agreement(_flat(array), _flat(results[name])) for name, array in expected.items()}
 
 
@@ -64,10 +68,10 @@ def steps_from_pytorch(
     two.
     """
     direct = (Step(PYTORCH, FLOAT_MNN, proof),)
-    if not has_onnxruntime():
-        return direct, NOT_INSTALLED
+    if not ONNXRUNTIME.is_installed:
+        return direct, ONNXRUNTIME.not_installed
     try:
-        between = run_onnx(onnx, inputs, options)
+        between = ONNXRUNTIME.run(onnx, inputs, options)
         exported = compare_outputs(expected, between, "the ONNX export")
         converted = compare_outputs({name: between[name] for name in expected}, ran.outputs)
     except (NativeFailure, ValueError) as error:
@@ -75,22 +79,27 @@ def steps_from_pytorch(
     return (Step(PYTORCH, ONNX, exported), Step(ONNX, FLOAT_MNN, converted)), ""
 
 
-def proof_from_onnx(
-    onnx: Path, inputs: Arrays, origin: str, ran: Run, options: RunOptions, *, is_sized: bool = False
+def proof_from_file(
+    runtime: SourceRuntime, source: Path, data: Dataset, ran: Run, options: RunOptions, *, is_sized: bool = False
 ) -> tuple[dict[str, Agreement] | None, str]:
-    """The agreement of the float model's outputs with the ONNX model's; None with the reason if that can't run.
+    """The agreement of the float model's outputs with its source's; None with the reason if the source can't run.
 
-    `is_sized`: the size of some outputs depends on the data, so `ran` has other tensors in their place.
+    `ran` is the float model's run on the first samples of the data. `is_sized`: the size of some outputs depends on the
+    data, so `ran` has other tensors in their place. Raises `NativeFailure` if both have other outputs.
     """
-    if not has_onnxruntime():
-        return None, NOT_INSTALLED
+    if not runtime.is_installed:
+        return None, runtime.not_installed
     try:
-        expected = run_onnx(onnx, inputs, options, tuple(ran.outputs) if is_sized else ())
+        expected = runtime.run(source, data.head(PROOF_SAMPLES), options, tuple(ran.outputs) if is_sized else ())
     except NativeFailure as error:
-        return None, f"onnxruntime can't run the ONNX model on {origin}: {first_line(error)}"
+        return None, f"{runtime.name} can't run the {runtime.kind} model on {data.origin}: {first_line(error)}"
     if is_sized and not expected:
-        return None, "the size of all outputs depends on the data, and no tensor before them has the ONNX model's name"
-    return compare_outputs(expected, ran.outputs), ""
+        return None, f"the {runtime.kind} model has no tensor before its outputs, whose size depends on the data"
+    try:
+        return compare_outputs(expected, ran.outputs), ""
+    except ValueError as error:
+        what = f"converting {source.name} (float): MNN changes the outputs: {error}"
+        raise NativeFailure(FailureKind.BAD_OUTPUT, what, fix="report the model to MNN") from None
 
 
 def first_line(error: Exception) -> str:

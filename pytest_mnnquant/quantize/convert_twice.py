@@ -9,8 +9,10 @@ from typing import Final
 
 from pytest_mnnquant.mnnfile.fingerprint import difference
 from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.quantize.failed_conversion import explain_failure
 from pytest_mnnquant.runtime.background import both
 from pytest_mnnquant.runtime.convert import convert
+from pytest_mnnquant.runtime.jobs import NativeFailure
 
 _NOTE: Final = ".repeated.txt"
 
@@ -21,10 +23,13 @@ def convert_twice(source: Path, output: Path, flags: Sequence[str] = (), *, time
     Two processes, since results that depend on addresses or on the heap may be equal in one process.
     """
     with tempfile.TemporaryDirectory(prefix="again-", dir=output.parent) as name:
-        model, again = both(
-            lambda: convert(source, output, flags, timeout=timeout),
-            lambda: convert(source, Path(name) / output.name, flags, timeout=timeout),
-        )
+        try:
+            model, again = both(
+                lambda: convert(source, output, flags, timeout=timeout),
+                lambda: convert(source, Path(name) / output.name, flags, timeout=timeout),
+            )
+        except NativeFailure as error:
+            raise explain_failure(error, source) from None
         _note(model.path).write_text(difference(model, again), encoding="utf-8")
     return model
 

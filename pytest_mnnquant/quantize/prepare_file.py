@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, Step
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, TFLITE, Step
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
 from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, read_model
 from pytest_mnnquant.quantize import batch_difference, file_states
-from pytest_mnnquant.quantize.conversion_proof import (
-    PROOF_SAMPLES,
-    proof_from_onnx,
-)
+from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, proof_from_file
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.file_batches import TriedBatch, try_batch
 from pytest_mnnquant.quantize.file_states import require_names
 from pytest_mnnquant.quantize.prepared import FLOAT, Choices, Prepared, data_from
 from pytest_mnnquant.quantize.source_weights import require_finite
+from pytest_mnnquant.runtime.source_runtime import RUNTIMES
 from pytest_mnnquant.sources.onnx_data import external_files, require_float
 from pytest_mnnquant.sources.sample_forms import fit_to_model
 from pytest_mnnquant.sources.spec import DataError, SourceError, Spec
+from pytest_mnnquant.sources.tflite_file import require_float_tflite
+
+_FORMATS: Final = {".onnx": ONNX, ".tflite": TFLITE}
 
 
 def prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None]) -> Prepared:
@@ -47,8 +49,7 @@ def prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str]
             )
             model = read_model(folder / FLOAT)
     else:
-        if spec.path.suffix == ".onnx":
-            require_float(spec.path)
+        _require_float(spec.path)
         say("converting to float")
         source = spec.path
         folder = store.folder(
@@ -79,12 +80,20 @@ def prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str]
         tried is None or tried.run.batched,
         proof,
         unproven,
-        (Step(ONNX, FLOAT_MNN, proof),) if proof else (),
+        (Step(_FORMATS[spec.path.suffix], FLOAT_MNN, proof),) if proof else (),
         sample_run=tried.run if tried else None,
         axes=tried.options.axes if tried else SampleAxes(),
         states=choices.states,
-        batches=batch_difference.of_file(spec.path, data.head(PROOF_SAMPLES), tried) if data and tried else None,
+        batches=batch_difference.of_file(spec.path, model, data.head(PROOF_SAMPLES), tried) if data and tried else None,
     )
+
+
+def _require_float(path: Path) -> None:
+    """Raise `QuantizedSource` for a file that another tool quantized."""
+    if path.suffix == ".tflite":
+        require_float_tflite(path)
+    else:
+        require_float(path)
 
 
 def _beside(path: Path) -> tuple[Path, ...]:
@@ -120,9 +129,8 @@ def _proof_of_file(
 ) -> tuple[dict[str, Agreement] | None, str]:
     if path.suffix == ".mnn":
         return {}, ""
-    if path.suffix == ".tflite":
-        return None, "running TFLite models is not supported yet"
     if data is None or tried is None:
-        return None, "no data were given (--mnn-evaluation) to compare the float model with the ONNX model"
+        kind = _FORMATS[path.suffix]
+        return None, f"no data were given (--mnn-evaluation) to compare the float model with the {kind} model"
     is_sized = bool(data_sized_outputs(model))
-    return proof_from_onnx(path, data.head(PROOF_SAMPLES), data.origin, tried.run, tried.options, is_sized=is_sized)
+    return proof_from_file(RUNTIMES[path.suffix], path, data, tried.run, tried.options, is_sized=is_sized)

@@ -13,7 +13,7 @@ from typing import Final
 
 from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
-from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job, tail
+from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, UnsupportedOperators, run_job, tail
 
 _ALL: Final = 10_000
 _EXTERNAL: Final = ".__convert_external_data.bin"
@@ -60,9 +60,7 @@ def run_converter(
         fresh = folder / output.name
         run_job(Job("convert", what, timeout, {"arguments": [flag, str(fresh), *arguments]}), folder)
         if not fresh.exists():
-            raise NativeFailure(
-                FailureKind.BAD_OUTPUT, f"{what}: the converter wrote no file", tail(folder / "log.txt")
-            )
+            raise _wrote_nothing(what, folder / "log.txt")
         try:
             check(fresh)
         except BadModel as error:
@@ -70,6 +68,20 @@ def run_converter(
             raise NativeFailure(FailureKind.BAD_OUTPUT, f"{what}: {wrong}", tail(folder / "log.txt")) from None
         move_model(fresh, output)
         return tail(folder / "log.txt", _ALL)
+
+
+def _wrote_nothing(what: str, log: Path) -> NativeFailure:
+    """The failure of a conversion without a file, with the operators that MNN's log names."""
+    if operators := unsupported_operators(tail(log, _ALL)):
+        return UnsupportedOperators(f"{what}: MNN's converter does not support {', '.join(operators)}", operators)
+    return NativeFailure(FailureKind.BAD_OUTPUT, f"{what}: the converter wrote no file", tail(log))
+
+
+def unsupported_operators(log: str) -> tuple[str, ...]:
+    """The kinds of operators that the converter's log names as not supported: of ONNX, TFLite and other sources."""
+    lists = re.findall(r"These Op Not Support:(.*)|NOT_SUPPORTED_OP: \[ *(\S+) *\]", log)
+    names = [name for several, single in lists for name in (*several.split(), single) if name]
+    return tuple(dict.fromkeys(name.rpartition("::")[2] for name in names))
 
 
 def _bring_external(arguments: Sequence[str], folder: Path) -> None:

@@ -80,6 +80,14 @@ class NativeFailure(Exception):
         return f"{self.what}\nlast lines of its log:\n{self.log}" if self.log else self.what
 
 
+class UnsupportedOperators(NativeFailure):
+    """MNN's converter does not support the `operators` of a source; their kinds, as MNN prints them."""
+
+    def __init__(self, what: str, operators: tuple[str, ...]) -> None:
+        super().__init__(FailureKind.BAD_OUTPUT, what)
+        self.operators = operators
+
+
 @dataclass(frozen=True)
 class Job:
     """A job for a child process: a `task` of its program with `arguments`, which travel as JSON.

@@ -1,16 +1,16 @@
 """Checks of an ONNX file that MNN's converter omits: that its external data exist, that it is not quantized.
 
 Numbers of fields, of onnx.proto: ModelProto.graph 7, training_info 20 (initialization 1, algorithm 2), functions 25
-(node 7); GraphProto.node 1, initializer 5, sparse_initializer 15; NodeProto.op_type 4, attribute 5; AttributeProto.t 5,
-g 6, tensors 10, graphs 11, sparse_tensor 22, sparse_tensors 23; SparseTensorProto.values 1, indices 2;
-TensorProto.external_data 13, data_location 14.
+(node 7); GraphProto.node 1, initializer 5, sparse_initializer 15; NodeProto.output 2, name 3, op_type 4, attribute 5,
+domain 7; AttributeProto.t 5, g 6, tensors 10, graphs 11, sparse_tensor 22, sparse_tensors 23; SparseTensorProto.values
+1, indices 2; TensorProto.external_data 13, data_location 14.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -36,6 +36,22 @@ def require_float(path: Path) -> None:
         raise QuantizedSource(
             f"{path.name} is quantized already ({kinds}), by a tool whose operators MNN does not import"
         )
+
+
+def first_operator(path: Path, kinds: Collection[str]) -> tuple[str, str]:
+    """The first operator of an ONNX file whose kind is one of these: (its kind with its domain, its name).
+
+    An operator without a name has that of its first output. Empty if there is none.
+    """
+    try:
+        for graph in _messages(path.read_bytes(), 7):
+            for node in _nodes(graph):
+                kind, domain, name, output = (_first_text(node, number) for number in (4, 7, 3, 2))
+                if kind in kinds:
+                    return f"{domain}.{kind}" if domain else kind, name or output
+    except (BadParams, ValueError):
+        pass
+    return "", ""
 
 
 def external_files(path: Path) -> tuple[Path, ...]:
@@ -104,13 +120,21 @@ def _messages(message: bytes, number: int) -> Iterator[bytes]:
     return (field.value for field in fields(message) if field.number == number and isinstance(field.value, bytes))
 
 
-def _operators(graph: bytes) -> Iterator[bytes]:
-    """The kind of each operator, including those in the bodies of loops."""
+def _nodes(graph: bytes) -> Iterator[bytes]:
+    """The operators, including those in the bodies of loops."""
     for node in _messages(graph, 1):
-        yield from _messages(node, 4)
+        yield node
         for attribute in _messages(node, 5):
             for body in _messages(attribute, 6):
-                yield from _operators(body)
+                yield from _nodes(body)
+
+
+def _operators(graph: bytes) -> Iterator[bytes]:
+    return (kind for node in _nodes(graph) for kind in _messages(node, 4))
+
+
+def _first_text(message: bytes, number: int) -> str:
+    return next(_messages(message, number), b"").decode("utf-8", "replace")
 
 
 def _in_model(model: bytes) -> Iterator[tuple[str, int]]:

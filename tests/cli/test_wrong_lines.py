@@ -380,8 +380,8 @@ def test_what_mnn_can_not_convert(net: Net, refuse: Refuse, tmp_path: Path) -> N
     graph.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(graph, str(tmp_path / "odd.onnx"))
     text = refuse("-f", "ONNX", "--modelFile", tmp_path / "odd.onnx", "--weightQuantBits", "8")
-    assert "wrote no file" in text
-    assert "ONNX::NoSuchOperator" in text
+    assert "odd.onnx" in text
+    assert "NoSuchOperator" in text
 
 
 def test_a_conversion_that_takes_too_long(net: Net, refuse: Refuse, without_folders: Callable[[str], str]) -> None:

@@ -16,10 +16,11 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step
 from pytest_mnnquant.metrics.agreement import is_same
 from pytest_mnnquant.quantize import conversion_proof
-from pytest_mnnquant.quantize.conversion_proof import NOT_INSTALLED, is_proven, steps_from_pytorch
+from pytest_mnnquant.quantize.conversion_proof import is_proven, steps_from_pytorch
 from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.runtime.options import RunOptions
+from pytest_mnnquant.runtime.source_runtime import ONNXRUNTIME
 from pytest_mnnquant.sources.spec import Spec, parse_spec
 from tests.conftest import TIMEOUT, quietly
 from tests.smallnets import TwoWays
@@ -68,14 +69,14 @@ def test_without_onnxruntime_the_direct_comparison_decides(
     assert digits.data is not None
     source = prepared(digits.network, digits.data.head(5), store)
     assert ends(source.chain) == [(PYTORCH, FLOAT_MNN)]
-    assert source.unchained == NOT_INSTALLED
+    assert source.unchained == ONNXRUNTIME.not_installed
     assert source.proof == source.chain[0].outputs
     assert is_proven(source.proof)
     np.savez(tmp_path / "d.npz", x=digits.data.head(5)["x"])
     (tmp_path / "net.onnx").write_bytes(digits.model.path.with_suffix(".onnx").read_bytes())
     choices = Choices(tmp_path, evaluation="d.npz", timeout=TIMEOUT)
     file = prepare(parse_spec("net.onnx", tmp_path), choices, store, quietly)
-    assert (file.proof, file.unproven, file.chain) == (None, NOT_INSTALLED, ())
+    assert (file.proof, file.unproven, file.chain) == (None, ONNXRUNTIME.not_installed, ())
 
 
 def test_an_export_that_onnxruntime_can_not_run_leaves_the_step_out_with_the_reason(

@@ -6,7 +6,7 @@ from typing import Final
 
 from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step, describe_disagreement
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, TFLITE, Step, describe_disagreement
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 
 _OTHER: Final = "export with the other exporter (--mnn-exporter)"
@@ -18,14 +18,16 @@ _SOURCES: Final = "the source's"
 def differs(name: str, item: Agreement, chain: tuple[Step, ...], unchained: str) -> Finding:
     """The finding on an output of the float model that differs from the source's; the chain shows the broken step."""
     steps = {(step.before, step.after): step.outputs[name] for step in chain if name in step.outputs}
-    exported, converted = steps.get((PYTORCH, ONNX)), steps.get((ONNX, FLOAT_MNN))
+    exported = steps.get((PYTORCH, ONNX))
+    source = TFLITE if (TFLITE, FLOAT_MNN) in steps else ONNX
+    converted = steps.get((source, FLOAT_MNN))
     if exported is not None and converted is not None:
         if is_same(converted) and not is_same(exported):
             return _export_differs(name, exported, converted)
         explained = _conversion_differs(exported, converted)
     elif converted is not None:
-        text = "MNN's converter or its operators: the source is the ONNX model itself"
-        explained = Explanation(Cause("converter", text), _REPORT)
+        text = f"MNN's converter or its operators: the source is the {source} model itself"
+        explained = Explanation(Cause("converter", text), f"report the {source} model to MNN")
     else:
         text = f"the export or MNN's converter; the test can't show which: {unchained}"
         cause = Cause("export-or-converter", text) if unchained else None

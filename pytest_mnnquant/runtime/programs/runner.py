@@ -23,6 +23,7 @@ from . import (
     onnx_runner,
     operator_outputs,
     tensor_statistics,
+    tflite_runner,
     timer,
 )
 from .failures import described
@@ -38,6 +39,7 @@ TASKS = {
     "run": inference.run,
     "example": inference.write_example,
     "onnx": onnx_runner.run_onnx,
+    "tflite": tflite_runner.run_tflite,
     "observe": tensor_statistics.observe,
     "histograms": tensor_statistics.histograms,
     "losses": tensor_statistics.losses,

@@ -32,26 +32,28 @@ class Session:
         for name, tensor in inputs.items():
             array = arrays[name]
             kinds = {"f": self.mnn.Halide_Type_Float, "i": self.mnn.Halide_Type_Int, "u": self.mnn.Halide_Type_Uint8}
-            layout = self.mnn.Tensor_DimensionType_Caffe
-            if tensor.getDimensionType() == self.mnn.Tensor_DimensionType_Tensorflow:
-                layout = self.mnn.Tensor_DimensionType_Tensorflow
-            tensor.copyFrom(self.mnn.Tensor(array.shape, kinds[array.dtype.kind], array, layout))
+            tensor.copyFrom(self.mnn.Tensor(array.shape, kinds[array.dtype.kind], array, self.layout(tensor)))
+
+    def layout(self, tensor: Any) -> Any:
+        """The layout of a host tensor with the same order of axes: a copy between NHWC and NCHW moves the values."""
+        if tensor.getDimensionType() == self.mnn.Tensor_DimensionType_Tensorflow:
+            return self.mnn.Tensor_DimensionType_Tensorflow
+        return self.mnn.Tensor_DimensionType_Caffe
 
     def read(self, tensor: Any, integer: bool = False) -> Any:
-        """A tensor's values, dequantized, in NCHW order. Other getters of MNN return int8 bytes."""
+        """A tensor's values, dequantized, in the order of its shape. Other getters of MNN return int8 bytes."""
         import numpy as np
 
         shape = tensor.getShape()
         kind = self.mnn.Halide_Type_Int if integer else self.mnn.Halide_Type_Float
         empty = np.zeros(shape, np.int32 if integer else np.float32)
-        copy = self.mnn.Tensor(shape, kind, empty, self.mnn.Tensor_DimensionType_Caffe)
+        copy = self.mnn.Tensor(shape, kind, empty, self.layout(tensor))
         tensor.copyToHostTensor(copy)
         return np.array(copy.getNumpyData()).reshape(shape).copy()
 
     def write(self, tensor: Any, values: Any) -> None:
-        """Put values, in NCHW order, into a float tensor."""
-        layout = self.mnn.Tensor_DimensionType_Caffe
-        tensor.copyFrom(self.mnn.Tensor(values.shape, self.mnn.Halide_Type_Float, values, layout))
+        """Put values, in the order of its shape, into a float tensor."""
+        tensor.copyFrom(self.mnn.Tensor(values.shape, self.mnn.Halide_Type_Float, values, self.layout(tensor)))
 
     def overwrite(self, tensor: Any, array: Any) -> bool:
         """Overwrite the values of any tensor, in the form that `read` returns; returns whether this succeeded."""

@@ -15,7 +15,7 @@ from pytest_mnnquant.metrics.agreement import Agreement, agreement
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.quantize.conversion_proof import NOT_INSTALLED
+from pytest_mnnquant.runtime.source_runtime import ONNXRUNTIME
 from tests.golden_text import check_golden
 from tests.results import measured
 from tests.synthetic_evidence import as_int8, codes, layer, model, with_weights
@@ -201,12 +201,12 @@ def test_an_onnx_source_has_one_step_to_blame() -> None:
 
 def test_without_onnxruntime_either_step_may_have_done_it() -> None:
     chain = (Step(PYTORCH, FLOAT_MNN, {"y": off(0.3)}),)
-    result = check(proof={"y": off(0.3)}, chain=chain, unchained=NOT_INSTALLED)
+    result = check(proof={"y": off(0.3)}, chain=chain, unchained=ONNXRUNTIME.not_installed)
     assert codes(result) == ["MNQ110"]
     check_golden("conversion/without-onnxruntime-either-step-may-have-done", result.findings[0].cause_text)
     assert result.findings[0].cause_id == "export-or-converter"
-    assert NOT_INSTALLED in result.findings[0].cause_text
-    assert measured(ConversionMetrics, result).chain_lacks == NOT_INSTALLED
+    assert ONNXRUNTIME.not_installed in result.findings[0].cause_text
+    assert measured(ConversionMetrics, result).chain_lacks == ONNXRUNTIME.not_installed
 
 
 def test_each_step_has_its_figures_in_the_report() -> None:

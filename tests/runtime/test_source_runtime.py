@@ -1,4 +1,4 @@
-"""An ONNX model is run by onnxruntime, in a process of its own."""
+"""The runtime of a source's format runs it, in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from pytest_mnnquant.quantize.prepared import Prepared
-from pytest_mnnquant.runtime import onnxruntime
+from pytest_mnnquant.runtime import source_runtime
 from pytest_mnnquant.runtime.command import Command
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job
-from pytest_mnnquant.runtime.onnxruntime import run_onnx
 from pytest_mnnquant.runtime.options import RunOptions
+from pytest_mnnquant.runtime.source_runtime import ONNXRUNTIME
 from tests.conftest import TIMEOUT
 
 
@@ -33,7 +33,7 @@ def test_it_computes_what_the_float_model_does(digits: Prepared) -> None:
     some = digits.data.head(70)
     expected = run(digits.model, some, RunOptions(TIMEOUT)).outputs
     for batched in (True, False):
-        found = run_onnx(digits.model.path.with_suffix(".onnx"), some, RunOptions(TIMEOUT, batched=batched))
+        found = ONNXRUNTIME.run(digits.model.path.with_suffix(".onnx"), some, RunOptions(TIMEOUT, batched=batched))
         assert found.keys() == expected.keys()
         np.testing.assert_allclose(found["output"], expected["output"], atol=1e-4)
 
@@ -41,13 +41,13 @@ def test_it_computes_what_the_float_model_does(digits: Prepared) -> None:
 @pytest.mark.parametrize("batch", ["n", 1, 2, 3])
 def test_a_batch_that_the_model_fixes_is_kept(tmp_path: Path, batch: int | str) -> None:
     x = np.arange(18, dtype=np.float32).reshape(6, 3)
-    found = run_onnx(doubled(tmp_path / "net.onnx", batch), {"x": x}, RunOptions(TIMEOUT))
+    found = ONNXRUNTIME.run(doubled(tmp_path / "net.onnx", batch), {"x": x}, RunOptions(TIMEOUT))
     np.testing.assert_array_equal(found["y"], 2 * x)
 
 
 def test_numbers_are_given_in_the_type_that_the_model_takes(tmp_path: Path) -> None:
     path = doubled(tmp_path / "net.onnx", "n", TensorProto.INT64)
-    found = run_onnx(path, {"x": np.full((2, 3), 7, np.int32)}, RunOptions(TIMEOUT))
+    found = ONNXRUNTIME.run(path, {"x": np.full((2, 3), 7, np.int32)}, RunOptions(TIMEOUT))
     np.testing.assert_array_equal(found["y"], np.full((2, 3), 14, np.int64))
     assert found["y"].dtype == np.int64
 
@@ -57,11 +57,11 @@ def test_what_can_not_be_run_is_a_failure_with_the_reason(digits: Prepared, tmp_
     (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
     x = np.zeros((2, 1, 16, 16), np.float32)
     with pytest.raises(NativeFailure, match=r"running half\.onnx: .*InvalidProtobuf"):
-        run_onnx(tmp_path / "half.onnx", {"x": x}, RunOptions(TIMEOUT))
+        ONNXRUNTIME.run(tmp_path / "half.onnx", {"x": x}, RunOptions(TIMEOUT))
     with pytest.raises(NativeFailure, match=r"running missing\.onnx: .*NoSuchFile"):
-        run_onnx(tmp_path / "missing.onnx", {"x": x}, RunOptions(TIMEOUT))
+        ONNXRUNTIME.run(tmp_path / "missing.onnx", {"x": x}, RunOptions(TIMEOUT))
     with pytest.raises(NativeFailure, match=r"running float\.onnx: .*Got invalid dimensions"):
-        run_onnx(digits.model.path.with_suffix(".onnx"), {"x": x[:, :, :5]}, RunOptions(TIMEOUT))
+        ONNXRUNTIME.run(digits.model.path.with_suffix(".onnx"), {"x": x[:, :, :5]}, RunOptions(TIMEOUT))
 
 
 def test_a_crash_of_onnxruntime_does_not_reach_this_process(
@@ -69,16 +69,18 @@ def test_a_crash_of_onnxruntime_does_not_reach_this_process(
 ) -> None:
     (tmp_path / "crash.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     crash = Command(tmp_path / "crash.py")
-    monkeypatch.setattr(onnxruntime, "run_job", lambda job, folder: run_job(job, folder, crash))
+    monkeypatch.setattr(source_runtime, "run_job", lambda job, folder: run_job(job, folder, crash))
     with pytest.raises(NativeFailure, match="onnxruntime crashed with SIGSEGV") as error:
-        run_onnx(
+        ONNXRUNTIME.run(
             digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, RunOptions(TIMEOUT)
         )
     assert error.value.kind is FailureKind.CRASHED
 
 
 def test_it_is_not_imported_here(digits: Prepared) -> None:
-    assert onnxruntime.has_onnxruntime()
+    assert ONNXRUNTIME.is_installed
     known = "onnxruntime" in sys.modules
-    run_onnx(digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, RunOptions(TIMEOUT))
+    ONNXRUNTIME.run(
+        digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, RunOptions(TIMEOUT)
+    )
     assert ("onnxruntime" in sys.modules) == known

@@ -1,0 +1,33 @@
+"""Names the operators of a source on which MNN's converter failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, UnsupportedOperators
+from pytest_mnnquant.sources.onnx_data import first_operator
+from pytest_mnnquant.sources.tflite_file import custom_operators
+
+_REPLACE: Final = "write the network with other operators of the ONNX standard, and export again"
+_OPTIMIZED: Final = (
+    "give the model as it was before ONNX Runtime's optimizer: optimum and onnxruntime.transformers write operators of "
+    "com.microsoft"
+)
+_OTHER: Final = "convert the network without this operator, or from PyTorch or ONNX"
+
+
+def explain_failure(error: NativeFailure, source: Path) -> NativeFailure:
+    """The failure of a conversion with the operator to blame; the same failure if none is known."""
+    if source.suffix == ".tflite" and error.kind is FailureKind.CRASHED and (custom := custom_operators(source)):
+        what = f"{error.what} on the {custom[0].kind}, which is not an operator of TensorFlow Lite"
+        return NativeFailure(error.kind, what, fix=_OTHER, operator=custom[0].name)
+    if not isinstance(error, UnsupportedOperators):
+        return error
+    kind, layer = first_operator(source, error.operators) if source.suffix == ".onnx" else ("", "")
+    if not kind:
+        return NativeFailure(error.kind, error.what, fix=_OTHER)
+    others = [name for name in error.operators if name != kind.rpartition(".")[2]]
+    what = f"{source.name}: MNN's converter does not support {', '.join([kind, *others])}"
+    fix = _OPTIMIZED if kind.startswith("com.microsoft.") else _REPLACE
+    return NativeFailure(error.kind, what, fix=fix, operator=layer)
