@@ -31,6 +31,16 @@ COARSE_FEW_NUMBERS: Final = 14.0
 DETAIL: Final = 5.0
 #: Required intersection over union of class numbers and other identifiers, without the most frequent one.
 IOU: Final = 0.82
+#: Required mean cosine of vectors of length 1, which are compared by their angles.
+UNIT_COSINE: Final = 0.975
+#: Required share of the peaks of heat maps that stay in their place.
+PEAKS: Final = 0.75
+#: Required PSNR of maps with values for the positions of a picture, in dB of the range of the float model's values.
+MAPS: Final = 33.0
+#: Required SQNR of what a forecast says beyond the last known value, in dB.
+BEYOND: Final = 20.0
+#: Required rank correlation of an output of one number, if the number itself is not as close as `FEW_NUMBERS`.
+RANKS: Final = 0.995
 
 #: Limits in seconds: for one native step, for the search after a failed accuracy, for timing one variant.
 TIMEOUT: Final = 300.0

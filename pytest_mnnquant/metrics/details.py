@@ -16,7 +16,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 #: The input explains at least this share of the output's variance, or the output is not mostly the input.
-_MOSTLY: Final = 0.9
+_MOSTLY: Final = 0.8
 #: Fewer positions than this are not a picture or a signal.
 _FEWEST: Final = 64
 _MOST_CHANNELS: Final = 4

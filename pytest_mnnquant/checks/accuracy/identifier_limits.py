@@ -29,11 +29,11 @@ _LISTED: Final = 3
 
 
 def identifier_demands(
-    reference: Array, output: Array, compared: IdentifierAgreement, criteria: Criteria
+    reference: Array, output: Array, compared: IdentifierAgreement, criteria: Criteria, what: str = "integers"
 ) -> Iterator[Demand]:
     """What is required of identifiers of shape [samples, ...]: equal elements, and each value by itself."""
     equal = intervals.share(int((reference == output).sum()), reference.size, CONFIDENCE)
-    text = f"{equal.value:.1%} of its integers equal the float model's, required {_MIN_EQUAL:.0%}"
+    text = f"{equal.value:.1%} of its {what} equal the float model's, required {_MIN_EQUAL:.0%}"
     yield Demand(text, verdict(equal, _MIN_EQUAL, at_least=True, strict=criteria.strict))
     least = criteria.usual.iou
     if sum(value.expected for value in compared.values) >= _FEWEST:

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_mnnquant.findings.defaults import (
+    BEYOND,
     COARSE_COSINE,
     COARSE_FEW_NUMBERS,
     COSINE,
     DETAIL,
     FEW_NUMBERS,
     IOU,
+    MAPS,
+    PEAKS,
+    RANKS,
+    UNIT_COSINE,
     VARIATION,
 )
 from pytest_mnnquant.findings.finding import Finding
@@ -39,7 +44,9 @@ class UsualLimits:
     """What is required of an output that no task metric judges, if no limit is given.
 
     `variation` is in dB, see `metrics.variation`, and `few_numbers` applies to parts of few numbers per sample instead;
-    `detail` is in dB too, see `metrics.details`. `iou` is that of `metrics.identifiers`.
+    `detail`, `maps` and `beyond` are in dB too, see `metrics.details`, `metrics.map_error` and `metrics.persistence`.
+    `iou` is that of `metrics.identifiers`, `peaks` the share of `metrics.peaks`. `unit_cosine` applies to vectors of
+    length 1, and `ranks` is the correlation of `metrics.ranks`.
     """
 
     cosine: float = COSINE
@@ -47,10 +54,15 @@ class UsualLimits:
     few_numbers: float = FEW_NUMBERS
     detail: float = DETAIL
     iou: float = IOU
+    unit_cosine: float = UNIT_COSINE
+    peaks: float = PEAKS
+    maps: float = MAPS
+    beyond: float = BEYOND
+    ranks: float = RANKS
 
 
 #: The limits for 4 bits and fewer.
-COARSE_LIMITS: Final = UsualLimits(cosine=COARSE_COSINE, few_numbers=COARSE_FEW_NUMBERS)
+COARSE_LIMITS: Final = UsualLimits(cosine=COARSE_COSINE, unit_cosine=COARSE_COSINE, few_numbers=COARSE_FEW_NUMBERS)
 
 
 @dataclass(frozen=True)

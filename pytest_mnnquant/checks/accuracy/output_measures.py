@@ -5,16 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
 from pytest_mnnquant.checks.accuracy.part_variation import PartEvidence, PartVariation, measure_parts
 from pytest_mnnquant.findings.accuracy_metrics import OutputMetrics
 from pytest_mnnquant.metrics.agreement import Agreement, agreement
 from pytest_mnnquant.metrics.channel_groups import channel_groups
+from pytest_mnnquant.metrics.decisions import Decisions, find_decisions
 from pytest_mnnquant.metrics.details import Detail, compare_detail
 from pytest_mnnquant.metrics.identifiers import IdentifierAgreement, are_identifiers, compare_identifiers
+from pytest_mnnquant.metrics.map_error import MapError, compare_maps
+from pytest_mnnquant.metrics.peaks import PeakAgreement, compare_peaks
+from pytest_mnnquant.metrics.persistence import Beyond, compare_beyond_last
 from pytest_mnnquant.metrics.variation import Variation, variation
 from pytest_mnnquant.mnnfile.output_parts import OutputParts, Part
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,7 @@ class OutputMeasures:
 
     `variation` is None for a single sample, for identifiers, and for an output that does not vary. `parts` is empty for
     an output of one part; `detail` is None if the output is not mostly an input; `identifiers` is None for quantities.
+    `decisions`, whose values `identifiers` compares, `peaks`, `maps` and `beyond` are None for outputs of other kinds.
     """
 
     agreement: Agreement
@@ -30,6 +40,10 @@ class OutputMeasures:
     parts: tuple[PartVariation, ...] = ()
     detail: Detail | None = None
     identifiers: IdentifierAgreement | None = None
+    decisions: Decisions | None = None
+    peaks: PeakAgreement | None = None
+    maps: MapError | None = None
+    beyond: Beyond | None = None
 
     @property
     def metrics(self) -> OutputMetrics:
@@ -75,9 +89,22 @@ def _measure(
     if len(expected) < 2:
         return measures
     whole = variation(expected, actual)
-    return dataclasses.replace(
+    measures = dataclasses.replace(
         measures,
         variation=None if whole.is_constant else whole,
         parts=() if parts is None else tuple(measure_parts(expected, actual, parts)),
         detail=compare_detail(expected, actual, inputs),
+    )
+    return measures if whole.is_constant or measures.parts else _with_meaning(measures, expected, actual, inputs)
+
+
+def _with_meaning(measures: OutputMeasures, expected: Array, actual: Array, inputs: Outputs) -> OutputMeasures:
+    """The measures of an output of one part, with those for the kind of its values."""
+    if (peaks := compare_peaks(expected, actual)) is not None:
+        return dataclasses.replace(measures, peaks=peaks)
+    if (decisions := find_decisions(expected, actual)) is not None:
+        identifiers = compare_identifiers(decisions.reference, decisions.output)
+        return dataclasses.replace(measures, decisions=decisions, identifiers=identifiers)
+    return dataclasses.replace(
+        measures, maps=compare_maps(expected, actual, inputs), beyond=compare_beyond_last(expected, actual, inputs)
     )

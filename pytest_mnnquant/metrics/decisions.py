@@ -1,0 +1,101 @@
+"""What an app decides by an output's numbers: the best class of each place, whether a probability is above one half.
+
+A decision stays right although its numbers change, and flips although an output looks alike. Outputs are taken for
+scores of classes or for probabilities only if the float model is sure of most decisions, as trained networks are.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+#: Scores of classes: the usual probability of the best class, and that where it is not the most frequent class.
+_SURE: Final = 0.9
+_SURE_OF_RARE: Final = 0.6
+#: Each of two classes at least holds this share of the decisions.
+_LEAST_SHARE: Final = 0.01
+#: Scores of two classes are each other's opposite; two other channels are not.
+_OPPOSITE: Final = -0.8
+_RGB: Final = 3
+#: Probabilities: this share is near 0 or 1, and that many elements are above one half, in as many samples.
+_SATURATED, _NEAR = 0.7, 0.05
+_FEWEST, _FEWEST_SAMPLES = 50, 8
+_ROUNDED: Final = 1e-3
+#: The most values that are looked at to recognise an output.
+_VALUES: Final = 4_000_000
+
+
+class Decision(enum.Enum):
+    """The kind of decisions."""
+
+    CLASS = "class"
+    THRESHOLD = "threshold"
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The decisions of both models as integers of shape [samples, ...]: numbers of classes, or 1 above one half."""
+
+    kind: Decision
+    reference: Array
+    output: Array
+
+
+def find_decisions(reference: Array, output: Array) -> Decisions | None:
+    """The decisions by two outputs of equal shape [samples, ...]; None if they are other quantities."""
+    if reference.dtype.kind != "f" or reference.ndim < 2:
+        return None
+    for axis in dict.fromkeys((1, reference.ndim - 1)):
+        if _are_scores(reference, axis):
+            return Decisions(Decision.CLASS, reference.argmax(axis), output.argmax(axis))
+    if _are_probabilities(reference):
+        return Decisions(Decision.THRESHOLD, (reference > 0.5).astype(np.int8), (output > 0.5).astype(np.int8))
+    return None
+
+
+def _are_scores(reference: Array, axis: int) -> bool:
+    """Whether an axis counts classes: mostly one score is far above the others, and several classes occur."""
+    classes = reference.shape[axis]
+    if classes < 2:
+        return False
+    rows = np.moveaxis(reference, axis, -1).reshape(-1, classes)
+    rows = rows[:: 1 + rows.size // _VALUES].astype(np.float64)
+    if classes <= _RGB and not _exclude_each_other(rows):
+        return False
+    best, sure = rows.argmax(1), _best_probability(rows)
+    counts = np.bincount(best, minlength=classes)
+    if np.sort(counts)[-2] < _LEAST_SHARE * len(rows):
+        return False
+    rare = best != counts.argmax()
+    return bool(np.median(sure) >= _SURE and np.median(sure[rare]) >= _SURE_OF_RARE)
+
+
+def _exclude_each_other(rows: Floats) -> bool:
+    """Whether channels [n, 2 or 3] fall where others rise: colours are bright and dark together."""
+    if not rows.std(0).all():
+        return False
+    alike = np.atleast_2d(np.corrcoef(rows.T))[np.triu_indices(rows.shape[1], 1)].mean()
+    return bool(alike <= (_OPPOSITE if rows.shape[1] == 2 else 0))
+
+
+def _best_probability(rows: Floats) -> Floats:
+    """The probability of the best class, of probabilities or logits [n, classes]."""
+    if rows.min() >= 0 and np.abs(rows.sum(1) - 1).max() <= _ROUNDED:
+        return np.asarray(rows.max(1))
+    return np.asarray(1 / np.exp(rows - rows.max(1, keepdims=True)).sum(1))
+
+
+def _are_probabilities(reference: Array) -> bool:
+    """Whether values from 0 to 1 are mostly near one of both."""
+    if reference.min() < -_ROUNDED or reference.max() > 1 + _ROUNDED:
+        return False
+    above = (reference > 0.5).reshape(len(reference), -1).sum(1)
+    if above.sum() < _FEWEST or (above > 0).sum() < min(_FEWEST_SAMPLES, len(reference)):
+        return False
+    return bool(((reference < _NEAR) | (reference > 1 - _NEAR)).mean() >= _SATURATED)
