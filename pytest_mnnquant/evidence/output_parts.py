@@ -11,7 +11,13 @@ import numpy.typing as npt
 from pytest_mnnquant.checks.accuracy.part_variation import PartEvidence
 from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.mnnfile.output_parts import OutputParts, output_parts, tensors_behind, tensors_moved
+from pytest_mnnquant.mnnfile.output_parts import (
+    OutputParts,
+    output_parts,
+    probabilities,
+    tensors_behind,
+    tensors_moved,
+)
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
@@ -54,4 +60,4 @@ def part_evidence(base: Model, parts: Mapping[str, OutputParts], variant: Model)
     """The parts of the float model's outputs, with the int8 scales of the tensors in a variant's file."""
     scales = {variant.tensor_names[tensor]: quant for tensor, quant in variant.tensor_quants.items()}
     moved = {name: tensors_moved(base, name) for name in base.output_names if name not in parts}
-    return PartEvidence(parts, scales, moved)
+    return PartEvidence(parts, scales, moved, probabilities(base))

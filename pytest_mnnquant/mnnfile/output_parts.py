@@ -113,6 +113,13 @@ def output_parts(model: Model, output: str, shapes: Mapping[str, Shape]) -> Outp
     return OutputParts(tuple(places.parts), numbers) if len(np.unique(numbers)) > 1 else None
 
 
+def probabilities(model: Model) -> frozenset[str]:
+    """The outputs that Sigmoid or Softmax make, moved at most."""
+    graph = _Graph(model)
+    tensors = {name: graph.index(name) for name in model.output_names}
+    return frozenset(name for name, tensor in tensors.items() if tensor is not None and graph.is_probability(tensor))
+
+
 class _Graph:
     def __init__(self, model: Model) -> None:
         ops = [op for op in model.ops if not op.subgraph]

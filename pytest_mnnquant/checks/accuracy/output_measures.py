@@ -76,13 +76,15 @@ def measure_outputs(
                 tuple(Part(tensors[-1], "", f"group {number}", False, tensors) for number in range(groups.max() + 1)),
                 groups,
             )
-    return {name: _measure(name, reference, outputs, inputs, parts.get(name)) for name in reference}
+    return {
+        name: _measure(reference[name], outputs[name], inputs, parts.get(name), name in evidence.probabilities)
+        for name in reference
+    }
 
 
 def _measure(
-    name: str, reference: Outputs, outputs: Outputs, inputs: Outputs, parts: OutputParts | None
+    expected: Array, actual: Array, inputs: Outputs, parts: OutputParts | None, is_probability: bool
 ) -> OutputMeasures:
-    expected, actual = reference[name], outputs[name]
     measures = OutputMeasures(agreement(expected, actual))
     if are_identifiers(expected, actual):
         return dataclasses.replace(measures, identifiers=compare_identifiers(expected, actual))
@@ -95,11 +97,16 @@ def _measure(
         parts=() if parts is None else tuple(measure_parts(expected, actual, parts)),
         detail=compare_detail(expected, actual, inputs),
     )
-    return measures if whole.is_constant or measures.parts else _with_meaning(measures, expected, actual, inputs)
+    if whole.is_constant or measures.parts:
+        return measures
+    return _with_meaning(measures, expected, actual, {} if is_probability else inputs)
 
 
 def _with_meaning(measures: OutputMeasures, expected: Array, actual: Array, inputs: Outputs) -> OutputMeasures:
-    """The measures of an output of one part, with those for the kind of its values."""
+    """The measures of an output of one part, with those for the kind of its values.
+
+    `inputs` are those that quantities may belong to: none for probabilities.
+    """
     if (peaks := compare_peaks(expected, actual)) is not None:
         return dataclasses.replace(measures, peaks=peaks)
     if (decisions := find_decisions(expected, actual)) is not None:

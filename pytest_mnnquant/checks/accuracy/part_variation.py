@@ -23,12 +23,14 @@ _LEAST_PROBABILITY: Final = 0.05
 class PartEvidence:
     """The parts of the outputs, by output; and the int8 scales of tensors in the variant's file, by name.
 
-    `moved`: by output, the tensors whose values it holds, if a single layer computes it.
+    `moved`: by output, the tensors whose values it holds, if a single layer computes it. `probabilities` names the
+    outputs that Sigmoid or Softmax make.
     """
 
     parts: Mapping[str, OutputParts] = field(default_factory=dict)
     scales: Mapping[str, TensorQuant] = field(default_factory=dict)
     moved: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    probabilities: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
