@@ -21,6 +21,9 @@ rejects was written down before judging.
 A model is spoilt if it loses more than that, and healthy otherwise. Models within 30 % of that loss are borderline,
 and are not counted. A spoilt model is missed if neither `accuracy` nor `calibration` fails. A false alarm is a
 healthy model that `accuracy` fails.
+
+The last column is the same with labels: the score of the task is given as the metric, and the loss that a user rejects
+as its limit.
 """
 
 
@@ -56,6 +59,10 @@ class Judged(Protocol):
         """Whether the accuracy check fails."""
 
     @property
+    def failed_with_labels(self) -> bool:
+        """Whether the accuracy check fails it by the score of the task."""
+
+    @property
     def kind(self) -> str:
         """Spoilt, healthy, borderline or not made."""
 
@@ -71,18 +78,23 @@ def write_page(tasks: Mapping[str, Task], rows: Sequence[Judged], summary: str) 
 
 
 def _table(tasks: Mapping[str, Task], rows: Sequence[Judged]) -> Iterator[str]:
-    yield "| task | score of the float model | a user rejects | spoilt, missed | healthy, false alarms | borderline |"
-    yield "|---|---|---|---|---|---|"
+    yield (
+        "| task | score of the float model | a user rejects | spoilt, missed | healthy, false alarms | borderline | "
+        "with labels: missed, false alarms |"
+    )
+    yield "|---|---|---|---|---|---|---|"
     for name, task in tasks.items():
         judged = [row for row in rows if row.task == name]
         if not judged:
             continue
         counts = {kind: sum(row.kind == kind for row in judged) for kind in ("spoilt", "healthy", "borderline")}
         missed, alarms = (sum(row.problem == problem for row in judged) for problem in ("MISS", "FALSE ALARM"))
+        unseen = sum(row.kind == "spoilt" and not row.failed_with_labels for row in judged)
+        wrongly = sum(row.kind == "healthy" and row.failed_with_labels for row in judged)
         score = next((row.before for row in judged if row.kind != "not made"), 0.0)
         yield (
             f"| {name} | {task.unit} {score:.4g} | {task.line.words} | {counts['spoilt']}, {missed} | "
-            f"{counts['healthy']}, {alarms} | {counts['borderline']} |"
+            f"{counts['healthy']}, {alarms} | {counts['borderline']} | {unseen}, {wrongly} |"
         )
 
 

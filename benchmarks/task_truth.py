@@ -7,8 +7,9 @@ task_pictures.py, task_sequences.py): networks trained on generated data, quanti
 truth is the task's own score on held-out data, computed from MNN's Module API without the gate; the loss that a user
 rejects is stated per task in those files. The gate sees no labels. A model is spoilt if it loses more than that line,
 else healthy; within 30 % of the line it counts as borderline. A spoilt model is missed if neither `accuracy` nor
-`calibration` fails; a false alarm is a healthy model that `accuracy` fails. Weights, models, truths and rows are kept
-in FOLDER. --write puts the rows of all tasks into docs/tasks.md. The exit status is 1 after a miss or a false alarm.
+`calibration` fails; a false alarm is a healthy model that `accuracy` fails. Each model is judged again with labels: the
+task's score and that line are its metric and limit. Weights, models, truths and rows are kept in FOLDER.
+--write puts the rows of all tasks into docs/tasks.md. The exit status is 1 after a miss or a false alarm.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import task_detection
 import task_pictures
 import task_scores
@@ -41,6 +43,8 @@ from torch import nn
 
 from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence, check_accuracy
+from pytest_mnnquant.checks.accuracy.limits import Criteria
 from pytest_mnnquant.config.settings import model_settings
 from pytest_mnnquant.evidence import accuracy_check
 from pytest_mnnquant.evidence.check_inputs import CheckInputs
@@ -50,6 +54,7 @@ from pytest_mnnquant.evidence.steps import UNUSABLE
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
 from pytest_mnnquant.findings.finding import FAILED, Result
 from pytest_mnnquant.findings.rule import Severity
+from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.params import ActivationParams, read_params, write_params
 from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME
 from pytest_mnnquant.runtime.convert import convert
@@ -80,6 +85,7 @@ class Row:
     messages: tuple[str, ...]
     seconds: float
     by_calibration: bool = False
+    failed_with_labels: bool = False
     error: str = ""
 
     @property
@@ -99,6 +105,7 @@ class Row:
 
     def __str__(self) -> str:
         verdict = f"{self.outcome} {' '.join(self.codes)}{', calibration failed' * self.by_calibration}"
+        verdict += ", failed with labels" * self.failed_with_labels
         values = f"{self.before:.4g} to {self.after:.4g} | {self.lost:.2f}"
         return f"| {self.task} | {self.what} | {values} | {self.kind} | {self.error or verdict} | {self.problem} |"
 
@@ -200,8 +207,33 @@ class Case:
         return Row(
             *(self.task.name, what, before, after, lost if math.isfinite(lost) else 1e9, result.outcome == FAILED),
             *(result.outcome, tuple(sorted({item.code for item in errors})), tuple(item.message for item in errors)),
-            *(time.perf_counter() - start, by_calibration),
+            *(time.perf_counter() - start, by_calibration, self.fails_with_labels(variant, before)),
         )
+
+    def fails_with_labels(self, variant: VariantUnderTest, before: float) -> bool:
+        """Whether the check fails a model by the score of the task; the labels are numbers of samples, or of steps."""
+        task, sequences = self.task, variant.source.prepared.sequences
+        if task.states and sequences is None:
+            return False  # Steps that are not fed back have no truth.
+        truth = task.draw(task.evaluation, _HELD_OUT).truth
+        if sequences is not None:
+            truth = {name: array.reshape(-1, *array.shape[2:]) for name, array in truth.items()}
+
+        def score(outputs: Arrays, labels: npt.NDArray[Any] | None) -> float:
+            assert labels is not None
+            if len(np.unique(labels)) < len(next(iter(truth.values()))):  # No bounds: some scores take seconds.
+                raise ValueError("the score is one of all samples")
+            return task.score(list(outputs.values()), {name: array[labels] for name, array in truth.items()})
+
+        metric = TaskMetric("score", task.unit, is_share=False, call=score)
+        allowed = task.line.allowed * (-before if task.line.is_share_of_error else 1.0)
+        try:
+            outputs, reference = variant.runs.exact_run[0].outputs, variant.source.float_run.outputs
+        except UNUSABLE:
+            return True
+        labels = np.arange(len(next(iter(reference.values()))))
+        evidence = AccuracyEvidence(reference, outputs, labels, lengths=sequences.lengths if sequences else ())
+        return check_accuracy(evidence, Criteria(metric, max_drop=allowed)).outcome == FAILED
 
 
 def judged(variant: VariantUnderTest) -> Result:
@@ -255,10 +287,12 @@ def summary(rows: list[Row]) -> str:
     counts = {kind: sum(row.kind == kind for row in rows) for kind in ("spoilt", "healthy", "borderline", "not made")}
     problems = {text: sum(row.problem == text for row in rows) for text in ("MISS", "FALSE ALARM")}
     failed = sum(row.failed for row in rows if row.kind == "borderline")
+    right = sum(row.failed_with_labels == (row.kind == "spoilt") for row in rows if row.kind in ("spoilt", "healthy"))
     return (
         f"{len(TASKS)} tasks; {counts['spoilt']} spoilt models, {problems['MISS']} missed; {counts['healthy']} healthy "
         f"models, {problems['FALSE ALARM']} false alarms; {counts['borderline']} borderline, of which {failed} fail; "
-        f"{counts['not made']} could not be made"
+        f"{counts['not made']} could not be made. With labels, {right} of "
+        f"{counts['spoilt'] + counts['healthy']} verdicts are right"
     )
 
 

@@ -18,6 +18,8 @@ Floats = npt.NDArray[np.float64]
 #: Scores of classes: the usual probability of the best class, and that where it is not the most frequent class.
 _SURE: Final = 0.9
 _SURE_OF_RARE: Final = 0.6
+#: The usual distance of the two best scores / the standard deviation of all: positions and features have less.
+_APART: Final = 1.2
 #: Each of two classes at least holds this share of the decisions.
 _LEAST_SHARE: Final = 0.01
 #: Scores of two classes are each other's opposite; two other channels are not.
@@ -54,9 +56,14 @@ def find_decisions(reference: Array, output: Array) -> Decisions | None:
     for axis in dict.fromkeys((1, reference.ndim - 1)):
         if _are_scores(reference, axis):
             return Decisions(Decision.CLASS, reference.argmax(axis), output.argmax(axis))
-    if _are_probabilities(reference):
-        return Decisions(Decision.THRESHOLD, (reference > 0.5).astype(np.int8), (output > 0.5).astype(np.int8))
-    return None
+    return threshold_decisions(reference, output)
+
+
+def threshold_decisions(reference: Array, output: Array) -> Decisions | None:
+    """The answers above and below 0.5 of two outputs of equal shape; None unless most are near 0 or 1."""
+    if not _are_probabilities(reference):
+        return None
+    return Decisions(Decision.THRESHOLD, (reference > 0.5).astype(np.int8), (output > 0.5).astype(np.int8))
 
 
 def _are_scores(reference: Array, axis: int) -> bool:
@@ -71,6 +78,9 @@ def _are_scores(reference: Array, axis: int) -> bool:
     best, sure = rows.argmax(1), _best_probability(rows)
     counts = np.bincount(best, minlength=classes)
     if np.sort(counts)[-2] < _LEAST_SHARE * len(rows):
+        return False
+    two = np.partition(rows, classes - 2, axis=1)[:, -2:]
+    if np.median(two[:, 1] - two[:, 0]) < _APART * rows.std():
         return False
     rare = best != counts.argmax()
     return bool(np.median(sure) >= _SURE and np.median(sure[rare]) >= _SURE_OF_RARE)

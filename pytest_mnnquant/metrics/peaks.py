@@ -16,6 +16,8 @@ _LEAST_PRESENT: Final = 0.25
 #: The largest area above half of the height, as a share of the map; and the share of that area near the full height.
 _SMALL: Final = 0.05
 _POINTED, _FULL = 0.35, 0.95
+#: Of fewer elements above half of the height, nothing is known of the peak's form.
+_FEWEST: Final = 6
 #: A peak keeps its place if it moves by at most this share of its radius, and keeps this share of its height.
 _PLACE: Final = 0.5
 _HEIGHT: Final = 0.5
@@ -46,7 +48,8 @@ def compare_peaks(reference: Array, output: Array) -> PeakAgreement | None:
         return None
     area, pointed = ((maps >= (middle + level * heights)[..., None]).sum(2)[present] for level in (_PRESENT, _FULL))
     radius = float(np.sqrt(np.median(area) / np.pi))
-    if np.median(area) > _SMALL * maps.shape[2] or np.median(pointed / area) > _POINTED:
+    is_blunt = np.median(area) >= _FEWEST and np.median(pointed / area) > _POINTED
+    if is_blunt or np.median(area) > _SMALL * maps.shape[2]:
         return None
     if not _is_single(maps, middle + _PRESENT * heights, present, reference.shape[3], radius):
         return None

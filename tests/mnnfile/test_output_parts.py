@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pytest_mnnquant.evidence.output_parts import find_parts
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.mnnfile.output_parts import output_parts, tensors_behind
+from pytest_mnnquant.mnnfile.output_parts import output_parts, probabilities, tensors_behind
 from tests.conftest import TIMEOUT
 from tests.workshop import Workshop
 
@@ -55,6 +55,16 @@ def test_parts_are_followed_to_their_places(heads: Model) -> None:
     assert len({found[rows].parts[number].joined for number in (boxes, scores, fine)}) == 2
     assert (found[stack].places[0, 0] != found[stack].places[0, 1]).all()
     assert tensors_behind(heads, single) == ()
+    assert probabilities(heads) == frozenset()
+
+
+def test_outputs_of_sigmoid_and_softmax_are_probabilities(workshop: Workshop) -> None:
+    class Probabilities(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return x.sigmoid().flatten(1), (x + 1).softmax(1), 2 * x.sigmoid() - 1
+
+    model = workshop.floats(Probabilities().eval(), INPUTS)
+    assert probabilities(model) == set(model.output_names[:2])
 
 
 def test_without_the_shapes_there_are_no_parts(heads: Model) -> None:

@@ -39,11 +39,11 @@ def identifier_demands(
     if sum(value.expected for value in compared.values) >= _FEWEST:
         text = f"the intersection over union of its values is {compared.iou:.2f}, required {least:g}"
         text += _details(compared)
-        overlap = _overlap(compared.intersections, compared.unions)
+        overlap = overlap_of(compared.intersections, compared.unions)
         yield Demand(text, verdict(overlap, least, at_least=True, strict=criteria.strict))
     if judged := _judged(compared):
         worst = judged[0]
-        value = _overlap(*_of_samples(worst.value, reference, output))
+        value = overlap_of(*_of_samples(worst.value, reference, output))
         text = f"value {worst.value} has an intersection over union of {worst.iou:.2f}, required {least - _ONE_VALUE:g}"
         yield Demand(text, verdict(value, least - _ONE_VALUE, at_least=True, strict=criteria.strict))
 
@@ -71,7 +71,9 @@ def _details(compared: IdentifierAgreement) -> str:
     return f" ({details})" if details else ""
 
 
-def _overlap(intersections: Counts, unions: Counts) -> Estimate:
+def overlap_of(intersections: Counts, unions: Counts) -> Estimate:
+    """The intersection over union of elements, both counted in each sample."""
+
     def iou(chosen: Counts) -> float:
         union = int(unions[chosen].sum())
         return int(intersections[chosen].sum()) / union if union else 1.0

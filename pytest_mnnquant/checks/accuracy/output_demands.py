@@ -31,7 +31,7 @@ _ORDER: Final = 2.0
 _LARGE: Final = 0.05
 # All vectors of a model that normalizes them have this length, up to int8's error in each number.
 _UNIT, _LEAST_OF_VECTOR = 0.02, 8
-# So many samples keep their class if scores of classes need to be less exact.
+# The share of samples that keep their class, if scores of classes need to be less exact.
 _SAME_CLASS: Final = 0.99
 _WHAT: Final = {Decision.CLASS: "best classes", Decision.THRESHOLD: "answers above and below 0.5"}
 
@@ -206,7 +206,7 @@ def _noise(reference: Array, output: Array) -> Estimate:
 
 
 def _energy_db(signal: Energies, noise: Energies) -> Estimate:
-    """The ratio of two energies of each sample in dB, with its bounds; infinite if there is no noise."""
+    """The ratio of two energies of each sample in dB, with its bounds; infinite without noise."""
     total, lost = float(signal.sum()), float(noise.sum())
     if lost == 0 or total == 0 or not math.isfinite(lost):
         value = math.inf if lost == 0 else -math.inf

@@ -10,6 +10,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.decisions import threshold_decisions
+from pytest_mnnquant.metrics.identifiers import IdentifierAgreement, compare_identifiers
 from pytest_mnnquant.metrics.variation import Variation, variation
 from pytest_mnnquant.mnnfile.model import TensorQuant
 from pytest_mnnquant.mnnfile.output_parts import OutputParts, Part
@@ -38,7 +40,8 @@ class PartVariation:
     """One part of one output. `place` says where it is; `low` and `high` are its range in the float model.
 
     `is_joined`: it is a whole input of the operator that joins the output; if not, a part of such an input.
-    `output_size` is the number of elements of the whole output, per sample.
+    `output_size` is the number of elements of the whole output, per sample. `answers` compares probabilities above and
+    below 0.5 if most of them are near 0 or 1.
     """
 
     part: Part
@@ -48,6 +51,7 @@ class PartVariation:
     variation: Variation
     is_joined: bool
     output_size: int
+    answers: IdentifierAgreement | None = None
 
     @property
     def text(self) -> str:
@@ -57,7 +61,8 @@ class PartVariation:
             span = f"tensor {self.part.tensor}, {span}"
         if self.variation.is_frozen:
             return f"{self.place} ({span}): the same for all samples"
-        return f"{self.place} ({span}): SQNR {self.variation.sqnr_db:.1f} dB"
+        text = f"{self.place} ({span}): SQNR {self.variation.sqnr_db:.1f} dB"
+        return text if self.answers is None else f"{text}, intersection over union above 0.5 {self.answers.iou:.2f}"
 
 
 def measure_parts(reference: Array, output: Array, known: OutputParts) -> Iterator[PartVariation]:
@@ -84,12 +89,14 @@ def measure_parts(reference: Array, output: Array, known: OutputParts) -> Iterat
 def _measure(
     part: Part, mask: npt.NDArray[np.bool_], reference: Array, output: Array, is_joined: bool
 ) -> PartVariation | None:
-    values = reference[:, mask]
-    measured = variation(values, output[:, mask])
+    values, others = reference[:, mask], output[:, mask]
+    measured = variation(values, others)
     if measured.is_constant or (part.is_probability and measured.peak < _LEAST_PROBABILITY):
         return None
+    answers = threshold_decisions(values, others) if part.is_probability else None
     return PartVariation(
-        part, _place(mask), float(values.min()), float(values.max()), measured, is_joined, reference[0].size
+        *(part, _place(mask), float(values.min()), float(values.max()), measured, is_joined, reference[0].size),
+        None if answers is None else compare_identifiers(answers.reference, answers.output),
     )
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
+from pytest_mnnquant.checks.accuracy.identifier_limits import overlap_of
 from pytest_mnnquant.checks.accuracy.limits import (
     FEW_ELEMENTS,
     Criteria,
@@ -70,6 +71,9 @@ def _lost(parts: Iterable[PartVariation], criteria: Criteria) -> Iterator[tuple[
             continue
         estimate, limit = estimate_variation(measured.variation), required_db(measured, criteria.usual)
         decision = verdict(estimate, limit, at_least=True, strict=criteria.strict)
+        if not decision.fails and measured.answers is not None:
+            overlap = overlap_of(measured.answers.intersections, measured.answers.unions)
+            decision = verdict(overlap, criteria.usual.iou, at_least=True, strict=criteria.strict)
         if decision.fails:
             if measured.is_joined:
                 seen.add(measured.part.joined)
@@ -95,6 +99,8 @@ def _finding(
     whole = "" if cosine is None else f"; the whole output has cosine {cosine:.4f}"
     message = f"output {name!r}: {'; '.join(item.text for item in lost[:_LISTED])}{more}; "
     message += f"required {required_db(first, criteria.usual):g} dB about the mean of the samples "
+    if first.answers is not None:
+        message += f"and an intersection over union of {criteria.usual.iou:g} "
     message += f"({first.variation.samples} samples{whole})"
     scale = _shared_scale(first, scales, criteria)
     if scale is None:
