@@ -39,8 +39,8 @@ def steps_of_text() -> tuple[Array, Array]:
 
 def test_classes_that_flip_fail_although_the_scores_look_alike() -> None:
     reference, best = steps_of_text()
-    wrong = (best > 0) & (RANDOM.random(best.shape) < 0.3)
-    output = np.where(wrong[..., None] & (np.arange(11) == 0), 14, reference)
+    wrong = (best > 0) & (RANDOM.random(best.shape) < 0.22)
+    output = np.where(wrong[..., None] & (np.arange(11) == 0), 13, reference)
     evidence = AccuracyEvidence({"output": reference}, {"output": output.astype(np.float32)})
     result = check_accuracy(evidence, Criteria(usual=COARSE_LIMITS))
     assert codes(result) == ["MNQ702"]
@@ -56,7 +56,7 @@ def test_probabilities_are_judged_by_their_answers() -> None:
 
 def peaks(places: Array) -> Array:
     rows, columns = np.mgrid[:24, :24]
-    return np.exp(-((rows - places[..., :1, None]) ** 2 + (columns - places[..., 1:, None]) ** 2) / 4.5)
+    return np.asarray(np.exp(-((rows - places[..., :1, None]) ** 2 + (columns - places[..., 1:, None]) ** 2) / 4.5))
 
 
 def test_heat_maps_are_judged_by_their_peaks() -> None:
