@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,8 @@ class _Attention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         heads = [part(x).unflatten(2, (HEADS, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)]
         scores = heads[0] @ heads[1].transpose(2, 3) / (WIDTH // HEADS) ** 0.5
-        return (scores.softmax(3) @ heads[2]).transpose(1, 2).flatten(2)
+        mixed: torch.Tensor = (scores.softmax(3) @ heads[2]).transpose(1, 2).flatten(2)
+        return mixed
 
 
 class _Residual(nn.Module):
@@ -29,7 +31,8 @@ class _Residual(nn.Module):
         self.LayerNorm = nn.LayerNorm(WIDTH, eps=1e-12)
 
     def forward(self, x: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        return self.LayerNorm(self.dense(x) + before)
+        result: torch.Tensor = self.LayerNorm(self.dense(x) + before)
+        return result
 
 
 class _Layer(nn.Module):
@@ -41,7 +44,8 @@ class _Layer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.attention["output"](self.attention["self"](x), x)
-        return self.output(functional.gelu(self.intermediate["dense"](x)), x)
+        result: torch.Tensor = self.output(functional.gelu(self.intermediate["dense"](x)), x)
+        return result
 
 
 class MiniLM(nn.Module):
@@ -56,13 +60,15 @@ class MiniLM(nn.Module):
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The mean over the tokens, shape [samples, 384], of ids, shape [samples, tokens], without padding."""
-        parts = self.embeddings
+        parts: Any = self.embeddings
+        layers: Any = self.encoder["layer"]
         places = torch.arange(input_ids.shape[1])
         x = parts["word_embeddings"](input_ids) + parts["position_embeddings"](places)
         x = parts["LayerNorm"](x + parts["token_type_embeddings"].weight[0])
-        for layer in self.encoder["layer"]:
+        for layer in layers:
             x = layer(x)
-        return x.mean(1)
+        mean: torch.Tensor = x.mean(1)
+        return mean
 
 
 def export(weights: Path) -> Path:
@@ -76,6 +82,13 @@ def export(weights: Path) -> Path:
         if missing:
             raise LookupError(f"{weights}: {missing[0]} is missing")
         ids = torch.randint(1000, 20_000, (1, 16))
-        names = {"input_names": ["input_ids"], "output_names": ["embedding"]}
-        torch.onnx.export(network, (ids,), str(target), dynamo=False, dynamic_axes={"input_ids": [0]}, **names)
+        torch.onnx.export(
+            network,
+            (ids,),
+            str(target),
+            dynamo=False,
+            input_names=["input_ids"],
+            output_names=["embedding"],
+            dynamic_axes={"input_ids": [0]},
+        )
     return target

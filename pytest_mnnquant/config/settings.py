@@ -17,7 +17,7 @@ from pytest_mnnquant.metrics.task import metric_named
 from pytest_mnnquant.targets.target import HOST, Target
 
 if TYPE_CHECKING:
-    from pytest_mnnquant.sources.images import Preprocess
+    from pytest_mnnquant.sources.folders import Preparation
 
 _MEMORY_MODES: Final = {"normal": NORMAL, "low": LOW}
 # Fields of `ModelSettings` that hold the value of the option of the same name.
@@ -91,7 +91,7 @@ class ModelSettings:
     suggest: bool = False
     suggest_time: float = defaults.SUGGEST_TIME
     timing: TimingSettings = field(default_factory=TimingSettings)
-    preprocess: Preprocess | None = None
+    preprocess: Preparation | None = None
     states: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = defaults.TARGETS
 

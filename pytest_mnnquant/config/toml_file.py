@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.config.options import BY_NAME, OPTIONS, PLURALS
 from pytest_mnnquant.findings.value_text import shown
-from pytest_mnnquant.sources.images import parse_preprocess
+from pytest_mnnquant.sources.folders import parse_preparation
 from pytest_mnnquant.sources.spec import LONGEST_NAME, is_printable
 from pytest_mnnquant.targets.parse import Table, table_target
 
@@ -103,7 +103,7 @@ def _tables(table: Table, key: str, problem: str) -> Mapping[str, Table]:
 def _values(table: Table, where: str, extra: tuple[str, ...]) -> dict[str, Any]:
     values = table_values(table, where, extra)
     if "preprocess" in table:
-        values["preprocess"] = parse_preprocess(table["preprocess"], f"{where}: preprocess")
+        values["preprocess"] = parse_preparation(table["preprocess"], f"{where}: preprocess")
     return values
 
 

@@ -14,9 +14,8 @@ from pytest_mnnquant.findings.defaults import RECIPES
 from pytest_mnnquant.llm.folder import is_export
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.recipes.recipe import PipelineRecipe
-from pytest_mnnquant.sources.images import undeclared
+from pytest_mnnquant.sources.folders import undeclared_form
 from pytest_mnnquant.sources.metric import load_metric
-from pytest_mnnquant.sources.sample_files import sample_files
 from pytest_mnnquant.sources.spec import SourceError, is_graph_of_export, parse_spec
 
 
@@ -111,8 +110,8 @@ def _validate_metric(model: ModelSettings) -> None:
 
 def _validate_data(option: str, text: str, model: ModelSettings) -> None:
     _require_file(option, text, model.base)
-    if model.preprocess is None and (model.base / text).is_dir() and not sample_files(model.base / text):
-        raise ValueError(undeclared(text))
+    if (model.base / text).is_dir() and (problem := undeclared_form(model.base / text, model.preprocess, text)):
+        raise ValueError(problem)
 
 
 def _require_file(option: str, text: str, base: Path) -> None:

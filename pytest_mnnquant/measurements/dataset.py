@@ -25,6 +25,23 @@ def spread_evenly(total: int, most: int, *, ends: bool = True) -> npt.NDArray[np
     return (2 * np.arange(count) + 1) * total // (2 * count)
 
 
+def spread_over_classes(labels: npt.NDArray[Any], most: int) -> npt.NDArray[np.int64]:
+    """The numbers of at most `most` samples: as many of each class as its share, at least one, evenly spread in it.
+
+    If `most` is below the number of classes, one sample of each of `most` classes.
+    """
+    groups = [np.flatnonzero(labels == value) for value in np.unique(labels)]
+    count = min(most, len(labels))
+    if count < len(groups):
+        groups = [groups[number] for number in spread_evenly(len(groups), count, ends=False)]
+    sizes = np.array([len(group) for group in groups])
+    counts = np.ones(len(groups), np.int64)
+    for _ in range(count - len(groups)):
+        counts[np.argmax(np.where(counts < sizes, sizes * (count / len(labels)) - counts, -np.inf))] += 1
+    parts = [group[spread_evenly(len(group), n, ends=False)] for group, n in zip(groups, counts.tolist(), strict=True)]
+    return np.sort(np.concatenate(parts))
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Samples: one array per input, the first axis counts samples; `labels` has shape [samples, ...] or is None.

@@ -18,8 +18,8 @@ from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.data import as_dataset, load_data
-from pytest_mnnquant.sources.images import Preprocess
-from pytest_mnnquant.sources.spec import Spec, call
+from pytest_mnnquant.sources.folders import Preparation
+from pytest_mnnquant.sources.spec import Spec, call, seeded_generators
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +33,8 @@ FLOAT: Final = "float.mnn"
 class Choices:
     """The user's settings for the preparation of a model. Paths in specifications start at `root`.
 
-    Data are a specification (text), arrays, or batches; `preprocess` applies to folders of images. `states` gives, by
-    the name of an input, the output that is fed back to it: samples are then sequences.
+    Data are a specification (text or path), arrays, or batches; `preprocess` applies to folders of images and sounds.
+    `states` gives, by the name of an input, the output that is fed back to it: samples are then sequences.
     """
 
     root: Path
@@ -42,7 +42,7 @@ class Choices:
     evaluation: Any = None
     exporter: str = EXPORTER
     timeout: float = TIMEOUT
-    preprocess: Preprocess | None = None
+    preprocess: Preparation | None = None
     states: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -94,12 +94,14 @@ def raw_data(given: Any, module: ModuleType | None, function: str) -> tuple[Any,
     """The data as given, or as the function of the model's module returns them, and their origin; None without any."""
     if given is None and module is not None and hasattr(module, function):
         origin = f"{Path(module.__file__ or module.__name__).name}:{function}()"
-        return call(origin, module, function), origin
+        with seeded_generators(origin):
+            return call(origin, module, function), origin
     return given, f"the {function} data"
 
 
 def data_from(given: Any, origin: str, names: tuple[str, ...], choices: Choices) -> Dataset | None:
     """The data of a specification or of arrays; None without any. Raises `DataError`."""
-    if isinstance(given, str):
+    if isinstance(given, str | Path):
+        given = str(given)
         return load_data(given, choices.root, names, choices.preprocess, choices.timeout, choices.states)
     return None if given is None else as_dataset(given, names, origin, choices.states)

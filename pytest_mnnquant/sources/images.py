@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import tempfile
 from collections.abc import Mapping
@@ -14,8 +15,8 @@ import numpy.typing as npt
 
 from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.findings.value_text import shown
-from pytest_mnnquant.measurements.dataset import spread_evenly
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job
+from pytest_mnnquant.sources.class_folders import files_below, folder_labels, subset
 from pytest_mnnquant.sources.pixel_statistics import wrong_statistics
 from pytest_mnnquant.sources.spec import DataError
 
@@ -28,9 +29,11 @@ MEMORY_LIMIT: Final = 2**31
 # Of numbers in a configuration: sizes, counts, means.
 _LARGEST: Final = 10**9
 _CHANNELS: Final = {"RGB": 3, "BGR": 3, "RGBA": 4, "GRAY": 1}
-_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp")  # what the decoder in MNN's wheels supports
+#: What the decoder in MNN's wheels supports, and what Pillow decodes instead.
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_BY_PILLOW: Final = (".webp",)
 _REQUIRED: Final = ("format", "size", "mean", "normal")
-_KEYS: Final = (*_REQUIRED, "center_crop_w", "center_crop_h", "count")
+_KEYS: Final = (*_REQUIRED, "center_crop_w", "center_crop_h", "count", "classes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,8 @@ class Preprocess:
     """How image files become input values: `(pixel - mean) * normal` on 0..255, as mnnquant's configuration has it.
 
     `size` is (width, height). `center_crop_w` and `center_crop_h` are the shares of the image that a center crop keeps
-    before the bilinear resize. `count` is the number of images, spread evenly over the sorted files; None: all.
+    before the bilinear resize. `count` is the number of images, spread evenly over the classes and the sorted files;
+    None: all. `classes` are the names of sub-folders, in the order of the network's classes; empty: sorted by name.
     """
 
     format: str
@@ -48,6 +52,7 @@ class Preprocess:
     center_crop_w: float = 1.0
     center_crop_h: float = 1.0
     count: int | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -82,11 +87,9 @@ def parse_preprocess(table: Any, where: str) -> Preprocess:
     ):  # mnnquant itself uses BGR for any unknown name, `rgb` included.
         raise ValueError(f"{where}: format: {shown(kind)} is unknown; choose from: {', '.join(_CHANNELS)}")
     size = table["size"]
-    if not isinstance(size, list) or len(size) != 2 or not all(_is_count(item) for item in size):
+    if not isinstance(size, list) or len(size) != 2 or not all(is_count(item) for item in size):
         raise ValueError(f"{where}: size: {shown(size)} is not [width, height] in pixels")
-    count = table.get("count")
-    if count is not None and not _is_count(count):
-        raise ValueError(f"{where}: count: {shown(count)} is not a number of images")
+    count, classes = parse_count(table, where), parse_classes(table, where)
     crops = {key: table.get(key, 1.0) for key in ("center_crop_w", "center_crop_h")}
     for key, share in crops.items():
         if not _is_number(share) or not 0 < share <= 1:
@@ -94,10 +97,28 @@ def parse_preprocess(table: Any, where: str) -> Preprocess:
     mean, normal = (_per_channel(table[key], kind, f"{where}: {key}") for key in ("mean", "normal"))
     if problem := wrong_statistics(mean, normal):
         raise ValueError(f"{where}: {problem}")
-    return Preprocess(kind, (size[0], size[1]), mean, normal, count=count, **crops)
+    return Preprocess(kind, (size[0], size[1]), mean, normal, count=count, classes=classes, **crops)
 
 
-def _is_count(value: Any) -> bool:
+def parse_count(table: Mapping[str, Any], where: str) -> int | None:
+    """The number of samples to take; None: all. Raises `ValueError`."""
+    count = table.get("count")
+    if count is not None and not is_count(count):
+        raise ValueError(f"{where}: count: {shown(count)} is not a number of samples")
+    return count
+
+
+def parse_classes(table: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The names of classes, in the order of the network's. Raises `ValueError`."""
+    classes = table.get("classes", [])
+    is_list = isinstance(classes, list) and all(isinstance(name, str) and name for name in classes)
+    if not is_list or len(set(classes)) != len(classes):
+        raise ValueError(f"{where}: classes: {shown(classes)} is not a list of different names of folders")
+    return tuple(classes)
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value of a configuration is a whole number above 0."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < _LARGEST
 
 
@@ -119,13 +140,15 @@ def load_images(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64] | None]:
     """All images below `folder` as an array [images, channels, height, width], and their labels if they have any.
 
-    Images are taken in the order of their paths. If all of them lie in sub-folders with integer names, these are their
-    labels. Raises `DataError` that names the file at fault.
+    Images are taken in the order of their paths. Sub-folders named by classes are their labels (`folder_labels`).
+    Raises `DataError` that names the file at fault.
     """
-    files = _image_files(folder, origin)
-    if preprocess.count is not None:
-        files = [files[number] for number in spread_evenly(len(files), preprocess.count, ends=False)]
-    labels = _labels(files, folder, origin)
+    paths = _image_files(folder, origin)
+    names = list(paths)
+    labels = folder_labels(names, folder, origin, preprocess.classes)
+    chosen = subset(names, labels, preprocess.count)
+    files = [paths[names[number]] for number in chosen]
+    labels = None if labels is None else labels[chosen]
     width, height = preprocess.size
     if 4 * len(files) * preprocess.channels * width * height > MEMORY_LIMIT:
         raise DataError(
@@ -156,26 +179,14 @@ def load_images(
         return np.load(place / "images.npy"), labels
 
 
-def _image_files(folder: Path, origin: str) -> list[Path]:
-    """The files below a folder except hidden ones, sorted by path."""
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    paths = {file.relative_to(folder).as_posix(): file for file in files}
-    names = sorted(name for name in paths if not name.startswith(".") and "/." not in name)
-    if not names:
-        raise DataError(f"{origin}: the folder contains no images")
-    other = next((name for name in names if not name.lower().endswith(_SUFFIXES)), None)
+def _image_files(folder: Path, origin: str) -> dict[str, Path]:
+    """The images below a folder, by their paths in it. Raises `DataError` that names another file."""
+    paths = files_below(folder, origin)
+    other = next((name for name in paths if not name.lower().endswith(SUFFIXES)), None)
     if other is not None:
-        known = ", ".join(_SUFFIXES)
+        known = ", ".join(SUFFIXES)
         raise DataError(f"{origin}: {other}: not an image that MNN can decode ({known}); remove it from the folder")
-    return [paths[name] for name in names]
-
-
-def _labels(files: list[Path], folder: Path, origin: str) -> npt.NDArray[np.int64] | None:
-    places = [file.relative_to(folder).parts for file in files]
-    numbered = [len(parts) == 2 and parts[0].isascii() and parts[0].isdigit() for parts in places]
-    if not any(numbered):
-        return None
-    if not all(numbered):
-        odd = "/".join(places[numbered.index(False)])
-        raise DataError(f"{origin}: {odd}: its folder is not named by a class number, as those of other images are")
-    return np.array([int(parts[0]) for parts in places], np.int64)
+    webp = next((name for name in paths if name.lower().endswith(_BY_PILLOW)), None)
+    if webp is not None and importlib.util.find_spec("PIL") is None:
+        raise DataError(f"{origin}: {webp}: MNN can't decode .webp", "pip install 'pytest-mnnquant[images]'")
+    return paths

@@ -1,4 +1,4 @@
-"""A folder of .npz files as samples: one file per sample, each array exactly as the model takes it."""
+"""A folder of .npz or .npy files as samples: one file per sample, each array exactly as the model takes it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ import numpy.typing as npt
 
 from pytest_mnnquant.measurements.sample_axes import Axis
 from pytest_mnnquant.sources.array_files import UnreadableArrays, load_arrays
+from pytest_mnnquant.sources.batches import with_labels
 from pytest_mnnquant.sources.spec import DataError
 
 Array = npt.NDArray[Any]
 
 
 def sample_files(folder: Path) -> list[Path]:
-    """The .npz files of a folder, in the order of their names; empty if it holds none, or other files too."""
+    """The .npz or .npy files of a folder, in the order of their names; empty if it holds none, or other files too."""
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    return files if all(path.suffix == ".npz" and path.is_file() for path in files) else []
+    is_one_kind = len({path.suffix for path in files}) == 1 and files[0].suffix in (".npz", ".npy")
+    return files if is_one_kind and all(path.is_file() for path in files) else []
 
 
-def load_sample_files(files: list[Path], origin: str, labels: str) -> tuple[dict[str, Array], dict[str, Axis]]:
+def load_sample_files(
+    files: list[Path], origin: str, labels: str, input_names: tuple[str, ...]
+) -> tuple[dict[str, Array], dict[str, Axis]]:
     """The samples of these files, stacked, and the inputs whose samples are whole inputs (None).
 
     An input that begins with an axis of 1 in each file counts samples there. Raises `DataError`.
     """
-    samples = [load_file(path) for path in files]
+    samples = [load_file(path, input_names) for path in files]
     first = samples[0]
     for path, sample in zip(files, samples, strict=True):
         if sample.keys() != first.keys():
@@ -54,13 +58,18 @@ def load_sample_files(files: list[Path], origin: str, labels: str) -> tuple[dict
     return arrays, axes
 
 
-def load_file(path: Path) -> dict[str, Array]:
-    """The arrays of a .npz file. Raises `DataError`."""
+def load_file(path: Path, input_names: tuple[str, ...]) -> dict[str, Array]:
+    """The arrays of a .npz file, or that of a .npy file for the only input. Raises `DataError`."""
     try:
         arrays = load_arrays(path)
     except UnreadableArrays as error:
         fix = error.fix or "write it again with numpy.savez"
-        raise DataError(f"{path}: not a .npz file of arrays: {error}", fix) from None
-    if not isinstance(arrays, dict):
-        raise DataError(f"{path}: not a .npz file of arrays: it holds a single array", "write it with numpy.savez")
-    return arrays
+        raise DataError(f"{path}: not a {path.suffix} file of arrays: {error}", fix) from None
+    if isinstance(arrays, dict):
+        return with_labels(arrays, input_names)
+    if path.suffix == ".npz" or len(input_names) > 1:
+        reason = f"it holds a single array, the model has {len(input_names)} inputs"
+        raise DataError(
+            f"{path}: not a .npz file of arrays: {reason}", "write it with numpy.savez, one array per input"
+        )
+    return {input_names[0]: arrays}

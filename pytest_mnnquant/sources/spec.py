@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,3 +279,16 @@ def undisturbed_generators() -> Iterator[None]:
             numpy.random.set_state(arrays)
         if torch and tensors is not None:
             torch.random.set_rng_state(tensors)
+
+
+@contextlib.contextmanager
+def seeded_generators(text: str) -> Iterator[None]:
+    """Seed the random generators by a text, and restore them at the end: the same data come in each run and process."""
+    seed = zlib.crc32(text.encode())
+    with undisturbed_generators():
+        random.seed(seed)
+        if numpy := sys.modules.get("numpy"):
+            numpy.random.seed(seed)
+        if torch := sys.modules.get("torch"):
+            torch.random.default_generator.manual_seed(seed)
+        yield

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.sources import data as data_module
+from pytest_mnnquant.sources import batches as batches_module
 from pytest_mnnquant.sources.data import as_dataset, load_data
 from pytest_mnnquant.sources.spec import SourceError
 
@@ -248,7 +248,7 @@ def test_batches_that_never_end_are_stopped(monkeypatch: pytest.MonkeyPatch, siz
             taken.append(number)
             yield np.zeros((1, size), np.float32)
 
-    monkeypatch.setattr(data_module, "MEMORY_LIMIT", 10**7)
+    monkeypatch.setattr(batches_module, "MEMORY_LIMIT", 10**7)
     with pytest.raises(SourceError, match=r"the origin: more than 0\.0 GB after \d+ batches"):
         as_dataset(endless(), ("x",), "the origin")
     assert len(taken) == 10**7 // max(4096, 4 * size) + 1

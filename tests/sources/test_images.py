@@ -153,7 +153,7 @@ def test_what_is_no_image_is_named(tmp_path: Path, random: np.random.Generator) 
 
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "pictures" / ".hidden").mkdir(parents=True)
-    with pytest.raises(DataError, match="pictures: the folder contains no images"):
+    with pytest.raises(DataError, match="pictures: the folder contains no files"):
         load(tmp_path / "pictures")
 
 
@@ -228,7 +228,7 @@ def test_a_table_becomes_settings() -> None:
         ({"normal": [1, 2, "3"]}, "normal: "),
         ({"normal": [1, 2, float("nan")]}, "normal: "),
         ({"format": "GRAY"}, "mean: .* 1 .*GRAY"),
-        ({"count": 0}, "count: 0 is not a number of images"),
+        ({"count": 0}, "count: 0 is not a number of samples"),
         ({"center_crop_w": 1.5}, "center_crop_w: 1.5 is not a share of the image"),
         ({"center_crop_h": 0}, "center_crop_h: 0 is not a share of the image"),
         ({"width": 224}, "unknown key 'width'; known: format, size, mean, normal, center_crop_w"),

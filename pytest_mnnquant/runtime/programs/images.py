@@ -61,13 +61,32 @@ def decoded(file: str, kind: str) -> Any:
 
     if kind == "RGBA" and has_alpha(Path(file).read_bytes()):
         raise Unreadable("MNN's Python package can't read an alpha channel; save it as RGB")
-    if not MNN.cv.haveImageReader(file):
+    if file.lower().endswith(".webp"):
+        return by_pillow(file)
+    data = Path(file).read_bytes()
+    # MNN fills what is missing of a BMP file with any values.
+    if not MNN.cv.haveImageReader(file) or (data.startswith(b"BM") and int.from_bytes(data[2:6], "little") > len(data)):
         raise Unreadable("MNN can't decode this image")
     image = MNN.cv.imread(file)  # read() returns a view that is valid only as long as the variable.
     pixels = np.array(image.read()).copy()
     rows, columns = pixels.shape[:2]
     source = np.full((rows, columns, 4), 255, np.uint8)
     source[..., :3] = pixels[..., ::-1]
+    return source
+
+
+def by_pillow(file: str) -> Any:
+    """The pixels of an image that MNN can't decode, as RGBA, without its alpha channel. Raises `Unreadable`."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGBA"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise Unreadable("Pillow can't decode this image") from error
+    source = pixels.copy()
+    source[..., 3] = 255
     return source
 
 
