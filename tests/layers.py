@@ -51,6 +51,7 @@ NEEDS: Final = {
     "report/test_html_in_a_browser.py": ("browser",),
     "runtime": ("mnn", "torch"),
     "sources/test_data.py": ("torch",),
+    "sources/test_forms_of_data.py": ("torch",),
     "sources/test_images.py": ("mnn", "torch"),
     "sources/test_model_digest.py": ("torch",),
     "sources/test_network_checks.py": ("torch",),

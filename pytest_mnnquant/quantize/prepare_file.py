@@ -10,10 +10,10 @@ from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, TFLITE, Step
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
+from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
-from pytest_mnnquant.mnnfile.model import Model, ModelInput, read_model
+from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize import batch_difference, file_states
 from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, proof_from_file
 from pytest_mnnquant.quantize.convert_twice import convert_twice
@@ -22,9 +22,9 @@ from pytest_mnnquant.quantize.file_states import require_names
 from pytest_mnnquant.quantize.prepared import FLOAT, Choices, Prepared, data_from
 from pytest_mnnquant.quantize.source_weights import require_finite
 from pytest_mnnquant.runtime.source_runtime import RUNTIMES
+from pytest_mnnquant.sources.model_fit import require_fit
 from pytest_mnnquant.sources.onnx_data import external_files, require_float
-from pytest_mnnquant.sources.sample_forms import fit_to_model
-from pytest_mnnquant.sources.spec import DataError, SourceError, Spec
+from pytest_mnnquant.sources.spec import SourceError, Spec
 from pytest_mnnquant.sources.tflite_file import require_float_tflite
 
 _FORMATS: Final = {".onnx": ONNX, ".tflite": TFLITE}
@@ -64,7 +64,7 @@ def prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str]
 
     def fitted(part: Dataset | None) -> Dataset | None:
         if part is None or not choices.states:
-            return part and _fit(part, model.inputs)
+            return part and require_fit(part, model.inputs)
         return file_states.with_states(model, part, choices.states, choices.timeout)
 
     calibration, evaluation = fitted(calibration), fitted(evaluation)
@@ -106,22 +106,6 @@ def _beside(path: Path) -> tuple[Path, ...]:
 
 def _convert_file(source: Path, output: Path, timeout: float) -> None:
     convert_twice(source, output, timeout=timeout)
-
-
-def _fit(data: Dataset, inputs: tuple[ModelInput, ...]) -> Dataset:
-    """The data as the model takes them. Raises `DataError` before MNN computes nonsense from others."""
-    if (fitting := fit_to_model(data, inputs)) is not None:
-        return fitting
-    for spec in inputs:
-        shape = data.inputs[spec.name].shape
-        if fits_axis(spec.shape, shape[1:], 0):
-            continue
-        expected = ", ".join(["samples", *(str(size) if size > 0 else "any" for size in spec.shape[1:])])
-        raise DataError(
-            f"{data.origin}: array {spec.name!r} has shape {list(shape)}, the model takes [{expected}]",
-            "give samples of this shape, counted on the first axis",
-        )
-    return data
 
 
 def _proof_of_file(

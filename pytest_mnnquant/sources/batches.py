@@ -161,7 +161,9 @@ def join_batches(batches: list[Batch], origin: str) -> Batch:
             missing = ", ".join(sorted(first.keys() ^ batch.keys()))
             raise DataError(f"{origin}: its batches do not match: not all have the array {missing}", fix)
         for name, array in batch.items():
-            if array.shape[1:] != first[name].shape[1:] or array.ndim != first[name].ndim or not array.ndim:
+            if not array.ndim:
+                raise DataError(f"{origin}: array {name!r} has shape [], expected [samples, ...]", fix)
+            if array.shape[1:] != first[name].shape[1:] or array.ndim != first[name].ndim:
                 shapes = f"{list(first[name].shape)} and {list(array.shape)}"
                 raise DataError(f"{origin}: its batches do not match: array {name!r} has the shapes {shapes}", fix)
     with contextlib.suppress(ValueError, TypeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
@@ -87,4 +88,6 @@ def _as_dataset(value: Any, input_names: tuple[str, ...], origin: str, states: C
     first = samples_first(batches[0], LABELS)
     forms = [first, *(samples_first(batch, LABELS, first[1]) for batch in batches[1:])]
     joined = join_batches([arrays for arrays, _ in forms], origin)
-    return dataset_of(joined, forms[0][1], input_names, origin)
+    data = dataset_of(joined, forms[0][1], input_names, origin)
+    is_even = len({len(array) for batch, _ in forms for array in batch.values()}) == 1
+    return dataclasses.replace(data, items=len(forms)) if is_even and len(forms) > 1 else data

@@ -44,12 +44,11 @@ def require_samples(inputs: dict[str, Array], labels: Array | None, input_names:
         _require_numbers(inputs[name], name, input_names, origin)
     if labels is not None:
         _require_labels(labels, origin)
-    counts = {name: len(array) for name, array in inputs.items() if name in input_names}
-    if labels is not None:
-        counts[LABELS] = len(labels)
-    if len(set(counts.values())) != 1:
+    arrays = {**inputs, **({} if labels is None else {LABELS: labels})}
+    if len({len(array) if array.ndim else 0 for array in arrays.values()}) != 1:
+        shapes = ", ".join(f"{name!r} {list(array.shape)}" for name, array in arrays.items())
         raise DataError(
-            f"{origin}: the arrays hold different numbers of samples: {counts}",
+            f"{origin}: the arrays hold different numbers of samples: {shapes}",
             "make the first axis of all arrays equally long, labels included: it counts samples",
         )
 

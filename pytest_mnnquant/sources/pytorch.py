@@ -21,6 +21,7 @@ from pytest_mnnquant.findings.defaults import EXPORTER
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.runtime.programs.sample_axes import as_samples
+from pytest_mnnquant.sources.model_fit import fix_for_failure
 from pytest_mnnquant.sources.spec import DataError, SourceError, describe
 from pytest_mnnquant.sources.torch_call import flat_outputs, forward_inputs, named_outputs
 
@@ -87,7 +88,7 @@ def fails_on(name: str, data: Dataset, batch: Mapping[str, npt.NDArray[Any]], er
     shapes = ", ".join(f"{key} {value.shape}" for key, value in batch.items())
     return DataError(
         f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}",
-        "give samples that forward() accepts, counted on the first axis; try the model on one sample",
+        fix_for_failure(batch),
     )
 
 

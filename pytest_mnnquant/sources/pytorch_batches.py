@@ -13,7 +13,7 @@ import numpy as np
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import Axis, SampleAxes
 from pytest_mnnquant.sources.pytorch import as_tensors, output_names, suppress_output
-from pytest_mnnquant.sources.sample_forms import as_one_sample, with_axes
+from pytest_mnnquant.sources.sample_forms import as_items, as_one_sample, has_items, with_axes
 from pytest_mnnquant.sources.torch_call import flat_outputs
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class BatchForm:
     """How a model takes samples: the axes of its inputs and outputs; `tried` are those that the data are read with.
 
     `alone`: it takes one sample at a time, since it mixes or refuses several. `is_one`: the data are a single sample,
-    without an axis that counts it. `is_second`: the second axis of all arrays counts samples.
+    without an axis that counts it. `is_items`: they were joined of such samples. `is_second`: the second axis of all
+    arrays counts samples.
     """
 
     axes: SampleAxes
@@ -38,10 +39,12 @@ class BatchForm:
     alone: bool = False
     is_one: bool = False
     is_second: bool = False
+    is_items: bool = False
 
     def apply(self, data: Dataset) -> Dataset:
         """The data in this form."""
         data = as_one_sample(data) if self.is_one else data
+        data = as_items(data) if self.is_items and has_items(data) else data
         if self.is_second:
             moved = {name: np.moveaxis(array, 1, 0) for name, array in data.inputs.items()}
             data = dataclasses.replace(data, inputs=moved)
@@ -78,6 +81,8 @@ def _form(axes: Mapping[str, Axis], is_one: bool = False) -> BatchForm:
 def batch_forms(data: Dataset) -> Iterator[BatchForm]:
     """The forms that data may have, the most likely first."""
     yield _form(data.axes)
+    if has_items(data):
+        yield dataclasses.replace(_form({}), is_items=True)
     if not data.lengths and (data.labels is None or len(data.labels) == data.samples == 1):
         yield _form({}, is_one=True)
     if all(array.shape[1:2] == (1,) for array in data.inputs.values()):

@@ -77,12 +77,31 @@ def fit_to_model(data: Dataset, inputs: Sequence[ModelInput]) -> Dataset | None:
 
     A sample may lack the axis that counts samples, on any place (`fits_axis`), or be the whole input.
     """
-    is_one = not data.lengths and (data.labels is None or len(data.labels) == data.samples == 1)
-    for candidate in (data, as_one_sample(data))[: 1 + is_one]:
+    for candidate in _readings(data):
         axes = {spec.name: _fitting_axis(spec, candidate) for spec in inputs}
         if all(found for found in axes.values()):
             return with_axes(candidate, {name: found[0] for name, found in axes.items()})
     return None
+
+
+def _readings(data: Dataset) -> Iterator[Dataset]:
+    """What the arrays may be: samples; a list of samples that were joined; a single sample."""
+    yield data
+    if has_items(data):
+        yield as_items(data)
+    if not data.lengths and (data.labels is None or len(data.labels) == data.samples == 1):
+        yield as_one_sample(data)
+
+
+def has_items(data: Dataset) -> bool:
+    """Whether the arrays were joined of several that may be one sample each."""
+    return data.items > 1 and not data.lengths and data.labels is None and not data.axes
+
+
+def as_items(data: Dataset) -> Dataset:
+    """The arrays as the samples that they were joined of."""
+    parts = {name: array.reshape(data.items, -1, *array.shape[1:]) for name, array in data.inputs.items()}
+    return dataclasses.replace(data, inputs=parts, items=0)
 
 
 def as_one_sample(data: Dataset) -> Dataset:
@@ -93,10 +112,11 @@ def as_one_sample(data: Dataset) -> Dataset:
 def _fitting_axis(spec: ModelInput, data: Dataset) -> tuple[Axis, ...]:
     """The axis that fits, alone in a tuple; empty if none does."""
     sample = data.inputs[spec.name].shape[1:]
-    found = (axis for axis in _axes(len(sample), data.axes.get(spec.name, 0)) if fits_axis(spec.shape, sample, axis))
-    # An axis of a fixed size above 1 does not count samples, if another axis can.
-    ranked = sorted(found, key=lambda axis: axis is not None and spec.shape[axis] > 1)
-    return tuple(ranked[:1])
+    declared = data.axes.get(spec.name, 0)
+    found = [axis for axis in _axes(len(sample), declared) if fits_axis(spec.shape, sample, axis)]
+    # An axis of a fixed size above 1 counts samples only if it is declared or the first, and if no other axis can.
+    free = [axis for axis in found if axis is None or spec.shape[axis] <= 1]
+    return tuple((free or [axis for axis in found if axis in (declared, 0)])[:1])
 
 
 def _axes(dimensions: int, first: Axis) -> Iterator[Axis]:

@@ -102,16 +102,16 @@ def test_a_forward_that_does_not_work_is_told(run: Run, pytester: pytest.Pyteste
         ("{'x': np.array(['a', 'b'])}", "array 'x' does not hold numeric samples"),
         (
             "{'x': np.ones((4, 1, 8, 8), 'f'), 'labels': np.zeros(3)}",
-            "different numbers of samples: {'x': 4, 'labels': 3}",
+            "different numbers of samples: 'x' [4, 1, 8, 8], 'labels' [3]",
         ),
         ("{'x': np.ones((4, 3, 8, 8), 'f')}", "the model fails on bad.py:evaluation()"),
         ("(np.ones((4, 1, 8, 8)), 1, 2)", "a batch of 3 arrays for 1 model inputs"),
         ("42", "int is neither arrays nor batches of arrays"),
         ("[np.ones((4, 1, 8, 8)), np.ones((4, 1, 9, 9))]", "its batches do not match"),
         ("(1 / 0 for _ in range(3))", "batches raised ZeroDivisionError: division by zero (bad.py:9)"),
-        ("[{'x': np.ones((4, 1, 8, 8))}, {'y': 1}]", "one has no array 'x'"),
+        ("[{'x': np.ones((4, 1, 8, 8))}, {'y': 1}]", "not all have the array x, y"),
         ("1 / 0", "evaluation() raised ZeroDivisionError"),
-        ("np.float32(3)", "zero-dimensional arrays"),
+        ("np.float32(3)", "array 'x' has shape [], expected [samples, ...]"),
     ],
 )
 def test_data_that_do_not_fit_are_told(run: Run, pytester: pytest.Pytester, data: str, says: str) -> None:

@@ -103,7 +103,7 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
     "batches of other inputs": ([{"x": X}, {"y": X}], "do not match"),
     "too many arrays": ((X, X, X), "a batch of 3 arrays for 1 model inputs"),
     "no arrays at all": (7, "int is neither arrays nor batches"),
-    "a lone number": (np.float32(3), "do not match"),
+    "a lone number": (np.float32(3), "has shape"),
 }
 
 
