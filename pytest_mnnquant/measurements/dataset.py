@@ -48,7 +48,7 @@ class Dataset:
 
     `alone`: the model takes one sample at a time. `axes` gives the axis of the model's input that counts samples, if it
     is not the first; see `SampleAxes`. `lengths`: samples are the steps of sequences, and it counts the steps of each;
-    `per_sequence`: all steps of a sequence have its label. `items`: the arrays were joined of so many equal ones.
+    `per_sequence`: all steps of a sequence have its label. `items`: the number of equal arrays that were joined.
     """
 
     inputs: dict[str, npt.NDArray[Any]]
