@@ -2,9 +2,8 @@
 
     python benchmarks/output_variation.py FOLDER [--task NAME ...] [--architecture NAME ...] [--jobs N] [--write]
 
-Measures the outputs of quantized models as the accuracy check does without labels: the cosine, what differs between
-samples (`metrics.variation`), the worst part of an output, what is added to an input (`metrics.details`), and
-identifiers (`metrics.identifiers`; of scores of classes, their arg max). Models: the tasks of task_truth.py, spoilt or
+Measures the outputs of quantized models as the accuracy check does without labels, by the kind of their values: see
+`checks.accuracy.output_measures`. Models: the tasks of task_truth.py, spoilt or
 healthy by the tasks' own scores, and the trained architectures, healthy if they lose at most a point of top-1. Weights,
 models and rows are kept in FOLDER. --write puts the table into docs/accuracy.md, from all rows in FOLDER.
 """
@@ -30,15 +29,16 @@ from architectures import ARCHITECTURES
 from task_truth import TASKS, Case
 
 from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.checks.accuracy.check import AccuracyEvidence
 from pytest_mnnquant.checks.accuracy.limits import COARSE_LIMITS, FEW_ELEMENTS, UsualLimits
-from pytest_mnnquant.checks.accuracy.part_variation import measure_parts
+from pytest_mnnquant.checks.accuracy.output_demands import Pair
+from pytest_mnnquant.checks.accuracy.output_measures import measure_outputs
+from pytest_mnnquant.checks.accuracy.sequences import judged_steps
 from pytest_mnnquant.config.settings import model_settings
+from pytest_mnnquant.evidence.output_parts import part_evidence
 from pytest_mnnquant.evidence.source import FixtureValues, SourceUnderTest
 from pytest_mnnquant.evidence.variant import VariantUnderTest, variant_under_test
-from pytest_mnnquant.metrics.agreement import accuracy, agreement
-from pytest_mnnquant.metrics.details import compare_detail
-from pytest_mnnquant.metrics.identifiers import are_identifiers, compare_identifiers
-from pytest_mnnquant.metrics.variation import variation
+from pytest_mnnquant.metrics.agreement import accuracy
 from pytest_mnnquant.sources.spec import Spec
 
 RECIPES: Final = ("w8", "int8", "int8-kl", "mnnquant-kl", "w4", "w4-hqq", "w3")
@@ -47,7 +47,11 @@ MEASURES: Final = {
     "variation": "SQNR of the differences between samples, dB: outputs and parts of maps and rows",
     "few_numbers": "the same, of up to 64 numbers per sample, probabilities left out",
     "detail": "mean SQNR of what is added to an input, dB",
-    "iou": "intersection over union of identifiers",
+    "maps": "PSNR of maps of quantities, dB",
+    "beyond": "SQNR of a forecast beyond the last value, dB",
+    "unit_cosine": "mean cosine of vectors of length 1",
+    "peaks": "share of peaks of heat maps that stay",
+    "iou": "intersection over union of identifiers, and of decisions",
 }
 #: The loss of top-1 that a user rejects.
 _TOP1: Final = 0.01
@@ -82,32 +86,56 @@ class Row:
 
 def measured(variant: VariantUnderTest) -> dict[str, float]:
     """The lowest value of each measure over the outputs of a variant."""
-    source = variant.source
-    outputs = variant.runs.exact_run[0].outputs
+    source, outputs = variant.source, variant.runs.exact_run[0].outputs
+    reference, inputs, sequences = source.float_run.outputs, source.inputs, source.prepared.sequences
+    parts = part_evidence(source.prepared.model, source.output_parts, variant.model)
+    evidence = AccuracyEvidence(reference, outputs, inputs=inputs, parts=parts)
+    return lowest(evidence if sequences is None else judged_steps(evidence, sequences, per_sequence=False))
+
+
+def lowest(evidence: AccuracyEvidence) -> dict[str, float]:
+    """The lowest value of each measure over all outputs that are judged."""
     found: dict[str, list[float]] = {}
-    for name, reference in source.float_run.outputs.items():
-        for key, value in _of_output(source, name, reference, outputs[name]):
+    for name, measures in measure_outputs(
+        evidence.reference, evidence.outputs, evidence.inputs, evidence.parts
+    ).items():
+        for key, value in _of_output(Pair(name, evidence.reference[name], evidence.outputs[name], measures)):
             found.setdefault(key, []).append(min(value, 99.0))
     return {key: min(found[key]) for key in MEASURES if key in found}
 
 
-def _of_output(source: SourceUnderTest, name: str, reference: Array, output: Array) -> Iterator[tuple[str, float]]:
-    if are_identifiers(reference, output):
-        yield "iou", compare_identifiers(reference, output).iou
-        return
-    if (cosine := agreement(reference, output).cosine) is None:
-        return
-    yield "cosine", cosine
-    is_few = reference[0].size <= FEW_ELEMENTS
-    if name in source.output_parts:
-        for part in measure_parts(reference, output, source.output_parts[name]):
-            yield "few_numbers" if is_few and not part.part.is_probability else "variation", part.variation.sqnr_db
-    elif not (whole := variation(reference, output)).is_constant:
-        yield "few_numbers" if is_few else "variation", whole.sqnr_db
-    if (detail := compare_detail(reference, output, source.inputs)) is not None:
-        yield "detail", float(detail.sqnr_db.mean())
-    elif reference.ndim == 4 and reference.shape[1] > 1:
-        yield "iou", compare_identifiers(reference.argmax(1), output.argmax(1)).iou
+def _of_output(pair: Pair) -> Iterator[tuple[str, float]]:
+    measures = pair.measures
+    if measures.identifiers is not None and (measures.decisions is None or pair.has_many_decisions):
+        yield "iou", measures.identifiers.iou
+    if measures.peaks is not None:
+        yield "peaks", measures.peaks.share
+    elif measures.identifiers is None or measures.decisions is not None:
+        yield from _of_numbers(pair)
+        yield from _of_quantities(pair)
+
+
+def _of_numbers(pair: Pair) -> Iterator[tuple[str, float]]:
+    measures, cosine = pair.measures, pair.measures.agreement.cosine
+    if cosine is not None and not pair.has_many_decisions:
+        yield "unit_cosine" if pair.is_unit else "cosine", cosine
+    is_few = pair.reference[0].size <= FEW_ELEMENTS
+    for part in measures.parts:
+        yield "few_numbers" if is_few and not part.part.is_probability else "variation", part.variation.sqnr_db
+        if part.answers is not None:
+            yield "iou", part.answers.iou
+    if measures.variation is not None and not measures.parts and not pair.is_unit:
+        yield "few_numbers" if is_few else "variation", measures.variation.sqnr_db
+
+
+def _of_quantities(pair: Pair) -> Iterator[tuple[str, float]]:
+    measures = pair.measures
+    if measures.detail is not None:
+        yield "detail", float(measures.detail.sqnr_db.mean())
+    if measures.maps is not None:
+        yield "maps", measures.maps.psnr_db()
+    if (beyond := measures.beyond) is not None:
+        yield "beyond", 10 * math.log10(beyond.signal.sum() / max(float(beyond.noise.sum()), 1e-300))
 
 
 def rows_of_task(name: str, folder: Path) -> list[Row]:
