@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 from pytest_mnnquant.evidence.language_runs import LanguageRuns
@@ -48,6 +49,10 @@ def _ids(runs: LanguageRuns) -> Iterator[Finding]:
         f"{list(second[place : place + 4])}, source {list(first[place : place + 4])}"
     )
     file = runs.folder.config.file("tokenizer_file")
+    if all(unicodedata.normalize("NFC", text) != text for text, _, _ in different):
+        cause = Cause("letters-not-composed", "MNN's tokenizer does not join letters and the accents that follow them")
+        yield Finding("MNQ126", message, file, cause, "compose such texts (NFC) before encoding", as_warning=True)
+        return
     cause = Cause("other-ids", "the export splits texts otherwise, or has another vocabulary")
     yield Finding("MNQ126", message, file, cause, _AGAIN)
 

@@ -16,7 +16,8 @@ from pytest_mnnquant.checks.llm.execution import EXACT
 from pytest_mnnquant.checks.llm.running import CostEvidence, ExecutionEvidence
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.steps import NothingToJudge, step_property
-from pytest_mnnquant.llm.architecture import Architecture, architecture_of
+from pytest_mnnquant.llm.architecture import Architecture, UnknownArchitecture, architecture_of
+from pytest_mnnquant.llm.decoded_checkpoint import write_decoded
 from pytest_mnnquant.llm.folder import ExportFolder
 from pytest_mnnquant.llm.forward import Ids, Network, Tensors
 from pytest_mnnquant.llm.generation import generate
@@ -26,7 +27,7 @@ from pytest_mnnquant.llm.sampling import Sample, random_ids, sample_of
 from pytest_mnnquant.llm.tensors import SourceTensors, StoredTensors
 from pytest_mnnquant.measurements.language_model import Generation, Logits, TextRun
 from pytest_mnnquant.metrics.divergence import Divergence, divergence
-from pytest_mnnquant.runtime.jobs import run_job
+from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job
 from pytest_mnnquant.runtime.language_model import (
     HIGH,
     LOW,
@@ -38,6 +39,7 @@ from pytest_mnnquant.runtime.language_model import (
     run_text,
 )
 from pytest_mnnquant.runtime.options import Send
+from pytest_mnnquant.runtime.source_model import compute_logits
 
 #: Tokens of the prompt, tokens that follow, and the seconds that the source may take for them.
 PROMPT: Final = 32
@@ -167,14 +169,38 @@ class LanguageRuns:
     @step_property("compute the decoded weights")
     def decoded(self) -> Logits:
         """What the decoded weights predict, shape [texts, tokens, vocabulary]. Raises `BadExport`."""
-        return self._computed(self.stored_network, "decoded")
+        try:
+            return self._computed(self.stored_network, "decoded")
+        except UnknownArchitecture as error:
+            folder = Path(tempfile.mkdtemp(dir=self._temporary))
+            return self._by_transformers(error, folder, is_decoded=True)
 
     @step_property("compute the source")
     def source(self) -> Logits:
         """What the source predicts on the same ids. Raises `BadExport`."""
         if self.reference is not None:
             return self.reference.predictions.logits.astype(np.float32)
-        return self._computed(self.source_network, "source")
+        try:
+            return self._computed(self.source_network, "source")
+        except UnknownArchitecture as error:
+            return self._by_transformers(error, self.evidence.source.path)
+
+    def _by_transformers(self, reason: UnknownArchitecture, checkpoint: Path, *, is_decoded: bool = False) -> Logits:
+        """Logits by transformers, for what numpy does not compute; the decoded weights are written first.
+
+        Raises `UnknownArchitecture` if transformers is missing or can't load the checkpoint.
+        """
+        _ = self.run
+        if is_decoded:
+            write_decoded(self.folder, self.evidence.source, self.evidence.binding, checkpoint)
+        folder = Path(tempfile.mkdtemp(dir=self._temporary))
+        try:
+            settings = self.settings
+            return compute_logits(checkpoint, self.run.ids, folder, settings.timeout, settings.timing.threads)
+        except NativeFailure as error:
+            fix = "install 'pytest-mnnquant[llm]' to compute it with transformers"
+            is_missing = error.kind is FailureKind.MISSING_PACKAGE
+            raise UnknownArchitecture(f"{reason}; {fix if is_missing else error.what}") from None
 
     def _computed(self, network: Network, name: str) -> Logits:
         shape = (*self.run.ids.shape, network.tensors.rows("lm_head"))
@@ -185,7 +211,6 @@ class LanguageRuns:
     @step_property("compare MNN.llm with the decoded weights")
     def execution(self) -> ExecutionEvidence:
         """The runtime against the stored weights. Raises `NativeFailure`, `BadExport`, `UnknownArchitecture`."""
-        _ = self.architecture  # Nothing is run for an architecture that can't be compared.
         run = self.run
         whole = self.against_decoded(run)
         last = slice(-len(run.steps), None)
@@ -242,7 +267,11 @@ class LanguageRuns:
         if self.text is None:
             return None
         ends = self.evidence.source.config.eos_ids
-        return generate(self.source_network, self._prompt, GENERATED, ends, GENERATION_SECONDS)
+        try:
+            network = self.source_network
+        except UnknownArchitecture:
+            return None
+        return generate(network, self._prompt, GENERATED, ends, GENERATION_SECONDS)
 
     def tensors(self) -> tuple[Tensors, Tensors]:
         """The tensors of the source, and those of the export."""

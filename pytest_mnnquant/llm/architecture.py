@@ -28,7 +28,7 @@ class UnknownArchitecture(BadModel):
 
 @dataclass(frozen=True)
 class Architecture:
-    """The sizes of a model, and the frequencies of its rotations, shape [head_size / 2]."""
+    """The sizes of a model, the frequencies of its rotations, shape [head_size / 2], and the windows of its layers."""
 
     layers: int
     heads: int
@@ -36,6 +36,11 @@ class Architecture:
     head_size: int
     epsilon: float
     frequencies: Floats
+    windows: tuple[int, ...] = ()
+
+    def window(self, layer: int) -> int:
+        """How many positions, its own included, a token of a layer attends to; 0 for all."""
+        return self.windows[layer] if layer < len(self.windows) else 0
 
 
 def architecture_of(config: SourceConfig) -> Architecture:
@@ -48,11 +53,18 @@ def architecture_of(config: SourceConfig) -> Architecture:
     heads, shared = config.heads, config.key_value_heads
     if min(config.layers, heads, shared, config.head_size) <= 0 or heads % shared or config.head_size % 2:
         raise UnknownArchitecture("config.json does not give the number and the size of heads and layers")
-    return Architecture(config.layers, heads, shared, config.head_size, config.epsilon or 1e-6, _frequencies(config))
+    if config.has_sections:
+        raise UnknownArchitecture("rotations by sections of positions are not computed")
+    rotations = rotations_of(config)
+    epsilon = config.epsilon or 1e-6
+    return Architecture(config.layers, heads, shared, config.head_size, epsilon, rotations, config.windows)
 
 
-def _frequencies(config: SourceConfig) -> Floats:
-    """The frequencies of the source. Raises `UnknownArchitecture` for rotations that depend on the length of a text."""
+def rotations_of(config: SourceConfig) -> Floats:
+    """The frequencies of the rotations of the source, shape [head_size / 2].
+
+    Raises `UnknownArchitecture` for rotations that depend on the length of a text.
+    """
     plain = frequencies(config.head_size, config.rope_base or 10000.0)
     rope = config.rope
     if config.rope_type == "default":

@@ -8,11 +8,13 @@ up, in one tensor.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_mnnquant.llm.bound import BoundMatrix, BoundVector, SourceRows
 from pytest_mnnquant.llm.checkpoint import Checkpoint
+from pytest_mnnquant.llm.content_binding import bind_by_content
 from pytest_mnnquant.llm.folder import ExportFolder
 from pytest_mnnquant.llm.graph import StoredVector
 from pytest_mnnquant.llm.matrix import StoredMatrix
@@ -26,41 +28,6 @@ _FUSED_GATE: Final = ("mlp.gate_up_proj",)
 _LAST_NORMS: Final = ("norm", "final_layernorm", "ln_f")
 #: Tensors beside weights that a linear layer of a GPTQ checkpoint has.
 _CODES: Final = (".qweight", ".qzeros", ".scales", ".g_idx")
-
-
-@dataclass(frozen=True, slots=True)
-class SourceRows:
-    """Rows `start` to `stop` of a tensor of the source. `stem` is its name without `.weight`."""
-
-    stem: str
-    start: int
-    stop: int
-
-    @property
-    def weight(self) -> str:
-        """The name of its weights."""
-        return f"{self.stem}.weight"
-
-    @property
-    def bias(self) -> str:
-        """The name of its bias."""
-        return f"{self.stem}.bias"
-
-
-@dataclass(frozen=True, slots=True)
-class BoundMatrix:
-    """A stored matrix and the rows of the source that it is made of."""
-
-    stored: StoredMatrix
-    source: SourceRows
-
-
-@dataclass(frozen=True)
-class BoundVector:
-    """A stored vector (norm) and the name of its tensor in the source."""
-
-    stored: StoredVector
-    source: str
 
 
 @dataclass(frozen=True)
@@ -89,14 +56,28 @@ def bind(folder: ExportFolder, source: Checkpoint) -> Binding:
     table = stems.get("embed_tokens")
     if folder.embedding is not None and table is not None:
         matrices.append(BoundMatrix(folder.embedding, SourceRows(table, 0, _height(source, table))))
-    vectors = tuple(_vectors(folder, stems))
+    vectors = tuple(_vectors(folder, stems, source))
+    free = _free_stems(source, stems, matrices, vectors)
+    bound_names = {vector.stored.name for vector in vectors}
+    left = [vector for vector in (*folder.graph.vectors, *folder.graph.constants) if vector.name not in bound_names]
+    more = bind_by_content(folder, source, unbound, left, free) if source.has_values else None
+    if more is not None:
+        matrices, vectors, unbound = [*matrices, *more.matrices], (*vectors, *more.vectors), list(more.unbound)
+    free = _free_stems(source, stems, matrices, vectors)
+    if any(vector.kind == "LayerNorm" for vector in folder.graph.vectors if _is_free(vector, vectors)):
+        free = {name: stem for name, stem in free.items() if name not in _LAST_NORMS}  # One may be the last norm.
+    missing = tuple(sorted(stem for stem in free.values() if not stem.endswith("inv_freq")))
+    return Binding(tuple(matrices), vectors, tuple(unbound), missing)
+
+
+def _free_stems(
+    source: Checkpoint, stems: Mapping[str, str], matrices: Iterable[BoundMatrix], vectors: Iterable[BoundVector]
+) -> dict[str, str]:
+    """The tensors that nothing is bound to, by short name."""
     used = {bound.source.stem for bound in matrices} | {bound.source.removesuffix(".weight") for bound in vectors}
     if source.config.tied and "lm_head" in stems:
         used.add(stems["lm_head"])
-    if any(vector.kind == "LayerNorm" for vector in folder.graph.vectors if _is_free(vector, vectors)):
-        used |= {stems[name] for name in _LAST_NORMS if name in stems}  # One of these may be the last norm.
-    missing = tuple(sorted(stem for stem in stems.values() if stem not in used and not stem.endswith("inv_freq")))
-    return Binding(tuple(matrices), vectors, tuple(unbound), missing)
+    return {short: stem for short, stem in stems.items() if stem not in used}
 
 
 def _is_free(vector: StoredVector, bound: tuple[BoundVector, ...]) -> bool:
@@ -171,12 +152,13 @@ def _fused_rows(number: str, layer: str, stems: Mapping[str, str], config: Sourc
     return None if stem is None else SourceRows(stem, start, stop)
 
 
-def _vectors(folder: ExportFolder, stems: Mapping[str, str]) -> Iterator[BoundVector]:
+def _vectors(folder: ExportFolder, stems: Mapping[str, str], source: Checkpoint) -> Iterator[BoundVector]:
     """Norms by their names; the one that is left is the norm before the head."""
     left = []
     for vector in (*folder.graph.vectors, *folder.graph.constants):
         stem = stems.get(norm_name(vector.name))
-        if stem is not None:
+        is_scalar = vector.kind == "Const" and vector.values.size == 1  # Such as the 1 that Gemma adds to a weight.
+        if stem is not None and not is_scalar:
             yield BoundVector(vector, f"{stem}.weight")
         elif vector.kind == "LayerNorm":
             left.append(vector)

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.llm.binding import BoundMatrix, SourceRows
+from pytest_mnnquant.llm.bound import BoundMatrix, SourceRows
 from pytest_mnnquant.llm.checkpoint import Checkpoint
 from pytest_mnnquant.llm.embedding import NAME
 from pytest_mnnquant.llm.folder import ExportFolder
@@ -173,6 +173,7 @@ class VectorError:
 
 def compare_vector(name: str, tensor: str, stored: Floats, source: Floats, may_be_less_one: bool = True) -> VectorError:
     """Compare a norm or a bias with the source's. Some models store the weight of a norm minus 1."""
+    stored, source = stored.ravel(), source.ravel()
     if stored.shape != source.shape:
         return VectorError(name, tensor, math.inf)
     size = float(np.abs(source).max(initial=0.0)) or 1.0

@@ -50,7 +50,10 @@ class NamedFile:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What both files say. Numbers that are missing are 0."""
+    """What both files say. Numbers that are missing are 0, texts are empty.
+
+    `attention_type` is "full", "sliding" or "mix". `has_sections`: positions have three parts (`is_mrope`).
+    """
 
     files: tuple[NamedFile, ...]
     tied: TiedPlace | None
@@ -64,6 +67,10 @@ class ExportConfig:
     memory: str
     precision: str
     backend: str
+    attention_type: str = ""
+    attention_mask: str = ""
+    sliding_window: int = 0
+    has_sections: bool = False
 
     def file(self, key: str) -> str:
         """The file of a key; empty if the runtime opens none."""
@@ -87,6 +94,10 @@ def merge_config(config: JsonObject, model: JsonObject) -> ExportConfig:
         memory=config.text("memory", "low"),
         precision=config.text("precision", "low"),
         backend=config.text("backend_type", "cpu"),
+        attention_type=model.text("attention_type"),
+        attention_mask=model.text("attention_mask"),
+        sliding_window=model.integer("sliding_window", 0),
+        has_sections=model.flag("is_mrope"),
     )
 
 

@@ -18,6 +18,7 @@ from pytest_mnnquant.llm.graph import Graph, read_graph
 from pytest_mnnquant.llm.json_object import BadExport, JsonObject, read_json
 from pytest_mnnquant.llm.matrix import StoredMatrix
 from pytest_mnnquant.llm.options import ExportOptions, read_options
+from pytest_mnnquant.llm.pointers import PROBLEM, is_pointer
 from pytest_mnnquant.llm.tokenizer import Tokenizer, read_tokenizer
 from pytest_mnnquant.mnnfile.model import BadModel, map_bytes
 
@@ -25,6 +26,11 @@ OPTIONS: Final = "export_args.json"
 #: What exporters leave behind and the runtime does not read: dumps of graphs, and the ONNX files between.
 _DUMP: Final = ".mnn.json"
 _MOST_FILES: Final = 10_000
+#: How the names of other graphs start that exporters write.
+_PARTS: Final = (
+    *("visual", "audio", "lora", "talker", "predit", "dit", "bigvgan", "token2wav", "mtp", "eagle", "dflash"),
+    *("embedding", "reranker"),
+)
 
 
 class Purpose(str, enum.Enum):
@@ -57,7 +63,7 @@ class ExportFolder:
     """An export. `graph` is the language model; `parts` are the other graphs (vision, audio, LoRA).
 
     `options` are None if the exporter wrote none. `faults` are files that can't be used: malformed, cut or missing.
-    `maps` has one entry for each file of weights.
+    `maps` has one entry for each file of weights. `pointers` are files that Git LFS has not downloaded.
     """
 
     path: Path
@@ -71,6 +77,7 @@ class ExportFolder:
     maps: tuple[FileMap, ...]
     faults: tuple[BadExport, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict, repr=False)
+    pointers: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -138,6 +145,7 @@ def read_folder(path: Path) -> ExportFolder:
         maps=tuple(_maps(graph, parts, embedding, sizes)),
         faults=tuple(faults),
         sizes=sizes,
+        pointers=frozenset(name for name in sizes if is_pointer(path / name)),
     )
 
 
@@ -160,9 +168,13 @@ def _json(path: Path, name: str, sizes: Mapping[str, int], faults: list[BadExpor
 
 def _graph(path: Path, weights: Path) -> Graph:
     try:
+        if is_pointer(path):
+            raise BadExport(path.name, "", PROBLEM)
         return read_graph(path, weights)
     except FileNotFoundError:
         raise missing_file(path.name) from None
+    except BadExport:
+        raise
     except BadModel as error:
         problem = str(error).removeprefix(str(path)).removeprefix(": ").strip()
         raise BadExport(path.name, "", problem) from None
@@ -171,7 +183,7 @@ def _graph(path: Path, weights: Path) -> Graph:
 def _parts(path: Path, config: ExportConfig, sizes: Mapping[str, int], faults: list[BadExport]) -> Iterator[Graph]:
     """The other graphs. One for LoRA takes the weights of the language model, which it extends."""
     for name in sorted(sizes):
-        if not name.endswith(".mnn") or name == config.file("llm_model"):
+        if not name.endswith(".mnn") or name == config.file("llm_model") or _is_stray(name, config, sizes):
             continue
         is_lora = name.startswith("lora") and name + ".weight" not in sizes
         weights = config.file("llm_weight") if is_lora else name + ".weight"
@@ -179,6 +191,12 @@ def _parts(path: Path, config: ExportConfig, sizes: Mapping[str, int], faults: l
             yield _graph(path / name, path / weights)
         except BadExport as error:
             faults.append(error)
+
+
+def _is_stray(name: str, config: ExportConfig, sizes: Mapping[str, int]) -> bool:
+    """Whether a graph is none of this export: nothing names it, exporters do not, and it has no weights beside it."""
+    is_named = any(file.file == name for file in config.files)
+    return not is_named and not name.startswith(_PARTS) and name + ".weight" not in sizes
 
 
 def _tokenizer(path: Path, config: ExportConfig, sizes: Mapping[str, int], faults: list[BadExport]) -> Tokenizer | None:

@@ -117,7 +117,7 @@ class Network:
         key, value = (np.repeat(item, shared, axis=2) for item in (key, value))
         mixed = np.empty_like(query)
         for text in range(texts):  # The scores of all texts at once need too much memory.
-            mixed[text] = _attend(query[text], key[text], value[text])
+            mixed[text] = _attend(query[text], key[text], value[text], sizes.window(number))
         return self._linear(f"{prefix}.o_proj", mixed.reshape(texts, tokens, -1))
 
     def _rotated(self, values: Floats) -> Floats:
@@ -131,11 +131,12 @@ class Network:
         return rotated
 
 
-def _attend(query: Floats, key: Floats, value: Floats) -> Floats:
-    """Causal attention of one text; all have the shape [tokens, heads, head size]."""
+def _attend(query: Floats, key: Floats, value: Floats, window: int) -> Floats:
+    """Causal attention of one text; all have the shape [tokens, heads, head size]. A `window` of 0 has no limit."""
     tokens, _, size = query.shape
     scores = query.transpose(1, 0, 2) @ key.transpose(1, 2, 0) / np.float32(np.sqrt(size))
-    scores[:, np.triu(np.ones((tokens, tokens), bool), 1)] = -np.inf
+    distance = np.arange(tokens)[:, None] - np.arange(tokens)
+    scores[:, (distance < 0) | (distance >= (window or tokens))] = -np.inf
     weights: Floats = np.exp(scores - scores.max(-1, keepdims=True)).astype(np.float32)
     weights /= weights.sum(-1, keepdims=True)
     mixed: Floats = np.matmul(weights, value.transpose(1, 0, 2)).transpose(1, 0, 2).astype(np.float32)

@@ -15,6 +15,7 @@ from pytest_mnnquant.llm.extents import NOWHERE, Extent
 from pytest_mnnquant.llm.matrix import Form, StoredMatrix
 from pytest_mnnquant.llm.rotary import is_rotary_table
 from pytest_mnnquant.mnnfile.codes import bits_of, integer_header
+from pytest_mnnquant.mnnfile.constants import operand_constants
 from pytest_mnnquant.mnnfile.ledger import SCALES, VECTOR, Part, account
 from pytest_mnnquant.mnnfile.model import BadModel, Floats, Model, Op, read_model
 from pytest_mnnquant.mnnfile.storage import Kind, Storage, Weights
@@ -87,6 +88,7 @@ def read_graph(path: Path, weights: Path) -> Graph:
     for part in ledger.parts:
         parts[part.op].append(part)
     matrices, vectors, tables, constants = [], [], [], []
+    operands = operand_constants(model)
     for op in model.ops:
         if not op.weights:
             continue
@@ -100,6 +102,8 @@ def read_graph(path: Path, weights: Path) -> Graph:
             constants.append(vector)
         elif is_rotary_table(vector.values):
             tables.append(vector)
+        elif (op.subgraph, op.name) in operands:
+            constants.append(vector)  # Such as the filters of a linear attention.
         else:
             matrices.append(_constant_matrix(op, parts[op.name], path.name, weights.name))
     return Graph(

@@ -113,14 +113,25 @@ def read_json(path: Path, file: str = "") -> JsonObject:
 
 
 def parse_json(data: bytes, file: str) -> JsonObject:
-    """The object that JSON text holds; `file` is the name in messages. Raises `BadExport`."""
+    """The object that JSON text holds; `file` is the name in messages. Raises `BadExport`.
+
+    A key that an object has twice is a fault: readers do not agree on the value that counts.
+    """
     try:
-        value = json.loads(data.decode("utf-8"))
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise BadExport(file, "", f"it is not JSON ({_first_line(error)})") from None
     if not isinstance(value, dict):
         raise BadExport(file, "", f"a JSON object is expected, not {_short(value)}")
     return JsonObject(file, value)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return values
 
 
 def _first_line(error: Exception) -> str:

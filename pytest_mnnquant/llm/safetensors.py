@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.llm.json_object import BadExport, JsonObject, parse_json
 from pytest_mnnquant.llm.matrix import widen_bfloat16
+from pytest_mnnquant.llm.pointers import PROBLEM, is_pointer
 from pytest_mnnquant.mnnfile.model import map_bytes
 from pytest_mnnquant.mnnfile.storage import Floats
 
@@ -60,6 +61,8 @@ class TensorEntry:
 def read_entries(path: Path) -> dict[str, TensorEntry]:
     """The tensors of a file by name. Raises `BadExport` with the file and the tensor, or `OSError`."""
     file, size = path.name, path.stat().st_size
+    if is_pointer(path):
+        raise BadExport(file, "", PROBLEM)
     with path.open("rb") as stream:
         start = stream.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0

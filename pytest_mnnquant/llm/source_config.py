@@ -23,7 +23,12 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """The architecture of a checkpoint. Numbers that are missing are 0, and are not compared."""
+    """The architecture of a checkpoint. Numbers that are missing are 0, and are not compared.
+
+    `windows` are the positions that a token of each layer attends to, 0 for all; empty if no layer has a window.
+    `layer_kinds` are the types of attention by layer, as the checkpoint lists them. `has_sections`: the angles of
+    rotations come from positions in time, height and width.
+    """
 
     model_type: str
     hidden_size: int
@@ -42,6 +47,9 @@ class SourceConfig:
     gptq_bits: int
     gptq_group: int
     activation: str = ""
+    windows: tuple[int, ...] = ()
+    layer_kinds: tuple[str, ...] = ()
+    has_sections: bool = False
     rope: RopeScaling = RopeScaling()
 
 
@@ -70,6 +78,9 @@ def read_source_config(values: JsonObject) -> SourceConfig:
         gptq_bits=quantization.integer("bits", 0) if is_gptq else 0,
         gptq_group=quantization.integer("group_size", 0) if is_gptq else 0,
         activation=text.text("hidden_act"),
+        windows=_windows(text),
+        layer_kinds=_layer_kinds(text),
+        has_sections=rope.has("mrope_section"),
         rope=RopeScaling(
             factor=rope.number("factor", 0.0),
             low=rope.number("low_freq_factor", 0.0),
@@ -77,6 +88,27 @@ def read_source_config(values: JsonObject) -> SourceConfig:
             original_length=rope.number("original_max_position_embeddings", 0.0),
         ),
     )
+
+
+def _layer_kinds(text: JsonObject) -> tuple[str, ...]:
+    return tuple(str(item) for item in text.array("layer_types"))
+
+
+def _windows(text: JsonObject) -> tuple[int, ...]:
+    """As transformers reads them: by `layer_types`, else all layers of Mistral, and the last ones of Qwen2."""
+    window = text.integer("sliding_window", 0)
+    layers = text.integer("num_hidden_layers", 0)
+    if window <= 0 or not text.flag("use_sliding_window", True):
+        return ()
+    if kinds := _layer_kinds(text):
+        windows = tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
+        return windows if any(windows) else ()
+    if text.text("model_type") == "mistral":
+        return (window,) * layers
+    if text.has("use_sliding_window"):
+        first = text.integer("max_window_layers", layers)
+        return tuple(window if layer >= first else 0 for layer in range(layers))
+    return ()
 
 
 def read_ids(values: JsonObject, key: str) -> tuple[int, ...]:

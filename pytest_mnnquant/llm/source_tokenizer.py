@@ -20,6 +20,7 @@ class SourceTokenizer:
     """What `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and `generation_config.json` say.
 
     `templates` are the chat templates that the checkpoint has, in the order in which transformers looks for them.
+    `first_text` and `last_text` are the tokens that stand before and after a text, empty if no file names them.
     """
 
     tokens: Mapping[str, int] = field(repr=False)
@@ -29,6 +30,8 @@ class SourceTokenizer:
     single: tuple[int, ...]
     templates: tuple[str, ...] = field(repr=False)
     stop_ids: tuple[int, ...]
+    first_text: str = ""
+    last_text: str = ""
 
     @property
     def size(self) -> int:
@@ -58,7 +61,15 @@ def read_source_tokenizer(path: Path) -> SourceTokenizer:
         number for file in ("config.json", "generation_config.json") for number in _eos(path, file)
     ]
     return SourceTokenizer(
-        tokens, merges, added, steps, _single(values), _templates(path, configuration), tuple(sorted(set(stops)))
+        tokens=tokens,
+        merges=merges,
+        added=added,
+        steps=steps,
+        single=_single(values),
+        templates=_templates(path, configuration),
+        stop_ids=tuple(sorted(set(stops))),
+        first_text=_special_text(path, configuration, "bos_token"),
+        last_text=_special_text(path, configuration, "eos_token"),
     )
 
 
@@ -74,6 +85,10 @@ def _content(values: JsonObject, key: str) -> str:
     """A token that is given as text or as an object with `content`."""
     is_object = isinstance(values.values.get(key), dict)
     return values.member(key).text("content") if is_object else values.text(key)
+
+
+def _special_text(path: Path, configuration: JsonObject, key: str) -> str:
+    return _content(configuration, key) or _content(_optional(path, "special_tokens_map.json"), key)
 
 
 def _templates(path: Path, configuration: JsonObject) -> tuple[str, ...]:

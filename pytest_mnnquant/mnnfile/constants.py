@@ -16,7 +16,7 @@ _READERS: Final = frozenset(
     {
         *CONVOLUTIONS,
         *("MatMul", "BatchMatMul", "InnerProduct", "Convolution3D", "ConvTranspose3D", "Conv2DBackPropFilter"),
-        *("LSTM", "LSTMBlockCell", "RNN", "RNNSequenceGRU", "Attention", "LinearAttention", "MoE"),
+        *("LSTM", "LSTMBlockCell", "RNN", "RNNSequenceGRU", "Attention", "MoE"),
         *("While", "If", "Plugin", "Extra"),
     }
 )

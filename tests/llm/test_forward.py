@@ -46,6 +46,21 @@ def test_rotations_of_longer_texts_are_those_of_transformers(name: str, tmp_path
     assert np.abs(_EXPECTED[name] - _EXPECTED["llama"]).max() > 0.01
 
 
+def test_a_window_hides_what_is_further_away(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(DATA / "qwen3", tmp_path / "qwen3"))
+    change_json(copy / "config.json", layer_types=["sliding_attention"], sliding_window=4, use_sliding_window=True)
+    windowed, whole = source(copy), source(DATA / "qwen3")
+    assert windowed.architecture.windows == (4,)
+    # With one layer, a token sees its window alone: the same tokens without those before give other positions.
+    np.testing.assert_allclose(logits(windowed, _IDS[:, :4]), logits(whole, _IDS[:, :4]), atol=2e-5)
+    changed = _IDS.copy()
+    changed[:, 0] += 1
+    first, second = logits(windowed), logits(windowed, changed)
+    np.testing.assert_array_equal(first[:, 4:], second[:, 4:])
+    assert np.abs(first[:, 3] - second[:, 3]).max() > 1e-4
+    assert np.abs(logits(whole)[:, 4:] - logits(whole, changed)[:, 4:]).max() > 1e-4
+
+
 def test_texts_are_computed_each_by_itself() -> None:
     network = source(DATA / "qwen3")
     both = np.concatenate([_IDS[:, :24], _IDS[:, 24:]])

@@ -84,3 +84,8 @@ def test_any_options_are_read_or_refused(values: dict[str, object]) -> None:
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     error = refusal(lambda: parse_json(data, "x.json"))
     assert error is None or error.file == "x.json"
+
+
+def test_a_key_that_is_there_twice_is_a_fault() -> None:
+    with pytest.raises(BadExport, match="'b'"):
+        parse_json(b'{"a": {"b": 1, "c": 2, "b": 1}}', "config.json")

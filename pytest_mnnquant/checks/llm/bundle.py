@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pytest_mnnquant.checks.llm.evidence import ExportEvidence
@@ -14,6 +14,7 @@ from pytest_mnnquant.llm.embedding import NAME
 from pytest_mnnquant.llm.extents import FileMap
 from pytest_mnnquant.llm.folder import ExportFolder, Purpose
 from pytest_mnnquant.llm.matrix import StoredMatrix
+from pytest_mnnquant.llm.pointers import FIX, PROBLEM
 
 #: The last runtime that decodes every tied embedding that is not of 8 bits as one of 4 bits.
 _FOUR_BITS_ONLY: Final = (3, 6, 1)
@@ -24,10 +25,9 @@ def check_bundle(evidence: ExportEvidence) -> Result:
     """Judge the files by themselves."""
     folder = evidence.folder
     findings = [
+        *_pointers(folder),
         *_missing(folder),
-        *_faults(folder),
-        *_lengths(folder),
-        *_contradictions(folder),
+        *_without_pointers(folder, (*_faults(folder), *_lengths(folder), *_contradictions(folder))),
         *_runtime(folder),
         *_leftovers(folder),
     ]
@@ -64,6 +64,20 @@ def _why_missing(folder: ExportFolder, named: NamedFile) -> tuple[Cause | None, 
             cause = Cause("embedding-not-named", f"config.json does not name {others[0]}, which is there")
             return cause, f'add "embedding_file": "{others[0]}" to config.json'
     return None, _TOGETHER
+
+
+def _pointers(folder: ExportFolder) -> Iterator[Finding]:
+    for name in sorted(folder.pointers):
+        layer = NAME if name == folder.config.file("embedding_file") else name
+        cause = Cause("git-lfs-pointer", "Git LFS has not downloaded the file")
+        code = "MNQ803" if name == folder.graph.weight_file else "MNQ811"
+        yield Finding(code, f"{name} has {folder.sizes[name]:,} bytes: {PROBLEM}", layer, cause, FIX)
+
+
+def _without_pointers(folder: ExportFolder, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings that are not on the content of a file that is not there."""
+    names = {*folder.pointers, *([NAME] if folder.config.file("embedding_file") in folder.pointers else [])}
+    return (finding for finding in findings if finding.layer not in names)
 
 
 def _faults(folder: ExportFolder) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """Execution of an export: MNN.llm computes what the decoded weights compute.
 
 Measured on exports of 2 to 16 bits: without a fault the KL divergence is at most 0.002 in memory mode low, whose
-kernels round activations to 8 bits, and 1e-6 in mode normal with precision high; with a fault it is at least 0.5.
+kernels round activations to 8 bits, and 1e-9 in mode normal with precision high. Of the faults that change values, the
+smallest (a norm that subtracts the mean) has 3e-5 in mode normal.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pytest_mnnquant.findings.run_metrics import ExecutionMetrics
 #: Mode low may lose this without a look at mode normal, which loses nothing and decides what is wrong.
 EXACT: Final = 2e-3
 #: What mode normal with precision high may lose.
-_ROUNDING: Final = 5e-5
+_ROUNDING: Final = 5e-6
+#: What single tokens may lose, if whole texts lose less than a tenth of it: they lose 0.6 to 1.4 of each other.
+_STEPS: Final = 5e-4
 #: What the kernels of mode low may lose.
 _ROUNDED: Final = 0.05
 _FIX: Final = "run another version of MNN, or export again with the exporter of the version that runs"
@@ -56,7 +59,7 @@ def _findings(evidence: ExecutionEvidence, whole: float, steps: float, normal: f
             cause=Cause("kernels-lose", f"the kernels of memory mode {evidence.memory} lose it"),
             fix='set "memory": "normal" in config.json',
         )
-    elif not steps <= max(_ROUNDED, 10 * whole):
+    elif not steps <= max(_STEPS, 10 * whole):
         yield Finding(
             "MNQ641",
             f"token by token, KL divergence {steps:.3g} of MNN.llm from the decoded weights; "

@@ -14,7 +14,7 @@ from pytest_mnnquant.checks.llm.evidence import ExportEvidence
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.file_metrics import WeightsMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
-from pytest_mnnquant.llm.binding import BoundMatrix
+from pytest_mnnquant.llm.bound import BoundMatrix
 from pytest_mnnquant.llm.checkpoint import Checkpoint
 from pytest_mnnquant.llm.comparison import MatrixError, compare_matrix, compare_vector, find_source
 from pytest_mnnquant.llm.json_object import BadExport

@@ -22,6 +22,7 @@ from . import (
     layerwise,
     onnx_runner,
     operator_outputs,
+    source_model,
     tensor_statistics,
     tflite_runner,
     timer,
@@ -51,6 +52,7 @@ TASKS = {
     "profile": timer.profile,
     "language_logits": language_model.logits,
     "language_text": language_model.generate,
+    "source_logits": source_model.logits,
 }
 
 

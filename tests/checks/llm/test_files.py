@@ -13,7 +13,7 @@ import pytest
 from pytest_mnnquant.llm.folder import read_folder
 from pytest_mnnquant.llm.rotary import frequencies
 from tests.checks.llm.judging import Root, findings, judge, roots, source_of, warnings
-from tests.llm.conftest import EXPORTS, Copy, change_json
+from tests.llm.conftest import EXPORTS, ROPES, Copy, change_json
 
 Change = Callable[[Path], object]
 EMBEDDING8 = "qwen3-w4-embedding8"
@@ -37,9 +37,27 @@ def place(**values: object) -> Change:
     return change
 
 
+def special(**values: str | None) -> Change:
+    """Change the first or the last token of texts in llm_config.json."""
+
+    def change(path: Path) -> None:
+        section = {**json.loads((path / "llm_config.json").read_text())["jinja"], **values}
+        change_json(path / "llm_config.json", jinja={key: value for key, value in section.items() if value})
+
+    return change
+
+
+def point(file: str) -> Change:
+    """Put a pointer of Git LFS in the place of a file."""
+    return lambda path: (path / file).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{0:064}\n")
+
+
 @pytest.mark.parametrize(
     ("name", "change", "root"),
     [
+        ("qwen2-w4", point(WEIGHTS), Root("bundle", "MNQ803", WEIGHTS)),
+        ("qwen2-w4", point("tokenizer.mtok"), Root("bundle", "MNQ811", "tokenizer.mtok")),
+        ("llama-w4-old", point("embeddings_bf16.bin"), Root("bundle", "MNQ811", "embedding")),
         ("qwen2-w4", lambda path: (path / WEIGHTS).unlink(), Root("bundle", "MNQ803", WEIGHTS)),
         ("qwen2-w4", cut(WEIGHTS, 60000), Root("bundle", "MNQ803", WEIGHTS)),
         ("qwen2-w4", take(WEIGHTS, "qwen2-w8-sym"), Root("bundle", "MNQ812", WEIGHTS)),
@@ -97,6 +115,31 @@ def test_a_part_needs_weights_of_its_own(copied: Copy) -> None:
     assert Root("bundle", "MNQ811", "visual.mnn") in roots(judge(path))
 
 
+def test_a_graph_that_nothing_names_is_left_over(copied: Copy) -> None:
+    path = copied("qwen2-w4")
+    shutil.copyfile(path / "llm.mnn", path / "llm_old.mnn")
+    results = judge(path)
+    assert (roots(results), warnings(results)) == ([], ["MNQ814"])
+
+
+def test_a_window_that_the_exporter_does_not_know_is_reported(copied: Copy, tmp_path: Path) -> None:
+    path, source = copied("qwen2-w4"), Path(shutil.copytree(source_of("qwen2-w4"), tmp_path / "source"))
+    kinds = ["full_attention", "sliding_attention"]
+    change_json(source / "config.json", use_sliding_window=True, sliding_window=16, layer_types=kinds)
+    assert roots(judge(path, source)) == [Root("conversion", "MNQ124", "attention_type")]
+    change_json(source / "config.json", layer_types=None, max_window_layers=1)
+    results = judge(path, source)
+    assert (roots(results), warnings(results)) == ([], ["MNQ124"])
+
+
+def test_a_scaling_that_the_exporter_does_not_know_is_reported(copied: Copy, tmp_path: Path) -> None:
+    path, source = copied("qwen2-w4"), Path(shutil.copytree(source_of("qwen2-w4"), tmp_path / "source"))
+    rope = {**ROPES["llama3"]["rope_parameters"], "rope_theta": 10000.0}
+    change_json(source / "config.json", rope_parameters=rope)
+    (finding,) = findings(judge(path, source))
+    assert (finding.code, finding.cause_id) == ("MNQ124", "scaling-unread")
+
+
 def test_an_adapter_shares_the_weights_that_it_extends(copied: Copy) -> None:
     path = copied("qwen2-w4")
     shutil.copyfile(path / "llm.mnn", path / "lora.mnn")
@@ -129,6 +172,18 @@ def test_leftovers_and_expanded_weights_are_warnings(copied: Copy) -> None:
             lambda path: change_json(path / "llm_config.json", attn_scale=1.0),
             Root("conversion", "MNQ124", "attn_scale"),
         ),
+        *(
+            (lambda path, key=key, value=value: change_json(path / "llm_config.json", **{key: value}), root)
+            for key, value, root in (
+                ("attention_mask", "int", Root("conversion", "MNQ124", "attention_mask")),
+                ("attention_type", "sliding", Root("conversion", "MNQ124", "attention_type")),
+                ("is_mrope", True, Root("conversion", "MNQ124", "is_mrope")),
+            )
+        ),
+        (special(eos=None), Root("conversion", "MNQ123", "jinja.eos")),
+        (special(eos="<|im_start|>"), Root("conversion", "MNQ123", "jinja.eos")),
+        (special(bos="<|endoftext|>"), None),
+        (special(bos="<s>"), Root("conversion", "MNQ123", "jinja.bos")),
     ],
 )
 def test_configuration_that_is_not_the_sources(change: Change, root: Root | None, copied: Copy) -> None:

@@ -47,6 +47,8 @@ def execution(whole: float, steps: float, normal: float | None) -> Result:
         (2.5, 2.5, 2.5, [("MNQ640", "weights-read-otherwise")]),
         (0.2, 0.2, 1e-9, [("MNQ640", "kernels-lose")]),
         (1e-4, 1.0, 1e-9, [("MNQ641", "cache-differs")]),
+        (1e-4, 3e-3, 1e-9, [("MNQ641", "cache-differs")]),
+        (1e-4, 1e-4, 3e-5, [("MNQ640", "weights-read-otherwise")]),
     ],
 )
 def test_the_runtime_is_held_against_the_decoded_weights(
