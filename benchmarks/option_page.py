@@ -24,7 +24,8 @@ key of pytest: `--mnn-min-coverage` is `mnn_min_coverage`. Those of a single mod
 
 Images have one key more in `pyproject.toml`: `preprocess = {format = "RGB", size = [224, 224], mean = [...], normal =
 [...], count = 500}`, with the meaning that these have in MNN's own configuration: `(pixel - mean) * normal` on 0..255.
-Sub-folders named by class number give labels.
+Sounds have `preprocess = {rate = 16000, length = 16000}`. Sub-folders named by class give labels:
+[forms of data](data.md).
 
 | option | meaning | where |
 |---|---|---|

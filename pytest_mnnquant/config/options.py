@@ -41,7 +41,7 @@ OPTIONS: Final = (
     Option("quantized", "check this quantized .mnn (or folder of a language model) instead of quantizing", "PATH"),
     Option("params", "params file that --mnn-quantized was made with "
            "(default: compress_params_index.bin in the same folder, if it exists)", "FILE"),
-    Option("calibration", "calibration data: .npz, .npy, a folder of images, or file.py:callable "
+    Option("calibration", "calibration data: .npz, .npy, a folder of arrays, images or sounds, or file.py:callable "
            "(default: calibration() in the model's Python file)", "SPEC"),
     Option("evaluation", "evaluation data, in the same forms; an array named `labels` holds labels "
            "(default: evaluation() in the model's Python file)", "SPEC"),

@@ -176,6 +176,18 @@ BAD_MODELS = {
         "source = 'zoo/net.onnx'\npreprocess = {}",
         r"models.small\]: preprocess: the key 'format' is missing",
     ),
+    "preprocess of sounds": (
+        "source = 'zoo/net.onnx'\npreprocess = {rate = 'cd'}",
+        r"models.small\]: preprocess: rate: 'cd' is not a whole number above 0",
+    ),
+    "unknown key of sounds": (
+        "source = 'zoo/net.onnx'\npreprocess = {rate = 8000, mono = true}",
+        r"models.small\]: preprocess: unknown key 'mono'",
+    ),
+    "classes": (
+        "source = 'zoo/net.onnx'\npreprocess = {rate = 8000, classes = ['a', 'a']}",
+        r"classes: \['a', 'a'\] is not a list of different names",
+    ),
     "a folder": (
         "source = 'zoo/net.onnx'\ncalibration = 'zoo/images'",
         "zoo/images: the preprocessing of a folder of images",

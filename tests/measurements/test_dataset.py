@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pytest_mnnquant.measurements.dataset import Dataset, spread_evenly
+from pytest_mnnquant.measurements.dataset import Dataset, spread_evenly, spread_over_classes
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,14 @@ def test_labels_go_with_their_samples() -> None:
 def test_few_samples_stay_as_they_are() -> None:
     data = Dataset({"x": np.arange(10)})
     assert data.spread(10) is data
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 70))
+def test_a_subset_has_all_classes_in_their_shares(labels: list[int], most: int) -> None:
+    chosen = spread_over_classes(np.array(labels), most).tolist()
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(most, len(labels))
+    counts, whole = Counter(labels[place] for place in chosen), Counter(labels)
+    assert len(counts) == min(len(whole), most)
+    if most >= len(whole):
+        assert all(abs(counts[label] - whole[label] * len(chosen) / len(labels)) < len(whole) for label in whole)

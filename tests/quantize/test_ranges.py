@@ -104,6 +104,13 @@ def test_ranges_hold_the_extremes_of_all_batches(digits: Prepared) -> None:
     assert (found.low, found.high) == (images.min(), images.max())
 
 
+def test_a_model_without_layers_for_int8_has_no_ranges(digits: Prepared) -> None:
+    """Such as a network whose layers are all in the bodies of conditions."""
+    assert digits.calibration is not None
+    result = calibrate_runtime(digits.model, (), digits.calibration, RunOptions(TIMEOUT, batched=True))
+    assert result == Calibrated({}, {})
+
+
 @pytest.mark.parametrize("observer", ["percentile", "histogram", "kl"])
 def test_observers_that_clip_stay_inside_what_was_seen(digits: Prepared, observer: str) -> None:
     whole, cut = calibrated(digits, "eval"), calibrated(digits, "eval", observer=Observer(observer))

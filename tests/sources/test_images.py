@@ -139,6 +139,43 @@ def test_folders_named_by_numbers_are_labels(tmp_path: Path) -> None:
         load(folder)
 
 
+def test_folders_named_by_classes_are_labels_as_torchvision_counts_them(tmp_path: Path) -> None:
+    folder = greys(tmp_path / "pictures", "cat/a.png", "Dog/deep/b.png", "ant/a.png", "cat/b.png")
+    data = load(folder)
+    assert data.labels is not None
+    assert (seen(data), data.labels.tolist()) == ([1, 2, 0, 3], [0, 1, 2, 2])
+    some = load(folder, dataclasses.replace(GREY, count=3))
+    assert some.labels is not None
+    assert some.labels.tolist() == [0, 1, 2]
+    listed = load(folder, dataclasses.replace(GREY, classes=("ant", "bee", "cat", "Dog")))
+    assert listed.labels is not None
+    assert listed.labels.tolist() == [3, 0, 2, 2]
+    (folder / "bee").mkdir()
+    with pytest.raises(DataError, match="the class 'bee' has no files"):
+        load(folder)
+
+
+def test_a_webp_is_decoded_by_pillow(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGBA", (5, 3), (90, 90, 90, 7)).save(tmp_path / "a.webp", lossless=True)
+    assert seen(load(tmp_path)) == [90]
+    (tmp_path / "a.webp").write_bytes((tmp_path / "a.webp").read_bytes()[:20])
+    with pytest.raises(DataError, match=r"a\.webp: Pillow can't decode this image"):
+        load(tmp_path)
+
+
+def test_a_truncated_bmp_is_named(tmp_path: Path) -> None:
+    """MNN reads it without a word, with any values in what is missing."""
+    rows = bytes(3 * 8 * 8)
+    head = b"BM" + (54 + len(rows)).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little")
+    form = (40).to_bytes(4, "little") + (8).to_bytes(4, "little") * 2 + b"\x01\0\x18\0" + bytes(24)
+    (tmp_path / "a.bmp").write_bytes(head + form + rows)
+    assert seen(load(tmp_path)) == [0]
+    (tmp_path / "a.bmp").write_bytes(head + form + rows[:50])
+    with pytest.raises(DataError, match=r"a\.bmp: MNN can't decode this image"):
+        load(tmp_path)
+
+
 def test_what_is_no_image_is_named(tmp_path: Path, random: np.random.Generator) -> None:
     folder = greys(tmp_path / "pictures", "a.png", "z.png")
     bad, whole = folder / "bad.png", png(scene(random, 40, 40))
