@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.mnnfile.wire import BYTES, VARINT, BadParams, Field, fields
-from pytest_mnnquant.sources.onnx_data import require_float
+from pytest_mnnquant.sources.onnx_file import require_float
 from pytest_mnnquant.sources.spec import QuantizedSource
 from pytest_mnnquant.sources.tflite_file import require_float_tflite
 

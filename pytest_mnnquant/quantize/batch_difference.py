@@ -17,7 +17,7 @@ from pytest_mnnquant.runtime.inference import Arrays
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.runtime.source_runtime import RUNTIMES
-from pytest_mnnquant.sources.onnx_data import takes_any_batch
+from pytest_mnnquant.sources.onnx_file import takes_any_batch
 from pytest_mnnquant.sources.tflite_file import takes_any_tflite_batch
 
 

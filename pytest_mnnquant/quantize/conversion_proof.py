@@ -95,8 +95,9 @@ def proof_from_file(
         return None, f"{runtime.name} can't run the {runtime.kind} model on {data.origin}: {first_line(error)}"
     if is_sized and not expected:
         return None, f"the {runtime.kind} model has no tensor before its outputs, whose size depends on the data"
+    computed = {name: array for name, array in expected.items() if name not in data.inputs}
     try:
-        return compare_outputs(expected, ran.outputs), ""
+        return compare_outputs(computed, ran.outputs), ""
     except ValueError as error:
         what = f"converting {source.name} (float): MNN changes the outputs: {error}"
         raise NativeFailure(FailureKind.BAD_OUTPUT, what, fix="report the model to MNN") from None

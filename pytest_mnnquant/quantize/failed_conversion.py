@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, UnsupportedOperators
-from pytest_mnnquant.sources.onnx_data import first_operator
+from pytest_mnnquant.sources.onnx_file import first_operator, local_functions
 from pytest_mnnquant.sources.tflite_file import custom_operators
 
 _REPLACE: Final = "write the network with other operators of the ONNX standard, and export again"
@@ -30,4 +31,13 @@ def explain_failure(error: NativeFailure, source: Path) -> NativeFailure:
     others = [name for name in error.operators if name != kind.rpartition(".")[2]]
     what = f"{source.name}: MNN's converter does not support {', '.join([kind, *others])}"
     fix = _OPTIMIZED if kind.startswith("com.microsoft.") else _REPLACE
+    if not local_functions(source).isdisjoint(error.operators):
+        fix = _inlined(source)
     return NativeFailure(error.kind, what, fix=fix, operator=layer)
+
+
+def _inlined(source: Path) -> str:
+    """The command that replaces the local functions of an ONNX file by their operators."""
+    name, output = str(source), f"{source.stem}.inlined.onnx"
+    code = f"import onnx, onnx.inliner; onnx.save(onnx.inliner.inline_local_functions(onnx.load({name!r})), {output!r})"
+    return f"inline its functions, and give {output}:\npython -c {shlex.quote(code)}"

@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.measurements.dataset import Dataset, spread_evenly
+from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.mnnfile.model import Model, ModelInput
+from pytest_mnnquant.runtime.inference import fixed_batch
 from pytest_mnnquant.runtime.programs.sample_axes import as_batch
 from pytest_mnnquant.sources.spec import DataError
 
@@ -39,7 +41,10 @@ def feeds_of(model: Model, data: Dataset, feature: str, batched: bool) -> list[F
         count = 1
     chosen = spread_evenly(data.samples, count, ends=False)
     size = {"KL": 1, "EMA": _EMA_BATCH, "ADMM": count}[feature] if batched and not data.is_single else 1
-    places = [chosen[at : at + size] for at in range(0, count, size)]
+    if declared := fixed_batch(model, SampleAxes(data.axes)):
+        size = declared
+        chosen = np.resize(chosen, -(-len(chosen) // size) * size)
+    places = [chosen[at : at + size] for at in range(0, len(chosen), size)]
     return [
         {name: as_batch(array[place], data.axes.get(name, 0)) for name, array in arrays.items()} for place in places
     ]

@@ -15,7 +15,7 @@ from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize import batch_difference, file_states
-from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, proof_from_file
+from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, is_proven, proof_from_file
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.file_batches import TriedBatch, try_batch
 from pytest_mnnquant.quantize.file_states import require_names
@@ -23,8 +23,9 @@ from pytest_mnnquant.quantize.prepared import FLOAT, Choices, Prepared, data_fro
 from pytest_mnnquant.quantize.source_weights import require_finite
 from pytest_mnnquant.runtime.source_runtime import RUNTIMES
 from pytest_mnnquant.sources.model_fit import require_fit
-from pytest_mnnquant.sources.onnx_data import external_files, require_float
-from pytest_mnnquant.sources.spec import SourceError, Spec
+from pytest_mnnquant.sources.onnx_data import external_files
+from pytest_mnnquant.sources.onnx_file import inputs_of_any_shape, integer_weights, require_float
+from pytest_mnnquant.sources.spec import QuantizedSource, SourceError, Spec
 from pytest_mnnquant.sources.tflite_file import require_float_tflite
 
 _FORMATS: Final = {".onnx": ONNX, ".tflite": TFLITE}
@@ -56,21 +57,30 @@ def prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str]
             "float", {"source": digest}, lambda made: _convert_file(source, made / FLOAT, choices.timeout)
         )
         model = read_model(folder / FLOAT)
-    require_finite(model, spec.path)
+    try:
+        require_finite(model, spec.path)
+    except SourceError:
+        _require_float_weights(spec.path)
+        raise
     names = tuple(item.name for item in model.inputs)
     require_names(choices.states, names, model.output_names, spec.text)
     calibration = data_from(choices.calibration, "the calibration data", names, choices)
     evaluation = data_from(choices.evaluation, "the evaluation data", names, choices)
 
+    any_shape = inputs_of_any_shape(spec.path) if spec.path.suffix == ".onnx" else frozenset()
+    declared = tuple(item for item in model.inputs if item.name not in any_shape)
+
     def fitted(part: Dataset | None) -> Dataset | None:
         if part is None or not choices.states:
-            return part and require_fit(part, model.inputs)
+            return part and require_fit(part, declared)
         return file_states.with_states(model, part, choices.states, choices.timeout)
 
     calibration, evaluation = fitted(calibration), fitted(evaluation)
     data = evaluation or calibration
     tried = None if data is None else try_batch(model, data, choices.timeout)
     proof, unproven = _proof_of_file(spec.path, model, data, tried)
+    if proof and not is_proven(proof):
+        _require_float_weights(spec.path)
     return Prepared(
         spec,
         model,
@@ -94,6 +104,18 @@ def _require_float(path: Path) -> None:
         require_float_tflite(path)
     else:
         require_float(path)
+
+
+def _require_float_weights(path: Path) -> None:
+    """Raise `QuantizedSource` if an ONNX file stores weights as integers.
+
+    MNN 3.6.1 reads uninitialized memory as their scales, except for one scale per channel of a Conv and one scale per
+    tensor of a MatMul or Gemm.
+    """
+    if path.suffix == ".onnx" and (count := integer_weights(path)):
+        raise QuantizedSource(
+            f"{path.name} stores weights as integers ({count} DequantizeLinear), which MNN's converter misreads"
+        )
 
 
 def _beside(path: Path) -> tuple[Path, ...]:

@@ -80,7 +80,7 @@ def _wrote_nothing(what: str, log: Path) -> NativeFailure:
 def unsupported_operators(log: str) -> tuple[str, ...]:
     """The kinds of operators that the converter's log names as not supported: of ONNX, TFLite and other sources."""
     lists = re.findall(r"These Op Not Support:(.*)|NOT_SUPPORTED_OP: \[ *(\S+) *\]", log)
-    names = [name for several, single in lists for name in (*several.split(), single) if name]
+    names = [name for several, single in lists for name in (*several.replace("|", " ").split(), single) if name]
     return tuple(dict.fromkeys(name.rpartition("::")[2] for name in names))
 
 

@@ -41,7 +41,8 @@ Sided = tuple[Grid | None, Grid | None]
 def run(model: Model, inputs: Arrays, options: RunOptions, outputs: Sequence[str] = ()) -> Run:
     """Run all samples (first axis). Raises `NativeFailure` if MNN crashes, fails or returns nothing.
 
-    `outputs` names the tensors to return, instead of those that the file lists as its outputs.
+    `outputs` names the tensors to return, instead of those that the file lists as its outputs. Inputs among them are
+    left out: nothing computes them, and MNN's Session API overwrites them in the run.
     """
     what = f"running {model.path.name}"
     names = tuple(outputs) or judged_outputs(model)
@@ -62,7 +63,8 @@ def run(model: Model, inputs: Arrays, options: RunOptions, outputs: Sequence[str
     with InputFolder(model, inputs, options) as folder:
         result = folder.run("run", what, arguments)
         values = result.values
-        arrays = {name: folder.array(f"output{number}") for number, name in enumerate(values["outputs"])}
+        numbers = {name: number for number, name in enumerate(values["outputs"]) if name not in folder.input_names}
+        arrays = {name: folder.array(f"output{number}") for name, number in numbers.items()}
     if not arrays:
         raise NativeFailure(FailureKind.BAD_OUTPUT, f"{what}: MNN returned no output")
     trace = None if values["trace"] is None else tuple(traced(*entry) for entry in values["trace"])
@@ -73,7 +75,7 @@ def tensor_values(
     model: Model, ops: Sequence[Op], inputs: Arrays, options: RunOptions
 ) -> dict[str, tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]]:
     """{operator: (its first input, its first output)} on one batch of inputs, flattened in NCHW order."""
-    size = batch_size(options)
+    size = fixed_batch(model, options.axes) or batch_size(options)
     with InputFolder(model, {name: array[:size] for name, array in inputs.items()}, options) as folder:
         folder.watch("observe", f"tracing {model.path.name}", ops, {"probe": True})
         return {
@@ -149,11 +151,18 @@ class InputFolder:
     def __exit__(self, *_: object) -> None:
         self._temporary.cleanup()
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the inputs, as the model has them."""
+        return tuple(self._inputs)
+
     def run(self, task: str, what: str, arguments: Mapping[str, Any]) -> JobResult:
         """Run a task on these inputs, with the task's `arguments`. Raises `NativeFailure`."""
         inputs = {name: str(self.path / f"input{number}.npy") for number, name in enumerate(self._inputs)}
         layouts = {spec.name: spec.layout for spec in self._model.inputs}
-        shared = {"inputs": inputs, "batch": batch_size(self._options), "layouts": layouts, "axes": self._axes.as_job}
+        shared: dict[str, Any] = {"inputs": inputs, "layouts": layouts, "axes": self._axes.as_job}
+        shared["batch"] = fixed_batch(self._model, self._axes) or batch_size(self._options)
+        shared["fixed"] = fixed_batch(self._model, self._axes) > 0
         job = Job(task, what, self._options.timeout, {**shared, **arguments})
         return run_or_reuse(job, self.path, self._options.send)
 
@@ -174,6 +183,17 @@ class InputFolder:
     def array_or_none(self, name: str) -> npt.NDArray[np.float32] | None:
         """An array that the task may have written."""
         return self.array(name) if (self.path / f"{name}.npy").exists() else None
+
+
+def fixed_batch(model: Model, axes: SampleAxes) -> int:
+    """The batch size above 1 that all inputs of a model declare; 0 if they declare none.
+
+    Such a model may hold this size in its operators (Reshape), and fails for others.
+    """
+    places = [(item.shape, axes.inputs.get(item.name, 0)) for item in model.inputs]
+    sizes = {0 if axis is None or len(shape) <= axis else shape[axis] for shape, axis in places}
+    size = sizes.pop() if len(sizes) == 1 else 0
+    return size if size > 1 else 0
 
 
 def batch_size(options: RunOptions) -> int:

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from pytest_mnnquant.sources.onnx_data import external_files, require_float
+from pytest_mnnquant.sources.onnx_data import external_files
+from pytest_mnnquant.sources.onnx_file import require_float
 from pytest_mnnquant.sources.spec import QuantizedSource, SourceError
 
 

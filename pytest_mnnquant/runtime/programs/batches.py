@@ -18,7 +18,8 @@ def report_progress(done: int, total: int, unit: str) -> None:
 def batches(job: dict[str, Any], samples: Any = None) -> Iterator[dict[str, Any]]:
     """Yield the inputs in batches of `job["batch"]` samples; `samples` are the numbers of the samples, None: all.
 
-    `job["axes"]` gives the axes that count samples; see `measurements.sample_axes`.
+    `job["axes"]` gives the axes that count samples; see `measurements.sample_axes`. With `job["fixed"]`, the model
+    takes batches of this size only: the last sample fills the last batch.
     """
     import numpy as np
 
@@ -29,7 +30,10 @@ def batches(job: dict[str, Any], samples: Any = None) -> Iterator[dict[str, Any]
     for start in range(0, count, size):
         report_progress(start // size, -(-count // size), "batches")
         taken = slice(start, start + size) if samples is None else samples[start : start + size]
-        yield {name: as_batch(array[taken], axes.get(name, 0)) for name, array in arrays.items()}
+        rows = {name: array[taken] for name, array in arrays.items()}
+        if job.get("fixed"):
+            rows = {name: np.concatenate([part, part[-1:].repeat(size - len(part), 0)]) for name, part in rows.items()}
+        yield {name: as_batch(part, axes.get(name, 0)) for name, part in rows.items()}
 
 
 def sample_count(job: dict[str, Any]) -> int:
@@ -45,4 +49,5 @@ def save_outputs(job: dict[str, Any], parts: dict[str, list[Any]]) -> None:
 
     axes, count = job.get("axes", {}).get("outputs", {}), sample_count(job)
     for number, (name, arrays) in enumerate(parts.items()):
-        np.save(f"output{number}.npy", as_samples(arrays, axes.get(name), len(arrays) == count))
+        outputs = as_samples(arrays, axes.get(name), len(arrays) == count)
+        np.save(f"output{number}.npy", outputs[:count] if job.get("fixed") else outputs)

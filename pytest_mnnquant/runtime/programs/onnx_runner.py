@@ -43,9 +43,10 @@ def run_onnx(job: dict[str, Any]) -> dict[str, Any]:
     axes = job.get("axes", {}).get("inputs", {})
     places = ((item.shape, axes.get(item.name, 0)) for item in session.get_inputs())
     fixed = next((shape[axis] for shape, axis in places if axis is not None and len(shape) > axis), None)
-    size = fixed if isinstance(fixed, int) and fixed > 0 else job["batch"]
+    is_fixed = isinstance(fixed, int) and fixed > 0
+    job = {**job, "batch": fixed if is_fixed else job["batch"], "fixed": is_fixed}
     parts: dict[str, list[Any]] = {name: [] for name in names}
-    for batch in batches({**job, "batch": size}):
+    for batch in batches(job):
         results = session.run(names, {name: batch[name].astype(kind, copy=False) for name, kind in types.items()})
         for number, part in enumerate(parts.values()):
             part.append(results[number])

@@ -13,11 +13,12 @@ def run_tflite(job: dict[str, Any]) -> dict[str, Any]:
     interpreter = new_interpreter(job["model"], bool(named))
     interpreter.allocate_tensors()
     inputs = {item["name"]: item for item in interpreter.get_input_details()}
-    size = fixed_batch(inputs, job.get("axes", {}).get("inputs", {})) or job["batch"]
+    size = fixed_batch(inputs, job.get("axes", {}).get("inputs", {}))
+    job = {**job, "batch": size or job["batch"], "fixed": size > 0}
     details = interpreter.get_tensor_details() if named else interpreter.get_output_details()
     results = {item["name"]: item["index"] for item in details if not named or item["name"] in named}
     parts: dict[str, list[Any]] = {name: [] for name in results}
-    for batch in batches({**job, "batch": size}):
+    for batch in batches(job):
         feed(interpreter, inputs, batch)
         interpreter.invoke()
         for name, index in results.items():
