@@ -33,6 +33,7 @@ def run_check(
     follows from one of their findings is reported as its consequence.
     """
     limits = limits or variant.source.settings.limits
+    variant.selected.update(selected)
     result = result_alone(variant, name, limits, strict)
     if result.outcome != FAILED:
         return result

@@ -48,6 +48,8 @@ class VariantUnderTest:
         #: The name of the target it runs on; empty on this host.
         self.target = ""
         self.results = ResultCache()
+        #: The checks of this variant that run in this session, as far as known.
+        self.selected: set[str] = set()
         self._given_calibration = calibration
         self._made = made
 
@@ -99,7 +101,7 @@ class VariantUnderTest:
     @cached_property
     def runs(self) -> VariantRuns:
         """The variant's runs. Raises `Unusable`."""
-        return VariantRuns(self.source, self.files, self.say)
+        return VariantRuns(self.source, self.files, self.say, selected=self.selected)
 
     @cached_property
     def costs(self) -> VariantCosts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -25,21 +26,35 @@ from pytest_mnnquant.mnnfile.int8_faults import Int8Faults, int8_faults
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.pooling import pools_right, uncovered_pools
 from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent, int8_pools
+from pytest_mnnquant.runtime.background import start_ahead
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.runtime.job_results import are_stored
 from pytest_mnnquant.runtime.jobs import run_job
 from pytest_mnnquant.runtime.options import RunOptions, Send
 
 
 class VariantRuns:
-    """The runs of one variant, on this host unless `send` runs them on a target; each runs when first needed."""
+    """The runs of one variant, on this host unless `send` runs them on a target; each runs when first needed.
 
-    def __init__(self, source: SourceUnderTest, files: VariantFiles, say: Say, send: Send = run_job) -> None:
+    `selected` are the checks of the variant that run in this session, as far as known: their evidence may be gathered
+    ahead.
+    """
+
+    def __init__(
+        self,
+        source: SourceUnderTest,
+        files: VariantFiles,
+        say: Say,
+        send: Send = run_job,
+        selected: Collection[str] = (),
+    ) -> None:
         self.source = source
         self.files = files
         self.variant = files.variant
         self.say = say
         self._send = send
+        self._selected = selected
         self._losses: dict[str, Losses | None] = {}
 
     @step_property("run the variant")
@@ -48,6 +63,7 @@ class VariantRuns:
         self.say("running")
         if self._send is run_job:
             self.source.run_ahead()
+            self._observe_ahead()
         return self._run_with_names(self.variant.model)
 
     @property
@@ -101,6 +117,12 @@ class VariantRuns:
         self.say("running through both APIs")
         with self.arm_equivalent() as (model, _):
             return compare_apis(model, self.source.inputs, self._options, self.int8_faults.operators)
+
+    def _observe_ahead(self) -> None:
+        """Observe the calibration in the background, if its check is selected; the check then finds stored results."""
+        if are_stored() and "calibration" in self._selected and self.variant.recipe.activations:
+            source, variant, rows = self.source.prepared, self.variant, self.files.rows
+            start_ahead(lambda: calibration_evidence(source, variant, rows, self.source.settings.timeout))
 
     @step_property("observe the calibration")
     def calibration(self) -> CalibrationEvidence:

@@ -17,10 +17,13 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.metrics.agreement import Agreement, agreement, is_same
 from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.runtime.background import start_ahead
 from pytest_mnnquant.runtime.inference import Arrays
+from pytest_mnnquant.runtime.job_results import are_stored
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.runtime.source_runtime import ONNXRUNTIME, SourceRuntime
+from pytest_mnnquant.sources.onnx_data import external_files
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -71,12 +74,18 @@ def steps_from_pytorch(
     if not ONNXRUNTIME.is_installed:
         return direct, ONNXRUNTIME.not_installed
     try:
-        between = ONNXRUNTIME.run(onnx, inputs, options)
+        between = ONNXRUNTIME.run(onnx, inputs, options, tensor_files=external_files(onnx))
         exported = compare_outputs(expected, between, "the ONNX export")
         converted = compare_outputs({name: between[name] for name in expected}, ran.outputs)
     except (NativeFailure, ValueError) as error:
         return direct, f"onnxruntime can't run the ONNX export: {first_line(error)}"
     return (Step(PYTORCH, ONNX, exported), Step(ONNX, FLOAT_MNN, converted)), ""
+
+
+def run_onnx_ahead(onnx: Path, inputs: Arrays, options: RunOptions) -> None:
+    """Run an ONNX export in the background; `steps_from_pytorch` then finds the stored result."""
+    if are_stored() and ONNXRUNTIME.is_installed:
+        start_ahead(lambda: ONNXRUNTIME.run(onnx, inputs, options, tensor_files=external_files(onnx)))
 
 
 def proof_from_file(
@@ -90,7 +99,9 @@ def proof_from_file(
     if not runtime.is_installed:
         return None, runtime.not_installed
     try:
-        expected = runtime.run(source, data.head(PROOF_SAMPLES), options, tuple(ran.outputs) if is_sized else ())
+        names = tuple(ran.outputs) if is_sized else ()
+        files = external_files(source) if runtime is ONNXRUNTIME else ()
+        expected = runtime.run(source, data.head(PROOF_SAMPLES), options, names, files)
     except NativeFailure as error:
         return None, f"{runtime.name} can't run the {runtime.kind} model on {data.origin}: {first_line(error)}"
     if is_sized and not expected:

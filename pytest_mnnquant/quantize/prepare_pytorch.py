@@ -22,6 +22,7 @@ from pytest_mnnquant.quantize.conversion_proof import (
     compare_outputs,
     is_proven,
     name_outputs,
+    run_onnx_ahead,
     steps_from_pytorch,
 )
 from pytest_mnnquant.quantize.convert_twice import convert_twice
@@ -221,6 +222,7 @@ def _prove(export: _Export, expected: Sequence[Array]) -> _Proven:
         try:
             model = export.make(dynamic, fresh)
             options = RunOptions(export.choices.timeout, batched=dynamic, axes=export.axes)
+            run_onnx_ahead(model.path.with_name(EXPORTED), export.samples.inputs, options)
             ran = run(model, export.samples.inputs, options)
             named = name_outputs(model, expected, export.outputs)
             proof = compare_outputs(named, ran.outputs)

@@ -5,37 +5,65 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 T = TypeVar("T")
 _WORKERS: Final = "PYTEST_XDIST_WORKER_COUNT"
-_running: Final[list[threading.Thread]] = []
+_lock: Final = threading.Lock()
+# Steps that no thread has begun yet, and the threads that run steps.
+_waiting: Final[deque[Callable[[], object]]] = deque()
+_threads: Final[list[threading.Thread]] = []
+
+
+def spare_cores() -> int:
+    """The number of cores besides one that this process can use: xdist's workers share the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, cores // int(os.environ.get(_WORKERS, "1")) - 1)
 
 
 def has_spare_core() -> bool:
-    """Whether this process can use a second core: xdist's workers share the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores // int(os.environ.get(_WORKERS, "1")) > 1
+    """Whether this process can use a second core."""
+    return spare_cores() > 0
 
 
 def start_ahead(step: Callable[[], object]) -> None:
-    """Run a step in the background if a core is idle. Its failure is ignored: it shows when the result is needed."""
+    """Run a step in the background when a core is idle; if this process has one core, never.
 
-    def quietly() -> None:
+    Steps begin in the order in which they were given. A failure is ignored: it shows when the result is needed.
+    """
+    with _lock:
+        if not (cores := spare_cores()):
+            return
+        _waiting.append(step)
+        if len(_threads) < cores:
+            thread = threading.Thread(target=_run_waiting, name="mnnquant-ahead", daemon=True)
+            _threads.append(thread)
+            thread.start()
+
+
+def _run_waiting() -> None:
+    """Run steps until none waits."""
+    while True:
+        with _lock:
+            if not _waiting:
+                _threads.remove(threading.current_thread())
+                return
+            step = _waiting.popleft()
         with contextlib.suppress(Exception):
             step()
-
-    if has_spare_core():
-        thread = threading.Thread(target=quietly, name="mnnquant-ahead", daemon=True)
-        _running.append(thread)
-        thread.start()
 
 
 def wait_for_idle() -> None:
     """Wait until no step runs in the background, before something is timed."""
-    while _running:
-        _running.pop().join()
+    while True:
+        with _lock:
+            running = [*_threads]
+        if not running:
+            return
+        for thread in running:
+            thread.join()
 
 
 def both(first: Callable[[], T], second: Callable[[], T]) -> tuple[T, T]:

@@ -19,7 +19,7 @@ from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.jobs import Job, JobResult, run_job
 
 #: The tasks whose results depend on their arguments, the machine and MNN only, not on time.
-REPEATABLE: Final = frozenset({"run", "observe", "histograms", "losses"})
+REPEATABLE: Final = frozenset({"run", "observe", "histograms", "losses", "onnx", "tflite"})
 #: The largest size of all stored results, in bytes.
 LIMIT: Final = 1 << 30
 _KIND: Final = "runs"

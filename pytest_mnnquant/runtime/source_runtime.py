@@ -6,6 +6,7 @@ import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.runtime.inference import Arrays, batch_size
+from pytest_mnnquant.runtime.job_results import run_or_reuse
 from pytest_mnnquant.runtime.jobs import Job, run_job
 from pytest_mnnquant.runtime.options import RunOptions
 
@@ -43,12 +45,25 @@ class SourceRuntime:
             f"{self.name} is not installed to run the {self.kind} model (pip install 'pytest-mnnquant[{self.extra}]')"
         )
 
+    @property
+    def _version(self) -> str:
+        """The versions of its packages, under any of the names that they are distributed by."""
+        known = packages_distributions()
+        names = {name for package in self.packages for name in known.get(package, ())}
+        return " ".join(f"{name} {version(name)}" for name in sorted(names))
+
     def run(
-        self, path: Path, inputs: Arrays, options: RunOptions, names: Sequence[str] = ()
+        self,
+        path: Path,
+        inputs: Arrays,
+        options: RunOptions,
+        names: Sequence[str] = (),
+        tensor_files: Sequence[Path] | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """Outputs by name, samples on the first axis. The runtime uses one thread and has no memory modes.
 
         `names` are tensors to return in place of the outputs; those that the model does not have are missing.
+        `tensor_files` are the files beside the model that hold its tensors; if they are known, the result is stored.
 
         Raises `NativeFailure` if the runtime can't read or run the model, crashes or takes too long.
         """
@@ -57,10 +72,19 @@ class SourceRuntime:
             for number, (key, array) in enumerate(inputs.items()):
                 files[key] = str(folder / f"input{number}.npy")
                 np.save(files[key], array)
-            shared = {"batch": batch_size(options), "axes": options.axes.as_job}
-            arguments = {"model": str(path.resolve()), "inputs": files, "names": list(names), **shared}
+            beside = [str(file.resolve()) for file in tensor_files or ()]
+            arguments: dict[str, Any] = {
+                "model": str(path.resolve()),
+                "tensor_files": beside,
+                "version": self._version,
+                "inputs": files,
+                "names": list(names),
+                "batch": batch_size(options),
+                "axes": options.axes.as_job,
+            }
             job = Job(self.task, f"running {path.name}", options.timeout, arguments, who=self.name)
-            outputs = run_job(job, folder).values["outputs"]
+            ran = run_job(job, folder) if tensor_files is None else run_or_reuse(job, folder, run_job)
+            outputs = ran.values["outputs"]
             return {output: np.load(folder / f"output{number}.npy") for number, output in enumerate(outputs)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -10,34 +11,34 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_mnnquant.runtime import background
-from pytest_mnnquant.runtime.background import both, has_spare_core, start_ahead, wait_for_idle
+from pytest_mnnquant.runtime.background import both, has_spare_core, spare_cores, start_ahead, wait_for_idle
 from pytest_mnnquant.runtime.progress import has_listener, report_progress, set_listener
 
 
 @pytest.fixture(params=[True, False])
 def spare(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether a core is idle."""
-    monkeypatch.setattr(background, "has_spare_core", lambda: request.param)
+    monkeypatch.setattr(background, "spare_cores", lambda: int(request.param))
     return bool(request.param)
 
 
 @pytest.fixture
 def idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "has_spare_core", lambda: True)
+    monkeypatch.setattr(background, "spare_cores", lambda: 1)
 
 
 @pytest.mark.parametrize(
-    ("cores", "workers", "expected"), [(1, None, False), (2, None, True), (2, "2", False), (4, "2", True)]
+    ("cores", "workers", "expected"), [(1, None, 0), (2, None, 1), (2, "2", 0), (4, "2", 1), (8, None, 7), (2, "4", 0)]
 )
 def test_workers_of_xdist_share_the_cores(
-    monkeypatch: pytest.MonkeyPatch, cores: int, workers: str | None, expected: bool
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: str | None, expected: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)})
     if workers is None:
         monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
     else:
         monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", workers)
-    assert has_spare_core() is expected
+    assert (spare_cores(), has_spare_core()) == (expected, expected > 0)
 
 
 def test_both_results_come_in_order(spare: bool) -> None:
@@ -76,8 +77,25 @@ def test_what_is_timed_waits_for_what_was_started(idle: None) -> None:
     wait_for_idle()
 
 
+def test_no_more_steps_run_than_cores_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "spare_cores", lambda: 2)
+    now, most, order = [0], [0], []
+
+    def slow(number: int) -> None:
+        now[0] += 1
+        most[0] = max(most[0], now[0])
+        order.append(number)
+        time.sleep(0.05)
+        now[0] -= 1
+
+    for number in range(6):
+        start_ahead(functools.partial(slow, number))
+    wait_for_idle()
+    assert (most, order) == ([2], [0, 1, 2, 3, 4, 5])
+
+
 def test_without_an_idle_core_nothing_is_started_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "has_spare_core", lambda: False)
+    monkeypatch.setattr(background, "spare_cores", lambda: 0)
     started: list[int] = []
     start_ahead(lambda: started.append(1))
     wait_for_idle()

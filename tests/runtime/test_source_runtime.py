@@ -10,11 +10,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.quantize.prepared import Prepared
-from pytest_mnnquant.runtime import source_runtime
+from pytest_mnnquant.runtime import job_results, source_runtime
 from pytest_mnnquant.runtime.command import Command
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job
+from pytest_mnnquant.runtime.job_results import JobResults, set_job_results
+from pytest_mnnquant.runtime.jobs import FailureKind, Job, JobResult, NativeFailure, run_job
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.runtime.source_runtime import ONNXRUNTIME
 from tests.conftest import TIMEOUT
@@ -84,3 +86,28 @@ def test_it_is_not_imported_here(digits: Prepared) -> None:
         digits.model.path.with_suffix(".onnx"), {"x": np.zeros((1, 1, 16, 16), np.float32)}, RunOptions(TIMEOUT)
     )
     assert ("onnxruntime" in sys.modules) == known
+
+
+def test_a_result_is_stored_by_the_model_and_the_files_beside_it(
+    digits: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def counted(job: Job, folder: Path) -> JobResult:
+        ran.append(job.task)
+        return run_job(job, folder)
+
+    monkeypatch.setattr(job_results, "run_job", counted)
+    monkeypatch.setattr(source_runtime, "run_job", counted)
+    set_job_results(JobResults(Store(tmp_path / "store")))
+    try:
+        weights, path = tmp_path / "weights.bin", digits.model.path.with_suffix(".onnx")
+        x = {"x": np.zeros((1, 1, 16, 16), np.float32)}
+        for content in ("old", "old", "new"):
+            weights.write_text(content)
+            ONNXRUNTIME.run(path, x, RunOptions(TIMEOUT), (), [weights])
+        assert ran == ["onnx"] * 2
+        ONNXRUNTIME.run(path, x, RunOptions(TIMEOUT))  # Nothing is known of the files beside it.
+        assert ran == ["onnx"] * 3
+    finally:
+        set_job_results(None)
