@@ -14,6 +14,9 @@ Array = npt.NDArray[Any]
 #: computes exact GELU by its tanh form, with errors of up to 5e-4 per operator that add up over a transformer. A wrong
 #: operator is off by far more than 1 %.
 SAME: Final = 1e-2
+# In sparse outputs behind a sigmoid or softmax, these errors show at single elements: in the maps and texts of
+# PP-OCRv6, which has 13 GELU, up to 1.6 %, with a mean error of at most 0.021 %. Both are shares of the range.
+_SAME_AT_SINGLE, _SAME_ON_AVERAGE = 3e-2, 2.5e-4
 #: An output whose range is at most this is a constant with rounding noise, and can't be judged.
 SILENT: Final = 1e-6
 _SAME_INTEGERS: Final = 0.98
@@ -102,7 +105,9 @@ def is_same(item: Agreement) -> bool:
     """Whether an output agrees up to float rounding, which may flip an integer if two classes are nearly equal."""
     if item.equal is not None:
         return item.equal >= _SAME_INTEGERS
-    return item.relative_error <= SAME or item.max_error <= SILENT
+    if item.relative_error <= SAME or item.max_error <= SILENT:
+        return True
+    return item.relative_error <= _SAME_AT_SINGLE and item.mean_error <= _SAME_ON_AVERAGE * item.range
 
 
 def sqnr_db(reference: Array, output: Array) -> float:

@@ -140,6 +140,16 @@ def test_integers_are_compared_one_by_one() -> None:
     assert not is_same(agreement(reference, output))
 
 
+@pytest.mark.parametrize(("error", "elements", "same"), [(0.016, 1, True), (0.031, 1, False), (0.016, 40, False)])
+def test_single_elements_of_a_sparse_map_may_differ_more(error: float, elements: int, same: bool) -> None:
+    """Approximations of MNN's GELU behind the steep sigmoid of a text detector."""
+    reference = np.zeros((4, 100))
+    reference[:, ::10] = 1
+    output = reference.copy()
+    output.flat[:elements] += error
+    assert is_same(agreement(reference, output)) is same
+
+
 @pytest.mark.parametrize(
     ("error", "same"), [(0.0, True), (0.009, True), (0.011, False), (np.nan, False), (np.inf, False)]
 )

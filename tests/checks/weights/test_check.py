@@ -308,6 +308,7 @@ def test_weights_that_were_cut_off_instead_of_rounded_are_told() -> None:
     assert error.is_other
     assert error.is_truncated
     assert not WeightError("a", 18.0, 18.0, drift=-0.01).is_other
+    assert not WeightError("a", 37.7, 37.6, drift=0.31).is_truncated  # Of a few weights, with the noise of rounding.
     assert not WeightError("a", 3.0, 18.0, drift=0.4).is_truncated  # Clipped weights are off to one side too.
 
 
