@@ -9,7 +9,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.blocks import blocks, blocks_of, energies, mean_sample
+
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
 #: The largest error, as a share of an output's range, that counts as float rounding. Rounding stays near 1e-6, but MNN
 #: computes exact GELU by its tanh form, with errors of up to 5e-4 per operator that add up over a transformer. A wrong
 #: operator is off by far more than 1 %.
@@ -64,27 +67,42 @@ def agreement(reference: Array, output: Array) -> Agreement:
         raise ValueError(f"shapes differ: {reference.shape} and {output.shape}")
     if reference.size == 0:
         raise ValueError("nothing to compare: no samples")
-    ref, out = (array.reshape(len(array), -1).astype(np.float64) for array in (reference, output))
-    if not (np.isfinite(ref).all() and np.isfinite(out).all()):
-        lost = 0.0 if reference.ndim == 2 and ref.shape[1] > 1 else None
-        cosine = -1.0 if ref.shape[1] > 1 else None
+    ref, out = (array.reshape(len(array), -1) for array in (reference, output))
+    elements = ref.shape[1]
+    if not (_is_finite(ref) and _is_finite(out)):
+        lost = 0.0 if reference.ndim == 2 and elements > 1 else None
+        cosine = -1.0 if elements > 1 else None
         return Agreement(len(ref), -math.inf, -math.inf, cosine, math.inf, 0.0, lost, mean_error=math.inf)
-    errors = np.abs(ref - out)
-    mean = ref[0] + (ref - ref[0]).mean(0)  # Exact for constants, however large.
+    signal, noise = energies(ref, out)
+    centred, _ = energies(ref, out, mean_sample(ref))
+    largest, total = _errors(ref, out)
     integers = reference.dtype.kind in "iub"
-    classes = reference.ndim == 2 and ref.shape[1] > 1 and not integers
+    classes = reference.ndim == 2 and elements > 1 and not integers
     return Agreement(
         samples=len(ref),
-        sqnr_db=sqnr_db(ref, out),
-        centred_sqnr_db=sqnr_db(ref - mean, out - mean),
-        cosine=float(cosines(ref, out).mean()) if ref.shape[1] > 1 and not integers else None,
-        max_error=float(errors.max()),
-        mean_error=float(errors.mean()),
-        range=float(ref.max() - ref.min()),
+        sqnr_db=_decibels(signal, noise),
+        centred_sqnr_db=_decibels(centred, noise),
+        cosine=float(cosines(ref, out).mean()) if elements > 1 and not integers else None,
+        max_error=largest,
+        mean_error=total / ref.size,
+        range=float(ref.max()) - float(ref.min()),
         top1=float(same_maximum(ref, out).mean()) if classes and not _is_constant(ref.argmax(1)) else None,
-        top5=_same_largest(ref, out, 5) if classes and ref.shape[1] >= 10 else None,
+        top5=_same_largest(ref, out, 5) if classes and elements >= 10 else None,
         equal=float((reference == output).mean()) if integers else None,
     )
+
+
+def _is_finite(values: Array) -> bool:
+    return values.dtype.kind in "iub" or all(np.isfinite(values[chosen]).all() for chosen in blocks_of(*values.shape))
+
+
+def _errors(ref: Array, out: Array) -> tuple[float, float]:
+    """The largest absolute difference, and the sum of all."""
+    largest = total = 0.0
+    for _, (first, second) in blocks(ref, out):
+        errors = np.abs(first - second)
+        largest, total = max(largest, float(errors.max())), total + float(errors.sum())
+    return largest, total
 
 
 def same_maximum(ref: Array, out: Array) -> npt.NDArray[np.bool_]:
@@ -97,8 +115,11 @@ def _is_constant(values: Array) -> bool:
 
 
 def _same_largest(ref: Array, out: Array, count: int) -> float:
-    expected, actual = (np.argpartition(-array, count - 1, axis=1)[:, :count] for array in (ref, out))
-    return float((expected[:, :, None] == actual[:, None, :]).any(2).mean())
+    same = 0
+    for _, pair in blocks(ref, out):
+        expected, actual = (np.argpartition(-array, count - 1, axis=1)[:, :count] for array in pair)
+        same += int((expected[:, :, None] == actual[:, None, :]).any(2).sum())
+    return same / (len(ref) * count)
 
 
 def is_same(item: Agreement) -> bool:
@@ -112,8 +133,11 @@ def is_same(item: Agreement) -> bool:
 
 def sqnr_db(reference: Array, output: Array) -> float:
     """Signal to quantization noise in dB; infinite if equal, -infinite if a reference of zeros is missed."""
-    noise = float(np.square(reference.astype(np.float64) - output).sum())
-    signal = float(np.square(reference.astype(np.float64)).sum())
+    return _decibels(*energies(reference, output)) if reference.size else math.inf
+
+
+def _decibels(signals: Floats, noises: Floats) -> float:
+    signal, noise = float(signals.sum()), float(noises.sum())
     if noise == 0:
         return math.inf
     if signal == 0 or not math.isfinite(noise):
@@ -131,12 +155,15 @@ def accuracy(output: Array, labels: Array) -> float:
     return float((classes == labels.reshape(-1)).mean())
 
 
-def cosines(ref: Array, out: Array) -> npt.NDArray[np.float64]:
-    """The cosine of each sample that counts (see `Agreement`); both have shape [samples, elements]."""
-    expected, actual = np.linalg.norm(ref, axis=1), np.linalg.norm(out, axis=1)
+def cosines(ref: Array, out: Array) -> Floats:
+    """The cosine of each sample that counts (see `Agreement`); both have shape [samples, ...]."""
+    expected, actual, products = (np.empty(len(ref)) for _ in range(3))
+    for chosen, (first, second) in blocks(ref, out):
+        expected[chosen], actual[chosen] = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
+        products[chosen] = (first * second).sum(1)
     usual = float(np.sqrt(np.square(expected).mean()))
     if usual == 0:
         return np.asarray(actual == 0, np.float64)
     counts = expected >= _QUIET * usual
-    products = (ref * out).sum(1)[counts]
-    return np.asarray(products / np.maximum(expected[counts] * actual[counts], np.finfo(np.float64).tiny))
+    lengths = np.maximum(expected[counts] * actual[counts], np.finfo(np.float64).tiny)
+    return np.asarray(products[counts] / lengths)

@@ -13,6 +13,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.blocks import blocks_of
+
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 #: The input explains at least this share of the output's variance, or the output is not mostly the input.
@@ -51,27 +53,42 @@ class Detail:
 def compare_detail(reference: Array, output: Array, inputs: Mapping[str, Array]) -> Detail | None:
     """Compare what outputs of equal shape [samples, ...] add to an input; None if they are not mostly an input."""
     fits = (
-        (explained, name, rest, error)
+        (*_without_input(pictures), name, pictures)
         for name, array in inputs.items()
-        for picture, error, source in _pictures(reference, output, array)
-        for explained, rest in [_without_input(picture, source)]
+        for pictures in _pictures(reference, output, array)
     )
-    explained, name, rest, error = max(fits, key=lambda fit: fit[0], default=(0.0, "", np.empty(0), np.empty(0)))
-    if explained < _MOSTLY:
+    explained, details, name, pictures = max(fits, key=lambda fit: fit[0], default=(0.0, np.empty(0), "", None))
+    if explained < _MOSTLY or pictures is None:
         return None
     span = float(reference.max()) - float(reference.min())
     floor = (span / _STEPS) ** 2 / 12 * 10 ** (_ROUNDED_DB / 10)
-    detail = np.square(rest).reshape(len(rest), -1).mean(1) + floor
+    errors = np.concatenate([_energy(made - other) for made, other, _ in pictures.blocks()])
     with np.errstate(divide="ignore"):
-        decibels = 10 * np.log10(detail / np.square(error).reshape(len(error), -1).mean(1))
+        decibels = 10 * np.log10((details + floor) / errors)
     return Detail(name, explained, np.clip(decibels, _WORST, _BEST))
 
 
-def _pictures(reference: Array, output: Array, array: Array) -> Iterator[tuple[Floats, Floats, Floats]]:
-    """The reference, the error and an input as [samples, channels, positions ...], if their positions correspond.
+@dataclass(frozen=True)
+class _Pictures:
+    """A reference, an output and an input as [samples, channels, positions ...], whose positions correspond."""
 
-    Of large pictures the middle is taken.
-    """
+    reference: Array
+    output: Array
+    source: Array
+    factors: list[float]
+
+    def blocks(self) -> Iterator[tuple[Floats, Floats, Floats]]:
+        """The samples in blocks; the input has the positions of the reference."""
+        features = 3 * self.source.shape[1] + self.reference.shape[1]
+        for chosen in blocks_of(len(self.reference), features * int(np.prod(self.reference.shape[2:]))):
+            made, other, source = (
+                array[chosen].astype(np.float64) for array in (self.reference, self.output, self.source)
+            )
+            yield made, other, _resized(source, self.factors)
+
+
+def _pictures(reference: Array, output: Array, array: Array) -> Iterator[_Pictures]:
+    """The forms in which a reference and an input have the same positions. Of large pictures the middle is taken."""
     if array.dtype.kind != "f" or len(array) != len(reference):
         return
     for picture, other in zip(_forms(reference), _forms(output), strict=True):
@@ -82,15 +99,14 @@ def _pictures(reference: Array, output: Array, array: Array) -> Iterator[tuple[F
                     yield _in_the_middle(picture, other, source, factors)
 
 
-def _in_the_middle(picture: Array, other: Array, source: Array, factors: list[float]) -> tuple[Floats, Floats, Floats]:
-    """The middle of a picture, of its error, and of the input at the same positions."""
+def _in_the_middle(picture: Array, other: Array, source: Array, factors: list[float]) -> _Pictures:
+    """The middle of a picture, of the output, and of the input at the same positions."""
     middle = [_middle(size, picture.ndim) for size in picture.shape[2:]]
     pairs = zip(middle, factors, strict=True)
     given = [slice(round(part.start / factor), round(part.stop / factor)) for part, factor in pairs]
     everything = (slice(None), slice(None))
-    taken = picture[(*everything, *middle)].astype(np.float64)
-    error = taken - other[(*everything, *middle)]
-    return taken, error, _resized(source[(*everything, *given)].astype(np.float64), factors)
+    taken, made = (array[(*everything, *middle)] for array in (picture, other))
+    return _Pictures(taken, made, source[(*everything, *given)], factors)
 
 
 def _middle(size: int, axes: int) -> slice:
@@ -140,18 +156,31 @@ def _smooth(source: Floats, reach: int) -> Floats:
     return source
 
 
-def _without_input(picture: Floats, source: Floats) -> tuple[float, Floats]:
-    """The share of a picture's variance that an input explains, and the rest, in the shape of the picture."""
-    forms = [source, _smooth(source, 1), _smooth(source, 2)]
-    features = np.concatenate([form.reshape(len(source), source.shape[1], -1) for form in forms], 1)
-    matrix = features.transpose(0, 2, 1).reshape(-1, features.shape[1])
-    matrix = np.concatenate([matrix, np.ones((len(matrix), 1))], 1)
-    targets = picture.reshape(len(picture), picture.shape[1], -1).transpose(0, 2, 1).reshape(len(matrix), -1)
-    rows = np.linspace(0, len(matrix) - 1, min(len(matrix), _ROWS)).astype(np.int64)
-    weights = np.linalg.lstsq(matrix[rows], targets[rows], rcond=None)[0]
-    rest = targets - matrix @ weights
-    variance = float(np.square(targets - targets.mean(0)).sum())
-    explained = 1 - float(np.square(rest).sum()) / variance if variance else 0.0
-    positions = picture.shape[2:]
-    shaped = rest.reshape(len(picture), *positions, picture.shape[1])
-    return explained, np.moveaxis(shaped, -1, 1)
+def _without_input(pictures: _Pictures) -> tuple[float, Floats]:
+    """The share of a picture's variance that an input explains, and the mean energy of the rest, shape [samples]."""
+    step = 1 + pictures.reference[:, 0].size // _ROWS
+    chosen = [(matrix[::step], targets[::step]) for matrix, targets in _rows(pictures)]
+    matrix, targets = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
+    weights, mean = np.linalg.lstsq(matrix, targets, rcond=None)[0], targets.mean(0)
+    positions = int(np.prod(pictures.reference.shape[2:]))
+    energies, variance, unexplained = [], 0.0, 0.0
+    for matrix, targets in _rows(pictures):
+        rest = np.square(targets - matrix @ weights)
+        variance, unexplained = variance + float(np.square(targets - mean).sum()), unexplained + float(rest.sum())
+        energies.append(rest.reshape(len(rest) // positions, -1).mean(1))
+    return 1 - unexplained / variance if variance else 0.0, np.concatenate(energies)
+
+
+def _rows(pictures: _Pictures) -> Iterator[tuple[Floats, Floats]]:
+    """For the positions of each block of samples: the forms of the input and a constant, and the reference."""
+    for made, _, source in pictures.blocks():
+        forms = [source, _smooth(source, 1), _smooth(source, 2)]
+        features = np.concatenate([form.reshape(len(source), source.shape[1], -1) for form in forms], 1)
+        matrix = features.transpose(0, 2, 1).reshape(-1, features.shape[1])
+        matrix = np.concatenate([matrix, np.ones((len(matrix), 1))], 1)
+        yield matrix, made.reshape(len(made), made.shape[1], -1).transpose(0, 2, 1).reshape(len(matrix), -1)
+
+
+def _energy(pictures: Floats) -> Floats:
+    """The mean square of each sample."""
+    return np.asarray(np.square(pictures).reshape(len(pictures), -1).mean(1))

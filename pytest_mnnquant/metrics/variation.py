@@ -13,6 +13,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.blocks import blocks, mean_sample
+
 Array = npt.NDArray[Any]
 #: A variation below this share of the largest value is rounding noise of a constant.
 CONSTANT: Final = 1e-4
@@ -62,31 +64,36 @@ class Variation:
 
 def variation(reference: Array, output: Array) -> Variation:
     """Compare two outputs of equal shape [samples, ...], with at least 2 samples."""
-    ref, out = (array.reshape(len(array), -1).astype(np.float64) for array in (reference, output))
-    count = len(ref)
-    counts = ~_masked(ref)
-    ref, out = ref[:, counts], out[:, counts]
-    distance = np.square(_about_mean(ref)).sum(1) * (count / (count - 1))
+    count, mean = len(reference), mean_sample(reference)
+    counts = ~_masked(reference, mean)
+    distance, noise = np.empty(count), np.empty(count)
+    first, is_frozen = output[0].reshape(-1)[counts], True
+    peak, low, high = 0.0, math.inf, -math.inf
+    for chosen, (ref, out) in blocks(reference, output):
+        if not counts.all():
+            ref, out = ref[:, counts], out[:, counts]
+        distance[chosen] = np.square(ref - mean[counts]).sum(1)
+        noise[chosen] = np.square(ref - out).sum(1)
+        peak, low, high = max(peak, float(np.abs(ref).max())), min(low, float(ref.min())), max(high, float(ref.max()))
+        is_frozen = is_frozen and bool((out == first).all())
+    distance *= count / (count - 1)
     return Variation(
         signal=distance,
-        noise=np.square(ref - out).sum(1),
-        peak=float(np.abs(ref).max()),
-        rms=math.sqrt(float(distance.sum()) / max(1, ref.size)),
-        range=float(ref.max() - ref.min()),
-        is_frozen=bool((out == out[:1]).all()),
+        noise=noise,
+        peak=peak,
+        rms=math.sqrt(float(distance.sum()) / max(1, count * int(counts.sum()))),
+        range=high - low,
+        is_frozen=is_frozen,
     )
 
 
-def _about_mean(values: Array) -> Array:
-    """The difference from the mean sample, exactly 0 for a constant: the mean of large numbers is rounded."""
-    shifted = values - values[:1]
-    return np.asarray(shifted - shifted.mean(0))
-
-
-def _masked(ref: Array) -> npt.NDArray[np.bool_]:
-    """The masked elements of [samples, elements]; none if all elements are constant."""
-    peaks = np.abs(ref).max(0)
-    varies = _about_mean(ref).std(0) > CONSTANT * peaks
+def _masked(reference: Array, mean: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """The masked elements, shape [elements]; none if all elements are constant."""
+    peaks, squares = np.zeros_like(mean), np.zeros_like(mean)
+    for _, (ref,) in blocks(reference):
+        np.maximum(peaks, np.abs(ref).max(0), out=peaks)
+        squares += np.square(ref - mean).sum(0)
+    varies = np.sqrt(squares / len(reference)) > CONSTANT * peaks
     largest = float(peaks[varies].max(initial=0.0)) if varies.any() else math.inf
     return np.asarray(~varies & (peaks > _MASK * max(largest, 1.0)))
 

@@ -16,6 +16,7 @@ from pytest_mnnquant.checks.accuracy.output_measures import OutputMeasures
 from pytest_mnnquant.checks.accuracy.variation_estimate import estimate_variation
 from pytest_mnnquant.findings.defaults import COARSE_COSINE, COARSE_FEW_NUMBERS
 from pytest_mnnquant.metrics.agreement import cosines, same_maximum, sqnr_db
+from pytest_mnnquant.metrics.blocks import energies, mean_sample
 from pytest_mnnquant.metrics.decisions import Decision
 from pytest_mnnquant.metrics.peaks import PeakAgreement
 from pytest_mnnquant.metrics.ranks import rank_correlation
@@ -48,7 +49,7 @@ class Pair:
     @property
     def flat(self) -> tuple[Array, Array]:
         """Both, with shape [samples, elements]."""
-        return _flat(self.reference), _flat(self.output)
+        return self.reference.reshape(len(self.reference), -1), self.output.reshape(len(self.output), -1)
 
     @property
     def is_still(self) -> bool:
@@ -114,7 +115,7 @@ def _one_element(pair: Pair, criteria: Criteria) -> Demand:
     text = f"SQNR {pair.measures.agreement.centred_sqnr_db:.1f} dB about its mean, required {limit:.1f} dB"
     if least is not None:
         text += f" (cosine {least:g}, converted: the output has one element)"
-    estimate = _noise(reference - reference.mean(0), output - reference.mean(0))
+    estimate = _energy_db(*energies(reference, output, mean_sample(reference)))
     demand = Demand(text, verdict(estimate, limit, at_least=True, strict=criteria.strict))
     if not demand.fails or least is not None:
         return demand
@@ -202,7 +203,7 @@ def _quantities(pair: Pair, allowed: float, criteria: Criteria) -> Iterator[Dema
 
 def _noise(reference: Array, output: Array) -> Estimate:
     """SQNR in dB, with its bounds."""
-    return _energy_db(np.square(reference).sum(1), np.square(reference - output).sum(1))
+    return _energy_db(*energies(reference, output))
 
 
 def _energy_db(signal: Energies, noise: Energies) -> Estimate:
@@ -216,10 +217,6 @@ def _energy_db(signal: Energies, noise: Energies) -> Estimate:
         return 10 * math.log10(max(signal[chosen].sum(), _TINY) / max(noise[chosen].sum(), _TINY))
 
     return intervals.resampled(decibels, len(signal), confidence=CONFIDENCE)
-
-
-def _flat(array: Array) -> Array:
-    return array.reshape(len(array), -1).astype(np.float64)
 
 
 def as_sqnr_db(cosine: float) -> float:
