@@ -552,7 +552,7 @@ RULES: Final = {
             "MNQ713",
             "data-sized-output",
             _W,
-            "The size of an output depends on the input's values; what it is selected from was judged.",
+            "The rows of an output depend on the input's values; what they are selected from was judged.",
             ALONE,
         ),
         Rule("MNQ720", "labels-unused", _G, "The labels match no output, so the task metric was not judged.", ALONE),

@@ -15,7 +15,7 @@ _ELEMENTS: Final = 1 << 21
 
 
 def blocks_of(samples: int, elements: int) -> Iterator[slice]:
-    """The samples in blocks, in order; a sample has so many `elements`."""
+    """The samples in blocks, in order; a sample has this number of `elements`."""
     size = max(1, _ELEMENTS // max(1, elements))
     return (slice(start, min(start + size, samples)) for start in range(0, samples, size))
 

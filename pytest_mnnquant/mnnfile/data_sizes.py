@@ -2,7 +2,7 @@
 
 MNN's Session API pads such an output to its largest size, its Module API gives the right rows. A small change of a
 score adds or removes a row, so rows of two models can't be compared one by one. The tensors from which these operators
-select are judged in their place.
+select are judged in their place. So they are for rows that TopK puts in order: two close scores change places.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ _SIZED: Final = {"TopKV2": 1, "Range": 0, "Fill": 0, "Tile": 1, "StridedSlice": 
 _REDUCING: Final = frozenset({"Reduction", "Shape", "Rank", "Size", "ScatterNd", "ArgMax", "ArgMin"})
 #: Operators between a tensor of the network and the selection: they order, compare or convert values.
 _PREPARING: Final = VIEWS | {"Gather", "GatherV2", "GatherND", "Cast", "ZerosLike", "BinaryOp", "Select", "Reduction"}
+#: Operators that keep the order of rows.
+_KEEPING: Final = (_PREPARING - {"Reduction"}) | {"UnaryOp", "Sigmoid", "ReLU", "ReLU6", "Scale"}
 _MOST: Final = 8
 
 
 def data_sized_outputs(model: Model) -> dict[str, tuple[str, ...]]:
-    """The outputs of a size that depends on values, each with the tensors that are judged in its place."""
+    """The outputs of a size or an order that depends on values, with the tensors that are judged in their place."""
     return _Selection(model).outputs()
 
 
@@ -43,9 +45,12 @@ class _Selection:
         self._makers = {output: op for op in self._ops for output in op.outputs}
         self._constant = constant_tensors(self._ops)
         self._sized: set[int] = set()
+        self._ordered: set[int] = set()
         for op in self._ops:
             if self._selects(op) or (op.kind not in _REDUCING and not self._sized.isdisjoint(op.inputs)):
                 self._sized.update(op.outputs)
+            elif self._orders(op) or (op.kind in _KEEPING and not self._ordered.isdisjoint(op.inputs)):
+                self._ordered.update(op.outputs)
 
     def _selects(self, op: Op) -> bool:
         if op.kind in _SELECTING:
@@ -53,11 +58,18 @@ class _Selection:
         place = _SIZED.get(op.kind)
         return place is not None and not self._constant.issuperset(op.inputs[place:])
 
+    def _orders(self, op: Op) -> bool:
+        return op.kind == "TopKV2" and op.inputs[0] not in self._constant
+
     def outputs(self) -> dict[str, tuple[str, ...]]:
         names = self._model.tensor_names
-        found = {names[tensor]: tensor for tensor in self._sized if names[tensor] in self._model.output_names}
+        selected = self._sized | self._ordered
+        found = {names[tensor]: tensor for tensor in selected if names[tensor] in self._model.output_names}
+        sources = {name: self._sources(tensor)[:_MOST] for name, tensor in found.items()}
         return {
-            name: tuple(names[source] for source in self._sources(tensor))[:_MOST] for name, tensor in found.items()
+            name: tuple(names[source] for source in sources[name])
+            for name, tensor in found.items()
+            if tensor in self._sized or sources[name]
         }
 
     def _sources(self, tensor: int) -> list[int]:
@@ -70,7 +82,7 @@ class _Selection:
                     continue
                 seen.add(origin)
                 maker = self._makers.get(origin)
-                if maker is None or (origin not in self._sized and maker.kind not in _PREPARING):
+                if maker is None or (origin not in self._sized | self._ordered and maker.kind not in _PREPARING):
                     sources.add(origin)
                 else:
                     waiting.append(origin)

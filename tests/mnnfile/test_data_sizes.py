@@ -41,7 +41,26 @@ CASES: dict[str, tuple[list[Any], dict[str, int], dict[str, tuple[str, ...]]]] =
         {"rows": TensorProto.FLOAT},
         {"rows": ("f",)},
     ),
-    "constant k": ([*FLAT, node("TopK", ["flat", "k5"], ["rows", "places"])], {"rows": TensorProto.FLOAT}, {}),
+    "constant k": (
+        [*FLAT, node("TopK", ["flat", "k5"], ["rows", "places"])],
+        {"rows": TensorProto.FLOAT, "places": TensorProto.INT64},
+        {"rows": ("f",), "places": ("f",)},
+    ),
+    "the best rows": (
+        [
+            *(node("Sigmoid", ["f"], ["sure"]), node("Reshape", ["sure", "one"], ["scores"])),
+            *(node("Reshape", ["f", "pairs"], ["p"]), node("Reshape", ["p", "twos"], ["boxes"])),
+            node("TopK", ["scores", "k5"], ["best", "places"]),
+            *(node("Gather", ["boxes", "places"], ["chosen"]), node("Sigmoid", ["chosen"], ["rows"])),
+        ],
+        {"rows": TensorProto.FLOAT},
+        {"rows": ("f", "sure")},
+    ),
+    "the sum of the best": (
+        [*FLAT, node("TopK", ["flat", "k5"], ["best", "places"]), node("ReduceSum", ["best"], ["rows"], keepdims=1)],
+        {"rows": TensorProto.FLOAT},
+        {},
+    ),
     "counted": ([*FLAT, *COUNT], {"k": TensorProto.INT64}, {}),
     "ordinary": (POOL, {"s": TensorProto.FLOAT}, {}),
 }
@@ -57,6 +76,7 @@ def made(case: str, folder: Path) -> Path:
         "most": np.array([9]),
         "one": np.array([-1]),
         "pairs": np.array([1, -1, 2]),
+        "twos": np.array([-1, 2]),
         "four": np.array([1, 128, 4]),
         "classes": np.array([1, 4, 128]),
     }
@@ -88,15 +108,16 @@ def test_what_depends_on_values_is_known(case: str, tmp_path: Path) -> None:
     assert not set(judged) & set(sized)
 
 
-def test_a_detector_is_judged_by_its_boxes_and_scores(tmp_path: Path, store: Store) -> None:
+@pytest.mark.parametrize("case", ["nms", "the best rows"])
+def test_a_detector_is_judged_by_its_boxes_and_scores(case: str, tmp_path: Path, store: Store) -> None:
     images = np.random.default_rng(1).random((16, 3, 16, 16), np.float32)
     np.savez(tmp_path / "data.npz", x=images)
-    made("nms", tmp_path)
+    made(case, tmp_path)
     settings = ModelSettings("net", "net.onnx", tmp_path, evaluation="data.npz", timeout=TIMEOUT)
     source = SourceUnderTest(settings, parse_spec("net.onnx", tmp_path), store, quietly)
-    case = variant_under_test(source, "w8", None)
-    results = {name: run_check(case, name) for name in ("conversion", "execution", "accuracy")}
+    variant = variant_under_test(source, "w8", None)
+    results = {name: run_check(variant, name) for name in ("conversion", "execution", "accuracy")}
     assert {result.outcome for result in results.values()} == {PASSED}
     assert [finding.code for finding in results["accuracy"].findings] == ["MNQ713"]
-    assert case.runs.run.trace
+    assert variant.runs.run.trace
     assert "rows" not in source.float_run.outputs

@@ -1,4 +1,4 @@
-"""Outputs whose size depends on the input's values: the tensors from which they select were judged instead."""
+"""Outputs whose rows depend on the input's values: the tensors from which they select were judged instead."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def _note(name: str, tensors: tuple[str, ...]) -> Finding:
     judged = ", ".join(tensors)
     return Finding(
         "MNQ713",
-        f"the size of output {name!r} depends on the input's values; "
+        f"the rows of output {name!r} or their order depend on the input's values; "
         + (f"the tensors that it is selected from were judged instead: {judged}" if judged else "it was not judged"),
         cause=Cause(
             "size-depends-on-data",
-            "NonMaxSuppression, NonZero, Unique or a computed size: a small change of a value adds or removes a row, "
-            "so rows of two models can't be compared one by one",
+            "NonMaxSuppression, NonZero, Unique, TopK or a computed size: a small change of a value adds, removes or moves "
+            "a row, so rows of two models can't be compared one by one",
         ),
     )

@@ -24,6 +24,7 @@ def judge_constant_inputs(
 
     `quantized` gives, by the name of an input, a layer that reads its codes. `outputs` are the shapes of a sample's
     outputs. An input of zeros with the shape of an output is a state: an error, since only the first step gets zeros.
+    It is not if another input is a switch that is off, as `has_mask_input` of SAM is for its `mask_input`.
     """
     sets = [data for data in (calibration, evaluation) if data is not None]
     constant = [
@@ -31,6 +32,7 @@ def judge_constant_inputs(
     ]
     if len(constant) == len(calibration.inputs):  # Samples that are all identical are another finding.
         return []
+    outputs = {} if any(_is_off(calibration.inputs[name]) for name in constant) else outputs
     findings, taken = [], set[str]()
     for name in constant:
         if name not in quantized:
@@ -45,6 +47,11 @@ def _alike(array: Array, outputs: Mapping[str, Shape]) -> list[str]:
     """The outputs that may be fed back to an input. States start from 0; another constant is a setting."""
     shape = _plain(array.shape[1:])
     return [output for output, other in outputs.items() if shape and _plain(other) == shape and not array.any()]
+
+
+def _is_off(array: Array) -> bool:
+    """Whether an input is a single 0 per sample."""
+    return array[0].size == 1 and not array.any()
 
 
 def _is_constant(arrays: list[Array]) -> bool:

@@ -79,3 +79,11 @@ def test_an_input_that_the_evaluation_data_lack_is_judged_by_the_calibration_dat
     calibration = Dataset({"frame": FRAMES, "h": STATES})
     findings = judge_constant_inputs(calibration, Dataset({"frame": FRAMES}), {"h": "/g/Gemm"}, OUTPUTS)
     assert [finding.code for finding in findings] == ["MNQ522"]
+
+
+def test_an_input_is_no_state_if_a_switch_is_off() -> None:
+    """SAM's `mask_input` of zeros has the shape of an output, and `has_mask_input` is 0."""
+    (finding,) = judged(mask=STATES, has_mask=np.zeros((20, 1)), quantized={"mask": "/g/Gemm"})
+    assert finding.severity is Severity.WARNING
+    (finding,) = judged(mask=STATES, has_mask=np.ones((20, 1)), quantized={"mask": "/g/Gemm"})
+    assert finding.severity is Severity.ERROR
