@@ -23,7 +23,7 @@ def _note(name: str, tensors: tuple[str, ...]) -> Finding:
         + (f"the tensors that it is selected from were judged instead: {judged}" if judged else "it was not judged"),
         cause=Cause(
             "size-depends-on-data",
-            "NonMaxSuppression, NonZero, Unique, TopK or a computed size: a small change of a value adds, removes or moves "
-            "a row, so rows of two models can't be compared one by one",
+            "NonMaxSuppression, NonZero, Unique, TopK or a computed size: a small change of a value adds, removes or "
+            "moves a row, so rows of two models can't be compared one by one",
         ),
     )
