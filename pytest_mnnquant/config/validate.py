@@ -13,7 +13,7 @@ from pytest_mnnquant.findings.catalogue import NOT_IGNORABLE, RULES
 from pytest_mnnquant.findings.defaults import RECIPES
 from pytest_mnnquant.llm.folder import is_export
 from pytest_mnnquant.recipes.names import recipe_named
-from pytest_mnnquant.recipes.recipe import PipelineRecipe
+from pytest_mnnquant.recipes.recipe import PipelineRecipe, is_exporter
 from pytest_mnnquant.sources.folders import undeclared_form
 from pytest_mnnquant.sources.metric import load_metric
 from pytest_mnnquant.sources.spec import SourceError, is_graph_of_export, parse_spec
@@ -63,13 +63,24 @@ def _validate_export(model: ModelSettings) -> None:
     """A checkpoint requires an export, and an export a checkpoint. Raises `ValueError`."""
     source = parse_spec(model.source, model.base) if model.source else None
     path = None if model.quantized is None else model.base / model.quantized
+    exporters = [recipe for name in model.recipes if is_exporter(recipe := recipe_named(name))]
     if source is not None and source.is_checkpoint:
+        if path is None and len(exporters) == len(model.recipes) == 1:
+            return
         if path is None:
-            raise ValueError(f"--mnn-model: {model.source} is a checkpoint; give its export: --mnn-quantized FOLDER")
+            raise ValueError(
+                f"--mnn-model: {model.source} is a checkpoint; give its export: --mnn-quantized FOLDER, or a single "
+                "pipeline that makes it: --mnn-recipe file.py:callable@llm-w4b64"
+            )
         if path.exists() and not is_export(path):
             folder = "give its folder" if is_graph_of_export(path) else "a folder with llm_config.json is expected"
             raise ValueError(f"--mnn-quantized: {model.quantized} is not an export of a language model: {folder}")
         _validate_export_recipe(model)
+    elif exporters and source is not None:
+        raise ValueError(
+            f"--mnn-recipe: {exporters[0].name} exports a language model; give the folder of its checkpoint as "
+            "--mnn-model"
+        )
     elif path is not None and (path.is_dir() or is_graph_of_export(path)):
         raise ValueError(
             f"--mnn-quantized: {model.quantized} is an export of a language model; give the folder of its checkpoint "

@@ -29,8 +29,13 @@ from pytest_mnnquant.llm.reference import Reference, read_reference
 from pytest_mnnquant.llm.requests import RequestedForm
 from pytest_mnnquant.mnnfile.model import BadModel
 from pytest_mnnquant.mnnfile.storage import Storage
+from pytest_mnnquant.quantize.export_pipeline import run_export_pipeline
 from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.recipes.recipe import PipelineRecipe
 from pytest_mnnquant.report.variant_report import LayerReport, ModelFile, VariantReport
+from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.sources.spec import SourceError
+from pytest_mnnquant.sources.user_code import UserCodeExit
 from pytest_mnnquant.targets.target import Target
 
 #: The name of an export in ids and reports, in the place of a recipe.
@@ -49,7 +54,6 @@ class ExportUnderTest:
     def __init__(self, settings: ModelSettings, checkpoint: Path) -> None:
         self.settings = settings
         self.checkpoint = checkpoint
-        self.path = settings.base / str(settings.quantized)
         self._results: dict[str, Result] = {}
 
     @property
@@ -74,11 +78,27 @@ class ExportUnderTest:
 
     @cached_property
     def _attempt(self) -> Attempt[ExportEvidence]:
-        return Attempt.of(self._collect, BadModel, OSError, BadSource, StepFailed)
+        errors = (BadModel, OSError, BadSource, StepFailed, SourceError, NativeFailure, UserCodeExit)
+        return Attempt.of(self._collect, *errors)
 
     def _collect(self) -> ExportEvidence:
+        with step("read the source", BadSource):
+            source = self._source()
+        if self.settings.quantized is not None:
+            path = self.settings.base / self.settings.quantized
+        else:
+            with step("export the model"):
+                path = self._exported()
         with step("read the export", BadSource):
-            return collect_evidence(self.path, self._source(), requested_form(self.settings))
+            return collect_evidence(path, source, requested_form(self.settings))
+
+    def _exported(self) -> Path:
+        """The folder that the pipeline of the recipe makes. Raises `SourceError`, `NativeFailure`."""
+        recipe = recipe_named(self.settings.recipes[0])
+        if not isinstance(recipe, PipelineRecipe):
+            raise SourceError(f"{recipe.name}: give the export of a language model: --mnn-quantized FOLDER")
+        settings, folder = self.settings, Path(temporary_folder(self))
+        return run_export_pipeline(recipe.pipeline, settings.base, self.checkpoint, folder, settings.timeout)
 
     def _source(self) -> Checkpoint:
         if self.checkpoint.is_file():
@@ -129,6 +149,10 @@ class ExportUnderTest:
             return Result.from_findings(name, [Finding("MNQ101", str(error), fix=fix)])
         except StepFailed as error:
             return Result.from_findings(name, [error.finding])
+        except (SourceError, UserCodeExit) as error:
+            return Result.from_findings(name, [Finding("MNQ101", str(error))])
+        except NativeFailure as error:
+            return Result.from_findings(name, [Finding("MNQ201", error.what, fix=error.fix)])
         except (BadModel, OSError) as error:
             return Result.from_findings(name, [Finding("MNQ202", str(error), fix="export the model again")])
 
@@ -231,6 +255,8 @@ def requested_form(settings: ModelSettings) -> RequestedForm | None:
     if settings.recipes == defaults.RECIPES:
         return None
     recipe = recipe_named(settings.recipes[0])
+    if isinstance(recipe, PipelineRecipe):
+        recipe = recipe.like
     return RequestedForm(
         bits=16 if recipe.storage is Storage.FLOAT16 else recipe.bits,
         block=recipe.block,

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 #: The pipeline that ships with this package: the original PyTorch quantizer.
 MNNCOMPRESS: Final = "mnncompress"
 _SHIPPED: Final = "pytest_mnnquant.quantize.mnncompress_pipeline"
-_CHILD: Final = Command(
+#: The process in which custom pipelines run.
+CHILD: Final = Command(
     Path(__file__).with_name("pipeline_child.py"),
     # mnncompress needs the old implementation, and all other packages support it.
     environment={
@@ -102,7 +103,7 @@ def run_pipeline(
             **_save_input(given, folder),
         }
         job = Job("pipeline", f"{text} in {given.mode} mode", options.timeout, arguments, who="the pipeline")
-        result = run_job(job, folder, _CHILD).values
+        result = run_job(job, folder, CHILD).values
         log = tail(folder / "log.txt")
     if "raised" in result:
         raise SourceError(result["raised"])

@@ -1,4 +1,4 @@
-"""The program of the child process that runs a custom pipeline on a given model and data.
+"""The program of the child process that runs a custom pipeline on a given model and data, or a custom exporter.
 
     python pipeline_child.py JOB.json
 
@@ -75,6 +75,27 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         traceback.print_exc()
         return {"raised": f"{pipeline.text}: raised {describe(_in_user_code(error, module.__file__))}"}
+
+
+def export(job: dict[str, Any]) -> dict[str, Any]:
+    """Run an exporter of a language model; the result has `raised` if it raised an error."""
+    from pytest_mnnquant.sources.spec import SourceError, describe, load_module
+    from pytest_mnnquant.sources.user_code import contained
+
+    pipeline = _spec(job["pipeline"])
+    try:
+        module = load_module(pipeline)
+        function = _callable(module, pipeline)
+        with contained():
+            returned = function(job["checkpoint"], job["outdir"])
+        if returned is not None and not isinstance(returned, str | os.PathLike):
+            raise SourceError(f"{pipeline.text}: returned {type(returned).__name__}; return the folder of the export")
+    except SourceError as error:
+        return {"raised": str(error)}
+    except Exception as error:
+        traceback.print_exc()
+        return {"raised": f"{pipeline.text}: raised {describe(_in_user_code(error, module.__file__))}"}
+    return {"returned": None if returned is None else [os.fspath(returned)]}
 
 
 def _spec(fields: dict[str, Any]) -> Spec:
@@ -182,7 +203,7 @@ def main() -> None:
 
     die_with_parent()
     os.chdir(job["cwd"])
-    result = run(job)
+    result = export(job) if job["task"] == "export" else run(job)
     sys.stdout.flush()
     sys.stderr.flush()
     with replacement(job_file.with_name("result.json")) as unfinished:

@@ -9,6 +9,8 @@ fp16                         weights as 16-bit floats
 mnnquant-FEATURE[-admm]      MNN's offline tool; FEATURE: kl, admm, ema; -admm: weights by ADMM too
 mnncompress[-repaired]       the original PyTorch quantizer; -repaired: its params file with names bound to the model
 [NAME=]file.py:callable[@RECIPE]      your own pipeline; its model must be stored as RECIPE says (default: int8)
+[NAME=]file.py:callable@llm-FORM      your own exporter of a language model, whose folder must be stored as FORM says:
+                             wBITS[bBLOCK][-sym][-hqq][-scale16] or fp16
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ _INT8: Final = re.compile(
 _MNNQUANT: Final = re.compile(rf"mnnquant-(?P<feature>{'|'.join(FEATURES)})(?P<weight>-admm)?")
 _MNNCOMPRESS: Final = re.compile(r"mnncompress(?P<repaired>-repaired)?")
 _PIPELINE: Final = re.compile(r"(?:(?P<name>[\w.\-]+)=)?(?P<target>[^@]+\.py:[A-Za-z_]\w*)(?:@(?P<like>[^@]+))?")
+#: Before the form of the weights in a pipeline that exports a language model.
+_EXPORT: Final = "llm-"
 _FORMS: Final = (
     "int8, int8-kl+w8, w8, w4b32-hqq, fp16, mnnquant-kl, mnncompress, mnncompress-repaired or file.py:callable"
 )
@@ -66,7 +70,11 @@ def recipe_named(name: str) -> Recipe:
 
 
 def _pipeline(name: str, match: re.Match[str]) -> Recipe:
-    like = recipe_named(match["like"] or "int8")
+    required = match["like"] or "int8"
+    form = required.removeprefix(_EXPORT)
+    like, is_export = recipe_named(form), form != required
+    if is_export and not isinstance(like, ConverterRecipe):
+        raise ValueError(f"{name!r}: {form} is not a form of weights; after {_EXPORT} give e.g. w4b64")
     if isinstance(like, PipelineRecipe):
         raise ValueError(f"{name!r}: after @, give a built-in recipe such as int8 or w8")
     label = match["name"] or name
@@ -74,7 +82,7 @@ def _pipeline(name: str, match: re.Match[str]) -> Recipe:
         raise ValueError(f"{name!r}: names of variants end in the mode; give the pipeline a name without it")
     if _is_built_in(label):
         raise ValueError(f"{name!r}: {label!r} is a built-in recipe; give the pipeline another name")
-    return PipelineRecipe.of(label, match["target"], like)
+    return PipelineRecipe.of(label, match["target"], like, is_export=is_export)
 
 
 def without_mode(label: str) -> str:

@@ -180,20 +180,29 @@ class MnncompressRecipe(Recipe):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineRecipe(Recipe):
-    """A custom pipeline: the specification of a callable, and the recipe (`like`) that its model must match."""
+    """A custom pipeline: the specification of a callable, and the recipe (`like`) that its model must match.
+
+    `is_export`: the callable exports a language model into a folder.
+    """
 
     quantizer: ClassVar[Quantizer] = Quantizer.PIPELINE
 
     pipeline: str
     like: Recipe
+    is_export: bool = False
 
     @classmethod
-    def of(cls, name: str, pipeline: str, like: Recipe) -> PipelineRecipe:
+    def of(cls, name: str, pipeline: str, like: Recipe, *, is_export: bool = False) -> PipelineRecipe:
         """A pipeline whose model must be stored as the recipe `like` says."""
         required: dict[str, Any] = {field: getattr(like, field) for field in Recipe.__slots__ if field != "name"}
-        return cls(name=name, pipeline=pipeline, like=like, **required)
+        return cls(name=name, pipeline=pipeline, like=like, is_export=is_export, **required)
 
     @property
     def trains_vectors(self) -> bool:
         """True if it is for the recipe that the model must match."""
         return self.like.trains_vectors
+
+
+def is_exporter(recipe: Recipe) -> bool:
+    """Whether a recipe is a custom pipeline that exports a language model."""
+    return isinstance(recipe, PipelineRecipe) and recipe.is_export

@@ -202,3 +202,56 @@ def test_what_is_no_pair_of_folders_is_refused(
 
 def test_int8_is_no_form_of_an_export(judge: Judge) -> None:
     check_golden("llm-gate/int8", refusal(judge("qwen2-w4", "--mnn-recipe=mnnquant-kl")))
+
+
+EXPORTER = """
+import shutil
+
+def pipeline(checkpoint, outdir):
+    assert (__import__("pathlib").Path(checkpoint) / "config.json").is_file()
+    shutil.copytree(%r, outdir + "/out")
+
+def breaks(checkpoint, outdir):
+    raise ValueError("no weights for you")
+
+def makes_nothing(checkpoint, outdir):
+    return outdir
+"""
+
+
+def test_a_pipeline_exports_under_test(judge: Judge, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(export=EXPORTER % str(EXPORTS / "qwen2-w4"))
+    result = judge("qwen2-w4", "--mnn-recipe=export.py:pipeline@llm-w4b32", "-k", "not execution", quantized="")
+    assert (result.status, result.failed) == (0, set())
+    assert {"export::coverage", "export::weights", "export::bundle"} <= result.passed
+
+
+def test_the_form_of_a_pipeline_is_held_against_its_export(judge: Judge, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(export=EXPORTER % str(EXPORTS / "qwen2-w4"))
+    result = judge("qwen2-w4", "--mnn-recipe=mine=export.py:pipeline@llm-w8", "-k", "coverage", quantized="")
+    (check,) = result.checks
+    assert {finding["code"] for finding in check["findings"]} == {"MNQ402"}
+
+
+@pytest.mark.parametrize("name", ["breaks", "makes_nothing"])
+def test_an_exporter_that_fails_is_one_error(judge: Judge, pytester: pytest.Pytester, name: str) -> None:
+    pytester.makepyfile(export=EXPORTER % str(EXPORTS / "qwen2-w4"))
+    result = judge("qwen2-w4", f"--mnn-recipe=export.py:{name}@llm-w4b32", "-k", "coverage or bundle", quantized="")
+    assert result.status == 1
+    errors = {finding["code"] for check in result.checks for finding in check["findings"]}
+    assert errors == {"MNQ101"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "quantized"),
+    [
+        (["--mnn-recipe=export.py:pipeline@llm-w4", "--mnn-recipe=w4"], ""),
+        (["--mnn-recipe=export.py:pipeline@w4"], ""),
+        (["--mnn-recipe=export.py:pipeline@llm-w4"], "out"),
+    ],
+)
+def test_recipes_that_are_not_one_exporter_are_refused(
+    judge: Judge, pytester: pytest.Pytester, arguments: list[str], quantized: str
+) -> None:
+    pytester.makepyfile(export=EXPORTER % str(EXPORTS / "qwen2-w4"))
+    assert "--mnn-" in refusal(judge("qwen2-w4", *arguments, quantized=quantized))

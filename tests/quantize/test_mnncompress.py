@@ -162,8 +162,8 @@ def observations(digits: Prepared, tmp_path_factory: pytest.TempPathFactory) -> 
     folder, data = tmp_path_factory.mktemp("users"), Dataset(digits.calibration.head(160))
     names = ["healthy", "without_a_loop", "carelessly", "evaluated_afterwards", "with_a_wild_dummy", "retrained"]
     with pytest.MonkeyPatch.context() as patch:
-        child = dataclasses.replace(pipeline._CHILD, program=ROOT / "run_many.py")
-        patch.setattr(pipeline, "_CHILD", child)
+        child = dataclasses.replace(pipeline.CHILD, program=ROOT / "run_many.py")
+        patch.setattr(pipeline, "CHILD", child)
         patch.setenv("PIPELINES", ",".join(f"{name}:eval" for name in names))
         text = f"mnncompress_users.py:{names[0]}"
         with pytest.raises(SourceError, match=r"see results.json"):

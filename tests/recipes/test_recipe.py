@@ -17,6 +17,7 @@ from pytest_mnnquant.recipes.recipe import (
     PipelineRecipe,
     Quantizer,
     Recipe,
+    is_exporter,
 )
 from tests.golden_text import check_golden
 from tests.synthetic_evidence import stored
@@ -91,6 +92,17 @@ def test_a_pipeline_is_judged_by_what_it_is_meant_to_make() -> None:
     assert isinstance(named, PipelineRecipe)
     assert (named.name, named.pipeline, named.bits, named.block) == ("ours", "tools/ours.py:quantize", 4, 32)
     assert named.flags == recipe_named("w4b32").flags
+
+
+def test_a_pipeline_that_exports_a_language_model_names_its_form() -> None:
+    recipe = recipe_named("mine=export.py:pipeline@llm-w4b64-scale16")
+    assert isinstance(recipe, PipelineRecipe)
+    assert is_exporter(recipe)
+    assert (recipe.name, recipe.like) == ("mine", recipe_named("w4b64-scale16"))
+    assert not is_exporter(recipe_named("export.py:pipeline@w4b64"))
+    for name in ("export.py:pipeline@llm-int8", "export.py:pipeline@llm-", "llm-w4b64"):
+        with pytest.raises(ValueError, match=r"llm-|unknown recipe"):
+            recipe_named(name)
 
 
 def test_a_pipeline_has_what_the_recipe_that_it_is_like_has() -> None:

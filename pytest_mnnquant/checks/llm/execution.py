@@ -47,7 +47,8 @@ def _findings(evidence: ExecutionEvidence, whole: float, steps: float, normal: f
             f"KL divergence {normal:.3g} of MNN.llm from the decoded weights, at most {_ROUNDING:g} allowed "
             "(memory mode normal, precision high)",
             cause=Cause(
-                "weights-read-otherwise", "MNN.llm reads other weights than the files hold, or computes another graph"
+                "weights-read-otherwise",
+                "MNN.llm reads other weights than the files hold, or the graph is not that of the source",
             ),
             fix=_FIX,
         )
