@@ -71,7 +71,8 @@ def _scales(model: Model, op: Op) -> Scales:
     """The scales of an operator's inputs and outputs."""
     quants = model.tensor_quants
     inputs, outputs = (
-        tuple(quants[tensor].scale for tensor in tensors if tensor in quants) for tensors in (op.inputs, op.outputs)
+        tuple(quants[tensor].scale for tensor in tensors if tensor in quants and quants[tensor].data_type == "int8")
+        for tensors in (op.inputs, op.outputs)
     )
     return Scales(inputs, outputs)
 

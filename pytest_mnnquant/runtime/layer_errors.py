@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.measurements.layer_errors import LayerErrors, OperatorErrors
+from pytest_mnnquant.mnnfile.commands import RASTER, commands
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
 from pytest_mnnquant.mnnfile.quants import write_with_quants
+from pytest_mnnquant.mnnfile.scale_propagation import outcomes
 from pytest_mnnquant.runtime.inference import Arrays, InputFolder, input_names
 from pytest_mnnquant.runtime.options import RunOptions
 
@@ -71,6 +73,7 @@ def layer_errors(
             "outputs": list(base.output_names),
             # Generated operators are numbered separately in each model, so equal names do not mean equal operators.
             "operators": sorted({op.name for op in base.ops} & {op.name for op in variant.ops}),
+            "coded": {op.name: _grid(variant.tensor_quants[op.outputs[0]]) for op in _coded(variant)},
             "layers": [_described(layer, stored, variant.tensor_quants) for layer, stored in layers],
             "alone": alone,
         }
@@ -90,14 +93,29 @@ def layer_errors(
     )
 
 
-def _described(layer: Op, stored: Op, quants: Mapping[int, TensorQuant]) -> dict[str, Any]:
-    def grid(tensor: int) -> list[float] | None:
-        quant = quants.get(tensor)
-        return [quant.scale, quant.zero, quant.low, quant.high] if quant and quant.scale > 0 else None
+def _coded(model: Model) -> list[Op]:
+    """The operators that compute in float, and whose output becomes codes for an operator that is no layer."""
+    steps, quants = commands(model), model.tensor_quants
+    if not quants:
+        return []
+    int8 = outcomes(steps, quants)[0].int8
+    others = [steps[place] for place in int8 if steps[place].kind == RASTER or not steps[place].op.is_convolution]
+    by_layers = {tensor for op in model.convolutions for tensor in op.inputs[:1]}
+    tensors = {tensor for step in others for tensor in step.inputs if tensor not in by_layers}
+    floats = (step for place, step in enumerate(steps) if place not in int8 and step.kind != RASTER)
+    computed = (step for step in floats if step.output in tensors and not step.op.is_convolution)
+    return [step.op for step in computed if _grid(quants.get(step.output))]
 
+
+def _grid(quant: TensorQuant | None) -> list[float] | None:
+    return [quant.scale, quant.zero, quant.low, quant.high] if quant and quant.scale > 0 else None
+
+
+def _described(layer: Op, stored: Op, quants: Mapping[int, TensorQuant]) -> dict[str, Any]:
     is_int8 = stored.weights[0].full_int8
-    sides = (grid(stored.inputs[0]), grid(stored.outputs[0])) if is_int8 else (None, None)
-    return {"float": layer.name, "stored": stored.name, "grid_in": sides[0], "grid_out": sides[1]}
+    tensors = (stored.inputs[0], stored.outputs[0])
+    grid_in, grid_out = (_grid(quants.get(tensor)) if is_int8 else None for tensor in tensors)
+    return {"float": layer.name, "stored": stored.name, "grid_in": grid_in, "grid_out": grid_out}
 
 
 def _errors(sums: npt.NDArray[np.float64]) -> LayerErrors:

@@ -119,3 +119,11 @@ def test_values_outside_of_the_codes_are_counted(workshop: Workshop, digits_int8
     assert outside > 0.1
     assert found.layers[layer.name].clipped_in == pytest.approx(outside, abs=0.01)
     assert found.layers[layer.name].input > 0.05
+
+
+def test_constants_in_codes_stay_as_they_are(workshop: Workshop) -> None:
+    """mnnquant describes the constants of a HardSigmoid; a float that is written into one would spoil its operator."""
+    found = errors(workshop, "mobile_net", workshop.variant("mobile_net", "mnnquant-kl"), samples=8, alone=0)
+    sums = [losses.own for name, losses in found.operators.items() if name.startswith("BinaryOp")]
+    assert sums
+    assert max(sums) < 0.1

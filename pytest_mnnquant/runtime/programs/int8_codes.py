@@ -21,6 +21,19 @@ class Int8Codes(NamedTuple):
         self.memory[self.order] = np.clip(np.rint(values / self.scale + self.zero), limits.min, limits.max)
 
 
+def starts_with_float(tensor: Any, value: float) -> bool:
+    """Whether a tensor's memory starts with this value as a float, and not with codes."""
+    import ctypes
+
+    import numpy as np
+
+    start = _address(tensor)
+    if start is None:
+        return False
+    first = np.float32(ctypes.c_float.from_address(start).value)
+    return bool(np.array_equal(first, np.float32(value), equal_nan=True))
+
+
 def locate_int8_codes(tensor: Any, values: Any) -> Int8Codes | None:
     """The codes of a tensor with these `values`; None if its memory does not hold matching codes.
 
@@ -30,9 +43,7 @@ def locate_int8_codes(tensor: Any, values: Any) -> Int8Codes | None:
 
     import numpy as np
 
-    address = ctypes.pythonapi.PyCapsule_GetPointer
-    address.restype, address.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    start, span = address(tensor.getHost(), None), float(np.ptp(values)) if values.size else 0.0
+    start, span = _address(tensor), float(np.ptp(values)) if values.size else 0.0
     if start is None or not span > 0:
         return None
     for pack in (1, 4, 8, 16):
@@ -45,6 +56,15 @@ def locate_int8_codes(tensor: Any, values: Any) -> Int8Codes | None:
             if np.allclose(codes, values / scale + zero, rtol=0, atol=0.01):
                 return Int8Codes(memory, order, scale, zero)
     return None
+
+
+def _address(tensor: Any) -> int | None:
+    import ctypes
+
+    address = ctypes.pythonapi.PyCapsule_GetPointer
+    address.restype, address.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    start: int | None = address(tensor.getHost(), None)
+    return start
 
 
 def packed_order(shape: Any, pack: int) -> Any:

@@ -9,7 +9,7 @@ are exact integer arithmetic, so rounding their input and output to codes gives 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .batches import batches, sample_count
@@ -44,7 +44,10 @@ class Layers:
         #: operator -> [signal of its output, noise of its output, worst noise/signal of its inputs], summed over
         #: batches
         self.others: dict[str, list[float]] = {}
-        #: operator that ran in int8 -> [signal of its output, noise of it with the float model's inputs]
+        #: float operators whose output becomes codes -> scale, zero point, smallest and largest code
+        self.coded: dict[str, Any] = {name: grid for name, grid in job["coded"].items() if name in self.operators}
+        #: operator that ran in int8, or whose output becomes codes -> [signal of its output, noise of it with the float
+        #: model's inputs]
         self.isolated: dict[str, list[float]] = {}
         self.inputs: dict[str, list[Any]] = {}
         self.outputs: dict[str, Any] = {}
@@ -186,6 +189,13 @@ class Layers:
         self.variant.feed(batch)
         run_observed(session, enter, leave)
 
+    def coded_outputs(self, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """The float model's outputs of those operators whose output becomes codes, rounded to these codes."""
+        for name in names:
+            exact = self.outputs.get(name)
+            if name in self.coded and exact is not None:
+                yield name, rounded(exact, self.coded[name])[0]
+
     def add_operator_errors(self, batch: dict[str, Any]) -> None:
         """Add what each operator that runs in int8 without weights does to its output, on exact inputs."""
 
@@ -195,6 +205,8 @@ class Layers:
             totals[1] += energy(values - exact)
 
         self.run_operators(batch, take)
+        for name, values in self.coded_outputs(self.coded):
+            take(name, values)
 
     def worst_operators(self, count: int) -> list[str]:
         """The operators without weights that add most of their output's energy as error."""
@@ -239,6 +251,7 @@ class Layers:
 
         if operators:
             self.run_operators(batch, take)
+        made.update(self.coded_outputs(operators))
         for name, values in made.items():
 
             def after(operator: str, tensors: Any, name: str = name, values: Any = values) -> None:

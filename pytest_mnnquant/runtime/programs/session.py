@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .int8_codes import locate_int8_codes
+from .int8_codes import locate_int8_codes, starts_with_float
 
 
 class Session:
@@ -69,6 +69,8 @@ class Session:
         if before.shape != array.shape or np.array_equal(before, array, equal_nan=True):
             return bool(before.shape == array.shape)
         codes = locate_int8_codes(tensor, before)
+        if before.size and not np.ptp(before) > 0 and not starts_with_float(tensor, before.flat[0]):
+            return False  # A constant in codes: one value does not show its scale, and a float would spoil it.
         self.write(tensor, np.ascontiguousarray(array))
         if codes is None or is_written():
             return is_written()
