@@ -48,6 +48,7 @@ Quants = Mapping[int, TensorQuant]
 #: The range of a tensor in calibration; None if unknown.
 RangeOf = Callable[[int], Range | None]
 _WIDER: Final = 1.05
+INT8: Final = "int8"
 _OBSERVATIONS, _ROUNDS = 4, 2
 
 
@@ -100,15 +101,30 @@ def _wrong(
             yield from _clipped(step, way, places, quants, range_of)
         if place in way.int8 and (averaged := _averaged(step, quants)) is not None:
             yield averaged, _own_quant(averaged, makers, ways, quants, range_of)
-        if place not in way.int8 or step.output in given:
-            continue
-        made = quants[way.sources[step.output]]
-        if step.kind == "Interp":
-            source = quants[way.sources[step.inputs[0]]]
-            if (source.scale, source.zero) != (made.scale, made.zero):
-                yield step.output, source
-        if has_fused_relu(step.op) and made.zero != 0 and step.output not in quants:
-            yield step.output, _own_quant(step.output, makers, ways, quants, range_of)
+        if place in way.int8 and step.output not in given:
+            described = _misread_scale(step, way, quants)
+            if described is not None:
+                yield step.output, described
+            elif _needs_range(step, way, quants):
+                yield step.output, _own_quant(step.output, makers, ways, quants, range_of)
+
+
+def _misread_scale(step: Command, way: Outcome, quants: Quants) -> TensorQuant | None:
+    """The quantization that the output of an int8 Interp needs; None if it has that, and for other commands."""
+    source, made = quants[way.sources[step.inputs[0]]], quants[way.sources[step.output]]
+    is_same = (source.scale, source.zero) == (made.scale, made.zero)
+    return None if step.kind != "Interp" or is_same else source
+
+
+def _needs_range(step: Command, way: Outcome, quants: Quants) -> bool:
+    """Whether the output of an int8 command needs a separate range.
+
+    A sum with a fused ReLU requires zero point 0. An output that is described as float gets codes, which MNN reads as
+    floats: the float input of a resize describes so what it is copied from.
+    """
+    made = quants[way.sources[step.output]]
+    is_clamped = has_fused_relu(step.op) and made.zero != 0 and step.output not in quants
+    return is_clamped or made.data_type != INT8
 
 
 def _averaged(step: Command, quants: Quants) -> int | None:
@@ -136,13 +152,19 @@ def _own_quant(
 ) -> TensorQuant:
     """A separate quantization for a tensor: by its range, else the widest of those that reach it."""
     maker = makers.get(tensor)
-    if maker is not None and maker.kind == "Interp" and maker.inputs[0] in ways[0].sources:
-        return quants[ways[0].sources[maker.inputs[0]]]
+    given = [] if maker is None else _int8_quants(maker.inputs, ways[:1], quants)
+    if maker is not None and maker.kind == "Interp" and given:
+        return given[0]
     seen = range_of(tensor)
     if seen is not None:
         return _quant(dataclasses.replace(seen, symmetric=maker is not None and has_fused_relu(maker.op)))
-    reached = [quants[way.sources[tensor]] for way in ways if tensor in way.sources]
-    return max(reached, key=lambda quant: quant.scale)
+    return max(_int8_quants((tensor,), ways, quants) or given, key=lambda quant: quant.scale)
+
+
+def _int8_quants(tensors: Sequence[int], ways: Sequence[Outcome], quants: Quants) -> list[TensorQuant]:
+    """The int8 quantizations that reach tensors."""
+    reached = [quants[way.sources[tensor]] for way in ways for tensor in tensors if tensor in way.sources]
+    return [quant for quant in reached if quant.data_type == INT8]
 
 
 def _numbers(way: Outcome, quants: Quants, tensor: int) -> tuple[float, float] | None:
@@ -157,7 +179,7 @@ def _holds(quant: TensorQuant, seen: Range) -> bool:
 
 def _quant(seen: Range) -> TensorQuant:
     scale, zero = seen.affine()
-    return TensorQuant(scale, zero, LOWEST, HIGHEST, "int8")
+    return TensorQuant(scale, zero, LOWEST, HIGHEST, INT8)
 
 
 def describe_tensors(

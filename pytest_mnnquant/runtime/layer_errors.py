@@ -94,7 +94,7 @@ def layer_errors(
 
 
 def _coded(model: Model) -> list[Op]:
-    """The operators that compute in float, and whose output becomes codes for an operator that is no layer."""
+    """The operators that compute in float, and whose output becomes codes for an operator that is not a layer."""
     steps, quants = commands(model), model.tensor_quants
     if not quants:
         return []

@@ -87,6 +87,21 @@ class Enlarged(nn.Module):
         return result
 
 
+class Added(nn.Module):
+    """A sum, resized and joined with another map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(11, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """A map."""
+        first = self.first(x)
+        large = functional.interpolate(functional.relu(first + self.second(first)), scale_factor=2.0, mode="bilinear")
+        result: torch.Tensor = self.last(torch.cat([large, x], 1))
+        return result
+
+
 def quantized(workshop: Workshop, network: nn.Module, recipe: str = "int8") -> Variant:
     torch.manual_seed(0)
     choices = Choices(FIXTURES, calibration=INPUTS, evaluation=INPUTS, timeout=TIMEOUT)
@@ -146,6 +161,15 @@ def test_an_interp_that_interpolates_stays_float_between_int8_layers(workshop: W
     assert quality(variant) > 30
     assert quality(variant, through_module=True) == pytest.approx(quality(variant), abs=0.1)
     assert differences(variant.base, variant.model, match_layers(variant.base, variant.model)) == []
+
+
+def test_the_sum_that_a_float_resize_reads_has_a_range_of_its_own(workshop: Workshop) -> None:
+    torch.manual_seed(0)
+    variant = quantized(workshop, Added())
+    added = next(op for op in variant.model.ops if op.kind == "BinaryOp")
+    assert variant.model.tensor_quants[added.outputs[0]].data_type == "int8"
+    assert quality(variant) > 25
+    assert quality(variant, through_module=True) == pytest.approx(quality(variant), abs=0.1)
 
 
 def test_only_interps_change_the_ranges_of_layers(workshop: Workshop) -> None:
