@@ -82,6 +82,7 @@ class SourceUnderTest:
             timeout=settings.timeout,
             preprocess=settings.preprocess,
             states=settings.states,
+            is_given=settings.quantized is not None,
         )
 
     @cached_property

@@ -16,6 +16,10 @@ ONNX: Final = "ONNX"
 TFLITE: Final = "TFLite"
 
 
+#: A `.mnn` source that was converted again, because another version of MNN made it or its weights were outside.
+MNN_SOURCE: Final = ".mnn source"
+
+
 FLOAT_MNN: Final = "float .mnn"
 
 

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, UnsupportedOperators
 from pytest_mnnquant.sources.onnx_file import first_operator, local_functions
 from pytest_mnnquant.sources.tflite_file import custom_operators
@@ -15,6 +16,7 @@ _OPTIMIZED: Final = (
     "give the model as it was before ONNX Runtime's optimizer: optimum and onnxruntime.transformers write operators of "
     "com.microsoft"
 )
+_STATIC: Final = "give the .mnn that was made without --saveStaticModel, or its .onnx"
 _OTHER: Final = "convert the network without this operator, or from PyTorch or ONNX"
 
 
@@ -23,6 +25,10 @@ def explain_failure(error: NativeFailure, source: Path) -> NativeFailure:
     if source.suffix == ".tflite" and error.kind is FailureKind.CRASHED and (custom := custom_operators(source)):
         what = f"{error.what} on the {custom[0].kind}, which is not an operator of TensorFlow Lite"
         return NativeFailure(error.kind, what, fix=_OTHER, operator=custom[0].name)
+    if source.suffix == ".mnn" and error.kind is FailureKind.CRASHED and _is_static(source):
+        return NativeFailure(
+            error.kind, f"{error.what} on a source made with --saveStaticModel", error.log, fix=_STATIC
+        )
     if not isinstance(error, UnsupportedOperators):
         return error
     kind, layer = first_operator(source, error.operators) if source.suffix == ".onnx" else ("", "")
@@ -34,6 +40,13 @@ def explain_failure(error: NativeFailure, source: Path) -> NativeFailure:
     if not local_functions(source).isdisjoint(error.operators):
         fix = _inlined(source)
     return NativeFailure(error.kind, what, fix=fix, operator=layer)
+
+
+def _is_static(source: Path) -> bool:
+    try:
+        return read_model(source).is_static
+    except (BadModel, OSError):
+        return False
 
 
 def _inlined(source: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.cache.store import Store
-from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, TFLITE, Step
+from pytest_mnnquant.measurements.conversion import FLOAT_MNN, MNN_SOURCE, ONNX, TFLITE, Step
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.metrics.agreement import Agreement
@@ -19,6 +19,7 @@ from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, is_proven, 
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.file_batches import TriedBatch, try_batch
 from pytest_mnnquant.quantize.file_states import require_names
+from pytest_mnnquant.quantize.mnn_source import float_of_mnn, proof_of_mnn
 from pytest_mnnquant.quantize.prepared import FLOAT, Choices, Prepared, data_from
 from pytest_mnnquant.quantize.source_weights import require_finite
 from pytest_mnnquant.runtime.source_runtime import RUNTIMES
@@ -28,7 +29,7 @@ from pytest_mnnquant.sources.onnx_file import inputs_of_any_shape, integer_weigh
 from pytest_mnnquant.sources.spec import QuantizedSource, SourceError, Spec
 from pytest_mnnquant.sources.tflite_file import require_float_tflite
 
-_FORMATS: Final = {".onnx": ONNX, ".tflite": TFLITE}
+_FORMATS: Final = {".onnx": ONNX, ".tflite": TFLITE, ".mnn": MNN_SOURCE}
 
 
 def prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None]) -> Prepared:
@@ -36,19 +37,7 @@ def prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str]
     assert spec.path is not None
     digest = "".join(file_digest(file) for file in (spec.path, *_beside(spec.path)))
     if spec.path.suffix == ".mnn":
-        model = read_model(spec.path)
-        if model.external_missing:
-            raise SourceError(
-                f"{spec.path}: {model.external_missing:,} bytes of its weights are missing from "
-                f"{spec.path.name}.weight in the same folder"
-            )
-        if model.external_path is not None:  # MNN applies a params file before it reads external weights.
-            say("putting the weights into one file")
-            outside = spec.path
-            folder = store.folder(
-                "whole", {"source": digest}, lambda made: _convert_file(outside, made / FLOAT, choices.timeout)
-            )
-            model = read_model(folder / FLOAT)
+        model = float_of_mnn(spec.path, digest, choices, store, say)
     else:
         _require_float(spec.path)
         say("converting to float")
@@ -134,7 +123,7 @@ def _proof_of_file(
     path: Path, model: Model, data: Dataset | None, tried: TriedBatch | None
 ) -> tuple[dict[str, Agreement] | None, str]:
     if path.suffix == ".mnn":
-        return {}, ""
+        return proof_of_mnn(path, model, data.head(PROOF_SAMPLES) if data else {}, tried), ""
     if data is None or tried is None:
         kind = _FORMATS[path.suffix]
         return None, f"no data were given (--mnn-evaluation) to compare the float model with the {kind} model"

@@ -35,6 +35,7 @@ class Choices:
 
     Data are a specification (text or path), arrays, or batches; `preprocess` applies to folders of images and sounds.
     `states` gives, by the name of an input, the output that is fed back to it: samples are then sequences.
+    `is_given`: a finished file is judged against the source.
     """
 
     root: Path
@@ -44,6 +45,7 @@ class Choices:
     timeout: float = TIMEOUT
     preprocess: Preparation | None = None
     states: Mapping[str, str] = field(default_factory=dict)
+    is_given: bool = False
 
 
 @dataclass(frozen=True)

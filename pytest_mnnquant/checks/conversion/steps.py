@@ -6,7 +6,15 @@ from typing import Final
 
 from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.finding import Finding
-from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, TFLITE, Step, describe_disagreement
+from pytest_mnnquant.measurements.conversion import (
+    FLOAT_MNN,
+    MNN_SOURCE,
+    ONNX,
+    PYTORCH,
+    TFLITE,
+    Step,
+    describe_disagreement,
+)
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 
 _OTHER: Final = "export with the other exporter (--mnn-exporter)"
@@ -19,7 +27,7 @@ def differs(name: str, item: Agreement, chain: tuple[Step, ...], unchained: str)
     """The finding on an output of the float model that differs from the source's; the chain shows the broken step."""
     steps = {(step.before, step.after): step.outputs[name] for step in chain if name in step.outputs}
     exported = steps.get((PYTORCH, ONNX))
-    source = TFLITE if (TFLITE, FLOAT_MNN) in steps else ONNX
+    source = next((kind for kind in (TFLITE, MNN_SOURCE) if (kind, FLOAT_MNN) in steps), ONNX)
     converted = steps.get((source, FLOAT_MNN))
     if exported is not None and converted is not None:
         if is_same(converted) and not is_same(exported):
