@@ -116,7 +116,10 @@ def _fitting_axis(spec: ModelInput, data: Dataset) -> tuple[Axis, ...]:
     found = [axis for axis in _axes(len(sample), declared) if fits_axis(spec.shape, sample, axis)]
     # An axis of a fixed size above 1 counts samples only if it is declared or the first, and if no other axis can.
     free = [axis for axis in found if axis is None or spec.shape[axis] <= 1]
-    return tuple((free or [axis for axis in found if axis in (declared, 0)])[:1])
+    chosen = tuple((free or [axis for axis in found if axis in (declared, 0)])[:1])
+    # MNN's files have 1 for a first axis of any size, and files with one sample each hold what the model takes.
+    is_open = declared is None and spec.shape[:1] == (1,) and fits_axis((-1, *spec.shape[1:]), sample, None)
+    return chosen or ((None,) if is_open else ())
 
 
 def _axes(dimensions: int, first: Axis) -> Iterator[Axis]:

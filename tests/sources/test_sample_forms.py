@@ -81,6 +81,15 @@ def test_samples_are_fed_as_the_model_declares(
     assert data.batch(1)["x"].ndim == len(model)
 
 
+def test_a_whole_input_may_be_longer_than_one_step() -> None:
+    """MNN's file has 1 for the length of a sequence that may be any."""
+    data = Dataset({"x": np.zeros((7, 20, 5))}, axes={"x": None})
+    fitting = fit_to_model(data, inputs(x=(1, 5)))
+    assert fitting is not None
+    assert [batch["x"].shape for batch in fitting.batches(4)] == [(20, 5)] * 7
+    assert fit_to_model(data, inputs(x=(1, 6))) is None
+
+
 @pytest.mark.parametrize(
     ("shape", "model"), [((7, 8, 8, 3), (1, 3, 8, 8)), ((7, 3, 9, 8), (1, 3, 8, 8)), ((7, 5), (1, 4)), ((4,), (2, 4))]
 )
