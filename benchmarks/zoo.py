@@ -34,6 +34,7 @@ SAMPLES: Final = 8
 #: Cosine to the source, about the mean: outputs are kept from the first (4 bits: the second) and lost below the third.
 KEPT, KEPT_COARSE, LOST = 0.99, 0.95, 0.91
 TIMEOUT: Final = 150.0
+_LINE: Final = 240
 _INTRO: Final = """\
 # Zoo
 
@@ -214,6 +215,13 @@ class Cell:
         return any(" MNQ710 " in message for message in self.messages)
 
     @property
+    def reason(self) -> str:
+        """The first finding of the first failed check, in one line."""
+        message = next((text for text in self.messages if text.partition(":")[0] in self.failed), self.problem)
+        text = " ".join(message.split())
+        return f"- {self.network} `{self.recipe}`: {text if len(text) <= _LINE else text[:_LINE] + '...'}"
+
+    @property
     def row(self) -> str:
         """The row of the table."""
         verdict = self.problem or ("failed: " + ", ".join(self.failed) if self.failed else "ok")
@@ -305,11 +313,12 @@ def stored_cells(folder: Path) -> Iterator[Cell]:
             if path.exists():
                 values = json.loads(path.read_text(encoding="utf-8"))
                 lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+                lists["messages"] = tuple(text.replace(f"{folder}/", "") for text in values["messages"])
                 yield Cell(**{**values, **lists})
 
 
 def page(found: Iterable[Cell]) -> str:
-    """The page with the table of these cells."""
+    """The page with the table of these cells, and the reason of each failure."""
     rows = list(found)
     wrong = sum(cell.is_wrong for cell in rows)
     failed = sum(bool(cell.failed) for cell in rows)
@@ -317,7 +326,9 @@ def page(found: Iterable[Cell]) -> str:
         f"{len({cell.network for cell in rows})} networks, {len(rows)} verdicts: {len(rows) - failed} pass, {failed} "
         f"fail; {wrong} contradict the truth.\n\n"
     )
-    return _INTRO + total + _HEAD + "".join(cell.row + "\n" for cell in rows)
+    table = "".join(cell.row + "\n" for cell in rows)
+    reasons = "".join(cell.reason + "\n" for cell in rows if cell.failed or cell.problem)
+    return f"{_INTRO}{total}{_HEAD}{table}\n## Reasons\n\nThe first finding of each file that fails.\n\n{reasons}"
 
 
 def main() -> int:
