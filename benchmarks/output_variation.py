@@ -157,9 +157,11 @@ def rows_of_task(name: str, folder: Path) -> list[Row]:
 
 
 def rows_of_architecture(name: str, folder: Path) -> list[Row]:
-    """A trained architecture in the recipes."""
+    """A trained architecture in the recipes; none without labels, which show the truth."""
     architecture = ARCHITECTURES[name]
     network, evaluation = architecture.trained(folder / "weights"), architecture.evaluation()
+    if "labels" not in evaluation:
+        return []
     values = FixtureValues(network, calibration=architecture.calibration(), evaluation=evaluation)
     store = Store(folder / "architectures")
     source = SourceUnderTest(model_settings(name, name, _HERE, {}), Spec(name, name), store, lambda _: None, values)

@@ -25,6 +25,21 @@ healthy model that `accuracy` fails.
 The last column is the same with labels: the score of the task is given as the metric, and the loss that a user rejects
 as its limit.
 """
+_UNSEEN: Final = """\
+## What can't be seen without labels
+
+How much an error costs depends on the float model's own error, which only labels show.
+
+- **Mattes.** Binary segmentation and matting have the same form: values that are mostly 0 or 1. Segmentation keeps its
+  mean IoU if the values of the edges change by a tenth, matting does not. Give target mattes and `--mnn-metric=mae`.
+- **Points and boxes.** The same SQNR of coordinates is harmless for wide tolerances and a loss for narrow ones. Most
+  candidates of a detector are not objects, and only the best few count. Calibration on one sample, on noise or with
+  wrong preprocessing is a warning (`MNQ510`, `MNQ530`), which names the cause.
+- **Forecasts.** An error of 25 dB is invisible next to a forecast error of 10 dB, and a loss next to one of 20 dB.
+
+With labels and the task's own score all of these fail: see the last column, and
+[labels and metrics](accuracy.md). `file.py:callable` takes any score.
+"""
 
 
 class Judged(Protocol):
@@ -59,8 +74,8 @@ class Judged(Protocol):
         """Whether the accuracy check fails."""
 
     @property
-    def failed_with_labels(self) -> bool:
-        """Whether the accuracy check fails it by the score of the task."""
+    def failed_with_labels(self) -> bool | None:
+        """Whether the accuracy check fails it by the score of the task; None if it could not be judged so."""
 
     @property
     def kind(self) -> str:
@@ -73,7 +88,8 @@ class Judged(Protocol):
 
 def write_page(tasks: Mapping[str, Task], rows: Sequence[Judged], summary: str) -> None:
     """Write the page from the rows of all tasks."""
-    lines = [_INTRO, f"{summary}.", "", *_table(tasks, rows), "", "## Wrong verdicts", "", *_wrong(rows)]
+    lines = [_INTRO, f"{summary}.", "", *_table(tasks, rows), "", "## Wrong verdicts without labels", "", *_wrong(rows)]
+    lines += ["", _UNSEEN.rstrip()]
     _PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -89,8 +105,8 @@ def _table(tasks: Mapping[str, Task], rows: Sequence[Judged]) -> Iterator[str]:
             continue
         counts = {kind: sum(row.kind == kind for row in judged) for kind in ("spoilt", "healthy", "borderline")}
         missed, alarms = (sum(row.problem == problem for row in judged) for problem in ("MISS", "FALSE ALARM"))
-        unseen = sum(row.kind == "spoilt" and not row.failed_with_labels for row in judged)
-        wrongly = sum(row.kind == "healthy" and row.failed_with_labels for row in judged)
+        unseen = sum(row.kind == "spoilt" and row.failed_with_labels is False for row in judged)
+        wrongly = sum(row.kind == "healthy" and bool(row.failed_with_labels) for row in judged)
         score = next((row.before for row in judged if row.kind != "not made"), 0.0)
         yield (
             f"| {name} | {task.unit} {score:.4g} | {task.line.words} | {counts['spoilt']}, {missed} | "

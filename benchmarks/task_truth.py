@@ -85,7 +85,7 @@ class Row:
     messages: tuple[str, ...]
     seconds: float
     by_calibration: bool = False
-    failed_with_labels: bool = False
+    failed_with_labels: bool | None = None
     error: str = ""
 
     @property
@@ -105,7 +105,7 @@ class Row:
 
     def __str__(self) -> str:
         verdict = f"{self.outcome} {' '.join(self.codes)}{', calibration failed' * self.by_calibration}"
-        verdict += ", failed with labels" * self.failed_with_labels
+        verdict += ", failed with labels" * bool(self.failed_with_labels)
         values = f"{self.before:.4g} to {self.after:.4g} | {self.lost:.2f}"
         return f"| {self.task} | {self.what} | {values} | {self.kind} | {self.error or verdict} | {self.problem} |"
 
@@ -210,14 +210,19 @@ class Case:
             *(time.perf_counter() - start, by_calibration, self.fails_with_labels(variant, before)),
         )
 
-    def fails_with_labels(self, variant: VariantUnderTest, before: float) -> bool:
-        """Whether the check fails a model by the score of the task; the labels are numbers of samples, or of steps."""
+    def fails_with_labels(self, variant: VariantUnderTest, before: float) -> bool | None:
+        """Whether the check fails a model by the score of the task; the labels are numbers of samples, or of steps.
+
+        None for single steps of a model with states, which have no truth.
+        """
         task, sequences = self.task, variant.source.prepared.sequences
         if task.states and sequences is None:
-            return False  # Steps that are not fed back have no truth.
+            return None
         truth = task.draw(task.evaluation, _HELD_OUT).truth
         if sequences is not None:
-            truth = {name: array.reshape(-1, *array.shape[2:]) for name, array in truth.items()}
+            truth = {
+                name: array.reshape(-1, 1, *array.shape[2:]) for name, array in truth.items()
+            }  # Sequences of one step.
 
         def score(outputs: Arrays, labels: npt.NDArray[Any] | None) -> float:
             assert labels is not None
@@ -287,12 +292,13 @@ def summary(rows: list[Row]) -> str:
     counts = {kind: sum(row.kind == kind for row in rows) for kind in ("spoilt", "healthy", "borderline", "not made")}
     problems = {text: sum(row.problem == text for row in rows) for text in ("MISS", "FALSE ALARM")}
     failed = sum(row.failed for row in rows if row.kind == "borderline")
-    right = sum(row.failed_with_labels == (row.kind == "spoilt") for row in rows if row.kind in ("spoilt", "healthy"))
+    labelled = [row for row in rows if row.kind in ("spoilt", "healthy") and row.failed_with_labels is not None]
+    right = sum(row.failed_with_labels == (row.kind == "spoilt") for row in labelled)
     return (
         f"{len(TASKS)} tasks; {counts['spoilt']} spoilt models, {problems['MISS']} missed; {counts['healthy']} healthy "
         f"models, {problems['FALSE ALARM']} false alarms; {counts['borderline']} borderline, of which {failed} fail; "
         f"{counts['not made']} could not be made. With labels, {right} of "
-        f"{counts['spoilt'] + counts['healthy']} verdicts are right"
+        f"{len(labelled)} verdicts are right"
     )
 
 
