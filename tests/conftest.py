@@ -29,6 +29,9 @@ ROOT = TESTS.parent
 FIXTURES = ROOT / "fixtures"
 TIMEOUT = 120.0
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # Before torch is imported: threads that wait for a busy core burn it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("dev", max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, database=None)
 settings.register_profile("thorough", settings.get_profile("dev"), max_examples=2000)

@@ -45,7 +45,7 @@ class Command:
             process = subprocess.Popen(
                 [*self.python, str(self.program), str(job_file)],
                 cwd=folder,
-                env={**os.environ, **(_inherited() if self.python == HERE else {}), **self.environment},
+                env={**os.environ, **(inherited_paths() if self.python == HERE else {}), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -57,7 +57,7 @@ class Command:
                 end_family(process)  # Also processes that it has left running.
 
 
-def _inherited() -> dict[str, str]:
+def inherited_paths() -> dict[str, str]:
     """The folders that this process imports from, and its UTF-8 mode, for children with the same Python."""
     return {PATHS: os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": str(sys.flags.utf8_mode)}
 

@@ -13,10 +13,11 @@ from typing import Any, Final, Protocol
 
 from pytest_mnnquant.measurements.host import TargetMachine
 from pytest_mnnquant.runtime.command import Command
+from pytest_mnnquant.runtime.standing import StandingCommand
 from pytest_mnnquant.runtime.step_clock import note_child_peak
 
-#: Runs MNN's programs on this machine.
-HERE: Final = Command()
+# Tasks that run in a process of their own, since they measure time or memory, or load another package of MNN.
+_ALONE: Final = frozenset({"paired", "memory", "profile", "language_logits", "language_text"})
 _LOG_LINES: Final = 12
 _PROTOCOL: Final = 1
 
@@ -123,7 +124,7 @@ class Launcher(Protocol):
         ...
 
 
-def run_job(job: Job, folder: Path, launcher: Launcher = HERE) -> JobResult:
+def run_job(job: Job, folder: Path, launcher: Launcher | None = None) -> JobResult:
     """Run a job in a folder, on this machine unless the launcher runs it on another. Raises `NativeFailure`."""
     folder = folder.resolve()
     job_file, log_file, result_file = folder / "job.json", folder / "log.txt", folder / "result.json"
@@ -132,7 +133,7 @@ def run_job(job: Job, folder: Path, launcher: Launcher = HERE) -> JobResult:
     content = {"protocol": _PROTOCOL, "task": job.task, **job.arguments}
     job_file.write_text(json.dumps(content), encoding="utf-8")
     try:
-        status = launcher.run(job_file, job.timeout)
+        status = (launcher or _launcher(job)).run(job_file, job.timeout)
     except NativeFailure as error:
         raise error.reworded(f"{job.what}: {error.what}") from None
     except subprocess.TimeoutExpired:
@@ -152,6 +153,11 @@ def run_job(job: Job, folder: Path, launcher: Launcher = HERE) -> JobResult:
     if (peak := values.get("peak_mb")) is not None:
         note_child_peak(float(peak))
     return JobResult(values)
+
+
+def _launcher(job: Job) -> Launcher:
+    """Runs MNN's programs on this machine."""
+    return Command() if job.task in _ALONE else StandingCommand()
 
 
 def _describe_silence(progress: Path, timeout: float) -> str:

@@ -6,7 +6,6 @@ import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,11 +45,11 @@ class SourceRuntime:
         )
 
     @property
-    def _version(self) -> str:
-        """The versions of its packages, under any of the names that they are distributed by."""
-        known = packages_distributions()
-        names = {name for package in self.packages for name in known.get(package, ())}
-        return " ".join(f"{name} {version(name)}" for name in sorted(names))
+    def _installation(self) -> list[Any]:
+        """What changes with the installed version: the file of each package, and its time."""
+        specs = map(importlib.util.find_spec, self.packages)
+        files = [Path(spec.origin) for spec in specs if spec is not None and spec.origin is not None]
+        return [[str(file.parent), file.stat().st_mtime_ns] for file in files]
 
     def run(
         self,
@@ -76,7 +75,7 @@ class SourceRuntime:
             arguments: dict[str, Any] = {
                 "model": str(path.resolve()),
                 "tensor_files": beside,
-                "version": self._version,
+                "installed": self._installation,
                 "inputs": files,
                 "names": list(names),
                 "batch": batch_size(options),

@@ -12,11 +12,11 @@ import select
 import signal
 import subprocess
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pytest_mnnquant.runtime.progress import SilenceLimit
+from pytest_mnnquant.runtime.progress import SilenceLimit, has_listener, report_child_progress
 
 _ENOUGH: Final = 64
 # Seconds between two looks at a job's progress.
@@ -24,25 +24,41 @@ _LOOK: Final = 0.25
 
 
 class Worker:
-    """The process of a command (`words`), started when first needed and restarted after it has ended."""
+    """The process of a command (`words`), started when first needed and restarted after it has ended.
 
-    def __init__(self, words: Sequence[str]) -> None:
+    `environment` replaces that of this process.
+    """
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self._words = tuple(words)
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._end: Callable[[], object] = lambda: None
 
     def run(self, job_file: Path, timeout: float) -> int:
         """Run a job in a fork of the waiting process; returns the exit status of the fork, negative for a signal.
 
-        Raises `subprocess.TimeoutExpired` after `timeout` seconds without progress, which also ends the process, and
-        `OSError` if the process can't be started.
+        Raises `subprocess.TimeoutExpired` after `timeout` seconds without progress and `OSError` if the process can't
+        be started. An exception, such as an interrupt by the user, ends the process and its job.
         """
-        limit = SilenceLimit(timeout, job_file.parent / "progress")
+        try:
+            return self._run(job_file, timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    def _run(self, job_file: Path, timeout: float) -> int:
+        progress = job_file.parent / "progress"
+        limit = SilenceLimit(timeout, progress)
         process = self._process
         if process is None or process.poll() is not None:
             self.close()
             process = self._process = subprocess.Popen(
-                [*self._words, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+                [*self._words, "--serve"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                env=self._environment,
             )
             self._end = weakref.finalize(self, end_family, process)
         assert process.stdin is not None
@@ -54,9 +70,10 @@ class Worker:
         while not answer.endswith(b"\n"):
             ready, _, _ = select.select([process.stdout], [], [], min(_LOOK, limit.left()))
             if not ready and limit.left():
+                if has_listener():
+                    report_child_progress(progress)
                 continue
             if not ready:
-                self.close()
                 raise subprocess.TimeoutExpired(self._words, timeout)
             part = os.read(process.stdout.fileno(), _ENOUGH)
             if not part:  # The process has ended, or is ending.

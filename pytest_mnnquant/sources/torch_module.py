@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pytest_mnnquant.runtime.background import spare_cores
 from pytest_mnnquant.sources.network_checks import require_usable
 from pytest_mnnquant.sources.spec import SourceError, describe
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def import_torch(name: str) -> Any:
-    """The torch module; raises `SourceError` with the command to install it."""
+    """The torch module; raises `SourceError` with the command to install it.
+
+    Beside other workers of xdist, torch gets the share of the cores that this worker has.
+    """
     try:
         import torch
     except ImportError:
@@ -26,6 +30,7 @@ def import_torch(name: str) -> Any:
             f"{name}: a PyTorch model needs torch, which is not installed: pip install 'pytest-mnnquant[torch]' "
             "(without a GPU, install the CPU build of torch first)"
         ) from None
+    torch.set_num_threads(min(torch.get_num_threads(), spare_cores() + 1))
     return torch
 
 

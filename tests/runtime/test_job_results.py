@@ -19,11 +19,11 @@ from pytest_mnnquant.mnnfile.model import read_model
 from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.runtime import job_results
-from pytest_mnnquant.runtime.command import Command
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.job_results import JobResults, set_job_results
 from pytest_mnnquant.runtime.jobs import Job, JobResult, NativeFailure, run_job
 from pytest_mnnquant.runtime.options import RunOptions
+from pytest_mnnquant.runtime.standing import StandingCommand
 from tests.conftest import TIMEOUT
 
 Runs = list[str]
@@ -34,13 +34,13 @@ FEW = 3
 def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     """The tasks that really ran."""
     ran: Runs = []
-    start = Command.run
+    start = StandingCommand.run
 
-    def counted(command: Command, job_file: Path, timeout: float) -> int:
+    def counted(command: StandingCommand, job_file: Path, timeout: float) -> int:
         ran.append(json.loads(job_file.read_bytes())["task"])
         return start(command, job_file, timeout)
 
-    monkeypatch.setattr(Command, "run", counted)
+    monkeypatch.setattr(StandingCommand, "run", counted)
     yield ran
     set_job_results(None)
 

@@ -12,9 +12,17 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
+from pytest_mnnquant.sources import torch_module
 from pytest_mnnquant.sources.pytorch import as_tensors, suppress_output
 from pytest_mnnquant.sources.spec import SourceError
-from pytest_mnnquant.sources.torch_module import has_other_types, is_graph, plain_module, private_copy, run_once
+from pytest_mnnquant.sources.torch_module import (
+    has_other_types,
+    import_torch,
+    is_graph,
+    plain_module,
+    private_copy,
+    run_once,
+)
 
 X = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32))
 
@@ -210,3 +218,13 @@ def test_plain_modules_stay_as_they_are() -> None:
     weight = model.weight
     assert plain_module(model) is model
     assert model.weight is weight
+
+
+def test_workers_of_xdist_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(torch_module, "spare_cores", lambda: 0)
+    try:
+        import_torch("net")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

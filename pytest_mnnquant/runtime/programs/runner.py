@@ -119,6 +119,7 @@ def work_in_fork(job_file: Path, printed: int) -> None:
         os.write(log, os.pread(printed, 1 << 16, 0))
         for stream in (1, 2):
             os.dup2(log, stream)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # Stdin names the jobs that follow.
         work(job_file)
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", flush=True)
