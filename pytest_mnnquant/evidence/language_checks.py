@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from pytest_mnnquant.checks.llm.accuracy import check_accuracy, limit_of
+from pytest_mnnquant.checks.llm.accuracy import check_accuracy, limit_of, predicts_nothing
 from pytest_mnnquant.checks.llm.costs import check_latency, check_memory
 from pytest_mnnquant.checks.llm.execution import check_execution
 from pytest_mnnquant.checks.llm.running import AccuracyEvidence
@@ -57,13 +57,15 @@ def _accuracy(runs: LanguageRuns) -> Result:
     predictions, limits = runs.predictions, runs.settings.limits
     bits = bits_of(runs)
     limit = limit_of(bits) if limits.max_kl is None else limits.max_kl
-    is_too_large = not float(predictions.kl.mean()) <= limit
     head = runs.folder.graph.head
+    vocabulary = head.rows if head else 0
+    is_judged = limits.max_kl is not None or not predicts_nothing(predictions, vocabulary)
+    is_too_large = is_judged and not float(predictions.kl.mean()) <= limit
     evidence = AccuracyEvidence(
         predictions=predictions,
         weights=_weights(runs),
         bits=bits,
-        vocabulary=head.rows if head else 0,
+        vocabulary=vocabulary,
         generation=None if runs.is_on_target else runs.generation,
         blamed=blamed_layers(runs) if is_too_large else (),
         tried=tried_forms(runs, limit) if is_too_large else (),

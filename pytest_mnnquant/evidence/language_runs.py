@@ -48,6 +48,8 @@ GENERATION_SECONDS: Final = 5.0
 _RUNS: Final = 3
 #: Up to this number of weights, an export also runs in memory mode normal, which expands them to floats.
 _SMALL: Final = 30_000_000
+#: Up to this number, the source generates some tokens in the time that it has.
+_QUICK: Final = 100_000_000
 _NO_TEXT: Final = "no text to evaluate the predictions on: --mnn-evaluation FILE.txt"
 
 
@@ -264,7 +266,7 @@ class LanguageRuns:
         """What the source generates; None if it is not known."""
         if self.reference is not None:
             return self.reference.predictions.generated
-        if self.text is None:
+        if self.text is None or self._parameters > _QUICK:
             return None
         ends = self.evidence.source.config.eos_ids
         try:

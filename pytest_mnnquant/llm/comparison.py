@@ -120,14 +120,15 @@ def _add(sums: _Sums, stored: StoredMatrix, data: memoryview, start: int, weight
     stop = start + len(weights)
     values = decode_rows(stored, data, start, stop).astype(np.float64)
     source = weights.astype(np.float64)
-    error = np.nan_to_num(values - source, nan=np.inf)
+    error = values - source
+    error[np.isnan(error)] = np.inf
     expected, allowed = _rounding(sums, stored, data, start, source)
-    row_error, row_expected = (error**2).sum(1), expected.sum(1)
+    row_error, row_expected = np.einsum("ij,ij->i", error, error), expected
     sums.error += float(row_error.sum())
     sums.expected += float(row_expected.sum())
-    sums.stored += float((values**2).sum())
-    sums.source += float((source**2).sum())
-    sums.product += float((values * source).sum())
+    sums.stored += _product(values, values)
+    sums.source += _product(source, source)
+    sums.product += _product(values, source)
     sums.lost += int((row_error > _LOST * row_expected).sum())
     beyond = np.abs(error) > allowed
     sums.beyond += int(beyond.sum())
@@ -135,13 +136,17 @@ def _add(sums: _Sums, stored: StoredMatrix, data: memoryview, start: int, weight
         sums.first_beyond = start + int(np.argmax(beyond.any(1)))
 
 
+def _product(first: _Array, second: _Array) -> float:
+    return float(np.einsum("ij,ij->", first, second))  # Without threads of its own.
+
+
 def _rounding(sums: _Sums, stored: StoredMatrix, data: memoryview, start: int, source: _Array) -> tuple[_Array, _Array]:
-    """Expected power and largest allowed error of each weight, shape [rows, columns]."""
+    """Expected power of the error of each row, shape [rows], and its largest allowed error, [rows, columns]."""
     if not stored.is_quantized:
         relative = {Form.FLOAT16: _HALF, Form.BFLOAT16: _BRAIN, Form.FLOAT32: _FLOAT}[stored.form]
         # Below 6e-5 float16 keeps fewer digits.
         allowed = 1.01 * relative * np.abs(source) + (6e-8 if stored.form is Form.FLOAT16 else 1e-30)
-        return np.maximum(allowed**2 / 3, 1e-30), allowed
+        return np.maximum(allowed**2 / 3, 1e-30).sum(1), allowed
     groups = read_groups(stored, data, start, start + len(source))
     steps = np.abs(groups.scales.astype(np.float64))
     blocks = source.reshape(len(source), stored.blocks, stored.block)
@@ -156,10 +161,7 @@ def _rounding(sums: _Sums, stored: StoredMatrix, data: memoryview, start: int, s
         shift = np.abs(lowest - blocks.min(-1)) / np.maximum(steps, 1e-12)
         sums.shift = max(sums.shift, float(np.where(steps > 1e-9, shift, 0.0).max(initial=0.0)))
         sums.zero_minima = sums.zero_minima and bool((groups.minima == 0).all())
-    return (
-        np.repeat(expected, stored.block, axis=1),
-        np.repeat(allowed, stored.block, axis=1),
-    )
+    return expected.sum(1) * stored.block, np.repeat(allowed, stored.block, axis=1)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Names are those of `binding`: `3.mlp.up_proj`, `3.input_layernorm`, `norm`, `lm_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.llm.architecture import Architecture
+from pytest_mnnquant.llm.threads import in_threads
 from pytest_mnnquant.mnnfile.storage import Floats
 
 Ids = npt.NDArray[np.int64]
-#: Rows of a matrix, and where they start.
-Chunk = tuple[int, Floats]
+#: Where some rows of a matrix start, and what reads them.
+Chunk = tuple[int, Callable[[], Floats]]
 HEAD: Final = "lm_head"
 #: The matrices of a layer, in order of use.
 MATRICES: Final = (
@@ -34,7 +35,7 @@ class Tensors(Protocol):
         ...
 
     def chunks(self, name: str) -> Iterator[Chunk]:
-        """Rows of a matrix, some at a time, shape [rows, inputs]."""
+        """Rows of a matrix, some at a time: reading gives the shape [rows, inputs], in any thread."""
         ...
 
     def bias(self, name: str) -> Floats | None:
@@ -84,14 +85,12 @@ class Network:
         """Write the logits of the last hidden states to `out` [texts, tokens, vocabulary]."""
         normal = self._norm("norm", hidden)
         flat, target = normal.reshape(-1, normal.shape[-1]), out.reshape(-1, out.shape[-1])
-        for start, rows in self.tensors.chunks(HEAD):
-            target[:, start : start + len(rows)] = flat @ rows.T
+        _multiply(flat, self.tensors.chunks(HEAD), target)
 
     def _linear(self, name: str, values: Floats) -> Floats:
         flat = values.reshape(-1, values.shape[-1])  # One product of two matrices is faster than one per text.
         result = np.empty((len(flat), self.tensors.rows(name)), np.float32)
-        for start, rows in self.tensors.chunks(name):
-            result[:, start : start + len(rows)] = flat @ rows.T
+        _multiply(flat, self.tensors.chunks(name), result)
         bias = self.tensors.bias(name)
         if bias is not None:
             result += bias
@@ -129,6 +128,17 @@ class Network:
         turned = np.concatenate([-values[..., half:], values[..., :half]], axis=-1)
         rotated: Floats = (values * cosines + turned * sines).astype(np.float32, copy=False)
         return rotated
+
+
+def _multiply(values: Floats, chunks: Iterable[Chunk], out: Floats) -> None:
+    """Write the products of `values` [tokens, inputs] with the rows of a matrix to `out` [tokens, rows]."""
+
+    def multiply(chunk: Chunk) -> None:
+        start, read = chunk
+        rows = read()
+        out[:, start : start + len(rows)] = values @ rows.T
+
+    in_threads(multiply, chunks)
 
 
 def _attend(query: Floats, key: Floats, value: Floats, window: int) -> Floats:

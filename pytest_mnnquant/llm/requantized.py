@@ -7,6 +7,7 @@ round(weight / scale) with scale = largest magnitude / (2^(bits - 1) - 1).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -38,8 +39,8 @@ class RequantizedTensors:
     def chunks(self, name: str) -> Iterator[Chunk]:
         """Rows of a matrix, some at a time, rounded."""
         request = self._request(name)
-        for start, rows in self._source.chunks(name):
-            yield start, rounded(rows, request)
+        for start, read in self._source.chunks(name):
+            yield start, partial(_read_rounded, read, request)
 
     def bias(self, name: str) -> Floats | None:
         """The bias of a matrix."""
@@ -54,6 +55,10 @@ class RequantizedTensors:
         request = self._request(HEAD) if self._is_tied else self._requests.get(EMBEDDING, LayerRequest(16, 0, False))
         values = self._source.embedded(ids)
         return rounded(values.reshape(-1, values.shape[-1]), request).reshape(values.shape)
+
+
+def _read_rounded(read: Callable[[], Floats], request: LayerRequest) -> Floats:
+    return rounded(read(), request)
 
 
 def rounded(rows: Floats, request: LayerRequest) -> Floats:

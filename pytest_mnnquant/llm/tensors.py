@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final
 
 import numpy as np
 
 from pytest_mnnquant.llm.binding import last_norm, norm_name, rows_named, short_name, source_stems
+from pytest_mnnquant.llm.bound import SourceRows
 from pytest_mnnquant.llm.checkpoint import Checkpoint, read_gptq_layer
 from pytest_mnnquant.llm.folder import ExportFolder
 from pytest_mnnquant.llm.forward import Chunk, Ids, Tensors
@@ -41,11 +42,11 @@ class SourceTensors:
         if place is None:
             raise BadExport(str(self._source.path), name, "the checkpoint has no such tensor")
         if place.weight not in self._source.tensors and f"{place.stem}.qweight" in self._source.tensors:
-            yield 0, read_gptq_layer(self._source, place.stem).decoded()[place.start : place.stop]
+            yield 0, partial(_gptq_rows, self._source, place)
             return
         columns = int(np.prod(self._source.tensors[place.weight].shape[1:]))
         for start, stop in row_chunks(place.stop - place.start, columns):
-            yield start, self._source.rows(place.weight, place.start + start, place.start + stop).reshape(-1, columns)
+            yield start, partial(_source_rows, self._source, place, (start, stop), columns)
 
     def bias(self, name: str) -> Floats | None:
         """The bias of a matrix."""
@@ -67,6 +68,15 @@ class SourceTensors:
         rows = np.concatenate([self._source.rows(tensor, int(token), int(token) + 1) for token in chosen])
         values: Floats = rows[places].reshape(*ids.shape, -1)
         return values
+
+
+def _gptq_rows(source: Checkpoint, place: SourceRows) -> Floats:
+    return read_gptq_layer(source, place.stem).decoded()[place.start : place.stop]
+
+
+def _source_rows(source: Checkpoint, place: SourceRows, rows: tuple[int, int], columns: int) -> Floats:
+    start, stop = (place.start + row for row in rows)
+    return source.rows(place.weight, start, stop).reshape(-1, columns)
 
 
 class StoredTensors:
@@ -102,7 +112,7 @@ class StoredTensors:
         matrix = self._matrix(name)
         data = self._folder.data(matrix.file)
         for start, stop in row_chunks(matrix.rows, matrix.columns):
-            yield start, decode_rows(matrix, data, start, stop)
+            yield start, partial(decode_rows, matrix, data, start, stop)
 
     def bias(self, name: str) -> Floats | None:
         """The bias of a matrix."""

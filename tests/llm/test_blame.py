@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from pytest_mnnquant.llm.architecture import architecture_of
@@ -13,7 +15,7 @@ from pytest_mnnquant.llm.blame import blame
 from pytest_mnnquant.llm.blas import one_blas_thread
 from pytest_mnnquant.llm.checkpoint import read_checkpoint
 from pytest_mnnquant.llm.folder import read_folder
-from pytest_mnnquant.llm.forward import Chunk, Network
+from pytest_mnnquant.llm.forward import Chunk, Network, Tensors
 from pytest_mnnquant.llm.options import LayerRequest
 from pytest_mnnquant.llm.requantized import RequantizedTensors, rounded
 from pytest_mnnquant.llm.sampling import random_ids, sample_of
@@ -33,9 +35,15 @@ class Noisy(SourceTensors):
         self._name = name
 
     def chunks(self, name: str) -> Iterator[Chunk]:
-        for start, rows in super().chunks(name):
+        for start, read in super().chunks(name):
+            rows = read()
             noise = np.random.default_rng(0).normal(scale=0.1, size=rows.shape) if name == self._name else 0.0
-            yield start, (rows + noise).astype(np.float32)
+            yield start, partial((rows + noise).astype, np.float32)
+
+
+def first_rows(tensors: Tensors, name: str) -> npt.NDArray[np.float32]:
+    _, read = next(tensors.chunks(name))
+    return read()
 
 
 @pytest.mark.parametrize(
@@ -58,14 +66,12 @@ def test_forms_are_rounded_as_exporters_round_them() -> None:
     stored = StoredTensors(folder)
     for matrix in folder.graph.matrices:
         name = short_name(matrix.name)
-        (_, source), (_, decoded) = next(_NETWORK.tensors.chunks(name)), next(stored.chunks(name))
+        source, decoded = first_rows(_NETWORK.tensors, name), first_rows(stored, name)
         steps = np.abs(rounded(source, LayerRequest(4, 32, False)) - decoded).max() / np.abs(source).max()
         assert steps < 0.005, name  # Scales are stored in 16 bits.
     request = LayerRequest(8, 0, True)
-    (_, source), (_, decoded) = (
-        next(item.chunks("lm_head"))
-        for item in (_NETWORK.tensors, StoredTensors(read_folder(EXPORTS / "qwen2-w8-sym")))
-    )
+    stored = StoredTensors(read_folder(EXPORTS / "qwen2-w8-sym"))
+    source, decoded = first_rows(_NETWORK.tensors, "lm_head"), first_rows(stored, "lm_head")
     np.testing.assert_allclose(rounded(source, request), decoded, atol=1e-5)
     np.testing.assert_allclose(rounded(source, LayerRequest(16, 0, False)), source, rtol=1e-3, atol=1e-7)
 

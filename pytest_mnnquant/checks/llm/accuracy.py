@@ -18,6 +18,7 @@ from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.language_metrics import LanguageMetrics
 from pytest_mnnquant.measurements.language_model import Generation
+from pytest_mnnquant.metrics.divergence import Divergence
 from pytest_mnnquant.statistics import intervals
 
 #: Allowed KL divergence by bits.
@@ -41,7 +42,7 @@ def check_accuracy(evidence: AccuracyEvidence, max_kl: float | None = None) -> R
         broken = int((~np.isfinite(result.kl)).sum())
         finding = Finding("MNQ703", f"the predictions of {broken:,} of {result.kl.size:,} tokens are not finite")
         return Result.from_findings("accuracy", [finding])
-    is_at_chance = float(result.reference_loss.mean()) > _CHANCE * math.log(max(2, evidence.vocabulary))
+    is_at_chance = predicts_nothing(result, evidence.vocabulary)
     limit = None if is_at_chance and max_kl is None else limit_of(evidence.bits) if max_kl is None else max_kl
     language = _metrics(evidence, limit)
     metrics = AccuracyMetrics(
@@ -54,6 +55,11 @@ def check_accuracy(evidence: AccuracyEvidence, max_kl: float | None = None) -> R
     # A model that predicts nothing generates anything.
     findings = [*_against(evidence, language), *(() if is_at_chance else _generation(evidence.generation))]
     return Result.from_findings("accuracy", findings, metrics)
+
+
+def predicts_nothing(predictions: Divergence, vocabulary: int) -> bool:
+    """Whether the source predicts the text no better than a guess among all tokens."""
+    return float(predictions.reference_loss.mean()) > _CHANCE * math.log(max(2, vocabulary))
 
 
 def _metrics(evidence: AccuracyEvidence, limit: float | None) -> LanguageMetrics:

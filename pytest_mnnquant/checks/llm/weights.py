@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from pytest_mnnquant.llm.checkpoint import Checkpoint
 from pytest_mnnquant.llm.comparison import MatrixError, compare_matrix, compare_vector, find_source
 from pytest_mnnquant.llm.json_object import BadExport
 from pytest_mnnquant.llm.matrix import read_bias
+from pytest_mnnquant.llm.threads import in_threads
 from pytest_mnnquant.mnnfile.storage import Floats
 
 #: Times the power of rounding (6 dB). GPTQ trades errors of single weights for the error of the output.
@@ -52,8 +54,12 @@ def check_weights(evidence: ExportEvidence) -> Result:
         message = f"{why} the weights, so they can't be compared with the source's"
         return Result.from_findings("weights", [Finding("MNQ314", message)])
     judged = _Judged()
-    for bound in sorted(evidence.binding.matrices, key=lambda bound: -bound.stored.count):
-        _judge_matrix(evidence, bound, judged)
+    matrices = sorted(evidence.binding.matrices, key=lambda bound: -bound.stored.count)
+    _ = evidence.requests, evidence.gptq_stems  # Computed once, before threads share the evidence.
+    for part in in_threads(partial(_judge_matrix, evidence), matrices):
+        judged.errors += part.errors
+        judged.findings += part.findings
+        judged.unread += part.unread
     if _is_other_training(judged):
         judged.findings = [_of_other_training(finding) for finding in judged.findings]
     else:  # Where the weights are others, vectors are too.
@@ -84,7 +90,13 @@ def _of_other_training(finding: Finding) -> Finding:
     return dataclasses.replace(finding, cause=Cause("other-training", text))
 
 
-def _judge_matrix(evidence: ExportEvidence, bound: BoundMatrix, judged: _Judged) -> None:
+def _judge_matrix(evidence: ExportEvidence, bound: BoundMatrix) -> _Judged:
+    judged = _Judged()
+    _compare_matrix(evidence, bound, judged)
+    return judged
+
+
+def _compare_matrix(evidence: ExportEvidence, bound: BoundMatrix, judged: _Judged) -> None:
     stored, folder = bound.stored, evidence.folder
     if stored.fault:
         if stored in folder.graph.matrices:  # Bundle judges the place of the embedding.
