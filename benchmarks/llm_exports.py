@@ -24,6 +24,7 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from llm_blind import FAULTS, HARMLESS
 from llm_faults import MUTATIONS, PLANTED, Change
 
 from pytest_mnnquant.config.settings import model_settings
@@ -214,7 +215,7 @@ def main() -> int:
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--exporter", action="append", default=[])
     parser.add_argument("--page", type=Path)
-    parser.add_argument("--only", choices=("healthy", "exported", "planted", "mutations"))
+    parser.add_argument("--only", choices=("healthy", "exported", "planted", "mutations", "blind", "harmless"))
     given = parser.parse_args()
     models, exporters = (
         {name: Path(path).resolve() for name, _, path in (item.partition("=") for item in items)}
@@ -234,9 +235,11 @@ def main() -> int:
         "exported": ("Faults that exporters make", exported),
         "planted": ("Faults of files and options", _judge_copies(PLANTED, places)),
         "mutations": ("Mutations", _judge_copies(MUTATIONS, places)),
+        "blind": ("Blind mutations", _judge_copies(FAULTS, places)),
+        "harmless": ("Changes without effect", _judge_copies(HARMLESS, places)),
     }
     chosen = [given.only] if given.only else list(kinds)
-    tables = [_table(*kinds[kind], are_healthy=kind == "healthy") for kind in chosen]
+    tables = [_table(*kinds[kind], are_healthy=kind in ("healthy", "harmless")) for kind in chosen]
     for title, (_, right, count) in zip(chosen, tables, strict=True):
         print(f"{title}: {right} of {count} right")
     if given.page is not None:
