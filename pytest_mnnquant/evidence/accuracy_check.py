@@ -100,6 +100,7 @@ def _judge_outputs(inputs: CheckInputs) -> Result:
         reference=variant.source.float_run.outputs,
         outputs=exact.outputs,
         labels=data.labels,
+        classes=data.classes,
         as_run=variant.runs.run.outputs,
         pools=pools,
         inputs=variant.source.inputs,

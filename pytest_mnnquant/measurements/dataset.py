@@ -48,7 +48,8 @@ class Dataset:
 
     `alone`: the model takes one sample at a time. `axes` gives the axis of the model's input that counts samples, if it
     is not the first; see `SampleAxes`. `lengths`: samples are the steps of sequences, and it counts the steps of each;
-    `per_sequence`: all steps of a sequence have its label. `items`: the number of equal arrays that were joined.
+    `per_sequence`: all steps of a sequence have its label. `classes`: the number of classes that named the labels; 0 if
+    they are numbers. `items`: the number of equal arrays that were joined.
     """
 
     inputs: dict[str, npt.NDArray[Any]]
@@ -58,6 +59,7 @@ class Dataset:
     axes: Mapping[str, Axis] = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
     per_sequence: bool = False
+    classes: int = field(default=0, compare=False)
     items: int = field(default=0, compare=False)
 
     @property

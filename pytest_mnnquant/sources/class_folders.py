@@ -49,6 +49,12 @@ def folder_labels(names: list[str], folder: Path, origin: str, classes: tuple[st
     return _listed(tops, names, origin, tuple(sorted(set(tops))))
 
 
+def named_classes(folder: Path, classes: tuple[str, ...]) -> int:
+    """The number of classes whose names gave the labels; 0 if the sub-folders are class numbers."""
+    names = [place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith(".")]
+    return len(classes) or (0 if any(map(_is_number, names)) else len(names))
+
+
 def _is_number(name: str) -> bool:
     return name.isascii() and name.isdigit()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.sources.class_folders import files_below
+from pytest_mnnquant.sources.class_folders import files_below, named_classes
 from pytest_mnnquant.sources.data_checks import LABELS, dataset_of, ordered
 from pytest_mnnquant.sources.images import Preprocess, load_images, parse_preprocess, undeclared
 from pytest_mnnquant.sources.sample_files import load_file, load_sample_files, sample_files
@@ -65,7 +65,8 @@ def load_folder(
     else:
         assert preparation is not None
         values, labels = load_images(folder, preparation, text, timeout)
-    return Dataset({input_names[0]: values}, labels, f"{text} ({preparation})")
+    count = 0 if labels is None else named_classes(folder, preparation.classes)
+    return Dataset({input_names[0]: values}, labels, f"{text} ({preparation})", classes=count)
 
 
 def _refuse_mixed(folder: Path, text: str) -> None:

@@ -50,7 +50,7 @@ class AccuracyEvidence:
     `as_run` holds the variant's outputs as this host computes them, if `outputs` come from a copy whose MaxPool
     operators `pools` are exact; it is empty if the model was judged unmodified. `inputs` are the inputs of these
     samples; `parts` are what the float model's operators join into its outputs. `lengths`: samples are steps, and this
-    counts those of each sequence.
+    counts those of each sequence. `classes` is the number of classes of the data, if they are named; else 0.
     """
 
     reference: Outputs
@@ -62,6 +62,7 @@ class AccuracyEvidence:
     inputs: Outputs = dataclasses.field(default_factory=dict)
     parts: PartEvidence = dataclasses.field(default_factory=PartEvidence)
     lengths: tuple[int, ...] = ()
+    classes: int = 0
 
 
 def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
@@ -119,6 +120,7 @@ def compare(evidence: AccuracyEvidence, criteria: Criteria) -> tuple[Compared | 
     assert chosen is not None
     try:
         name = None if chosen.call else output_for(chosen, evidence.reference, labels)
+        _require_classes(evidence, name)
         before, after = (scores(chosen, of, name or "", labels) for of in (evidence.reference, evidence.outputs))
         if evidence.lengths:
             before, after = by_sequence(before, evidence.lengths), by_sequence(after, evidence.lengths)
@@ -130,6 +132,17 @@ def compare(evidence: AccuracyEvidence, criteria: Criteria) -> tuple[Compared | 
             return None, None, [Finding("MNQ721", message, fix=fix)]
         assert labels is not None
         return None, None, [_unused_labels(labels, error, _limiting_options(criteria))]
+
+
+def _require_classes(evidence: AccuracyEvidence, name: str | None) -> None:
+    """Raise `MetricError` if names of folders gave the labels, and the output has another number of classes."""
+    output = evidence.reference[name] if name and evidence.classes else None
+    if output is None or output.dtype.kind != "f" or output.ndim != 2 or output.shape[1] in (1, evidence.classes):
+        return
+    raise MetricError(
+        f"the data have {evidence.classes} classes by the names of folders, output {name!r} has {output.shape[1]}",
+        'list the names of all classes in the order of the output: preprocess = {classes = ["...", ...], ...}',
+    )
 
 
 def _limiting_options(criteria: Criteria) -> list[str]:

@@ -99,6 +99,12 @@ def test_labels_that_are_no_classes_of_an_output_leave_it_open_and_to_the_cosine
     assert codes(unlike) == ["MNQ720", "MNQ702"]
 
 
+@pytest.mark.parametrize(("classes", "expected"), [(0, []), (5, []), (3, ["MNQ720"]), (6, ["MNQ720"])])
+def test_folders_of_some_classes_do_not_number_those_of_the_output(classes: int, expected: list[str]) -> None:
+    result = check(evidence(LOGITS, labels=LABELS % 3, classes=classes), None)
+    assert [code for code in codes(result) if code == "MNQ720"] == expected
+
+
 @pytest.mark.parametrize(
     ("named", "asked"),
     [
