@@ -22,7 +22,7 @@ from pytest_mnnquant.mnnfile.model import Model, Op
 
 # Slots of MNN's Interp.
 _TYPE, _ALIGN_CORNERS, _HALF_PIXELS, _MODE = 4, 5, 6, 10
-_NEAREST, _BILINEAR, _ROUNDED_NEAREST = 1, 2, 4
+_NEAREST, _BILINEAR, _CUBIC, _ROUNDED_NEAREST = 1, 2, 3, 4
 # Coordinate transformations, by number in MNN's schema.
 _NOT_SET, _ALIGNED, _HALF, _PYTORCH_HALF, _ASYMMETRIC, _TENSORFLOW_HALF = range(6)
 #: The kernel's columns per step, and the number that stands for a factor of 1.
@@ -43,6 +43,11 @@ def is_interpolating(op: Op) -> bool:
     if op.kind != "Interp" or op.parameters is None:
         return False
     return op.parameters.scalar(_TYPE, "i32") not in (_NEAREST, _ROUNDED_NEAREST)
+
+
+def is_cubic(op: Op) -> bool:
+    """Whether this is a bicubic Interp, whose output may span more than its input."""
+    return op.kind == "Interp" and op.parameters is not None and op.parameters.scalar(_TYPE, "i32") == _CUBIC
 
 
 def wrong_resizes(model: Model, widths: Mapping[str, tuple[int, int]]) -> tuple[WrongResize, ...]:

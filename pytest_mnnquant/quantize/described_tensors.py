@@ -4,8 +4,8 @@ The params file describes the inputs and outputs of convolutions; MNN propagates
 (`mnnfile.scale_propagation`). Five results are wrong or depend on chance, so these tensors are described in the model:
 
 - a tensor that several scales reach has the scale that MNN visits last, by addresses: it gets its own range;
-- an int8 Interp copies its input's codes without rescaling them: its output gets its input's scale (if it is a nearest
-  one; others stay float, see `float_resizes`);
+- an int8 Interp copies its input's codes without rescaling them: its output gets its input's scale (if it
+  interpolates, it stays float, see `float_resizes`);
 - an int8 Add with a fused ReLU clamps at code 0 instead of the zero point: its output gets zero point 0;
 - the input of a slice or a mean has the range of that part: it gets its own range if that is wider;
 - an int8 average pool rounds down, and has one scale for its input and for a mean with a smaller range: both are
@@ -34,7 +34,7 @@ from pytest_mnnquant.mnnfile.commands import (
     pool_kind,
     possible_commands,
 )
-from pytest_mnnquant.mnnfile.int8_resize import is_interpolating
+from pytest_mnnquant.mnnfile.int8_resize import is_cubic
 from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant, read_model
 from pytest_mnnquant.mnnfile.quants import with_quants
 from pytest_mnnquant.mnnfile.scale_propagation import Outcome, outcomes, propagated
@@ -74,13 +74,18 @@ def described_tensors(model: Model, range_of: RangeOf) -> dict[int, TensorQuant]
 
 
 def interpolated_ranges(model: Model, layers: Sequence[Op], ranges: Mapping[int, Range]) -> dict[int, Range]:
-    """The ranges of layers' tensors, equal before and after a nearest Interp that runs between two layers in int8."""
+    """The ranges of layers' tensors, equal before and after an Interp between two layers.
+
+    Also if it stays float, for those who convert with the params file alone: then it runs in int8.
+    """
     described_ranges, steps = dict(ranges), commands(model)
     described = {tensor for layer in layers for tensor in (layer.inputs[0], layer.outputs[0]) if tensor in ranges}
-    nearest = (step for step in steps if step.kind == "Interp" and not is_interpolating(step.op))
-    for step in (step for step in nearest if step.output in described):
+    resizes = [step for step in steps if step.kind == "Interp" and step.output in described]
+    for step in sorted(resizes, key=lambda step: not is_cubic(step.op)):
         sources = propagated(steps, {tensor: _quant(described_ranges[tensor]) for tensor in described}, order=int)
         source = sources.get(step.inputs[0])
+        if source is not None and is_cubic(step.op):
+            described_ranges[source] = described_ranges[source].merged(described_ranges[step.output])
         if source is not None:
             described_ranges[step.output] = described_ranges[source]
     return described_ranges

@@ -2,7 +2,8 @@
 
 MNN 3.6.1 computes an int8 Interp between equal scales only. Its bilinear form is wrong on 64-bit ARM for many widths
 (`mnnfile.int8_resize`), which a file does not fix: the next input may have another size. The other widths round down
-there, which costs up to 3 dB on a UNet. Its bicubic form clips the values that lie outside of the input's range.
+there, which costs up to 3 dB on a UNet. Its bicubic form clips values outside of the input's range: 26.2 instead of
+34.8 dB between two convolutions.
 
 MNN runs an operator in int8 if its inputs are described as int8. So such an Interp gets a separate copy of its input,
 described as float. On x86, float resizes take no longer: 7.9 ms instead of 8.5 ms for 64 channels of 128 x 128 to
