@@ -9,6 +9,7 @@ from pytest_mnnquant.checks.llm.accuracy import check_accuracy, limit_of, predic
 from pytest_mnnquant.checks.llm.costs import check_latency, check_memory
 from pytest_mnnquant.checks.llm.execution import check_execution
 from pytest_mnnquant.checks.llm.running import AccuracyEvidence
+from pytest_mnnquant.evidence.language_parts import judge_parts
 from pytest_mnnquant.evidence.language_runs import LanguageRuns
 from pytest_mnnquant.evidence.language_search import blamed_layers, tried_forms
 from pytest_mnnquant.evidence.steps import NothingToJudge
@@ -42,7 +43,8 @@ def run_language_check(name: str, runs: LanguageRuns) -> Result:
 
 
 def _execution(runs: LanguageRuns) -> Result:
-    return check_execution(runs.execution)
+    result = check_execution(runs.execution)
+    return Result.from_findings(result.check, [*result.findings, *judge_parts(runs)], result.metrics)
 
 
 def _accuracy(runs: LanguageRuns) -> Result:

@@ -68,3 +68,23 @@ def test_another_architecture_is_inconclusive(tmp_path: Path) -> None:
     case = ExportUnderTest(settings(EXPORTS / "qwen2-w4", tmp_path), source)
     result = case.run_check("execution")
     assert (result.outcome, [finding.code for finding in result.findings]) == (INCONCLUSIVE, ["MNQ642"])
+
+
+@pytest.mark.parametrize("is_finite", [True, False])
+def test_a_vision_part_runs_as_an_ordinary_model(is_finite: bool, tmp_path: Path) -> None:
+    export = Path(shutil.copytree(EXPORTS / "qwen2-w4", tmp_path / "out"))
+    write_part(export / "visual.mnn", 2.0 if is_finite else float("nan"))
+    change_json(export / "llm_config.json", is_visual=True)
+    result = ExportUnderTest(settings(export, tmp_path), DATA / "qwen2").run_check("execution")
+    expected = [] if is_finite else [("MNQ640", "visual.mnn")]
+    assert [(finding.code, finding.layer) for finding in result.findings] == expected
+
+
+def write_part(path: Path, factor: float) -> None:
+    """A model of one operator, x * factor."""
+    import MNN
+
+    x = MNN.expr.placeholder([1, 4], MNN.expr.NCHW)
+    y = x * MNN.expr.const([factor] * 4, [1, 4])
+    x.name, y.name = "x", "y"
+    MNN.expr.save([y], str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_mnnquant.checks.llm.evidence import ExportEvidence
+from pytest_mnnquant.checks.llm.parts import judge_parts
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.file_metrics import CoverageMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
@@ -31,7 +32,7 @@ def check_coverage(evidence: ExportEvidence) -> Result:
         quantized_layers=sum(matrix.is_quantized for matrix, _ in pairs),
         skipped_layers=sum(request.bits == 16 for _, request in pairs),
     )
-    findings = [_finding(evidence, matrix, request, total) for matrix, request in wrong]
+    findings = [*(_finding(evidence, matrix, request, total) for matrix, request in wrong), *judge_parts(evidence)]
     if evidence.by_layer_problem and evidence.form is None:
         message = f"the bits of each layer are unknown: {evidence.by_layer_problem}"
         findings.append(Finding("MNQ314", message, fix="keep the file of --quant_config with the export"))

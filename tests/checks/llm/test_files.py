@@ -140,6 +140,19 @@ def test_a_scaling_that_the_exporter_does_not_know_is_reported(copied: Copy, tmp
     assert (finding.code, finding.cause_id) == ("MNQ124", "scaling-unread")
 
 
+def test_a_vision_part_has_the_bits_that_were_requested_for_it(copied: Copy) -> None:
+    path = copied("qwen2-w4")
+    for file in ("llm.mnn", WEIGHTS):
+        shutil.copyfile(EXPORTS / "qwen2-w8-sym" / file, path / file.replace("llm", "visual"))
+    change_json(path / "llm_config.json", is_visual=True)
+    assert roots(judge(path)) == []
+    change_json(path / "export_args.json", visual_quant_bit=8)
+    assert roots(judge(path)) == []
+    change_json(path / "export_args.json", visual_quant_bit=4)
+    (root,) = roots(judge(path))
+    assert (root.check, root.code, root.layer.partition(":")[0]) == ("coverage", "MNQ402", "visual.mnn")
+
+
 def test_an_adapter_shares_the_weights_that_it_extends(copied: Copy) -> None:
     path = copied("qwen2-w4")
     shutil.copyfile(path / "llm.mnn", path / "lora.mnn")
