@@ -58,6 +58,7 @@ NEEDS: Final = {
     "sources/test_onnx_data.py": ("torch",),
     "sources/test_pytorch.py": ("torch",),
     "sources/test_pytorch_batches.py": ("torch",),
+    "sources/test_state_names.py": ("torch",),
     "sources/test_torch_call.py": ("torch",),
     "sources/test_torch_file.py": ("torch",),
     "sources/test_torch_module.py": ("torch",),

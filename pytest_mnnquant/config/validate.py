@@ -17,6 +17,7 @@ from pytest_mnnquant.recipes.recipe import PipelineRecipe, is_exporter
 from pytest_mnnquant.sources.folders import undeclared_form
 from pytest_mnnquant.sources.metric import load_metric
 from pytest_mnnquant.sources.spec import SourceError, is_graph_of_export, parse_spec
+from pytest_mnnquant.sources.state_names import require_known_names
 
 
 def validate_models(models: Sequence[ModelSettings]) -> None:
@@ -37,6 +38,8 @@ def _validate_model(model: ModelSettings) -> None:
     _validate_recipes(model)
     _validate_export(model)
     _validate_metric(model)
+    if model.source:
+        require_known_names(model.states, parse_spec(model.source, model.base))
     for option, text in (("--mnn-calibration", model.calibration), ("--mnn-evaluation", model.evaluation)):
         if text is not None:
             _validate_data(option, text, model)

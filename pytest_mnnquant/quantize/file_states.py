@@ -19,21 +19,6 @@ from pytest_mnnquant.sources.sample_forms import fit_to_model
 from pytest_mnnquant.sources.spec import DataError
 
 
-def require_names(states: Mapping[str, str], inputs: tuple[str, ...], outputs: tuple[str, ...], name: str) -> None:
-    """Raise `DataError` for a state that is not an input, or is fed from an unknown output (of none are known: any)."""
-    for state, output in states.items():
-        if state not in inputs:
-            problem = f"unknown input {state!r}"
-        elif outputs and output not in outputs:
-            problem = f"unknown output {output!r}"
-        else:
-            continue
-        known = f"inputs: {', '.join(inputs)}" + (f"; outputs: {', '.join(outputs)}" if outputs else "")
-        raise DataError(f"{name}: --mnn-state {state}={output}: {problem}; {known}")
-    if set(inputs) <= states.keys():
-        raise DataError(f"{name}: --mnn-state names all inputs: a sequence needs an input that is not fed back")
-
-
 def with_states(model: Model, data: Dataset, states: Mapping[str, str], timeout: float) -> Dataset:
     """The steps of all sequences, each with the states that the step before leaves; they start from 0 unless given.
 

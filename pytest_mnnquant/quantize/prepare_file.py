@@ -18,7 +18,6 @@ from pytest_mnnquant.quantize import batch_difference, file_states
 from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, is_proven, proof_from_file
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.file_batches import TriedBatch, try_batch
-from pytest_mnnquant.quantize.file_states import require_names
 from pytest_mnnquant.quantize.mnn_source import float_of_mnn, proof_of_mnn
 from pytest_mnnquant.quantize.prepared import FLOAT, Choices, Prepared, data_from
 from pytest_mnnquant.quantize.source_weights import require_finite
@@ -27,6 +26,7 @@ from pytest_mnnquant.sources.model_fit import require_fit
 from pytest_mnnquant.sources.onnx_data import external_files
 from pytest_mnnquant.sources.onnx_file import inputs_of_any_shape, integer_weights, require_float
 from pytest_mnnquant.sources.spec import QuantizedSource, SourceError, Spec
+from pytest_mnnquant.sources.state_names import require_names
 from pytest_mnnquant.sources.tflite_file import require_float_tflite
 
 _FORMATS: Final = {".onnx": ONNX, ".tflite": TFLITE, ".mnn": MNN_SOURCE}

@@ -26,7 +26,7 @@ from pytest_mnnquant.quantize.conversion_proof import (
     steps_from_pytorch,
 )
 from pytest_mnnquant.quantize.convert_twice import convert_twice
-from pytest_mnnquant.quantize.file_states import first_states, require_names
+from pytest_mnnquant.quantize.file_states import first_states
 from pytest_mnnquant.quantize.prepared import EXPORTED, FLOAT, Choices, Prepared, data_from, raw_data
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
@@ -34,6 +34,7 @@ from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.array_names import array_names
 from pytest_mnnquant.sources.pytorch import ExportOptions
 from pytest_mnnquant.sources.spec import SourceError, Spec, call, load_module
+from pytest_mnnquant.sources.state_names import require_names
 
 _EXPORT_FIX: Final = "make forward() return the same when it is exported, or try --mnn-exporter=dynamo"
 

@@ -91,6 +91,19 @@ def inputs_of_any_shape(path: Path) -> frozenset[str]:
         return frozenset()
 
 
+def graph_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the inputs and of the outputs of an ONNX file, in order; empty if it can't be read."""
+    try:
+        graphs = list(messages(path.read_bytes(), 7))
+        stored = {_first_text(item, 8) for graph in graphs for item in messages(graph, 5)}
+        inputs, outputs = (
+            tuple(_first_text(item, 1) for graph in graphs for item in messages(graph, field)) for field in (11, 12)
+        )
+    except (BadParams, ValueError, OSError):
+        return (), ()
+    return tuple(name for name in inputs if name not in stored), outputs
+
+
 def _shapes(value: bytes) -> Iterator[bytes]:
     """The shape of a declared input, if there is one."""
     return (shape for kind in messages(value, 2) for tensor in messages(kind, 1) for shape in messages(tensor, 2))
