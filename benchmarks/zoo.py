@@ -322,9 +322,11 @@ def page(found: Iterable[Cell]) -> str:
     rows = list(found)
     wrong = sum(cell.is_wrong for cell in rows)
     failed = sum(bool(cell.failed) for cell in rows)
+    missing = len(NETWORKS) * len(RECIPES) - len(rows)
+    rest = f" {missing} were not run (`--missing` runs them)." if missing else ""
     total = (
         f"{len({cell.network for cell in rows})} networks, {len(rows)} verdicts: {len(rows) - failed} pass, {failed} "
-        f"fail; {wrong} contradict the truth.\n\n"
+        f"fail; {wrong} contradict the truth.{rest}\n\n"
     )
     table = "".join(cell.row + "\n" for cell in rows)
     reasons = "".join(cell.reason + "\n" for cell in rows if cell.failed or cell.problem)
