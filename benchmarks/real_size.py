@@ -104,7 +104,7 @@ def note_report(times: Times, report: dict[str, Any]) -> None:
 
 
 def rows(options: argparse.Namespace) -> Iterator[str]:
-    """The rows of all networks, as they are measured."""
+    """The rows of all networks, in the order of measurement."""
     for name in options.only or NETWORKS:
         environment = {**os.environ, "REAL_SIZE_NET": name, "REAL_SIZE": str(options.size or 0)}
         environment["REAL_SIZE_CALIBRATION"], environment["REAL_SIZE_EVALUATION"] = map(str, options.samples)
