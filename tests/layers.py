@@ -52,6 +52,7 @@ NEEDS: Final = {
     "runtime": ("mnn", "torch"),
     "sources/test_data.py": ("torch",),
     "sources/test_forms_of_data.py": ("torch",),
+    "sources/test_forward_operators.py": ("torch",),
     "sources/test_images.py": ("mnn", "torch"),
     "sources/test_model_digest.py": ("torch",),
     "sources/test_network_checks.py": ("torch",),

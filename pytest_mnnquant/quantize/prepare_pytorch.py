@@ -33,15 +33,17 @@ from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.array_names import array_names
 from pytest_mnnquant.sources.pytorch import ExportOptions
-from pytest_mnnquant.sources.spec import SourceError, Spec, call, load_module
+from pytest_mnnquant.sources.spec import DataError, SourceError, Spec, call, describe, load_module
 from pytest_mnnquant.sources.state_names import require_names
 
+_OUTSIDE_FIX: Final = "compute in torch: what forward() computes with numpy or .item() becomes constants in the export"
 _EXPORT_FIX: Final = "make forward() return the same when it is exported, or try --mnn-exporter=dynamo"
 
 
 def prepare_pytorch(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None], given: Any) -> Prepared:
     """The float model of a PyTorch model, by way of ONNX, proven on real samples. Raises as `prepare` does."""
     from pytest_mnnquant.sources import model_digest, pytorch
+    from pytest_mnnquant.sources.forward_operators import require_repeatable
     from pytest_mnnquant.sources.pytorch_batches import batch_form
     from pytest_mnnquant.sources.pytorch_states import with_states
     from pytest_mnnquant.sources.torch_call import forward_inputs
@@ -78,13 +80,19 @@ def prepare_pytorch(spec: Spec, choices: Choices, store: Store, say: Callable[[s
             part and with_states(network, part, choices.states, spec.text, outputs) for part in parts
         )
     samples, axes = (evaluation or calibration or data).first(PROOF_SAMPLES), form.axes
+    with pytorch.suppress_output():
+        require_repeatable(network, pytorch.as_tensors(samples.batch(1), network), spec.text)
     digest = model_digest.digest(network)
     export = _Export(network, samples, axes, digest, spec.text, outputs, choices, store)
     expected = pytorch.outputs(network, samples, spec.text, axes.outputs, outputs)
     if calibration is not None and evaluation is not None:  # Calibration must not fail later.
         pytorch.outputs(network, calibration.first(2), spec.text, axes.outputs, outputs)
     say("exporting and converting to float")
-    proven = _prove(export, expected)
+    try:
+        proven = _prove(export, expected)
+    except (SourceError, NativeFailure):
+        export.require_real()
+        raise
     onnx, ran = proven.model.path.with_name(EXPORTED), proven.run
     options = RunOptions(choices.timeout, batched=ran.batched, axes=axes)
     steps, missing = steps_from_pytorch(onnx, samples.inputs, proven.expected, ran, proven.proof, options)
@@ -158,8 +166,24 @@ def _bind(network: Any, built: Any, data: Dataset, name: str) -> tuple[Any, tupl
         kept = private_copy(built, name, keep_types=True)
         error, result = result, bind(kept) if has_other_types(kept) else result
         if isinstance(result, Exception):
-            raise pytorch.fails_on(name, data, data.batch(1), error) from error
+            raise _misfit(network, data, name, error) from error
     return result
+
+
+def _misfit(network: Any, data: Dataset, name: str, error: Exception) -> DataError:
+    """The error of data on which the network raised `error`."""
+    from pytest_mnnquant.sources import pytorch
+    from pytest_mnnquant.sources.torch_call import forward_inputs
+
+    inputs, names = forward_inputs(network, name), tuple(data.inputs)
+    if not inputs.may_take_container(names):
+        return pytorch.fails_on(name, data, data.batch(1), error)
+    wanted = inputs.required[0]
+    return DataError(
+        f"{data.origin}: no array for the model's input {wanted!r}; it has: {', '.join(names)}. forward() takes them "
+        f"neither as a dictionary nor as a list: {describe(error)}",
+        f"name the array {wanted!r}, or give other data (--mnn-calibration, --mnn-evaluation)",
+    )
 
 
 @dataclass(frozen=True)
@@ -195,6 +219,14 @@ class _Export:
 
         return read_model(self.store.folder("float", inputs, build, fresh=fresh) / FLOAT)
 
+    def require_real(self) -> None:
+        """Raise `SourceError` if the network computes with complex numbers, which no exporter and MNN support."""
+        from pytest_mnnquant.sources import pytorch
+        from pytest_mnnquant.sources.forward_operators import require_real
+
+        with pytorch.suppress_output():
+            require_real(self.network, pytorch.as_tensors(self.samples.batch(1), self.network), self.name)
+
 
 @dataclass(frozen=True)
 class _Proven:
@@ -222,6 +254,8 @@ def _prove(export: _Export, expected: Sequence[Array]) -> _Proven:
             continue
         try:
             model = export.make(dynamic, fresh)
+            if not model.inputs:
+                raise SourceError(f"{export.name}: the export does not depend on the inputs", _OUTSIDE_FIX)
             options = RunOptions(export.choices.timeout, batched=dynamic, axes=export.axes)
             run_onnx_ahead(model.path.with_name(EXPORTED), export.samples.inputs, options)
             ran = run(model, export.samples.inputs, options)

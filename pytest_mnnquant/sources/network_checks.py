@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pytest_mnnquant.sources.spec import SourceError
+from pytest_mnnquant.sources.spec import QuantizedSource, SourceError
 
 if TYPE_CHECKING:
     import torch
+
+#: The packages of modules and tensors that hold quantized weights.
+_QUANTIZED: Final = (
+    *("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized", "torch.ao.nn.sparse.quantized"),
+    *("torchao.", "bitsandbytes.", "optimum.quanto.", "quanto.", "hqq.", "awq.", "auto_gptq.", "gptqmodel."),
+)
 
 
 def require_usable(network: torch.nn.Module, name: str) -> None:
     """Raise `SourceError` for weights without values, and for those that are not finite real numbers."""
     from torch.nn.parameter import is_lazy
 
+    _require_float_modules(network, name)
+    _require_statistics(network, name)
     weights = dict(network.named_parameters())
     for key, tensor in {**weights, **dict(network.named_buffers())}.items():
         if is_lazy(tensor):
@@ -28,6 +36,28 @@ def require_usable(network: torch.nn.Module, name: str) -> None:
             raise SourceError(
                 f"{name}: {key} holds {what}: the model itself is broken, before it is exported",
                 "load the weights of a training that did not diverge",
+            )
+
+
+def _require_float_modules(network: torch.nn.Module, name: str) -> None:
+    """Raise `QuantizedSource` that names the first module which a library for PyTorch quantized."""
+    for place, module in network.named_modules():
+        kinds = [type(module), *(type(value) for value in vars(module).get("_parameters", {}).values())]
+        quantized = next((kind for kind in kinds if kind.__module__.startswith(_QUANTIZED)), None)
+        if quantized is not None:
+            what = f"{quantized.__module__}.{quantized.__qualname__}"
+            raise QuantizedSource(f"{name}: {place or 'the model'} is quantized already ({what})")
+
+
+def _require_statistics(network: torch.nn.Module, name: str) -> None:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for place, module in network.named_modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise SourceError(
+                f"{name}: {place or 'the model'} is a BatchNorm without running statistics, which mixes the samples of "
+                "a batch in eval mode too",
+                "train it with track_running_stats=True, or use GroupNorm or InstanceNorm",
             )
 
 

@@ -124,6 +124,9 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, options: ExportOpt
     if "dynamic_shapes" in keywords and not forward_inputs(model, options.name).positional:  # forward(*arrays)
         keywords["dynamic_shapes"] = (keywords["dynamic_shapes"],)
     try:
+        if exporter == "torchscript" and _has_script_children(model):  # The exporter's own trace refuses them.
+            with suppress_output(), torch.random.fork_rng(devices=[]):
+                model = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
         hidden = _required_inputs_only(model) if exporter == "torchscript" else contextlib.nullcontext()
         with suppress_output(), torch.random.fork_rng(devices=[]), hidden:
             torch.onnx.export(model, example, str(path), **keywords)
@@ -131,6 +134,13 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, options: ExportOpt
         raise SourceError(
             f"{options.name}: the {exporter} exporter failed: {describe(error)}; {_export_fix(error, exporter)}"
         ) from error
+
+
+def _has_script_children(model: torch.nn.Module) -> bool:
+    import torch
+
+    is_script = [isinstance(module, torch.jit.ScriptModule) for module in model.modules()]
+    return any(is_script) and not is_script[0]
 
 
 def _export_fix(error: BaseException, exporter: str) -> str:

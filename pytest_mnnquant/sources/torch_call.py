@@ -7,7 +7,8 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pytest_mnnquant.sources.network_checks import require_plain_output
 from pytest_mnnquant.sources.spec import SourceError, describe
@@ -41,11 +42,18 @@ class ForwardInputs:
         """
         arrays = [name for name in given if name != _LABELS]
         known = (*self.positional, *self.keyword_only)
+        if self.may_take_container(arrays):
+            return tuple(arrays)
         names = tuple(name for name in known if name in self.required or name in arrays)
         more = [name for name in arrays if name not in known]
         if self.has_kwargs or (self.has_args and not self.required):
             names = (*names, *more)
         return names or self.positional[:1] or ("input",)
+
+    def may_take_container(self, names: Sequence[str]) -> bool:
+        """Whether several arrays of other names may be a dictionary or a list, the only argument of `forward`."""
+        is_alone = self.required == self.positional[:1] and not (self.has_args or self.has_kwargs)
+        return is_alone and len(names) > 1 and set(names).isdisjoint((*self.positional, *self.keyword_only))
 
 
 def forward_inputs(model: torch.nn.Module, name: str) -> ForwardInputs:
@@ -134,9 +142,12 @@ def bound(
 
     inputs = forward_inputs(model, name)
     by_position = tuple(names) == inputs.positional[: len(names)] or inputs.has_args
-    places = None if by_position else (inputs.positional, tuple(names))
-    args, keywords = (list(example), {}) if places is None else arranged(places, example)
-    result = run_once(model, lambda: model(*args, **keywords))
+    places = None if by_position else Places(inputs.positional, tuple(names))
+    if inputs.may_take_container(names):
+        places, result = _run_with_container(model, tuple(names), example)
+    else:
+        args, keywords = (list(example), {}) if places is None else places.arranged(example)
+        result = run_once(model, lambda: model(*args, **keywords))
     try:
         outputs = tuple(named_outputs(result, names))
     except SourceError as error:
@@ -161,20 +172,43 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-Places = tuple[tuple[str, ...], tuple[str, ...]]
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How `forward` takes arrays of these `names`: its `positional` parameters, or a `container` with all arrays."""
+
+    positional: tuple[str, ...]
+    names: tuple[str, ...]
+    container: Literal["dict", "list", ""] = ""
+
+    def arranged(self, arrays: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of a call: by position as far as no earlier parameter is missing, then by keyword."""
+        given = dict(zip(self.names, arrays, strict=True))
+        if self.container:
+            return [given if self.container == "dict" else list(arrays)], {}
+        count = next((number for number, name in enumerate(self.positional) if name not in given), len(self.positional))
+        return [given.pop(name) for name in self.positional[:count]], given
 
 
-def arranged(places: Places, arrays: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of a call: by position as far as no earlier parameter is missing, then by keyword."""
-    positional, names = places
-    given = dict(zip(names, arrays, strict=True))
-    count = next((number for number, name in enumerate(positional) if name not in given), len(positional))
-    return [given.pop(name) for name in positional[:count]], given
+def _run_with_container(
+    model: torch.nn.Module, names: tuple[str, ...], example: Sequence[torch.Tensor]
+) -> tuple[Places, Any]:
+    """How a model takes several arrays as one argument, and its result. Raises what it raises for a dictionary."""
+    first: Exception | None = None
+    kinds: tuple[Literal["dict", "list"], ...] = ("dict", "list")
+    for kind in kinds:
+        places = Places((), names, kind)
+        args, _ = places.arranged(example)
+        try:
+            return places, run_once(model, partial(model, *args))
+        except Exception as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _bound_class(kind: type[torch.nn.Module], places: Places | None) -> type[torch.nn.Module]:
     def forward(self: Any, *arrays: Any) -> Any:
-        args, keywords = (list(arrays), {}) if places is None else arranged(places, arrays)
+        args, keywords = (list(arrays), {}) if places is None else places.arranged(arrays)
         return _plain_result(kind.forward(self, *args, **keywords))
 
     def reduce(self: Any, _protocol: Any) -> tuple[Callable[..., Any], tuple[Any, ...], Any]:

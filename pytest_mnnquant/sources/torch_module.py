@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_mnnquant.runtime.background import spare_cores
 from pytest_mnnquant.sources.network_checks import require_usable
@@ -50,6 +50,9 @@ def _private_copy(module: torch.nn.Module, name: str, *, keep_types: bool) -> to
     try:
         copied: torch.nn.Module = copy.deepcopy(module, _computed_tensors(module))
     except Exception as error:
+        if odd := _odd_weight(module):
+            fix = "give the network with weights that are plain tensors"
+            raise SourceError(f"{name}: {odd}, which can't be copied", fix) from error
         raise SourceError(
             f"{name}: the model can't be copied: {describe(error)}",
             "return a model without open files, locks, generators or other objects that copy.deepcopy() refuses",
@@ -65,6 +68,16 @@ def _private_copy(module: torch.nn.Module, name: str, *, keep_types: bool) -> to
             "remove its weight norms and parametrizations before returning it "
             "(torch.nn.utils.parametrize.remove_parametrizations)",
         ) from error
+
+
+def _odd_weight(module: torch.nn.Module) -> str:
+    """The first weight of a class that is not torch's, and its class; empty if there is none."""
+    try:
+        kinds = ((key, type(tensor)) for key, tensor in module.named_parameters())
+        odd = ((key, kind) for key, kind in kinds if kind.__module__.partition(".")[0] != "torch")
+        return next((f"{key} is a {kind.__module__}.{kind.__qualname__}" for key, kind in odd), "")
+    except Exception:  # Of the user's class.
+        return ""
 
 
 def unwrapped(model: Any, name: str) -> torch.nn.Module:
@@ -117,6 +130,7 @@ def plain_module(model: torch.nn.Module, *, keep_types: bool = False) -> torch.n
     """Make a model plain, in place, and return it; see `private_copy`."""
     _unwrap_children(model)
     set_eval(model)
+    _replace_children(model)
     model.cpu()
     if not keep_types and has_other_types(model):
         model.float()
@@ -194,6 +208,35 @@ def _unwrap_children(model: torch.nn.Module) -> None:
         compiled = vars(module).get("forward")
         if hasattr(compiled, "_torchdynamo_orig_callable"):  # module.forward = torch.compile(module.forward)
             del module.forward
+
+
+def _replace_children(model: torch.nn.Module) -> None:
+    """Remove simulated quantization and its observers, and write InstanceNorm with statistics as BatchNorm.
+
+    In eval mode both norms compute the same, and exporters know only the second.
+    """
+    import torch
+    from torch.ao.quantization import FakeQuantizeBase, ObserverBase
+    from torch.nn.modules.instancenorm import _InstanceNorm
+
+    if isinstance(model, torch.jit.ScriptModule):
+        return
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, FakeQuantizeBase | ObserverBase):
+                setattr(module, name, torch.nn.Identity())
+            elif isinstance(child, _InstanceNorm) and child.running_mean is not None:
+                setattr(module, name, _as_batch_norm(child))
+
+
+def _as_batch_norm(norm: Any) -> torch.nn.Module:
+    import torch
+
+    dimensions = type(norm).__name__[-2:]
+    made = getattr(torch.nn, f"BatchNorm{dimensions}")(norm.num_features, norm.eps, norm.momentum, norm.affine)
+    made.load_state_dict(norm.state_dict())
+    set_eval(made)
+    return cast("torch.nn.Module", made)
 
 
 def _fold_computed_weights(module: torch.nn.Module) -> None:

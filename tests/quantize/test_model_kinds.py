@@ -25,7 +25,7 @@ def images(count: int = 6) -> np.ndarray:
 
 
 class Many(nn.Module):
-    """Computed weights, half precision, a lazy layer, keyword inputs and named outputs in one network."""
+    """Computed weights, half precision, lazy and scripted layers, keyword inputs and named outputs in one network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,6 +33,7 @@ class Many(nn.Module):
             warnings.simplefilter("ignore")
             self.first = weight_norm(nn.Conv2d(3, 8, 3, 2, 1))
             self.second = spectral_norm(nn.Conv2d(8, 8, 3, 2, 1))
+            self.gate: Any = torch.jit.script(nn.Sigmoid())
         self.head: Any = None
         self.last: Any = None
 
@@ -41,7 +42,7 @@ class Many(nn.Module):
         if self.head is None:
             self.head = nn.Linear(8, 4).to(features.dtype)
         self.last = self.head(features.mean((2, 3)))
-        return {"pixels": features, "scores": [self.last * scale, None, torch.sigmoid(self.last)]}
+        return {"pixels": features, "scores": [self.last * scale, None, self.gate(self.last)]}
 
 
 def make_many() -> nn.Module:

@@ -135,3 +135,35 @@ def test_a_plain_model_keeps_its_class() -> None:
     network, outputs = bound(model, ["input"], [A], "m")
     assert type(network) is nn.Linear
     assert outputs == ("output",)
+
+
+class TakesOne(nn.Module):
+    """Its only argument is a dictionary, a list or a tensor."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        if self.kind == "tensor":
+            return nn.functional.relu(batch)
+        first, second = (batch["ids"], batch["mask"]) if self.kind == "dictionary" else batch
+        out: torch.Tensor = first - 2 * second
+        return out
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "list"])
+def test_several_arrays_may_be_one_argument(kind: str) -> None:
+    network, names = TakesOne(kind), ("ids", "mask")
+    assert forward_inputs(network, "net").names(names) == names
+    example = (torch.full((2, 3), 5.0), torch.ones(2, 3))
+    changed, outputs = bound(network, names, example, "net")
+    assert outputs == ("output",)
+    assert torch.equal(changed(*example), torch.full((2, 3), 3.0))
+    assert torch.equal(copy.deepcopy(changed)(*example), changed(*example))
+
+
+def test_one_array_of_another_name_is_not_an_argument() -> None:
+    assert forward_inputs(TakesOne("tensor"), "net").names(("x",)) == ("batch",)
+    with pytest.raises(TypeError):
+        bound(TakesOne("tensor"), ("x", "y"), (torch.ones(2), torch.ones(2)), "net")

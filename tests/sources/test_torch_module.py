@@ -228,3 +228,43 @@ def test_workers_of_xdist_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> No
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_simulated_quantization_is_removed(is_trained: bool) -> None:
+    quantization: Any = torch.ao.quantization
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    plain, images = private_copy(network, "net"), torch.rand(4, 3, 8, 8)
+    if is_trained:
+        network.train().qconfig = quantization.get_default_qat_qconfig("fbgemm")
+        quantization.prepare_qat(network, inplace=True)
+    else:
+        network.eval().qconfig = quantization.get_default_qconfig("fbgemm")
+        quantization.prepare(network, inplace=True)
+    network(images)
+    prepared = private_copy(network, "net")
+    assert torch.equal(prepared(images), plain(images))
+    assert torch.equal(network.eval()(images), plain(images)) != is_trained
+
+
+def test_norms_with_statistics_are_those_of_batches() -> None:
+    network = nn.Sequential(nn.InstanceNorm2d(3, affine=True, track_running_stats=True), nn.InstanceNorm2d(3))
+    images = torch.rand(4, 3, 8, 8)
+    network(images)
+    network.eval()
+    copied = private_copy(network, "net")
+    assert [type(module) for module in copied.children()] == [nn.BatchNorm2d, nn.InstanceNorm2d]
+    torch.testing.assert_close(copied(images), network(images))
+
+
+class OddTensor(torch.Tensor):
+    """A tensor that `copy.deepcopy` refuses."""
+
+
+def test_weights_that_can_not_be_copied_are_named() -> None:
+    network = nn.Sequential(nn.Linear(3, 4))
+    network[0].weight = nn.Parameter(torch.ones(4, 3).as_subclass(OddTensor))
+    with pytest.raises(SourceError, match=r"net: 0\.weight is a .*OddTensor"):
+        private_copy(network, "net")
