@@ -67,13 +67,27 @@ def _limited(value: Any, input_names: tuple[str, ...], origin: str) -> Iterator[
         batch = {name: array.copy() for name, array in _batch(item, input_names, origin).items()}
         if is_sampled:
             batch = {name: array[None] for name, array in batch.items()}
-        total += sum(max(_LEAST_BYTES, array.nbytes) for array in batch.values())
+        size = sum(max(_LEAST_BYTES, array.nbytes) for array in batch.values())
+        if number == 1 and _is_map(value):
+            _require_room(len(value), size, origin)
+        total += size
         if total > MEMORY_LIMIT:
             raise DataError(
                 f"{origin}: more than {MEMORY_LIMIT / 1e9:.1f} GB after {number} batches, without end; yield fewer "
                 "samples, for example with itertools.islice (100 to 1,000 are enough to calibrate)"
             )
         yield batch
+
+
+def _require_room(count: int, size: int, origin: str) -> None:
+    """Raise `DataError` before a data set is read that takes too much memory; `size` is that of its first item."""
+    if count * size <= MEMORY_LIMIT:
+        return
+    step = max(2, count // 500)
+    raise DataError(
+        f"{origin}: {count} samples take {count * size / 1e9:.1f} GB, allowed are {MEMORY_LIMIT / 1e9:.1f} GB",
+        f"take fewer, spread over the set: torch.utils.data.Subset(data, range(0, {count}, {step}))",
+    )
 
 
 def _items(value: Any) -> Iterable[Any]:

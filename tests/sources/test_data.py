@@ -256,6 +256,26 @@ def test_batches_that_never_end_are_stopped(monkeypatch: pytest.MonkeyPatch, siz
     assert few.inputs["x"].shape == (5, size)
 
 
+def test_a_large_data_set_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Large(torch.utils.data.Dataset[Any]):
+        def __init__(self) -> None:
+            self.read = 0
+
+        def __len__(self) -> int:
+            return 50_000
+
+        def __getitem__(self, number: int) -> Any:
+            self.read += 1
+            return np.zeros((3, 8, 8), np.float32)
+
+    monkeypatch.setattr(batches_module, "MEMORY_LIMIT", 10**7)
+    data = Large()
+    with pytest.raises(SourceError, match=r"50000 samples take 0\.2 GB") as error:
+        as_dataset(data, ("x",), "the origin")
+    assert data.read == 1
+    assert "range(0, 50000, 100)" in error.value.fix
+
+
 def test_the_first_samples_are_data_of_their_own() -> None:
     data = Dataset({"x": np.arange(10)}, np.arange(10) * 2, "there", alone=True)
     some = data.first(3)
