@@ -13,8 +13,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 _MOST_CHANNELS: Final = 4
 _LEAST_SIZE: Final = 16
-#: Sizes of the map / sizes of the picture.
-_FACTORS: Final = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 8.0)
+#: Sizes of the map / sizes of the picture. Coarser maps are those of detectors: most values belong to no object.
+_FACTORS: Final = (0.5, 1.0, 2.0, 3.0, 4.0, 8.0)
 #: Values within this share of the range from one of its ends are saturated; at most half of the elements may be.
 _END, _MOST_SATURATED = 0.02, 0.5
 _TINY: Final = 1e-300

@@ -49,13 +49,25 @@ def test_the_error_is_relative_to_the_range(reference: Array, picture: Array) ->
         (DEPTH, {"signal": PICTURE[:, 0]}),
         (DEPTH[:, :, :8, :8], {"picture": PICTURE}),
         (DEPTH[:, :, :20, :], {"picture": PICTURE}),
+        (DEPTH[:, :, :16, :16], {"picture": np.repeat(PICTURE, 2, 2).repeat(2, 3)}),
         (DEPTH.repeat(8, 1), {"picture": PICTURE}),
         (np.sign(DEPTH - 5), {"picture": PICTURE}),
         (np.ones_like(DEPTH), {"picture": PICTURE}),
         ((100 * DEPTH).astype(np.int32), {"picture": PICTURE}),
         (DEPTH[:, 0, 0], {"picture": PICTURE}),
     ],
-    ids=["no input", "no picture", "small", "other positions", "features", "saturated", "constant", "integers", "rows"],
+    ids=[
+        "no input",
+        "no picture",
+        "small",
+        "other positions",
+        "coarse",
+        "features",
+        "saturated",
+        "constant",
+        "integers",
+        "rows",
+    ],
 )
 def test_other_outputs_are_no_maps_of_a_picture(reference: Array, inputs: dict[str, Array]) -> None:
     assert compare_maps(reference, reference, inputs) is None
