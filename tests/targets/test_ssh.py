@@ -19,6 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pytest_mnnquant.config.settings import model_settings
+from pytest_mnnquant.evidence.export import ExportOnTarget, ExportUnderTest
+from pytest_mnnquant.findings.finding import PASSED
+from pytest_mnnquant.findings.run_metrics import ExecutionMetrics
 from pytest_mnnquant.measurements.timing import TimingSettings
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.prepared import Prepared
@@ -34,6 +38,7 @@ from pytest_mnnquant.targets.ssh import SshLauncher
 from pytest_mnnquant.targets.target import Target, TargetFailure
 from tests.conftest import TIMEOUT
 from tests.hosts import SshHost, needs_hosts, ssh_host
+from tests.llm.conftest import DATA, EXPORTS
 
 pytestmark = needs_hosts
 PYTHON = shlex.quote(sys.executable)
@@ -511,3 +516,18 @@ def test_a_cable_that_is_cut_while_files_are_sent_says_how_far_they_were(
         assert re.search(r"[\d.]+ of 61\.\d", found.what), found.what
         assert "raise --mnn-timeout" in found.fix
         emptied(room)
+
+
+def test_an_export_of_a_language_model_is_judged_there(board: Target, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("A text in plain English, which is split into many tokens. " * 40, encoding="utf-8")
+    values = {"quantized": str(EXPORTS / "qwen2-w4"), "evaluation": str(text), "timeout": TIMEOUT, "max_kl": 0.5}
+    home = ExportUnderTest(model_settings(str(DATA / "qwen2"), "qwen2", tmp_path, values), DATA / "qwen2")
+    there = ExportOnTarget(home, board)
+    assert set(there.checks) >= {"execution", "accuracy"}
+    results = [case.run_check(check) for check in ("execution", "accuracy") for case in (home, there)]
+    assert [result.outcome for result in results] == [PASSED] * 4
+    first, second = results[0].metrics, results[1].metrics
+    assert isinstance(first, ExecutionMetrics)
+    assert isinstance(second, ExecutionMetrics)
+    assert second.kl == pytest.approx(first.kl)
