@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,36 @@ def test_a_vision_part_runs_as_an_ordinary_model(is_finite: bool, tmp_path: Path
     result = ExportUnderTest(settings(export, tmp_path), DATA / "qwen2").run_check("execution")
     expected = [] if is_finite else [("MNQ640", "visual.mnn")]
     assert [(finding.code, finding.layer) for finding in result.findings] == expected
+
+
+def convert(folder: Path, *arguments: str) -> None:
+    """Call MNN's converter in a child process."""
+    program = "import sys, _tools; _tools.mnnconvert(['', *sys.argv[1:]])"
+    subprocess.run([sys.executable, "-c", program, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def test_an_attention_without_its_cache_differs_token_by_token(tmp_path: Path) -> None:
+    export = Path(shutil.copytree(EXPORTS / "qwen2-w4", tmp_path / "out"))
+    convert(export, "-f", "MNN", "--modelFile", "llm.mnn", "--JsonFile", "../graph.json")
+    graph = json.loads((tmp_path / "graph.json").read_text(encoding="utf-8"))
+    attention = next(operator for operator in graph["oplists"] if operator["type"] == "Attention")
+    attention["main"]["kv_cache"] = False
+    (tmp_path / "graph.json").write_text(json.dumps(graph), encoding="utf-8")
+    convert(export, "-f", "JSON", "--modelFile", "../graph.json", "--MNNModel", "llm.mnn")
+    result = ExportUnderTest(settings(export, tmp_path), DATA / "qwen2").run_check("execution")
+    assert [finding.code for finding in result.findings] == ["MNQ641"]
+
+
+def test_a_template_that_the_runtime_renders_otherwise_is_an_error(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    template = "{% for message in messages %}{{ message['content'] | replace('i', 'j') }}{% endfor %}"
+    export = Path(shutil.copytree(EXPORTS / "qwen2-w4", tmp_path / "out"))
+    source = Path(shutil.copytree(DATA / "qwen2", tmp_path / "hf"))
+    section = json.loads((export / "llm_config.json").read_text(encoding="utf-8"))["jinja"]
+    change_json(export / "llm_config.json", jinja={**section, "chat_template": template})
+    change_json(source / "tokenizer_config.json", chat_template=template)
+    result = ExportUnderTest(settings(export, tmp_path), source).run_check("conversion")
+    assert [finding.code for finding in result.findings] == ["MNQ127"]
 
 
 def write_part(path: Path, factor: float) -> None:
