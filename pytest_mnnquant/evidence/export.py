@@ -185,6 +185,14 @@ class ExportUnderTest:
         )
 
     @property
+    def files(self) -> tuple[tuple[str, Path], ...]:
+        """All files of the export by their names, in order; empty if it can't be read."""
+        if self._attempt.error is not None:
+            return ()
+        folder = self._attempt.value.folder
+        return tuple((file.name, folder.path / file.name) for file in folder.files)
+
+    @property
     def base(self) -> ModelFile | None:
         """The checkpoint in the report: its folder, and the bytes of its tensors."""
         if self._attempt.error is not None:

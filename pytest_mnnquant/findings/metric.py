@@ -147,6 +147,19 @@ def _times_float(ratio: float | None) -> Shown:
     return NOT_SHOWN if ratio is None else Shown(f"{ratio:.2f}x float", ratio)
 
 
+def _show_latency(metrics: LatencyMetrics) -> Shown:
+    """The ratio to the float model; an export of a language model has none, but tokens per second."""
+    speed = metrics.tokens_per_second
+    return _times_float(metrics.latency_ratio) if speed is None else Shown(f"{speed:,.0f} tokens/s", -speed)
+
+
+def _show_memory(metrics: MemoryMetrics) -> Shown:
+    """The ratio to the float model, or the bytes if none ran."""
+    if metrics.memory_ratio is not None or metrics.session is None:
+        return _times_float(metrics.memory_ratio)
+    return Shown(f"{metrics.session / 1e6:,.1f} MB", float(metrics.session))
+
+
 SIZE: Final = Metric(
     key="size",
     title="size",
@@ -199,7 +212,7 @@ LATENCY: Final = Metric(
     check="latency",
     kind=LatencyMetrics,
     fields=("ratio", "ratio_low", "ratio_high"),
-    shown=lambda metrics: _times_float(metrics.latency_ratio),
+    shown=_show_latency,
     keep=_keep_latency,
     worse=Worse.HIGHER,
     varies=Varies.MACHINE,
@@ -215,7 +228,7 @@ MEMORY: Final = Metric(
     check="memory",
     kind=MemoryMetrics,
     fields=("memory", "float_memory"),
-    shown=lambda metrics: _times_float(metrics.memory_ratio),
+    shown=_show_memory,
     keep=_keep_memory,
     worse=Worse.HIGHER,
     varies=Varies.MACHINE,

@@ -63,7 +63,8 @@ def stale_entries(session: PluginSession) -> Iterator[tuple[str, str, str]]:
 def _reason_source_missing(source: str, folder: Path) -> str:
     """Why the source of an entry is missing; empty if it exists."""
     file = source.rpartition(":")[0] if ".py:" in source else source
-    is_file = file.endswith((".py", *MODEL_SUFFIXES, *TORCH_SUFFIXES))  # Otherwise it is the name of a module.
+    # Otherwise it is the name of a module. A checkpoint is a folder.
+    is_file = file.endswith((".py", *MODEL_SUFFIXES, *TORCH_SUFFIXES)) or ":" not in source
     if is_file and not (folder / file).exists():
         return f"its source {file} is missing"
     return reason_missing(source, folder)

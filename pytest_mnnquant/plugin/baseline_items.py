@@ -16,6 +16,7 @@ from pytest_mnnquant.baseline.file import BadBaseline
 from pytest_mnnquant.baseline.fixes import Intent, update_fix
 from pytest_mnnquant.baseline.judges import Evidence
 from pytest_mnnquant.cache.store import versions
+from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.source import SourceUnderTest, as_finding
 from pytest_mnnquant.evidence.steps import UNUSABLE, Unusable, step
 from pytest_mnnquant.evidence.variant import VariantUnderTest
@@ -38,7 +39,7 @@ from pytest_mnnquant.runtime.host import host_facts
 
 
 @dataclass(frozen=True)
-class _Measurement:
+class Measurement:
     """A variant's metrics, and the record that an update needs to accept them. `failed` are the failed checks."""
 
     figures: Figures
@@ -64,30 +65,36 @@ def judge_variant(
             measured = _measure(config, case, CHECK_NAMES if updates else [metric.check for metric in METRICS])
     except (Unusable, *UNUSABLE) as error:
         if updates:  # The conversion check alone reports it.
-            return _not_accepted(("conversion",), BaselineMetrics())
+            return not_accepted(("conversion",), BaselineMetrics())
         return Result.from_findings(BASELINE, [error.finding if isinstance(error, Unusable) else as_finding(error)])
     if updates:
         failed, record = measured.failed, measured.record
-        return _not_accepted(failed, record) if failed else Result(BASELINE, PASSED, metrics=record)
+        return not_accepted(failed, record) if failed else Result(BASELINE, PASSED, metrics=record)
     entry = baseline.entry(measured.figures.model, measured.figures.variant)
     if entry is None:
-        return _no_entry(config, measured, node_id)
+        return no_entry(config, measured, node_id)
     result = without_ignored(_compare(config, case, measured, entry, node_id), case.source.settings.ignore)
     checks = [name for name in CHECK_NAMES if name in selected]
     results = case.results.of_checks(checks, case.source.settings.limits, session.settings.strict)
     return with_root_causes(BASELINE, {**results, BASELINE: result})
 
 
-def _measure(config: pytest.Config, case: VariantUnderTest, checks: Iterable[str]) -> _Measurement:
+def _measure(config: pytest.Config, case: VariantUnderTest, checks: Iterable[str]) -> Measurement:
     """The metrics that these checks measure. Raises `Unusable` or one of `UNUSABLE` if the variant can't be built."""
     case.variant  # noqa: B018  Raises if the variant can't be built.
-    limits, run_settings = case.source.settings.limits, session_of(config).settings
+    source_settings, run_settings = case.source.settings, session_of(config).settings
+    limits = source_settings.limits
     results = {name: run_undisturbed(config, case, name, limits, run_settings.strict) for name in checks}
     figures = _figures(case, results, run_settings.baseline)
     failed = tuple(name for name, result in results.items() if result.outcome == FAILED)
+    unmeasured = reasons_of(results)
+    return Measurement(figures, record_of(source_settings, figures, failed, unmeasured), failed, unmeasured)
+
+
+def reasons_of(results: Mapping[str, Result]) -> dict[str, str]:
+    """Why metrics were not measured, by their keys."""
     reasons = {metric.key: results[metric.check].reason for metric in METRICS}
-    unmeasured = {key: reason for key, reason in reasons.items() if reason}
-    return _Measurement(figures, _record(case, figures, failed, unmeasured), failed, unmeasured)
+    return {key: reason for key, reason in reasons.items() if reason}
 
 
 def _figures(case: VariantUnderTest, results: Mapping[str, Result], baseline: Path | None) -> Figures:
@@ -103,15 +110,20 @@ def _source_text(source: SourceUnderTest, baseline: Path | None) -> str:
     spec = source.spec
     if spec.path is None or baseline is None:
         return f"{spec.module}:{spec.attribute}"
-    place = Path(os.path.relpath(spec.path.resolve(), baseline.resolve().parent)).as_posix()
+    place = place_of(spec.path, baseline)
     return f"{place}:{spec.attribute}" if spec.attribute else place
 
 
-def _record(
-    case: VariantUnderTest, figures: Figures, failed: tuple[str, ...], unmeasured: Mapping[str, str]
+def place_of(path: Path, baseline: Path) -> str:
+    """A path relative to the folder of the baseline file."""
+    return Path(os.path.relpath(path.resolve(), baseline.resolve().parent)).as_posix()
+
+
+def record_of(
+    settings: ModelSettings, figures: Figures, failed: tuple[str, ...], unmeasured: Mapping[str, str]
 ) -> BaselineMetrics:
-    """The record that an update needs of this variant."""
-    facts, conditions = host_facts(), dataclasses.asdict(case.source.settings.timing.conditions)
+    """The record that an update needs of a variant."""
+    facts, conditions = host_facts(), dataclasses.asdict(settings.timing.conditions)
     host = {"machine": facts.machine, "processor": facts.processor}
     return BaselineMetrics(
         measured=Measured(**{field.name: getattr(figures, field.name) for field in dataclasses.fields(Measured)}),
@@ -122,13 +134,14 @@ def _record(
     )
 
 
-def _not_accepted(failed: tuple[str, ...], record: BaselineMetrics) -> Result:
+def not_accepted(failed: tuple[str, ...], record: BaselineMetrics) -> Result:
     """The result of a variant that an update does not accept."""
     result = Result.skipped(BASELINE, f"not accepted: {', '.join(failed)} failed")
     return dataclasses.replace(result, metrics=dataclasses.replace(record, failed=failed))
 
 
-def _no_entry(config: pytest.Config, measured: _Measurement, node_id: str) -> Result:
+def no_entry(config: pytest.Config, measured: Measurement, node_id: str) -> Result:
+    """The result of a variant that the baseline does not have."""
     session, figures = session_of(config), measured.figures
     problem = f"{session.settings.baseline} has no metrics of {figures.model} {figures.variant}"
     fix = update_fix(Intent.NEW_VARIANT, accept_command(session, node_id))
@@ -136,7 +149,7 @@ def _no_entry(config: pytest.Config, measured: _Measurement, node_id: str) -> Re
 
 
 def _compare(
-    config: pytest.Config, case: VariantUnderTest, measured: _Measurement, entry: Entry, node_id: str
+    config: pytest.Config, case: VariantUnderTest, measured: Measurement, entry: Entry, node_id: str
 ) -> Result:
     """The comparison with the entry; its metrics include the record that an update needs."""
     record, commands = measured.record, commands_of(session_of(config), node_id)
@@ -151,6 +164,11 @@ def _compare(
         timing.is_same_model,
     )
     result = check_baseline(evidence, entry, commands)
+    return with_record(result, record)
+
+
+def with_record(result: Result, record: BaselineMetrics) -> Result:
+    """The result of a comparison, with what an update needs of the variant."""
     compared = metrics_of(BaselineMetrics, [result]) or BaselineMetrics()
     metrics = dataclasses.replace(
         compared,

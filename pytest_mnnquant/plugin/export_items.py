@@ -10,7 +10,9 @@ import pytest
 
 from pytest_mnnquant.checks.llm.registry import EXPORT_CHECKS
 from pytest_mnnquant.evidence.export import ALL_EXPORT_CHECKS, LABEL, ExportOnTarget, ExportUnderTest
+from pytest_mnnquant.findings.catalogue import BASELINE
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.plugin.export_baseline import judge_export
 from pytest_mnnquant.plugin.plain_item import CheckFailed, PlainItem
 from pytest_mnnquant.plugin.records import attach_record
 from pytest_mnnquant.plugin.session import session_of
@@ -42,7 +44,10 @@ class ExportItem(PlainItem):
         prefix = self.nodeid.rpartition("::")[0].removesuffix(f"@{self.case.target}")
         ids = {item.nodeid for item in self.session.items}
         selected = [check for check in ALL_EXPORT_CHECKS if f"{prefix}::{check}" in ids]
-        result = self.case.run_check(self.check, selected)
+        if self.check == BASELINE:
+            result = judge_export(self.config, self.case, self.nodeid, selected)
+        else:
+            result = self.case.run_check(self.check, selected)
         attach_record(self, self._record(result, self.case.base, self.case.report))
         if result.outcome == PASSED:
             return

@@ -16,7 +16,7 @@ from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Resul
 from pytest_mnnquant.plugin import benchmark
 from pytest_mnnquant.plugin.baseline_entries import check_entries
 from pytest_mnnquant.plugin.baseline_items import judge_variant
-from pytest_mnnquant.plugin.export_items import export_items
+from pytest_mnnquant.plugin.export_items import ExportItem, export_items
 from pytest_mnnquant.plugin.node_ids import is_part, places, variants
 from pytest_mnnquant.plugin.plain_item import CheckFailed, PlainItem
 from pytest_mnnquant.plugin.recent_sources import note_use
@@ -48,6 +48,8 @@ class ModelCollector(pytest.Collector):
         if self.gate.spec.is_checkpoint and self.gate.spec.path is not None:
             export = ExportUnderTest(self.gate.settings, self.gate.spec.path)
             yield from export_items(self, export, state.settings.targets)
+            if BASELINE in state.checks and self.gate.settings.is_on_host:
+                yield ExportItem.of(self, export, BASELINE)
             return
         for name, mode in variants(self.gate):
             home = variant_under_test(self.gate, name, mode)

@@ -255,3 +255,19 @@ def test_recipes_that_are_not_one_exporter_are_refused(
 ) -> None:
     pytester.makepyfile(export=EXPORTER % str(EXPORTS / "qwen2-w4"))
     assert "--mnn-" in refusal(judge("qwen2-w4", *arguments, quantized=quantized))
+
+
+def test_an_export_is_held_against_the_accepted_one(
+    judge: Judge, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    accepted = judge("qwen2-w4", "--mnn-baseline=accepted.json", "--mnn-update-baseline")
+    assert (accepted.status, "export::baseline" in accepted.passed) == (0, True)
+    (entry,) = json.loads((pytester.path / "accepted.json").read_text())["models"]["hf"]["variants"].values()
+    assert min(entry["figures"]["size"], entry["figures"]["memory"]) > 0
+    same = judge("qwen2-w4", "--mnn-baseline=accepted.json", "-k", "baseline")
+    assert (same.status, same.passed) == (0, {"export::baseline"})
+    shutil.rmtree(pytester.path / "out")
+    other = judge("qwen2-w8-sym", "--mnn-baseline=accepted.json", "-k", "baseline")
+    (check,) = other.checks
+    assert {finding["code"] for finding in check["findings"]} >= {"MNQ913", "MNQ914"}
