@@ -19,7 +19,7 @@ from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import PASSED, Result
 from pytest_mnnquant.findings.fix_command import shell_command, skip_option, working_path
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.recipes.names import OBSERVERS, recipe_named
+from pytest_mnnquant.recipes.names import OBSERVERS, recipe_named, with_suffixes
 from pytest_mnnquant.recipes.recipe import Int8Recipe, PipelineRecipe, Recipe
 
 # How many of the worst layers are left float, in this order.
@@ -62,7 +62,9 @@ class Search:
     def try_without(self, recipe: Recipe, names: tuple[str, ...], recalibrate: bool = False) -> Proposal | None:
         """Leave layers float: from the params file if there is one, or with a new calibration (`recalibrate`)."""
         parent = self.variant if recipe == self.variant.recipe else self.variants[recipe.name]
-        made = None if recalibrate or recipe.fill is not None else reduced_variant(parent, names)
+        # The biases that a layer's neighbours got hold for its int8 form only.
+        is_bound = recalibrate or recipe.fill is not None or (isinstance(recipe, Int8Recipe) and recipe.corrected)
+        made = None if is_bound else reduced_variant(parent, names)
         if made is None and parent.variant.given:
             return None  # A finished file can't be quantized again.
         skip = (*self.variant.skip, *map(glob.escape, names))
@@ -156,8 +158,11 @@ def _try_last_resorts(search: Search) -> None:
 def _similar_recipes(recipe: Recipe) -> Iterator[Recipe]:
     """Recipes with the same bits: other observers; for weights, more scales and HQQ."""
     if isinstance(recipe, Int8Recipe):
-        fill = f"+w{recipe.fill}" if recipe.fill else ""
-        yield from (recipe_named(f"int8-{name}{fill}") for name in OBSERVERS if name != recipe.observer.name)
+        if not recipe.corrected:
+            yield with_suffixes(recipe, corrected=True)
+        if not recipe.equalized:
+            yield with_suffixes(recipe, equalized=True, corrected=True)
+        yield from (with_suffixes(recipe, observer=name) for name in OBSERVERS if name != recipe.observer.name)
     elif recipe.activations:
         yield recipe_named("int8")
     elif recipe.name != "fp16":

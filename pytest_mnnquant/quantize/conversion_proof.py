@@ -6,6 +6,7 @@ metrics, which separate errors of the exporter, of the converter and of quantiza
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +16,10 @@ import numpy.typing as npt
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, ONNX, PYTORCH, Step
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
-from pytest_mnnquant.metrics.agreement import Agreement, agreement, is_same
+from pytest_mnnquant.metrics.agreement import Agreement, agreement, is_same, sqnr_db
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.background import start_ahead
-from pytest_mnnquant.runtime.inference import Arrays
+from pytest_mnnquant.runtime.inference import Arrays, run
 from pytest_mnnquant.runtime.job_results import are_stored
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
@@ -55,6 +56,17 @@ def compare_outputs(expected: Outputs, results: Outputs, model: str = "the float
 
 def _flat(array: Array) -> Array:
     return array if array.ndim == 2 else array.reshape(len(array), -1)
+
+
+def output_error(reference: Model, model: Model, inputs: Arrays, options: RunOptions) -> float:
+    """The error of a model's outputs: the sum over outputs of squared error / squared reference, from 0.
+
+    Infinite if an output is missing or has another size. Raises `NativeFailure`.
+    """
+    expected, computed = (run(item, inputs, options).outputs for item in (reference, model))
+    if any(name not in computed or computed[name].shape != array.shape for name, array in expected.items()):
+        return math.inf
+    return float(sum(10 ** (-sqnr_db(array, computed[name]) / 10) for name, array in expected.items()))
 
 
 def is_proven(proof: Mapping[str, Agreement]) -> bool:

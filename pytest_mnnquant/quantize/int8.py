@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from pytest_mnnquant.measurements.calibration import Record
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.mnnfile.model import Model, Op
+from pytest_mnnquant.mnnfile.entries import bind_by_name
+from pytest_mnnquant.mnnfile.model import Model, Op, read_model
 from pytest_mnnquant.mnnfile.params import Params
+from pytest_mnnquant.mnnfile.rewriting import with_values
+from pytest_mnnquant.quantize.bias_correction import corrected_biases
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params, widen_ranges
+from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, output_error
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.described_tensors import describe_tensors, interpolated_ranges
-from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME, Job, QuantizerOutput
+from pytest_mnnquant.quantize.equalization import equalize
+from pytest_mnnquant.quantize.job import FLOAT_NAME, MODEL_NAME, PARAMS_NAME, Job, QuantizerOutput, Transformation
 from pytest_mnnquant.quantize.observers import label_of
 from pytest_mnnquant.quantize.propagation import Propagated, find_propagated, ops_to_observe
 from pytest_mnnquant.quantize.ranges import Calibrated, calibrate_runtime
@@ -27,6 +33,11 @@ from pytest_mnnquant.recipes.recipe import Int8Recipe, Observer
 from pytest_mnnquant.runtime.inference import BATCH
 from pytest_mnnquant.sources.spec import DataError, SourceError
 
+#: A float model that was exported again for a variant, if it is rewritten afterwards.
+_EXPORTED_NAME: Final = "exported.mnn"
+#: The float model with corrected biases, and the int8 model that is made from it.
+_CORRECTED_NAME, _CANDIDATE_NAME = "corrected.mnn", "candidate.mnn"
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -34,6 +45,7 @@ class _Plan:
 
     `ranges` are by tensor index, and differ from those of `calibrated` if MNN propagates a quantization. `modules`
     gives the PyTorch module of each layer. `loop_ranges` are those of layers in the bodies of loops, by name.
+    `transformations` changed the weights and biases of the float model.
     """
 
     model: Model
@@ -41,6 +53,7 @@ class _Plan:
     ranges: dict[int, Range]
     modules: dict[str, str] = field(default_factory=dict)
     loop_ranges: dict[str, tuple[Range, Range]] = field(default_factory=dict)
+    transformations: tuple[Transformation, ...] = ()
 
 
 def quantize_int8(job: Job, recipe: Int8Recipe, folder: Path) -> QuantizerOutput:
@@ -52,22 +65,58 @@ def quantize_int8(job: Job, recipe: Int8Recipe, folder: Path) -> QuantizerOutput
     calibrate = _calibrate_in_mnn if job.source.network is None else _calibrate_in_torch
     plan = calibrate(job, recipe.observer, job.data, folder)
     _require_finite(job, plan)
+    if recipe.equalized:
+        plan = _equalized(job, recipe.observer, plan, job.data, folder)
     params = _params_of(job, plan)
     path = save_params(params, folder / PARAMS_NAME)
     flags = ("--weightQuantBits", str(recipe.fill)) if recipe.fill is not None else ()
     # From the float .mnn, not from ONNX: MNN loses the weights of a Linear with 65,536 or more of them from ONNX.
     arguments = ("--compressionParamsFile", str(path), *flags)
-    convert_twice(plan.model.path, folder / MODEL_NAME, arguments, timeout=job.choices.timeout)
-    names = plan.model.tensor_names
-    known = {names[tensor]: seen for tensor, seen in plan.calibrated.ranges.items()}
-    describe_tensors(folder / MODEL_NAME, plan.model, known, job.data, job.options, recipe.observer)
+    _convert(job, recipe, plan, plan.model, folder / MODEL_NAME, arguments)
+    if recipe.corrected:
+        plan = _corrected(job, recipe, plan, params, folder, arguments)
     save_record(_record(job, recipe.observer, plan, job.data), folder)
     return QuantizerOutput(
         params=PARAMS_NAME,
         drift=plan.calibrated.drift,
         modules=plan.modules,
+        transformations=[dataclasses.asdict(item) for item in plan.transformations],
         arguments=["mnnconvert", "-f", "MNN", "--compressionParamsFile", PARAMS_NAME, *flags],
     )
+
+
+def _convert(job: Job, recipe: Int8Recipe, plan: _Plan, model: Model, path: Path, arguments: tuple[str, ...]) -> None:
+    """Quantize `model`, whose tensors are those of the plan's."""
+    assert job.data is not None
+    convert_twice(model.path, path, arguments, timeout=job.choices.timeout)
+    names = plan.model.tensor_names
+    known = {names[tensor]: seen for tensor, seen in plan.calibrated.ranges.items()}
+    describe_tensors(path, plan.model, known, job.data, job.options, recipe.observer)
+
+
+def _corrected(
+    job: Job, recipe: Int8Recipe, plan: _Plan, params: Params, folder: Path, arguments: tuple[str, ...]
+) -> _Plan:
+    """Correct the biases of the int8 model in `folder`, if that brings its outputs closer to the float model's."""
+    assert job.data is not None
+    entries = {op.name: entry for entry, op in bind_by_name(params, plan.model)[0] if entry.output is not None}
+    shifts = corrected_biases(plan.model, entries, job.data, job.options)
+    if not shifts:
+        return dataclasses.replace(plan, transformations=(*plan.transformations, Transformation("corrected")))
+    rewritten, path = folder / _CORRECTED_NAME, folder / _CANDIDATE_NAME
+    rewritten.write_bytes(with_values(plan.model, {}, shifts))
+    _convert(job, recipe, plan, read_model(rewritten), path, arguments)
+    samples = job.data.spread(PROOF_SAMPLES).inputs
+    before, after = (
+        output_error(plan.model, read_model(item), samples, job.options) for item in (folder / MODEL_NAME, path)
+    )
+    is_refused = not after < before  # An error that is not a number is none that was measured.
+    if is_refused:
+        path.unlink()
+    else:
+        path.replace(folder / MODEL_NAME)
+    done = Transformation("corrected", tuple(shifts), is_refused)
+    return dataclasses.replace(plan, transformations=(*plan.transformations, done))
 
 
 def _calibrate_in_mnn(job: Job, observer: Observer, data: Dataset, _folder: Path) -> _Plan:
@@ -110,6 +159,24 @@ def _calibrate_in_torch(job: Job, observer: Observer, data: Dataset, folder: Pat
     if recurrent and calibrated.network is not None:
         loop_ranges = recurrent_ranges(calibrated.network, model, recurrent, data)
     return _Plan(model, calibrated, _ranges(model, layers, links, calibrated), modules, loop_ranges)
+
+
+def _equalized(job: Job, observer: Observer, plan: _Plan, data: Dataset, folder: Path) -> _Plan:
+    """The plan with an equalized float model, whose ranges are those of MNN's float run: no PyTorch value has them."""
+    if plan.model.path == folder / FLOAT_NAME:  # The float model was exported again for this variant.
+        plan = dataclasses.replace(plan, model=read_model(plan.model.path.rename(folder / _EXPORTED_NAME)))
+    made = equalize(plan.model, data, job.options, folder / FLOAT_NAME)
+    done = (Transformation("equalized", made.layers, made.is_refused),)
+    if made.model is plan.model:
+        if plan.model.path.name == _EXPORTED_NAME:
+            plan = dataclasses.replace(plan, model=read_model(plan.model.path.rename(folder / FLOAT_NAME)))
+        return dataclasses.replace(plan, transformations=done)
+    layers = int8_layers(made.model)
+    links = find_propagated(made.model, layers)
+    seen = calibrate_runtime(made.model, ops_to_observe(layers, links), data, job.options, observer)
+    calibrated = dataclasses.replace(plan.calibrated, ranges=seen.ranges, batches=seen.batches)
+    ranges = _ranges(made.model, layers, links, calibrated)
+    return dataclasses.replace(plan, model=made.model, calibrated=calibrated, ranges=ranges, transformations=done)
 
 
 def _ranges(

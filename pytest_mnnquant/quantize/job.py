@@ -43,12 +43,25 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Transformation:
+    """What a recipe's suffix (`equalized`, `corrected`) changed in the float model before it was quantized.
+
+    `layers` are those whose weights or biases changed; none if nothing was to gain. `is_refused`: the change was not
+    used, since the result was not the same (of a float model) or not better (of an int8 model).
+    """
+
+    suffix: str
+    layers: tuple[str, ...] = ()
+    is_refused: bool = False
+
+
+@dataclass(frozen=True)
 class QuantizerOutput:
     """The model that a quantizer wrote.
 
     `model` and `params` are paths inside the folder; `params` is None without a params file. `drift`: see `Calibrated`.
     `modules` gives the PyTorch module of each layer, if known. `arguments` are those of the tool: a command line, or
-    the configuration of MNN's offline tool.
+    the configuration of MNN's offline tool. `transformations` are those of `Transformation`, as JSON.
     """
 
     model: str = MODEL_NAME
@@ -56,6 +69,7 @@ class QuantizerOutput:
     drift: float = 0.0
     modules: dict[str, str] = field(default_factory=dict)
     arguments: list[str] | dict[str, Any] | None = None
+    transformations: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_output(output: QuantizerOutput, folder: Path) -> None:

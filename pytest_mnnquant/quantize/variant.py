@@ -108,6 +108,7 @@ def _provenance(
         "arguments": output.arguments,
         "mode": job.mode,
         "skipped": list(job.skip),
+        "transformations": output.transformations,
         "source": {"spec": job.source.spec.text, "sha256": job.source.digest},
         "float": {"path": str(base.path), "sha256": file_digest(base.path)},
         "calibration": {"origin": job.data.origin, "samples": job.data.samples, "sha256": data_digest}

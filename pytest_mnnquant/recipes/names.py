@@ -1,8 +1,11 @@
 """The names of recipes.
 
-int8[-OBSERVER][+wBITS]      built in: calibrated ranges, 8-bit weights per channel, int8 activations
+int8[-OBSERVER][+equalized][+corrected][+wBITS]
+                             built in: calibrated ranges, 8-bit weights per channel, int8 activations
                              OBSERVER: minmax (the default), average, percentile, histogram, kl; average and
                              percentile take a number: average0.9, percentile99.9
+                             +equalized: channels of a tensor are scaled to similar ranges, in the float model
+                             +corrected: biases make up for the mean error of each layer's int8 weights and inputs
                              +wBITS: layers that MNN can't run in int8 get BITS-bit weights
 wBITS[bBLOCK][-sym][-hqq][-scale16]   weight-only by MNN's converter, 2 to 8 bits
 fp16                         weights as 16-bit floats
@@ -35,7 +38,8 @@ OBSERVERS: Final = ("minmax", "average", "percentile", "histogram", "kl")
 FEATURES: Final = ("kl", "admm", "ema")
 _WEIGHTS: Final = re.compile(r"w(?P<bits>[2-8])(?:b(?P<block>\d+))?(?P<sym>-sym)?(?P<hqq>-hqq)?(?P<half>-scale16)?")
 _INT8: Final = re.compile(
-    rf"int8(?:-(?P<observer>{'|'.join(OBSERVERS)})(?P<number>\d+(?:\.\d+)?)?)?(?:\+w(?P<fill>[2-8]))?"
+    rf"int8(?:-(?P<observer>{'|'.join(OBSERVERS)})(?P<number>\d+(?:\.\d+)?)?)?"
+    r"(?P<equalized>\+equalized)?(?P<corrected>\+corrected)?(?:\+w(?P<fill>[2-8]))?"
 )
 _MNNQUANT: Final = re.compile(rf"mnnquant-(?P<feature>{'|'.join(FEATURES)})(?P<weight>-admm)?")
 _MNNCOMPRESS: Final = re.compile(r"mnncompress(?P<repaired>-repaired)?")
@@ -67,6 +71,17 @@ def recipe_named(name: str) -> Recipe:
     if name == "fp16":
         return ConverterRecipe(name=name, storage=Storage.FLOAT16, bits=16)
     raise ValueError(f"unknown recipe {name!r}; examples: {_FORMS}")
+
+
+def with_suffixes(
+    recipe: Int8Recipe, observer: str | None = None, *, equalized: bool | None = None, corrected: bool | None = None
+) -> Recipe:
+    """The recipe with another observer or other suffixes; None: unchanged."""
+    start = recipe.name.split("+")[0] if observer is None else f"int8-{observer}"
+    is_equalized = recipe.equalized if equalized is None else equalized
+    is_corrected = recipe.corrected if corrected is None else corrected
+    suffixes = ("+equalized" * is_equalized, "+corrected" * is_corrected, f"+w{recipe.fill}" if recipe.fill else "")
+    return recipe_named(start + "".join(suffixes))
 
 
 def _pipeline(name: str, match: re.Match[str]) -> Recipe:
@@ -115,7 +130,11 @@ def _int8(name: str, match: re.Match[str]) -> Recipe:
             allowed = f"a number above {low:g} and up to {high:g}" if high else "no number"
             raise ValueError(f"{name!r}: {observer} takes {allowed}")
     return Int8Recipe(
-        name=name, observer=Observer(observer, number), fill=int(match["fill"]) if match["fill"] else None
+        name=name,
+        observer=Observer(observer, number),
+        fill=int(match["fill"]) if match["fill"] else None,
+        equalized=bool(match["equalized"]),
+        corrected=bool(match["corrected"]),
     )
 
 

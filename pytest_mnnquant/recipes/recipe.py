@@ -144,12 +144,23 @@ class Observer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Int8Recipe(Recipe):
-    """Calibrated by this package; `observer` says how ranges are taken."""
+    """Calibrated by this package; `observer` says how ranges are taken.
+
+    `equalized`: the channels of a tensor get similar ranges, by factors that cancel in the float model. `corrected`:
+    biases make up for the mean error of each layer.
+    """
 
     quantizer: ClassVar[Quantizer] = Quantizer.BUILTIN
 
     activations: bool = True
     observer: Observer = Observer()
+    equalized: bool = False
+    corrected: bool = False
+
+    @property
+    def trains_vectors(self) -> bool:
+        """True if biases are corrected."""
+        return self.corrected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from pytest_mnnquant.mnnfile.storage import Storage, Weights
-from pytest_mnnquant.recipes.names import RECIPES, recipe_named
+from pytest_mnnquant.recipes.names import RECIPES, recipe_named, with_suffixes
 from pytest_mnnquant.recipes.recipe import (
     MODES,
     Int8Recipe,
@@ -155,3 +155,23 @@ def test_the_same_with_symmetric_weights(name: str, symmetric_name: str) -> None
     assert recipe_named(name).symmetric_name == symmetric_name
     if symmetric_name:
         assert recipe_named(symmetric_name).symmetric
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("int8", "int8+equalized"),
+        ("int8-percentile99.9+corrected+w8", "int8-percentile99.9+equalized+corrected+w8"),
+        ("int8-kl+equalized+w4", "int8-kl+equalized+w4"),
+    ],
+)
+def test_suffixes_are_combined_in_their_order(name: str, changed: str) -> None:
+    recipe = recipe_named(name)
+    assert isinstance(recipe, Int8Recipe)
+    assert with_suffixes(recipe, equalized=True).name == changed
+    assert with_suffixes(recipe, observer="average").name == f"int8-average{name[len(name.split('+')[0]) :]}"
+
+
+def test_only_corrected_biases_may_differ() -> None:
+    assert recipe_named("int8-kl+corrected").trains_vectors
+    assert not recipe_named("int8-kl+equalized").trains_vectors

@@ -1,0 +1,125 @@
+"""Cross-layer equalization: the float model computes the same bits, and int8 gets the codes that it lacked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.metrics.agreement import sqnr_db
+from pytest_mnnquant.mnnfile.channel_classes import FIXED, channel_classes
+from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.quantize.float_model import prepare
+from pytest_mnnquant.quantize.job import Job
+from pytest_mnnquant.quantize.prepared import Choices, Prepared
+from pytest_mnnquant.quantize.variant import Variant, make_variant
+from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.runtime.inference import run
+from pytest_mnnquant.sources.spec import Spec, parse_spec
+from tests.conftest import TIMEOUT, quietly
+
+GENERATOR = np.random.default_rng(0)
+DATA: dict[str, Any] = {"x": GENERATOR.standard_normal((32, 3, 12, 12)).astype(np.float32)}
+HELD_OUT: dict[str, Any] = {"x": GENERATOR.standard_normal((32, 3, 12, 12)).astype(np.float32)}
+CHOICES = Choices(Path(), calibration=DATA, evaluation=HELD_OUT, timeout=TIMEOUT)
+
+
+class Residual(nn.Module):
+    """A residual stream, a gate, a concatenation, a depthwise layer; two channels of the stream are 100 times larger.
+
+    `clip`: the activation of the first layer is a ReLU6, whose output no factor may change.
+    """
+
+    def __init__(self, clip: bool = False) -> None:
+        super().__init__()
+        self.clip = clip
+        self.stem, self.wide = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 24, 1)
+        self.deep = nn.Conv2d(24, 24, 3, 1, 1, groups=24)
+        self.gate, self.narrow = nn.Conv2d(24, 24, 1), nn.Conv2d(24, 16, 1)
+        self.slope, self.side, self.head = nn.PReLU(24), nn.Conv2d(16, 8, 1), nn.Conv2d(24, 10, 1)
+        with torch.no_grad():
+            for made in (self.stem, self.narrow):
+                made.weight[:2] *= 100
+            for reader in (self.wide, self.side):
+                reader.weight[:, :2] /= 100
+            self.head.weight[:, :2] /= 100
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Ten scores."""
+        stem = self.stem(x)
+        stem = functional.relu6(stem) if self.clip else stem
+        wide = self.deep(self.slope(self.wide(stem)))
+        gate = torch.sigmoid(self.gate(wide.mean((2, 3), keepdim=True)))
+        stream = stem + self.narrow(wide * gate)
+        joined = torch.cat([stream, functional.relu(self.side(stream))], 1)
+        scores: torch.Tensor = self.head(functional.avg_pool2d(joined, 2)).mean((2, 3))
+        return scores
+
+
+@pytest.fixture(scope="module")
+def source(store: Store) -> Prepared:
+    torch.manual_seed(0)
+    return prepare(Spec("residual", "residual"), CHOICES, store, quietly, given=Residual().eval())
+
+
+def made(source: Prepared, store: Store, recipe: str, mode: str | None = "eval") -> Variant:
+    return make_variant(Job(source, recipe_named(recipe), mode, (), CHOICES), store, quietly)
+
+
+def quality(source: Prepared, model: Model) -> float:
+    expected, computed = (run(item, HELD_OUT, source.options(TIMEOUT)).outputs for item in (source.model, model))
+    return min(sqnr_db(array, computed[name]) for name, array in expected.items())
+
+
+def test_uneven_channels_get_their_codes_back(source: Prepared, store: Store) -> None:
+    plain, equalized = made(source, store, "int8"), made(source, store, "int8+equalized")
+    assert quality(source, plain.model) < 15 < 28 < quality(source, equalized.model)
+    assert equalized.model.size == plain.model.size
+    (step,) = equalized.provenance["transformations"]
+    assert (step["suffix"], step["is_refused"]) == ("equalized", False)
+    assert len(step["layers"]) >= 5
+    assert plain.provenance["transformations"] == []
+
+
+def test_the_equalized_float_model_computes_the_same_bits(source: Prepared, store: Store) -> None:
+    variant = made(source, store, "int8+equalized")
+    assert variant.base.path != source.model.path
+    expected, computed = (run(item, HELD_OUT, source.options(TIMEOUT)).outputs for item in (source.model, variant.base))
+    assert all(np.array_equal(array, computed[name]) for name, array in expected.items())
+
+
+def test_mnn_files_are_equalized_too(source: Prepared, store: Store) -> None:
+    choices = Choices(Path(), calibration=DATA, evaluation=HELD_OUT, timeout=TIMEOUT)
+    file = prepare(parse_spec(str(source.model.path), Path()), choices, store, quietly)
+    assert quality(file, made(file, store, "int8+equalized", None).model) > 28
+
+
+def test_sums_share_factors_and_gates_have_none(source: Prepared) -> None:
+    classes = channel_classes(source.model)
+    sums = [
+        op for op in source.model.ops if op.kind == "BinaryOp" and len(set(op.inputs) & classes.tensors.keys()) == 2
+    ]
+    stream = next(op for op in sums if len(classes.tensors[op.outputs[0]]) == 16)
+    first, second = (classes.tensors[tensor] for tensor in stream.inputs)
+    assert np.array_equal(first, second)
+    assert (first != FIXED).all()
+    assert len(set(first.tolist())) == 16
+    joined = next(op for op in source.model.ops if op.kind == "Concat" and op.outputs[0] in classes.tensors)
+    assert np.array_equal(classes.tensors[joined.outputs[0]][:16], first)
+
+
+def test_clipped_outputs_and_the_models_outputs_have_no_factor(store: Store) -> None:
+    torch.manual_seed(0)
+    clipped = prepare(Spec("clipped", "clipped"), CHOICES, store, quietly, given=Residual(clip=True).eval())
+    classes = channel_classes(clipped.model)
+    stem = next(op for op in clipped.model.convolutions if op.shape[1] == 3)
+    assert (classes.tensors[stem.outputs[0]] == FIXED).all()
+    head = next(op for op in clipped.model.convolutions if op.shape[0] == 10)
+    assert quality(clipped, made(clipped, store, "int8+equalized").base) > 100
+    assert head.outputs[0] in classes.tensors
