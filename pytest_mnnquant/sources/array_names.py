@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_mnnquant.sources.spec import seeded_generators
+from pytest_mnnquant.sources.user_code import contained
+
 
 def array_names(data: Sequence[Any], root: Path) -> tuple[str, ...]:
     """The names that all of these data have, in the order of the first; empty if they have none, or can't be known.
@@ -25,8 +28,18 @@ def _names(value: Any, root: Path) -> Iterator[str]:
         yield from map(str, value)
     elif isinstance(value, tuple | list) and value:
         yield from _names(value[0], root)
-    elif hasattr(value, "__iter__") and iter(value) is not value and not hasattr(value, "shape"):
-        yield from _names(next(iter(value), None), root)
+    elif (first := _first(value)) is not None:
+        yield from _names(first, root)
+
+
+def _first(value: Any) -> Any:
+    """The first item of what can be iterated again; None if it can't be made: reading the data reports why."""
+    try:
+        with contained(), seeded_generators(""):
+            is_repeatable = hasattr(value, "__iter__") and not hasattr(value, "shape") and iter(value) is not value
+            return next(iter(value), None) if is_repeatable else None
+    except Exception:
+        return None
 
 
 def _names_in_file(path: Path) -> Iterator[str]:
