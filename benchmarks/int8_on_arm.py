@@ -175,7 +175,7 @@ def everything_described(model: Model, base: Model, images: Arrays, path: Path) 
     quants = {tensor: quant for tensor, quant in model.tensor_quants.items() if quant.data_type == "int8"}
     for step in commands(model):
         given, name = quants.get(step.inputs[0]), model.tensor_names[step.output]
-        if given is not None and step.kind in SAME_SCALE:
+        if given is not None and step.kind in SAME_SCALE and step.op.kind in COMPUTING:
             quants[step.output] = given
         elif name in spans:
             quants.setdefault(step.output, TensorQuant(*spans[name].affine(), -127, 127, "int8"))

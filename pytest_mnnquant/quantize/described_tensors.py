@@ -83,10 +83,11 @@ def interpolated_ranges(model: Model, layers: Sequence[Op], ranges: Mapping[int,
     resizes = [step for step in steps if step.kind == "Interp" and step.output in described]
     for step in sorted(resizes, key=lambda step: not is_cubic(step.op)):
         sources = propagated(steps, {tensor: _quant(described_ranges[tensor]) for tensor in described}, order=int)
-        source = sources.get(step.inputs[0])
-        if source is not None and is_cubic(step.op):
-            described_ranges[source] = described_ranges[source].merged(described_ranges[step.output])
-        if source is not None:
+        source, seen = sources.get(step.inputs[0]), described_ranges[step.output]
+        if source == step.inputs[0] and is_cubic(step.op):
+            described_ranges[source] = described_ranges[source].merged(seen)
+        # The input may be reached from a slice with a smaller range: it gets its own range then.
+        if source is not None and _holds(_quant(described_ranges[source]), seen):
             described_ranges[step.output] = described_ranges[source]
     return described_ranges
 

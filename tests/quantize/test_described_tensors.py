@@ -102,6 +102,24 @@ class Added(nn.Module):
         return result
 
 
+class Sliced(nn.Module):
+    """A resize of a sum, and a slice of it with much smaller values."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(3, 8, 3, 2, 1)
+        self.part, self.whole = nn.Conv2d(3, 4, 1), nn.Conv2d(8, 4, 1)
+        with torch.no_grad():
+            for layer in (self.first, self.second):
+                layer.weight[4:].mul_(5)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two maps."""
+        added = self.first(x) + self.second(x)
+        return self.part(added[:, :3]), self.whole(functional.interpolate(added, scale_factor=2.0, mode=self.mode))
+
+
 def quantized(workshop: Workshop, network: nn.Module, recipe: str = "int8") -> Variant:
     torch.manual_seed(0)
     choices = Choices(FIXTURES, calibration=INPUTS, evaluation=INPUTS, timeout=TIMEOUT)
@@ -170,6 +188,17 @@ def test_the_sum_that_a_float_resize_reads_has_a_range_of_its_own(workshop: Work
     assert variant.model.tensor_quants[added.outputs[0]].data_type == "int8"
     assert quality(variant) > 25
     assert quality(variant, through_module=True) == pytest.approx(quality(variant), abs=0.1)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_a_resize_beside_a_slice_does_not_get_the_range_of_the_slice(workshop: Workshop, mode: str) -> None:
+    torch.manual_seed(0)
+    variant = quantized(workshop, Sliced(mode))
+    resized = next(op for op in variant.model.ops if op.kind == "Interp")
+    sliced = next(op for op in variant.model.ops if op.kind == "StridedSlice")
+    quants = variant.model.tensor_quants
+    assert quants[resized.outputs[0]].scale > 4 * quants[sliced.outputs[0]].scale
+    assert quality(variant) > 20
 
 
 def test_only_interps_change_the_ranges_of_layers(workshop: Workshop) -> None:
