@@ -1,7 +1,8 @@
 """Runs the gate in environments of the declared versions: `python benchmarks/matrix.py build/matrix [NAME ...]`.
 
 Each cell is a virtual environment with the wheel of this repository, in which `matrix_smoke.py` runs. Pythons that are
-not installed are skipped, with the reason. Exit status 1 if a cell fails. 12 cells take about 10 minutes on 2 cores.
+not installed are skipped, with the reason. Environments are kept in the folder for the next run. Exit status 1 if a
+cell fails.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ CELLS = (
     Cell("lowest", "3.10", ("MNN==3.4.0", "numpy==1.26.0", "pytest==8.4.0", "tomli==2.0.0", "pytest-benchmark==5.0.1")),
     Cell("newest", "3.13", ("pytest-xdist",), "[report]"),
     Cell("pytest-8.4", "3.12", ("pytest==8.4.0", "pytest-xdist==3.7.0", "pytest-benchmark==5.0.1", "numpy==2.0.0")),
-    Cell("torch", "3.11", ("torch==2.13.0", "onnx==1.16.0", "onnxscript==0.6.0"), "[torch]"),
+    Cell("torch", "3.11", ("torch==2.13.0", "onnx==1.17.0", "onnxscript==0.6.0"), "[torch]"),
     Cell("no-extras", "3.12"),
     Cell("MNN-3.4.0", "3.12", ("MNN==3.4.0",)),
     Cell("MNN-3.5.0", "3.12", ("MNN==3.5.0",)),
@@ -59,25 +60,47 @@ def python_of(version: str) -> str | None:
 
 
 def run(cell: Cell, wheel: Path, folder: Path) -> str:
-    """Make the environment of a cell and run the smoke script in it; returns what happened, `ok` if all went well."""
+    """Run the smoke script in the environment of a cell; returns what happened, `ok` if all went well."""
     python = python_of(cell.python)
     if python is None:
         return f"skipped: Python {cell.python} is not installed"
     place = folder / cell.name
-    shutil.rmtree(place, ignore_errors=True)
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "CI")}
-    inside = str(place / "venv" / "bin" / "python")
+    shutil.rmtree(place / "work", ignore_errors=True)
     log = folder / f"{cell.name}.log"
     with log.open("w") as output:
         for words in (
-            [python, "-m", "venv", str(place / "venv")],
-            [inside, "-m", "pip", "install", "--quiet", f"{wheel}{cell.extras}", *cell.requirements],
-            [inside, str(SMOKE), str(place / "work")],
+            *install_commands(cell, python, wheel, place),
+            [*_inside(place), str(SMOKE), str(place / "work")],
         ):
-            ended = subprocess.run(words, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder)
+            ended = subprocess.run(words, stdout=output, stderr=subprocess.STDOUT, env=_environment(), cwd=folder)
             if ended.returncode:
                 return f"FAILED: {' '.join(words[1:4])} (see {log})"
+        (place / "installed").write_text(_contents(cell))
     return "ok"
+
+
+def install_commands(cell: Cell, python: str, wheel: Path, place: Path) -> list[list[str]]:
+    """The commands that make a cell's environment; an environment of the same requirements gets the wheel only."""
+    install = [*_inside(place), "-m", "pip", "install", "--quiet"]
+    mark = place / "installed"
+    if mark.exists() and mark.read_text() == _contents(cell):
+        return [[*install, "--force-reinstall", "--no-deps", str(wheel)]]
+    shutil.rmtree(place, ignore_errors=True)
+    return [[python, "-m", "venv", str(place / "venv")], [*install, f"{wheel}{cell.extras}", *cell.requirements]]
+
+
+def _contents(cell: Cell) -> str:
+    """What decides an environment: the cell, and the dependencies of the wheel."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return f"{cell}\n{project.partition('[tool.')[0]}"
+
+
+def _inside(place: Path) -> list[str]:
+    return [str(place / "venv" / "bin" / "python")]
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "CI")}
 
 
 def main(folder: Path, names: list[str]) -> int:

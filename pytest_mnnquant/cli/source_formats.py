@@ -10,14 +10,14 @@ from typing import Final, cast
 
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
 from pytest_mnnquant.mnnfile.wire import BYTES, VARINT, BadParams, Field, fields
+from pytest_mnnquant.sources.onnx_data import external_files
 from pytest_mnnquant.sources.onnx_file import require_float
-from pytest_mnnquant.sources.spec import QuantizedSource
+from pytest_mnnquant.sources.spec import QuantizedSource, SourceError
 from pytest_mnnquant.sources.tflite_file import require_float_tflite
 
 #: The sources that MNN's wheels convert.
 FRAMEWORKS: Final = ("ONNX", "MNN", "TFLITE", "TF", "CAFFE", "JSON")
-_VERSION, _GRAPH = 1, 7  # Fields of ONNX's ModelProto,
-_INITIALIZER, _EXTERNAL = 5, 13  # its GraphProto and TensorProto.
+_VERSION, _GRAPH = 1, 7  # Fields of ONNX's ModelProto.
 _OTHER_FORMAT: Final = "this is another format"
 
 
@@ -77,25 +77,15 @@ def _json(path: Path) -> str:
 
 def _onnx(path: Path) -> str:
     try:
-        top_level = {(field.number, field.wire_type): field for field in _fields(path)}
-        if (_VERSION, VARINT) not in top_level or (_GRAPH, BYTES) not in top_level:
-            return "is not an ONNX model: it has no graph"
-        return _missing_data(path, top_level[_GRAPH, BYTES])
+        numbers = {(field.number, field.wire_type) for field in _fields(path)}
     except ValueError as error:
         return f"is not a complete ONNX model: {error}"
-
-
-def _missing_data(path: Path, graph: Field) -> str:
-    """The missing weights of external files, for which MNN would use uninitialized memory."""
-    for tensor in _inside(graph, _INITIALIZER):
-        entries = [{field.number: _text(field) for field in _of(entry)} for entry in _inside(tensor, _EXTERNAL)]
-        where = {entry.get(1, ""): entry.get(2, "") for entry in entries}
-        if "location" not in where:
-            continue
-        data_file = path.parent / where["location"]
-        needed = int(where.get("offset") or 0) + int(where.get("length") or 0)
-        if not data_file.is_file() or data_file.stat().st_size < needed:
-            return f"its weight file {data_file} is missing or too short; MNN would use uninitialized memory instead"
+    if (_VERSION, VARINT) not in numbers or (_GRAPH, BYTES) not in numbers:
+        return "is not an ONNX model: it has no graph"
+    try:
+        external_files(path)
+    except SourceError as error:  # For missing weights, MNN would use uninitialized memory.
+        return str(error).removeprefix(f"{path}: ")
     return ""
 
 
@@ -104,18 +94,6 @@ def _fields(path: Path) -> Iterator[Field]:
     with path.open("rb") as file:
         mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     return fields(cast("bytes", mapped), otherwise=_OTHER_FORMAT)
-
-
-def _of(field: Field) -> Iterator[Field]:
-    return fields(cast("bytes", field.value), otherwise=_OTHER_FORMAT)
-
-
-def _inside(field: Field, number: int) -> Iterator[Field]:
-    return (inner for inner in _of(field) if inner.number == number and inner.wire_type == BYTES)
-
-
-def _text(field: Field) -> str:
-    return bytes(cast("bytes", field.value)).decode(errors="replace") if field.wire_type == BYTES else ""
 
 
 def _protobuf(path: Path) -> str:

@@ -99,11 +99,12 @@ def _from_ini_folder(config: pytest.Config, value: Any) -> Any:
         return value
     if isinstance(value, tuple):
         return tuple(_from_ini_folder(config, item) for item in value)
-    name, equals, target = value.rpartition("=")
-    place, colon, attribute = target.partition(".py:")
-    if colon:
-        place, colon = place + ".py", ":"
-    return f"{name}{equals}{folder / place}{colon}{attribute}" if (folder / place).exists() else value
+    from pytest_mnnquant.sources.spec import is_existing, named_target
+
+    name, target = named_target(value, folder)
+    before, colon, attribute = target.rpartition(".py:")
+    place, rest = (f"{before}.py", f":{attribute}") if colon else (target, "")
+    return f"{name}{'=' * bool(name)}{folder / place}{rest}" if is_existing(folder / place) else value
 
 
 def suite_arguments(args: Sequence[str]) -> tuple[str, ...]:

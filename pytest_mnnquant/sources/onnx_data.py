@@ -8,6 +8,7 @@ TensorProto.external_data 13, data_location 14.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -22,9 +23,12 @@ _EXTERNAL: Final = 1
 def external_files(path: Path) -> tuple[Path, ...]:
     """The files that hold tensors of an ONNX file, in order of their names.
 
-    Raises `SourceError` if one is missing, too short, or outside of the file's folder.
+    Raises `SourceError` if one is missing, too short, or outside of the file's folder, or if the list can't be read.
     """
-    sizes = _external_sizes(path)
+    try:
+        sizes = _external_sizes(path)
+    except RecursionError:
+        raise SourceError(f"{path}: bodies of operators are nested too deeply") from None
     for location, size in sizes.items():
         if _leaves_folder(location):
             raise SourceError(
@@ -55,6 +59,8 @@ def _external_sizes(path: Path) -> dict[str, int]:
             needed[location] = max(end, needed.get(location, 0))
     except (BadParams, ValueError):
         return {}
+    except SourceError as error:
+        raise SourceError(f"{path}: {error}") from None
     return needed
 
 
@@ -103,4 +109,12 @@ def _external(tensor: bytes) -> Iterator[tuple[str, int]]:
         key, value = (b"".join(messages(entry, number)).decode("utf-8", "replace") for number in (1, 2))
         entries[key] = value
     if "location" in entries:
-        yield entries["location"], int(entries.get("offset", "0")) + int(entries.get("length", "0"))
+        yield entries["location"], _number(entries, "offset") + _number(entries, "length")
+
+
+def _number(entries: dict[str, str], key: str) -> int:
+    """A number of bytes. Raises `SourceError`: MNN takes other texts for any number."""
+    text = entries.get(key) or "0"
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise SourceError(f"the {key} of the external tensor in {entries['location']!r} is {text[:40]!r}, not a size")
+    return int(text)

@@ -128,14 +128,15 @@ def named_target(text: str, root: Path) -> tuple[str, str]:
     match = re.match(r"([\w.\-]+)=(.+)$", text)
     if (
         match is None
-        or _exists(root / text)
-        or (".py:" in text and _exists(root / (text.rpartition(".py:")[0] + ".py")))
+        or is_existing(root / text)
+        or (".py:" in text and is_existing(root / (text.rpartition(".py:")[0] + ".py")))
     ):
         return "", text
     return match[1], match[2]
 
 
-def _exists(path: Path) -> bool:
+def is_existing(path: Path) -> bool:
+    """Whether a file exists; False for names that no file can have."""
     try:
         return path.exists()
     except (OSError, ValueError):  # A name that is too long.

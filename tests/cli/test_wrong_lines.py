@@ -171,14 +171,11 @@ def test_weights_beside_the_source_that_are_not_there(
     beside.write_bytes(beside.read_bytes()[:-9])
     for _ in range(2):
         text = refuse(*line)
-        assert str(beside) in text
-        check_golden(
-            f"convert/external-weights-missing-{framework}",
-            without_folders(text),
-            source=path.name,
-            weights=beside.name,
-        )
+        assert beside.name in text
         beside.unlink(missing_ok=True)
+    check_golden(
+        f"convert/external-weights-missing-{framework}", without_folders(text), source=path.name, weights=beside.name
+    )
 
 
 def test_outputs_that_can_not_be_written(net: Net, refuse: Refuse, tmp_path: Path) -> None:

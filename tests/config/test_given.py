@@ -53,6 +53,24 @@ def test_paths_in_the_ini_file_start_at_its_folder(pytester: pytest.Pytester, mo
     assert (given.values["calibration"], set(given.typed)) == ("c.npz", {"calibration"})
 
 
+def test_paths_in_the_ini_file_may_contain_equals_signs(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = "mnn_model = a=b/n=1.py:build\n    mine=a=b/n=1.py:build\n    x=1.onnx\n    y=x=1.onnx\n    z=none.onnx\n"
+    pytester.makeini(f"[pytest]\n{models}mnn_calibration = c=1.npz\n")
+    for name in ("a=b", "sub"):
+        (pytester.path / name).mkdir()
+    for name in ("a=b/n=1.py", "x=1.onnx", "c=1.npz"):
+        (pytester.path / name).touch()
+    monkeypatch.chdir(pytester.path / "sub")
+    root = pytester.path
+    code, file = f"{root}/a=b/n=1.py:build", f"{root}/x=1.onnx"
+    assert read_given(pytester.parseconfig()).values == {
+        "model": (code, f"mine={code}", file, f"y={file}", "z=none.onnx"),
+        "calibration": f"{root}/c=1.npz",
+    }
+
+
 def test_nothing_given_is_nothing_asked(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfig()
     assert read_given(config).values == {}

@@ -92,6 +92,17 @@ def test_an_external_file_outside_of_the_folder_is_refused(external: Path, locat
         external_files(external)
 
 
+@pytest.mark.parametrize("size", ["x", "-4", "1e3", "9" * 5000, "0x10", "٣"])
+def test_a_size_that_is_not_a_number_is_refused(external: Path, size: str) -> None:
+    """It must not hide the other external files."""
+    model = onnx.load(external, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        entry.value = size if entry.key == "length" else entry.value
+    external.write_bytes(model.SerializeToString())
+    with pytest.raises(SourceError, match=r"net\.onnx: the length of the external tensor in 'net\.data' is"):
+        external_files(external)
+
+
 def graph_of(tmp_path: Path, *kinds: str, inside: str = "") -> Path:
     """A file with operators of these kinds in a row, and one in the branch of an If."""
     names = [f"t{number}" for number in range(len(kinds) + 1)]
