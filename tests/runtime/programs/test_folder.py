@@ -16,7 +16,19 @@ from pytest_mnnquant.runtime.jobs import FailureKind
 from pytest_mnnquant.runtime.programs import failures
 from tests.conftest import TIMEOUT
 
-FOREIGN = {"MNN", "_tools", "numpy", "onnx", "onnxruntime"}
+#: What a program may import from elsewhere, each inside of the function that needs it.
+FOREIGN = {
+    "MNN",
+    "_tools",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "ai_edge_litert",
+    "tflite_runtime",
+    "PIL",
+    "torch",
+    "transformers",
+}
 MODULES = sorted(path.name for path in PROGRAMS.glob("*.py"))
 
 
