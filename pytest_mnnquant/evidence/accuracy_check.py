@@ -70,15 +70,15 @@ def _with_suggestion(inputs: CheckInputs, result: Result, losses: Losses | None)
     unresolved = {finding.code for finding in result.findings if finding.severity is Severity.GAP}
     ignored = (*settings.ignore, *unresolved)
 
-    def judge_trial(trial: VariantUnderTest) -> Result:
+    def judge(trial: VariantUnderTest) -> Result:
         where = variant.on_same_target(trial) if isinstance(variant, TargetVariant) else trial
-        return _judge_trial(inputs.for_variant(where), ignored)
+        return judge_trial(inputs.for_variant(where), ignored)
 
     made = variant.on_host if isinstance(variant, TargetVariant) else variant
     try:
         with step("search for a recipe that passes"):
             search = search_accuracy(
-                made, judge_trial, losses, settings.suggest_time, beside, recipes_first=has_lost_parts(result)
+                made, judge, losses, settings.suggest_time, beside, recipes_first=has_lost_parts(result)
             )
     except StepFailed as error:  # The findings stand without a proposal.
         return dataclasses.replace(result, findings=(*result.findings, error.finding))
@@ -164,7 +164,7 @@ def _fails_on_host(inputs: CheckInputs, variant: TargetVariant) -> bool:
     return result_alone(variant.on_host, _NAME, inputs.limits, inputs.strict).outcome == FAILED
 
 
-def _judge_trial(inputs: CheckInputs, ignored: tuple[str, ...]) -> Result:
+def judge_trial(inputs: CheckInputs, ignored: tuple[str, ...]) -> Result:
     """The accuracy of a variant that may be proposed; it also fails if the files of the variant break another limit."""
     judged = attempt_check(_NAME, inputs.variant, lambda: _judge_outputs(inputs))
     result = without_ignored(judged, ignored)

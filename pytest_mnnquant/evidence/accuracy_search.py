@@ -20,7 +20,7 @@ from pytest_mnnquant.findings.finding import PASSED, Result
 from pytest_mnnquant.findings.fix_command import shell_command, skip_option, working_path
 from pytest_mnnquant.quantize.variant import Variant
 from pytest_mnnquant.recipes.names import OBSERVERS, recipe_named, with_suffixes
-from pytest_mnnquant.recipes.recipe import Int8Recipe, PipelineRecipe, Recipe
+from pytest_mnnquant.recipes.recipe import BestRecipe, Int8Recipe, PipelineRecipe, Recipe
 
 # How many of the worst layers are left float, in this order.
 _COUNTS: Final = (1, 2, 3, 5, 8, 12, 20)
@@ -103,7 +103,7 @@ class Search:
         in_float = sum(row.layer.weight_count for row in rows if row.stored and row.stored.weights[0].bits == 32)
         share, ratio = in_float / weights if weights else 0.0, trial.variant.base.size / trial.model.size
         passes = result.outcome == PASSED and share <= _MOST_FLOAT
-        quality = _quality(metrics_of(AccuracyMetrics, [result]))
+        quality = quality_of(metrics_of(AccuracyMetrics, [result]))
         proposal = Proposal(options, passes, *quality, ratio, share, trade_off)
         if keep:
             self.proposals.append(proposal)
@@ -128,7 +128,8 @@ def search_accuracy(
     recipe, is_finished = variant.recipe, variant.variant.given
     if recipes_first and not is_finished and not isinstance(recipe, PipelineRecipe):
         _best_recipe(search)
-    if losses is not None and recipe.name != "fp16" and not search.has_passed:
+    is_searched = isinstance(recipe, BestRecipe) or recipe.name == "fp16"
+    if losses is not None and not is_searched and not search.has_passed:
         worst = list(dict.fromkeys((*first, *(layer.name for layer in ranked(losses)))))
         _leave_float(search, recipe, worst)
         best = None if is_finished or isinstance(recipe, PipelineRecipe) else _best_recipe(search)
@@ -157,6 +158,8 @@ def _try_last_resorts(search: Search) -> None:
 
 def _similar_recipes(recipe: Recipe) -> Iterator[Recipe]:
     """Recipes with the same bits: other observers; for weights, more scales and HQQ."""
+    if isinstance(recipe, BestRecipe):
+        return  # It has tried them.
     if isinstance(recipe, Int8Recipe):
         if not recipe.corrected:
             yield with_suffixes(recipe, corrected=True)
@@ -222,7 +225,7 @@ def _more_data(search: Search) -> str:
     return f"with half of the calibration data: {half.figure} (a drop means that more data may help)" if half else ""
 
 
-def _quality(metrics: AccuracyMetrics | None) -> tuple[str, float]:
+def quality_of(metrics: AccuracyMetrics | None) -> tuple[str, float]:
     """The accuracy as text, and as a number (higher is better)."""
     if metrics is None or not metrics.outputs:
         return "a broken output", -math.inf

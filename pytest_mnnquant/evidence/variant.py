@@ -20,7 +20,7 @@ from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.names import recipe_named
-from pytest_mnnquant.recipes.recipe import Recipe
+from pytest_mnnquant.recipes.recipe import BestRecipe, Recipe
 from pytest_mnnquant.report.variant_report import LayerReport, ParamsFile, VariantReport
 
 
@@ -64,10 +64,18 @@ class VariantUnderTest:
         prepared = source.prepared
         if source.settings.quantized is not None:
             return finished_variant(source.settings, self.recipe, prepared)
+        if isinstance(self.recipe, BestRecipe):
+            from pytest_mnnquant.evidence.best_variant import find_best  # It judges variants, with this module.
+
+            return find_best(self)
         if self._given_calibration is not None:
             prepared = dataclasses.replace(prepared, calibration=self._given_calibration)
         job = Job(prepared, self.recipe, self.mode, self.skip, source.choices)
         return make_variant(job, source.store, self.say)
+
+    def with_recipe(self, recipe: Recipe, skip: tuple[str, ...]) -> VariantUnderTest:
+        """The variant by another recipe, with the same data, that leaves the layers of `skip` float."""
+        return VariantUnderTest(self.source, recipe, self.mode, skip, self._given_calibration)
 
     @property
     def full_name(self) -> str:
@@ -96,7 +104,7 @@ class VariantUnderTest:
     @cached_property
     def files(self) -> VariantFiles:
         """The contents of the variant's files. Raises `Unusable`."""
-        return VariantFiles(self.source, self.variant, self.skip)
+        return VariantFiles(self.source, self.variant, (*self.skip, *self.variant.left_float))
 
     @cached_property
     def runs(self) -> VariantRuns:

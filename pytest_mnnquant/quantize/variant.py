@@ -28,6 +28,7 @@ class Variant:
     (calibration in train mode changes statistics; BatchNorms that MNN does not fold are exported as multiply and add).
     `given` is True for a file that the user's build made. `drift`: see `Calibrated`. `modules` gives the PyTorch module
     of each layer, if known. `chain` proves a `base` that was exported for this variant against the calibrated network.
+    `left_float`: globs of layers that the recipe itself left float (`int8-best`).
     `provenance` records how it was made: tool, versions, arguments, hashes of source, float model, calibration data and
     params file.
     """
@@ -42,6 +43,7 @@ class Variant:
     modules: dict[str, str] = field(default_factory=dict)
     record: Record | None = None
     chain: tuple[Step, ...] = ()
+    left_float: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property

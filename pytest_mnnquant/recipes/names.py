@@ -7,6 +7,7 @@ int8[-OBSERVER][+equalized][+corrected][+wBITS]
                              +equalized: channels of a tensor are scaled to similar ranges, in the float model
                              +corrected: biases make up for the mean error of each layer's int8 weights and inputs
                              +wBITS: layers that MNN can't run in int8 get BITS-bit weights
+int8-best                    the first of these that meets the accuracy limits, else the best of them
 wBITS[bBLOCK][-sym][-hqq][-scale16]   weight-only by MNN's converter, 2 to 8 bits
 fp16                         weights as 16-bit floats
 mnnquant-FEATURE[-admm]      MNN's offline tool; FEATURE: kl, admm, ema; -admm: weights by ADMM too
@@ -25,6 +26,7 @@ from typing import Final
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.recipes.recipe import (
     MODES,
+    BestRecipe,
     ConverterRecipe,
     Int8Recipe,
     MnncompressRecipe,
@@ -34,6 +36,8 @@ from pytest_mnnquant.recipes.recipe import (
     Recipe,
 )
 
+#: The recipe that tries the others that compute in int8.
+BEST: Final = "int8-best"
 OBSERVERS: Final = ("minmax", "average", "percentile", "histogram", "kl")
 FEATURES: Final = ("kl", "admm", "ema")
 _WEIGHTS: Final = re.compile(r"w(?P<bits>[2-8])(?:b(?P<block>\d+))?(?P<sym>-sym)?(?P<hqq>-hqq)?(?P<half>-scale16)?")
@@ -68,6 +72,8 @@ def recipe_named(name: str) -> Recipe:
         return MnncompressRecipe(name=name, repaired=bool(match["repaired"]))
     if match := _PIPELINE.fullmatch(name):
         return _pipeline(name, match)
+    if name == BEST:
+        return BestRecipe(name=name)
     if name == "fp16":
         return ConverterRecipe(name=name, storage=Storage.FLOAT16, bits=16)
     raise ValueError(f"unknown recipe {name!r}; examples: {_FORMS}")
@@ -106,7 +112,7 @@ def without_mode(label: str) -> str:
 
 
 def _is_built_in(name: str) -> bool:
-    return name == "fp16" or any(form.fullmatch(name) for form in (_WEIGHTS, _INT8, _MNNQUANT, _MNNCOMPRESS))
+    return name in ("fp16", BEST) or any(form.fullmatch(name) for form in (_WEIGHTS, _INT8, _MNNQUANT, _MNNCOMPRESS))
 
 
 def _weight_only(name: str, match: re.Match[str]) -> Recipe:

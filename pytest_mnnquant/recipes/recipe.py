@@ -164,6 +164,16 @@ class Int8Recipe(Recipe):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BestRecipe(Int8Recipe):
+    """`int8-best`: the first of several int8 recipes that meets the limits of the accuracy, else the best of them."""
+
+    @property
+    def trains_vectors(self) -> bool:
+        """True: the chosen recipe may correct biases."""
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MnnquantRecipe(Recipe):
     """MNN's offline tool: its methods for activations (KL, ADMM, EMA) and for weights (MAX_ABS, ADMM)."""
 

@@ -23,7 +23,7 @@ from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.sources.spec import Spec
 from tests.conftest import TIMEOUT, quietly
 
-DATA: dict[str, Any] = {"x": np.random.default_rng(0).random((32, 4, 8, 8)).astype(np.float32)}
+DATA: dict[str, Any] = {"input": np.random.default_rng(0).random((32, 4, 8, 8)).astype(np.float32)}
 CHOICES = Choices(Path(), calibration=DATA, evaluation=DATA, timeout=TIMEOUT)
 
 

@@ -1,0 +1,173 @@
+"""Finds the variant of recipe `int8-best`: the first int8 recipe that meets the accuracy limits, else the best.
+
+The order is that of cost: plain int8; corrected biases; equalized channels; other observers; then the recipe with the
+best outputs so far, with layers left float. The limits are those of the gate, on the evaluation data. Without
+evaluation data, the recipe with the smallest error on the calibration data is taken, and all layers run in int8.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pytest_mnnquant.checks.accuracy.layers import ranked
+from pytest_mnnquant.evidence.accuracy_check import judge_trial
+from pytest_mnnquant.evidence.accuracy_search import quality_of
+from pytest_mnnquant.evidence.check_inputs import CheckInputs
+from pytest_mnnquant.evidence.steps import UNUSABLE
+from pytest_mnnquant.evidence.variant import VariantUnderTest
+from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
+from pytest_mnnquant.findings.check_metrics import metrics_of
+from pytest_mnnquant.findings.finding import PASSED
+from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, output_error
+from pytest_mnnquant.quantize.variant import Variant
+from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.recipes.recipe import Recipe
+from pytest_mnnquant.runtime.inference import Arrays
+
+_IN_INT8: Final = (
+    *("int8", "int8+corrected", "int8+equalized+corrected", "int8-histogram+equalized+corrected"),
+    *("int8-kl+equalized+corrected", "int8-percentile+equalized+corrected", "int8-average+equalized+corrected"),
+)
+#: How many of the worst layers stay float, in this order, and the largest share of the weights that they may hold.
+_FLOAT_LAYERS: Final = (1, 2, 3, 5, 8)
+_MOST_FLOAT: Final = 0.25
+_DECISION: Final = "decision.json"
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A recipe that was tried: `quality` is higher if better, `text` is the accuracy; `skip` are layers left float."""
+
+    recipe: str
+    skip: tuple[str, ...]
+    passes: bool
+    quality: float
+    text: str
+
+
+@dataclass
+class _Trials:
+    """The recipes that were tried for one variant, until `deadline` (`time.monotonic()`, seconds)."""
+
+    variant: VariantUnderTest
+    deadline: float
+    choices: list[_Choice] = field(default_factory=list)
+
+    def run(self) -> _Choice | None:
+        """Try one recipe after the other; the first that passes, else the best; None if none can be made."""
+        for name in _IN_INT8:
+            if (chosen := self._passing(recipe_named(name), ())) is not None:
+                return chosen
+        best = max(self.choices, key=lambda choice: choice.quality, default=None)
+        for names in () if best is None or self._data is not None else self._worst_layers(best):
+            if (chosen := self._passing(recipe_named(names[0]), names[1])) is not None:
+                return chosen
+        return max(self.choices, key=lambda choice: choice.quality, default=None)
+
+    def _passing(self, recipe: Recipe, skip: tuple[str, ...]) -> _Choice | None:
+        """Try a recipe; None if it does not pass, can't be made, or the time is over."""
+        if self.choices and time.monotonic() >= self.deadline:
+            return None
+        self.variant.say(f"trying {recipe.name}" + (f" with {len(skip)} layers in float" if skip else ""))
+        trial = self.trial(recipe, skip)
+        if trial.is_unusable:
+            return None
+        data = self._data
+        choice = self._judged(trial) if data is None else self._measured(trial, data)
+        self.choices.append(choice)
+        return choice if choice.passes else None
+
+    def trial(self, recipe: Recipe, skip: tuple[str, ...]) -> VariantUnderTest:
+        """The variant of a recipe with these and the user's layers in float."""
+        return self.variant.with_recipe(recipe, (*self.variant.skip, *skip))
+
+    @property
+    def _data(self) -> Arrays | None:
+        """The data to measure the error on; None if evaluation data exist, on which the accuracy is judged."""
+        prepared = self.variant.source.prepared
+        if prepared.evaluation is not None or prepared.calibration is None:
+            return None
+        return prepared.calibration.spread(PROOF_SAMPLES).inputs
+
+    def _judged(self, trial: VariantUnderTest) -> _Choice:
+        limits = self.variant.source.settings.limits
+        result = judge_trial(CheckInputs(trial, limits, False, _no_result), self.variant.source.settings.ignore)
+        text, quality = quality_of(metrics_of(AccuracyMetrics, [result]))
+        rows = trial.files.rows
+        weights = sum(row.layer.weight_count for row in rows)
+        in_float = sum(row.layer.weight_count for row in rows if not row.wanted)
+        is_int8 = in_float <= _MOST_FLOAT * weights
+        return _Choice(trial.recipe.name, self._left_float(trial), result.outcome == PASSED and is_int8, quality, text)
+
+    def _measured(self, trial: VariantUnderTest, data: Arrays) -> _Choice:
+        source = self.variant.source
+        try:
+            error = output_error(
+                source.prepared.model, trial.model, data, source.prepared.options(source.settings.timeout)
+            )
+        except UNUSABLE:
+            error = math.inf
+        return _Choice(trial.recipe.name, self._left_float(trial), False, -error, f"relative error {error:.3g}")
+
+    def _left_float(self, trial: VariantUnderTest) -> tuple[str, ...]:
+        return trial.skip[len(self.variant.skip) :]
+
+    def _worst_layers(self, best: _Choice) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """The recipe with the best outputs, and more and more of the layers that cost most."""
+        try:
+            losses = self.trial(recipe_named(best.recipe), ()).runs.losses(None)
+        except UNUSABLE:
+            return
+        worst = [] if losses is None else [layer.name for layer in ranked(losses)]
+        for count in _FLOAT_LAYERS:
+            if count <= len(worst):
+                yield best.recipe, tuple(glob.escape(name) for name in worst[:count])
+
+
+def find_best(variant: VariantUnderTest) -> Variant:
+    """The best int8 variant, with what was tried in its provenance. The decision is stored. Raises `Unusable`."""
+    source = variant.source
+    prepared, settings = source.prepared, source.settings
+    trials = _Trials(variant, time.monotonic() + settings.suggest_time)
+    inputs: dict[str, Any] = {
+        "float": prepared.digest,
+        "float_uuid": prepared.model.uuid,
+        "mode": variant.mode,
+        "skip": variant.skip,
+        "limits": repr(settings.limits),
+        "ignore": settings.ignore,
+        "data": [data.digest() if data else None for data in (prepared.calibration, prepared.evaluation)],
+        "labels": repr(getattr(prepared.evaluation, "labels", None)),
+    }
+
+    def build(folder: Path) -> None:
+        chosen = trials.run()
+        tried = [dataclasses.asdict(choice) for choice in trials.choices]
+        plain = _Choice("int8", (), False, -math.inf, "")
+        decision = {"chosen": dataclasses.asdict(chosen or plain), "tried": tried}
+        (folder / _DECISION).write_text(json.dumps(decision), encoding="utf-8")
+
+    decision = json.loads((source.store.folder("best", inputs, build) / _DECISION).read_text(encoding="utf-8"))
+    chosen = decision["chosen"]
+    made = trials.trial(recipe_named(chosen["recipe"]), tuple(chosen["skip"])).variant
+    search = {
+        "recipe": chosen["recipe"],
+        "left_float": chosen["skip"],
+        "passes": chosen["passes"],
+        "tried": [{key: item[key] for key in ("recipe", "skip", "passes", "text")} for item in decision["tried"]],
+    }
+    return dataclasses.replace(
+        made, recipe=variant.recipe, left_float=tuple(chosen["skip"]), provenance={**made.provenance, "best": search}
+    )
+
+
+def _no_result(name: str) -> Any:
+    raise LookupError(f"the result of {name} is not known in a trial")
