@@ -29,12 +29,16 @@ from llm_blind import FAULTS
 from llm_exports import EXPORTED, HEALTHY, judge
 from llm_faults import MUTATIONS, PLANTED, Change
 
+from pytest_mnnquant.checks.llm.collect import collect_evidence
+from pytest_mnnquant.checks.llm.registry import EXPORT_CHECKS, check_alone
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.llm.architecture import architecture_of
 from pytest_mnnquant.llm.checkpoint import read_checkpoint
 from pytest_mnnquant.llm.forward import Network
 from pytest_mnnquant.llm.generation import generate
 from pytest_mnnquant.llm.tensors import SourceTensors
 from pytest_mnnquant.metrics.divergence import divergence
+from pytest_mnnquant.mnnfile.model import BadModel
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.language_model import LanguageOptions, Prompt, Text, generate_text, run_text
 
@@ -103,6 +107,19 @@ def today(export: Path, usual: int, source: Source, text: Path) -> dict[str, boo
     return verdict
 
 
+def fails_by_files(export: Path, source: Path) -> bool:
+    """Whether the checks that read only files fail, which takes a part of a second; most faults end here."""
+    try:
+        evidence = collect_evidence(export, read_checkpoint(source))
+    except (BadModel, OSError):
+        return True  # The gate reports what can't be read.
+    return any(
+        finding.severity is Severity.ERROR
+        for check in EXPORT_CHECKS
+        for finding in check_alone(check, evidence).findings
+    )
+
+
 def _cases(folder: Path) -> Iterator[tuple[str, str, str, Callable[[], Path], str]]:
     """Kind, name, model, what makes the export, and the name of a healthy export of the same size."""
     exports, copy = folder / "exports", folder / "copies" / "export"
@@ -141,8 +158,8 @@ def main() -> int:
             break
         export, source = make(), sources[model]
         verdict = today(export, _size(given.folder / "exports" / base), source, given.text)
-        roots = judge(name, export, source.path, given.text).roots
-        known[f"{kind}/{name}"] = {**verdict, "mnnquant": bool(roots)}
+        is_refused = fails_by_files(export, source.path) or bool(judge(name, export, source.path, given.text).roots)
+        known[f"{kind}/{name}"] = {**verdict, "mnnquant": is_refused}
         store.write_text(json.dumps(known, indent=1))
         print(kind, name, known[f"{kind}/{name}"], flush=True)
     counts = {kind: [row for key, row in known.items() if key.startswith(kind)] for kind in ("healthy", "faults")}
