@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -33,6 +32,7 @@ from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.findings.run_metrics import ExecutionMetrics
+from pytest_mnnquant.runtime.exporter import run_exporter
 
 NEW, OLD = "3.6.1", "0.0.5"
 #: Name -> exporter, model, options.
@@ -79,32 +79,8 @@ EXPORTED: Final[dict[str, tuple[str, str, str]]] = {
     "skip_weight": (NEW, "tied", "--skip_weight"),
     "quant_config with other names": (NEW, "tied", "--quant_config {folder}/wrong.json"),
 }
-_BATCH: Final = """
-import os, socket, sys, types, json
-import MNN, _tools, torch
-def refuse(*_, **__): raise RuntimeError("blocked")
-tools, converter = types.ModuleType("MNN.tools"), types.ModuleType("MNN.tools.mnnconvert")
-converter.main = lambda: _tools.mnnconvert(list(sys.argv))
-tools.mnnconvert, tools.__path__, MNN.tools = converter, [], tools
-sys.modules |= {"MNN.tools": tools, "MNN.tools.mnnconvert": converter}
-import onnx, transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
-os.system = os.popen = socket.socket.connect = refuse
-torch.set_num_threads(1)
-for exporter, arguments, folder in json.load(sys.stdin):
-    pid = os.fork()
-    if pid == 0:
-        os.makedirs(folder, exist_ok=True); os.chdir(folder)
-        log = os.open("log.txt", os.O_CREAT | os.O_TRUNC | os.O_WRONLY); os.dup2(log, 1); os.dup2(log, 2)
-        sys.path.insert(0, exporter); sys.argv = [exporter + "/llmexport.py", *arguments]
-        try:
-            code = compile(open(sys.argv[0]).read(), sys.argv[0], "exec")
-            exec(code, {"__name__": "__main__", "__file__": sys.argv[0]})
-        except BaseException:
-            import traceback; traceback.print_exc(); os._exit(1)
-        os._exit(0)
-    os.waitpid(pid, 0)
-"""
+#: Seconds that an exporter may take.
+_LONG: Final = 600.0
 
 
 @dataclass(frozen=True)
@@ -148,16 +124,17 @@ HEAD: Final = (
 
 def make_exports(wanted: Mapping[str, tuple[str, str, str]], places: Places, python: Path) -> None:
     """Make what is missing."""
-    jobs = []
+    os.environ |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    before = Path.cwd()
     for name, (version, model, options) in wanted.items():
         target = places.folder / "exports" / name
         if (target / "llm.mnn").is_file():
             continue
         words = options.format(gptq=places.models["gptq"], folder=places.folder).split()
         arguments = ["--path", str(places.models[model]), "--export", "mnn", "--dst_path", str(target), *words]
-        jobs.append((str(places.exporters[version]), arguments, str(places.folder / "logs" / name)))
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([str(python), "-c", _BATCH], input=json.dumps(jobs), text=True, check=True, env=environment)
+        os.chdir(places.folder)  # Exporters write a log into the working folder.
+        run_exporter(str(python), places.exporters[version] / "llmexport.py", arguments, _LONG)
+        os.chdir(before)
     for dump in (places.folder / "exports").glob("*/llm.mnn.json"):
         dump.unlink()
 

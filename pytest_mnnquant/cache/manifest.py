@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +15,16 @@ _CHUNK: Final = 1 << 20
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
+    return content_digest([path])
+
+
+def content_digest(paths: Iterable[Path]) -> str:
+    """SHA-256 of the contents of files, one after the other, in hexadecimal."""
     total = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            total.update(chunk)
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                total.update(chunk)
     return total.hexdigest()
 
 

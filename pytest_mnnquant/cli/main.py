@@ -22,10 +22,7 @@ from pytest_mnnquant.cli import explain, history, inspect_models, reference, tar
 from pytest_mnnquant.cli.calibrate import calibrate
 from pytest_mnnquant.cli.convert import convert
 from pytest_mnnquant.cli.inspect import difference, difference_text
-from pytest_mnnquant.cli.llm_tables import (
-    export_difference,
-    export_difference_text,
-)
+from pytest_mnnquant.cli.llm_differences import export_difference, export_difference_text
 from pytest_mnnquant.cli.llmexport import USAGE, llmexport
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.findings.defaults import TIMEOUT

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.checks.llm.evidence import ExportEvidence
 from pytest_mnnquant.checks.llm.execution import EXACT
@@ -22,7 +23,7 @@ from pytest_mnnquant.llm.folder import ExportFolder
 from pytest_mnnquant.llm.forward import Ids, Network, Tensors
 from pytest_mnnquant.llm.generation import generate
 from pytest_mnnquant.llm.probes import MESSAGES, probes
-from pytest_mnnquant.llm.reference import Reference, digest
+from pytest_mnnquant.llm.reference import Reference
 from pytest_mnnquant.llm.sampling import Sample, random_ids, sample_of
 from pytest_mnnquant.llm.tensors import SourceTensors, StoredTensors
 from pytest_mnnquant.measurements.language_model import Generation, Logits, TextRun
@@ -90,9 +91,9 @@ class LanguageRuns:
     @property
     def has_other_text(self) -> bool:
         """Whether the text is not the one that the reference was made with."""
-        return (
-            self.reference is not None and self.text is not None and digest([self.text]) != self.reference.text_digest
-        )
+        if self.reference is None or self.text is None:
+            return False
+        return file_digest(self.text) != self.reference.text_digest
 
     @property
     def sample(self) -> Sample:

@@ -7,11 +7,10 @@ and text, ids of the probes, messages in the chat template, greedily generated i
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.cache.atomic_write import write_whole
+from pytest_mnnquant.cache.manifest import content_digest, file_digest
 from pytest_mnnquant.llm.checkpoint import Checkpoint
 from pytest_mnnquant.llm.forward import Ids
 from pytest_mnnquant.llm.json_object import BadExport, JsonObject, parse_json, read_json
@@ -64,16 +64,6 @@ class Reference:
     text_digest: str
 
 
-def digest(paths: Sequence[Path]) -> str:
-    """SHA-256 of the content of files, in this order."""
-    result = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while part := file.read(1 << 20):
-                result.update(part)
-    return result.hexdigest()
-
-
 def require_output(path: Path) -> None:
     """Raise `BadExport` if a reference must not be written to this path: only another reference is replaced."""
     if path.suffix != SUFFIX:
@@ -91,9 +81,9 @@ def write_reference(path: Path, source: Checkpoint, predictions: Predictions, te
     facts = {
         "format": _FORMAT,
         "source": source.path.resolve().name,
-        "weights_sha256": digest([source.path / name for name in weights]),
-        "tokenizer_sha256": digest([file for name in FILES[2:] if (file := source.path / name).is_file()]),
-        "text_sha256": digest([text]),
+        "weights_sha256": content_digest([source.path / name for name in weights]),
+        "tokenizer_sha256": content_digest([file for name in FILES[2:] if (file := source.path / name).is_file()]),
+        "text_sha256": file_digest(text),
         "tensors": {
             entry.name: {"dtype": entry.dtype, "shape": list(entry.shape), "length": entry.length, "file": entry.file}
             for entry in source.tensors.values()

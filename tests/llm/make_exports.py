@@ -2,8 +2,7 @@
 
     python -m tests.llm.make_exports FOLDER 0.0.5=SITE/llmexport 3.6.1=MNN/transformers/llm/export HEAD=...
 
-Each exporter is the folder that holds its `llmexport.py`; needs torch, transformers, onnx and MNN. MNN's converter is
-called directly: the module `MNN.tools.mnnconvert`, which phones home, is replaced.
+Each exporter is the folder that holds its `llmexport.py`; needs torch, transformers, onnx and MNN.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_mnnquant.runtime.exporter import run_exporter
 from tests.llm.checkpoints import Tensors, gptq_tensors, random_tensors, write_safetensors, write_sharded
 
 SPECIAL: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -26,6 +25,7 @@ TEMPLATE: Final = (
     "'\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 VOCABULARY: Final = 320
+_SECONDS: Final = 600.0
 #: Name -> architecture, its settings, type of the stored weights.
 MODELS: Final[dict[str, dict[str, Any]]] = {
     "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True, "num_hidden_layers": 2, "dtype": "float32"},
@@ -163,31 +163,13 @@ def write_gptq(folder: Path, name: str, text: str) -> None:
     write_settings(folder, {**config, "quantization_config": quantization}, text)
 
 
-_CHILD: Final = """
-import os, socket, sys, types
-import MNN, _tools, torch
-def refuse(*_, **__): raise RuntimeError("blocked")
-tools, converter = types.ModuleType("MNN.tools"), types.ModuleType("MNN.tools.mnnconvert")
-converter.main = lambda: _tools.mnnconvert(list(sys.argv))
-tools.mnnconvert, tools.__path__, MNN.tools = converter, [], tools
-sys.modules |= {"MNN.tools": tools, "MNN.tools.mnnconvert": converter}
-import onnx, transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
-os.system = os.popen = socket.socket.connect = refuse
-torch.set_num_threads(1)
-folder = sys.argv[1]
-sys.path.insert(0, folder)
-sys.argv = [folder + "/llmexport.py", *sys.argv[2:]]
-exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"), {"__name__": "__main__", "__file__": sys.argv[0]})
-"""
-
-
 def export(exporter: Path, model: str, options: str, target: str, folder: Path) -> None:
-    """Run one exporter in `folder`. Raises `CalledProcessError`."""
+    """Run one exporter in `folder`, without MNN's telemetry. Raises `RuntimeError`."""
     arguments = ["--path", model, "--export", "mnn", "--dst_path", target, *options.split()]
-    command = [sys.executable, "-c", _CHILD, str(exporter), *arguments]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(command, cwd=folder, check=True, env=environment, stdout=subprocess.DEVNULL)
+    os.environ |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    os.chdir(folder)
+    if run_exporter(sys.executable, exporter / "llmexport.py", arguments, _SECONDS) != 0:
+        raise RuntimeError(f"{target}: the exporter failed")
 
 
 def main(arguments: list[str]) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pytest_mnnquant.cache.manifest import content_digest
 from pytest_mnnquant.llm.checkpoint import read_checkpoint
 from pytest_mnnquant.llm.json_object import BadExport
 from pytest_mnnquant.llm.reference import (
     Predictions,
-    digest,
     is_reference,
     read_reference,
     require_output,
@@ -45,7 +45,7 @@ def test_a_reference_is_read_back(tmp_path: Path) -> None:
     reference = read_reference(path, folder)
     np.testing.assert_array_equal(reference.predictions.ids, _PREDICTIONS.ids)
     np.testing.assert_array_equal(reference.predictions.logits, _PREDICTIONS.logits)
-    assert reference.text_digest == digest([text])
+    assert reference.text_digest == content_digest([text])
     assert reference.source.config == source.config
     assert not reference.source.has_values
     shapes = {name: entry.shape for name, entry in source.tensors.items()}
