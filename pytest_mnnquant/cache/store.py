@@ -29,6 +29,7 @@ _TOOLS: Final = ("pytest-mnnquant", "MNN", "torch", "numpy", "mnncompress")
 # They write ONNX files.
 _EXPORTERS: Final = ("onnx", "onnxscript", "onnx-ir")
 _RUN: Final = "-run-"
+_LOCKS: Final = "locks"
 _DAY: Final = 86_400.0  # seconds
 # The longest time of a run between creating its folder and locking it.
 _STARTING: Final = 10.0  # seconds
@@ -57,6 +58,7 @@ class Store:
         self.root = root.resolve()
         for kind in self.root.glob("*/"):
             remove_abandoned(kind)
+        self._remove_old_locks()
         #: Warnings, a line each: entries that were damaged and are built again.
         self.repaired: list[str] = []
         self._verified: set[Path] = set()
@@ -103,9 +105,19 @@ class Store:
 
     def _locked(self, final: Path) -> AbstractContextManager[None]:
         # The lock is on a second folder, since the folder itself is replaced.
-        place = self.root / "locks" / final.parent.name / final.name
+        place = self.root / _LOCKS / final.parent.name / final.name
         place.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # Another user's.
+            os.utime(place)
         return locked(place)
+
+    def _remove_old_locks(self) -> None:
+        """Remove the locks of entries that are gone. A lock of this day may be about to be held."""
+        for place in self.root.glob(f"{_LOCKS}/*/*"):
+            with contextlib.suppress(OSError):  # Another process was faster.
+                is_old = time.time() - place.stat().st_mtime > _DAY
+                if is_old and not (self.root / place.parent.name / place.name).exists() and not is_in_use(place):
+                    place.rmdir()
 
     def _make(self, final: Path, build: Callable[[Path], None], replace: bool) -> None:
         final.parent.mkdir(parents=True, exist_ok=True)

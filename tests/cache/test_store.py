@@ -250,3 +250,16 @@ def test_a_damaged_entry_that_can_not_be_removed_is_no_result(tmp_path: Path, mo
     monkeypatch.setattr("pytest_mnnquant.cache.store._remove", lambda _path: None)
     with pytest.raises(OSError):
         Store(tmp_path).folder("float", {}, Builder())
+
+
+def test_old_locks_of_entries_that_are_gone_are_removed_at_the_next_start(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    entries = [store.folder("kind", {"number": number}, Builder()) for number in range(3)]
+    places = [tmp_path / "locks" / "kind" / entry.name for entry in entries]
+    shutil.rmtree(entries[0])
+    shutil.rmtree(entries[1])
+    for place in places[1:]:
+        os.utime(place, (0, 0))
+    Store(tmp_path)
+    assert [place.exists() for place in places] == [True, False, True]
+    assert store.folder("kind", {"number": 1}, Builder()).is_dir()
