@@ -113,7 +113,6 @@ OPERATORS: Final[Mapping[str, Callable[[int], Step]]] = {
     "bilinear, aligned": lambda _: (
         lambda x: functional.interpolate(x, size=(16, 32), mode="bilinear", align_corners=True)
     ),
-    "bicubic": lambda _: lambda x: functional.interpolate(x, size=(11, 23), mode="bicubic"),
 }
 
 

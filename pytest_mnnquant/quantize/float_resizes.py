@@ -12,7 +12,7 @@ described as float. On x86, float resizes take no longer: 7.9 ms instead of 8.5 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from pytest_mnnquant.mnnfile.commands import possible_commands
@@ -22,19 +22,21 @@ from pytest_mnnquant.mnnfile.quants import with_quants
 from pytest_mnnquant.mnnfile.scale_propagation import possible_outcomes
 from pytest_mnnquant.mnnfile.separate_inputs import with_separate_inputs
 
+Quants = Mapping[int, TensorQuant]
 #: The end of the names of the copies.
 SUFFIX: Final = "__float"
 #: Different from all quantizations of int8 tensors: MNN copies from one of them to this in float.
 _FLOAT: Final = TensorQuant(0.0, 0.0, -127.0, 127.0, "float")
 
 
-def keep_resizes_float(model: Model, quants: Mapping[int, TensorQuant] | None = None) -> Model:
+def keep_resizes_float(model: Model, described: Quants | None = None) -> Model:
     """The model, whose file is changed if a resize that interpolates would run in int8; else `model` itself.
 
-    `quants`: of tensors, if not those that the file describes.
+    `described`: the final quantizations of tensors; those in the file if it is None. With them, a nearest resize stays
+    float too if it would copy codes to a layer's input with another scale.
     """
-    quants = model.tensor_quants if quants is None else quants
-    names = _int8_resizes(model, quants)
+    final = {} if described is None else model.tensor_quants
+    names = set(_int8_resizes(model, model.tensor_quants if described is None else described, final))
     if not names:
         return model
     changed = with_separate_inputs(model.path.read_bytes(), {name: f"{name}{SUFFIX}" for name in names})
@@ -43,11 +45,12 @@ def keep_resizes_float(model: Model, quants: Mapping[int, TensorQuant] | None = 
     return read_model(model.path)
 
 
-def _int8_resizes(model: Model, quants: Mapping[int, TensorQuant]) -> set[str]:
-    return {
-        steps[place].op.name
-        for steps in possible_commands(model)
-        for way in possible_outcomes(steps, quants)
-        for place in way.int8
-        if is_interpolating(steps[place].op) and steps[place].kind == "Interp"
-    }
+def _int8_resizes(model: Model, quants: Quants, final: Collection[int]) -> Iterator[str]:
+    """The int8 resizes that interpolate, and those that copy codes to a tensor of `final` with another scale."""
+    for steps in possible_commands(model):
+        for way in possible_outcomes(steps, quants):
+            for step in (steps[place] for place in way.int8 if steps[place].kind == "Interp"):
+                given, made = (quants[way.sources[tensor]] for tensor in (step.inputs[0], step.output))
+                is_misread = step.output in final and (given.scale, given.zero) != (made.scale, made.zero)
+                if is_misread or is_interpolating(step.op):
+                    yield step.op.name
