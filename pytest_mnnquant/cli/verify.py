@@ -22,7 +22,7 @@ from pytest_mnnquant.checks.coverage.causes import LayerEvidence, explain_layer
 from pytest_mnnquant.checks.coverage.check import LayerRow, check_coverage, coverage, layer_rows
 from pytest_mnnquant.checks.params.check import check_params
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence, relate
-from pytest_mnnquant.checks.size import check_size
+from pytest_mnnquant.checks.size import check_size, graph_growth
 from pytest_mnnquant.checks.weights.check import check_weights
 from pytest_mnnquant.findings.cause import Cause, Explanation
 from pytest_mnnquant.findings.defaults import COVERAGE
@@ -138,7 +138,7 @@ def verify(base: Model, model: Model, requested: Requested) -> Verdict:
     results.append(check_weights(base, model, match, None, recipe, command))
     results.append(Result.from_findings("weights", _nearly_empty(base, rows)))
     if coverage_result and _has_known_size(requested, unlisted):
-        results.append(check_size(base.size, model.size, rows, recipe, None))
+        results.append(check_size(base.size, model.size, rows, recipe, None, growth=graph_growth(base, model)))
     return Verdict(tuple(results), rows)
 
 

@@ -15,6 +15,7 @@ from pytest_mnnquant.checks.coverage.check import LayerRow
 from pytest_mnnquant.checks.execution import ExecutionEvidence
 from pytest_mnnquant.checks.latency import limit_on
 from pytest_mnnquant.checks.params.evidence import ParamsEvidence
+from pytest_mnnquant.checks.size import graph_growth
 from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.steps import NothingToJudge
 from pytest_mnnquant.evidence.variant import VariantUnderTest
@@ -103,6 +104,11 @@ class CheckInputs:
     def quantized_bytes(self) -> int:
         """The size of the variant's file, in bytes."""
         return self.variant.model.size
+
+    @property
+    def growth(self) -> int:
+        """The bytes that the variant's tool added to the graph."""
+        return graph_growth(self.base, self.variant.model)
 
     @property
     def conversion(self) -> ConversionEvidence:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from pytest_mnnquant.checks.coverage.check import LayerRow, layer_rows
-from pytest_mnnquant.checks.size import check_size, expected_bytes
+from pytest_mnnquant.checks.size import check_size, expected_bytes, graph_growth
 from pytest_mnnquant.findings.file_metrics import SizeMetrics
 from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
@@ -93,3 +93,19 @@ def test_an_empty_file_has_no_ratio(digits_int8: Variant) -> None:
     result = check(digits_int8, 0)
     assert codes(result) == ["MNQ801"]
     assert measured(SizeMetrics, result).size_ratio == 0
+
+
+def test_a_graph_that_mnnquant_wrote_again_may_be_larger(workshop: Workshop) -> None:
+    """Described tensors and operators, not weights: a small network of many operators grows by more than 3 %."""
+    ours, theirs = (
+        workshop.variant("digits_cnn", recipe, mode) for recipe, mode in (("w8", None), ("mnnquant-kl", None))
+    )
+    assert graph_growth(ours.base, ours.model) == 0
+    growth = graph_growth(theirs.base, theirs.model)
+    assert 0 < growth < 0.05 * theirs.model.size
+    expected = expected_bytes(theirs.base.size, rows(theirs), theirs.recipe)
+    arguments = (theirs.base.size, round(1.08 * expected), rows(theirs), theirs.recipe, None)
+    assert codes(check_size(*arguments)) == ["MNQ801"]
+    assert codes(check_size(*arguments, growth=expected // 10)) == []
+    smaller = (theirs.base.size, round(0.9 * expected), rows(theirs), theirs.recipe, None)
+    assert codes(check_size(*smaller, growth=expected // 10)) == ["MNQ801"]
