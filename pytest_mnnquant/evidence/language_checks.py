@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from pytest_mnnquant.checks.accuracy.check import unjudged_limits
 from pytest_mnnquant.checks.llm.accuracy import check_accuracy, limit_of, predicts_nothing
 from pytest_mnnquant.checks.llm.costs import check_latency, check_memory
 from pytest_mnnquant.checks.llm.execution import check_execution
 from pytest_mnnquant.checks.llm.running import AccuracyEvidence
+from pytest_mnnquant.config.options import BY_NAME
+from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.language_parts import judge_parts
 from pytest_mnnquant.evidence.language_runs import LanguageRuns
 from pytest_mnnquant.evidence.language_search import blamed_layers, tried_forms
@@ -23,6 +26,11 @@ from pytest_mnnquant.targets.target import TargetFailure
 
 #: Share of the weights that a number of bits must have to decide the limit.
 _LARGE: Final = 0.05
+#: Limits of outputs and labels, which a language model does not have.
+_OF_TASKS: Final = (
+    *("max_accuracy_drop", "min_accuracy_ratio", "min_float_accuracy"),
+    *("min_cosine", "min_agreement", "min_sqnr"),
+)
 
 
 def run_language_check(name: str, runs: LanguageRuns) -> Result:
@@ -31,6 +39,8 @@ def run_language_check(name: str, runs: LanguageRuns) -> Result:
         with one_blas_thread():
             return LANGUAGE_CHECKS[name](runs)
     except NothingToJudge as error:
+        if name == "accuracy" and (flags := _given(runs.settings.limits, ("max_kl", *_OF_TASKS))):
+            return Result.from_findings(name, [unjudged_limits(flags, "no text is given", "--mnn-evaluation FILE.txt")])
         return Result.skipped(name, str(error), error.not_applicable)
     except UnknownArchitecture as error:
         return Result.from_findings(name, [Finding("MNQ642", str(error))])
@@ -72,7 +82,22 @@ def _accuracy(runs: LanguageRuns) -> Result:
         blamed=blamed_layers(runs) if is_too_large else (),
         tried=tried_forms(runs, limit) if is_too_large else (),
     )
-    return check_accuracy(evidence, limits.max_kl)
+    return _with_unjudged(check_accuracy(evidence, limits.max_kl), limits)
+
+
+def _given(limits: Limits, names: Sequence[str]) -> list[str]:
+    """The options of limits that were given."""
+    return [BY_NAME[name].flag for name in names if getattr(limits, name) is not None]
+
+
+def _with_unjudged(result: Result, limits: Limits) -> Result:
+    """The result with an error for limits that only models with a task have."""
+    flags = _given(limits, _OF_TASKS)
+    if not flags:
+        return result
+    why = "a language model is judged by the KL divergence from its source"
+    finding = unjudged_limits(flags, why, "remove the option for this model, or give --mnn-max-kl")
+    return Result.from_findings(result.check, [*result.findings, finding], result.metrics)
 
 
 def _weights(runs: LanguageRuns) -> Divergence | None:
@@ -92,7 +117,13 @@ def bits_of(runs: LanguageRuns) -> int:
 
 
 def _latency(runs: LanguageRuns) -> Result:
-    return check_latency(runs.costs)
+    result = check_latency(runs.costs)
+    flags = _given(runs.settings.limits, ("max_latency_ratio",))
+    if not flags:
+        return result
+    message = f"{flags[0]} is not judged: an export of a language model has no float model beside it"
+    finding = Finding("MNQ003", message, fix="remove the option for this model")
+    return Result.from_findings(result.check, [*result.findings, finding], result.metrics)
 
 
 def _memory(runs: LanguageRuns) -> Result:

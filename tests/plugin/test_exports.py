@@ -271,3 +271,18 @@ def test_an_export_is_held_against_the_accepted_one(
     other = judge("qwen2-w8-sym", "--mnn-baseline=accepted.json", "-k", "baseline")
     (check,) = other.checks
     assert {finding["code"] for finding in check["findings"]} >= {"MNQ913", "MNQ914"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "text", "code"),
+    [
+        ("--mnn-max-accuracy-drop=0.01", "--mnn-evaluation=text.txt", "MNQ723"),
+        ("--mnn-max-kl=0.5", "-q", "MNQ723"),
+        ("--mnn-max-latency-ratio=1", "-q", "MNQ003"),
+    ],
+)
+def test_a_limit_that_is_not_judged_does_not_pass(judge: Judge, limit: str, text: str, code: str) -> None:
+    result = judge("qwen2-w4", limit, text, "-k", "latency" if "latency" in limit else "accuracy")
+    (check,) = result.checks
+    assert check["outcome"] in ("failed", "inconclusive")
+    assert code in {finding["code"] for finding in check["findings"]}
