@@ -45,7 +45,7 @@ def run_example(programs: Path, *words: str) -> str:
     (folder / "job.json").write_text(json.dumps({"protocol": 1, "task": "example"}))
     command = [sys.executable, "-I", str(programs), str(folder / "job.json"), *words]
     ended = subprocess.run(command, cwd="/", check=True, timeout=TIMEOUT, capture_output=True, text=True)
-    assert json.loads((folder / "result.json").read_text()) == {}
+    assert json.loads((folder / "result.json").read_text()).keys() == {"peak_mb"}
     assert (folder / "example.mnn").stat().st_size > 100
     return ended.stdout
 
