@@ -13,6 +13,7 @@ from typing import Final
 
 from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
+from pytest_mnnquant.runtime.disk import full_disk_named
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, UnsupportedOperators, run_job, tail
 
 _ALL: Final = 10_000
@@ -56,18 +57,26 @@ def run_converter(
     output = output.resolve()
     with tempfile.TemporaryDirectory(prefix="convert-", dir=output.parent) as name:
         folder = Path(name)
-        _bring_external(arguments, folder)
         fresh = folder / output.name
-        run_job(Job("convert", what, timeout, {"arguments": [flag, str(fresh), *arguments]}), folder)
-        if not fresh.exists():
-            raise _wrote_nothing(what, folder / "log.txt")
-        try:
-            check(fresh)
-        except BadModel as error:
-            wrong = str(error).replace(str(fresh), output.name)
-            raise NativeFailure(FailureKind.BAD_OUTPUT, f"{what}: {wrong}", tail(folder / "log.txt")) from None
+        job = Job("convert", what, timeout, {"arguments": [flag, str(fresh), *arguments]})
+        with full_disk_named(what, folder):
+            _bring_external(arguments, folder)
+            _write_model(job, fresh, check)
         move_model(fresh, output)
         return tail(folder / "log.txt", _ALL)
+
+
+def _write_model(job: Job, fresh: Path, check: Callable[[Path], object]) -> None:
+    """Run the converter in the folder of the file that it writes. Raises `NativeFailure` without a complete file."""
+    log = fresh.with_name("log.txt")
+    run_job(job, fresh.parent)
+    if not fresh.exists():
+        raise _wrote_nothing(job.what, log)
+    try:
+        check(fresh)
+    except BadModel as error:
+        wrong = str(error).replace(str(fresh), fresh.name)
+        raise NativeFailure(FailureKind.BAD_OUTPUT, f"{job.what}: {wrong}", tail(log)) from None
 
 
 def _wrote_nothing(what: str, log: Path) -> NativeFailure:

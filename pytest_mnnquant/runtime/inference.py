@@ -17,6 +17,7 @@ from pytest_mnnquant.measurements.run import Losses, Run, TracedOp
 from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
 from pytest_mnnquant.mnnfile.data_sizes import judged_outputs
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
+from pytest_mnnquant.runtime.disk import full_disk_named
 from pytest_mnnquant.runtime.job_results import run_or_reuse
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, JobResult, NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
@@ -144,8 +145,9 @@ class InputFolder:
         self.path = Path(self._temporary.name)
 
     def __enter__(self) -> InputFolder:
-        for number, array in enumerate(self._inputs.values()):
-            np.save(self.path / f"input{number}.npy", array)
+        with full_disk_named("writing the inputs of the model", self.path):
+            for number, array in enumerate(self._inputs.values()):
+                np.save(self.path / f"input{number}.npy", array)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -164,7 +166,8 @@ class InputFolder:
         shared["batch"] = fixed_batch(self._model, self._axes) or batch_size(self._options)
         shared["fixed"] = fixed_batch(self._model, self._axes) > 0
         job = Job(task, what, self._options.timeout, {**shared, **arguments})
-        return run_or_reuse(job, self.path, self._options.send)
+        with full_disk_named(what, self.path):
+            return run_or_reuse(job, self.path, self._options.send)
 
     def watch(self, task: str, what: str, ops: Sequence[Op], arguments: Mapping[str, Any]) -> None:
         """Run a task that reads the tensors of operators."""
