@@ -39,16 +39,27 @@ class _Inputs:
 
 
 def corrected_biases(
-    model: Model, entries: Mapping[str, LayerParams], data: Dataset, options: RunOptions
+    model: Model,
+    entries: Mapping[str, LayerParams],
+    data: Dataset,
+    options: RunOptions,
+    weights: Mapping[str, Floats] | None = None,
 ) -> dict[str, Floats]:
     """The corrected biases of layers by name. `entries`: what the params file says of each layer.
+
+    `weights` are those that the int8 model is made from, by layer, if not the float model's.
 
     The mean over positions counts an input channel once per weight of the kernel, so padding is not seen: on a border
     of one value the mean error is that of the inside. Raises `NativeFailure`.
     """
     layers = tuple(op for op in model.convolutions if op.name in entries and _is_correctable(op))
+    given = weights or {}
     means = _input_means(model, layers, entries, data, options)
-    shifts = {op.name: _shift(model, op, entries[op.name], means[op.name]) for op in layers if op.name in means}
+    shifts = {
+        op.name: _shift(model, op, entries[op.name], means[op.name], given.get(op.name))
+        for op in layers
+        if op.name in means
+    }
     return {
         op.name: (biases(op) - shifts[op.name]).astype(np.float32)
         for op in layers
@@ -96,11 +107,12 @@ def _input_channels(op: Op) -> int:
     return op.shape[0] if is_depthwise(op) else op.weights[0].count // (op.shape[0] * op.shape[2] * op.shape[3])
 
 
-def _shift(model: Model, op: Op, entry: LayerParams, means: _Inputs) -> Means:
-    """E[W_q x_q] - E[W x] of each output channel."""
+def _shift(model: Model, op: Op, entry: LayerParams, means: _Inputs, weights: Floats | None) -> Means:
+    """E[W_q x_q] - E[W x] of each output channel; `weights` are those to quantize, if not the float model's."""
     exact = model.decoded(op)
+    changed = exact if weights is None else weights.reshape(exact.shape)
     low, high = entry.weight.clamp_min, entry.weight.clamp_max
-    coded = rounded_weights(exact, np.array(entry.weight.scales, np.float32), low, high)
+    coded = rounded_weights(changed, np.array(entry.weight.scales, np.float32), low, high)
     summed = (
         item.reshape(op.shape[0], -1, op.shape[2] * op.shape[3]).sum(2, dtype=np.float64) for item in (exact, coded)
     )

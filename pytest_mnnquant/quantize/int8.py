@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from pytest_mnnquant.mnnfile.entries import bind_by_name
 from pytest_mnnquant.mnnfile.model import Model, Op, read_model
 from pytest_mnnquant.mnnfile.params import Params
 from pytest_mnnquant.mnnfile.rewriting import with_values
+from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.quantize.bias_correction import corrected_biases
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params, widen_ranges
 from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, output_error
@@ -28,6 +30,7 @@ from pytest_mnnquant.quantize.ranges import Calibrated, calibrate_runtime
 from pytest_mnnquant.quantize.re_export import re_export_float
 from pytest_mnnquant.quantize.record import save_record
 from pytest_mnnquant.quantize.weight_only import float_entries
+from pytest_mnnquant.quantize.weight_rounding import rounded_by_output
 from pytest_mnnquant.recipes.mnn_support import int8_layers, is_skipped
 from pytest_mnnquant.recipes.recipe import Int8Recipe, Observer
 from pytest_mnnquant.runtime.inference import BATCH
@@ -35,8 +38,8 @@ from pytest_mnnquant.sources.spec import DataError, SourceError
 
 #: A float model that was exported again for a variant, if it is rewritten afterwards.
 _EXPORTED_NAME: Final = "exported.mnn"
-#: The float model with corrected biases, and the int8 model that is made from it.
-_CORRECTED_NAME, _CANDIDATE_NAME = "corrected.mnn", "candidate.mnn"
+#: The int8 model that is made from rewritten weights and biases.
+_CANDIDATE_NAME: Final = "candidate.mnn"
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ def quantize_int8(job: Job, recipe: Int8Recipe, folder: Path) -> QuantizerOutput
     # From the float .mnn, not from ONNX: MNN loses the weights of a Linear with 65,536 or more of them from ONNX.
     arguments = ("--compressionParamsFile", str(path), *flags)
     _convert(job, recipe, plan, plan.model, folder / MODEL_NAME, arguments)
-    if recipe.corrected:
-        plan = _corrected(job, recipe, plan, params, folder, arguments)
+    if recipe.corrected or recipe.rounded:
+        plan = _improved(job, recipe, plan, params, folder, arguments)
     save_record(_record(job, recipe.observer, plan, job.data), folder)
     return QuantizerOutput(
         params=PARAMS_NAME,
@@ -94,29 +97,35 @@ def _convert(job: Job, recipe: Int8Recipe, plan: _Plan, model: Model, path: Path
     describe_tensors(path, plan.model, known, job.data, job.options, recipe.observer)
 
 
-def _corrected(
+def _improved(
     job: Job, recipe: Int8Recipe, plan: _Plan, params: Params, folder: Path, arguments: tuple[str, ...]
 ) -> _Plan:
-    """Correct the biases of the int8 model in `folder`, if that brings its outputs closer to the float model's."""
+    """Round weights and correct biases of the int8 model in `folder`, if that brings its outputs closer to the float's.
+
+    Each of the two is used only if it helps; the biases are those for the weights that are used.
+    """
     assert job.data is not None
     entries = {op.name: entry for entry, op in bind_by_name(params, plan.model)[0] if entry.output is not None}
-    shifts = corrected_biases(plan.model, entries, job.data, job.options)
-    if not shifts:
-        return dataclasses.replace(plan, transformations=(*plan.transformations, Transformation("corrected")))
-    rewritten, path = folder / _CORRECTED_NAME, folder / _CANDIDATE_NAME
-    rewritten.write_bytes(with_values(plan.model, {}, shifts))
-    _convert(job, recipe, plan, read_model(rewritten), path, arguments)
-    samples = job.data.spread(PROOF_SAMPLES).inputs
-    before, after = (
-        output_error(plan.model, read_model(item), samples, job.options) for item in (folder / MODEL_NAME, path)
-    )
-    is_refused = not after < before  # An error that is not a number is none that was measured.
-    if is_refused:
-        path.unlink()
-    else:
-        path.replace(folder / MODEL_NAME)
-    done = Transformation("corrected", tuple(shifts), is_refused)
-    return dataclasses.replace(plan, transformations=(*plan.transformations, done))
+    samples, weights = job.data.spread(PROOF_SAMPLES).inputs, dict[str, Floats]()
+    error, done = output_error(plan.model, read_model(folder / MODEL_NAME), samples, job.options), plan.transformations
+    for suffix in (*("rounded",) * recipe.rounded, *("corrected",) * recipe.corrected):
+        shifts: dict[str, Floats] = {}
+        if suffix == "rounded":
+            changed = candidate = rounded_by_output(plan.model, entries, job.data, job.options)
+        else:
+            candidate = weights
+            changed = shifts = corrected_biases(plan.model, entries, job.data, job.options, weights)
+        rewritten, path = folder / f"{suffix}.mnn", folder / _CANDIDATE_NAME
+        rewritten.write_bytes(with_values(plan.model, candidate, shifts))
+        if changed:
+            _convert(job, recipe, plan, read_model(rewritten), path, arguments)
+        made = output_error(plan.model, read_model(path), samples, job.options) if changed else math.inf
+        is_used = made < error
+        if is_used:
+            path.replace(folder / MODEL_NAME)
+            error, weights = made, candidate
+        done = (*done, Transformation(suffix, tuple(changed), bool(changed) and not is_used))
+    return dataclasses.replace(plan, transformations=done)
 
 
 def _calibrate_in_mnn(job: Job, observer: Observer, data: Dataset, _folder: Path) -> _Plan:

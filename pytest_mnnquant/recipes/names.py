@@ -1,11 +1,12 @@
 """The names of recipes.
 
-int8[-OBSERVER][+equalized][+corrected][+wBITS]
+int8[-OBSERVER][+equalized][+corrected][+rounded][+wBITS]
                              built in: calibrated ranges, 8-bit weights per channel, int8 activations
                              OBSERVER: minmax (the default), average, percentile, histogram, kl; average and
                              percentile take a number: average0.9, percentile99.9
                              +equalized: channels of a tensor are scaled to similar ranges, in the float model
                              +corrected: biases make up for the mean error of each layer's int8 weights and inputs
+                             +rounded: weights take the code above or below that keeps their layer's output closest
                              +wBITS: layers that MNN can't run in int8 get BITS-bit weights
 int8-best                    the first of these that meets the accuracy limits, else the best of them
 wBITS[bBLOCK][-sym][-hqq][-scale16]   weight-only by MNN's converter, 2 to 8 bits
@@ -43,7 +44,7 @@ FEATURES: Final = ("kl", "admm", "ema")
 _WEIGHTS: Final = re.compile(r"w(?P<bits>[2-8])(?:b(?P<block>\d+))?(?P<sym>-sym)?(?P<hqq>-hqq)?(?P<half>-scale16)?")
 _INT8: Final = re.compile(
     rf"int8(?:-(?P<observer>{'|'.join(OBSERVERS)})(?P<number>\d+(?:\.\d+)?)?)?"
-    r"(?P<equalized>\+equalized)?(?P<corrected>\+corrected)?(?:\+w(?P<fill>[2-8]))?"
+    r"(?P<equalized>\+equalized)?(?P<corrected>\+corrected)?(?P<rounded>\+rounded)?(?:\+w(?P<fill>[2-8]))?"
 )
 _MNNQUANT: Final = re.compile(rf"mnnquant-(?P<feature>{'|'.join(FEATURES)})(?P<weight>-admm)?")
 _MNNCOMPRESS: Final = re.compile(r"mnncompress(?P<repaired>-repaired)?")
@@ -86,8 +87,8 @@ def with_suffixes(
     start = recipe.name.split("+")[0] if observer is None else f"int8-{observer}"
     is_equalized = recipe.equalized if equalized is None else equalized
     is_corrected = recipe.corrected if corrected is None else corrected
-    suffixes = ("+equalized" * is_equalized, "+corrected" * is_corrected, f"+w{recipe.fill}" if recipe.fill else "")
-    return recipe_named(start + "".join(suffixes))
+    suffixes = ("+equalized" * is_equalized, "+corrected" * is_corrected, "+rounded" * recipe.rounded)
+    return recipe_named(start + "".join(suffixes) + (f"+w{recipe.fill}" if recipe.fill else ""))
 
 
 def _pipeline(name: str, match: re.Match[str]) -> Recipe:
@@ -141,6 +142,7 @@ def _int8(name: str, match: re.Match[str]) -> Recipe:
         fill=int(match["fill"]) if match["fill"] else None,
         equalized=bool(match["equalized"]),
         corrected=bool(match["corrected"]),
+        rounded=bool(match["rounded"]),
     )
 
 

@@ -147,7 +147,7 @@ class Int8Recipe(Recipe):
     """Calibrated by this package; `observer` says how ranges are taken.
 
     `equalized`: the channels of a tensor get similar ranges, by factors that cancel in the float model. `corrected`:
-    biases make up for the mean error of each layer.
+    biases make up for the mean error of each layer. `rounded`: weights are rounded by their effect on outputs.
     """
 
     quantizer: ClassVar[Quantizer] = Quantizer.BUILTIN
@@ -156,6 +156,7 @@ class Int8Recipe(Recipe):
     observer: Observer = Observer()
     equalized: bool = False
     corrected: bool = False
+    rounded: bool = False
 
     @property
     def trains_vectors(self) -> bool:
