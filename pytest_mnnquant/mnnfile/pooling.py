@@ -7,26 +7,32 @@ pools in float and quantizes again, with exactly ARM's result. So in the copy, t
 input's by one float32 step: MNN compares zero points as floats and computes with them as integers, so no other code in
 the network changes (a scale changed by 1 in 10,000 would change codes: the next layer computes with it). No weight is
 changed.
+
+Between operators that compute in float, such a pool would read values that are not rounded to codes. It reads a copy of
+its input in the copy, which MNN makes in int8.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from pytest_mnnquant.mnnfile.commands import AVERAGE_POOL, MAX_POOL, Command, pool_kind, possible_commands
-from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.mnnfile.quants import write_with_quants
+from pytest_mnnquant.mnnfile.model import Model, Op, TensorQuant
+from pytest_mnnquant.mnnfile.quants import with_quants, write_with_quants
 from pytest_mnnquant.mnnfile.scale_propagation import Sources, possible_outcomes
+from pytest_mnnquant.mnnfile.separate_inputs import with_separate_inputs
 
 #: Operators that change only shape and layout, through which MNN propagates a quantization.
 SHAPE_ONLY: Final = {"Reshape", "ConvertTensor", "Squeeze", "Unsqueeze", "Flatten", "Permute"}
 _TINY: Final = 1e-30
+#: The end of the names of pools' inputs in codes.
+_CODED: Final = "__codes"
 
 
 def is_max_pool(op: Op) -> bool:
@@ -42,7 +48,7 @@ def write_exact_copy(model: Model, int8_pools: Collection[str], path: Path) -> t
     pool after such a pool must keep one zero point on both sides; otherwise it would leave its int8 arithmetic, which
     rounds down. Without int8 pools, nothing is written.
     """
-    steps, sources = _as_traced(model, int8_pools)
+    steps, sources, coded = _as_traced(model, int8_pools)
     known = {tensor: model.tensor_quants[source] for tensor, source in sources.items()}
     # MNN splits a model with loops into parts, and misreads described tensors between two parts.
     quants = dict(model.tensor_quants) if model.has_subgraphs else dict(known)
@@ -61,18 +67,30 @@ def write_exact_copy(model: Model, int8_pools: Collection[str], path: Path) -> t
             changed[step.op.name] = None
     if changed:
         write_with_quants(model, quants, path)
+        floats = {step.op.name: step.inputs[0] for step in steps if step.inputs and step.inputs[0] not in coded}
+        _write_coded_inputs({name: floats[name] for name in changed if name in floats}, quants, model, path)
     return tuple(changed)
 
 
-def _as_traced(model: Model, int8_pools: Collection[str]) -> tuple[tuple[Command, ...], Sources]:
-    """The commands, and the sources of their quantizations if these pools run in int8."""
-    best: tuple[int, tuple[Command, ...], Sources] | None = None
+def _write_coded_inputs(inputs: Mapping[str, int], quants: Mapping[int, TensorQuant], model: Model, path: Path) -> None:
+    """Let pools read copies of their inputs as codes. `inputs`: the tensor that each pool reads, by its name."""
+    if not inputs or model.has_subgraphs:
+        return
+    order = [op.name for op in model.ops if op.name in inputs and not op.subgraph]
+    copies = {len(model.tensor_names) + place: quants[inputs[name]] for place, name in enumerate(order)}
+    data = with_separate_inputs(path.read_bytes(), {name: f"{name}{_CODED}" for name in order})
+    path.write_bytes(with_quants(data, {**quants, **copies}))
+
+
+def _as_traced(model: Model, int8_pools: Collection[str]) -> tuple[tuple[Command, ...], Sources, set[int]]:
+    """The commands, the sources of their quantizations if these pools run in int8, and the tensors made in int8."""
+    best: tuple[int, tuple[Command, ...], Sources, set[int]] | None = None
     for steps in possible_commands(model):
         for way in possible_outcomes(steps, model.tensor_quants):
             int8 = {steps[place].op.name for place in way.int8 if steps[place].kind == "Pooling"}
             unlike = len(int8.symmetric_difference(int8_pools))
             if best is None or unlike < best[0]:
-                best = unlike, steps, way.sources
+                best = unlike, steps, way.sources, {steps[place].output for place in way.int8}
     assert best is not None  # At least one form and one outcome exist.
     return best[1:]
 

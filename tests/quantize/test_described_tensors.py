@@ -120,6 +120,19 @@ class Sliced(nn.Module):
         return self.part(added[:, :3]), self.whole(functional.interpolate(added, scale_factor=2.0, mode=self.mode))
 
 
+class Between(nn.Module):
+    """Maxima between operators that compute in float; a layer reads the same tensor in codes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two maps."""
+        first = functional.silu(self.first(x))
+        return self.second(first), functional.max_pool2d(first, 2) * 0.5
+
+
 def quantized(workshop: Workshop, network: nn.Module, recipe: str = "int8") -> Variant:
     torch.manual_seed(0)
     choices = Choices(FIXTURES, calibration=INPUTS, evaluation=INPUTS, timeout=TIMEOUT)
@@ -200,6 +213,21 @@ def test_a_resize_beside_a_slice_does_not_get_the_range_of_the_slice(workshop: W
     assert quants[resized.outputs[0]].scale > 4 * quants[sliced.outputs[0]].scale
     with arm_equivalent(variant.model, run(variant.model, INPUTS, RunOptions(TIMEOUT))) as (model, _):
         assert quality(dataclasses.replace(variant, model=model)) > 20
+
+
+def test_an_exact_copy_pools_codes_between_float_operators_too(workshop: Workshop, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    variant = quantized(workshop, Between())
+    shared = variant.model.convolutions[-1].inputs[0]
+    quant = variant.model.tensor_quants[shared]
+    narrow = dataclasses.replace(quant, scale=quant.scale / 4)
+    write_with_quants(variant.model, {**variant.model.tensor_quants, shared: narrow}, tmp_path / "narrow.mnn")
+    model = read_model(tmp_path / "narrow.mnn")
+    as_run = run(model, INPUTS, RunOptions(TIMEOUT))
+    assert int8_pools(model, as_run)
+    with arm_equivalent(model, as_run) as (copy, _):
+        maxima = run(copy, INPUTS, RunOptions(TIMEOUT)).outputs["output1"]
+    assert float(maxima.max()) == pytest.approx(0.5 * narrow.scale * (narrow.high - narrow.zero), rel=1e-3)
 
 
 def test_only_interps_change_the_ranges_of_layers(workshop: Workshop) -> None:
