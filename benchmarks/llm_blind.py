@@ -117,14 +117,18 @@ def _two_rows(matrix: StoredMatrix, parts: dict[str, Bytes]) -> None:
 
 
 def _norm(factor: float, start: int, name: str) -> Change:
+    """Multiply the values of a norm from `start` on, in the file that stores them."""
+
     def apply(folder: Path) -> None:
         vector = next(item for item in read_folder(folder).graph.vectors if name in item.name)
-        data = np.frombuffer((folder / WEIGHTS).read_bytes(), np.uint8).copy()
-        values = data[: len(data) // 4 * 4].view("<f4")
-        found = np.flatnonzero(np.isclose(values, vector.values[0]))
-        place = next(place for place in found if np.array_equal(values[place:][: vector.values.size], vector.values))
-        values[place:][start : vector.values.size] *= factor
-        (folder / WEIGHTS).write_bytes(data.tobytes())
+        before, after = vector.values.astype("<f4"), vector.values.astype("<f4")
+        after[start:] *= factor
+        for file in (WEIGHTS, "llm.mnn"):
+            data = (folder / file).read_bytes()
+            if before.tobytes() in data:
+                (folder / file).write_bytes(data.replace(before.tobytes(), after.tobytes(), 1))
+                return
+        raise ValueError(f"no file stores the values of {name}")
 
     return apply
 
