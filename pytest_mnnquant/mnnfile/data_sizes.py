@@ -31,6 +31,11 @@ def data_sized_outputs(model: Model) -> dict[str, tuple[str, ...]]:
     return _Selection(model).outputs()
 
 
+def has_sized_tensors(model: Model) -> bool:
+    """Whether the size of a tensor depends on values. MNN's Session API may refuse such a model."""
+    return _Selection(model).has_sized
+
+
 def judged_outputs(model: Model) -> tuple[str, ...]:
     """The names of the tensors that are compared: outputs of a fixed size, and what is judged in place of others."""
     sized = data_sized_outputs(model)
@@ -51,6 +56,11 @@ class _Selection:
                 self._sized.update(op.outputs)
             elif self._orders(op) or (op.kind in _KEEPING and not self._ordered.isdisjoint(op.inputs)):
                 self._ordered.update(op.outputs)
+
+    @property
+    def has_sized(self) -> bool:
+        """Whether the size of a tensor depends on values."""
+        return bool(self._sized)
 
     def _selects(self, op: Op) -> bool:
         if op.kind in _SELECTING:

@@ -95,7 +95,7 @@ def prepare_pytorch(spec: Spec, choices: Choices, store: Store, say: Callable[[s
         raise
     onnx, ran = proven.model.path.with_name(EXPORTED), proven.run
     options = RunOptions(choices.timeout, batched=ran.batched, axes=axes)
-    steps, missing = steps_from_pytorch(onnx, samples.inputs, proven.expected, ran, proven.proof, options)
+    steps, missing = steps_from_pytorch(onnx, samples.inputs, proven.expected, proven.whole, proven.proof, options)
     return Prepared(
         spec,
         proven.model,
@@ -232,11 +232,13 @@ class _Export:
 class _Proven:
     """A float model, its run on some samples, the expected outputs, and how both agree.
 
-    `together` is another export and its run, which takes several samples at once and computes others.
+    `whole` is a run with the outputs that the file lists. `together` is another export and its run, which takes several
+    samples at once and computes others.
     """
 
     model: Model
     run: Run
+    whole: Run
     expected: dict[str, Array]
     proof: dict[str, Agreement]
     together: tuple[Model, Run] | None = None
@@ -260,12 +262,15 @@ def _prove(export: _Export, expected: Sequence[Array]) -> _Proven:
             run_onnx_ahead(model.path.with_name(EXPORTED), export.samples.inputs, options)
             ran = run(model, export.samples.inputs, options)
             named = name_outputs(model, expected, export.outputs)
-            proof = compare_outputs(named, ran.outputs)
+            # Of outputs of another size or order for each value, the run has the tensors before them.
+            is_whole = named.keys() <= ran.outputs.keys()
+            whole = ran if is_whole else run(model, export.samples.inputs, options, tuple(named))
+            proof = compare_outputs(named, whole.outputs)
         except (NativeFailure, ValueError) as error:
             failure = error
             continue
         if is_proven(proof) or (fresh and not dynamic):
-            return _Proven(model, ran, named, proof, together)
+            return _Proven(model, ran, whole, named, proof, together)
         together = (model, ran) if dynamic else together
     assert failure is not None
     raise failure if isinstance(failure, NativeFailure) else SourceError(f"{export.name}: {failure}", _EXPORT_FIX)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.measurements.run import Losses, Run, TracedOp
 from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
-from pytest_mnnquant.mnnfile.data_sizes import judged_outputs
+from pytest_mnnquant.mnnfile.data_sizes import has_sized_tensors, judged_outputs
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.runtime.disk import full_disk_named
 from pytest_mnnquant.runtime.job_results import run_or_reuse
@@ -49,6 +49,7 @@ def run(model: Model, inputs: Arrays, options: RunOptions, outputs: Sequence[str
     names = tuple(outputs) or judged_outputs(model)
     # A session pads outputs whose size depends on values, and returns only what the file lists.
     is_selected = names != model.output_names
+    is_selected = is_selected or has_sized_tensors(model)
     arguments: dict[str, Any] = {
         "model": str(model.path.resolve()),
         "engine": "module" if options.through_module or model.has_subgraphs or is_selected else "session",
@@ -174,10 +175,15 @@ class InputFolder:
         names = self._model.tensor_names
         shared = {
             "model": str(self._model.path.resolve()),
-            "engine": "module" if self._options.through_module or self._model.has_subgraphs else "session",
+            "engine": "module" if self._needs_module else "session",
             "ops": [[op.name, names[op.inputs[0]], names[op.outputs[0]]] for op in ops],
         }
         self.run(task, what, {**shared, **arguments})
+
+    @property
+    def _needs_module(self) -> bool:
+        model = self._model
+        return self._options.through_module or model.has_subgraphs or has_sized_tensors(model)
 
     def array(self, name: str) -> npt.NDArray[Any]:
         """An array that the task wrote."""

@@ -81,3 +81,27 @@ def test_files_with_graphs_are_proven(tmp_path: Path, store: Store) -> None:
         torch.export.save(exported, str(tmp_path / "net.pt2"))
     for name in ("net.pt", "net.pt2"):
         assert prepared(parse_spec(name, tmp_path), {"input": images()}, store).network is None
+
+
+class Selects(nn.Module):
+    """An expert takes the rows that a condition selects; the results are put in the order of their values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expert = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        chosen = x[:, 0] > -100
+        mixed = x.new_zeros(len(x), 5)
+        mixed[chosen] = self.expert(x[chosen])
+        values, places = mixed.topk(3)
+        return {"values": values, "places": places}
+
+
+def test_selected_rows_are_proven(store: Store) -> None:
+    torch.manual_seed(0)
+    data = {"x": np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)}
+    source = prepare(Spec("net", "net"), Choices(Path(), evaluation=data, timeout=TIMEOUT), store, quietly, Selects())
+    assert source.proof is not None
+    assert set(source.proof) == {"values", "places"}
+    assert is_proven(source.proof)
