@@ -69,7 +69,7 @@ def quantize_int8(job: Job, recipe: Int8Recipe, folder: Path) -> QuantizerOutput
     plan = calibrate(job, recipe.observer, job.data, folder)
     _require_finite(job, plan)
     if recipe.equalized:
-        plan = _equalized(job, recipe.observer, plan, job.data, folder)
+        plan = _equalized(job, recipe, plan, job.data, folder)
     params = _params_of(job, plan)
     path = save_params(params, folder / PARAMS_NAME)
     flags = ("--weightQuantBits", str(recipe.fill)) if recipe.fill is not None else ()
@@ -170,22 +170,41 @@ def _calibrate_in_torch(job: Job, observer: Observer, data: Dataset, folder: Pat
     return _Plan(model, calibrated, _ranges(model, layers, links, calibrated), modules, loop_ranges)
 
 
-def _equalized(job: Job, observer: Observer, plan: _Plan, data: Dataset, folder: Path) -> _Plan:
+def _equalized(job: Job, recipe: Int8Recipe, plan: _Plan, data: Dataset, folder: Path) -> _Plan:
     """The plan with an equalized float model, whose ranges are those of MNN's float run: no PyTorch value has them."""
     if plan.model.path == folder / FLOAT_NAME:  # The float model was exported again for this variant.
         plan = dataclasses.replace(plan, model=read_model(plan.model.path.rename(folder / _EXPORTED_NAME)))
     made = equalize(plan.model, data, job.options, folder / FLOAT_NAME)
-    done = (Transformation("equalized", made.layers, made.is_refused),)
     if made.model is plan.model:
-        if plan.model.path.name == _EXPORTED_NAME:
-            plan = dataclasses.replace(plan, model=read_model(plan.model.path.rename(folder / FLOAT_NAME)))
-        return dataclasses.replace(plan, transformations=done)
+        return _restored(plan, Transformation("equalized", made.layers, made.is_refused), folder)
     layers = int8_layers(made.model)
     links = find_propagated(made.model, layers)
-    seen = calibrate_runtime(made.model, ops_to_observe(layers, links), data, job.options, observer)
+    seen = calibrate_runtime(made.model, ops_to_observe(layers, links), data, job.options, recipe.observer)
     calibrated = dataclasses.replace(plan.calibrated, ranges=seen.ranges, batches=seen.batches)
-    ranges = _ranges(made.model, layers, links, calibrated)
-    return dataclasses.replace(plan, model=made.model, calibrated=calibrated, ranges=ranges, transformations=done)
+    ranges, done = _ranges(made.model, layers, links, calibrated), (Transformation("equalized", made.layers),)
+    equalized = dataclasses.replace(plan, model=made.model, calibrated=calibrated, ranges=ranges, transformations=done)
+    before, after = (_error(job, recipe, item, folder) for item in (plan, equalized))
+    if after < before:
+        return equalized
+    return _restored(plan, Transformation("equalized", made.layers, is_refused=True), folder)
+
+
+def _restored(plan: _Plan, done: Transformation, folder: Path) -> _Plan:
+    """The plan with its float model back in its place, after a transformation that was not used."""
+    (folder / FLOAT_NAME).unlink(missing_ok=True)
+    model = plan.model
+    if model.path == folder / _EXPORTED_NAME:
+        model = read_model(model.path.rename(folder / FLOAT_NAME))
+    return dataclasses.replace(plan, model=model, transformations=(done,))
+
+
+def _error(job: Job, recipe: Int8Recipe, plan: _Plan, folder: Path) -> float:
+    """The error of the outputs of a plan's int8 model on some of the calibration data."""
+    assert job.data is not None
+    path = save_params(_params_of(job, plan), folder / PARAMS_NAME)
+    _convert(job, recipe, plan, plan.model, folder / _CANDIDATE_NAME, ("--compressionParamsFile", str(path)))
+    samples = job.data.spread(PROOF_SAMPLES).inputs
+    return output_error(plan.model, read_model(folder / _CANDIDATE_NAME), samples, job.options)
 
 
 def _ranges(
