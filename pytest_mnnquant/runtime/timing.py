@@ -9,10 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from pytest_mnnquant.measurements.timing import MEMORY_MODES, PRECISIONS, MemoryUse, OpTime, PairedTimes, TimingSettings
+from pytest_mnnquant.mnnfile.data_sizes import has_sized_tensors
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.runtime.background import wait_for_idle
 from pytest_mnnquant.runtime.host import host_facts
-from pytest_mnnquant.runtime.inference import Arrays, InputFolder, input_names, traced
+from pytest_mnnquant.runtime.inference import Arrays, InputFolder, fixed_batch, input_names, traced
 from pytest_mnnquant.runtime.options import RunOptions
 
 # The number of times that each operator is timed.
@@ -37,13 +38,14 @@ def paired_times(
         "round": max(1, settings.pairs // 5),
         "memory": settings.memory_mode,
         **{**dataclasses.asdict(settings), "precision": PRECISIONS[settings.precision]},
+        "batch": _batch(reference, options, settings.batch),
     }
-    if reference.has_subgraphs or candidate.has_subgraphs:
+    if _needs_module(reference) or _needs_module(candidate):
         arguments |= {"engine": "module"}
         arguments |= {key: [ends[key] for ends in map(_ends, (reference, candidate))] for key in _ends(reference)}
     options = dataclasses.replace(options, timeout=options.timeout + settings.budget, batched=True)
     wait_for_idle()
-    with InputFolder(reference, _repeated(inputs, settings.batch), options) as folder:
+    with InputFolder(reference, _repeated(inputs, arguments["batch"]), options) as folder:
         result = folder.run("paired", f"timing {candidate.path.name}", arguments)
         host = result.machine.host if result.machine else host_facts(folder.path / "log.txt")
     first, second = (np.array(times) for times in result.values["times"])
@@ -53,16 +55,16 @@ def paired_times(
 def memory_use(model: Model, inputs: Arrays, options: RunOptions) -> Mapping[int, MemoryUse]:
     """The memory of a model in each of `MEMORY_MODES`, to load it and run one sample. Raises `NativeFailure`."""
     arguments: dict[str, Any] = {"threads": options.threads, "modes": list(MEMORY_MODES)}
-    if model.has_subgraphs:
+    if _needs_module(model):
         arguments |= {"engine": "module", **_ends(model)}
     what = f"measuring the memory of {model.path.name}"
-    values = _run_timer("memory", what, model, _repeated(inputs, 1), options, arguments)
+    values = _run_timer("memory", what, model, _repeated(inputs, _batch(model, options, 1)), options, arguments)
     return {int(mode): MemoryUse(**figures) for mode, figures in values["modes"].items()}
 
 
 def op_times(model: Model, inputs: Arrays, settings: TimingSettings, options: RunOptions) -> tuple[OpTime, ...]:
     """The time of each operator, in the order of execution; empty for models with loops. Raises `NativeFailure`."""
-    if model.has_subgraphs:
+    if _needs_module(model):
         return ()
     arguments = {
         "memory": settings.memory_mode,
@@ -72,10 +74,19 @@ def op_times(model: Model, inputs: Arrays, settings: TimingSettings, options: Ru
     }
     what = f"timing the operators of {model.path.name}"
     wait_for_idle()
-    batch = _repeated(inputs, settings.batch)
+    batch = _repeated(inputs, _batch(model, options, settings.batch))
     values = _run_timer("profile", what, model, batch, options, arguments)
     ops = ((traced(name, kind), seconds) for name, kind, seconds in values["ops"])
     return tuple(OpTime(op.name, op.kind, seconds, op.int8) for op, seconds in ops)
+
+
+def _batch(model: Model, options: RunOptions, requested: int) -> int:
+    """The samples per inference: as requested, or as many as the model always takes."""
+    return fixed_batch(model, options.axes) or requested
+
+
+def _needs_module(model: Model) -> bool:
+    return model.has_subgraphs or has_sized_tensors(model)
 
 
 def _ends(model: Model) -> dict[str, list[str]]:
