@@ -47,8 +47,9 @@ OPTIONS: Final = (
            "(default: evaluation() in the model's Python file)", "SPEC"),
     Option("state", "the output that is fed back to an input at each step, as INPUT=OUTPUT; a sample is then a "
            "sequence of steps (repeatable)", "INPUT=OUTPUT", pairs=True),
-    Option("recipe", "how to quantize: int8 (int8-kl+w8, ...), w2 to w8 (w4b32-hqq, ...), fp16, mnnquant-kl, -admm or "
-           "-ema, mnncompress or mnncompress-repaired, or your own pipeline, [NAME=]file.py:callable[@RECIPE]; for a "
+    Option("recipe", "how to quantize: int8 (int8-kl+w8, int8-best, ...), w2 to w8 (w4b32-hqq, ...), fp16, "
+           "mnnquant-kl, -admm or -ema, mnncompress or mnncompress-repaired, or your own pipeline, "
+           "[NAME=]file.py:callable[@RECIPE]; for a "
            "language model the form of its export (w4b64), or your own exporter, file.py:callable@llm-w4b64 "
            f"(repeatable; default: {', '.join(RECIPES)})", "RECIPE", many=True, default=RECIPES),
     Option("mode", f"mode of the PyTorch model during calibration: both, train or eval (default: {MODE})", "MODE",
