@@ -66,9 +66,10 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):  # Then reading the answer fails too.
             process.stdin.write(os.fsencode(job_file) + b"\n")
             process.stdin.flush()
-        answer = b""
+        answer, answers = b"", select.poll()  # `select.select` takes no descriptor above 1023.
+        answers.register(process.stdout, select.POLLIN)
         while not answer.endswith(b"\n"):
-            ready, _, _ = select.select([process.stdout], [], [], min(_LOOK, limit.left()))
+            ready = answers.poll(1000 * min(_LOOK, limit.left()))
             if not ready and limit.left():
                 if has_listener():
                     report_child_progress(progress)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import select
 import threading
 from collections.abc import Iterator
@@ -10,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from pytest_mnnquant.runtime import standing
-from pytest_mnnquant.runtime.jobs import Job, run_job
+from pytest_mnnquant.runtime.jobs import Job, NativeFailure, run_job
 from tests.conftest import TIMEOUT
 from tests.runtime.test_jobs import ends
+
+#: More than the 1024 descriptors that `select.select` takes.
+MANY = 1100
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +72,29 @@ def test_an_interrupt_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(select, "select", interrupt)
+        patch.setattr(select, "poll", interrupt)
         with pytest.raises(KeyboardInterrupt):
             process_of(tmp_path)
     assert ends(process)
     assert process_of(tmp_path) != process
+
+
+def test_more_open_files_than_select_takes_are_no_obstacle(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < MANY + 100:
+        pytest.skip(f"this system allows {hard} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, MANY + 100), hard))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(MANY):
+            stack.enter_context(Path("/dev/null").open("rb"))
+        assert process_of(tmp_path)
+
+
+def test_each_job_reports_that_mnn_can_not_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site" / "MNN").mkdir(parents=True)
+    (tmp_path / "site" / "MNN" / "__init__.py").write_text("raise ImportError('libstdc++ is too old')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    for _ in range(2):
+        with pytest.raises(NativeFailure, match="libstdc"):
+            run_job(Job("example", "making a model", TIMEOUT), tmp_path)

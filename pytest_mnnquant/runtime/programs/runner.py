@@ -99,10 +99,13 @@ def serve() -> None:
     for stream in (1, 2):
         os.dup2(printed, stream)
     die_with_parent()
-    import MNN
-    import numpy
+    try:
+        import MNN
+        import numpy
 
-    _ = (ctypes, hashlib, MNN, numpy)  # Loaded once, for all forks.
+        _ = (ctypes, hashlib, MNN, numpy)  # Loaded once, for all forks.
+    except Exception as error:  # Each job that needs them reports it.
+        print(f"{type(error).__name__}: {error}", flush=True)
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
