@@ -16,7 +16,9 @@ import resource
 import signal
 import sys
 import threading
+import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -32,9 +34,12 @@ _PASSED_ON: Final = frozenset(
 _WAITED_FOR: Final = _PASSED_ON | {signal.SIGCHLD}
 # Packages with threads of their own that a forked process may wait for.
 _THREADED: Final = frozenset(("torch", "tensorflow", "jax"))
+_PROGRAMS: Final = frozenset(("pytest", "py.test", "pytest-3", "py.test-3"))  # Debian adds the 3.
 _LOOK: Final = 1.0  # seconds
-# The bytes of the shared memory: whether Python ended as usual, pytest's exit status + 1, the id of a test.
-_ENDED, _STATUS, _TEST, _SIZE = 0, 1, 2, 4096
+_INTERRUPT_WAIT: Final = 0.5  # seconds
+# The bytes of the shared memory: whether Python ended as usual, pytest's exit status + 1, whether an interrupt has
+# reached pytest, the id of a test.
+_ENDED, _STATUS, _INTERRUPTED, _TEST, _SIZE = 0, 1, 2, 3, 4096
 
 
 class Supervised:
@@ -53,6 +58,12 @@ class Supervised:
         """Note the exit status of pytest."""
         if os.getpid() == self._process:
             self._memory[_STATUS] = (status + 1) % 256
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Note that SIGINT has reached pytest, which reports from now on. Other types are ends that pytest requests."""
+        if excinfo.type is KeyboardInterrupt and os.getpid() == self._process:
+            self._memory[_INTERRUPTED] = 1
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Note the id of the test that runs."""
@@ -84,7 +95,7 @@ def start(config: pytest.Config) -> Supervised | None:
 def _is_program(config: pytest.Config) -> bool:
     """Whether this process is `pytest` or `python -m pytest`, on Linux, and this the run that it was started for."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    is_pytest = spec.name == "pytest.__main__" if spec else Path(sys.argv[0]).name in ("pytest", "py.test")
+    is_pytest = spec.name == "pytest.__main__" if spec else Path(sys.argv[0]).name in _PROGRAMS
     return is_pytest and sys.platform == "linux" and [*config.invocation_params.args] == sys.argv[1:]
 
 
@@ -98,19 +109,32 @@ def _end_with(parent: int) -> None:
 def _wait(child: int, memory: mmap.mmap) -> NoReturn:
     """Wait for the child, and end like it, or with exit status 1 if its 0 is not pytest's."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    passed_on: set[int] = set()
+    signals: set[int] = set()
     while True:
         received = signal.sigtimedwait(_WAITED_FOR, _LOOK)
+        if received is not None:
+            signals.add(received.si_signo)
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             code = os.waitstatus_to_exitcode(status)
-            if memory[_ENDED] == 0 and -code not in passed_on:
+            # A signal to the process group is pending here before the end of the child is.
+            if memory[_ENDED] == 0 and -code not in signals | signal.sigpending():
                 _report_end(code, bytes(memory[_TEST:]).rstrip(b"\0").decode("utf-8", "replace"))
             _end_like(code, memory)
         # The terminal sends its signals, whose code is positive, to both.
         if received is not None and received.si_signo in _PASSED_ON and received.si_code <= 0:
-            passed_on.add(received.si_signo)
-            os.kill(child, received.si_signo)
+            _pass_on(received.si_signo, child, memory)
+
+
+def _pass_on(number: int, child: int, memory: mmap.mmap) -> None:
+    """Send a signal to the child, except an interrupt of the process group: a second one would end pytest's report."""
+    deadline = time.monotonic() + _INTERRUPT_WAIT
+    while number == signal.SIGINT and time.monotonic() < deadline:
+        if memory[_INTERRUPTED]:
+            memory[_INTERRUPTED] = 0  # The next interrupt is another one.
+            return
+        time.sleep(0.02)
+    os.kill(child, number)
 
 
 def _report_end(code: int, test: str) -> None:
@@ -121,7 +145,8 @@ def _report_end(code: int, test: str) -> None:
         f"pytest ended with {end} {place}, by code of the model, its data or a library; tests without a result were "
         "not judged"
     )
-    os.write(2, f"\nERROR: {shown(line)}\n".encode("utf-8", "replace"))
+    with suppress(OSError):  # The terminal may be closed.
+        os.write(2, f"\nERROR: {shown(line)}\n".encode("utf-8", "replace"))
 
 
 def _end_like(code: int, memory: mmap.mmap) -> NoReturn:

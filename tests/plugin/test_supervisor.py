@@ -37,7 +37,15 @@ ENDED = "pytest ended with exit status 0 during test_ends.py::test_ends"
 def start(pytester: pytest.Pytester, ending: str, seconds: int = 0) -> subprocess.Popen[str]:
     pytester.makepyfile(test_ends=TEST.format(ending=ending, seconds=seconds))
     words = [sys.executable, "-m", "pytest", *OPTIONS]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=pytester.path
+    )
+
+
+def wait_for_test(pytester: pytest.Pytester) -> None:
+    deadline = time.monotonic() + 30
+    while not (pytester.path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +85,8 @@ def children(process: int) -> list[int]:
 )
 def test_signals_end_both(pytester: pytest.Pytester, number: signal.Signals, status: int) -> None:
     process = start(pytester, "open('begun', 'w').close()", seconds=50)
+    wait_for_test(pytester)
     deadline = time.monotonic() + 30
-    while not (pytester.path / "begun").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
     (child,) = children(process.pid)
     process.send_signal(number)
     output, _ = process.communicate(timeout=20)
@@ -88,3 +95,54 @@ def test_signals_end_both(pytester: pytest.Pytester, number: signal.Signals, sta
     while os.path.exists(f"/proc/{child}") and time.monotonic() < deadline:  # noqa: PTH110
         time.sleep(0.05)
     assert not Path(f"/proc/{child}").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (signal.SIGINT, pytest.ExitCode.INTERRUPTED),
+        (signal.SIGTERM, -signal.SIGTERM),
+        (signal.SIGQUIT, -signal.SIGQUIT),
+    ],
+)
+def test_a_signal_to_the_process_group_counts_once(
+    pytester: pytest.Pytester, number: signal.Signals, status: int
+) -> None:
+    pytester.makeconftest(
+        "import time\ndef pytest_terminal_summary(terminalreporter):\n    time.sleep(1)\n"
+        "    terminalreporter.write_line('summary written')"
+    )
+    process = start(pytester, "open('begun', 'w').close()", seconds=50)
+    wait_for_test(pytester)
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == status, output
+    assert "not judged" not in output
+    assert ("summary written" in output) == (number == signal.SIGINT)
+
+
+def test_the_terminal_may_be_closed(pytester: pytest.Pytester) -> None:
+    process = start(pytester, "open('begun', 'w').close(); time.sleep(0.5); os.abort()")
+    wait_for_test(pytester)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=20) == -signal.SIGABRT
+
+
+FIXTURE_TEST = """
+import os, threading, time
+import pytest
+
+@pytest.mark.mnn(model="missing.py:build", recipes=["int8"])
+def test_ends(mnn_recipe):
+    threading.Thread(target=os._exit, args=(0,)).start()
+    time.sleep(9)
+"""
+
+
+def test_an_option_in_the_ini_file_protects_tests_that_use_the_fixtures(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_fixture=FIXTURE_TEST)
+    pytester.makeini("[pytest]\nmnn_timeout = 300\n")
+    output = pytester.run(sys.executable, "-m", "pytest", *OPTIONS[:-1])
+    assert output.ret == 1
+    output.stderr.fnmatch_lines(["*exit status 0 during test_fixture.py::test_ends*"])
