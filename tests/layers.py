@@ -63,6 +63,7 @@ NEEDS: Final = {
     "sources/test_torch_call.py": ("torch",),
     "sources/test_torch_file.py": ("torch",),
     "sources/test_torch_module.py": ("torch",),
+    "sources/test_torch_replacements.py": ("torch",),
     "targets": ("mnn",),
     "test_action.py": ("mnn", "torch", "pytester", "slow"),
     "test_integer_reference.py": ("mnn", "torch"),

@@ -8,11 +8,16 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pytest_mnnquant.runtime.background import spare_cores
 from pytest_mnnquant.sources.network_checks import require_usable
 from pytest_mnnquant.sources.spec import SourceError, describe
+from pytest_mnnquant.sources.torch_replacements import (
+    compiled_network,
+    remove_simulated_quantization,
+    use_batch_norm,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +112,7 @@ def _unwrapped(model: Any, name: str) -> torch.nn.Module:
         )
     parallel: Any = torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel
     while True:
-        inner = getattr(model, "_orig_mod", None)  # torch.compile
+        inner = compiled_network(model)
         if isinstance(model, parallel | torch.optim.swa_utils.AveragedModel):
             inner = model.module
         if not isinstance(inner, torch.nn.Module):
@@ -130,13 +135,14 @@ def plain_module(model: torch.nn.Module, *, keep_types: bool = False) -> torch.n
     """Make a model plain, in place, and return it; see `private_copy`."""
     _unwrap_children(model)
     set_eval(model)
-    _replace_children(model)
+    remove_simulated_quantization(model)
     model.cpu()
     if not keep_types and has_other_types(model):
         model.float()
     for module in model.modules():
         _fold_computed_weights(module)
         _move_attributes(module, keep_types=keep_types)
+    use_batch_norm(model)  # After the weights, whose removal needs the class that torch made.
     freeze(model)
     return model
 
@@ -202,41 +208,12 @@ def _unwrap_children(model: torch.nn.Module) -> None:
         return
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            inner = getattr(child, "_orig_mod", None)
-            if isinstance(inner, torch.nn.Module):
+            inner = compiled_network(child)
+            if inner is not None:
                 setattr(module, name, inner)
         compiled = vars(module).get("forward")
         if hasattr(compiled, "_torchdynamo_orig_callable"):  # module.forward = torch.compile(module.forward)
             del module.forward
-
-
-def _replace_children(model: torch.nn.Module) -> None:
-    """Remove simulated quantization and its observers, and write InstanceNorm with statistics as BatchNorm.
-
-    In eval mode both norms compute the same, and exporters know only the second.
-    """
-    import torch
-    from torch.ao.quantization import FakeQuantizeBase, ObserverBase
-    from torch.nn.modules.instancenorm import _InstanceNorm
-
-    if isinstance(model, torch.jit.ScriptModule):
-        return
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, FakeQuantizeBase | ObserverBase):
-                setattr(module, name, torch.nn.Identity())
-            elif isinstance(child, _InstanceNorm) and child.running_mean is not None:
-                setattr(module, name, _as_batch_norm(child))
-
-
-def _as_batch_norm(norm: Any) -> torch.nn.Module:
-    import torch
-
-    dimensions = type(norm).__name__[-2:]
-    made = getattr(torch.nn, f"BatchNorm{dimensions}")(norm.num_features, norm.eps, norm.momentum, norm.affine)
-    made.load_state_dict(norm.state_dict())
-    set_eval(made)
-    return cast("torch.nn.Module", made)
 
 
 def _fold_computed_weights(module: torch.nn.Module) -> None:

@@ -249,16 +249,6 @@ def test_simulated_quantization_is_removed(is_trained: bool) -> None:
     assert torch.equal(network.eval()(images), plain(images)) != is_trained
 
 
-def test_norms_with_statistics_are_those_of_batches() -> None:
-    network = nn.Sequential(nn.InstanceNorm2d(3, affine=True, track_running_stats=True), nn.InstanceNorm2d(3))
-    images = torch.rand(4, 3, 8, 8)
-    network(images)
-    network.eval()
-    copied = private_copy(network, "net")
-    assert [type(module) for module in copied.children()] == [nn.BatchNorm2d, nn.InstanceNorm2d]
-    torch.testing.assert_close(copied(images), network(images))
-
-
 class OddTensor(torch.Tensor):
     """A tensor that `copy.deepcopy` refuses."""
 
