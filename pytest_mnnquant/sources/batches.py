@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any, Final
 
 import numpy as np
@@ -97,7 +99,7 @@ def _items(value: Any) -> Iterable[Any]:
 
 def _is_map(value: Any) -> bool:
     """Whether a value is a data set of items by number, as those of torch and of Hugging Face."""
-    return not isinstance(value, list) and hasattr(value, "__getitem__") and hasattr(value, "__len__")
+    return not isinstance(value, list | deque) and hasattr(value, "__getitem__") and hasattr(value, "__len__")
 
 
 def _gives_samples(value: Any) -> bool:
@@ -138,7 +140,7 @@ def _batch(value: Any, input_names: tuple[str, ...], origin: str) -> Batch:
     if isinstance(value, tuple | list):
         if len(value) == 2 and len(input_names) == 1 and _is_numbers(value[0]):
             return {input_names[0]: np.asarray(value[0]), LABELS: _array(value[1], LABELS, origin)}
-        if len(value) == 2 and isinstance(value[0], Mapping | tuple | list):
+        if len(value) == 2 and isinstance(value[0], Mapping | tuple | list) and not _are_inputs(value, input_names):
             return {**_batch(value[0], input_names, origin), LABELS: _array(value[1], LABELS, origin)}
         if len(value) not in (len(input_names), len(input_names) + 1):
             raise DataError(
@@ -157,6 +159,21 @@ def _is_numbers(value: Any) -> bool:
         if isinstance(value, int | float):
             return True
     return False
+
+
+def _are_inputs(pair: Sequence[Any], input_names: tuple[str, ...]) -> bool:
+    """Whether a pair holds the lists of numbers of two inputs, and not the lists of all inputs and the labels."""
+    first, second = _depth(pair[0]), _depth(pair[1])
+    is_labelled = first > max(1, second) and len(pair[0]) == len(input_names)
+    return len(input_names) == 2 and min(first, second) > 0 and not is_labelled
+
+
+def _depth(value: Any) -> int:
+    """How deep lists of numbers are nested; 0 for a number, and for lists of anything else."""
+    depth = 0
+    while isinstance(value, list | tuple) and value:
+        value, depth = value[0], depth + 1
+    return depth if isinstance(value, Real) else 0
 
 
 def with_labels(batch: Batch, input_names: tuple[str, ...]) -> Batch:
@@ -178,9 +195,16 @@ def join_batches(batches: list[Batch], origin: str) -> Batch:
             if not array.ndim:
                 raise DataError(f"{origin}: array {name!r} has shape [], expected [samples, ...]", fix)
             if array.shape[1:] != first[name].shape[1:] or array.ndim != first[name].ndim:
+                if _are_uneven(batch[name], first[name]):
+                    fix = "if the items are batches, give list(DATA); if they are samples, pad them to one length"
                 shapes = f"{list(first[name].shape)} and {list(array.shape)}"
                 raise DataError(f"{origin}: its batches do not match: array {name!r} has the shapes {shapes}", fix)
     with contextlib.suppress(ValueError, TypeError):
         return {name: np.concatenate([batch[name] for batch in batches]) for name in first}
     kinds = ", ".join(f"{name} {array.dtype}" for name, array in first.items())
     raise DataError(f"{origin}: its batches do not match: {kinds}", fix)
+
+
+def _are_uneven(array: Array, first: Array) -> bool:
+    """Whether two items of a data set may be batches of different sizes."""
+    return len(array) == len(first) == 1 and array.ndim > 1 and array.shape[2:] == first.shape[2:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +19,33 @@ _KINDS: Final = {"images", "labels", "masks", "annotations"}
 
 
 def files_below(folder: Path, origin: str) -> dict[str, Path]:
-    """The files below a folder except hidden ones, sorted by their paths in it. Raises `DataError` without any."""
-    paths = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
-    names = sorted(name for name in paths if not name.startswith(".") and "/." not in name)
+    """The files below a folder except hidden ones, sorted by their paths in it. Raises `DataError` without any.
+
+    Links to folders are followed, unless they lead back to a folder that holds them.
+    """
+    try:
+        paths = {file.relative_to(folder).as_posix(): file for file in _files(folder, frozenset())}
+    except OSError as error:
+        fix = "give a folder whose files and sub-folders can all be read"
+        raise DataError(f"{origin}: {error.filename}: {error.strerror}", fix) from None
+    names = sorted(paths)
     if not names:
         raise DataError(f"{origin}: the folder contains no files", "give a folder with one file per sample")
     return {name: paths[name] for name in names}
+
+
+def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """The files below a folder that are not hidden; `above` are the real paths of the folders that hold it."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for place in folder.iterdir():
+        if place.name.startswith("."):
+            continue
+        if place.is_dir():
+            yield from _files(place, above | {real})
+        elif place.is_file():
+            yield place
 
 
 def folder_labels(names: list[str], folder: Path, origin: str, classes: tuple[str, ...] = ()) -> Labels | None:

@@ -85,9 +85,7 @@ def _as_dataset(value: Any, input_names: tuple[str, ...], origin: str, states: C
     batches = batches_of(value, tuple(name for name in input_names if name not in states), origin)
     if states:
         return ordered(from_batches(batches, SequenceForm(states, LABELS, origin)), input_names)
-    first = samples_first(batches[0], LABELS)
-    forms = [first, *(samples_first(batch, LABELS, first[1]) for batch in batches[1:])]
-    joined = join_batches([arrays for arrays, _ in forms], origin)
-    data = dataset_of(joined, forms[0][1], input_names, origin)
-    is_even = len({len(array) for batch, _ in forms for array in batch.values()}) == 1
+    forms, axes = samples_first(batches, LABELS)
+    data = dataset_of(join_batches(forms, origin), axes, input_names, origin)
+    is_even = len({len(array) for form in forms for array in form.values()}) == 1
     return dataclasses.replace(data, items=len(forms)) if is_even and len(forms) > 1 else data

@@ -31,7 +31,10 @@ def undeclared_form(folder: Path, preparation: Preparation | None, text: str) ->
     """Why a folder needs another declaration than it has; empty if it needs none, or can't be read."""
     if sample_files(folder):
         return ""
-    suffixes = {path.suffix.lower() for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")}
+    try:
+        suffixes = {path.suffix.lower() for path in files_below(folder, text).values()}
+    except DataError:
+        suffixes = set()
     if suffixes & {*SOUND_SUFFIXES} and not isinstance(preparation, SoundPreprocess):
         return f"{text}: the sampling rate of a folder of sounds must be declared: {SOUND_EXAMPLE}"
     if preparation is None:

@@ -13,7 +13,7 @@ import numpy as np
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import Axis, SampleAxes
 from pytest_mnnquant.sources.pytorch import as_tensors, output_names, suppress_output
-from pytest_mnnquant.sources.sample_forms import as_items, as_one_sample, has_items, with_axes
+from pytest_mnnquant.sources.sample_forms import as_items, as_one_sample, as_samples, has_batches, has_items, with_axes
 from pytest_mnnquant.sources.torch_call import flat_outputs
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class BatchForm:
     """How a model takes samples: the axes of its inputs and outputs; `tried` are those that the data are read with.
 
     `alone`: it takes one sample at a time, since it mixes or refuses several. `is_one`: the data are a single sample,
-    without an axis that counts it. `is_items`: they were joined of such samples. `is_second`: the second axis of all
-    arrays counts samples.
+    without an axis that counts it. `is_items`: they were joined of such samples; `is_batches`: of batches.
+    `is_second`: the second axis of all arrays counts samples.
     """
 
     axes: SampleAxes
@@ -40,10 +40,12 @@ class BatchForm:
     is_one: bool = False
     is_second: bool = False
     is_items: bool = False
+    is_batches: bool = False
 
     def apply(self, data: Dataset) -> Dataset:
         """The data in this form."""
         data = as_one_sample(data) if self.is_one else data
+        data = as_samples(data) if self.is_batches and has_batches(data) else data
         data = as_items(data) if self.is_items and has_items(data) else data
         if self.is_second:
             moved = {name: np.moveaxis(array, 1, 0) for name, array in data.inputs.items()}
@@ -81,6 +83,8 @@ def _form(axes: Mapping[str, Axis], is_one: bool = False) -> BatchForm:
 def batch_forms(data: Dataset) -> Iterator[BatchForm]:
     """The forms that data may have, the most likely first."""
     yield _form(data.axes)
+    if has_batches(data):
+        yield dataclasses.replace(_form({}), is_batches=True)
     if has_items(data):
         yield dataclasses.replace(_form({}), is_items=True)
     if not data.lengths and (data.labels is None or len(data.labels) == data.samples == 1):

@@ -20,34 +20,41 @@ Arrays = Mapping[str, Array]
 _DEEP: Final = 3
 
 
-def samples_first(
-    arrays: Arrays, labels: str, known: Mapping[str, Axis] | None = None
-) -> tuple[dict[str, Array], dict[str, Axis]]:
-    """The arrays of one batch with samples on their first axis, and the axes that counted samples if not the first.
+def samples_first(batches: Sequence[Arrays], labels: str) -> tuple[list[dict[str, Array]], dict[str, Axis]]:
+    """All batches with samples on the first axis of each array, and the axes that counted samples if not the first.
 
     An array without axes holds for all samples. If first axes differ in length, samples are on the only axis that is as
-    long as the labels, or as an axis of all arrays. Arrays for which none is found are unchanged. `known` are the axes
-    of another batch of the same data.
+    long as the labels, or as an axis of all arrays, in every batch. Arrays for which none is found are unchanged.
     """
-    if known and all(axis is not None and arrays[name].ndim > axis for name, axis in known.items() if name in arrays):
-        moved = {name: np.moveaxis(array, known.get(name) or 0, 0) for name, array in arrays.items()}
-        return moved, dict(known)
-    if labels in arrays and arrays[labels].ndim == 0:  # One sample, without an axis that counts it.
-        single = {name: array[None] for name, array in arrays.items()}
-        return single, {name: None for name, array in arrays.items() if array.ndim == 0 and name != labels}
-    count = _count({name: array for name, array in arrays.items() if array.ndim}, labels)
-    if count is None:
-        return dict(arrays), {}
-    moved = {}
+    forms = [_with_sample_axis(batch, labels) for batch in batches]
+    counts = [_count({name: array for name, array in form.items() if array.ndim}, labels) for form in forms]
+    counted = [(form, count) for form, count in zip(forms, counts, strict=True) if count is not None]
     axes: dict[str, Axis] = {}
+    for name, array in batches[0].items():
+        if name == labels:
+            continue
+        if array.ndim == 0:
+            axes[name] = None
+        elif axis := _common_axis([(form[name], count) for form, count in counted if name in form]):
+            axes[name] = axis
+    return [_moved(form, count, axes) for form, count in zip(forms, counts, strict=True)], axes
+
+
+def _with_sample_axis(batch: Arrays, labels: str) -> dict[str, Array]:
+    """A batch; a single sample without an axis that counts it, which a label without axes shows, gets this axis."""
+    is_single = labels in batch and batch[labels].ndim == 0
+    return {name: array[None] if is_single else array for name, array in batch.items()}
+
+
+def _moved(arrays: Arrays, count: int | None, axes: Mapping[str, Axis]) -> dict[str, Array]:
+    """The arrays of a batch with samples first."""
+    moved = {}
     for name, array in arrays.items():
-        axis = _axis(array, count, name != labels)
-        moved[name] = array
-        if axis is None and array.ndim == 0:
-            moved[name], axes[name] = np.repeat(array[None], count), None
-        elif axis:
-            moved[name], axes[name] = np.moveaxis(array, axis, 0), axis
-    return moved, axes
+        axis = axes.get(name)
+        moved[name] = np.moveaxis(array, axis, 0) if axis and array.ndim > axis else array
+        if array.ndim == 0 and count is not None:
+            moved[name] = np.repeat(array[None], count)
+    return moved
 
 
 def _count(arrays: Arrays, labels: str) -> int | None:
@@ -62,14 +69,13 @@ def _count(arrays: Arrays, labels: str) -> int | None:
     return common[0] if len(common) == 1 else None
 
 
-def _axis(array: Array, count: int, is_input: bool) -> Axis:
-    """The axis that counts samples; 0 if it is not found, None without axes."""
-    if array.ndim == 0:
-        return None
-    places = [axis for axis, size in enumerate(array.shape) if size == count]
-    if len(array) == count or array.ndim < _DEEP or len(places) != 1 or not is_input:
+def _common_axis(parts: Sequence[tuple[Array, int]]) -> int:
+    """The axis that is as long as the number of samples in all batches; the first if it is, or if several are."""
+    if not parts or min(array.ndim for array, _ in parts) < _DEEP:
         return 0
-    return places[0]
+    places = [{axis for axis, size in enumerate(array.shape) if size == count} for array, count in parts]
+    common = set.intersection(*places)
+    return 0 if len(common) != 1 else common.pop()
 
 
 def fit_to_model(data: Dataset, inputs: Sequence[ModelInput]) -> Dataset | None:
@@ -77,20 +83,43 @@ def fit_to_model(data: Dataset, inputs: Sequence[ModelInput]) -> Dataset | None:
 
     A sample may lack the axis that counts samples, on any place (`fits_axis`), or be the whole input.
     """
-    for candidate in _readings(data):
+    for candidate in _readings(data, inputs):
         axes = {spec.name: _fitting_axis(spec, candidate) for spec in inputs}
         if all(found for found in axes.values()):
             return with_axes(candidate, {name: found[0] for name, found in axes.items()})
     return None
 
 
-def _readings(data: Dataset) -> Iterator[Dataset]:
-    """What the arrays may be: samples; a list of samples that were joined; a single sample."""
+def _readings(data: Dataset, inputs: Sequence[ModelInput]) -> Iterator[Dataset]:
+    """What the arrays may be: batches; samples; a list of samples that were joined; a single sample."""
+    if has_batches(data) and all(_is_batch(spec, data) for spec in inputs):
+        yield as_samples(data)
     yield data
     if has_items(data):
         yield as_items(data)
     if not data.lengths and (data.labels is None or len(data.labels) == data.samples == 1):
         yield as_one_sample(data)
+
+
+def _is_batch(spec: ModelInput, data: Dataset) -> bool:
+    """Whether each item has all axes of the input, and the first may count samples."""
+    sample = data.inputs[spec.name].shape[1:]
+    return bool(spec.shape) and spec.shape[0] <= 1 and fits_axis((-1, *spec.shape[1:]), sample, None)
+
+
+def has_batches(data: Dataset) -> bool:
+    """Whether the arrays were joined of items, one per item of a data set, that may be batches."""
+    if data.lengths or data.axes or data.samples != (data.items or 1):
+        return False
+    arrays = [*data.inputs.values(), *(() if data.labels is None else (data.labels,))]
+    return len({array.shape[1:2] for array in arrays}) == 1 and all(array.ndim > 1 for array in arrays)
+
+
+def as_samples(data: Dataset) -> Dataset:
+    """The samples of arrays whose items are batches."""
+    inputs = {name: array.reshape(-1, *array.shape[2:]) for name, array in data.inputs.items()}
+    labels = None if data.labels is None else data.labels.reshape(-1, *data.labels.shape[2:])
+    return dataclasses.replace(data, inputs=inputs, labels=labels, items=0)
 
 
 def has_items(data: Dataset) -> bool:

@@ -49,7 +49,7 @@ def read_sound(path: Path) -> Sound:
         if name == b"fmt ":
             form = _format(body)
         elif name == b"data":
-            if size in _UNKNOWN:
+            if size in _UNKNOWN and not (size == 0 and _is_chunk(data[position + 8 :])):
                 body = data[position + 8 :]
             elif len(body) < size:
                 raise UnreadableSound(f"it is truncated: {len(body)} of {size} bytes of samples")
@@ -58,6 +58,12 @@ def read_sound(path: Path) -> Sound:
             return Sound(_values(body, form), form.rate)
         position += 8 + size + size % 2
     raise UnreadableSound("it has no samples")
+
+
+def _is_chunk(data: bytes) -> bool:
+    """Whether bytes begin with a complete chunk, such as the text that follows an empty recording."""
+    name, size = data[:4], int.from_bytes(data[4:8], "little")
+    return len(data) >= 8 and all(32 <= byte < 127 for byte in name) and 8 + size <= len(data)
 
 
 def _format(body: bytes) -> _Format:

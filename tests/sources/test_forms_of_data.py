@@ -6,7 +6,7 @@ A refusal names the array (or the file), the shape that was given and the shape 
 from __future__ import annotations
 
 import struct
-from collections import namedtuple
+from collections import deque, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +74,26 @@ class Rows:
         if number >= 6:
             raise IndexError(number)
         return {name: np.asarray(column[number]).tolist() for name, column in self.columns.items()}
+
+
+class Parts:
+    """Batches by number."""
+
+    def __init__(self, *batches: Any) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.batches[number]
+
+
+class BatchStream(IterableDataset[Any]):
+    """Batches one by one."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from parts(X, Y)
 
 
 class Picture:
@@ -156,6 +176,38 @@ def waves(names: list[str], **how: Any) -> Callable[[Path], str]:
     return files(**{name: wave(row, **how) for name, row in zip(names, TONES, strict=False)})
 
 
+def linked(**links: str) -> Callable[[Path], str]:
+    """Write sounds into two folders, and a folder `set` of links to them; `loop` leads back to its own folder."""
+
+    def write(place: Path) -> str:
+        for number, name in enumerate(("first", "second")):
+            (place / name).mkdir()
+            (place / name / "a.wav").write_bytes(wave(TONES[number]))
+        (place / "set").mkdir()
+        for name, target in links.items():
+            (place / "set" / name.lstrip("_")).symlink_to(place / target)
+        (place / "first" / "loop").symlink_to(place / "set")
+        return "set"
+
+    return write
+
+
+def time_first(*sizes: int) -> list[tuple[Any, Any]]:
+    """Batches of shape [time, samples, features]; samples hold their label."""
+    return [(np.broadcast_to(np.arange(size)[:, None], (8, size, 4)), np.arange(size)) for size in sizes]
+
+
+def empty_wave() -> bytes:
+    """A recording without samples, and the text that follows it."""
+    text = b"INFOISFT" + struct.pack("<I", 14) + b"Lavf58.29.100\0"
+    return wave([]) + b"LIST" + struct.pack("<I", len(text)) + text
+
+
+SEQUENCES = (ModelInput("x", (8, -1, 4), "float", "NCHW"),)
+SHOWN = np.r_[0:8, 0:3]
+IDS_AND_MASK = (*TOKENS, ModelInput("mask", (-1, 4), "int32", "NCHW"))
+MASK = np.ones_like(IDS)
+ROWS = list(zip(IDS.tolist(), MASK.tolist(), strict=True))
 SIX = [f"{number}_wav" for number in range(6)]
 CLASSED = ["bird__1_wav", "cat__0_wav", "cat__deep__2_wav", "dog__a_wav", "dog__b_wav", "dog__c_wav"]
 MONO = SoundPreprocess(16000)
@@ -206,7 +258,31 @@ FORMS: dict[str, Taken | Refused] = {
         {"x": X, "h": H, "rate": np.full(6, 16000)},
         inputs=STATEFUL,
     ),
+    "time-first batches": Taken(
+        time_first(8, 3), {"x": np.broadcast_to(SHOWN[:, None, None], (11, 8, 4))}, SHOWN, SEQUENCES
+    ),
+    "lists of two inputs": Taken(ROWS, {"ids": IDS, "mask": MASK}, inputs=IDS_AND_MASK),
+    "short lists of two inputs": Taken(
+        [([101, 5], [1, 1]), ([7, 8], [1, 0])], {"ids": [[101, 5], [7, 8]], "mask": [[1, 1], [1, 0]]},
+        inputs=(ModelInput("ids", (1, 2), "int32", "NCHW"), ModelInput("mask", (1, 2), "int32", "NCHW")),
+    ),
+    "lists of two inputs in batches": Taken(
+        [(IDS[:2].tolist(), MASK[:2].tolist()), (IDS[2:].tolist(), MASK[2:].tolist())],
+        {"ids": IDS, "mask": MASK}, inputs=IDS_AND_MASK,
+    ),
+    "lists of two inputs and labels": Taken(
+        [([IDS.tolist(), MASK.tolist()], Y.tolist())], {"ids": IDS, "mask": MASK}, Y, IDS_AND_MASK
+    ),
+    "deque of batches": Taken(deque([(X[:4], Y[:4]), (X[4:], Y[4:])]), {"x": X}, Y),
     # Data sets
+    "batches by number": Taken(Parts(*parts(X, Y)), {"x": X}, Y),
+    "batches by number without labels": Taken(Parts(*parts(X)), {"x": X}),
+    "one batch by number": Taken(Parts(X), {"x": X}),
+    "stream of batches": Taken(BatchStream(), {"x": X}, Y),
+    "loader of a stream of batches": Taken(DataLoader(BatchStream(), batch_size=None), {"x": X}, Y),
+    "whole inputs by number": Taken(
+        Rows(h=H), {"h": H}, inputs=(ModelInput("h", (2, 1, 4), "float", "NCHW"),)
+    ),
     "torch data set": Taken(Samples(X), {"x": X}),
     "torch data set with labels": Taken(Samples(X, Y), {"x": X}, Y),
     "torch tensors": Taken(tensors(X, Y), {"x": X}, Y),
@@ -266,6 +342,15 @@ FORMS: dict[str, Taken | Refused] = {
         waves(CLASSED), {"x": TONES}, [5, 0, 0, 3, 3, 3], WAVES,
         SoundPreprocess(16000, classes=("cat", "a", "b", "dog", "c", "bird")), 1e-4,
     ),
+    "sounds in linked folders": Taken(
+        linked(no="first", yes="second"), {"x": TONES[:2]}, [0, 1], WAVES, MONO, 1e-4
+    ),
+    "sounds in linked numbers": Taken(
+        linked(_1="first", _0="second"), {"x": TONES[[1, 0]]}, [0, 1], WAVES, MONO, 1e-4
+    ),
+    "two names of a class": Taken(
+        linked(a="first", b="first"), {"x": TONES[[0, 0]]}, [0, 1], WAVES, MONO, 1e-4
+    ),
     # Refused: layouts and types
     "channels last": Refused(
         np.moveaxis(X, 1, 3), ("'x'", "[6, 8, 8, 3]", "[samples, 3, 8, 8]"), fix="x.transpose(0, 3, 1, 2)"
@@ -286,6 +371,7 @@ FORMS: dict[str, Taken | Refused] = {
     "boxes as labels": Refused([(X, {"boxes": Y})], ("'labels'", "dict")),
     "labels that are not numbers": Refused((X, np.where(Y > 1, np.nan, Y)), ("'labels'", "NaN", "(6,)")),
     # Refused: objects
+    "uneven batches by number": Refused(Parts(X[:4], X[4:]), ("'x'", "4, 3, 8, 8]", "2, 3, 8, 8]"), fix="list("),
     "batches of other sizes": Refused([X, X[..., :7]], ("'x'", "[6, 3, 8, 8]", "[6, 3, 8, 7]")),
     "samples of other lengths": Refused(Rows(ids=[[1], [1, 2]] * 3), ("'ids'", "[1, 1]", "[1, 2]"), TOKENS),
     "too many columns": Refused(Rows(x=X, text=["a"] * 6), ("'text'", "known: x, labels")),
@@ -310,6 +396,7 @@ FORMS: dict[str, Taken | Refused] = {
         files(a_wav=wave(TONES[0]), b_wav=wave(TONES[1, :60])), ("b.wav 60", "a.wav 100"), WAVES, MONO, "length = 100"
     ),
     "truncated sound": Refused(waves(["a_wav"], cut=7), ("a.wav", "193 of 200"), WAVES, MONO),
+    "empty sound": Refused(files(a_wav=empty_wave()), ("a.wav",), WAVES, MONO),
     "compressed sound": Refused(files(a_mp3=b"ID3"), ("a.mp3",), WAVES, MONO, "ffmpeg -i a.mp3 -ar 16000 a.wav"),
     "parts of a data set": Refused(waves(["train__0_wav", "val__1_wav"]), ("train, val",), WAVES, MONO, "set/train"),
     "unknown class": Refused(

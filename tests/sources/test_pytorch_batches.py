@@ -86,3 +86,14 @@ def test_a_picture_without_a_sample_axis_is_one_sample() -> None:
     form = batch_form(network, Dataset({"x": random(3, 8, 8)}))
     assert form.is_one
     assert form.apply(Dataset({"x": random(3, 8, 8)})).inputs["x"].shape == (1, 3, 8, 8)
+
+
+def test_items_of_a_data_set_that_are_batches_are_split() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()).eval()
+    data = Dataset({"x": random(3, 4, 3, 8, 8)}, np.arange(12).reshape(3, 4), items=3)
+    form = batch_form(network, data)
+    samples = form.apply(data)
+    assert (form.is_batches, form.alone, samples.samples) == (True, False, 12)
+    np.testing.assert_array_equal(samples.inputs["x"][5], data.inputs["x"][1, 1])
+    assert samples.labels is not None
+    assert samples.labels.tolist() == list(range(12))

@@ -36,7 +36,7 @@ def layered(samples: int = 6) -> np.ndarray[Any, Any]:
     ],
 )
 def test_samples_come_first(arrays: dict[str, Any], axes: dict[str, Axis]) -> None:
-    moved, found = samples_first(arrays, "labels")
+    [moved], found = samples_first([arrays], "labels")
     assert found == axes
     for name, axis in axes.items():
         expected = np.repeat(arrays[name], 6) if axis is None else np.moveaxis(arrays[name], axis, 0)
@@ -45,14 +45,37 @@ def test_samples_come_first(arrays: dict[str, Any], axes: dict[str, Axis]) -> No
 
 
 def test_a_label_without_axes_makes_a_single_sample() -> None:
-    moved, _ = samples_first({"x": FRAMES[0], "labels": np.array(3)}, "labels")
+    [moved], _ = samples_first([{"x": FRAMES[0], "labels": np.array(3)}], "labels")
     assert (moved["x"].shape, moved["labels"].tolist()) == ((1, 5), [3])
 
 
-def test_later_batches_count_samples_as_the_first() -> None:
-    """The last batch has as many samples as the states have layers."""
-    moved, found = samples_first({"x": FRAMES[:2], "h": layered(2)}, "labels", {"h": 1})
-    assert (found, moved["h"].tolist()) == ({"h": 1}, layered(2).swapaxes(0, 1).tolist())
+@pytest.mark.parametrize("sizes", [(6, 2), (2, 6), (2, 6, 1)])
+def test_all_batches_show_the_axis_that_counts_samples(sizes: tuple[int, ...]) -> None:
+    """A batch of two has as many samples as the states have layers."""
+    moved, found = samples_first([{"x": FRAMES[:size], "h": layered(size)} for size in sizes], "labels")
+    assert found == {"h": 1}
+    for batch, size in zip(moved, sizes, strict=True):
+        np.testing.assert_array_equal(batch["h"], layered(size).swapaxes(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "axes"),
+    [
+        ([(8, 8, 4), (8, 3, 4)], {"x": 1}),
+        ([(8, 3, 4), (8, 8, 4)], {"x": 1}),
+        ([(8, 8, 4), (3, 8, 4)], {}),
+        # Nothing decides: samples are first.
+        ([(8, 8, 4), (8, 8, 4)], {}),
+    ],
+)
+def test_a_batch_as_large_as_the_time_is_read_as_the_others(
+    shapes: list[tuple[int, ...]], axes: dict[str, Axis]
+) -> None:
+    counts = [3 if 3 in shape else 8 for shape in shapes]
+    batches = [{"x": np.zeros(shape), "labels": np.arange(n)} for shape, n in zip(shapes, counts, strict=True)]
+    moved, found = samples_first(batches, "labels")
+    assert found == axes
+    assert [len(batch["x"]) for batch in moved] == counts
 
 
 def inputs(**shapes: tuple[int, ...]) -> list[ModelInput]:
