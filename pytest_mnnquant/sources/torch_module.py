@@ -16,7 +16,9 @@ from pytest_mnnquant.sources.spec import SourceError, describe
 from pytest_mnnquant.sources.torch_replacements import (
     compiled_network,
     remove_simulated_quantization,
+    restore_forward,
     use_batch_norm,
+    wrapped_network,
 )
 
 if TYPE_CHECKING:
@@ -110,13 +112,7 @@ def _unwrapped(model: Any, name: str) -> torch.nn.Module:
             f"{name}: returned {type(model).__name__}, expected torch.nn.Module",
             "return the network itself, with its trained weights",
         )
-    parallel: Any = torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel
-    while True:
-        inner = compiled_network(model)
-        if isinstance(model, parallel | torch.optim.swa_utils.AveragedModel):
-            inner = model.module
-        if not isinstance(inner, torch.nn.Module):
-            break
+    while (inner := wrapped_network(model)) is not None:
         model = inner
     network: torch.nn.Module = model
     return network
@@ -211,9 +207,7 @@ def _unwrap_children(model: torch.nn.Module) -> None:
             inner = compiled_network(child)
             if inner is not None:
                 setattr(module, name, inner)
-        compiled = vars(module).get("forward")
-        if hasattr(compiled, "_torchdynamo_orig_callable"):  # module.forward = torch.compile(module.forward)
-            del module.forward
+        restore_forward(module)
 
 
 def _fold_computed_weights(module: torch.nn.Module) -> None:

@@ -1,25 +1,66 @@
-"""Submodules of a private copy that exporters don't take, written as others that compute the same.
+"""Modules that exporters don't take, written as others that compute the same.
 
-Only a submodule that is known to compute what torch defines is changed: custom code and hooks keep their effect.
+Only a module that is known to compute what torch defines is replaced: custom code and hooks keep their effect.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 
+def wrapped_network(module: Any) -> torch.nn.Module | None:
+    """The network in a wrapper that runs it faster or in parallel, or averages its weights; None for other modules.
+
+    A wrapper with its own `forward` or with hooks computes something else than its network.
+    """
+    import torch
+
+    if (network := compiled_network(module)) is not None:
+        return network
+    parallel: Any = torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel
+    if not isinstance(module, parallel | torch.optim.swa_utils.AveragedModel) or not _runs_code_of(module, "torch."):
+        return None
+    inner: torch.nn.Module = module.module
+    return inner
+
+
 def compiled_network(module: Any) -> torch.nn.Module | None:
-    """The network that torch.compile wrapped; None if the module is not such a wrapper."""
+    """The network that torch.compile wrapped; None if the module is not such a wrapper, or has hooks."""
     dynamo = sys.modules.get("torch._dynamo.eval_frame")  # A wrapper exists only after its import.
-    if dynamo is None or not isinstance(module, dynamo.OptimizedModule):
+    if dynamo is None or not isinstance(module, dynamo.OptimizedModule) or _has_hooks(module):
         return None
     network: torch.nn.Module = module._orig_mod
     return network
+
+
+def restore_forward(module: torch.nn.Module) -> None:
+    """Undo `module.forward = torch.compile(...)`: the module gets the function that was compiled."""
+    compiled = vars(module).get("forward")
+    original = getattr(compiled, "_torchdynamo_orig_callable", None)
+    if original is None:
+        return
+    function = getattr(original, "__func__", None)
+    del module.forward
+    if function is None:
+        vars(module)["forward"] = original
+    elif function is not type(module).forward:  # A copy still has the method of the module it was copied from.
+        vars(module)["forward"] = MethodType(function, module)
+
+
+def _has_hooks(module: Any) -> bool:
+    return bool(vars(module).get("_forward_hooks") or vars(module).get("_forward_pre_hooks"))
+
+
+def _runs_code_of(module: torch.nn.Module, package: str) -> bool:
+    """Whether code of this package alone decides what the module returns."""
+    is_changed = "forward" in vars(module) or _has_hooks(module)
+    return not is_changed and type(module).forward.__module__.startswith(package)
 
 
 def remove_simulated_quantization(model: torch.nn.Module) -> None:
@@ -38,10 +79,7 @@ def _is_simulation(module: torch.nn.Module) -> bool:
     """Whether torch's code alone decides what the module returns, and it observes or simulates quantization."""
     from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 
-    if not isinstance(module, FakeQuantizeBase | ObserverBase) or "forward" in vars(module):
-        return False
-    has_hooks = module._forward_hooks or module._forward_pre_hooks
-    return not has_hooks and type(module).forward.__module__.startswith("torch.ao.")
+    return isinstance(module, FakeQuantizeBase | ObserverBase) and _runs_code_of(module, "torch.ao.")
 
 
 def use_batch_norm(model: torch.nn.Module) -> None:

@@ -177,3 +177,55 @@ class Halved(nn.Module):
 @pytest.mark.parametrize("network", [Halved(), nn.Sequential(Halved())], ids=["network", "submodule"])
 def test_only_wrappers_of_compilation_are_removed(network: nn.Module) -> None:
     torch.testing.assert_close(private_copy(network, "net")(IMAGES), network(IMAGES))
+
+
+class Tripled(nn.DataParallel[nn.Module]):
+    """A wrapper that changes what its network returns."""
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Three times the result."""
+        return super().forward(value) * 3  # type: ignore[no-any-return]
+
+
+def hooked_wrapper() -> nn.Module:
+    wrapper: nn.Module = torch.optim.swa_utils.AveragedModel(nn.ReLU())
+    wrapper.register_forward_hook(lambda module, args, result: result * 3)
+    return wrapper
+
+
+@pytest.mark.parametrize("make", [lambda: Tripled(nn.ReLU()), hooked_wrapper], ids=["own forward", "hook"])
+def test_wrappers_that_change_results_stay(make: Any) -> None:
+    network = make().eval()
+    torch.testing.assert_close(private_copy(network, "net")(IMAGES), torch.relu(IMAGES) * 3)
+
+
+class Scales(nn.Module):
+    """Has another method that may become its `forward`."""
+
+    factor = 2.0
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """The values, scaled."""
+        return value * self.factor
+
+    def cubed(self, value: torch.Tensor) -> torch.Tensor:
+        """The third power, scaled."""
+        return value**3 * self.factor
+
+
+@pytest.mark.filterwarnings("ignore")  # Of compilation.
+@pytest.mark.parametrize(
+    ("choose", "expected"),
+    [
+        (lambda net: net.forward, IMAGES * 2),
+        (lambda net: net.cubed, IMAGES**3 * 2),
+        (lambda net: lambda value: value + 1, IMAGES + 1),
+    ],
+    ids=["own", "method", "function"],
+)
+def test_a_compiled_forward_computes_what_was_compiled(choose: Any, expected: torch.Tensor) -> None:
+    network: Any = Scales().eval()
+    network.forward = torch.compile(choose(network))
+    copied = private_copy(network, "net")
+    torch.testing.assert_close(copied(IMAGES), expected)
+    assert not hasattr(copied.forward, "_torchdynamo_orig_callable")
