@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import json
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.checks.accuracy.layers import ranked
 from pytest_mnnquant.evidence.accuracy_check import judge_trial
 from pytest_mnnquant.evidence.accuracy_search import quality_of
+from pytest_mnnquant.evidence.best_decision import Choice, Decision, decide_once
 from pytest_mnnquant.evidence.check_inputs import CheckInputs
 from pytest_mnnquant.evidence.steps import UNUSABLE
 from pytest_mnnquant.evidence.variant import VariantUnderTest
@@ -41,29 +40,21 @@ _IN_INT8: Final = (
 #: How many of the worst layers stay float, in this order, and the largest share of the weights that they may hold.
 _FLOAT_LAYERS: Final = (1, 2, 3, 5, 8)
 _MOST_FLOAT: Final = 0.25
-_DECISION: Final = "decision.json"
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """A recipe that was tried: `quality` is higher if better, `text` is the accuracy; `skip` are layers left float."""
-
-    recipe: str
-    skip: tuple[str, ...]
-    passes: bool
-    quality: float
-    text: str
 
 
 @dataclass
 class _Trials:
-    """The recipes that were tried for one variant, until `deadline` (`time.monotonic()`, seconds)."""
+    """The recipes that were tried for one variant, until `deadline` (`time.monotonic()`, seconds).
+
+    `is_finished` becomes False when the time ends before a recipe that would be tried.
+    """
 
     variant: VariantUnderTest
     deadline: float
-    choices: list[_Choice] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    is_finished: bool = True
 
-    def run(self) -> _Choice | None:
+    def run(self) -> Choice | None:
         """Try one recipe after the other; the first that passes, else the best; None if none can be made."""
         for name in _IN_INT8:
             if (chosen := self._passing(recipe_named(name), ())) is not None:
@@ -74,9 +65,9 @@ class _Trials:
                 return chosen
         return max(self.choices, key=lambda choice: choice.quality, default=None)
 
-    def _passing(self, recipe: Recipe, skip: tuple[str, ...]) -> _Choice | None:
+    def _passing(self, recipe: Recipe, skip: tuple[str, ...]) -> Choice | None:
         """Try a recipe; None if it does not pass, can't be made, or the time is over."""
-        if self.choices and time.monotonic() >= self.deadline:
+        if self._is_over():
             return None
         self.variant.say(f"trying {recipe.name}" + (f" with {len(skip)} layers in float" if skip else ""))
         trial = self.trial(recipe, skip)
@@ -86,6 +77,12 @@ class _Trials:
         choice = self._judged(trial) if data is None else self._measured(trial, data)
         self.choices.append(choice)
         return choice if choice.passes else None
+
+    def _is_over(self) -> bool:
+        """Whether the time ended. At least one recipe is tried."""
+        is_over = bool(self.choices) and time.monotonic() >= self.deadline
+        self.is_finished &= not is_over
+        return is_over
 
     def trial(self, recipe: Recipe, skip: tuple[str, ...]) -> VariantUnderTest:
         """The variant of a recipe with these and the user's layers in float."""
@@ -99,7 +96,7 @@ class _Trials:
             return None
         return prepared.calibration.spread(PROOF_SAMPLES).inputs
 
-    def _judged(self, trial: VariantUnderTest) -> _Choice:
+    def _judged(self, trial: VariantUnderTest) -> Choice:
         limits = self.variant.source.settings.limits
         result = judge_trial(CheckInputs(trial, limits, False, _no_result), self.variant.source.settings.ignore)
         text, quality = quality_of(metrics_of(AccuracyMetrics, [result]))
@@ -107,9 +104,9 @@ class _Trials:
         weights = sum(row.layer.weight_count for row in rows)
         in_float = sum(row.layer.weight_count for row in rows if not row.wanted)
         is_int8 = in_float <= _MOST_FLOAT * weights
-        return _Choice(trial.recipe.name, self._left_float(trial), result.outcome == PASSED and is_int8, quality, text)
+        return Choice(trial.recipe.name, self._left_float(trial), result.outcome == PASSED and is_int8, quality, text)
 
-    def _measured(self, trial: VariantUnderTest, data: Arrays) -> _Choice:
+    def _measured(self, trial: VariantUnderTest, data: Arrays) -> Choice:
         source = self.variant.source
         try:
             error = output_error(
@@ -117,13 +114,15 @@ class _Trials:
             )
         except UNUSABLE:
             error = math.inf
-        return _Choice(trial.recipe.name, self._left_float(trial), False, -error, f"relative error {error:.3g}")
+        return Choice(trial.recipe.name, self._left_float(trial), False, -error, f"relative error {error:.3g}")
 
     def _left_float(self, trial: VariantUnderTest) -> tuple[str, ...]:
         return trial.skip[len(self.variant.skip) :]
 
-    def _worst_layers(self, best: _Choice) -> Iterator[tuple[str, tuple[str, ...]]]:
+    def _worst_layers(self, best: Choice) -> Iterator[tuple[str, tuple[str, ...]]]:
         """The recipe with the best outputs, and more and more of the layers that cost most."""
+        if self._is_over():
+            return
         try:
             losses = self.trial(recipe_named(best.recipe), ()).runs.losses(None)
         except UNUSABLE:
@@ -135,39 +134,27 @@ class _Trials:
 
 
 def find_best(variant: VariantUnderTest) -> Variant:
-    """The best int8 variant, with what was tried in its provenance. The decision is stored. Raises `Unusable`."""
-    source = variant.source
-    prepared, settings = source.prepared, source.settings
-    trials = _Trials(variant, time.monotonic() + settings.suggest_time)
-    inputs: dict[str, Any] = {
-        "float": prepared.digest,
-        "float_uuid": prepared.model.uuid,
-        "mode": variant.mode,
-        "skip": variant.skip,
-        "limits": repr(settings.limits),
-        "ignore": settings.ignore,
-        "data": [data.digest() if data else None for data in (prepared.calibration, prepared.evaluation)],
-        "labels": repr(getattr(prepared.evaluation, "labels", None)),
-    }
+    """The best int8 variant, with what was tried in its provenance. A finished search is stored. Raises `Unusable`."""
+    trials = _Trials(variant, time.monotonic() + variant.source.settings.suggest_time)
 
-    def build(folder: Path) -> None:
-        chosen = trials.run()
-        tried = [dataclasses.asdict(choice) for choice in trials.choices]
-        plain = _Choice("int8", (), False, -math.inf, "")
-        decision = {"chosen": dataclasses.asdict(chosen or plain), "tried": tried}
-        (folder / _DECISION).write_text(json.dumps(decision), encoding="utf-8")
+    def search() -> Decision:
+        chosen = trials.run() or Choice("int8", (), False, -math.inf, "")
+        return Decision(chosen, tuple(trials.choices), trials.is_finished)
 
-    decision = json.loads((source.store.folder("best", inputs, build) / _DECISION).read_text(encoding="utf-8"))
-    chosen = decision["chosen"]
-    made = trials.trial(recipe_named(chosen["recipe"]), tuple(chosen["skip"])).variant
-    search = {
-        "recipe": chosen["recipe"],
-        "left_float": chosen["skip"],
-        "passes": chosen["passes"],
-        "tried": [{key: item[key] for key in ("recipe", "skip", "passes", "text")} for item in decision["tried"]],
+    decision = decide_once(variant, search)
+    chosen = decision.chosen
+    made = trials.trial(recipe_named(chosen.recipe), chosen.skip).variant
+    provenance = {
+        "recipe": chosen.recipe,
+        "left_float": list(chosen.skip),
+        "passes": chosen.passes,
+        "tried": [
+            {"recipe": item.recipe, "skip": list(item.skip), "passes": item.passes, "text": item.text}
+            for item in decision.tried
+        ],
     }
     return dataclasses.replace(
-        made, recipe=variant.recipe, left_float=tuple(chosen["skip"]), provenance={**made.provenance, "best": search}
+        made, recipe=variant.recipe, left_float=chosen.skip, provenance={**made.provenance, "best": provenance}
     )
 
 

@@ -28,16 +28,24 @@ def reduced_variant(parent: VariantUnderTest, names: tuple[str, ...]) -> Variant
     except (BadParams, OSError):
         return None
 
+    data = source.prepared.calibration or source.prepared.evaluation
+    options = source.prepared.options(source.settings.timeout)
+    observer = parent.recipe.observer if isinstance(parent.recipe, Int8Recipe) and not variant.given else None
+
     def build(folder: Path) -> None:
         write_params(params, folder / PARAMS_NAME)
         flags = ("--compressionParamsFile", str(folder / PARAMS_NAME))
         convert(variant.base.path, folder / MODEL_NAME, flags, timeout=source.settings.timeout)
-        data = source.prepared.calibration or source.prepared.evaluation
-        if isinstance(parent.recipe, Int8Recipe) and not variant.given and data is not None:
-            options = source.prepared.options(source.settings.timeout)
-            describe_tensors(folder / MODEL_NAME, variant.base, {}, data, options, parent.recipe.observer)
+        if observer is not None and data is not None:
+            describe_tensors(folder / MODEL_NAME, variant.base, {}, data, options, observer)
 
-    inputs = {"base": file_digest(variant.base.path), "params": file_digest(variant.params), "without": names}
+    observed = observer and data and [data.digest(), repr(observer), options.batched, repr(options.axes)]
+    inputs = {
+        "base": file_digest(variant.base.path),
+        "params": file_digest(variant.params),
+        "without": names,
+        "observed": observed,
+    }
     try:
         folder = source.store.folder("reduced", inputs, build)
     except NativeFailure:

@@ -108,11 +108,21 @@ class Dataset:
         return dataclasses.replace(self, inputs=inputs, labels=labels, lengths=())
 
     def digest(self) -> str:
-        """A hash of the content."""
+        """A hash of the inputs."""
         total = hashlib.sha256()
         for name in sorted(self.inputs):
             array = np.ascontiguousarray(self.inputs[name])
             axis = f"axis{self.axes[name]}" if name in self.axes else ""
             total.update(f"{name}{array.dtype}{array.shape}{axis}".encode())
             total.update(array.tobytes())
+        return total.hexdigest()
+
+    def digest_with_labels(self) -> str:
+        """A hash of all that an accuracy on these samples depends on: inputs, labels, and the sequences they form."""
+        form = (self.alone, self.lengths, self.per_sequence, self.classes)
+        total = hashlib.sha256(f"{self.digest()}{form}".encode())
+        if self.labels is not None:
+            total.update(f"{self.labels.dtype}{self.labels.shape}".encode())
+            has_objects = self.labels.dtype.hasobject
+            total.update(repr(self.labels.tolist()).encode() if has_objects else self.labels.tobytes())
         return total.hexdigest()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from pytest_mnnquant.metrics.task import MetricError, TaskMetric, metric_named
+from pytest_mnnquant.sources.code_digest import code_digest
 from pytest_mnnquant.sources.spec import SourceError, describe, import_file
 from pytest_mnnquant.sources.user_code import contained
 
@@ -25,20 +27,33 @@ def load_metric(text: str, root: Path) -> TaskMetric:
         raise SourceError(f"--mnn-metric: {error}") from None
     if known is not None:
         return known
+    module, attribute = _imported(text, root)
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise SourceError(f"--mnn-metric: {text.rpartition(':')[0]} has no callable {attribute!r}")
+    lower = bool(getattr(function, "lower_is_better", False))
+    return TaskMetric(text, attribute, is_share=False, lower_is_better=lower, call=_described(function))
+
+
+def metric_digest(text: str, root: Path) -> str:
+    """A hash of the code of a custom metric, and of what it imports in the project; empty for a built-in one.
+
+    Raises `SourceError`.
+    """
+    return "" if load_metric(text, root).call is None else code_digest([_imported(text, root)[0].__name__])
+
+
+def _imported(text: str, root: Path) -> tuple[ModuleType, str]:
+    """The module of a custom metric, and the name of its callable. Raises `SourceError`."""
     place, colon, attribute = text.rpartition(":")
     if not colon or not place.endswith(".py") or not attribute.isidentifier():
         raise SourceError(f"--mnn-metric: unknown metric {text!r}; known: {_FORMS}")
     if not (root / place).is_file():
         raise SourceError(f"--mnn-metric: {place}: no such file")
     try:
-        module = import_file(root / place)
+        return import_file(root / place), attribute
     except Exception as error:
         raise SourceError(f"--mnn-metric: {text}: importing it raised {describe(error)}") from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        raise SourceError(f"--mnn-metric: {place} has no callable {attribute!r}")
-    lower = bool(getattr(function, "lower_is_better", False))
-    return TaskMetric(text, attribute, is_share=False, lower_is_better=lower, call=_described(function))
 
 
 def _described(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -51,3 +51,15 @@ def test_a_subset_has_all_classes_in_their_shares(labels: list[int], most: int) 
     assert len(counts) == min(len(whole), most)
     if most >= len(whole):
         assert all(abs(counts[label] - whole[label] * len(chosen) / len(labels)) < len(whole) for label in whole)
+
+
+def test_the_digest_with_labels_depends_on_each_label_and_on_their_form() -> None:
+    inputs = {"x": np.zeros((2000, 1), np.float32)}
+    labels = np.zeros(2000, np.int32)
+    changed = labels.copy()
+    changed[1000] = 1
+    forms = (labels, changed, labels.astype(np.int64), labels.reshape(2000, 1), np.zeros(2000, np.float32), None)
+    digests = {Dataset(inputs, form).digest_with_labels() for form in forms}
+    digests.add(Dataset(inputs, labels, lengths=(1000, 1000)).digest_with_labels())
+    assert len(digests) == 7
+    assert Dataset(inputs, labels.copy()).digest_with_labels() in digests

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_mnnquant.sources.metric import load_metric
+from pytest_mnnquant.sources.metric import load_metric, metric_digest
 from pytest_mnnquant.sources.spec import SourceError
 
 
@@ -45,3 +45,17 @@ def test_what_can_not_be_loaded_is_one_line(text: str, line: str, tmp_path: Path
         load_metric(text, tmp_path)
     assert str(error.value).startswith("--mnn-metric: ")
     assert line in str(error.value)
+
+
+def test_the_digest_of_a_metric_depends_on_its_code_and_on_what_it_imports(tmp_path: Path) -> None:
+    source = "from metric_helper_of_this_test import value\n\n\ndef a(outputs, labels):\n    return value\n"
+    (tmp_path / "metric_helper_of_this_test.py").write_text("value = 1\n")
+    (tmp_path / "m.py").write_text(source)
+    digests = [metric_digest("m.py:a", tmp_path)]
+    (tmp_path / "metric_helper_of_this_test.py").write_text("value = 2\n")
+    digests.append(metric_digest("m.py:a", tmp_path))
+    (tmp_path / "m.py").write_text(source + "# Changed.\n")
+    digests.append(metric_digest("m.py:a", tmp_path))
+    assert len(set(digests)) == 3
+    assert metric_digest("m.py:a", tmp_path) == digests[-1]
+    assert metric_digest("top1", tmp_path) == ""
