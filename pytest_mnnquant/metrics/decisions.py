@@ -29,6 +29,9 @@ _RGB: Final = 3
 _SATURATED, _NEAR = 0.7, 0.05
 _FEWEST, _FEWEST_SAMPLES = 50, 8
 _ROUNDED: Final = 1e-3
+#: Logits: values from 0 to this share of the middle of either sign; at most that share of all may be there. One heap
+#: around 0 has 13 % there.
+_NEAR_ZERO, _VALLEY = 0.25, 0.06
 #: The most values that are looked at to recognise an output.
 _VALUES: Final = 4_000_000
 
@@ -56,7 +59,7 @@ def find_decisions(reference: Array, output: Array) -> Decisions | None:
     for axis in dict.fromkeys((1, reference.ndim - 1)):
         if _are_scores(reference, axis):
             return Decisions(Decision.CLASS, reference.argmax(axis), output.argmax(axis))
-    return threshold_decisions(reference, output)
+    return threshold_decisions(reference, output) or _logit_decisions(reference, output)
 
 
 def threshold_decisions(reference: Array, output: Array) -> Decisions | None:
@@ -64,6 +67,34 @@ def threshold_decisions(reference: Array, output: Array) -> Decisions | None:
     if not _are_probabilities(reference):
         return None
     return Decisions(Decision.THRESHOLD, (reference > 0.5).astype(np.int8), (output > 0.5).astype(np.int8))
+
+
+def _logit_decisions(reference: Array, output: Array) -> Decisions | None:
+    """The signs of two outputs of equal shape, if the first holds logits of probabilities that are mostly sure."""
+    if not (_have_a_valley(reference) and _are_probabilities(_sigmoid(reference))):
+        return None
+    return Decisions(Decision.THRESHOLD, (reference > 0).astype(np.int8), (output > 0).astype(np.int8))
+
+
+def _sigmoid(values: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-np.clip(values, -60.0, 60.0))))
+
+
+def _have_a_valley(values: Array) -> bool:
+    """Whether few values are near 0, compared with those between the middles of both signs.
+
+    Logits have two heaps; other quantities of both signs, such as a flow or a residual, have one, around 0.
+    """
+    above, below = values[values > 0], values[values < 0]
+    if not above.size or not below.size:
+        return False
+    low, high = _NEAR_ZERO * float(np.median(below)), _NEAR_ZERO * float(np.median(above))
+    return bool(((values >= low) & (values <= high)).mean() <= _VALLEY)
+
+
+def are_shares(values: Array) -> bool:
+    """Whether rows [n, classes] are probabilities that add up to 1."""
+    return bool(values.min() >= 0 and np.abs(values.astype(np.float64).sum(1) - 1).max() <= _ROUNDED)
 
 
 def _are_scores(reference: Array, axis: int) -> bool:
@@ -82,8 +113,17 @@ def _are_scores(reference: Array, axis: int) -> bool:
     two = np.partition(rows, classes - 2, axis=1)[:, -2:]
     if np.median(two[:, 1] - two[:, 0]) < _APART * rows.std():
         return False
+    if classes > _RGB and not _losers_are_alike(rows, best, counts):
+        return False
     rare = best != counts.argmax()
     return bool(np.median(sure) >= _SURE and np.median(sure[rare]) >= _SURE_OF_RARE)
+
+
+def _losers_are_alike(rows: Floats, best: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> bool:
+    """Whether each class is like the others where it is not the best: a channel that is always large is no class."""
+    high = np.median(rows) + _APART * rows.std()
+    winners = np.flatnonzero(counts >= _LEAST_SHARE * len(rows))
+    return all(np.median(rows[best != winner, winner]) < high for winner in winners)
 
 
 def _exclude_each_other(rows: Floats) -> bool:
@@ -96,7 +136,7 @@ def _exclude_each_other(rows: Floats) -> bool:
 
 def _best_probability(rows: Floats) -> Floats:
     """The probability of the best class, of probabilities or logits [n, classes]."""
-    if rows.min() >= 0 and np.abs(rows.sum(1) - 1).max() <= _ROUNDED:
+    if are_shares(rows):
         return np.asarray(rows.max(1))
     return np.asarray(1 / np.exp(rows - rows.max(1, keepdims=True)).sum(1))
 

@@ -72,3 +72,23 @@ def test_probabilities_are_answers_above_and_below_one_half() -> None:
     assert found.kind is Decision.THRESHOLD
     assert found.reference.sum() == (reference > 0.5).sum()
     assert found.output.sum() == 0
+
+
+def test_logits_of_masks_decide_by_their_sign_and_a_flow_does_not() -> None:
+    inside = RANDOM.random((16, 1, 32, 32)) < 0.3
+    logits = np.where(inside, 5.0, -7.0) + RANDOM.normal(0, 1.6, inside.shape)
+    found = find_decisions(logits, -logits)
+    assert found is not None
+    assert found.kind is Decision.THRESHOLD
+    np.testing.assert_array_equal(found.reference, logits > 0)
+    for scale in (0.5, 3.0, 9.0, 40.0):
+        flow = RANDOM.normal(0, scale, (16, 2, 32, 32))
+        assert find_decisions(flow, flow) is None
+
+
+@pytest.mark.parametrize("channels", [(3, 9), (5,)])
+def test_channels_that_are_always_large_are_no_classes(channels: tuple[int, ...]) -> None:
+    tokens = RANDOM.normal(0, 1, (16, 50, 256))
+    for number, channel in enumerate(channels):
+        tokens[..., channel] = 12 - number + RANDOM.normal(0, 3, tokens.shape[:2])
+    assert find_decisions(tokens, tokens) is None

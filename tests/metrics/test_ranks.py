@@ -22,3 +22,9 @@ def test_the_order_says_little_about_few_samples_constants_and_large_errors() ->
     assert rank_correlation(SCORES, 2 * SCORES) is None
     assert rank_correlation(SCORES, np.zeros(200)) is None
     assert rank_correlation(np.ones(200), np.ones(200)) is None
+
+
+def test_a_tail_that_is_cut_off_makes_the_order_say_little() -> None:
+    scores = np.exp(np.random.default_rng(1).standard_normal(2000))
+    assert rank_correlation(scores, np.minimum(scores, np.quantile(scores, 0.91))) is None
+    assert rank_correlation(scores, np.minimum(scores, np.quantile(scores, 0.98))) == pytest.approx(1, abs=1e-3)

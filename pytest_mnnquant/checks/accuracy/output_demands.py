@@ -17,7 +17,7 @@ from pytest_mnnquant.checks.accuracy.variation_estimate import estimate_variatio
 from pytest_mnnquant.findings.defaults import COARSE_COSINE, COARSE_FEW_NUMBERS
 from pytest_mnnquant.metrics.agreement import cosines, same_maximum, sqnr_db
 from pytest_mnnquant.metrics.blocks import energies, mean_sample
-from pytest_mnnquant.metrics.decisions import Decision
+from pytest_mnnquant.metrics.decisions import Decision, are_shares
 from pytest_mnnquant.metrics.peaks import PeakAgreement
 from pytest_mnnquant.metrics.ranks import rank_correlation
 from pytest_mnnquant.metrics.variation import Variation
@@ -59,7 +59,8 @@ class Pair:
     @property
     def is_unit(self) -> bool:
         """Whether it holds vectors of length 1, such as embeddings."""
-        if self.reference.ndim != 2 or self.reference.shape[1] < _LEAST_OF_VECTOR:
+        is_vector = self.reference.ndim == 2 and self.reference.shape[1] >= _LEAST_OF_VECTOR
+        if not is_vector or self.measures.decisions is not None or are_shares(self.reference):
             return False
         return bool((np.abs(np.linalg.norm(self.reference.astype(np.float64), axis=1) - 1) <= _UNIT).all())
 
@@ -98,14 +99,22 @@ def _by_kind(pair: Pair, criteria: Criteria) -> Iterator[Demand]:
         yield from identifier_demands(pair.reference, pair.output, measures.identifiers, criteria)
     elif pair.reference[0].size == 1:
         yield _one_element(pair, criteria)
+        yield from _decisions(pair, criteria)
     elif measures.peaks is not None and least is None:
         yield _peaks(measures.peaks, criteria)
     else:
         yield from _likeness(pair, criteria)
         yield from _quantities(pair, math.inf if least is None else as_sqnr_db(least), criteria)
-        if measures.decisions is not None and measures.identifiers is not None and pair.has_many_decisions:
-            decisions, what = measures.decisions, _WHAT[measures.decisions.kind]
-            yield from identifier_demands(decisions.reference, decisions.output, measures.identifiers, criteria, what)
+        if pair.has_many_decisions:
+            yield from _decisions(pair, criteria)
+
+
+def _decisions(pair: Pair, criteria: Criteria) -> Iterator[Demand]:
+    """What is required of the decisions by an output; nothing of other outputs."""
+    decisions, identifiers = pair.measures.decisions, pair.measures.identifiers
+    if decisions is not None and identifiers is not None:
+        what = _WHAT[decisions.kind]
+        yield from identifier_demands(decisions.reference, decisions.output, identifiers, criteria, what)
 
 
 def _one_element(pair: Pair, criteria: Criteria) -> Demand:

@@ -37,8 +37,8 @@ def _broken(name: str, reference: Array, output: Array | None, outputs: Outputs)
     if output.dtype.kind != "f":
         return None
     # Values this large in the float model too are masks (the lowest float), and intended.
-    intended = np.abs(reference) > _ABSURD
-    if not np.isfinite(output).all() or (np.abs(output) > _ABSURD)[~intended].any():
+    intended = _is_absurd(reference)
+    if not np.isfinite(output).all() or _is_absurd(output)[~intended].any():
         message = f"output {name!r}: {_share_bad(output):.0%} of the values are not finite (or above {_ABSURD:g})"
         return Finding("MNQ703", message)
     if len(output) > 1 and (output == output[:1]).all() and not (reference == reference[:1]).all():
@@ -50,8 +50,14 @@ def _broken(name: str, reference: Array, output: Array | None, outputs: Outputs)
     return None
 
 
+def _is_absurd(values: Array) -> npt.NDArray[np.bool_]:
+    """Where values are too large to be meant, if their type can hold such values."""
+    largest = float(np.finfo(values.dtype).max) if values.dtype.kind == "f" else np.inf
+    return np.asarray(np.abs(values) > min(_ABSURD, largest))
+
+
 def _share_bad(array: Array) -> float:
-    return float((~np.isfinite(array) | (np.abs(array) > _ABSURD)).mean())
+    return float((~np.isfinite(array) | _is_absurd(array)).mean())
 
 
 def _is_flat(array: Array) -> bool:

@@ -114,3 +114,20 @@ def test_a_cosine_that_the_user_requires_is_required_of_peaks_too() -> None:
     evidence = AccuracyEvidence({"output": reference}, {"output": noise(reference, 0.05)})
     assert check_accuracy(evidence, Criteria()).outcome == PASSED
     assert check_accuracy(evidence, Criteria(min_cosine=0.999)).outcome == FAILED
+
+
+def test_of_one_probability_the_answers_count_too() -> None:
+    positive = np.arange(2000) < 100
+    scores = np.where(positive, RANDOM.uniform(0.85, 0.99, 2000), RANDOM.uniform(0.001, 0.05, 2000))[:, None]
+    assert outcome(scores, np.where(positive[:, None], 0.06 + 0.05 * scores, scores)) == FAILED
+    assert outcome(scores, np.where(positive[:, None], scores - 0.05, scores)) == PASSED
+
+
+def test_probabilities_of_sure_classes_are_no_unit_vectors() -> None:
+    best = RANDOM.integers(0, 41, 2050)
+    logits = 14 * np.eye(41)[best] + RANDOM.normal(0, 1, (2050, 41))
+    exponents = np.exp(logits)
+    exact = exponents / exponents.sum(1, keepdims=True)
+    spoilt = np.where((best == 7)[:, None], np.roll(exact, 1, 1), exact)
+    assert outcome(exact, spoilt) == FAILED
+    assert outcome(exact, noise(exact, 0.004)) == PASSED
