@@ -120,7 +120,7 @@ def _are_scores(reference: Array, axis: int) -> bool:
 
 
 def _losers_are_alike(rows: Floats, best: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> bool:
-    """Whether each class is like the others where it is not the best: a channel that is always large is no class."""
+    """Whether each class is like the others where it is not the best: a channel that is always large is not a class."""
     high = np.median(rows) + _APART * rows.std()
     winners = np.flatnonzero(counts >= _LEAST_SHARE * len(rows))
     return all(np.median(rows[best != winner, winner]) < high for winner in winners)
