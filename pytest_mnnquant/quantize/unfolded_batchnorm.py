@@ -21,6 +21,7 @@ from pytest_mnnquant.quantize.torch_watch import Value, watch_values
 from pytest_mnnquant.runtime.inference import tensor_values
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import as_tensors, suppress_output
+from pytest_mnnquant.sources.torch_replacements import runs_code_of, set_norm_step, uses_batch_norm
 
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 _PROBE_SAMPLES = 4
@@ -43,10 +44,15 @@ class MultiplyAdd(torch.nn.Module):
         return x * factor.reshape(shape) + offset.reshape(shape)
 
 
+def _is_replaceable(module: torch.nn.Module) -> bool:
+    """Whether a BatchNorm computes what torch defines, or an InstanceNorm computes by BatchNorm in eval mode."""
+    return uses_batch_norm(module) or (isinstance(module, _NORMS) and runs_code_of(module, "torch.nn."))
+
+
 def find_unfolded(network: torch.nn.Module, model: Model, data: Dataset, options: RunOptions) -> frozenset[str]:
     """The names of the BatchNorm modules that became `Scale` operators in the float `.mnn`: those with equal values."""
     scales = [op for op in model.ops if op.kind == "Scale" and not op.subgraph]
-    norms = {name: module for name, module in network.named_modules() if isinstance(module, _NORMS)}
+    norms = {name for name, module in network.named_modules() if _is_replaceable(module)}
     if not scales or not norms:
         return frozenset()
     count = _PROBE_SAMPLES if options.batched else 1
@@ -72,6 +78,9 @@ def replace_unfolded(network: torch.nn.Module, names: frozenset[str]) -> torch.n
         return network
     copied = copy.deepcopy(network).eval()
     for name in names:
-        parent, _, attribute = name.rpartition(".")
-        setattr(copied.get_submodule(parent), attribute, MultiplyAdd(copied.get_submodule(name)))
+        norm, (parent, _, attribute) = copied.get_submodule(name), name.rpartition(".")
+        if uses_batch_norm(norm):
+            set_norm_step(norm, MultiplyAdd(norm))
+        else:
+            setattr(copied.get_submodule(parent), attribute, MultiplyAdd(norm))
     return copied

@@ -8,10 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import torch
+
+_IS_CHANGED: Final = "_mnnquant_uses_batch_norm"
+_STEP: Final = "_mnnquant_step"
 
 
 def wrapped_network(module: Any) -> torch.nn.Module | None:
@@ -24,7 +27,7 @@ def wrapped_network(module: Any) -> torch.nn.Module | None:
     if (network := compiled_network(module)) is not None:
         return network
     parallel: Any = torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel
-    if not isinstance(module, parallel | torch.optim.swa_utils.AveragedModel) or not _runs_code_of(module, "torch."):
+    if not isinstance(module, parallel | torch.optim.swa_utils.AveragedModel) or not runs_code_of(module, "torch."):
         return None
     inner: torch.nn.Module = module.module
     return inner
@@ -57,8 +60,8 @@ def _has_hooks(module: Any) -> bool:
     return bool(vars(module).get("_forward_hooks") or vars(module).get("_forward_pre_hooks"))
 
 
-def _runs_code_of(module: torch.nn.Module, package: str) -> bool:
-    """Whether code of this package alone decides what the module returns."""
+def runs_code_of(module: torch.nn.Module, package: str) -> bool:
+    """Whether code of this package, as `torch.nn.`, alone decides what the module returns."""
     is_changed = "forward" in vars(module) or _has_hooks(module)
     return not is_changed and type(module).forward.__module__.startswith(package)
 
@@ -79,7 +82,7 @@ def _is_simulation(module: torch.nn.Module) -> bool:
     """Whether torch's code alone decides what the module returns, and it observes or simulates quantization."""
     from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 
-    return isinstance(module, FakeQuantizeBase | ObserverBase) and _runs_code_of(module, "torch.ao.")
+    return isinstance(module, FakeQuantizeBase | ObserverBase) and runs_code_of(module, "torch.ao.")
 
 
 def use_batch_norm(model: torch.nn.Module) -> None:
@@ -99,20 +102,35 @@ def use_batch_norm(model: torch.nn.Module) -> None:
             module.__class__ = _with_batch_norm(kind)
 
 
+def uses_batch_norm(module: torch.nn.Module) -> bool:
+    """Whether `use_batch_norm` changed this module."""
+    return hasattr(module, _IS_CHANGED)
+
+
+def set_norm_step(module: torch.nn.Module, step: torch.nn.Module) -> None:
+    """Let a module that `use_batch_norm` changed compute by `step`, which takes a batch, instead of by BatchNorm."""
+    module.add_module(_STEP, step)
+
+
 def _with_batch_norm(kind: Any) -> type[torch.nn.Module]:
     def apply(self: Any, value: torch.Tensor) -> torch.Tensor:
         from torch.nn.functional import batch_norm
 
+        result: torch.Tensor
         if self.training or not self.track_running_stats:
-            result: torch.Tensor = kind._apply_instance_norm(self, value)
-            return result
-        return batch_norm(value, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            result = kind._apply_instance_norm(self, value)
+        elif (step := self._modules.get(_STEP)) is not None:
+            result = step(value)
+        else:
+            result = batch_norm(value, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return result
 
     def reduce(self: Any, _protocol: Any) -> tuple[Callable[..., Any], tuple[Any, ...], Any]:
         return _new_norm, (kind,), self.__getstate__() if hasattr(self, "__getstate__") else vars(self)
 
     body = {
         "_apply_instance_norm": apply,
+        _IS_CHANGED: True,
         "__reduce_ex__": reduce,
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,

@@ -115,3 +115,31 @@ def test_each_mode_is_compared_with_the_same_network(source: Prepared, store: St
     assert len(variant.base.layers) == len(variant.model.layers) == 3
     assert compared(variant.base, variant.model).centred_sqnr_db > 10
     assert np.isfinite(variant.drift)
+
+
+class Tripled(nn.BatchNorm2d):
+    """A norm with its own `forward`."""
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Three times the norm."""
+        return super().forward(value) * 3
+
+
+def test_norms_with_custom_code_keep_its_effect(store: Store) -> None:
+    torch.manual_seed(0)
+    hooked = nn.InstanceNorm2d(8, affine=True, track_running_stats=True)
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), hooked, nn.ReLU(), Tripled(8), nn.Conv2d(8, 4, 3))
+    x = torch.from_numpy(DATA["x"])
+    network.train()(x)
+    hooked.register_forward_hook(lambda module, args, result: result * 2 + 1)
+    choices = Choices(Path(), calibration={"input": DATA["x"]}, timeout=TIMEOUT)
+    given = prepare(Spec("custom", "custom"), choices, store, quietly, given=network.eval())
+    assert sum(op.kind == "Scale" for op in given.model.ops) >= 1
+    assert given.network is not None
+    options = RunOptions(TIMEOUT, batched=given.batched)
+    found = find_unfolded(given.network, given.model, Dataset({"input": DATA["x"]}), options)
+    assert found == {"2"}
+    plain = replace_unfolded(given.network, found)
+    assert isinstance(plain.get_submodule("2._mnnquant_step"), MultiplyAdd)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(x), network(x), rtol=1e-4, atol=1e-4)
