@@ -11,26 +11,48 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
 _MOST_CHANNELS: Final = 4
 _LEAST_SIZE: Final = 16
 #: Sizes of the map / sizes of the picture. Coarser maps are those of detectors: most values belong to no object.
 _FACTORS: Final = (0.5, 1.0, 2.0, 3.0, 4.0, 8.0)
 #: Values within this share of the range from one of its ends are saturated; at most half of the elements may be.
 _END, _MOST_SATURATED = 0.02, 0.5
+#: A range is at most this multiple of that of all values but one of 1000 at each end, so that outliers do not widen it.
+_TAIL, _WIDEST = 0.001, 1.5
+#: If the bulk of the values has less than this share of the range, the map is sparse: what is rare is its content.
+_SPARSE: Final = 0.1
+#: Channels whose range is smaller, as a share of the largest, are too coarse in int8 for this comparison.
+_LEAST_RANGE: Final = 0.05
+#: Steps of int8 between -1 and 1 times the largest absolute value. All channels of a tensor are rounded so.
+_STEPS: Final = 254
+_QUANTILE_VALUES: Final = 1_000_000
 _TINY: Final = 1e-300
 
 
 @dataclass(frozen=True)
 class MapError:
-    """The mean square error of each sample, shape [samples], and the range of the reference's values."""
+    """The mean square error of each sample and channel beyond one rounding to int8, and the range of each channel.
 
-    errors: npt.NDArray[np.float64]
-    span: float
+    `errors` has shape [samples, channels], `spans` [channels], without the channels that are not compared.
+    """
+
+    errors: Floats
+    spans: Floats
+
+    @property
+    def span(self) -> float:
+        """The range of the worst channel of all samples."""
+        return float(self.spans[self._decibels(slice(None)).argmin()])
 
     def psnr_db(self, chosen: npt.NDArray[np.int64] | slice = slice(None)) -> float:
-        """Square of the range / mean square error, in dB; infinite without an error."""
-        error = float(self.errors[chosen].mean())
-        return 20 * math.log10(self.span) - 10 * math.log10(error) if error > _TINY else math.inf
+        """Square of the range / mean square error of the worst channel, in dB; infinite without an error."""
+        return float(self._decibels(chosen).min())
+
+    def _decibels(self, chosen: npt.NDArray[np.int64] | slice) -> Floats:
+        errors = self.errors[chosen].mean(0)
+        decibels = 20 * np.log10(self.spans) - 10 * np.log10(np.maximum(errors, _TINY))
+        return np.where(errors > _TINY, decibels, math.inf)
 
 
 def compare_maps(reference: Array, output: Array, inputs: Mapping[str, Array]) -> MapError | None:
@@ -41,13 +63,39 @@ def compare_maps(reference: Array, output: Array, inputs: Mapping[str, Array]) -
     sizes = _sizes(reference)
     if reference.dtype.kind != "f" or not any(_fits(sizes, array) for array in inputs.values()):
         return None
-    low, high = float(reference.min()), float(reference.max())
-    end = _END * (high - low)
-    if high <= low or ((reference < low + end) | (reference > high - end)).mean() > _MOST_SATURATED:
+    maps, others = _channels_first(reference), _channels_first(output)
+    spans = np.array([_span(maps[:, channel]) for channel in range(maps.shape[1])])
+    judged = np.flatnonzero(spans >= max(_LEAST_RANGE * spans.max(), np.finfo(np.float32).tiny))
+    judged = judged[[not _is_saturated(maps[:, channel], spans[channel]) for channel in judged]]
+    if not len(judged):
         return None
-    pairs = zip(reference, output, strict=True)  # One by one: float64 copies of all would fill the memory.
-    errors = [float(np.square(first.astype(np.float64) - second).mean()) for first, second in pairs]
-    return MapError(np.array(errors), high - low)
+    pairs = zip(maps, others, strict=True)  # One by one: float64 copies of all would fill the memory.
+    errors = [np.square(first[judged].astype(np.float64) - second[judged]).mean((1, 2)) for first, second in pairs]
+    rounding = (2 * float(np.abs(reference).max()) / _STEPS) ** 2 / 12
+    return MapError(np.array(errors) - rounding, spans[judged])
+
+
+def _channels_first(array: Array) -> Array:
+    """Maps as `_sizes` reads them, with shape [samples, channels, height, width]."""
+    if array.ndim == 3:
+        return array[:, None]
+    return array if array.shape[1] <= _MOST_CHANNELS else np.moveaxis(array, -1, 1)
+
+
+def _span(values: Array) -> float:
+    """The range of values, which single outliers do not widen."""
+    whole = float(values.max()) - float(values.min())
+    flat = values.reshape(-1)
+    low, high = np.quantile(flat[:: 1 + flat.size // _QUANTILE_VALUES], (_TAIL, 1 - _TAIL))
+    bulk = float(high) - float(low)
+    return min(whole, _WIDEST * bulk) if bulk >= _SPARSE * whole else whole
+
+
+def _is_saturated(values: Array, span: float) -> bool:
+    """Whether most values are at the ends of the range."""
+    low, high = float(values.min()), float(values.max())
+    end = _END * span
+    return bool(((values < low + end) | (values > high - end)).mean() > _MOST_SATURATED)
 
 
 def _sizes(array: Array) -> tuple[int, int] | None:

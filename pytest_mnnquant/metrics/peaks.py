@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Flags = npt.NDArray[np.bool_]
 _LEAST_SIZE: Final = 12
 #: A map without an object has no peak: its largest value is below this share of the usual height.
 _PRESENT: Final = 0.5
@@ -18,14 +19,21 @@ _SMALL: Final = 0.05
 _POINTED, _FULL = 0.35, 0.95
 #: Of fewer elements above half of the height, nothing is known of the peak's form.
 _FEWEST: Final = 6
-#: A peak keeps its place if it moves by at most this share of its radius, and keeps this share of its height.
+#: A peak keeps its place if it moves by at most this share of its radius. Its height changes by at most this factor.
 _PLACE: Final = 0.5
 _HEIGHT: Final = 0.5
+#: A map (joint) is lost if fewer of its peaks stay. Fewer peaks than this show nothing of a single map.
+_OF_A_MAP: Final = 0.5
+_FEWEST_OF_A_MAP: Final = 8
 
 
 @dataclass(frozen=True)
 class PeakAgreement:
-    """The peaks of the reference: `expected` in each sample, and how many of them have the same place in the output."""
+    """The peaks in each sample: `expected` is the number in reference or output, `kept` of those at the same place.
+
+    Of the output only peaks in maps without a peak in the reference count. If most peaks stay, but not those of
+    a map with at least 8, only the peaks of the worst such map count.
+    """
 
     expected: npt.NDArray[np.int64]
     kept: npt.NDArray[np.int64]
@@ -37,13 +45,21 @@ class PeakAgreement:
 
 
 def compare_peaks(reference: Array, output: Array) -> PeakAgreement | None:
-    """Compare heat maps [samples, maps, height, width]; None for other outputs."""
-    if reference.dtype.kind != "f" or reference.ndim != 4 or min(reference.shape[2:]) < _LEAST_SIZE:
+    """Compare heat maps [samples, maps, height, width] or [samples, height, width, maps]; None for other outputs."""
+    if reference.dtype.kind != "f" or reference.ndim != 4:
+        return None
+    peaks = _compare(reference, output)
+    return peaks or _compare(np.moveaxis(reference, -1, 1), np.moveaxis(output, -1, 1))
+
+
+def _compare(reference: Array, output: Array) -> PeakAgreement | None:
+    if min(reference.shape[2:]) < _LEAST_SIZE:
         return None
     maps = reference.reshape(*reference.shape[:2], -1)
     middle, top = np.median(maps, 2), maps.max(2)
     heights = top - middle
-    present = heights >= max(_PRESENT * float(np.quantile(heights, 0.9)), np.finfo(np.float32).tiny)
+    least = max(_PRESENT * float(np.quantile(heights, 0.9)), np.finfo(np.float32).tiny)
+    present = heights >= least
     if present.mean() < _LEAST_PRESENT:
         return None
     area, pointed = ((maps >= (middle + level * heights)[..., None]).sum(2)[present] for level in (_PRESENT, _FULL))
@@ -56,8 +72,18 @@ def compare_peaks(reference: Array, output: Array) -> PeakAgreement | None:
     other = output.reshape(maps.shape)
     moved = _distance(maps.argmax(2), other.argmax(2), reference.shape[3])
     height = other.max(2) - np.median(other, 2)
-    kept = present & (moved <= _PLACE * radius) & (height >= _HEIGHT * heights)
-    return PeakAgreement(present.sum(1).astype(np.int64), kept.sum(1).astype(np.int64))
+    is_taller = _HEIGHT * height > heights
+    stays = present & (moved <= _PLACE * radius) & (height >= _HEIGHT * heights) & ~is_taller
+    return _agreement(present | (is_taller & (height >= least)), stays)
+
+
+def _agreement(expected: Flags, stays: Flags) -> PeakAgreement:
+    """The agreement by flags [samples, maps]: of all maps, or of the worst if only a few are lost."""
+    counts = expected.sum(0)
+    shares = np.where(counts >= _FEWEST_OF_A_MAP, stays.sum(0) / np.maximum(counts, 1), 1.0)
+    if shares.min() < _OF_A_MAP <= stays.sum() / expected.sum():
+        expected, stays = (flags[:, [shares.argmin()]] for flags in (expected, stays))
+    return PeakAgreement(expected.sum(1).astype(np.int64), stays.sum(1).astype(np.int64))
 
 
 def _is_single(maps: Array, levels: Array, present: Array, width: int, radius: float) -> bool:

@@ -35,11 +35,42 @@ def test_the_error_is_relative_to_the_range(reference: Array, picture: Array) ->
     found = compare_maps(reference, output, {"step": DEPTH[:, 0, 0], "picture": picture})
     assert found is not None
     assert found.span == pytest.approx(10, abs=0.1)
-    assert found.psnr_db() == pytest.approx(40, abs=0.1)
+    assert found.psnr_db() == pytest.approx(40.2, abs=0.1)  # One rounding to int8 is allowed.
     output[0] = reference[0]
     found = compare_maps(reference, output, {"picture": picture})
     assert found is not None
     assert found.psnr_db(np.array([0])) == np.inf
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1)], ids=["channels first", "channels last"])
+def test_the_worst_channel_counts(order: tuple[int, ...]) -> None:
+    flow = np.concatenate([DEPTH, RANDOM.uniform(0, 1, DEPTH.shape)], 1).astype(np.float32)
+    dead = flow.copy()
+    dead[:, 1] = 0.5
+    found = compare_maps(flow.transpose(order), dead.transpose(order), {"picture": PICTURE})
+    assert found is not None
+    assert found.span == pytest.approx(1, rel=0.01)
+    assert found.psnr_db() < 12
+    step = 2 * flow.max() / 254
+    rounded = np.rint(flow / step) * step
+    found = compare_maps(flow.transpose(order), rounded.transpose(order), {"picture": PICTURE})
+    assert found is not None
+    assert found.psnr_db() > 45
+
+
+def test_a_single_outlier_does_not_widen_the_range() -> None:
+    reference, output = DEPTH.copy(), DEPTH + RANDOM.choice([-0.5, 0.5], DEPTH.shape)
+    reference[0, 0, 0, 0] = output[0, 0, 0, 0] = 80
+    found = compare_maps(reference, output, {"picture": PICTURE})
+    assert found is not None
+    assert found.span == pytest.approx(15, rel=0.02)
+    assert found.psnr_db() < 33
+
+
+def test_rare_values_of_a_sparse_map_are_no_outliers() -> None:
+    sparse = np.zeros_like(DEPTH)
+    sparse[:, 0, 3, 3] = 10
+    assert compare_maps(sparse, sparse, {"picture": PICTURE}) is None
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,10 @@ REFERENCE = maps(PLACES)
         (0.7 * REFERENCE + 0.1, 1.0),
         (maps(PLACES + 4), 0.0),
         (0.3 * REFERENCE, 0.0),
+        (20 * REFERENCE, 0.0),
         (np.where(np.arange(10)[:, None, None, None] < 5, REFERENCE, maps(PLACES + 4)), 0.5),
     ],
-    ids=["noise", "lower", "moved", "flat", "half"],
+    ids=["noise", "lower", "moved", "flat", "tall", "half"],
 )
 def test_a_peak_stays_or_moves(output: Array, share: float) -> None:
     found = compare_peaks(REFERENCE, output)
@@ -60,6 +61,31 @@ def test_a_map_without_an_object_has_no_peak() -> None:
     found = compare_peaks(reference, reference)
     assert found is not None
     assert found.expected.tolist() == [3] * 10
+
+
+def test_a_lost_map_is_not_made_up_for_by_others() -> None:
+    output = REFERENCE.copy()
+    output[:, 2] = 0.01 * RANDOM.standard_normal(output[:, 2].shape)
+    found = compare_peaks(REFERENCE, output)
+    assert found is not None
+    assert (found.expected.sum(), found.kept.sum()) == (10, 0)
+
+
+def test_a_peak_in_an_empty_map_is_not_expected() -> None:
+    reference = REFERENCE.copy()
+    reference[5:] *= 0.1
+    found = compare_peaks(reference, REFERENCE)
+    assert found is not None
+    assert (found.expected.sum(), found.share) == (40, 0.5)
+
+
+def test_maps_may_be_the_last_axis() -> None:
+    reference, output = (
+        np.moveaxis(array, 1, -1) for array in (REFERENCE, REFERENCE + 0.02 * RANDOM.standard_normal(REFERENCE.shape))
+    )
+    found = compare_peaks(reference, output)
+    assert found is not None
+    assert (found.expected.tolist(), found.share) == ([4] * 10, 1.0)
 
 
 @pytest.mark.parametrize(

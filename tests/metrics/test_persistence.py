@@ -15,6 +15,7 @@ RANDOM = np.random.default_rng(0)
 PAST = (RANDOM.normal(50, 10, (60, 1)) + RANDOM.standard_normal((60, 24)).cumsum(1)).astype(np.float32)
 CHANGE = RANDOM.standard_normal((60, 6)).cumsum(1)
 FUTURE = (PAST[:, -1:] + CHANGE).astype(np.float32)
+TABLE = RANDOM.standard_normal((60, 10))
 OUTPUT = FUTURE + RANDOM.choice([-0.1, 0.1], FUTURE.shape)
 
 
@@ -29,7 +30,8 @@ def test_the_last_value_is_removed(past: Array, shape: tuple[int, ...]) -> None:
     found = compare_beyond_last(FUTURE.reshape(60, *shape), OUTPUT.reshape(60, *shape), inputs)
     assert found is not None
     assert found.input == "past"
-    assert found.signal.sum() == pytest.approx(np.square(CHANGE - CHANGE.mean(0)).sum(), rel=0.1)
+    rounding = FUTURE.size * (np.ptp(FUTURE) / 255) ** 2 / 12
+    assert found.signal.sum() - rounding * 10**2.6 == pytest.approx(np.square(CHANGE - CHANGE.mean(0)).sum(), rel=0.1)
     assert found.noise == pytest.approx(np.full(60, 0.06), rel=0.01)
 
 
@@ -43,8 +45,33 @@ def test_the_last_value_is_removed(past: Array, shape: tuple[int, ...]) -> None:
         (FUTURE, PAST[:30]),
         (FUTURE.astype(np.int32), PAST),
         (np.ones_like(FUTURE), PAST),
+        (TABLE[:, -1:] * (3, 2, 2.5) + 0.3 * TABLE[:, :3], TABLE),
     ],
-    ids=["unrelated", "few samples", "one number", "no series", "other samples", "integers", "constant"],
+    ids=["unrelated", "few samples", "one number", "no series", "other samples", "integers", "constant", "table"],
 )
 def test_other_outputs_are_no_forecasts(reference: Array, past: Array) -> None:
     assert compare_beyond_last(reference, reference, {"past": past}) is None
+
+
+def decibels(reference: Array, output: Array, past: Array) -> float:
+    found = compare_beyond_last(reference, output, {"past": past})
+    assert found is not None
+    return float(10 * np.log10(found.signal.sum() / found.noise.sum()))
+
+
+def test_rounding_of_the_output_is_allowed_but_no_copy_of_the_last_value() -> None:
+    past = 100 + RANDOM.standard_normal((400, 96)).cumsum(1)
+    last, trend = past[:, -1:], (past[:, -1:] - past[:, -25:-24]) / 24
+    reference = last + 0.1 * trend * np.arange(1, 13)
+    step = np.ptp(reference) / 255
+    assert decibels(reference, np.rint(reference / step) * step, past) > 25
+    reference = last + np.sin(np.arange(12) / 3) * RANDOM.standard_normal((400, 1))
+    assert decibels(reference, np.repeat(last, 12, 1), past) < 15
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_each_of_several_series_has_its_last_value(axis: int) -> None:
+    past = RANDOM.standard_normal((60, 48, 5)).cumsum(1)
+    copy = np.repeat(past[:, -1:], 12, 1)
+    reference = copy + np.sin(np.arange(12) / 3)[:, None] * RANDOM.standard_normal((60, 1, 5))
+    assert decibels(np.moveaxis(reference, 2, axis), np.moveaxis(copy, 2, axis), past) < 15
