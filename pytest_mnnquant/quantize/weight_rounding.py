@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +38,15 @@ def rounded_by_output(
 ) -> dict[str, Floats]:
     """The weights of layers by name, as multiples of their scales; layers whose codes are all nearest are left out.
 
-    `entries`: what the params file says of each layer. Layers with kernels above 1 are rounded if their inputs are
-    square. Raises `NativeFailure`.
+    `entries`: what the params file says of each layer. Layers with kernels above 1 are rounded if the model's pictures
+    and the layer's inputs are square. Raises `NativeFailure`.
     """
-    layers = tuple(op for op in model.convolutions if op.name in entries and _is_roundable(op))
+    is_square = has_square_pictures(data.inputs)
+    layers = tuple(
+        op
+        for op in model.convolutions
+        if op.name in entries and _is_roundable(op) and (is_square or math.prod(op.shape[2:]) == 1)
+    )
     moments: dict[str, Moments] = {}
     for tensors in layer_tensors(model, layers, data, options):
         for op in layers:
@@ -85,6 +90,15 @@ def choose_codes(exact: Moments, moments: Moments, low: float, high: float) -> M
         slope[active] += step[:, None] * moments[places[active], at]
         change[active, at] = -step
     return codes
+
+
+def has_square_pictures(inputs: Mapping[str, npt.NDArray[Any]]) -> bool:
+    """Whether there are inputs with four axes, all with equal height and width, channels first or last.
+
+    Feature maps are read without their shapes: a map of 4 x 16 positions has as many as one of 8 x 8.
+    """
+    shapes = [array.shape for array in inputs.values() if array.ndim == 4]
+    return bool(shapes) and all(shape[2] in (shape[1], shape[3]) for shape in shapes)
 
 
 def _is_roundable(op: Op) -> bool:

@@ -12,7 +12,7 @@ from pytest_mnnquant.metrics.agreement import sqnr_db
 from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import make_variant
-from pytest_mnnquant.quantize.weight_rounding import Moments, choose_codes
+from pytest_mnnquant.quantize.weight_rounding import Moments, choose_codes, has_square_pictures
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.runtime.inference import run
 from tests.conftest import TIMEOUT, quietly
@@ -47,6 +47,22 @@ def test_codes_stay_in_their_range() -> None:
     # The clipped weight lacks 3 steps, for which the second can make up in part.
     codes = choose_codes(np.array([[126.9, -126.7, 130.0]]), np.ones((1, 3, 3)), -127, 127)
     assert codes.tolist() == [[127.0, -126.0, 127.0]]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        ([(2, 3, 8, 8)], True),
+        ([(2, 8, 8, 3), (2, 5)], True),
+        ([(2, 2, 4, 16)], False),
+        ([(2, 3, 8, 8), (2, 1, 4, 16)], False),
+        ([(2, 64)], False),
+    ],
+    ids=["channels first", "channels last", "wide", "one of two", "no picture"],
+)
+def test_maps_are_read_as_squares_only_if_pictures_are(shapes: list[tuple[int, ...]], expected: bool) -> None:
+    inputs = {str(number): np.zeros(shape, np.float32) for number, shape in enumerate(shapes)}
+    assert has_square_pictures(inputs) == expected
 
 
 def test_weights_that_round_to_zero_are_made_up_for(source: Prepared, store: Store) -> None:
