@@ -175,14 +175,15 @@ def made(folder: Path) -> dict[str, int]:
 
 
 def test_durations_show_the_slowest_steps_and_the_report_has_all(run: Run, pytester: pytest.Pytester) -> None:
-    found = run(MODEL, "--mnn-recipe=w8", "--mnn-durations=3", "--mnn-report=r.json", "-k", "execution or coverage")
+    usual = (MODEL, "--mnn-recipe=w8", "-k", "execution or coverage")
+    found = run(*usual, "--mnn-durations=3", "--mnn-report=r.json", "--mnn-no-cache")
     first = next(number for number, line in enumerate(found.lines) if "slowest 3 steps" in line) + 2
     assert [line.split()[1] for line in found.lines[first : first + 3]] == ["s"] * 3
     (variant,) = json.loads((pytester.path / "r.json").read_text())["models"][0]["variants"]
     steps = [step for check in variant["checks"] for step in check["steps"]]
     assert len(steps) > 3
     assert max(step["child_mb"] or 0.0 for step in steps) > 10
-    assert "steps of the checks" not in run(MODEL, "--mnn-recipe=w8", "-k", "coverage").text
+    assert "steps of the checks" not in run(*usual).text
 
 
 def test_the_cache_folder_keeps_artifacts(run: Run, pytester: pytest.Pytester) -> None:
