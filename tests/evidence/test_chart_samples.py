@@ -125,7 +125,7 @@ def test_without_data_there_is_a_reason(case: VariantUnderTest) -> None:
 
 
 def test_what_takes_too_long_is_said_and_fails_nothing(case: VariantUnderTest) -> None:
-    settings = dataclasses.replace(case.source.settings, timeout=0.01)
+    settings = dataclasses.replace(case.source.settings, timeout=1e-6)
     hasty = SourceUnderTest(settings, case.source.spec, case.source.store, quietly)
     hasty.__dict__["_prepared"] = Attempt(case.source.prepared)
     other = VariantUnderTest(hasty, case.recipe, "eval", made=case.variant)
