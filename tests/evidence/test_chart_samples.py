@@ -129,5 +129,5 @@ def test_what_takes_too_long_is_said_and_fails_nothing(case: VariantUnderTest) -
     hasty = SourceUnderTest(settings, case.source.spec, case.source.store, quietly)
     hasty.__dict__["_prepared"] = Attempt(case.source.prepared)
     other = VariantUnderTest(hasty, case.recipe, "eval", made=case.variant)
-    assert "0.01 s" in chart_samples(other, "calibration").unavailable["calibration"]
-    assert "0.01 s" in chart_samples(other, "accuracy").unavailable["accuracy"]
+    assert "1e-06 s" in chart_samples(other, "calibration").unavailable["calibration"]
+    assert "1e-06 s" in chart_samples(other, "accuracy").unavailable["accuracy"]
