@@ -32,11 +32,12 @@ class PeakAgreement:
     """The peaks in each sample: `expected` is the number in reference or output, `kept` of those at the same place.
 
     Of the output only peaks in maps without a peak in the reference count. If most peaks stay, but not those of
-    a map with at least 8, only the peaks of the worst such map count.
+    a map with at least 8, only the peaks of the worst such map count, and `map` is its number from 0, else None.
     """
 
     expected: npt.NDArray[np.int64]
     kept: npt.NDArray[np.int64]
+    map: int | None = None
 
     @property
     def share(self) -> float:
@@ -81,9 +82,11 @@ def _agreement(expected: Flags, stays: Flags) -> PeakAgreement:
     """The agreement by flags [samples, maps]: of all maps, or of the worst if only a few are lost."""
     counts = expected.sum(0)
     shares = np.where(counts >= _FEWEST_OF_A_MAP, stays.sum(0) / np.maximum(counts, 1), 1.0)
+    worst = None
     if shares.min() < _OF_A_MAP <= stays.sum() / expected.sum():
-        expected, stays = (flags[:, [shares.argmin()]] for flags in (expected, stays))
-    return PeakAgreement(expected.sum(1).astype(np.int64), stays.sum(1).astype(np.int64))
+        worst = int(shares.argmin())
+        expected, stays = (flags[:, [worst]] for flags in (expected, stays))
+    return PeakAgreement(expected.sum(1).astype(np.int64), stays.sum(1).astype(np.int64), worst)
 
 
 def _is_single(maps: Array, levels: Array, present: Array, width: int, radius: float) -> bool:

@@ -103,3 +103,12 @@ def test_maps_may_be_the_last_axis() -> None:
 )
 def test_other_maps_have_no_peaks(reference: Array) -> None:
     assert compare_peaks(reference, reference) is None
+
+
+def test_the_map_that_lost_its_peaks_is_named() -> None:
+    output = REFERENCE.copy()
+    assert compare_peaks(REFERENCE, output).map is None  # type: ignore[union-attr]
+    output[:, 1] = 0
+    found = compare_peaks(REFERENCE, output)
+    assert found is not None
+    assert (found.map, found.share) == (1, 0.0)

@@ -146,7 +146,8 @@ def _one_element(pair: Pair, criteria: Criteria) -> Demand:
 def _peaks(peaks: PeakAgreement, criteria: Criteria) -> Demand:
     """What is required of heat maps."""
     kept = intervals.share(int(peaks.kept.sum()), int(peaks.expected.sum()), CONFIDENCE)
-    text = f"{kept.value:.1%} of the peaks of its maps keep their place and half of their height, "
+    maps = "its maps" if peaks.map is None else f"its map {peaks.map} (counted from 0)"
+    text = f"{kept.value:.1%} of the peaks of {maps} keep their place, and their height within a factor of 2, "
     text += f"required {criteria.usual.peaks:.0%}"
     return Demand(text, verdict(kept, criteria.usual.peaks, at_least=True, strict=criteria.strict))
 
