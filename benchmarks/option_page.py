@@ -7,11 +7,12 @@ The meaning of an option is its help; a test holds the page to it.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Final
 
 from pytest_mnnquant.config.option import Option
-from pytest_mnnquant.config.options import OPTIONS
+from pytest_mnnquant.config.options import BY_NAME, OPTIONS, SETTINGS
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "options.md"
 _INTRO: Final = """\
@@ -27,14 +28,23 @@ Images have one key more in `pyproject.toml`: `preprocess = {format = "RGB", siz
 Sounds have `preprocess = {rate = 16000, length = 16000}`. Sub-folders named by class give labels:
 [forms of data](data.md).
 
+{settings}
+
 | option | meaning | where |
 |---|---|---|
+"""
+_SETTINGS: Final = """\
+Options of the command line that request a judgement are a usage error (exit status 4) without a model, unless a test
+uses the fixtures. Options in the ini file, in its `addopts` and in `PYTEST_ADDOPTS` apply to every run, so they are
+settings, which change no run without models. These always are: {}.
 """
 
 
 def page() -> str:
     """The page in Markdown."""
-    return _INTRO + "".join(_row(option) for option in OPTIONS)
+    settings = _SETTINGS.format(", ".join(f"`{BY_NAME[name].flag}`" for name in SETTINGS))
+    lines = textwrap.fill(settings, 119, break_on_hyphens=False)
+    return _INTRO.replace("{settings}", lines) + "".join(map(_row, OPTIONS))
 
 
 def _row(option: Option) -> str:

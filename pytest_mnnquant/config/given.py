@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_mnnquant.config.options import BY_FLAG, BY_NAME, OPTIONS
+from pytest_mnnquant.config.options import BY_FLAG, BY_NAME, DEMANDS, OPTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +55,23 @@ def may_be_requested(early_config: pytest.Config, args: Iterable[str]) -> bool:
     keys = [option.key for option in OPTIONS]
     is_given = any(getattr(given, key, None) not in (None, [], False) for key in keys)
     return is_given or any(early_config.getini(option.key) for option in OPTIONS if option.ini) or may_hold_ids(args)
+
+
+def demands(config: pytest.Config) -> tuple[str, ...]:
+    """The flags of the command line that request a judgement of some model. Cheap: nothing is parsed.
+
+    Options of `addopts` and PYTEST_ADDOPTS apply to every run, so they are settings. On xdist's workers: all flags.
+    """
+    given = [option.flag for option in DEMANDS if _typed(config, option) is not None]
+    if not given or hasattr(config, "workerinput"):
+        return tuple(given)
+    typed = _names(map(str, config.invocation_params.args))
+    lasting = _names((*config.getini("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))))
+    return tuple(flag for flag in given if flag in typed or flag not in lasting)
+
+
+def _names(args: Iterable[str]) -> set[str]:
+    return {arg.partition("=")[0] for arg in args}
 
 
 def may_hold_ids(args: Iterable[str]) -> bool:

@@ -118,6 +118,15 @@ OPTIONS: Final = (
 )  # fmt: skip
 BY_NAME: Final = {option.name: option for option in OPTIONS}
 BY_FLAG: Final = {option.flag: option for option in OPTIONS}
+#: Options that are allowed without a model: how MNN and torch run, what is ignored, what happens to results.
+SETTINGS: Final = (
+    *("threads", "precision", "memory_mode", "batch", "latency_time", "exporter", "suggest_time", "timeout"),
+    *("ignore", "strict", "report", "durations", "cache_dir", "no_cache"),
+)
+#: Options that request a judgement: given on the command line without a model, they are a usage error.
+DEMANDS: Final = tuple(
+    option for option in OPTIONS if option.name not in (*SETTINGS, "model", "config", "update_baseline")
+)
 #: Keys of TOML tables that differ from the name of their option.
 PLURALS: Final = {"recipes": "recipe", "skip_layers": "skip_layer", "states": "state"}
 

@@ -10,6 +10,7 @@ from pytest_mnnquant.checks.accuracy.check import (
     AccuracyEvidence,
     can_be_located,
     check_accuracy,
+    unjudged_limits,
     unlocated,
     with_location,
     without_data,
@@ -45,6 +46,9 @@ _NAME: Final = "accuracy"
 def judge_accuracy(inputs: CheckInputs) -> Result:
     """Judge the outputs; name the layer that lost the accuracy, and propose recipes that were tried and pass."""
     variant, settings = inputs.variant, inputs.variant.source.settings
+    if inputs.limits.max_kl is not None:
+        fix = "remove the option for this model"
+        return Result.from_findings(_NAME, [unjudged_limits(["--mnn-max-kl"], "not a language model's export", fix)])
     result = without_ignored(_judge_outputs(inputs), settings.ignore)
     if isinstance(variant, TargetVariant):
         return _on_target(inputs, variant, result)

@@ -94,6 +94,13 @@ def mnn_latency(mnn_quantized: Quantized) -> PairedRatio:
     return mnn_quantized.latency()
 
 
+#: The names of all fixtures.
+NAMES: Final = frozenset(
+    (
+        *("mnn_model", "mnn_recipe", "mnn_mode", "mnn_calibration", "mnn_evaluation", "mnn_tolerances"),
+        *("mnn_quantized", "mnn_float", "mnn_latency"),
+    )
+)
 _MARKER_KEYS: Final = ("model", "recipes", "modes")
 _VARIANT: Final = ("mnn_recipe", "mnn_mode")
 

@@ -55,6 +55,10 @@ def pytest_configure(config: pytest.Config) -> None:
         xdist_workers.require_same_files(config)
         if has_suite:
             config.pluginmanager.register(suite_hooks, "mnnquant-suite")
+    if not has_suite and (flags := given.demands(config)):
+        from pytest_mnnquant.plugin.unused_options import UnusedOptions
+
+        config.pluginmanager.register(UnusedOptions(config, flags), "mnnquant-unused-options")
     config.pluginmanager.register(records.Records(config, has_suite), "mnnquant-records")
 
 

@@ -178,3 +178,8 @@ def test_the_search_ends_when_its_time_is_over(run: Run) -> None:
     assert found.status == 1
     assert "--mnn-suggest-time" in found.text
     assert not any(one["passes"] for one in found.metrics("accuracy")["tried"])
+
+
+def test_a_limit_of_language_models_fails_for_others(run: Run) -> None:
+    found = run(MODEL, "--mnn-recipe=w8", "-k", "accuracy", "--mnn-max-kl=0.5")
+    assert (found.status, "MNQ723" in found.text) == (1, True)
