@@ -55,8 +55,8 @@ class TargetRuns(VariantRuns):
         error = self._attempt.error
         return isinstance(error, TargetFailure) and error.kind is FailureKind.CRASHED
 
-    def _run_model(self, model: Model) -> Run:
-        result = super()._run_model(model)
+    def _run_model(self, model: Model, samples: int | None = None) -> Run:
+        result = super()._run_model(model, samples)
         return result if _machine(result).traces_int8 else dataclasses.replace(result, trace=None)
 
     @property

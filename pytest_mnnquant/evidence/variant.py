@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
+from typing import Final
 
 from pytest_mnnquant.cache.manifest import file_digest
 from pytest_mnnquant.checks.coverage.check import LayerRow, coverage
@@ -22,6 +23,9 @@ from pytest_mnnquant.quantize.variant import Variant, make_variant
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.recipes.recipe import BestRecipe, Recipe
 from pytest_mnnquant.report.variant_report import LayerReport, ParamsFile, VariantReport
+
+# The checks that compare a variant's outputs with the float model's.
+_WITH_RUNS: Final = ("execution", "accuracy")
 
 
 class VariantUnderTest:
@@ -70,6 +74,8 @@ class VariantUnderTest:
             return find_best(self)
         if self._given_calibration is not None:
             prepared = dataclasses.replace(prepared, calibration=self._given_calibration)
+        if not self.selected.isdisjoint(_WITH_RUNS):
+            source.run_ahead()
         job = Job(prepared, self.recipe, self.mode, self.skip, source.choices)
         return make_variant(job, source.store, self.say)
 

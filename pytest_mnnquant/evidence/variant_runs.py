@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.layers import Losses
 from pytest_mnnquant.checks.api_difference import ApiDifference
@@ -22,9 +25,10 @@ from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.measurements.run import Run, TracedOp
 from pytest_mnnquant.metrics.identifiers import are_identifiers
 from pytest_mnnquant.metrics.task import TaskMetric
+from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
 from pytest_mnnquant.mnnfile.int8_faults import Int8Faults, int8_faults
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.mnnfile.pooling import pools_right, uncovered_pools
+from pytest_mnnquant.mnnfile.pooling import expected_int8_pools, pools_right, uncovered_pools
 from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent, int8_pools
 from pytest_mnnquant.runtime.background import start_ahead
 from pytest_mnnquant.runtime.host import host_facts
@@ -32,6 +36,9 @@ from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.job_results import are_stored
 from pytest_mnnquant.runtime.jobs import run_job
 from pytest_mnnquant.runtime.options import RunOptions, Send
+
+# Samples that show what this host computes, beside what is judged.
+_SHOWN: Final = 64
 
 
 class VariantRuns:
@@ -59,12 +66,22 @@ class VariantRuns:
 
     @step_property("run the variant")
     def run(self) -> Run:
-        """The variant on the same inputs as the float model."""
+        """The variant on the inputs of the float model, or on few of them (`shown`)."""
         self.say("running")
         if self._send is run_job:
             self.source.run_ahead()
             self._observe_ahead()
-        return self._run_with_names(self.variant.model)
+        return self._run_with_names(self.variant.model, self.shown)
+
+    @cached_property
+    def shown(self) -> int | None:
+        """How many samples `run` shows, if another run is judged since this host pools wrongly; None: all."""
+        source, model = self.source.prepared, self.variant.model
+        single = source.axes.is_single or source.sequences is not None or bool(data_sized_outputs(model))
+        if self._send is not run_job or single or pools_right() or len(_first(self.source.inputs)) <= _SHOWN:
+            return None
+        replaced = uncovered_pools(model, expected_int8_pools(model), ())
+        return _SHOWN if replaced else None
 
     @property
     def _options(self) -> RunOptions:
@@ -73,15 +90,16 @@ class VariantRuns:
         options = self.source.prepared.options(settings.timeout)
         return dataclasses.replace(options, memory_mode=settings.timing.memory_mode, send=self._send)
 
-    def _run_model(self, model: Model) -> Run:
-        """A model on the evaluation data, with its states fed back."""
+    def _run_model(self, model: Model, samples: int | None = None) -> Run:
+        """A model on the evaluation data, or on its first samples, with its states fed back."""
         options = dataclasses.replace(self._options, sequences=self.source.prepared.sequences)
         names = self.source.prepared.model.output_names
-        return run(model, self.source.inputs, options, names if hides_outputs(model, names) else ())
+        inputs = {name: array[:samples] for name, array in self.source.inputs.items()}
+        return run(model, inputs, options, names if hides_outputs(model, names) else ())
 
-    def _run_with_names(self, model: Model) -> Run:
+    def _run_with_names(self, model: Model, samples: int | None = None) -> Run:
         """A run with outputs named as in the float model: a pipeline may have exported other names."""
-        result, names = self._run_model(model), self.source.prepared.model.output_names
+        result, names = self._run_model(model, samples), self.source.prepared.model.output_names
         if set(model.output_names) == set(names) or len(model.output_names) != len(names):
             return result
         pairs = zip(names, model.output_names, strict=True)
@@ -91,7 +109,7 @@ class VariantRuns:
     def exact_run(self) -> tuple[Run, tuple[str, ...]]:
         """The run with results as on ARM, and the MaxPool operators that were replaced for it in a copy."""
         with self.arm_equivalent() as (model, changed):
-            return (self._run_with_names(model) if changed else self.run), changed
+            return (self._run_with_names(model) if changed or self.shown else self.run), changed
 
     def arm_equivalent(self) -> AbstractContextManager[tuple[Model, tuple[str, ...]]]:
         """A model that computes on this host what the variant computes on ARM, and its replaced MaxPool operators."""
@@ -176,12 +194,17 @@ class VariantRuns:
 
         Class numbers and other identifiers of a healthy model may all be equal, so they prove nothing.
         """
-        reference, outputs = self.source.float_run.outputs, self.run.outputs
+        outputs = self.run.outputs
+        reference = {name: array[: self.shown] for name, array in self.source.float_run.outputs.items()}
         if reference.keys() != outputs.keys():
             return None
         same = all(np.array_equal(array, outputs[name]) for name, array in reference.items())
         proves = any(not are_identifiers(array, outputs[name]) for name, array in reference.items())
         return None if same and (self.files.is_lossless or not proves) else same
+
+
+def _first(inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return next(iter(inputs.values()))
 
 
 def hides_outputs(model: Model, names: tuple[str, ...]) -> bool:

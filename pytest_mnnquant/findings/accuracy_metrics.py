@@ -69,10 +69,14 @@ class StepError:
 
 @dataclass(frozen=True)
 class AsRun:
-    """What this host computes although its kernels are known to be wrong: the task metric and the lowest cosine."""
+    """What this host computes although its kernels are known to be wrong: the task metric and the lowest cosine.
+
+    `samples` is the number of samples, the first ones, that show it.
+    """
 
     task: float | None
     cosine: float | None
+    samples: int = 0
 
 
 @dataclass(frozen=True)

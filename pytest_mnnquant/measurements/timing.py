@@ -31,9 +31,9 @@ MEMORY_MODES: Final = (NORMAL, LOW)
 class TimingSettings:
     """How models are run to be timed; part of the record.
 
-    `batch` copies of the first sample make one inference. At least `pairs` pairs are run, then more until half of the
-    95 % interval is at most `width` of the ratio and `limit` lies outside the interval; at most `budget` seconds and
-    `most` pairs.
+    `batch` copies of the first sample make one inference. At least `pairs` pairs are run (of slow models as many as fit
+    into `enough` seconds, but enough to judge), then more until half of the 95 % interval is at most `width` of the
+    ratio and `limit` lies outside the interval; at most `budget` seconds and `most` pairs.
     """
 
     threads: int = THREADS
@@ -41,6 +41,7 @@ class TimingSettings:
     memory_mode: int = 0
     batch: int = BATCH
     pairs: int = 150
+    enough: float = 3.0
     most: int = 1500
     width: float = 0.02
     budget: float = LATENCY_TIME

@@ -28,8 +28,15 @@ from pytest_mnnquant.sources.onnx_data import external_files
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
-#: Samples that a proof is made on.
+#: Samples that a proof is made on, at most; of large ones as many as have so many elements, but at least the fewest.
 PROOF_SAMPLES: Final = 64
+_FEWEST, _ELEMENTS = 16, 1 << 21
+
+
+def proof_samples(data: Dataset) -> int:
+    """The number of samples that a proof is made on: `PROOF_SAMPLES`, or fewer of large ones."""
+    size = sum(math.prod(array.shape[1:]) for array in data.inputs.values())
+    return max(_FEWEST, min(PROOF_SAMPLES, _ELEMENTS // max(1, size)))
 
 
 def name_outputs(model: Model, expected: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
@@ -113,7 +120,7 @@ def proof_from_file(
     try:
         names = tuple(ran.outputs) if is_sized else ()
         files = external_files(source) if runtime is ONNXRUNTIME else ()
-        expected = runtime.run(source, data.head(PROOF_SAMPLES), options, names, files)
+        expected = runtime.run(source, data.head(proof_samples(data)), options, names, files)
     except NativeFailure as error:
         return None, f"{runtime.name} can't run the {runtime.kind} model on {data.origin}: {first_line(error)}"
     if is_sized and not expected:

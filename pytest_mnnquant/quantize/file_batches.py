@@ -12,7 +12,7 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, compare_outputs, is_proven
+from pytest_mnnquant.quantize.conversion_proof import compare_outputs, is_proven, proof_samples
 from pytest_mnnquant.runtime.inference import run
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
@@ -34,7 +34,7 @@ class TriedBatch:
 
 def try_batch(model: Model, data: Dataset, timeout: float) -> TriedBatch:
     """Run some samples one by one and together (a fixed batch of 1 may not give the same). Raises `NativeFailure`."""
-    samples = data.head(PROOF_SAMPLES)
+    samples = data.head(proof_samples(data))
     options = RunOptions(timeout, batched=False, axes=SampleAxes(data.axes))
     alone = run(model, samples, options)
     if options.axes.is_single:

@@ -15,7 +15,7 @@ from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize import batch_difference, file_states
-from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, is_proven, proof_from_file
+from pytest_mnnquant.quantize.conversion_proof import is_proven, proof_from_file, proof_samples
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.file_batches import TriedBatch, try_batch
 from pytest_mnnquant.quantize.mnn_source import float_of_mnn, proof_of_mnn
@@ -83,7 +83,9 @@ def prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str]
         sample_run=tried.run if tried else None,
         axes=tried.options.axes if tried else SampleAxes(),
         states=choices.states,
-        batches=batch_difference.of_file(spec.path, model, data.head(PROOF_SAMPLES), tried) if data and tried else None,
+        batches=batch_difference.of_file(spec.path, model, data.head(proof_samples(data)), tried)
+        if data and tried
+        else None,
     )
 
 
@@ -123,7 +125,7 @@ def _proof_of_file(
     path: Path, model: Model, data: Dataset | None, tried: TriedBatch | None
 ) -> tuple[dict[str, Agreement] | None, str]:
     if path.suffix == ".mnn":
-        return proof_of_mnn(path, model, data.head(PROOF_SAMPLES) if data else {}, tried), ""
+        return proof_of_mnn(path, model, data.head(proof_samples(data)) if data else {}, tried), ""
     if data is None or tried is None:
         kind = _FORMATS[path.suffix]
         return None, f"no data were given (--mnn-evaluation) to compare the float model with the {kind} model"

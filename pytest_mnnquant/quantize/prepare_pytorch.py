@@ -17,11 +17,11 @@ from pytest_mnnquant.metrics.agreement import Agreement
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize import batch_difference
 from pytest_mnnquant.quantize.conversion_proof import (
-    PROOF_SAMPLES,
     Array,
     compare_outputs,
     is_proven,
     name_outputs,
+    proof_samples,
     run_onnx_ahead,
     steps_from_pytorch,
 )
@@ -79,7 +79,8 @@ def prepare_pytorch(spec: Spec, choices: Choices, store: Store, say: Callable[[s
         calibration, evaluation = (
             part and with_states(network, part, choices.states, spec.text, outputs) for part in parts
         )
-    samples, axes = (evaluation or calibration or data).first(PROOF_SAMPLES), form.axes
+    tested = evaluation or calibration or data
+    samples, axes = tested.first(proof_samples(tested)), form.axes
     with pytorch.suppress_output():
         require_repeatable(network, pytorch.as_tensors(samples.batch(1), network), spec.text)
     digest = model_digest.digest(network)

@@ -17,7 +17,7 @@ from pytest_mnnquant.measurements.conversion import CALIBRATED, VARIANTS_FLOAT, 
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.metrics.agreement import Agreement, is_same
 from pytest_mnnquant.mnnfile.model import Model
-from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, compare_outputs, name_outputs
+from pytest_mnnquant.quantize.conversion_proof import compare_outputs, name_outputs, proof_samples
 from pytest_mnnquant.quantize.prepare_pytorch import export_float
 from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.runtime.inference import run
@@ -36,7 +36,7 @@ def re_export_float(network: Any, source: Prepared, data: Dataset, folder: Path,
     from pytest_mnnquant.sources import pytorch
 
     name, timeout = source.spec.text, choices.timeout
-    samples = data.first(PROOF_SAMPLES)
+    samples = data.first(proof_samples(data))
     options = ExportOptions(name, choices.exporter, source.batched, source.axes, source.outputs)
     model = export_float(network, data, folder, options, timeout)
     expected = pytorch.outputs(network, samples, name, source.axes.outputs, source.outputs)

@@ -19,7 +19,7 @@ from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.jobs import Job, JobResult, run_job
 
 #: The tasks whose results depend on their arguments, the machine and MNN only, not on time.
-REPEATABLE: Final = frozenset({"run", "observe", "histograms", "losses", "onnx", "tflite"})
+REPEATABLE: Final = frozenset({"run", "observe", "histograms", "losses", "memory", "onnx", "tflite"})
 #: The largest size of all stored results, in bytes.
 LIMIT: Final = 1 << 30
 _KIND: Final = "runs"
@@ -68,14 +68,14 @@ class JobResults:
             before = set(folder.iterdir())
             finished.append(run_job(job, folder))
             arrays = [path for path in folder.iterdir() if path not in before and path.suffix in (".npy", ".npz")]
-            if sum(path.stat().st_size for path in arrays) > _LARGEST * self._limit:
-                raise _TooLarge
+            if sum(path.stat().st_size for path in arrays) > _LARGEST * self._limit or _has_failed(finished[0]):
+                raise _NotStored
             for path in arrays:
                 _link(path, entry / path.name)
             (entry / _VALUES).write_text(json.dumps(finished[0].values), encoding="utf-8")
 
         # The disk may be full, or another process may delete the entry. Then the job's own result is taken.
-        with contextlib.suppress(_TooLarge, OSError):
+        with contextlib.suppress(_NotStored, OSError):
             entry = self._store.folder(_KIND, self._key(job), build)
             if not finished:
                 return _read(entry, folder)
@@ -105,8 +105,13 @@ class JobResults:
         return self._digests[key]
 
 
-class _TooLarge(Exception):
-    """The result is too large to be stored."""
+class _NotStored(Exception):
+    """The result is too large to be stored, or another try may succeed."""
+
+
+def _has_failed(result: JobResult) -> bool:
+    """Whether a part of the job failed, for example because the memory of the machine was used up."""
+    return any("error" in figures for figures in result.values.get("modes", {}).values())
 
 
 def _with_weights(path: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from pytest_mnnquant.runtime.background import wait_for_idle
 from pytest_mnnquant.runtime.host import host_facts
 from pytest_mnnquant.runtime.inference import Arrays, InputFolder, fixed_batch, input_names, traced
 from pytest_mnnquant.runtime.options import RunOptions
+from pytest_mnnquant.statistics.paired_ratio import FEWEST_TO_JUDGE
 
 # The number of times that each operator is timed.
 _PROFILED: Final = 30
@@ -34,8 +35,7 @@ def paired_times(
     arguments = {
         "models": [str(reference.path.resolve()), str(candidate.path.resolve())],
         "names": [input_names(reference, model) for model in (reference, candidate)],
-        "warmup": 10,
-        "round": max(1, settings.pairs // 5),
+        "fewest": FEWEST_TO_JUDGE,
         "memory": settings.memory_mode,
         **{**dataclasses.asdict(settings), "precision": PRECISIONS[settings.precision]},
         "batch": _batch(reference, options, settings.batch),

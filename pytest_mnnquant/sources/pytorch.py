@@ -6,9 +6,10 @@ import contextlib
 import inspect
 import io
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 EXPORTERS: Final = ("torchscript", "dynamo")
 _BATCH: Final = 32
 _EXPORT_SAMPLES: Final = 2
+_COMPILER, _DISABLE = "torch._dynamo", "TORCHDYNAMO_DISABLE"
 
 
 def as_tensors(inputs: dict[str, npt.NDArray[Any]], model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
@@ -117,6 +119,8 @@ def export(model: torch.nn.Module, data: Dataset, path: Path, options: ExportOpt
     exporter, dynamic = options.exporter, options.dynamic
     example = as_tensors(data.batch(_EXPORT_SAMPLES if dynamic else 1), model)
     names = list(data.inputs)
+    if exporter == "dynamo":
+        import torch._dynamo  # The exporter needs the compiler: it must not be loaded where that is switched off.
     with torch.no_grad(), suppress_output(), torch.random.fork_rng(devices=[]):
         result = model(*example)
     results = list(options.outputs or named_outputs(result, names))
@@ -217,12 +221,30 @@ def suppress_output() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _uncompiled() -> AbstractContextManager[Any]:
-    """Run what torch.compile wraps as written: only values count."""
+@contextlib.contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Run what torch.compile wraps as written: only values count.
+
+    The compiler takes a second to load. If it is not loaded yet, the environment says what it does when it is.
+    """
     import torch
 
     stance = getattr(torch.compiler, "set_stance", None)  # Older versions of torch have none.
-    return contextlib.nullcontext() if stance is None else stance("force_eager")
+    if _COMPILER in sys.modules:
+        with contextlib.nullcontext() if stance is None else stance("force_eager"):
+            yield
+        return
+    before = os.environ.get(_DISABLE)
+    os.environ[_DISABLE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_DISABLE]
+        else:
+            os.environ[_DISABLE] = before
+        if _COMPILER in sys.modules:  # It has read the environment; code after this may compile.
+            sys.modules[_COMPILER].config.disable = before == "1"
 
 
 @contextlib.contextmanager

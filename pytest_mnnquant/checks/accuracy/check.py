@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -96,8 +97,9 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
     if any(finding.code == "MNQ708" for finding in findings):  # If the float model fails, the rest says little.
         findings = [finding for finding in findings if finding.code not in _SUPERSEDED]
     if evidence.pools:
-        findings.append(_pool_note(evidence, compared, output))
-        metrics = dataclasses.replace(metrics, as_run=_as_run(evidence, compared, output))
+        as_run, on_arm = _shown_results(evidence, compared, output)
+        findings.append(_pool_note(evidence.pools, as_run, on_arm, compared, metrics.samples))
+        metrics = dataclasses.replace(metrics, as_run=as_run)
     return Result.from_findings("accuracy", [_with_cause(finding, evidence.suspects) for finding in findings], metrics)
 
 
@@ -231,29 +233,39 @@ def _with_cause(finding: Finding, suspects: KnownCauses) -> Finding:
     )
 
 
-def _as_run(evidence: AccuracyEvidence, compared: Compared | None, decided: str | None) -> AsRun:
-    """The metrics of what this host computes, if an exact copy was judged instead."""
-    cosines = [agreement(array, evidence.as_run[name]).cosine for name, array in evidence.reference.items()]
-    score = None
-    if compared is not None and decided is not None:
-        score = scores(compared.metric, evidence.as_run, decided, evidence.labels).value
-    return AsRun(score, min((cosine for cosine in cosines if cosine is not None), default=None))
+def _shown_results(evidence: AccuracyEvidence, compared: Compared | None, decided: str | None) -> tuple[AsRun, AsRun]:
+    """The metrics of what this host computes, if an exact copy was judged instead, and the copy's on the same samples.
+
+    Few samples may be none that a metric can be computed of.
+    """
+    count = len(next(iter(evidence.as_run.values())))
+    reference = {name: array[:count] for name, array in evidence.reference.items()}
+    labels = None if evidence.labels is None else evidence.labels[:count]
+
+    def shown(outputs: Outputs) -> AsRun:
+        results = {name: outputs[name][:count] for name in reference}
+        cosines = [agreement(array, results[name]).cosine for name, array in reference.items()]
+        score = None
+        if compared is not None and decided is not None:
+            with contextlib.suppress(MetricError):
+                score = scores(compared.metric, results, decided, labels).value
+        return AsRun(score, min((cosine for cosine in cosines if cosine is not None), default=None), count)
+
+    return shown(evidence.as_run), shown(evidence.outputs)
 
 
-def _pool_note(evidence: AccuracyEvidence, compared: Compared | None, decided: str | None) -> Finding:
-    name = decided or next(iter(evidence.reference))
-    raw = agreement(evidence.reference[name], evidence.as_run[name])
-    judged = agreement(evidence.reference[name], evidence.outputs[name])
-    figure = ""
-    if compared is not None and decided is not None:
-        as_run = scores(compared.metric, evidence.as_run, decided, evidence.labels).value
-        figure = f"{compared.metric.label} {as_run:.4f} on this host, {compared.after.value:.4f} on ARM; "
-    if raw.cosine is not None and judged.cosine is not None:
-        figure += f"cosine {raw.cosine:.4f} on this host, {judged.cosine:.4f} on ARM"
+def _pool_note(
+    pools: Sequence[str], as_run: AsRun, on_arm: AsRun, compared: Compared | None, samples: int | None
+) -> Finding:
+    figures = []
+    if compared is not None and as_run.task is not None and on_arm.task is not None:
+        figures.append(f"{compared.metric.label} {as_run.task:.4f} on this host, {on_arm.task:.4f} on ARM")
+    if as_run.cosine is not None and on_arm.cosine is not None:
+        figures.append(f"cosine {as_run.cosine:.4f} on this host, {on_arm.cosine:.4f} on ARM")
     return Finding(
         "MNQ710",
-        f"{figure.rstrip('; ')}",
-        ", ".join(evidence.pools),
+        "; ".join(figures) + ("" if as_run.samples == samples else f" (first {as_run.samples} samples)"),
+        ", ".join(pools),
         cause=X86_MAX_POOL,
         fix="nothing to do for phones; do not serve this int8 model on x86",
     )

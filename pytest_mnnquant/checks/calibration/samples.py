@@ -14,6 +14,9 @@ from pytest_mnnquant.findings.run_metrics import InputMetrics, InputStatistics
 from pytest_mnnquant.measurements.dataset import Dataset, spread_evenly
 
 MOST_SAMPLES: Final = 128
+# Statistics are those of at most so many values of these samples; extremes are those of more samples.
+_MOST_VALUES: Final = 1 << 20
+_MOST_FOR_EXTREMES: Final = 1024
 Array = npt.NDArray[Any]
 # Samples of inputs with fewer elements (a time step, a flag) may be equal by chance.
 _ELEMENTS: Final = 32
@@ -38,23 +41,33 @@ def judge_samples(
     findings, inputs = _degenerate(calibration, evaluation, floats), {}
     for name in floats:
         array = calibration.inputs[name]
-        inputs[name] = InputMetrics(_statistics(array))
+        values = _values(array)
+        inputs[name] = InputMetrics(_statistics(array, values))
         if evaluation is not None:
             other = evaluation.inputs[name]
-            inputs[name] = InputMetrics(_statistics(array), _statistics(other))
+            others = _values(other)
+            inputs[name] = InputMetrics(_statistics(array, values), _statistics(other, others))
             if not findings:
-                findings += _range(name, array, other) or _channels(name, array, other)
+                findings += _range(name, inputs[name], values, others) or _channels(name, array, other)
     return findings, inputs
 
 
-def _thinned(array: Array) -> Array:
-    return array if len(array) <= MOST_SAMPLES else array[spread_evenly(len(array), MOST_SAMPLES)]
+def _thinned(array: Array, most: int = MOST_SAMPLES) -> Array:
+    return array if len(array) <= most else array[spread_evenly(len(array), most)]
 
 
-def _statistics(array: Array) -> InputStatistics:
-    """Minimum and maximum of all samples; mean and standard deviation of a subset."""
-    sample = _thinned(array).astype(np.float64)
-    return InputStatistics(float(sample.mean()), float(sample.std()), float(array.min()), float(array.max()))
+def _values(array: Array) -> npt.NDArray[np.float64]:
+    """Values of some samples, always the same ones, shape [values]."""
+    values = _thinned(array).reshape(-1)
+    if values.size > _MOST_VALUES:  # Not at equal distances, which could be those of a channel.
+        values = values[np.random.default_rng(0).integers(values.size, size=_MOST_VALUES)]
+    return values.astype(np.float64)
+
+
+def _statistics(array: Array, values: npt.NDArray[np.float64]) -> InputStatistics:
+    """Minimum and maximum of most samples; mean and standard deviation of some values."""
+    samples = _thinned(array, _MOST_FOR_EXTREMES)
+    return InputStatistics(float(values.mean()), float(values.std()), float(samples.min()), float(samples.max()))
 
 
 # Repeated and blank samples ------------------------------------------------------------------------------------------
@@ -71,9 +84,10 @@ def _degenerate(calibration: Dataset, evaluation: Dataset | None, floats: Sequen
         if large and others and _different(calibration) == 1:
             return [_degenerate_finding(f"all {calibration.samples} samples are identical", _ONE_SAMPLE)]
         return []
-    blank = {name: _blank_share(calibration.inputs[name]) for name in rich}
-    usual_blank = {name: _blank_share(evaluation.inputs[name]) if evaluation else 0.0 for name in rich}
-    for name in rich:
+    shares = {name: _blank_share(calibration.inputs[name]) for name in rich}
+    blank = {name: share for name, share in shares.items() if share > _REPEATED}
+    usual_blank = {name: _blank_share(evaluation.inputs[name]) if evaluation else 0.0 for name in blank}
+    for name in blank:
         # An input that is blank in both sets (a mask, for example) is intended.
         if blank[name] == 1 and (usual_blank[name] < 1 if evaluation else len(rich) == 1):
             message = f"input {name!r}: all {calibration.samples} samples are blank (all elements are equal)"
@@ -84,13 +98,12 @@ def _degenerate(calibration: Dataset, evaluation: Dataset | None, floats: Sequen
         return [_degenerate_finding(message, _ONE_SAMPLE)]
     findings = []
     repeated = 1 - different / calibration.samples
-    usual = 1 - _different(evaluation) / evaluation.samples if evaluation else 0.0
-    if repeated > max(_REPEATED, 2 * usual):
+    if repeated > max(_REPEATED, 2 * _repeated(evaluation)):
         message = (
             f"{repeated:.0%} of the {calibration.samples} samples are copies: {different} different samples remain"
         )
         findings.append(Finding("MNQ521", message, fix="replace the copies by other samples (--mnn-calibration)"))
-    for name in rich:
+    for name in blank:
         if blank[name] > max(_REPEATED, 2 * usual_blank[name]):
             message = f"input {name!r}: {blank[name]:.0%} of the samples are blank (all elements are equal)"
             findings.append(Finding("MNQ521", message, fix="remove the blank samples (--mnn-calibration)"))
@@ -119,18 +132,25 @@ def _different(data: Dataset) -> int:
     return len({tuple(hash(array[place].tobytes()) for array in arrays) for place in range(data.samples)})
 
 
+def _repeated(data: Dataset | None) -> float:
+    return 1 - _different(data) / data.samples if data else 0.0
+
+
 # Differences from the evaluation data --------------------------------------------------------------------------------
 
 
-def _range(name: str, calibration: Array, evaluation: Array) -> list[Finding]:
-    calibrated, evaluated = _statistics(calibration), _statistics(evaluation)
-    if evaluated.low == evaluated.high or calibrated.low == calibrated.high:
+def _range(
+    name: str, statistics: InputMetrics, calibration: npt.NDArray[np.float64], evaluation: npt.NDArray[np.float64]
+) -> list[Finding]:
+    """A finding if some values of both sets have other ranges."""
+    calibrated, evaluated = statistics.calibration, statistics.evaluation
+    assert evaluated is not None
+    if not evaluated.std or not calibrated.std:
         return []
     spread = calibrated.std / evaluated.std
     width = _width(calibration) / _width(evaluation)
-    values = _thinned(evaluation).astype(np.float64)
-    lost = values - np.clip(values, min(calibrated.low, 0.0), max(calibrated.high, 0.0))
-    clipped = float(np.square(lost).sum() / np.square(values).sum())
+    lost = evaluation - np.clip(evaluation, min(calibrated.low, 0.0), max(calibrated.high, 0.0))
+    clipped = float(np.square(lost).sum() / np.square(evaluation).sum())
     outside = float((lost != 0).mean())
     shift = abs(calibrated.mean - evaluated.mean) / max(calibrated.std, evaluated.std)
     is_wide, is_narrow = min(spread, width) > _FACTOR, max(spread, width) < 1 / _FACTOR
@@ -147,8 +167,8 @@ def _range(name: str, calibration: Array, evaluation: Array) -> list[Finding]:
     return [Finding("MNQ530", message, cause=cause, fix=fix, as_warning=not is_error)]
 
 
-def _width(array: Array) -> float:
-    low, high = np.quantile(_thinned(array), (0.001, 0.999))
+def _width(values: npt.NDArray[np.float64]) -> float:
+    low, high = np.quantile(values, (0.001, 0.999))
     return float(max(max(high, 0) - min(low, 0), 1e-30))
 
 

@@ -14,6 +14,10 @@ from .session import Session
 
 # Seconds: shorter samples measure the clock and the interpreter, not the model.
 SHORTEST = 2e-4
+# A model is warm after so many runs; a slow one after the fewest, if they take so many seconds.
+FEWEST_WARM, MOST_WARM, WARM = 2, 10, 0.1
+# How often both models are loaded again, at least.
+ROUNDS = 5
 
 
 def load(options: dict[str, Any], path: str) -> Session | Module:
@@ -22,7 +26,7 @@ def load(options: dict[str, Any], path: str) -> Session | Module:
 
 
 def open_session(job: dict[str, Any], which: int, batch: dict[str, Any]) -> Session | Module:
-    """A session of one of the models, with inputs, after some runs for warm-up that show failures."""
+    """A session of one of the models, with inputs, after some runs for warm-up, the first of which shows failures."""
     threads = job["threads"]  # One number, or one per model.
     options = {**job, "threads": threads[which] if isinstance(threads, list) else threads}
     names = job["names"][which]
@@ -30,7 +34,10 @@ def open_session(job: dict[str, Any], which: int, batch: dict[str, Any]) -> Sess
         options.update(outputs=job["outputs"][which], input_names=job["input_names"][which])
     session = load(options, job["models"][which])
     session.feed({names[name]: array for name, array in batch.items()})
-    for _ in range(job["warmup"]):
+    start = time.perf_counter()
+    for number in range(MOST_WARM):
+        if number >= FEWEST_WARM and time.perf_counter() - start > WARM:
+            break
         session.run()
     return session
 
@@ -60,22 +67,27 @@ def is_known(times: list[list[float]], width: float, limit: float | None) -> boo
 def paired(job: dict[str, Any]) -> dict[str, Any]:
     """Run both models in turn, A B, B A, ..., until the ratio is precise enough or the time is over.
 
-    After every `round` pairs, new sessions are created in the other order, so that the ratio does not depend on memory
+    After every round of pairs, new sessions are created in the other order, so that the ratio does not depend on memory
     addresses.
     """
     batch = next(iter(batches(job)))
     times: list[list[float]] = [[], []]
     starts: list[int] = []
-    loops, end = 0, time.monotonic() + job["budget"]
+    loops, least, end = 0, job["pairs"], time.monotonic() + job["budget"]
     while True:
         order = (0, 1) if len(starts) % 2 == 0 else (1, 0)
         opened = {which: open_session(job, which, batch) for which in order}
         sessions = [opened[0], opened[1]]
-        loops = loops or max(1, round(SHORTEST / max(1e-7, min(seconds_of(session, 5) for session in sessions))))
+        if not loops:
+            first = [seconds_of(session, 1) for session in sessions]
+            if min(first) < 5 * SHORTEST:
+                first = [seconds_of(session, 5) for session in sessions]
+            loops = max(1, round(SHORTEST / max(1e-7, min(first))))
+            least = min(least, max(job["fewest"], int(job["enough"] / max(1e-7, loops * sum(first)))))
         done = len(times[0])
         starts.append(done)
-        report_progress(done, job["pairs"] if done < job["pairs"] else job["most"], "pairs")
-        if not time_round(sessions, times, loops, job["round"], end) or is_enough(job, times):
+        report_progress(done, least if done < least else job["most"], "pairs")
+        if not time_round(sessions, times, loops, max(1, least // ROUNDS), end) or is_enough(job, times, least):
             return {"times": times, "loops": loops, "starts": starts}
 
 
@@ -89,10 +101,10 @@ def time_round(sessions: list[Session | Module], times: list[list[float]], loops
     return True
 
 
-def is_enough(job: dict[str, Any], times: list[list[float]]) -> bool:
-    """Whether no more pairs are needed."""
+def is_enough(job: dict[str, Any], times: list[list[float]], least: int) -> bool:
+    """Whether no more pairs than these are needed."""
     pairs = len(times[0])
-    return pairs >= job["most"] or (pairs >= job["pairs"] and is_known(times, job["width"], job["limit"]))
+    return pairs >= job["most"] or (pairs >= least and is_known(times, job["width"], job["limit"]))
 
 
 def resident() -> tuple[int, int]:
