@@ -28,7 +28,7 @@ from pytest_mnnquant.sources.onnx_data import external_files
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
-#: Samples that a proof is made on, at most; of large ones as many as have so many elements, but at least the fewest.
+#: Samples that a proof is made on, at most; of large ones as many as have `_ELEMENTS`, but at least the fewest.
 PROOF_SAMPLES: Final = 64
 _FEWEST, _ELEMENTS = 16, 1 << 21
 

@@ -14,7 +14,7 @@ from pytest_mnnquant.findings.run_metrics import InputMetrics, InputStatistics
 from pytest_mnnquant.measurements.dataset import Dataset, spread_evenly
 
 MOST_SAMPLES: Final = 128
-# Statistics are those of at most so many values of these samples; extremes are those of more samples.
+# The largest number of values of these samples that statistics use, and of samples that extremes use.
 _MOST_VALUES: Final = 1 << 20
 _MOST_FOR_EXTREMES: Final = 1024
 Array = npt.NDArray[Any]

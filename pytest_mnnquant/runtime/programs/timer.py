@@ -14,7 +14,7 @@ from .session import Session
 
 # Seconds: shorter samples measure the clock and the interpreter, not the model.
 SHORTEST = 2e-4
-# A model is warm after so many runs; a slow one after the fewest, if they take so many seconds.
+# The runs after which a model is warm: the most, or those that take `WARM` seconds, but at least the fewest.
 FEWEST_WARM, MOST_WARM, WARM = 2, 10, 0.1
 # How often both models are loaded again, at least.
 ROUNDS = 5
