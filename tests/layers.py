@@ -30,6 +30,7 @@ NEEDS: Final = {
     "faults": ("mnn", "torch", "pytester"),
     "faults/test_corpus.py": ("mnn", "torch", "pytester", "slow"),
     "healthy": ("mnn", "torch", "pytester", "slow"),
+    "hostile/test_conversions.py": ("mnn", "torch"),
     "hostile/test_networks.py": ("mnn", "torch"),
     "mnnfile/test_commands.py": ("mnn", "torch"),
     "mnnfile/test_constants.py": ("mnn", "torch"),

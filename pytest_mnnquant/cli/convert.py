@@ -15,9 +15,11 @@ from pytest_mnnquant.cli.verify import Requested, verify
 from pytest_mnnquant.findings.fix_command import ConvertCommand
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.quantize.failed_conversion import explain_failure
+from pytest_mnnquant.quantize.source_weights import require_finite
 from pytest_mnnquant.recipes.mnn_support import can_block
 from pytest_mnnquant.runtime.convert import converter_output, known_flags, move_model, run_converter
 from pytest_mnnquant.runtime.jobs import NativeFailure
+from pytest_mnnquant.sources.spec import SourceError
 
 Print = Callable[[str], None]
 # Flags that are the most likely cause if layers stay float.
@@ -53,7 +55,7 @@ def convert(
         if command.is_dump:
             line = f"{fresh.stat().st_size:,} bytes of JSON"
         elif command.recipe is None:
-            line = _plain_summary(read_model(fresh))
+            line = _plain_summary(read_model(fresh), command.source)
         else:
             summary = _verify(command, fresh, skip, timeout, print_error)
             if summary is None:
@@ -97,12 +99,13 @@ def _is_json(path: Path) -> None:
         raise BadModel(f"MNN's JSON can't be parsed ({error}): the model contains NaN or infinity") from None
 
 
-def _plain_summary(model: Model) -> str:
+def _plain_summary(model: Model, source: Path) -> str:
     broken = [op.name for op in model.ops if not all(weights.intact for weights in op.weights)]
     if broken or model.external_missing:
         raise BadModel(
             f"{model.path.name}: weights of {broken[0] if broken else 'its .mnn.weight file'} are incomplete"
         )
+    _require_finite(model, source)
     kinds = sorted({weights.label for op in model.layers for weights in op.weights})
     return (
         f"a complete model, {len(model.layers)} layers ({', '.join(kinds) or 'without weights'}), {model.size:,} bytes"
@@ -118,6 +121,7 @@ def _verify(command: Command, fresh: Path, skip: tuple[str, ...], timeout: float
         command.arguments(compressed=False), plain, timeout=timeout, what=f"converting {command.source} to float"
     )
     base, model = read_model(plain), read_model(fresh)
+    _require_finite(base, command.source)
     _refuse_idle_block(base, command)
     path = command.params_path
     bits = command.given.get("weightQuantBits")
@@ -146,6 +150,14 @@ def _verify(command: Command, fresh: Path, skip: tuple[str, ...], timeout: float
     for warning in verdict.warnings:
         print_error(f"warning {warning}")
     return f"{command.recipe.name}: {verdict.line(base, model)}"
+
+
+def _require_finite(model: Model, source: Path) -> None:
+    """Refuse a source whose weights are not finite. Raises `Refused`."""
+    try:
+        require_finite(model, source)
+    except SourceError as error:
+        raise Refused(str(error)) from None
 
 
 def _refuse_idle_block(base: Model, command: Command) -> None:
