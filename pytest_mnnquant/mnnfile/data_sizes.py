@@ -2,7 +2,8 @@
 
 MNN's Session API pads such an output to its largest size, its Module API gives the right rows. A small change of a
 score adds or removes a row, so rows of two models can't be compared one by one. The tensors from which these operators
-select are judged in their place. So they are for rows that TopK puts in order: two close scores change places.
+select are judged in their place. So they are for rows that TopK puts in order, and for a row that ArgMax picks: two
+close scores change places.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ _SELECTING: Final = frozenset({"NonMaxSuppressionV2", "Where", "Unique"})
 _SIZED: Final = {"TopKV2": 1, "Range": 0, "Fill": 0, "Tile": 1, "StridedSlice": 1, "SliceTf": 1}
 #: Operators whose output has a fixed size, whatever they read.
 _REDUCING: Final = frozenset({"Reduction", "Shape", "Rank", "Size", "ScatterNd", "ArgMax", "ArgMin"})
+#: Operators whose second input gives the rows that they take of the first.
+_TAKING: Final = frozenset({"Gather", "GatherV2", "GatherND", "GatherElements"})
+_PICKING: Final = frozenset({"ArgMax", "ArgMin"})
+#: Operators between a place that is picked and the operator that takes its row.
+_MOVING: Final = VIEWS | {"Cast", "BinaryOp"}
 #: Operators between a tensor of the network and the selection: they order, compare or convert values.
-_PREPARING: Final = VIEWS | {"Gather", "GatherV2", "GatherND", "Cast", "ZerosLike", "BinaryOp", "Select", "Reduction"}
+_PREPARING: Final = VIEWS | _TAKING | {"Cast", "ZerosLike", "BinaryOp", "Select", "Reduction"}
 #: Operators that keep the order of rows.
 _KEEPING: Final = (_PREPARING - {"Reduction"}) | {"UnaryOp", "Sigmoid", "ReLU", "ReLU6", "Scale"}
 _MOST: Final = 8
@@ -51,7 +57,10 @@ class _Selection:
         self._constant = constant_tensors(self._ops)
         self._sized: set[int] = set()
         self._ordered: set[int] = set()
+        self._places: set[int] = set()
         for op in self._ops:
+            if self._picks(op) or (op.kind in _MOVING and not self._places.isdisjoint(op.inputs)):
+                self._places.update(op.outputs)
             if self._selects(op) or (op.kind not in _REDUCING and not self._sized.isdisjoint(op.inputs)):
                 self._sized.update(op.outputs)
             elif self._orders(op) or (op.kind in _KEEPING and not self._ordered.isdisjoint(op.inputs)):
@@ -69,7 +78,13 @@ class _Selection:
         return place is not None and not self._constant.issuperset(op.inputs[place:])
 
     def _orders(self, op: Op) -> bool:
+        if op.kind in _TAKING:
+            return op.inputs[1] in self._places
         return op.kind == "TopKV2" and op.inputs[0] not in self._constant
+
+    def _picks(self, op: Op) -> bool:
+        """Whether an operator picks a place by values that the network computes, which quantization changes."""
+        return op.kind in _PICKING and bool(self._sources(op.outputs[0]))
 
     def outputs(self) -> dict[str, tuple[str, ...]]:
         names = self._model.tensor_names

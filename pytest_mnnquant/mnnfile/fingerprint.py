@@ -66,7 +66,8 @@ def _compare_weights(first: Model, second: Model) -> str:
             continue
         differing = ~((before == after) | (np.isnan(before) & np.isnan(after)))
         if differing.any():
-            largest = float(np.abs(before - after)[differing].max())
+            with np.errstate(invalid="ignore"):  # Of infinite weights.
+                largest = float(np.abs(before - after)[differing].max())
             return f"{layer.name}: {int(differing.sum())} of {before.size} weights, by up to {largest:.2g}"
     return ""
 

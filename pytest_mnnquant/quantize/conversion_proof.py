@@ -58,11 +58,13 @@ def compare_outputs(expected: Outputs, results: Outputs, model: str = "the float
     if other:
         shapes = [list(outputs[other[0]].shape) for outputs in (results, expected)]
         raise ValueError(f"output {other[0]!r} of {model} has shape {shapes[0]}, the source's {shapes[1]}")
-    return {name: agreement(_flat(array), _flat(results[name])) for name, array in expected.items()}
+    if not any(array.size for array in expected.values()):
+        raise ValueError("no output holds a value")
+    return {name: agreement(_flat(array), _flat(results[name])) for name, array in expected.items() if array.size}
 
 
 def _flat(array: Array) -> Array:
-    return array if array.ndim == 2 else array.reshape(len(array), -1)
+    return array if array.ndim == 2 else array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def output_error(reference: Model, model: Model, inputs: Arrays, options: RunOptions) -> float:
@@ -108,22 +110,31 @@ def run_onnx_ahead(onnx: Path, inputs: Arrays, options: RunOptions) -> None:
 
 
 def proof_from_file(
-    runtime: SourceRuntime, source: Path, data: Dataset, ran: Run, options: RunOptions, *, is_sized: bool = False
+    runtime: SourceRuntime,
+    source: Path,
+    data: Dataset,
+    ran: Run,
+    options: RunOptions,
+    *,
+    makers: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Agreement] | None, str]:
     """The agreement of the float model's outputs with its source's; None with the reason if the source can't run.
 
-    `ran` is the float model's run on the first samples of the data. `is_sized`: the size of some outputs depends on the
-    data, so `ran` has other tensors in their place. Raises `NativeFailure` if both have other outputs.
+    `ran` is the float model's run on the first samples of the data. With `makers`, the size of some outputs depends on
+    the data, so `ran` has other tensors in their place: by their names, the operators that compute them. Raises
+    `NativeFailure` if both have other outputs.
     """
     if not runtime.is_installed:
         return None, runtime.not_installed
     try:
-        names = tuple(ran.outputs) if is_sized else ()
+        names = () if makers is None else tuple(dict.fromkeys((*ran.outputs, *makers.values())))
         files = external_files(source) if runtime is ONNXRUNTIME else ()
         expected = runtime.run(source, data.head(proof_samples(data)), options, names, files)
     except NativeFailure as error:
         return None, f"{runtime.name} can't run the {runtime.kind} model on {data.origin}: {first_line(error)}"
-    if is_sized and not expected:
+    if makers is not None:
+        expected = _by_value(expected, ran.outputs, makers)
+    if makers is not None and not expected:
         return None, f"the {runtime.kind} model has no tensor before its outputs, whose size depends on the data"
     computed = {name: array for name, array in expected.items() if name not in data.inputs}
     try:
@@ -131,6 +142,23 @@ def proof_from_file(
     except ValueError as error:
         what = f"converting {source.name} (float): MNN changes the outputs: {error}"
         raise NativeFailure(FailureKind.BAD_OUTPUT, what, fix="report the model to MNN") from None
+
+
+def _by_value(expected: Outputs, results: Outputs, makers: Mapping[str, str]) -> dict[str, Array]:
+    """The source's tensor for each of `results`: that of its name, or that of its operator's name if it agrees.
+
+    MNN's converter swaps the names of two tensors if it moves an operator before a Reshape.
+    """
+    pairs = {name: [expected[key] for key in (name, makers[name]) if key in expected] for name in results}
+    return {
+        name: next((array for array in arrays if _agrees(array, results[name])), arrays[0])
+        for name, arrays in pairs.items()
+        if arrays
+    }
+
+
+def _agrees(expected: Array, result: Array) -> bool:
+    return _flat(expected).shape == _flat(result).shape and is_same(agreement(_flat(expected), _flat(result)))
 
 
 def first_line(error: Exception) -> str:

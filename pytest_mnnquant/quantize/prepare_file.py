@@ -129,5 +129,9 @@ def _proof_of_file(
     if data is None or tried is None:
         kind = _FORMATS[path.suffix]
         return None, f"no data were given (--mnn-evaluation) to compare the float model with the {kind} model"
-    is_sized = bool(data_sized_outputs(model))
-    return proof_from_file(RUNTIMES[path.suffix], path, data, tried.run, tried.options, is_sized=is_sized)
+    makers = None
+    if data_sized_outputs(model):
+        names = model.tensor_names
+        by_tensor = {names[tensor]: op.name for op in model.ops if not op.subgraph for tensor in op.outputs}
+        makers = {name: by_tensor.get(name, name) for name in tried.run.outputs}
+    return proof_from_file(RUNTIMES[path.suffix], path, data, tried.run, tried.options, makers=makers)

@@ -145,6 +145,7 @@ def _bind(network: Any, built: Any, data: Dataset, name: str) -> tuple[Any, tupl
     A network whose code needs half-precision weights keeps them.
     """
     from pytest_mnnquant.sources import pytorch
+    from pytest_mnnquant.sources.network_checks import require_no_bfloat16
     from pytest_mnnquant.sources.pytorch_batches import batch_forms
     from pytest_mnnquant.sources.torch_call import bound
     from pytest_mnnquant.sources.torch_module import has_other_types, private_copy
@@ -166,6 +167,8 @@ def _bind(network: Any, built: Any, data: Dataset, name: str) -> tuple[Any, tupl
     if isinstance(result, Exception):
         kept = private_copy(built, name, keep_types=True)
         error, result = result, bind(kept) if has_other_types(kept) else result
+        if not isinstance(result, Exception):
+            require_no_bfloat16(kept, name)
         if isinstance(result, Exception):
             raise _misfit(network, data, name, error) from error
     return result

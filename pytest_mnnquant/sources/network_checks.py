@@ -39,6 +39,19 @@ def require_usable(network: torch.nn.Module, name: str) -> None:
             )
 
 
+def require_no_bfloat16(network: torch.nn.Module, name: str) -> None:
+    """Raise `SourceError` that names the first bfloat16 weight: MNN 3.6.1 misreads it in an ONNX file."""
+    import torch
+
+    weights = (*network.named_parameters(), *network.named_buffers())
+    key = next((key for key, tensor in weights if tensor.dtype is torch.bfloat16), None)
+    if key is not None:
+        raise SourceError(
+            f"{name}: {key} is bfloat16, which MNN misreads, and forward() does not run with float32 weights",
+            f"let the input follow the weights in forward(), as in x.to(self.{key}.dtype)",
+        )
+
+
 def _require_float_modules(network: torch.nn.Module, name: str) -> None:
     """Raise `QuantizedSource` that names the first module which a library for PyTorch quantized."""
     for place, module in network.named_modules():

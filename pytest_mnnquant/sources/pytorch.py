@@ -214,7 +214,7 @@ def suppress_output() -> Iterator[None]:
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             warnings.simplefilter("ignore")
-            with _uncompiled(), _full_precision():
+            with _uncompiled(), _full_precision(), _without_graphs():
                 yield
     finally:
         logging.disable(disabled)
@@ -245,6 +245,23 @@ def _uncompiled() -> Iterator[None]:
             os.environ[_DISABLE] = before
         if _COMPILER in sys.modules:  # It has read the environment; code after this may compile.
             sys.modules[_COMPILER].config.disable = before == "1"
+
+
+@contextlib.contextmanager
+def _without_graphs() -> Iterator[None]:
+    """Stop the torchscript exporter from printing the whole graph, past `sys.stdout`, if it fails."""
+    import torch
+
+    library: Any = torch._C
+    log = getattr(library, "_jit_onnx_log", None)
+    if log is None:
+        yield
+        return
+    library._jit_onnx_log = lambda *texts: None
+    try:
+        yield
+    finally:
+        library._jit_onnx_log = log
 
 
 @contextlib.contextmanager

@@ -31,11 +31,22 @@ NMS = [
     node("Reshape", ["sure", "classes"], ["scores"]),
     node("NonMaxSuppression", ["boxes", "scores", "most", "t", "t"], ["rows"]),
 ]
+#: As detectors for one picture end: the sigmoid comes after its Reshape, and the picture's axis is removed.
+ONE_PICTURE = [
+    *(node("Reshape", ["f", "four"], ["boxes"]), node("Reshape", ["f", "classes"], ["logits"])),
+    *(
+        node("Sigmoid", ["logits"], ["scores"]),
+        node("NonMaxSuppression", ["boxes", "scores", "most", "t", "t"], ["all"]),
+    ),
+    *(node("Slice", ["all", "two", "three", "axis1"], ["column"]), node("Reshape", ["column", "one"], ["places"])),
+    *(node("Squeeze", ["boxes", "axis0"], ["of_one"]), node("Gather", ["of_one", "places"], ["rows"])),
+]
 CASES: dict[str, tuple[list[Any], dict[str, int], dict[str, tuple[str, ...]]]] = {
     "nonzero": ([node("NonZero", ["f"], ["rows"])], {"rows": TensorProto.INT64}, {"rows": ("f",)}),
     "compress": ([*FLAT, node("Compress", ["flat", "mask"], ["rows"])], {"rows": TensorProto.FLOAT}, {"rows": ("f",)}),
     "unique": ([*FLAT, node("Unique", ["flat"], ["rows"])], {"rows": TensorProto.FLOAT}, {"rows": ("f",)}),
     "nms": (NMS, {"rows": TensorProto.INT64, "sure": TensorProto.FLOAT}, {"rows": ("f", "sure")}),
+    "nms of a picture": (ONE_PICTURE, {"rows": TensorProto.FLOAT}, {"rows": ("f", "logits")}),
     "computed k": (
         [*FLAT, *COUNT, node("TopK", ["flat", "k"], ["rows", "places"])],
         {"rows": TensorProto.FLOAT},
@@ -61,6 +72,31 @@ CASES: dict[str, tuple[list[Any], dict[str, int], dict[str, tuple[str, ...]]]] =
         {"rows": TensorProto.FLOAT},
         {},
     ),
+    "elements of the best": (
+        [
+            *(*FLAT, node("TopK", ["flat", "k5"], ["best", "places"])),
+            *(node("Neg", ["flat"], ["minus"]), node("GatherElements", ["minus", "places"], ["rows"])),
+        ],
+        {"rows": TensorProto.FLOAT},
+        {"rows": ("f", "minus")},
+    ),
+    "the row of the largest": (
+        [
+            *(*FLAT, node("ArgMax", ["flat"], ["place"], axis=0)),
+            *(node("Neg", ["flat"], ["minus"]), node("Gather", ["minus", "place"], ["rows"])),
+        ],
+        {"rows": TensorProto.FLOAT},
+        {"rows": ("minus", "place/not_keepdim")},
+    ),
+    "the row that the input names": (
+        [
+            *(node("Reshape", ["x", "one"], ["given"]), node("ArgMax", ["given"], ["place"], axis=0)),
+            *(node("Reshape", ["f", "pairs"], ["p"]), node("Mod", ["place", "k5"], ["row"])),
+            node("Gather", ["p", "row"], ["rows"], axis=1),
+        ],
+        {"rows": TensorProto.FLOAT},
+        {},
+    ),
     "counted": ([*FLAT, *COUNT], {"k": TensorProto.INT64}, {}),
     "ordinary": (POOL, {"s": TensorProto.FLOAT}, {}),
 }
@@ -74,6 +110,7 @@ def made(case: str, folder: Path) -> Path:
         "t": np.array([0.5], np.float32),
         "k5": np.array([5]),
         "most": np.array([9]),
+        **{"axis0": np.array([0]), "axis1": np.array([1]), "two": np.array([2]), "three": np.array([3])},
         "one": np.array([-1]),
         "pairs": np.array([1, -1, 2]),
         "twos": np.array([-1, 2]),
@@ -108,7 +145,7 @@ def test_what_depends_on_values_is_known(case: str, tmp_path: Path) -> None:
     assert not set(judged) & set(sized)
 
 
-@pytest.mark.parametrize("case", ["nms", "the best rows"])
+@pytest.mark.parametrize("case", ["nms", "nms of a picture", "the best rows"])
 def test_a_detector_is_judged_by_its_boxes_and_scores(case: str, tmp_path: Path, store: Store) -> None:
     images = np.random.default_rng(1).random((16, 3, 16, 16), np.float32)
     np.savez(tmp_path / "data.npz", x=images)

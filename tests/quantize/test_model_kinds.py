@@ -42,7 +42,8 @@ class Many(nn.Module):
         if self.head is None:
             self.head = nn.Linear(8, 4).to(features.dtype)
         self.last = self.head(features.mean((2, 3)))
-        return {"pixels": features, "scores": [self.last * scale, None, self.gate(self.last)]}
+        scores = [self.last * scale, None, self.gate(self.last)]
+        return {"pixels": features, "scores": scores, "nothing": features[:, :0]}
 
 
 def make_many() -> nn.Module:
@@ -64,9 +65,9 @@ def prepared(spec: Spec, data: dict[str, Any], store: Store, model: Any = None) 
 def test_a_network_of_many_kinds_is_proven(store: Store) -> None:
     data = {"scale": np.full((6, 4), 2, np.float32), "pixels": images()}
     source = prepared(Spec("net", "net"), data, store, make_many())
-    assert source.outputs == ("pixels_output", "scores", "scores1")
+    assert source.outputs == ("pixels_output", "scores", "scores1", "nothing")
     assert source.proof is not None
-    assert set(source.proof) == set(source.outputs)
+    assert set(source.proof) == {"pixels_output", "scores", "scores1"}
     assert [item.name for item in source.model.inputs] == ["pixels", "scale"]
     assert source.network is not None
 

@@ -171,3 +171,12 @@ def test_what_codes_lose_of_a_tensor_is_counted(digits: Prepared) -> None:
     assert first.outside == pytest.approx((values > 0.65).mean(), abs=1e-3)
     assert first.clipped == pytest.approx((clipped**2).sum() / (values**2).sum(), rel=1e-4)
     assert first.rounded == pytest.approx((rounded**2).sum() / (values**2).sum(), rel=1e-2)
+
+
+def test_int8_outputs_of_the_module_are_right_after_a_resize(workshop: Workshop, images: Images) -> None:
+    """MNN 3.6.1 returns wrong values of them if the last batch is smaller than the others."""
+    model = workshop.variant("digits_cnn", "int8", "eval").model
+    names = tuple(model.tensor_names[op.outputs[0]] for op in model.convolutions)
+    together, alone = (run(model, images, RunOptions(TIMEOUT, batched=batched), names) for batched in (True, False))
+    for name in names:
+        np.testing.assert_allclose(together.outputs[name], alone.outputs[name], atol=1e-4)

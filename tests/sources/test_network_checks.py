@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_mnnquant.sources.network_checks import require_usable
+from pytest_mnnquant.sources.network_checks import require_no_bfloat16, require_usable
 from pytest_mnnquant.sources.spec import QuantizedSource, SourceError
 
 
@@ -80,3 +80,10 @@ def test_batch_norms_without_statistics_are_named() -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False))
     with pytest.raises(SourceError, match="net: 1 is a BatchNorm without running statistics"):
         require_usable(network, "net")
+
+
+def test_weights_in_bfloat16_are_named() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2).bfloat16())
+    with pytest.raises(SourceError, match=r"net: 1\.weight is bfloat16"):
+        require_no_bfloat16(network, "net")
+    require_no_bfloat16(network.half(), "net")

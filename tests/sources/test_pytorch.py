@@ -200,10 +200,13 @@ def test_a_package_that_the_exporter_lacks_is_named_with_its_command(
 
 
 @pytest.mark.parametrize(("exporter", "other"), [("torchscript", "dynamo"), ("dynamo", "torchscript")])
-def test_a_failed_export_says_why_and_names_the_other_exporter(tmp_path: Path, exporter: str, other: str) -> None:
+def test_a_failed_export_says_why_and_names_the_other_exporter(
+    tmp_path: Path, exporter: str, other: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     data = Dataset({"x": np.eye(3, dtype=np.float32)[None].repeat(2, 0)})
     with pytest.raises(SourceError, match=f"m: the {exporter} exporter failed: .*--mnn-exporter={other}"):
         export(Unexportable(), data, tmp_path / "m.onnx", ExportOptions("m", exporter))
+    assert capfd.readouterr().out == ""
 
 
 def test_quiet_keeps_warnings_and_prints_away_and_puts_settings_back(capfd: pytest.CaptureFixture[str]) -> None:

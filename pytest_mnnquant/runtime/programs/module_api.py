@@ -32,7 +32,8 @@ class Module:
     def run_unchecked(self) -> None:
         """Run once and wait for the outputs; this call is timed."""
         for result in self.net.forward(self.inputs):
-            result.read()
+            if 0 not in result.shape:
+                result.read()
 
     def run(self) -> None:
         """Run once. Raises `RuntimeError` if MNN gives no output."""
@@ -44,18 +45,26 @@ class Module:
 def run_batches(job: dict[str, Any], outputs: list[str], settings: Any = None, feedback: Any = None) -> Iterator[Any]:
     """Run `job["model"]` batch by batch; yield MNN's variables of the named tensors.
 
-    `settings` are those of MNN's runtime; None: MNN's default. `feedback` changes the inputs of each batch.
+    `settings` are those of MNN's runtime; None: MNN's default. `feedback` changes the inputs of each batch. A batch of
+    another size gets a new module: MNN 3.6.1 returns wrong values of an int8 output after a resize.
     """
-    import MNN
-
-    runtime = {} if settings is None else {"runtime_manager": MNN.nn.create_runtime_manager((settings,))}
-    net = MNN.nn.load_module_from_file(job["model"], list(job["inputs"]), outputs, **runtime)
+    net: Any = None
+    shapes: list[Any] = []
     for batch in batches(job):
         # The inputs must stay referenced while the outputs are read.
         layouts = job.get("layouts", {})
         fed = batch if feedback is None else feedback.enter(batch)
         inputs = [as_input(array, layouts.get(name, "NCHW")) for name, array in fed.items()]
+        if shapes != [array.shape for array in fed.values()]:
+            net, shapes = _loaded(job, outputs, settings), [array.shape for array in fed.values()]
         yield net.forward(inputs)
+
+
+def _loaded(job: dict[str, Any], outputs: list[str], settings: Any) -> Any:
+    import MNN
+
+    runtime = {} if settings is None else {"runtime_manager": MNN.nn.create_runtime_manager((settings,))}
+    return MNN.nn.load_module_from_file(job["model"], list(job["inputs"]), outputs, **runtime)
 
 
 def as_input(array: Any, layout: str = "NCHW") -> Any:
@@ -76,5 +85,7 @@ def values_of(variable: Any) -> Any:
     import numpy as np
 
     # read() returns a view that is valid only as long as the variable, so the variable has a name.
+    if 0 in variable.shape:  # MNN refuses to read it.
+        return np.empty(variable.shape, np.int32 if variable.dtype == MNN.expr.int else np.float32)
     converted = MNN.expr.convert(variable, MNN.expr.NCHW) if variable.data_format == MNN.expr.NC4HW4 else variable
     return np.array(converted.read()).copy()
