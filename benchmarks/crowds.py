@@ -1,9 +1,9 @@
 """Many runs, workers and models at once: `python benchmarks/crowds.py FOLDER [PART ...]`.
 
 `pairs`: 20 times, two runs start at once in one folder with one empty cache. `workers`: 8 workers of xdist. `models`:
-200 models in one run, with the open files and the memory of pytest's process after each. `descriptors`: 100 models, with
-at most 128 open files per process. The verdicts must be those of one quiet run, and neither files nor memory may grow
-with the number of models. Prints what was measured, and what is wrong; exit status 1 if anything is.
+200 models in one run, with the open files and the memory of pytest's process after each. `descriptors`: 100 models,
+with at most 128 open files per process. The verdicts must be those of one quiet run, and neither files nor memory may
+grow with the number of models. Prints what was measured, and what is wrong; exit status 1 if anything is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kills runs at random moments: `python benchmarks/kills.py FOLDER [COUNT]`.
+"""Kills runs at random moments: `python benchmarks/kills.py FOLDER [COUNT] [FIRST]`.
 
 Each run judges a model and updates a baseline, with SIGKILL, SIGTERM or SIGINT after a random time; every fourth with
 `-n 4`. Afterwards the baseline is the old or the new file, no process is left after 10 seconds, and the next run
@@ -81,8 +81,8 @@ def kill_once(folder: Path, number: int, longest: float) -> list[str]:
     return [f"{number} ({kind.name}): {text}" for text in wrong]
 
 
-def main(folder: Path, count: int) -> int:
-    """Kill `count` runs; returns the exit status."""
+def main(folder: Path, count: int, first: int) -> int:
+    """Kill `count` runs, the first of which has the number `first`; returns the exit status."""
     folder.mkdir(parents=True)
     (folder / "pytest.ini").write_text("[pytest]\n")
     write_model(folder)
@@ -91,7 +91,7 @@ def main(folder: Path, count: int) -> int:
     longest = 1.5 * (time.monotonic() - begun)
     wrong: list[str] = []
     statuses: Counter[int] = Counter()
-    for number in range(count):
+    for number in range(first, first + count):
         wrong += kill_once(folder, number, longest)
         if number % 10 == 9:
             status = start(folder, "--mnn-recipe=w8", "-k", "not baseline and not entries").wait()
@@ -105,4 +105,5 @@ def main(folder: Path, count: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 200))
+    numbers = [int(word) for word in sys.argv[2:]]
+    sys.exit(main(Path(sys.argv[1]).resolve(), *(numbers + [200, 0][len(numbers) :])))
