@@ -78,6 +78,8 @@ OPTIONS: Final = (
     Option("max_latency_ratio", "allowed quantized / float latency, on all hosts or as HOST=R, where HOST is a host "
            "name, x86_64, aarch64, vnni, dotprod or i8mm (repeatable; default: none, recorded without a limit)", "R",
            float, named=True, low=0.0),
+    Option("latency_reference", "another export of the same language model, such as one in 16 bits, that "
+           "--mnn-max-latency-ratio compares the speed with: both are timed in turn", "FOLDER"),
     Option("threads", f"MNN threads for latency and memory (default: {THREADS})", "N", int,
            default=THREADS, low=1.0, high=256.0),
     Option("precision", f"MNN precision for latency: normal, high or low (default: {PRECISION})", "NAME",

@@ -50,7 +50,7 @@ def _inputs(settings: Settings, configuration_files: Iterable[Path]) -> Iterator
             if text is not None:
                 place = text.rpartition(":")[0] if ".py:" in text else text
                 yield _real(model.base / place), f"data of {model.name}"
-        for text in (model.quantized, model.params):
+        for text in (model.quantized, model.params, model.latency_reference):
             if text is not None:
                 yield _real(model.base / text), f"a file of {model.name}"
         yield from ((_real(path), f"a file of {model.name}") for path in _source(model))

@@ -23,7 +23,7 @@ _MEMORY_MODES: Final = {"normal": NORMAL, "low": LOW}
 # Fields of `ModelSettings` that hold the value of the option of the same name.
 _SAME_NAME: Final = (
     *("quantized", "params", "calibration", "evaluation", "mode", "ignore", "exporter", "timeout", "suggest"),
-    *("suggest_time", "preprocess"),
+    *("suggest_time", "preprocess", "latency_reference"),
 )
 
 
@@ -94,6 +94,7 @@ class ModelSettings:
     preprocess: Preparation | None = None
     states: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = defaults.TARGETS
+    latency_reference: str | None = None
 
     @property
     def is_on_host(self) -> bool:

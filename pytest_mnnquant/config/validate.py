@@ -37,6 +37,7 @@ def _validate_model(model: ModelSettings) -> None:
     _validate_quantized(model)
     _validate_recipes(model)
     _validate_export(model)
+    _validate_latency_reference(model)
     _validate_metric(model)
     if model.source:
         require_known_names(model.states, parse_spec(model.source, model.base))
@@ -91,6 +92,18 @@ def _validate_export(model: ModelSettings) -> None:
             if is_export(path) or is_graph_of_export(path)
             else f"--mnn-quantized: {model.quantized} is a folder; a .mnn file is expected"
         )
+
+
+def _validate_latency_reference(model: ModelSettings) -> None:
+    """Only the export of a language model has one, and it is another export. Raises `ValueError`, `SourceError`."""
+    name = model.latency_reference
+    if name is None:
+        return
+    if not (model.source and parse_spec(model.source, model.base).is_checkpoint):
+        raise ValueError("--mnn-latency-reference: only for the export of a language model; others have a float model")
+    _require_file("--mnn-latency-reference", name, model.base)
+    if not is_export(model.base / name):
+        raise ValueError(f"--mnn-latency-reference: {name}: a folder with llm_config.json is expected")
 
 
 def _validate_export_recipe(model: ModelSettings) -> None:

@@ -15,6 +15,7 @@ from pytest_mnnquant.config.settings import Limits
 from pytest_mnnquant.evidence.language_parts import judge_parts
 from pytest_mnnquant.evidence.language_runs import LanguageRuns
 from pytest_mnnquant.evidence.language_search import blamed_layers, tried_forms
+from pytest_mnnquant.evidence.language_speed import measure_speeds, other_network
 from pytest_mnnquant.evidence.steps import NothingToJudge
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.llm.architecture import UnknownArchitecture
@@ -117,12 +118,18 @@ def bits_of(runs: LanguageRuns) -> int:
 
 
 def _latency(runs: LanguageRuns) -> Result:
+    limits = runs.settings.limits
+    if runs.settings.latency_reference is not None:
+        if problem := other_network(runs):
+            finding = Finding("MNQ203", problem, fix="give another export of this model: --mnn-latency-reference")
+            return Result.from_findings("latency", [finding])
+        return check_latency(runs.costs, measure_speeds(runs), limits.max_latency_ratio)
     result = check_latency(runs.costs)
-    flags = _given(runs.settings.limits, ("max_latency_ratio",))
+    flags = _given(limits, ("max_latency_ratio",))
     if not flags:
         return result
-    message = f"{flags[0]} is not judged: an export of a language model has no float model beside it"
-    finding = Finding("MNQ003", message, fix="remove the option for this model")
+    why = "no other export of the model is given to compare with"
+    finding = unjudged_limits(flags, why, "--mnn-latency-reference FOLDER, or remove the option for this model")
     return Result.from_findings(result.check, [*result.findings, finding], result.metrics)
 
 

@@ -153,10 +153,15 @@ class LanguageRuns:
             probes=self.probes,
             messages=MESSAGES,
         )
-        folder = Path(tempfile.mkdtemp(dir=self._temporary))
-        return run_text(self.folder.path, text, folder, self._options(memory, precision))
+        folder = self.new_folder()
+        return run_text(self.folder.path, text, folder, self.options(memory, precision))
 
-    def _options(self, memory: str, precision: str = "") -> LanguageOptions:
+    def new_folder(self) -> Path:
+        """A new folder for a job, which is removed with the runs."""
+        return Path(tempfile.mkdtemp(dir=self._temporary))
+
+    def options(self, memory: str, precision: str = "") -> LanguageOptions:
+        """How the export is run in a memory mode."""
         return LanguageOptions(self.settings.timeout, memory, precision, self.settings.timing.threads, self._send)
 
     @property
@@ -175,7 +180,7 @@ class LanguageRuns:
         try:
             return self._computed(self.stored_network, "decoded")
         except UnknownArchitecture as error:
-            folder = Path(tempfile.mkdtemp(dir=self._temporary))
+            folder = self.new_folder()
             return self._by_transformers(error, folder, is_decoded=True)
 
     @step_property("compute the source")
@@ -196,7 +201,7 @@ class LanguageRuns:
         _ = self.run
         if is_decoded:
             write_decoded(self.folder, self.evidence.source, self.evidence.binding, checkpoint)
-        folder = Path(tempfile.mkdtemp(dir=self._temporary))
+        folder = self.new_folder()
         try:
             settings = self.settings
             return compute_logits(checkpoint, self.run.ids, folder, settings.timeout, settings.timing.threads)
@@ -252,13 +257,12 @@ class LanguageRuns:
         return CostEvidence(low, normal, self.memory == LOW, self.settings.timing.threads)
 
     def _generate(self, memory: str) -> Generation:
-        prompt = Prompt(self._prompt.tolist(), GENERATED, _RUNS, self._source_tokens)
-        return generate_text(
-            self.folder.path, prompt, Path(tempfile.mkdtemp(dir=self._temporary)), self._options(memory)
-        )
+        prompt = Prompt(self.prompt.tolist(), GENERATED, _RUNS, self._source_tokens)
+        return generate_text(self.folder.path, prompt, self.new_folder(), self.options(memory))
 
     @property
-    def _prompt(self) -> Ids:
+    def prompt(self) -> Ids:
+        """The ids that are continued, shape [tokens]."""
         length = self.reference.predictions.prompt if self.reference is not None else PROMPT
         return self.run.ids[0, :length]
 
@@ -274,7 +278,7 @@ class LanguageRuns:
             network = self.source_network
         except UnknownArchitecture:
             return None
-        return generate(network, self._prompt, GENERATED, ends, GENERATION_SECONDS)
+        return generate(network, self.prompt, GENERATED, ends, GENERATION_SECONDS)
 
     def tensors(self) -> tuple[Tensors, Tensors]:
         """The tensors of the source, and those of the export."""

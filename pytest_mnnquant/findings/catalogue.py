@@ -154,7 +154,15 @@ CHECKS: Final = (
         is_timed=True,
         meaning="The latency of the variant / the latency of the float model, timed in pairs, is within the limit.",
         rules=("MNQ901", "MNQ902"),
-        options=("max_latency_ratio", "threads", "precision", "memory_mode", "batch", "latency_time"),
+        options=(
+            "max_latency_ratio",
+            "latency_reference",
+            "threads",
+            "precision",
+            "memory_mode",
+            "batch",
+            "latency_time",
+        ),
     ),
     Check(
         "memory",

@@ -100,7 +100,9 @@ class LatencyMetrics(Metrics):
 
     `latency_ratio` is quantized / float, the median of the pairs, with its 95 % interval. `drift` is the relative
     change from the first to the second half of the pairs; `slowest_over_median` says how noisy the host was.
-    Language models have tokens per second instead: of reading a prompt, and of generation.
+    Language models have tokens per second: of reading a prompt, and of generation. With a reference export their ratios
+    are export / reference: `latency_ratio` and the seconds are those of a generated token, `prompt_latency_ratio` is
+    that of a prompt.
     """
 
     latency_ratio: float | None = field(default=None, metadata=OPTIONAL | IN_JUNIT | IN_BENCHMARK)
@@ -118,6 +120,9 @@ class LatencyMetrics(Metrics):
     note: str | None = field(default=None, metadata=OPTIONAL)
     prompt_tokens_per_second: float | None = field(default=None, metadata=OPTIONAL)
     tokens_per_second: float | None = field(default=None, metadata=OPTIONAL)
+    prompt_latency_ratio: float | None = field(default=None, metadata=OPTIONAL)
+    prompt_latency_ratio_low: float | None = field(default=None, metadata=OPTIONAL)
+    prompt_latency_ratio_high: float | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

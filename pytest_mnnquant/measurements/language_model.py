@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.measurements.host import TargetMachine
+from pytest_mnnquant.measurements.timing import PairedTimes
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
@@ -36,6 +37,14 @@ class Speed:
 
     prefill: float
     decode: float
+
+
+@dataclass(frozen=True)
+class PairedSpeeds:
+    """Times of an export and a reference export, measured in turn: seconds per prompt, and per token after it."""
+
+    prompt: PairedTimes
+    token: PairedTimes
 
 
 @dataclass(frozen=True)

@@ -102,10 +102,23 @@ def _latency(latency: LatencyMetrics | None) -> Iterator[tuple[str, Cell]]:
         yield "generation", Cell(f"{speed:,.0f} tokens/s", speed, note)
     if latency is None or latency.latency_ratio is None:
         return
+    if latency.tokens_per_second is not None:
+        yield from _speed_ratios(latency)
+        return
     ratio, low, high = latency.latency_ratio, latency.latency_ratio_low, latency.latency_ratio_high
     note = f"95 % interval {low:.2f} to {high:.2f}, {latency.pairs} pairs"
     note += f"; {_milliseconds(latency.quantized_seconds)}, float {_milliseconds(latency.float_seconds)}"
     yield "latency", Cell(f"{ratio:.2f}x float", ratio, note)
+
+
+def _speed_ratios(latency: LatencyMetrics) -> Iterator[tuple[str, Cell]]:
+    """The speed of a language model's export against that of its reference export."""
+    ratio, low, high = latency.latency_ratio, latency.latency_ratio_low, latency.latency_ratio_high
+    note = f"95 % interval {low:.2f} to {high:.2f}, {latency.pairs} pairs"
+    note += f"; {_milliseconds(latency.quantized_seconds)}, reference {_milliseconds(latency.float_seconds)}"
+    yield "time per token", Cell(f"{ratio:.2f}x reference export", ratio, note)
+    ratio, low, high = latency.prompt_latency_ratio, latency.prompt_latency_ratio_low, latency.prompt_latency_ratio_high
+    yield "time per prompt", Cell(f"{ratio:.2f}x reference export", ratio, f"95 % interval {low:.2f} to {high:.2f}")
 
 
 def _milliseconds(seconds: float | None) -> str:

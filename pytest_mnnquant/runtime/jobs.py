@@ -18,7 +18,9 @@ from pytest_mnnquant.runtime.step_clock import note_child_peak
 
 # Tasks that run in a process of their own: they measure time or memory, load another package of MNN, or are compared
 # with a second time, which needs other addresses than a fork of the same process has.
-_ALONE: Final = frozenset({"convert", "quantize", "paired", "memory", "profile", "language_logits", "language_text"})
+_ALONE: Final = frozenset(
+    {"convert", "quantize", "paired", "memory", "profile", "language_logits", "language_text", "language_speeds"}
+)
 _LOG_LINES: Final = 12
 _PROTOCOL: Final = 1
 

@@ -16,7 +16,8 @@ from pytest_mnnquant.runtime.options import Send
 LOW: Final = "low"
 NORMAL: Final = "normal"
 HIGH: Final = "high"
-_CONFIG: Final = "config.json"
+#: The name of the configuration that MNN.llm opens.
+CONFIG: Final = "config.json"
 _KILO: Final = 1024
 
 
@@ -98,7 +99,7 @@ def generate_text(export: Path, prompt: Prompt, folder: Path, options: LanguageO
 
 
 def _shared(export: Path, options: LanguageOptions) -> dict[str, Any]:
-    config = str(export.resolve() / _CONFIG)
+    config = str(export.resolve() / CONFIG)
     return {
         "config": config,
         "threads": options.threads,

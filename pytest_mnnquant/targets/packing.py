@@ -19,7 +19,9 @@ _EXPORT: Final = "export"
 def pack(job: Job, folder: Path, mnn: str) -> Job:
     """The job with its files in `folder` and their SHA-256; `mnn` is the version expected on the target."""
     arguments = _with_files_inside(job.arguments, folder)
-    names = [*_copy_programs(folder), *_file_names(arguments), *_names_in(folder, _EXPORT)]
+    configs = [*arguments.get("configs", ()), *(arguments[name] for name in ("config",) if name in arguments)]
+    exports = [name for config in configs for name in _names_in(folder, Path(config).parent.name)]
+    names = [*_copy_programs(folder), *_file_names(arguments), *exports]
     sent = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
     return dataclasses.replace(job, arguments={**arguments, "sent": sent, "mnn": mnn})
 
@@ -46,17 +48,20 @@ def _with_files_inside(arguments: Mapping[str, Any], folder: Path) -> dict[str, 
     if "given" in packed:
         packed["given"] = _copy_inside(packed["given"], folder)
     if "config" in packed:
-        packed["config"] = _copy_export(Path(packed["config"]), folder)
+        packed["config"] = _copy_export(Path(packed["config"]), folder, _EXPORT)
+    if "configs" in packed:
+        numbered = enumerate(packed["configs"])
+        packed["configs"] = [_copy_export(Path(path), folder, f"{_EXPORT}{number}") for number, path in numbered]
     return packed
 
 
-def _copy_export(config: Path, folder: Path) -> str:
-    """Copy the files of a language model's export into a folder of the job; returns the name of its configuration."""
+def _copy_export(config: Path, folder: Path, name: str) -> str:
+    """Copy the files of a language model's export to `name` in the job's folder; returns its configuration's name."""
     for file in config.parent.iterdir():
         if file.is_file() and not file.name.startswith("."):
-            (folder / _EXPORT).mkdir(exist_ok=True)
-            shutil.copyfile(file, folder / _EXPORT / file.name)
-    return f"{_EXPORT}/{config.name}"
+            (folder / name).mkdir(exist_ok=True)
+            shutil.copyfile(file, folder / name / file.name)
+    return f"{name}/{config.name}"
 
 
 def _file_names(arguments: Mapping[str, Any]) -> list[str]:

@@ -279,7 +279,7 @@ def test_an_export_is_held_against_the_accepted_one(
     [
         ("--mnn-max-accuracy-drop=0.01", "--mnn-evaluation=text.txt", "MNQ723"),
         ("--mnn-max-kl=0.5", "-q", "MNQ723"),
-        ("--mnn-max-latency-ratio=1", "-q", "MNQ003"),
+        ("--mnn-max-latency-ratio=1", "-q", "MNQ723"),
     ],
 )
 def test_a_limit_that_is_not_judged_does_not_pass(judge: Judge, limit: str, text: str, code: str) -> None:
@@ -287,3 +287,26 @@ def test_a_limit_that_is_not_judged_does_not_pass(judge: Judge, limit: str, text
     (check,) = result.checks
     assert check["outcome"] in ("failed", "inconclusive")
     assert code in {finding["code"] for finding in check["findings"]}
+
+
+@pytest.mark.parametrize(("limit", "failed"), [(50, set()), (0.01, {"export::latency"})])
+def test_the_speed_of_another_export_is_a_limit(judge: Judge, limit: float, failed: set[str]) -> None:
+    reference = f"--mnn-latency-reference={EXPORTS / 'qwen2-fp16'}"
+    result = judge("qwen2-w4", reference, f"--mnn-max-latency-ratio={limit}", "--mnn-latency-time=2", "-k", "latency")
+    (check,) = result.checks
+    assert result.failed == failed
+    assert check["metrics"]["prompt_latency_ratio"] > 0
+    (finding,) = check["findings"] or [None]
+    assert finding is None or (finding["code"], finding["severity"]) == ("MNQ901", "error")
+
+
+def test_the_reference_is_an_export_of_the_same_network(judge: Judge, pytester: pytest.Pytester) -> None:
+    other = f"--mnn-latency-reference={EXPORTS / 'llama-hqq'}"
+    (check,) = judge("qwen2-w4", other, "-k", "latency").checks
+    assert [finding["code"] for finding in check["findings"]] == ["MNQ203"]
+    for number, reference in enumerate(("missing", "hf", "out/llm.mnn")):
+        line = refusal(judge("qwen2-w4", f"--mnn-latency-reference={reference}"))
+        check_golden(f"llm-gate/latency-reference-{number}", line)
+    shutil.copyfile(EXPORTS / "qwen2-w4" / "llm.mnn", pytester.path / "net.mnn")
+    line = refusal(judge("qwen2-w4", "--mnn-latency-reference=out", source="net.mnn", quantized=""))
+    check_golden("llm-gate/latency-reference-3", line)

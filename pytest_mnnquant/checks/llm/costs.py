@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 
 from pytest_mnnquant.checks.llm.running import CostEvidence
+from pytest_mnnquant.checks.llm.speed import judge_speeds, with_speeds
 from pytest_mnnquant.findings.finding import Finding, Result
 from pytest_mnnquant.findings.run_metrics import LatencyMetrics, MemoryMetrics, TimingConditions
-from pytest_mnnquant.measurements.language_model import Generation
+from pytest_mnnquant.measurements.language_model import Generation, PairedSpeeds
 from pytest_mnnquant.measurements.timing import LOW, NORMAL
 
 
-def check_latency(evidence: CostEvidence) -> Result:
-    """Record how fast a prompt is read and how fast tokens are generated, as medians of the runs."""
+def check_latency(
+    evidence: CostEvidence,
+    speeds: PairedSpeeds | None = None,
+    max_latency_ratio: float | Mapping[str, float] | None = None,
+) -> Result:
+    """Record how fast a prompt is read and how fast tokens are generated, as medians of the runs.
+
+    `speeds` are the times beside a reference export, which the limit is for.
+    """
     generation = evidence.low if evidence.is_low else evidence.normal
     prefill = statistics.median(speed.prefill for speed in generation.speeds)
     decode = statistics.median(speed.decode for speed in generation.speeds)
@@ -21,7 +30,9 @@ def check_latency(evidence: CostEvidence) -> Result:
         return Result.from_findings("latency", [finding])
     settings = TimingConditions(evidence.threads, "low", LOW if evidence.is_low else NORMAL, 1)
     metrics = LatencyMetrics(settings=settings, prompt_tokens_per_second=prefill, tokens_per_second=decode)
-    return Result.from_findings("latency", [], metrics)
+    if speeds is None:
+        return Result.from_findings("latency", [], metrics)
+    return Result.from_findings("latency", [*judge_speeds(speeds, max_latency_ratio)], with_speeds(metrics, speeds))
 
 
 def check_memory(evidence: CostEvidence) -> Result:

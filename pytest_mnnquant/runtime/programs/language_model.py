@@ -22,7 +22,7 @@ def logits(job: dict[str, Any]) -> dict[str, Any]:
     """
     import numpy as np
 
-    model = _load(job, all_logits=True)
+    model = load(job, all_logits=True)
     encoded = [[int(token) for token in model.tokenizer_encode(text)] for text in job["probes"]]
     rendered = [model.apply_chat_template(text) for text in job["messages"]]
     ids = _ids(model, job)
@@ -58,7 +58,7 @@ def generate(job: dict[str, Any]) -> dict[str, Any]:
 
     _ = (MNN, numpy)  # Their memory is not the model's.
     start = _memory("VmRSS")
-    model = _load(job, all_logits=False)
+    model = load(job, all_logits=False)
     loaded = _memory("VmRSS")
     prompt = job["prompt"]
     speeds = []
@@ -80,7 +80,8 @@ def generate(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _load(job: dict[str, Any], all_logits: bool) -> Any:
+def load(job: dict[str, Any], all_logits: bool) -> Any:
+    """The model of `config`, loaded, with greedy generation. Raises `Refused` if MNN does not load it."""
     import MNN.llm
 
     if not Path(job["config"]).is_file():
@@ -93,10 +94,8 @@ def _load(job: dict[str, Any], all_logits: bool) -> Any:
         "sampler_type": "greedy",
         "backend_type": "cpu",
         "thread_num": job["threads"],
-        "memory": job["memory"],
     }
-    if job["precision"]:
-        settings["precision"] = job["precision"]
+    settings.update({key: job[key] for key in ("memory", "precision") if job.get(key)})
     model.set_config(settings)
     if not model._c_obj.load():
         raise Refused("MNN.llm does not load the model")

@@ -19,6 +19,7 @@ from . import (
     images,
     inference,
     language_model,
+    language_speed,
     layerwise,
     onnx_runner,
     operator_outputs,
@@ -52,6 +53,7 @@ TASKS = {
     "profile": timer.profile,
     "language_logits": language_model.logits,
     "language_text": language_model.generate,
+    "language_speeds": language_speed.compare,
     "source_logits": source_model.logits,
 }
 

@@ -15,8 +15,11 @@ from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, TriedMetr
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
 from pytest_mnnquant.findings.language_metrics import BlamedLayer
 from pytest_mnnquant.findings.run_metrics import ExecutionMetrics, LatencyMetrics, MemoryMetrics
-from pytest_mnnquant.measurements.language_model import GeneratedText, Generation, Speed
+from pytest_mnnquant.measurements.host import Host
+from pytest_mnnquant.measurements.language_model import GeneratedText, Generation, PairedSpeeds, Speed
+from pytest_mnnquant.measurements.timing import PairedTimes
 from pytest_mnnquant.metrics.divergence import Divergence
+from pytest_mnnquant.statistics.paired_ratio import FEWEST
 
 _RANDOM = np.random.default_rng(5)
 
@@ -162,3 +165,46 @@ def test_speed_and_memory_are_recorded() -> None:
     assert codes(check_memory(unknown)) == [("MNQ003", "")]
     slow = dataclasses.replace(low, speeds=(Speed(1.0, 0.0),))
     assert codes(check_latency(dataclasses.replace(evidence, low=slow))) == [("MNQ003", "")]
+
+
+def in_turn(ratio: float, pairs: int = 40, spread: float = 0.01) -> PairedTimes:
+    """Times of a candidate that takes about `ratio` times as long."""
+    reference = 1e-3 * (1 + 0.3 * _RANDOM.random(pairs))
+    noise = 1 + spread * np.linspace(-1, 1, pairs)
+    return PairedTimes(reference, ratio * noise * reference, host=Host("board", "aarch64", "", ("dotprod",), ()))
+
+
+def costs() -> CostEvidence:
+    generation = Generation(text(1), None, (Speed(100.0, 50.0),), 1 << 20, 1 << 20)
+    return CostEvidence(generation, generation, is_low=True, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("token", "prompt", "limit", "expected"),
+    [
+        (in_turn(0.5), in_turn(0.9), None, []),
+        (in_turn(0.5), in_turn(0.9), 1.0, []),
+        (in_turn(1.2), in_turn(0.9), 1.0, ["MNQ901"]),
+        (in_turn(0.5), in_turn(1.2), 1.0, ["MNQ901"]),
+        (in_turn(0.5), in_turn(1.0, spread=0.5), 1.0, ["MNQ003"]),
+        (in_turn(0.5), in_turn(0.5, pairs=FEWEST - 1), 1.0, ["MNQ003"]),
+        (in_turn(0.5), in_turn(0.5, pairs=FEWEST), 1.0, []),
+        (in_turn(1.2), in_turn(0.9), {"aarch64": 1.0, "*": 3.0}, ["MNQ901"]),
+        (in_turn(1.2), in_turn(0.9), {"x86_64": 1.0}, []),
+    ],
+)
+def test_the_speed_is_held_against_the_reference_export(
+    token: PairedTimes, prompt: PairedTimes, limit: float | dict[str, float] | None, expected: list[str]
+) -> None:
+    result = check_latency(costs(), PairedSpeeds(prompt, token), limit)
+    assert [code for code, _ in codes(result)] == expected
+
+
+def test_both_ratios_are_recorded_with_their_bounds() -> None:
+    metrics = check_latency(costs(), PairedSpeeds(in_turn(0.9), in_turn(0.5)), None).metrics
+    assert isinstance(metrics, LatencyMetrics)
+    assert (metrics.latency_ratio, metrics.prompt_latency_ratio) == (pytest.approx(0.5), pytest.approx(0.9))
+    assert (metrics.latency_ratio_low or 0) < 0.5 < (metrics.latency_ratio_high or 0)
+    assert (metrics.prompt_latency_ratio_low or 0) < 0.9 < (metrics.prompt_latency_ratio_high or 0)
+    assert (metrics.pairs, metrics.tokens_per_second) == (40, 50.0)
+    assert LatencyMetrics.from_json(metrics.as_json()) == metrics
