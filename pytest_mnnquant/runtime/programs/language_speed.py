@@ -31,7 +31,7 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
             prompts[which].append(read[which])
             tokens[which] += generated[which]
         number += 1
-        if time.monotonic() > end or (is_enough(job, prompts) and is_enough(job, tokens)):
+        if time.monotonic() > end or (is_enough(job, prompts, job["pairs"]) and is_enough(job, tokens, job["pairs"])):
             return {"prompt": prompts, "token": tokens}
 
 

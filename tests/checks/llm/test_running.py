@@ -203,7 +203,8 @@ def test_the_speed_is_held_against_the_reference_export(
 def test_both_ratios_are_recorded_with_their_bounds() -> None:
     metrics = check_latency(costs(), PairedSpeeds(in_turn(0.9), in_turn(0.5)), None).metrics
     assert isinstance(metrics, LatencyMetrics)
-    assert (metrics.latency_ratio, metrics.prompt_latency_ratio) == (pytest.approx(0.5), pytest.approx(0.9))
+    assert metrics.latency_ratio == pytest.approx(0.5)
+    assert metrics.prompt_latency_ratio == pytest.approx(0.9)
     assert (metrics.latency_ratio_low or 0) < 0.5 < (metrics.latency_ratio_high or 0)
     assert (metrics.prompt_latency_ratio_low or 0) < 0.9 < (metrics.prompt_latency_ratio_high or 0)
     assert (metrics.pairs, metrics.tokens_per_second) == (40, 50.0)
