@@ -416,6 +416,7 @@ RULES: Final = {
             "An input never changes, but has an int8 scale: a state that was never fed.",
             BAD_RANGES,
         ),
+        Rule("MNQ523", "evaluation-seen", _W, "The evaluation samples are those of the calibration.", ALONE),
         Rule(
             "MNQ530",
             "input-range-differs",

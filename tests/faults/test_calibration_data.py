@@ -170,6 +170,17 @@ def test_colours_in_reverse_order_are_told(gate: Callable[..., Outcome], pyteste
     warns(verdict, "MNQ531", where="reverse order", why="BGR", fix="channel order")
 
 
+def test_an_evaluation_on_calibration_samples_is_a_warning(gate: Callable[..., Outcome], factory: Factory) -> None:
+    images, labels = factory.module(NET).digits_data.train(16)
+    seen, half = (factory.fresh(name) for name in ("seen.npz", "half.npz"))
+    np.savez(seen, x=images[:200], labels=labels[:200])
+    np.savez(half, x=images[120:320], labels=labels[120:320])
+    usual = ("--mnn-model", f"{FIXTURES / NET}.py:build", "--mnn-recipe=int8", "--mnn-mode=eval", "-k", "calibration")
+    verdict = gate(*usual, "--mnn-calibration", seen, "--mnn-evaluation", seen)
+    warns(verdict, "MNQ523", where="all 200 evaluation samples", fix="--mnn-evaluation")
+    passes(gate(*usual, "--mnn-calibration", seen, "--mnn-evaluation", half))
+
+
 # Finished files, judged by their scales alone ------------------------------------------------------------------------
 
 

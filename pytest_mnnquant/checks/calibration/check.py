@@ -10,6 +10,7 @@ from typing import Final
 
 from pytest_mnnquant.checks.calibration.clipping import HeldOut, is_scale, judge_fit, with_fit
 from pytest_mnnquant.checks.calibration.constant_inputs import judge_constant_inputs
+from pytest_mnnquant.checks.calibration.overlap import judge_overlap
 from pytest_mnnquant.checks.calibration.ranges import (
     LEAST,
     Batches,
@@ -92,6 +93,7 @@ def check_calibration(calibration: CalibrationEvidence) -> Result:
         if not of_data:
             quantized, outputs = calibration.quantized_inputs, calibration.output_shapes
             findings += judge_constant_inputs(data, calibration.evaluation, quantized, outputs)
+            findings += judge_overlap(data, calibration.evaluation) if calibration.evaluation else []
     if data is not None and (record is None or record.observations) and not _has_error(findings):
         findings += _other_values(calibration, data)
     of_order = judge_order(record.batches, observer) if record else []

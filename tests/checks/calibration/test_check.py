@@ -200,8 +200,8 @@ def test_many_repeated_or_blank_samples_are_a_warning() -> None:
 
 def test_what_repeats_honestly_is_left_alone() -> None:
     random = np.random.default_rng(0)
-    tokens = random.integers(0, 5, (200, 64))
-    assert check(data(tokens), data(tokens[:50]), floats=()).findings == ()
+    tokens, others = random.integers(0, 5, (2, 200, 64))
+    assert check(data(tokens), data(others[:50]), floats=()).findings == ()
     one_hot = np.eye(40, dtype=np.float32)[random.integers(0, 40, 200)]
     assert check(data(one_hot), data(one_hot)).findings == ()
     few = random.integers(0, 3, (200, 4)).astype(np.float32)
@@ -390,9 +390,10 @@ def test_codes_of_an_input_that_reach_far_beyond_the_data_were_made_for_other_va
 
 def test_tokens_may_repeat_but_not_be_the_same_in_all_samples() -> None:
     same = Dataset({"ids": np.tile(np.arange(6), (200, 1))})
-    usual = Dataset({"ids": np.random.default_rng(0).integers(0, 3, (200, 6))})
+    usual, other = (Dataset({"ids": np.random.default_rng(seed).integers(0, 3, (200, 6))}) for seed in (0, 1))
     assert codes(check(same, usual, floats=())) == ["MNQ520"]
-    assert check(usual, usual, floats=()).findings == ()
+    assert check(usual, other, floats=()).findings == ()
+    assert codes(check(usual, usual, floats=())) == ["MNQ523"]
 
 
 def test_how_many_samples_a_pipeline_used_is_what_it_ran_on() -> None:
