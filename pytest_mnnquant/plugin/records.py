@@ -91,12 +91,16 @@ class Records:
     """Collects the records of the items of this run; reports them at the end."""
 
     def __init__(self, config: pytest.Config, has_suite: bool) -> None:
-        """`has_suite`: models are requested, so a report is written even if nothing was measured."""
+        """`has_suite`: models are requested, so a report is written even if nothing was measured.
+
+        `excused` are the failed checks, by id: whether a marker or a hook of the user made their tests not fail.
+        """
         self.config = config
         self.has_suite = has_suite
         self.records: list[CheckRecord] = []
         self.baseline: BaselineReport | None = None
         self.ended: set[str] = set()
+        self.excused: dict[str, bool] = {}
         self.end: RunEnd | None = None
 
     @property
@@ -106,6 +110,8 @@ class Records:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the records from a report, and write them to the history, so that a killed run loses little."""
         self.ended.add(report.nodeid)
+        if getattr(report, "mnnquant_failed", False):
+            self.excused[report.nodeid] = report.outcome != "failed"
         new, baseline = getattr(report, "mnnquant", ()), getattr(report, "mnnquant_baseline", None)
         if self._is_worker or not (new or baseline):
             return
@@ -125,7 +131,8 @@ class Records:
         from pytest_mnnquant.plugin.reporting import finish
 
         self.records.sort(key=lambda record: record.order)
-        self.end = finish(session, self.records, self.baseline, len(self.ended))
+        excused = [name for name, is_excused in self.excused.items() if is_excused]
+        self.end = finish(session, self.records, self.baseline, len(self.ended), excused)
         session.exitstatus = self.end.exit_status(session.exitstatus)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -62,7 +62,8 @@ class RunEnd:
     """The end of a run: its report and the lines below the summary.
 
     `accepted` are the changes of the baseline, `is_refused` is whether an update left out a variant. `problems` say why
-    a file could not be written. `must_fail`: no model was checked, which is a failure with --mnn-strict.
+    a file could not be written. `must_fail`: no model was checked, or a failed check was expected, which are failures
+    with --mnn-strict.
     """
 
     report: Report
@@ -86,11 +87,16 @@ def baseline_report(record: Mapping[str, Any]) -> BaselineReport:
 
 
 def finish(
-    session: pytest.Session, records: Sequence[CheckRecord], baseline: BaselineReport | None, ended: int
+    session: pytest.Session,
+    records: Sequence[CheckRecord],
+    baseline: BaselineReport | None,
+    ended: int,
+    excused: Sequence[str],
 ) -> RunEnd:
     """Build the report of a run, write the requested files, and update the baseline if requested.
 
-    `baseline` is the report of the baseline file; `ended` is the number of tests that ran.
+    `baseline` is the report of the baseline file; `ended` is the number of tests that ran. `excused` are the ids of
+    failed checks whose tests did not fail.
     """
     config = session.config
     start_for_fixtures(config)  # If only xdist's workers have collected the tests.
@@ -106,11 +112,15 @@ def finish(
     return RunEnd(
         report=report,
         accepted=outcome.lines,
-        warnings=(*warnings, *session_of(config).store.repaired, *filter(None, (history, missing, unjudged))),
+        warnings=(
+            *warnings,
+            *session_of(config).store.repaired,
+            *filter(None, (history, missing, unjudged, _excuse(excused))),
+        ),
         problems=(*problems, *outcome.problems),
         is_refused=outcome.is_refused,
         # Models of the ini file may be deselected on purpose: other tests were meant.
-        must_fail=bool(unjudged) and report.strict and bool(records or _is_typed(config)),
+        must_fail=report.strict and bool(excused or (unjudged and (records or _is_typed(config)))),
     )
 
 
@@ -129,6 +139,15 @@ def _unjudged(session: pytest.Session, records: Sequence[CheckRecord]) -> str:
     why = "all checks were skipped or inconclusive" if records else "none of their checks ran"
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"no model was judged: {why} ({', '.join(names[:_NAMED])}{more})"
+
+
+def _excuse(names: Sequence[str]) -> str:
+    """A line on failed checks whose tests did not fail; else nothing."""
+    if not names:
+        return ""
+    checks = "1 failed check is" if len(names) == 1 else f"{len(names)} failed checks are"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{checks} expected by xfail markers or hooks: {', '.join(names[:_NAMED])}{more}"
 
 
 def write_reports(config: pytest.Config, report: Report) -> tuple[tuple[str, ...], tuple[str, ...]]:

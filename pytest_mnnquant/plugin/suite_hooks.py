@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from pytest_mnnquant.plugin.items import collect, remember_selected
-from pytest_mnnquant.plugin.plain_item import PlainItem
+from pytest_mnnquant.plugin.plain_item import CheckFailed, PlainItem
 from pytest_mnnquant.plugin.reporting import header
 from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.plugin.xdist_workers import brief_worker, refuse_broken_worker, start_failures_as_usage_errors
@@ -34,11 +34,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Make -rs name the skipped check, not the line of this package that skips it."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make -rs name the skipped check, not the line of this package that skips it. Note a failure in any case."""
     report = yield
-    if report.skipped and isinstance(item, PlainItem) and isinstance(report.longrepr, tuple):
+    if not isinstance(item, PlainItem):
+        return report
+    if report.skipped and isinstance(report.longrepr, tuple):
         report.longrepr = (item.nodeid, 1, report.longrepr[2])
+    has_failed = call.excinfo is not None and isinstance(call.excinfo.value, CheckFailed)
+    report.mnnquant_failed = has_failed or (report.skipped and hasattr(report, "wasxfail"))  # type: ignore[attr-defined]
     return report
 
 

@@ -43,3 +43,39 @@ def test_models_of_the_ini_file_may_be_deselected(run: Run, pytester: pytest.Pyt
     pytester.makepyfile(test_of_users=PASSES)
     found = run("-k", "passes")
     assert (found.status, LINE in found.text) == (0, True)
+
+
+EXPECTS = """
+import pytest
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.nodeid.endswith("::size"):
+            item.add_marker(pytest.mark.xfail({mark}))
+"""
+CHANGES = """
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    report.outcome = "passed"
+    return report
+"""
+EXPECTED = "WARNING: 1 failed check is expected by xfail markers or hooks: net.py:build::w8::size"
+
+
+@pytest.mark.parametrize("code", [EXPECTS.format(mark=""), EXPECTS.format(mark="run=False"), CHANGES])
+def test_a_failure_that_is_expected_is_named_and_fails_if_strict(
+    run: Run, pytester: pytest.Pytester, code: str
+) -> None:
+    pytester.makeconftest(code)
+    options = (*MODEL, "-k", "size", "--mnn-min-size-ratio=100")
+    expected = run(*options)
+    assert (expected.status, EXPECTED in expected.lines) == (0, True)
+    assert run(*options, "--mnn-strict").status == 1
+
+
+def test_a_failure_that_is_not_expected_is_not_named(run: Run) -> None:
+    failed = run(*MODEL, "-k", "size", "--mnn-min-size-ratio=100")
+    assert (failed.status, "xfail" in failed.text) == (1, False)
