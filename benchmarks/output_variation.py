@@ -46,11 +46,13 @@ MEASURES: Final = {
     "cosine": "mean cosine of the whole output",
     "variation": "SQNR of the differences between samples, dB: outputs and parts of maps and rows",
     "few_numbers": "the same, of up to 64 numbers per sample, probabilities left out",
+    "part_numbers": "the same, of their parts",
     "detail": "mean SQNR of what is added to an input, dB",
     "maps": "PSNR of maps of quantities, dB",
     "beyond": "SQNR of a forecast beyond the last value, dB",
     "unit_cosine": "mean cosine of vectors of length 1",
     "peaks": "share of peaks of heat maps that stay",
+    "characters": "share of the characters of texts of CTC",
     "iou": "intersection over union of identifiers, and of decisions",
 }
 #: The loss of top-1 that a user rejects.
@@ -106,7 +108,9 @@ def lowest(evidence: AccuracyEvidence) -> dict[str, float]:
 
 def _of_output(pair: Pair) -> Iterator[tuple[str, float]]:
     measures = pair.measures
-    if measures.identifiers is not None and (measures.decisions is None or pair.has_many_decisions):
+    if measures.texts is not None:
+        yield "characters", measures.texts.share()
+    elif measures.identifiers is not None and (measures.decisions is None or pair.has_many_decisions):
         yield "iou", measures.identifiers.iou
     if measures.peaks is not None:
         yield "peaks", measures.peaks.share
@@ -121,7 +125,7 @@ def _of_numbers(pair: Pair) -> Iterator[tuple[str, float]]:
         yield "unit_cosine" if pair.is_unit else "cosine", cosine
     is_few = pair.reference[0].size <= FEW_ELEMENTS
     for part in measures.parts:
-        yield "few_numbers" if is_few and not part.part.is_probability else "variation", part.variation.sqnr_db
+        yield "part_numbers" if is_few and not part.part.is_probability else "variation", part.variation.sqnr_db
         if part.answers is not None:
             yield "iou", part.answers.iou
     if measures.variation is not None and not measures.parts and not pair.is_unit:

@@ -22,9 +22,11 @@ from pytest_mnnquant.evidence.variant import VariantUnderTest
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, read_params, write_params
+from pytest_mnnquant.quantize.described_tensors import describe_tensors
 from pytest_mnnquant.quantize.job import FLOAT_NAME, MODEL_NAME, PARAMS_NAME
 from pytest_mnnquant.quantize.prepare_pytorch import export_float
 from pytest_mnnquant.recipes.names import recipe_named
+from pytest_mnnquant.recipes.recipe import Observer
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.pytorch import ExportOptions
 
@@ -101,9 +103,14 @@ def with_weight_scales(params: Params, layer: LayerParams, factor: float) -> Par
 
 
 def by_params(healthy: VariantUnderTest, folder: Path) -> Iterator[Spoilt]:
-    """The `int8` variant quantized again, each time with another thing changed in its params file."""
-    variant = healthy.variant
+    """The `int8` variant quantized again, each time with another thing changed in its params file.
+
+    The tensors that MNN's propagation gets wrong are described, as in the variant, so that only one thing is wrong.
+    """
+    variant, prepared = healthy.variant, healthy.source.prepared
     assert variant.params is not None
+    assert prepared.data is not None
+    data, options = prepared.data, prepared.options(TIMEOUT)
     params, base = read_params(variant.params), variant.base
     by_output = {op.output_names[0]: op.name for op in base.convolutions}
 
@@ -112,6 +119,7 @@ def by_params(healthy: VariantUnderTest, folder: Path) -> Iterator[Spoilt]:
         path.mkdir()
         write_params(changed, path / PARAMS_NAME)
         convert(base.path, path / MODEL_NAME, ("--compressionParamsFile", str(path / PARAMS_NAME)), timeout=TIMEOUT)
+        describe_tensors(path / MODEL_NAME, base, {}, data, options, Observer())
         return Spoilt(what, healthy.recipe.name, path / MODEL_NAME, path / PARAMS_NAME, layers)
 
     entries = [one for one in params.layers if one.output is not None and one.output.name in by_output]

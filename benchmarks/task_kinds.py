@@ -48,13 +48,23 @@ class Line:
         return lost / (self.allowed * (-before if self.is_share_of_error else 1.0))
 
 
+Size = int | tuple[int, ...]
+
+
+def first_state(size: Size, samples: int) -> Array:
+    """Zeros as the first state of each sample, without the axis of the samples."""
+    shape = (size,) if isinstance(size, int) else tuple(length for length in size if length)
+    return np.zeros((samples, *shape), np.float32)
+
+
 @dataclass(frozen=True)
 class Task:
     """One task.
 
     `loss(network, inputs, truth)` trains; `score(outputs, truth)` judges the outputs in the network's order, higher is
     better (errors are negative). `ship` makes the network that is exported of the trained one. `states` maps inputs
-    that are states to the number of the output that is fed back, `state_sizes` gives their lengths.
+    that are states to the number of the output that is fed back; `state_sizes` gives their length, or their
+    shape with 0 for the axis of the samples.
     """
 
     name: str
@@ -70,7 +80,7 @@ class Task:
     calibration: int = 96
     evaluation: int = 120
     states: Mapping[str, int] = field(default_factory=dict)
-    state_sizes: Mapping[str, int] = field(default_factory=dict)
+    state_sizes: Mapping[str, Size] = field(default_factory=dict)
 
     def trained(self, folder: Path) -> nn.Module:
         """The network to ship, in eval mode; weights trained here are kept in `folder`."""
@@ -106,7 +116,7 @@ class Task:
 
     def samples(self, count: int, seed: int) -> Arrays:
         """Inputs for the gate: those of `draw`, and the first states of sequences."""
-        first = {name: np.zeros((count, size), np.float32) for name, size in self.state_sizes.items()}
+        first = {name: first_state(size, count) for name, size in self.state_sizes.items()}
         return {**self.draw(count, seed).inputs, **first}
 
     def steps_without_states(self, count: int, seed: int) -> Arrays:
@@ -114,4 +124,4 @@ class Task:
         steps = {name: array[:, 2::3] for name, array in self.draw(count, seed).inputs.items()}
         inputs = {name: array.reshape(-1, *array.shape[2:]) for name, array in steps.items()}
         samples = len(next(iter(inputs.values())))
-        return {**inputs, **{name: np.zeros((samples, size), np.float32) for name, size in self.state_sizes.items()}}
+        return {**inputs, **{name: first_state(size, samples) for name, size in self.state_sizes.items()}}

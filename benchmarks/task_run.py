@@ -22,12 +22,12 @@ def outputs_of(
     outputs: Sequence[str],
     inputs: Mapping[str, Array],
     states: Mapping[str, int],
-    sizes: Mapping[str, int],
+    sizes: Mapping[str, int | tuple[int, ...]],
 ) -> list[Array]:
     """The named outputs [samples, ...], each sample as the model returns it for a batch of one.
 
-    With `states`, inputs are [samples, steps, ...] and outputs too; states start at zero. Raises `RuntimeError` if MNN
-    ends abnormally.
+    With `states`, inputs are [samples, steps, ...] and outputs too; states start at zero, with the `sizes` of `Task`.
+    Raises `RuntimeError` if MNN ends abnormally.
     """
     with tempfile.TemporaryDirectory(prefix="task-") as folder:
         np.savez(Path(folder) / "inputs.npz", allow_pickle=False, **inputs)
@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
         if not states:
             made.append(forward({name: array[sample : sample + 1] for name, array in inputs.items()}))
             continue
-        current = {name: np.zeros((1, size), np.float32) for name, size in job["sizes"].items()}
+        current = {name: _first_state(size) for name, size in job["sizes"].items()}
         steps = []
         for step in range(next(iter(inputs.values())).shape[1]):
             outputs = forward({**{name: array[sample : sample + 1, step] for name, array in inputs.items()}, **current})
@@ -71,6 +71,11 @@ def main(folder: Path) -> None:
         made.append([np.stack(arrays) for arrays in zip(*steps, strict=True)])
     stacked = [np.stack(arrays) for arrays in zip(*made, strict=True)]
     np.savez(folder / "outputs.npz", allow_pickle=False, **{str(number): array for number, array in enumerate(stacked)})
+
+
+def _first_state(size: int | list[int]) -> Array:
+    """Zeros for one sample; a size of 0 stands where the model counts samples."""
+    return np.zeros((1, size) if isinstance(size, int) else [length or 1 for length in size], np.float32)
 
 
 def _as_mnn(array: Array) -> Array:

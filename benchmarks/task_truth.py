@@ -31,6 +31,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import task_detection
+import task_forms
 import task_pictures
 import task_scores
 import task_sequences
@@ -60,7 +61,8 @@ from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME
 from pytest_mnnquant.runtime.convert import convert
 from pytest_mnnquant.sources.spec import Spec
 
-TASKS: Final = {task.name: task for task in (*task_detection.TASKS, *task_pictures.TASKS, *task_sequences.TASKS)}
+_FILES: Final = (task_detection, task_pictures, task_sequences, task_forms)
+TASKS: Final = {task.name: task for file in _FILES for task in file.TASKS}
 RECIPES: Final = ("w8", "w8-sym", "w6", "int8", "int8-kl", "mnnquant-kl", "mnnquant-ema", "w4", "w3")
 BORDER: Final = 0.3
 _HELD_OUT, _CALIBRATION = 9, 7

@@ -36,7 +36,12 @@ from pytest_mnnquant.runtime.options import RunOptions
 # The largest scale of real networks; uninitialized memory gives far larger ones.
 _SANE_SCALE: Final = 1e6
 # The lowest cosine on the calibration data: the worst correct model measured has 0.96, broken ones have at most 0.5.
-_LIMITS: Final = UsualLimits(cosine=0.9, variation=0.0, few_numbers=0.0, detail=-10.0, iou=0.5)
+_LIMITS: Final = UsualLimits(
+    **dict.fromkeys(("variation", "few_numbers", "part_numbers", "maps", "beyond"), 0.0),
+    **dict.fromkeys(("cosine", "unit_cosine", "ranks"), 0.9),
+    **dict.fromkeys(("iou", "peaks", "characters"), 0.5),
+    detail=-10.0,
+)
 Print = Callable[[str], None]
 
 

@@ -20,6 +20,8 @@ _SURE: Final = 0.9
 _SURE_OF_RARE: Final = 0.6
 #: The usual distance of the two best scores / the standard deviation of all: positions and features have less.
 _APART: Final = 1.2
+#: If the model is sure of the other classes, and at least 4 classes occur, the most frequent one may be a blank.
+_FEWEST_WITH_BLANK: Final = 4
 #: Each of two classes at least holds this share of the decisions.
 _LEAST_SHARE: Final = 0.01
 #: Scores of two classes are each other's opposite; two other channels are not.
@@ -60,6 +62,16 @@ def find_decisions(reference: Array, output: Array) -> Decisions | None:
         if _are_scores(reference, axis):
             return Decisions(Decision.CLASS, reference.argmax(axis), output.argmax(axis))
     return threshold_decisions(reference, output) or _logit_decisions(reference, output)
+
+
+def without_logarithms(reference: Array, output: Array) -> tuple[Array, Array]:
+    """Both as probabilities if the reference holds their logarithms: how improbable a class is does not matter."""
+    if reference.dtype.kind == "f" and reference.ndim > 1:
+        for axis in dict.fromkeys((1, reference.ndim - 1)):
+            rows = np.moveaxis(reference, axis, -1).reshape(-1, reference.shape[axis])
+            if rows.shape[1] > 1 and _are_log_shares(rows):
+                return np.exp(reference), np.exp(np.minimum(output, 1))
+    return reference, output
 
 
 def threshold_decisions(reference: Array, output: Array) -> Decisions | None:
@@ -110,20 +122,38 @@ def _are_scores(reference: Array, axis: int) -> bool:
     counts = np.bincount(best, minlength=classes)
     if np.sort(counts)[-2] < _LEAST_SHARE * len(rows):
         return False
-    two = np.partition(rows, classes - 2, axis=1)[:, -2:]
-    if np.median(two[:, 1] - two[:, 0]) < _APART * rows.std():
-        return False
-    if classes > _RGB and not _losers_are_alike(rows, best, counts):
-        return False
     rare = best != counts.argmax()
+    has_blank = (counts >= _LEAST_SHARE * len(rows)).sum() >= _FEWEST_WITH_BLANK and np.median(sure[rare]) >= _SURE
+    blank = int(counts.argmax()) if has_blank else None
+    if not (are_shares(rows) or _are_log_shares(rows)) and not _stand_out(rows, best, counts, blank):
+        return False
     return bool(np.median(sure) >= _SURE and np.median(sure[rare]) >= _SURE_OF_RARE)
 
 
-def _losers_are_alike(rows: Floats, best: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> bool:
-    """Whether each class is like the others where it is not the best: a channel that is always large is not a class."""
+def _are_log_shares(rows: Array) -> bool:
+    """Whether rows [n, classes] are logarithms of probabilities that add up to 1."""
+    return bool(rows.max() <= _ROUNDED and np.abs(np.exp(rows).sum(1) - 1).max() <= _ROUNDED)
+
+
+def _stand_out(rows: Floats, best: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], blank: int | None) -> bool:
+    """Whether the best of each row is far above the others, which are alike."""
+    classes = rows.shape[1]
+    two = np.partition(rows, classes - 2, axis=1)[:, -2:]
+    if np.median(two[:, 1] - two[:, 0]) < _APART * rows.std():
+        return False
+    return classes <= _RGB or _losers_are_alike(rows, best, counts, blank)
+
+
+def _losers_are_alike(
+    rows: Floats, best: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], blank: int | None
+) -> bool:
+    """Whether each class is like the others where it is not the best: a channel that is always large is not a class.
+
+    A class of blanks may be the second everywhere.
+    """
     high = np.median(rows) + _APART * rows.std()
     winners = np.flatnonzero(counts >= _LEAST_SHARE * len(rows))
-    return all(np.median(rows[best != winner, winner]) < high for winner in winners)
+    return all(np.median(rows[best != winner, winner]) < high for winner in winners if winner != blank)
 
 
 def _exclude_each_other(rows: Floats) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mnnquant.metrics.decisions import Decision, find_decisions
+from pytest_mnnquant.metrics.decisions import Decision, find_decisions, without_logarithms
 
 Array = npt.NDArray[Any]
 RANDOM = np.random.default_rng(0)
@@ -86,9 +86,33 @@ def test_logits_of_masks_decide_by_their_sign_and_a_flow_does_not() -> None:
         assert find_decisions(flow, flow) is None
 
 
-@pytest.mark.parametrize("channels", [(3, 9), (5,)])
+@pytest.mark.parametrize("channels", [(3, 9), (5,), (1, 3, 5, 7, 9)])
 def test_channels_that_are_always_large_are_no_classes(channels: tuple[int, ...]) -> None:
     tokens = RANDOM.normal(0, 1, (16, 50, 256))
     for number, channel in enumerate(channels):
         tokens[..., channel] = 12 - number + RANDOM.normal(0, 3, tokens.shape[:2])
     assert find_decisions(tokens, tokens) is None
+
+
+def ctc_logits() -> tuple[Array, Array]:
+    """Logits [samples, steps, classes] whose blank 0 is the second best wherever it is not the best."""
+    best = np.where(RANDOM.random((20, 32)) < 0.7, 0, RANDOM.integers(1, 11, (20, 32)))
+    logits = RANDOM.normal(-4, 1, (20, 32, 11)) + 12 * np.eye(11)[best]
+    logits[..., 0] = np.where(best == 0, logits[..., 0], 3)
+    return logits, best
+
+
+def test_a_blank_may_be_the_second_best_everywhere() -> None:
+    logits, best = ctc_logits()
+    for reference in (logits, logits - np.log(np.exp(logits).sum(2, keepdims=True))):
+        found = find_decisions(reference, reference)
+        assert found is not None
+        np.testing.assert_array_equal(found.reference, best)
+
+
+def test_how_improbable_a_class_is_does_not_matter() -> None:
+    logits, _ = ctc_logits()
+    logarithms = logits - np.log(np.exp(logits).sum(2, keepdims=True))
+    first, second = without_logarithms(logarithms, np.maximum(logarithms, -9))
+    assert np.abs(first - second).max() < 1e-3
+    assert without_logarithms(logits, logits)[0] is logits

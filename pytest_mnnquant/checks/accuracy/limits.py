@@ -9,6 +9,7 @@ from typing import Final
 
 from pytest_mnnquant.findings.defaults import (
     BEYOND,
+    CHARACTERS,
     COARSE_COSINE,
     COARSE_FEW_NUMBERS,
     COSINE,
@@ -16,6 +17,7 @@ from pytest_mnnquant.findings.defaults import (
     FEW_NUMBERS,
     IOU,
     MAPS,
+    PART_NUMBERS,
     PEAKS,
     RANKS,
     UNIT_COSINE,
@@ -43,17 +45,20 @@ _ROUNDING: Final = 1e-9
 class UsualLimits:
     """What is required of an output that no task metric judges, if no limit is given.
 
-    `variation` is in dB, see `metrics.variation`, and `few_numbers` applies to parts of few numbers per sample instead;
-    `detail`, `maps` and `beyond` are in dB too, see `metrics.details`, `metrics.map_error` and `metrics.persistence`.
-    `iou` is that of `metrics.identifiers`, `peaks` the share of `metrics.peaks`. `unit_cosine` applies to vectors of
-    length 1, and `ranks` is the correlation of `metrics.ranks`.
+    `variation` is in dB, see `metrics.variation`; for single numbers `few_numbers` holds, for parts of few
+    `part_numbers`. `detail`, `maps` and `beyond` are in dB, see `metrics.details`, `metrics.map_error` and
+    `metrics.persistence`. `iou` is that of `metrics.identifiers`, `peaks` and `characters` are the shares of
+    `metrics.peaks` and `metrics.texts`, `ranks` the correlation of `metrics.ranks`. `unit_cosine` applies to vectors of
+    length 1.
     """
 
     cosine: float = COSINE
     variation: float = VARIATION
     few_numbers: float = FEW_NUMBERS
+    part_numbers: float = PART_NUMBERS
     detail: float = DETAIL
     iou: float = IOU
+    characters: float = CHARACTERS
     unit_cosine: float = UNIT_COSINE
     peaks: float = PEAKS
     maps: float = MAPS

@@ -18,8 +18,10 @@ from pytest_mnnquant.findings.defaults import COARSE_COSINE, COARSE_FEW_NUMBERS
 from pytest_mnnquant.metrics.agreement import cosines, same_maximum, sqnr_db
 from pytest_mnnquant.metrics.blocks import energies, mean_sample
 from pytest_mnnquant.metrics.decisions import Decision, are_shares
+from pytest_mnnquant.metrics.identifiers import IdentifierAgreement
 from pytest_mnnquant.metrics.peaks import PeakAgreement
 from pytest_mnnquant.metrics.ranks import rank_correlation
+from pytest_mnnquant.metrics.texts import TextAgreement
 from pytest_mnnquant.metrics.variation import Variation
 from pytest_mnnquant.statistics import intervals
 from pytest_mnnquant.statistics.intervals import Estimate
@@ -96,7 +98,7 @@ def _by_kind(pair: Pair, criteria: Criteria) -> Iterator[Demand]:
     """What is usual for values of this kind."""
     measures, least = pair.measures, limit_for(criteria.min_cosine, pair.name)
     if measures.identifiers is not None and measures.decisions is None:
-        yield from identifier_demands(pair.reference, pair.output, measures.identifiers, criteria)
+        yield from _identifiers(pair, measures.identifiers, criteria)
     elif pair.reference[0].size == 1:
         yield _one_element(pair, criteria)
         yield from _decisions(pair, criteria)
@@ -109,10 +111,28 @@ def _by_kind(pair: Pair, criteria: Criteria) -> Iterator[Demand]:
             yield from _decisions(pair, criteria)
 
 
+def _identifiers(pair: Pair, compared: IdentifierAgreement, criteria: Criteria) -> Iterator[Demand]:
+    """What is required of integers."""
+    if (texts := pair.measures.texts) is not None:
+        yield _characters(texts, criteria)
+    else:
+        yield from identifier_demands(pair.reference, pair.output, compared, criteria)
+
+
+def _characters(texts: TextAgreement, criteria: Criteria) -> Demand:
+    """What is required of the texts that CTC gives."""
+    estimate = intervals.resampled(texts.share, len(texts.edits), confidence=CONFIDENCE)
+    text = f"{estimate.value:.1%} of the characters of its texts equal the float model's, "
+    text += f"required {criteria.usual.characters:.1%}"
+    return Demand(text, verdict(estimate, criteria.usual.characters, at_least=True, strict=criteria.strict))
+
+
 def _decisions(pair: Pair, criteria: Criteria) -> Iterator[Demand]:
     """What is required of the decisions by an output; nothing of other outputs."""
     decisions, identifiers = pair.measures.decisions, pair.measures.identifiers
-    if decisions is not None and identifiers is not None:
+    if decisions is not None and (texts := pair.measures.texts) is not None:
+        yield _characters(texts, criteria)
+    elif decisions is not None and identifiers is not None:
         what = _WHAT[decisions.kind]
         yield from identifier_demands(decisions.reference, decisions.output, identifiers, criteria, what)
 

@@ -14,12 +14,13 @@ from pytest_mnnquant.checks.accuracy.part_variation import PartEvidence, PartVar
 from pytest_mnnquant.findings.accuracy_metrics import OutputMetrics
 from pytest_mnnquant.metrics.agreement import Agreement, agreement
 from pytest_mnnquant.metrics.channel_groups import channel_groups
-from pytest_mnnquant.metrics.decisions import Decisions, find_decisions
+from pytest_mnnquant.metrics.decisions import Decisions, find_decisions, without_logarithms
 from pytest_mnnquant.metrics.details import Detail, compare_detail
 from pytest_mnnquant.metrics.identifiers import IdentifierAgreement, are_identifiers, compare_identifiers
 from pytest_mnnquant.metrics.map_error import MapError, compare_maps
 from pytest_mnnquant.metrics.peaks import PeakAgreement, compare_peaks
 from pytest_mnnquant.metrics.persistence import Beyond, compare_beyond_last
+from pytest_mnnquant.metrics.texts import TextAgreement, compare_texts
 from pytest_mnnquant.metrics.variation import Variation, variation
 from pytest_mnnquant.mnnfile.output_parts import OutputParts, Part
 
@@ -32,6 +33,7 @@ class OutputMeasures:
 
     `variation` is None for a single sample, for identifiers, and for an output that does not vary. `parts` is empty for
     an output of one part; `detail` is None if the output is not mostly an input; `identifiers` is None for quantities.
+    `texts` is None if identifiers or decisions are not texts of CTC.
     `decisions`, whose values `identifiers` compares, `peaks`, `maps` and `beyond` are None for outputs of other kinds.
     """
 
@@ -44,6 +46,7 @@ class OutputMeasures:
     peaks: PeakAgreement | None = None
     maps: MapError | None = None
     beyond: Beyond | None = None
+    texts: TextAgreement | None = None
 
     @property
     def metrics(self) -> OutputMetrics:
@@ -87,10 +90,11 @@ def _measure(
 ) -> OutputMeasures:
     measures = OutputMeasures(agreement(expected, actual))
     if are_identifiers(expected, actual):
-        return dataclasses.replace(measures, identifiers=compare_identifiers(expected, actual))
+        identifiers, texts = compare_identifiers(expected, actual), compare_texts(expected, actual)
+        return dataclasses.replace(measures, identifiers=identifiers, texts=texts)
     if len(expected) < 2:
         return measures
-    whole = variation(expected, actual)
+    whole = variation(*without_logarithms(expected, actual))
     measures = dataclasses.replace(
         measures,
         variation=None if whole.is_constant else whole,
@@ -111,7 +115,8 @@ def _with_meaning(measures: OutputMeasures, expected: Array, actual: Array, inpu
         return dataclasses.replace(measures, peaks=peaks)
     if (decisions := find_decisions(expected, actual)) is not None:
         identifiers = compare_identifiers(decisions.reference, decisions.output)
-        return dataclasses.replace(measures, decisions=decisions, identifiers=identifiers)
+        texts = compare_texts(decisions.reference, decisions.output)
+        return dataclasses.replace(measures, decisions=decisions, identifiers=identifiers, texts=texts)
     return dataclasses.replace(
         measures, maps=compare_maps(expected, actual, inputs), beyond=compare_beyond_last(expected, actual, inputs)
     )

@@ -83,7 +83,7 @@ def _lost(parts: Iterable[PartVariation], criteria: Criteria) -> Iterator[tuple[
 def required_db(measured: PartVariation, usual: UsualLimits) -> float:
     """The required SQNR of a part, in dB: probabilities are compared with a threshold, few other numbers are used."""
     is_few = measured.output_size <= FEW_ELEMENTS and not measured.part.is_probability
-    return usual.few_numbers if is_few else usual.variation
+    return usual.part_numbers if is_few else usual.variation
 
 
 def _finding(

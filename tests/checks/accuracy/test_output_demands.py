@@ -85,8 +85,8 @@ def test_maps_of_a_picture_need_their_psnr_unless_they_are_probabilities() -> No
 
 
 def test_a_forecast_is_judged_beyond_the_last_value() -> None:
-    past = RANDOM.normal(0, 10, (SAMPLES, 1)) + RANDOM.standard_normal((SAMPLES, 24)).cumsum(1)
-    change = RANDOM.standard_normal((SAMPLES, 6)).cumsum(1)
+    waves = 3 * np.sin(np.arange(30) / 5 + RANDOM.uniform(0, 6, (SAMPLES, 1)))
+    past, change = RANDOM.normal(0, 10, (SAMPLES, 1)) + waves[:, :24], waves[:, 24:] - waves[:, 23:24]
     reference, inputs = past[:, -1:] + change, {"past": past.astype(np.float32)}
     assert outcome(reference, noise(reference, 0.05 * change.std()), inputs=inputs) == PASSED
     assert outcome(reference, noise(reference, 0.15 * change.std()), inputs=inputs) == FAILED
