@@ -20,6 +20,9 @@ from pytest_mnnquant.mnnfile.storage import Floats
 
 #: Values of `model_type` whose layers are computed.
 FAMILY: Final = ("llama", "mistral", "qwen2", "qwen3")
+#: Models for images or sound whose text model is one of the family. On texts, positions in time, height and width are
+#: the same, so that rotations by sections are the plain ones.
+_WITH_PARTS: Final = {"qwen2_vl": "qwen2", "qwen2_5_vl": "qwen2", "qwen3_vl": "qwen3", "qwen2_audio": "qwen2"}
 
 
 class UnknownArchitecture(BadModel):
@@ -45,7 +48,7 @@ class Architecture:
 
 def architecture_of(config: SourceConfig) -> Architecture:
     """The architecture of a checkpoint. Raises `UnknownArchitecture`."""
-    if config.model_type not in FAMILY:
+    if _WITH_PARTS.get(config.model_type, config.model_type) not in FAMILY:
         names = ", ".join(FAMILY)
         raise UnknownArchitecture(f"{config.model_type or 'this architecture'} is not computed, only {names}")
     if config.activation not in ("silu", ""):
@@ -53,7 +56,7 @@ def architecture_of(config: SourceConfig) -> Architecture:
     heads, shared = config.heads, config.key_value_heads
     if min(config.layers, heads, shared, config.head_size) <= 0 or heads % shared or config.head_size % 2:
         raise UnknownArchitecture("config.json does not give the number and the size of heads and layers")
-    if config.has_sections:
+    if config.has_sections and config.model_type not in _WITH_PARTS:
         raise UnknownArchitecture("rotations by sections of positions are not computed")
     rotations = rotations_of(config)
     epsilon = config.epsilon or 1e-6
@@ -67,7 +70,7 @@ def rotations_of(config: SourceConfig) -> Floats:
     """
     plain = frequencies(config.head_size, config.rope_base or 10000.0)
     rope = config.rope
-    if config.rope_type == "default":
+    if config.rope_type in ("default", "mrope"):  # The latter: plain ones, by sections of positions.
         return plain
     if config.rope_type == "linear" and rope.factor > 0:
         return (plain / np.float32(rope.factor)).astype(np.float32)

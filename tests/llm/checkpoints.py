@@ -33,7 +33,7 @@ def random_tensors(config: dict[str, Any], seed: int) -> Tensors:
         layer = f"model.layers.{number}."
         for name, rows in (("q", heads), ("k", shared), ("v", shared)):
             tensors[f"{layer}self_attn.{name}_proj.weight"] = matrix(rows, hidden)
-            if config["model_type"] == "qwen2":
+            if config["model_type"].startswith("qwen2"):
                 tensors[f"{layer}self_attn.{name}_proj.bias"] = vector(rows, 0.0)
         if config["model_type"] == "qwen3":
             tensors |= {f"{layer}self_attn.{name}_norm.weight": vector(head, 1.0) for name in "qk"}
@@ -44,6 +44,36 @@ def random_tensors(config: dict[str, Any], seed: int) -> Tensors:
     tensors["model.norm.weight"] = vector(hidden, 1.0)
     if not config["tie_word_embeddings"]:
         tensors["lm_head.weight"] = matrix(config["vocab_size"], hidden)
+    return tensors
+
+
+def vision_tensors(config: dict[str, Any], seed: int) -> Tensors:
+    """The weights of the vision part of a Qwen2-VL model in float32."""
+    random, vision, tensors = np.random.default_rng(seed), config["vision_config"], {}
+    width, merged = vision["embed_dim"], vision["embed_dim"] * vision["spatial_merge_size"] ** 2
+    inner = width * vision["mlp_ratio"]
+
+    def add(name: str, *shape: int) -> None:
+        columns = np.prod(shape[1:])
+        tensors[f"visual.{name}.weight"] = (random.standard_normal(shape) / np.sqrt(columns)).astype("<f4")
+        if len(shape) == 2:
+            tensors[f"visual.{name}.bias"] = (0.2 * random.standard_normal(shape[0])).astype("<f4")
+
+    def add_norm(name: str) -> None:
+        tensors[f"visual.{name}.weight"] = (1 + 0.2 * random.standard_normal(width)).astype("<f4")
+        tensors[f"visual.{name}.bias"] = (0.2 * random.standard_normal(width)).astype("<f4")
+
+    add("patch_embed.proj", width, 3, vision["temporal_patch_size"], vision["patch_size"], vision["patch_size"])
+    for number in range(vision["depth"]):
+        add(f"blocks.{number}.attn.qkv", 3 * width, width)
+        add(f"blocks.{number}.attn.proj", width, width)
+        add(f"blocks.{number}.mlp.fc1", inner, width)
+        add(f"blocks.{number}.mlp.fc2", width, inner)
+        add_norm(f"blocks.{number}.norm1")
+        add_norm(f"blocks.{number}.norm2")
+    add_norm("merger.ln_q")
+    add("merger.mlp.0", merged, merged)
+    add("merger.mlp.2", config["hidden_size"], merged)
     return tensors
 
 

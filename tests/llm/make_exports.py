@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_mnnquant.runtime.exporter import run_exporter
-from tests.llm.checkpoints import Tensors, gptq_tensors, random_tensors, write_safetensors, write_sharded
+from tests.llm.checkpoints import (
+    Tensors,
+    gptq_tensors,
+    random_tensors,
+    vision_tensors,
+    write_safetensors,
+    write_sharded,
+)
 
 SPECIAL: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE: Final = (
@@ -31,6 +38,29 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
     "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True, "num_hidden_layers": 2, "dtype": "float32"},
     "qwen3": {"model_type": "qwen3", "tie_word_embeddings": False, "num_hidden_layers": 1, "dtype": "bfloat16"},
     "llama": {"model_type": "llama", "tie_word_embeddings": False, "num_hidden_layers": 1, "dtype": "float16"},
+    "qwen2_vl": {
+        "model_type": "qwen2_vl",
+        "architectures": ["Qwen2VLForConditionalGeneration"],
+        "tie_word_embeddings": False,
+        "num_hidden_layers": 1,
+        "dtype": "float16",
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+        "vision_start_token_id": 3,
+        "vision_end_token_id": 4,
+        "image_token_id": 5,
+        "video_token_id": 6,
+        "vision_config": {
+            "model_type": "qwen2_vl",
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 64,
+            "num_heads": 2,
+            "mlp_ratio": 2,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+    },
 }
 #: Name -> exporter, model, options.
 EXPORTS: Final = {
@@ -45,6 +75,7 @@ EXPORTS: Final = {
     "qwen3-w3": ("3.6.1", "qwen3", "--quant_bit 3 --quant_block 32 --lm_quant_bit 8"),
     "llama-w4-old": ("0.0.5", "llama", "--quant_block 32"),
     "llama-hqq": ("3.6.1", "llama", "--quant_block 32 --hqq"),
+    "qwen2_vl-w4": ("3.6.1", "qwen2_vl", "--quant_block 32 --visual_quant_bit 8"),
     "bad-block": ("3.6.1", "qwen2", "--quant_block 128"),
     "bad-tied-w2": ("3.6.1", "qwen2", "--quant_bit 2 --quant_block 32"),
     "bad-gptq-scales": ("3.6.1", "qwen2", "--quant_block 32 --gptq_path qwen2-gptq"),
@@ -65,7 +96,7 @@ def make_config(name: str) -> dict[str, Any]:
     """The `config.json` of a model."""
     model = MODELS[name]
     kind = model["model_type"].capitalize()
-    return {
+    config = {
         "architectures": [f"{kind}ForCausalLM"],
         "hidden_act": "silu",
         "hidden_size": 64,
@@ -82,6 +113,10 @@ def make_config(name: str) -> dict[str, Any]:
         "vocab_size": VOCABULARY,
         **model,
     }
+    if "vision_config" in config:  # transformers 5 reads the inner table, the exporter the outer one.
+        outer = {"vision_config", "architectures", "model_type"}
+        config["text_config"] = {key: value for key, value in config.items() if key not in outer}
+    return config
 
 
 def byte_letters() -> dict[int, str]:
@@ -133,6 +168,8 @@ def write_checkpoint(folder: Path, name: str, text: str) -> None:
     folder.mkdir(parents=True)
     config = make_config(name)
     tensors = random_tensors(config, seed=list(MODELS).index(name))
+    if "vision_config" in config:
+        tensors |= vision_tensors(config, seed=list(MODELS).index(name))
     if name == "qwen3":
         write_sharded(folder, tensors, config["dtype"], shards=2)
     else:

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from pytest_mnnquant.checks.llm.evidence import ExportEvidence
+from pytest_mnnquant.checks.llm.part_weights import judge_part_weights
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.file_metrics import WeightsMetrics
 from pytest_mnnquant.findings.finding import Finding, Result
@@ -64,7 +65,7 @@ def check_weights(evidence: ExportEvidence) -> Result:
         judged.findings = [_of_other_training(finding) for finding in judged.findings]
     else:  # Where the weights are others, vectors are too.
         _judge_vectors(evidence, judged)
-    judged.findings += [*_coarse(evidence, judged.errors), *_unbound(evidence, judged)]
+    judged.findings += [*_coarse(evidence, judged.errors), *_unbound(evidence, judged), *judge_part_weights(evidence)]
     if not judged.errors and not judged.findings:
         judged.findings.append(Finding("MNQ001", "no matrix of the export could be compared with the source"))
     worst = max((error.relative for error in judged.errors), default=None)
