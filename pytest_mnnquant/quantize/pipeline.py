@@ -33,6 +33,7 @@ from pytest_mnnquant.quantize.pipeline_files import file_stamps, find_files
 from pytest_mnnquant.runtime.command import Command
 from pytest_mnnquant.runtime.jobs import Job, run_job, tail
 from pytest_mnnquant.runtime.options import RunOptions
+from pytest_mnnquant.runtime.package_files import package_folder
 from pytest_mnnquant.sources.spec import SourceError, Spec, describe, parse_spec
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ MNNCOMPRESS: Final = "mnncompress"
 _SHIPPED: Final = "pytest_mnnquant.quantize.mnncompress_pipeline"
 #: The process in which custom pipelines run.
 CHILD: Final = Command(
-    Path(__file__).with_name("pipeline_child.py"),
+    package_folder() / "quantize" / "pipeline_child.py",
     # mnncompress needs the old implementation, and all other packages support it.
     environment={
         "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from importlib.resources import files
 from typing import Final
 
-_HERE: Final = Path(__file__).resolve().parent.parent
+_PACKAGE: Final = files("pytest_mnnquant")
 # A wheel has the pages in the package, a checkout has them in docs/.
-_FOLDERS: Final = (_HERE / "rules", _HERE.parent / "docs" / "rules")
+_FOLDERS: Final = (_PACKAGE / "rules", _PACKAGE / ".." / "docs" / "rules")
 
 
 def rule_page(code: str) -> str:
     """The Markdown of `docs/rules/CODE.md`; empty if the package has no pages."""
-    paths = (folder / f"{code}.md" for folder in _FOLDERS)
-    return next((path.read_text(encoding="utf-8") for path in paths if path.is_file()), "")
+    pages = (folder / f"{code}.md" for folder in _FOLDERS)
+    return next((page.read_text(encoding="utf-8") for page in pages if page.is_file()), "")

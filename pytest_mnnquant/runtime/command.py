@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pytest_mnnquant.runtime.package_files import package_folder
 from pytest_mnnquant.runtime.programs.paths import PATHS
 from pytest_mnnquant.runtime.progress import SilenceLimit, has_listener, report_child_progress
 from pytest_mnnquant.runtime.worker import end_family
 
 #: The programs of jobs: the only folder of this package that another machine needs.
-PROGRAMS: Final = Path(__file__).parent / "programs"
+PROGRAMS: Final = package_folder() / "runtime" / "programs"
 #: The Python of this process.
 HERE: Final = (sys.executable,)
 # Seconds between two reads of a child's progress.
