@@ -51,6 +51,7 @@ NEEDS: Final = {
     "quantize/test_mnnquant_crash.py": ("unit",),
     "report/test_html_in_a_browser.py": ("browser",),
     "runtime": ("mnn", "torch"),
+    "sources/test_copy_check.py": ("torch",),
     "sources/test_data.py": ("torch",),
     "sources/test_forms_of_data.py": ("torch",),
     "sources/test_forward_operators.py": ("torch",),

@@ -43,6 +43,7 @@ _EXPORT_FIX: Final = "make forward() return the same when it is exported, or try
 def prepare_pytorch(spec: Spec, choices: Choices, store: Store, say: Callable[[str], None], given: Any) -> Prepared:
     """The float model of a PyTorch model, by way of ONNX, proven on real samples. Raises as `prepare` does."""
     from pytest_mnnquant.sources import model_digest, pytorch
+    from pytest_mnnquant.sources.copy_check import require_same_outputs
     from pytest_mnnquant.sources.forward_operators import require_repeatable
     from pytest_mnnquant.sources.pytorch_batches import batch_form
     from pytest_mnnquant.sources.pytorch_states import with_states
@@ -73,6 +74,7 @@ def prepare_pytorch(spec: Spec, choices: Choices, store: Store, say: Callable[[s
         data = evaluation or calibration or data
     network, outputs = _bind(network, built, data, spec.text)
     form = batch_form(network, data, outputs)
+    require_same_outputs(built, network, form.apply(data).batch(1), spec.text)
     calibration, evaluation = (part and form.apply(part) for part in (calibration, evaluation))
     if choices.states:
         parts = (calibration, evaluation)

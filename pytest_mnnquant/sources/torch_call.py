@@ -140,19 +140,12 @@ def bound(
     """
     import torch
 
-    inputs = forward_inputs(model, name)
-    by_position = tuple(names) == inputs.positional[: len(names)] or inputs.has_args
-    places = None if by_position else Places(inputs.positional, tuple(names))
-    if inputs.may_take_container(names):
-        places, result = _run_with_container(model, tuple(names), example)
-    else:
-        args, keywords = (list(example), {}) if places is None else places.arranged(example)
-        result = run_once(model, lambda: model(*args, **keywords))
+    places, result = called(model, names, example, name, partial(run_once, model))
     try:
         outputs = tuple(named_outputs(result, names))
     except SourceError as error:
         raise SourceError(f"{name}: {error}", error.fix) from None
-    if by_position and _is_plain(result):
+    if places is None and _is_plain(result):
         return model, outputs
     if isinstance(model, torch.jit.ScriptModule):
         raise SourceError(
@@ -161,6 +154,23 @@ def bound(
         )
     model.__class__ = _bound_class(type(model), places)
     return model, outputs
+
+
+def called(
+    model: torch.nn.Module,
+    names: Sequence[str],
+    example: Sequence[torch.Tensor],
+    name: str,
+    run: Callable[[Callable[[], Any]], Any],
+) -> tuple[Places | None, Any]:
+    """How a model takes inputs of these names, None by position, and its result; `run` runs the call that it gets."""
+    inputs = forward_inputs(model, name)
+    if inputs.may_take_container(names):
+        return _run_with_container(model, tuple(names), example, run)
+    by_position = tuple(names) == inputs.positional[: len(names)] or inputs.has_args
+    places = None if by_position else Places(inputs.positional, tuple(names))
+    args, keywords = (list(example), {}) if places is None else places.arranged(example)
+    return places, run(lambda: model(*args, **keywords))
 
 
 def _is_plain(value: Any) -> bool:
@@ -190,7 +200,10 @@ class Places:
 
 
 def _run_with_container(
-    model: torch.nn.Module, names: tuple[str, ...], example: Sequence[torch.Tensor]
+    model: torch.nn.Module,
+    names: tuple[str, ...],
+    example: Sequence[torch.Tensor],
+    run: Callable[[Callable[[], Any]], Any],
 ) -> tuple[Places, Any]:
     """How a model takes several arrays as one argument, and its result. Raises what it raises for a dictionary."""
     first: Exception | None = None
@@ -199,7 +212,7 @@ def _run_with_container(
         places = Places((), names, kind)
         args, _ = places.arranged(example)
         try:
-            return places, run_once(model, partial(model, *args))
+            return places, run(partial(model, *args))
         except Exception as error:
             first = first or error
     assert first is not None

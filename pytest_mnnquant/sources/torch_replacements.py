@@ -78,6 +78,11 @@ def remove_simulated_quantization(model: torch.nn.Module) -> None:
                 setattr(module, name, torch.nn.Identity())
 
 
+def has_simulated_quantization(model: torch.nn.Module) -> bool:
+    """Whether `remove_simulated_quantization` changes a model."""
+    return any(_is_simulation(module) for module in model.modules())
+
+
 def _is_simulation(module: torch.nn.Module) -> bool:
     """Whether torch's code alone decides what the module returns, and it observes or simulates quantization."""
     from torch.ao.quantization import FakeQuantizeBase, ObserverBase
