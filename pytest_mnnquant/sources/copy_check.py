@@ -32,7 +32,7 @@ def require_same_outputs(
 ) -> None:
     """Raise `SourceError` if `network`, the private copy of `built`, computes other outputs of a sample.
 
-    `built` runs once, in eval mode, and gets its mode, attributes and buffers back. Models that can't run as they are
+    `built` runs once, in eval mode, and gets its mode, attributes and buffers back. Models that can't run here
     (their device is missing), that build weights when they run, or whose simulated quantization the copy leaves out,
     are not compared.
     """
@@ -67,7 +67,7 @@ def _what_differs(own: Mapping[str, torch.Tensor], copied: Sequence[torch.Tensor
 
 
 def _outputs_of(model: torch.nn.Module, sample: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor] | None:
-    """The outputs of the caller's model; None if it can't run as it is, or has other weights after its run."""
+    """The outputs of the caller's model; None if it can't run here, or has other weights after its run."""
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
     weights = _weights(model)
     with _unchanged(model):
