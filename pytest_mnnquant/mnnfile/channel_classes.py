@@ -3,11 +3,13 @@
 A convolution's output channel can be divided by any factor above 0 if the weights that read it are multiplied by it.
 ReLU, PReLU, pools and resizes pass a factor on (f(a x) = a f(x) for a > 0). An addition requires the same factor of
 both sides; a concatenation has the factors of its parts. All other operators fix the factor to 1: a ReLU6 clips at 6,
-and a hard-swish is not proportional (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.1).
+and a hard-swish is not proportional (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.1). An added
+multiplication by a constant (`products`) separates the factors before it from those after it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.mnnfile.model import Model, Op
+from pytest_mnnquant.mnnfile.products import FACTORS, Product
 from pytest_mnnquant.mnnfile.rewriting import is_rewritable
 from pytest_mnnquant.mnnfile.settings import settings
 
@@ -36,11 +39,13 @@ _DIMENSIONS: Final = 4
 class ChannelClasses:
     """The class of each channel, by tensor index: channels of a class have one factor, those of `FIXED` have 1.
 
-    `layers` are the convolutions whose weights change with the factors of their inputs and outputs.
+    `layers` are the convolutions whose weights change with the factors of their inputs and outputs. `products` are
+    the added multiplications, whose constants change with them.
     """
 
     tensors: dict[int, Classes]
     layers: tuple[Op, ...]
+    products: tuple[Op, ...] = ()
 
     @property
     def free(self) -> tuple[int, ...]:
@@ -56,7 +61,48 @@ def channel_classes(model: Model) -> ChannelClasses:
     for op in products:
         finder.multiply(op)
     finder.fix_outputs()
-    return ChannelClasses(finder.classes(), tuple(finder.layers))
+    return ChannelClasses(finder.classes(), tuple(finder.layers), tuple(finder.added))
+
+
+def scaling_places(model: Model) -> tuple[Product, ...]:
+    """The multiplications that would separate fixed channels from layers, so that these channels may have factors.
+
+    They are behind convolutions whose outputs are fixed, in front of what fixes them, and in front of layers whose
+    inputs are fixed.
+    """
+    classes = channel_classes(model)
+    makers = {op.outputs[0]: op for op in model.ops if op.outputs and not op.subgraph}
+    layers = {op.outputs[0]: op for op in classes.layers}
+    readers: dict[int, list[Op]] = {}
+    for op in model.ops:
+        for tensor in () if op.subgraph else dict.fromkeys(op.inputs):
+            readers.setdefault(tensor, []).append(op)
+    places = []
+    for tensor, read in readers.items():
+        name = model.tensor_names[tensor]
+        is_layer = tensor in layers
+        if not _is_fixed(classes, tensor) or name in model.output_names or tensor not in makers:
+            continue
+        chosen = [op for op in read if (op.outputs[0] in layers and op.inputs[0] == tensor) != is_layer]
+        channels = {_read_channels(op) for op in chosen} if not is_layer else {layers[tensor].shape[0]}
+        if chosen and len(channels) == 1 and not (is_layer and has_fused_limit(layers[tensor])):
+            places.append(Product(tensor, name, channels.pop(), frozenset(op.outputs[0] for op in chosen)))
+    return tuple(places)
+
+
+def has_fused_limit(op: Op) -> bool:
+    """Whether a convolution clips its output at 6."""
+    return bool(settings(op).get("relu6"))
+
+
+def _is_fixed(classes: ChannelClasses, tensor: int) -> bool:
+    ids = classes.tensors.get(tensor)
+    return ids is None or bool((ids == FIXED).all())
+
+
+def _read_channels(op: Op) -> int:
+    channels, _, *kernel = op.shape
+    return channels if is_depthwise(op) else op.weights[0].count // (channels * math.prod(kernel))
 
 
 def is_depthwise(op: Op) -> bool:
@@ -77,6 +123,7 @@ class _Finder:
         self._tensors: dict[int, Classes] = {}
         self._constants = {op.outputs[0]: op for op in model.ops if op.kind == "Const" and not op.subgraph}
         self.layers: list[Op] = []
+        self.added: list[Op] = []
 
     def add(self, op: Op) -> bool:
         """Join the channels that an operator of the main graph connects; False if it is a product, which waits."""
@@ -87,6 +134,9 @@ class _Finder:
             self._convolve(op, inputs)
         elif op.kind in _PASSING or self._is_mean(op):
             self._pass(op, inputs[:1])
+        elif op.kind == "BinaryOp" and self._is_added(op):
+            self.added.append(op)
+            self._tensors[op.outputs[0]] = self._new(self._constants[op.inputs[1]].shape[1])
         elif op.kind == "BinaryOp" and _arithmetic(op) in _PRODUCTS:
             known = next((item for item in inputs if item is not None), None)
             if known is not None:
@@ -99,6 +149,10 @@ class _Finder:
         else:
             self._fix(inputs)
         return True
+
+    def _is_added(self, op: Op) -> bool:
+        """Whether `mnnfile.products` added this multiplication."""
+        return op.input_names[-1].endswith(FACTORS) and op.inputs[-1] in self._constants
 
     def multiply(self, op: Op) -> None:
         """Join the output of a product with the side that is not fixed; one side must be fixed."""
@@ -137,7 +191,7 @@ class _Finder:
             self._fix(inputs)
         self.layers.append(op)
         self._tensors[op.outputs[0]] = self._new(channels)
-        if settings(op).get("relu6"):
+        if has_fused_limit(op):
             self._fix([self._tensors[op.outputs[0]]])
 
     def _pass(self, op: Op, inputs: Sequence[Classes | None]) -> None:

@@ -11,6 +11,8 @@ from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.storage import Floats
 
 _WEIGHTS, _BIASES = 1, 2
+#: The float values of a constant.
+_VALUES: Final = 7
 _FLOAT: Final = 4
 
 
@@ -31,9 +33,22 @@ def biases(op: Op) -> Floats:
     return op.parameters.array(_BIASES, "<f4")
 
 
-def with_values(model: Model, weights: Mapping[str, Floats], shifts: Mapping[str, Floats]) -> bytes:
-    """The file's bytes with other weights and biases (`shifts`) of rewritable layers of the main graph, by name."""
+def with_values(
+    model: Model,
+    weights: Mapping[str, Floats],
+    shifts: Mapping[str, Floats],
+    constants: Mapping[str, Floats] | None = None,
+) -> bytes:
+    """The file's bytes with other weights and biases (`shifts`) of rewritable layers of the main graph, by name.
+
+    `constants`: other values of constants, by name.
+    """
     data = bytearray(model.path.read_bytes())
+    replaced = constants or {}
+    for op in model.ops:
+        if op.kind == "Const" and not op.subgraph and op.name in replaced and op.parameters is not None:
+            position, count = op.parameters.span(_VALUES, _FLOAT)
+            data[position : position + count * _FLOAT] = np.ascontiguousarray(replaced[op.name], "<f4").tobytes()
     for op in model.convolutions:
         for slot, values in ((_WEIGHTS, weights.get(op.name)), (_BIASES, shifts.get(op.name))):
             if values is None or op.parameters is None:

@@ -7,11 +7,15 @@ takes both ranges from the weights. Here the range of a channel is its largest v
 sqrt(range of the channel / range of the weights that read it), each relative to the largest of its tensor and filter.
 
 Factors are powers of 2, so that every product and sum of the float model is the same number with another exponent.
+
+Operators that are not proportional (hard-swish, sigmoid) fix the channels before and after them. With `scaled`, a
+multiplication by a constant per channel is added on such a side (`mnnfile.products`), if the channels of the tensor
+differ enough to gain from that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,8 +24,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.mnnfile.channel_classes import FIXED, ChannelClasses, channel_classes, is_depthwise
+from pytest_mnnquant.mnnfile.channel_classes import (
+    FIXED,
+    ChannelClasses,
+    channel_classes,
+    is_depthwise,
+    scaling_places,
+)
 from pytest_mnnquant.mnnfile.model import Model, Op, read_model
+from pytest_mnnquant.mnnfile.products import Product, with_products
 from pytest_mnnquant.mnnfile.rewriting import biases, with_values
 from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.quantize.conversion_proof import PROOF_SAMPLES, compare_outputs, is_proven
@@ -33,6 +44,11 @@ Factors = npt.NDArray[np.float64]
 _ROUNDS: Final = 4
 _LARGEST_EXPONENT: Final = 12
 _TINY: Final = 1e-12
+#: The mean of the bits that a multiplication must give to the channels of a tensor.
+_FEWEST_BITS: Final = 0.5
+#: The size of all multiplications, as a share of that of the int8 weights; or in bytes, for small models.
+_LARGEST_SHARE: Final = 0.025
+_SMALL: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -47,23 +63,72 @@ class Equalized:
     is_refused: bool = False
 
 
-def equalize(model: Model, data: Dataset, options: RunOptions, path: Path) -> Equalized:
+def equalize(model: Model, data: Dataset, options: RunOptions, path: Path, *, scaled: bool = False) -> Equalized:
     """Write the equalized float model to `path`, and compare its outputs with those of `model` on some of the data.
 
-    Raises `NativeFailure`.
+    `scaled`: multiplications are added where they are needed. Raises `NativeFailure`.
     """
-    classes = channel_classes(model)
-    factors = find_factors(model, classes, _channel_ranges(model, classes, data, options))
-    weights, shifts = scaled_values(model, classes, factors)
+    plain = _with_products(model, data, options, path) if scaled else model
+    classes = channel_classes(plain)
+    factors = find_factors(plain, classes, _channel_ranges(plain, classes, data, options))
+    weights, shifts = scaled_values(plain, classes, factors)
     if not weights:
+        path.unlink(missing_ok=True)
         return Equalized(model)
-    path.write_bytes(with_values(model, weights, shifts))
+    path.write_bytes(with_values(plain, weights, shifts, _constants(classes, factors)))
     made, samples = read_model(path), data.first(PROOF_SAMPLES).inputs
     expected, computed = (run(item, samples, options).outputs for item in (model, made))
+    names = (*weights, *(op.name for op in classes.products))
     if not is_proven(compare_outputs(expected, computed, "the equalized float model")):
         path.unlink()
-        return Equalized(model, tuple(weights), is_refused=True)
-    return Equalized(made, tuple(weights))
+        return Equalized(model, names, is_refused=True)
+    return Equalized(made, names)
+
+
+def _with_products(model: Model, data: Dataset, options: RunOptions, path: Path) -> Model:
+    """The model with multiplications by 1, written to `path`, wherever factors of their channels save enough bits."""
+    places = scaling_places(model)
+    if not places:
+        return model
+    content = model.path.read_bytes()
+    path.write_bytes(with_products(content, places))
+    tried = read_model(path)
+    classes = channel_classes(tried)
+    factors = find_factors(tried, classes, _channel_ranges(tried, classes, data, options))
+    useful = _most_useful(places, tried, classes, factors)
+    if not useful:
+        return model
+    path.write_bytes(with_products(content, useful))
+    return read_model(path)
+
+
+def _most_useful(places: Sequence[Product], model: Model, classes: ChannelClasses, factors: Factors) -> list[Product]:
+    """The multiplications that give the channels of their tensors most bits per byte, within the allowed size."""
+    made = {op.input_names[0]: op for op in classes.products}
+    bits = {place: _saved_bits(classes, factors, made[place.name]) for place in places if place.name in made}
+    left = max(_SMALL, _LARGEST_SHARE * sum(op.weight_count for op in model.layers))
+    chosen = []
+    for place in sorted(bits, key=lambda place: bits[place] / place.size, reverse=True):
+        if bits[place] >= _FEWEST_BITS and place.size <= left:
+            chosen.append(place)
+            left -= place.size
+    return chosen
+
+
+def _saved_bits(classes: ChannelClasses, factors: Factors, product: Op) -> float:
+    """The mean of the bits that channels get on the side of a multiplication that was fixed."""
+    sides = (classes.tensors.get(tensor) for tensor in (product.inputs[0], product.outputs[0]))
+    known = (factors[ids] for ids in sides if ids is not None)
+    return max(float(-np.log2(side / side.max()).mean()) for side in known)
+
+
+def _constants(classes: ChannelClasses, factors: Factors) -> dict[str, Floats]:
+    """The constants of the added multiplications: what undoes the factor before, and gives the one after."""
+    constants = {}
+    for op in classes.products:
+        before, after = classes.tensors.get(op.inputs[0]), factors[classes.tensors[op.outputs[0]]]
+        constants[op.input_names[1]] = np.asarray((1.0 if before is None else factors[before]) / after, np.float32)
+    return constants
 
 
 def find_factors(model: Model, classes: ChannelClasses, ranges: Mapping[int, Factors]) -> Factors:

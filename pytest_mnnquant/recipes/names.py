@@ -1,10 +1,11 @@
 """The names of recipes.
 
-int8[-OBSERVER][+equalized][+corrected][+rounded][+wBITS]
+int8[-OBSERVER][+equalized|+scaled][+corrected][+rounded][+wBITS]
                              built in: calibrated ranges, 8-bit weights per channel, int8 activations
                              OBSERVER: minmax (the default), average, percentile, histogram, kl; average and
                              percentile take a number: average0.9, percentile99.9
                              +equalized: channels of a tensor are scaled to similar ranges, in the float model
+                             +scaled: the same, with added multiplications around operators that are not proportional
                              +corrected: biases make up for the mean error of each layer's int8 weights and inputs
                              +rounded: weights take the code above or below that keeps their layer's output closest
                              +wBITS: layers that MNN can't run in int8 get BITS-bit weights
@@ -44,7 +45,7 @@ FEATURES: Final = ("kl", "admm", "ema")
 _WEIGHTS: Final = re.compile(r"w(?P<bits>[2-8])(?:b(?P<block>\d+))?(?P<sym>-sym)?(?P<hqq>-hqq)?(?P<half>-scale16)?")
 _INT8: Final = re.compile(
     rf"int8(?:-(?P<observer>{'|'.join(OBSERVERS)})(?P<number>\d+(?:\.\d+)?)?)?"
-    r"(?P<equalized>\+equalized)?(?P<corrected>\+corrected)?(?P<rounded>\+rounded)?(?:\+w(?P<fill>[2-8]))?"
+    r"(?:(?P<equalized>\+equalized)|(?P<scaled>\+scaled))?(?P<corrected>\+corrected)?(?P<rounded>\+rounded)?(?:\+w(?P<fill>[2-8]))?"
 )
 _MNNQUANT: Final = re.compile(rf"mnnquant-(?P<feature>{'|'.join(FEATURES)})(?P<weight>-admm)?")
 _MNNCOMPRESS: Final = re.compile(r"mnncompress(?P<repaired>-repaired)?")
@@ -81,13 +82,20 @@ def recipe_named(name: str) -> Recipe:
 
 
 def with_suffixes(
-    recipe: Int8Recipe, observer: str | None = None, *, equalized: bool | None = None, corrected: bool | None = None
+    recipe: Int8Recipe,
+    observer: str | None = None,
+    *,
+    equalized: bool | None = None,
+    scaled: bool | None = None,
+    corrected: bool | None = None,
 ) -> Recipe:
-    """The recipe with another observer or other suffixes; None: unchanged."""
+    """The recipe with another observer or other suffixes; None: unchanged. A scaled recipe is equalized too."""
     start = recipe.name.split("+")[0] if observer is None else f"int8-{observer}"
     is_equalized = recipe.equalized if equalized is None else equalized
+    is_scaled = recipe.scaled if scaled is None else scaled
     is_corrected = recipe.corrected if corrected is None else corrected
-    suffixes = ("+equalized" * is_equalized, "+corrected" * is_corrected, "+rounded" * recipe.rounded)
+    factors = "+scaled" if is_scaled else "+equalized" * is_equalized
+    suffixes = (factors, "+corrected" * is_corrected, "+rounded" * recipe.rounded)
     return recipe_named(start + "".join(suffixes) + (f"+w{recipe.fill}" if recipe.fill else ""))
 
 
@@ -140,7 +148,8 @@ def _int8(name: str, match: re.Match[str]) -> Recipe:
         name=name,
         observer=Observer(observer, number),
         fill=int(match["fill"]) if match["fill"] else None,
-        equalized=bool(match["equalized"]),
+        equalized=bool(match["equalized"] or match["scaled"]),
+        scaled=bool(match["scaled"]),
         corrected=bool(match["corrected"]),
         rounded=bool(match["rounded"]),
     )

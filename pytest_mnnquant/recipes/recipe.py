@@ -146,8 +146,9 @@ class Observer:
 class Int8Recipe(Recipe):
     """Calibrated by this package; `observer` says how ranges are taken.
 
-    `equalized`: the channels of a tensor get similar ranges, by factors that cancel in the float model. `corrected`:
-    biases make up for the mean error of each layer. `rounded`: weights are rounded by their effect on outputs.
+    `equalized`: the channels of a tensor get similar ranges, by factors that cancel in the float model. `scaled`: also
+    where that takes added multiplications. `corrected`: biases make up for the mean error of each layer. `rounded`:
+    weights are rounded by their effect on outputs.
     """
 
     quantizer: ClassVar[Quantizer] = Quantizer.BUILTIN
@@ -155,6 +156,7 @@ class Int8Recipe(Recipe):
     activations: bool = True
     observer: Observer = Observer()
     equalized: bool = False
+    scaled: bool = False
     corrected: bool = False
     rounded: bool = False
 

@@ -15,6 +15,7 @@ from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.metrics.agreement import sqnr_db
 from pytest_mnnquant.mnnfile.channel_classes import FIXED, channel_classes
 from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.mnnfile.products import PRODUCT
 from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.prepared import Choices, Prepared
@@ -123,3 +124,36 @@ def test_clipped_outputs_and_the_models_outputs_have_no_factor(store: Store) -> 
     head = next(op for op in clipped.model.convolutions if op.shape[0] == 10)
     assert quality(clipped, made(clipped, store, "int8+equalized").base) > 100
     assert head.outputs[0] in classes.tensors
+
+
+class Swish(nn.Module):
+    """Hard-swish after each layer; channels of both tensors have magnitudes over eight octaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, 1, 1, groups=16)
+        self.head = nn.Conv2d(16, 10, 1)
+        with torch.no_grad():
+            factors = torch.exp2(torch.linspace(-4, 4, 16))
+            self.stem.weight *= factors[:, None, None, None]
+            self.deep.weight /= factors[:, None, None, None] / 4
+            self.head.weight /= factors.sqrt()[None, :, None, None]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Ten scores."""
+        deep = functional.hardswish(self.deep(functional.hardswish(self.stem(x))))
+        scores: torch.Tensor = self.head(deep).mean((2, 3))
+        return scores
+
+
+def test_multiplications_scale_the_channels_around_a_hard_swish(store: Store) -> None:
+    torch.manual_seed(0)
+    source = prepare(Spec("swish", "swish"), CHOICES, store, quietly, given=Swish().eval())
+    equalized, scaled = made(source, store, "int8+equalized"), made(source, store, "int8+scaled")
+    assert quality(source, scaled.model) > quality(source, equalized.model) + 6
+    assert quality(source, scaled.base) > 100
+    (step,) = scaled.provenance["transformations"]
+    assert (step["suffix"], step["is_refused"]) == ("scaled", False)
+    added = {op.name for op in scaled.base.ops} - {op.name for op in source.model.ops}
+    assert {name for name in added if name.endswith(PRODUCT)} <= set(step["layers"])
+    assert len(added) >= 4

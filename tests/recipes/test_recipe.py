@@ -161,6 +161,7 @@ def test_the_same_with_symmetric_weights(name: str, symmetric_name: str) -> None
     ("name", "changed"),
     [
         ("int8", "int8+equalized"),
+        ("int8+scaled+corrected+rounded", "int8+scaled+corrected+rounded"),
         ("int8-percentile99.9+corrected+w8", "int8-percentile99.9+equalized+corrected+w8"),
         ("int8-kl+equalized+w4", "int8-kl+equalized+w4"),
     ],
