@@ -96,11 +96,22 @@ def check_accuracy(evidence: AccuracyEvidence, criteria: Criteria) -> Result:
     findings += unlike(reference, outputs, measured, decided, criteria)
     if any(finding.code == "MNQ708" for finding in findings):  # If the float model fails, the rest says little.
         findings = [finding for finding in findings if finding.code not in _SUPERSEDED]
+    findings += _identical_samples(evidence)
     if evidence.pools:
         as_run, on_arm = _shown_results(evidence, compared, output)
         findings.append(_pool_note(evidence.pools, as_run, on_arm, compared, metrics.samples))
         metrics = dataclasses.replace(metrics, as_run=as_run)
     return Result.from_findings("accuracy", [_with_cause(finding, evidence.suspects) for finding in findings], metrics)
+
+
+def _identical_samples(evidence: AccuracyEvidence) -> list[Finding]:
+    """A finding if all samples are copies of one, which decides little."""
+    arrays = evidence.inputs.values()
+    count = min(map(len, arrays), default=0)
+    if count < 2 or evidence.lengths or not all((array == array[:1]).all() for array in arrays):
+        return []
+    message = f"all {count} samples of the evaluation data are identical, so only one was judged"
+    return [Finding("MNQ003", message, fix="give different samples (--mnn-evaluation)")]
 
 
 def _without_empty(evidence: AccuracyEvidence) -> AccuracyEvidence:

@@ -252,3 +252,15 @@ def test_an_output_of_one_element_that_does_not_vary_is_not_judged_by_its_noise(
     constant = (3 + 1e-5 * SCORE).astype(np.float32)
     assert codes(check(evidence(noisy(constant, 0.002), constant, None))) == ["MNQ003"]
     assert codes(check(evidence(noisy(constant, 1.0), constant, None))) == ["MNQ702"]
+
+
+def test_identical_samples_decide_nothing_and_blame_no_model() -> None:
+    chooser = np.random.default_rng(0)
+    reference = np.repeat(chooser.standard_normal((1, 40)), 8, 0).astype(np.float32)
+    reference[3:] *= np.float32(1 + 2e-7)  # MNN rounds otherwise at another place of a batch.
+    output = np.repeat(reference[:1], 8, 0)
+    result = check_accuracy(
+        AccuracyEvidence({"y": reference}, {"y": output}, inputs={"x": np.ones((8, 3))}), Criteria()
+    )
+    assert [finding.code for finding in result.findings] == ["MNQ003"]
+    assert result.outcome == INCONCLUSIVE
