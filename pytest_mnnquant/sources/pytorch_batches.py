@@ -47,9 +47,7 @@ class BatchForm:
         data = as_one_sample(data) if self.is_one else data
         data = as_samples(data) if self.is_batches and has_batches(data) else data
         data = as_items(data) if self.is_items and has_items(data) else data
-        if self.is_second:
-            moved = {name: np.moveaxis(array, 1, 0) for name, array in data.inputs.items()}
-            data = dataclasses.replace(data, inputs=moved)
+        data = _second_first(data) if self.is_second else data
         return dataclasses.replace(with_axes(data, self.tried), alone=self.alone)
 
 
@@ -63,17 +61,36 @@ def batch_form(model: torch.nn.Module, data: Dataset, outputs: Sequence[str] = (
     form = dataclasses.replace(form, axes=SampleAxes(whole.axes))
     if (axes := _output_axes(model, whole, outputs)) is not None:
         return dataclasses.replace(form, axes=SampleAxes(whole.axes, axes))
-    if (
-        not whole.axes
-        and whole.labels is None
-        and not whole.lengths
-        and all(array.ndim >= _DEEP for array in whole.inputs.values())
-    ):
+    if _may_count_second(whole):
         second_axes = dict.fromkeys(whole.inputs, 1)
         second = dataclasses.replace(form, axes=SampleAxes(second_axes), tried=second_axes, is_second=True)
-        if _runs(model, second.apply(data)) and (axes := _output_axes(model, second.apply(data), outputs)):
+        moved = second.apply(data)
+        if moved.samples > 1 and _runs(model, moved) and (axes := _output_axes(model, moved, outputs)) is not None:
             return dataclasses.replace(second, axes=SampleAxes(second.axes.inputs, axes))
     return dataclasses.replace(form, alone=True)
+
+
+def _may_count_second(data: Dataset) -> bool:
+    """Whether the second axis of all arrays may count samples: (time, samples, features) and (time, samples)."""
+    arrays = data.inputs.values()
+    if data.axes or data.lengths or min(array.ndim for array in arrays) < 2:
+        return False
+    counts = {array.shape[1] for array in arrays}
+    labels = None if data.labels is None else len(data.labels)
+    return (
+        max(array.ndim for array in arrays) >= _DEEP
+        and len(counts) == 1
+        and labels in (None, (data.items or 1) * max(counts))
+    )
+
+
+def _second_first(data: Dataset) -> Dataset:
+    """The samples that the second axis of each item counts, joined on the first axis."""
+    moved = {}
+    for name, array in data.inputs.items():
+        items = np.moveaxis(array.reshape(data.items or 1, -1, *array.shape[1:]), 2, 1)
+        moved[name] = items.reshape(-1, *items.shape[2:])
+    return dataclasses.replace(data, inputs=moved, items=0)
 
 
 def _form(axes: Mapping[str, Axis], is_one: bool = False) -> BatchForm:

@@ -97,3 +97,32 @@ def test_items_of_a_data_set_that_are_batches_are_split() -> None:
     np.testing.assert_array_equal(samples.inputs["x"][5], data.inputs["x"][1, 1])
     assert samples.labels is not None
     assert samples.labels.tolist() == list(range(12))
+
+
+class Reader(nn.Module):
+    """A GRU over time, which the first axis counts: one row per sample, the mean where `mask` is 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = nn.GRU(4, 6)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        values, weights = self.rnn(x)[0], mask[..., None]
+        result: torch.Tensor = (values * weights).sum(0) / weights.sum(0)
+        return result
+
+
+@pytest.mark.parametrize(("items", "labels"), [(1, False), (3, False), (3, True)])
+def test_time_first_is_noticed_if_as_many_steps_as_samples_were_given(items: int, labels: bool) -> None:
+    """Batches of five sequences of five steps each."""
+    batches = [{"x": random(5, 5, 4) + number, "mask": np.tri(5, dtype=np.float32).T} for number in range(items)]
+    joined = {name: np.concatenate([batch[name] for batch in batches]) for name in ("x", "mask")}
+    rows = np.arange(5 * items) if labels else None
+    data = Dataset(joined, rows, items=items if items > 1 else 0)
+    network = Reader().eval()
+    form = batch_form(network, data)
+    assert (form.alone, dict(form.axes.inputs)) == (False, {"x": 1, "mask": 1})
+    (together,) = outputs(network, form.apply(data), "net", form.axes.outputs)
+    expected = [network(*map(torch.from_numpy, batch.values())).detach().numpy() for batch in batches]
+    np.testing.assert_allclose(together, np.concatenate(expected), atol=1e-6)
