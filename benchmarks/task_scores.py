@@ -46,8 +46,8 @@ class _Answers:
         return float(precision[right].sum() / max(1, self.expected))
 
 
-def ap_of_boxes(boxes: Array, scores: Array, truth: Arrays) -> float:
-    """Mean over the classes of the average precision at an overlap of 0.5, after suppression.
+def ap_of_boxes(boxes: Array, scores: Array, truth: Arrays, overlap: float = _OVERLAP) -> float:
+    """Mean over the classes of the average precision at an overlap, after suppression of those above 0.5.
 
     `boxes` is [n, 4, cells] (centre and size), `scores` [n, classes, cells]; truth: `boxes` [n, k, 4], `classes`
     [n, k], -1 for none.
@@ -57,7 +57,7 @@ def ap_of_boxes(boxes: Array, scores: Array, truth: Arrays) -> float:
         overlaps = _ious(box.T, box.T)
         for number, of_class in enumerate(answers):
             cells = _suppressed(score[number], overlaps >= _OVERLAP)
-            of_class.add(score[number], cells, _ious(real[classes == number], box.T) > _OVERLAP)
+            of_class.add(score[number], cells, _ious(real[classes == number], box.T) > overlap)
     return float(np.mean([of_class.average_precision for of_class in answers]))
 
 

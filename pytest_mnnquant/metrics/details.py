@@ -1,7 +1,8 @@
 """Networks whose output is mostly their input: super-resolution, denoising, deblurring, colour correction, speech.
 
-What such a network is for is the small part that it adds. Here the input and a smooth form of the input are removed
-from the output by linear regression; the rest is compared picture by picture.
+What such a network is for is the small part that it adds. Here the mean sample is removed from input and output, and
+the input and a smooth form of it are removed from the output by linear regression; the rest is compared picture by
+picture.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 #: The input explains at least this share of the output's variance, or the output is not mostly the input.
 _MOSTLY: Final = 0.8
+#: Of fewer samples, the mean holds much of what they do not have in common.
+_FEWEST_FOR_MEAN: Final = 8
 #: Fewer positions than this are not a picture or a signal.
 _FEWEST: Final = 64
 _MOST_CHANNELS: Final = 4
@@ -80,11 +83,17 @@ class _Pictures:
     def blocks(self) -> Iterator[tuple[Floats, Floats, Floats]]:
         """The samples in blocks; the input has the positions of the reference."""
         features = 3 * self.source.shape[1] + self.reference.shape[1]
+        mean, mean_source = _mean(self.reference), _mean(self.source)
         for chosen in blocks_of(len(self.reference), features * int(np.prod(self.reference.shape[2:]))):
-            made, other, source = (
-                array[chosen].astype(np.float64) for array in (self.reference, self.output, self.source)
-            )
-            yield made, other, _resized(source, self.factors)
+            made, other = (array[chosen] - mean for array in (self.reference, self.output))
+            yield made, other, _resized(self.source[chosen] - mean_source, self.factors)
+
+
+def _mean(array: Array) -> Floats:
+    """The mean sample; 0 of few samples."""
+    if len(array) < _FEWEST_FOR_MEAN:
+        return np.zeros(array.shape[1:])
+    return np.asarray(array.mean(0, dtype=np.float64))
 
 
 def _pictures(reference: Array, output: Array, array: Array) -> Iterator[_Pictures]:

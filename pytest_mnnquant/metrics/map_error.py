@@ -60,8 +60,7 @@ def compare_maps(reference: Array, output: Array, inputs: Mapping[str, Array]) -
 
     Maps whose values are mostly at the ends of their range are not quantities: decisions by them count.
     """
-    sizes = _sizes(reference)
-    if reference.dtype.kind != "f" or not any(_fits(sizes, array) for array in inputs.values()):
+    if reference.dtype.kind != "f" or not any(is_map_of(reference, array) for array in inputs.values()):
         return None
     maps, others = _channels_first(reference), _channels_first(output)
     spans = np.array([_span(maps[:, channel]) for channel in range(maps.shape[1])])
@@ -110,9 +109,9 @@ def _sizes(array: Array) -> tuple[int, int] | None:
     return (sizes[0], sizes[1]) if min(sizes) >= _LEAST_SIZE else None
 
 
-def _fits(sizes: tuple[int, int] | None, array: Array) -> bool:
-    """Whether an input is a picture with these positions, or a multiple or a part of them."""
-    source = _sizes(array) if array.ndim == 4 else None
+def is_map_of(reference: Array, array: Array) -> bool:
+    """Whether an input is a picture with the positions of a map, or a multiple or a part of them."""
+    sizes, source = _sizes(reference), _sizes(array) if array.ndim == 4 else None
     if sizes is None or source is None:
         return False
     factors = {size / given for size, given in zip(sizes, source, strict=True)}

@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.map_error import is_map_of
+
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 #: The last value explains at least this share of the output's variance; of few samples, more, since it may by chance.
@@ -61,6 +63,7 @@ def compare_beyond_last(reference: Array, output: Array, inputs: Mapping[str, Ar
     fits = (
         _Fit(name, form[:, chosen], *_fit(last, targets))
         for name, array in inputs.items()
+        if not is_map_of(reference, array)
         for form in _forms(array, samples)
         for chosen, last, targets in _pairs(_last_values(form), reference)
     )

@@ -51,6 +51,15 @@ def test_a_network_that_lost_its_detail_has_none_left() -> None:
     assert found.sqnr_db.mean() == pytest.approx(0, abs=0.5)
 
 
+def test_what_all_samples_have_in_common_is_neither_detail_nor_input() -> None:
+    """A copy of the input, with the mean of what is added."""
+    given = pictures()
+    reference = given + detail(given.shape, 0.3) + detail((1, *given.shape[1:]), 2)
+    found = compare_detail(reference, given + (reference - given).mean(0), {"picture": given})
+    assert found is not None
+    assert found.sqnr_db.mean() == pytest.approx(0, abs=0.5)
+
+
 def test_a_detail_below_the_steps_of_a_picture_is_not_required() -> None:
     given = pictures()
     reference = given + detail(given.shape, 1e-6)

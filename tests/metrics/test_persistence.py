@@ -99,3 +99,8 @@ def test_few_samples_need_a_last_value_that_explains_more() -> None:
     change = RANDOM.standard_normal((8, 6))
     assert compare_beyond_last(PAST[:8, -1:] + 0.2 * change, PAST[:8, :6], {"past": PAST[:8]}) is not None
     assert compare_beyond_last(PAST[:8, -1:] + 2 * change, PAST[:8, :6], {"past": PAST[:8]}) is None
+
+
+def test_a_picture_is_not_a_series() -> None:
+    columns = np.repeat(RANDOM.uniform(0, 1, (40, 1, 1, 32)), 32, 2)
+    assert compare_beyond_last(columns, columns, {"image": columns}) is None
