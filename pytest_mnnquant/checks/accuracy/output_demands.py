@@ -14,7 +14,7 @@ from pytest_mnnquant.checks.accuracy.identifier_limits import identifier_demands
 from pytest_mnnquant.checks.accuracy.limits import CONFIDENCE, FEW_ELEMENTS, Criteria, Demand, limit_for, verdict
 from pytest_mnnquant.checks.accuracy.output_measures import OutputMeasures
 from pytest_mnnquant.checks.accuracy.variation_estimate import estimate_variation
-from pytest_mnnquant.findings.defaults import COARSE_COSINE, COARSE_FEW_NUMBERS
+from pytest_mnnquant.findings.defaults import COARSE_COSINE
 from pytest_mnnquant.metrics.agreement import cosines, same_maximum, sqnr_db
 from pytest_mnnquant.metrics.blocks import energies, mean_sample
 from pytest_mnnquant.metrics.decisions import Decision, are_shares
@@ -30,12 +30,13 @@ Array = npt.NDArray[Any]
 Energies = npt.NDArray[np.float64]
 _TINY: Final = 1e-300
 # Of an output of one kind only the order of its numbers may count, as of scores, so this many dB less are required.
-_ORDER: Final = 2.0
+_ORDER: Final = 3.0
 _LARGE: Final = 0.05
 # All vectors of a model that normalizes them have this length, up to int8's error in each number.
 _UNIT, _LEAST_OF_VECTOR = 0.02, 8
-# The share of samples that keep their class, if scores of classes need to be less exact.
-_SAME_CLASS: Final = 0.99
+# The share of samples that keep their class, if scores of classes need to be less exact; from this number of samples
+# on, only as exact as maps: top-1 then can't lose more than 0.01.
+_SAME_CLASS, _MANY = 0.99, 100
 _WHAT: Final = {Decision.CLASS: "best classes", Decision.THRESHOLD: "answers above and below 0.5"}
 
 
@@ -73,9 +74,9 @@ class Pair:
 
     @property
     def keeps_classes(self) -> bool:
-        """Whether it is one class per sample, which nearly all samples keep."""
+        """Whether it is one class per sample, which nearly all of many samples keep."""
         decisions = self.measures.decisions
-        if decisions is None or self.has_many_decisions:
+        if decisions is None or self.has_many_decisions or len(self.reference) < _MANY:
             return False
         return bool((decisions.reference == decisions.output).mean() >= _SAME_CLASS)
 
@@ -191,8 +192,8 @@ def _likeness(pair: Pair, criteria: Criteria) -> Iterator[Demand]:
 
 
 def _usual_cosine(pair: Pair, criteria: Criteria) -> float:
-    """The usual limit of the cosine: lower if decisions are compared one by one, or angles."""
-    if pair.has_many_decisions:
+    """The usual limit of the cosine: lower if decisions are compared one by one, or are kept, or angles."""
+    if pair.has_many_decisions or pair.keeps_classes:
         return COARSE_COSINE
     return criteria.usual.unit_cosine if pair.is_unit else criteria.usual.cosine
 
@@ -205,8 +206,10 @@ def _usual_db(pair: Pair, measured: Variation, criteria: Criteria) -> float:
     is_few = pair.reference[0].size <= FEW_ELEMENTS and not pair.measures.parts
     if not is_few or measured.rms < _LARGE * measured.range:
         return criteria.usual.variation
+    if pair.keeps_classes:
+        return criteria.usual.variation
     usual = as_sqnr_db(_usual_cosine(pair, criteria)) - (0 if pair.is_unit else _ORDER)
-    return min(usual, COARSE_FEW_NUMBERS) if pair.keeps_classes else usual
+    return max(usual, criteria.usual.variation)
 
 
 def _quantities(pair: Pair, allowed: float, criteria: Criteria) -> Iterator[Demand]:

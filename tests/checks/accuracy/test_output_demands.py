@@ -131,3 +131,11 @@ def test_probabilities_of_sure_classes_are_no_unit_vectors() -> None:
     spoilt = np.where((best == 7)[:, None], np.roll(exact, 1, 1), exact)
     assert outcome(exact, spoilt) == FAILED
     assert outcome(exact, noise(exact, 0.004)) == PASSED
+
+
+def test_a_classifier_of_many_samples_may_be_coarse_if_it_keeps_their_classes() -> None:
+    logits = RANDOM.normal(0, 1, (200, 10)) + 12 * np.eye(10)[RANDOM.integers(0, 10, 200)]
+    clipped = np.minimum(logits, 8) + RANDOM.normal(0, 0.3, logits.shape)
+    assert (clipped.argmax(1) == logits.argmax(1)).all()
+    assert outcome(logits, clipped) == PASSED
+    assert outcome(logits[:50], clipped[:50]) == FAILED
