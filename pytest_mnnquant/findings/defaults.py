@@ -32,7 +32,7 @@ PART_NUMBERS: Final = 17.5
 #: Required mean SQNR of what a network adds to its input, in dB, if its output is mostly its input.
 DETAIL: Final = 5.0
 #: Required intersection over union of class numbers and other identifiers, without the most frequent one.
-IOU: Final = 0.82
+IOU: Final = 0.84
 #: Required share of the characters of a text that CTC gives, 1 - edits / characters.
 CHARACTERS: Final = 0.955
 #: Required mean cosine of vectors of length 1, which are compared by their angles.
