@@ -44,7 +44,7 @@ def find_parts(
             )
         except NativeFailure:  # MNN removes some tensors when it loads a model, so they can't be outputs.
             continue
-        known = output_parts(model, name, {key: array.shape for key, array in tried.outputs.items()})
+        known = output_parts(model, name, tried.outputs)
         if known is not None:
             parts[name] = known
     return parts

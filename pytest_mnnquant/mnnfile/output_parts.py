@@ -1,7 +1,8 @@
 """The parts of an output: the tensors that Concat and Pack join into it, and the place of each of their values.
 
 MNN's file has no shapes, so they come from a run of the model. Each joined tensor gets a number; the operators between
-the join and the output are applied to these numbers instead of the values.
+the join and the output are applied to these numbers instead of the values. Operators that take elements by indices are
+followed by the values of that run: an element has the number of the input's element with the same value.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.settings import settings
 
 Places = npt.NDArray[np.int32]
-Shape = tuple[int, ...]
+Values = npt.NDArray[Any]
 
 #: More joined tensors than this are steps of one computation, not parts with a meaning.
 _MOST: Final = 64
-_JOINS: Final = frozenset({"Concat", "Pack"})
+_JOINS: Final = frozenset({"Concat", "Pack", "ScatterNd"})
 _RESHAPES: Final = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "ExpandDims", "Identity"})
 _REORDERS: Final = frozenset({"Permute", "Transpose", "ConvertTensor"})
+_SLICES: Final = frozenset({"StridedSlice", "SliceTf"})
+_BY_VALUES: Final = _SLICES | {"Gather", "GatherV2", "GatherND", "GatherElements", "ScatterNd"}
+#: At least this share of the elements of such an operator has a value that a single part of its inputs holds.
+_CLEAR: Final = 0.9
 _ELEMENTWISE: Final = frozenset(
     {"UnaryOp", "ReLU", "ReLU6", "PReLU", "ELU", "Selu", "Sigmoid", "TanH", "Scale", "Cast", "BinaryOp"}
 )
@@ -99,13 +104,13 @@ def tensors_moved(model: Model, output: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def output_parts(model: Model, output: str, shapes: Mapping[str, Shape]) -> OutputParts | None:
-    """The parts of an output, by the shapes of `tensors_behind`; None if it has a single one, or too many."""
+def output_parts(model: Model, output: str, values: Mapping[str, Values]) -> OutputParts | None:
+    """The parts of an output, by the values of `tensors_behind`; None if it has a single one, or too many."""
     graph = _Graph(model)
     tensor = graph.index(output)
-    if tensor is None or output not in shapes:
+    if tensor is None or output not in values:
         return None
-    places = _Places(graph, shapes)
+    places = _Places(graph, values)
     try:
         numbers = places.of(tensor, _Path())
     except _NoParts:
@@ -133,9 +138,13 @@ class _Graph:
 
     def followed(self, op: Op) -> tuple[int, ...]:
         """The inputs whose values the output of `op` holds, moved or changed one by one; empty for other operators."""
+        if op.kind == "ScatterNd":
+            return tuple(tensor for tensor in op.inputs if tensor not in self.constant)
         if op.kind in _JOINS:
             return op.inputs
-        if op.kind in _RESHAPES or op.kind in _REORDERS or op.kind == "Slice":
+        if op.kind in _BY_VALUES and op.inputs[0] in self.constant:  # A table, such as an embedding.
+            return ()
+        if op.kind in _RESHAPES or op.kind in _REORDERS or op.kind in _BY_VALUES or op.kind == "Slice":
             return op.inputs[:1]
         if op.kind in _ELEMENTWISE:
             varying = tuple(tensor for tensor in op.inputs if tensor not in self.constant)
@@ -151,7 +160,7 @@ class _Graph:
             return True
         if maker.kind == "BinaryOp" and settings(maker).get("opType") == _MUL:
             return all(self.is_probability(item, depth + 1) for item in maker.inputs)
-        moves = maker.kind in _RESHAPES or maker.kind in _REORDERS or maker.kind in ("Slice", "StridedSlice")
+        moves = maker.kind in _RESHAPES or maker.kind in _REORDERS or maker.kind in (*_SLICES, "Slice")
         return moves and self.is_probability(maker.inputs[0], depth + 1)
 
 
@@ -180,9 +189,9 @@ class _Path:
 
 
 class _Places:
-    def __init__(self, graph: _Graph, shapes: Mapping[str, Shape]) -> None:
+    def __init__(self, graph: _Graph, values: Mapping[str, Values]) -> None:
         self._graph = graph
-        self._shapes = shapes
+        self._values = values
         self.parts: list[Part] = []
 
     def of(self, tensor: int, path: _Path) -> Places:
@@ -190,14 +199,16 @@ class _Places:
         name, maker = self._graph.names[tensor], self._graph.makers.get(tensor)
         if path.joined_by and not path.joined:
             path = dataclasses.replace(path, joined=name)
-        if name not in self._shapes:
+        if name not in self._values:
             raise _NoParts
-        shape = self._shapes[name]
+        shape = self._values[name].shape
         inputs = () if maker is None or tensor in self._graph.constant else self._graph.followed(maker)
         if maker is None or not inputs:
             return self._part(tensor, shape, path)
         numbers = [self.of(item, path.through(maker, name)) for item in inputs]
         try:
+            if maker.kind in _BY_VALUES:
+                return _numbers_by_value(self._values[name], [self._given(item) for item in inputs], numbers)
             moved = _moved(maker, numbers, shape, self._offset(maker, tensor))
         except (ValueError, IndexError):
             raise _NoParts from None
@@ -205,7 +216,10 @@ class _Places:
             raise _NoParts
         return moved
 
-    def _part(self, tensor: int, shape: Shape, path: _Path) -> Places:
+    def _given(self, tensor: int) -> Values:
+        return self._values[self._graph.names[tensor]]
+
+    def _part(self, tensor: int, shape: tuple[int, ...], path: _Path) -> Places:
         name = self._graph.names[tensor]
         is_bounded = path.is_probability or (not path.is_rescaled and self._graph.is_probability(tensor))
         self.parts.append(Part(name, path.joined_by, path.joined, is_bounded, (*path.behind, name)))
@@ -220,12 +234,31 @@ class _Places:
         axis = int(_number(op, "axis"))
         earlier = op.outputs[: op.outputs.index(tensor)]
         names = [self._graph.names[item] for item in earlier]
-        if not all(name in self._shapes for name in names):
+        if not all(name in self._values for name in names):
             raise _NoParts
-        return sum(self._shapes[name][axis] for name in names)
+        return sum(self._values[name].shape[axis] for name in names)
 
 
-def _moved(op: Op, numbers: list[Places], shape: Shape, offset: int) -> Places:
+def _numbers_by_value(made: Values, given: list[Values], numbers: list[Places]) -> Places:
+    """The number of each element: that of the element of an input with the same value.
+
+    Of a value that several parts hold, such as 0, it is the first one's. Raises `_NoParts` if there are many of them.
+    """
+    if any(array.shape != places.shape for array, places in zip(given, numbers, strict=True)):
+        raise _NoParts
+    values, known = (np.concatenate([array.reshape(-1) for array in arrays]) for arrays in (given, numbers))
+    unique, places = np.unique(values, return_inverse=True)
+    first, last = np.full(len(unique), np.iinfo(np.int32).max), np.full(len(unique), -1)
+    np.minimum.at(first, places, known)
+    np.maximum.at(last, places, known)
+    found = np.minimum(np.searchsorted(unique, made.reshape(-1)), len(unique) - 1)
+    is_clear = (unique[found] == made.reshape(-1)) & (first[found] == last[found])
+    if is_clear.mean() < _CLEAR:
+        raise _NoParts
+    return first[found].reshape(made.shape).astype(np.int32)
+
+
+def _moved(op: Op, numbers: list[Places], shape: tuple[int, ...], offset: int) -> Places:
     """The numbers of the inputs, moved as the operator moves its values. Raises `ValueError` if they do not fit."""
     first = numbers[0]
     if op.kind == "Concat":
@@ -242,7 +275,7 @@ def _moved(op: Op, numbers: list[Places], shape: Shape, offset: int) -> Places:
     return np.broadcast_to(first, shape)
 
 
-def _reordered(op: Op, numbers: Places, shape: Shape) -> Places:
+def _reordered(op: Op, numbers: Places, shape: tuple[int, ...]) -> Places:
     axes = settings(op).get("dims")
     if isinstance(axes, tuple) and len(axes) == numbers.ndim:
         return numbers.transpose(axes)

@@ -58,6 +58,40 @@ def test_parts_are_followed_to_their_places(heads: Model) -> None:
     assert probabilities(heads) == frozenset()
 
 
+class Assigned(nn.Module):
+    """Rows of boxes in pixels beside scores, written into slices of the scores as YOLOv5 does, and cut and taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(4, 7, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Rows [N, 16, 7], the first 12 of joined rows [N, 12, 8], and their columns in another order."""
+        raw = self.head(x).flatten(2).transpose(1, 2)
+        rows = raw.sigmoid()
+        rows[..., :2] = (rows[..., :2] * 2 - 0.5) * 32
+        rows[..., 2:4] = (rows[..., 2:4] * 2) ** 2 * 50
+        joined = torch.cat([raw.sigmoid(), raw[..., :1] * 100], 2)
+        return rows, joined[:, :12], joined[..., [7, 0, 1, 2]]
+
+
+def test_slices_looked_up_columns_and_assigned_values_are_followed(workshop: Workshop) -> None:
+    torch.manual_seed(0)
+    model = workshop.floats(Assigned().eval(), INPUTS)
+    found = find_parts(model, INPUTS, TIMEOUT)
+    assert set(found) == set(model.output_names)
+    rows, cut, taken = (found[name].places[0] for name in model.output_names)
+    for columns in ((0, 2), (2, 4), (4, 7)):
+        assert len(np.unique(rows[:, slice(*columns)])) == 1
+    assert len(np.unique(rows)) == 3
+    assert [found[model.output_names[0]].parts[number].is_probability for number in rows[0, ::2]][2:] == [True, True]
+    assert cut.shape == (12, 8)
+    assert (cut[:, :7] == cut[0, 0]).all()
+    assert (cut[:, 7] != cut[0, 0]).all()
+    assert (taken[:, 0] != taken[0, 1]).all()
+    assert (taken[:, 1:] == taken[0, 1]).all()
+
+
 def test_outputs_of_sigmoid_and_softmax_are_probabilities(workshop: Workshop) -> None:
     class Probabilities(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -70,9 +104,9 @@ def test_outputs_of_sigmoid_and_softmax_are_probabilities(workshop: Workshop) ->
 def test_without_the_shapes_there_are_no_parts(heads: Model) -> None:
     rows = heads.output_names[0]
     assert output_parts(heads, rows, {}) is None
-    assert output_parts(heads, rows, {rows: (1, 32, 7)}) is None
+    assert output_parts(heads, rows, {rows: np.zeros((1, 32, 7))}) is None
     assert tensors_behind(heads, "unknown") == ()
-    wrong = dict.fromkeys(tensors_behind(heads, rows), (1, 5, 5))
+    wrong = dict.fromkeys(tensors_behind(heads, rows), np.zeros((1, 5, 5)))
     assert output_parts(heads, rows, wrong) is None
 
 
