@@ -17,6 +17,7 @@ from pytest_mnnquant.findings.catalogue import check_named
 from pytest_mnnquant.findings.check import load
 from pytest_mnnquant.measurements.chart_samples import ChartSamples, TensorHistogram, WeightHistogram
 from pytest_mnnquant.measurements.dataset import spread_evenly
+from pytest_mnnquant.measurements.timing import PairedTimes
 from pytest_mnnquant.mnnfile.model import BadModel, TensorQuant
 from pytest_mnnquant.mnnfile.storage import Floats
 from pytest_mnnquant.recipes.mnn_support import can_observe
@@ -62,11 +63,12 @@ def weight_samples(case: VariantUnderTest) -> ChartSamples:
             continue
         pair = [values[np.isfinite(values)] for values in map(_thinned, pair)]
         if all(values.size for values in pair):
-            histograms[layer.name] = _weight_histogram(*pair)
+            histograms[layer.name] = weight_histogram(*pair)
     return ChartSamples(weights=histograms)
 
 
-def _weight_histogram(source: Floats, stored: Floats) -> WeightHistogram:
+def weight_histogram(source: Floats, stored: Floats) -> WeightHistogram:
+    """The distributions of a layer's weights; both arrays have one dimension and finite values."""
     low = min(float(source.min()), float(stored.min()))
     high = max(float(source.max()), float(stored.max()))
     bars = [np.histogram(values, BINS, _bounds(low, high))[0] for values in (source, stored)]
@@ -144,10 +146,13 @@ def layer_loss_samples(case: VariantUnderTest) -> ChartSamples:
 
 
 def timed_pairs(case: VariantUnderTest) -> ChartSamples:
-    """Timed pairs in the order of the run, thinned out evenly if there are many."""
+    """Timed pairs of a variant."""
     times = case.costs.known_times
-    if times is None:
-        return ChartSamples()
+    return ChartSamples() if times is None else ChartSamples(ratios=timed_ratios(times))
+
+
+def timed_ratios(times: PairedTimes) -> tuple[float, ...]:
+    """Ratios of pairs in the order of the run, thinned out evenly if there are many."""
     ratios = times.candidate / times.reference
     thinned = ratios[spread_evenly(len(ratios), _MOST_PAIRS)].tolist()
-    return ChartSamples(ratios=tuple(float(f"{ratio:.4g}") for ratio in thinned))
+    return tuple(float(f"{ratio:.4g}") for ratio in thinned)

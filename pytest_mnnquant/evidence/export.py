@@ -27,6 +27,7 @@ from pytest_mnnquant.llm.checkpoint import Checkpoint, read_checkpoint
 from pytest_mnnquant.llm.matrix import StoredMatrix
 from pytest_mnnquant.llm.reference import Reference, read_reference
 from pytest_mnnquant.llm.requests import RequestedForm
+from pytest_mnnquant.measurements.language_model import PairedSpeeds
 from pytest_mnnquant.mnnfile.model import BadModel
 from pytest_mnnquant.mnnfile.storage import Storage
 from pytest_mnnquant.quantize.export_pipeline import run_export_pipeline
@@ -121,6 +122,16 @@ class ExportUnderTest:
         reference = self._reference if self.checkpoint.is_file() else None
         return LanguageRuns(self.settings, self._attempt.value, reference)
 
+    @property
+    def readable_evidence(self) -> ExportEvidence | None:
+        """The export and its source, if both could be read when a check needed them."""
+        return self._attempt.value if self._results and self._attempt.error is None else None
+
+    @property
+    def timed_speeds(self) -> PairedSpeeds | None:
+        """The speed beside the reference export, if it was measured."""
+        return self.runs.timed_speeds if self.readable_evidence is not None else None
+
     def run_check(self, name: str, selected: Collection[str] = ()) -> Result:
         """The result of a check. Its findings follow from those of the `selected` checks, which run with it."""
         result = self._result_alone(name)
@@ -170,7 +181,7 @@ class ExportUnderTest:
     def report(self) -> VariantReport:
         """The export in the report, without its checks."""
         if self._attempt.error is not None:
-            return VariantReport(LABEL, None, self.target)
+            return VariantReport(LABEL, None, self.target, is_export=True)
         folder = self._attempt.value.folder
         graph = folder.path / folder.graph.file
         metrics = self._result_alone("coverage").metrics
@@ -182,6 +193,7 @@ class ExportUnderTest:
             quantized=ModelFile(str(graph), folder.shipped_size, file_digest(graph), ""),
             coverage=metrics.coverage if isinstance(metrics, CoverageMetrics) else None,
             layers=tuple(_layer_report(matrix, self._attempt.value) for matrix in matrices),
+            is_export=True,
         )
 
     @property

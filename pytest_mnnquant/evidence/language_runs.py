@@ -26,7 +26,7 @@ from pytest_mnnquant.llm.probes import MESSAGES, probes
 from pytest_mnnquant.llm.reference import Reference
 from pytest_mnnquant.llm.sampling import Sample, random_ids, sample_of
 from pytest_mnnquant.llm.tensors import SourceTensors, StoredTensors
-from pytest_mnnquant.measurements.language_model import Generation, Logits, TextRun
+from pytest_mnnquant.measurements.language_model import Generation, Logits, PairedSpeeds, TextRun
 from pytest_mnnquant.metrics.divergence import Divergence, divergence
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure, run_job
 from pytest_mnnquant.runtime.language_model import (
@@ -71,6 +71,7 @@ class LanguageRuns:
         self._send = send
         self._ids = ids
         self._temporary = temporary_folder(self)
+        self.timed_speeds: PairedSpeeds | None = None
 
     @property
     def is_on_target(self) -> bool:
@@ -140,7 +141,9 @@ class LanguageRuns:
         if self.reference is not None:
             return self.reference.predictions.ids
         head = self.folder.graph.head
-        return None if self.text is not None else random_ids(self.sample, head.rows if head else 1)
+        if self.text is not None:
+            return None
+        return random_ids(self.sample, head.rows if head else 1, self.folder.config.placeholders)
 
     def _run_in(self, memory: str, ids: Ids | None, precision: str = "") -> TextRun:
         sample, path = self.sample, self.text

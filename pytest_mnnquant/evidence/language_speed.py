@@ -34,7 +34,9 @@ def measure_speeds(runs: LanguageRuns) -> PairedSpeeds:
     )
     exports, prompt = (_reference(runs), runs.folder.path), runs.prompt.tolist()
     with step("compare the speed with the reference export"):
-        return compare_speeds(exports, prompt, _STEPS, settings, runs.new_folder(), runs.options(runs.memory))
+        options = runs.options(runs.memory)
+        runs.timed_speeds = compare_speeds(exports, prompt, _STEPS, settings, runs.new_folder(), options)
+        return runs.timed_speeds
 
 
 def _reference(runs: LanguageRuns) -> Path:

@@ -52,6 +52,8 @@ class NamedFile:
 class ExportConfig:
     """What both files say. Numbers that are missing are 0, texts are empty.
 
+    `placeholders` are the tokens that stand for an image or a sound.
+
     `attention_type` is "full", "sliding" or "mix". `has_sections`: positions have three parts (`is_mrope`).
     """
 
@@ -71,6 +73,7 @@ class ExportConfig:
     attention_mask: str = ""
     sliding_window: int = 0
     has_sections: bool = False
+    placeholders: tuple[int, ...] = ()
 
     def file(self, key: str) -> str:
         """The file of a key; empty if the runtime opens none."""
@@ -98,7 +101,13 @@ def merge_config(config: JsonObject, model: JsonObject) -> ExportConfig:
         attention_mask=model.text("attention_mask"),
         sliding_window=model.integer("sliding_window", 0),
         has_sections=model.flag("is_mrope"),
+        placeholders=tuple(model.integer(key, 0) for key, value in model.values.items() if _is_placeholder(key, value)),
     )
+
+
+def _is_placeholder(key: str, value: object) -> bool:
+    """Whether a key names a token such as `image_pad`; the runtime expects an image where it reads one."""
+    return key.endswith(("_start", "_end", "_pad")) and type(value) is int
 
 
 def _files(config: JsonObject, model: JsonObject, tied: TiedPlace | None) -> list[NamedFile]:

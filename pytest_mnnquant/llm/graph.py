@@ -189,7 +189,8 @@ def _quantized(model: Model, op: Op, plain: StoredMatrix) -> StoredMatrix:
     groups = values if symmetric else values // 2
     per_row = groups // plain.rows
     fault = _scale_fault(plain, groups, values, symmetric)
-    header, problem = (0, "") if fault else _header(model, stored, plain, wide=bool(table and table.scalar(11, "u8")))
+    is_wide = bool(table and table.scalar(11, "u8"))
+    header, problem = (0, "") if fault else _header(model, stored, plain, groups, wide=is_wide)
     return StoredMatrix(
         plain.name,
         plain.file,
@@ -219,8 +220,8 @@ def _scale_fault(plain: StoredMatrix, groups: int, values: int, symmetric: bool)
     return ""
 
 
-def _header(model: Model, stored: Weights, plain: StoredMatrix, *, wide: bool) -> tuple[int, str]:
-    """Length of the header before the codes, and how it contradicts the graph."""
+def _header(model: Model, stored: Weights, plain: StoredMatrix, groups: int, *, wide: bool) -> tuple[int, str]:
+    """Length of the header before the codes, and how it contradicts the graph, whose scales are for these groups."""
     if stored._source is not None and int(stored._source.scalar(2, "i32")) == Kind.PLAIN:
         return 0, ""
     external = plain.file != model.path.name
@@ -232,7 +233,8 @@ def _header(model: Model, stored: Weights, plain: StoredMatrix, *, wide: bool) -
     except BadModel as error:
         return 0, f"no header of codes is where the graph points ({error})"
     expected = tuple(range(-(1 << stored.bits - 1), 1 << stored.bits - 1))
-    if shape != (plain.rows, plain.columns):
+    # The converter writes the shape of its blocks, one per row: (rows * blocks, columns / blocks).
+    if shape not in ((plain.rows, plain.columns), (groups, plain.count // max(1, groups))):
         return header, f"the header of its codes has the shape {shape}, the graph {(plain.rows, plain.columns)}"
     if bits_of(book) != stored.bits or tuple(sorted(book.tolist())) != expected:
         return header, f"the header of its codes lists {book.size} values, {stored.bits} bits have {len(expected)}"

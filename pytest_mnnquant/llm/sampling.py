@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +33,11 @@ def sample_of(parameters: int, vocabulary: int) -> Sample:
     return Sample(tokens // length, length, length // 2)
 
 
-def random_ids(sample: Sample, vocabulary: int) -> Ids:
-    """Ids to compare two computations of the same weights with, if no text is given; always the same."""
-    return np.random.default_rng(24).integers(0, max(1, vocabulary), (sample.texts, sample.length))
+def random_ids(sample: Sample, vocabulary: int, without: Collection[int] = ()) -> Ids:
+    """Ids to compare two computations of the same weights with, if no text is given; always the same.
+
+    Of `without` none is used, such as the tokens that stand for images.
+    """
+    ids = np.random.default_rng(24).integers(0, max(1, vocabulary), (sample.texts, sample.length))
+    allowed = np.setdiff1d(np.arange(max(1, vocabulary)), [*without])
+    return np.where(np.isin(ids, [*without]), allowed[ids % len(allowed)], ids) if len(allowed) else ids

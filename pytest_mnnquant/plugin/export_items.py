@@ -10,14 +10,17 @@ import pytest
 
 from pytest_mnnquant.checks.llm.registry import EXPORT_CHECKS
 from pytest_mnnquant.evidence.export import ALL_EXPORT_CHECKS, LABEL, ExportOnTarget, ExportUnderTest
+from pytest_mnnquant.evidence.export_charts import export_charts
 from pytest_mnnquant.findings.catalogue import BASELINE
 from pytest_mnnquant.findings.finding import FAILED, INCONCLUSIVE, PASSED, Result
+from pytest_mnnquant.measurements.chart_samples import ChartSamples
 from pytest_mnnquant.plugin.export_baseline import judge_export
 from pytest_mnnquant.plugin.plain_item import CheckFailed, PlainItem
 from pytest_mnnquant.plugin.records import attach_record
 from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.plugin.worker_input import input_of
 from pytest_mnnquant.report.failure import failure_text
+from pytest_mnnquant.report.formats import needs_charts
 from pytest_mnnquant.report.record import CheckRecord, reported
 from pytest_mnnquant.report.variant_report import ModelFile, VariantReport
 from pytest_mnnquant.targets.target import HOST, Target
@@ -65,6 +68,7 @@ class ExportItem(PlainItem):
 
     def _record(self, result: Result, base: ModelFile | None, variant: VariantReport) -> CheckRecord:
         settings, controller = self.case.settings, input_of(self.config)
+        shows_charts = not self.case.target and needs_charts(session_of(self.config).settings.reports)
         return CheckRecord(
             model=settings.name,
             source=settings.source,
@@ -73,6 +77,7 @@ class ExportItem(PlainItem):
             variant=dataclasses.replace(variant, worker=controller.host if controller else ""),
             check=reported(result, self.case.label, session_of(self.config).step_clock.take()),
             order=self.session.items.index(self),
+            charts=export_charts(self.case, result.check) if shows_charts else ChartSamples(),
         )
 
     def reportinfo(self) -> tuple[Any, int | None, str]:

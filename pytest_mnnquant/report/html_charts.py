@@ -49,6 +49,7 @@ def _variant(view: VariantView) -> Json:
         "weights": {name: _weights(histogram) for name, histogram in charts.weights.items()},
         "tensors": {name: _tensor(histogram) for name, histogram in charts.tensors.items()},
         "ends": charts.ends,
+        "against": "reference export" if variant.is_export else "float",
         "ratios": charts.ratios,
         "ratio": [latency.latency_ratio, latency.latency_ratio_low, latency.latency_ratio_high],
     }

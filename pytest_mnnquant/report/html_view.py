@@ -91,6 +91,16 @@ class ModelView:
     modes: tuple[ModeComparison, ...]
     targets: tuple[tuple[str, ...], ...]
 
+    @property
+    def is_export(self) -> bool:
+        """Whether it is a language model, whose layers are not run one by one."""
+        return all(view.variant.is_export for view in self.variants)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether pairs of runs were timed."""
+        return any(view.variant.charts.ratios for view in self.variants)
+
 
 def model_views(report: Report) -> tuple[ModelView, ...]:
     """All models of a report."""

@@ -148,7 +148,7 @@ class VariantReport:
     `worker` is the other host that built and checked the variant, empty for the host of the run. `quantized` is None if
     the variant could not be built; then `coverage` (0 to 1), `drift` (of BatchNorm statistics, in standard deviations)
     and `provenance` (how the variant was built, as JSON) are None too. The layers, largest first, are those of the
-    variant on the host.
+    variant on the host. `is_export`: it is the export of a language model.
     """
 
     recipe: str
@@ -163,6 +163,7 @@ class VariantReport:
     layers: tuple[LayerReport, ...] = ()
     checks: tuple[CheckReport, ...] = ()
     charts: ChartSamples = field(default_factory=ChartSamples)
+    is_export: bool = False
 
     @property
     def label(self) -> str:

@@ -75,7 +75,7 @@ EXPORTS: Final = {
     "qwen3-w3": ("3.6.1", "qwen3", "--quant_bit 3 --quant_block 32 --lm_quant_bit 8"),
     "llama-w4-old": ("0.0.5", "llama", "--quant_block 32"),
     "llama-hqq": ("3.6.1", "llama", "--quant_block 32 --hqq"),
-    "qwen2_vl-w4": ("3.6.1", "qwen2_vl", "--quant_block 32 --visual_quant_bit 8"),
+    "qwen2_vl-w4": ("3.6.1", "qwen2_vl", "--quant_block 32 --visual_quant_bit 8 --visual_quant_block 32"),
     "bad-block": ("3.6.1", "qwen2", "--quant_block 128"),
     "bad-tied-w2": ("3.6.1", "qwen2", "--quant_bit 2 --quant_block 32"),
     "bad-gptq-scales": ("3.6.1", "qwen2", "--quant_block 32 --gptq_path qwen2-gptq"),

@@ -94,6 +94,8 @@ def test_larger_models_are_computed_on_fewer_tokens() -> None:
     assert large.texts * large.length == 256
     assert random_ids(large, 1000).shape == (4, 64)
     np.testing.assert_array_equal(random_ids(large, 1000), random_ids(large, 1000))
+    ids = random_ids(large, 10, without=(3, 4))
+    assert set(ids.ravel()) == {0, 1, 2, 5, 6, 7, 8, 9}
 
 
 def test_products_are_computed_with_one_thread() -> None:

@@ -165,6 +165,11 @@ def test_the_report_fits_its_schema_and_names_layers(judge: Judge, pytester: pyt
     assert (variant["recipe"], len(variant["layers"]), variant["coverage"]) == ("export", 15, 1.0)
     assert [check["check"] for check in variant["checks"]] == list(ALL_EXPORT_CHECKS)
     assert "export" in (pytester.path / "r.md").read_text(encoding="utf-8")
+    page = (pytester.path / "r.html").read_text(encoding="utf-8")
+    # Layers of a language model are not run one by one, and no reference export was timed.
+    shown = set(re.findall(r'data-chart="(\w+)"', page))
+    assert "weights" in shown
+    assert not shown & {"losses", "activations", "latency"}
 
 
 def test_broken_files_are_findings(judge: Judge, pytester: pytest.Pytester) -> None:

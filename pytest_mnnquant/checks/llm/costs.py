@@ -53,5 +53,5 @@ def _bytes(generation: Generation) -> tuple[int | None, int | None]:
 def _note(low: Generation, normal: Generation) -> str | None:
     if low.peak_bytes is None or normal.peak_bytes is None or normal.peak_bytes < 1.3 * low.peak_bytes:
         return None
-    sizes = [f"{count / (1 << 20):,.1f} MB" for count in (normal.peak_bytes, low.peak_bytes)]
+    sizes = [f"{count / 1e6:,.1f} MB" for count in (normal.peak_bytes, low.peak_bytes)]
     return f"in memory mode normal MNN expands the weights to float: {sizes[0]}, in mode low {sizes[1]}"

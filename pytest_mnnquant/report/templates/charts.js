@@ -182,11 +182,11 @@ function latency({model, colours}) {
   const far = timed.map((one) => one.ratios.length - near(one.ratios).length), out = far.some(Boolean)
     ? `; outliers, not drawn: ${timed.map((one, place) => `${far[place]} of ${one.label}`).join(", ")}` : "";
   return {
-    says: "Latency against float: " + timed.map((one) => `${one.label} ${one.ratio[0].toFixed(2)} times float, 95 % interval ` +
+    says: `Latency against ${timed[0].against}: ` + timed.map((one) => `${one.label} ${one.ratio[0].toFixed(2)} times ${one.against}, 95 % interval ` +
       `${one.ratio[1].toFixed(2)} to ${one.ratio[2].toFixed(2)}`).join("; ") + out + ".",
     traces,
     layout: {height: 170 + 80 * rows.length, yaxis: {automargin: true, type: "category"},
-             xaxis: {title: {text: plain(`time / float model's time (below 1: faster)${out}`), font: {size: 12}}},
+             xaxis: {title: {text: plain(`time / ${timed[0].against === "float" ? "float model" : timed[0].against}'s time (below 1: faster)${out}`), font: {size: 12}}},
              shapes: [{type: "line", x0: 1, x1: 1, y0: 0, y1: 1, yref: "paper", line: {color: colours.text, width: 1, dash: "dot"}}]},
   };
 }
