@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from int8_cells import Cell, Cells
-from int8_networks import CASES
+from int8_networks import CASES, HEALTHY
 
 OTHERS: Final = ("mnncompress", "mnnquant-kl", "mnnquant-admm", "mnnquant-ema")
 PLAIN: Final = "int8"
@@ -38,7 +38,7 @@ def write_page(cells: Cells) -> None:
     """Write the page from all kept cells."""
     rows = {name: {recipe: cells.get(name, recipe) for recipe in RECIPES} for name in CASES}
     known = {name: row for name, row in rows.items() if any(row.values())}
-    parts = (_HEAD, _losses(known), _comparison(known), _costs(known), _choices(known))
+    parts = (_HEAD, _losses(known), _comparison(known), _choices(known), _costs(known), _healthy(cells))
     PAGE.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
 
@@ -135,9 +135,22 @@ def _line(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def healthy_rows(cells: Cells, names: tuple[str, ...]) -> Iterator[str]:
-    """The SQNR in dB of healthy networks with each suffix: no suffix may make them worse."""
-    for name in names:
-        row = {recipe: cells.get(name, recipe) for recipe in (PLAIN, *SUFFIXES)}
-        if all(row.values()):
-            yield _line((name, *(f"{cell.sqnr_db:.1f}" for cell in row.values() if cell)))
+def _healthy(cells: Cells) -> str:
+    """The SQNR of networks that are healthy as plain int8, with each suffix."""
+    recipes = (PLAIN, *SUFFIXES)
+    rows = {name: [cells.get(name, recipe) for recipe in recipes] for name in (*CASES, *HEALTHY)}
+    healthy = {name: [cell for cell in row if cell and cell.is_made] for name, row in rows.items()}
+    complete = {name: row for name, row in healthy.items() if len(row) == len(recipes) and row[0].passes}
+    worst = min((cell.sqnr_db - row[0].sqnr_db, name) for name, row in complete.items() for cell in row[1:])
+    failed = [name for name, row in complete.items() if not all(cell.passes for cell in row)]
+    lines = [
+        "## Healthy networks",
+        "",
+        "SQNR in dB of the worst output on held-out data, for networks whose plain `int8` passes. A suffix is used only",
+        f"if it brings the outputs on calibration data closer. The largest loss on held-out data is {-worst[0]:.1f} dB",
+        f"({worst[1]}); networks that fail with a suffix: {', '.join(failed) or 'none'}.",
+        "",
+        *_table(("network", *(f"`{recipe}`" for recipe in recipes))),
+    ]
+    lines += [_line((name, *(f"{cell.sqnr_db:.1f}" for cell in row))) for name, row in complete.items()]
+    return "\n".join(lines) + "\n"

@@ -188,12 +188,27 @@ CASES: Final[dict[str, Case]] = {
 }  # fmt: skip
 
 
+def _untrained(name: str, folder: Path) -> SourceUnderTest:
+    net = NETS[name]
+    return _source(name, folder, net.network(), {"calibration": net.data(64, 1), "evaluation": net.data(32, 77)})
+
+
+#: Healthy networks with random weights, of the matrix of architectures: no suffix may make them worse.
+HEALTHY: Final[dict[str, Case]] = {
+    name: Case(NETS[name].build.__doc__ or "", _untrained)
+    for name in (
+        *("PAN", "BiFPN", "HRNet", "UNet, nearest", "SPPF", "Inception, ReLU", "Inception, h-swish", "DenseNet"),
+        *("Res2Net", "ASPP", "ConvNeXt block", "Swin", "TCN"),
+    )
+}
+
+
 def with_architectures() -> dict[str, Case]:
-    """The cases, and the architectures that `architectures.py` trains."""
+    """The cases, the healthy networks, and the architectures that `architectures.py` trains."""
 
     def trained(name: str, folder: Path) -> SourceUnderTest:
         made = ARCHITECTURES[name]
         data = {"calibration": made.calibration(), "evaluation": made.evaluation()}
         return _source(name, folder, made.trained(folder / "weights"), data)
 
-    return {**{name: Case(item.about, trained) for name, item in ARCHITECTURES.items()}, **CASES}
+    return {**{name: Case(item.about, trained) for name, item in ARCHITECTURES.items()}, **HEALTHY, **CASES}
