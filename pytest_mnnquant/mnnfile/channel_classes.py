@@ -2,9 +2,10 @@
 
 A convolution's output channel can be divided by any factor above 0 if the weights that read it are multiplied by it.
 ReLU, PReLU, pools and resizes pass a factor on (f(a x) = a f(x) for a > 0). An addition requires the same factor of
-both sides; a concatenation has the factors of its parts. All other operators fix the factor to 1: a ReLU6 clips at 6,
-and a hard-swish is not proportional (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.1). An added
-multiplication by a constant (`products`) separates the factors before it from those after it.
+both sides; a concatenation has the factors of its parts, and so has a slice, as which MNN stores a grouped convolution:
+slices, convolutions, a concatenation. All other operators fix the factor to 1: a ReLU6 clips at 6, and a hard-swish is
+not proportional (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.1). An added multiplication by a
+constant (`products`) separates the factors before it from those after it.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def scaling_places(model: Model) -> tuple[Product, ...]:
         if not _is_fixed(classes, tensor) or name in model.output_names or tensor not in makers:
             continue
         chosen = [op for op in read if (op.outputs[0] in layers and op.inputs[0] == tensor) != is_layer]
-        channels = {_read_channels(op) for op in chosen} if not is_layer else {layers[tensor].shape[0]}
+        channels = {input_channels(op) for op in chosen} if not is_layer else {layers[tensor].shape[0]}
         if chosen and len(channels) == 1 and not (is_layer and has_fused_limit(layers[tensor])):
             places.append(Product(tensor, name, channels.pop(), frozenset(op.outputs[0] for op in chosen)))
     return tuple(places)
@@ -100,9 +101,17 @@ def _is_fixed(classes: ChannelClasses, tensor: int) -> bool:
     return ids is None or bool((ids == FIXED).all())
 
 
-def _read_channels(op: Op) -> int:
-    channels, _, *kernel = op.shape
-    return channels if is_depthwise(op) else op.weights[0].count // (channels * math.prod(kernel))
+def input_channels(op: Op) -> int:
+    """The channels of a convolution's input."""
+    return filter_inputs(op).size // op.shape[0] * max(1, op.group)
+
+
+def filter_inputs(op: Op) -> Classes:
+    """The input channel that each filter of a convolution reads at each place; shape [filters, channels per group]."""
+    filters, _, *kernel = op.shape
+    read = op.weights[0].count // (filters * math.prod(kernel))
+    groups = np.arange(filters) // max(1, filters // max(1, op.group))
+    return groups[:, None] * read + np.arange(read)
 
 
 def is_depthwise(op: Op) -> bool:
@@ -113,6 +122,23 @@ def is_depthwise(op: Op) -> bool:
 def _arithmetic(op: Op) -> tuple[object, object]:
     found = settings(op)
     return found.get("opType"), found.get("activationType")
+
+
+def _parts(op: Op, channels: Classes) -> list[Classes]:
+    """The channels of each output of a slice along the channels; empty for other slices.
+
+    MNN stores where parts begin, the sizes of the parts, or nothing if they are equal.
+    """
+    found, count = settings(op), len(op.outputs)
+    points = found["slicePoints"]
+    if found["axis"] != 1 or not isinstance(points, tuple) or len(channels) % (1 if points else count):
+        return []
+    if not points:
+        return np.split(channels, count)
+    ends = np.cumsum(points) if len(points) == count else np.array([*points, len(channels)])
+    if len(ends) != count or ends[-1] != len(channels) or (np.diff(ends, prepend=0) <= 0).any():
+        return []
+    return np.split(channels, ends[:-1])
 
 
 class _Finder:
@@ -146,6 +172,8 @@ class _Finder:
             self._pass(op, inputs)
         elif op.kind == "Concat" and settings(op).get("axis") == 1 and all(item is not None for item in inputs):
             self._tensors[op.outputs[0]] = np.concatenate([item for item in inputs if item is not None])
+        elif op.kind == "Slice" and inputs[0] is not None and (parts := _parts(op, inputs[0])):
+            self._tensors |= dict(zip(op.outputs, parts, strict=True))
         else:
             self._fix(inputs)
         return True
@@ -177,12 +205,8 @@ class _Finder:
         return {tensor: np.array([self._root(int(item)) for item in ids]) for tensor, ids in self._tensors.items()}
 
     def _convolve(self, op: Op, inputs: Sequence[Classes | None]) -> None:
-        channels = op.shape[0] if op.shape else 0
-        inner = op.weights[0].count // max(1, channels * op.shape[2] * op.shape[3]) if op.weights and op.shape else 0
-        read = channels if is_depthwise(op) else inner
-        is_plain = (
-            (op.kind == "Convolution" and op.group == 1) or (is_depthwise(op) and inner == 1 and op.group == channels)
-        ) and is_rewritable(op)
+        is_plain = op.kind in ("Convolution", "ConvolutionDepthwise") and is_rewritable(op)
+        read = input_channels(op) if is_plain else 0
         if not is_plain or len(inputs) != 1 or len(op.outputs) != 1:
             self._fix(inputs)
             return
@@ -190,7 +214,7 @@ class _Finder:
         if before is not None and len(before) != read:
             self._fix(inputs)
         self.layers.append(op)
-        self._tensors[op.outputs[0]] = self._new(channels)
+        self._tensors[op.outputs[0]] = self._new(op.shape[0])
         if has_fused_limit(op):
             self._fix([self._tensors[op.outputs[0]]])
 

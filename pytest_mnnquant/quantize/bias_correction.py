@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.measurements.dataset import Dataset
-from pytest_mnnquant.mnnfile.channel_classes import is_depthwise
+from pytest_mnnquant.mnnfile.channel_classes import filter_inputs, input_channels
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams
 from pytest_mnnquant.mnnfile.rewriting import biases, is_rewritable
@@ -80,8 +80,7 @@ def rounded_values(values: npt.NDArray[np.float32], grid: ActivationParams) -> n
 
 
 def _is_correctable(op: Op) -> bool:
-    is_grouped = op.group > 1 and not is_depthwise(op)
-    return op.kind in ("Convolution", "ConvolutionDepthwise") and is_rewritable(op) and not is_grouped
+    return op.kind in ("Convolution", "ConvolutionDepthwise") and is_rewritable(op)
 
 
 def _input_means(
@@ -91,7 +90,7 @@ def _input_means(
     for tensors in layer_tensors(model, layers, data, options):
         for op in layers:
             values, grid = tensors[op.name][0], entries[op.name].input
-            channels = _input_channels(op)
+            channels = input_channels(op)
             if values is None or grid is None or values.shape[1] % channels:
                 continue
             shaped = values.reshape(len(values), channels, -1)
@@ -103,20 +102,12 @@ def _input_means(
     }
 
 
-def _input_channels(op: Op) -> int:
-    return op.shape[0] if is_depthwise(op) else op.weights[0].count // (op.shape[0] * op.shape[2] * op.shape[3])
-
-
 def _shift(model: Model, op: Op, entry: LayerParams, means: _Inputs, weights: Floats | None) -> Means:
     """E[W_q x_q] - E[W x] of each output channel; `weights` are those to quantize, if not the float model's."""
     exact = model.decoded(op)
     changed = exact if weights is None else weights.reshape(exact.shape)
     low, high = entry.weight.clamp_min, entry.weight.clamp_max
     coded = rounded_weights(changed, np.array(entry.weight.scales, np.float32), low, high)
-    summed = (
-        item.reshape(op.shape[0], -1, op.shape[2] * op.shape[3]).sum(2, dtype=np.float64) for item in (exact, coded)
-    )
-    before, after = summed
-    if is_depthwise(op):
-        return np.asarray(after[:, 0] * means.coded - before[:, 0] * means.exact)
-    return np.asarray(after @ means.coded - before @ means.exact)
+    places = filter_inputs(op)
+    before, after = (item.reshape(*places.shape, -1).sum(2, dtype=np.float64) for item in (exact, coded))
+    return np.asarray((after * means.coded[places] - before * means.exact[places]).sum(1))

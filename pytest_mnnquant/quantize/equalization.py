@@ -28,6 +28,7 @@ from pytest_mnnquant.mnnfile.channel_classes import (
     FIXED,
     ChannelClasses,
     channel_classes,
+    filter_inputs,
     is_depthwise,
     scaling_places,
 )
@@ -155,9 +156,11 @@ def find_factors(model: Model, classes: ChannelClasses, ranges: Mapping[int, Fac
 
 def _columns(model: Model, op: Op, factors: Factors) -> Factors:
     """The largest weight that reads each input channel, relative to the largest of its filter; [input channels]."""
-    filters = np.abs(model.decoded(op)).reshape(op.shape[0], len(factors), -1).max(2) * factors
-    largest = filters.max(1, keepdims=True)
-    return np.asarray((filters / np.maximum(largest, _TINY)).max(0), np.float64)
+    places = filter_inputs(op)
+    filters = np.abs(model.decoded(op)).reshape(*places.shape, -1).max(2) * factors[places]
+    columns = np.zeros(len(factors))
+    np.maximum.at(columns, places, filters / np.maximum(filters.max(1, keepdims=True), _TINY))
+    return columns
 
 
 def _rounded(factors: Factors, free: npt.NDArray[np.bool_]) -> Factors:
@@ -176,10 +179,11 @@ def scaled_values(
         before = np.ones(1) if ids is None else factors[ids]
         if (after == 1).all() and (before == 1).all():
             continue
-        given = model.decoded(op)
-        scale = (before / after)[:, None, None] if is_depthwise(op) else (before[None, :] / after[:, None])[:, :, None]
-        shaped = given.reshape(op.shape[0], 1 if ids is None or is_depthwise(op) else len(before), -1)
-        weights[op.name] = (shaped * scale).astype(np.float32).reshape(given.shape)
+        given, places = model.decoded(op), filter_inputs(op)
+        scale = (before if ids is None else before[places]) / after[:, None]
+        weights[op.name] = (
+            (given.reshape(*places.shape, -1) * scale[:, :, None]).astype(np.float32).reshape(given.shape)
+        )
         shifts[op.name] = (biases(op) / after).astype(np.float32)
     return weights, shifts
 

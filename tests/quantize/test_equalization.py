@@ -157,3 +157,30 @@ def test_multiplications_scale_the_channels_around_a_hard_swish(store: Store) ->
     added = {op.name for op in scaled.base.ops} - {op.name for op in source.model.ops}
     assert {name for name in added if name.endswith(PRODUCT)} <= set(step["layers"])
     assert len(added) >= 4
+
+
+class Cardinal(nn.Module):
+    """A grouped convolution reads channels with magnitudes over eight octaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.grouped = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 24, 3, 1, 1, groups=4)
+        self.head = nn.Conv2d(24, 10, 1)
+        with torch.no_grad():
+            factors = torch.exp2(torch.linspace(-4, 4, 16))[torch.randperm(16)]
+            self.stem.weight *= factors[:, None, None, None]
+            self.stem.bias *= factors
+            self.grouped.weight /= factors.view(4, 1, 4, 1, 1).expand(4, 6, 4, 1, 1).reshape(24, 4, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Ten scores."""
+        scores: torch.Tensor = self.head(functional.relu(self.grouped(functional.relu(self.stem(x))))).mean((2, 3))
+        return scores
+
+
+def test_factors_pass_through_grouped_convolutions(store: Store) -> None:
+    torch.manual_seed(0)
+    source = prepare(Spec("cardinal", "cardinal"), CHOICES, store, quietly, given=Cardinal().eval())
+    plain, changed = made(source, store, "int8"), made(source, store, "int8+equalized+corrected")
+    assert quality(source, changed.model) > quality(source, plain.model) + 6
+    assert quality(source, changed.base) > 100
