@@ -146,8 +146,8 @@ def _healthy(cells: Cells) -> str:
     lines = [
         "## Healthy networks",
         "",
-        "SQNR in dB of the worst output on held-out data, for networks whose plain `int8` passes. A suffix is used only",
-        f"if it brings the outputs on calibration data closer. The largest loss on held-out data is {-worst[0]:.1f} dB",
+        "SQNR in dB of the worst output on held-out data, for networks whose plain `int8` passes. A suffix is used if it",
+        f"brings the outputs on calibration data closer. The largest loss on held-out data is {-worst[0]:.1f} dB",
         f"({worst[1]}); networks that fail with a suffix: {', '.join(failed) or 'none'}.",
         "",
         *_table(("network", *(f"`{recipe}`" for recipe in recipes))),
