@@ -146,7 +146,7 @@ def _healthy(cells: Cells) -> str:
     lines = [
         "## Healthy networks",
         "",
-        "SQNR in dB of the worst output on held-out data, for networks whose plain `int8` passes. A suffix is used if it",
+        "SQNR in dB of the worst output on held-out data, if plain `int8` passes. A suffix is used only if it",
         f"brings the outputs on calibration data closer. The largest loss on held-out data is {-worst[0]:.1f} dB",
         f"({worst[1]}); networks that fail with a suffix: {', '.join(failed) or 'none'}.",
         "",
