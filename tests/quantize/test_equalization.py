@@ -164,12 +164,11 @@ class Cardinal(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.grouped = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 24, 3, 1, 1, groups=4)
+        self.stem, self.grouped = nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.Conv2d(16, 24, 3, 1, 1, groups=4)
         self.head = nn.Conv2d(24, 10, 1)
         with torch.no_grad():
             factors = torch.exp2(torch.linspace(-4, 4, 16))[torch.randperm(16)]
             self.stem.weight *= factors[:, None, None, None]
-            self.stem.bias *= factors
             self.grouped.weight /= factors.view(4, 1, 4, 1, 1).expand(4, 6, 4, 1, 1).reshape(24, 4, 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
