@@ -45,7 +45,9 @@ def load_arrays(path: Path) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
             raise UnreadableArrays("it is not a regular file")
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # About headers of Python 2.
-            _require_size(sum(_claimed_sizes(file)), path.stat().st_size, zipfile.is_zipfile(file))
+            is_archive = zipfile.is_zipfile(file)
+            _require_arrays(file, is_archive)
+            _require_size(sum(_claimed_sizes(file)), path.stat().st_size, is_archive)
             file.seek(0)
             loaded = np.load(file, allow_pickle=False)
             return dict(loaded) if isinstance(loaded, Mapping) else loaded
@@ -53,6 +55,19 @@ def load_arrays(path: Path) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
         raise
     except Exception as error:  # Formats, compressions and encryptions of any kind, in numpy, zipfile and zlib.
         raise UnreadableArrays(describe(error)) from None
+
+
+def _require_arrays(file: IO[bytes], is_archive: bool) -> None:
+    """Raise `UnreadableArrays` if the file holds something else than arrays, which numpy takes for pickles or bytes."""
+    if is_archive:
+        with zipfile.ZipFile(file) as archive:
+            others = (name for name in archive.namelist() if not name.endswith(".npy"))
+            if (other := next(others, None)) is not None:
+                raise UnreadableArrays(f"it is an archive, and {other!r} in it is not an array")
+        return
+    file.seek(0)
+    if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+        raise UnreadableArrays("it does not begin as such a file")
 
 
 def _require_size(claimed: int, stored: int, is_archive: bool) -> None:

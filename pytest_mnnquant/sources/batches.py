@@ -129,7 +129,33 @@ def _array(value: Any, name: str, origin: str) -> Array:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
-    return np.asarray(value)
+    if isinstance(value, np.ma.MaskedArray) and value.mask.any():
+        raise DataError(
+            f"{origin}: array {name!r} is masked in {int(value.mask.sum()):,} of {value.size:,} values, shape "
+            f"{list(value.shape)}",
+            f"give numbers for all values, for example {name} = {name}.filled(0)",
+        )
+    return _stacked(value, name, origin) if _holds_arrays(value) else np.asarray(value)
+
+
+def _holds_arrays(value: Any) -> bool:
+    """Whether a value is a list or an array of arrays."""
+    is_list = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype.kind == "O")
+    return (
+        is_list and len(np.shape(value) if isinstance(value, np.ndarray) else (1,)) == 1 and all(map(_is_array, value))
+    )
+
+
+def _stacked(value: Any, name: str, origin: str) -> Array:
+    """The arrays of a list as one. Raises `DataError` for arrays of several shapes."""
+    arrays = [_array(item, name, origin) for item in value]
+    shapes = list(dict.fromkeys(str(list(array.shape)) for array in arrays))
+    if len(shapes) > 1 and name != LABELS:
+        raise DataError(
+            f"{origin}: array {name!r} holds arrays of the shapes {' and '.join(shapes[:2])}, expected equal shapes",
+            "resize or pad all samples to one shape",
+        )
+    return np.stack(arrays) if len(shapes) == 1 else np.asarray(value)
 
 
 def _batch(value: Any, input_names: tuple[str, ...], origin: str) -> Batch:
@@ -177,7 +203,14 @@ def _depth(value: Any) -> int:
 
 
 def with_labels(batch: Batch, input_names: tuple[str, ...]) -> Batch:
-    """The arrays with labels that are called `label`, as many data sets call them."""
+    """The arrays with labels that are called `label`, as many data sets call them.
+
+    Arrays without names, which numpy.savez calls `arr_0`, `arr_1` and so on, are the inputs in order, and the labels.
+    """
+    unnamed = [f"arr_{number}" for number in range(len(batch))]
+    if set(batch) == set(unnamed) and len(batch) in (len(input_names), len(input_names) + 1):
+        names = dict(zip(unnamed, (*input_names, LABELS), strict=False))
+        return batch if set(input_names) & set(unnamed) else {names[name]: array for name, array in batch.items()}
     if "label" in batch and "label" not in input_names and LABELS not in batch:
         return {LABELS if name == "label" else name: array for name, array in batch.items()}
     return batch

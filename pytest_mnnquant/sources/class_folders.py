@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +45,8 @@ def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
             continue
         if place.is_dir():
             yield from _files(place, above | {real})
+        elif place.is_symlink() and not place.exists():
+            raise FileNotFoundError(errno.ENOENT, "it is a link to a missing file", place.name)
         elif place.is_file():
             yield place
 

@@ -74,9 +74,12 @@ def _require_numbers(array: Array, name: str, input_names: tuple[str, ...], orig
         fix = general_form(input_names)
         if array.dtype.kind in "US":
             fix = f"give the ids of a tokenizer, padded to one length: {{{name!r}: tokenizer(texts)}}"
-        raise DataError(f"{origin}: array {name!r} does not hold numeric samples ({array.dtype})", fix)
+        what = f"{array.dtype}, shape {list(array.shape)}"
+        raise DataError(f"{origin}: array {name!r} does not hold numeric samples ({what})", fix)
     if array.size == 0:
         raise DataError(f"{origin}: array {name!r} is empty: shape {array.shape}", general_form(input_names))
+    if array.dtype.kind in "iu":
+        _require_int32(array, name, origin)
     if array.dtype.kind == "f":
         _require_float32(array, name, origin)
         if problem := normalized_pixels(array):
@@ -98,14 +101,28 @@ def _require_labels(labels: Array, origin: str) -> None:
         )
 
 
+def _require_int32(array: Array, name: str, origin: str) -> None:
+    """Raise `DataError` for integers that MNN, which computes in int32, would change."""
+    low, high = int(array.min()), int(array.max())
+    limits = np.iinfo(np.int32)
+    if low < limits.min or high > limits.max:
+        worst = high if high > limits.max else low
+        raise DataError(
+            f"{origin}: array {name!r} holds {worst:,}, shape {list(array.shape)}; MNN computes in int32",
+            "give smaller integers, or floats if the input takes them",
+        )
+
+
 def _require_float32(array: Array, name: str, origin: str) -> None:
     """Raise `DataError` for values that are not finite numbers of float32."""
     if not np.isfinite(array).all():
         fix = "remove these samples, or fix their preprocessing (most often a division by 0)"
         if _is_mask(array):
             fix = f"write the mask with a finite number, which has a scale: np.where(arrays[{name!r}] < 0, -1e4, 0)"
-        raise DataError(f"{origin}: array {name!r} holds NaN or infinity", fix)
-    if np.abs(array).max() > _LARGEST:
+        broken = len(array) - int(np.isfinite(array).reshape(len(array), -1).all(1).sum())
+        where = f"in {broken:,} of {len(array):,} samples, shape {list(array.shape)}"
+        raise DataError(f"{origin}: array {name!r} holds NaN or infinity {where}", fix)
+    if float(np.abs(array).max()) > _LARGEST:
         raise DataError(
             f"{origin}: array {name!r} holds {np.abs(array).max():.3g}, more than float32 can hold",
             "scale the samples as the model takes them",

@@ -28,6 +28,8 @@ def fix_for(path: Path, input_names: tuple[str, ...]) -> str:
         return f"name the callable that returns the data: {path.name}:calibration"
     if suffix in (*IMAGES, *SOUND_SUFFIXES):
         return f"give the folder with the samples, one file each: {path.parent.name or '.'}"
+    if suffix in (".zip", ".tar", ".gz", ".tgz", ".7z"):
+        return "unpack it, and give the folder with the samples"
     reader = next((code for suffixes, code in _READERS.items() if suffix in suffixes), None)
     target = f"{path.stem}.npz"
     if reader is None:

@@ -5,10 +5,13 @@ A refusal names the array (or the file), the shape that was given and the shape 
 
 from __future__ import annotations
 
+import io
 import struct
+import zipfile
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +206,27 @@ def empty_wave() -> bytes:
     return wave([]) + b"LIST" + struct.pack("<I", len(text)) + text
 
 
+def objects(arrays: Any) -> Any:
+    """An array of objects, each an array."""
+    made = np.empty(len(arrays), object)
+    for number, array in enumerate(arrays):
+        made[number] = array
+    return made
+
+
+def failing() -> Iterator[Any]:
+    yield X[:2]
+    raise RuntimeError("no disk")
+
+
+def archive(*names: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name in names:
+            file.writestr(name, b"\x89PNG")
+    return content.getvalue()
+
+
 SEQUENCES = (ModelInput("x", (8, -1, 4), "float", "NCHW"),)
 SHOWN = np.r_[0:8, 0:3]
 IDS_AND_MASK = (*TOKENS, ModelInput("mask", (-1, 4), "int32", "NCHW"))
@@ -274,6 +298,13 @@ FORMS: dict[str, Taken | Refused] = {
         [([IDS.tolist(), MASK.tolist()], Y.tolist())], {"ids": IDS, "mask": MASK}, Y, IDS_AND_MASK
     ),
     "deque of batches": Taken(deque([(X[:4], Y[:4]), (X[4:], Y[4:])]), {"x": X}, Y),
+    "half precision": Taken(torch.from_numpy(X).half(), {"x": X}, close=2e-3),
+    "bfloat16": Taken({"x": torch.from_numpy(X).bfloat16()}, {"x": X}, close=2e-2),
+    "array of arrays": Taken(objects(X), {"x": X}),
+    "lists of arrays by name": Taken({"x": list(X), "labels": Y.tolist()}, {"x": X}, Y),
+    "masked array without a mask": Taken(np.ma.masked_array(X), {"x": X}),
+    "other order of bytes": Taken(np.asfortranarray(X.astype(">f4")), {"x": X}),
+    "generator that ends early": Taken(islice(parts(X, Y), 2), {"x": X[:4]}, Y[:4]),
     # Data sets
     "batches by number": Taken(Parts(*parts(X, Y)), {"x": X}, Y),
     "batches by number without labels": Taken(Parts(*parts(X)), {"x": X}),
@@ -299,6 +330,9 @@ FORMS: dict[str, Taken | Refused] = {
     "rows of ids": Taken(Rows(input=IDS), {"input": IDS}, inputs=(ModelInput("input", (-1, 4), "int64", "NCHW"),)),
     # Files
     "npz": Taken(saved("d.npz", x=X, labels=Y), {"x": X}, Y),
+    "npz without names": Taken(saved("d.npz", arr_0=X), {"x": X}),
+    "npz without names, with labels": Taken(saved("d.npz", arr_0=X, arr_1=Y), {"x": X}, Y),
+    "npz without names of two inputs": Taken(saved("d.npz", arr_0=X, arr_1=IDS), {"x": X, "ids": IDS}, inputs=TWO),
     "npz of one sample": Taken(saved("d.npz", x=X[0]), {"x": X[:1]}),
     "npy": Taken(saved("d.npy", x=X), {"x": X}),
     "folder of npz": Taken(
@@ -359,9 +393,14 @@ FORMS: dict[str, Taken | Refused] = {
     "grey for colour": Refused(X[:, :1], ("'x'", "[6, 1, 8, 8]", "[samples, 3, 8, 8]")),
     "fractions for integers": Refused({"ids": IDS + 0.5}, ("'ids'", "float64", "[6, 4]", "int32"), TOKENS),
     "text for integers": Refused({"ids": np.array(["a", "b"])}, ("'ids'", "<U1"), TOKENS, fix="tokenizer"),
-    "NaN": Refused(np.where(X > 2, np.nan, X), ("'x'", "NaN")),
+    "NaN": Refused(np.where(X > 2.5, np.nan, X), ("'x'", "NaN", "of 6 samples", "[6, 3, 8, 8]")),
+    "masked values": Refused(np.ma.masked_array(X, X > 2), ("'x'", "20 of 1,152 values", "[6, 3, 8, 8]"), fix="filled"),
+    "arrays of several shapes": Refused(objects([X[0], X[1, :, :7]]), ("'x'", "[3, 8, 8]", "[3, 7, 8]", "equal")),
+    "list of several shapes": Refused({"x": [X[0], X[1, :, :7]]}, ("'x'", "[3, 8, 8]", "[3, 7, 8]", "equal")),
+    "ids above int32": Refused({"ids": IDS + 2**40}, ("'ids'", "1,099,511,627,799", "[6, 4]", "int32"), TOKENS),
+    "generator that fails": Refused(failing(), ("RuntimeError: no disk",)),
     "too large for float32": Refused(X.astype(np.float64) * 1e39, ("'x'", "more than float32")),
-    "complex": Refused(X.astype(complex), ("'x'", "complex128")),
+    "complex": Refused(X.astype(complex), ("'x'", "complex128", "[6, 3, 8, 8]")),
     "empty": Refused(X[:0], ("'x'", "(0, 3, 8, 8)")),
     "pixels of 0 to 255, normalized for 0 to 1": Refused(
         (np.linspace(0, 255, 384).reshape(6, 1, 8, 8) - MEANS) / DEVIATIONS, ("'x'", "-2.118", "0..255"), fix="255"
@@ -380,6 +419,8 @@ FORMS: dict[str, Taken | Refused] = {
     "unlabelled path": Refused(b"data.npz", ("bytes",)),
     # Refused: files
     "pickled arrays": Refused(saved("d.npy", x=np.array([{}], object)), ("d.npy", "pickle")),
+    "archive of pictures": Refused(saved("d.zip", content=archive("a.png")), ("d.zip", "'a.png'"), fix="unpack"),
+    "more arrays than inputs": Refused(saved("d.npz", x=X, ids=IDS), ("d.npz", "'ids'", "known: x, labels")),
     "checkpoint": Refused(saved("d.pt", content=b"PK\x03\x04"), ("d.pt",), fix="torch.load('d.pt')"),
     "table": Refused(saved("d.csv", content=b"1,2\n"), ("d.csv",), fix="read_csv('d.csv')"),
     "safetensors": Refused(saved("d.safetensors", content=b"\x08"), ("d.safetensors",), fix="load_file"),
@@ -389,6 +430,7 @@ FORMS: dict[str, Taken | Refused] = {
     "arrays of other shapes": Refused(
         files(a_npz={"x": X[0]}, b_npz={"x": X[0, :2]}), ("set", "'x'", "[2, 8, 8]", "[3, 8, 8]")
     ),
+    "link to a missing file": Refused(linked(a_wav="gone.wav"), ("a_wav", "link to a missing file"), WAVES, MONO),
     "undeclared sounds": Refused(waves(SIX), ("set", "rate"), WAVES),
     "another rate": Refused(waves(SIX, rate=8000), ("0.wav", "8000", "16000"), WAVES, MONO, "-ar 16000"),
     "undeclared stereo": Refused(waves(SIX, channels=2), ("0.wav", "[2, 50]", "1 channels"), WAVES, MONO, "-ac 1"),
