@@ -39,7 +39,8 @@ class Graph:
     """Collects tensors and operators; the first dimension of every shape is the batch, of 1.
 
     Tensors are referred to by their numbers. `stored` is the type of the weights: float32, float16 with a DEQUANTIZE,
-    or int8 with a scale, of which TFLite computes in 8 bits. `any_batch`: the input declares batches of any size.
+    or int8 with a scale, of which TFLite computes in 8 bits. `any_batch`: the input declares batches of any size. Each
+    of the `signatures` has a subgraph; all are the same.
     """
 
     stored: str = "float32"
@@ -50,6 +51,7 @@ class Graph:
     nodes: list[tuple[int, list[int], int, str, dict[str, Any]]] = field(default_factory=list)
     scales: dict[int, float] = field(default_factory=dict)
     custom: str = ""
+    signatures: tuple[str, ...] = ()
 
     def tensor(self, name: str, shape: tuple[int, ...], value: npt.NDArray[Any] | None = None) -> int:
         """A tensor; with a value it is a constant."""
@@ -187,7 +189,12 @@ def _encoded(graph: Graph, outputs: list[int]) -> bytes:
         Operators=_Tables(nodes),
         Name="main",
     )
-    parts = {"OperatorCodes": listed, "Subgraphs": [whole], "Buffers": buffers}
+    signatures = [
+        table("SignatureDef", SignatureKey=key, SubgraphIndex=number) for number, key in enumerate(graph.signatures)
+    ]
+    parts = {"OperatorCodes": listed, "Subgraphs": [whole] * max(1, len(signatures)), "Buffers": buffers}
+    if signatures:
+        parts["SignatureDefs"] = signatures
     vectors = {key: _Tables(tables) for key, tables in parts.items()}
     out.Finish(table("Model", Version=3, Description="written for a test", **vectors), b"TFL3")
     return bytes(out.Output())

@@ -126,6 +126,7 @@ class CheckInputs:
             otherwise=tuple(differences(variant.base, variant.model, self.variant.files.match)),
             casts=foreign_casts(variant.model),
             batches=source.batches,
+            signatures=source.signatures,
         )
 
     @property

@@ -227,6 +227,7 @@ RULES: Final = {
         ),
         Rule("MNQ113", "conversion-unstable", _E, "The same conversion, run twice, gives two different models.", ALONE),
         Rule("MNQ114", "batches-differ", _E, "Several samples at once give other outputs than one by one.", ALONE),
+        Rule("MNQ115", "signatures-left-out", _W, "MNN converts only the first subgraph of a TFLite file.", ALONE),
         Rule(
             "MNQ120", "architecture-differs", _E, "The export does not have the architecture of its source.", NO_MODEL
         ),

@@ -27,7 +27,7 @@ from pytest_mnnquant.sources.onnx_data import external_files
 from pytest_mnnquant.sources.onnx_file import inputs_of_any_shape, integer_weights, require_float
 from pytest_mnnquant.sources.spec import QuantizedSource, SourceError, Spec
 from pytest_mnnquant.sources.state_names import require_names
-from pytest_mnnquant.sources.tflite_file import require_float_tflite
+from pytest_mnnquant.sources.tflite_file import lost_signatures, require_float_tflite
 
 _FORMATS: Final = {".onnx": ONNX, ".tflite": TFLITE, ".mnn": MNN_SOURCE}
 
@@ -83,6 +83,7 @@ def prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str]
         sample_run=tried.run if tried else None,
         axes=tried.options.axes if tried else SampleAxes(),
         states=choices.states,
+        signatures=lost_signatures(spec.path) if spec.path.suffix == ".tflite" else (),
         batches=batch_difference.of_file(spec.path, model, data.head(proof_samples(data)), tried)
         if data and tried
         else None,

@@ -57,7 +57,7 @@ class Prepared:
     if the step through ONNX is missing. `batched`: several samples can be fed at once; `axes` count them. `network` is
     a private copy of a PyTorch model, None for recorded graphs (TorchScript, torch.export); `outputs` are the names of
     its outputs, in order. With `states`, the samples of both data sets are steps, each with the states before it.
-    `batches` is an output that several samples at once change.
+    `batches` is an output that several samples at once change. `signatures` are those of the file that MNN leaves out.
     """
 
     spec: Spec
@@ -76,6 +76,7 @@ class Prepared:
     outputs: tuple[str, ...] = ()
     states: Mapping[str, str] = field(default_factory=dict)
     batches: BatchDifference | None = None
+    signatures: tuple[str, ...] = ()
 
     @property
     def sequences(self) -> Sequences | None:

@@ -1,6 +1,7 @@
 """Checks of a `.tflite` file that MNN's converter omits: that it is not quantized, and what its custom operators are.
 
-Slots of tables, of TensorFlow Lite's schema.fbs (version 3): Model.operator_codes 1, subgraphs 2, buffers 4;
+Slots of tables, of TensorFlow Lite's schema.fbs (version 3): Model.operator_codes 1, subgraphs 2, buffers 4,
+signature_defs 7; SignatureDef.signature_key 2, subgraph_index 4;
 OperatorCode.deprecated_builtin_code 0, custom_code 1, builtin_code 3; SubGraph.tensors 0, inputs 1, operators 3;
 Tensor.shape 0, type 1, buffer 2, name 3, quantization 4, shape_signature 7; QuantizationParameters.scale 2;
 Operator.opcode_index 0, inputs 1, outputs 2.
@@ -61,6 +62,15 @@ def require_float_tflite(path: Path) -> None:
 def custom_operators(path: Path) -> tuple[TfliteOperator, ...]:
     """The operators of a `.tflite` file that are not TensorFlow Lite's own."""
     return tuple(operator for operator in _operators(path) if operator.kind.startswith("custom operator "))
+
+
+def lost_signatures(path: Path) -> tuple[str, ...]:
+    """The signatures of a `.tflite` file that MNN does not convert: it takes the first subgraph (MNN 3.6.1)."""
+    try:
+        signatures = [(item.scalar(4, "u32"), item.string(2)) for item in _root(path).tables(7)]
+    except (BadModel, IndexError):
+        return ()
+    return tuple(name or f"subgraph {number}" for number, name in signatures if number)
 
 
 def takes_any_tflite_batch(path: Path) -> bool:

@@ -12,6 +12,12 @@ import torch
 from torch import nn
 
 from pytest_mnnquant.cache.store import Store
+from pytest_mnnquant.config.settings import ModelSettings
+from pytest_mnnquant.evidence.check_runner import run_check
+from pytest_mnnquant.evidence.source import SourceUnderTest
+from pytest_mnnquant.evidence.variant import variant_under_test
+from pytest_mnnquant.findings.finding import FAILED
+from pytest_mnnquant.findings.rule import Severity
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, TFLITE
 from pytest_mnnquant.quantize.conversion_proof import is_proven
 from pytest_mnnquant.quantize.float_model import prepare
@@ -116,3 +122,18 @@ def test_custom_operators_are_named(tmp_path: Path, store: Store) -> None:
     with pytest.raises(NativeFailure, match="custom operator Landmarks") as error:
         prepared(path, store, images(2))
     assert (error.value.kind, error.value.operator) == (FailureKind.CRASHED, "Landmarks")
+
+
+def test_signatures_that_mnn_leaves_out_are_reported(tmp_path: Path, store: Store) -> None:
+    graph = Graph(signatures=("serving_default", "encode"))
+    torch.manual_seed(0)
+    x = graph.tensor(INPUT, (1, 8, 8, 4))
+    graph.write(tmp_path / "net.tflite", [graph.conv(x, nn.Conv2d(4, 6, 3, padding=1), "conv")])
+    np.save(tmp_path / "data.npy", images(4)[INPUT])
+    settings = ModelSettings("net", "net.tflite", tmp_path, evaluation="data.npy", timeout=TIMEOUT)
+    source = SourceUnderTest(settings, parse_spec("net.tflite", tmp_path), store, quietly)
+    result = run_check(variant_under_test(source, "w8", None), "conversion")
+    assert result.outcome != FAILED
+    (finding,) = [finding for finding in result.findings if finding.code == "MNQ115"]
+    assert (finding.severity, "'encode'" in finding.message) == (Severity.WARNING, True)
+    assert prepared(rows(tmp_path / "rows.tflite"), store, images(3)).signatures == ()

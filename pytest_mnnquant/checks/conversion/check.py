@@ -35,7 +35,7 @@ class ConversionEvidence:
     `unchained` says why one is missing. `repeated` holds, for each model that was converted twice, where the second one
     differs. `otherwise` are the operators of the variant whose attributes or connections differ from the float model's.
     `casts` counts its quantizing operators if none of its layers is int8 (see `foreign_casts`). `batches` is an output
-    that several samples at once change.
+    that several samples at once change. `signatures` are those of the source that the converter leaves out.
     """
 
     float_model: Model
@@ -48,6 +48,7 @@ class ConversionEvidence:
     otherwise: tuple[Difference, ...] = ()
     casts: Mapping[str, int] = field(default_factory=dict)
     batches: BatchDifference | None = None
+    signatures: tuple[str, ...] = ()
 
 
 def check_conversion(
@@ -81,6 +82,8 @@ def check_conversion(
     ]
     if conversion.batches is not None:
         findings.append(differs_in_batches(conversion.batches))
+    if conversion.signatures:
+        findings.append(_left_out(conversion.signatures))
     findings += [_unstable(title, where) for title, where in conversion.repeated.items() if where]
     again = convert_again(convert_command, recipe, _AGAIN)
     findings += (
@@ -107,6 +110,12 @@ def _step(step: Step) -> StepMetrics:
         for name, item in step.outputs.items()
     }
     return StepMetrics(step.before, step.after, outputs)
+
+
+def _left_out(signatures: tuple[str, ...]) -> Finding:
+    names = ", ".join(map(repr, signatures))
+    fix = "write each signature to a file of its own (TFLiteConverter.from_concrete_functions), and convert each"
+    return Finding("MNQ115", f"not in the model: {names}; MNN converts only the first subgraph of the file", fix=fix)
 
 
 def _unstable(title: str, where: str) -> Finding:
