@@ -69,8 +69,8 @@ def _is_share(cell: Cell) -> bool:
 
 
 def _is_worse(best: Cell, other: Cell) -> bool:
-    """Whether `int8-best` loses more than another variant, beyond the interval of both."""
-    return other.is_made and best.low > other.drop and best.drop > other.high
+    """Whether `int8-best` loses more than another variant, beyond the intervals of both. No loss is below 0."""
+    return other.is_made and best.low > max(0.0, other.drop) and best.drop > max(0.0, other.high)
 
 
 def _comparison(rows: Mapping[str, Row]) -> str:
@@ -87,8 +87,8 @@ def _comparison(rows: Mapping[str, Row]) -> str:
             lost += [f"{name} (`{recipe}`)" for recipe, cell in others.items() if cell.drop <= limit]
     judged = sum(row[BEST] is not None for row in rows.values())
     return (
-        f"`int8-best` on {judged} networks: worse than another recipe beyond the intervals on "
-        f"{', '.join(worse) or 'none'}; it loses more than 1 point (1 dB) where another recipe does not on "
+        f"`int8-best` on {judged} networks: it loses more than another recipe, beyond the intervals of both, on "
+        f"{', '.join(worse) or 'none'}. It loses more than 1 point (1 dB)\nwhere another recipe does not on "
         f"{', '.join(lost) or 'none'}.\n"
     )
 

@@ -165,9 +165,9 @@ def _similar_recipes(recipe: Recipe) -> Iterator[Recipe]:
             yield with_suffixes(recipe, corrected=True)
         if not recipe.equalized:
             yield with_suffixes(recipe, equalized=True, corrected=True)
-        yield from (with_suffixes(recipe, observer=name) for name in OBSERVERS if name != recipe.observer.name)
         if not recipe.scaled:
             yield with_suffixes(recipe, scaled=True, corrected=True)
+        yield from (with_suffixes(recipe, observer=name) for name in OBSERVERS if name != recipe.observer.name)
     elif recipe.activations:
         yield recipe_named("int8")
     elif recipe.name != "fp16":

@@ -1,7 +1,7 @@
 """Finds the variant of recipe `int8-best`: the first int8 recipe that meets the accuracy limits, else the best.
 
-The order is that of cost: plain int8; corrected biases; equalized channels; rounded weights; other observers; added
-multiplications; then the recipe with the best outputs so far, with layers left float. The limits are those of the gate,
+The order is that of cost: plain int8; corrected biases; equalized channels; rounded weights; added multiplications;
+other observers; then the recipe with the best outputs so far, with layers left float. The limits are those of the gate,
 on the evaluation data. Without evaluation data, the recipe with the smallest error on the calibration data is taken,
 and all layers run in int8.
 """
@@ -34,9 +34,8 @@ from pytest_mnnquant.runtime.inference import Arrays
 
 _IN_INT8: Final = (
     *("int8", "int8+corrected", "int8+equalized+corrected", "int8+equalized+corrected+rounded"),
-    "int8-histogram+equalized+corrected",
+    *("int8+scaled+corrected", "int8+scaled+corrected+rounded", "int8-histogram+equalized+corrected"),
     *("int8-kl+equalized+corrected", "int8-percentile+equalized+corrected", "int8-average+equalized+corrected"),
-    *("int8+scaled+corrected", "int8+scaled+corrected+rounded"),
 )
 #: How many of the worst layers stay float, in this order, and the largest share of the weights that they may hold.
 _FLOAT_LAYERS: Final = (1, 2, 3, 5, 8)

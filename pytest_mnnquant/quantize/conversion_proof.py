@@ -18,6 +18,7 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.metrics.agreement import Agreement, agreement, is_same, sqnr_db
 from pytest_mnnquant.mnnfile.model import Model
+from pytest_mnnquant.runtime.arm_equivalent import arm_equivalent
 from pytest_mnnquant.runtime.background import start_ahead
 from pytest_mnnquant.runtime.inference import Arrays, run
 from pytest_mnnquant.runtime.job_results import are_stored
@@ -70,9 +71,11 @@ def _flat(array: Array) -> Array:
 def output_error(reference: Model, model: Model, inputs: Arrays, options: RunOptions) -> float:
     """The error of a model's outputs: the sum over outputs of squared error / squared reference, from 0.
 
-    Infinite if an output is missing or has another size. Raises `NativeFailure`.
+    The model computes as on ARM. Infinite if an output is missing or has another size. Raises `NativeFailure`.
     """
-    expected, computed = (run(item, inputs, options).outputs for item in (reference, model))
+    expected, ran = run(reference, inputs, options).outputs, run(model, inputs, options)
+    with arm_equivalent(model, ran) as (exact, changed):
+        computed = (run(exact, inputs, options) if changed else ran).outputs
     if any(name not in computed or computed[name].shape != array.shape for name, array in expected.items()):
         return math.inf
     return float(sum(10 ** (-sqnr_db(array, computed[name]) / 10) for name, array in expected.items()))
