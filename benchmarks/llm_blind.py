@@ -69,16 +69,17 @@ def _no_scales(_: StoredMatrix, parts: dict[str, Bytes]) -> None:
     parts["scales"][:64] = 0
 
 
-def _pairs(matrix: StoredMatrix, parts: dict[str, Bytes]) -> np.ndarray[Any, Any]:
+def pairs(matrix: StoredMatrix, parts: dict[str, Bytes]) -> np.ndarray[Any, Any]:
+    """Minimum and scale of each block, shape [rows, blocks, 2]."""
     return parts["scales"].view("<f2").reshape(matrix.rows, matrix.blocks, 2)
 
 
 def _no_minima(matrix: StoredMatrix, parts: dict[str, Bytes]) -> None:
-    _pairs(matrix, parts)[..., 0] = 0
+    pairs(matrix, parts)[..., 0] = 0
 
 
 def _one_scale(matrix: StoredMatrix, parts: dict[str, Bytes]) -> None:
-    _pairs(matrix, parts)[5, 1, 1] *= 2
+    pairs(matrix, parts)[5, 1, 1] *= 2
 
 
 def _cut_digits(matrix: StoredMatrix, parts: dict[str, Bytes]) -> None:
@@ -86,8 +87,8 @@ def _cut_digits(matrix: StoredMatrix, parts: dict[str, Bytes]) -> None:
 
 
 def _next_block(matrix: StoredMatrix, parts: dict[str, Bytes]) -> None:
-    pairs = _pairs(matrix, parts)
-    pairs[:] = np.roll(pairs, 1, axis=1)
+    values = pairs(matrix, parts)
+    values[:] = np.roll(values, 1, axis=1)
 
 
 def _next_head(matrix: StoredMatrix, parts: dict[str, Bytes]) -> None:

@@ -24,6 +24,7 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from llm_blind import FAULTS, HARMLESS
+from llm_changes import CHANGES
 from llm_faults import MUTATIONS, PLANTED, Change
 
 from pytest_mnnquant.config.settings import model_settings
@@ -192,7 +193,9 @@ def main() -> int:
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--exporter", action="append", default=[])
     parser.add_argument("--page", type=Path)
-    parser.add_argument("--only", choices=("healthy", "exported", "planted", "mutations", "blind", "harmless"))
+    parser.add_argument(
+        "--only", choices=("healthy", "exported", "planted", "mutations", "blind", "changes", "harmless")
+    )
     given = parser.parse_args()
     models, exporters = (
         {name: Path(path).resolve() for name, _, path in (item.partition("=") for item in items)}
@@ -213,6 +216,7 @@ def main() -> int:
         "planted": ("Faults of files and options", _judge_copies(PLANTED, places)),
         "mutations": ("Mutations", _judge_copies(MUTATIONS, places)),
         "blind": ("Blind mutations", _judge_copies(FAULTS, places)),
+        "changes": ("More changes", _judge_copies(CHANGES, places)),
         "harmless": ("Changes without effect", _judge_copies(HARMLESS, places)),
     }
     chosen = [given.only] if given.only else list(kinds)

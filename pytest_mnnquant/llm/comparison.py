@@ -92,7 +92,7 @@ def compare_matrix(folder: ExportFolder, source: Checkpoint, bound: BoundMatrix,
         name=stored.name,
         count=stored.count,
         rows=stored.rows,
-        noise=sums.error / sums.expected if sums.expected > 0 else (0.0 if sums.error == 0 else math.inf),
+        noise=_noise(sums),
         correlation=correlation if math.isfinite(correlation) else 0.0,
         relative=math.sqrt(sums.error / sums.source) if sums.source > 0 else math.inf,
         beyond=sums.beyond,
@@ -101,6 +101,12 @@ def compare_matrix(folder: ExportFolder, source: Checkpoint, bound: BoundMatrix,
         minimum_shift=sums.shift,
         zero_minima=sums.zero_minima and stored.is_quantized and not stored.symmetric,
     )
+
+
+def _noise(sums: _Sums) -> float:
+    """The power of the error over that of rounding; infinite if it is not finite."""
+    ratio = sums.error / sums.expected if sums.expected > 0 else (0.0 if sums.error == 0 else math.inf)
+    return ratio if math.isfinite(ratio) else math.inf
 
 
 def check_shape(stored: StoredMatrix, source: Checkpoint, rows: SourceRows) -> None:
@@ -129,8 +135,9 @@ def _add(sums: _Sums, stored: StoredMatrix, data: memoryview, start: int, weight
     sums.stored += _product(values, values)
     sums.source += _product(source, source)
     sums.product += _product(values, source)
-    sums.lost += int((row_error > _LOST * row_expected).sum())
-    beyond = np.abs(error) > allowed
+    # Where scales are not finite, neither limits nor errors are: such weights are beyond every limit.
+    sums.lost += int((~(row_error <= _LOST * row_expected) | ~np.isfinite(row_error)).sum())
+    beyond = ~(np.abs(error) <= allowed) | ~np.isfinite(error)
     sums.beyond += int(beyond.sum())
     if sums.first_beyond < 0 and beyond.any():
         sums.first_beyond = start + int(np.argmax(beyond.any(1)))

@@ -74,18 +74,19 @@ class Network:
 
     def layer(self, number: int, hidden: Floats) -> Floats:
         """The hidden states after one layer, shape [texts, tokens, hidden size]."""
-        hidden = hidden + self._attention(number, self._norm(f"{number}.input_layernorm", hidden))
-        normal = self._norm(f"{number}.post_attention_layernorm", hidden)
-        gate = self._linear(f"{number}.mlp.gate_proj", normal)
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):  # Of weights that are not finite.
+            hidden = hidden + self._attention(number, self._norm(f"{number}.input_layernorm", hidden))
+            normal = self._norm(f"{number}.post_attention_layernorm", hidden)
+            gate = self._linear(f"{number}.mlp.gate_proj", normal)
             gate = gate / (1 + np.exp(-gate)) * self._linear(f"{number}.mlp.up_proj", normal)
-        return hidden + self._linear(f"{number}.mlp.down_proj", gate)
+            return hidden + self._linear(f"{number}.mlp.down_proj", gate)
 
     def head(self, hidden: Floats, out: Floats) -> None:
         """Write the logits of the last hidden states to `out` [texts, tokens, vocabulary]."""
-        normal = self._norm("norm", hidden)
-        flat, target = normal.reshape(-1, normal.shape[-1]), out.reshape(-1, out.shape[-1])
-        _multiply(flat, self.tensors.chunks(HEAD), target)
+        with np.errstate(all="ignore"):
+            normal = self._norm("norm", hidden)
+            flat, target = normal.reshape(-1, normal.shape[-1]), out.reshape(-1, out.shape[-1])
+            _multiply(flat, self.tensors.chunks(HEAD), target)
 
     def _linear(self, name: str, values: Floats) -> Floats:
         flat = values.reshape(-1, values.shape[-1])  # One product of two matrices is faster than one per text.

@@ -93,6 +93,11 @@ def _special(evidence: ExportEvidence, stored: Tokenizer, source: SourceTokenize
         message = f"it does not stop at the tokens {lacking}, which end the source's texts"
         cause = Cause("generation-config-unread", "exporters before 3.6 read the end of a text from config.json alone")
         yield Finding("MNQ123", message, stored.file, cause, "export with llmexport 3.6.1 or later", as_warning=True)
+    plain = sorted(set(stored.stop_ids) - set(source.stop_ids) - {token.id for token in source.added})
+    if source.stop_ids and plain:
+        texts = {number: text for text, number in source.tokens.items()}
+        message = f"it stops at the token {plain[0]} ({texts.get(plain[0], 'none')!r}), which does not end texts"
+        yield Finding("MNQ123", message, stored.file, fix=AGAIN)
     yield from _special_texts(evidence, source)
     if -1 not in source.single:
         return  # The program around a text is not in tokenizer.json.

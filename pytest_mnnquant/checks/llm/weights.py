@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from pytest_mnnquant.checks.llm.evidence import ExportEvidence
+from pytest_mnnquant.checks.llm.norm_offsets import judge_offsets
 from pytest_mnnquant.checks.llm.part_weights import judge_part_weights
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.file_metrics import WeightsMetrics
@@ -87,7 +88,10 @@ def _is_other_training(judged: _Judged) -> bool:
 def _of_other_training(finding: Finding) -> Finding:
     if finding.code != "MNQ410":
         return finding
-    text = "all layers have other weights: the export was made from another training or checkpoint of this network"
+    text = (
+        "all layers have other weights: the export was made from another training or checkpoint of this network, or "
+        "the file of weights is that of another export"
+    )
     return dataclasses.replace(finding, cause=Cause("other-training", text))
 
 
@@ -130,10 +134,7 @@ def _matrix_findings(
 ) -> Iterator[Finding]:
     limit = _GPTQ_NOISE if is_gptq else _NOISE
     if error.noise > limit and (is_gptq or error.lost_rows > _FEW * error.rows):
-        message = (
-            f"its weights are not the source's: error {_times(error.noise)} that of rounding, {limit:g} allowed; "
-            f"correlation {error.correlation:.3f}"
-        )
+        message = _too_far(error, limit)
         other = find_source(evidence.folder, evidence.source, bound)
         cause = Cause("weights-of-other-layer", f"it holds the weights of {other}") if other else None
         yield Finding("MNQ410", message, error.name, cause, _AGAIN)
@@ -144,6 +145,15 @@ def _matrix_findings(
         )
         text = "the other weights are the source's: bytes of the file were changed after the export"
         yield Finding("MNQ412", message, error.name, Cause("file-changed", text), _AGAIN)
+
+
+def _too_far(error: MatrixError, limit: float) -> str:
+    if not math.isfinite(error.noise):
+        return f"its weights are not the source's: {error.lost_rows:,} of {error.rows:,} rows are not, some not finite"
+    return (
+        f"its weights are not the source's: error {error.noise:.3g} times that of rounding, {limit:g} allowed; "
+        f"correlation {error.correlation:.3f}"
+    )
 
 
 def _coarse(evidence: ExportEvidence, errors: list[MatrixError]) -> Iterator[Finding]:
@@ -158,14 +168,10 @@ def _coarse(evidence: ExportEvidence, errors: list[MatrixError]) -> Iterator[Fin
     if coarse:
         worst = max(coarse, key=lambda error: error.noise)
         more = f"; {len(coarse) - 1} other layers are affected too" if len(coarse) > 1 else ""
-        message = f"the error of rounding is {_times(worst.noise)} what its bits need{more}"
+        message = f"the error of rounding is {worst.noise:.3g} times what its bits need{more}"
         text = "exporters compute codes in the type of the source, and 16-bit floats have too few digits for 8 bits"
         fix = "save the source in float32 and export it again"
         yield Finding("MNQ413", message, worst.name, Cause("computed-in-half-floats", text), fix, as_warning=True)
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.3g} times" if math.isfinite(ratio) else "not finite, not"
 
 
 def _not_hqq(evidence: ExportEvidence, error: MatrixError) -> Iterator[Finding]:
@@ -186,6 +192,7 @@ def _judge_vectors(evidence: ExportEvidence, judged: _Judged) -> None:
         _judge_vector(judged, item.stored.name, item.source, error.relative)
         bias = f"{item.source.removesuffix('.weight')}.bias"
         _judge_bias(judged, item.stored.name, bias, item.stored.shift, _rows(source, bias, 0, None))
+    judged.findings += judge_offsets(evidence.binding.vectors, source)
     for bound in evidence.binding.matrices:
         file = bound.stored.file
         if file not in folder.sizes or bound.stored.bias.end > folder.sizes[file]:

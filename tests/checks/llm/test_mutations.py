@@ -17,7 +17,7 @@ from pytest_mnnquant.findings.finding import INCONCLUSIVE
 from pytest_mnnquant.llm.extents import Extent
 from pytest_mnnquant.llm.folder import ExportFolder, read_folder
 from pytest_mnnquant.llm.matrix import StoredMatrix
-from tests.checks.llm.judging import Root, judge, roots
+from tests.checks.llm.judging import Root, findings, judge, roots
 from tests.llm.checkpoints import Tensors, random_tensors, write_safetensors
 from tests.llm.conftest import DATA, EXPORTS, Copy, change_byte, change_json
 from tests.llm.make_exports import make_config
@@ -214,6 +214,37 @@ def test_another_source_fails(
     results = judge(EXPORTS / "qwen2-w4", source_with(tmp_path, change, **config))
     distinct = {(root.check, root.code): root for root in reversed(roots(results))}
     assert set(distinct.values()) == {Root(*item) for item in expected}
+
+
+def store_norms_minus_one(tensors: Tensors) -> None:
+    """As Gemma does; one norm of the export then lacks the 1."""
+    for name in [name for name in tensors if "norm" in name and "1.post_attention" not in name]:
+        tensors[name] = (tensors[name] - 1).astype("<f4")
+
+
+def test_a_norm_that_lacks_the_one_of_the_others_is_found(tmp_path: Path) -> None:
+    (finding,) = findings(judge(EXPORTS / "qwen2-w4", source_with(tmp_path, store_norms_minus_one)))
+    assert (finding.code, finding.cause_id) == ("MNQ411", "offset-of-norm")
+    assert finding.layer.startswith("/blocks.1/post_attention_layernorm/")
+
+
+def test_weights_that_are_not_finite_are_found(copied: Copy) -> None:
+    path = copied("qwen2-w4")
+    matrix = read_folder(path).graph.matrix(UP0)
+    assert matrix is not None
+    content = bytearray((path / "llm.mnn.weight").read_bytes())
+    content[matrix.scales.offset + 2 : matrix.scales.offset + 4] = np.array([np.nan], "<f2").tobytes()
+    (path / "llm.mnn.weight").write_bytes(content)
+    assert roots(judge(path)) == [Root("weights", "MNQ412", UP0)]
+
+
+def test_a_token_that_does_not_end_texts_may_not_stop_them(copied: Copy) -> None:
+    path = copied("qwen2-w4")
+    data = (path / "tokenizer.mtok").read_bytes()
+    assert data.count(b"\n3 1 0\n0 2 1 2\n") == 1
+    data = data.replace(b"\n3 1 0\n0 2 1 2\n", b"\n3 2 0\n0 2 1 2 262\n")
+    (path / "tokenizer.mtok").write_bytes(data)
+    assert roots(judge(path)) == [Root("conversion", "MNQ123", "tokenizer.mtok")]
 
 
 def test_a_layer_that_holds_another_ones_weights_names_it(copied: Copy) -> None:

@@ -63,6 +63,13 @@ def test_the_runtime_is_held_against_the_decoded_weights(
     assert result.metrics.kl == pytest.approx(whole, rel=0.1)
 
 
+def test_first_tokens_that_agree_show_that_positions_differ() -> None:
+    normal = predictions(0.05)
+    normal.kl[:, 0] = 1e-12
+    result = check_execution(ExecutionEvidence(predictions(0.05), predictions(0.05), "low", normal))
+    assert codes(result) == [("MNQ640", "positions-differ")]
+
+
 def test_values_that_are_not_finite_are_an_error() -> None:
     broken = predictions(1e-4)
     broken.kl[2, 3] = np.nan
