@@ -29,6 +29,8 @@ from pytest_mnnquant.recipes.recipe import Int8Recipe
 _EXPORTED_NAME: Final = "exported.mnn"
 #: The int8 model that is made from rewritten weights and biases.
 _CANDIDATE_NAME: Final = "candidate.mnn"
+#: Added operators take time and space: the error must fall to less than this share.
+_WORTH_OPERATORS: Final = 0.9
 
 
 def equalized_plan(job: Job, recipe: Int8Recipe, plan: Plan, data: Dataset, folder: Path) -> Plan:
@@ -46,7 +48,7 @@ def equalized_plan(job: Job, recipe: Int8Recipe, plan: Plan, data: Dataset, fold
     ranges, done = plan_ranges(made.model, layers, links, calibrated), (Transformation(suffix, made.layers),)
     equalized = dataclasses.replace(plan, model=made.model, calibrated=calibrated, ranges=ranges, transformations=done)
     before, after = (_error(job, recipe, item, folder) for item in (plan, equalized))
-    if after < before:
+    if after < before * (_WORTH_OPERATORS if recipe.scaled else 1):
         return equalized
     return _restored(plan, Transformation(suffix, made.layers, is_refused=True), folder)
 
