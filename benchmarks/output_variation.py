@@ -47,6 +47,7 @@ MEASURES: Final = {
     "variation": "SQNR of the differences between samples, dB: outputs and parts of maps and rows",
     "few_numbers": "the same, of up to 64 numbers per sample, probabilities left out",
     "part_numbers": "the same, of their parts",
+    "channel": "the same, of the worst channel of probabilities at many places",
     "detail": "mean SQNR of what is added to an input, dB",
     "maps": "PSNR of maps of quantities, dB",
     "beyond": "SQNR of a forecast beyond the last value, dB",
@@ -134,6 +135,8 @@ def _of_numbers(pair: Pair) -> Iterator[tuple[str, float]]:
 
 def _of_quantities(pair: Pair) -> Iterator[tuple[str, float]]:
     measures = pair.measures
+    if measures.channel is not None:
+        yield "channel", measures.channel.variation.sqnr_db
     if measures.detail is not None:
         yield "detail", float(measures.detail.sqnr_db.mean())
     if measures.maps is not None:

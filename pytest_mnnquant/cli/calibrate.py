@@ -37,7 +37,7 @@ from pytest_mnnquant.runtime.options import RunOptions
 _SANE_SCALE: Final = 1e6
 # The lowest cosine on the calibration data: the worst correct model measured has 0.96, broken ones have at most 0.5.
 _LIMITS: Final = UsualLimits(
-    **dict.fromkeys(("variation", "few_numbers", "part_numbers", "maps", "beyond"), 0.0),
+    **dict.fromkeys(("variation", "few_numbers", "part_numbers", "channel", "maps", "beyond"), 0.0),
     **dict.fromkeys(("cosine", "unit_cosine", "ranks"), 0.9),
     **dict.fromkeys(("iou", "peaks", "characters"), 0.5),
     detail=-10.0,

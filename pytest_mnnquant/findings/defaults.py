@@ -29,6 +29,8 @@ FEW_NUMBERS: Final = 17.0
 COARSE_FEW_NUMBERS: Final = 14.0
 #: The same for a part of a few numbers per sample, such as the coordinates of points beside a score.
 PART_NUMBERS: Final = 17.5
+#: The same for each channel of probabilities at many places, such as a class of a detector's candidates.
+CHANNEL: Final = 3.0
 #: Required mean SQNR of what a network adds to its input, in dB, if its output is mostly its input.
 DETAIL: Final = 5.0
 #: Required intersection over union of class numbers and other identifiers, without the most frequent one.

@@ -70,7 +70,8 @@ def without_logarithms(reference: Array, output: Array) -> tuple[Array, Array]:
         for axis in dict.fromkeys((1, reference.ndim - 1)):
             rows = np.moveaxis(reference, axis, -1).reshape(-1, reference.shape[axis])
             if rows.shape[1] > 1 and _are_log_shares(rows):
-                return np.exp(reference), np.exp(np.minimum(output, 1))
+                odds = np.exp(output - output.max(axis, keepdims=True))
+                return np.exp(reference), odds / odds.sum(axis, keepdims=True)
     return reference, output
 
 

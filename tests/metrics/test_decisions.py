@@ -114,5 +114,5 @@ def test_how_improbable_a_class_is_does_not_matter() -> None:
     logits, _ = ctc_logits()
     logarithms = logits - np.log(np.exp(logits).sum(2, keepdims=True))
     first, second = without_logarithms(logarithms, np.maximum(logarithms, -9))
-    assert np.abs(first - second).max() < 1e-3
+    assert np.abs(first - second).max() < 2e-3
     assert without_logarithms(logits, logits)[0] is logits

@@ -9,6 +9,7 @@ from typing import Final
 
 from pytest_mnnquant.findings.defaults import (
     BEYOND,
+    CHANNEL,
     CHARACTERS,
     COARSE_COSINE,
     COARSE_FEW_NUMBERS,
@@ -46,16 +47,17 @@ class UsualLimits:
     """What is required of an output that no task metric judges, if no limit is given.
 
     `variation` is in dB, see `metrics.variation`; for single numbers `few_numbers` holds, for parts of few
-    `part_numbers`. `detail`, `maps` and `beyond` are in dB, see `metrics.details`, `metrics.map_error` and
-    `metrics.persistence`. `iou` is that of `metrics.identifiers`, `peaks` and `characters` are the shares of
-    `metrics.peaks` and `metrics.texts`, `ranks` the correlation of `metrics.ranks`. `unit_cosine` applies to vectors of
-    length 1.
+    `part_numbers`, for a channel of probabilities `channel`. `detail`, `maps` and `beyond` are in dB, see
+    `metrics.details`, `metrics.map_error` and `metrics.persistence`. `iou` is that of `metrics.identifiers`, `peaks`
+    and `characters` are the shares of `metrics.peaks` and `metrics.texts`, `ranks` the correlation of `metrics.ranks`.
+    `unit_cosine` applies to vectors of length 1.
     """
 
     cosine: float = COSINE
     variation: float = VARIATION
     few_numbers: float = FEW_NUMBERS
     part_numbers: float = PART_NUMBERS
+    channel: float = CHANNEL
     detail: float = DETAIL
     iou: float = IOU
     characters: float = CHARACTERS

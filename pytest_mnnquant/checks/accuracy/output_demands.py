@@ -20,6 +20,7 @@ from pytest_mnnquant.metrics.blocks import energies, mean_sample
 from pytest_mnnquant.metrics.decisions import Decision, are_shares
 from pytest_mnnquant.metrics.identifiers import IdentifierAgreement
 from pytest_mnnquant.metrics.peaks import PeakAgreement
+from pytest_mnnquant.metrics.probability_channels import ProbabilityChannel
 from pytest_mnnquant.metrics.ranks import rank_correlation
 from pytest_mnnquant.metrics.texts import TextAgreement
 from pytest_mnnquant.metrics.variation import Variation
@@ -110,6 +111,8 @@ def _by_kind(pair: Pair, criteria: Criteria) -> Iterator[Demand]:
         yield from _quantities(pair, math.inf if least is None else as_sqnr_db(least), criteria)
         if pair.has_many_decisions:
             yield from _decisions(pair, criteria)
+        if measures.channel is not None and least is None and not _has_lost_probabilities(measures, criteria):
+            yield _channel(measures.channel, criteria)
 
 
 def _identifiers(pair: Pair, compared: IdentifierAgreement, criteria: Criteria) -> Iterator[Demand]:
@@ -171,6 +174,21 @@ def _peaks(peaks: PeakAgreement, criteria: Criteria) -> Demand:
     text = f"{kept.value:.1%} of the peaks of {maps} keep their place, and their height within a factor of 2, "
     text += f"required {criteria.usual.peaks:.0%}"
     return Demand(text, verdict(kept, criteria.usual.peaks, at_least=True, strict=criteria.strict))
+
+
+def _has_lost_probabilities(measures: OutputMeasures, criteria: Criteria) -> bool:
+    """Whether a whole part of probabilities is lost, which is a finding of its own."""
+    limit = criteria.usual.variation
+    return any(part.part.is_probability and part.variation.sqnr_db < limit for part in measures.parts)
+
+
+def _channel(channel: ProbabilityChannel, criteria: Criteria) -> Demand:
+    """What is required of each channel of probabilities."""
+    text = f"its probabilities at index {channel.index} of axis {channel.axis} have an SQNR of "
+    text += f"{channel.variation.sqnr_db:.1f} dB about their mean, required {criteria.usual.channel:g} dB"
+    estimate = estimate_variation(channel.variation)
+    decision = verdict(estimate, criteria.usual.channel, at_least=True, strict=criteria.strict)
+    return Demand(text, decision, varies=True)
 
 
 def _likeness(pair: Pair, criteria: Criteria) -> Iterator[Demand]:

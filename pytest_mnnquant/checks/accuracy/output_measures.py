@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.outputs import Outputs
@@ -20,6 +21,7 @@ from pytest_mnnquant.metrics.identifiers import IdentifierAgreement, are_identif
 from pytest_mnnquant.metrics.map_error import MapError, compare_maps
 from pytest_mnnquant.metrics.peaks import PeakAgreement, compare_peaks
 from pytest_mnnquant.metrics.persistence import Beyond, compare_beyond_last
+from pytest_mnnquant.metrics.probability_channels import ProbabilityChannel, worst_channel
 from pytest_mnnquant.metrics.texts import TextAgreement, compare_texts
 from pytest_mnnquant.metrics.variation import Variation, variation
 from pytest_mnnquant.mnnfile.output_parts import OutputParts, Part
@@ -33,7 +35,7 @@ class OutputMeasures:
 
     `variation` is None for a single sample, for identifiers, and for an output that does not vary. `parts` is empty for
     an output of one part; `detail` is None if the output is not mostly an input; `identifiers` is None for quantities.
-    `texts` is None if identifiers or decisions are not texts of CTC.
+    `channel` is the worst channel of probabilities. `texts` is None if identifiers or decisions are not texts of CTC.
     `decisions`, whose values `identifiers` compares, `peaks`, `maps` and `beyond` are None for outputs of other kinds.
     """
 
@@ -47,6 +49,7 @@ class OutputMeasures:
     maps: MapError | None = None
     beyond: Beyond | None = None
     texts: TextAgreement | None = None
+    channel: ProbabilityChannel | None = None
 
     @property
     def metrics(self) -> OutputMetrics:
@@ -100,10 +103,19 @@ def _measure(
         variation=None if whole.is_constant else whole,
         parts=() if parts is None else tuple(measure_parts(expected, actual, parts)),
         detail=compare_detail(expected, actual, inputs),
+        channel=worst_channel(expected, actual, _probabilities(expected, parts, is_probability)),
     )
     if whole.is_constant or measures.parts:
         return measures
     return _with_meaning(measures, expected, actual, {} if is_probability else inputs)
+
+
+def _probabilities(expected: Array, parts: OutputParts | None, is_probability: bool) -> npt.NDArray[np.bool_]:
+    """Which elements of a sample are probabilities."""
+    if parts is None or parts.places.size != expected[0].size:
+        return np.full(expected.shape[1:], is_probability)
+    numbers = [number for number, part in enumerate(parts.parts) if part.is_probability]
+    return np.isin(parts.places.reshape(expected.shape[1:]), numbers)
 
 
 def _with_meaning(measures: OutputMeasures, expected: Array, actual: Array, inputs: Outputs) -> OutputMeasures:

@@ -139,3 +139,13 @@ def test_a_classifier_of_many_samples_may_be_coarse_if_it_keeps_their_classes() 
     assert (clipped.argmax(1) == logits.argmax(1)).all()
     assert outcome(logits, clipped) == PASSED
     assert outcome(logits[:50], clipped[:50]) == FAILED
+
+
+def test_the_objectness_of_candidates_may_not_be_frozen() -> None:
+    objects = RANDOM.random((SAMPLES, 30, 1)) < 0.1
+    objectness = np.where(objects, 0.9, 0.02) + RANDOM.uniform(0, 0.05, objects.shape)
+    reference = np.concatenate([objectness, RANDOM.uniform(0.2, 1, (SAMPLES, 30, 3))], 2)
+    dead = np.concatenate([np.broadcast_to(objectness.mean(0), objectness.shape), reference[..., 1:]], 2)
+    parts = PartEvidence(probabilities=frozenset({"output"}))
+    assert outcome(reference, dead, parts=parts) == FAILED
+    assert outcome(reference, noise(reference, 0.02), parts=parts) == PASSED
