@@ -251,11 +251,11 @@ def _numbers_by_value(made: Values, given: list[Values], numbers: list[Places]) 
     first, last = np.full(len(unique), np.iinfo(np.int32).max), np.full(len(unique), -1)
     np.minimum.at(first, places, known)
     np.maximum.at(last, places, known)
-    found = np.minimum(np.searchsorted(unique, made.reshape(-1)), len(unique) - 1)
-    is_clear = (unique[found] == made.reshape(-1)) & (first[found] == last[found])
+    positions = np.minimum(np.searchsorted(unique, made.reshape(-1)), len(unique) - 1)
+    is_clear = (unique[positions] == made.reshape(-1)) & (first[positions] == last[positions])
     if is_clear.mean() < _CLEAR:
         raise _NoParts
-    return first[found].reshape(made.shape).astype(np.int32)
+    return first[positions].reshape(made.shape).astype(np.int32)
 
 
 def _moved(op: Op, numbers: list[Places], shape: tuple[int, ...], offset: int) -> Places:

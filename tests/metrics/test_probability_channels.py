@@ -28,10 +28,10 @@ def test_a_frozen_channel_is_the_worst(axis: int) -> None:
     output = reference + RANDOM.normal(0, 0.01, reference.shape)
     output[..., 1] = reference[..., 1].mean(0)
     reference, output = (np.moveaxis(array, 2, axis) for array in (reference, output))
-    found = worst_channel(reference, output, np.ones(reference.shape[1:], bool))
-    assert found is not None
-    assert (found.axis, found.index) == (axis, 1)
-    assert found.variation.sqnr_db == pytest.approx(0, abs=0.2)
+    worst = worst_channel(reference, output, np.ones(reference.shape[1:], bool))
+    assert worst is not None
+    assert (worst.axis, worst.index) == (axis, 1)
+    assert worst.variation.sqnr_db == pytest.approx(0, abs=0.2)
 
 
 def test_other_parts_and_what_never_occurs_are_left_out() -> None:
@@ -41,8 +41,8 @@ def test_other_parts_and_what_never_occurs_are_left_out() -> None:
     flags = np.zeros(reference.shape[1:], bool)
     assert worst_channel(reference, output, flags) is None
     flags[:, 1:] = True
-    found = worst_channel(reference, output, flags)
-    assert found is not None
-    assert found.index in (1, 2)
+    worst = worst_channel(reference, output, flags)
+    assert worst is not None
+    assert worst.index in (1, 2)
     assert worst_channel(reference[:5], output[:5], flags) is None
     assert worst_channel(reference[:, 0], output[:, 0], flags[0]) is None

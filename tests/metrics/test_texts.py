@@ -24,19 +24,19 @@ def steps(texts: Array, first: int = 1, length: int = 2) -> Array:
 
 
 def test_a_character_may_be_shown_by_another_step() -> None:
-    found = compare_texts(steps(TEXTS), steps(TEXTS, first=2, length=1))
-    assert found is not None
-    assert found.share() == 1
+    compared = compare_texts(steps(TEXTS), steps(TEXTS, first=2, length=1))
+    assert compared is not None
+    assert compared.share() == 1
     assert (steps(TEXTS) == steps(TEXTS, first=2, length=1)).mean() < 0.8
 
 
 def test_wrong_and_missing_characters_are_counted() -> None:
     others = TEXTS.copy()
     others[0, 0], others[1, :2] = TEXTS[0, 0] % 8 + 1, 0
-    found = compare_texts(steps(TEXTS), steps(others))
-    assert found is not None
-    assert found.edits.tolist()[:3] == [1, 2, 0]
-    assert found.share() == pytest.approx(1 - 3 / 240)
+    compared = compare_texts(steps(TEXTS), steps(others))
+    assert compared is not None
+    assert compared.edits.tolist()[:3] == [1, 2, 0]
+    assert compared.share() == pytest.approx(1 - 3 / 240)
 
 
 @pytest.mark.parametrize(
