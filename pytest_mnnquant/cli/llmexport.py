@@ -16,10 +16,12 @@ from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.cli.llmexport_arguments import read_arguments, refusals
 from pytest_mnnquant.cli.mnnconvert_flags import Refused
 from pytest_mnnquant.cli.written_files import FileState, file_states, unwritten_files
+from pytest_mnnquant.config.evaluation_text import require_text
 from pytest_mnnquant.config.options import BY_FLAG
 from pytest_mnnquant.llm.checkpoint import read_checkpoint
 from pytest_mnnquant.llm.folder import is_export
 from pytest_mnnquant.runtime.exporter import installed_exporter, run_exporter
+from pytest_mnnquant.sources.spec import SourceError
 
 USAGE: Final = """usage: pytest-mnnquant llmexport [--mnn-OPTION ...] -- python llmexport.py ARGUMENTS
 
@@ -54,12 +56,23 @@ def llmexport(words: Sequence[str]) -> int:
     reasons = refusals(given, read_checkpoint(model))
     if reasons:
         raise Refused(*reasons)
+    _require_text(options)
     before = file_states(given.output)
     status = run_exporter(python, script, arguments, _timeout(options))
     if status != 0:
         print(f"pytest-mnnquant: the exporter ended with exit status {status}", file=sys.stderr)
         return 1
     return _judge(model.resolve(), given.output, options) if _is_written(given.output, before) else 1
+
+
+def _require_text(options: Sequence[tuple[str, str]]) -> None:
+    """Refuse what is not a text before the exporter runs. Raises `Refused`."""
+    for flag, value in options:
+        if flag == "--mnn-evaluation":
+            try:
+                require_text(flag, value, Path())
+            except (ValueError, SourceError) as error:
+                raise Refused(str(error)) from None
 
 
 def _is_written(output: Path, before: Mapping[str, FileState]) -> bool:

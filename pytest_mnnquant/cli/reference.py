@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.config.evaluation_text import require_text
 from pytest_mnnquant.llm.architecture import UnknownArchitecture, architecture_of
 from pytest_mnnquant.llm.blas import one_blas_thread
 from pytest_mnnquant.llm.checkpoint import Checkpoint, read_checkpoint
@@ -24,7 +25,9 @@ from pytest_mnnquant.llm.reference import Predictions, require_output, write_ref
 from pytest_mnnquant.llm.sampling import sample_of
 from pytest_mnnquant.llm.source_tokenizer import read_source_tokenizer
 from pytest_mnnquant.llm.tensors import SourceTensors
+from pytest_mnnquant.mnnfile.model import BadModel
 from pytest_mnnquant.sources.encodings import encode, render, special_tokens
+from pytest_mnnquant.sources.spec import SourceError
 
 _PROMPT: Final = 32
 _GENERATED: Final = 24
@@ -41,9 +44,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def make_reference(model: Path, text: Path, output: Path, tokens: int = 0) -> Predictions:
-    """Compute and write a reference. Raises `BadExport`, `OSError`."""
+    """Compute and write a reference. Raises `BadModel`, `OSError`."""
     require_output(output)
     source = read_checkpoint(model)
+    try:
+        require_text("--text", str(text), Path())
+    except (ValueError, SourceError) as error:
+        raise BadModel(str(error)) from None
     with text.open(encoding="utf-8", errors="replace") as file:
         content = file.read(_READ)
     ids = _ids(source, content, tokens)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pytest_mnnquant.checks.accuracy.task_metric import NO_LIMIT
+from pytest_mnnquant.config.evaluation_text import require_text
 from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.findings.catalogue import NOT_IGNORABLE, RULES
 from pytest_mnnquant.findings.defaults import RECIPES
@@ -41,6 +42,9 @@ def _validate_model(model: ModelSettings) -> None:
     _validate_metric(model)
     if model.source:
         require_known_names(model.states, parse_spec(model.source, model.base))
+    if model.evaluation is not None and model.source and parse_spec(model.source, model.base).is_checkpoint:
+        require_text("--mnn-evaluation", model.evaluation, model.base)
+        return
     for option, text in (("--mnn-calibration", model.calibration), ("--mnn-evaluation", model.evaluation)):
         if text is not None:
             _validate_data(option, text, model)
@@ -77,7 +81,8 @@ def _validate_export(model: ModelSettings) -> None:
                 "pipeline that makes it: --mnn-recipe file.py:callable@llm-w4b64"
             )
         if path.exists() and not is_export(path):
-            folder = "give its folder" if is_graph_of_export(path) else "a folder with llm_config.json is expected"
+            is_inside = is_graph_of_export(path) or is_export(path.parent)
+            folder = "give its folder" if is_inside else "a folder with llm_config.json is expected"
             raise ValueError(f"--mnn-quantized: {model.quantized} is not an export of a language model: {folder}")
         _validate_export_recipe(model)
     elif exporters and source is not None:

@@ -116,6 +116,8 @@ def read_folder(path: Path) -> ExportFolder:
 
     Faults of other files are kept in `faults`.
     """
+    if not path.exists():
+        raise BadExport(str(path), "", "no such folder")
     if not is_export(path):
         problem = f"the folder is not an export of a language model: it has neither {MODEL_CONFIG} nor llm.mnn"
         raise BadExport(str(path), "", problem)

@@ -193,6 +193,7 @@ def test_several_workers_judge_alike(judge: Judge) -> None:
     [
         ("no-export", "hf", ""),
         ("bare-graph", "hf", "out/llm.mnn"),
+        ("configuration", "hf", "out/config.json"),
         ("bare-graph-as-source", "out/llm.mnn", "out"),
         ("export-as-source", "out", "out"),
         ("other-folder", "empty", "out"),
@@ -204,6 +205,24 @@ def test_what_is_no_pair_of_folders_is_refused(
 ) -> None:
     Path(pytester.path / "empty").mkdir()
     check_golden(f"llm-gate/{name}", refusal(judge("qwen2-w4", source=source, quantized=quantized)))
+
+
+TEXTS = {
+    "empty": b"",
+    "short": b" x ",
+    "binary": b"text\0" * 100,
+    "utf-16": ("A text. " * 100).encode("utf-16"),
+    "latin-1": ("Größe und Maß. " * 100).encode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("name", [*TEXTS, "folder", "callable", "missing"])
+def test_what_is_no_text_is_refused(judge: Judge, pytester: pytest.Pytester, name: str) -> None:
+    (pytester.path / "folder").mkdir()
+    for other, content in TEXTS.items():
+        (pytester.path / other).write_bytes(content)
+    text = "data.py:texts" if name == "callable" else name
+    check_golden(f"llm-gate/text-{name}", refusal(judge("qwen2-w4", f"--mnn-evaluation={text}")))
 
 
 def test_int8_is_no_form_of_an_export(judge: Judge) -> None:
