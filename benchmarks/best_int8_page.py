@@ -27,7 +27,8 @@ from wheels of PyPI. Made by `python benchmarks/best_int8.py build/best --write`
 
 - A cell is the loss against the float model in the unit of the metric (points are hundredths of a share), with its
   95 % interval, as the gate measures it on held-out data. A negative loss is a gain. Without labels it is 1 - cosine to
-  the float model's outputs, without an interval. **Bold**: the accuracy check passes. `-`: not made.
+  the float model's outputs, without an interval. **Bold**: the accuracy check passes. `-`: it can't be made; empty:
+  not measured.
 - The arithmetic is that of MNN's ARM kernels: an int8 MaxPool, which is wrong on x86, runs in an exact form
   ([targets](targets.md)). Its outputs equal those of the ARM kernels in every bit where both were compared.
 - PyTorch models are calibrated in eval mode. Files of other frameworks can't be quantized by mnncompress.
@@ -56,7 +57,7 @@ def _losses(rows: Mapping[str, Row]) -> str:
 
 def _loss(cell: Cell | None) -> str:
     if cell is None or not cell.is_made:
-        return "-"
+        return "-" if cell else ""
     factor = 100 if _is_share(cell) else 1
     text = f"{factor * cell.drop:.1f}"
     if cell.low < cell.high:
@@ -112,7 +113,7 @@ def _costs(rows: Mapping[str, Row]) -> str:
 
 def _cost(cell: Cell | None, plain: Cell | None) -> str:
     if cell is None or not cell.is_made:
-        return "-"
+        return "-" if cell else ""
     ratio = f", {cell.size / plain.size:.3f}" if plain and plain.size and cell is not plain else ""
     return f"{cell.seconds:.1f} s{ratio}" + (", unused" if cell.unused else "")
 

@@ -72,9 +72,10 @@ class _Trained:
 
     build: Callable[[], nn.Module]
     change: Callable[[Any], nn.Module] = field(default=lambda network: network)
+    epochs: int = 12
 
     def __call__(self, name: str, folder: Path) -> SourceUnderTest:
-        made = Architecture(self.build, size=_SIDE, inputs=_pictures, epochs=12)
+        made = Architecture(self.build, size=_SIDE, inputs=_pictures, epochs=self.epochs)
         network = self.change(made.trained(folder / "weights"))
         return _source(name, folder, network, {"calibration": made.calibration(160), "evaluation": made.evaluation()})
 
@@ -174,7 +175,7 @@ CASES: Final[dict[str, Case]] = {
     "MobileNetV3": Case("hard-swish, squeeze-excite", _Trained(NETS["MobileNetV3"].build)),
     "EfficientNet-lite": Case("SiLU", _Trained(NETS["EfficientNet-lite"].build)),
     "ShuffleNet": Case("channel shuffle", _Trained(NETS["ShuffleNet"].build)),
-    "GhostNet": Case("cheap features", _Trained(NETS["GhostNet"].build)),
+    "GhostNet": Case("cheap features", _Trained(NETS["GhostNet"].build, epochs=50)),
     "ViT": Case("vision transformer", _Trained(NETS["ViT"].build)),
     "detector": Case("YOLO-like", _OfTask(_tasks()["detection, anchor-free, joined"], "detection")),
     "keyword spotter": Case("spectrograms", _OfTask(_tasks()["keyword spotting"], "keywords")),
