@@ -46,6 +46,14 @@ def test_a_target_runs_the_same_ids(tmp_path: Path) -> None:
     assert accuracy.language.text is not None
 
 
+def test_a_device_times_the_export_beside_a_reference_export(tmp_path: Path) -> None:
+    options = {"latency_reference": str(EXPORTS / "qwen2-fp16"), "max_latency_ratio": 0.001, "latency_time": 1.0}
+    home = ExportUnderTest(settings(EXPORTS / "qwen2-w4", tmp_path, **options), DATA / "qwen2")
+    target = ExportOnTarget(home, Target("here", PythonCommand(lambda _: [sys.executable]), is_device=True))
+    result = target.run_check("latency")
+    assert (result.outcome, [finding.code for finding in result.findings]) == (FAILED, ["MNQ901"])
+
+
 def test_a_crash_on_a_target_is_its_finding(tmp_path: Path) -> None:
     export = Path(shutil.copytree(EXPORTS / "qwen2-w4", tmp_path / "out"))
     home = ExportUnderTest(settings(export, tmp_path), DATA / "qwen2")
