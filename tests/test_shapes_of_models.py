@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,18 @@ class AnySize(nn.Module):
         return out
 
 
+class Causal(nn.Module):
+    """Attention with a mask that is a constant of the model."""
+
+    def __init__(self, hidden: float) -> None:
+        super().__init__()
+        self.attention, self.mask = nn.MultiheadAttention(6, 2, batch_first=True), torch.full((9, 9), hidden).triu(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.attention(x, x, x, attn_mask=self.mask, need_weights=False)[0]
+        return out
+
+
 def rows(seed: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((40, 9, 6)).astype(np.float32)
 
@@ -138,6 +151,11 @@ def test_sequences(recipe: str, store: Store, tmp_path: Path) -> None:
     case = built(Steps(), [{"steps": rows(s)} for s in (1, 2)], recipe, store, tmp_path)
     judged(case)
     assert case.runs.run.outputs["output"].shape == (40, 9, 3)
+
+
+@pytest.mark.parametrize(("recipe", "hidden"), [("w8", -math.inf), ("fp16", torch.finfo(torch.float32).min)])
+def test_masks_that_hide_places(recipe: str, hidden: float, store: Store, tmp_path: Path) -> None:
+    judged(built(Causal(hidden), [{"x": rows(s)} for s in (1, 2)], recipe, store, tmp_path), "conversion", "weights")
 
 
 @pytest.mark.parametrize("recipe", ["int8", "w8"])

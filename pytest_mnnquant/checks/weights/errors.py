@@ -34,6 +34,8 @@ _SAMPLED = 1 << 10
 _DRIFT = 0.3
 # A mean error of 0.3 steps alone is as much noise as rounding, 3.2 dB more in total.
 _MORE_NOISE_DB = 2.5
+# The largest 16-bit float.
+_LARGEST_HALF = 65504.0
 # In steps: how near floats are to the codes that they were decoded from.
 _ON_GRID = 1e-2
 
@@ -157,6 +159,8 @@ def _compared(source: Floats, model: Model, layer: Op, stored: Op) -> WeightErro
         quantized, steps = None, np.empty(0)
         floats = model.decoded(stored).reshape(-1)
         size = floats.size
+        if size == source.size and layer.kind == "Const":
+            source, floats = _without_masks(source, floats)
     if size != source.size:
         return None
     groups = len(steps) or max(1, layer.shape[0] if layer.shape and size % layer.shape[0] == 0 else 1)
@@ -195,6 +199,12 @@ def _compared(source: Floats, model: Model, layer: Op, stored: Op) -> WeightErro
     needed = 2 * sums.peak / ((1 << weights.bits) - 2 or 1)
     ratio = math.sqrt(np.square(steps).sum() / np.square(needed).sum()) if needed.any() else 1.0
     return dataclasses.replace(error, lost=int(lost.sum()), first_lost=first, coarseness=ratio, flattened=flattened)
+
+
+def _without_masks(source: Floats, stored: Floats) -> tuple[Floats, Floats]:
+    """Both with 0 where both hide a place, as masks of an attention do: infinite, or too large for 16-bit floats."""
+    hidden = (np.abs(source) > _LARGEST_HALF) & (np.abs(stored) >= _LARGEST_HALF) & (np.sign(source) == np.sign(stored))
+    return np.where(hidden, 0, source), np.where(hidden, 0, stored)
 
 
 def _is_rounded(rows: Floats) -> bool:
