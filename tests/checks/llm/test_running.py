@@ -95,6 +95,14 @@ def test_an_interval_around_the_limit_is_inconclusive() -> None:
     assert codes(check_accuracy(evidence)) == [("MNQ730", "")]
 
 
+def test_some_tokens_are_too_few() -> None:
+    evidence = AccuracyEvidence(predictions(0.01), None, bits=4, vocabulary=1000)
+    parts = (evidence.predictions.kl[:1, :12], evidence.predictions.agrees[:1, :12])
+    losses = (evidence.predictions.reference_loss[:1, :11], evidence.predictions.loss[:1, :11])
+    single = dataclasses.replace(evidence, predictions=Divergence(*parts, *losses))
+    assert codes(check_accuracy(single)) == [("MNQ730", "")]
+
+
 def test_a_source_at_chance_is_not_judged_without_a_limit() -> None:
     evidence = AccuracyEvidence(predictions(0.5, loss=6.9), None, bits=4, vocabulary=1000)
     result = check_accuracy(evidence)
