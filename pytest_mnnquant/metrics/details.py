@@ -1,12 +1,13 @@
 """Networks whose output is mostly their input: super-resolution, denoising, deblurring, colour correction, speech.
 
-What such a network is for is the small part that it adds. Here the mean sample is removed from input and output, and
-the input and a smooth form of it are removed from the output by linear regression; the rest is compared picture by
-picture.
+What such a network is for is the small part that it adds. Here the input and a smooth form of the input are removed
+from the output by linear regression; the rest is compared picture by picture. If the input does not explain the output
+alone, the mean sample is removed from both before.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,11 +55,21 @@ class Detail:
 
 
 def compare_detail(reference: Array, output: Array, inputs: Mapping[str, Array]) -> Detail | None:
-    """Compare what outputs of equal shape [samples, ...] add to an input; None if they are not mostly an input."""
+    """Compare what outputs of equal shape [samples, ...] add to an input; None if they are not mostly an input.
+
+    They may also be mostly an input about the mean sample.
+    """
+    detail = _compare(reference, output, inputs, is_centred=False)
+    if detail is None and len(reference) >= _FEWEST_FOR_MEAN:
+        detail = _compare(reference, output, inputs, is_centred=True)
+    return detail
+
+
+def _compare(reference: Array, output: Array, inputs: Mapping[str, Array], is_centred: bool) -> Detail | None:
     fits = (
         (*_without_input(pictures), name, pictures)
         for name, array in inputs.items()
-        for pictures in _pictures(reference, output, array)
+        for pictures in _pictures(reference, output, array, is_centred)
     )
     explained, details, name, pictures = max(fits, key=lambda fit: fit[0], default=(0.0, np.empty(0), "", None))
     if explained < _MOSTLY or pictures is None:
@@ -79,24 +90,20 @@ class _Pictures:
     output: Array
     source: Array
     factors: list[float]
+    is_centred: bool = False
 
     def blocks(self) -> Iterator[tuple[Floats, Floats, Floats]]:
         """The samples in blocks; the input has the positions of the reference."""
         features = 3 * self.source.shape[1] + self.reference.shape[1]
-        mean, mean_source = _mean(self.reference), _mean(self.source)
+        mean, mean_source = (
+            array.mean(0, dtype=np.float64) if self.is_centred else 0.0 for array in (self.reference, self.source)
+        )
         for chosen in blocks_of(len(self.reference), features * int(np.prod(self.reference.shape[2:]))):
-            made, other = (array[chosen] - mean for array in (self.reference, self.output))
-            yield made, other, _resized(self.source[chosen] - mean_source, self.factors)
+            made, other = (array[chosen].astype(np.float64) - mean for array in (self.reference, self.output))
+            yield made, other, _resized(self.source[chosen].astype(np.float64) - mean_source, self.factors)
 
 
-def _mean(array: Array) -> Floats:
-    """The mean sample; 0 of few samples."""
-    if len(array) < _FEWEST_FOR_MEAN:
-        return np.zeros(array.shape[1:])
-    return np.asarray(array.mean(0, dtype=np.float64))
-
-
-def _pictures(reference: Array, output: Array, array: Array) -> Iterator[_Pictures]:
+def _pictures(reference: Array, output: Array, array: Array, is_centred: bool) -> Iterator[_Pictures]:
     """The forms in which a reference and an input have the same positions. Of large pictures the middle is taken."""
     if array.dtype.kind != "f" or len(array) != len(reference):
         return
@@ -105,7 +112,7 @@ def _pictures(reference: Array, output: Array, array: Array) -> Iterator[_Pictur
             if picture.ndim == source.ndim and source.shape[1] <= _MOST_CHANNELS:
                 factors = [_factor(*sizes) for sizes in zip(picture.shape[2:], source.shape[2:], strict=True)]
                 if all(factor in _FACTORS or 1 / factor in _FACTORS for factor in factors):
-                    yield _in_the_middle(picture, other, source, factors)
+                    yield dataclasses.replace(_in_the_middle(picture, other, source, factors), is_centred=is_centred)
 
 
 def _in_the_middle(picture: Array, other: Array, source: Array, factors: list[float]) -> _Pictures:
