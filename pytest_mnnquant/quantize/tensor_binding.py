@@ -6,6 +6,7 @@ first PyTorch value that holds the same numbers in any order (layouts differ, an
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Final
@@ -91,13 +92,14 @@ def bind_tensors(
     """Find the PyTorch value of each operator's first input and output. `network` must be in eval mode."""
     count = _PROBE_SAMPLES if options.batched else 1
     computed: list[tuple[Value, Moments]] = []
+    copies = 1 if options.batched or data.is_single else 2
 
     def remember(value: Value, tensor: torch.Tensor) -> None:
         if (identity := moments_of(tensor)) is not None:
-            computed.append((value, identity))
+            computed.append((value, dataclasses.replace(identity, count=identity.count // copies)))
 
     with suppress_output():
-        exits = module_exits(network, as_tensors(data.batch(count), network), remember)
+        exits = module_exits(network, as_tensors(_repeated(data, count, copies), network), remember)
     traced = tensor_values(model, ops, data.head(count), options)
     values: dict[int, Value | None] = {}
     modules: dict[str, str] = {}
@@ -108,6 +110,14 @@ def bind_tensors(
                 values[tensor] = None if position is None else computed[position][0]
         modules[op.name] = "" if position is None else _module_of(computed[: position + 1])
     return Binding(network, model, ops, values, modules, exits)
+
+
+def _repeated(data: Dataset, count: int, copies: int) -> dict[str, npt.NDArray[np.generic]]:
+    """The first samples, `copies` times each: of a single one, PyTorch computes a product by another operator."""
+    batch = data.batch(count)
+    if copies == 1:
+        return batch
+    return {name: np.concatenate([array] * copies, data.axes.get(name, 0) or 0) for name, array in batch.items()}
 
 
 def _first_match(computed: list[tuple[Value, Moments]], array: npt.NDArray[np.float32] | None) -> int | None:

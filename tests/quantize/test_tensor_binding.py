@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
+from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.tensor_binding import Binding, bind_tensors, moments_of
+from pytest_mnnquant.quantize.torch_ranges import collect_extremes
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.runtime.options import RunOptions
 from tests.conftest import TIMEOUT
@@ -77,3 +79,30 @@ def test_every_layer_of_the_shipped_models_is_bound_to_where_it_is_made(workshop
         module = known[binding.modules[op.name]]
         if isinstance(module, nn.Conv2d | nn.Linear):
             assert module.weight.numel() == op.weight_count
+
+
+class Attends(nn.Module):
+    """Attention of one input with itself, whose first product PyTorch computes otherwise for one sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.attention(x, x, x, need_weights=False)[0]
+        return result
+
+
+def test_the_values_of_a_single_sample_are_those_of_a_batch(workshop: Workshop) -> None:
+    network, x = Attends().eval(), np.random.default_rng(0).standard_normal((40, 9, 6)).astype(np.float32)
+    data = Dataset({"x": x})
+    model = workshop.floats(network, data, dynamic=False)
+    first = model.convolutions[0]
+    value = bind_tensors(network, model, (first,), data, RunOptions(TIMEOUT, batched=False)).values[first.outputs[0]]
+    assert value is not None
+    ranges = collect_extremes(network, {value}, data)[value]
+    attention = network.attention
+    expected = nn.functional.linear(torch.from_numpy(x), attention.in_proj_weight, attention.in_proj_bias)
+    np.testing.assert_allclose(ranges[:, 0].min(), expected.min().item(), rtol=1e-4)
+    np.testing.assert_allclose(ranges[:, 1].max(), expected.max().item(), rtol=1e-4)
