@@ -153,7 +153,7 @@ CHECKS: Final = (
         runs_on=RunsOn.DEVICE,
         is_timed=True,
         meaning="The latency of the variant / the latency of the float model, timed in pairs, is within the limit.",
-        rules=("MNQ901", "MNQ902"),
+        rules=("MNQ723", "MNQ901", "MNQ902"),
         options=(
             "max_latency_ratio",
             "latency_reference",

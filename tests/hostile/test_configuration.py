@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,9 @@ def table(seed: int) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with a model's file."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model's file, which may be imported as a metric; no later test finds it."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "net.py").write_text("def build(): ...")
     (tmp_path / "a=b.py").write_text("def build(): ...")
     return tmp_path
