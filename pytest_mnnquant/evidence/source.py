@@ -32,9 +32,8 @@ from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.quantize.static_float import as_static
 from pytest_mnnquant.report.variant_report import ModelFile
-from pytest_mnnquant.runtime.background import start_ahead
+from pytest_mnnquant.runtime.background import Ahead, start_ahead
 from pytest_mnnquant.runtime.inference import run
-from pytest_mnnquant.runtime.job_results import are_stored
 from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.spec import DataError, QuantizedSource, SourceError, Spec, describe
@@ -66,6 +65,7 @@ class SourceUnderTest:
         self.say = say
         self._values = values or FixtureValues()
         self.variants = VariantCache()
+        self._ahead: Ahead[Run] | None = None
         #: The float model's runs on targets, and its memory on targets and on this host (target ""), by target name.
         self._target_runs: dict[str, Run] = {}
         self._memories: dict[str, Mapping[int, MemoryUse]] = {}
@@ -105,7 +105,8 @@ class SourceUnderTest:
     def float_run(self) -> Run:
         """The float model's run on the evaluation data (or, without data, on noise)."""
         self.say("running the float model")
-        return run(self.prepared.model, self.inputs, self._options)
+        ran = self._ahead.take() if self._ahead else None
+        return ran or run(self.prepared.model, self.inputs, self._options)
 
     @property
     def _options(self) -> RunOptions:
@@ -114,10 +115,10 @@ class SourceUnderTest:
         return dataclasses.replace(options, sequences=self.prepared.sequences)
 
     def run_ahead(self) -> None:
-        """Run the float model in the background; `float_run` then finds the stored result."""
-        if are_stored() and "float_run" not in vars(self):
+        """Run the float model in the background; `float_run` then takes the result."""
+        if self._ahead is None and "float_run" not in vars(self):
             model, inputs, options = self.prepared.model, self.inputs, self._options
-            start_ahead(lambda: run(model, inputs, options))
+            self._ahead = start_ahead(lambda: run(model, inputs, options))
 
     @cached_property
     def output_parts(self) -> dict[str, OutputParts]:

@@ -7,14 +7,13 @@ import dataclasses
 from contextlib import AbstractContextManager
 from functools import cached_property
 
-import numpy as np
-
 from pytest_mnnquant.evidence.attempt import Attempt
 from pytest_mnnquant.evidence.source import Say
 from pytest_mnnquant.evidence.steps import StepFailed, step
 from pytest_mnnquant.evidence.variant_runs import VariantRuns
 from pytest_mnnquant.measurements.host import Host, TargetMachine
 from pytest_mnnquant.measurements.run import Run
+from pytest_mnnquant.metrics.blocks import are_equal
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.pooling import is_max_pool, pools_right
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
@@ -113,7 +112,7 @@ class TargetRuns(VariantRuns):
         if self.variant.recipe.activations or self._on_host.same_as_float is None:
             return None
         reference = self.float_run().outputs
-        return all(np.array_equal(array, reference[name]) for name, array in self.run.outputs.items())
+        return all(are_equal(array, reference[name]) for name, array in self.run.outputs.items())
 
 
 def _machine(run: Run) -> TargetMachine:

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Final
 
-import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.layers import Losses
@@ -23,6 +22,7 @@ from pytest_mnnquant.evidence.steps import step, step_property
 from pytest_mnnquant.evidence.variant_files import VariantFiles
 from pytest_mnnquant.measurements.host import Host
 from pytest_mnnquant.measurements.run import Run, TracedOp
+from pytest_mnnquant.metrics.blocks import are_equal
 from pytest_mnnquant.metrics.identifiers import are_identifiers
 from pytest_mnnquant.metrics.task import TaskMetric
 from pytest_mnnquant.mnnfile.data_sizes import data_sized_outputs
@@ -198,7 +198,7 @@ class VariantRuns:
         reference = {name: array[: self.shown] for name, array in self.source.float_run.outputs.items()}
         if reference.keys() != outputs.keys():
             return None
-        same = all(np.array_equal(array, outputs[name]) for name, array in reference.items())
+        same = all(are_equal(array, outputs[name]) for name, array in reference.items())
         proves = any(not are_identifiers(array, outputs[name]) for name, array in reference.items())
         return None if same and (self.files.is_lossless or not proves) else same
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.metrics.blocks import blocks, blocks_of, energies, mean_sample
+from pytest_mnnquant.metrics.blocks import blocks, bounds_of, count_true, energies, is_true_of_all, mean_sample
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -76,6 +76,7 @@ def agreement(reference: Array, output: Array) -> Agreement:
     signal, noise = energies(ref, out)
     centred, _ = energies(ref, out, mean_sample(ref))
     largest, total = _errors(ref, out)
+    low, high = bounds_of(ref)
     integers = reference.dtype.kind in "iub"
     classes = reference.ndim == 2 and elements > 1 and not integers
     return Agreement(
@@ -85,15 +86,15 @@ def agreement(reference: Array, output: Array) -> Agreement:
         cosine=float(cosines(ref, out).mean()) if elements > 1 and not integers else None,
         max_error=largest,
         mean_error=total / ref.size,
-        range=float(ref.max()) - float(ref.min()),
+        range=high - low,
         top1=float(same_maximum(ref, out).mean()) if classes and not _is_constant(ref.argmax(1)) else None,
         top5=_same_largest(ref, out, 5) if classes and elements >= 10 else None,
-        equal=float((reference == output).mean()) if integers else None,
+        equal=count_true(np.equal, reference, output) / reference.size if integers else None,
     )
 
 
 def _is_finite(values: Array) -> bool:
-    return values.dtype.kind in "iub" or all(np.isfinite(values[chosen]).all() for chosen in blocks_of(*values.shape))
+    return values.dtype.kind in "iub" or is_true_of_all(np.isfinite, values)
 
 
 def _errors(ref: Array, out: Array) -> tuple[float, float]:

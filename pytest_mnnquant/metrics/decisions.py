@@ -7,11 +7,15 @@ scores of classes or for probabilities only if the float model is sure of most d
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from pytest_mnnquant.metrics.blocks import is_true_of_all, mapped, sample_blocks, values_at
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -36,6 +40,8 @@ _ROUNDED: Final = 1e-3
 _NEAR_ZERO, _VALLEY = 0.25, 0.06
 #: The most values that are looked at to recognise an output.
 _VALUES: Final = 4_000_000
+#: And for the middles of both signs.
+_MOST_VALUES: Final = 1 << 24
 
 
 class Decision(enum.Enum):
@@ -60,7 +66,8 @@ def find_decisions(reference: Array, output: Array) -> Decisions | None:
         return None
     for axis in dict.fromkeys((1, reference.ndim - 1)):
         if _are_scores(reference, axis):
-            return Decisions(Decision.CLASS, reference.argmax(axis), output.argmax(axis))
+            best = (mapped(partial(_best_class, axis), array) for array in (reference, output))
+            return Decisions(Decision.CLASS, *best)
     return threshold_decisions(reference, output) or _logit_decisions(reference, output)
 
 
@@ -68,25 +75,40 @@ def without_logarithms(reference: Array, output: Array) -> tuple[Array, Array]:
     """Both as probabilities if the reference holds their logarithms: how improbable a class is does not matter."""
     if reference.dtype.kind == "f" and reference.ndim > 1:
         for axis in dict.fromkeys((1, reference.ndim - 1)):
-            rows = np.moveaxis(reference, axis, -1).reshape(-1, reference.shape[axis])
-            if rows.shape[1] > 1 and _are_log_shares(rows):
-                odds = np.exp(output - output.max(axis, keepdims=True))
-                return np.exp(reference), odds / odds.sum(axis, keepdims=True)
+            if reference.shape[axis] > 1 and is_true_of_all(partial(_hold_log_shares, axis), reference):
+                return mapped(np.exp, reference), mapped(partial(_softmax, axis), output)
     return reference, output
+
+
+def _best_class(axis: int, block: Array) -> Array:
+    return np.asarray(block.argmax(axis).astype(np.min_scalar_type(block.shape[axis])))
+
+
+def _hold_log_shares(axis: int, block: Array) -> bool:
+    return _are_log_shares(np.moveaxis(block, axis, -1).reshape(-1, block.shape[axis]))
+
+
+def _softmax(axis: int, block: Array) -> Array:
+    odds = np.exp(block - block.max(axis, keepdims=True))
+    return np.asarray(odds / odds.sum(axis, keepdims=True))
 
 
 def threshold_decisions(reference: Array, output: Array) -> Decisions | None:
     """The answers above and below 0.5 of two outputs of equal shape; None unless most are near 0 or 1."""
-    if not _are_probabilities(reference):
-        return None
-    return Decisions(Decision.THRESHOLD, (reference > 0.5).astype(np.int8), (output > 0.5).astype(np.int8))
+    return _answers(reference, output, 0.5) if _are_probabilities(reference) else None
 
 
 def _logit_decisions(reference: Array, output: Array) -> Decisions | None:
     """The signs of two outputs of equal shape, if the first holds logits of probabilities that are mostly sure."""
-    if not (_have_a_valley(reference) and _are_probabilities(_sigmoid(reference))):
+    if not (_have_a_valley(reference) and _are_probabilities(reference, _sigmoid)):
         return None
-    return Decisions(Decision.THRESHOLD, (reference > 0).astype(np.int8), (output > 0).astype(np.int8))
+    return _answers(reference, output, 0)
+
+
+def _answers(reference: Array, output: Array, limit: float) -> Decisions:
+    """The answers of both: 1 above the limit, 0 below."""
+    answers = (mapped(lambda block: (block > limit).astype(np.int8), array) for array in (reference, output))
+    return Decisions(Decision.THRESHOLD, *answers)
 
 
 def _sigmoid(values: Array) -> Array:
@@ -98,6 +120,7 @@ def _have_a_valley(values: Array) -> bool:
 
     Logits have two heaps; other quantities of both signs, such as a flow or a residual, have one, around 0.
     """
+    values = values_at(values, 1 + values.size // _MOST_VALUES)
     above, below = values[values > 0], values[values < 0]
     if not above.size or not below.size:
         return False
@@ -115,8 +138,7 @@ def _are_scores(reference: Array, axis: int) -> bool:
     classes = reference.shape[axis]
     if classes < 2:
         return False
-    rows = np.moveaxis(reference, axis, -1).reshape(-1, classes)
-    rows = rows[:: 1 + rows.size // _VALUES].astype(np.float64)
+    rows = _some_rows(np.moveaxis(reference, axis, -1))
     if classes <= _RGB and not _exclude_each_other(rows):
         return False
     best, sure = rows.argmax(1), _best_probability(rows)
@@ -129,6 +151,12 @@ def _are_scores(reference: Array, axis: int) -> bool:
     if not (are_shares(rows) or _are_log_shares(rows)) and not _stand_out(rows, best, counts, blank):
         return False
     return bool(np.median(sure) >= _SURE and np.median(sure[rare]) >= _SURE_OF_RARE)
+
+
+def _some_rows(array: Array) -> Floats:
+    """Evenly spread rows of an array [..., classes], of as many values as are looked at; shape [rows, classes]."""
+    places = np.arange(0, array.size // array.shape[-1], 1 + array.size // _VALUES)
+    return np.asarray(array[np.unravel_index(places, array.shape[:-1])], np.float64)
 
 
 def _are_log_shares(rows: Array) -> bool:
@@ -172,11 +200,16 @@ def _best_probability(rows: Floats) -> Floats:
     return np.asarray(1 / np.exp(rows - rows.max(1, keepdims=True)).sum(1))
 
 
-def _are_probabilities(reference: Array) -> bool:
-    """Whether values from 0 to 1 are mostly near one of both."""
-    if reference.min() < -_ROUNDED or reference.max() > 1 + _ROUNDED:
-        return False
-    above = (reference > 0.5).reshape(len(reference), -1).sum(1)
+def _are_probabilities(reference: Array, transform: Callable[[Array], Array] = np.asarray) -> bool:
+    """Whether transformed values from 0 to 1 are mostly near one of both."""
+    counts, near = [], 0
+    for _, (block,) in sample_blocks(reference):
+        values = transform(block)
+        if values.min() < -_ROUNDED or values.max() > 1 + _ROUNDED:
+            return False
+        counts.append((values > 0.5).reshape(len(values), -1).sum(1))
+        near += int(np.count_nonzero((values < _NEAR) | (values > 1 - _NEAR)))
+    above = np.concatenate(counts)
     if above.sum() < _FEWEST or (above > 0).sum() < min(_FEWEST_SAMPLES, len(reference)):
         return False
-    return bool(((reference < _NEAR) | (reference > 1 - _NEAR)).mean() >= _SATURATED)
+    return near >= _SATURATED * reference.size

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.metrics.blocks import blocks_of
+from pytest_mnnquant.metrics.blocks import blocks_of, bounds_of
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -74,8 +74,8 @@ def _compare(reference: Array, output: Array, inputs: Mapping[str, Array], is_ce
     explained, details, name, pictures = max(fits, key=lambda fit: fit[0], default=(0.0, np.empty(0), "", None))
     if explained < _MOSTLY or pictures is None:
         return None
-    span = float(reference.max()) - float(reference.min())
-    floor = (span / _STEPS) ** 2 / 12 * 10 ** (_ROUNDED_DB / 10)
+    low, high = bounds_of(reference)
+    floor = ((high - low) / _STEPS) ** 2 / 12 * 10 ** (_ROUNDED_DB / 10)
     errors = np.concatenate([_energy(made - other) for made, other, _ in pictures.blocks()])
     with np.errstate(divide="ignore"):
         decibels = 10 * np.log10((details + floor) / errors)

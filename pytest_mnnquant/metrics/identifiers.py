@@ -13,7 +13,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.blocks import is_true_of_all, sample_blocks, values_at
+
 Array = npt.NDArray[Any]
+Counts = npt.NDArray[np.int64]
 #: Whole numbers with this many different values may be quantities, such as grey levels or counts.
 _MANY: Final = 32
 #: Quantities that differ mostly differ by at most this much; class numbers and tokens that differ are arbitrary.
@@ -82,38 +85,62 @@ def are_identifiers(reference: Array, output: Array) -> bool:
     """
     if not (_is_whole(reference) and _is_whole(output)):
         return False
-    values = np.unique(reference)
+    values = _values_of(reference)
     if len(values) > _MOST or (reference.dtype.kind == "f" and not 1 < len(values) <= _MANY):
         return False
-    differences = np.abs(reference.astype(np.float64) - output)[reference != output]
-    if not len(differences):
+    wrong, near, small = _differences(reference, output, _small_difference(reference))
+    if not wrong:
         return True
-    if len(values) >= _MANY and float((differences <= _NEAR).mean()) >= _MOSTLY:
+    if len(values) >= _MANY and near >= _MOSTLY * wrong:
         return False
-    return float((differences <= _small_difference(reference)).mean()) < _MOSTLY or not _is_noise(reference, output)
+    return small < _MOSTLY * wrong or not _is_noise(reference, output, values)
+
+
+def _values_of(array: Array) -> Array:
+    """The different values in an array, sorted; of too many to compare, only some."""
+    values = np.empty(0, array.dtype)
+    for _, (block,) in sample_blocks(array):
+        values = np.union1d(values, block)
+        if len(values) > _MOST:
+            break
+    return values
+
+
+def _differences(reference: Array, output: Array, small: float) -> tuple[int, int, int]:
+    """How many elements differ; how many of those by at most `_NEAR`; and how many by at most `small`."""
+    counts = np.zeros(3, np.int64)
+    for _, (ref, out) in sample_blocks(reference, output):
+        differences = np.abs(ref.astype(np.float64) - out)[ref != out]
+        counts += np.array([len(differences), (differences <= _NEAR).sum(), (differences <= small).sum()])
+    wrong, near, close = counts.tolist()
+    return wrong, near, close
 
 
 def _small_difference(reference: Array) -> float:
     """The largest difference that is small against the typical one between unrelated elements."""
-    part = reference.reshape(-1)[:: 1 + reference.size // _ELEMENTS].astype(np.float64)
+    part = values_at(reference, 1 + reference.size // _ELEMENTS).astype(np.float64)
     differences = np.abs(part - np.random.default_rng(0).permutation(part))
     return float(np.median(differences[differences > 0])) * _SMALL if differences.any() else 0.0
 
 
-def _is_noise(reference: Array, output: Array) -> bool:
-    """Whether all values of an output, which is not a map, differ alike."""
+def _is_noise(reference: Array, output: Array, values: Array) -> bool:
+    """Whether all values of an output, which is not a map, differ alike; `values` are all of the reference."""
     if sum(size >= _MAP for size in reference.shape[1:]) > 1:
         return False
-    values, places = np.unique(reference.reshape(-1), return_inverse=True)
-    wrong = places[(reference != output).reshape(-1)]
-    shares, shares_of_wrong = (np.bincount(of, minlength=len(values)) / len(of) for of in (places, wrong))
+    counts = np.zeros((2, len(values)), np.int64)
+    for _, (ref, out) in sample_blocks(reference, output):
+        places = np.searchsorted(values, ref)
+        counts += [np.bincount(of.reshape(-1), minlength=len(values)) for of in (places, places[ref != out])]
+    shares, shares_of_wrong = counts / counts.sum(1, keepdims=True)
     return float(np.abs(shares - shares_of_wrong).sum()) / 2 <= _ALIKE
 
 
 def _is_whole(array: Array) -> bool:
     if array.dtype.kind in "iub":
         return True
-    return array.dtype.kind == "f" and bool(np.isfinite(array).all() and (array == np.rint(array)).all())
+    return array.dtype.kind == "f" and is_true_of_all(
+        lambda block: np.isfinite(block) & (block == np.rint(block)), array
+    )
 
 
 def compare_identifiers(reference: Array, output: Array) -> IdentifierAgreement:
@@ -121,29 +148,40 @@ def compare_identifiers(reference: Array, output: Array) -> IdentifierAgreement:
 
     The most frequent value is set apart if it fills more than half of the elements and each sample holds several.
     """
-    ref, out = (array.reshape(len(array), -1).astype(np.int64) for array in (reference, output))
-    values, places = np.unique(ref.reshape(-1), return_inverse=True)
-    counts = np.bincount(places)
-    common = int(values[counts.argmax()]) if ref.shape[1] > 1 and 2 * counts.max() > ref.size else None
-    same = ref == out
-    unlike_common = (ref != common) if common is not None else np.ones_like(same)
-    output_unlike_common = (out != common) if common is not None else np.ones_like(same)
-    intersections = (same & unlike_common).sum(1)
-    unions = unlike_common.sum(1) + output_unlike_common.sum(1) - intersections
+    values = np.array(sorted({int(value) for _, (ref,) in sample_blocks(reference) for value in np.unique(ref)}))
+    counts = sum(_count(values, ref, out) for ref, out in _whole_blocks(reference, output))
+    expected = np.asarray(counts)[1]
+    is_filled = reference[0].size > 1 and 2 * expected.max() > reference.size
+    common = int(values[expected.argmax()]) if is_filled else None
+    pairs = [_overlaps(ref, out, common) for ref, out in _whole_blocks(reference, output)]
+    intersections, unions = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    rows = zip(values.tolist(), *np.asarray(counts).tolist(), strict=True)
     return IdentifierAgreement(
-        values=tuple(value for value in _by_value(values, places, ref, out) if value.value != common),
+        values=tuple(ValueAgreement(*row) for row in rows if row[0] != common),
         common=common,
-        unions=unions.astype(np.int64),
-        intersections=intersections.astype(np.int64),
+        unions=unions,
+        intersections=intersections,
     )
 
 
-def _by_value(values: Array, places: Array, ref: Array, out: Array) -> Iterator[ValueAgreement]:
-    """The agreement of each value; `values` are sorted, `places` has shape [elements] and finds `ref` in them."""
-    others = np.minimum(np.searchsorted(values, out.reshape(-1)), len(values) - 1)
-    is_known, is_equal = values[others] == out.reshape(-1), (ref == out).reshape(-1)
-    rows = np.repeat(np.arange(len(ref)), ref.shape[1])
-    pairs = np.unique(rows * len(values) + places) % len(values)
-    counts = (np.bincount(of, minlength=len(values)) for of in (pairs, places, others[is_known], places[is_equal]))
-    for value, samples, expected, actual, both in zip(values, *counts, strict=True):
-        yield ValueAgreement(int(value), int(samples), int(expected), int(actual), int(both))
+def _whole_blocks(reference: Array, output: Array) -> Iterator[tuple[Counts, Counts]]:
+    """The blocks of samples of both as integers, shape [samples, elements]."""
+    for _, pair in sample_blocks(reference, output):
+        ref, out = (block.reshape(len(block), -1).astype(np.int64) for block in pair)
+        yield ref, out
+
+
+def _overlaps(ref: Counts, out: Counts, common: int | None) -> tuple[Counts, Counts]:
+    """The intersections and the unions of a block of samples; see `IdentifierAgreement`."""
+    one, other = (np.ones_like(array, bool) if common is None else array != common for array in (ref, out))
+    intersections = ((ref == out) & one).sum(1)
+    return intersections, one.sum(1) + other.sum(1) - intersections
+
+
+def _count(values: Counts, ref: Counts, out: Counts) -> Counts:
+    """For each of the sorted values: samples of the reference, its elements, the output's, and both; [4, values]."""
+    places = np.searchsorted(values, ref)
+    others = np.minimum(np.searchsorted(values, out), len(values) - 1)
+    of_samples = np.unique(np.arange(len(ref))[:, None] * len(values) + places) % len(values)
+    counted = (of_samples, places.reshape(-1), others[values[others] == out], places[ref == out])
+    return np.array([np.bincount(each, minlength=len(values)) for each in counted], np.int64)

@@ -10,6 +10,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.blocks import bounds_of, count_true, largest_of, sample_blocks, values_at
+
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 _MOST_CHANNELS: Final = 4
@@ -68,10 +70,12 @@ def compare_maps(reference: Array, output: Array, inputs: Mapping[str, Array]) -
     judged = judged[[not _is_saturated(maps[:, channel], spans[channel]) for channel in judged]]
     if not len(judged):
         return None
-    pairs = zip(maps, others, strict=True)  # One by one: float64 copies of all would fill the memory.
-    errors = [np.square(first[judged].astype(np.float64) - second[judged]).mean((1, 2)) for first, second in pairs]
-    rounding = (2 * float(np.abs(reference).max()) / _STEPS) ** 2 / 12
-    return MapError(np.array(errors) - rounding, spans[judged])
+    errors = [
+        np.square(first[:, judged].astype(np.float64) - second[:, judged]).mean((2, 3))
+        for _, (first, second) in sample_blocks(maps, others)
+    ]
+    rounding = (2 * largest_of(reference) / _STEPS) ** 2 / 12
+    return MapError(np.concatenate(errors) - rounding, spans[judged])
 
 
 def _channels_first(array: Array) -> Array:
@@ -83,18 +87,18 @@ def _channels_first(array: Array) -> Array:
 
 def _span(values: Array) -> float:
     """The range of values, which single outliers do not widen."""
-    whole = float(values.max()) - float(values.min())
-    flat = values.reshape(-1)
-    low, high = np.quantile(flat[:: 1 + flat.size // _QUANTILE_VALUES], (_TAIL, 1 - _TAIL))
+    least, most = bounds_of(values)
+    whole = most - least
+    low, high = np.quantile(values_at(values, 1 + values.size // _QUANTILE_VALUES), (_TAIL, 1 - _TAIL))
     bulk = float(high) - float(low)
     return min(whole, _WIDEST * bulk) if bulk >= _SPARSE * whole else whole
 
 
 def _is_saturated(values: Array, span: float) -> bool:
     """Whether most values are at the ends of the range."""
-    low, high = float(values.min()), float(values.max())
+    low, high = bounds_of(values)
     end = _END * span
-    return bool(((values < low + end) | (values > high - end)).mean() > _MOST_SATURATED)
+    return count_true(lambda block: (block < low + end) | (block > high - end), values) > _MOST_SATURATED * values.size
 
 
 def _sizes(array: Array) -> tuple[int, int] | None:

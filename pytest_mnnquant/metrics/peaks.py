@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.blocks import sample_blocks
+
 Array = npt.NDArray[Any]
 Flags = npt.NDArray[np.bool_]
 _LEAST_SIZE: Final = 12
@@ -45,6 +47,20 @@ class PeakAgreement:
         return float(self.kept.sum() / self.expected.sum())
 
 
+@dataclass(frozen=True)
+class _Maps:
+    """Of each map in [samples, maps, height, width]: its median, its largest value, and the place of that."""
+
+    middle: Array
+    top: Array
+    place: npt.NDArray[np.int64]
+
+    @property
+    def heights(self) -> Array:
+        """The height of the peak over the median."""
+        return self.top - self.middle
+
+
 def compare_peaks(reference: Array, output: Array) -> PeakAgreement | None:
     """Compare heat maps [samples, maps, height, width] or [samples, height, width, maps]; None for other outputs."""
     if reference.dtype.kind != "f" or reference.ndim != 4:
@@ -56,26 +72,39 @@ def compare_peaks(reference: Array, output: Array) -> PeakAgreement | None:
 def _compare(reference: Array, output: Array) -> PeakAgreement | None:
     if min(reference.shape[2:]) < _LEAST_SIZE:
         return None
-    maps = reference.reshape(*reference.shape[:2], -1)
-    middle, top = np.median(maps, 2), maps.max(2)
-    heights = top - middle
+    width, maps = reference.shape[3], _maps(reference)
+    heights = maps.heights
     least = max(_PRESENT * float(np.quantile(heights, 0.9)), np.finfo(np.float32).tiny)
     present = heights >= least
     if present.mean() < _LEAST_PRESENT:
         return None
-    area, pointed = ((maps >= (middle + level * heights)[..., None]).sum(2)[present] for level in (_PRESENT, _FULL))
+    area, pointed = (_areas(reference, maps.middle + level * heights)[present] for level in (_PRESENT, _FULL))
     radius = float(np.sqrt(np.median(area) / np.pi))
     is_blunt = np.median(area) >= _FEWEST and np.median(pointed / area) > _POINTED
-    if is_blunt or np.median(area) > _SMALL * maps.shape[2]:
+    if is_blunt or np.median(area) > _SMALL * reference.shape[2] * width:
         return None
-    if not _is_single(maps, middle + _PRESENT * heights, present, reference.shape[3], radius):
+    if not _is_single(reference, maps, present, radius):
         return None
-    other = output.reshape(maps.shape)
-    moved = _distance(maps.argmax(2), other.argmax(2), reference.shape[3])
-    height = other.max(2) - np.median(other, 2)
+    others = _maps(output)
+    moved = _distance(maps.place, others.place, width)
+    height = others.heights
     is_taller = _HEIGHT * height > heights
     stays = present & (moved <= _PLACE * radius) & (height >= _HEIGHT * heights) & ~is_taller
     return _agreement(present | (is_taller & (height >= least)), stays)
+
+
+def _maps(maps: Array) -> _Maps:
+    parts = []
+    for _, (block,) in sample_blocks(maps):
+        flat = block.reshape(*block.shape[:2], -1)
+        parts.append((np.median(flat, 2), flat.max(2), flat.argmax(2)))
+    return _Maps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _areas(maps: Array, levels: Array) -> npt.NDArray[np.int64]:
+    """How many values of each map are at least its level, both by [samples, maps]."""
+    counts = ((block >= level[:, :, None, None]).sum((2, 3)) for _, (block, level) in sample_blocks(maps, levels))
+    return np.concatenate(list(counts))
 
 
 def _agreement(expected: Flags, stays: Flags) -> PeakAgreement:
@@ -89,13 +118,13 @@ def _agreement(expected: Flags, stays: Flags) -> PeakAgreement:
     return PeakAgreement(expected.sum(1).astype(np.int64), stays.sum(1).astype(np.int64), worst)
 
 
-def _is_single(maps: Array, levels: Array, present: Array, width: int, radius: float) -> bool:
+def _is_single(reference: Array, maps: _Maps, present: Array, radius: float) -> bool:
     """Whether most of what is above half of the height lies around the peak."""
-    places = np.arange(maps.shape[2])
+    levels, width = maps.middle + _PRESENT * maps.heights, reference.shape[3]
     near = total = 0
     for sample, number in zip(*np.nonzero(present), strict=True):
-        high = places[maps[sample, number] >= levels[sample, number]]
-        distance = _distance(maps[sample, number].argmax(), high, width)
+        high = np.flatnonzero(reference[sample, number] >= levels[sample, number])
+        distance = _distance(maps.place[sample, number], high, width)
         near, total = near + int((distance <= 2 * radius + 1).sum()), total + len(high)
     return near >= 0.9 * total
 

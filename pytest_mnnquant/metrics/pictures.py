@@ -13,6 +13,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.blocks import blocks, bounds_of, largest_of, values_at
+
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 _WINDOW: Final = 11
@@ -25,6 +27,8 @@ _MOST_CHANNELS: Final = 4
 _BEYOND: Final = 0.1
 # Outputs this many times larger or smaller than the targets have another range.
 _OTHER_SCALE: Final = 20.0
+# The most values that a quantile is taken from.
+_VALUES: Final = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ def aligned(output: Array, targets: Array) -> tuple[Array, Array]:
 
 def value_range(targets: Array) -> ValueRange:
     """0..255, -1..1 or 0..1, whichever the targets need. Raises `ValueError` for values outside of all."""
-    low, high = float(targets.min()), float(targets.max())
+    low, high = bounds_of(targets)
     if not np.isfinite([low, high]).all():
         raise ValueError("the target pictures hold NaN or infinity")
     fits = SIGNED if low < -_BEYOND else UNIT
@@ -99,9 +103,9 @@ def value_range(targets: Array) -> ValueRange:
 
 def other_range(output: Array, targets: Array) -> str:
     """Why the output's values are in another range than the targets', from the float model; empty if they are not."""
-    span, most = value_range(targets), float(np.abs(output).max(initial=0.0))
-    least = float(np.quantile(output, 0.01)) if output.size else 0.0
-    if most * _OTHER_SCALE < float(np.abs(targets).max()) or most > _OTHER_SCALE * span.span:
+    span, most = value_range(targets), largest_of(output)
+    least = float(np.quantile(values_at(output, 1 + output.size // _VALUES), 0.01))
+    if most * _OTHER_SCALE < largest_of(targets) or most > _OTHER_SCALE * span.span:
         return f"the target pictures have {span}, the output reaches {most:.3g}"
     if span != SIGNED and least < -0.3 * span.high:
         return f"the target pictures have {span}, 1 % of the output is below {least:.3g}"
@@ -110,14 +114,11 @@ def other_range(output: Array, targets: Array) -> str:
 
 def psnr(output: Array, targets: Array, span: ValueRange) -> Floats:
     """PSNR of each picture in dB, at most 50. Values outside of the range are clipped, as on a screen."""
-    made, real = _flat(output), _flat(targets)
-    errors = np.square(made.clip(span.low, span.high) - real).mean(1)
+    errors = np.concatenate(
+        [np.square(made.clip(span.low, span.high) - real).mean(1) for _, (made, real) in blocks(output, targets)]
+    )
     least = span.span**2 * 10 ** (-HIGHEST / 10)
     return np.asarray(10 * np.log10(span.span**2 / np.maximum(errors, least)), np.float64)
-
-
-def _flat(pictures: Array) -> Floats:
-    return pictures.reshape(len(pictures), -1).astype(np.float64)
 
 
 def ssim(output: Array, targets: Array, span: ValueRange) -> Floats:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.blocks import elements_of, mapped
 from pytest_mnnquant.metrics.variation import Variation, variation
 
 Array = npt.NDArray[Any]
@@ -40,12 +41,17 @@ def worst_channel(reference: Array, output: Array, are_probabilities: Flags) -> 
     judged = []
     for index in range(reference.shape[axis]) if reference.shape[axis] <= _MOST_CHANNELS else ():
         chosen = np.take(are_probabilities, index, axis - 1)
-        values, others = (np.take(array, index, axis)[:, chosen] for array in (reference, output))
-        if values.size and (values.max(1) >= _PRESENT).sum() >= _FEWEST_SAMPLES:
+        values, others = (elements_of(np.moveaxis(array, axis, 0)[index], chosen) for array in (reference, output))
+        if values.size and (mapped(_highest, values) >= _PRESENT).sum() >= _FEWEST_SAMPLES:
             measured = variation(values, others)
             if not measured.is_constant:
                 judged.append(ProbabilityChannel(axis, index, measured))
     return min(judged, key=lambda channel: channel.variation.sqnr_db, default=None)
+
+
+def _highest(values: Array) -> Array:
+    """The largest value of each sample."""
+    return np.asarray(values.reshape(len(values), -1).max(1))
 
 
 def _channel_axis(are_probabilities: Flags) -> int:

@@ -10,6 +10,7 @@ psnr, ssim        mean over pictures; labels are the target pictures (metrics/pi
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.metrics import pictures
+from pytest_mnnquant.metrics.blocks import blocks, mapped, sample_blocks
 from pytest_mnnquant.metrics.label_forms import (
     are_counted_from_one,
     class_map,
@@ -235,18 +237,12 @@ def _overlap(output: Array, labels: Array) -> Scores:
     expected = class_map(labels, output)
     assert expected is not None
     labels = expected
-    predicted = output.argmax(1) if output.dtype.kind == "f" else output
-    counted = (labels >= 0) & (labels != _NO_LABEL)
-    if output.dtype.kind == "f":
-        counted &= labels < output.shape[1]
-    axes = tuple(range(1, labels.ndim))
-    classes = np.unique(labels[counted])
-    parts = np.zeros((len(labels), 3, len(classes)))
-    for place, number in enumerate(classes):
-        predicted_here, labelled_here = (predicted == number) & counted, (labels == number) & counted
-        parts[:, 0, place] = (predicted_here & labelled_here).sum(axes)
-        parts[:, 1, place] = (predicted_here | labelled_here).sum(axes)
-        parts[:, 2, place] = labelled_here.sum(axes)
+    predicted = mapped(lambda block: block.argmax(1), output) if output.dtype.kind == "f" else output
+    known = output.shape[1] if output.dtype.kind == "f" else math.inf
+    found = {number for _, (block,) in sample_blocks(labels) for number in np.unique(block).tolist()}
+    classes = sorted(number for number in found if 0 <= number < known and number != _NO_LABEL)
+    pairs = (pair for _, pair in sample_blocks(predicted, labels))
+    parts = np.concatenate([_overlaps(made, expected, classes, known) for made, expected in pairs])
 
     def figure(sums: npt.NDArray[np.float64]) -> float:
         both, either, labelled = sums.reshape(3, -1)
@@ -256,23 +252,41 @@ def _overlap(output: Array, labels: Array) -> Scores:
     return _summed(parts.reshape(len(labels), -1), figure)
 
 
+def _overlaps(predicted: Array, labels: Array, classes: list[int], known: float) -> npt.NDArray[np.float64]:
+    """For each sample and class, the elements that hold it in both, in either, and in the labels: [samples, 3, n]."""
+    counted = (labels >= 0) & (labels != _NO_LABEL) & (labels < known)
+    axes = tuple(range(1, labels.ndim))
+    parts = np.zeros((len(labels), 3, len(classes)))
+    for place, number in enumerate(classes):
+        predicted_here, labelled_here = (predicted == number) & counted, (labels == number) & counted
+        parts[:, 0, place] = (predicted_here & labelled_here).sum(axes)
+        parts[:, 1, place] = (predicted_here | labelled_here).sum(axes)
+        parts[:, 2, place] = labelled_here.sum(axes)
+    return parts
+
+
 def _is_same_size(output: Array, labels: Array) -> bool:
     return labels.dtype.kind in "fiu" and output.size == labels.size and len(output) == len(labels)
 
 
-def _differences(output: Array, labels: Array) -> npt.NDArray[np.float64]:
-    expected = labels.reshape(len(labels), -1).astype(np.float64)
-    if not np.isfinite(expected).all():
-        raise MetricError("the labels hold NaN or infinity")
-    return np.asarray(output.reshape(len(output), -1) - expected)
+def _mean_difference(
+    output: Array, labels: Array, form: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+) -> npt.NDArray[np.float64]:
+    """The mean of a form of the differences in each sample, shape [samples]. Raises `MetricError`."""
+    means = []
+    for _, (made, expected) in blocks(output, labels):
+        if not np.isfinite(expected).all():
+            raise MetricError("the labels hold NaN or infinity")
+        means.append(form(made - expected).mean(1))
+    return np.concatenate(means)
 
 
 def _absolute(output: Array, labels: Array) -> Scores:
-    return _mean(np.abs(_differences(output, labels)).mean(1))
+    return _mean(_mean_difference(output, labels, np.abs))
 
 
 def _square(output: Array, labels: Array) -> Scores:
-    parts = np.square(_differences(output, labels)).mean(1, keepdims=True)
+    parts = _mean_difference(output, labels, np.square)[:, None]
     parts = np.concatenate([parts, np.ones_like(parts)], axis=1)
     return _summed(parts, lambda sums: float(np.sqrt(sums[0] / sums[1])))
 

@@ -1,4 +1,4 @@
-"""Steps that run beside the current one, on a core that would be idle: what they compute is stored for later."""
+"""Steps that run beside the current one, on a core that would be idle, before their results are needed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 _WORKERS: Final = "PYTEST_XDIST_WORKER_COUNT"
@@ -28,19 +28,52 @@ def has_spare_core() -> bool:
     return spare_cores() > 0
 
 
-def start_ahead(step: Callable[[], object]) -> None:
+class Ahead(Generic[T]):
+    """A step that runs in the background, or never; see `start_ahead`."""
+
+    def __init__(self, step: Callable[[], T]) -> None:
+        self._step = step
+        self._ended = threading.Event()
+        self._result: T | None = None
+
+    def __call__(self) -> None:
+        """Run it in this thread."""
+        try:
+            self._result = self._step()
+        finally:
+            self._ended.set()
+
+    def take(self) -> T | None:
+        """The result, once; None if the step has not begun, which it then never does, or failed."""
+        with _lock:
+            if self in _waiting:
+                _waiting.remove(self)
+                self.give_up()
+        self._ended.wait()
+        result, self._result = self._result, None
+        return result
+
+    def give_up(self) -> None:
+        """Never run."""
+        self._ended.set()
+
+
+def start_ahead(step: Callable[[], T]) -> Ahead[T]:
     """Run a step in the background when a core is idle; if this process has one core, never.
 
     Steps begin in the order in which they were given. A failure is ignored: it shows when the result is needed.
     """
+    ahead = Ahead(step)
     with _lock:
         if not (cores := spare_cores()):
-            return
-        _waiting.append(step)
+            ahead.give_up()
+            return ahead
+        _waiting.append(ahead)
         if len(_threads) < cores:
             thread = threading.Thread(target=_run_waiting, name="mnnquant-ahead", daemon=True)
             _threads.append(thread)
             thread.start()
+    return ahead
 
 
 def _run_waiting() -> None:

@@ -20,6 +20,7 @@ from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.runtime.disk import full_disk_named
 from pytest_mnnquant.runtime.job_results import run_or_reuse
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, JobResult, NativeFailure
+from pytest_mnnquant.runtime.mapped_arrays import load_array
 from pytest_mnnquant.runtime.options import RunOptions
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -187,7 +188,7 @@ class InputFolder:
 
     def array(self, name: str) -> npt.NDArray[Any]:
         """An array that the task wrote."""
-        return np.load(self.path / f"{name}.npy")  # type: ignore[no-any-return]
+        return load_array(self.path / f"{name}.npy")
 
     def array_or_none(self, name: str) -> npt.NDArray[np.float32] | None:
         """An array that the task may have written."""

@@ -16,6 +16,7 @@ from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.runtime.inference import Arrays, batch_size
 from pytest_mnnquant.runtime.job_results import run_or_reuse
 from pytest_mnnquant.runtime.jobs import Job, run_job
+from pytest_mnnquant.runtime.mapped_arrays import load_array
 from pytest_mnnquant.runtime.options import RunOptions
 
 
@@ -84,7 +85,7 @@ class SourceRuntime:
             job = Job(self.task, f"running {path.name}", options.timeout, arguments, who=self.name)
             ran = run_job(job, folder) if tensor_files is None else run_or_reuse(job, folder, run_job)
             outputs = ran.values["outputs"]
-            return {output: np.load(folder / f"output{number}.npy") for number, output in enumerate(outputs)}
+            return {output: load_array(folder / f"output{number}.npy") for number, output in enumerate(outputs)}
 
 
 ONNXRUNTIME: Final = SourceRuntime("onnxruntime", "ONNX", "onnx", ("onnxruntime",), "onnx")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
 
+from pytest_mnnquant.checks.accuracy.output_measures import measure_outputs
+from pytest_mnnquant.checks.accuracy.part_variation import PartEvidence
 from pytest_mnnquant.metrics import blocks
 from pytest_mnnquant.metrics.agreement import agreement
 from pytest_mnnquant.metrics.details import compare_detail
@@ -57,3 +61,62 @@ def test_a_large_output_needs_a_fraction_of_its_copies_in_float64() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * reference.nbytes
+
+
+IMAGES = RANDOM.random((24, 3, 16, 16), np.float32)
+HEAT = np.exp(-np.square(np.indices((24, 24)) - np.array([9, 14])[:, None, None]).sum(0) / 8).astype(np.float32)
+SCORES = 9 * np.eye(4, dtype=np.float32)[RANDOM.integers(0, 4, (24, 16, 16))].transpose(0, 3, 1, 2)
+#: Outputs of the kinds that are recognised by their values: [samples, ...] of the float model.
+KINDS = {
+    "class scores": SCORES,
+    "logarithms of shares": SCORES - np.log(np.exp(SCORES).sum(1, keepdims=True)),
+    "probabilities": (RANDOM.random((24, 3, 16, 16)) > 0.6).astype(np.float32) * 0.98 + 0.01,
+    "logits": np.where(RANDOM.random((24, 1, 16, 16)) > 0.6, 8, -8).astype(np.float32) + IMAGES[:, :1],
+    "heat maps": np.stack([np.roll(HEAT, (n % 5, n % 3), (0, 1)) for n in range(24)])[:, None].repeat(3, 1),
+    "a picture": 0.9 * IMAGES + 0.1 * IMAGES[:, :, ::-1],
+    "groups of channels": IMAGES.mean((2, 3)) * np.array([0.01, 1, 300], np.float32),
+    "identifiers": RANDOM.integers(0, 9, (24, 16, 16)) * (RANDOM.random((24, 16, 16)) > 0.7),
+}
+RECOGNISED: dict[str, set[str]] = {
+    "class scores": {"decisions", "identifiers"},
+    "logarithms of shares": {"decisions", "identifiers"},
+    "probabilities": {"decisions", "identifiers", "channel"},
+    "logits": {"decisions", "identifiers"},
+    "heat maps": {"peaks"},
+    "a picture": {"detail", "maps"},
+    "groups of channels": {"parts"},
+    "identifiers": {"identifiers"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_change_no_measure_of_any_kind_of_output(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """And intermediate results that lie in files are those in memory."""
+    reference = KINDS[kind]
+    noise = 0.03 * np.ptp(reference) * np.random.default_rng(1).standard_normal(reference.shape)
+    output = reference + noise.astype(np.float32) if reference.dtype.kind == "f" else np.roll(reference, 1, 2)
+    evidence = PartEvidence(moved={"y": ("t",)}, probabilities=frozenset({"y"} if kind == "probabilities" else ()))
+
+    def measures() -> dict[str, Any]:
+        return dataclasses.asdict(measure_outputs({"y": reference}, {"y": output}, {"x": IMAGES}, evidence)["y"])
+
+    whole = measures()
+    recognised = {name for name, value in whole.items() if value not in (None, ())} - {"agreement", "variation"}
+    assert recognised == RECOGNISED[kind]
+    monkeypatch.setattr(blocks, "_ELEMENTS", 500)
+    monkeypatch.setattr(blocks, "_LARGE", 100)
+    require_close(measures(), whole)
+
+
+def require_close(found: Any, expected: Any) -> None:
+    """Compare nested measures."""
+    if isinstance(expected, dict):
+        for key, value in expected.items():
+            require_close(found[key], value)
+    elif isinstance(expected, tuple | list):
+        for one, other in zip(found, expected, strict=True):
+            require_close(one, other)
+    elif isinstance(expected, np.ndarray | float):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    else:
+        assert found == expected

@@ -114,3 +114,31 @@ def test_steps_in_the_background_report_no_progress(idle: None, heard: list[int]
     both(lambda: report_progress(1, 2, "batches"), lambda: report_progress(2, 2, "batches"))
     assert heard == [1]
     assert has_listener()
+
+
+def test_the_result_of_a_step_that_ran_is_taken_once(idle: None) -> None:
+    begun = threading.Event()
+
+    def step() -> int:
+        begun.set()
+        return 7
+
+    ahead = start_ahead(step)
+    assert begun.wait(10)
+    assert (ahead.take(), ahead.take()) == (7, None)
+
+
+def test_a_step_that_waits_is_given_up(idle: None) -> None:
+    go, ran = threading.Event(), threading.Event()
+    start_ahead(go.wait)
+    second = start_ahead(ran.set)
+    assert second.take() is None
+    go.set()
+    wait_for_idle()
+    assert not ran.is_set()
+
+
+def test_a_step_that_failed_or_had_no_core_has_no_result(monkeypatch: pytest.MonkeyPatch, idle: None) -> None:
+    assert start_ahead(functools.partial(fail, KeyError("x"))).take() is None
+    monkeypatch.setattr(background, "spare_cores", lambda: 0)
+    assert start_ahead(lambda: 1).take() is None

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.limits import CONFIDENCE, Criteria, Demand, unbounded, verdict
+from pytest_mnnquant.metrics.blocks import count_true, sample_blocks
 from pytest_mnnquant.metrics.identifiers import IdentifierAgreement, ValueAgreement
 from pytest_mnnquant.statistics import intervals
 from pytest_mnnquant.statistics.intervals import Estimate
@@ -32,7 +33,7 @@ def identifier_demands(
     reference: Array, output: Array, compared: IdentifierAgreement, criteria: Criteria, what: str = "integers"
 ) -> Iterator[Demand]:
     """What is required of identifiers of shape [samples, ...]: equal elements, and each value by itself."""
-    equal = intervals.share(int((reference == output).sum()), reference.size, CONFIDENCE)
+    equal = intervals.share(count_true(np.equal, reference, output), reference.size, CONFIDENCE)
     text = f"{equal.value:.1%} of its {what} equal the float model's, required {_MIN_EQUAL:.0%}"
     yield Demand(text, verdict(equal, _MIN_EQUAL, at_least=True, strict=criteria.strict))
     least = criteria.usual.iou
@@ -58,8 +59,12 @@ def _judged(compared: IdentifierAgreement) -> list[ValueAgreement]:
 
 def _of_samples(value: int, reference: Array, output: Array) -> tuple[Counts, Counts]:
     """The intersection and the union of the elements that hold a value, both with shape [samples]."""
-    expected, actual = ((array == value).reshape(len(array), -1) for array in (reference, output))
-    return (expected & actual).sum(1), (expected | actual).sum(1)
+    counts = []
+    for _, pair in sample_blocks(reference, output):
+        expected, actual = ((block == value).reshape(len(block), -1) for block in pair)
+        counts.append(((expected & actual).sum(1), (expected | actual).sum(1)))
+    intersections, unions = (np.concatenate(column) for column in zip(*counts, strict=True))
+    return intersections, unions
 
 
 def _details(compared: IdentifierAgreement) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.findings.finding import Finding
+from pytest_mnnquant.metrics.blocks import count_true, is_true_of_all, largest_of
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -30,7 +31,7 @@ def _broken(name: str, reference: Array, output: Array | None, outputs: Outputs)
     if output.shape != reference.shape:
         message = f"output {name!r} has shape {list(output.shape)}, the float model's has {list(reference.shape)}"
         return Finding("MNQ705", message)
-    if not np.isfinite(reference).all():
+    if not is_true_of_all(np.isfinite, reference):
         return Finding(
             "MNQ707",
             f"output {name!r}: {_share_bad(reference):.0%} of the float model's values are not finite",
@@ -39,14 +40,14 @@ def _broken(name: str, reference: Array, output: Array | None, outputs: Outputs)
     if output.dtype.kind != "f":
         return None
     # Values this large in the float model too are masks (the lowest float), and intended.
-    intended = _is_absurd(reference)
-    if not np.isfinite(output).all() or _is_absurd(output)[~intended].any():
+    if not is_true_of_all(lambda ref, out: np.isfinite(out) & (~_is_absurd(out) | _is_absurd(ref)), reference, output):
         message = f"output {name!r}: {_share_bad(output):.0%} of the values are not finite (or above {_ABSURD:g})"
         return Finding("MNQ703", message)
-    if len(output) > 1 and (output == output[:1]).all() and not _is_constant(reference):
+    first = output[:1]
+    if len(output) > 1 and is_true_of_all(lambda out: out == first, output) and not _is_constant(reference):
         message = f"output {name!r} is the same for all {len(output)} samples; the float model's is not"
         return Finding("MNQ704", message)
-    if output[0].size > 1 and _is_flat(output) and not _is_flat(reference):
+    if output[0].size > 1 and is_true_of_all(_is_flat, output) and not is_true_of_all(_is_flat, reference):
         message = f"output {name!r}: all {output[0].size} values of a sample are equal; the float model's are not"
         return Finding("MNQ706", message)
     return None
@@ -59,13 +60,15 @@ def _is_absurd(values: Array) -> npt.NDArray[np.bool_]:
 
 
 def _share_bad(array: Array) -> float:
-    return float((~np.isfinite(array) | _is_absurd(array)).mean())
+    return count_true(lambda block: ~np.isfinite(block) | _is_absurd(block), array) / array.size
 
 
 def _is_constant(array: Array) -> bool:
     """Whether all samples are equal, but for the rounding of floats, which depends on the place in a batch."""
-    real = array.astype(np.float64) if array.dtype.kind == "f" else array
-    return bool((np.abs(real - real[:1]) <= _ROUNDING * np.abs(real).max(initial=0)).all())
+    first, least = array[:1].astype(np.float64), _ROUNDING * largest_of(array)
+    if array.dtype.kind != "f":
+        return is_true_of_all(lambda block: block == array[:1], array)
+    return is_true_of_all(lambda block: np.abs(block - first) <= least, array)
 
 
 def _is_flat(array: Array) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.blocks import bounds_of, elements_of
 from pytest_mnnquant.metrics.decisions import threshold_decisions
 from pytest_mnnquant.metrics.identifiers import IdentifierAgreement, compare_identifiers
 from pytest_mnnquant.metrics.variation import Variation, variation
@@ -89,13 +90,13 @@ def measure_parts(reference: Array, output: Array, known: OutputParts) -> Iterat
 def _measure(
     part: Part, mask: npt.NDArray[np.bool_], reference: Array, output: Array, is_joined: bool
 ) -> PartVariation | None:
-    values, others = reference[:, mask], output[:, mask]
+    values, others = elements_of(reference, mask), elements_of(output, mask)
     measured = variation(values, others)
     if measured.is_constant or (part.is_probability and measured.peak < _LEAST_PROBABILITY):
         return None
     answers = threshold_decisions(values, others) if part.is_probability else None
     return PartVariation(
-        *(part, _place(mask), float(values.min()), float(values.max()), measured, is_joined, reference[0].size),
+        *(part, _place(mask), *bounds_of(values), measured, is_joined, reference[0].size),
         None if answers is None else compare_identifiers(answers.reference, answers.output),
     )
 

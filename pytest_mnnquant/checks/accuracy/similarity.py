@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.checks.accuracy.limits import Criteria, doubt_finding, limit_for
@@ -15,6 +14,7 @@ from pytest_mnnquant.checks.accuracy.outputs import Outputs
 from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.metrics.agreement import SILENT, Agreement, agreement
+from pytest_mnnquant.metrics.blocks import largest_of
 
 Array = npt.NDArray[Any]
 # From this cosine on, an output holds the values of another output.
@@ -56,7 +56,7 @@ def unlike(
 
 def _silent(name: str, item: Agreement, reference: Array) -> Finding:
     """A constant output can't be judged, unless the variant's output is far from it."""
-    constant = float(np.abs(reference).max())
+    constant = largest_of(reference)
     if item.max_error > max(_COARSE * constant, SILENT):
         message = (
             f"output {name!r} is always {constant:.4g} in the float model; the variant is off by {item.max_error:.4g}"

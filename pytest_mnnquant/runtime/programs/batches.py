@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .sample_axes import as_batch, as_samples
+from .sample_axes import as_batch
 
 
 def report_progress(done: int, total: int, unit: str) -> None:
@@ -41,13 +41,3 @@ def sample_count(job: dict[str, Any]) -> int:
     import numpy as np
 
     return next(len(np.load(file, mmap_mode="r")) for file in job["inputs"].values())
-
-
-def save_outputs(job: dict[str, Any], parts: dict[str, list[Any]]) -> None:
-    """Write the outputs of all batches, samples first, to `outputN.npy`; `parts` are the batches of each output."""
-    import numpy as np
-
-    axes, count = job.get("axes", {}).get("outputs", {}), sample_count(job)
-    for number, (name, arrays) in enumerate(parts.items()):
-        outputs = as_samples(arrays, axes.get(name), len(arrays) == count)
-        np.save(f"output{number}.npy", outputs[:count] if job.get("fixed") else outputs)

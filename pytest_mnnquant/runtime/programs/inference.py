@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .batches import batches, save_outputs
+from .batches import batches
 from .feedback import Feedback
 from .module_api import run_batches, values_of
+from .output_files import OutputFiles
 from .session import Session, integer_outputs
 
 
@@ -15,9 +16,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     if job.get("engine") == "module":
         return run_module(job)
     session, integers = Session(job, job["model"]), integer_outputs(job["model"])
-    parts: dict[str, list[Any]] = {}
+    files, feedback = OutputFiles(job), Feedback(job)
     trace: list[Any] = []
-    feedback = Feedback(job)
     for number, batch in enumerate(batches(job)):
         session.feed(feedback.enter(batch))
         if number == 0:
@@ -26,10 +26,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             session.run()
         outputs = session.outputs(integers)
         feedback.leave(outputs)
-        for name, array in outputs.items():
-            parts.setdefault(name, []).append(array)
-    save_outputs(job, parts)
-    return {"outputs": list(parts), "trace": trace, "memory_mb": session.memory_mb}
+        files.add(outputs)
+    return {"outputs": files.close(), "trace": trace, "memory_mb": session.memory_mb}
 
 
 def traced(session: Session) -> list[Any]:
@@ -62,14 +60,12 @@ def _resized_width(tensors: Any, info: Any) -> int:
 def run_module(job: dict[str, Any]) -> dict[str, Any]:
     """The same through MNN's Module API, for models with While or If bodies; `traced`: a session gives the op trace."""
     settings = {"backend": 0, "numThread": job.get("threads", 1), "memory": int(job.get("memory", 0))}
-    parts: dict[str, list[Any]] = {name: [] for name in job["outputs"]}
-    feedback = Feedback(job)
+    files, feedback = OutputFiles(job), Feedback(job)
     for results in run_batches(job, job["outputs"], settings, feedback):
-        outputs = {name: values_of(results[number]) for number, name in enumerate(parts)}
+        outputs = {name: values_of(results[number]) for number, name in enumerate(job["outputs"])}
         feedback.leave(outputs)
-        for name, array in outputs.items():
-            parts[name].append(array)
-    save_outputs(job, parts)
+        files.add(outputs)
+    files.close()
     if not job.get("traced"):
         return {"outputs": job["outputs"], "trace": None, "memory_mb": None}
     try:

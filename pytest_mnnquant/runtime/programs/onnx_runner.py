@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .batches import batches, save_outputs
+from .batches import batches
+from .output_files import OutputFiles
 
 # ONNX Runtime from 1.29 on sends what it runs to Microsoft, and keeps an id of the machine in the home folder, unless
 # these are set before it is loaded; the second name is that of later versions.
@@ -45,13 +46,11 @@ def run_onnx(job: dict[str, Any]) -> dict[str, Any]:
     fixed = next((shape[axis] for shape, axis in places if axis is not None and len(shape) > axis), None)
     is_fixed = isinstance(fixed, int) and fixed > 0
     job = {**job, "batch": fixed if is_fixed else job["batch"], "fixed": is_fixed}
-    parts: dict[str, list[Any]] = {name: [] for name in names}
+    files = OutputFiles(job)
     for batch in batches(job):
         results = session.run(names, {name: batch[name].astype(kind, copy=False) for name, kind in types.items()})
-        for number, part in enumerate(parts.values()):
-            part.append(results[number])
-    save_outputs(job, parts)
-    return {"outputs": names}
+        files.add({name: results[number] for number, name in enumerate(names)})
+    return {"outputs": files.close()}
 
 
 def inner_tensors(path: str, names: list[str]) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .batches import batches, save_outputs
+from .batches import batches
+from .output_files import OutputFiles
 
 
 def run_tflite(job: dict[str, Any]) -> dict[str, Any]:
@@ -17,14 +18,12 @@ def run_tflite(job: dict[str, Any]) -> dict[str, Any]:
     job = {**job, "batch": size or job["batch"], "fixed": size > 0}
     details = interpreter.get_tensor_details() if named else interpreter.get_output_details()
     results = {item["name"]: item["index"] for item in details if not named or item["name"] in named}
-    parts: dict[str, list[Any]] = {name: [] for name in results}
+    files = OutputFiles(job)
     for batch in batches(job):
         feed(interpreter, inputs, batch)
         interpreter.invoke()
-        for name, index in results.items():
-            parts[name].append(interpreter.get_tensor(index))
-    save_outputs(job, parts)
-    return {"outputs": list(parts)}
+        files.add({name: interpreter.get_tensor(index) for name, index in results.items()})
+    return {"outputs": files.close()}
 
 
 def new_interpreter(path: str, preserve: bool) -> Any:
