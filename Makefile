@@ -73,6 +73,7 @@ bench: $(COMPLETE)
 	$(BIN)/python benchmarks/silero.py build/networks
 	$(BIN)/python benchmarks/accuracy_truth.py build/networks
 	$(BIN)/python benchmarks/healthy.py build/networks
+	$(BIN)/python benchmarks/large_data.py build/large --write
 	$(BIN)/python -m tests.faults.corpus.wheels build/wheels
 	$(BIN)/python benchmarks/scoreboard.py build/planted --write
 	$(BIN)/python benchmarks/failures.py build/planted

@@ -9,7 +9,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.metrics.blocks import blocks, bounds_of, count_true, energies, is_true_of_all, mean_sample
+from pytest_mnnquant.metrics.blocks import (
+    blocks,
+    bounds_of,
+    count_true,
+    energies,
+    is_true_of_all,
+    mapped,
+    mean_sample,
+    sample_blocks,
+)
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -87,7 +96,7 @@ def agreement(reference: Array, output: Array) -> Agreement:
         max_error=largest,
         mean_error=total / ref.size,
         range=high - low,
-        top1=float(same_maximum(ref, out).mean()) if classes and not _is_constant(ref.argmax(1)) else None,
+        top1=float(same_maximum(ref, out).mean()) if classes and not _is_constant(mapped(_best, ref)) else None,
         top5=_same_largest(ref, out, 5) if classes and elements >= 10 else None,
         equal=count_true(np.equal, reference, output) / reference.size if integers else None,
     )
@@ -108,7 +117,11 @@ def _errors(ref: Array, out: Array) -> tuple[float, float]:
 
 def same_maximum(ref: Array, out: Array) -> npt.NDArray[np.bool_]:
     """Whether both have the same arg max, for each sample; both have shape [samples, classes]."""
-    return np.asarray(ref.argmax(1) == out.argmax(1))
+    return np.concatenate([first.argmax(1) == second.argmax(1) for _, (first, second) in sample_blocks(ref, out)])
+
+
+def _best(rows: Array) -> Array:
+    return np.asarray(rows.argmax(1))
 
 
 def _is_constant(values: Array) -> bool:

@@ -30,7 +30,7 @@ def sample_blocks(*arrays: Array) -> Iterator[tuple[slice, tuple[Array, ...]]]:
     count = len(arrays[0])
     for chosen in blocks_of(count, max(array.size // max(1, count) for array in arrays)):
         yield chosen, tuple(array[chosen] for array in arrays)
-        _release(arrays)
+        release(*arrays)
 
 
 def blocks(*arrays: Array) -> Iterator[tuple[slice, tuple[Floats, ...]]]:
@@ -39,7 +39,7 @@ def blocks(*arrays: Array) -> Iterator[tuple[slice, tuple[Floats, ...]]]:
         yield chosen, tuple(part.reshape(len(part), -1).astype(np.float64) for part in parts)
 
 
-def _release(arrays: tuple[Array, ...]) -> None:
+def release(*arrays: Array) -> None:
     """Give back the memory of what was read from files; it is read again when it is needed."""
     for array in arrays:
         base: Any = array

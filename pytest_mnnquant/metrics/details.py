@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.metrics.blocks import blocks_of, bounds_of
+from pytest_mnnquant.metrics.blocks import blocks_of, bounds_of, mean_sample, release
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -95,12 +96,19 @@ class _Pictures:
     def blocks(self) -> Iterator[tuple[Floats, Floats, Floats]]:
         """The samples in blocks; the input has the positions of the reference."""
         features = 3 * self.source.shape[1] + self.reference.shape[1]
-        mean, mean_source = (
-            array.mean(0, dtype=np.float64) if self.is_centred else 0.0 for array in (self.reference, self.source)
-        )
+        mean, mean_source = self._means
         for chosen in blocks_of(len(self.reference), features * int(np.prod(self.reference.shape[2:]))):
             made, other = (array[chosen].astype(np.float64) - mean for array in (self.reference, self.output))
             yield made, other, _resized(self.source[chosen].astype(np.float64) - mean_source, self.factors)
+            release(self.reference, self.output, self.source)
+
+    @cached_property
+    def _means(self) -> tuple[Floats | float, Floats | float]:
+        """The mean samples of the reference and of the input if they are removed, else 0."""
+        if not self.is_centred:
+            return 0.0, 0.0
+        mean, mean_source = (mean_sample(array).reshape(array.shape[1:]) for array in (self.reference, self.source))
+        return mean, mean_source
 
 
 def _pictures(reference: Array, output: Array, array: Array, is_centred: bool) -> Iterator[_Pictures]:

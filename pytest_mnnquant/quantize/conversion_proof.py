@@ -61,7 +61,9 @@ def compare_outputs(expected: Outputs, results: Outputs, model: str = "the float
         raise ValueError(f"output {other[0]!r} of {model} has shape {shapes[0]}, the source's {shapes[1]}")
     if not any(array.size for array in expected.values()):
         raise ValueError("no output holds a value")
-    return {name: agreement(_flat(array), _flat(results[name])) for name, array in expected.items() if array.size}
+    return {
+        name: agreement(array, results[name].reshape(array.shape)) for name, array in expected.items() if array.size
+    }
 
 
 def _flat(array: Array) -> Array:

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.runtime.inference import batch_size, fixed_batch, tensor_values
+from pytest_mnnquant.runtime.inference import BATCH, batch_size, fixed_batch, tensor_values
 from pytest_mnnquant.runtime.options import RunOptions
 
 Sides = tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]
-#: Samples that are read if they run one after the other; else one batch.
+#: Samples that are read if the model takes one at a time; else `BATCH`, or as many as it takes.
 _SINGLE_SAMPLES: Final = 8
 
 
@@ -25,8 +25,9 @@ def layer_tensors(
 
     None for a tensor that did not appear. The samples are spread over the calibration data.
     """
-    size = fixed_batch(model, options.axes) or batch_size(options)
-    count = size if size > 1 else _SINGLE_SAMPLES
+    fixed = fixed_batch(model, options.axes)
+    size = fixed or batch_size(options, data.inputs)
+    count = fixed or (_SINGLE_SAMPLES if batch_size(options, {}) == 1 else BATCH)
     chosen = data.spread(count)
     for start in range(0, max(1, chosen.samples - size + 1), size):
         batch = {name: array[start : start + size] for name, array in chosen.inputs.items()}

@@ -25,6 +25,9 @@ from pytest_mnnquant.runtime.options import RunOptions
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 BATCH: Final = 32
+# The size of the inputs of a batch, in bytes: 32 pictures of 3 x 224 x 224 numbers. Between its layers, a network needs
+# several times that.
+_LARGEST_BATCH: Final = 20_000_000
 _KINDS: Final = {"float": np.float32, "int32": np.int32, "int64": np.int32, "uint8": np.uint8, "int8": np.int8}
 
 
@@ -78,7 +81,7 @@ def tensor_values(
     model: Model, ops: Sequence[Op], inputs: Arrays, options: RunOptions
 ) -> dict[str, tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]]:
     """{operator: (its first input, its first output)} on one batch of inputs, flattened in NCHW order."""
-    size = fixed_batch(model, options.axes) or batch_size(options)
+    size = fixed_batch(model, options.axes) or batch_size(options, inputs)
     with InputFolder(model, {name: array[:size] for name, array in inputs.items()}, options) as folder:
         folder.watch("observe", f"tracing {model.path.name}", ops, {"probe": True})
         return {
@@ -88,9 +91,12 @@ def tensor_values(
 
 
 def tensor_ranges(model: Model, ops: Sequence[Op], inputs: Arrays, options: RunOptions) -> npt.NDArray[np.float64]:
-    """Smallest and largest value in each batch, shape [batches, operators, input or output, min or max]."""
+    """Smallest and largest value in each batch, shape [batches, operators, input or output, min or max].
+
+    A batch has `BATCH` samples, also where large samples run in smaller ones.
+    """
     with InputFolder(model, inputs, options) as folder:
-        folder.watch("observe", f"calibrating {model.path.name}", ops, {})
+        folder.watch("observe", f"calibrating {model.path.name}", ops, {"joined": folder.batches_joined})
         return folder.array("ranges")
 
 
@@ -160,13 +166,23 @@ class InputFolder:
         """The names of the inputs, as the model has them."""
         return tuple(self._inputs)
 
+    @property
+    def _fixed(self) -> int:
+        return fixed_batch(self._model, self._axes)
+
+    @property
+    def batches_joined(self) -> int:
+        """How many batches of a run make one of `BATCH` samples; 1 if the model or the options fix their size."""
+        size = batch_size(self._options, self._inputs)
+        return 1 if self._fixed or not _is_batched(self._options) else BATCH // size
+
     def run(self, task: str, what: str, arguments: Mapping[str, Any]) -> JobResult:
         """Run a task on these inputs, with the task's `arguments`. Raises `NativeFailure`."""
         inputs = {name: str(self.path / f"input{number}.npy") for number, name in enumerate(self._inputs)}
         layouts = {spec.name: spec.layout for spec in self._model.inputs}
         shared: dict[str, Any] = {"inputs": inputs, "layouts": layouts, "axes": self._axes.as_job}
-        shared["batch"] = fixed_batch(self._model, self._axes) or batch_size(self._options)
-        shared["fixed"] = fixed_batch(self._model, self._axes) > 0
+        shared["batch"] = self._fixed or batch_size(self._options, self._inputs)
+        shared["fixed"] = self._fixed > 0
         job = Job(task, what, self._options.timeout, {**shared, **arguments})
         with full_disk_named(what, self.path):
             return run_or_reuse(job, self.path, self._options.send)
@@ -206,9 +222,18 @@ def fixed_batch(model: Model, axes: SampleAxes) -> int:
     return size if size > 1 else 0
 
 
-def batch_size(options: RunOptions) -> int:
-    """The number of samples per batch."""
-    return BATCH if options.batched and not options.axes.is_single else 1
+def batch_size(options: RunOptions, inputs: Arrays) -> int:
+    """The number of samples per batch: `BATCH`, or of large samples a half, a quarter and so on, at least one."""
+    if not _is_batched(options):
+        return 1
+    size, sample = BATCH, sum(array.nbytes // max(1, len(array)) for array in inputs.values())
+    while size > 1 and size * sample > _LARGEST_BATCH:
+        size //= 2
+    return size
+
+
+def _is_batched(options: RunOptions) -> bool:
+    return options.batched and not options.axes.is_single
 
 
 def input_names(reference: Model, model: Model) -> dict[str, str]:

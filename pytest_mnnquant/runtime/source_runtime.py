@@ -79,7 +79,7 @@ class SourceRuntime:
                 "installed": self._installation,
                 "inputs": files,
                 "names": list(names),
-                "batch": batch_size(options),
+                "batch": batch_size(options, inputs),
                 "axes": options.axes.as_job,
             }
             job = Job(self.task, f"running {path.name}", options.timeout, arguments, who=self.name)

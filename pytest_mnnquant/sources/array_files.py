@@ -7,10 +7,12 @@ bytes are in the file may have any size.
 from __future__ import annotations
 
 import math
+import os
 import stat
+import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -24,6 +26,10 @@ _ENCRYPTED: Final = 1
 # Above the memory limit, arrays may take this number of times the bytes of their file. Random numbers are compressed to
 # about 90 %, masks and images to some percent, zeros to a thousandth.
 _MAX_RATIO: Final = 200
+#: Arrays from this size on are read where they are used, in bytes.
+MAPPED: Final = 1 << 26
+#: The size of the header of a member of an archive, without the name and the extra field, whose sizes are at its end.
+_LOCAL_HEADER: Final = 30
 _HEADERS: Final = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -49,12 +55,48 @@ def load_arrays(path: Path) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
             _require_arrays(file, is_archive)
             _require_size(sum(_claimed_sizes(file)), path.stat().st_size, is_archive)
             file.seek(0)
-            loaded = np.load(file, allow_pickle=False)
-            return dict(loaded) if isinstance(loaded, Mapping) else loaded
+            if is_archive:
+                return _members(path, file)
+            file.seek(0)
+            mapped = _mapped(path, file) if path.stat().st_size >= MAPPED else None
+            file.seek(0)
+            return np.load(file, allow_pickle=False) if mapped is None else mapped
     except UnreadableArrays:
         raise
     except Exception as error:  # Formats, compressions and encryptions of any kind, in numpy, zipfile and zlib.
         raise UnreadableArrays(describe(error)) from None
+
+
+def _members(path: Path, file: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an archive by name."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    with np.load(file, allow_pickle=False) as loaded, zipfile.ZipFile(path) as archive:
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        for name in loaded:
+            mapped = _mapped_member(path, file, members[name])
+            arrays[name] = loaded[name] if mapped is None else mapped
+    return arrays
+
+
+def _mapped_member(path: Path, file: IO[bytes], member: zipfile.ZipInfo) -> npt.NDArray[Any] | None:
+    """A large array of an archive that is not compressed, which is read where it is used; None for others."""
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size < MAPPED:
+        return None
+    file.seek(member.header_offset)
+    sizes = struct.unpack("<HH", file.read(_LOCAL_HEADER)[-4:])
+    file.seek(sum(sizes), os.SEEK_CUR)
+    return _mapped(path, file)
+
+
+def _mapped(path: Path, file: IO[bytes]) -> npt.NDArray[Any] | None:
+    """The array that begins at the file's position; None if it holds objects, or has another form."""
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        return None
+    shape, is_fortran, kind = _HEADERS[version](file)
+    if kind.hasobject:
+        return None
+    return np.asarray(np.memmap(path, kind, "r", file.tell(), shape, "F" if is_fortran else "C"))
 
 
 def _require_arrays(file: IO[bytes], is_archive: bool) -> None:

@@ -232,6 +232,8 @@ def join_batches(batches: list[Batch], origin: str) -> Batch:
                     fix = "if the items are batches, give list(DATA); if they are samples, pad them to one length"
                 shapes = f"{list(first[name].shape)} and {list(array.shape)}"
                 raise DataError(f"{origin}: its batches do not match: array {name!r} has the shapes {shapes}", fix)
+    if len(batches) == 1:  # Which may be as large as the memory.
+        return dict(first)
     with contextlib.suppress(ValueError, TypeError):
         return {name: np.concatenate([batch[name] for batch in batches]) for name in first}
     kinds = ", ".join(f"{name} {array.dtype}" for name, array in first.items())

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import Axis
+from pytest_mnnquant.metrics.blocks import is_true_of_all, largest_of, sample_blocks
 from pytest_mnnquant.sources.pixel_statistics import normalized_pixels
 from pytest_mnnquant.sources.spec import DataError
 
@@ -103,7 +104,8 @@ def _require_labels(labels: Array, origin: str) -> None:
 
 def _require_int32(array: Array, name: str, origin: str) -> None:
     """Raise `DataError` for integers that MNN, which computes in int32, would change."""
-    low, high = int(array.min()), int(array.max())
+    ends = [(int(block.min()), int(block.max())) for _, (block,) in sample_blocks(array)]
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     limits = np.iinfo(np.int32)
     if low < limits.min or high > limits.max:
         worst = high if high > limits.max else low
@@ -115,16 +117,16 @@ def _require_int32(array: Array, name: str, origin: str) -> None:
 
 def _require_float32(array: Array, name: str, origin: str) -> None:
     """Raise `DataError` for values that are not finite numbers of float32."""
-    if not np.isfinite(array).all():
+    if not is_true_of_all(np.isfinite, array):
         fix = "remove these samples, or fix their preprocessing (most often a division by 0)"
         if _is_mask(array):
             fix = f"write the mask with a finite number, which has a scale: np.where(arrays[{name!r}] < 0, -1e4, 0)"
         broken = len(array) - int(np.isfinite(array).reshape(len(array), -1).all(1).sum())
         where = f"in {broken:,} of {len(array):,} samples, shape {list(array.shape)}"
         raise DataError(f"{origin}: array {name!r} holds NaN or infinity {where}", fix)
-    if float(np.abs(array).max()) > _LARGEST:
+    if (largest := largest_of(array)) > _LARGEST:
         raise DataError(
-            f"{origin}: array {name!r} holds {np.abs(array).max():.3g}, more than float32 can hold",
+            f"{origin}: array {name!r} holds {largest:.3g}, more than float32 can hold",
             "scale the samples as the model takes them",
         )
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pytest_mnnquant.metrics.blocks import sample_blocks
+
 # Standard deviations of ImageNet on 0..1, which no factor of pixels of 0..255 equals by chance.
 _DEVIATIONS: Final = (0.229, 0.224, 0.225)
 _MEANS: Final = (0.485, 0.456, 0.406)
@@ -50,7 +52,8 @@ def normalized_pixels(array: npt.NDArray[Any]) -> str:
     if array.ndim != _PICTURES or 3 not in (array.shape[1], array.shape[3]):
         return ""
     others = (0, 2, 3) if array.shape[1] == 3 else (0, 1, 2)
-    low, high = array.min(others), array.max(others)
+    ends = [(block.min(others), block.max(others)) for _, (block,) in sample_blocks(array)]
+    low, high = np.min([end[0] for end in ends], 0), np.max([end[1] for end in ends], 0)
     black, deviations = -np.array(_MEANS) / _DEVIATIONS, np.array(_DEVIATIONS)
     whitest = high * deviations + _MEANS
     if not (np.abs(low - black) <= _DARK).all() or not ((whitest > _BRIGHT) & (whitest <= _WHITE + 1)).all():

@@ -14,7 +14,8 @@ from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.quantize.variant import Variant
-from pytest_mnnquant.runtime.inference import Grid, code_losses, run, tensor_ranges, tensor_values
+from pytest_mnnquant.runtime import inference
+from pytest_mnnquant.runtime.inference import Grid, batch_size, code_losses, run, tensor_ranges, tensor_values
 from pytest_mnnquant.runtime.jobs import FailureKind, NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.pytorch import outputs
@@ -180,3 +181,17 @@ def test_int8_outputs_of_the_module_are_right_after_a_resize(workshop: Workshop,
     together, alone = (run(model, images, RunOptions(TIMEOUT, batched=batched), names) for batched in (True, False))
     for name in names:
         np.testing.assert_allclose(together.outputs[name], alone.outputs[name], atol=1e-4)
+
+
+def test_large_samples_run_in_smaller_batches_with_the_ranges_of_whole_ones(
+    digits: Prepared, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = RunOptions(TIMEOUT)
+    layers = digits.model.layers
+    whole = tensor_ranges(digits.model, layers, images, options)
+    assert (batch_size(options, images), len(whole)) == (32, 3)
+    (array,) = images.values()
+    monkeypatch.setattr(inference, "_LARGEST_BATCH", 5 * array[0].nbytes)
+    assert batch_size(options, images) == 4
+    np.testing.assert_allclose(tensor_ranges(digits.model, layers, images, options), whole, rtol=1e-5, atol=1e-6)
+    assert batch_size(dataclasses.replace(options, batched=False), images) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,3 +54,23 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableArrays) as raised:
         load_arrays(tmp_path / "x.npz")
     assert raised.value.fix
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_arrays_are_read_where_they_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Any) -> None:
+    monkeypatch.setattr(array_files, "MAPPED", 1000)
+    values = np.asarray(np.random.default_rng(0).standard_normal((20, 30)), order=order)
+    small = np.arange(3)
+    np.save(tmp_path / "a.npy", values)
+    np.savez(tmp_path / "b.npz", large=values, small=small)
+    np.savez_compressed(tmp_path / "c.npz", large=values, small=small)
+    alone = load_arrays(tmp_path / "a.npy")
+    stored, packed = (load_arrays(tmp_path / name) for name in ("b.npz", "c.npz"))
+    assert isinstance(stored, dict)
+    assert isinstance(packed, dict)
+    assert not isinstance(alone, dict)
+    for array in (alone, stored["large"], packed["large"]):
+        np.testing.assert_array_equal(array, values)
+    for array in (stored["small"], packed["small"]):
+        np.testing.assert_array_equal(array, small)
+    assert [array.flags.writeable for array in (alone, stored["large"], packed["large"])] == [False, False, True]

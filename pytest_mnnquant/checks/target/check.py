@@ -16,6 +16,7 @@ from pytest_mnnquant.findings.accuracy_metrics import AccuracyMetrics, OperatorD
 from pytest_mnnquant.findings.cause import Cause, joined
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.operators import OperatorKey, Operators
+from pytest_mnnquant.metrics.blocks import sample_blocks
 
 #: Rounding differences are at most one step; a larger difference comes from another computation.
 ROUNDING: Final = 1.05
@@ -228,7 +229,24 @@ def _step(values: npt.NDArray[Any], key: OperatorKey, number: int, scales: Scale
 
 def furthest(on_host: Outputs, on_target: Outputs, scales: Mapping[str, float]) -> float:
     """The largest difference between outputs, in steps."""
-    return max((_steps(array, on_target[name], scales.get(name))[0] for name, array in on_host.items()), default=0.0)
+    return max((_furthest(array, on_target[name], scales.get(name)) for name, array in on_host.items()), default=0.0)
+
+
+def _furthest(host: npt.NDArray[Any], target: npt.NDArray[Any], scale: float | None) -> float:
+    if host.shape != target.shape:
+        return float("inf")
+    if not host.size:
+        return 0.0
+    step = scale or (_usual_step(host) if host.dtype.kind == "f" else 1.0)
+    pairs = (pair for _, pair in sample_blocks(np.atleast_1d(host), np.atleast_1d(target)))
+    return max(_steps(one, other, step)[0] for one, other in pairs)
+
+
+def _usual_step(values: npt.NDArray[Any]) -> float:
+    """The step of values without a scale: their range / the number of codes; 1 without a range."""
+    finite = (block[np.isfinite(block)] for _, (block,) in sample_blocks(np.atleast_1d(values)))
+    ends = [(float(part.min()), float(part.max())) for part in finite if part.size]
+    return (max(end[1] for end in ends) - min(end[0] for end in ends)) / _CODES or 1.0 if ends else 1.0
 
 
 def _steps(
@@ -240,8 +258,7 @@ def _steps(
     if host.dtype.kind != "f":
         apart = (host != target).astype(np.float64)
         return float(apart.max(initial=0.0)), apart
-    finite = host[np.isfinite(host)]
-    step = scale or (float(np.ptp(finite)) / _CODES if finite.size else 0.0) or 1.0
+    step = scale or _usual_step(host)
     same = (host == target) | (np.isnan(host) & np.isnan(target))
     with np.errstate(invalid="ignore"):  # Equal infinities.
         far = np.where(same, 0.0, np.abs(host.astype(np.float64) - target))

@@ -49,7 +49,10 @@ def watch_module(job: dict[str, Any], see: Any, skip: Any) -> None:
 
 
 def observe(job: dict[str, Any]) -> dict[str, Any]:
-    """Tensors of the named operators: their values on the first batch (`probe`), or their range per batch."""
+    """Tensors of the named operators: their values on the first batch (`probe`), or their range per batch.
+
+    The ranges of `job["joined"]` batches in a row are one.
+    """
     import numpy as np
 
     if job.get("probe"):
@@ -58,13 +61,17 @@ def observe(job: dict[str, Any]) -> dict[str, Any]:
     ranges: list[Any] = []
 
     def see(place: int, number: int, side: int, values: Any) -> None:
+        place //= job.get("joined", 1)
         while len(ranges) <= place:
-            ranges.append(np.full((len(job["ops"]), 2, 2), np.nan))
+            ranges.append(np.tile((np.inf, -np.inf), (len(job["ops"]), 2, 1)))
         if values.size:
-            ranges[place][number, side] = values.min(), values.max()
+            low, high = ranges[place][number, side]
+            ranges[place][number, side] = np.minimum(low, values.min()), np.maximum(high, values.max())
 
     watch(job, see)
-    np.save("ranges.npy", np.stack(ranges))
+    found = np.stack(ranges)
+    found[found[..., 0] > found[..., 1]] = np.nan
+    np.save("ranges.npy", found)
     return {}
 
 
