@@ -10,9 +10,11 @@ from typing import Final
 
 from pytest_mnnquant.cli.convert_arguments import Command, read_command
 from pytest_mnnquant.cli.mnnconvert_flags import FLAGS, Refused, Role, as_arguments, read_flags
-from pytest_mnnquant.cli.source_formats import wrong_content
+from pytest_mnnquant.cli.source_formats import undecodable_text, wrong_content
 from pytest_mnnquant.cli.verify import Requested, verify
+from pytest_mnnquant.findings.catalogue import RULES
 from pytest_mnnquant.findings.fix_command import ConvertCommand
+from pytest_mnnquant.mnnfile.decodable import undecodable
 from pytest_mnnquant.mnnfile.model import BadModel, Model, read_model
 from pytest_mnnquant.quantize.failed_conversion import explain_failure
 from pytest_mnnquant.quantize.source_weights import require_finite
@@ -100,11 +102,10 @@ def _is_json(path: Path) -> None:
 
 
 def _plain_summary(model: Model, source: Path) -> str:
-    broken = [op.name for op in model.ops if not all(weights.intact for weights in op.weights)]
-    if broken or model.external_missing:
-        raise BadModel(
-            f"{model.path.name}: weights of {broken[0] if broken else 'its .mnn.weight file'} are incomplete"
-        )
+    if model.external_missing:
+        raise Refused(f"{RULES['MNQ803'].title}: {source}: {model.external_missing:,} bytes of its weights are missing")
+    if broken := undecodable(model):
+        raise Refused(f"{source}: {undecodable_text(broken)}; write {source.name} again")
     _require_finite(model, source)
     kinds = sorted({weights.label for op in model.layers for weights in op.weights})
     return (

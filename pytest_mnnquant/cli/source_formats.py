@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, cast
 
+from pytest_mnnquant.findings.catalogue import RULES
+from pytest_mnnquant.mnnfile.decodable import undecodable
 from pytest_mnnquant.mnnfile.model import BadModel, read_model
+from pytest_mnnquant.mnnfile.structure import Difference
 from pytest_mnnquant.mnnfile.wire import BYTES, VARINT, BadParams, Field, fields
 from pytest_mnnquant.sources.onnx_data import external_files
 from pytest_mnnquant.sources.onnx_file import require_float
@@ -48,7 +51,14 @@ def _mnn(path: Path) -> str:
         model = read_model(path)
     except BadModel as error:
         return str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
-    return f"its weight file {model.external_path} is missing or too short" if model.external_missing else ""
+    if model.external_missing:
+        return f"its weight file {model.external_path} is missing or too short"
+    return "" if (broken := undecodable(model)) is None else undecodable_text(broken)
+
+
+def undecodable_text(broken: Difference) -> str:
+    """The rule and the reason for weights that can't be decoded."""
+    return f"{RULES['MNQ403'].title}: the weights of {broken.operator or 'an operator'} can't be decoded: {broken.text}"
 
 
 def _tflite(path: Path) -> str:

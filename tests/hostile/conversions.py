@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from pytest_mnnquant.cli.main import main
+from pytest_mnnquant.mnnfile.decodable import undecodable
 from pytest_mnnquant.mnnfile.model import read_model
 from tests.hostile.cases import damaged
 from tests.tflite_nets import Graph
@@ -116,6 +117,8 @@ def _fault(status: int, out: str, err: str, output: Path, recipe: str) -> str:
     stored = {weights.label for op in model.layers if op.is_convolution for weights in op.weights}
     if recipe and not stored:
         return "exit status 0 for a model without weights"
+    if broken := undecodable(model):
+        return f"exit status 0 for weights that can't be decoded: {broken}"
     outside = model.bytes_at(0, model.size - model.main_size, external=True)
     if not all(np.isfinite(weights.decoded(outside)).all() for op in model.layers for weights in op.weights):
         return "exit status 0 for weights that are not finite"
