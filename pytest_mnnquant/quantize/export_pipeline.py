@@ -7,7 +7,6 @@ the export there, or into a folder in it, and returns that folder or None. The w
 from __future__ import annotations
 
 import dataclasses
-import sys
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.llm.folder import is_export
 from pytest_mnnquant.quantize.pipeline import CHILD
 from pytest_mnnquant.runtime.jobs import Job, run_job
+from pytest_mnnquant.sources.sibling_imports import own_path
 from pytest_mnnquant.sources.spec import SourceError, parse_spec
 
 #: Exporters of large models need longer than the gate's limit for a step (seconds).
@@ -39,7 +39,7 @@ def run_export_pipeline(text: str, root: Path, checkpoint: Path, outdir: Path, t
             "checkpoint": str(checkpoint.resolve()),
             "outdir": str(outdir),
             "cwd": str(Path.cwd()),
-            "path": [str(Path(place).resolve()) for place in [*sys.path, "."]],
+            "path": [str(Path(place).resolve()) for place in [*own_path(), "."]],
         }
         job = Job("export", f"exporting with {text}", max(timeout, _SECONDS), arguments, who="the exporter")
         result = run_job(job, Path(name), CHILD).values

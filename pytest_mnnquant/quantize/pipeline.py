@@ -16,7 +16,6 @@ and `mnnquant` run in other processes, which are not covered: call `_tools.mnnco
 from __future__ import annotations
 
 import dataclasses
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from pytest_mnnquant.runtime.command import Command
 from pytest_mnnquant.runtime.jobs import Job, run_job, tail
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.runtime.package_files import package_folder
+from pytest_mnnquant.sources.sibling_imports import own_path
 from pytest_mnnquant.sources.spec import SourceError, Spec, describe, parse_spec
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def run_pipeline(
             "batched": options.batched,
             "outdir": str(outdir),
             "cwd": str(Path.cwd()),
-            "path": [str(Path(place).resolve()) for place in [*sys.path, "."]],
+            "path": [str(Path(place).resolve()) for place in [*own_path(), "."]],
             **_save_input(given, folder),
         }
         job = Job("pipeline", f"{text} in {given.mode} mode", options.timeout, arguments, who="the pipeline")

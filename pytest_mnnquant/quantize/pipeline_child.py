@@ -48,9 +48,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     from pytest_mnnquant.measurements.dataset import Dataset
     from pytest_mnnquant.quantize.pipeline_monitor import Calibration, PipelineMonitor
     from pytest_mnnquant.sources.pytorch import as_tensors, suppress_output
-    from pytest_mnnquant.sources.spec import SourceError, describe, load_module
+    from pytest_mnnquant.sources.spec import SourceError, describe
     from pytest_mnnquant.sources.torch_call import bound
     from pytest_mnnquant.sources.user_code import contained
+    from pytest_mnnquant.sources.user_modules import load_module
 
     try:
         pipeline = _spec(job["pipeline"])
@@ -79,8 +80,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 def export(job: dict[str, Any]) -> dict[str, Any]:
     """Run an exporter of a language model; the result has `raised` if it raised an error."""
-    from pytest_mnnquant.sources.spec import SourceError, describe, load_module
+    from pytest_mnnquant.sources.spec import SourceError, describe
     from pytest_mnnquant.sources.user_code import contained
+    from pytest_mnnquant.sources.user_modules import load_module
 
     pipeline = _spec(job["pipeline"])
     try:
@@ -118,8 +120,9 @@ def _model(job: dict[str, Any]) -> torch.nn.Module:
     """The model to calibrate, with exactly the weights of the parent's model."""
     import torch
 
-    from pytest_mnnquant.sources.spec import SourceError, call, describe, load_module
+    from pytest_mnnquant.sources.spec import SourceError, call, describe
     from pytest_mnnquant.sources.torch_module import plain_module, unwrapped
+    from pytest_mnnquant.sources.user_modules import load_module
 
     if job["source"] is None:
         try:

@@ -33,8 +33,9 @@ from pytest_mnnquant.runtime.jobs import NativeFailure
 from pytest_mnnquant.runtime.options import RunOptions
 from pytest_mnnquant.sources.array_names import array_names
 from pytest_mnnquant.sources.pytorch import ExportOptions
-from pytest_mnnquant.sources.spec import DataError, SourceError, Spec, call, describe, load_module
+from pytest_mnnquant.sources.spec import DataError, SourceError, Spec, call, describe
 from pytest_mnnquant.sources.state_names import require_names
+from pytest_mnnquant.sources.user_modules import load_module
 
 _OUTSIDE_FIX: Final = "compute in torch: what forward() computes with numpy or .item() becomes constants in the export"
 _EXPORT_FIX: Final = "make forward() return the same when it is exported, or try --mnn-exporter=dynamo"

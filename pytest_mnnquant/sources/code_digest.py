@@ -5,7 +5,6 @@ Code of the standard library is left out. Installed packages count by their vers
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.metadata
 import re
@@ -17,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Final
+
+from pytest_mnnquant.sources.code_imports import imported_names, with_parents
 
 #: The beginning of the names of modules that were imported by their path, which is the rest of the name.
 IMPORTED: Final = "mnnquant_"
@@ -113,28 +114,8 @@ def _source(module: ModuleType) -> bytes:
 
 def _imports(module: ModuleType, source: bytes) -> Iterator[str]:
     """The modules that a module may import; names of functions and classes are among them."""
-    parent = module.__name__.rpartition(".")[0]
-    yield from _with_parents(parent)
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    package = getattr(module, "__package__", None) or ""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield from _with_parents(alias.name)
-        elif isinstance(node, ast.ImportFrom):
-            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            start = ".".join(part for part in (*base, node.module or "") if part)
-            yield from _with_parents(start)
-            yield from (f"{start}.{alias.name}" for alias in node.names)
-
-
-def _with_parents(name: str) -> Iterator[str]:
-    """`a`, `a.b` and `a.b.c` of `a.b.c`."""
-    parts = name.split(".") if name else []
-    return (".".join(parts[: end + 1]) for end in range(len(parts)))
+    yield from with_parents(module.__name__.rpartition(".")[0])
+    yield from imported_names(source, getattr(module, "__package__", None) or "")
 
 
 def _version(package: str) -> str:

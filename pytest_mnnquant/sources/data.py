@@ -16,8 +16,9 @@ from pytest_mnnquant.sources.folders import Preparation, load_folder
 from pytest_mnnquant.sources.other_files import fix_for
 from pytest_mnnquant.sources.sample_forms import samples_first
 from pytest_mnnquant.sources.sequence_data import SequenceForm, from_batches
-from pytest_mnnquant.sources.spec import DataError, by_itself, call, describe, import_file, seeded_generators
+from pytest_mnnquant.sources.spec import DataError, SourceError, by_itself, call, describe, seeded_generators
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained
+from pytest_mnnquant.sources.user_modules import import_file
 
 _PATHS: Final = "correct --mnn-calibration or --mnn-evaluation; relative paths start at {root}"
 
@@ -57,6 +58,8 @@ def _called(text: str, root: Path, target: str, attribute: str) -> Any:
         raise DataError(f"{target}: no such file", _PATHS.format(root=root))
     try:
         module = import_file(root / target)
+    except SourceError as error:
+        raise DataError(str(error), error.fix) from None
     except Exception as error:
         raise DataError(f"{text}: importing it raised {describe(error)}", by_itself(str(root / target))) from error
     with seeded_generators(text):

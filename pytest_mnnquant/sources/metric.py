@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from pytest_mnnquant.metrics.task import MetricError, TaskMetric, metric_named
 from pytest_mnnquant.sources.code_digest import code_digest
-from pytest_mnnquant.sources.spec import SourceError, describe, import_file
+from pytest_mnnquant.sources.spec import SourceError, describe
 from pytest_mnnquant.sources.user_code import contained
+from pytest_mnnquant.sources.user_modules import import_file
 
 _FORMS: Final = "top1, top5, miou, mae, rmse, psnr, ssim, words, characters or file.py:callable"
 
@@ -52,6 +53,8 @@ def _imported(text: str, root: Path) -> tuple[ModuleType, str]:
         raise SourceError(f"--mnn-metric: {place}: no such file")
     try:
         return import_file(root / place), attribute
+    except SourceError as error:
+        raise SourceError(f"--mnn-metric: {error}", error.fix) from None
     except Exception as error:
         raise SourceError(f"--mnn-metric: {text}: importing it raised {describe(error)}") from error
 

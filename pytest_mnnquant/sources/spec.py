@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import json
 import os
 import random
@@ -186,43 +184,6 @@ def _model_file(text: str, name: str, root: Path, target: str) -> Spec:
 
 def _default_name(stem: str, attribute: str) -> str:
     return stem if attribute == "build" else f"{stem}.{attribute}"
-
-
-def load_module(spec: Spec) -> ModuleType:
-    """Import the module that holds the callable. Raises `SourceError` with the first line of the error."""
-    try:
-        if spec.path is None:
-            folder = str(Path.cwd())
-            if folder not in sys.path:  # As with `python -m pytest`.
-                sys.path.append(folder)
-            with contained():
-                return importlib.import_module(spec.module)
-        return import_file(spec.path)
-    except Exception as error:
-        place = str(spec.path or spec.module)
-        raise SourceError(f"{spec.text}: importing it raised {describe(error)}", by_itself(place)) from error
-
-
-def import_file(path: Path) -> ModuleType:
-    """Import a Python file by its path, once; its folder is appended to `sys.path`, so that it can import siblings."""
-    name = IMPORTED + re.sub(r"\W", "_", str(path.resolve()))
-    if name in sys.modules:
-        return sys.modules[name]
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} can't be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        with contained():
-            spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def call(text: str, module: ModuleType, attribute: str) -> Any:

@@ -19,7 +19,8 @@ from pytest_mnnquant.quantize.prepared import Choices, Prepared
 from pytest_mnnquant.quantize.variant import make_variant
 from pytest_mnnquant.recipes.names import RECIPES
 from pytest_mnnquant.runtime.convert import convert
-from pytest_mnnquant.sources.spec import Spec, load_module, parse_spec
+from pytest_mnnquant.sources.spec import Spec, parse_spec
+from pytest_mnnquant.sources.user_modules import load_module
 from tests.conftest import FIXTURES, TIMEOUT, quietly
 
 SAMPLES = 120

@@ -23,7 +23,7 @@ from torch import nn
 
 from pytest_mnnquant.quantize.prepared import Prepared
 from pytest_mnnquant.sources.model_digest import digest
-from pytest_mnnquant.sources.spec import import_file
+from pytest_mnnquant.sources.user_modules import import_file
 
 
 def test_the_digest_is_that_of_structure_and_state(digits: Prepared) -> None:
@@ -267,7 +267,7 @@ import sys
 from types import SimpleNamespace
 import numpy, torch
 from pytest_mnnquant.sources.model_digest import digest
-from pytest_mnnquant.sources.spec import import_file
+from pytest_mnnquant.sources.user_modules import import_file
 sys.path.insert(0, "")
 from pathlib import Path
 for _ in range(int(sys.argv[1])):

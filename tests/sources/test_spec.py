@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mnnquant.sources.spec import SourceError, call, describe, import_file, load_module, parse_spec
+from pytest_mnnquant.sources.spec import SourceError, call, describe, parse_spec
+from pytest_mnnquant.sources.user_modules import import_file, load_module
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mnnquant.sources.spec import SourceError, call, describe, import_file, load_module, parse_spec
+from pytest_mnnquant.sources.spec import SourceError, call, describe, parse_spec
 from pytest_mnnquant.sources.user_code import UserCodeExit, contained
+from pytest_mnnquant.sources.user_modules import import_file, load_module
 
 ENDINGS = (
     "import pytest; pytest.skip('x', allow_module_level=True)",
