@@ -25,13 +25,13 @@ import numpy.typing as npt
 
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.mnnfile.channel_classes import (
-    FIXED,
     ChannelClasses,
     channel_classes,
     filter_inputs,
     is_depthwise,
     scaling_places,
 )
+from pytest_mnnquant.mnnfile.channel_joins import FIXED
 from pytest_mnnquant.mnnfile.model import Model, Op, read_model
 from pytest_mnnquant.mnnfile.products import Product, with_products
 from pytest_mnnquant.mnnfile.rewriting import biases, with_values

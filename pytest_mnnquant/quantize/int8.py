@@ -9,7 +9,7 @@ from pytest_mnnquant.measurements.calibration import Record
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.quantize.calibration import save_params
 from pytest_mnnquant.quantize.int8_plan import Plan, calibrate, convert_plan, params_of
-from pytest_mnnquant.quantize.int8_transformations import equalized_plan, improved_plan
+from pytest_mnnquant.quantize.int8_transformations import equalized_plan, improved_plan, remove_tried
 from pytest_mnnquant.quantize.job import MODEL_NAME, PARAMS_NAME, Job, QuantizerOutput
 from pytest_mnnquant.quantize.observers import label_of
 from pytest_mnnquant.quantize.record import save_record
@@ -34,6 +34,7 @@ def quantize_int8(job: Job, recipe: Int8Recipe, folder: Path) -> QuantizerOutput
     convert_plan(job, recipe, plan, plan.model, folder / MODEL_NAME, arguments)
     if recipe.corrected or recipe.rounded:
         plan = improved_plan(job, recipe, plan, params, folder, arguments)
+    remove_tried(folder)
     save_record(_record(job, recipe.observer, plan, job.data), folder)
     return QuantizerOutput(
         params=PARAMS_NAME,

@@ -29,6 +29,8 @@ from pytest_mnnquant.recipes.recipe import Int8Recipe
 _EXPORTED_NAME: Final = "exported.mnn"
 #: The int8 model that is made from rewritten weights and biases.
 _CANDIDATE_NAME: Final = "candidate.mnn"
+#: The float model with rewritten weights and biases.
+_REWRITTEN_NAME: Final = "rewritten.mnn"
 #: Added operators take time and space: the error must fall to less than this share.
 _WORTH_OPERATORS: Final = 0.9
 
@@ -89,7 +91,7 @@ def improved_plan(
         else:
             candidate = weights
             changed = shifts = corrected_biases(plan.model, entries, job.data, job.options, weights)
-        rewritten, path = folder / f"{suffix}.mnn", folder / _CANDIDATE_NAME
+        rewritten, path = folder / _REWRITTEN_NAME, folder / _CANDIDATE_NAME
         rewritten.write_bytes(with_values(plan.model, candidate, shifts))
         if changed:
             convert_plan(job, recipe, plan, read_model(rewritten), path, arguments)
@@ -100,3 +102,9 @@ def improved_plan(
             error, weights = made, candidate
         done = (*done, Transformation(suffix, tuple(changed), bool(changed) and not is_used))
     return dataclasses.replace(plan, transformations=done)
+
+
+def remove_tried(folder: Path) -> None:
+    """Remove the models that were only needed to decide, which are as large as the variant."""
+    for name in (_EXPORTED_NAME, _CANDIDATE_NAME, _REWRITTEN_NAME):
+        (folder / name).unlink(missing_ok=True)

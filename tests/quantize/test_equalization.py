@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from pytest_mnnquant.cache.store import Store
 from pytest_mnnquant.metrics.agreement import sqnr_db
-from pytest_mnnquant.mnnfile.channel_classes import FIXED, channel_classes
+from pytest_mnnquant.mnnfile.channel_classes import channel_classes
+from pytest_mnnquant.mnnfile.channel_joins import FIXED
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.products import PRODUCT
 from pytest_mnnquant.quantize.float_model import prepare
@@ -93,6 +94,13 @@ def test_the_equalized_float_model_computes_the_same_bits(source: Prepared, stor
     assert variant.base.path != source.model.path
     expected, computed = (run(item, HELD_OUT, source.options(TIMEOUT)).outputs for item in (source.model, variant.base))
     assert all(np.array_equal(array, computed[name]) for name, array in expected.items())
+
+
+@pytest.mark.parametrize("recipe", ["int8+equalized", "int8+corrected+rounded"])
+def test_models_that_were_only_tried_are_not_kept(source: Prepared, store: Store, recipe: str) -> None:
+    variant = made(source, store, recipe)
+    models = set(variant.model.path.parent.glob("*.mnn"))
+    assert models <= {variant.model.path, variant.base.path}
 
 
 def test_mnn_files_are_equalized_too(source: Prepared, store: Store) -> None:
@@ -183,3 +191,99 @@ def test_factors_pass_through_grouped_convolutions(store: Store) -> None:
     plain, changed = made(source, store, "int8"), made(source, store, "int8+equalized+corrected")
     assert quality(source, changed.model) > quality(source, plain.model) + 6
     assert quality(source, changed.base) > 100
+
+
+class Temporal(nn.Module):
+    """1-D layers, a residual stream, PReLU; channels of the stream and inside have magnitudes over ten octaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide, self.slope = nn.Conv1d(3, 16, 1), nn.Conv1d(16, 16, 3, 1, 2, 2), nn.PReLU(16)
+        self.deep, self.head = nn.Conv1d(16, 16, 3, 1, 1, groups=16), nn.Conv1d(16, 4, 1, bias=False)
+        stream, inside = (torch.exp2(torch.linspace(-5, 5, 16))[torch.randperm(16)] for _ in range(2))
+        with torch.no_grad():
+            self.slope.weight.uniform_(0.1, 0.4)
+            for maker, factors in ((self.stem, stream), (self.deep, stream / inside), (self.wide, inside)):
+                maker.weight *= factors[:, None, None]
+            for reader in (self.wide, self.head):
+                reader.weight /= stream[None, :, None]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Four curves."""
+        stem = self.stem(x)
+        curves: torch.Tensor = self.head(stem + self.deep(self.slope(self.wide(stem))))
+        return curves
+
+
+def test_factors_pass_through_layers_of_one_dimension(store: Store) -> None:
+    torch.manual_seed(0)
+    data = {"x": GENERATOR.standard_normal((32, 3, 40)).astype(np.float32)}
+    choices = Choices(Path(), calibration=data, evaluation=data, timeout=TIMEOUT)
+    source = prepare(Spec("temporal", "temporal"), choices, store, quietly, given=Temporal().eval())
+    expected, qualities = run(source.model, data, source.options(TIMEOUT)).outputs, {}
+    for recipe in ("int8", "int8+equalized"):
+        variant = make_variant(Job(source, recipe_named(recipe), "eval", (), choices), store, quietly)
+        for kind, model in (("base", variant.base), ("model", variant.model)):
+            computed = run(model, data, source.options(TIMEOUT)).outputs
+            qualities[recipe, kind] = min(sqnr_db(array, computed[name]) for name, array in expected.items())
+    assert qualities["int8+equalized", "model"] > max(25, qualities["int8", "model"] + 6)
+    assert qualities["int8+equalized", "base"] > 100
+
+
+class Centered(nn.Module):
+    """The mean over the channels of a curve, whose axis counted from the end is that of a map's height."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv1d(3, 8, 1), nn.Conv1d(8, 4, 1)
+        with torch.no_grad():
+            self.stem.weight *= torch.exp2(torch.linspace(-5, 5, 8))[:, None, None]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Four curves."""
+        stem = self.stem(x)
+        curves: torch.Tensor = self.head(functional.relu(stem) + stem.mean(-2, keepdim=True))
+        return curves
+
+
+def test_a_mean_over_channels_of_curves_fixes_them(store: Store) -> None:
+    torch.manual_seed(0)
+    data = {"x": GENERATOR.standard_normal((8, 3, 40)).astype(np.float32)}
+    choices = Choices(Path(), calibration=data, evaluation=data, timeout=TIMEOUT)
+    model = prepare(Spec("centered", "centered"), choices, store, quietly, given=Centered().eval()).model
+    stem = next(op for op in model.convolutions if op.shape[0] == 8)
+    assert (channel_classes(model).tensors[stem.outputs[0]] == FIXED).all()
+
+
+class Expanding(nn.Module):
+    """A concatenation of uneven channels with those of a transposed convolution, and of a sigmoid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.down, self.up = (
+            nn.Conv2d(3, 16, 3, 1, 1),
+            nn.Conv2d(16, 8, 3, 2, 1),
+            nn.ConvTranspose2d(8, 8, 2, 2),
+        )
+        self.head, factors = nn.Conv2d(32, 4, 1), torch.exp2(torch.linspace(-5, 5, 16))[torch.randperm(16)]
+        self.gate = nn.Conv2d(16, 8, 1)
+        with torch.no_grad():
+            self.stem.weight *= factors[:, None, None, None]
+            self.head.weight[:, 8:24] /= factors[None, :, None, None]
+            for reader in (self.down, self.gate):
+                reader.weight /= factors[None, :, None, None]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """A map of four channels."""
+        stem = functional.relu(self.stem(x))
+        joined = torch.cat([self.up(functional.relu(self.down(stem))), stem, torch.sigmoid(self.gate(stem))], 1)
+        maps: torch.Tensor = self.head(joined)
+        return maps
+
+
+def test_concatenations_with_fixed_channels_pass_factors_on(store: Store) -> None:
+    torch.manual_seed(0)
+    source = prepare(Spec("expanding", "expanding"), CHOICES, store, quietly, given=Expanding().eval())
+    plain, equalized = made(source, store, "int8"), made(source, store, "int8+equalized")
+    assert quality(source, equalized.model) > max(28, quality(source, plain.model) + 6)
+    assert quality(source, equalized.base) > 100
