@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -76,6 +77,12 @@ def _judged(variant: VariantUnderTest, seconds: float) -> Cell:
     )
 
 
+def _commit() -> str:
+    """The commit that is checked out, with a `+` if files differ from it."""
+    command = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
+    return subprocess.run(command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,6 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cells, cases, end = Cells(options.folder), with_architectures(), time.monotonic() + options.seconds
+    commit = _commit()
     missing = (
         (name, recipe)
         for name in options.networks
@@ -97,7 +105,7 @@ def main() -> None:
     for name, recipe in missing:
         if time.monotonic() >= end:
             break
-        cell = measure(cases[name].open(name, options.folder), recipe)
+        cell = dataclasses.replace(measure(cases[name].open(name, options.folder), recipe), commit=commit)
         cells.keep(name, recipe, cell)
         print(f"{name} | {recipe} | {cell}", flush=True)
     if options.write:

@@ -39,7 +39,7 @@ def write_page(cells: Cells) -> None:
     """Write the page from all kept cells."""
     rows = {name: {recipe: cells.get(name, recipe) for recipe in RECIPES} for name in CASES}
     known = {name: row for name, row in rows.items() if any(row.values())}
-    parts = (_HEAD, _losses(known), _comparison(known), _choices(known), _costs(known), _healthy(cells))
+    parts = (_HEAD, _losses(known), _comparison(known), _choices(known), _costs(known), _healthy(cells), _origin(cells))
     PAGE.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
 
@@ -154,4 +154,16 @@ def _healthy(cells: Cells) -> str:
         *_table(("network", *(f"`{recipe}`" for recipe in recipes))),
     ]
     lines += [_line((name, *(f"{cell.sqnr_db:.1f}" for cell in row))) for name, row in complete.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _origin(cells: Cells) -> str:
+    """Which commits measured the networks; several for a network whose cells are of different ones."""
+    networks: dict[str, list[str]] = {}
+    for name in (*CASES, *HEALTHY):
+        made = {cell.commit or "an earlier one" for recipe in RECIPES if (cell := cells.get(name, recipe))}
+        if made:
+            networks.setdefault(" and ".join(sorted(made)), []).append(name)
+    lines = ["## Commits", "", *_table(("measured at", "networks"))]
+    lines += [_line((commits, "; ".join(names))) for commits, names in networks.items()]
     return "\n".join(lines) + "\n"

@@ -16,7 +16,8 @@ class Cell:
 
     `drop` is by how much the variant is worse, in the unit of the metric, with its 95 % interval; without labels it is
     1 - cosine, and the interval is that value. `seconds` to make it, `size` in bytes. `chosen` and `left_float` are
-    those of `int8-best`. `unused` are the transformations that did not bring the outputs closer.
+    those of `int8-best`. `unused` are the transformations that did not bring the outputs closer. `commit` is that of
+    the code that measured; empty if unknown.
     """
 
     label: str = ""
@@ -33,6 +34,7 @@ class Cell:
     left_float: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     reason: str = ""
+    commit: str = ""
 
     @property
     def is_made(self) -> bool:
