@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_mnnquant.plugin import session, suite_hooks, xdist_workers
 
         _register_markers(config)
+        xdist_workers.end_with_controller(config)
         xdist_workers.require_same_versions(config)
         has_suite = session.start_suite(config)
         xdist_workers.require_same_files(config)

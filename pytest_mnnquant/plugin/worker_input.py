@@ -15,12 +15,14 @@ _KEY: Final = "mnnquant"
 class WorkerInput:
     """`versions` are the controller's, by package.
 
-    A worker on the controller's host shares its cache folder. A worker on another host gets `host`, the controller's
-    name for that host, and `files`, the hashes of the run's input files by name.
+    A worker on the controller's host shares its cache folder, and ends with the process `controller`. A worker on
+    another host gets `host`, the controller's name for that host, and `files`, the hashes of the run's input files by
+    name.
     """
 
     versions: dict[str, str]
     cache_dir: str | None = None
+    controller: int = 0
     host: str = ""
     files: dict[str, str] | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -15,16 +16,24 @@ from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.plugin.worker_input import WorkerInput, input_of
 from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.recipes.recipe import PipelineRecipe
+from pytest_mnnquant.runtime.programs.process import die_with_parent
 
 
 def brief_worker(node: Any) -> None:
     """Send a worker its controller's versions; on this host also the cache folder, on others the hashes of files."""
     spec, public = node.gateway.spec, _public(versions())
     if spec.popen:
-        worker = WorkerInput(public, cache_dir=str(session_of(node.config).cache_dir))
+        worker = WorkerInput(public, cache_dir=str(session_of(node.config).cache_dir), controller=os.getpid())
     else:
         worker = WorkerInput(public, host=_host(spec), files=_digests(node.config))
     worker.send_to(node)
+
+
+def end_with_controller(config: pytest.Config) -> None:
+    """On a worker: make Linux end it if its controller is killed; otherwise it goes on with its test for 15 s."""
+    controller = input_of(config)
+    if controller is not None and controller.controller == os.getppid():  # Not behind a wrapper.
+        die_with_parent(controller.controller)
 
 
 def require_same_versions(config: pytest.Config) -> None:

@@ -202,9 +202,9 @@ def main() -> None:
     sys.path[:] = job["path"]
     silence()
     from pytest_mnnquant.cache.atomic_write import replacement
-    from pytest_mnnquant.runtime.programs.process import die_with_parent
+    from pytest_mnnquant.runtime.programs.process import die_with_parent, given_parent
 
-    die_with_parent()
+    die_with_parent(given_parent())
     os.chdir(job["cwd"])
     result = export(job) if job["task"] == "export" else run(job)
     sys.stdout.flush()

@@ -13,6 +13,7 @@ from typing import Final
 
 from pytest_mnnquant.runtime.package_files import package_folder
 from pytest_mnnquant.runtime.programs.paths import PATHS
+from pytest_mnnquant.runtime.programs.process import PARENT
 from pytest_mnnquant.runtime.progress import SilenceLimit, has_listener, report_child_progress
 from pytest_mnnquant.runtime.worker import end_family
 
@@ -59,8 +60,9 @@ class Command:
 
 
 def inherited_paths() -> dict[str, str]:
-    """The folders that this process imports from, and its UTF-8 mode, for children with the same Python."""
-    return {PATHS: os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": str(sys.flags.utf8_mode)}
+    """The folders that this process imports from, its UTF-8 mode and its id, for children with the same Python."""
+    paths = os.pathsep.join(filter(None, sys.path))
+    return {PATHS: paths, "PYTHONUTF8": str(sys.flags.utf8_mode), PARENT: str(os.getpid())}
 
 
 def _exit_status(process: subprocess.Popen[bytes], timeout: float, progress: Path) -> int:

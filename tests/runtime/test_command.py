@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from pytest_mnnquant.runtime.command import PROGRAMS, Command
 from pytest_mnnquant.runtime.programs.paths import PATHS, add_inherited_paths
+from pytest_mnnquant.runtime.programs.process import PARENT, given_parent
 from tests.conftest import TIMEOUT
 
 PRINT = """
@@ -48,3 +50,20 @@ def test_folders_that_are_known_are_not_added_twice(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(PATHS, os.pathsep.join(["a", "b", "", "b"]))
     add_inherited_paths()
     assert sys.path == ["a", "b"]
+
+
+@pytest.mark.parametrize("words", [["--serve"], ["job.json"]])
+def test_a_child_whose_parent_ended_before_it_was_ready_ends_at_once(tmp_path: Path, words: list[str]) -> None:
+    """Stdin stays open: the end of the parent is all that the child can notice."""
+    environment = {**os.environ, PARENT: "1"}
+    command = [sys.executable, str(PROGRAMS), *words]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stderr is not None
+        assert (child.wait(TIMEOUT), child.stderr.read()) == (1, b"")
+
+
+def test_a_child_of_a_child_is_not_given_the_first_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PARENT, "17")
+    assert (given_parent(), PARENT in os.environ, given_parent()) == (17, False, 0)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+#: The environment variable with the id of the process that started this one.
+PARENT = "MNNQUANT_PARENT"
 
 
 def peak_mb() -> float | None:
@@ -17,11 +21,21 @@ def peak_mb() -> float | None:
         return None
 
 
-def die_with_parent() -> None:
-    """Make Linux kill this process if its parent ends for any reason (such as a killed CI job)."""
+def given_parent() -> int:
+    """The id of the parent from the environment, which no child of this process inherits; 0 if it is not given."""
+    return int(os.environ.pop(PARENT, "0"))
+
+
+def die_with_parent(parent: int = 0) -> None:
+    """Make Linux kill this process if its parent ends for any reason (such as a killed CI job).
+
+    Ends at once if the process `parent` is no longer the parent: it has ended before this was set up.
+    """
     try:
         import ctypes
 
         ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
     except (OSError, AttributeError):
-        pass  # Not Linux: only the parent's own clean-up remains.
+        return  # Not Linux: only the parent's own clean-up remains.
+    if parent and os.getppid() != parent:
+        os._exit(1)

@@ -30,7 +30,7 @@ from . import (
 )
 from .failures import described
 from .machine import check_mnn, machine_facts
-from .process import die_with_parent, peak_mb
+from .process import die_with_parent, given_parent, peak_mb
 from .transfer import check_arrived, written_files
 
 PROTOCOL = 1
@@ -58,9 +58,9 @@ TASKS = {
 }
 
 
-def work(job_file: Path) -> None:
-    """Run a job and end the process. The result file is written atomically."""
-    die_with_parent()
+def work(job_file: Path, parent: int) -> None:
+    """Run a job and end the process, which `parent` has started (0: unknown). The result file is written atomically."""
+    die_with_parent(parent)
     job = json.loads(job_file.read_text(encoding="utf-8"))
     if job["protocol"] != PROTOCOL:
         raise SystemExit(f"this runner speaks protocol {PROTOCOL}, the job {job['protocol']}")
@@ -100,7 +100,8 @@ def serve() -> None:
     Path(name).unlink()
     for stream in (1, 2):
         os.dup2(printed, stream)
-    die_with_parent()
+    die_with_parent(given_parent())
+    process = os.getpid()
     try:
         import MNN
         import numpy
@@ -111,13 +112,13 @@ def serve() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            work_in_fork(Path(line.rstrip("\n")), printed)
+            work_in_fork(Path(line.rstrip("\n")), printed, process)
         _, status = os.waitpid(child, 0)
         answers.write(f"{-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)}\n")
         answers.flush()
 
 
-def work_in_fork(job_file: Path, printed: int) -> None:
+def work_in_fork(job_file: Path, printed: int, parent: int) -> None:
     """Run a job and end the process; its log begins with the content of the file `printed`."""
     try:
         log = os.open(str(job_file.with_name("log.txt")), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -125,7 +126,7 @@ def work_in_fork(job_file: Path, printed: int) -> None:
         for stream in (1, 2):
             os.dup2(log, stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # Stdin names the jobs that follow.
-        work(job_file)
+        work(job_file, parent)
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", flush=True)
     finally:
@@ -137,4 +138,4 @@ def main() -> None:
     if sys.argv[1] == "--serve":
         serve()
     else:
-        work(Path(sys.argv[1]))
+        work(Path(sys.argv[1]), given_parent())
