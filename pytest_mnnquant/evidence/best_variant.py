@@ -100,11 +100,7 @@ class _Trials:
         limits = self.variant.source.settings.limits
         result = judge_trial(CheckInputs(trial, limits, False, _no_result), self.variant.source.settings.ignore)
         text, quality = quality_of(metrics_of(AccuracyMetrics, [result]))
-        rows = trial.files.rows
-        weights = sum(row.layer.weight_count for row in rows)
-        in_float = sum(row.layer.weight_count for row in rows if not row.wanted)
-        is_int8 = in_float <= _MOST_FLOAT * weights
-        return Choice(trial.recipe.name, self._left_float(trial), result.outcome == PASSED and is_int8, quality, text)
+        return Choice(trial.recipe.name, self._left_float(trial), result.outcome == PASSED, quality, text)
 
     def _measured(self, trial: VariantUnderTest, data: Arrays) -> Choice:
         source = self.variant.source
@@ -124,12 +120,15 @@ class _Trials:
         if self._is_over():
             return
         try:
-            losses = self.trial(recipe_named(best.recipe), ()).runs.losses(None)
+            trial = self.trial(recipe_named(best.recipe), ())
+            losses, rows = trial.runs.losses(None), trial.files.rows
         except UNUSABLE:
             return
         worst = [] if losses is None else [layer.name for layer in ranked(losses)]
+        counts = {row.layer.name: row.layer.weight_count for row in rows}
+        most = _MOST_FLOAT * sum(counts.values())
         for count in _FLOAT_LAYERS:
-            if count <= len(worst):
+            if count <= len(worst) and sum(counts.get(name, 0) for name in worst[:count]) <= most:
                 yield best.recipe, tuple(glob.escape(name) for name in worst[:count])
 
 

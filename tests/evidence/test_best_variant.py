@@ -131,3 +131,30 @@ def test_the_layer_that_int8_ruins_stays_float(store: Store, monkeypatch: pytest
     assert [row.layer.name for row in variant.files.rows if not row.wanted] == [name]
     assert "mix" in name
     assert run_check(variant, "coverage").outcome == PASSED
+
+
+class Dominant(Exponential):
+    """The layer that int8 ruins holds most weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.wide = nn.Conv2d(8, 64, 3, 1, 1, bias=False), nn.Conv2d(64, 10, 1)
+        self.head = nn.Conv2d(10, 10, 1)
+        with torch.no_grad():
+            self.mix.weight.abs_()
+
+
+def test_a_layer_with_most_weights_stays_int8(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(best_variant, "_IN_INT8", ("int8",))
+    torch.manual_seed(0)
+    variant = best(store, network=Dominant(), min_sqnr=25.0)
+    rows = variant.files.rows
+    in_float = sum(row.layer.weight_count for row in rows if not row.wanted)
+    assert in_float <= 0.25 * sum(row.layer.weight_count for row in rows)
+
+
+def test_layers_that_the_user_skips_do_not_count_as_left_float(store: Store) -> None:
+    torch.manual_seed(0)
+    variant = best(store, network=Exponential(), min_sqnr=20.0, skip_layer=["*mix*", "*wide*"])
+    assert searched(variant) == ("int8", True, 1)
+    assert sum(row.layer.weight_count for row in variant.files.rows if row.wanted) < 1000
