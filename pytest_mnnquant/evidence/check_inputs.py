@@ -26,6 +26,7 @@ from pytest_mnnquant.findings.cause import Explanation
 from pytest_mnnquant.findings.finding import PASSED, Result
 from pytest_mnnquant.measurements.conversion import FLOAT_MNN, VARIANTS_FLOAT
 from pytest_mnnquant.measurements.timing import MemoryUse, PairedTimes, TimingSettings
+from pytest_mnnquant.mnnfile.commands import layers_known_ahead
 from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.structure import differences, foreign_casts
 from pytest_mnnquant.quantize.convert_twice import load_differences
@@ -170,6 +171,7 @@ class CheckInputs:
             untraced=variant.runs.untraced,
             apis=variant.runs.api_difference,
             on_arm=variant.runs.host.is_arm,
+            known_ahead=layers_known_ahead(variant.model),
         )
 
     @property

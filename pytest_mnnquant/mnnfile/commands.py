@@ -165,6 +165,12 @@ def constant_tensors(ops: Sequence[Op]) -> set[int]:
     return tensors
 
 
+def layers_known_ahead(model: Model) -> frozenset[str]:
+    """The convolutions that read constants and shapes only, such as those of a recurrent cell's first state."""
+    constant = constant_tensors([op for op in model.ops if not op.subgraph])
+    return frozenset(op.name for op in model.convolutions if op.inputs and op.inputs[0] in constant)
+
+
 def joining_operator(model: Model, op: Op) -> str:
     """The operator that joins several tensors into the first input of `op`, looking through views; empty if none."""
     makers = {output: maker for maker in model.ops if not maker.subgraph for output in maker.outputs}

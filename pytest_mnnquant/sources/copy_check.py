@@ -67,7 +67,12 @@ def _what_differs(own: Mapping[str, torch.Tensor], copied: Sequence[torch.Tensor
 
 
 def _outputs_of(model: torch.nn.Module, sample: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor] | None:
-    """The outputs of the caller's model; None if it can't run here, or has other weights after its run."""
+    """The outputs of the caller's model; None if it can't run here, or has other weights after its run.
+
+    A model with lazy layers does not run, since its first run would build them in the caller's model.
+    """
+    if _is_lazy(model):
+        return None
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
     weights = _weights(model)
     with _unchanged(model):
@@ -83,9 +88,13 @@ def _outputs_of(model: torch.nn.Module, sample: Mapping[str, npt.NDArray[Any]]) 
 
 
 def _weights(model: torch.nn.Module) -> list[str]:
+    return [key for key, _ in model.named_parameters()]
+
+
+def _is_lazy(model: torch.nn.Module) -> bool:
     from torch.nn.parameter import is_lazy
 
-    return [key for key, tensor in model.named_parameters() if not is_lazy(tensor)]
+    return any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers()))
 
 
 @contextlib.contextmanager

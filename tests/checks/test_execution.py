@@ -117,6 +117,19 @@ def test_layers_that_can_not_be_traced_are_not_looked_for() -> None:
     assert codes(check(())) == ["MNQ001"]
 
 
+def test_tables_alone_are_proven_by_outputs_that_differ() -> None:
+    table = layer("table", (50, 12), kind="Const")
+    assert check((row(table, table),), recipe="fp16").outcome == PASSED
+    assert codes(check((row(table, table),), same=True, recipe="w8")) == ["MNQ603"]
+    assert codes(check((row(table, table),), same=None, recipe="fp16")) == ["MNQ001"]
+
+
+def test_a_layer_that_mnn_computes_before_a_run_may_be_missing() -> None:
+    trace = [op for op in TRACE if op.name != "big"]
+    assert check(trace=trace, known_ahead={"big"}).outcome == PASSED
+    assert codes(check(trace=trace, known_ahead={"small"})) == ["MNQ602"]
+
+
 def test_a_renamed_layer_is_looked_for_under_its_name_in_the_file() -> None:
     (mine, _) = LAYERS
     renamed = row(mine, dataclasses.replace(as_int8(mine), name="ConvInt85"))

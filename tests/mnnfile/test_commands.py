@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pytest_mnnquant.mnnfile.commands import joining_operator, layers_beside
+from pytest_mnnquant.mnnfile.commands import joining_operator, layers_beside, layers_known_ahead
 from pytest_mnnquant.mnnfile.model import Model
+from tests.synthetic_evidence import layer, model
 from tests.workshop import Workshop
 
 
@@ -52,3 +53,11 @@ def test_the_operator_that_joins_a_layers_input(joined: Model) -> None:
     joins = {op.name: joining_operator(joined, op) for op in joined.convolutions}
     assert set(joins.values()) == {"", only(joined, "Concat")}
     assert joining_operator(joined, dataclasses.replace(joined.ops[0], inputs=())) == ""
+
+
+def test_layers_that_read_shapes_only_are_known_before_a_run() -> None:
+    shape = dataclasses.replace(layer("shape", kind="Shape", outputs=(1,)), weights=())
+    zeros = dataclasses.replace(layer("zeros", kind="Fill", outputs=(2,)), inputs=(1,), weights=())
+    state = dataclasses.replace(layer("state", outputs=(3,)), inputs=(2,))
+    entry = layer("entry", outputs=(4,))
+    assert layers_known_ahead(model([shape, zeros, state, entry])) == {"state"}

@@ -114,3 +114,22 @@ def test_the_callers_model_is_as_before() -> None:
     assert model.norm.training
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert model.mean is model._buffers["mean"]
+
+
+class WithLazyNorm(nn.Module):
+    """Its layers, buffers among them, get their sizes in the first run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.LazyLinear(3), nn.LazyBatchNorm1d()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.norm(self.layer(x))
+        return result
+
+
+def test_a_model_with_lazy_buffers_is_neither_run_nor_built() -> None:
+    model = WithLazyNorm()
+    require_same_outputs(model, private_copy(model, "m"), X, "m")
+    assert isinstance(model.layer, nn.LazyLinear)
+    assert isinstance(model.norm, nn.LazyBatchNorm1d)
