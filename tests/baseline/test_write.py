@@ -160,16 +160,17 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new_file(tmp_path: Path) -> N
     both = [as_text(baseline(*(entry(f"net{n}", size=which) for n in range(200)))) for which in (1, 2)]
     path.write_text(both[0])
     moments = random.Random(0)
-    seen = set()
+    seen, longest = set(), 0.06
     for _ in range(TIMES_KILLED):
         with started(WRITES, path) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            time.sleep(moments.uniform(0, 0.06))
+            time.sleep(moments.uniform(0, longest))
             os.kill(process.pid, signal.SIGKILL)
         content = path.read_text()
         assert content in both
         seen.add(content)
+        longest = 0.06 if len(seen) == 2 else longest * 1.3  # A busy machine writes later.
         assert {found.name for found in tmp_path.iterdir()} <= {NAME, f".{NAME}.part"}
     assert len(seen) == 2  # It was killed in the middle of its work.
     accept(path, baseline(entry()))  # What the dead left is no hindrance.
