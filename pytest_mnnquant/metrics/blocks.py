@@ -105,12 +105,19 @@ def largest_of(array: Array) -> float:
     return float(np.maximum(-low, high))
 
 
+def rows_at(array: Array, step: int) -> Array:
+    """Each `step`-th vector along the last axis of [samples, ..., elements], in their order; shape [rows, elements]."""
+    rows, place = [], 0
+    for _, (block,) in sample_blocks(array):
+        vectors = block.reshape(-1, array.shape[-1])
+        rows.append(np.array(vectors[-place % step :: step]))
+        place += len(vectors)
+    return np.concatenate(rows)
+
+
 def values_at(array: Array, step: int) -> Array:
-    """Each `step`-th value of the flattened array, in its order; one copy of them and nothing more."""
-    if array.flags.c_contiguous:
-        return np.array(array.reshape(-1)[::step])
-    places = np.arange(0, array.size, step)
-    return np.asarray(array[np.unravel_index(places, array.shape)])
+    """Each `step`-th value of the flattened array [samples, ...], in their order."""
+    return np.asarray(rows_at(array[..., None], step)[:, 0])
 
 
 def mean_sample(values: Array) -> Floats:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mnnquant.metrics.blocks import is_true_of_all, mapped, sample_blocks, values_at
+from pytest_mnnquant.metrics.blocks import is_true_of_all, mapped, rows_at, sample_blocks, values_at
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -40,8 +40,6 @@ _ROUNDED: Final = 1e-3
 _NEAR_ZERO, _VALLEY = 0.25, 0.06
 #: The most values that are looked at to recognise an output.
 _VALUES: Final = 4_000_000
-#: And for the middles of both signs.
-_MOST_VALUES: Final = 1 << 24
 
 
 class Decision(enum.Enum):
@@ -120,7 +118,7 @@ def _have_a_valley(values: Array) -> bool:
 
     Logits have two heaps; other quantities of both signs, such as a flow or a residual, have one, around 0.
     """
-    values = values_at(values, 1 + values.size // _MOST_VALUES)
+    values = values_at(values, 1 + values.size // _VALUES)
     above, below = values[values > 0], values[values < 0]
     if not above.size or not below.size:
         return False
@@ -138,7 +136,7 @@ def _are_scores(reference: Array, axis: int) -> bool:
     classes = reference.shape[axis]
     if classes < 2:
         return False
-    rows = _some_rows(np.moveaxis(reference, axis, -1))
+    rows = rows_at(np.moveaxis(reference, axis, -1), 1 + reference.size // _VALUES).astype(np.float64)
     if classes <= _RGB and not _exclude_each_other(rows):
         return False
     best, sure = rows.argmax(1), _best_probability(rows)
@@ -151,12 +149,6 @@ def _are_scores(reference: Array, axis: int) -> bool:
     if not (are_shares(rows) or _are_log_shares(rows)) and not _stand_out(rows, best, counts, blank):
         return False
     return bool(np.median(sure) >= _SURE and np.median(sure[rare]) >= _SURE_OF_RARE)
-
-
-def _some_rows(array: Array) -> Floats:
-    """Evenly spread rows of an array [..., classes], of as many values as are looked at; shape [rows, classes]."""
-    places = np.arange(0, array.size // array.shape[-1], 1 + array.size // _VALUES)
-    return np.asarray(array[np.unravel_index(places, array.shape[:-1])], np.float64)
 
 
 def _are_log_shares(rows: Array) -> bool:

@@ -121,6 +121,7 @@ def _last_values(form: Array) -> Floats:
 
 def _are_series(form: Array) -> npt.NDArray[np.bool_]:
     """Whether neighbouring steps of each series in [samples, series, steps] are correlated; shape [series]."""
+    form = form[:: 1 + form.size // _MOST_VALUES]
     centred = form.astype(np.float64) - form.mean(0, dtype=np.float64)
     earlier, later = centred[:, :, :-1], centred[:, :, 1:]
     energies = np.sqrt(np.square(earlier).sum((0, 2)) * np.square(later).sum((0, 2)))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.measurements.run import Losses, Run, TracedOp
 from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
+from pytest_mnnquant.metrics.blocks import release
 from pytest_mnnquant.mnnfile.data_sizes import has_sized_tensors, judged_outputs
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.runtime.disk import full_disk_named
@@ -156,6 +157,7 @@ class InputFolder:
         with full_disk_named("writing the inputs of the model", self.path):
             for number, array in enumerate(self._inputs.values()):
                 np.save(self.path / f"input{number}.npy", array)
+                release(array)
         return self
 
     def __exit__(self, *_: object) -> None:

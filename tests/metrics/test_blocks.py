@@ -89,6 +89,15 @@ RECOGNISED: dict[str, set[str]] = {
 }
 
 
+@pytest.mark.parametrize("step", [1, 2, 7, 100])
+@pytest.mark.parametrize("elements", [1, 40, 10**9])
+def test_steps_go_on_in_the_next_block(monkeypatch: pytest.MonkeyPatch, step: int, elements: int) -> None:
+    monkeypatch.setattr(blocks, "_ELEMENTS", elements)
+    for array in (IMAGES, np.moveaxis(IMAGES, 1, -1), IMAGES[:, 0]):
+        np.testing.assert_array_equal(blocks.values_at(array, step), array.reshape(-1)[::step])
+        np.testing.assert_array_equal(blocks.rows_at(array, step), array.reshape(-1, array.shape[-1])[::step])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_change_no_measure_of_any_kind_of_output(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """And intermediate results that lie in files are those in memory."""
