@@ -28,7 +28,8 @@ class ExecutionEvidence:
     computes wrongly, `wrong_pools` the int8 MaxPools on a machine that computes them wrongly. `apis` is the difference
     between MNN's two APIs; None if only one can run the model. `on_arm`: whether an aarch64 processor ran it.
     `known_ahead` are the layers of the variant that read constants and shapes only: MNN computes them before a run, so
-    its trace may lack them.
+    its trace may lack them. `is_undescribed`: the variant was made with `--saveStaticModel` and describes no quantized
+    tensor.
     """
 
     trace: Sequence[TracedOp] | None
@@ -39,6 +40,7 @@ class ExecutionEvidence:
     apis: ApiDifference | None = None
     on_arm: bool = False
     known_ahead: Collection[str] = ()
+    is_undescribed: bool = False
 
 
 def check_execution(rows: tuple[LayerRow, ...], recipe: Recipe, execution: ExecutionEvidence) -> Result:
@@ -70,7 +72,7 @@ def check_execution(rows: tuple[LayerRow, ...], recipe: Recipe, execution: Execu
         if row.stored and row.stored.name not in ran and row.stored.name not in execution.known_ahead
     ]
     if recipe.activations:
-        findings += _int8(layers, ran, recipe)
+        findings += _int8(layers, ran, recipe, _UNDESCRIBED if execution.is_undescribed else _NO_KERNEL)
         metrics = _with_int8(metrics, layers, ran)
     findings += fault_findings(execution.faults, on_arm=execution.on_arm)
     if execution.same_as_float:
@@ -106,7 +108,17 @@ def _without_trace(recipe: Recipe, execution: ExecutionEvidence) -> list[Finding
     ]
 
 
-def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], recipe: Recipe) -> list[Finding]:
+_NO_KERNEL: Final = Cause(
+    "no-int-kernel", "MNN has no int8 kernel for this layer, or its input and output tensors are not quantized"
+)
+_UNDESCRIBED: Final = Cause(
+    "static-without-scales",
+    "the model was made with --saveStaticModel, for which the converter writes no scales of tensors: it runs in float",
+)
+_NOT_STATIC: Final = "give the .mnn that was made without --saveStaticModel, or its .onnx"
+
+
+def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], recipe: Recipe, cause: Cause) -> list[Finding]:
     stored = [row for row in layers if row.stored and row.stored.weights[0].full_int8]
     floats = [row for row in stored if row.stored and row.stored.name in ran and not ran[row.stored.name].int8]
     if not stored:
@@ -125,10 +137,8 @@ def _int8(layers: list[LayerRow], ran: dict[str, TracedOp], recipe: Recipe) -> l
             "MNQ601",
             f"stored in int8, ran as float {ran[row.stored.name].kind}",
             row.layer.name,
-            cause=Cause(
-                "no-int-kernel",
-                "MNN has no int8 kernel for this layer, or its input and output tensors are not quantized",
-            ),
+            cause=cause,
+            fix=_NOT_STATIC if cause is _UNDESCRIBED else "",
         )
         for row in floats
         if row.stored

@@ -172,6 +172,7 @@ class CheckInputs:
             apis=variant.runs.api_difference,
             on_arm=variant.runs.host.is_arm,
             known_ahead=layers_known_ahead(variant.model),
+            is_undescribed=variant.model.is_static and not variant.model.tensor_quants,
         )
 
     @property

@@ -111,6 +111,11 @@ def _require_finite(job: Job, plan: Plan) -> None:
             )
 
 
+def _other_recipe(model: Model) -> str:
+    """A recipe that quantizes something: MNN stores tables in 16 bits at least."""
+    return "w8" if any(op.is_convolution for op in model.layers) else "fp16"
+
+
 def params_of(job: Job, plan: Plan) -> Params:
     """The params file: layers to run in int8, and layers to keep float if the recipe quantizes all other weights."""
 
@@ -124,7 +129,7 @@ def params_of(job: Job, plan: Plan) -> Params:
     if not layers and job.recipe.fill is None:
         raise SourceError(
             f"{job.recipe.name}: no layer to quantize: MNN runs none of them in int8, or --mnn-skip-layer matches all; "
-            "use another recipe (--mnn-recipe=w8)"
+            f"use another recipe (--mnn-recipe={_other_recipe(plan.model)})"
         )
     loops = {op.name for op in plan.model.layers if op.name in plan.loop_ranges and is_quantized(op)}
     loop_ranges = {name: ranges for name, ranges in plan.loop_ranges.items() if name in loops}

@@ -135,7 +135,8 @@ def _array(value: Any, name: str, origin: str) -> Array:
             f"{list(value.shape)}",
             f"give numbers for all values, for example {name} = {name}.filled(0)",
         )
-    return _stacked(value, name, origin) if _holds_arrays(value) else np.asarray(value)
+    array = _stacked(value, name, origin) if _holds_arrays(value) else np.asarray(value)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _holds_arrays(value: Any) -> bool:

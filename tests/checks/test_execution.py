@@ -68,6 +68,12 @@ def test_a_layer_that_is_stored_in_int8_and_ran_in_float_fails() -> None:
     assert 0.99 < (measured(ExecutionMetrics, result).int8_weight_share or 0) < 1
 
 
+def test_a_static_file_without_scales_is_the_cause_of_floats() -> None:
+    found = [check(trace=in_float("small"), is_undescribed=static).findings[0] for static in (False, True)]
+    assert [item.cause and item.cause.id for item in found] == ["no-int-kernel", "static-without-scales"]
+    assert [bool(item.fix) for item in found] == [False, True]
+
+
 def test_a_layer_that_did_not_run_fails() -> None:
     result = check(trace=[op for op in TRACE if op.name != "big"])
     assert codes(result) == ["MNQ602"]

@@ -283,3 +283,13 @@ def test_the_first_samples_are_data_of_their_own() -> None:
     assert some.labels is not None
     assert (some.labels.tolist(), some.origin, some.alone) == ([0, 2, 4], "there", True)
     assert [len(batch["x"]) for batch in some.batches(32)] == [1, 1, 1]
+
+
+def test_big_endian_arrays_become_native(tmp_path: Path) -> None:
+    """PyTorch refuses other byte orders, which files of other machines and of FITS or IDX readers have."""
+    given = np.arange(12, dtype=">f4").reshape(4, 3)
+    np.save(tmp_path / "big.npy", given)
+    for value in (given, [given[:2], given[2:]], np.load(tmp_path / "big.npy")):
+        array = as_dataset(value, ("x",), "test").inputs["x"]
+        assert array.dtype.isnative
+        assert np.array_equal(array, given)
