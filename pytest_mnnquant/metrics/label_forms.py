@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,10 @@ Array = npt.NDArray[Any]
 Classes = npt.NDArray[np.int64]
 _NUMBERS: Final = "biuf"
 _TEXT: Final = "USO"
+#: Labels of this value mark places without a class, by convention. Masks of pictures use it for the foreground.
+IGNORED: Final = 255
+#: Whole numbers up to 255 of which one is above this are grey levels, if the output stays in 0..1 up to this excess.
+_GREY, _EXCESS = 100, 0.1
 
 
 def is_text(labels: Array) -> bool:
@@ -64,3 +69,42 @@ def are_counted_from_one(labels: Array, classes: int) -> bool:
     """Whether labels seem to be counted from 1: the largest is the number of classes, and 0 never occurs."""
     numbers = whole_numbers(labels)
     return numbers is not None and numbers.size > 0 and int(numbers.max()) == classes and int(numbers.min()) == 1
+
+
+def problem_of_map(values: Set[int], classes: float) -> tuple[str, str]:
+    """Why a map of class numbers can't be compared with an output, and the fix; both empty if it can.
+
+    `values` occur in the map. `classes` is the number of classes of the output; infinite if it holds them itself.
+    """
+    given = {value for value in values if value >= 0 and value != IGNORED}
+    if IGNORED in values and given == {0}:
+        return "the labels are 0 and 255 only, and 255 marks places without a class", "labels = labels // 255"
+    if not any(value < classes for value in given):
+        return "no label is a class of the output", "give class numbers from 0 as `labels`"
+    if min(given) == 1 and max(given) == classes:
+        reason = f"the labels are 1 to {classes} and never 0; the output has the classes 0 to {classes - 1}"
+        return reason, "if the labels are counted from 1: labels = labels - 1"
+    return "", ""
+
+
+def problem_of_classes(labels: Array, classes: int) -> tuple[str, str]:
+    """Why labels are not one of these classes per sample, and the fix; both empty if the reason is another one."""
+    numbers = whole_numbers(labels)
+    if numbers is None or not numbers.size or classes < 2:
+        return "", ""
+    if numbers.size == len(numbers) and -1 <= int(numbers.min()) < 0 <= int(numbers.max()) < classes:
+        return "some labels are -1, which is not a class", "leave these samples out: keep = labels >= 0"
+    if numbers.shape == (len(numbers), classes) and np.isin(numbers, (0, 1)).all():
+        reason = "the labels have rows with several classes or none, but the metric needs one class per sample"
+        return reason, "give a metric for several classes per sample: --mnn-metric=file.py:callable"
+    return "", ""
+
+
+def are_grey_levels_of(labels: Array, output: Array) -> bool:
+    """Whether labels are grey levels from 0 to 255, and the output has values from 0 to 1."""
+    if labels.dtype.kind not in "iuf" or output.dtype.kind != "f" or not labels.size:
+        return False
+    if not (float(labels.min()) >= 0 and _GREY < float(labels.max()) <= IGNORED):
+        return False
+    is_share = float(output.min()) >= -_EXCESS and float(output.max()) <= 1 + _EXCESS
+    return is_share and whole_numbers(labels) is not None

@@ -23,10 +23,14 @@ import numpy.typing as npt
 from pytest_mnnquant.metrics import pictures
 from pytest_mnnquant.metrics.blocks import blocks, mapped, sample_blocks
 from pytest_mnnquant.metrics.label_forms import (
+    IGNORED,
     are_counted_from_one,
+    are_grey_levels_of,
     class_map,
     class_numbers,
     is_text,
+    problem_of_classes,
+    problem_of_map,
     whole_numbers,
 )
 
@@ -36,7 +40,6 @@ Outputs = Mapping[str, Array]
 #: The value that pads label sequences to equal length.
 PADDING: Final = -1
 _BLANK: Final = 0
-_NO_LABEL: Final = 255
 # In dB. Compared side by side, people begin to see a difference of PSNR at about half a decibel.
 _DECIBELS: Final = 0.5
 
@@ -135,7 +138,7 @@ def output_for(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> st
     scored = [name for name in fitting if outputs[name].dtype.kind == "f"]
     fitting = scored or fitting
     if not fitting:
-        _refuse_counted_from_one(metric, {name: outputs[name] for name in names}, labels)
+        _refuse_known_forms(metric, {name: outputs[name] for name in names}, labels)
     if len(fitting) != 1:
         shapes = ", ".join(f"{name!r} {outputs[name].dtype} {list(outputs[name].shape)}" for name in names)
         problem = "several outputs match" if fitting else "no output matches"
@@ -144,14 +147,21 @@ def output_for(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> st
     return fitting[0]
 
 
-def _refuse_counted_from_one(metric: TaskMetric, outputs: Outputs, labels: Array) -> None:
-    """Raise `MetricError` if an output matches the labels minus 1, and these seem to be counted from 1."""
+def _refuse_known_forms(metric: TaskMetric, outputs: Outputs, labels: Array) -> None:
+    """Raise `MetricError` if labels are counted from 1, hold -1, or several classes per sample."""
     assert metric.fits is not None
     for name, output in outputs.items():
         classes = output.shape[1] if output.dtype.kind == "f" and output.ndim > 1 else 0
         if classes > 1 and are_counted_from_one(labels, classes) and metric.fits(output, labels.astype(np.int64) - 1):
             reason = f"the labels are 1 to {classes} and never 0; output {name!r} has the classes 0 to {classes - 1}"
             raise MetricError(reason, "if the labels are counted from 1: labels = labels - 1")
+        reason, fix = problem_of_classes(labels, classes) if output.ndim == 2 and _is_top(metric) else ("", "")
+        if reason:
+            raise MetricError(reason, fix)
+
+
+def _is_top(metric: TaskMetric) -> bool:
+    return metric.name.startswith("top")
 
 
 def scores(metric: TaskMetric, outputs: Outputs, name: str, labels: Array | None) -> Scores:
@@ -184,10 +194,10 @@ def _mean(each: Array, baseline: float | None = None) -> Scores:
     return Scores(len(values), lambda chosen: float(values[chosen].mean()), values, baseline)
 
 
-def _summed(parts: Array, figure: Callable[[npt.NDArray[np.float64]], float]) -> Scores:
+def _summed(parts: Array, figure: Callable[[npt.NDArray[np.float64]], float], baseline: float | None = None) -> Scores:
     """A metric that is a function of sums over samples; `parts` has shape [samples, sums]."""
     parts = np.asarray(parts, np.float64)
-    return Scores(len(parts), lambda chosen: figure(parts[chosen].sum(0)))
+    return Scores(len(parts), lambda chosen: figure(parts[chosen].sum(0)), None, baseline)
 
 
 # Classes -------------------------------------------------------------------------------------------------------------
@@ -240,7 +250,10 @@ def _overlap(output: Array, labels: Array) -> Scores:
     predicted = mapped(lambda block: block.argmax(1), output) if output.dtype.kind == "f" else output
     known = output.shape[1] if output.dtype.kind == "f" else math.inf
     found = {number for _, (block,) in sample_blocks(labels) for number in np.unique(block).tolist()}
-    classes = sorted(number for number in found if 0 <= number < known and number != _NO_LABEL)
+    reason, fix = problem_of_map(found, known)
+    if reason:
+        raise MetricError(reason, fix)
+    classes = sorted(number for number in found if 0 <= number < known and number != IGNORED)
     pairs = (pair for _, pair in sample_blocks(predicted, labels))
     parts = np.concatenate([_overlaps(made, expected, classes, known) for made, expected in pairs])
 
@@ -249,12 +262,14 @@ def _overlap(output: Array, labels: Array) -> Scores:
         occurs = labelled > 0
         return float((both[occurs] / either[occurs]).mean()) if occurs.any() else 0.0
 
-    return _summed(parts.reshape(len(labels), -1), figure)
+    # A constant answer has the share of its class as IoU, and 0 for the others.
+    sizes = parts[:, 2].sum(0)
+    return _summed(parts.reshape(len(labels), -1), figure, float(sizes.max() / sizes.sum() / len(sizes)))
 
 
 def _overlaps(predicted: Array, labels: Array, classes: list[int], known: float) -> npt.NDArray[np.float64]:
     """For each sample and class, the elements that hold it in both, in either, and in the labels: [samples, 3, n]."""
-    counted = (labels >= 0) & (labels != _NO_LABEL) & (labels < known)
+    counted = (labels >= 0) & (labels != IGNORED) & (labels < known)
     axes = tuple(range(1, labels.ndim))
     parts = np.zeros((len(labels), 3, len(classes)))
     for place, number in enumerate(classes):
@@ -266,7 +281,12 @@ def _overlaps(predicted: Array, labels: Array, classes: list[int], known: float)
 
 
 def _is_same_size(output: Array, labels: Array) -> bool:
-    return labels.dtype.kind in "fiu" and output.size == labels.size and len(output) == len(labels)
+    """Raises `MetricError` if the labels are grey levels and the float model's output is not."""
+    if labels.dtype.kind not in "fiub" or output.size != labels.size or len(output) != len(labels):
+        return False
+    if are_grey_levels_of(labels, output):
+        raise MetricError("the labels have values up to 255, the output stays from 0 to 1", "labels = labels / 255")
+    return True
 
 
 def _mean_difference(

@@ -212,3 +212,46 @@ def test_of_maps_of_class_numbers_255_is_no_class() -> None:
     labels = maps([0, 0, 1, 255], [2, 2, 255, 255])
     found = np.where(labels == 255, 0, labels)
     assert scored("miou", found, labels).value == 1
+
+
+MAP = RANDOM.integers(0, 3, (20, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [MAP + 1, np.where(MAP, 255, 0).astype(np.uint8), np.full_like(MAP, -1), np.full_like(MAP, 255), MAP + 9],
+    ids=["counted from 1", "0 and 255", "ignored", "255", "other classes"],
+)
+def test_maps_whose_classes_are_not_the_outputs_are_refused(labels: Array) -> None:
+    with pytest.raises(MetricError) as error:
+        scored("miou", np.stack([number == MAP for number in range(3)], axis=1).astype(np.float32), labels)
+    assert error.value.fix
+
+
+def test_the_baseline_of_mean_iou_is_that_of_the_commonest_class_everywhere() -> None:
+    labels = np.repeat([0, 1, 2], [60, 30, 10]).reshape(10, 10)
+    constant = np.zeros((10, 3, 10), np.float32)
+    constant[:, 0] = 1
+    measured = scored("miou", constant, labels)
+    assert measured.baseline == pytest.approx(measured.value) == pytest.approx(0.6 / 3)
+
+
+@pytest.mark.parametrize("name", ["mae", "rmse"])
+def test_grey_levels_are_not_compared_with_values_from_0_to_1(name: str) -> None:
+    mask = RANDOM.integers(0, 2, (9, 1, 8, 8))
+    output = (mask * 0.9).astype(np.float32)
+    for grey in (mask.astype(np.uint8) * 255, mask * 255.0):
+        with pytest.raises(MetricError) as error:
+            scored(name, output, grey)
+        assert error.value.fix
+        assert scored(name, output * 255, grey).value > 1
+    assert scored(name, output, mask.astype(bool)).value < 0.1
+
+
+def test_samples_without_a_class_and_with_several_classes_are_named() -> None:
+    unlabelled, several = LABELS.copy(), RANDOM.integers(0, 2, LOGITS.shape)
+    unlabelled[:9] = -1
+    for labels in (unlabelled, several):
+        with pytest.raises(MetricError) as error:
+            scored("top1", LOGITS, labels)
+        assert error.value.fix
