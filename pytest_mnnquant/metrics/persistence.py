@@ -56,7 +56,13 @@ class _Fit:
 
 
 def compare_beyond_last(reference: Array, output: Array, inputs: Mapping[str, Array]) -> Beyond | None:
-    """Compare forecasts of equal shape [samples, ...]; None if no last value of an input explains the reference."""
+    """Compare forecasts of equal shape [samples, ...]; None if no last value of an input explains the reference.
+
+    Of data with more values than `_MOST_VALUES`, evenly spread samples are compared.
+    """
+    step = 1 + max((array.size for array in inputs.values()), default=0) // _MOST_VALUES
+    reference, output = reference[::step], output[::step]
+    inputs = {name: array[::step] for name, array in inputs.items()}
     samples, size = len(reference), reference[0].size
     if reference.dtype.kind != "f" or size < 2 or samples < _FEWEST_SAMPLES or reference.size > _MOST_VALUES:
         return None
@@ -121,7 +127,6 @@ def _last_values(form: Array) -> Floats:
 
 def _are_series(form: Array) -> npt.NDArray[np.bool_]:
     """Whether neighbouring steps of each series in [samples, series, steps] are correlated; shape [series]."""
-    form = form[:: 1 + form.size // _MOST_VALUES]
     centred = form.astype(np.float64) - form.mean(0, dtype=np.float64)
     earlier, later = centred[:, :, :-1], centred[:, :, 1:]
     energies = np.sqrt(np.square(earlier).sum((0, 2)) * np.square(later).sum((0, 2)))

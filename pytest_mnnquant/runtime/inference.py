@@ -15,13 +15,12 @@ import numpy.typing as npt
 from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.measurements.run import Losses, Run, TracedOp
 from pytest_mnnquant.measurements.sample_axes import SampleAxes, fits_axis
-from pytest_mnnquant.metrics.blocks import release
 from pytest_mnnquant.mnnfile.data_sizes import has_sized_tensors, judged_outputs
 from pytest_mnnquant.mnnfile.model import Model, ModelInput, Op
 from pytest_mnnquant.runtime.disk import full_disk_named
 from pytest_mnnquant.runtime.job_results import run_or_reuse
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, JobResult, NativeFailure
-from pytest_mnnquant.runtime.mapped_arrays import load_array
+from pytest_mnnquant.runtime.mapped_arrays import load_array, write_array
 from pytest_mnnquant.runtime.options import RunOptions
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -29,7 +28,13 @@ BATCH: Final = 32
 # The size of the inputs of a batch, in bytes: 32 pictures of 3 x 224 x 224 numbers. Between its layers, a network needs
 # several times that.
 _LARGEST_BATCH: Final = 20_000_000
-_KINDS: Final = {"float": np.float32, "int32": np.int32, "int64": np.int32, "uint8": np.uint8, "int8": np.int8}
+_KINDS: Final[Mapping[str, type[np.generic]]] = {
+    "float": np.float32,
+    "int32": np.int32,
+    "int64": np.int32,
+    "uint8": np.uint8,
+    "int8": np.int8,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +160,8 @@ class InputFolder:
 
     def __enter__(self) -> InputFolder:
         with full_disk_named("writing the inputs of the model", self.path):
-            for number, array in enumerate(self._inputs.values()):
-                np.save(self.path / f"input{number}.npy", array)
-                release(array)
+            for number, spec in enumerate(self._model.inputs):
+                write_array(self.path / f"input{number}.npy", self._inputs[spec.name], _kind(spec))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -270,7 +274,11 @@ def _as_input(spec: ModelInput, inputs: Arrays) -> npt.NDArray[Any]:
     if spec.name not in inputs:
         reason = f"the data have no array for the model's input {spec.name!r}; arrays: {', '.join(sorted(inputs))}"
         raise NativeFailure(FailureKind.BAD_INPUT, reason)
-    return np.ascontiguousarray(inputs[spec.name], dtype=_KINDS.get(spec.data_type, np.float32))
+    return inputs[spec.name]
+
+
+def _kind(spec: ModelInput) -> type[np.generic]:
+    return _KINDS.get(spec.data_type, np.float32)
 
 
 def traced(name: str, kind: str, widths: Sequence[int] | None = None) -> TracedOp:

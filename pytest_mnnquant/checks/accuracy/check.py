@@ -28,6 +28,7 @@ from pytest_mnnquant.findings.check_metrics import metrics_of
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.findings.fix_command import skip_option
 from pytest_mnnquant.metrics.agreement import agreement
+from pytest_mnnquant.metrics.blocks import is_true_of_all
 from pytest_mnnquant.metrics.task import MetricError, by_sequence, metric_named, output_for, scores
 
 # The codes of lost accuracy or similarity, and of unusable outputs.
@@ -108,10 +109,16 @@ def _identical_samples(evidence: AccuracyEvidence) -> list[Finding]:
     """A finding if all samples are copies of one, which decides little."""
     arrays = evidence.inputs.values()
     count = min(map(len, arrays), default=0)
-    if count < 2 or evidence.lengths or not all((array == array[:1]).all() for array in arrays):
+    if count < 2 or evidence.lengths or not all(map(_is_repeated, arrays)):
         return []
     message = f"all {count} samples of the evaluation data are identical, so only one was judged"
     return [Finding("MNQ003", message, fix="give different samples (--mnn-evaluation)")]
+
+
+def _is_repeated(array: npt.NDArray[Any]) -> bool:
+    """Whether all samples are equal."""
+    first = array[:1]
+    return is_true_of_all(lambda block: block == first, array)
 
 
 def _without_empty(evidence: AccuracyEvidence) -> AccuracyEvidence:

@@ -12,6 +12,7 @@ from pytest_mnnquant.findings.cause import Cause
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.findings.run_metrics import InputMetrics, InputStatistics
 from pytest_mnnquant.measurements.dataset import Dataset, spread_evenly
+from pytest_mnnquant.metrics.blocks import bounds_of, is_true_of_all, release, sample_blocks
 
 MOST_SAMPLES: Final = 128
 # The largest number of values of these samples that statistics use, and of samples that extremes use.
@@ -66,8 +67,9 @@ def _values(array: Array) -> npt.NDArray[np.float64]:
 
 def _statistics(array: Array, values: npt.NDArray[np.float64]) -> InputStatistics:
     """Minimum and maximum of most samples; mean and standard deviation of some values."""
-    samples = _thinned(array, _MOST_FOR_EXTREMES)
-    return InputStatistics(float(values.mean()), float(values.std()), float(samples.min()), float(samples.max()))
+    low, high = bounds_of(_thinned(array, _MOST_FOR_EXTREMES))
+    release(array)
+    return InputStatistics(float(values.mean()), float(values.std()), low, high)
 
 
 # Repeated and blank samples ------------------------------------------------------------------------------------------
@@ -119,7 +121,8 @@ def _is_rich(array: Array) -> bool:
     """Whether equal samples can't be chance: many elements, and not one-hot vectors or masks of 0 and 1."""
     if array[0].size < _ELEMENTS:
         return False
-    return not np.isin(array, (0, 1)).all() or bool((array == array.reshape(-1)[0]).all())
+    low, high = bounds_of(array)
+    return low == high or not is_true_of_all(lambda block: (block == 0) | (block == 1), array)
 
 
 def _blank_share(array: Array) -> float:
@@ -128,8 +131,11 @@ def _blank_share(array: Array) -> float:
 
 
 def _different(data: Dataset) -> int:
-    arrays = list(data.inputs.values())
-    return len({tuple(hash(array[place].tobytes()) for array in arrays) for place in range(data.samples)})
+    hashes = (
+        zip(*([hash(row.tobytes()) for row in block] for block in parts), strict=True)
+        for _, parts in sample_blocks(*data.inputs.values())
+    )
+    return len({row for rows in hashes for row in rows})
 
 
 def _repeated(data: Dataset | None) -> float:
