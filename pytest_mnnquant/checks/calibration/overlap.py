@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pytest_mnnquant.findings.finding import Finding
 from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.metrics.blocks import sample_blocks
 
 Array = npt.NDArray[Any]
 #: The share of repeated evaluation samples from which their accuracy is not that of other samples.
@@ -36,8 +37,11 @@ def judge_overlap(calibration: Dataset, evaluation: Dataset) -> list[Finding]:
 
 def _rows(data: Dataset) -> list[int]:
     """A hash of each sample, equal for equal values of all types of floats."""
-    arrays = [_plain(array) for array in data.inputs.values()]
-    return [hash(tuple(array[place].tobytes() for array in arrays)) for place in range(data.samples)]
+    hashes = []
+    for _, parts in sample_blocks(*data.inputs.values()):
+        columns = [[row.tobytes() for row in _plain(block)] for block in parts]
+        hashes += [hash(row) for row in zip(*columns, strict=True)]
+    return hashes
 
 
 def _plain(array: Array) -> Array:
