@@ -78,15 +78,15 @@ def _is_sparse(op: Op) -> bool:
 
 
 def graph_growth(base: Model, model: Model) -> int:
-    """The bytes that mnnquant adds to the graph: it describes all tensors, and stores a table for each UnaryOp.
+    """The bytes that a tool adds to the graph: of operators that it inserts, such as casts around a resize.
 
-    Other tools describe two tensors per layer, and add nothing: 0.
+    mnnquant also describes all tensors, and stores a table for each UnaryOp; others describe two tensors per layer.
     """
     layers = sum(weights.full_int8 for op in model.layers for weights in op.weights)
     described = len(model.tensor_quants) - 2 * layers
-    if described <= 0:
-        return 0
     added = max(0, len(model.ops) - len(base.ops))
+    if described <= 0:
+        return added * _ADDED_OPERATOR
     tables = sum(op.kind == "UnaryOp" and op.parameters is not None and op.parameters.has(_TABLE) for op in model.ops)
     operators = len(base.ops) * _REWRITTEN_OPERATOR + added * _ADDED_OPERATOR + tables * _TABLE_BYTES
     return described * _DESCRIPTION + operators
