@@ -58,8 +58,8 @@ def prepare_pytorch(spec: Spec, choices: Choices, store: Store, say: Callable[[s
     network = private_copy(built, spec.text)
     given_data = (("calibration", choices.calibration), ("evaluation", choices.evaluation))
     raw = [raw_data(value, module, function) for function, value in given_data]
-    known = [*array_names([value for value, _ in raw], choices.root), *choices.states]
-    names = forward_inputs(network, spec.text).names(tuple(dict.fromkeys(known)))
+    named = [*array_names([value for value, _ in raw], choices.root), *choices.states]
+    names = forward_inputs(network, spec.text).names(tuple(dict.fromkeys(named)))
     require_names(choices.states, names, (), spec.text)
     calibration, evaluation = (data_from(value, origin, names, choices) for value, origin in raw)
     data = evaluation or calibration
@@ -76,7 +76,7 @@ def prepare_pytorch(spec: Spec, choices: Choices, store: Store, say: Callable[[s
     network, outputs = _bind(network, built, data, spec.text)
     form = batch_form(network, data, outputs)
     require_same_outputs(built, network, form.apply(data).batch(1), spec.text)
-    calibration, evaluation = (part and form.apply(part) for part in (calibration, evaluation))
+    calibration, evaluation = (part and form.apply_like(part, data, network) for part in (calibration, evaluation))
     if choices.states:
         parts = (calibration, evaluation)
         calibration, evaluation = (

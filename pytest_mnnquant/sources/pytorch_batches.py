@@ -50,6 +50,27 @@ class BatchForm:
         data = _second_first(data) if self.is_second else data
         return dataclasses.replace(with_axes(data, self.tried), alone=self.alone)
 
+    def apply_like(self, data: Dataset, known: Dataset, model: torch.nn.Module) -> Dataset:
+        """Other data than the `known` ones, whose form this is; they may have been joined of other items.
+
+        The first reading whose samples have the dimensions of the known ones and run is taken; else that of this form.
+        """
+        known = self.apply(known)
+        for made in (reading.apply(data) for reading in self._readings(data)):
+            alike = all(array.ndim == known.inputs[name].ndim for name, array in made.inputs.items())
+            if alike and _runs(model, made):
+                return made
+        return self.apply(data)
+
+    def _readings(self, data: Dataset) -> Iterator[BatchForm]:
+        yield self
+        plain = dataclasses.replace(self, is_one=False, is_items=False, is_batches=False)
+        yield plain
+        yield dataclasses.replace(plain, is_batches=True)
+        yield dataclasses.replace(plain, is_items=True)
+        if data.labels is None and not data.lengths:
+            yield dataclasses.replace(plain, is_one=True)
+
 
 def batch_form(model: torch.nn.Module, data: Dataset, outputs: Sequence[str] = ()) -> BatchForm:
     """The first form of the data that the model accepts; the given one if it accepts none (`outputs` reports why).

@@ -14,6 +14,8 @@ from pytest_mnnquant.measurements.sample_axes import Axis
 from pytest_mnnquant.sources.pytorch import outputs
 from pytest_mnnquant.sources.pytorch_batches import batch_form
 
+ROWS = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
+
 
 class Recogniser(nn.Module):
     """An LSTM whose output is (time, samples, classes); its input too, unless `pictures`."""
@@ -126,3 +128,15 @@ def test_time_first_is_noticed_if_as_many_steps_as_samples_were_given(items: int
     (together,) = outputs(network, form.apply(data), "net", form.axes.outputs)
     expected = [network(*map(torch.from_numpy, batch.values())).detach().numpy() for batch in batches]
     np.testing.assert_allclose(together, np.concatenate(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("data", "samples"),
+    [(Dataset({"x": ROWS}), 6), (Dataset({"x": ROWS.reshape(-1)}, items=6), 6), (Dataset({"x": ROWS[0]}), 1)],
+    ids=["samples", "a list of samples", "one sample"],
+)
+def test_calibration_data_may_have_another_form_than_evaluation_data(data: Dataset, samples: int) -> None:
+    model, known = nn.Sequential(nn.Linear(5, 2)), Dataset({"x": ROWS})
+    read = batch_form(model, known).apply_like(data, known, model)
+    assert read.samples == samples
+    np.testing.assert_array_equal(read.inputs["x"], ROWS[:samples])
