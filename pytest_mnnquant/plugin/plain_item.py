@@ -22,9 +22,13 @@ class CheckFailed(Exception):
 
 
 class PlainItem(pytest.Item):
-    """An item whose failure is plain text. `check` is the name of its check."""
+    """An item whose failure is plain text. `check` is the name of its check, `has_failed` whether it failed.
+
+    A hook of the user may swallow what the item raises.
+    """
 
     check: str
+    has_failed = False
 
     def judge(self) -> None:
         """Judge, and attach the record. Raises `CheckFailed`, or skips."""
@@ -36,15 +40,20 @@ class PlainItem(pytest.Item):
 
     def runtest(self) -> None:
         """Judge; any other exception fails the item as one finding, which the reports show too."""
+        self.has_failed = True
         try:
             with timed_step(self.check):
                 self.judge()
         except CheckFailed:
             raise
+        except pytest.skip.Exception:
+            self.has_failed = False
+            raise
         except Exception as error:
             result = Result.from_findings(self.check, [self._finding(error)])
             self.attach_failure(result)
             raise CheckFailed(findings_text(f"{self.nodeid} failed:", result)) from None
+        self.has_failed = False
 
     def _finding(self, error: Exception) -> Finding:
         if isinstance(error, Unusable):

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from pytest_mnnquant.plugin.items import collect, remember_selected
-from pytest_mnnquant.plugin.plain_item import CheckFailed, PlainItem
+from pytest_mnnquant.plugin.plain_item import PlainItem
 from pytest_mnnquant.plugin.reporting import header
 from pytest_mnnquant.plugin.session import session_of
 from pytest_mnnquant.plugin.xdist_workers import brief_worker, refuse_broken_worker, start_failures_as_usage_errors
@@ -43,7 +43,7 @@ def pytest_runtest_makereport(
         return report
     if report.skipped and isinstance(report.longrepr, tuple):
         report.longrepr = (item.nodeid, 1, report.longrepr[2])
-    has_failed = call.excinfo is not None and isinstance(call.excinfo.value, CheckFailed)
+    has_failed = call.when == "call" and item.has_failed
     report.mnnquant_failed = has_failed or (report.skipped and hasattr(report, "wasxfail"))  # type: ignore[attr-defined]
     return report
 
