@@ -67,6 +67,7 @@ def mapped(function: Callable[[Array], Array], array: Array) -> Array:
         if made is None:
             made = new_array((len(array), *part.shape[1:]), part.dtype)
         made[chosen] = part
+        release(made)
     return function(array) if made is None else made
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pytest_mnnquant.cache.temporary import temporary_prefix
 from pytest_mnnquant.findings.value_text import shown
 from pytest_mnnquant.runtime.jobs import FailureKind, Job, NativeFailure, run_job
+from pytest_mnnquant.runtime.mapped_arrays import load_array
 from pytest_mnnquant.sources.class_folders import files_below, folder_labels, subset
 from pytest_mnnquant.sources.pixel_statistics import wrong_statistics
 from pytest_mnnquant.sources.spec import DataError
@@ -176,7 +177,7 @@ def load_images(
         if "unreadable" in result:
             file = files[result["unreadable"]].relative_to(folder).as_posix()
             raise DataError(f"{origin}: {file}: {result['why']}", f"remove {file} from the folder, or save it again")
-        return np.load(place / "images.npy"), labels
+        return load_array(place / "images.npy"), labels
 
 
 def _image_files(folder: Path, origin: str) -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -126,6 +127,8 @@ def run(pytester: pytest.Pytester, store: Store, files: Files, monkeypatch: pyte
     """Runs pytest where `net.py` lies; `alone` in an own process, which takes seconds. Reports fit their schema."""
     for name in ("PYTEST_XDIST_WORKER", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
         monkeypatch.delenv(name, raising=False)
+    # Runs in this process find no model of another run.
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not Path(folder, "net.py").is_file()])
     pytester.makepyfile(net=NET)
 
     def run(*args: object, alone: bool = False) -> Outcome:
