@@ -101,11 +101,18 @@ class Dataset:
 
     def spread(self, most: int) -> Dataset:
         """At most `most` samples at equal distances, with the first and the last, since sets are often sorted."""
-        if most >= self.samples:
-            return self
-        chosen = spread_evenly(self.samples, most)
-        inputs = {name: array[chosen] for name, array in self.inputs.items()}
-        labels = None if self.labels is None else self.labels[chosen]
+        return self if most >= self.samples else self._chosen(spread_evenly(self.samples, most))
+
+    def split(self, apart: int) -> tuple[Dataset, Dataset]:
+        """All samples but `apart` at equal distances, and these; all twice, if one of the two would have none."""
+        if not 0 < apart < self.samples:
+            return self, self
+        chosen = spread_evenly(self.samples, apart, ends=False)
+        return self._chosen(np.setdiff1d(np.arange(self.samples), chosen)), self._chosen(chosen)
+
+    def _chosen(self, numbers: npt.NDArray[np.int64]) -> Dataset:
+        inputs = {name: array[numbers] for name, array in self.inputs.items()}
+        labels = None if self.labels is None else self.labels[numbers]
         return dataclasses.replace(self, inputs=inputs, labels=labels, lengths=())
 
     def digest(self) -> str:

@@ -3,8 +3,9 @@
 A tensor of an int8 model has one scale. If one channel is 100 times larger than the others, these have two codes left.
 Dividing an output channel of a layer by a factor, and multiplying the weights that read it, changes the ranges but not
 the function (`mnnfile.channel_classes`; Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.1). The paper
-takes both ranges from the weights. Here the range of a channel is its largest value in calibration, and the factor is
-sqrt(range of the channel / range of the weights that read it), each relative to the largest of its tensor and filter.
+takes both ranges from the weights. Here the range of a channel is twice its largest value in calibration, at most the
+largest of its tensor, and the factor is sqrt(range of the channel / range of the weights that read it), each relative
+to the largest of its tensor and filter.
 
 Factors are powers of 2, so that every product and sum of the float model is the same number with another exponent.
 
@@ -46,6 +47,9 @@ Factors = npt.NDArray[np.float64]
 _ROUNDS: Final = 4
 _LARGEST_EXPONENT: Final = 12
 _TINY: Final = 1e-12
+#: The factor by which other data may exceed a channel's range in calibration. Without it, every channel fills the
+#: codes of its tensor, and where one of them exceeds what calibration saw, it is clipped.
+_HEADROOM: Final = 2.0
 #: The mean of the bits that a multiplication must give to the channels of a tensor.
 _FEWEST_BITS: Final = 0.5
 #: The size of all multiplications, as a share of that of the int8 weights; or in bytes, for small models.
@@ -145,7 +149,7 @@ def find_factors(model: Model, classes: ChannelClasses, ranges: Mapping[int, Fac
         for tensor, seen in ranges.items():
             ids = classes.tensors[tensor]
             scaled = seen / factors[ids]
-            np.maximum.at(signal, ids, scaled / max(float(scaled.max(initial=0)), _TINY))
+            np.maximum.at(signal, ids, np.minimum(_HEADROOM * scaled / max(float(scaled.max(initial=0)), _TINY), 1))
         for op in classes.layers:
             read = classes.tensors.get(op.inputs[0])
             if read is not None and not is_depthwise(op):

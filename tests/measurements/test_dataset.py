@@ -42,6 +42,16 @@ def test_few_samples_stay_as_they_are() -> None:
     assert data.spread(10) is data
 
 
+@pytest.mark.parametrize(("apart", "first"), [(3, [0, 2, 3, 4, 6, 7, 9]), (0, list(range(10))), (10, list(range(10)))])
+def test_samples_are_set_apart_if_some_are_left(apart: int, first: list[int]) -> None:
+    numbers = np.arange(10)
+    rest, chosen = Dataset({"x": numbers}, numbers).split(apart)
+    assert rest.inputs["x"].tolist() == first
+    assert sorted({*first, *chosen.inputs["x"].tolist()}) == numbers.tolist()
+    assert chosen.labels is not None
+    assert chosen.labels.tolist() == chosen.inputs["x"].tolist()
+
+
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 70))
 def test_a_subset_has_all_classes_in_their_shares(labels: list[int], most: int) -> None:
     chosen = spread_over_classes(np.array(labels), most).tolist()

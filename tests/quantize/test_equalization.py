@@ -17,6 +17,7 @@ from pytest_mnnquant.mnnfile.channel_classes import channel_classes
 from pytest_mnnquant.mnnfile.channel_joins import FIXED
 from pytest_mnnquant.mnnfile.model import Model
 from pytest_mnnquant.mnnfile.products import PRODUCT
+from pytest_mnnquant.quantize.equalization import find_factors
 from pytest_mnnquant.quantize.float_model import prepare
 from pytest_mnnquant.quantize.job import Job
 from pytest_mnnquant.quantize.prepared import Choices, Prepared
@@ -94,6 +95,18 @@ def test_the_equalized_float_model_computes_the_same_bits(source: Prepared, stor
     assert variant.base.path != source.model.path
     expected, computed = (run(item, HELD_OUT, source.options(TIMEOUT)).outputs for item in (source.model, variant.base))
     assert all(np.array_equal(array, computed[name]) for name, array in expected.items())
+
+
+def test_no_channel_is_enlarged_beyond_half_of_its_tensor(source: Prepared) -> None:
+    classes = channel_classes(source.model)
+    tensors = {op.outputs[0]: classes.tensors[op.outputs[0]] for op in classes.layers}
+    ranges = {tensor: np.geomspace(1e-3, 1, len(ids)) for tensor, ids in tensors.items()}
+    factors = find_factors(source.model, classes, ranges)
+    for tensor, ids in tensors.items():
+        after = ranges[tensor] / factors[ids]
+        enlarged = factors[ids] < factors[ids].max()
+        assert not enlarged.any() or after[enlarged].max() <= after.max() * 0.5 * np.sqrt(2)
+    assert len(np.unique(factors)) > 3
 
 
 @pytest.mark.parametrize("recipe", ["int8+equalized", "int8+corrected+rounded"])
