@@ -37,10 +37,15 @@ _TABLE: Final = 2
 _TABLE_BYTES: Final = 300
 
 
-def expected_layer_bytes(layer: Op, recipe: Recipe) -> int:
-    """Bytes a float layer takes when stored by a recipe: codes, header with code book, scales, tables."""
-    if recipe.fill is not None and not can_compute(layer):
+def expected_layer_bytes(layer: Op, recipe: Recipe, *, is_known_ahead: bool = False) -> int:
+    """Bytes a float layer takes when stored by a recipe: codes, header with code book, scales, tables.
+
+    A layer that MNN computes before a run has no scales of activations.
+    """
+    if recipe.fill is not None and (is_known_ahead or not can_compute(layer)):
         recipe = recipe_named(f"w{recipe.fill}")
+    elif recipe.activations and is_known_ahead:
+        recipe = recipe_named(f"w{recipe.bits}")
     if recipe.storage is Storage.FLOAT16:
         return 2 * layer.weight_count + (_WEIGHT_TABLES - 20 if layer.is_convolution else 0)
     if not layer.is_convolution:
@@ -60,16 +65,16 @@ def expected_bytes(float_bytes: int, rows: tuple[LayerRow, ...], recipe: Recipe)
 
     Winograd scales count with the size that they have: the tool chooses them, and they do not depend on the precision.
     """
-    layers = [row.layer for row in rows if row.wanted]
+    wanted = [row for row in rows if row.wanted]
     extra = sum(row.stored.winograd_bytes for row in rows if row.stored)
     sparse = {row.layer.name: row.stored for row in rows if row.stored and _is_sparse(row.stored)}
     sizes = (
-        sparse[layer.name].weight_bytes + _WEIGHT_TABLES
-        if layer.name in sparse
-        else expected_layer_bytes(layer, recipe)
-        for layer in layers
+        sparse[row.layer.name].weight_bytes + _WEIGHT_TABLES
+        if row.layer.name in sparse
+        else expected_layer_bytes(row.layer, recipe, is_known_ahead=row.is_known_ahead)
+        for row in wanted
     )
-    return extra + float_bytes + sum(sizes) - sum(layer.weight_bytes for layer in layers)
+    return extra + float_bytes + sum(sizes) - sum(row.layer.weight_bytes for row in wanted)
 
 
 def _is_sparse(op: Op) -> bool:

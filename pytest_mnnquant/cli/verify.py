@@ -30,6 +30,7 @@ from pytest_mnnquant.findings.figures import size_text
 from pytest_mnnquant.findings.finding import FAILED, Finding, Result
 from pytest_mnnquant.findings.fix_command import ConvertCommand
 from pytest_mnnquant.findings.rule import Severity
+from pytest_mnnquant.mnnfile.commands import layers_known_ahead
 from pytest_mnnquant.mnnfile.constants import operand_constants
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
@@ -111,10 +112,10 @@ def verify(base: Model, model: Model, requested: Requested) -> Verdict:
     recipe, match = requested.recipe, match_layers(base, model)
     evidence = _evidence(base, model, match, requested)
     unlisted = evidence.unlisted if evidence is not None and requested.rest is not None else ()
-    rows = tuple(
-        _row(row, base, requested, unlisted)
-        for row in layer_rows(match, recipe, lambda op: _is_left_float(op, requested), operand_constants(base))
+    found = layer_rows(
+        match, recipe, lambda op: _is_left_float(op, requested), operand_constants(base), layers_known_ahead(base)
     )
+    rows = tuple(_row(row, base, requested, unlisted) for row in found)
     idle = tuple(glob for glob in requested.skip if not any(is_skipped(row.layer, (glob,)) for row in rows))
 
     command = requested.convert_command
@@ -128,7 +129,8 @@ def verify(base: Model, model: Model, requested: Requested) -> Verdict:
 
     results = [check_conversion(ConversionEvidence(base, proof={}), match, recipe, command)]
     if evidence is not None:
-        layers = tuple(row.layer for row in rows if row.wanted and can_compute(row.layer))
+        listing = (row for row in rows if row.wanted and not row.is_known_ahead)
+        layers = tuple(row.layer for row in listing if can_compute(row.layer))
         listed_bits = {op.name for op in unlisted} | set(requested.bits)
         listed = tuple(op for op in layers if op.name not in listed_bits)
         results.append(check_params(evidence, model, listed, recipe, command))

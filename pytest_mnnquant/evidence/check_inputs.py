@@ -143,9 +143,9 @@ class CheckInputs:
 
     @property
     def wanted_layers(self) -> tuple[Op, ...]:
-        """The layers of the float model that the params file should list."""
+        """The layers of the float model that the params file should list with scales."""
         is_filled = self.recipe.fill is not None
-        rows = (row for row in self.variant.files.rows if row.wanted)
+        rows = (row for row in self.variant.files.rows if row.wanted and not row.is_known_ahead)
         return tuple(row.layer for row in rows if can_compute(row.layer) or not is_filled)
 
     @property

@@ -16,6 +16,7 @@ from pytest_mnnquant.config.settings import ModelSettings
 from pytest_mnnquant.evidence.source import SourceUnderTest
 from pytest_mnnquant.evidence.steps import step_property
 from pytest_mnnquant.findings.fix_command import ConvertCommand, mnn_source, shell_command, working_path
+from pytest_mnnquant.mnnfile.commands import layers_known_ahead
 from pytest_mnnquant.mnnfile.constants import operand_constants
 from pytest_mnnquant.mnnfile.entries import repaired
 from pytest_mnnquant.mnnfile.matching import Match, match_layers
@@ -62,6 +63,7 @@ class VariantFiles:
             self.variant.recipe,
             lambda op: is_skipped(op, self.skip, modules.get(op.name, "")),
             operand_constants(self.variant.base),
+            layers_known_ahead(self.variant.base),
         )
 
     @property

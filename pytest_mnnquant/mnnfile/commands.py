@@ -33,7 +33,7 @@ _ONE_INPUT: Final = frozenset({"Interp", "Resize", "Pooling", "Pooling3D"})
 _POOL_TYPE: Final = {"Pooling": 7, "Pooling3D": 3}
 MAX_POOL, AVERAGE_POOL = 0, 1
 #: Operators that read only a tensor's shape.
-_SHAPES: Final = frozenset({"Shape", "Rank", "Size", "PriorBox"})
+SHAPES: Final = frozenset({"Shape", "Rank", "Size", "PriorBox"})
 # The slot of a BinaryOp's activation.
 _ACTIVATION: Final = 2
 #: Operators that compute each value from one of each input.
@@ -160,7 +160,7 @@ def constant_tensors(ops: Sequence[Op]) -> set[int]:
     """The tensors that MNN knows before a run: constants, shapes, and values computed from them."""
     tensors: set[int] = set()
     for op in ops:
-        if op.kind == "Const" or op.kind in _SHAPES or (op.inputs and tensors.issuperset(op.inputs)):
+        if op.kind == "Const" or op.kind in SHAPES or (op.inputs and tensors.issuperset(op.inputs)):
             tensors.update(op.outputs)
     return tensors
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pytest_mnnquant.mnnfile.commands import VIEWS, constant_tensors
+from pytest_mnnquant.mnnfile.commands import SHAPES, VIEWS, constant_tensors
 from pytest_mnnquant.mnnfile.model import CONVOLUTIONS, Model, Op
 
 #: Operators whose constant inputs are weights. The body of a loop may do anything with its inputs.
@@ -30,11 +30,17 @@ def operand_constants(model: Model) -> frozenset[tuple[str, str]]:
     """The (subgraph, name) of each large constant that is not a weight.
 
     It is a weight if it, or what is computed from constants alone, is read by a matrix product, a convolution, a
-    look-up or a recurrent operator, or by no operator. Constants that are scaled at run time do not count as weights.
+    look-up or a recurrent operator, or by no operator. Constants that are scaled at run time, or that a layer with
+    weights of its own takes as data, do not count as weights.
     """
     candidates = [op for op in model.ops if op.kind == "Const" and op.is_layer]
     graphs = {op.subgraph: _Graph([other for other in model.ops if other.subgraph == op.subgraph]) for op in candidates}
     return frozenset((op.subgraph, op.name) for op in candidates if not graphs[op.subgraph].reads_as_weight(op))
+
+
+def _is_data_of_layer(op: Op, tensor: int) -> bool:
+    """Whether a convolution or Linear layer takes the constant as its data, such as learned queries of a decoder."""
+    return op.kind in CONVOLUTIONS and op.is_layer and tensor == op.inputs[0] and tensor not in op.inputs[1:]
 
 
 class _Graph:
@@ -54,6 +60,8 @@ class _Graph:
             tensor = waiting.pop()
             for op in self._readers.get(tensor, ()):
                 is_read = True
+                if _is_data_of_layer(op, tensor):
+                    continue
                 if op.kind in _READERS or (op.kind in _LOOKUPS and op.inputs[0] == tensor):
                     return True
                 if self._passes(op, tensor):
@@ -63,4 +71,6 @@ class _Graph:
 
     def _passes(self, op: Op, tensor: int) -> bool:
         """Whether the outputs hold the constant's values: in another shape, or computed from constants alone."""
+        if op.kind in SHAPES:
+            return False
         return self._known.issuperset(op.inputs) or (op.kind in _RESHAPING and op.inputs[0] == tensor)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from pytest_mnnquant.measurements.dataset import Dataset
+from pytest_mnnquant.mnnfile.commands import layers_known_ahead
 from pytest_mnnquant.mnnfile.model import Model, Op
-from pytest_mnnquant.mnnfile.params import Params
+from pytest_mnnquant.mnnfile.params import LayerParams, Params, WeightParams
 from pytest_mnnquant.quantize.calibration import Range, make_params, widen_ranges
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.described_tensors import describe_tensors, interpolated_ranges
@@ -135,8 +136,17 @@ def params_of(job: Job, plan: Plan) -> Params:
     loop_ranges = {name: ranges for name, ranges in plan.loop_ranges.items() if name in loops}
     params = make_params(plan.model, layers, plan.ranges, loop_ranges)
     if job.recipe.fill is None:
-        return params
-    return Params((*params.layers, *float_entries(plan.model, job.skip, plan.modules)), params.uuid)
+        known = [op for op in _without_scales(plan.model, layers) if is_quantized(op)]
+        others = tuple(LayerParams(WeightParams(op.name), op_name=op.name) for op in known)
+    else:
+        others = float_entries(plan.model, job.skip, plan.modules)
+    return Params((*params.layers, *others), params.uuid)
+
+
+def _without_scales(model: Model, layers: tuple[Op, ...]) -> list[Op]:
+    """The other layers that MNN computes before a run: they have no ranges and need none, only weights in 8 bits."""
+    ahead = layers_known_ahead(model)
+    return [op for op in model.convolutions if op.name in ahead and op not in layers]
 
 
 def convert_plan(

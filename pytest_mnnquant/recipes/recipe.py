@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -78,6 +79,11 @@ class Recipe:
         """Bytes of the scale and offset of a group of weights; symmetric groups have no offset."""
         size = 4 if self.activations or self.symmetric else 8
         return size // 2 if self.half_scales else size
+
+    @property
+    def without_scales(self) -> Recipe:
+        """What is required of a layer whose activations are never computed: the same weights."""
+        return dataclasses.replace(self, activations=False) if self.activations else self
 
     @property
     def symmetric_name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pytest_mnnquant.mnnfile.constants import operand_constants
 from pytest_mnnquant.runtime.convert import convert
 from tests.conftest import TIMEOUT
+from tests.synthetic_evidence import layer, model
 
 pytestmark = [pytest.mark.mnn, pytest.mark.torch]
 TABLE = np.random.default_rng(0).standard_normal((12, 16)).astype(np.float32)
@@ -73,3 +75,13 @@ PRODUCTS: dict[str, Nodes] = {
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_what_a_product_reads_is_a_weight(tmp_path: Path, name: str) -> None:
     assert converted(PRODUCTS[name], tmp_path) == frozenset()
+
+
+def test_queries_that_a_layer_takes_as_data_are_operands_unless_they_are_its_weights() -> None:
+    queries = layer("queries", kind="Const", outputs=(1,))
+    reader = dataclasses.replace(layer("reader", outputs=(2,)), inputs=(1,))
+    shape = dataclasses.replace(layer("shape", kind="Shape", outputs=(3,)), inputs=(1,), weights=())
+    rows = dataclasses.replace(layer("rows", kind="GatherV2", outputs=(4,)), inputs=(3,), weights=())
+    assert operand_constants(model([queries, reader, shape, rows])) == {("", "queries")}
+    given = dataclasses.replace(layer("reader", outputs=(2,)), inputs=(0, 1), weights=())
+    assert operand_constants(model([queries, given])) == frozenset()

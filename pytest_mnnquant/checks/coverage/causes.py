@@ -219,6 +219,15 @@ def _path_was_wrong(this: _Layer) -> Explanation | None:
     return Explanation(cause, calibrate_again(this.evidence.command, this.recipe))
 
 
+def _known_ahead(this: _Layer) -> Explanation | None:
+    is_ahead = any(row.is_known_ahead and row.layer is this.layer for row in this.evidence.rows)
+    if not is_ahead or this.params is None or not any(op is this.layer for op in this.params.unlisted):
+        return None
+    text = "MNN computes it before a run, since it reads constants only: no calibration sees it, and it needs no scales"
+    say = "convert again with the params file and --weightQuantBits 8, which stores the weights of such layers"
+    return Explanation(Cause("reads-constants-only", text), f"{this.convert_again(say)}; {this.skip}")
+
+
 def _unlisted(this: _Layer) -> Explanation | None:
     if this.params is None or this.content is None or not any(op is this.layer for op in this.params.unlisted):
         return None
@@ -304,6 +313,7 @@ _INT8: Final[tuple[_Explainer, ...]] = (
     _no_int8_form,
     _misnamed,
     _path_was_wrong,
+    _known_ahead,
     _unlisted,
     _never_read,
     _params_missing,

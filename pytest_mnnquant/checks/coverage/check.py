@@ -25,7 +25,8 @@ class LayerRow:
     """One layer of the float model and what became of it. `stored` is None if it has no counterpart.
 
     It counts in the coverage (`wanted`) if it is neither skipped nor an operand, which is a constant that no matrix
-    product, convolution, look-up or recurrent operator reads. `quantized`: it is stored as requested.
+    product, convolution, look-up or recurrent operator reads. `quantized`: it is stored as requested. MNN computes a
+    layer that `is_known_ahead` before a run, since it reads constants only: its weights count, and it needs no scales.
     """
 
     layer: Op
@@ -33,6 +34,7 @@ class LayerRow:
     wanted: bool
     quantized: bool
     is_operand: bool = False
+    is_known_ahead: bool = False
 
 
 def layer_rows(
@@ -40,13 +42,19 @@ def layer_rows(
     recipe: Recipe,
     is_skipped: Callable[[Op], bool],
     operands: Collection[tuple[str, str]] = (),
+    known_ahead: Collection[str] = (),
 ) -> tuple[LayerRow, ...]:
-    """What became of each layer, largest first. `operands` are the constants of `operand_constants`."""
+    """What became of each layer, largest first.
+
+    `operands` are the constants of `operand_constants`, `known_ahead` the layers of `layers_known_ahead`.
+    """
     rows = []
     for layer, stored in [*match.pairs, *((op, None) for op in match.missing)]:
-        quantized = stored is not None and all(recipe.stores(weights, can_compute(layer)) for weights in stored.weights)
+        is_ahead = not layer.subgraph and layer.name in known_ahead
+        needed, computes = (recipe.without_scales if is_ahead else recipe), can_compute(layer) and not is_ahead
+        quantized = stored is not None and all(needed.stores(weights, computes) for weights in stored.weights)
         is_operand = (layer.subgraph, layer.name) in operands
-        rows.append(LayerRow(layer, stored, not is_operand and not is_skipped(layer), quantized, is_operand))
+        rows.append(LayerRow(layer, stored, not is_operand and not is_skipped(layer), quantized, is_operand, is_ahead))
     return tuple(sorted(rows, key=lambda row: -row.layer.weight_bytes))
 
 

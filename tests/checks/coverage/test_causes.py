@@ -75,6 +75,18 @@ def test_an_unlisted_layer_is_reported_as_such() -> None:
     assert "--mnn-skip-layer=conv" in found.fix
 
 
+def test_a_layer_that_mnn_computes_before_a_run_is_reported_as_such() -> None:
+    row = LayerRow(LAYER, LAYER, True, False, is_known_ahead=True)
+    params, command = (
+        ParamsEvidence(PATH, APPLIED, unlisted=(LAYER,)),
+        ConvertCommand(mnn_source(Path("a.mnn")), Path("b")),
+    )
+    found = explain_layer(row, LayerEvidence(RECIPES["int8"], (row,), params, model([LAYER]), command))
+    assert found.cause is not None
+    assert found.cause.id == "reads-constants-only"
+    assert "--weightQuantBits 8" in found.fix
+
+
 def test_params_that_were_never_read_missing_or_unreadable_are_the_cause() -> None:
     assert cause_id(params=ParamsEvidence(PATH, APPLIED), uuid="another") == "params-never-read"
     missing = explain(params=ParamsEvidence(PATH, missing="p.bin")).cause

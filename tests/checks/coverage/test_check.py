@@ -16,7 +16,7 @@ from pytest_mnnquant.findings.finding import FAILED, PASSED, Result
 from pytest_mnnquant.mnnfile.matching import match_layers
 from pytest_mnnquant.mnnfile.model import Op
 from pytest_mnnquant.mnnfile.storage import Storage
-from pytest_mnnquant.recipes.names import RECIPES
+from pytest_mnnquant.recipes.names import RECIPES, recipe_named
 from tests.golden_text import check_golden
 from tests.results import measured
 from tests.synthetic_evidence import INT8, as_int8, codes, layer, model, with_weights
@@ -160,6 +160,19 @@ def test_coverage_is_the_share_of_wanted_bytes_and_decides(
         assert {finding.layer for finding in result.findings} == {
             f"l{number}" for number, (_, quantized, skipped) in enumerate(layers) if not quantized and not skipped
         }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "bits", "is_stored"), [("int8", 8, True), ("int8", 4, False), ("int8+w4", 4, True), ("w8", 8, True)]
+)
+def test_a_layer_that_reads_constants_only_needs_its_weights_in_few_bits_and_no_scales(
+    recipe: str, bits: int, is_stored: bool
+) -> None:
+    stored = with_weights(BIG, storage=Storage.INTEGER, bits=bits)
+    (row,) = layer_rows(
+        match_layers(model([BIG]), model([stored])), recipe_named(recipe), lambda _op: False, known_ahead={"big"}
+    )
+    assert (row.wanted, row.quantized, row.is_known_ahead) == (True, is_stored, True)
 
 
 def table(name: str, size: int) -> Op:
