@@ -124,3 +124,22 @@ def test_bodies_that_can_not_be_told_apart_or_are_no_lstms_keep_their_weights_on
     variant = make_variant(Job(prepared, recipe_named("int8+w8"), "eval", (), CHOICES), store, quietly)
     bodies = {op.weights[0].label for op in variant.model.layers if op.subgraph and op.is_convolution}
     assert bodies == {"w8"}
+
+
+class Cell(nn.Module):
+    """A cell without a state: its second layer reads zeros only, and no calibration can see it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.head(self.cell(x[:, 0]))
+        return scores
+
+
+def test_a_layer_that_reads_constants_only_gets_8_bits_without_scales(store: Store) -> None:
+    torch.manual_seed(0)
+    variant = make_variant(Job(source(Cell(), store), recipe_named("int8"), "eval", (), CHOICES), store, quietly)
+    labels = sorted(op.weights[0].label for op in variant.model.layers)
+    assert labels == ["int8", "int8", "w8"]
