@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +45,9 @@ def versions() -> dict[str, str]:
     return {name: _version(name) for name in _TOOLS}
 
 
+@cache
 def _version(name: str) -> str:
+    """Read once: a run asks for the versions many times, and each look reads a file of the package."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

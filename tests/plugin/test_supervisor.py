@@ -89,7 +89,7 @@ def test_signals_end_both(pytester: pytest.Pytester, number: signal.Signals, sta
     deadline = time.monotonic() + 30
     (child,) = children(process.pid)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == status, output
     assert "not judged" not in output
     while os.path.exists(f"/proc/{child}") and time.monotonic() < deadline:  # noqa: PTH110
@@ -115,7 +115,7 @@ def test_a_signal_to_the_process_group_counts_once(
     process = start(pytester, "open('begun', 'w').close()", seconds=50)
     wait_for_test(pytester)
     os.killpg(process.pid, number)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == status, output
     assert "not judged" not in output
     assert ("summary written" in output) == (number == signal.SIGINT)
@@ -126,7 +126,7 @@ def test_the_terminal_may_be_closed(pytester: pytest.Pytester) -> None:
     wait_for_test(pytester)
     assert process.stdout is not None
     process.stdout.close()
-    assert process.wait(timeout=20) == -signal.SIGABRT
+    assert process.wait(timeout=60) == -signal.SIGABRT
 
 
 FIXTURE_TEST = """

@@ -134,9 +134,9 @@ def test_findings_fill_the_lines_and_no_more() -> None:
                 )
             )
         )
-        for words in range(1, 240, 24)
-        for causes in range(1, 240, 24)
-        for count in (2, 3, 4, 7)
+        for words in (1, 60, 240)
+        for causes in (1, 60, 240)
+        for count in (2, 3, 7)
     ]
     assert max(found) == LINES
 
