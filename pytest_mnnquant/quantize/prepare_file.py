@@ -19,8 +19,9 @@ from pytest_mnnquant.quantize.conversion_proof import is_proven, proof_from_file
 from pytest_mnnquant.quantize.convert_twice import convert_twice
 from pytest_mnnquant.quantize.file_batches import TriedBatch, try_batch
 from pytest_mnnquant.quantize.mnn_source import float_of_mnn, proof_of_mnn
-from pytest_mnnquant.quantize.prepared import FLOAT, Choices, Prepared, data_from
+from pytest_mnnquant.quantize.prepared import FLOAT, Choices, Prepared
 from pytest_mnnquant.quantize.source_weights import require_finite
+from pytest_mnnquant.quantize.unread_inputs import read_data
 from pytest_mnnquant.runtime.source_runtime import RUNTIMES
 from pytest_mnnquant.sources.model_fit import require_fit
 from pytest_mnnquant.sources.onnx_data import external_files
@@ -53,8 +54,8 @@ def prepare_file(spec: Spec, choices: Choices, store: Store, say: Callable[[str]
         raise
     names = tuple(item.name for item in model.inputs)
     require_names(choices.states, names, model.output_names, spec.text)
-    calibration = data_from(choices.calibration, "the calibration data", names, choices)
-    evaluation = data_from(choices.evaluation, "the evaluation data", names, choices)
+    calibration = read_data(choices.calibration, "the calibration data", model, choices)
+    evaluation = read_data(choices.evaluation, "the evaluation data", model, choices)
 
     any_shape = inputs_of_any_shape(spec.path) if spec.path.suffix == ".onnx" else frozenset()
     declared = tuple(item for item in model.inputs if item.name not in any_shape)
