@@ -164,6 +164,36 @@ def test_a_webp_is_decoded_by_pillow(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_forms_of_pixels_are_read_as_pillow_reads_them(tmp_path: Path) -> None:
+    """16 bits keep their high byte, transparency is dropped, and the orientation in EXIF is not applied."""
+    pillow = pytest.importorskip("PIL.Image")
+    y, x = np.mgrid[:12, :16]
+    colours = np.stack([x * 16, y * 20, (x + y) * 9], -1).astype(np.uint8)
+    seen_through = np.dstack([colours, (x * 15).astype(np.uint8)])
+    image, deep, turned = pillow.fromarray(colours), (x * 4000 + y * 300).astype(np.uint16), pillow.Exif()
+    turned[0x0112] = 6
+    image.save(tmp_path / "a.png")
+    image.quantize(16).save(tmp_path / "palette.png")
+    image.quantize(16).save(tmp_path / "palette.bmp")
+    image.quantize(16).save(tmp_path / "palette_with_hole.png", transparency=3)
+    pillow.fromarray(seen_through).save(tmp_path / "alpha.png")
+    pillow.fromarray(seen_through).save(tmp_path / "alpha.webp", lossless=True, exact=True)
+    pillow.fromarray(seen_through[..., 2:], "LA").save(tmp_path / "grey_alpha.png")
+    pillow.fromarray(colours[..., 0] > 100).save(tmp_path / "one_bit.png")
+    image.convert("L").save(tmp_path / "grey.jpg")
+    image.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    image.save(tmp_path / "turned.jpg", exif=turned, progressive=True)
+    image.save(tmp_path / "turned.webp", exif=turned, lossless=True)
+    pillow.fromarray(deep).save(tmp_path / "deep.png")
+    data = load(tmp_path, Preprocess("RGB", (16, 12), (0.0,) * 3, (1.0,) * 3)).inputs["x"]
+    for path, found in zip(sorted(tmp_path.iterdir()), data, strict=True):
+        expected = np.array(pillow.open(path).convert("RGB"), np.float32)
+        if path.stem == "deep":
+            expected = np.repeat((deep >> 8)[..., None], 3, 2).astype(np.float32)
+        # Decoders of JPEG round differently.
+        assert np.abs(found.transpose(1, 2, 0) - expected).max() <= (2 if path.suffix == ".jpg" else 0), path.name
+
+
 def test_a_truncated_bmp_is_named(tmp_path: Path) -> None:
     """MNN reads it without a word, with any values in what is missing."""
     rows = bytes(3 * 8 * 8)
