@@ -46,7 +46,8 @@ def grey_levels(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 def skin(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Soft shades of skin in BGR, less the mean of ImageNet; other scenes leave the classifier's output constant."""
-    return np.array([41, 52, 92], np.float32) + 8 * picture(random, shape)
+    shades: Array = np.array([41, 52, 92], np.float32) + 8 * picture(random, shape)
+    return shades
 
 
 def sound(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
