@@ -184,7 +184,7 @@ def _misfit(network: Any, data: Dataset, name: str, error: Exception) -> DataErr
 
     inputs, names = forward_inputs(network, name), tuple(data.inputs)
     if not inputs.may_take_container(names):
-        return pytorch.fails_on(name, data, data.batch(1), error)
+        return pytorch.fails_on(name, data, data.batch(1), error, network)
     wanted = inputs.required[0]
     return DataError(
         f"{data.origin}: no array for the model's input {wanted!r}; it has: {', '.join(names)}. forward() takes them "

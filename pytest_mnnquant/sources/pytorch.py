@@ -22,6 +22,7 @@ from pytest_mnnquant.findings.defaults import EXPORTER
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.sample_axes import SampleAxes
 from pytest_mnnquant.runtime.programs.sample_axes import as_samples
+from pytest_mnnquant.sources.first_layer import expected_shape
 from pytest_mnnquant.sources.model_fit import fix_for_failure
 from pytest_mnnquant.sources.spec import DataError, SourceError, describe
 from pytest_mnnquant.sources.torch_call import flat_outputs, forward_inputs, named_outputs
@@ -74,7 +75,7 @@ def outputs(
             try:
                 results = flat_outputs(model(*as_tensors(batch, model)))
             except Exception as error:
-                raise fails_on(name, data, batch, error) from error
+                raise fails_on(name, data, batch, error, model) from error
             parts.append([(result.float() if result.is_floating_point() else result).numpy() for result in results])
     if not parts or not parts[0]:
         raise SourceError(
@@ -85,11 +86,15 @@ def outputs(
     return [as_samples(list(column), axes.get(output), len(parts) == data.samples) for output, column in named]
 
 
-def fails_on(name: str, data: Dataset, batch: Mapping[str, npt.NDArray[Any]], error: Exception) -> DataError:
-    """The error of a model that raised `error` on a batch of the data."""
+def fails_on(
+    name: str, data: Dataset, batch: Mapping[str, npt.NDArray[Any]], error: Exception, model: torch.nn.Module
+) -> DataError:
+    """The error of a model that raised `error` on a batch of the data, with the expected shape if it is known."""
+    expected = expected_shape(model) if len(batch) == 1 else ""
+    takes = f"; its first layer takes {expected}" if expected else ""
     shapes = ", ".join(f"{key} {value.shape}" for key, value in batch.items())
     return DataError(
-        f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}",
+        f"{name}: the model fails on {data.origin} ({shapes}): {describe(error)}{takes}",
         fix_for_failure(batch),
     )
 
