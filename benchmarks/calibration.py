@@ -197,7 +197,7 @@ def _loops(source: Prepared, repetitions: int) -> dict[str, list[float]]:
     data = source.calibration
     assert data is not None
     layers = int8_layers(source.model)
-    ops = ops_to_observe(layers, find_propagated(source.model, layers))
+    ops = ops_to_observe(source.model, layers, find_propagated(source.model, layers))
     options = RunOptions(TIMEOUT, batched=source.batched)
     binding = bind_tensors(network, source.model, ops, data, options)
     _, watched = mnncompress_offline.watching(mnncompress_offline.quantizers(), network)

@@ -57,7 +57,7 @@ def _calibrate_in_mnn(job: Job, observer: Observer, data: Dataset, _folder: Path
     model = job.source.model
     layers = int8_layers(model)
     links = find_propagated(model, layers)
-    calibrated = calibrate_runtime(model, ops_to_observe(layers, links), data, job.options, observer)
+    calibrated = calibrate_runtime(model, ops_to_observe(model, layers, links), data, job.options, observer)
     return Plan(model, calibrated, plan_ranges(model, layers, links, calibrated))
 
 
@@ -79,7 +79,7 @@ def _calibrate_in_torch(job: Job, observer: Observer, data: Dataset, folder: Pat
         model = export(network)
     layers = int8_layers(model)
     links = find_propagated(model, layers)
-    binding = bind_tensors(network, model, ops_to_observe(layers, links), data, job.options)
+    binding = bind_tensors(network, model, ops_to_observe(model, layers, links), data, job.options)
     calibrated = calibrate_torch(binding, data, job.mode or "eval", observer, job.options)
     if calibrated.drift > 0:
         # A pipeline that calibrates in train mode ships the model with the statistics that calibration left.

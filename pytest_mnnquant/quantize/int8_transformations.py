@@ -62,7 +62,7 @@ def _calibrated_again(job: Job, recipe: Int8Recipe, plan: Plan, model: Model, da
     """The plan for a model that computes the same, with ranges of MNN's float run."""
     layers = int8_layers(model)
     links = find_propagated(model, layers)
-    seen = calibrate_runtime(model, ops_to_observe(layers, links), data, job.options, recipe.observer)
+    seen = calibrate_runtime(model, ops_to_observe(model, layers, links), data, job.options, recipe.observer)
     calibrated = dataclasses.replace(plan.calibrated, ranges=seen.ranges, batches=seen.batches)
     ranges = plan_ranges(model, layers, links, calibrated)
     return dataclasses.replace(plan, model=model, calibrated=calibrated, ranges=ranges)

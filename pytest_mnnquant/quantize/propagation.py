@@ -49,8 +49,13 @@ def find_propagated(model: Model, layers: tuple[Op, ...]) -> tuple[Propagated, .
     return tuple(links.values())
 
 
-def ops_to_observe(layers: tuple[Op, ...], links: tuple[Propagated, ...]) -> tuple[Op, ...]:
-    """The operators whose tensors must be observed, each once: layers, and targets of propagation."""
+def ops_to_observe(model: Model, layers: tuple[Op, ...], links: tuple[Propagated, ...]) -> tuple[Op, ...]:
+    """The operators whose tensors must be observed, each once: layers, targets of propagation, average pools.
+
+    Both sides of an average pool may have to be described (`described_tensors`), which another run would cost.
+    """
     # Only the first output of an operator can be observed.
     others = {link.op.name: link.op for link in links if link.output == link.op.outputs[0]}
+    pools = (op for op in model.ops if not op.subgraph and op.inputs and pool_kind(op) == AVERAGE_POOL)
+    others |= {op.name: op for op in pools}
     return (*layers, *(op for name, op in others.items() if name not in {layer.name for layer in layers}))

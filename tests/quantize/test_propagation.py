@@ -10,12 +10,12 @@ import torch
 from pytest_mnnquant.measurements.dataset import Dataset
 from pytest_mnnquant.measurements.run import Run
 from pytest_mnnquant.metrics.agreement import agreement
-from pytest_mnnquant.mnnfile.commands import has_fused_relu
+from pytest_mnnquant.mnnfile.commands import AVERAGE_POOL, has_fused_relu, pool_kind
 from pytest_mnnquant.mnnfile.model import Model, read_model
 from pytest_mnnquant.quantize.calibration import Range, make_params, save_params, widen_ranges
 from pytest_mnnquant.quantize.described_tensors import describe_tensors
 from pytest_mnnquant.quantize.prepared import Prepared
-from pytest_mnnquant.quantize.propagation import Propagated, find_propagated
+from pytest_mnnquant.quantize.propagation import Propagated, find_propagated, ops_to_observe
 from pytest_mnnquant.quantize.ranges import calibrate_runtime
 from pytest_mnnquant.recipes.mnn_support import int8_layers
 from pytest_mnnquant.recipes.recipe import Observer
@@ -58,6 +58,15 @@ def test_a_layers_input_is_followed_back_to_what_made_it(residual: Model, links:
 
 def test_a_plain_net_carries_nothing(digits: Prepared) -> None:
     assert find_propagated(digits.model, int8_layers(digits.model)) == ()
+
+
+def test_average_pools_are_observed_with_the_layers(residual: Model, links: tuple[Propagated, ...]) -> None:
+    layers = int8_layers(residual)
+    ops = ops_to_observe(residual, layers, links)
+    pools = {op.name for op in residual.ops if pool_kind(op) == AVERAGE_POOL}
+    assert pools
+    assert pools <= {op.name for op in ops} - {op.name for op in layers}
+    assert len({op.name for op in ops}) == len(ops)
 
 
 def test_only_sums_with_a_relu_have_one() -> None:
