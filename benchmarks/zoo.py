@@ -352,7 +352,11 @@ def page(rows: dict[tuple[str, str], Row]) -> str:
     known = {key: rows[key] for key in order if key in rows}
     wrong, failed = sum(row.is_wrong for row in known.values()), sum(bool(row.reason) for row in known.values())
     missing = [f"{name} `{recipe}`" for name, recipe in order if (name, recipe) not in known]
-    rest = f" Not run, since they take minutes (`--missing` runs them): {', '.join(missing)}." if missing else ""
+    rest = (
+        f" Not run, or no verdict in 300 s on a busy machine (`--missing` runs them): {', '.join(missing)}."
+        if missing
+        else ""
+    )
     total = (
         f"{len({name for name, _ in known})} networks, {len(known)} verdicts: {len(known) - failed} pass, {failed} "
         f"fail; {wrong} contradict the truth.{rest}\n\n"
