@@ -26,7 +26,9 @@ _PATTERN: Final = 0.98
 
 def bind_by_name(params: Params, model: Model) -> tuple[list[tuple[LayerParams, Op]], list[LayerParams]]:
     """The entries that MNN's converter assigns to a layer, each with its layer; and the entries without a tensor."""
-    by_tensor = {op.output_names[0]: op for op in model.layers if op.is_convolution and op.output_names}
+    # MNN numbers the tensors of a loop's body from the start, so one may have the name of a tensor of the main graph.
+    layers = sorted(model.layers, key=lambda op: not op.subgraph)
+    by_tensor = {op.output_names[0]: op for op in layers if op.is_convolution and op.output_names}
     bound, lost = [], []
     # If some entries have activations, those without only give the bits of single operators and are not matched.
     for entry in [entry for entry in params.layers if entry.output is not None] or params.layers:

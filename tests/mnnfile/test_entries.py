@@ -15,6 +15,7 @@ from pytest_mnnquant.mnnfile.model import Model, Op
 from pytest_mnnquant.mnnfile.params import ActivationParams, LayerParams, Params, WeightParams, write_params
 from pytest_mnnquant.runtime.convert import convert
 from tests.conftest import TIMEOUT
+from tests.synthetic_evidence import layer, model
 from tests.workshop import Workshop
 
 
@@ -91,3 +92,13 @@ def test_an_entry_of_a_grouped_convolution_becomes_one_a_group(workshop: Worksho
     flags = ("--compressionParamsFile", str(tmp_path / "mended.bin"))
     converted = convert(model.path, tmp_path / "int8.mnn", flags, timeout=TIMEOUT)
     assert {op.weights[0].label for op in converted.convolutions} == {"int8"}
+
+
+def test_a_name_that_a_loops_body_repeats_is_that_of_the_main_graph() -> None:
+    """MNN numbers the tensors of a body from the start."""
+    main = layer("Convolution24")
+    body = dataclasses.replace(main, subgraph="loop")
+    activation = ActivationParams("in", 1.0)
+    given = LayerParams(WeightParams("w"), activation, dataclasses.replace(activation, name=main.output_names[0]))
+    bound, lost = bind_by_name(Params((given,)), model([main, body]))
+    assert (bound, lost) == ([(given, main)], [])
