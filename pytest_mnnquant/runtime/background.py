@@ -28,6 +28,11 @@ def has_spare_core() -> bool:
     return spare_cores() > 0
 
 
+def may_use_second_core() -> bool:
+    """Whether a step of this thread may use a second core: steps in the background are on it already."""
+    return has_spare_core() and threading.current_thread() is threading.main_thread() and hasattr(os, "fork")
+
+
 class Ahead(Generic[T]):
     """A step that runs in the background, or never; see `start_ahead`."""
 

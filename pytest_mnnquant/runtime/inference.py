@@ -28,6 +28,9 @@ BATCH: Final = 32
 # The size of the inputs of a batch, in bytes: 32 pictures of 3 x 224 x 224 numbers. Between its layers, a network needs
 # several times that.
 _LARGEST_BATCH: Final = 20_000_000
+# The fewest batches that two processes share, and the size of the largest model, in bytes, that both hold.
+_DIVISIBLE: Final = 4
+_LARGEST_DIVISIBLE: Final = 256_000_000
 _KINDS: Final[Mapping[str, type[np.generic]]] = {
     "float": np.float32,
     "int32": np.int32,
@@ -177,6 +180,14 @@ class InputFolder:
         return fixed_batch(self._model, self._axes)
 
     @property
+    def _is_divisible(self) -> bool:
+        """Whether half of the samples are worth a second process, with the model and a batch of its own."""
+        options, samples = self._options, max(map(len, self._inputs.values()), default=0)
+        size = batch_size(options, self._inputs)
+        is_whole = options.sequences is None and options.threads == 1 and not self._fixed
+        return is_whole and samples >= _DIVISIBLE * size and self._model.size <= _LARGEST_DIVISIBLE
+
+    @property
     def batches_joined(self) -> int:
         """How many batches of a run make one of `BATCH` samples; 1 if the model or the options fix their size."""
         size = batch_size(self._options, self._inputs)
@@ -189,7 +200,8 @@ class InputFolder:
         shared: dict[str, Any] = {"inputs": inputs, "layouts": layouts, "axes": self._axes.as_job}
         shared["batch"] = self._fixed or batch_size(self._options, self._inputs)
         shared["fixed"] = self._fixed > 0
-        job = Job(task, what, self._options.timeout, {**shared, **arguments})
+        divisible = task == "run" and arguments["engine"] == "session" and self._is_divisible
+        job = Job(task, what, self._options.timeout, {**shared, **arguments}, is_divisible=divisible)
         with full_disk_named(what, self.path):
             return run_or_reuse(job, self.path, self._options.send)
 

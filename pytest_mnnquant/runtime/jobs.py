@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from pytest_mnnquant.measurements.host import TargetMachine
+from pytest_mnnquant.runtime.background import may_use_second_core
 from pytest_mnnquant.runtime.command import Command
 from pytest_mnnquant.runtime.standing import StandingCommand
 from pytest_mnnquant.runtime.step_clock import note_child_peak
@@ -97,7 +98,7 @@ class Job:
     """A job for a child process: a `task` of its program with `arguments`, which travel as JSON.
 
     `what` names the step in messages ("converting net.onnx"), `who` the code that may crash; `timeout`
-    is the limit in seconds without progress.
+    is the limit in seconds without progress. `is_divisible`: a second process may run half of the samples.
     """
 
     task: str
@@ -105,6 +106,7 @@ class Job:
     timeout: float
     arguments: Mapping[str, Any] = field(default_factory=dict)
     who: str = "MNN"
+    is_divisible: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ def run_job(job: Job, folder: Path, launcher: Launcher | None = None) -> JobResu
     job_file, log_file, result_file = folder / "job.json", folder / "log.txt", folder / "result.json"
     for stale in (result_file, folder / "progress", log_file):
         stale.unlink(missing_ok=True)
-    content = {"protocol": _PROTOCOL, "task": job.task, **job.arguments}
+    second = job.is_divisible and launcher is None and may_use_second_core()
+    content = {"protocol": _PROTOCOL, "task": job.task, **job.arguments, **({"second": True} if second else {})}
     job_file.write_text(json.dumps(content), encoding="utf-8")
     try:
         status = (launcher or _launcher(job)).run(job_file, job.timeout)

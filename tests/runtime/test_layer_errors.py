@@ -81,7 +81,8 @@ def test_an_operator_without_weights_is_measured_on_exact_inputs(workshop: Works
     for pool in pools:
         assert found.operators[pool].own > 1e-4
         assert found.alone[pool].keys() == found.exact.keys()
-        assert described.operators[pool].own == 0.0
+        # In float, a mean on the border between two codes may still become the other one.
+        assert described.operators[pool].own < found.operators[pool].own / 50
 
 
 def test_weight_only_layers_add_what_their_weights_add(workshop: Workshop) -> None:

@@ -8,6 +8,7 @@ from .batches import batches
 from .feedback import Feedback
 from .module_api import run_batches, values_of
 from .output_files import OutputFiles
+from .second_process import SecondProcess
 from .session import Session, integer_outputs
 
 
@@ -15,19 +16,33 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """Outputs of a model on all samples, and the type of each operator at run time (the op trace)."""
     if job.get("engine") == "module":
         return run_module(job)
-    session, integers = Session(job, job["model"]), integer_outputs(job["model"])
-    files, feedback = OutputFiles(job), Feedback(job)
+    second = SecondProcess(job, lambda samples, files: run_samples(job, samples, files)) if job.get("second") else None
+    files = OutputFiles(job)
+    session, trace = run_samples(job, None if second is None else second.first, files, is_traced=True)
+    if second is not None and not second.add_to(files):
+        run_samples(job, second.later, files)  # Its failure shows here again.
+    return {"outputs": files.close(), "trace": trace, "memory_mb": session.memory_mb}
+
+
+def run_samples(
+    job: dict[str, Any], samples: Any, files: OutputFiles, is_traced: bool = False
+) -> tuple[Session, list[Any]]:
+    """Run a model on samples (their numbers; None: all) and add its outputs to files.
+
+    Returns its session and, if `is_traced`, the op trace of the first batch.
+    """
+    session, integers, feedback = Session(job, job["model"]), integer_outputs(job["model"]), Feedback(job)
     trace: list[Any] = []
-    for number, batch in enumerate(batches(job)):
+    for number, batch in enumerate(batches(job, samples)):
         session.feed(feedback.enter(batch))
-        if number == 0:
+        if is_traced and number == 0:
             trace = traced(session)
         else:
             session.run()
         outputs = session.outputs(integers)
         feedback.leave(outputs)
         files.add(outputs)
-    return {"outputs": files.close(), "trace": trace, "memory_mb": session.memory_mb}
+    return session, trace
 
 
 def traced(session: Session) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from .batches import sample_count
 
 # The size of the header of every file. It is written last, when the number of samples is known.
 HEADER = 256
+# Bytes that are copied at once.
+COPIED = 1 << 20
 
 
 class OutputFiles:
@@ -26,6 +29,20 @@ class OutputFiles:
             if name not in self._columns:
                 self._columns[name] = Column(f"output{len(self._columns)}.npy", self._axes.get(name))
             self._columns[name].add(array)
+
+    def described(self) -> list[Any]:
+        """What another process needs to join the unfinished files with its own: see `join`."""
+        return [column.described() for column in self._columns.values()]
+
+    def join(self, folder: Path, described: list[Any]) -> None:
+        """Add the outputs of later batches, from the unfinished files of another process in a folder.
+
+        Raises `ValueError` if it has other outputs.
+        """
+        if len(described) != len(self._columns):
+            raise ValueError(f"{len(self._columns)} outputs of the first batches, {len(described)} of the later ones")
+        for number, column in enumerate(self._columns.values()):
+            column.join(folder, described[number])
 
     def close(self) -> list[str]:
         """Finish the files; the names of the outputs in their order. The job's last batch may be filled up."""
@@ -54,6 +71,21 @@ class Column:
         self._shapes.append(part.shape)
         with self._path.open("ab") as file:  # Not kept open: a run may have more outputs than a process may open files.
             file.write(part.astype(self._kind, copy=False).tobytes())
+
+    def described(self) -> list[Any]:
+        """The name of the file, the type of its values, and the shapes of its batches."""
+        return [self._path.name, self._kind.str, self._shapes]
+
+    def join(self, folder: Path, described: list[Any]) -> None:
+        """Add the batches of a file of another process. Raises `ValueError` if its values have another type."""
+        name, kind, shapes = described
+        if kind != self._kind.str:
+            raise ValueError(f"one output has values of two types: {sorted((kind, self._kind.str))}")
+        with (folder / name).open("rb") as part, self._path.open("ab") as file:
+            part.seek(HEADER)
+            shutil.copyfileobj(part, file, COPIED)
+        (folder / name).unlink()
+        self._shapes += [tuple(shape) for shape in shapes]
 
     def close(self, count: int, is_fixed: bool) -> None:
         """Write the header for `count` samples. Raises `ValueError` if the batches do not make one array."""
