@@ -81,10 +81,11 @@ class Column:
         name, kind, shapes = described
         if kind != self._kind.str:
             raise ValueError(f"one output has values of two types: {sorted((kind, self._kind.str))}")
-        with (folder / name).open("rb") as part, self._path.open("ab") as file:
+        given = folder / name
+        with given.open("rb") as part, self._path.open("ab") as file:
             part.seek(HEADER)
             shutil.copyfileobj(part, file, COPIED)
-        (folder / name).unlink()
+        given.unlink()
         self._shapes += [tuple(shape) for shape in shapes]
 
     def close(self, count: int, is_fixed: bool) -> None:

@@ -20,17 +20,15 @@ PROGRESS = "progress"
 # Seconds between two looks at the process.
 LOOK = 0.02
 
-#: Runs samples of a job, given by their numbers, and adds their outputs to files.
-Run = Callable[[Any, OutputFiles], object]
-
 
 class SecondProcess:
     """A fork that runs the `later` samples of a job, while the process that made it runs the `first`.
 
-    Both run whole batches. It is made before MNN has a model, so that both have MNN at the same addresses.
+    Both run whole batches by `run`, which gets the numbers of samples and the files for their outputs. The fork is made
+    before MNN has a model, so that both have MNN at the same addresses.
     """
 
-    def __init__(self, job: dict[str, Any], run: Run) -> None:
+    def __init__(self, job: dict[str, Any], run: Callable[[Any, OutputFiles], object]) -> None:
         size, count = job["batch"], sample_count(job)
         middle = (count // size + 1) // 2 * size
         self.first, self.later = range(middle), range(middle, count)
@@ -42,7 +40,7 @@ class SecondProcess:
         if self._process == 0:
             self._work(job, run, parent)
 
-    def _work(self, job: dict[str, Any], run: Run, parent: int) -> None:
+    def _work(self, job: dict[str, Any], run: Callable[[Any, OutputFiles], object], parent: int) -> None:
         """Run the later samples, write their outputs and what they are, and end the process."""
         try:
             die_with_parent(parent)
