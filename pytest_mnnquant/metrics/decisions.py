@@ -110,7 +110,8 @@ def _answers(reference: Array, output: Array, limit: float) -> Decisions:
 
 
 def _sigmoid(values: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-np.clip(values, -60.0, 60.0))))
+    wide = values.astype(np.promote_types(values.dtype, np.float32))  # exp(60) overflows in float16.
+    return np.asarray(1 / (1 + np.exp(-np.clip(wide, -60.0, 60.0))))
 
 
 def _have_a_valley(values: Array) -> bool:

@@ -133,6 +133,8 @@ def output_for(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> st
     if is_text(labels):
         fix = "give numbers: labels = [names.index(text) for text in labels], in the order of the model's classes"
         raise MetricError(f"the labels are text ({labels.dtype}), not numbers", fix)
+    if labels.ndim == 0:
+        raise MetricError("the labels are a single number, not one per sample", "labels = labels.reshape(1)")
     fitting = [name for name in names if metric.fits(outputs[name], labels)]
     # A model may return both scores and the class with the largest score.
     scored = [name for name in fitting if outputs[name].dtype.kind == "f"]
@@ -155,7 +157,7 @@ def _refuse_known_forms(metric: TaskMetric, outputs: Outputs, labels: Array) -> 
         if classes > 1 and are_counted_from_one(labels, classes) and metric.fits(output, labels.astype(np.int64) - 1):
             reason = f"the labels are 1 to {classes} and never 0; output {name!r} has the classes 0 to {classes - 1}"
             raise MetricError(reason, "if the labels are counted from 1: labels = labels - 1")
-        reason, fix = problem_of_classes(labels, classes) if output.ndim == 2 and _is_top(metric) else ("", "")
+        reason, fix = problem_of_classes(labels, classes) if _classes(output) and _is_top(metric) else ("", "")
         if reason:
             raise MetricError(reason, fix)
 
@@ -209,17 +211,19 @@ def _is_classes(output: Array, labels: Array, count: int) -> bool:
         return False
     if output.dtype.kind in "iu":  # The classes themselves.
         return count == 1 and output.size == len(labels)
-    return output.ndim == 2 and output.shape[1] > max(count, int(expected.max()))
+    return _classes(output) > max(count, int(expected.max()))
 
 
 def _classes(output: Array) -> int:
     """The number of classes that an output has scores of; 0 if it holds the classes themselves."""
-    return output.shape[1] if output.dtype.kind == "f" and output.ndim == 2 else 0
+    is_row = output.ndim == 2 or (output.ndim == 4 and output.shape[2:] == (1, 1))  # Pooling keeps the axes of places.
+    return output.shape[1] if output.dtype.kind == "f" and is_row else 0
 
 
 def _top(output: Array, labels: Array, count: int) -> Scores:
     expected = class_numbers(labels, _classes(output))
     assert expected is not None
+    output = output.reshape(output.shape[:2]) if _classes(output) else output
     if output.dtype.kind in "iu":
         hits = output.reshape(-1) == expected
     elif count == 1:

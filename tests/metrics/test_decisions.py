@@ -116,3 +116,11 @@ def test_how_improbable_a_class_is_does_not_matter() -> None:
     first, second = without_logarithms(logarithms, np.maximum(logarithms, -9))
     assert np.abs(first - second).max() < 2e-3
     assert without_logarithms(logits, logits)[0] is logits
+
+
+def test_logits_of_float16_are_judged_without_overflow() -> None:
+    logits = RANDOM.choice([-1.0, 1.0], (50, 1, 8, 8)) * RANDOM.uniform(20, 30, (50, 1, 8, 8))
+    with np.errstate(over="raise"):
+        decisions = find_decisions(logits.astype(np.float16), logits.astype(np.float16))
+    assert decisions is not None
+    assert decisions.kind is Decision.THRESHOLD

@@ -255,3 +255,20 @@ def test_samples_without_a_class_and_with_several_classes_are_named() -> None:
         with pytest.raises(MetricError) as error:
             scored("top1", LOGITS, labels)
         assert error.value.fix
+
+
+def test_classes_with_axes_of_one_place_are_judged_by_labels_per_sample() -> None:
+    rows = np.eye(3, dtype=np.float32)[[0, 2, 1, 1]].reshape(4, 3, 1, 1)
+    labels = np.array([0, 2, 1, 0])
+    top1 = metric_named("top1")
+    assert top1 is not None
+    assert output_for(top1, {"y": rows}, labels) == "y"
+    assert scores(top1, {"y": rows}, "y", labels).value == 0.75
+
+
+def test_a_single_number_as_labels_is_refused_with_a_fix() -> None:
+    top1 = metric_named("top1")
+    assert top1 is not None
+    with pytest.raises(MetricError) as refused:
+        output_for(top1, {"y": np.eye(3, dtype=np.float32)[:1]}, np.array(1))
+    assert refused.value.fix
