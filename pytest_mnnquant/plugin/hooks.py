@@ -19,11 +19,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> Generator[None, None, None]:
     """Before code of the user is loaded: go on in a child process if models may be judged."""
     if given.may_be_requested(early_config, args):
+        from pytest_mnnquant.plugin.exit_status import ExitStatus, early_end_as_usage_error
         from pytest_mnnquant.plugin.supervisor import start
 
         supervised = start(early_config)
         if supervised is not None:
             early_config.pluginmanager.register(supervised, "mnnquant-supervised")
+        early_config.pluginmanager.register(ExitStatus(), "mnnquant-exit-status")
+        with early_end_as_usage_error():
+            return (yield)
     return (yield)
 
 
@@ -31,8 +35,17 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
 def pytest_cmdline_main(
     config: pytest.Config,
 ) -> Generator[None, pytest.ExitCode | int | None, pytest.ExitCode | int | None]:
-    """Note the exit status for the process that waits for this one."""
-    status = yield
+    """Keep the exit status of failed and unjudged models, and note it for the process that waits for this one."""
+    try:
+        status = yield
+    except SystemExit as end:
+        if end.code:
+            raise
+        status = pytest.ExitCode.OK
+    if status == pytest.ExitCode.OK and config.pluginmanager.has_plugin("mnnquant-exit-status"):
+        from pytest_mnnquant.plugin.exit_status import judged_status
+
+        status = judged_status(config, int(status))
     supervised = config.pluginmanager.get_plugin("mnnquant-supervised")
     if supervised is not None and status is not None:
         supervised.note_status(int(status))
