@@ -102,3 +102,10 @@ def test_values_are_counted_also_if_the_output_has_others() -> None:
     ]
     assert compare_identifiers(reference, output).common == 5
     assert values == [(3, 2, 3, 2, 2), (9, 1, 1, 1, 0)]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_floats_too_large_for_fractions_are_not_identifiers(kind: Any) -> None:
+    quantities = np.array([[1.1e16, 2.3e17, 5.7e16]], kind)
+    assert not are_identifiers(quantities, quantities)
+    assert are_identifiers(np.array([[1, 2, 2]], kind), np.array([[1, 2, 1]], kind))
