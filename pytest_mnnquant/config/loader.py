@@ -13,7 +13,7 @@ from pytest_mnnquant.config.settings import ModelSettings, Settings, model_setti
 from pytest_mnnquant.config.toml_file import ConfigurationFile, read_configuration
 from pytest_mnnquant.config.validate import validate_models
 from pytest_mnnquant.report.formats import require_format
-from pytest_mnnquant.sources.spec import Spec, named_target, parse_spec
+from pytest_mnnquant.sources.spec import Spec, absence, named_target, parse_spec
 from pytest_mnnquant.targets.parse import target_named
 from pytest_mnnquant.targets.target import NO_TIME, UNSAID, NoTarget, Target
 
@@ -33,7 +33,7 @@ def configuration_of(given: Given) -> ConfigurationFile:
     if path.is_file():
         return read_configuration(path)
     if name is not None:
-        raise ValueError(f"--mnn-config: {name}: no such file")
+        raise ValueError(f"--mnn-config: {name}: {absence(path)}")
     return ConfigurationFile(given.root)
 
 

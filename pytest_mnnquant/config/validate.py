@@ -17,7 +17,7 @@ from pytest_mnnquant.recipes.names import recipe_named
 from pytest_mnnquant.recipes.recipe import PipelineRecipe, is_exporter
 from pytest_mnnquant.sources.folders import undeclared_form
 from pytest_mnnquant.sources.metric import load_metric
-from pytest_mnnquant.sources.spec import SourceError, is_graph_of_export, parse_spec
+from pytest_mnnquant.sources.spec import SourceError, absence, is_graph_of_export, parse_spec
 from pytest_mnnquant.sources.state_names import require_known_names
 
 
@@ -148,8 +148,8 @@ def _validate_data(option: str, text: str, model: ModelSettings) -> None:
 
 def _require_file(option: str, text: str, base: Path) -> None:
     place = text.rpartition(":")[0] if ".py:" in text else text
-    if not (base / place).exists():
-        raise SourceError(f"{option}: {place}: no such file")
+    if not ((base / place).is_file() or (base / place).is_dir()):  # A pipe and a device have no end.
+        raise SourceError(f"{option}: {place}: {absence(base / place)}")
 
 
 def _first_duplicate(names: Iterable[str]) -> str | None:

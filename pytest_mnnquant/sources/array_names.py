@@ -45,6 +45,8 @@ def _first(value: Any) -> Any:
 def _names_in_file(path: Path) -> Iterator[str]:
     if path.is_dir():
         path = min(path.glob("*.npz"), default=path)
+    if not path.is_file():  # A pipe has no end: reading the data refuses it.
+        return
     try:
         with zipfile.ZipFile(path) as archive:
             yield from (name.removesuffix(".npy") for name in archive.namelist())

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pytest_mnnquant.metrics.task import MetricError, TaskMetric, metric_named
 from pytest_mnnquant.sources.code_digest import code_digest
-from pytest_mnnquant.sources.spec import SourceError, describe
+from pytest_mnnquant.sources.spec import SourceError, absence, describe
 from pytest_mnnquant.sources.user_code import contained
 from pytest_mnnquant.sources.user_modules import import_file
 
@@ -50,7 +50,7 @@ def _imported(text: str, root: Path) -> tuple[ModuleType, str]:
     if not colon or not place.endswith(".py") or not attribute.isidentifier():
         raise SourceError(f"--mnn-metric: unknown metric {text!r}; known: {_FORMS}")
     if not (root / place).is_file():
-        raise SourceError(f"--mnn-metric: {place}: no such file")
+        raise SourceError(f"--mnn-metric: {place}: {absence(root / place)}")
     try:
         return import_file(root / place), attribute
     except SourceError as error:

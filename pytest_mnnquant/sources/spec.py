@@ -109,7 +109,7 @@ def parse_spec(text: str, root: Path) -> Spec:
     if place.endswith(".py"):
         path = root / place
         if not path.is_file():
-            raise SourceError(f"{place}: no such file")
+            raise SourceError(f"{place}: {absence(path)}")
         return Spec(text, name or _default_name(path.stem, attribute), path, attribute=attribute)
     if not all(part.isidentifier() for part in place.split(".")):
         raise SourceError(f"{place!r} is neither a Python file nor a module name")
@@ -155,10 +155,15 @@ def _checkpoint(text: str, name: str, path: Path) -> Spec:
     return Spec(text, name or path.resolve().name, path)
 
 
+def absence(path: Path) -> str:
+    """Why a path is not a file: a pipe, a device and a folder exist, but hold no whole file."""
+    return "not a regular file" if path.exists() else "no such file"
+
+
 def _reference(text: str, name: str, path: Path) -> Spec:
     """A stored reference. Raises `SourceError` for other files."""
     if not is_reference(path):
-        problem = "is not the reference of a language model" if path.is_file() else "no such file"
+        problem = "is not the reference of a language model" if path.is_file() else absence(path)
         raise SourceError(f"{text}: {problem}; write one: pytest-mnnquant reference MODEL -o reference.npz")
     return Spec(text, name or path.stem, path)
 
@@ -173,7 +178,7 @@ def _model_file(text: str, name: str, root: Path, target: str) -> Spec:
     if path.suffix == REFERENCE:
         return _reference(text, name, path)
     if not path.is_file():
-        raise SourceError(f"{target}: no such file")
+        raise SourceError(f"{target}: {absence(path)}")
     if is_graph_of_export(path):
         raise SourceError(
             f"{target}: the file is part of the export of a language model: give the folder as --mnn-quantized, and "
