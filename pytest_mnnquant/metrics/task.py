@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mnnquant.metrics import pictures
-from pytest_mnnquant.metrics.blocks import blocks, mapped, sample_blocks
+from pytest_mnnquant.metrics.blocks import blocks, is_true_of_all, mapped, sample_blocks
 from pytest_mnnquant.metrics.label_forms import (
     IGNORED,
     are_counted_from_one,
@@ -135,6 +135,8 @@ def output_for(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> st
         raise MetricError(f"the labels are text ({labels.dtype}), not numbers", fix)
     if labels.ndim == 0:
         raise MetricError("the labels are a single number, not one per sample", "labels = labels.reshape(1)")
+    if labels.size == 0:
+        raise MetricError("the labels are an empty array")
     fitting = [name for name in names if metric.fits(outputs[name], labels)]
     # A model may return both scores and the class with the largest score.
     scored = [name for name in fitting if outputs[name].dtype.kind == "f"]
@@ -150,8 +152,10 @@ def output_for(metric: TaskMetric, outputs: Outputs, labels: Array | None) -> st
 
 
 def _refuse_known_forms(metric: TaskMetric, outputs: Outputs, labels: Array) -> None:
-    """Raise `MetricError` if labels are counted from 1, hold -1, or several classes per sample."""
+    """Raise `MetricError` if labels hold NaN, are counted from 1, hold -1, or several classes per sample."""
     assert metric.fits is not None
+    if labels.dtype.kind == "f" and not is_true_of_all(np.isfinite, labels):
+        raise MetricError("the labels hold NaN or infinity", "leave out the samples without a label")
     for name, output in outputs.items():
         classes = output.shape[1] if output.dtype.kind == "f" and output.ndim > 1 else 0
         if classes > 1 and are_counted_from_one(labels, classes) and metric.fits(output, labels.astype(np.int64) - 1):
@@ -237,10 +241,23 @@ def _top(output: Array, labels: Array, count: int) -> Scores:
 # Maps and numbers ----------------------------------------------------------------------------------------------------
 
 
+def _as_maps(output: Array, labels: Array) -> tuple[Array, npt.NDArray[np.int64] | None]:
+    """The output as [samples, classes, ...], and the labels as a class map, None if they are none.
+
+    The output of a TFLite model has its classes last.
+    """
+    expected = class_map(labels, output)
+    if expected is None and output.dtype.kind == "f" and output.ndim > 2:
+        moved = np.moveaxis(output, -1, 1)
+        expected = class_map(np.moveaxis(labels, -1, 1) if labels.ndim == output.ndim else labels, moved)
+        output = output if expected is None else moved
+    return output, expected
+
+
 def _is_map(output: Array, labels: Array) -> bool:
+    output, expected = _as_maps(output, labels)
     # A single channel has no arg max.
-    has_classes = output.dtype.kind in "iu" or (output.ndim > 1 and output.shape[1] > 1)
-    return has_classes and class_map(labels, output) is not None
+    return expected is not None and (output.dtype.kind in "iu" or output.shape[1] > 1)
 
 
 def _overlap(output: Array, labels: Array) -> Scores:
@@ -248,7 +265,7 @@ def _overlap(output: Array, labels: Array) -> Scores:
 
     By convention, labels that are not a class of the output, and labels of 255, are ignored.
     """
-    expected = class_map(labels, output)
+    output, expected = _as_maps(output, labels)
     assert expected is not None
     labels = expected
     predicted = mapped(lambda block: block.argmax(1), output) if output.dtype.kind == "f" else output

@@ -72,6 +72,28 @@ def test_mean_iou_is_taken_over_the_classes_of_all_samples() -> None:
     assert scored("miou", logits, labels).value == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("form", ["map", "column", "one-hot"])
+def test_classes_may_be_last_as_in_tflite(form: str) -> None:
+    logits, labels = RANDOM.standard_normal((6, 5, 3, 4)), RANDOM.integers(0, 5, (6, 3, 4))
+    given = {"map": labels, "column": labels[..., None], "one-hot": np.eye(5)[labels]}[form]
+    last = np.ascontiguousarray(np.moveaxis(logits, 1, -1))
+    assert scored("miou", last, given).value == scored("miou", logits, labels).value < 0.4
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "labels", "reason"),
+    [
+        ("top1", np.zeros((0, 5)), np.zeros(0, int), "empty array"),
+        ("miou", np.zeros((0, 5, 2, 2)), np.zeros((0, 2, 2), int), "empty array"),
+        ("top1", np.eye(5), np.array([0, 1, np.nan, 3, 4]), "NaN"),
+        ("miou", np.zeros((2, 5, 2, 2)), np.full((2, 2, 2), np.inf), "NaN or infinity"),
+    ],
+)
+def test_labels_that_are_missing_are_named(name: str, output: Array, labels: Array, reason: str) -> None:
+    with pytest.raises(MetricError, match=reason):
+        scored(name, output, labels)
+
+
 def test_a_class_that_is_nowhere_does_not_count_in_mean_iou() -> None:
     labels = maps([0, 0, 1, 1])
     logits = np.stack([labels == number for number in range(7)], axis=1).astype(np.float32)
