@@ -38,8 +38,20 @@ def start(pytester: pytest.Pytester, ending: str, seconds: int = 0) -> subproces
     pytester.makepyfile(test_ends=TEST.format(ending=ending, seconds=seconds))
     words = [sys.executable, "-m", "pytest", *OPTIONS]
     return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=pytester.path
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        cwd=pytester.path,
+        preexec_fn=_hear_signals,
     )
+
+
+def _hear_signals() -> None:
+    """A shell starts its background jobs, and all that these start, deaf to these two."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for_test(pytester: pytest.Pytester) -> None:

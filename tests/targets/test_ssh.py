@@ -330,7 +330,7 @@ def disk(host: SshHost, room: Path, size: str) -> Iterator[None]:
 
 
 def test_a_full_disk_there(host: SshHost, room: Path, digits_int8: Variant, images: Arrays) -> None:
-    with disk(host, room, "256k"):
+    with disk(host, room, "320k"):
         made = behind(host, room)
         found = failure(made, digits_int8.model, {name: np.repeat(array, 50, 0) for name, array in images.items()})
         assert (found.kind, "input0.npy" in found.what) == (FailureKind.NO_SPACE, True)
